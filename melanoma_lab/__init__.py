@@ -1,0 +1,8 @@
+"""Honest ablations of skin-lesion classifiers: did this change really help?"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("melanoma-lab")
+except PackageNotFoundError:  # run from a clone that is not installed
+    __version__ = "0.1.0"

@@ -1,0 +1,65 @@
+"""``python -m melanoma_lab``: compose the command with Hydra, check it, hand it to its task."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from melanoma_lab.config.arm import describe_arm
+from melanoma_lab.config.command import canonical_arguments
+from melanoma_lab.config.validation import explain, validate
+from melanoma_lab.errors import RunError, UserError
+
+PACKAGE = Path(__file__).resolve().parent
+#: In a wheel conf/ lies inside the package, in a clone beside it.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def run_task(composed: DictConfig) -> None:
+    """One job of the command: what Hydra composed, checked and done."""
+    config = validate(composed)
+    arm = describe_arm(list(HydraConfig.get().overrides.task))
+    from melanoma_lab import tasks
+
+    tasks.TASKS[config.task](config, arm)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 the work failed, 2 a mistake, 130 interrupted."""
+    # Hydra would print its own version of an error and exit with 1; this makes it raise instead.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        sys.argv[1:] = canonical_arguments(sys.argv[1:])
+        run_task()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except UserError as error:
+        sys.exit(_report(str(error), status=2))
+    except HydraException as error:
+        sys.exit(_report(explain(error), status=2))
+    except (RunError, OSError) as error:
+        sys.exit(_report(str(error), status=1))
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Treat a polite kill (a cluster's, a container's) like Ctrl-C: the run is marked KILLED."""
+    raise KeyboardInterrupt
+
+
+def _report(message: str, *, status: int) -> int:
+    print(f"melanoma_lab: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The configuration: its schema, its checks, and the names it gives to arms."""

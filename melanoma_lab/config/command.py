@@ -1,0 +1,31 @@
+"""The words of the command line, in the order and form that Hydra takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from melanoma_lab.config.schema import Task
+from melanoma_lab.errors import UserError, nearest
+
+
+def canonical_arguments(arguments: Sequence[str]) -> list[str]:
+    """Turn a leading task word into ``task=`` and put ``--multirun`` first.
+
+    Hydra's parser takes ``a=1 -m b=1,2`` for a mistake; a user should not have to know.
+
+    Args:
+        arguments: what was typed after ``python -m melanoma_lab``.
+
+    Returns:
+        The same, as Hydra takes it.
+
+    Raises:
+        UserError: the first word is neither a task, an override nor an option.
+    """
+    words = list(arguments)
+    if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
+        if words[0] not in list(Task):
+            raise UserError(f"{words[0]}: no such task. {nearest(words[0], list(Task))}")
+        words[0] = f"task={words[0]}"
+    multirun = [word for word in words if word in {"-m", "--multirun"}]
+    return [*multirun[:1], *(word for word in words if word not in {"-m", "--multirun"})]

@@ -1,0 +1,109 @@
+"""From what Hydra composed to a typed, checked ``Config``, or a message that helps.
+
+Hydra lets ``+group.typo=1`` through; merging the composed values back into the schema does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, cast
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from melanoma_lab.config.schema import OPTIONS, Config, Tracking, Training
+from melanoma_lab.errors import UserError, nearest
+
+KEYS = tuple(entry.name for entry in dataclasses.fields(Config))
+
+
+def validate(composed: DictConfig) -> Config:
+    """Check every key and value of a composed configuration.
+
+    Args:
+        composed: what Hydra composed from ``conf/``, a preset and overrides.
+
+    Returns:
+        The typed configuration; each group holds the dataclass of its chosen option.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value has the wrong type or is out of range.
+    """
+    schema = OmegaConf.structured(Config)
+    for key in composed:
+        name = str(key)
+        if name not in KEYS:
+            raise UserError(f"{name}: no such key. {_nearest_key(name)}")
+        if any(group == name for group, _ in OPTIONS):
+            schema[name] = OmegaConf.structured(_option_class(name, composed[name]))
+        if isinstance(composed[name], DictConfig):
+            known = list(schema[name])  # `in` would be False for a mandatory value
+            for unknown in (entry for entry in composed[name] if entry not in known):
+                full = f"{name}.{unknown}"
+                raise UserError(f"{full}: no such key. {_nearest_key(full)}")
+    try:
+        merged = OmegaConf.merge(schema, composed)
+        return cast("Config", OmegaConf.to_object(merged))
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        raise UserError(f"{key} is not set; add {key}=... to the command.") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {error.msg}") from error
+
+
+def _option_class(group: str, values: Any) -> type:
+    """The dataclass of a group's chosen option."""
+    name = values.get("name") if isinstance(values, DictConfig) else None
+    options = [option for g, option in OPTIONS if g == group]
+    if name not in options:
+        raise UserError(
+            f"{group}.name: no option {name!r} in {group}. {nearest(str(name), options)}"
+        )
+    return OPTIONS[group, str(name)]
+
+
+def _nearest_key(full: str) -> str:
+    """Point from an unknown dotted key to a valid one, or to the option that has it."""
+    section, _, key = full.partition(".")
+    plain = {"training": Training, "tracking": Tracking}
+    owners = {option: node for (group, option), node in OPTIONS.items() if group == section}
+    if section in plain:
+        owners = {"": plain[section]}
+    if not key or not owners:
+        return nearest(section, [*KEYS, "experiment"])
+    names = {
+        option: {entry.name for entry in dataclasses.fields(n)} for option, n in owners.items()
+    }
+    having = [f"{section}={option}" for option in owners if key in names[option]]
+    if having:
+        return f"It is a key of {' and '.join(having)}."
+    return nearest(full, {f"{section}.{name}" for keys in names.values() for name in keys})
+
+
+def explain(error: HydraException) -> str:
+    """Say in the user's terms why Hydra could not compose the command.
+
+    Args:
+        error: what Hydra raised.
+
+    Returns:
+        What is wrong, and the nearest valid name where there is one.
+    """
+    cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    text = f"{error}{cause}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        options = [option for option in error.options or [] if not option.startswith("schema")]
+        return f"{group}={name}: no such option. {nearest(name, options)}"
+    unknown = re.search(r"Could not (?:override|append) '\+*([^'@]+)'", text)
+    if unknown and ("not in" in text or "No match in the defaults list" in text):
+        key = unknown[1]
+        if key == "experiment":
+            return "A preset is chosen with a plus sign: +experiment=NAME."
+        return f"{key}: no such key. {_nearest_key(key)}"
+    lines = [line.strip() for line in text.splitlines()]
+    noise = ("full_key", "object_type", "reference_type")
+    kept = [line for line in lines if line and not line.startswith(noise)]
+    return " ".join(kept)

@@ -1,0 +1,70 @@
+"""Groups: images that a split must never separate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from melanoma_lab.config.schema import Groups
+
+#: What a choice of ``dataset.groups`` joins images by: columns of the manifest.
+LINKS = {
+    Groups.all: ("lesion", "digest"),
+    Groups.lesion: ("lesion",),
+    Groups.duplicates: ("digest",),
+    Groups.none: (),
+}
+
+
+def group_images(manifest: pd.DataFrame, groups: Groups) -> NDArray[np.object_]:
+    """The group of every image: connected components over all links, so joined transitively.
+
+    Args:
+        manifest: table with the columns image_id, lesion and digest.
+        groups: which links count.
+
+    Returns:
+        str, shape (n,); a group is named after the first of its image_ids in alphabetical order,
+        so that its name does not depend on the order of the rows.
+    """
+    return join_groups(
+        manifest["image_id"].to_numpy(), [manifest[column].to_numpy() for column in LINKS[groups]]
+    )
+
+
+def join_groups(
+    image_ids: NDArray[np.object_], links: Sequence[NDArray[np.object_]]
+) -> NDArray[np.object_]:
+    """Join images that share a value in any of several columns, transitively.
+
+    Args:
+        image_ids: str, shape (n,); unique.
+        links: each str, shape (n,); equal values join, the empty string joins nothing.
+
+    Returns:
+        str, shape (n,); the smallest image_id of each image's component.
+    """
+    n = len(image_ids)
+    images: list[NDArray[np.int64]] = []
+    hubs: list[NDArray[np.int64]] = []
+    first_hub = n
+    for link in links:
+        known = np.flatnonzero(link != "")
+        values, hub = np.unique(link[known].astype(str), return_inverse=True)
+        images.append(known)
+        hubs.append(first_hub + hub)
+        first_hub += len(values)
+    row = np.concatenate([np.empty(0, np.int64), *images])
+    column = np.concatenate([np.empty(0, np.int64), *hubs])
+    graph = coo_array((np.ones(len(row)), (row, column)), shape=(first_hub, first_hub))
+    _, component = connected_components(graph, directed=False)
+    return (
+        pd.Series(image_ids).groupby(component[:n]).transform("min").to_numpy(dtype=object)
+        if n
+        else np.empty(0, dtype=object)
+    )

@@ -1,0 +1,120 @@
+"""Which label an image has in the end: the folder's, the archive's, or none at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from melanoma_lab.config.schema import Conflicts, Labels
+from melanoma_lab.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A manifest whose labels are settled.
+
+    Attributes:
+        manifest: the rows that are left.
+        classes: class names in the order of the network's outputs.
+        notes: what was changed or left out, a sentence each.
+    """
+
+    manifest: pd.DataFrame
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def settle_labels(
+    manifest: pd.DataFrame,
+    *,
+    labels: Labels,
+    conflicts: Conflicts,
+    classes: Sequence[str] | None,
+) -> Labelled:
+    """Take the trusted label of every image, resolve contradictions, keep the dataset's classes.
+
+    Args:
+        manifest: table with the columns image_id, label, diagnosis and digest.
+        labels: whose word counts where folder and diagnosis differ.
+        conflicts: what happens to identical images under different labels.
+        classes: class names in order; None: those found, sorted.
+
+    Returns:
+        The settled manifest.
+
+    Raises:
+        UserError: conflicts are left and ``conflicts`` is ``error``, a class has no image, or
+            fewer than two classes are left.
+    """
+    notes: list[str] = []
+    if labels is Labels.diagnosis:
+        differs = (manifest["diagnosis"] != "") & (manifest["diagnosis"] != manifest["label"])
+        manifest = manifest.assign(label=manifest["diagnosis"].where(differs, manifest["label"]))
+        if differs.any():
+            notes.append(f"{_images(int(differs.sum()))} relabelled to the archive's diagnosis.")
+    manifest, note = _resolve_conflicts(manifest, conflicts)
+    notes.extend(note)
+    found = sorted(set(manifest["label"]))
+    if classes is None:
+        classes = found
+    for name in classes:
+        if name not in found:
+            raise UserError(
+                f"dataset.classes: no image of class {name!r}. {nearest(name, found)} "
+                "Leave the class out or correct dataset.root."
+            )
+    if len(classes) < 2:
+        raise UserError(
+            f"dataset: only one class, {''.join(classes)!r}; expected images of at least two."
+        )
+    kept = manifest["label"].isin(list(classes))
+    for name, rows in manifest.loc[~kept].groupby("label"):
+        notes.append(f"{_images(len(rows))} of {name!r} left out: not one of dataset.classes.")
+    return Labelled(manifest.loc[kept].reset_index(drop=True), tuple(classes), tuple(notes))
+
+
+def conflicting(manifest: pd.DataFrame) -> pd.Series:
+    """Whether an image has an identical twin under another label; bool, shape (n,)."""
+    return manifest.groupby("digest")["label"].transform("nunique") > 1
+
+
+def _resolve_conflicts(
+    manifest: pd.DataFrame, conflicts: Conflicts
+) -> tuple[pd.DataFrame, list[str]]:
+    """Apply ``dataset.conflicts``; the second value says in a sentence what was done."""
+    wrong = conflicting(manifest)
+    if not wrong.any():
+        return manifest, []
+    n_groups = manifest.loc[wrong, "digest"].nunique()
+    what = (
+        f"{_images(int(wrong.sum()))} in {n_groups} groups are identical but labelled differently"
+    )
+    if conflicts is Conflicts.error:
+        first = manifest.loc[manifest["digest"] == manifest.loc[wrong, "digest"].iloc[0]]
+        example = " and ".join(first["image_id"])
+        raise UserError(
+            f"{what}, such as {example}. Choose with dataset.conflicts: keep (as published), "
+            "drop (leave them out), relabel (the metadata's diagnosis, drop where it has none)."
+        )
+    if conflicts is Conflicts.keep:
+        return manifest, [f"{what}; kept as published."]
+    if conflicts is Conflicts.drop:
+        return manifest.loc[~wrong].reset_index(drop=True), [f"{what}; left out."]
+    said = manifest["diagnosis"].where(manifest["diagnosis"] != "")
+    by_digest = said.groupby(manifest["digest"])
+    # One diagnosis for the whole group settles it; none or several settle nothing.
+    diagnosis = by_digest.transform("first").where(by_digest.transform("nunique") == 1)
+    relabelled = wrong & diagnosis.notna()
+    dropped = wrong & diagnosis.isna()
+    settled = manifest.assign(label=diagnosis.where(relabelled, manifest["label"]))
+    note = (
+        f"{what}; {relabelled.sum()} got the metadata's diagnosis, "
+        f"{dropped.sum()} without one were left out."
+    )
+    return settled.loc[~dropped].reset_index(drop=True), [note]
+
+
+def _images(n: int) -> str:
+    return f"{n} image" if n == 1 else f"{n} images"

@@ -1,0 +1,191 @@
+"""The data's way up to training: read, decode, label, group, split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melanoma_lab.config.schema import Config, Groups, Isic9Dataset, Labels, OnUnreadable
+from melanoma_lab.data.groups import group_images
+from melanoma_lab.data.labels import settle_labels
+from melanoma_lab.data.pixels import Progress, file_digests, load_pixels
+from melanoma_lab.data.readers import read_dataset
+from melanoma_lab.data.split import TRAIN, split_images
+from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.errors import UserError
+
+MANIFEST_COLUMNS = (
+    "image_id",
+    "path",
+    "label",
+    "group",
+    "source",
+    "split",
+    "digest",
+    "lesion",
+    "diagnosis",
+    "published",
+)
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A dataset that is read, decoded, labelled, grouped and split.
+
+    Attributes:
+        manifest: one row an image, sorted by image_id, with MANIFEST_COLUMNS.
+        classes: class names in the order of the network's outputs.
+        melanoma: the slug of the melanoma class, or None.
+        pixels: uint8, shape (m, size, size, 3); the decode cache, memory-mapped.
+        rows: int64, shape (n,); where each row of the manifest lies in ``pixels``.
+        labels: int64, shape (n,); class index of each row of the manifest.
+        digest: of ids, contents and labels.
+        split_hash: of which image is in which split.
+        protocol: ``grouped``, or ``leaking`` where images that belong together are separated.
+        notes: what was relabelled or left out, a sentence each.
+    """
+
+    manifest: pd.DataFrame
+    classes: tuple[str, ...]
+    melanoma: str | None
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    digest: str
+    split_hash: str
+    protocol: str
+    notes: tuple[str, ...]
+
+    @property
+    def slugs(self) -> tuple[str, ...]:
+        """Class names as they stand in column and metric names."""
+        return tuple(slug(name) for name in self.classes)
+
+    def of_split(self, split: str) -> NDArray[np.int64]:
+        """Positions in the manifest of a split's images; int64, sorted."""
+        return np.flatnonzero(self.manifest["split"].to_numpy() == split)
+
+    def training_split(self) -> TrainingSplit:
+        """The images that weights may be fitted to, and nothing else."""
+        train = self.of_split(TRAIN)
+        return TrainingSplit(
+            pixels=self.pixels,
+            rows=self.rows[train],
+            labels=self.labels[train],
+            image_ids=tuple(self.manifest["image_id"].iloc[train]),
+            digests=tuple(self.manifest["digest"].iloc[train]),
+            class_names=self.classes,
+        )
+
+
+def slug(name: str) -> str:
+    """A class name in lower case with underscores, as column and metric names have it."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def prepare_data(
+    config: Config, *, cache: Path, threads: int, progress: Progress | None = None
+) -> PreparedData:
+    """Take a configured dataset all the way to a split manifest and decoded pixels.
+
+    Args:
+        config: the whole configuration.
+        cache: the lab's cache folder.
+        threads: threads for reading and decoding.
+        progress: called with (done, total) while images are drawn or decoded.
+
+    Raises:
+        UserError: the dataset, its labels or the split cannot be used as configured.
+    """
+    dataset = config.dataset
+    manifest = read_dataset(dataset, cache, progress)
+    manifest["digest"] = file_digests(list(manifest["path"]), threads)
+    pixels = load_pixels(
+        list(manifest["path"]),
+        list(manifest["digest"]),
+        size=dataset.image_size,
+        cache=cache,
+        threads=threads,
+        progress=progress,
+    )
+    manifest, notes = _readable(manifest, pixels.unreadable, dataset.on_unreadable)
+    settled = settle_labels(
+        manifest,
+        labels=dataset.labels if isinstance(dataset, Isic9Dataset) else Labels.folder,
+        conflicts=dataset.conflicts,
+        classes=dataset.classes,
+    )
+    _check_slugs(settled.classes)
+    manifest = settled.manifest.assign(group=group_images(settled.manifest, dataset.groups))
+    manifest, left_out = split_images(manifest, config.split)
+    manifest = manifest.loc[:, list(MANIFEST_COLUMNS)]
+    index = {name: i for i, name in enumerate(settled.classes)}
+    return PreparedData(
+        manifest=manifest,
+        classes=settled.classes,
+        melanoma=slug(dataset.melanoma) if dataset.melanoma else None,
+        pixels=pixels.images,
+        rows=np.array([pixels.row[digest] for digest in manifest["digest"]], dtype=np.int64),
+        labels=np.array([index[label] for label in manifest["label"]], dtype=np.int64),
+        digest=_digest(
+            [*manifest[["image_id", "digest", "label"]].itertuples(index=False, name=None)],
+            settled.classes,
+        ),
+        split_hash=_digest([*manifest[["image_id", "split"]].itertuples(index=False, name=None)]),
+        protocol=_protocol(manifest),
+        notes=(*notes, *settled.notes, *left_out),
+    )
+
+
+def _readable(
+    manifest: pd.DataFrame, unreadable: dict[str, str], choice: OnUnreadable
+) -> tuple[pd.DataFrame, list[str]]:
+    """Refuse or leave out what could not be decoded, naming every file and its reason."""
+    reasons = manifest["digest"].map(unreadable)
+    bad = manifest.loc[reasons.notna()]
+    if bad.empty:
+        return manifest, []
+    listed = "\n".join(
+        f"  {path}: {reason}" for path, reason in zip(bad["path"], reasons.dropna(), strict=True)
+    )
+    what = f"{len(bad)} of {len(manifest)} images cannot be read"
+    if choice is OnUnreadable.error:
+        raise UserError(
+            f"{what}:\n{listed}\nMend or remove them, or set dataset.on_unreadable=skip."
+        )
+    return manifest.loc[reasons.isna()].reset_index(drop=True), [f"{what}; skipped:\n{listed}"]
+
+
+def _check_slugs(classes: Sequence[str]) -> None:
+    """Class names must stay apart, and stay something, as column and metric names."""
+    seen: dict[str, str] = {}
+    for name in classes:
+        if not slug(name):
+            raise UserError(f"dataset.classes: {name!r} has no letters or digits to name it by.")
+        if slug(name) in seen:
+            raise UserError(
+                f"dataset.classes: {seen[slug(name)]!r} and {name!r} would share the column "
+                f"prob/{slug(name)}; rename one."
+            )
+        seen[slug(name)] = name
+
+
+def _protocol(manifest: pd.DataFrame) -> str:
+    """Whether any images that are known to belong together ended up on different sides."""
+    known = manifest.assign(group=group_images(manifest, Groups.all))
+    sides = known.drop_duplicates(["group", "split"])
+    return "leaking" if sides["group"].duplicated().any() else "grouped"
+
+
+def _digest(*parts: object) -> str:
+    """A short SHA-256 over anything that JSON can write."""
+    text = json.dumps(parts, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

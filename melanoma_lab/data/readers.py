@@ -1,0 +1,253 @@
+"""Readers: from a dataset's folder to a table of its images; no file is opened but metadata.
+
+Every reader returns a table with one row an image, sorted by image_id:
+
+========== =====================================================================================
+image_id   path relative to the root, with ``/``
+path       where the file lies
+label      class name as the dataset has it
+diagnosis  class name that the metadata's diagnosis stands for; empty where it says nothing
+lesion     what photographs of one lesion share; empty where unknown
+source     where the photograph comes from; empty where unknown
+published  ``train``, ``val`` or ``test`` where the dataset was published divided; else empty
+========== =====================================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from melanoma_lab.config.schema import (
+    Dataset,
+    FolderDataset,
+    Ham10000Dataset,
+    Isic9Dataset,
+    SyntheticDataset,
+)
+from melanoma_lab.data.synthetic import ensure_dataset
+from melanoma_lab.errors import UserError
+
+COLUMNS = ("image_id", "path", "label", "diagnosis", "lesion", "source", "published")
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+#: Folder names that say which part of a published split lies below them.
+PUBLISHED = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+#: Tells how far a slow step has come: (done, total).
+Progress = Callable[[int, int], None]
+
+
+def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None) -> pd.DataFrame:
+    """List the images of a configured dataset.
+
+    Args:
+        dataset: the dataset's configuration.
+        cache: folder for what the lab draws itself.
+        progress: told how far the drawing of a synthetic dataset has come.
+
+    Returns:
+        A table with the columns of this module's description, sorted by image_id.
+
+    Raises:
+        UserError: the root is missing, empty or a file, or a metadata table does not fit.
+    """
+    if isinstance(dataset, SyntheticDataset):
+        return _read_synthetic(dataset, cache, progress)
+    root = _existing_root(dataset)
+    if isinstance(dataset, Isic9Dataset):
+        table = _read_isic9(dataset, root)
+    elif isinstance(dataset, Ham10000Dataset):
+        table = _read_ham10000(dataset, root)
+    elif isinstance(dataset, FolderDataset):
+        table = read_tree(root)
+    else:
+        raise TypeError(f"Expected a known dataset. Received {type(dataset).__name__}.")
+    return table
+
+
+def find_images(root: Path) -> list[Path]:
+    """Every image file below a folder, hidden ones left out, sorted.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+    if not found:
+        raise UserError(
+            f"dataset.root={root}: no images in it; expected files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    return found
+
+
+def read_tree(root: Path) -> pd.DataFrame:
+    """A tree of class folders: an image's label is the name of the folder that it lies in.
+
+    Raises:
+        UserError: there are no images, or some lie in no class folder.
+    """
+    rows: list[dict[str, Any]] = []
+    for path in find_images(root):
+        image_id = path.relative_to(root).as_posix()
+        *parents, _ = image_id.split("/")
+        published = next((PUBLISHED[p.lower()] for p in parents if p.lower() in PUBLISHED), "")
+        if not parents or parents[-1].lower() in PUBLISHED:
+            raise UserError(
+                f"dataset.root={root}: {image_id} lies in no class folder; "
+                "expected <class>/<image>, or Train/<class>/<image> and Test/<class>/<image>."
+            )
+        rows.append(_row(image_id, path, parents[-1], published=published))
+    return _table(rows)
+
+
+def _read_isic9(dataset: Isic9Dataset, root: Path) -> pd.DataFrame:
+    """The published nine-class folder, with what the archive says of its images."""
+    table = read_tree(root)
+    archive_id = [re.sub(r"\(\d+\)$", "", Path(i).stem).strip() for i in table["image_id"]]
+    # Files that share an archive id are one photograph, whatever folder they lie in.
+    table["lesion"] = archive_id
+    if not (root / dataset.metadata).is_file():
+        return table
+    metadata = _read_metadata(root / dataset.metadata, ["image_id"]).set_index("image_id")
+    metadata = metadata.reindex(archive_id, fill_value="")
+    if "lesion_id" in metadata:
+        lesion = metadata["lesion_id"].to_numpy()
+        table["lesion"] = [known or own for known, own in zip(lesion, archive_id, strict=True)]
+    if "source" in metadata:
+        table["source"] = metadata["source"].to_numpy()
+    codes = metadata[[c for c in dataset.diagnosis_columns if c in metadata]]
+    table["diagnosis"] = [
+        _diagnosis([code for code in row if code], label, dataset.diagnoses, dataset.classes)
+        for row, label in zip(codes.itertuples(index=False), table["label"], strict=True)
+    ]
+    return table
+
+
+def _diagnosis(
+    codes: Sequence[str],
+    label: str,
+    diagnoses: Mapping[str, Sequence[str]],
+    classes: Sequence[str] | None,
+) -> str:
+    """The class that the most trusted code stands for; the label itself where the code covers it."""
+    if not codes:
+        return ""
+    names = diagnoses.get(codes[0], [])
+    names = [name for name in names if classes is None or name in classes]
+    return label if label in names else next(iter(names), "")
+
+
+def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> pd.DataFrame:
+    """A flat folder of images and a table with diagnosis and lesion of each."""
+    table_path = root / dataset.metadata
+    if not table_path.is_file():
+        raise UserError(f"dataset.root={root}: no {dataset.metadata} in it; it says what is what.")
+    metadata = _read_metadata(table_path, ["image_id", "lesion_id", "dx"])
+    diagnosis = dict(zip(metadata["image_id"], metadata["dx"], strict=True))
+    lesion = dict(zip(metadata["image_id"], metadata["lesion_id"], strict=True))
+    unknown = sorted(set(diagnosis.values()) - set(dataset.diagnoses))
+    if unknown:
+        raise UserError(
+            f"{table_path}: dx {', '.join(unknown)} is not in dataset.diagnoses "
+            f"({', '.join(dataset.diagnoses)})."
+        )
+    folder = root / dataset.images if (root / dataset.images).is_dir() else root
+    rows = []
+    for path in find_images(folder):
+        if path.stem in diagnosis:
+            label = dataset.diagnoses[diagnosis[path.stem]]
+            rows.append(
+                _row(
+                    path.relative_to(root).as_posix(),
+                    path,
+                    label,
+                    diagnosis=label,
+                    lesion=lesion[path.stem],
+                )
+            )
+    if not rows:
+        raise UserError(f"{table_path}: none of its image_ids is the name of an image in {folder}.")
+    return _table(rows)
+
+
+def _read_synthetic(
+    dataset: SyntheticDataset, cache: Path, progress: Progress | None
+) -> pd.DataFrame:
+    """The dataset that the program draws; it lies in the cache like any downloaded one."""
+    root = ensure_dataset(
+        Path(dataset.root) if dataset.root else cache,
+        classes=dataset.classes or (),
+        lesions=dataset.lesions,
+        image_size=dataset.image_size,
+        seed=dataset.seed,
+        progress=progress,
+    )
+    metadata = _read_metadata(root / "metadata.csv", ["image_id", "lesion_id", "label", "source"])
+    table = pd.DataFrame(
+        {
+            "image_id": "images/" + metadata["image_id"] + ".png",
+            "label": metadata["label"],
+            "diagnosis": metadata["label"],
+            "lesion": metadata["lesion_id"],
+            "source": metadata["source"],
+        }
+    )
+    table["path"] = [str(root / image_id) for image_id in table["image_id"]]
+    return _table(table)
+
+
+def _existing_root(dataset: Dataset) -> Path:
+    if not dataset.root:
+        raise UserError(
+            "dataset.root is not set: add dataset.root=DIR, the folder that holds the images."
+        )
+    root = Path(dataset.root).expanduser()
+    if not root.exists():
+        raise UserError(f"dataset.root={dataset.root}: no such folder.")
+    if not root.is_dir():
+        raise UserError(f"dataset.root={dataset.root}: a file; expected the folder of the images.")
+    return root
+
+
+def _read_metadata(path: Path, required: Sequence[str]) -> pd.DataFrame:
+    """A CSV table as text, empty cells as empty strings, one row an image."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a table that can be read ({error}).") from error
+    missing = [column for column in required if column not in table]
+    if missing:
+        raise UserError(
+            f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}."
+        )
+    repeated = table.loc[table["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        raise UserError(f"{path}: {repeated.iloc[0]} is there twice; expected a row an image.")
+    return table
+
+
+def _row(image_id: str, path: Path, label: str, **known: str) -> dict[str, Any]:
+    return {"image_id": image_id, "path": str(path), "label": label, **known}
+
+
+def _table(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a table of COLUMNS, sorted; what a reader does not know is empty."""
+    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).fillna("")
+    return table.sort_values("image_id", ignore_index=True)

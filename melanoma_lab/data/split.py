@@ -1,0 +1,205 @@
+"""The split: which image is for training, for choosing, and for the final word.
+
+Whole groups are allocated, class by class, in an order that depends on nothing but the groups'
+names and ``split.seed``: neither the order of the files nor images of another class matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melanoma_lab.config.schema import Holdout, KFold, LeakingTest, Predefined, Split
+from melanoma_lab.errors import UserError
+
+TRAIN, VAL, TEST = "train", "val", "test"
+SPLITS = (TRAIN, VAL, TEST)
+
+
+class TooFewGroupsError(ValueError):
+    """A class has fewer groups than there are parts.
+
+    Attributes:
+        label: the class.
+        groups: how many groups it has.
+        parts: how many parts each need one.
+    """
+
+    def __init__(self, label: str, groups: int, parts: int) -> None:
+        super().__init__(f"Expected at least {parts} groups of {label!r}. Received {groups}.")
+        self.label, self.groups, self.parts = label, groups, parts
+
+
+def split_images(manifest: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Allocate every image of a manifest to train, val or test.
+
+    Args:
+        manifest: table with the columns image_id, label, group and published.
+        split: the split's configuration.
+
+    Returns:
+        The manifest with a column split (``train``, ``val``, ``test``), and what was left out, a
+        sentence each.
+
+    Raises:
+        UserError: a class has too few groups, there is no published split, or the published one
+            separates images of one group.
+    """
+    try:
+        if isinstance(split, Holdout):
+            fractions = (split.train, split.val, split.test)
+            part = _allocate(manifest, fractions, f"{split.seed}")
+            return manifest.assign(split=np.array(SPLITS, dtype=object)[part]), ()
+        if isinstance(split, KFold):
+            fold = _allocate(manifest, (1 / split.k,) * split.k, f"{split.seed}")
+            return _cut_val(manifest, fold == split.fold, split.val, f"{split.seed}"), ()
+        if isinstance(split, Predefined):
+            return _predefined(manifest, split)
+    except TooFewGroupsError as error:
+        remedy = (
+            f"Set split.k={error.groups}"
+            if isinstance(split, KFold) and 1 < error.groups < split.k
+            else "Add images of other lesions"
+        )
+        raise UserError(
+            f"split={split.name}: class {error.label!r} has {error.groups} of the {error.parts} "
+            "groups (of images that belong together) that it needs, one for every part. "
+            f"{remedy}, or leave the class out of dataset.classes."
+        ) from error
+    raise TypeError(f"Expected a known split. Received {type(split).__name__}.")
+
+
+def allocate(
+    groups: NDArray[np.object_],
+    labels: NDArray[np.object_],
+    fractions: Sequence[float],
+    seed: str,
+) -> NDArray[np.int64]:
+    """Allocate whole groups to parts so that every class is divided in the same proportions.
+
+    A class's groups come in a pseudo-random order; each goes to the part that lacks most of the
+    class (of equal ones, to the part that lacks most images in all). A group with images of
+    several classes counts for the one that most of its images have.
+
+    Args:
+        groups: str, shape (n,).
+        labels: str, shape (n,); class of each image.
+        fractions: share of each part; they sum to one.
+        seed: text that, with the groups' names, determines the order.
+
+    Returns:
+        int64, shape (n,); index of each image's part. Every part has images of every class. Within
+        a class a part's size is off its share by less than the largest group's size, except where
+        the class has barely more groups than there are parts.
+
+    Raises:
+        TooFewGroupsError: a class has fewer groups than there are parts.
+    """
+    table = pd.DataFrame({"group": groups, "label": labels})
+    size = table.groupby("group").size()
+    rarity = table["label"].value_counts()
+    # The most frequent label of each group; of equally frequent ones the rarer, then by name.
+    counts = table.groupby(["group", "label"]).size().rename("n").reset_index()
+    counts["rarity"] = counts["label"].map(rarity)
+    counts = counts.sort_values(
+        ["group", "n", "rarity", "label"], ascending=[True, False, True, True]
+    )
+    label_of = counts.drop_duplicates("group").set_index("group")["label"]
+
+    part_of: dict[str, int] = {}
+    lacking_in_all = np.asarray(fractions) * len(table)
+    for label in sorted(set(labels)):
+        names = sorted(label_of.index[label_of == label], key=lambda name: _order(seed, name))
+        if len(names) < len(fractions):
+            raise TooFewGroupsError(label, len(names), len(fractions))
+        sizes = [int(size[name]) for name in names]
+        parts = _fill(sizes, fractions, lacking_in_all)
+        part_of.update(zip(names, parts, strict=True))
+    return np.array([part_of[group] for group in groups], dtype=np.int64)
+
+
+def _fill(
+    sizes: Sequence[int], fractions: Sequence[float], lacking_in_all: NDArray[np.float64]
+) -> list[int]:
+    """The part of each group of one class; ``lacking_in_all`` is brought up to date."""
+    n_parts = len(fractions)
+    for reserve in (False, True):
+        lacking = np.asarray(fractions) * sum(sizes)
+        in_all = lacking_in_all.copy()
+        parts: list[int] = []
+        for i, group_size in enumerate(sizes):
+            empty = [part for part in range(n_parts) if part not in parts]
+            # Second try: hold the last groups back for parts that would stay empty.
+            must = reserve and len(sizes) - i <= len(empty)
+            candidates = empty if must else range(n_parts)
+            part = max(
+                candidates, key=lambda p: (round(float(lacking[p]), 9), float(in_all[p]), -p)
+            )
+            parts.append(part)
+            lacking[part] -= group_size
+            in_all[part] -= group_size
+        if len(set(parts)) == n_parts:
+            break
+    lacking_in_all[:] = in_all
+    return parts
+
+
+def _order(seed: str, group: str) -> bytes:
+    """A pseudo-random sort key that depends on the seed and the group's name alone."""
+    return hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=16).digest()
+
+
+def _allocate(manifest: pd.DataFrame, fractions: Sequence[float], seed: str) -> NDArray[np.int64]:
+    return allocate(
+        manifest["group"].to_numpy(dtype=object),
+        manifest["label"].to_numpy(dtype=object),
+        fractions,
+        seed,
+    )
+
+
+def _cut_val(
+    manifest: pd.DataFrame, is_test: NDArray[np.bool_], fraction: float, seed: str
+) -> pd.DataFrame:
+    """Divide what is not for testing into train and val."""
+    splits = np.full(len(manifest), TEST, dtype=object)
+    rest = manifest.loc[~is_test]
+    val = _allocate(rest, (1 - fraction, fraction), f"{seed}/val") == 1
+    splits[~is_test] = np.where(val, VAL, TRAIN)
+    return manifest.assign(split=splits)
+
+
+def _predefined(manifest: pd.DataFrame, split: Predefined) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The published parts; val is cut from Train where none was published."""
+    published = manifest["published"]
+    if not ((published == TRAIN).any() and (published == TEST).any()):
+        raise UserError(
+            "split=predefined: this dataset was not published divided into Train and Test; "
+            "use split=holdout or split=kfold."
+        )
+    manifest = manifest.loc[published != ""].reset_index(drop=True)
+    is_test = manifest["published"] == TEST
+    in_both = set(manifest.loc[is_test, "group"]) & set(manifest.loc[~is_test, "group"])
+    leaking = is_test & manifest["group"].isin(in_both)
+    notes: tuple[str, ...] = ()
+    if leaking.any():
+        what = (
+            f"{leaking.sum()} of {is_test.sum()} published test images belong together "
+            "with training images (one lesion, or identical)"
+        )
+        if split.leaking_test is LeakingTest.error:
+            raise UserError(
+                f"split=predefined: {what}. Choose: split=holdout or split=kfold (regroup), "
+                "split.leaking_test=drop (leave those test images out), or dataset.groups=none "
+                "(as published; the run's protocol is then 'leaking')."
+            )
+        manifest = manifest.loc[~leaking].reset_index(drop=True)
+        notes = (f"{what}; they were left out.",)
+    if (manifest["published"] == VAL).any():
+        return manifest.assign(split=manifest["published"]), notes
+    test = (manifest["published"] == TEST).to_numpy()
+    return _cut_val(manifest, test, split.val, f"{split.seed}"), notes

@@ -1,0 +1,35 @@
+"""The two ways a command ends badly, apart from a bug.
+
+A message names what is wrong, where, and what would be right; the entry point prints it on
+standard error without a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What the user typed or gave is wrong; the command exits with status 2."""
+
+
+class RunError(Exception):
+    """The work itself failed (it diverged, a disk is full); the command exits with status 1."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """The sentence that points from a misspelt word to a valid one.
+
+    Args:
+        word: what was typed.
+        valid: what could have been typed.
+
+    Returns:
+        ``"Did you mean X?"`` where something is close, else ``"Valid: A, B, C."``.
+    """
+    choices = sorted(set(valid))
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean {close[0]}?"
+    return f"Valid: {', '.join(choices)}." if choices else ""

@@ -1,0 +1,1 @@
+"""Networks: architectures, regularisation, augmentation layers, optimizers."""

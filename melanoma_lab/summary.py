@@ -1,0 +1,111 @@
+"""What a training command says: what it is about to do, what it found, what came out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.schema import Config
+from melanoma_lab.console import console
+from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.data.split import SPLITS
+from melanoma_lab.evaluation.outcome import Outcome
+
+#: Rows of the closing table: metric, what it is called, how its value reads.
+ROWS = (
+    ("balanced_accuracy", "balanced accuracy", "{:.1%}"),
+    ("accuracy", "accuracy", "{:.1%}"),
+    ("macro_f1", "macro F1", "{:.3f}"),
+    ("macro_auroc", "macro AUROC", "{:.3f}"),
+    ("melanoma_sensitivity", "melanoma sensitivity", "{:.1%}"),
+    ("melanoma_specificity", "melanoma specificity", "{:.1%}"),
+    ("melanoma_auroc", "melanoma AUROC", "{:.3f}"),
+    ("log_loss", "log loss", "{:.3f}"),
+    ("ece", "calibration error (ECE)", "{:.3f}"),
+)
+
+
+def show_headline(config: Config, arm: Arm) -> None:
+    """Say what is about to be trained."""
+    console.print(
+        f"[bold]{arm.name}[/]  seed {config.seed}  study {config.study}  "
+        f"dataset {config.dataset.name}"
+    )
+
+
+def show_data(data: PreparedData) -> None:
+    """Say what the dataset holds, how it is divided, and what was changed about it."""
+    counts = data.manifest["split"].value_counts()
+    groups = data.manifest["group"].nunique()
+    console.print(
+        f"{len(data.manifest)} images in {groups} groups (a group is never divided), "
+        f"{len(data.classes)} classes: "
+        + ", ".join(f"{counts.get(split, 0)} {split}" for split in SPLITS)
+    )
+    for note in data.notes:
+        console.print(f"  {note}", style="yellow", markup=False)
+    if data.protocol == "leaking":
+        console.print(
+            "  Protocol: leaking. Images that belong together lie on both sides of the split; "
+            "val and test figures look better than they are.",
+            style="bold red",
+        )
+
+
+def show_results(
+    metrics: Mapping[str, float],
+    data: PreparedData,
+    *,
+    epochs: int,
+    absent: Mapping[str, Sequence[str]],
+) -> None:
+    """Show the metrics that matter, side by side for the three splits."""
+    table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for split in SPLITS:
+        table.add_column(split, justify="right")
+    for key, name, form in ROWS:
+        values = [metrics.get(f"{split}/{key}") for split in SPLITS]
+        if any(value is not None for value in values):
+            table.add_row(name, *(_shown(value, form) for value in values))
+    console.print()
+    console.print(table)
+    console.print(
+        f"\ngeneralisation gap {metrics['generalisation_gap']:+.1%} (train - val accuracy)   "
+        f"kept epoch {metrics['best_epoch']:.0f} of {epochs}   "
+        f"{metrics['optimizer_steps']:.0f} steps in {metrics['fit_seconds']:.0f} s   "
+        f"{metrics['parameters']:,.0f} parameters"
+    )
+    for split, names in absent.items():
+        console.print(
+            f"{split} has no {', '.join(names)}: macro means there are over "
+            f"{len(data.classes) - len(names)} of {len(data.classes)} classes.",
+            style="yellow",
+        )
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Warn where a run learned nothing."""
+    if outcome.verdict == "at_chance":
+        console.print(f"This run is at chance: {outcome.reason}", style="bold red")
+
+
+def show_where(config: Config, run_id: str) -> None:
+    """Say where the run is kept and how to look at it."""
+    local = config.tracking.uri == "sqlite:///mlflow.db"
+    opened_by = "mlflow ui" if local else f"mlflow ui --backend-store-uri {config.tracking.uri}"
+    console.print(
+        f"\nrun {run_id}   open it with: [bold]{opened_by}[/]\n"
+        "One seed is one throw of the dice: compare arms over several (seed=0,1,2,3,4).\n"
+        "[dim]Research use only: not a medical device.[/]"
+    )
+
+
+def _shown(value: float | None, form: str) -> str:
+    """A figure for reading; a dash where the split does not have it."""
+    if value is None:
+        return ""
+    return "undefined" if math.isnan(value) else form.format(value)

@@ -1,0 +1,18 @@
+"""What the command can do; each task is a module of its own, imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.schema import Config, Task
+
+
+def train(config: Config, arm: Arm) -> None:
+    """Train, evaluate and track one arm."""
+    from melanoma_lab.tasks.train import train_arm
+
+    train_arm(config, arm)
+
+
+TASKS: dict[Task, Callable[[Config, Arm], None]] = {Task.train: train}

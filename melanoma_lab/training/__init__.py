@@ -1,0 +1,1 @@
+"""Training: the backend, what an epoch draws, the fit, its progress."""

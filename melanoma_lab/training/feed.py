@@ -1,0 +1,147 @@
+"""What training draws: batches as a pure function of the seed and the step.
+
+The training images come in passes, each in an order of its own; batches are cut from the endless
+row of passes. So an epoch may be shorter or longer than a pass, and a run may start at any step.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_lab.balancing import BalancedSet
+from melanoma_lab.config.schema import EpochOf
+
+#: Keeps the order's random numbers apart from others that are drawn from the same seed.
+ORDER = 0x0D
+
+
+def steps_per_epoch(epoch: EpochOf, *, n_split: int, n_balanced: int, batch_size: int) -> int:
+    """Optimizer steps an epoch.
+
+    Args:
+        epoch: whether an epoch is a pass over the training split or over what balancing made.
+        n_split: images of the training split.
+        n_balanced: images that balancing made of them.
+        batch_size: images a step.
+    """
+    n = n_balanced if epoch is EpochOf.balanced else n_split
+    return -(-n // batch_size)
+
+
+def batch_positions(step: int, *, n: int, batch_size: int, seed: int) -> NDArray[np.int64]:
+    """Which images a step draws.
+
+    Args:
+        step: the optimizer step, from 0.
+        n: number of images in a pass.
+        batch_size: images a step.
+        seed: the run's seed.
+
+    Returns:
+        int64, shape (batch_size,); positions 0 <= p < n. Every n consecutive ones, counted from
+        the first step, are a permutation.
+    """
+    first = step * batch_size
+    drawn: list[NDArray[np.int64]] = []
+    wanted = batch_size
+    while wanted:
+        number, offset = divmod(first + batch_size - wanted, n)
+        part = _pass_order(number, n, seed)[offset : offset + wanted]
+        drawn.append(part)
+        wanted -= len(part)
+    return np.concatenate(drawn)
+
+
+@functools.lru_cache(maxsize=2)
+def _pass_order(number: int, n: int, seed: int) -> NDArray[np.int64]:
+    """The order of one pass over the images."""
+    return np.random.default_rng([ORDER, seed, number]).permutation(n)
+
+
+def training_batches(
+    images: BalancedSet, *, batch_size: int, seed: int, first_step: int, last_step: int
+) -> Any:
+    """A tf.data dataset with one element a step.
+
+    Args:
+        images: what an epoch draws from.
+        batch_size: images a step.
+        seed: of the order.
+        first_step: step to begin with.
+        last_step: step to end before.
+
+    Returns:
+        Elements (uint8 pixels (b, H, W, 3), float32 one-hot labels (b, K), float32 weights (b,)).
+    """
+    n_classes = images.n_classes
+    weight = np.ones(n_classes, np.float32) if images.class_weight is None else images.class_weight
+
+    def draw(step: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+        positions = batch_positions(int(step), n=len(images), batch_size=batch_size, seed=seed)
+        pixels, labels = images.gather(positions)
+        return pixels, one_hot(labels, n_classes), weight[labels]
+
+    return _numpy_dataset(draw, first_step, last_step, images.sources[0].shape[1:], n_classes)
+
+
+def evaluation_batches(
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    *,
+    n_classes: int,
+    batch_size: int,
+) -> Any:
+    """A tf.data dataset over images in their order, as they were photographed.
+
+    Args:
+        pixels: uint8, shape (m, H, W, 3); the decode cache.
+        rows: int64, shape (n,); which of them.
+        labels: int64, shape (n,).
+        n_classes: number of classes.
+        batch_size: images a batch; the last one may be smaller.
+
+    Returns:
+        Elements as of ``training_batches``, all weights one.
+    """
+
+    def take(step: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+        part = slice(int(step) * batch_size, (int(step) + 1) * batch_size)
+        n = len(rows[part])
+        return pixels[rows[part]], one_hot(labels[part], n_classes), np.ones(n, np.float32)
+
+    return _numpy_dataset(take, 0, -(-len(rows) // batch_size), pixels.shape[1:], n_classes)
+
+
+def one_hot(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+    """Class indices, shape (n,), as float32 one-hot rows, shape (n, n_classes)."""
+    return np.eye(n_classes, dtype=np.float32)[labels]
+
+
+def _numpy_dataset(
+    make: Callable[[Any], Any],
+    first: int,
+    last: int,
+    image_shape: tuple[int, ...],
+    n_classes: int,
+) -> Any:
+    """A dataset of what a NumPy function makes of each number from first to last."""
+    import tensorflow as tf
+
+    def element(step: Any) -> Any:
+        pixels, labels, weights = tf.numpy_function(
+            make, [step], (tf.uint8, tf.float32, tf.float32), stateful=False
+        )
+        pixels.set_shape((None, *image_shape))
+        labels.set_shape((None, n_classes))
+        weights.set_shape((None,))
+        return pixels, labels, weights
+
+    dataset = tf.data.Dataset.range(first, last).map(element)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(0, last - first)))
+    return dataset.prefetch(2)

@@ -1,0 +1,139 @@
+"""One training, start to end: network, fit, predictions. Everything here needs TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_lab.balancing import BalancedSet
+from melanoma_lab.config.schema import Config
+from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.data.split import VAL
+from melanoma_lab.model.architectures import build_network
+from melanoma_lab.model.augmentation import augmentation_layers
+from melanoma_lab.model.optimizers import build_optimizer
+from melanoma_lab.model.regularisation import Regulariser
+from melanoma_lab.training.feed import (
+    batch_positions,
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+)
+from melanoma_lab.training.fit import EpochListener, Fit, fit_network
+
+#: Training images kept for the picture of what the network sees.
+SAMPLES = 18
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves behind.
+
+    Attributes:
+        network: from raw pixels to probabilities, with the kept epoch's weights.
+        fit: what the fit did.
+        probabilities: float32, shape (n, n_classes), for every row of the manifest, in inference
+            mode; None where the weights are not finite.
+        sample_images: float32, shape (m, H, W, 3), 0 to 255: training images as the network saw
+            them, after balancing and augmentation.
+        sample_labels: int64, shape (m,).
+    """
+
+    network: keras.Model
+    fit: Fit
+    probabilities: NDArray[np.float32] | None
+    sample_images: NDArray[np.float32]
+    sample_labels: NDArray[np.int64]
+
+
+def steps_of(config: Config, data: PreparedData, images: BalancedSet) -> int:
+    """Optimizer steps in one epoch of a configured training."""
+    return steps_per_epoch(
+        config.training.epoch,
+        n_split=len(data.training_split()),
+        n_balanced=len(images),
+        batch_size=config.training.batch_size,
+    )
+
+
+def train_network(
+    config: Config,
+    data: PreparedData,
+    images: BalancedSet,
+    *,
+    on_step: Callable[[int, Mapping[str, float]], None],
+    on_epoch: EpochListener,
+) -> Trained:
+    """Build, fit and apply a network; ``start_backend`` has been called.
+
+    Args:
+        config: the whole configuration.
+        data: the split dataset.
+        images: what balancing made of its training split.
+        on_step: told a few times a second how far an epoch has come.
+        on_epoch: told every epoch's figures.
+
+    Raises:
+        UserError: the network cannot be built as configured.
+        RunError: the machine has not enough memory.
+    """
+    options, n_classes = config.training, len(data.classes)
+    network = build_network(
+        config.architecture,
+        image_size=config.dataset.image_size,
+        n_classes=n_classes,
+        regulariser=Regulariser(config.regularisation, seed=config.seed),
+    )
+    augmentation = augmentation_layers(config.augmentation, seed=config.seed)
+    steps = steps_of(config, data, images)
+    train = training_batches(
+        images,
+        batch_size=options.batch_size,
+        seed=config.seed,
+        first_step=0,
+        last_step=options.epochs * steps,
+    )
+    fit = fit_network(
+        network,
+        augmentation,
+        build_optimizer(config.optimizer),
+        train,
+        _as_photographed(data, data.of_split(VAL), options.batch_size),
+        options=options,
+        steps_per_epoch=steps,
+        on_step=on_step,
+        on_epoch=on_epoch,
+    )
+    probabilities = None
+    if all(np.isfinite(weights).all() for weights in network.get_weights()):
+        everything = _as_photographed(data, np.arange(len(data.manifest)), options.batch_size)
+        probabilities = network.predict(everything, verbose=0)
+    sample_images, sample_labels = _samples(images, augmentation, config)
+    return Trained(network, fit, probabilities, sample_images, sample_labels)
+
+
+def _as_photographed(data: PreparedData, positions: NDArray[np.int64], batch_size: int) -> Any:
+    return evaluation_batches(
+        data.pixels,
+        data.rows[positions],
+        data.labels[positions],
+        n_classes=len(data.classes),
+        batch_size=batch_size,
+    )
+
+
+def _samples(
+    images: BalancedSet, augmentation: list[keras.Layer], config: Config
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The first images that the fit drew, put through the augmentation layers once more."""
+    positions = batch_positions(0, n=len(images), batch_size=SAMPLES, seed=config.seed)
+    pixels, labels = images.gather(positions)
+    x: Any = keras.ops.convert_to_tensor(pixels, dtype="float32")
+    for layer in augmentation:
+        x = layer(x, training=True)
+    return keras.ops.convert_to_numpy(x).astype(np.float32), labels
