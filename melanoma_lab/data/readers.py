@@ -146,7 +146,7 @@ def _diagnosis(
     diagnoses: Mapping[str, Sequence[str]],
     classes: Sequence[str] | None,
 ) -> str:
-    """The class that the most trusted code stands for; the label itself where the code covers it."""
+    """The class that the most trusted code stands for; the label where the code covers it."""
     if not codes:
         return ""
     names = diagnoses.get(codes[0], [])
@@ -244,10 +244,11 @@ def _read_metadata(path: Path, required: Sequence[str]) -> pd.DataFrame:
 
 
 def _row(image_id: str, path: Path, label: str, **known: str) -> dict[str, Any]:
-    return {"image_id": image_id, "path": str(path), "label": label, **known}
+    unknown = dict.fromkeys(COLUMNS, "")
+    return {**unknown, "image_id": image_id, "path": str(path), "label": label, **known}
 
 
 def _table(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a table of COLUMNS, sorted; what a reader does not know is empty."""
-    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).fillna("")
+    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS), fill_value="")
     return table.sort_values("image_id", ignore_index=True)

@@ -1,7 +1,7 @@
 """The split: which image is for training, for choosing, and for the final word.
 
 Whole groups are allocated, class by class, in an order that depends on nothing but the groups'
-names and ``split.seed``: neither the order of the files nor images of another class matter.
+names and ``split.seed``; the order of the files does not matter.
 """
 
 from __future__ import annotations

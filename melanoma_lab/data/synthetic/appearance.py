@@ -1,0 +1,212 @@
+"""What lesions of each class look like: one table, and how a single lesion departs from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# How far a lesion may go towards the look-alike: 1 would be all the way.
+LIKENESS = 0.4
+# Standard deviation of the logarithm of the factor by which a property strays.
+SPREAD = 0.25
+SPREADS = {"radius": 0.2, "hue": 0.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Appearance:
+    """The average lesion of a class, or one lesion.
+
+    Pigments are optical densities (0 none, 1 strong); structures are prominences (0 none, 1
+    strong).
+
+    Attributes:
+        radius: from the centre to the border, as a fraction of the picture's width.
+        elongation: how much longer than wide, minus one.
+        ragged: how far the border strays from an ellipse, in radii.
+        softness: over what distance the lesion fades into the skin, in radii.
+        asymmetry: how unevenly its pigment is distributed between its two sides.
+        mottle: how patchy its pigment is.
+        melanin: brown pigment.
+        blood: red pigment.
+        deep: pigment deep in the skin, which looks blue-grey.
+        network: net of brown lines.
+        globules: dark dots.
+        cysts: white dots.
+        scar: white centre.
+        scale: white flakes.
+        vessels: branching red lines.
+        lacunae: large red-purple lakes.
+        halo: redness of the skin around it.
+        hue: rotation of all its colours about grey, in radians.
+    """
+
+    radius: float
+    elongation: float = 0.2
+    ragged: float
+    softness: float
+    asymmetry: float = 0.2
+    mottle: float
+    melanin: float
+    blood: float
+    deep: float = 0.0
+    network: float = 0.0
+    globules: float = 0.0
+    cysts: float = 0.0
+    scar: float = 0.0
+    scale: float = 0.0
+    vessels: float = 0.0
+    lacunae: float = 0.0
+    halo: float = 0.0
+    hue: float = 0.0
+
+
+@dataclass(frozen=True)
+class LesionClass:
+    """A class of the table.
+
+    Attributes:
+        share: its relative frequency, as in the ISIC archive's unbalanced classes.
+        appearance: of its average lesion.
+        look_alike: the class that it is most easily taken for.
+    """
+
+    share: float
+    appearance: Appearance
+    look_alike: str
+
+
+# The outlines of what dermoscopy atlases describe, e.g. Kittler et al., "Standardization of
+# terminology in dermoscopy", J Am Acad Dermatol 74:1093 (2016). Shares are about those of the
+# nine-class ISIC folder, with the common classes still more common.
+CLASSES: dict[str, LesionClass] = {
+    "actinic keratosis": LesionClass(
+        share=4,
+        look_alike="squamous cell carcinoma",
+        appearance=Appearance(
+            radius=0.32, ragged=0.30, softness=0.30, mottle=0.5, melanin=0.30, blood=0.35,
+            cysts=0.6, scale=0.3, halo=0.5, network=0.3,
+        ),
+    ),
+    "basal cell carcinoma": LesionClass(
+        share=9,
+        look_alike="squamous cell carcinoma",
+        appearance=Appearance(
+            radius=0.21, ragged=0.22, softness=0.20, mottle=0.4, melanin=0.10, blood=0.35,
+            deep=0.55, vessels=1.0, halo=0.2,
+        ),
+    ),
+    "dermatofibroma": LesionClass(
+        share=2.5,
+        look_alike="nevus",
+        appearance=Appearance(
+            radius=0.23, elongation=0.1, ragged=0.08, softness=0.35, asymmetry=0.05, mottle=0.2,
+            melanin=0.50, blood=0.25, network=0.4, scar=1.4, halo=0.4,
+        ),
+    ),
+    "melanoma": LesionClass(
+        share=12,
+        look_alike="nevus",
+        appearance=Appearance(
+            radius=0.25, elongation=0.3, ragged=0.24, softness=0.12, asymmetry=0.6, mottle=0.40,
+            melanin=0.90, blood=0.15, deep=0.35, network=0.4, globules=0.4, scar=0.10,
+        ),
+    ),
+    "nevus": LesionClass(
+        share=16,
+        look_alike="melanoma",
+        appearance=Appearance(
+            radius=0.21, ragged=0.12, softness=0.14, asymmetry=0.20, mottle=0.2, melanin=0.85,
+            blood=0.10, network=0.6, globules=0.3,
+        ),
+    ),
+    "pigmented benign keratosis": LesionClass(
+        share=12,
+        look_alike="seborrheic keratosis",
+        appearance=Appearance(
+            radius=0.26, elongation=0.3, ragged=0.28, softness=0.16, mottle=0.4, melanin=0.33,
+            blood=0.10, deep=0.05, cysts=0.2,
+        ),
+    ),
+    "seborrheic keratosis": LesionClass(
+        share=2.5,
+        look_alike="pigmented benign keratosis",
+        appearance=Appearance(
+            radius=0.28, ragged=0.18, softness=0.07, mottle=0.4, melanin=0.70, blood=0.08,
+            deep=0.1, globules=0.6, cysts=1.0,
+        ),
+    ),
+    "squamous cell carcinoma": LesionClass(
+        share=5,
+        look_alike="actinic keratosis",
+        appearance=Appearance(
+            radius=0.26, ragged=0.30, softness=0.22, mottle=0.5, melanin=0.15, blood=0.70,
+            scale=1.0, vessels=0.4, halo=0.4, scar=0.2,
+        ),
+    ),
+    "vascular lesion": LesionClass(
+        share=3.5,
+        look_alike="basal cell carcinoma",
+        appearance=Appearance(
+            radius=0.17, ragged=0.12, softness=0.12, mottle=0.15, melanin=0.05, blood=1.10,
+            deep=0.30, lacunae=0.9,
+        ),
+    ),
+}  # fmt: skip
+
+
+def table_name(name: str) -> str:
+    """A class's name as the table spells it: lower case, with spaces."""
+    return name.lower().replace("_", " ")
+
+
+def classes_for(names: Sequence[str]) -> list[LesionClass]:
+    """How each class is drawn.
+
+    A name of the table is drawn as itself; any other takes the next of the table that is not
+    taken. Once the table is used up it starts again, with all colours turned by one radian.
+
+    Args:
+        names: the classes, all different.
+
+    Returns:
+        One row of the table (or a recoloured one) per name, in the order of ``names``.
+    """
+    named = {table_name(name) for name in names} & CLASSES.keys()
+    spare = [row for name, row in CLASSES.items() if name not in named]
+    rows = []
+    turn = 0.0
+    for name in names:
+        if table_name(name) in CLASSES:
+            rows.append(CLASSES[table_name(name)])
+            continue
+        if not spare:
+            turn += 1.0
+            spare = list(CLASSES.values())
+        rows.append(_turned(spare.pop(0), turn))
+    return rows
+
+
+def _turned(row: LesionClass, hue: float) -> LesionClass:
+    appearance = dataclasses.replace(row.appearance, hue=hue)
+    return dataclasses.replace(row, appearance=appearance)
+
+
+def one_lesion(rng: np.random.Generator, row: LesionClass) -> Appearance:
+    """The appearance of one lesion of a class, which may be an untypical one.
+
+    It lies somewhere between its class and the look-alike, mostly nearer to its class, and each
+    of its properties strays by a factor of its own: classes overlap as those of real lesions do.
+    """
+    mine = dataclasses.asdict(row.appearance)
+    theirs = dataclasses.asdict(CLASSES[row.look_alike].appearance) | {"hue": mine["hue"]}
+    towards = LIKENESS * rng.beta(1.0, 2.0)
+    return Appearance(
+        **{
+            name: ((1 - towards) * mine[name] + towards * theirs[name])
+            * float(np.exp(rng.normal(0.0, SPREADS.get(name, SPREAD))))
+            for name in mine
+        }
+    )

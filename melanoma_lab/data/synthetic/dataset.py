@@ -1,0 +1,192 @@
+"""The synthetic dataset as a folder, drawn once and kept in the cache."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import heapq
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+
+from melanoma_lab.data.synthetic.appearance import (
+    LesionClass,
+    classes_for,
+    one_lesion,
+    table_name,
+)
+from melanoma_lab.data.synthetic.lesion import paint_patch
+from melanoma_lab.data.synthetic.photograph import CAMERAS, take_photograph
+from melanoma_lab.errors import UserError
+
+# Part of the cache's key: raise it with every change that alters a pixel or a name.
+DRAWING_VERSION = 1
+
+# Probability of one, two, three and four photographs of a lesion.
+_PHOTOGRAPHS = (0.5, 0.25, 0.15, 0.1)
+
+Progress = Callable[[int, int], None]
+
+
+def draw_dataset(
+    folder: Path,
+    *,
+    classes: Sequence[str],
+    lesions: int,
+    image_size: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> None:
+    """Draw the dataset: ``images/<image_id>.png`` and ``metadata.csv`` in ``folder``.
+
+    The table has the columns image_id (the file's name without its extension), lesion_id, label
+    (a name of ``classes``) and source (the camera, independent of the label). The same arguments
+    give the same bytes with the same versions of NumPy and Pillow. A lesion's pictures follow
+    from its number and class and the seed alone: more lesions add pictures and change none.
+
+    Args:
+        folder: where to write; made if it is not there.
+        classes: names of at least two classes; those of ISIC look like themselves.
+        lesions: how many lesions, of all classes together, at least one of each.
+        image_size: width and height of the pictures in pixels, at least 16.
+        seed: of everything random, not negative.
+        progress: called after each lesion with the number drawn and the number in all.
+
+    Raises:
+        UserError: an argument is out of its range.
+    """
+    _check(classes, lesions, image_size, seed)
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    table = classes_for(classes)
+    rows: list[tuple[str, str, str, str]] = []
+    for index, label in enumerate(lesion_classes([row.share for row in table], lesions)):
+        source, pictures = lesion_pictures(table[label], index, image_size, seed)
+        for picture in pictures:
+            image_id = f"SYN_{len(rows):07d}"
+            Image.fromarray(picture).save(images / f"{image_id}.png", compress_level=1)
+            rows.append((image_id, f"SYNL_{index:06d}", classes[label], source))
+        if progress is not None:
+            progress(index + 1, lesions)
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("image_id", "lesion_id", "label", "source"))
+        writer.writerows(rows)
+
+
+def ensure_dataset(
+    cache: Path,
+    *,
+    classes: Sequence[str],
+    lesions: int,
+    image_size: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Path:
+    """The folder of the dataset in the cache, drawn first where it is not there yet.
+
+    It is drawn under another name and renamed when whole, so that what a killed process left is
+    never taken for the dataset. Of several processes one draws and the others wait.
+
+    Args:
+        cache: the lab's cache folder; made if it is not there.
+        classes: see ``draw_dataset``, as are the others.
+        lesions: how many lesions.
+        image_size: in pixels.
+        seed: of everything random.
+        progress: called after each lesion that is drawn; not at all where none needs to be.
+
+    Returns:
+        ``cache/synthetic/<key>``, the key a digest of all arguments and ``DRAWING_VERSION``.
+
+    Raises:
+        UserError: an argument is out of its range.
+    """
+    _check(classes, lesions, image_size, seed)
+    arguments = [DRAWING_VERSION, list(classes), lesions, image_size, seed]
+    key = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:16]
+    whole = cache / "synthetic" / key
+    if whole.is_dir():
+        return whole
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(whole.with_name(f".{key}.lock")):
+        if not whole.is_dir():
+            partial = whole.with_name(f".{key}.partial")
+            # Left by a killed process: nobody else writes to it while the lock is held.
+            shutil.rmtree(partial, ignore_errors=True)
+            draw_dataset(
+                partial,
+                classes=classes,
+                lesions=lesions,
+                image_size=image_size,
+                seed=seed,
+                progress=progress,
+            )
+            partial.rename(whole)
+    return whole
+
+
+def lesion_classes(shares: Sequence[float], lesions: int) -> Iterator[int]:
+    """The class of each lesion in turn, so that any number of them keeps to the shares.
+
+    Huntington and Hill's method, by which the seats of the US House are apportioned: one of each
+    first, then always to the class of the greatest share / sqrt(n (n + 1)), n being what it has.
+
+    Args:
+        shares: relative frequencies, positive.
+        lesions: how many to hand out.
+
+    Yields:
+        Indices into ``shares``.
+    """
+    queue = [(-np.inf, label) for label in range(len(shares))]
+    counts = [0] * len(shares)
+    for _ in range(lesions):
+        _, label = queue[0]
+        yield label
+        counts[label] += 1
+        n = counts[label]
+        heapq.heapreplace(queue, (-shares[label] / np.sqrt(n * (n + 1)), label))
+
+
+def lesion_pictures(
+    row: LesionClass, index: int, image_size: int, seed: int
+) -> tuple[str, list[NDArray[np.uint8]]]:
+    """All photographs of one lesion.
+
+    Args:
+        row: how its class is drawn.
+        index: the lesion's number.
+        image_size: in pixels.
+        seed: the dataset's.
+
+    Returns:
+        Its source, and one to four pictures: uint8, shape (image_size, image_size, 3).
+    """
+    rng = np.random.default_rng(np.random.SeedSequence((seed, index)))
+    camera = CAMERAS[rng.integers(len(CAMERAS))]
+    number = 1 + rng.choice(len(_PHOTOGRAPHS), p=_PHOTOGRAPHS)
+    patch = paint_patch(rng, one_lesion(rng, row), image_size)
+    return camera.name, [take_photograph(rng, patch, camera, image_size) for _ in range(number)]
+
+
+def _check(classes: Sequence[str], lesions: int, image_size: int, seed: int) -> None:
+    if len(classes) < 2 or len({table_name(name) for name in classes}) < len(classes):
+        raise UserError(
+            f"The synthetic dataset needs at least two classes, all different: {list(classes)}."
+        )
+    if lesions < len(classes):
+        raise UserError(
+            f"The synthetic dataset needs at least one lesion for each of its {len(classes)} "
+            f"classes: {lesions} asked for."
+        )
+    if image_size < 16:
+        raise UserError(f"Synthetic images are at least 16 pixels wide: {image_size} asked for.")
+    if seed < 0:
+        raise UserError(f"The seed of the synthetic dataset is not negative: {seed} given.")

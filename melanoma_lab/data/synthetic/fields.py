@@ -1,0 +1,95 @@
+"""Random fields and masks that the pictures are made of: float64 arrays, square unless said.
+
+Lengths are fractions of the field's width, so that a picture looks alike at every size.
+float64 throughout: a last-bit difference between two processors then practically never reaches
+an eight-bit pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+Field = NDArray[np.float64]
+
+_SUPERSAMPLING = 3
+
+
+def step(x: Field, softness: float) -> Field:
+    """A smooth step: 0 where ``x`` is far below zero, 1 where it is far above."""
+    return np.asarray(0.5 + 0.5 * np.tanh(x / softness))
+
+
+def coordinates(size: int) -> tuple[Field, Field]:
+    """The pixels' x, shape (1, size), and y, shape (size, 1), from -0.5 to 0.5."""
+    line = (np.arange(size) + 0.5) / size - 0.5
+    return line[np.newaxis, :], line[:, np.newaxis]
+
+
+def smoothed(field: Field, scale: float) -> Field:
+    """``field`` blurred by a Gaussian of standard deviation ``scale``; its edges wrap around."""
+    size = field.shape[0]
+    spectrum = ndimage.fourier_gaussian(np.fft.rfft2(field), sigma=scale * size, n=size)
+    return np.fft.irfft2(spectrum, s=field.shape)
+
+
+def clouds(rng: np.random.Generator, size: int, scale: float) -> Field:
+    """Smooth noise of mean 0 and variance 1, whose patches are about ``scale`` wide."""
+    noise = smoothed(rng.standard_normal((size, size)), scale)
+    return np.asarray((noise - noise.mean()) / noise.std())
+
+
+def dots(rng: np.random.Generator, size: int, number: float, radius: float) -> Field:
+    """On average ``number`` soft round dots anywhere in the field, from 0 (none) to 1 (inside)."""
+    impulses = (rng.random((size, size)) < number / size**2).astype(np.float64)
+    peak = 1 / (2 * np.pi * (radius * size) ** 2)
+    return step(smoothed(impulses, radius) / peak - 0.6, softness=0.2)
+
+
+def net(rng: np.random.Generator, size: int, mesh: float) -> Field:
+    """A net of thin lines (1) around holes (0) about ``mesh`` wide.
+
+    The lines are where band-limited noise crosses zero.
+    """
+    noise = smoothed(rng.standard_normal((size, size)), 0.35 * mesh)
+    band = noise - smoothed(noise, 0.6 * mesh)
+    return np.asarray(np.exp(-((band / (0.45 * band.std())) ** 2)))
+
+
+def strokes(size: int, lines: Sequence[Field], width: float) -> Field:
+    """Polylines drawn with a round pen, from 0 to 1 (on the line).
+
+    Args:
+        size: width of the field in pixels.
+        lines: each of shape (points, 2): x and y from -0.5 to 0.5; may leave the field.
+        width: of the pen.
+    """
+    large = size * _SUPERSAMPLING
+    picture = Image.new("L", (large, large))
+    pen = ImageDraw.Draw(picture)
+    for line in lines:
+        pixels = [(float(x), float(y)) for x, y in (line + 0.5) * large]
+        pen.line(pixels, fill=255, width=max(1, round(width * large)), joint="curve")
+    small = picture.resize((size, size), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float64) / 255
+
+
+def curve(
+    rng: np.random.Generator, start: Field, angle: float, length: float, bend: float
+) -> Field:
+    """A wandering line as points, shape (12, 2).
+
+    Args:
+        rng: where the wandering comes from.
+        start: its first point, shape (2,).
+        angle: its first direction, in radians.
+        length: its length.
+        bend: standard deviation of the change of direction over the whole line, in radians.
+    """
+    angles = angle + np.cumsum(rng.normal(0, bend / np.sqrt(11), 11))
+    steps = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (length / 11)
+    return np.concatenate([start[np.newaxis], start + np.cumsum(steps, axis=0)])

@@ -1,0 +1,1 @@
+"""From predicted probabilities to metrics and figures: NumPy, pandas, SciPy, scikit-learn only."""

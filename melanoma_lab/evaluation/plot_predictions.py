@@ -1,0 +1,277 @@
+"""Figures of what a network predicts for one split of the predictions table.
+
+Every function takes ``y_true``, int64 (n,), and ``y_score``, float64 (n, K), as the metrics do,
+the classes' slugs in class order, and the split's name for the title.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, precision_recall_curve
+from sklearn.metrics import roc_curve as sklearn_roc_curve
+
+from melanoma_lab.evaluation import calibration, metrics
+from melanoma_lab.evaluation import plot_style as style
+
+Labels = NDArray[np.int64]
+Scores = NDArray[np.float64]
+
+
+def confusion_matrix(y_true: Labels, y_score: Scores, slugs: Sequence[str], split: str) -> Figure:
+    """Draw counts by true and decided class, coloured by their share of the true class.
+
+    The diagonal's colour is the class's sensitivity. Rows of absent classes stay white.
+    """
+    k = len(slugs)
+    counts = metrics.confusion_matrix(y_true, y_score)
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    side = max(2.8, 1.8 + 0.5 * k)
+    fig = style.figure(side + 3.2, side + 1.8)
+    ax = fig.add_subplot()
+    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = 11 if k <= 12 else 9
+    for row, column in np.ndindex(k, k):
+        share = shares[row, column]
+        ax.text(
+            column,
+            row,
+            f"{counts[row, column]:,}",
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="white" if share > 0.55 else "black" if counts[row, column] else "#A0A0A0",
+            fontweight="bold" if row == column else "normal",
+        )
+    style.dress(ax, x="decided class", y="true class")
+    names = [style.class_label(slug) for slug in slugs]
+    if k <= 3:
+        ax.set_xticks(range(k), [style.class_label(slug, width=14) for slug in slugs])
+    else:
+        ax.set_xticks(range(k), names, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(
+        range(k),
+        [
+            f"{name}  ({n:,})" if n else f"{name}  (absent)"
+            for name, n in zip(names, totals, strict=True)
+        ],
+    )
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xticks(np.arange(k + 1) - 0.5, minor=True)
+    ax.set_yticks(np.arange(k + 1) - 0.5, minor=True)
+    ax.grid(which="minor", color=style.LIGHT_GREY, linewidth=0.8)
+    ax.tick_params(which="minor", length=0)
+    bar = fig.colorbar(image, ax=ax, pad=0.02, format=PercentFormatter(1.0))
+    bar.set_label(
+        "share of the true class (diagonal: sensitivity)" if k > 4 else "share of the true class",
+        fontsize=style.LABEL_SIZE,
+    )
+    bar.ax.tick_params(labelsize=style.TICK_SIZE, color=style.GREY)
+    bar.outline.set_visible(False)
+    style.put_title(
+        fig,
+        f"Confusion matrix, {split} ({len(y_true):,} images)",
+        f"accuracy {_number(metrics.accuracy(y_true, y_score))}, balanced accuracy "
+        f"{_number(metrics.balanced_accuracy(y_true, y_score))}",
+    )
+    style.add_footer(fig)
+    return fig
+
+
+def roc_curves(
+    y_true: Labels, y_score: Scores, slugs: Sequence[str], split: str, melanoma: str | None = None
+) -> Figure:
+    """Draw a one-vs-rest ROC curve for every class that has positives and negatives.
+
+    Args:
+        y_true: int64, shape (n,).
+        y_score: float64, shape (n, K).
+        slugs: K class slugs.
+        split: name of the split.
+        melanoma: slug of the class to stress, if the dataset names it.
+    """
+    areas = metrics.auroc(y_true, y_score)
+
+    def curve(positive: NDArray[np.bool_], score: Scores) -> tuple[Scores, Scores]:
+        false_positive_rate, true_positive_rate, _ = sklearn_roc_curve(positive, score)
+        return false_positive_rate, true_positive_rate
+
+    fig, ax = _one_vs_rest(
+        y_true=y_true,
+        y_score=y_score,
+        slugs=slugs,
+        melanoma=melanoma,
+        areas=areas,
+        area_name="AUROC",
+        curve=curve,
+    )
+    ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", zorder=1)
+    style.dress(ax, x="1 - specificity", y="sensitivity")
+    macro = _number(metrics.macro_auroc(y_true, y_score))
+    style.put_title(fig, f"ROC curves, one class against the rest, {split}", f"macro AUROC {macro}")
+    return fig
+
+
+def precision_recall_curves(
+    y_true: Labels, y_score: Scores, slugs: Sequence[str], split: str, melanoma: str | None = None
+) -> Figure:
+    """Draw a one-vs-rest precision-recall curve for every class that has positives and negatives.
+
+    Average precision is the step-wise sum that scikit-learn computes; a classifier at chance
+    scores the class's prevalence, which the legend gives. Arguments as in ``roc_curves``.
+    """
+    n_positive = np.bincount(y_true, minlength=len(slugs))
+    areas = np.full(len(slugs), np.nan)
+    for k in np.flatnonzero((n_positive > 0) & (n_positive < len(y_true))):
+        areas[k] = average_precision_score(y_true == k, y_score[:, k])
+
+    def curve(positive: NDArray[np.bool_], score: Scores) -> tuple[Scores, Scores]:
+        precision, recall, _ = precision_recall_curve(positive, score, drop_intermediate=True)
+        return recall, precision
+
+    fig, ax = _one_vs_rest(
+        y_true=y_true,
+        y_score=y_score,
+        slugs=slugs,
+        melanoma=melanoma,
+        areas=areas,
+        area_name="AP",
+        curve=curve,
+        steps="steps-post",  # as average precision sums it
+    )
+    style.dress(ax, x="sensitivity (recall)", y="positive predictive value (precision)")
+    if melanoma is not None and np.isfinite(areas[slugs.index(melanoma)]):
+        prevalence = n_positive[slugs.index(melanoma)] / len(y_true)
+        ax.axhline(prevalence, color=style.VERMILLION, linewidth=1, linestyle=":", zorder=1)
+    defined = areas[np.isfinite(areas)]
+    macro = _number(defined.mean() if defined.size else float("nan"))
+    style.put_title(
+        fig,
+        f"Precision-recall curves, one class against the rest, {split}",
+        f"macro average precision {macro}",
+    )
+    return fig
+
+
+def reliability_diagram(y_true: Labels, y_score: Scores, split: str) -> Figure:
+    """Draw accuracy against confidence in 15 bins, with 95 % Wilson intervals, and the counts."""
+    bins = calibration.reliability_bins(y_true, y_score)
+    fig = style.figure(5.6, 6.4)
+    ax, count_ax = fig.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
+    style.dress(ax, y="accuracy")
+    style.dress(count_ax, x="confidence (probability of the decided class)", y="images")
+    ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", label="calibrated")
+    filled = np.flatnonzero(bins.counts)
+    if filled.size:
+        intervals = [
+            binomtest(int(bins.correct[i]), int(bins.counts[i])).proportion_ci(method="wilson")
+            for i in filled
+        ]
+        middle = bins.accuracy[filled]
+        # A bound may pass the estimate by a rounding error, which errorbar refuses.
+        below = np.maximum(middle - [interval.low for interval in intervals], 0)
+        above = np.maximum([interval.high for interval in intervals] - middle, 0)
+        ax.errorbar(
+            bins.confidence[filled],
+            middle,
+            yerr=(below, above),
+            fmt="o",
+            color=style.BLUE,
+            ecolor=style.SKY,
+            elinewidth=1.6,
+            markersize=5,
+            label="this network, with 95 % intervals",
+        )
+    else:
+        style.say_empty(ax, f"no images in {split}")
+    ax.set(xlim=(0, 1), ylim=(0, 1.02))
+    ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
+    ax.legend(loc="upper left", frameon=False, fontsize=style.TICK_SIZE)
+    count_ax.bar(
+        bins.edges[:-1],
+        bins.counts,
+        width=np.diff(bins.edges),
+        align="edge",
+        color=style.SKY,
+        edgecolor="white",
+    )
+    count_ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    value = calibration.ece(y_true, y_score)
+    style.put_title(fig, f"Reliability, {split}", f"ECE {_number(value)} ({len(y_true):,} images)")
+    style.add_footer(fig)
+    return fig
+
+
+def _one_vs_rest(
+    *,
+    y_true: Labels,
+    y_score: Scores,
+    slugs: Sequence[str],
+    melanoma: str | None,
+    areas: NDArray[np.float64],
+    area_name: str,
+    curve: Callable[[NDArray[np.bool_], Scores], tuple[Scores, Scores]],
+    steps: str = "default",
+) -> tuple[Figure, Axes]:
+    """One curve a class in unit axes, and a legend beside it with area and prevalence."""
+    longest = max(map(len, slugs))
+    fig = style.figure(7.0 + 0.08 * longest, max(5.2, 1.2 + 0.205 * len(slugs)))
+    ax = fig.add_subplot()
+    ordinary = 0
+    for k, slug in enumerate(slugs):
+        positive = y_true == k
+        name = style.class_label(slug)
+        if np.isnan(areas[k]):
+            why = "absent" if not positive.any() else "no other class"
+            ax.plot([], [], color="none", label=f"{name}: {why}")
+            continue
+        if slug == melanoma:
+            look: dict[str, Any] = {
+                "color": style.VERMILLION,
+                "linestyle": "solid",
+                "linewidth": 3.0,
+                "zorder": 4,
+            }
+        else:
+            dashes = style.DASHES[ordinary // len(style.CYCLE) % len(style.DASHES)]
+            look = {
+                "color": style.CYCLE[ordinary % len(style.CYCLE)],
+                "linestyle": dashes,
+                "linewidth": 1.5,
+                "zorder": 3,
+            }
+            ordinary += 1
+        label = f"{name}: {_number(areas[k])}  ({positive.sum():,}, {positive.mean():.1%})"
+        ax.plot(*curve(positive, y_score[:, k]), drawstyle=steps, label=label, **look)
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
+    if not y_true.size:
+        style.say_empty(ax, "no images")
+    legend = fig.legend(
+        loc="outside right center",
+        frameon=False,
+        fontsize=style.TICK_SIZE,
+        title=f"class: {area_name}  (images, prevalence)",
+        title_fontsize=style.TICK_SIZE,
+        alignment="left",
+        handlelength=2.6,
+    )
+    for text, slug in zip(legend.get_texts(), slugs, strict=True):
+        if slug == melanoma:
+            text.set_fontweight("bold")
+    style.add_footer(fig)
+    return fig, ax
+
+
+def _number(value: float) -> str:
+    """Three decimals, or a word where the value is undefined."""
+    return "undefined" if np.isnan(value) else f"{value:.3f}"

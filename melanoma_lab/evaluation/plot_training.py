@@ -1,0 +1,198 @@
+"""Figures of what a network was trained on and how its training went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from numpy.typing import NDArray
+
+from melanoma_lab.evaluation import plot_style as style
+
+MAX_SAMPLES = 18
+"""Most images that ``samples`` shows: three rows of six."""
+
+_COLUMNS = 6
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Images per class, each an int array of shape (K,).
+
+    Attributes:
+        train: original images of the training split.
+        epoch: images that one epoch draws from each class, after balancing.
+        val: images of the validation split.
+        test: images of the test split.
+    """
+
+    train: NDArray[np.int64]
+    epoch: NDArray[np.int64]
+    val: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
+    """Draw training images per class before and after balancing, and list the other splits.
+
+    Args:
+        counts: images per class.
+        slugs: K class slugs, in class order.
+
+    Raises:
+        ValueError: If a count is not of shape (K,).
+    """
+    k = len(slugs)
+    for name, values in vars(counts).items():
+        if np.shape(values) != (k,):
+            raise ValueError(f"Expected {k} counts of {name}. Received {np.shape(values)}.")
+    fig = style.figure(8.4, 1.9 + 0.46 * k)
+    ax = fig.add_subplot()
+    y = np.arange(k)
+    for values, offset, colour, label in (
+        (counts.train, -0.2, style.SKY, f"original images ({counts.train.sum():,})"),
+        (counts.epoch, 0.2, style.BLUE, f"images an epoch draws ({counts.epoch.sum():,})"),
+    ):
+        bars = ax.barh(y + offset, values, height=0.38, color=colour, label=label)
+        ax.bar_label(bars, [f"{v:,}" for v in values], padding=3, fontsize=style.NOTE_SIZE)
+    style.dress(ax, x="training images")
+    ax.set_yticks(y, [style.class_label(slug) for slug in slugs])
+    ax.set_ylim(k - 0.5, -0.5)  # first class on top
+    ax.set_xlim(0, max(counts.train.max(), counts.epoch.max(), 1) * 1.12)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.tick_params(axis="y", length=0)
+    for x, head, values in ((1.09, "val", counts.val), (1.18, "test", counts.test)):
+        column = [f"{head}\n{values.sum():,}", *(f"{value:,}" for value in values)]
+        for row, text in enumerate(column, start=-1):
+            ax.text(
+                x,
+                max(row, -0.62),
+                text,
+                transform=ax.get_yaxis_transform(),
+                ha="right",
+                va="bottom" if row < 0 else "center",
+                fontsize=style.TICK_SIZE,
+            )
+    style.put_title(fig, "Images per class before and after balancing")
+    fig.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=style.TICK_SIZE)
+    return fig
+
+
+def samples(images: NDArray[np.generic], names: Sequence[str]) -> Figure:
+    """Draw images as the network gets them in training, their classes above them.
+
+    Args:
+        images: uint8 or float, shape (n, height, width, 3), 0 to 255; what lies outside that
+            range is clipped. At most the first ``MAX_SAMPLES`` are drawn.
+        names: n class slugs.
+
+    Raises:
+        ValueError: If there are no images, or not one name an image.
+    """
+    if images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(names) or not len(images):
+        raise ValueError(
+            "Expected one or more images of shape (n, height, width, 3) and n names. "
+            f"Received {images.shape} and {len(names)} names."
+        )
+    shown = np.clip(np.rint(images[:MAX_SAMPLES]), 0, 255).astype(np.uint8)
+    n, height, width = shown.shape[:3]
+    columns = min(n, _COLUMNS)
+    rows = -(-n // columns)
+    # Laid out by hand: identical cells need no solver. Sizes are in inches.
+    titles = [style.class_label(name, width=17) for name in names[:n]]
+    head = 0.16 + 0.14 * max(title.count("\n") + 1 for title in titles)
+    cell, gap, margin, top = 1.45, 0.14, 0.15, 0.35
+    cell_height = cell * height / width
+    fig_width = max(2 * margin + columns * cell + (columns - 1) * gap, 6.6)
+    fig_height = top + rows * (cell_height + head) + margin
+    fig = style.figure(fig_width, fig_height)
+    fig.set_layout_engine("none")
+    left = (fig_width - columns * cell - (columns - 1) * gap) / 2
+    for i, (image, title) in enumerate(zip(shown, titles, strict=True)):
+        row, column = divmod(i, columns)
+        x = left + column * (cell + gap)
+        y = fig_height - top - (row + 1) * (cell_height + head)
+        ax = fig.add_axes(
+            (x / fig_width, y / fig_height, cell / fig_width, cell_height / fig_height)
+        )
+        ax.imshow(image, aspect="auto")
+        ax.set_axis_off()
+        ax.set_title(title, fontsize=style.NOTE_SIZE, pad=3)
+    style.put_title(fig, f"Training images as the network sees them ({width} x {height} pixels)")
+    return fig
+
+
+def learning_curves(history: Mapping[str, Sequence[float]], kept_epoch: int | None) -> Figure:
+    """Draw loss and accuracy by epoch.
+
+    Args:
+        history: lists of one value an epoch, all of one length: ``train_loss``, ``val_loss``,
+            ``train_accuracy``, ``val_accuracy`` and, optionally, ``val_balanced_accuracy``. Values
+            that are not finite leave a gap.
+        kept_epoch: epoch whose weights were kept, counted from 1; None marks none.
+
+    Raises:
+        ValueError: If the lists differ in length or kept_epoch is not one of their epochs.
+    """
+    lengths = {len(values) for values in history.values()}
+    epochs = max(lengths, default=0)
+    if len(lengths) != 1 or (kept_epoch is not None and not 1 <= kept_epoch <= epochs):
+        raise ValueError(
+            "Expected lists of one length and kept_epoch to be one of their epochs, from 1. "
+            f"Received lengths {sorted(lengths)} and kept_epoch {kept_epoch}."
+        )
+    fig = style.figure(9.2, 4.0)
+    loss_ax, accuracy_ax = fig.subplots(1, 2)
+    curves = {"train_": ("training", style.BLUE), "val_": ("validation", style.VERMILLION)}
+    for ax, quantity in ((loss_ax, "loss"), (accuracy_ax, "accuracy")):
+        for prefix, (label, colour) in curves.items():
+            _curve(ax, history[prefix + quantity], label, colour, "solid")
+        if ax is accuracy_ax and "val_balanced_accuracy" in history:
+            values = history["val_balanced_accuracy"]
+            _curve(ax, values, "validation, balanced", style.GREEN, style.DASHES[1])
+        style.dress(ax, quantity.capitalize(), "epoch")
+        ax.set_xlim(0.5, epochs + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        ax.grid(axis="y", color=style.LIGHT_GREY, linewidth=0.6)
+        if kept_epoch is not None:
+            label = f"kept: epoch {kept_epoch}"
+            ax.axvline(kept_epoch, color=style.GREY, linewidth=1, linestyle=":", label=label)
+    losses = np.concatenate([history["train_loss"], history["val_loss"]])
+    highest = np.max(losses, where=np.isfinite(losses), initial=0.0)
+    loss_ax.set_ylim(0, 1.05 * highest if highest > 0 else 1)
+    accuracy_ax.set_ylim(0, 1.02)
+    handles, labels = accuracy_ax.get_legend_handles_labels()
+    fig.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=len(labels),
+        frameon=False,
+        fontsize=style.TICK_SIZE,
+    )
+    fig.supxlabel(
+        "Training curves are taken in training mode (dropout and augmentation on, weights still "
+        "changing);\nvalidation curves are not, and may look better for that reason alone.",
+        fontsize=style.NOTE_SIZE,
+        color=style.GREY,
+    )
+    return fig
+
+
+def _curve(ax: Axes, values: Sequence[float], label: str, colour: str, dashes: object) -> None:
+    """Draw one value an epoch, with a dot for each where there are few."""
+    ax.plot(
+        np.arange(1, len(values) + 1),
+        np.where(np.isfinite(values), values, np.nan),
+        color=colour,
+        linestyle=dashes,
+        linewidth=1.8,
+        marker="o" if len(values) <= 30 else None,
+        markersize=3.5,
+        label=label,
+    )

@@ -1,0 +1,62 @@
+"""The seven figures of a finished run, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melanoma_lab.evaluation import plot_predictions, plot_training
+from melanoma_lab.evaluation.plot_training import ClassCounts
+from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
+
+
+def save_plots(
+    folder: Path,
+    *,
+    table: pd.DataFrame,
+    history: Mapping[str, Sequence[float]],
+    kept_epoch: int | None,
+    counts: ClassCounts,
+    sample_images: NDArray[np.generic],
+    sample_names: Sequence[str],
+    melanoma: str | None,
+) -> list[Path]:
+    """Draw and write every figure of a run; what it predicts is shown for the held-out images.
+
+    Args:
+        folder: where to write; made if it is not there.
+        table: the run's predictions table. The test split is shown, or val where test is empty.
+        history: lists of one value an epoch, as ``plot_training.learning_curves`` takes them.
+        kept_epoch: epoch whose weights were kept, counted from 1.
+        counts: images per class and split.
+        sample_images: training images as the network gets them, uint8 or float in 0 to 255,
+            shape (n, height, width, 3).
+        sample_names: n class slugs.
+        melanoma: slug of the melanoma class, None where the dataset names none.
+
+    Returns:
+        The files written.
+    """
+    slugs = slugs_of(table)
+    split = "test" if (table["split"] == "test").any() else "val"
+    y_true, y_score = split_arrays(table, split)
+    held_out = (y_true, y_score, slugs, split)
+    figures = {
+        "class_distribution": plot_training.class_distribution(counts, slugs),
+        "samples": plot_training.samples(sample_images, sample_names),
+        "learning_curves": plot_training.learning_curves(history, kept_epoch),
+        "confusion_matrix": plot_predictions.confusion_matrix(*held_out),
+        "roc_curves": plot_predictions.roc_curves(*held_out, melanoma),
+        "precision_recall_curves": plot_predictions.precision_recall_curves(*held_out, melanoma),
+        "reliability_diagram": plot_predictions.reliability_diagram(y_true, y_score, split),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1])
+    return paths

@@ -1,0 +1,191 @@
+"""The predictions table: the seam between training and everything that judges it.
+
+One row per image, columns ``image_id``, ``group``, ``split``, ``y_true`` (the slug of the true
+class) and ``prob/<slug>`` for every class in class order. Probabilities are float32, what the
+network emits, so that the CSV file beside a run says exactly what the metrics were computed from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+SPLITS = ("train", "val", "test")
+"""Values of the column ``split``."""
+
+PROBABILITY_PREFIX = "prob/"
+"""What the name of a probability column starts with; the class's slug follows."""
+
+SUM_TOLERANCE = 1e-3
+"""How far a row's probabilities may sum from one: room for a bfloat16 softmax, for no bug."""
+
+_ID_COLUMNS = ("image_id", "group", "split", "y_true")
+
+
+def build(
+    *,
+    image_ids: Sequence[str],
+    groups: Sequence[object],
+    splits: Sequence[str],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.floating],
+    slugs: Sequence[str],
+) -> pd.DataFrame:
+    """Put a run's predictions together in one checked table.
+
+    Args:
+        image_ids: n unique ids.
+        groups: n group names or numbers; kept as strings.
+        splits: n times one of ``SPLITS``.
+        labels: int64, shape (n,); true class index, 0 <= label < K.
+        probabilities: float, shape (n, K); kept as float32.
+        slugs: K class slugs, in class order.
+
+    Returns:
+        The predictions table, its rows in the order given.
+
+    Raises:
+        ValueError: If the arguments do not fit each other, or the table fails ``check``.
+    """
+    n = len(image_ids)
+    lengths = (n, len(groups), len(splits), *labels.shape)
+    if lengths != (n, n, n, n) or probabilities.shape != (n, len(slugs)):
+        raise ValueError(
+            f"Expected {n} groups, splits and labels and probabilities of shape "
+            f"({n}, {len(slugs)}). Received {len(groups)} groups, {len(splits)} splits, labels of "
+            f"shape {labels.shape} and probabilities of shape {probabilities.shape}."
+        )
+    unknown = labels[(labels < 0) | (labels >= len(slugs))]
+    if unknown.size:
+        raise ValueError(
+            f"Expected labels from 0 to {len(slugs) - 1}. Received {unknown[0]} "
+            f"({unknown.size} of {n} labels are out of range)."
+        )
+    strings = {
+        "image_id": list(image_ids),
+        "group": [str(group) for group in groups],
+        "split": list(splits),
+        "y_true": [slugs[label] for label in labels],
+    }
+    columns = {name: pd.Series(values, dtype=str) for name, values in strings.items()}
+    scores = probabilities.astype(np.float32)
+    table = pd.DataFrame(
+        columns | {f"{PROBABILITY_PREFIX}{slug}": scores[:, k] for k, slug in enumerate(slugs)}
+    )
+    check(table)
+    return table
+
+
+def slugs_of(table: pd.DataFrame) -> tuple[str, ...]:
+    """Class slugs of a predictions table, in class order."""
+    return tuple(
+        name.removeprefix(PROBABILITY_PREFIX)
+        for name in table.columns
+        if name.startswith(PROBABILITY_PREFIX)
+    )
+
+
+def check(table: pd.DataFrame) -> None:
+    """Refuse a table that no metric should be computed from.
+
+    Raises:
+        ValueError: If columns are missing, unknown or out of order; an image_id occurs twice; a
+            value is missing; a split or a y_true is unknown; or a row's probabilities are not
+            finite, not in [0, 1], or sum further than ``SUM_TOLERANCE`` from one. The message
+            names the first image that is wrong.
+    """
+    slugs = slugs_of(table)
+    probability_columns = [f"{PROBABILITY_PREFIX}{slug}" for slug in slugs]
+    if (
+        list(table.columns) != [*_ID_COLUMNS, *probability_columns]
+        or len(slugs) < 2
+        or len(set(slugs)) < len(slugs)
+    ):
+        raise ValueError(
+            f"Expected the columns {', '.join(_ID_COLUMNS)} and then one "
+            f"{PROBABILITY_PREFIX}<class> for each of two or more classes. "
+            f"Received {', '.join(map(str, table.columns))}."
+        )
+    _refuse(
+        table,
+        table[list(_ID_COLUMNS)].isna().any(axis="columns").to_numpy(),
+        "a value in each of " + ", ".join(_ID_COLUMNS),
+    )
+    _refuse(table, table["image_id"].duplicated().to_numpy(), "each image_id once")
+    _refuse(table, ~table["split"].isin(SPLITS).to_numpy(), "split to be one of " + str(SPLITS))
+    _refuse(table, ~table["y_true"].isin(slugs).to_numpy(), "y_true to be one of " + str(slugs))
+
+    probabilities = table[probability_columns].to_numpy(np.float64)
+    # A comparison with NaN is false, so this also refuses what is not finite.
+    in_range = (probabilities >= 0) & (probabilities <= 1)
+    _refuse(table, np.any(~in_range, axis=1), "finite probabilities between 0 and 1")
+    sums_to_one = np.isclose(probabilities.sum(axis=1), 1, rtol=0, atol=SUM_TOLERANCE)
+    _refuse(table, ~sums_to_one, f"probabilities that sum to one within {SUM_TOLERANCE:g}")
+
+
+def _refuse(table: pd.DataFrame, wrong: NDArray[np.bool_], expected: str) -> None:
+    """Raise for the first row that is wrong, if any is."""
+    if wrong.any():
+        row = table.iloc[int(np.argmax(wrong))]
+        raise ValueError(
+            f"Expected {expected}. Received {row.to_dict()} "
+            f"({int(wrong.sum())} of {len(table)} rows are wrong)."
+        )
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a checked table as UTF-8 CSV; ``read_csv`` gives the same table back, bit for bit.
+
+    Raises:
+        ValueError: If the table fails ``check``.
+    """
+    check(table)
+    # Every float32 is written with the fewest digits that identify it; one line ending on every
+    # system makes the same predictions the same file.
+    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read and check a table that ``write_csv`` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a predictions table, naming the file.
+    """
+    try:
+        # A class may be called "none" or "nan": no word stands for a missing value.
+        table = pd.read_csv(
+            path, dtype=dict.fromkeys(_ID_COLUMNS, str), keep_default_na=False, encoding="utf-8"
+        )
+        probability_columns = [f"{PROBABILITY_PREFIX}{slug}" for slug in slugs_of(table)]
+        table = table.astype(dict.fromkeys(probability_columns, np.float32))
+        check(table)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a predictions table. {error}") from error
+    return table
+
+
+def split_arrays(table: pd.DataFrame, split: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """One split of a checked table as the arrays that the metrics take.
+
+    Args:
+        table: A predictions table.
+        split: One of ``SPLITS``; it may be empty.
+
+    Returns:
+        y_true, int64, shape (n,), class indices; y_score, float64, shape (n, K), probabilities.
+
+    Raises:
+        ValueError: If the split's name is unknown.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"Expected split to be one of {SPLITS}. Received {split!r}.")
+    slugs = slugs_of(table)
+    rows = table[table["split"] == split]
+    y_true = pd.Index(slugs).get_indexer(pd.Index(rows["y_true"])).astype(np.int64)
+    y_score = rows[[f"{PROBABILITY_PREFIX}{slug}" for slug in slugs]].to_numpy(np.float64)
+    return y_true, y_score

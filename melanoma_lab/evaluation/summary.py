@@ -1,0 +1,74 @@
+"""A predictions table as the metrics that a finished run shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melanoma_lab.evaluation import calibration, metrics
+from melanoma_lab.evaluation.predictions import SPLITS, check, slugs_of, split_arrays
+
+Metric = Callable[[NDArray[np.int64], NDArray[np.float64]], float]
+"""A function of y_true, int64 (n,), and y_score, float64 (n, K)."""
+
+SPLIT_METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "accuracy": metrics.accuracy,
+        "balanced_accuracy": metrics.balanced_accuracy,
+        "macro_auroc": metrics.macro_auroc,
+        "macro_f1": metrics.macro_f1,
+        "log_loss": metrics.log_loss,
+        "brier": metrics.brier,
+        "ece": calibration.ece,
+    }
+)
+"""What is computed of every split, by the name it has after ``<split>/``."""
+
+
+def run_metrics(table: pd.DataFrame, melanoma: str | None) -> dict[str, float]:
+    """Compute all metrics of a run from its predictions table.
+
+    Args:
+        table: Predictions of the kept weights in inference mode; splits may be empty.
+        melanoma: Slug of the melanoma class, None where the dataset names none.
+
+    Returns:
+        ``<split>/<metric>`` for train, val and test and each of ``SPLIT_METRICS``;
+        ``val/`` and ``test/melanoma_{sensitivity,specificity,auroc}`` if melanoma is named;
+        ``test/sensitivity/<slug>`` and ``test/specificity/<slug>``; and ``generalisation_gap``,
+        train/accuracy - val/accuracy. What is undefined is NaN.
+
+    Raises:
+        ValueError: If the table fails its check, or melanoma is no class of it.
+    """
+    check(table)
+    slugs = slugs_of(table)
+    if melanoma is not None and melanoma not in slugs:
+        raise ValueError(f"Expected melanoma to be None or one of {slugs}. Received {melanoma!r}.")
+
+    arrays = {split: split_arrays(table, split) for split in SPLITS}
+    result = {
+        f"{split}/{name}": metric(*arrays[split])
+        for split in SPLITS
+        for name, metric in SPLIT_METRICS.items()
+    }
+    if melanoma is not None:
+        k = slugs.index(melanoma)
+        for split in ("val", "test"):
+            result[f"{split}/melanoma_sensitivity"] = float(metrics.sensitivity(*arrays[split])[k])
+            result[f"{split}/melanoma_specificity"] = float(metrics.specificity(*arrays[split])[k])
+            result[f"{split}/melanoma_auroc"] = float(metrics.auroc(*arrays[split])[k])
+    for name, per_class in (
+        ("sensitivity", metrics.sensitivity(*arrays["test"])),
+        ("specificity", metrics.specificity(*arrays["test"])),
+    ):
+        result |= {
+            f"test/{name}/{slug}": float(value)
+            for slug, value in zip(slugs, per_class, strict=True)
+        }
+    result["generalisation_gap"] = result["train/accuracy"] - result["val/accuracy"]
+    return result

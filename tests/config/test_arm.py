@@ -1,0 +1,57 @@
+import pytest
+
+from melanoma_lab.config.arm import describe_arm
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["+experiment=baseline"], "baseline"),
+        (["+experiment=baseline", "balancing=oversample"], "baseline,balancing=oversample"),
+        ([], "custom"),
+        (
+            ["optimizer=sgd", "+experiment=dropout", "augmentation=none"],
+            "dropout,augmentation=none,optimizer=sgd",
+        ),
+        (
+            ["+experiment=dropout", "optimizer.learning_rate=0.01"],
+            "dropout,optimizer.learning_rate=0.01",
+        ),
+        (
+            ["+experiment=dropout", "regularisation.rates=[0.1,0.2]"],
+            "dropout,regularisation.rates=[0.1,0.2]",
+        ),
+    ],
+)
+def test_an_arm_is_the_preset_and_what_was_changed(overrides, name):
+    assert describe_arm(overrides).name == name
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=3",
+        "split.seed=1",
+        "split.fold=2",
+        "dataset.root=/x",
+        "tracking.uri=sqlite:///a.db",
+        "study=mine",
+        "reference=baseline",
+        "task=train",
+        "cache=/c",
+        "training.threads=1",
+        "hydra.run.dir=/x",
+        "hydra/launcher=basic",
+    ],
+)
+def test_seeds_folds_paths_and_tracking_are_no_part_of_an_arm(override):
+    assert describe_arm(["+experiment=baseline", override]).name == "baseline"
+
+
+def test_the_order_of_the_words_does_not_matter():
+    words = ["+experiment=dropout", "balancing=none", "optimizer=sgd"]
+    assert describe_arm(words) == describe_arm(words[::-1])
+
+
+def test_the_preset_is_kept_apart():
+    assert describe_arm(["+experiment=dropout", "optimizer=sgd"]).preset == "dropout"

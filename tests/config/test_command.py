@@ -1,0 +1,24 @@
+import pytest
+
+from melanoma_lab.config.command import canonical_arguments
+from melanoma_lab.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        ([], []),
+        (["train", "seed=1"], ["task=train", "seed=1"]),
+        (["+experiment=baseline", "-m", "seed=1,2"], ["-m", "+experiment=baseline", "seed=1,2"]),
+        (["a=1", "--multirun", "b=1,2"], ["--multirun", "a=1", "b=1,2"]),
+        (["--help"], ["--help"]),
+        (["~dataset"], ["~dataset"]),
+    ],
+)
+def test_words_come_in_the_order_that_hydra_takes(typed, taken):
+    assert canonical_arguments(typed) == taken
+
+
+def test_a_word_that_is_no_task_is_refused():
+    with pytest.raises(UserError, match="trian: no such task. Did you mean train?"):
+        canonical_arguments(["trian"])

@@ -1,0 +1,51 @@
+import dataclasses
+
+from melanoma_lab.config.fingerprint import fingerprint, resolved
+
+
+def of(config):
+    return fingerprint(config, dataset_digest="d", split_hash="s")
+
+
+def test_what_is_computed_counts(composed):
+    base = of(composed())
+    changed = [
+        of(composed(override))
+        for override in (
+            "seed=1",
+            "optimizer=sgd",
+            "training.epochs=3",
+            "split.seed=1",
+            "balancing=oversample",
+            "dataset.image_size=64",
+        )
+    ]
+    assert len({base, *changed}) == 7
+
+
+def test_paths_tracking_threads_and_the_question_do_not_count(composed):
+    base = of(composed())
+    for override in (
+        "dataset.root=/x",
+        "tracking.uri=sqlite:///x.db",
+        "training.threads=1",
+        "cache=/c",
+        "study=other",
+        "reference=x",
+        "tracking.model=false",
+    ):
+        assert of(composed(override)) == base, override
+
+
+def test_the_data_count(composed):
+    config = composed()
+    assert fingerprint(config, dataset_digest="e", split_hash="s") != of(config)
+    assert fingerprint(config, dataset_digest="d", split_hash="t") != of(config)
+
+
+def test_resolved_is_plain(composed):
+    plain = resolved(composed("dataset=isic9"))
+    assert plain["dataset"]["conflicts"] == "error"
+    assert type(plain["dataset"]["conflicts"]) is str
+    assert plain["dataset"]["diagnoses"]["MEL"] == ["melanoma"]
+    assert not dataclasses.is_dataclass(plain["training"])

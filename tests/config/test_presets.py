@@ -1,0 +1,41 @@
+"""Every preset composes, names what it asks, and differs from its reference."""
+
+import pytest
+
+from melanoma_lab.__main__ import CONF
+
+PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+DATASETS = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_composes_with_every_dataset(composed, preset, dataset):
+    config = composed(f"+experiment={preset}", f"dataset={dataset}")
+    assert config.dataset.name == dataset
+    assert config.reference in {None, *PRESETS}
+    assert config.reference != preset
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_opens_with_its_question_and_command(preset):
+    text = (CONF / "experiment" / f"{preset}.yaml").read_text()
+    comment = [line for line in text.splitlines() if line.startswith("#")]
+    assert "?" in "".join(comment) or preset == "baseline"
+    assert f"+experiment={preset}" in "".join(comment)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_differs_from_its_reference_in_one_group(composed, preset):
+    config = composed(f"+experiment={preset}")
+    if config.reference is None:
+        return
+    reference = composed(f"+experiment={config.reference}")
+    groups = ("architecture", "regularisation", "balancing", "augmentation", "optimizer")
+    different = [g for g in groups if getattr(config, g) != getattr(reference, g)]
+    assert len(different) == 1
+    assert config.training == reference.training
+
+
+def test_the_seeds_presets_are_there():
+    assert {"baseline", "dropout", "augmented", "dropout_sgd"} <= set(PRESETS)

@@ -1,0 +1,63 @@
+"""What tests share: tiny datasets on disk, composed configurations, a place to track to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hydra import compose, initialize_config_dir
+from pictures import paint
+
+from melanoma_lab.__main__ import CONF
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.validation import validate
+
+# Set before TensorFlow and MLflow are imported anywhere.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+# A busy machine is slow, not wrong; the same examples on every run.
+settings.register_profile("lab", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("lab")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REAL = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def composed() -> Iterator[Callable[..., Config]]:
+    """A function from overrides to the checked configuration."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield lambda *overrides: validate(compose("config", list(overrides)))
+
+
+@pytest.fixture(scope="session")
+def real_isic9() -> Path:
+    """The published nine-class folder."""
+    return _real("isic9")
+
+
+@pytest.fixture(scope="session")
+def real_ham10000() -> Path:
+    """HAM10000."""
+    return _real("ham10000")
+
+
+def _real(name: str) -> Path:
+    if not (REAL / name).is_dir():
+        pytest.skip(f"real images are not here: ../shared/data/{name}")
+    return REAL / name
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 12, 9 and 6 small images, told apart by colour."""
+    root = tmp_path_factory.mktemp("tree")
+    for k, (name, n) in enumerate((("melanoma", 12), ("nevus", 9), ("Vascular lesion", 6))):
+        for i in range(n):
+            paint(root / name / f"{i}.png", np.roll([200, 90, 40], k), seed=100 * k + i)
+    return root

@@ -1,0 +1,95 @@
+import pandas as pd
+import pytest
+
+from melanoma_lab.config.schema import Conflicts, Labels
+from melanoma_lab.data.labels import settle_labels
+from melanoma_lab.errors import UserError
+
+MANIFEST = pd.DataFrame(
+    [
+        # Identical, labelled differently, and the archive says melanoma.
+        ("1", "melanoma", "melanoma", "same"),
+        ("2", "keratosis", "melanoma", "same"),
+        # Identical, labelled differently, and the archive says nothing.
+        ("3", "melanoma", "", "lost"),
+        ("4", "keratosis", "", "lost"),
+        # Alone, labelled against the archive.
+        ("5", "nevus", "keratosis", "own"),
+        ("6", "nevus", "nevus", "fine"),
+    ],
+    columns=["image_id", "label", "diagnosis", "digest"],
+)
+
+
+def settle(conflicts, labels=Labels.folder, classes=None, manifest=MANIFEST):
+    return settle_labels(manifest, labels=labels, conflicts=conflicts, classes=classes)
+
+
+def labels_of(settled):
+    return dict(zip(settled.manifest["image_id"], settled.manifest["label"], strict=True))
+
+
+def test_conflicts_are_refused_with_the_choices():
+    with pytest.raises(UserError) as caught:
+        settle(Conflicts.error)
+    text = str(caught.value)
+    assert "4 images in 2 groups" in text
+    assert "1 and 2" in text
+    assert all(choice in text for choice in ("keep", "drop", "relabel"))
+
+
+def test_keep_leaves_them_as_published():
+    settled = settle(Conflicts.keep)
+    assert labels_of(settled) == dict(zip("123456", MANIFEST["label"], strict=True))
+    assert "kept as published" in settled.notes[0]
+
+
+def test_drop_leaves_out_the_whole_group():
+    other = MANIFEST.assign(label=[*MANIFEST["label"][:5], "melanoma"])
+    settled = settle(Conflicts.drop, manifest=other)
+    assert labels_of(settled) == {"5": "nevus", "6": "melanoma"}
+    assert "left out" in settled.notes[0]
+
+
+def test_one_class_is_not_enough():
+    with pytest.raises(UserError, match="only one class, 'nevus'"):
+        settle(Conflicts.drop)
+
+
+def test_relabel_takes_the_diagnosis_and_drops_where_there_is_none():
+    settled = settle(Conflicts.relabel)
+    assert labels_of(settled) == {"1": "melanoma", "2": "melanoma", "5": "nevus", "6": "nevus"}
+    assert "2 got the metadata's diagnosis, 2 without one were left out" in settled.notes[0]
+
+
+def test_contradicting_diagnoses_settle_nothing():
+    manifest = MANIFEST.assign(diagnosis=["melanoma", "keratosis", "", "", "", "nevus"])
+    manifest.loc[4, "label"] = "melanoma"
+    settled = settle(Conflicts.relabel, manifest=manifest)
+    assert labels_of(settled) == {"5": "melanoma", "6": "nevus"}
+
+
+def test_the_archive_counts_before_conflicts_are_looked_for():
+    settled = settle(Conflicts.drop, Labels.diagnosis)
+    assert labels_of(settled) == {
+        "1": "melanoma",
+        "2": "melanoma",
+        "5": "keratosis",
+        "6": "nevus",
+    }
+
+
+def test_classes_keep_their_order_and_leave_others_out():
+    settled = settle(Conflicts.keep, classes=["nevus", "melanoma"])
+    assert settled.classes == ("nevus", "melanoma")
+    assert set(labels_of(settled).values()) == {"nevus", "melanoma"}
+    assert "2 images of 'keratosis' left out: not one of dataset.classes." in settled.notes
+
+
+def test_found_classes_are_sorted():
+    assert settle(Conflicts.keep).classes == ("keratosis", "melanoma", "nevus")
+
+
+def test_a_class_without_images_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match="no image of class 'nevi'. Did you mean nevus?"):
+        settle(Conflicts.keep, classes=["nevi", "melanoma"])

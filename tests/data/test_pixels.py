@@ -1,0 +1,144 @@
+import json
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from melanoma_lab.data.pixels import decode, file_digests, load_pixels
+
+
+@pytest.fixture
+def picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def load(paths, cache, size=16, **more):
+    paths = [str(p) for p in paths]
+    return load_pixels(paths, file_digests(paths, 2), size=size, cache=cache, threads=2, **more)
+
+
+def test_decoding_is_pillows_bilinear(picture):
+    expected = Image.open(picture).resize((16, 16), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(decode(str(picture), 16), np.asarray(expected))
+
+
+def test_a_picture_of_the_right_size_is_left_alone(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(decode(str(tmp_path / "a.png"), 16), pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_other_colour_models_become_rgb(tmp_path, picture, mode):
+    path = tmp_path / f"other.{'tif' if mode == 'CMYK' else 'png'}"
+    Image.open(picture).convert(mode).save(path)
+    assert decode(str(path), 16).shape == (16, 16, 3)
+
+
+def test_the_cameras_orientation_is_applied(tmp_path):
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    decoded = decode(str(tmp_path / "turned.jpg"), 32)
+    assert decoded[:14].max() < 50 < 200 < decoded[18:].min()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "an empty file"), (b"not a picture", "not an image")],
+)
+def test_what_is_no_image_says_why(tmp_path, content, reason):
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=reason):
+        decode(str(path), 16)
+
+
+def test_a_truncated_image_is_refused(tmp_path, picture):
+    path = tmp_path / "half.png"
+    path.write_bytes(picture.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"truncated|broken|cut"):
+        decode(str(path), 16)
+
+
+def test_images_are_decoded_once(tmp_path, picture):
+    cache = tmp_path / "cache"
+    told = []
+    first = load([picture], cache, progress=lambda *t: told.append(t))
+    files = {path: path.stat().st_mtime_ns for path in (cache / "pixels").iterdir()}
+    again = load([picture], cache, progress=lambda *t: told.append(t))
+    assert told == [(1, 1)]
+    assert {path: path.stat().st_mtime_ns for path in (cache / "pixels").iterdir()} == files
+    np.testing.assert_array_equal(first.images, again.images)
+    assert isinstance(again.images, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        again.images[0] = 0
+
+
+def test_identical_files_share_a_row_and_the_name_does_not_matter(tmp_path, picture):
+    twin = tmp_path / "twin.png"
+    twin.write_bytes(picture.read_bytes())
+    both = load([picture, twin], tmp_path / "cache")
+    assert len(both.images) == len(both.row) == 1
+    assert len(list((tmp_path / "cache" / "pixels").glob("*.npy"))) == 1
+    picture.rename(tmp_path / "renamed.png")
+    load([tmp_path / "renamed.png"], tmp_path / "cache")
+    assert len(list((tmp_path / "cache" / "pixels").glob("*.npy"))) == 1
+
+
+def test_the_size_and_the_content_make_another_entry(tmp_path, picture):
+    load([picture], tmp_path / "cache", size=16)
+    load([picture], tmp_path / "cache", size=8)
+    Image.new("RGB", (9, 9)).save(picture)
+    load([picture], tmp_path / "cache", size=16)
+    assert len(list((tmp_path / "cache" / "pixels").glob("*.npy"))) == 3
+
+
+def test_unreadable_files_are_kept_apart(tmp_path, picture):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no")
+    for _ in range(2):  # decoded, then from the cache
+        pixels = load([bad, picture], tmp_path / "cache")
+        assert list(pixels.unreadable.values()) == ["not an image"]
+        assert len(pixels.row) == 1
+        row = pixels.row[file_digests([str(picture)], 1)[0]]
+        np.testing.assert_array_equal(pixels.images[row], decode(str(picture), 16))
+
+
+def test_a_missing_file_has_no_digest_and_is_unreadable(tmp_path):
+    pixels = load([tmp_path / "gone.jpg"], tmp_path / "cache")
+    assert "No such file" in next(iter(pixels.unreadable.values()))
+
+
+def test_what_a_killed_process_left_is_not_used(tmp_path, picture):
+    folder = tmp_path / "cache" / "pixels" / ".building-dead"
+    folder.mkdir(parents=True)
+    (folder / "images.npy").write_bytes(b"half")
+    pixels = load([picture], tmp_path / "cache")
+    np.testing.assert_array_equal(pixels.images[0], decode(str(picture), 16))
+
+
+def _load_in_process(arguments):
+    paths, cache = arguments
+    return np.asarray(load(paths, cache).images).sum()
+
+
+def test_two_processes_may_build_at_once(tmp_path):
+    paths = []
+    for seed in range(40):
+        paths.append(tmp_path / f"{seed}.png")
+        noise = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(paths[-1])
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        sums = pool.map(_load_in_process, [(paths, tmp_path / "cache")] * 2, chunksize=1)
+    assert sums[0] == sums[1]
+    left = sorted(os.listdir(tmp_path / "cache" / "pixels"))
+    assert [name.split(".")[-1] for name in left] == ["json", "npy"]
+    assert json.loads((tmp_path / "cache" / "pixels" / left[0]).read_text()) == {}

@@ -1,0 +1,185 @@
+import pandas as pd
+import pytest
+from pictures import paint
+
+from melanoma_lab.config.schema import Ham10000Dataset, Isic9Dataset
+from melanoma_lab.data.readers import COLUMNS, read_dataset, read_tree
+from melanoma_lab.errors import UserError
+
+DIAGNOSES = {"MEL": ["melanoma"], "BKL": ["pigmented", "seborrheic"], "AK": ["actinic"]}
+
+
+@pytest.fixture
+def isic(tmp_path):
+    """A folder like the published one: file names repeat across classes."""
+    for image_id in (
+        "Train/melanoma/ISIC_1.jpg",
+        "Train/melanoma/ISIC_1(1).jpg",
+        "Train/seborrheic/ISIC_2.jpg",
+        "Train/nevus/ISIC_3.jpg",
+        "Test/nevus/ISIC_1.jpg",
+        "Test/pigmented/ISIC_5.jpg",
+    ):
+        paint(tmp_path / image_id, (200, 90, 40), seed=len(image_id))
+    (tmp_path / "metadata.csv").write_text(
+        "image_id,lesion_id,isic2019,isic2017,source\n"
+        "ISIC_1,L7,MEL,nv,HAM10000\nISIC_2,,BKL,,other\nISIC_3,L7,AK,,other\n"
+    )
+    return tmp_path
+
+
+def isic_config(root, **changes):
+    return Isic9Dataset(
+        name="isic9",
+        root=str(root),
+        diagnosis_columns=["isic2019", "isic2017"],
+        diagnoses=DIAGNOSES,
+        **changes,
+    )
+
+
+def column(table, name):
+    return dict(zip(table["image_id"], table[name], strict=True))
+
+
+def test_image_ids_are_relative_paths_and_labels_their_folders(isic):
+    table = read_dataset(isic_config(isic), isic)
+    assert tuple(table.columns) == COLUMNS
+    assert list(table["image_id"]) == sorted(table["image_id"])
+    assert column(table, "label")["Train/melanoma/ISIC_1(1).jpg"] == "melanoma"
+    assert column(table, "published")["Test/nevus/ISIC_1.jpg"] == "test"
+    assert column(table, "published")["Train/nevus/ISIC_3.jpg"] == "train"
+
+
+def test_files_of_one_archive_id_are_one_lesion_and_lesions_are_the_archives(isic):
+    lesion = column(read_dataset(isic_config(isic), isic), "lesion")
+    assert lesion["Train/melanoma/ISIC_1.jpg"] == lesion["Train/melanoma/ISIC_1(1).jpg"] == "L7"
+    assert lesion["Test/nevus/ISIC_1.jpg"] == lesion["Train/nevus/ISIC_3.jpg"] == "L7"
+    assert lesion["Train/seborrheic/ISIC_2.jpg"] == "ISIC_2"
+    assert lesion["Test/pigmented/ISIC_5.jpg"] == "ISIC_5"
+
+
+def test_diagnoses_come_from_the_most_trusted_column(isic):
+    diagnosis = column(read_dataset(isic_config(isic), isic), "diagnosis")
+    assert diagnosis["Test/nevus/ISIC_1.jpg"] == "melanoma"  # isic2019 before isic2017
+    assert diagnosis["Train/seborrheic/ISIC_2.jpg"] == "seborrheic"  # a code that covers the label
+    assert diagnosis["Train/nevus/ISIC_3.jpg"] == "actinic"
+    assert diagnosis["Test/pigmented/ISIC_5.jpg"] == ""
+
+
+def test_a_code_stands_for_the_first_class_that_the_dataset_has(isic):
+    config = isic_config(isic, classes=["melanoma", "pigmented", "actinic"])
+    diagnosis = column(read_dataset(config, isic), "diagnosis")
+    assert diagnosis["Train/seborrheic/ISIC_2.jpg"] == "pigmented"
+
+
+def test_the_table_may_be_absent(isic):
+    (isic / "metadata.csv").unlink()
+    table = read_dataset(isic_config(isic), isic)
+    assert set(table["diagnosis"]) == {""}
+    lesion = column(table, "lesion")
+    assert lesion["Train/melanoma/ISIC_1.jpg"] == lesion["Test/nevus/ISIC_1.jpg"]
+
+
+def test_an_image_id_that_is_there_twice_is_refused(isic):
+    with (isic / "metadata.csv").open("a") as table:
+        table.write("ISIC_1,L8,NV,,other\n")
+    with pytest.raises(UserError, match="ISIC_1 is there twice"):
+        read_dataset(isic_config(isic), isic)
+
+
+@pytest.fixture
+def ham(tmp_path):
+    for name in ("ISIC_1", "ISIC_2", "ISIC_9"):
+        paint(tmp_path / "images" / f"{name}.jpg", (200, 90, 40), seed=1)
+    (tmp_path / "HAM10000_metadata.csv").write_text(
+        "lesion_id,image_id,dx\nL1,ISIC_1,mel\nL1,ISIC_2,mel\nL2,ISIC_3,nv\n"
+    )
+    return tmp_path
+
+
+def ham_config(root, **changes):
+    diagnoses = {"mel": "melanoma", "nv": "nevus"}
+    return Ham10000Dataset(
+        **{"name": "ham10000", "root": str(root), "diagnoses": diagnoses} | changes
+    )
+
+
+def test_ham10000_takes_images_that_are_there_and_in_the_table(ham):
+    table = read_dataset(ham_config(ham), ham)
+    assert list(table["image_id"]) == ["images/ISIC_1.jpg", "images/ISIC_2.jpg"]
+    assert set(table["label"]) == {"melanoma"}
+    assert set(table["lesion"]) == {"L1"}
+
+
+def test_ham10000_needs_its_table(ham):
+    (ham / "HAM10000_metadata.csv").unlink()
+    with pytest.raises(UserError, match=r"no HAM10000_metadata\.csv"):
+        read_dataset(ham_config(ham), ham)
+
+
+def test_ham10000_needs_the_columns(ham):
+    (ham / "HAM10000_metadata.csv").write_text("image_id,dx\nISIC_1,mel\n")
+    with pytest.raises(UserError, match="no column lesion_id; it has image_id, dx"):
+        read_dataset(ham_config(ham), ham)
+
+
+def test_ham10000_needs_a_class_for_every_diagnosis(ham):
+    with pytest.raises(UserError, match="dx nv is not in dataset.diagnoses"):
+        read_dataset(ham_config(ham, diagnoses={"mel": "melanoma"}), ham)
+
+
+def test_a_tree_may_lie_deeper_and_hidden_files_do_not_count(tmp_path):
+    paint(tmp_path / "set" / "val" / "nevus" / "a.PNG", (9, 9, 9), seed=0)
+    paint(tmp_path / "set" / "nevus" / "b.jpeg", (9, 9, 9), seed=0)
+    paint(tmp_path / "set" / "nevus" / "._b.jpeg", (9, 9, 9), seed=0)
+    paint(tmp_path / ".thumbnails" / "nevus" / "c.png", (9, 9, 9), seed=0)
+    (tmp_path / "set" / "nevus" / "notes.txt").write_text("not an image")
+    table = read_tree(tmp_path)
+    assert column(table, "published") == {"set/nevus/b.jpeg": "", "set/val/nevus/a.PNG": "val"}
+
+
+@pytest.mark.parametrize("image_id", ["a.png", "Train/a.png"])
+def test_an_image_in_no_class_folder_is_refused(tmp_path, image_id):
+    paint(tmp_path / image_id, (9, 9, 9), seed=0)
+    with pytest.raises(UserError, match=f"{image_id} lies in no class folder"):
+        read_tree(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "no such folder"),
+        (lambda root: root.write_text("x"), "a file; expected the folder of the images"),
+        (lambda root: root.mkdir(), "no images in it"),
+    ],
+)
+def test_a_root_that_is_none_is_refused(composed, tmp_path, make, message):
+    root = tmp_path / "root"
+    make(root)
+    for dataset in ("folder", "isic9"):
+        with pytest.raises(UserError, match=message):
+            read_dataset(composed(f"dataset={dataset}", f"dataset.root={root}").dataset, tmp_path)
+
+
+def test_a_root_that_is_not_set_is_asked_for(composed, tmp_path):
+    with pytest.raises(UserError, match=r"dataset\.root is not set: add dataset\.root=DIR"):
+        read_dataset(composed("dataset=ham10000").dataset, tmp_path)
+
+
+def test_the_real_folder(composed, real_isic9, tmp_path):
+    table = read_dataset(composed("dataset=isic9", f"dataset.root={real_isic9}").dataset, tmp_path)
+    assert len(table) == 2359
+    assert table["published"].value_counts().to_dict() == {"train": 2241, "test": 118}
+    assert table["label"].nunique() == 9
+    disagree = (table["diagnosis"] != "") & (table["diagnosis"] != table["label"])
+    counts = pd.crosstab(table["label"][disagree], table["diagnosis"][disagree])
+    assert counts.loc["nevus", "actinic keratosis"] == 76
+    assert counts.loc["seborrheic keratosis", "melanoma"] == 26
+
+
+def test_real_ham10000(composed, real_ham10000, tmp_path):
+    config = composed("dataset=ham10000", f"dataset.root={real_ham10000}").dataset
+    table = read_dataset(config, tmp_path)
+    assert (len(table), table["lesion"].nunique()) == (10015, 7470)
+    assert sorted(set(table["label"])) == sorted(config.classes)

@@ -1,0 +1,55 @@
+"""Predictions that the tests of the evaluation share: drawn by hypothesis, or from a seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from melanoma_lab.evaluation import predictions
+
+Case = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def random_case(n: int, k: int, seed: int, signal: float = 1.0, grid: int | None = None) -> Case:
+    """Labels and scores that know them the better, the larger signal is.
+
+    With a grid the scores are multiples of 1 / grid, so that ties are common.
+    """
+    rng = np.random.default_rng(seed)
+    y_true = rng.integers(k, size=n)
+    if grid is not None:
+        return y_true, rng.multinomial(grid, np.full(k, 1 / k), size=n) / grid
+    return y_true, softmax(rng.normal(size=(n, k)) + signal * np.eye(k)[y_true])
+
+
+@st.composite
+def cases(draw: st.DrawFn, min_size: int = 1) -> Case:
+    """2 to 6 classes, some of them often absent, with and without ties."""
+    k = draw(st.integers(2, 6))
+    n = draw(st.integers(min_size, 60))
+    seed = draw(st.integers(0, 2**32 - 1))
+    grid = draw(st.sampled_from([None, 2, 10]))
+    return random_case(n, k, seed, signal=draw(st.sampled_from([0.0, 2.0])), grid=grid)
+
+
+def table_of(
+    case: Case, split: str = "train", slugs: tuple[str, ...] | None = None
+) -> pd.DataFrame:
+    """One split as a predictions table; its image ids start with the split's name."""
+    y_true, y_score = case
+    ids = [f"{split}/{i}.jpg" for i in range(len(y_true))]
+    return predictions.build(
+        image_ids=ids,
+        groups=ids,
+        splits=[split] * len(ids),
+        labels=y_true,
+        probabilities=y_score,
+        slugs=slugs or tuple(f"class_{k}" for k in range(y_score.shape[1])),
+    )

@@ -1,0 +1,187 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from evaluation_cases import random_case, table_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melanoma_lab.evaluation import predictions
+
+SLUGS = ("melanoma", "nevus", "none")
+
+
+def small_table() -> pd.DataFrame:
+    return predictions.build(
+        image_ids=["Train/melanoma/a.jpg", "Train/nevus/b.jpg", "c(1).jpg"],
+        groups=["7", "8", "8"],
+        splits=["train", "val", "test"],
+        labels=np.array([0, 1, 2]),
+        probabilities=np.array([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0], [0.25, 0.5, 0.25]]),
+        slugs=SLUGS,
+    )
+
+
+def test_build_names_the_columns_as_the_design_does():
+    table = small_table()
+    assert list(table.columns) == [
+        "image_id",
+        "group",
+        "split",
+        "y_true",
+        "prob/melanoma",
+        "prob/nevus",
+        "prob/none",
+    ]
+    assert table["y_true"].tolist() == list(SLUGS)
+    assert predictions.slugs_of(table) == SLUGS
+    assert (table.dtypes.iloc[4:] == np.float32).all()
+
+
+def test_build_keeps_group_numbers_as_strings():
+    table = predictions.build(
+        image_ids=["a", "b"],
+        groups=np.array([3, 12]),
+        splits=["train", "train"],
+        labels=np.array([0, 1]),
+        probabilities=np.full((2, 2), 0.5, np.float32),
+        slugs=["x", "y"],
+    )
+    assert table["group"].tolist() == ["3", "12"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"groups": ["1"]}, "Received 1 groups"),
+        ({"splits": ["train"] * 4}, "4 splits"),
+        ({"labels": np.array([0])}, r"labels of shape \(1,\)"),
+        ({"labels": np.array([0, 2])}, "Expected labels from 0 to 1. Received 2"),
+        ({"labels": np.array([0, -1])}, "Received -1"),
+        ({"probabilities": np.full((2, 3), 1 / 3)}, r"probabilities of shape \(2, 3\)"),
+        ({"probabilities": np.full((2, 2), np.nan)}, "finite"),
+    ],
+)
+def test_build_refuses_what_does_not_fit(change, message):
+    arguments = {
+        "image_ids": ["a", "b"],
+        "groups": ["1", "2"],
+        "splits": ["train", "train"],
+        "labels": np.array([0, 1]),
+        "probabilities": np.full((2, 2), 0.5),
+        "slugs": ["x", "y"],
+    }
+    with pytest.raises(ValueError, match=message):
+        predictions.build(**(arguments | change))
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "message"),
+    [
+        (1, "image_id", "Train/melanoma/a.jpg", "each image_id once"),
+        (0, "group", None, "a value in each"),
+        (0, "split", "holdout", "split to be one of"),
+        (2, "y_true", "naevus", r"y_true to be one of .*Received .*c\(1\)\.jpg"),
+        (0, "prob/nevus", np.nan, "finite probabilities between 0 and 1"),
+        (0, "prob/nevus", np.inf, "finite probabilities between 0 and 1"),
+        (1, "prob/melanoma", -0.0005, "finite probabilities between 0 and 1"),
+        (1, "prob/nevus", 1.0005, "finite probabilities between 0 and 1"),
+        (2, "prob/nevus", 0.502, "sum to one"),
+    ],
+)
+def test_check_refuses_a_wrong_cell_and_says_where(row, column, value, message):
+    table = small_table()
+    table.loc[row, column] = value
+    with pytest.raises(ValueError, match=message) as caught:
+        predictions.check(table)
+    assert table.loc[row, "image_id"] in str(caught.value)
+    assert "1 of 3 rows" in str(caught.value)
+
+
+def test_check_allows_the_rounding_of_a_low_precision_softmax():
+    table = small_table()
+    table.loc[2, "prob/nevus"] = 0.5009
+    predictions.check(table)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda table: table.drop(columns="group"),
+        lambda table: table.assign(extra=1.0),
+        lambda table: table[[*table.columns[::-1]]],
+        lambda table: table.drop(columns=["prob/nevus", "prob/none"]),
+        lambda table: pd.concat([table, table["prob/nevus"]], axis="columns"),
+    ],
+    ids=["missing", "unknown", "out of order", "one class", "twice"],
+)
+def test_check_refuses_other_columns(spoil):
+    with pytest.raises(ValueError, match="Expected the columns image_id, group, split, y_true"):
+        predictions.check(spoil(small_table()))
+
+
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(2, 5), sharpness=st.sampled_from([1, 40]))
+def test_csv_gives_back_every_bit(tmp_path_factory, seed, k, sharpness):
+    # Sharp predictions reach down to denormal numbers and exact zeros.
+    y_true, y_score = random_case(20, k, seed)
+    sharp = y_score**sharpness
+    table = table_of((y_true, (sharp / sharp.sum(axis=1, keepdims=True)).astype(np.float32)))
+    path = tmp_path_factory.mktemp("csv") / "predictions.csv"
+    predictions.write_csv(table, path)
+    pd.testing.assert_frame_equal(predictions.read_csv(path), table, check_exact=True)
+
+
+def test_csv_keeps_names_that_look_like_something_else(tmp_path: Path):
+    table = predictions.build(
+        image_ids=['a,"b".jpg', "NA", "007", " é "],
+        groups=["1e3", "", "0x1", "null"],
+        splits=["train"] * 4,
+        labels=np.array([0, 1, 2, 0]),
+        probabilities=np.eye(3)[[0, 1, 2, 0]],
+        slugs=["nan", "true", "1"],
+    )
+    predictions.write_csv(table, tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(predictions.read_csv(tmp_path / "p.csv"), table)
+
+
+def test_csv_keeps_an_empty_table(tmp_path: Path):
+    table = table_of(random_case(0, 3, seed=0))
+    predictions.write_csv(table, tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(predictions.read_csv(tmp_path / "p.csv"), table)
+
+
+def test_write_csv_refuses_a_wrong_table_and_writes_nothing(tmp_path: Path):
+    with pytest.raises(ValueError, match="Expected the columns"):
+        predictions.write_csv(small_table().drop(columns="group"), tmp_path / "p.csv")
+    assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n1,2\n", "image_id,group,split,y_true,prob/x\na,b,c,x,?\n"]
+)
+def test_read_csv_names_a_file_that_is_none(tmp_path: Path, text):
+    path = tmp_path / "p.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"p\.csv is not a predictions table"):
+        predictions.read_csv(path)
+
+
+def test_split_arrays_by_hand():
+    y_true, y_score = predictions.split_arrays(small_table(), "test")
+    assert y_true.dtype == np.int64
+    assert y_score.dtype == np.float64
+    np.testing.assert_array_equal(y_true, [2])
+    np.testing.assert_array_equal(y_score, [[0.25, 0.5, 0.25]])
+
+
+def test_split_arrays_of_an_empty_split_keep_their_shape():
+    table = table_of(random_case(5, 4, seed=0), "train")
+    y_true, y_score = predictions.split_arrays(table, "val")
+    assert y_true.shape == (0,)
+    assert y_score.shape == (0, 4)
+
+
+def test_split_arrays_refuses_an_unknown_split():
+    with pytest.raises(ValueError, match=r"Expected split to be one of .* Received 'dev'"):
+        predictions.split_arrays(small_table(), "dev")
