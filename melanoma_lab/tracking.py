@@ -59,7 +59,9 @@ def _connect(tracking: Tracking, study: str) -> Tracker:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
         with _first_use(tracking.uri):
-            mlflow.set_tracking_uri(tracking.uri)
+            # Absolute: MLflow keeps a connection for each URI, and the folder may change.
+            database = _sqlite_path(tracking.uri)
+            mlflow.set_tracking_uri(f"sqlite:///{database}" if database else tracking.uri)
             client = mlflow.MlflowClient()
             tracker = Tracker(client, _experiment_id(client, tracking, study))
     except UserError:
@@ -103,12 +105,13 @@ def _artifact_root(tracking: Tracking, study: str) -> str | None:
     if tracking.uri.startswith(("http://", "https://", "databricks")):
         return None
     database = _sqlite_path(tracking.uri)
-    return str((database.parent if database else Path.cwd()).resolve() / "mlruns" / study)
+    return str((database.parent if database else Path.cwd()) / "mlruns" / study)
 
 
 def _sqlite_path(uri: str) -> Path | None:
-    """The file of an SQLite URI."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    """The file of an SQLite URI, absolute."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)).resolve() if uri.startswith(prefix) else None
 
 
 def _first_use(uri: str) -> Any:
@@ -117,7 +120,7 @@ def _first_use(uri: str) -> Any:
     if database is None:
         return nullcontext()
     database.parent.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(str(database.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(str(database).encode()).hexdigest()[:16]
     return FileLock(Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-{name}.lock")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from hydra import compose, initialize_config_dir
 from pictures import paint
 
 from melanoma_lab.__main__ import CONF
-from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema import Config, Precision
 from melanoma_lab.config.validation import validate
+from melanoma_lab.training.backend import available_threads, start_backend
 
 # Set before TensorFlow and MLflow are imported anywhere.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,6 +28,13 @@ settings.load_profile("lab")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _backend() -> None:
+    """Pin TensorFlow's threads before any test computes; later is too late."""
+    if "keras" in sys.modules:
+        start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def vgg5(
             f"expected at least {smallest}."
         )
     inputs = keras.Input((image_size, image_size, 3), name="pixels")
-    x = layers.Rescaling(1 / 255, name="scale")(inputs)
+    x = layers.Rescaling(1 / 255, dtype="float32", name="scale")(inputs)
     for block, filters in enumerate(architecture.filters):
         x = layers.Conv2D(
             filters,

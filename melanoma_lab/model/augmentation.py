@@ -33,10 +33,12 @@ def flip_rotate_zoom(augmentation: Augmentation, seed: int) -> list[keras.Layer]
     """The seed project's layers."""
     if not isinstance(augmentation, FlipRotateZoom):
         raise TypeError(f"Expected FlipRotateZoom. Received {type(augmentation).__name__}.")
+    # In float32 under mixed precision too: half precision would round the pixels.
+    exact = {"dtype": "float32"}
     return [
-        layers.RandomFlip("horizontal_and_vertical", seed=seed, name="flip"),
-        layers.RandomRotation(augmentation.rotation, seed=seed + 1, name="rotate"),
-        layers.RandomZoom(augmentation.zoom, seed=seed + 2, name="zoom"),
+        layers.RandomFlip("horizontal_and_vertical", seed=seed, name="flip", **exact),
+        layers.RandomRotation(augmentation.rotation, seed=seed + 1, name="rotate", **exact),
+        layers.RandomZoom(augmentation.zoom, seed=seed + 2, name="zoom", **exact),
     ]
 
 

@@ -1,0 +1,181 @@
+"""The strategies by name, and the simple ones: none, class weights, oversampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_lab.balancing.augmentor import balance_with_augmentor
+from melanoma_lab.balancing.balanced import BalancedSet
+from melanoma_lab.balancing.copies import Progress
+from melanoma_lab.balancing.seeding import generator
+from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.errors import UserError
+
+if TYPE_CHECKING:
+    from melanoma_lab.config.schema import (
+        AugmentorBalancing,
+        Balancing,
+        ClassWeight,
+        NoBalancing,
+        Oversample,
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a strategy may use beside its options and the split.
+
+    Attributes:
+        seed: the run's seed, at least 0.
+        cache_dir: the lab's cache folder, for what a strategy makes.
+        workers: threads to use at most, at least 1; must not change the result.
+        progress: told of the images made so far and the images to make, where that takes long.
+    """
+
+    seed: int
+    cache_dir: Path
+    workers: int = 1
+    progress: Progress | None = None
+
+
+def balance(
+    options: Balancing,
+    split: TrainingSplit,
+    *,
+    seed: int,
+    cache_dir: Path,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> BalancedSet:
+    """Balance the training images as configured.
+
+    Args:
+        options: the chosen option of the group ``balancing``; its ``name`` picks the strategy.
+        split: the training images. Nothing else can be balanced.
+        seed: the run's seed, at least 0; the result is a function of options, split and seed.
+        cache_dir: the lab's cache folder; nothing is written anywhere else.
+        workers: threads to use at most, at least 1.
+        progress: told of the images made so far and the images to make.
+
+    Returns:
+        What an epoch is drawn from.
+
+    Raises:
+        TypeError: ``split`` is not a ``TrainingSplit``.
+        UserError: the options do not fit the images.
+        RunError: the cache cannot be written.
+    """
+    if not isinstance(split, TrainingSplit):
+        raise TypeError(
+            f"Expected a TrainingSplit: only training images are balanced. Received {type(split)}"
+        )
+    if options.name not in STRATEGIES:
+        raise ValueError(f"Expected one of {sorted(STRATEGIES)}. Received {options.name!r}")
+    setting = Setting(seed=seed, cache_dir=cache_dir, workers=workers, progress=progress)
+    return STRATEGIES[options.name](options, split, setting)
+
+
+def no_balancing(_options: NoBalancing, split: TrainingSplit, _setting: Setting) -> BalancedSet:
+    """The training images as they are."""
+    return _originals(split, np.arange(len(split)))
+
+
+def class_weight(_options: ClassWeight, split: TrainingSplit, _setting: Setting) -> BalancedSet:
+    """The training images as they are, and a weight for each class in the loss."""
+    return _originals(split, np.arange(len(split)), balanced_class_weight(split.class_counts()))
+
+
+def oversample(_options: Oversample, split: TrainingSplit, setting: Setting) -> BalancedSet:
+    """Every class to the size of the largest, by repeating whole originals.
+
+    Each original occurs ``largest // n`` or ``largest // n + 1`` times, where n is its class's
+    size; which ones occur once more is drawn without replacement.
+    """
+    _require_every_class(split, "oversample")
+    largest = int(split.class_counts().max())
+    positions = [np.arange(len(split))]
+    for index in range(split.n_classes):
+        members = np.flatnonzero(split.labels == index)
+        times, rest = divmod(largest, len(members))
+        once_more = generator(setting.seed, "oversample", index).choice(
+            members, rest, replace=False
+        )
+        positions += [np.repeat(members, times - 1), np.sort(once_more)]
+    return _originals(split, np.concatenate(positions))
+
+
+def augmentor(options: AugmentorBalancing, split: TrainingSplit, setting: Setting) -> BalancedSet:
+    """Every class to exactly ``per_class`` images; Augmentor's operations make the copies."""
+    _require_every_class(split, "augmentor")
+    return balance_with_augmentor(
+        split,
+        per_class=options.per_class,
+        operations=options.operations,
+        seed=setting.seed,
+        cache_dir=setting.cache_dir,
+        workers=setting.workers,
+        progress=setting.progress,
+    )
+
+
+#: Name of an option of the group ``balancing`` -> its strategy. An entry added here is found.
+STRATEGIES: dict[str, Callable[[Any, TrainingSplit, Setting], BalancedSet]] = {
+    "none": no_balancing,
+    "class_weight": class_weight,
+    "oversample": oversample,
+    "augmentor": augmentor,
+}
+
+
+def balanced_class_weight(class_counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Weights under which every class that occurs weighs the same in the loss.
+
+    ``n / (k * n_c)`` for n images, k classes that occur and n_c images of class c: scikit-learn's
+    ``class_weight="balanced"``, after King and Zeng (2001). The mean over images is 1.
+
+    Args:
+        class_counts: int64, shape (n_classes,); images per class.
+
+    Returns:
+        float32, shape (n_classes,); 0 for a class that does not occur.
+    """
+    present = class_counts > 0
+    weights = np.zeros(len(class_counts))
+    weights[present] = class_counts.sum() / (present.sum() * class_counts[present])
+    return weights.astype(np.float32)
+
+
+def _originals(
+    split: TrainingSplit,
+    positions: NDArray[np.int64],
+    weights: NDArray[np.float32] | None = None,
+) -> BalancedSet:
+    """Some images of the split, by their positions in it, as they were photographed."""
+    return BalancedSet(
+        sources=(split.pixels,),
+        rows=split.rows[positions],
+        labels=split.labels[positions],
+        n_classes=split.n_classes,
+        class_weight=weights,
+    )
+
+
+def _require_every_class(split: TrainingSplit, strategy: str) -> None:
+    """Refuse a class without a single image to repeat."""
+    empty = [
+        name
+        for name, count in zip(split.class_names, split.class_counts(), strict=True)
+        if not count
+    ]
+    if empty:
+        raise UserError(
+            f"balancing={strategy}: the training split has no image of {', '.join(empty)}, so "
+            "there is nothing to repeat. Leave the class out (dataset.classes), or give the "
+            "training split a larger share."
+        )

@@ -1,0 +1,172 @@
+"""One arm, trained in this process: every preset, every precision, every way to end."""
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from melanoma_lab.config.arm import Arm
+from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.tasks.train import train_arm
+
+SMALL = ("architecture.filters=[4,8,8]", "architecture.dense_units=8", "training.epochs=1")
+ARM = Arm("baseline", "baseline")
+
+
+@pytest.fixture
+def train(composed, tmp_path, monkeypatch):
+    """Train a small network with overrides; returns the MLflow run and its client."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides, arm=ARM):
+        config = composed(f"cache={tmp_path / 'cache'}", *SMALL, *overrides)
+        run_id = train_arm(config, arm)
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        return client.get_run(run_id), client
+
+    return run
+
+
+@pytest.fixture
+def on_tree(train, tree):
+    root = ("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16")
+    return lambda *more, **kw: train(*root, "dataset.melanoma=null", *more, **kw)
+
+
+def table_of(client, run):
+    path = client.download_artifacts(run.info.run_id, "predictions.csv")
+    return predictions.read_csv(path)
+
+
+SYNTHETIC = ("dataset.lesions=110", "dataset.image_size=16", "balancing.per_class=20")
+
+
+@pytest.mark.parametrize("preset", ["baseline", "dropout", "augmented", "dropout_sgd"])
+def test_every_preset_runs_a_step_on_synthetic(train, preset):
+    overrides = SYNTHETIC if preset == "augmented" else SYNTHETIC[:2]
+    run, _ = train(f"+experiment={preset}", *overrides, "tracking.model=false")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["optimizer_steps"] >= 1
+
+
+@pytest.mark.parametrize("balancing", ["none", "class_weight", "oversample", "augmentor"])
+def test_arms_take_equally_many_steps_whatever_the_balancing(on_tree, balancing):
+    run, _ = on_tree(f"balancing={balancing}", "tracking.model=false", "training.batch_size=4")
+    assert run.data.metrics["optimizer_steps"] == 5  # 19 training images, 4 a step
+
+
+def test_an_epoch_may_be_a_pass_over_the_balanced_images(on_tree):
+    overrides = ("balancing=augmentor", "balancing.per_class=20", "training.epoch=balanced")
+    run, _ = on_tree(*overrides, "tracking.model=false", "training.batch_size=4")
+    assert run.data.metrics["optimizer_steps"] == 15
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_trains_and_answers_in_float32(on_tree, precision):
+    try:
+        run, client = on_tree(f"training.precision={precision}")
+        assert run.info.status == "FINISHED"
+        sums = table_of(client, run).filter(like="prob/").sum(axis=1)
+        np.testing.assert_allclose(sums, 1, atol=1e-5)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_metrics_are_those_of_the_tracked_table(on_tree):
+    run, client = on_tree("tracking.model=false")
+    recomputed = run_metrics(table_of(client, run), None)
+    for name, value in recomputed.items():
+        np.testing.assert_equal(run.data.metrics[name], value)
+
+
+def test_the_table_holds_every_image_as_photographed(on_tree):
+    overrides = ("balancing=augmentor", "balancing.per_class=30", "tracking.model=false")
+    run, client = on_tree(*overrides)
+    table = table_of(client, run)
+    manifest = pd.read_csv(client.download_artifacts(run.info.run_id, "manifest.csv"))
+    assert list(table["image_id"]) == list(manifest["image_id"])
+    assert len(table) == 27
+    assert (table["split"] == manifest["split"]).all()
+
+
+def test_the_kept_network_gives_the_tabled_probabilities(on_tree):
+    run, client = on_tree()
+    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    signature = model.metadata.signature.inputs.inputs[0]
+    assert (signature.type, signature.shape) == (np.dtype("uint8"), (-1, 16, 16, 3))
+    table = table_of(client, run)
+    manifest = pd.read_csv(client.download_artifacts(run.info.run_id, "manifest.csv"))
+    from melanoma_lab.data.pixels import decode
+
+    pixels = np.stack([decode(path, 16) for path in manifest["path"]])
+    np.testing.assert_allclose(
+        model.predict(pixels), table.filter(like="prob/").to_numpy(), atol=1e-5
+    )
+
+
+def test_the_same_command_gives_the_same_bits(on_tree):
+    overrides = (
+        "regularisation=dropout",
+        "augmentation=flip_rotate_zoom",
+        "balancing=augmentor",
+        "balancing.per_class=12",
+        "training.epochs=2",
+        "tracking.model=false",
+    )
+    first, second = (table_of(client, run) for run, client in (on_tree(*overrides) for _ in "ab"))
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+    run, client = on_tree(*overrides, "seed=1")
+    assert not first.equals(table_of(client, run))
+
+
+def test_a_diverged_run_is_recorded_as_failed_with_the_reason(on_tree, tmp_path):
+    with pytest.raises(RunError, match=r"diverged: the loss became .*optimizer\.learning_rate"):
+        on_tree("optimizer=sgd", "optimizer.learning_rate=1e30", "training.epochs=3")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("ablation")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FAILED"
+    assert run.data.tags["outcome"] == "diverged"
+    assert "diverged" in run.data.tags["reason"]
+
+
+def test_a_run_at_chance_says_so(on_tree, capsys):
+    run, _ = on_tree("optimizer.learning_rate=1e-12", "tracking.model=false")
+    assert run.data.tags["outcome"] == "at_chance"
+    assert "at chance" in capsys.readouterr().out
+
+
+def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, tmp_path, capsys):
+    import shutil
+
+    for part, names in (("Train", ("melanoma", "nevus", "Vascular lesion")), ("Test", ("nevus",))):
+        for name in names:
+            shutil.copytree(tree / name, tmp_path / "set" / part / name)
+    shutil.rmtree(tmp_path / "set" / "Train" / "nevus")
+    for path in sorted((tree / "nevus").iterdir())[:6]:
+        (tmp_path / "set" / "Train" / "nevus").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "set" / "Train" / "nevus")
+        (tmp_path / "set" / "Test" / "nevus" / path.name).unlink()
+    run, _ = train(
+        "dataset=folder",
+        f"dataset.root={tmp_path / 'set'}",
+        "dataset.image_size=16",
+        "split=predefined",
+        "tracking.model=false",
+    )
+    assert run.data.tags["absent/test"] == "vascular_lesion, melanoma"
+    assert np.isnan(run.data.metrics["test/sensitivity/melanoma"])
+    assert run.data.metrics["test/balanced_accuracy"] == run.data.metrics["test/sensitivity/nevus"]
+    assert "macro means there are over 1 of 3 classes" in capsys.readouterr().out
+
+
+def test_wrong_data_leave_no_run_behind(train, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        train("dataset=folder", "dataset.root=nowhere")
+    experiment = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_experiment_by_name("ablation")
+    if experiment is not None:
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        assert client.search_runs([experiment.experiment_id]) == []

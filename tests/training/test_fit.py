@@ -1,0 +1,135 @@
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+
+from melanoma_lab.balancing import BalancedSet
+from melanoma_lab.config.schema import Training
+from melanoma_lab.training.feed import evaluation_batches, training_batches
+from melanoma_lab.training.fit import BalancedAccuracy, fit_network
+
+N, K = 40, 3
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, K, N)
+PIXELS = np.clip(
+    RNG.normal(40, 20, (N, 8, 8, 3)) + 140 * np.eye(3)[LABELS][:, None, None, :], 0, 255
+).astype(np.uint8)
+
+
+def network():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(K, activation="softmax")(x))
+
+
+def fit(model, learning_rate=0.05, augmentation=(), told=None, val_labels=LABELS, **options):
+    options = Training(**{"epochs": 4, "batch_size": 8} | options)
+    images = BalancedSet((PIXELS,), np.arange(N), LABELS, K)
+    steps = N // options.batch_size
+    train = training_batches(
+        images,
+        batch_size=options.batch_size,
+        seed=0,
+        first_step=0,
+        last_step=options.epochs * steps,
+    )
+    val = evaluation_batches(PIXELS, np.arange(N), val_labels, n_classes=K, batch_size=8)
+    return fit_network(
+        model,
+        list(augmentation),
+        keras.optimizers.SGD(learning_rate),
+        train,
+        val,
+        options=options,
+        steps_per_epoch=steps,
+        on_step=lambda step, figures: None,
+        on_epoch=lambda number, figures: told.append((number, figures)) if told is not None else 0,
+    )
+
+
+def test_every_epoch_is_told_with_its_figures():
+    told = []
+    done = fit(network(), told=told)
+    assert [number for number, _ in told] == [1, 2, 3, 4]
+    assert [figures for _, figures in told] == done.history
+    assert set(done.history[0]) == {
+        "train_loss",
+        "train_accuracy",
+        "train_balanced_accuracy",
+        "val_loss",
+        "val_accuracy",
+        "val_balanced_accuracy",
+        "seconds",
+        "images_per_second",
+    }
+    assert done.optimizer_steps == 20
+    assert done.diverged is None
+    assert 0 < done.history[0]["seconds"] <= done.seconds
+
+
+def test_the_weights_of_the_best_epoch_are_kept():
+    model = network()
+    wrong = (LABELS + 1) % K  # the better the fit, the worse the validation
+    done = fit(model, val_labels=wrong, epochs=5, monitor="val_loss")
+    losses = [epoch["val_loss"] for epoch in done.history]
+    assert done.best_epoch == int(np.argmin(losses)) + 1 == 1
+    kept, *_ = model.evaluate(PIXELS, np.eye(K)[wrong], verbose=0)
+    assert kept == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_training_stops_when_patience_is_out():
+    done = fit(network(), epochs=30, learning_rate=1e-9, monitor="val_accuracy", patience=2)
+    assert len(done.history) == 3
+    assert done.best_epoch == 1
+    assert fit(network(), learning_rate=1e-9, monitor="val_accuracy").optimizer_steps == 20
+
+
+def test_a_loss_that_is_no_number_stops_the_fit_and_says_where():
+    class Explode(keras.layers.Layer):
+        def call(self, x):
+            return x * float("nan")
+
+    model = network()
+    done = fit(keras.Model(model.input, Explode()(model.output)), epochs=9)
+    assert "the loss became nan in epoch 1" in done.diverged
+    assert len(done.history) == 1
+
+
+def test_augmentation_is_in_training_only_and_not_in_the_kept_network():
+    class Black(keras.layers.Layer):
+        def call(self, x, training=False):
+            return x * 0 if training else x
+
+    model = network()
+    before = model.get_weights()[0].copy()
+    done = fit(model, augmentation=[Black()])
+    # Nothing can be learned of black pictures but the classes' shares.
+    np.testing.assert_array_equal(model.get_weights()[0], before)
+    assert len(model.layers) == len(network().layers)
+    assert done.history[0]["val_loss"] != done.history[0]["train_loss"]
+
+
+def test_the_same_seed_gives_the_same_bits():
+    first, second = network(), network()
+    assert [{k: v for k, v in e.items() if "second" not in k} for e in fit(first).history] == [
+        {k: v for k, v in e.items() if "second" not in k} for e in fit(second).history
+    ]
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_balanced_accuracy_is_scikit_learns():
+    metric = BalancedAccuracy(4)
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 3, 50), rng.random((50, 4))  # class 3 does not occur
+    for part in np.array_split(np.arange(50), 4):
+        metric.update_state(
+            np.eye(4)[labels[part]], scores[part], sample_weight=np.zeros(len(part))
+        )
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        expected = balanced_accuracy_score(labels, scores.argmax(1))
+    assert float(metric.result()) == pytest.approx(expected)
+    metric.reset_state()
+    assert float(metric.result()) == 0
