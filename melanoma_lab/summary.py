@@ -49,10 +49,11 @@ def show_data(data: PreparedData) -> None:
         console.print(f"  {note}", style="yellow", markup=False)
     if data.protocol == "leaking":
         console.print(
-            "  Protocol: leaking. Images that belong together lie on both sides of the split; "
-            "val and test figures look better than they are.",
+            "  Protocol: leaking. Val and test figures look better than they are.",
             style="bold red",
         )
+    if data.unresolved:
+        console.print(f"  {data.unresolved}", style="yellow", markup=False)
 
 
 def show_results(

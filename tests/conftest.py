@@ -45,6 +45,12 @@ def composed() -> Iterator[Callable[..., Config]]:
 
 
 @pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that tests share: everything in it is found by content."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
 def real_isic9() -> Path:
     """The published nine-class folder."""
     return _real("isic9")

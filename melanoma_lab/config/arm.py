@@ -10,8 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 #: Overrides that say which repetition, where, or how it is recorded; not what is compared.
 NOT_AN_ARM = frozenset(
     {
+        "against",
         "cache",
         "dataset.root",
+        "output",
         "reference",
         "seed",
         "split.fold",
@@ -49,6 +51,6 @@ def describe_arm(overrides: Sequence[str]) -> Arm:
         value = override.get_value_element_as_str()
         if key == "experiment":
             preset = value
-        elif key not in NOT_AN_ARM and not key.startswith(("tracking.", "hydra")):
+        elif key not in NOT_AN_ARM and not key.startswith(("audit.", "tracking.", "hydra")):
             parts.append(f"~{key}" if override.is_delete() else f"{key}={value}")
     return Arm(",".join([preset, *sorted(parts)]), preset)

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from melanoma_lab.config.schema import Task
 from melanoma_lab.errors import UserError, nearest
 
+#: Tasks that write where they are told to and need no working folder from Hydra.
+NO_JOB_FOLDER = frozenset({Task.audit, Task.seed_protocol})
+
 
 def canonical_arguments(arguments: Sequence[str]) -> list[str]:
     """Turn a leading task word into ``task=`` and put ``--multirun`` first.
@@ -26,6 +29,8 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
     if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
         if words[0] not in list(Task):
             raise UserError(f"{words[0]}: no such task. {nearest(words[0], list(Task))}")
-        words[0] = f"task={words[0]}"
+        task = Task(words[0])
+        elsewhere = ["hydra.output_subdir=null", "hydra.run.dir=."] if task in NO_JOB_FOLDER else []
+        words[:1] = [f"task={task}", *elsewhere]
     multirun = [word for word in words if word in {"-m", "--multirun"}]
     return [*multirun[:1], *(word for word in words if word not in {"-m", "--multirun"})]

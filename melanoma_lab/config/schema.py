@@ -61,6 +61,8 @@ class Task(StrEnum):
     """What the command does."""
 
     train = "train"
+    audit = "audit"
+    seed_protocol = "seed_protocol"
 
 
 class Conflicts(StrEnum):
@@ -173,6 +175,16 @@ class Isic9Dataset(Dataset):
     diagnoses: dict[str, list[str]] = field(default_factory=dict)
 
 
+@option("dataset", "csv")
+@option("dataset", "seed_protocol")
+@dataclass
+class CsvDataset(Dataset):
+    """A table with a row an image: image_id (path relative to ``root``), label, and more."""
+
+    #: Table in the root; what else it may say: lesion, source, diagnosis, split.
+    table: str = "manifest.csv"
+
+
 @option("dataset", "ham10000")
 @dataclass
 class Ham10000Dataset(Dataset):
@@ -189,7 +201,7 @@ class Ham10000Dataset(Dataset):
 class SyntheticDataset(Dataset):
     """Lesions drawn by the program; ``root`` is where it keeps them (null: in the cache)."""
 
-    lesions: int = 400
+    lesions: int = 450
     #: Other seeds draw other lesions.
     seed: int = 0
 
@@ -480,6 +492,14 @@ class Tracking:
 
 
 @dataclass
+class Audit:
+    """What ``audit`` makes of its findings."""
+
+    #: Exit with status 1 where images that belong together lie on both sides of the split.
+    strict: bool = False
+
+
+@dataclass
 class Config:
     """The whole configuration of one command."""
 
@@ -494,6 +514,10 @@ class Config:
     seed: int = 0
     #: Decoded images and balanced copies; null: the user's cache folder.
     cache: str | None = None
+    #: Where a command writes what it was asked for; null: a place of its own choosing.
+    output: str | None = None
+    #: ``audit``: a folder of other images; which of the dataset's does it have too?
+    against: str | None = None
     dataset: Dataset = MISSING
     split: Split = MISSING
     architecture: Architecture = MISSING
@@ -503,6 +527,7 @@ class Config:
     optimizer: Optimizer = MISSING
     training: Training = field(default_factory=Training)
     tracking: Tracking = field(default_factory=Tracking)
+    audit: Audit = field(default_factory=Audit)
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)

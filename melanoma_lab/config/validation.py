@@ -13,7 +13,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from melanoma_lab.config.schema import OPTIONS, Config, Tracking, Training
+from melanoma_lab.config.schema import OPTIONS, Audit, Config, Tracking, Training
 from melanoma_lab.errors import UserError, nearest
 
 KEYS = tuple(entry.name for entry in dataclasses.fields(Config))
@@ -67,7 +67,7 @@ def _option_class(group: str, values: Any) -> type:
 def _nearest_key(full: str) -> str:
     """Point from an unknown dotted key to a valid one, or to the option that has it."""
     section, _, key = full.partition(".")
-    plain = {"training": Training, "tracking": Tracking}
+    plain = {"audit": Audit, "training": Training, "tracking": Tracking}
     owners = {option: node for (group, option), node in OPTIONS.items() if group == section}
     if section in plain:
         owners = {"": plain[section]}

@@ -12,20 +12,47 @@ from scipy.sparse.csgraph import connected_components
 
 from melanoma_lab.config.schema import Groups
 
-#: What a choice of ``dataset.groups`` joins images by: columns of the manifest.
+#: What a choice of ``dataset.groups`` joins images by: columns of the manifest. The photograph is
+#: what identical files, files of identical pixels and near-duplicates share.
 LINKS = {
-    Groups.all: ("lesion", "digest"),
+    Groups.all: ("lesion", "photograph"),
     Groups.lesion: ("lesion",),
-    Groups.duplicates: ("digest",),
+    Groups.duplicates: ("photograph",),
     Groups.none: (),
 }
+
+
+def photographs(digests: Sequence[str], pairs: pd.DataFrame) -> NDArray[np.object_]:
+    """The photograph that every image is, or is a copy of.
+
+    Args:
+        digests: n digests of the files' bytes; equal ones are one photograph.
+        pairs: table with the columns first and second: digests that show one photograph too.
+
+    Returns:
+        str, shape (n,); the smallest digest of each connected component.
+    """
+    distinct = np.array(sorted(set(digests)), dtype=object)
+    position = {digest: i for i, digest in enumerate(distinct)}
+    known = [
+        (position[a], position[b])
+        for a, b in zip(pairs["first"], pairs["second"], strict=True)
+        if a in position and b in position
+    ]
+    row, column = np.array(known, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(row)), (row, column)), shape=(len(distinct), len(distinct)))
+    _, component = connected_components(graph, directed=False)
+    # `distinct` is sorted, so the first of a component is its smallest.
+    _, first = np.unique(component, return_index=True)
+    name = dict(zip(distinct, distinct[first[component]], strict=True))
+    return np.array([name[digest] for digest in digests], dtype=object)
 
 
 def group_images(manifest: pd.DataFrame, groups: Groups) -> NDArray[np.object_]:
     """The group of every image: connected components over all links, so joined transitively.
 
     Args:
-        manifest: table with the columns image_id, lesion and digest.
+        manifest: table with the columns image_id, lesion and photograph.
         groups: which links count.
 
     Returns:

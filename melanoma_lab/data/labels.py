@@ -36,9 +36,9 @@ def settle_labels(
     """Take the trusted label of every image, resolve contradictions, keep the dataset's classes.
 
     Args:
-        manifest: table with the columns image_id, label, diagnosis and digest.
+        manifest: table with the columns image_id, label, diagnosis and photograph.
         labels: whose word counts where folder and diagnosis differ.
-        conflicts: what happens to identical images under different labels.
+        conflicts: what happens to copies of one photograph under different labels.
         classes: class names in order; None: those found, sorted.
 
     Returns:
@@ -76,8 +76,8 @@ def settle_labels(
 
 
 def conflicting(manifest: pd.DataFrame) -> pd.Series:
-    """Whether an image has an identical twin under another label; bool, shape (n,)."""
-    return manifest.groupby("digest")["label"].transform("nunique") > 1
+    """Whether a copy of an image has another label; bool, shape (n,)."""
+    return manifest.groupby("photograph")["label"].transform("nunique") > 1
 
 
 def _resolve_conflicts(
@@ -87,13 +87,15 @@ def _resolve_conflicts(
     wrong = conflicting(manifest)
     if not wrong.any():
         return manifest, []
-    n_groups = manifest.loc[wrong, "digest"].nunique()
+    n_groups = manifest.loc[wrong, "photograph"].nunique()
     what = (
-        f"{_images(int(wrong.sum()))} in {n_groups} groups are identical but labelled differently"
+        f"{_images(int(wrong.sum()))} in {n_groups} groups are copies of one photograph but "
+        "labelled differently"
     )
     if conflicts is Conflicts.error:
-        first = manifest.loc[manifest["digest"] == manifest.loc[wrong, "digest"].iloc[0]]
-        example = " and ".join(first["image_id"])
+        photograph = manifest["photograph"]
+        first = manifest.loc[photograph == photograph[wrong].iloc[0], "image_id"]
+        example = " and ".join(first)
         raise UserError(
             f"{what}, such as {example}. Choose with dataset.conflicts: keep (as published), "
             "drop (leave them out), relabel (the metadata's diagnosis, drop where it has none)."
@@ -103,9 +105,10 @@ def _resolve_conflicts(
     if conflicts is Conflicts.drop:
         return manifest.loc[~wrong].reset_index(drop=True), [f"{what}; left out."]
     said = manifest["diagnosis"].where(manifest["diagnosis"] != "")
-    by_digest = said.groupby(manifest["digest"])
+    by_photograph = said.groupby(manifest["photograph"])
     # One diagnosis for the whole group settles it; none or several settle nothing.
-    diagnosis = by_digest.transform("first").where(by_digest.transform("nunique") == 1)
+    agreed = by_photograph.transform("nunique") == 1
+    diagnosis = by_photograph.transform("first").where(agreed)
     relabelled = wrong & diagnosis.notna()
     dropped = wrong & diagnosis.isna()
     settled = manifest.assign(label=diagnosis.where(relabelled, manifest["label"]))

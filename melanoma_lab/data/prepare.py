@@ -13,8 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melanoma_lab.audit.findings import Findings
+from melanoma_lab.audit.inspection import inspect_files
+from melanoma_lab.audit.judging import audit_images
+from melanoma_lab.audit.unresolved import unresolved
 from melanoma_lab.config.schema import Config, Groups, Isic9Dataset, Labels, OnUnreadable
-from melanoma_lab.data.groups import group_images
+from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
 from melanoma_lab.data.pixels import Progress, file_digests, load_pixels
 from melanoma_lab.data.readers import read_dataset
@@ -30,6 +34,7 @@ MANIFEST_COLUMNS = (
     "source",
     "split",
     "digest",
+    "photograph",
     "lesion",
     "diagnosis",
     "published",
@@ -51,6 +56,8 @@ class PreparedData:
         split_hash: of which image is in which split.
         protocol: ``grouped``, or ``leaking`` where images that belong together are separated.
         notes: what was relabelled or left out, a sentence each.
+        findings: what the audit found in the dataset as it was published.
+        unresolved: what of it the run leaves as it is, in one line; empty where nothing.
     """
 
     manifest: pd.DataFrame
@@ -63,6 +70,8 @@ class PreparedData:
     split_hash: str
     protocol: str
     notes: tuple[str, ...]
+    findings: Findings
+    unresolved: str
 
     @property
     def slugs(self) -> tuple[str, ...]:
@@ -108,14 +117,13 @@ def prepare_data(
     dataset = config.dataset
     manifest = read_dataset(dataset, cache, progress)
     manifest["digest"] = file_digests(list(manifest["path"]), threads)
+    files = (list(manifest["path"]), list(manifest["digest"]))
     pixels = load_pixels(
-        list(manifest["path"]),
-        list(manifest["digest"]),
-        size=dataset.image_size,
-        cache=cache,
-        threads=threads,
-        progress=progress,
+        *files, size=dataset.image_size, cache=cache, threads=threads, progress=progress
     )
+    inspection = inspect_files(*files, cache=cache, threads=threads, progress=progress)
+    findings, _ = audit_images(manifest, inspection, name=dataset.name, classes=dataset.classes)
+    manifest["photograph"] = photographs(list(manifest["digest"]), inspection.pairs)
     manifest, notes = _readable(manifest, pixels.unreadable, dataset.on_unreadable)
     settled = settle_labels(
         manifest,
@@ -127,6 +135,7 @@ def prepare_data(
     manifest = settled.manifest.assign(group=group_images(settled.manifest, dataset.groups))
     manifest, left_out = split_images(manifest, config.split)
     manifest = manifest.loc[:, list(MANIFEST_COLUMNS)]
+    protocol = _protocol(manifest)
     index = {name: i for i, name in enumerate(settled.classes)}
     return PreparedData(
         manifest=manifest,
@@ -140,8 +149,10 @@ def prepare_data(
             settled.classes,
         ),
         split_hash=_digest([*manifest[["image_id", "split"]].itertuples(index=False, name=None)]),
-        protocol=_protocol(manifest),
+        protocol=protocol,
         notes=(*notes, *settled.notes, *left_out),
+        findings=findings,
+        unresolved=unresolved(findings, dataset, protocol),
     )
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 
 from melanoma_lab.config.schema import (
+    CsvDataset,
     Dataset,
     FolderDataset,
     Ham10000Dataset,
@@ -34,6 +35,8 @@ from melanoma_lab.errors import UserError
 
 COLUMNS = ("image_id", "path", "label", "diagnosis", "lesion", "source", "published")
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+#: How the ISIC archive names an image.
+ARCHIVE_ID = re.compile(r"ISIC_\d+", re.IGNORECASE)
 #: Folder names that say which part of a published split lies below them.
 PUBLISHED = {
     "train": "train",
@@ -70,6 +73,8 @@ def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None
         table = _read_isic9(dataset, root)
     elif isinstance(dataset, Ham10000Dataset):
         table = _read_ham10000(dataset, root)
+    elif isinstance(dataset, CsvDataset):
+        table = _read_csv(dataset, root)
     elif isinstance(dataset, FolderDataset):
         table = read_tree(root)
     else:
@@ -81,7 +86,7 @@ def find_images(root: Path) -> list[Path]:
     """Every image file below a folder, hidden ones left out, sorted.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a name is not UTF-8.
     """
     found = sorted(
         path
@@ -94,7 +99,20 @@ def find_images(root: Path) -> list[Path]:
             f"dataset.root={root}: no images in it; expected files ending in "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}."
         )
+    for path in found:
+        if not _is_utf8(str(path)):
+            shown = str(path).encode(errors="backslashreplace").decode()
+            raise UserError(f"{shown}: this name is not UTF-8; rename the file or its folder.")
     return found
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a file's name is text; Python reads other bytes as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_tree(root: Path) -> pd.DataFrame:
@@ -120,12 +138,15 @@ def read_tree(root: Path) -> pd.DataFrame:
 def _read_isic9(dataset: Isic9Dataset, root: Path) -> pd.DataFrame:
     """The published nine-class folder, with what the archive says of its images."""
     table = read_tree(root)
-    archive_id = [re.sub(r"\(\d+\)$", "", Path(i).stem).strip() for i in table["image_id"]]
-    # Files that share an archive id are one photograph, whatever folder they lie in.
-    table["lesion"] = archive_id
+    names = [re.sub(r"\(\d+\)$", "", Path(i).stem).strip() for i in table["image_id"]]
     if not (root / dataset.metadata).is_file():
+        table["lesion"] = [name if ARCHIVE_ID.match(name) else "" for name in names]
         return table
     metadata = _read_metadata(root / dataset.metadata, ["image_id"]).set_index("image_id")
+    # Files that share an archive id are one photograph, whatever folder they lie in; files that
+    # are both called 1.jpg are not.
+    archive_id = [n if ARCHIVE_ID.match(n) or n in metadata.index else "" for n in names]
+    table["lesion"] = archive_id
     metadata = metadata.reindex(archive_id, fill_value="")
     if "lesion_id" in metadata:
         lesion = metadata["lesion_id"].to_numpy()
@@ -184,6 +205,31 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> pd.DataFrame:
             )
     if not rows:
         raise UserError(f"{table_path}: none of its image_ids is the name of an image in {folder}.")
+    return _table(rows)
+
+
+def _read_csv(dataset: CsvDataset, root: Path) -> pd.DataFrame:
+    """A table that says of every image where it lies and what it shows."""
+    table_path = root / dataset.table
+    if not table_path.is_file():
+        raise UserError(f"dataset.root={root}: no {dataset.table} in it; it says what is what.")
+    metadata = _read_metadata(table_path, ["image_id", "label"])
+    rows = []
+    for row in metadata.to_dict("records"):
+        path = root / row["image_id"]
+        if not path.is_file() or ".." in path.parts:
+            raise UserError(f"{table_path}: image_id {row['image_id']} is no file below {root}.")
+        split = row.get("split", "")
+        if split and split.lower() not in PUBLISHED:
+            raise UserError(
+                f"{table_path}: split {split} of {row['image_id']}; expected train, val, test or "
+                "nothing."
+            )
+        known = {name: row.get(name, "") for name in ("lesion", "source", "diagnosis")}
+        published = PUBLISHED.get(split.lower(), "")
+        rows.append(_row(row["image_id"], path, row["label"], published=published, **known))
+    if not rows:
+        raise UserError(f"{table_path}: no images in it.")
     return _table(rows)
 
 

@@ -189,7 +189,7 @@ def _predefined(manifest: pd.DataFrame, split: Predefined) -> tuple[pd.DataFrame
     if leaking.any():
         what = (
             f"{leaking.sum()} of {is_test.sum()} published test images belong together "
-            "with training images (one lesion, or identical)"
+            "with training images (one lesion, or copies of one photograph)"
         )
         if split.leaking_test is LeakingTest.error:
             raise UserError(

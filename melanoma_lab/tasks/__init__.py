@@ -15,4 +15,22 @@ def train(config: Config, arm: Arm) -> None:
     train_arm(config, arm)
 
 
-TASKS: dict[Task, Callable[[Config, Arm], None]] = {Task.train: train}
+def audit(config: Config, _arm: Arm) -> None:
+    """Find what is wrong with a dataset."""
+    from melanoma_lab.tasks.audit import audit_dataset
+
+    audit_dataset(config)
+
+
+def seed_protocol(config: Config, _arm: Arm) -> None:
+    """Prepare the dataset that the seed project trained on."""
+    from melanoma_lab.tasks.seed_protocol import prepare_seed_protocol
+
+    prepare_seed_protocol(config)
+
+
+TASKS: dict[Task, Callable[[Config, Arm], None]] = {
+    Task.train: train,
+    Task.audit: audit,
+    Task.seed_protocol: seed_protocol,
+}

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from omegaconf import OmegaConf
 
 from melanoma_lab import __version__, summary, tracking
@@ -17,6 +16,7 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import fingerprint, resolved
 from melanoma_lab.config.schema import Config, KFold
 from melanoma_lab.console import FitProgress, progress_of
+from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.errors import RunError
@@ -45,7 +45,7 @@ def train_arm(config: Config, arm: Arm) -> str:
     """
     connecting = tracking.connect(config.tracking, config.study)
     threads = config.training.threads or available_threads()
-    cache = Path(config.cache or platformdirs.user_cache_dir("melanoma_lab")).expanduser()
+    cache = cache_folder(config.cache)
     summary.show_headline(config, arm)
     with progress_of("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
@@ -119,6 +119,7 @@ def _train_and_record(
         folder = Path(scratch)
         OmegaConf.save(OmegaConf.create(resolved(config)), folder / "config.yaml")
         data.manifest.to_csv(folder / "manifest.csv", index=False)
+        data.findings.write(folder / "audit.json")
         predictions.write_csv(table, folder / "predictions.csv")
         history = defaultdict(list)
         for figures in fit.history:
@@ -159,6 +160,7 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
         "split_hash": data.split_hash,
         "dataset": config.dataset.name,
         "dataset_digest": data.digest,
+        "audit_digest": data.findings.digest,
         "protocol": data.protocol,
         "notes": " ".join(data.notes),
         "git_commit": tracking.git_commit(),

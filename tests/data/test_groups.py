@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema import Groups
-from melanoma_lab.data.groups import group_images, join_groups
+from melanoma_lab.config.schema import Groups, Holdout, KFold
+from melanoma_lab.data.groups import group_images, join_groups, photographs
+from melanoma_lab.data.split import split_images
 
 
 def manifest(*rows):
-    return pd.DataFrame(rows, columns=["image_id", "lesion", "digest"])
+    return pd.DataFrame(rows, columns=["image_id", "lesion", "photograph"])
 
 
 CHAIN = manifest(
@@ -20,7 +21,7 @@ CHAIN = manifest(
 @pytest.mark.parametrize(
     ("groups", "expected"),
     [
-        # a and b share a lesion, b and c their bytes: all three belong together.
+        # a and b share a lesion, b and c are copies: all three belong together.
         (Groups.all, ["a", "a", "a", "d", "e"]),
         (Groups.lesion, ["a", "a", "c", "d", "e"]),
         (Groups.duplicates, ["a", "b", "b", "d", "e"]),
@@ -66,3 +67,55 @@ def _join(ids, *columns):
     return join_groups(
         np.array(ids, dtype=object), [np.array(column, dtype=object) for column in columns]
     )
+
+
+def test_photographs_are_joined_transitively():
+    pairs = pd.DataFrame([("d2", "d1"), ("d2", "d4"), ("d3", "gone")], columns=["first", "second"])
+    assert list(photographs(["d4", "d3", "d1", "d1", "d5", "d2"], pairs)) == [
+        *("d1", "d3", "d1", "d1", "d5", "d1")
+    ]
+
+
+def test_no_pairs_and_no_images():
+    none = pd.DataFrame(columns=["first", "second"])
+    assert list(photographs(["b", "a", "b"], none)) == ["b", "a", "b"]
+    assert len(photographs([], none)) == 0
+
+
+@given(
+    images=st.lists(
+        st.tuples(st.integers(0, 25), st.integers(0, 30), st.sampled_from("xy")),
+        min_size=5,
+        max_size=30,
+    ),
+    pairs=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=8),
+    seed=st.integers(0, 99),
+    fold=st.integers(-1, 2),
+)
+def test_no_split_fold_or_seed_separates_a_known_pair(images, pairs, seed, fold):
+    # Lone images of each class keep every split possible, whatever the rest is.
+    alone = [(0, 1000 + i, "xy"[i % 2]) for i in range(16)]
+    lesions, contents, labels = zip(*images, *alone, strict=True)
+    digests = [f"d{content:04}" for content in contents]
+    near = pd.DataFrame([(f"d{a:04}", f"d{b:04}") for a, b in pairs], columns=["first", "second"])
+    table = pd.DataFrame(
+        {
+            "image_id": [f"i{n:03}" for n in range(len(labels))],
+            "lesion": [f"L{lesion}" if lesion else "" for lesion in lesions],
+            "digest": digests,
+            "photograph": photographs(digests, near),
+            "label": labels,
+            "published": "",
+        }
+    )
+    table["group"] = group_images(table, Groups.all)
+    split = KFold("kfold", seed, 3, fold) if fold >= 0 else Holdout("holdout", seed)
+    divided, _ = split_images(table, split)
+
+    for column in ("lesion", "digest"):
+        known = divided[divided[column] != ""]
+        assert not known.drop_duplicates([column, "split"])[column].duplicated().any()
+    side = divided.drop_duplicates("digest").set_index("digest")["split"]
+    for a, b in near.itertuples(index=False):
+        if a in side and b in side:
+            assert side[a] == side[b]

@@ -17,7 +17,7 @@ MANIFEST = pd.DataFrame(
         ("5", "nevus", "keratosis", "own"),
         ("6", "nevus", "nevus", "fine"),
     ],
-    columns=["image_id", "label", "diagnosis", "digest"],
+    columns=["image_id", "label", "diagnosis", "photograph"],
 )
 
 

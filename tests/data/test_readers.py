@@ -139,6 +139,24 @@ def test_a_tree_may_lie_deeper_and_hidden_files_do_not_count(tmp_path):
     assert column(table, "published") == {"set/nevus/b.jpeg": "", "set/val/nevus/a.PNG": "val"}
 
 
+def test_a_name_that_is_no_utf8_is_refused(tmp_path):
+    path = paint(tmp_path / "nevus" / "a.png", (9, 9, 9), seed=0)
+    path.rename(path.with_name("caf\udce9.png"))
+    with pytest.raises(UserError, match=r"nevus/caf\\udce9\.png: this name is not UTF-8"):
+        read_tree(tmp_path)
+
+
+def test_files_of_one_name_are_not_one_lesion_unless_the_archive_named_them(isic):
+    for part in ("Train", "Test"):
+        paint(isic / part / "nevus" / "1.jpg", (9, 9, 9), seed=1)
+    lesion = column(read_dataset(isic_config(isic), isic), "lesion")
+    assert lesion["Train/nevus/1.jpg"] == lesion["Test/nevus/1.jpg"] == ""
+    with (isic / "metadata.csv").open("a") as table:
+        table.write("1,,NV,,other\n")
+    lesion = column(read_dataset(isic_config(isic), isic), "lesion")
+    assert lesion["Train/nevus/1.jpg"] == lesion["Test/nevus/1.jpg"] == "1"
+
+
 @pytest.mark.parametrize("image_id", ["a.png", "Train/a.png"])
 def test_an_image_in_no_class_folder_is_refused(tmp_path, image_id):
     paint(tmp_path / image_id, (9, 9, 9), seed=0)

@@ -1,0 +1,325 @@
+"""Lay one image over another and measure whether their fine details agree.
+
+Two photographs of different round brown spots agree in everything coarse; hairs, pores and the
+lesion's texture agree only where both are the same photograph. So a candidate pair is aligned
+and compared by its details:
+
+1. the turn, flip and scale are read from the circular harmonics, and, for images that were
+   shifted by an uneven crop, from a correlation of each of the eight flips and quarter turns;
+2. an affine transform is refined from coarse to fine by the inverse compositional algorithm of
+   Baker and Matthews (Lucas-Kanade 20 years on, IJCV 56(3), 2004) on band-passed grey images,
+   blind to gain and offset;
+3. the score is the mean normalised cross-correlation of the details over small blocks, so that
+   one strong edge (a ruler, the lens's rim) counts no more than any other block.
+
+Coordinates: an image spans -1 to 1 in x and y; a transform is a (2, 3) matrix that leads from
+coordinates of the first image to those of the second. All functions work on p pairs at once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from melanoma_lab.audit.descriptors import SCALE_STEP
+
+N_ANGLES: Final = 72
+N_BLOCKS: Final = 8
+"""Blocks along each side of the image in which details are compared."""
+
+_Floats: TypeAlias = NDArray[np.float32]
+_IDENTITY = np.eye(2, 3, dtype=np.float32)
+_MIN_OVERLAP = 0.45  # Augmentor's copies by +10 and -10 degrees still share more than this
+_MIN_BLOCKS = 12  # of N_BLOCKS ** 2: fewer say nothing
+_RIM_GREY, _RIM_RADIUS = 40.0, 0.6  # darker than this, farther out than this: the lens's rim
+
+
+def similarity_transform(
+    mirrored: NDArray[np.bool_], angle: NDArray[np.float64], scale: NDArray[np.float64]
+) -> _Floats:
+    """Return (p, 2, 3) transforms that mirror (y to -y) where asked, turn and scale."""
+    cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
+    sign = np.where(mirrored, -1.0, 1.0)
+    transform = np.zeros((len(angle), 2, 3), np.float32)
+    transform[:, 0, 0], transform[:, 0, 1] = cosine, -sine * sign
+    transform[:, 1, 0], transform[:, 1, 1] = sine, cosine * sign
+    return transform
+
+
+def turn_hypotheses(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> _Floats:
+    """Find flip, turn and scale from circular harmonics.
+
+    Args:
+        first: (p, c, orders, rings) complex64, orders from 1 upwards.
+        second: The same for the other images.
+
+    Returns:
+        (p, 2, 3) transforms with the highest correlation.
+    """
+    n_pairs, _, n_orders, n_rings = first.shape
+    angles = np.arange(N_ANGLES) * 2 * np.pi / N_ANGLES
+    waves = np.exp(1j * np.arange(1, n_orders + 1)[:, None] * angles).astype(np.complex64)
+    options = [(step, mirrored) for step in (-1, 0, 1) for mirrored in (False, True)]
+    correlations = []
+    for step, mirrored in options:
+        a = first[..., max(0, step) : n_rings + min(0, step)].conj()
+        b = second[..., max(0, -step) : n_rings + min(0, -step)]
+        energy = np.sqrt(
+            (np.abs(a) ** 2).sum(axis=(1, 2, 3)) * (np.abs(b) ** 2).sum(axis=(1, 2, 3))
+        )
+        b = b.conj() if mirrored else b
+        cross = np.einsum("pcmr,pcmr->pm", a, b) @ waves
+        correlations.append(cross.real / (energy[:, None] + 1e-6))
+    best = np.stack(correlations, axis=1).reshape(n_pairs, -1).argmax(axis=1)
+    option, angle = best // N_ANGLES, angles[best % N_ANGLES]
+    mirrored_pairs = np.array([mirrored for _, mirrored in options])[option]
+    steps = np.array([step for step, _ in options])[option]
+    return similarity_transform(
+        mirrored_pairs, np.where(mirrored_pairs, -angle, angle), SCALE_STEP**-steps
+    )
+
+
+def shift_hypotheses(first: _Floats, second: _Floats) -> _Floats:
+    """Find the flip or quarter turn and the shift by cross-correlation.
+
+    Args:
+        first: (p, g, g) float32.
+        second: The same for the other images.
+
+    Returns:
+        (p, 2, 3) transforms with the highest correlation, each one of the eight flips and quarter
+        turns followed by a shift.
+    """
+    n_pairs, size = first.shape[:2]
+    taper = np.hanning(size + 2)[1:-1]
+    window = np.outer(taper, taper).astype(np.float32)
+    spectrum = scipy.fft.rfft2(second * window)
+    best_value = np.full(n_pairs, -np.inf, np.float32)
+    best = np.zeros((n_pairs, 2, 3), np.float32)
+    for mirrored in (False, True):
+        for quarter in range(4):
+            turn = np.full(n_pairs, quarter * np.pi / 2)
+            transform = similarity_transform(np.full(n_pairs, mirrored), turn, np.ones(n_pairs))
+            turned = np.rot90(first[:, ::-1] if mirrored else first, -quarter, axes=(1, 2))
+            cross = scipy.fft.irfft2(
+                scipy.fft.rfft2(turned * window).conj() * spectrum, (size, size)
+            ).reshape(n_pairs, -1)
+            peak = cross.argmax(axis=1)
+            value = cross[np.arange(n_pairs), peak]
+            dy, dx = (peak // size + size // 2) % size, (peak % size + size // 2) % size
+            transform[:, 0, 2] = (dx - size // 2) * 2 / size
+            transform[:, 1, 2] = (dy - size // 2) * 2 / size
+            better = value > best_value
+            best_value[better] = value[better]
+            best[better] = transform[better]
+    return best
+
+
+def band_pass(planes: _Floats, sigma: float) -> _Floats:
+    """Subtract from each plane its Gaussian blur of the given sigma (in pixels)."""
+    kernel = _gaussian(planes.shape[-1], sigma)
+    band: _Floats = planes - np.matmul(np.matmul(kernel, planes), kernel.T)
+    return band
+
+
+def warp(planes: _Floats, transform: _Floats, size: int) -> tuple[_Floats, NDArray[np.bool_]]:
+    """Read planes at transformed coordinates, bilinearly.
+
+    Args:
+        planes: (p, s, s) float32.
+        transform: (p, 2, 3) from output coordinates to those of the planes.
+        size: Side of the output.
+
+    Returns:
+        (p, size * size) float32, and whether each pixel lies inside the plane it was read from.
+    """
+    n_pairs, side, _ = planes.shape
+    x, y = _flat_grid(size)
+    px = transform[:, 0, 0, None] * x + transform[:, 0, 1, None] * y + transform[:, 0, 2, None]
+    py = transform[:, 1, 0, None] * x + transform[:, 1, 1, None] * y + transform[:, 1, 2, None]
+    px, py = (px + 1) * (side / 2) - 0.5, (py + 1) * (side / 2) - 0.5
+    # Half a pixel of tolerance: the outermost half pixel is the border pixel repeated.
+    inside = (np.abs(px - (side - 1) / 2) <= side / 2) & (np.abs(py - (side - 1) / 2) <= side / 2)
+    np.clip(px, 0, side - 1.001, out=px)
+    np.clip(py, 0, side - 1.001, out=py)
+    column, row = px.astype(np.int32), py.astype(np.int32)
+    px -= column
+    py -= row
+    index = row * side + column + (np.arange(n_pairs, dtype=np.int32) * side**2)[:, None]
+    values = planes.ravel()
+    top = values.take(index)
+    top += (values.take(index + 1) - top) * px
+    index += side
+    bottom = values.take(index)
+    bottom += (values.take(index + 1) - bottom) * px
+    top += (bottom - top) * py
+    return top, inside
+
+
+def refine(
+    first: _Floats, second: _Floats, transform: _Floats, n_iterations: int
+) -> tuple[_Floats, _Floats]:
+    """Improve affine transforms by inverse compositional Gauss-Newton steps.
+
+    The image that shows more serves as the template, whichever of the two it is: steps converge
+    from farther away where the template has the other image's surroundings.
+
+    Args:
+        first: (p, s, s) float32.
+        second: (p, s, s) float32.
+        transform: (p, 2, 3) where to start, from first to second.
+        n_iterations: Steps.
+
+    Returns:
+        The best transforms on the way, from first to second, and their normalised
+        cross-correlation over the overlap (p,), -1 where the overlap never was large enough.
+    """
+    swapped = np.abs(np.linalg.det(transform[:, :, :2])) < 1
+    planes = swapped[:, None, None]
+    transform = np.where(planes, invert(transform), transform)
+    template, moving = np.where(planes, second, first), np.where(planes, first, second)
+    best, correlation = _descend(template, moving, transform, n_iterations)
+    return np.where(planes, invert(best), best), correlation
+
+
+def invert(transform: _Floats) -> _Floats:
+    """Invert (p, 2, 3) affine transforms."""
+    inverse: _Floats = np.linalg.inv(_with_last_row(transform))[:, :2]
+    return inverse
+
+
+def _descend(
+    first: _Floats, second: _Floats, transform: _Floats, n_iterations: int
+) -> tuple[_Floats, _Floats]:
+    """Take the Gauss-Newton steps of refine, with the first images as templates."""
+    n_pairs, size, _ = first.shape
+    x, y = _flat_grid(size)
+    template = first.reshape(n_pairs, size**2)
+    spread = template.std(axis=1)[:, None, None] + 1e-3
+    dy, dx = np.gradient(first / spread, 2 / size, axis=(1, 2))
+    dx, dy = dx.reshape(n_pairs, size**2), dy.reshape(n_pairs, size**2)
+    steepest = np.stack([dx * x, dx * y, dx, dy * x, dy * y, dy], axis=1)
+    hessian = np.matmul(steepest, steepest.transpose(0, 2, 1))
+    damping = 1e-3 * np.trace(hessian, axis1=1, axis2=2) / 6 + 1e-3
+    inverse = np.linalg.inv(hessian + damping[:, None, None] * np.eye(6, dtype=np.float32))
+    best, best_correlation = transform.copy(), np.full(n_pairs, -1.0, np.float32)
+    for iteration in range(n_iterations + 1):
+        warped, inside = warp(second, transform, size)
+        weight = inside.astype(np.float32)
+        overlap = weight.mean(axis=1)
+        error = _standardised(warped, weight) - _standardised(template, weight)
+        # Both are standardised, so the mean squared error is 2 - 2 correlation.
+        squared = np.einsum("pn,pn->p", error, error)
+        correlation = 1 - squared / (2 * size**2 * overlap + 1e-6)
+        # Gauss-Newton may diverge on images with little detail: keep the best on the way.
+        better = (correlation > best_correlation) & (overlap >= _MIN_OVERLAP)
+        best[better], best_correlation[better] = transform[better], correlation[better]
+        if iteration == n_iterations:
+            break
+        # Only the overlap has an error, while the Hessian sums over the whole template.
+        step = np.matmul(inverse, np.matmul(steepest, error[:, :, None]))[:, :, 0]
+        step /= np.maximum(overlap, _MIN_OVERLAP)[:, None]
+        increment = step.reshape(n_pairs, 2, 3)
+        increment[:, [0, 1], [0, 1]] += 1
+        hopeless = ~(np.linalg.det(increment[:, :, :2]) > 0.1)
+        increment[hopeless] = _IDENTITY
+        transform = np.matmul(transform, _with_last_row(invert(increment)))
+    return best, best_correlation
+
+
+def detail_agreement(first: _Floats, second: _Floats, transform: _Floats, sigma: float) -> _Floats:
+    """Score how well the details of aligned images agree.
+
+    Args:
+        first: (p, s, s) float32 grey levels from 0 to 255.
+        second: The same for the other images.
+        transform: (p, 2, 3) the alignment.
+        sigma: Details are what a Gaussian blur of this sigma (in pixels) removes.
+
+    Returns:
+        (p,) float32: the mean over blocks of the normalised cross-correlation, weighted by the
+        blocks' contrast up to 3 grey levels. About 0 for different photographs, 1 for identical
+        ones. 0 where too few blocks have any detail to compare.
+    """
+    n_pairs, size, _ = first.shape
+    details, inside = warp(band_pass(second, sigma), transform, size)
+    rim, _ = warp(_rim(second), transform, size)
+    keep = inside & (np.maximum(rim, _rim(first).reshape(n_pairs, size**2)) < 0.02)
+    weight = _blocks(keep.astype(np.float32), size)
+    a = _blocks(band_pass(first, sigma).reshape(n_pairs, size**2), size)
+    b = _blocks(details, size)
+    count = weight.sum(axis=2) + 1e-6
+    a = (a - ((a * weight).sum(axis=2) / count)[..., None]) * weight
+    b = (b - ((b * weight).sum(axis=2) / count)[..., None]) * weight
+    variance_a, variance_b = (a * a).sum(axis=2) / count, (b * b).sum(axis=2) / count
+    # A hundredth of a squared grey level keeps empty blocks from dividing by zero.
+    correlation = (a * b).sum(axis=2) / count
+    correlation /= np.sqrt((variance_a + 0.01) * (variance_b + 0.01))
+    contrast = np.minimum((variance_a * variance_b) ** 0.25, 3.0)
+    contrast[(count < 0.8 * weight.shape[2]) | (contrast < 0.3)] = 0.0
+    total = contrast.sum(axis=1)
+    enough = (contrast > 0).sum(axis=1) >= _MIN_BLOCKS
+    score = np.where(enough, (correlation * contrast).sum(axis=1) / (total + 1e-6), 0.0)
+    return score.astype(np.float32)
+
+
+def _with_last_row(transform: _Floats) -> _Floats:
+    square = np.zeros((len(transform), 3, 3), np.float32)
+    square[:, :2], square[:, 2, 2] = transform, 1
+    return square
+
+
+def _rim(planes: _Floats) -> _Floats:
+    """Mark dark pixels far from the centre, the lens's rim, and blur the mark over its edge."""
+    size = planes.shape[-1]
+    x, y = _flat_grid(size)
+    outer = np.hypot(x, y).reshape(size, size) > _RIM_RADIUS
+    dark = ((planes < _RIM_GREY) & outer).astype(np.float32)
+    kernel = _gaussian(size, size / 32)
+    blurred: _Floats = np.matmul(np.matmul(kernel, dark), kernel.T)
+    return blurred
+
+
+def _blocks(flat: _Floats, size: int) -> _Floats:
+    side = size // N_BLOCKS
+    used = side * N_BLOCKS
+    n = len(flat)
+    planes = flat.reshape(n, size, size)[:, :used, :used]
+    blocks = planes.reshape(n, N_BLOCKS, side, N_BLOCKS, side).transpose(0, 1, 3, 2, 4)
+    flattened: _Floats = blocks.reshape(n, N_BLOCKS**2, side**2)
+    return flattened
+
+
+def _standardised(values: _Floats, weight: _Floats) -> _Floats:
+    count = weight.sum(axis=1, keepdims=True) + 1e-6
+    mean = np.einsum("pn,pn->p", values, weight)[:, None] / count
+    centred = (values - mean) * weight
+    variance = np.einsum("pn,pn->p", centred, centred)[:, None] / count
+    standardised: _Floats = centred / (np.sqrt(variance) + np.float32(1e-3))
+    return standardised
+
+
+@lru_cache(maxsize=32)
+def _gaussian(size: int, sigma: float) -> _Floats:
+    """Return the (size, size) matrix of a Gaussian local linear regression along one axis.
+
+    Inside it is the usual blur; at the border, unlike a truncated Gaussian, it still reproduces a
+    gradient, which would otherwise leave the same "detail" along the borders of all images.
+    """
+    offset = np.arange(size) - np.arange(size)[:, None]
+    kernel = np.exp(-0.5 * (offset / sigma) ** 2)
+    first = (kernel * offset).sum(axis=1, keepdims=True)
+    second = (kernel * offset**2).sum(axis=1, keepdims=True)
+    kernel *= second - offset * first
+    weights: _Floats = (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)
+    return weights
+
+
+@lru_cache(maxsize=16)
+def _flat_grid(size: int) -> tuple[_Floats, _Floats]:
+    axis = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
+    return np.tile(axis, size), np.repeat(axis, size)

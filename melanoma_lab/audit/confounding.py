@@ -1,0 +1,85 @@
+"""How much the source of a photograph gives away of its class.
+
+Where a class comes from one clinic's camera only, a network can learn the camera instead of the
+disease, and a test set from the same sources cannot tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class SourceFindings:
+    """What source alone says about class.
+
+    Attributes:
+        n_known: images whose source is known; the figures below are over these.
+        n_sources: different ones.
+        balanced_accuracy: of the rule that names, for every source, the class of which the
+            largest share lies in it: the best that any rule from source alone reaches on these
+            images. It cannot name more classes than there are sources. None with fewer than two
+            sources or two classes, as are the three that follow.
+        chance: balanced accuracy of a rule that knows nothing, 1 / classes.
+        pairwise_accuracy: balanced accuracy of telling two classes apart by source alone, the
+            mean over all pairs of classes; chance is 0.5.
+        cramers_v: Cramér's V between class and source, 0 (independent) to 1.
+        told_apart: class -> balanced accuracy of telling it from another class by source alone,
+            the mean over the other classes.
+        single_source_classes: class -> its only source, for classes that occur in one only.
+    """
+
+    n_known: int
+    n_sources: int
+    balanced_accuracy: float | None
+    chance: float | None
+    pairwise_accuracy: float | None
+    cramers_v: float | None
+    told_apart: dict[str, float]
+    single_source_classes: dict[str, str]
+
+
+def judge_sources(labels: pd.Series, sources: pd.Series) -> SourceFindings:
+    """Measure how well source predicts class.
+
+    Args:
+        labels: str, shape (n,).
+        sources: str, shape (n,); empty where unknown.
+    """
+    known = sources != ""
+    table = pd.crosstab(labels[known], sources[known])
+    if min(table.shape) < 2:
+        return SourceFindings(int(known.sum()), table.shape[1], None, None, None, None, {}, {})
+    share = table.div(table.sum(axis=1), axis=0)
+    # The best rule for two classes is right in half of one plus their total variation distance.
+    rows = share.to_numpy()
+    distance = np.abs(rows[:, None] - rows[None]).sum(axis=2) / 2
+    told_apart = (1 + distance.sum(axis=1) / (len(rows) - 1)) / 2
+    only = table[(table > 0).sum(axis=1) == 1]
+    return SourceFindings(
+        n_known=int(known.sum()),
+        n_sources=table.shape[1],
+        # Balanced accuracy is the mean over classes of the share that is named right, so each
+        # source contributes the largest share of a class that lies in it.
+        balanced_accuracy=round(float(share.max(axis=0).sum() / len(share)), 4),
+        chance=round(1 / len(share), 4),
+        pairwise_accuracy=round(float(told_apart.mean()), 4),
+        cramers_v=round(_cramers_v(table.to_numpy()), 4),
+        told_apart={
+            str(label): round(float(value), 4)
+            for label, value in zip(share.index, told_apart, strict=True)
+        },
+        single_source_classes={str(label): str(row.idxmax()) for label, row in only.iterrows()},
+    )
+
+
+def _cramers_v(table: NDArray[np.int64]) -> float:
+    """Cramér (1946), section 21.9; SciPy has it, but importing scipy.stats takes a second."""
+    n = table.sum()
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / n
+    chi_squared = ((table - expected) ** 2 / expected).sum()
+    return float(np.sqrt(chi_squared / n / (min(table.shape) - 1)))

@@ -1,0 +1,184 @@
+"""What the files of a dataset say by themselves, found once and kept by content.
+
+Whether a file can be read, what it holds, and which files show one photograph depend on nothing
+but bytes, so they are cached under a digest of all contents: the command ``audit`` pays, and every
+training run on the same images finds the answer on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from melanoma_lab.audit.answers import kept_answer
+from melanoma_lab.audit.near_duplicates import (
+    IDENTICAL,
+    MIN_SCORE,
+    MIN_SIMILARITY,
+    N_NEIGHBOURS,
+    find_near_duplicates,
+)
+from melanoma_lab.data.pixels import DECODING_VERSION, Pixels, Progress, load_pixels
+
+#: Raise it when the same files would be judged otherwise.
+INSPECTION_VERSION: Final = 1
+#: Side in pixels at which images are compared, whatever size a network gets: the groups of a
+#: dataset, and so its splits, must not depend on ``dataset.image_size``.
+COMPARED_SIZE: Final = 128
+#: Levels (of 256) by which a picture of a single colour may vary once it was compressed.
+CONSTANT_RANGE: Final = 4
+#: All that a verdict depends on, beside the files: another version is another answer.
+VERSION: Final = (
+    INSPECTION_VERSION,
+    DECODING_VERSION,
+    COMPARED_SIZE,
+    CONSTANT_RANGE,
+    MIN_SCORE,
+    MIN_SIMILARITY,
+    N_NEIGHBOURS,
+)
+
+FILE_COLUMNS = ("reason", "format", "width", "height", "constant", "pixels")
+PAIR_COLUMNS = ("first", "second", "score", "kind")
+_IMAGES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in files of n distinct contents.
+
+    Attributes:
+        files: indexed by digest, sorted, with the columns reason (str; why it cannot be decoded,
+            empty where it can), format (str; as Pillow calls it), width and height (int; pixels,
+            0 where unreadable), constant (bool; a single colour) and pixels (str; equal where
+            files of different bytes decode to identical pixels, else empty).
+        pairs: readable files that show one photograph: first and second (str; digests, first <
+            second), score (float; 0 to 1) and kind (str; what was changed), sorted. Not every
+            pair of a group is listed; the groups are the connected components.
+    """
+
+    files: pd.DataFrame
+    pairs: pd.DataFrame
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Digest -> why its file cannot be decoded."""
+        files = zip(self.files.index, self.files["reason"], strict=True)
+        return {digest: reason for digest, reason in files if reason}
+
+
+def inspect_files(
+    paths: Sequence[str],
+    digests: Sequence[str],
+    *,
+    cache: Path,
+    threads: int,
+    progress: Progress | None = None,
+) -> Inspection:
+    """Look at every distinct file, and for copies of one photograph among them.
+
+    Args:
+        paths: n image files.
+        digests: n digests of their bytes, as ``file_digests`` gives them.
+        cache: the lab's cache folder.
+        threads: for decoding and comparing.
+        progress: called with (done, total) while decoding; not at all where nothing needs to be.
+    """
+    path_of = dict(sorted(zip(digests, paths, strict=True)))
+    found = kept_answer(
+        cache / "inspections",
+        [VERSION, list(path_of)],
+        lambda: _inspect(path_of, cache=cache, threads=threads, progress=progress),
+    )
+    return Inspection(
+        files=pd.DataFrame(found["files"], columns=list(FILE_COLUMNS), index=list(path_of)),
+        pairs=pd.DataFrame(found["pairs"], columns=list(PAIR_COLUMNS)),
+    )
+
+
+def _inspect(
+    path_of: Mapping[str, str], *, cache: Path, threads: int, progress: Progress | None
+) -> dict[str, Any]:
+    """Decode, describe and compare; the result is as JSON can write it."""
+    digests = list(path_of)
+    pixels = load_pixels(
+        list(path_of.values()),
+        digests,
+        size=COMPARED_SIZE,
+        cache=cache,
+        threads=threads,
+        progress=progress,
+    )
+    pairs = _pairs(pixels, digests, threads)
+    twins = {row[i] for row in pairs if row[3] == IDENTICAL for i in (0, 1)}
+    constant = _constant(pixels.images)
+
+    def describe(item: tuple[int, str]) -> list[Any]:
+        row, digest = item
+        reason = pixels.unreadable.get(digest, "")
+        if reason:
+            return [reason, "", 0, 0, False, ""]
+        kind, width, height = _header(path_of[digest])
+        same = _pixel_digest(path_of[digest]) if digest in twins else ""
+        return ["", kind, width, height, bool(constant[row]), same]
+
+    with ThreadPoolExecutor(threads) as pool:
+        files = list(pool.map(describe, enumerate(digests), chunksize=32))
+    counts = pd.Series([file[-1] for file in files]).value_counts()
+    for file in files:  # looked alike at COMPARED_SIZE only
+        file[-1] = file[-1] if counts[file[-1]] > 1 else ""
+    return {"files": files, "pairs": pairs}
+
+
+def _pairs(pixels: Pixels, digests: list[str], threads: int) -> list[list[Any]]:
+    """The pairs of readable files that show one photograph."""
+    if len(pixels.row) < 2:
+        return []
+    found = find_near_duplicates(pixels.images, n_threads=threads)
+    readable = np.array([digest in pixels.row for digest in digests])
+    # An unreadable file's pixels are zeros: it looks the same as a black picture, and where it is
+    # the first of such, the black pictures are tied to it instead of to each other.
+    first, second = found["first"].to_numpy(), found["second"].to_numpy()
+    centre = {i: int(i) for i in np.unique(first)}
+    for a, b in zip(first, second, strict=True):
+        if not readable[a] and readable[b] and centre[a] == a:
+            centre[a] = int(b)
+    rows = [
+        [digests[centre[a]], digests[b], score, kind]
+        for a, b, score, kind in found.itertuples(index=False, name=None)
+        if readable[b] and readable[centre[a]] and centre[a] != b
+    ]
+    return sorted([*sorted(row[:2]), *row[2:]] for row in rows)
+
+
+def _constant(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether an image is of a single colour; bool, shape (n,)."""
+    parts = [np.empty(0, np.uint8)]
+    for start in range(0, len(images), _IMAGES_AT_ONCE):
+        block = np.asarray(images[start : start + _IMAGES_AT_ONCE])
+        parts.append((block.max(axis=(1, 2)) - block.min(axis=(1, 2))).max(axis=1))
+    constant: NDArray[np.bool_] = np.concatenate(parts) <= CONSTANT_RANGE
+    return constant
+
+
+def _header(path: str) -> tuple[str, int, int]:
+    with Image.open(path) as opened:
+        return opened.format or "", opened.width, opened.height
+
+
+def _pixel_digest(path: str) -> str:
+    """Of the decoded picture at its own size, upright."""
+    with Image.open(path) as opened:
+        pixels = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    text = hashlib.sha256(repr(pixels.shape).encode())
+    text.update(pixels.tobytes())
+    return text.hexdigest()[:32]

@@ -1,0 +1,174 @@
+"""The audit itself: from the table of images and their inspection to what is wrong with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lab.audit.confounding import judge_sources
+from melanoma_lab.audit.findings import Findings, Group, RandomSplits
+from melanoma_lab.audit.inspection import Inspection
+from melanoma_lab.audit.sizes import class_sizes
+from melanoma_lab.audit.suspicion import suspicious_files
+from melanoma_lab.config.schema import Groups
+from melanoma_lab.data.groups import group_images, photographs
+from melanoma_lab.data.split import TEST, TRAIN, VAL
+
+#: The random split that a folder without a published one is judged by, as the seed project made
+#: it: files drawn one by one.
+TEST_SHARE: Final = 0.2
+N_RANDOM_SPLITS: Final = 20
+
+
+def audit_images(
+    manifest: pd.DataFrame, inspection: Inspection, *, name: str, classes: Sequence[str] | None
+) -> tuple[Findings, pd.DataFrame]:
+    """Judge a dataset as it was published.
+
+    Args:
+        manifest: table with the readers' columns and digest; labels are the folder's.
+        inspection: of these files.
+        name: of the dataset option.
+        classes: ``dataset.classes``; None: whatever is found.
+
+    Returns:
+        What was found, and the readable images with the columns photograph, pixels, group and
+        judged (their part of the judged split).
+    """
+    manifest = manifest.sort_values("image_id", ignore_index=True)
+    reason = manifest["digest"].map(inspection.unreadable)
+    readable = manifest.loc[reason.isna()].reset_index(drop=True)
+    readable["photograph"] = photographs(list(readable["digest"]), inspection.pairs)
+    pixels = readable["digest"].map(inspection.files["pixels"])
+    readable["pixels"] = pixels.where(pixels != "", readable["digest"])
+    readable["group"] = group_images(readable, Groups.all)
+    published = len(set(readable["published"]) - {""}) > 1
+    random_splits, example = _random_splits(readable["group"])
+    readable["judged"] = readable["published"] if published else example
+    found = sorted(set(manifest["label"]))
+    near = _groups(readable, "photograph", _several(readable, "photograph", "digest"))
+    return Findings(
+        dataset=name,
+        n_images=len(manifest),
+        judged_split="published" if published else "random",
+        class_counts=_class_counts(manifest, published=published),
+        source_by_class=_counts(manifest["label"], manifest["source"].replace("", "unknown")),
+        class_sizes=class_sizes(readable, published=published),
+        sources=judge_sources(readable["label"], readable["source"]),
+        random_splits=random_splits,
+        unreadable=[
+            {"image_id": image_id, "reason": why}
+            for image_id, why in zip(manifest["image_id"], reason, strict=True)
+            if isinstance(why, str)
+        ],
+        suspicious=suspicious_files(readable, inspection.files),
+        exact_duplicate_groups=_groups(readable, "digest"),
+        pixel_duplicate_groups=_groups(readable, "pixels", _several(readable, "pixels", "digest")),
+        near_duplicate_groups=near,
+        near_duplicate_pairs=_named_pairs(readable, inspection.pairs),
+        label_conflicts=_groups(readable, "pixels", _several(readable, "pixels", "label")),
+        near_label_conflicts=_groups(
+            readable,
+            "photograph",
+            _several(readable, "photograph", "digest") & _several(readable, "photograph", "label"),
+        ),
+        metadata_conflicts=_metadata_conflicts(manifest),
+        groups=_groups(readable, "group"),
+        cross_split_groups=_groups(
+            readable, "group", _several(readable.loc[readable["judged"] != ""], "group", "judged")
+        ),
+        test_images_leaking=_leaking(readable, TEST),
+        val_images_leaking=_leaking(readable, VAL),
+        classes_left_out=[] if classes is None else sorted(set(found) - set(classes)),
+        classes_without_images=sorted(set(classes or ()) - set(found)),
+        unknown=_unknown(manifest),
+    ), readable
+
+
+def _several(table: pd.DataFrame, by: str, column: str) -> pd.Series:
+    """Whether an image's group has several values of a column; bool, shape (n,)."""
+    return table.groupby(by)[column].transform("nunique") > 1
+
+
+def _groups(table: pd.DataFrame, by: str, chosen: pd.Series | None = None) -> list[Group]:
+    """Whole groups of two and more with a chosen image, sorted, as sorted lists of image_id."""
+    rows = (
+        table if chosen is None else table[table[by].isin(table[by].reindex(chosen[chosen].index))]
+    )
+    several = rows[rows[by].duplicated(keep=False)]
+    return sorted(sorted(ids) for _, ids in several.groupby(by)["image_id"])
+
+
+def _leaking(table: pd.DataFrame, part: str) -> list[str]:
+    """Images of a part of the judged split whose group has a training image."""
+    trained = set(table.loc[table["judged"] == TRAIN, "group"])
+    leaking = (table["judged"] == part) & table["group"].isin(trained)
+    return sorted(table.loc[leaking, "image_id"])
+
+
+def _random_splits(group: pd.Series) -> tuple[RandomSplits, list[str]]:
+    """Draw splits of single files; the second value is the first of them, part by part."""
+    codes, names = pd.factorize(group)
+    n_test = round(TEST_SHARE * len(codes))
+    shares, example = [], [TRAIN] * len(codes)
+    for seed in range(N_RANDOM_SPLITS):
+        is_test = np.zeros(len(codes), bool)
+        is_test[np.random.default_rng(seed).permutation(len(codes))[:n_test]] = True
+        trained = np.bincount(codes[~is_test], minlength=len(names)) > 0
+        shares.append(float(trained[codes[is_test]].mean()) if n_test else 0.0)
+        if seed == 0:
+            example = [TEST if test else TRAIN for test in is_test]
+    figures = (float(np.mean(shares)), min(shares), max(shares))
+    return RandomSplits(TEST_SHARE, N_RANDOM_SPLITS, *(round(f, 4) for f in figures)), example
+
+
+def _class_counts(manifest: pd.DataFrame, *, published: bool) -> dict[str, dict[str, int]]:
+    if not published:
+        return _counts(pd.Series("all", manifest.index), manifest["label"])
+    return _counts(manifest["published"].replace("", "none"), manifest["label"])
+
+
+def _counts(outer: pd.Series, inner: pd.Series) -> dict[str, dict[str, int]]:
+    """How often each pair of values occurs, nested and sorted."""
+    nested: dict[str, dict[str, int]] = {}
+    for (a, b), n in sorted(Counter(zip(outer, inner, strict=True)).items()):
+        nested.setdefault(a, {})[b] = n
+    return nested
+
+
+def _named_pairs(table: pd.DataFrame, pairs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The pairs by image_id; of identical files the first stands for all."""
+    first_of = table.drop_duplicates("digest").set_index("digest")["image_id"]
+    rows = [
+        (*sorted((first_of[a], first_of[b])), round(score, 3), kind)
+        for a, b, score, kind in pairs.itertuples(index=False, name=None)
+    ]
+    return [
+        dict(zip(("first", "second", "score", "kind"), row, strict=True)) for row in sorted(rows)
+    ]
+
+
+def _metadata_conflicts(manifest: pd.DataFrame) -> list[dict[str, str]]:
+    differs = (manifest["diagnosis"] != "") & (manifest["diagnosis"] != manifest["label"])
+    columns = ["image_id", "label", "diagnosis"]
+    return [
+        dict(zip(columns, row, strict=True))
+        for row in manifest.loc[differs, columns].itertuples(index=False, name=None)
+    ]
+
+
+def _unknown(manifest: pd.DataFrame) -> list[str]:
+    """What cannot be found for lack of metadata."""
+    says = {
+        "lesion": "Which images show one lesion: nothing names the lesions, so only copies of one "
+        "photograph are known to belong together, not two photographs of one lesion.",
+        "diagnosis": "Whether the labels are right: nothing but the folders says what an image "
+        "shows.",
+        "source": "Whether a class gives itself away by its camera: nothing says where the "
+        "photographs come from.",
+    }
+    return [sentence for column, sentence in says.items() if (manifest[column] == "").all()]

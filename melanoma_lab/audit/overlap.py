@@ -1,0 +1,87 @@
+"""Which images of a dataset another folder has too, at whatever size, cut or turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from melanoma_lab.audit.answers import kept_answer
+from melanoma_lab.audit.inspection import COMPARED_SIZE, VERSION
+from melanoma_lab.audit.near_duplicates import find_near_duplicates
+from melanoma_lab.data.pixels import Progress, file_digests, load_pixels
+from melanoma_lab.data.readers import find_images
+from melanoma_lab.errors import UserError
+
+
+def find_overlap(
+    manifest: pd.DataFrame,
+    against: str,
+    *,
+    cache: Path,
+    threads: int,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Compare a dataset with a folder of images.
+
+    Args:
+        manifest: table with the columns image_id, path and digest.
+        against: the other folder; every image below it counts, whatever its metadata say.
+        cache: the lab's cache folder.
+        threads: for decoding and comparing.
+        progress: called with (done, total) while decoding.
+
+    Returns:
+        image_id, other (path relative to the other folder), score (0 to 1) and kind (what was
+        changed), sorted; an image may have several others.
+
+    Raises:
+        UserError: the other folder is missing or has no images.
+    """
+    root = Path(against).expanduser()
+    if not root.is_dir():
+        raise UserError(f"against={against}: no such folder.")
+    paths = [str(path) for path in find_images(root)]
+    digests = file_digests(paths, threads)
+    own = list(manifest["digest"])
+    distinct = [sorted(set(own)), sorted(set(digests))]
+
+    def find() -> list[list[Any]]:
+        first, second = (
+            load_pixels(p, d, size=COMPARED_SIZE, cache=cache, threads=threads, progress=progress)
+            for p, d in ((list(manifest["path"]), own), (paths, digests))
+        )
+        pairs = find_near_duplicates(first.images, against=second.images, n_threads=threads)
+        # A file that cannot be read is zeros in the cache, and so the same as a black picture.
+        return [
+            [distinct[0][a], distinct[1][b], score, kind]
+            for a, b, score, kind in pairs.itertuples(index=False, name=None)
+            if distinct[0][a] in first.row and distinct[1][b] in second.row
+        ]
+
+    pairs = kept_answer(cache / "overlaps", [VERSION, *distinct], find)
+    return _named(manifest, pairs, _names(paths, digests, root))
+
+
+def _names(paths: Sequence[str], digests: Sequence[str], root: Path) -> dict[str, str]:
+    """Digest -> the first file of that content."""
+    names: dict[str, str] = {}
+    for path, digest in zip(paths, digests, strict=True):
+        names.setdefault(digest, Path(path).relative_to(root).as_posix())
+    return names
+
+
+def _named(
+    manifest: pd.DataFrame, pairs: list[list[Any]], names: dict[str, str]
+) -> list[dict[str, Any]]:
+    ids: dict[str, list[str]] = {}
+    for image_id, digest in zip(manifest["image_id"], manifest["digest"], strict=True):
+        ids.setdefault(digest, []).append(image_id)
+    rows = [
+        {"image_id": image_id, "other": names[b], "score": round(score, 3), "kind": kind}
+        for a, b, score, kind in pairs
+        for image_id in ids[a]
+    ]
+    return sorted(rows, key=lambda row: (row["image_id"], row["other"]))

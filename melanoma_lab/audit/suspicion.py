@@ -1,0 +1,57 @@
+"""Files that can be read and yet look as if something went wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Final
+
+import pandas as pd
+
+#: File name extension -> what Pillow may call its content.
+FORMATS: Final = {
+    ".bmp": {"BMP"},
+    ".jpeg": {"JPEG", "MPO"},
+    ".jpg": {"JPEG", "MPO"},
+    ".png": {"PNG"},
+    ".tif": {"TIFF"},
+    ".tiff": {"TIFF"},
+    ".webp": {"WEBP"},
+}
+#: Fewer pixels than this along a side show no lesion.
+SMALLEST_SIDE: Final = 32
+#: A photograph is hardly ever longer than this, compared with its height.
+LONGEST_ASPECT: Final = 3.0
+
+
+def suspicious_files(readable: pd.DataFrame, files: pd.DataFrame) -> list[dict[str, str]]:
+    """Name the files and what is odd about each.
+
+    Args:
+        readable: table with the columns image_id and digest, sorted by image_id.
+        files: an inspection's.
+
+    Returns:
+        image_id and reason; a file with several reasons comes several times.
+    """
+    facts = files.loc[readable["digest"], ["format", "width", "height", "constant"]]
+    return [
+        {"image_id": image_id, "reason": reason}
+        for image_id, fact in zip(
+            readable["image_id"], facts.itertuples(index=False, name=None), strict=True
+        )
+        for reason in _reasons(image_id, *fact)
+    ]
+
+
+def _reasons(image_id: str, kind: str, width: int, height: int, constant: bool) -> list[str]:
+    suffix = PurePosixPath(image_id).suffix.lower()
+    reasons = []
+    if kind not in FORMATS.get(suffix, {kind}):
+        reasons.append(f"holds {kind}, not what {suffix} says")
+    if min(width, height) < SMALLEST_SIDE:
+        reasons.append(f"tiny: {width}x{height} pixels")
+    if max(width, height) > LONGEST_ASPECT * min(width, height):
+        reasons.append(f"extreme shape: {width}x{height} pixels")
+    if constant:
+        reasons.append("a single colour")
+    return reasons

@@ -1,0 +1,28 @@
+"""Small pictures that a page carries inside itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Final
+
+from PIL import Image, ImageOps
+
+#: Longest side in pixels; shown at half of it, so sharp on a fine screen.
+LONGEST: Final = 208
+_QUALITY = 68
+
+
+def thumbnail(path: str) -> str:
+    """A small JPEG of an image file as a data URI, upright, in its own proportions.
+
+    Args:
+        path: a readable image file.
+    """
+    with Image.open(path) as opened:
+        opened.draft("RGB", (LONGEST, LONGEST))
+        upright = ImageOps.exif_transpose(opened).convert("RGB")
+    upright.thumbnail((LONGEST, LONGEST))
+    stream = io.BytesIO()
+    upright.save(stream, "JPEG", quality=_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

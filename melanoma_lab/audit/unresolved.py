@@ -1,0 +1,40 @@
+"""What an audit found and a training run goes on in spite of, in one line."""
+
+from __future__ import annotations
+
+from melanoma_lab.audit.findings import Findings
+from melanoma_lab.config.schema import Conflicts, Dataset, Isic9Dataset, Labels
+
+
+def unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
+    """Say what is wrong with a run's data and left as it is.
+
+    Args:
+        findings: of the dataset as it was published.
+        dataset: how the run takes it.
+        protocol: ``grouped`` or ``leaking``.
+
+    Returns:
+        One line; empty where nothing is left unresolved.
+    """
+    parts = []
+    if protocol == "leaking":
+        parts.append("images that belong together lie on both sides of the split")
+    conflicts = len(findings.label_conflicts) + len(findings.near_label_conflicts)
+    if conflicts and dataset.conflicts is Conflicts.keep:
+        parts.append(
+            f"{conflicts} groups of copies under different labels (dataset.conflicts=keep)"
+        )
+    trusts_folder = isinstance(dataset, Isic9Dataset) and dataset.labels is Labels.folder
+    if findings.metadata_conflicts and trusts_folder:
+        parts.append(
+            f"{len(findings.metadata_conflicts)} labels against the metadata's diagnosis "
+            "(dataset.labels=folder)"
+        )
+    if not parts:
+        return ""
+    where = f" dataset.root={dataset.root}" if dataset.root else ""
+    return (
+        f"Unresolved: {'; '.join(parts)}. "
+        f"See: python -m melanoma_lab audit dataset={dataset.name}{where}"
+    )

@@ -1,0 +1,73 @@
+"""Audit a dataset: read, inspect, judge, write down, tell."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from melanoma_lab.audit.findings import Findings
+from melanoma_lab.audit.inspection import inspect_files
+from melanoma_lab.audit.judging import audit_images
+from melanoma_lab.audit.overlap import find_overlap
+from melanoma_lab.audit.page import write_page
+from melanoma_lab.audit.problems import find_problems
+from melanoma_lab.audit.summary import show_findings
+from melanoma_lab.config.schema import Config
+from melanoma_lab.console import progress_of
+from melanoma_lab.data.cache import cache_folder
+from melanoma_lab.data.pixels import file_digests
+from melanoma_lab.data.readers import read_dataset
+from melanoma_lab.errors import RunError
+from melanoma_lab.training.backend import available_threads
+
+
+def audit_dataset(config: Config) -> Findings:
+    """Find what is wrong with a dataset before an epoch is trained.
+
+    Writes ``experiments/audit-<dataset>/audit.json`` and ``audit.html`` where the command was
+    typed.
+
+    Args:
+        config: the checked configuration.
+
+    Returns:
+        What was found.
+
+    Raises:
+        UserError: the dataset's folder or a table in it cannot be used.
+        RunError: something leaks and ``audit.strict`` is true.
+    """
+    dataset = config.dataset
+    folder = Path("experiments") / f"audit-{dataset.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    cache = cache_folder(config.cache)
+    threads = config.training.threads or available_threads()
+    with progress_of("looking at the images") as tell:
+        manifest = read_dataset(dataset, cache, tell)
+        manifest["digest"] = file_digests(list(manifest["path"]), threads)
+        inspection = inspect_files(
+            list(manifest["path"]),
+            list(manifest["digest"]),
+            cache=cache,
+            threads=threads,
+            progress=tell,
+        )
+    findings, images = audit_images(
+        manifest, inspection, name=dataset.name, classes=dataset.classes
+    )
+    if config.against:
+        with progress_of("comparing with the other folder") as tell:
+            shared = find_overlap(
+                manifest, config.against, cache=cache, threads=threads, progress=tell
+            )
+        findings = dataclasses.replace(findings, against=config.against, shared_images=shared)
+    problems = find_problems(findings)
+    findings.write(folder / "audit.json")
+    write_page(folder / "audit.html", findings, problems, images, root=dataset.root or "")
+    show_findings(findings, problems, folder)
+    if config.audit.strict and findings.leaks:
+        raise RunError(
+            "audit.strict=true: images that belong together are separated by "
+            + ("the published split." if findings.judged_split == "published" else "a random one.")
+        )
+    return findings

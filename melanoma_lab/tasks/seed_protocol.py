@@ -1,0 +1,74 @@
+"""Prepare the dataset that the seed project trained on: read, copy, split, write, tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from melanoma_lab.audit.inspection import inspect_files
+from melanoma_lab.audit.judging import audit_images
+from melanoma_lab.balancing.seed_protocol import write_seed_protocol
+from melanoma_lab.config.schema import Config
+from melanoma_lab.console import console, progress_of
+from melanoma_lab.data.cache import cache_folder
+from melanoma_lab.data.pixels import file_digests, load_pixels
+from melanoma_lab.data.readers import read_dataset
+from melanoma_lab.data.split import TEST, TRAIN, VAL
+from melanoma_lab.errors import UserError
+from melanoma_lab.training.backend import available_threads
+
+
+def prepare_seed_protocol(config: Config) -> Path:
+    """Write the seed project's dataset: copies first, split afterwards.
+
+    Args:
+        config: the checked configuration; ``output`` is the folder to write.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: there is no ``output``, it exists, or the dataset has no published Train and
+            Test.
+    """
+    dataset = config.dataset
+    folder = Path(config.output or f"seed-{dataset.name}")
+    if folder.exists():
+        raise UserError(f"output={folder}: is there already; choose another folder.")
+    cache = cache_folder(config.cache)
+    threads = config.training.threads or available_threads()
+    with progress_of("copying images") as tell:
+        manifest = read_dataset(dataset, cache, tell)
+        if not {TRAIN, TEST} <= set(manifest["published"]):
+            raise UserError(
+                f"dataset={dataset.name}: not published divided into Train and Test; the seed "
+                "project's protocol makes copies of one and is judged on the other."
+            )
+        manifest["digest"] = file_digests(list(manifest["path"]), threads)
+        files = (list(manifest["path"]), list(manifest["digest"]))
+        inspection = inspect_files(*files, cache=cache, threads=threads, progress=tell)
+        _, images = audit_images(manifest, inspection, name=dataset.name, classes=dataset.classes)
+        pixels = load_pixels(*files, size=dataset.image_size, cache=cache, threads=threads)
+        written = write_seed_protocol(
+            folder,
+            images,
+            pixels.images,
+            np.array([pixels.row[digest] for digest in images["digest"]], dtype=np.int64),
+            seed=config.seed,
+            cache=cache,
+            threads=threads,
+            progress=tell,
+        )
+    counts = written["split"].value_counts()
+    trained = set(written.loc[written["split"] == TRAIN, "lesion"])
+    leaking = written.loc[written["split"] == VAL, "lesion"].isin(trained).mean()
+    console.print(
+        f"[bold]{folder}[/]: {counts[TRAIN]} train, {counts[VAL]} val, {counts.get(TEST, 0)} test "
+        "images. Protocol: leaking, on purpose.\n"
+        f"{leaking:.0%} of the val images have a copy or another photograph of their lesion in "
+        f"train; no test image has ({(images['published'] == TEST).sum() - counts.get(TEST, 0)} "
+        "published test images were left out for that).\n"
+        f"Train on it: python -m melanoma_lab +experiment=seed_protocol dataset.root={folder}"
+    )
+    return folder

@@ -1,0 +1,39 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from melanoma_lab.audit.answers import kept_answer
+
+
+def test_a_question_is_answered_once(tmp_path):
+    asked = []
+
+    def find():
+        asked.append(1)
+        return {"a": [1, "x"]}
+
+    answers = [kept_answer(tmp_path / "kept", ["q", 1], find) for _ in range(3)]
+    assert answers == [{"a": [1, "x"]}] * 3
+    assert len(asked) == 1
+    kept_answer(tmp_path / "kept", ["q", 2], find)
+    assert len(asked) == 2
+
+
+def test_of_several_at_once_one_finds_it(tmp_path):
+    asked = []
+
+    def find():
+        asked.append(1)
+        return 7
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: kept_answer(tmp_path, "q", find), range(8)))
+    assert answers == [7] * 8
+    assert len(asked) == 1
+
+
+def test_what_fails_leaves_nothing_behind(tmp_path):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        kept_answer(tmp_path, "q", object)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert kept_answer(tmp_path, "q", lambda: 1) == 1
