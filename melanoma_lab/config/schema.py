@@ -189,7 +189,7 @@ class Ham10000Dataset(Dataset):
 class SyntheticDataset(Dataset):
     """Lesions drawn by the program; ``root`` is where it keeps them (null: in the cache)."""
 
-    lesions: int = 400
+    lesions: int = 450
     #: Other seeds draw other lesions.
     seed: int = 0
 

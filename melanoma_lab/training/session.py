@@ -38,7 +38,7 @@ class Trained:
         network: from raw pixels to probabilities, with the kept epoch's weights.
         fit: what the fit did.
         probabilities: float32, shape (n, n_classes), for every row of the manifest, in inference
-            mode; None where the weights are not finite.
+            mode; None where they are not finite.
         sample_images: float32, shape (m, H, W, 3), 0 to 255: training images as the network saw
             them, after balancing and augmentation.
         sample_labels: int64, shape (m,).
@@ -109,10 +109,10 @@ def train_network(
         on_step=on_step,
         on_epoch=on_epoch,
     )
-    probabilities = None
-    if all(np.isfinite(weights).all() for weights in network.get_weights()):
-        everything = _as_photographed(data, np.arange(len(data.manifest)), options.batch_size)
-        probabilities = network.predict(everything, verbose=0)
+    everything = _as_photographed(data, np.arange(len(data.manifest)), options.batch_size)
+    probabilities = network.predict(everything, verbose=0)
+    if not np.isfinite(probabilities).all():
+        probabilities = None
     sample_images, sample_labels = _samples(images, augmentation, config)
     return Trained(network, fit, probabilities, sample_images, sample_labels)
 

@@ -65,7 +65,9 @@ def test_the_root_does_not_count(on_tree, tree, tmp_path, prepare):
 def test_known_groups_on_both_sides_make_the_protocol_leaking(prepare, tmp_path):
     for label in "ab":
         for i in range(12):
-            path = paint(tmp_path / "twins" / label / f"{i}.png", (99, 9, 9), seed=1000 * i + ord(label))
+            path = paint(
+                tmp_path / "twins" / label / f"{i}.png", (99, 9, 9), seed=1000 * i + ord(label)
+            )
             path.with_name(f"{i}-again.png").write_bytes(path.read_bytes())
     root = f"dataset.root={tmp_path / 'twins'}"
     grouped = prepare("dataset=folder", root)

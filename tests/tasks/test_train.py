@@ -166,7 +166,9 @@ def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, 
 def test_wrong_data_leave_no_run_behind(train, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         train("dataset=folder", "dataset.root=nowhere")
-    experiment = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_experiment_by_name("ablation")
+    experiment = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_experiment_by_name(
+        "ablation"
+    )
     if experiment is not None:
         client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
         assert client.search_runs([experiment.experiment_id]) == []
