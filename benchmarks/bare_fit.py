@@ -21,14 +21,9 @@ import tensorflow as tf  # noqa: E402
 from keras import layers  # noqa: E402
 
 
-def vgg5(size: int, n_classes: int, *, flip_rotate_zoom: bool) -> keras.Model:
+def vgg5(size: int, n_classes: int) -> keras.Model:
     """The seed project's network, written as it would be in a notebook."""
-    model = keras.Sequential([keras.Input((size, size, 3))])
-    if flip_rotate_zoom:
-        model.add(layers.RandomFlip("horizontal_and_vertical"))
-        model.add(layers.RandomRotation(0.2))
-        model.add(layers.RandomZoom(0.2))
-    model.add(layers.Rescaling(1 / 255))
+    model = keras.Sequential([keras.Input((size, size, 3)), layers.Rescaling(1 / 255)])
     for filters in (32, 64, 128, 256, 512):
         model.add(layers.Conv2D(filters, 3, padding="same", activation="relu"))
         model.add(layers.MaxPooling2D())
@@ -51,7 +46,7 @@ class FirstStep(keras.callbacks.Callback):
 def main() -> None:
     """Fit and predict the arrays in the folder that the first argument names."""
     folder, epochs, batch_size, threads = Path(sys.argv[1]), *map(int, sys.argv[2:5])
-    precision, augmentation = sys.argv[5:7]
+    precision = sys.argv[5]
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     keras.utils.set_random_seed(0)
@@ -60,9 +55,7 @@ def main() -> None:
         np.load(folder / f"{name}.npy")
         for name in ("train", "train_y", "val", "val_y", "everything")
     )
-    model = vgg5(
-        train.shape[1], int(train_y.max()) + 1, flip_rotate_zoom=augmentation == "flip_rotate_zoom"
-    )
+    model = vgg5(train.shape[1], int(train_y.max()) + 1)
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     first = FirstStep()
     fit_started = time.time()

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--augmentation", default="none")
+    parser.add_argument("--augmentation", default="none", help="of the lab's side only")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -79,7 +79,7 @@ def arrays(folder: Path, overrides: list[str]) -> None:
 def bare(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """One run of the bare script."""
     command = [sys.executable, str(HERE / "bare_fit.py"), str(folder), str(options.epochs), "32"]
-    command += [str(available_threads()), options.precision, options.augmentation]
+    command += [str(available_threads()), options.precision]
     launched = time.time()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     wall = time.time() - launched
