@@ -125,5 +125,5 @@ def _class_counts(data: PreparedData, images: BalancedSet) -> ClassCounts:
         return np.bincount(data.labels[data.of_split(split)], minlength=len(data.classes))
 
     return ClassCounts(
-        train=count("train"), epoch=images.class_counts(), val=count("val"), test=count("test")
+        train=count("train"), balanced=images.class_counts(), val=count("val"), test=count("test")
     )
