@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
@@ -15,6 +16,9 @@ from melanoma_lab.config.schema import Config, KFold
 from melanoma_lab.console import FitProgress, progress_of
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.training.backend import available_threads, describe_device, start_backend
+
+if TYPE_CHECKING:  # its module loads TensorFlow
+    from melanoma_lab.training.session import Parts
 
 
 def train_arm(config: Config, arm: Arm) -> str:
@@ -49,17 +53,24 @@ def train_arm(config: Config, arm: Arm) -> str:
             progress=tell,
         )
     start_backend(threads=threads, seed=config.seed, precision=config.training.precision)
+    from melanoma_lab.training.session import assemble
+
+    parts = assemble(config, len(data.classes))
     tracker = connecting.result()
     tags = _tags(config, arm, data, threads)
     params = tracking.flatten(resolved(config))
     with tracker.run(f"{arm.name} seed={config.seed}", tags, params) as run_id:
-        _train_and_record(config, data, images, tracker)
+        _train_and_record(config, data, images, parts, tracker)
     summary.show_where(config, run_id)
     return run_id
 
 
 def _train_and_record(
-    config: Config, data: PreparedData, images: BalancedSet, tracker: tracking.Tracker
+    config: Config,
+    data: PreparedData,
+    images: BalancedSet,
+    parts: Parts,
+    tracker: tracking.Tracker,
 ) -> None:
     """The part of a run that MLflow watches."""
     from melanoma_lab.training.session import steps_of, train_network
@@ -70,7 +81,7 @@ def _train_and_record(
             tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
             progress.epoch(epoch, figures)
 
-        trained = train_network(config, data, images, on_step=progress.step, on_epoch=record)
+        trained = train_network(config, data, images, parts, on_step=progress.step, on_epoch=record)
 
     # Imported now: plotting and statistics would only delay the first step.
     from melanoma_lab.tasks.record import record_results
