@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from melanoma_lab.config.arm import describe_arm
 from melanoma_lab.config.command import canonical_arguments
 from melanoma_lab.config.validation import explain, validate
+from melanoma_lab.data.root import check_root
 from melanoma_lab.errors import RunError, UserError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -27,6 +28,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 def run_task(composed: DictConfig) -> None:
     """One job of the command: what Hydra composed, checked and done."""
     config = validate(composed)
+    check_root(config.dataset)
     arm = describe_arm(list(HydraConfig.get().overrides.task))
     from melanoma_lab import tasks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -12,7 +13,9 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.console import console
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
-from melanoma_lab.evaluation.outcome import Outcome
+
+if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step
+    from melanoma_lab.evaluation.outcome import Outcome
 
 #: Rows of the closing table: metric, what it is called, how its value reads.
 ROWS = (

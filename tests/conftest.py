@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 from pictures import paint
 
 from melanoma_lab.__main__ import CONF

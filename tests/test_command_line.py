@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import mlflow
@@ -259,7 +261,7 @@ def test_one_class_and_too_few_images_are_mistakes(tmp_path, tree):
     status, _, err = command(tmp_path, "dataset=folder", "dataset.root=one")
     assert (status, "only one class, 'nevus'" in err) == (2, True)
     (tmp_path / "one" / "rare").mkdir()
-    first = sorted((tree / "melanoma").iterdir())[0]
+    first = min((tree / "melanoma").iterdir())
     (tmp_path / "one" / "rare" / "a.png").symlink_to(first)
     status, _, err = command(tmp_path, "dataset=folder", "dataset.root=one")
     assert (status, "class 'rare' has 1 of the 3 groups" in err) == (2, True)
@@ -305,23 +307,23 @@ def test_an_interrupted_run_is_killed_and_says_130(tmp_path, tree, how):
     process = start(
         tmp_path, "dataset=folder", f"dataset.root={tree}", "training.epochs=100000", *SMALL
     )
-    client, run = None, None
+    query = "SELECT run_uuid FROM metrics WHERE key = 'epoch/val_loss'"
+    found = None
     for _ in range(600):
         time.sleep(0.2)
         assert process.poll() is None, process.communicate()
-        if (tmp_path / "mlruns").exists() or (tmp_path / "mlflow.db").exists():
-            client = client or mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-            experiment = client.get_experiment_by_name("ablation")
-            runs = client.search_runs([experiment.experiment_id]) if experiment else []
-            if runs and "epoch/val_loss" in runs[0].data.metrics:
-                run = runs[0]
-                break
-    assert run is not None
+        # Not by MLflow, which would make the database's tables at the same time as the program.
+        with suppress(sqlite3.Error), closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+            found = database.execute(query).fetchone()
+        if found:
+            break
+    assert found
     process.send_signal(how)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert client.get_run(run.info.run_id).info.status == "KILLED"
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert client.get_run(found[0]).info.status == "KILLED"
 
 
 def test_a_multirun_trains_every_arm_and_seed_in_one_process(tmp_path, tree):

@@ -89,7 +89,7 @@ def test_artifacts_go_where_they_are_told(uri, tmp_path):
 
 @pytest.mark.parametrize("uri", ["nonsense://x", "postgresql://nobody@127.0.0.1:1/none"])
 def test_a_place_that_cannot_be_used_is_named(uri):
-    with pytest.raises(UserError, match="tracking.uri="):
+    with pytest.raises(UserError, match=r"tracking\.uri="):
         tracking.connect(Tracking(uri=uri), "study").result()
 
 

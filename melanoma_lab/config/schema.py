@@ -8,43 +8,18 @@ refused instead of silently doing nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from melanoma_lab.errors import UserError
-
-T = TypeVar("T", bound=type)
+from melanoma_lab.registry import option
 
 #: What ``training.monitor`` may name, and whether more is better.
 MONITORS = {"val_loss": "min", "val_accuracy": "max", "val_balanced_accuracy": "max"}
-
-#: (group, option) -> the dataclass that describes it.
-OPTIONS: dict[tuple[str, str], type] = {}
-
-
-def option(group: str, name: str) -> Callable[[T], T]:
-    """Declare the keys that ``group=name`` has; a class decorator.
-
-    Args:
-        group: a configuration group, such as ``"architecture"``.
-        name: the option's name. A YAML file ``<group>/<name>.yaml`` makes it selectable; it starts
-            with ``defaults: [/schema/<group>/<name>@_here_]``.
-
-    Returns:
-        The class, unchanged.
-    """
-
-    def declare(node: T) -> T:
-        OPTIONS[group, name] = node
-        ConfigStore.instance().store(group=f"schema/{group}", name=name, node=node)
-        return node
-
-    return declare
 
 
 def _require(condition: object, key: str, expected: str, received: object) -> None:

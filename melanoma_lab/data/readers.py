@@ -15,6 +15,7 @@ published  ``train``, ``val`` or ``test`` where the dataset was published divide
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from melanoma_lab.config.schema import (
     Isic9Dataset,
     SyntheticDataset,
 )
+from melanoma_lab.data.root import check_root
 from melanoma_lab.data.synthetic import ensure_dataset
 from melanoma_lab.errors import UserError
 
@@ -68,7 +70,8 @@ def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None
     """
     if isinstance(dataset, SyntheticDataset):
         return _read_synthetic(dataset, cache, progress)
-    root = _existing_root(dataset)
+    check_root(dataset)
+    root = Path(str(dataset.root)).expanduser()
     if isinstance(dataset, Isic9Dataset):
         table = _read_isic9(dataset, root)
     elif isinstance(dataset, Ham10000Dataset):
@@ -83,17 +86,19 @@ def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None
 
 
 def find_images(root: Path) -> list[Path]:
-    """Every image file below a folder, hidden ones left out, sorted.
+    """Every image file below a folder, sorted; links are followed, hidden files left out.
 
     Raises:
         UserError: there is none, or a name is not UTF-8.
     """
-    found = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+    found = []
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [
+            Path(folder) / name
+            for name in files
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+        ]
     if not found:
         raise UserError(
             f"dataset.root={root}: no images in it; expected files ending in "
@@ -103,7 +108,7 @@ def find_images(root: Path) -> list[Path]:
         if not _is_utf8(str(path)):
             shown = str(path).encode(errors="backslashreplace").decode()
             raise UserError(f"{shown}: this name is not UTF-8; rename the file or its folder.")
-    return found
+    return sorted(found)
 
 
 def _is_utf8(name: str) -> bool:
@@ -257,19 +262,6 @@ def _read_synthetic(
     )
     table["path"] = [str(root / image_id) for image_id in table["image_id"]]
     return _table(table)
-
-
-def _existing_root(dataset: Dataset) -> Path:
-    if not dataset.root:
-        raise UserError(
-            "dataset.root is not set: add dataset.root=DIR, the folder that holds the images."
-        )
-    root = Path(dataset.root).expanduser()
-    if not root.exists():
-        raise UserError(f"dataset.root={dataset.root}: no such folder.")
-    if not root.is_dir():
-        raise UserError(f"dataset.root={dataset.root}: a file; expected the folder of the images.")
-    return root
 
 
 def _read_metadata(path: Path, required: Sequence[str]) -> pd.DataFrame:

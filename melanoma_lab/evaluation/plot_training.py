@@ -25,13 +25,13 @@ class ClassCounts:
 
     Attributes:
         train: original images of the training split.
-        epoch: images that one epoch draws from each class, after balancing.
+        balanced: images of the training split after balancing; batches are drawn from these.
         val: images of the validation split.
         test: images of the test split.
     """
 
     train: NDArray[np.int64]
-    epoch: NDArray[np.int64]
+    balanced: NDArray[np.int64]
     val: NDArray[np.int64]
     test: NDArray[np.int64]
 
@@ -55,14 +55,14 @@ def class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
     y = np.arange(k)
     for values, offset, colour, label in (
         (counts.train, -0.2, style.SKY, f"original images ({counts.train.sum():,})"),
-        (counts.epoch, 0.2, style.BLUE, f"images an epoch draws ({counts.epoch.sum():,})"),
+        (counts.balanced, 0.2, style.BLUE, f"after balancing ({counts.balanced.sum():,})"),
     ):
         bars = ax.barh(y + offset, values, height=0.38, color=colour, label=label)
         ax.bar_label(bars, [f"{v:,}" for v in values], padding=3, fontsize=style.NOTE_SIZE)
     style.dress(ax, x="training images")
     ax.set_yticks(y, [style.class_label(slug) for slug in slugs])
     ax.set_ylim(k - 0.5, -0.5)  # first class on top
-    ax.set_xlim(0, max(counts.train.max(), counts.epoch.max(), 1) * 1.12)
+    ax.set_xlim(0, max(counts.train.max(), counts.balanced.max(), 1) * 1.12)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.tick_params(axis="y", length=0)

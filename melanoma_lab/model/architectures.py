@@ -1,8 +1,10 @@
-"""Network architectures; each takes raw pixels, 0 to 255, and scales them itself."""
+"""Network architectures; each takes raw pixels, 0 to 255, and scales them itself.
+
+A builder takes (options, image_size, n_classes, regulariser) and returns a Keras model from float
+pixels, shape (n, image_size, image_size, 3), to float32 probabilities, shape (n, n_classes).
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import keras
 from keras import layers
@@ -10,8 +12,7 @@ from keras import layers
 from melanoma_lab.config.schema import Architecture, Vgg5
 from melanoma_lab.errors import UserError
 from melanoma_lab.model.regularisation import Regulariser
-
-Builder = Callable[[Architecture, int, int, Regulariser], keras.Model]
+from melanoma_lab.registry import builder, find_builder
 
 
 def build_network(
@@ -32,15 +33,16 @@ def build_network(
     Raises:
         UserError: the images are too small for the network.
     """
-    return BUILDERS[architecture.name](architecture, image_size, n_classes, regulariser)
+    build = find_builder("architecture", architecture.name)
+    network: keras.Model = build(architecture, image_size, n_classes, regulariser)
+    return network
 
 
+@builder("architecture", "vgg5")
 def vgg5(
-    architecture: Architecture, image_size: int, n_classes: int, regulariser: Regulariser
+    architecture: Vgg5, image_size: int, n_classes: int, regulariser: Regulariser
 ) -> keras.Model:
     """The seed project's network: 14,686,025 parameters at 180x180 and nine classes."""
-    if not isinstance(architecture, Vgg5):
-        raise TypeError(f"Expected Vgg5. Received {type(architecture).__name__}.")
     blocks = len(architecture.filters)
     smallest = 2**blocks
     if image_size < smallest:
@@ -77,7 +79,3 @@ def vgg5(
         name="probabilities",
     )(x)
     return keras.Model(inputs, outputs, name="vgg5")
-
-
-#: architecture.name -> its builder.
-BUILDERS: dict[str, Builder] = {"vgg5": vgg5}

@@ -2,16 +2,17 @@
 
 The layers stand in front of the network while it trains and are left out of the network that is
 evaluated and kept, so an augmented picture cannot reach validation, test or a user.
+
+A builder takes (options, seed) and returns the layers in their order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import keras
 from keras import layers
 
-from melanoma_lab.config.schema import Augmentation, FlipRotateZoom
+from melanoma_lab.config.schema import Augmentation, FlipRotateZoom, NoAugmentation
+from melanoma_lab.registry import builder, find_builder
 
 
 def augmentation_layers(augmentation: Augmentation, *, seed: int) -> list[keras.Layer]:
@@ -21,18 +22,18 @@ def augmentation_layers(augmentation: Augmentation, *, seed: int) -> list[keras.
         augmentation: the option's configuration.
         seed: of the layers' random numbers.
     """
-    return BUILDERS[augmentation.name](augmentation, seed)
+    return list(find_builder("augmentation", augmentation.name)(augmentation, seed))
 
 
-def none(_augmentation: Augmentation, _seed: int) -> list[keras.Layer]:
+@builder("augmentation", "none")
+def none(_augmentation: NoAugmentation, _seed: int) -> list[keras.Layer]:
     """Training batches as they are."""
     return []
 
 
-def flip_rotate_zoom(augmentation: Augmentation, seed: int) -> list[keras.Layer]:
+@builder("augmentation", "flip_rotate_zoom")
+def flip_rotate_zoom(augmentation: FlipRotateZoom, seed: int) -> list[keras.Layer]:
     """The seed project's layers."""
-    if not isinstance(augmentation, FlipRotateZoom):
-        raise TypeError(f"Expected FlipRotateZoom. Received {type(augmentation).__name__}.")
     # In float32 under mixed precision too: half precision would round the pixels.
     exact = {"dtype": "float32"}
     return [
@@ -40,10 +41,3 @@ def flip_rotate_zoom(augmentation: Augmentation, seed: int) -> list[keras.Layer]
         layers.RandomRotation(augmentation.rotation, seed=seed + 1, name="rotate", **exact),
         layers.RandomZoom(augmentation.zoom, seed=seed + 2, name="zoom", **exact),
     ]
-
-
-#: augmentation.name -> its builder.
-BUILDERS: dict[str, Callable[[Augmentation, int], list[keras.Layer]]] = {
-    "none": none,
-    "flip_rotate_zoom": flip_rotate_zoom,
-}

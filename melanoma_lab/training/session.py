@@ -31,6 +31,37 @@ SAMPLES = 18
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What a training is made of.
+
+    Attributes:
+        network: from raw pixels to probabilities, with fresh weights.
+        augmentation: layers that stand in front of it while it trains.
+        optimizer: fresh.
+    """
+
+    network: keras.Model
+    augmentation: list[keras.Layer]
+    optimizer: keras.Optimizer
+
+
+def assemble(config: Config, n_classes: int) -> Parts:
+    """Build what the configuration names; ``start_backend`` has been called.
+
+    Raises:
+        UserError: it cannot be built as configured.
+    """
+    network = build_network(
+        config.architecture,
+        image_size=config.dataset.image_size,
+        n_classes=n_classes,
+        regulariser=Regulariser(config.regularisation, seed=config.seed),
+    )
+    augmentation = augmentation_layers(config.augmentation, seed=config.seed)
+    return Parts(network, augmentation, build_optimizer(config.optimizer))
+
+
+@dataclass(frozen=True)
 class Trained:
     """What a training leaves behind.
 
@@ -38,7 +69,7 @@ class Trained:
         network: from raw pixels to probabilities, with the kept epoch's weights.
         fit: what the fit did.
         probabilities: float32, shape (n, n_classes), for every row of the manifest, in inference
-            mode; None where the weights are not finite.
+            mode; None where they are not finite.
         sample_images: float32, shape (m, H, W, 3), 0 to 255: training images as the network saw
             them, after balancing and augmentation.
         sample_labels: int64, shape (m,).
@@ -65,31 +96,25 @@ def train_network(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
+    parts: Parts,
     *,
     on_step: Callable[[int, Mapping[str, float]], None],
     on_epoch: EpochListener,
 ) -> Trained:
-    """Build, fit and apply a network; ``start_backend`` has been called.
+    """Fit a network and apply it to every image.
 
     Args:
         config: the whole configuration.
         data: the split dataset.
         images: what balancing made of its training split.
+        parts: network, augmentation and optimizer.
         on_step: told a few times a second how far an epoch has come.
         on_epoch: told every epoch's figures.
 
     Raises:
-        UserError: the network cannot be built as configured.
         RunError: the machine has not enough memory.
     """
-    options, n_classes = config.training, len(data.classes)
-    network = build_network(
-        config.architecture,
-        image_size=config.dataset.image_size,
-        n_classes=n_classes,
-        regulariser=Regulariser(config.regularisation, seed=config.seed),
-    )
-    augmentation = augmentation_layers(config.augmentation, seed=config.seed)
+    options = config.training
     steps = steps_of(config, data, images)
     train = training_batches(
         images,
@@ -99,9 +124,9 @@ def train_network(
         last_step=options.epochs * steps,
     )
     fit = fit_network(
-        network,
-        augmentation,
-        build_optimizer(config.optimizer),
+        parts.network,
+        parts.augmentation,
+        parts.optimizer,
         train,
         _as_photographed(data, data.of_split(VAL), options.batch_size),
         options=options,
@@ -109,12 +134,12 @@ def train_network(
         on_step=on_step,
         on_epoch=on_epoch,
     )
-    probabilities = None
-    if all(np.isfinite(weights).all() for weights in network.get_weights()):
-        everything = _as_photographed(data, np.arange(len(data.manifest)), options.batch_size)
-        probabilities = network.predict(everything, verbose=0)
-    sample_images, sample_labels = _samples(images, augmentation, config)
-    return Trained(network, fit, probabilities, sample_images, sample_labels)
+    everything = _as_photographed(data, np.arange(len(data.manifest)), options.batch_size)
+    probabilities = parts.network.predict(everything, verbose=0)
+    if not np.isfinite(probabilities).all():
+        probabilities = None
+    sample_images, sample_labels = _samples(images, parts.augmentation, config)
+    return Trained(parts.network, fit, probabilities, sample_images, sample_labels)
 
 
 def _as_photographed(data: PreparedData, positions: NDArray[np.int64], batch_size: int) -> Any:

@@ -25,5 +25,5 @@ def test_words_come_in_the_order_that_hydra_takes(typed, taken):
 
 
 def test_a_word_that_is_no_task_is_refused():
-    with pytest.raises(UserError, match="trian: no such task. Did you mean train?"):
+    with pytest.raises(UserError, match=r"trian: no such task\. Did you mean train\?"):
         canonical_arguments(["trian"])

@@ -17,7 +17,7 @@ def test_what_is_computed_counts(composed):
             "training.epochs=3",
             "split.seed=1",
             "balancing=oversample",
-            "dataset.image_size=64",
+            "dataset.image_size=48",
         )
     ]
     assert len({base, *changed}) == 7

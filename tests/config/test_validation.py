@@ -6,9 +6,10 @@ import pytest
 from hydra import compose
 from hydra.errors import HydraException
 
-from melanoma_lab.config.schema import OPTIONS, Config
+from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain
 from melanoma_lab.errors import UserError
+from melanoma_lab.registry import OPTIONS
 
 
 @pytest.mark.parametrize(

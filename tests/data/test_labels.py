@@ -91,5 +91,5 @@ def test_found_classes_are_sorted():
 
 
 def test_a_class_without_images_is_refused_with_the_nearest():
-    with pytest.raises(UserError, match="no image of class 'nevi'. Did you mean nevus?"):
+    with pytest.raises(UserError, match=r"no image of class 'nevi'\. Did you mean nevus\?"):
         settle(Conflicts.keep, classes=["nevi", "melanoma"])

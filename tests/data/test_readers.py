@@ -125,7 +125,7 @@ def test_ham10000_needs_the_columns(ham):
 
 
 def test_ham10000_needs_a_class_for_every_diagnosis(ham):
-    with pytest.raises(UserError, match="dx nv is not in dataset.diagnoses"):
+    with pytest.raises(UserError, match=r"dx nv is not in dataset\.diagnoses"):
         read_dataset(ham_config(ham, diagnoses={"mel": "melanoma"}), ham)
 
 

@@ -146,7 +146,7 @@ def test_class_distribution_gives_every_count():
     for count in ("1,234", "56", "645", "646", "78", "9", "81", "11"):
         assert count in read
     assert "original images (1,290)" in read
-    assert "images an epoch draws (1,291)" in read
+    assert "after balancing (1,291)" in read
     assert read[read.index("val") + 1] == "87"
     assert read[read.index("test") + 1] == "92"
 

@@ -2,8 +2,9 @@ import keras
 import numpy as np
 import pytest
 
-from melanoma_lab.config.schema import OPTIONS, FlipRotateZoom, NoAugmentation
-from melanoma_lab.model.augmentation import BUILDERS, augmentation_layers
+from melanoma_lab.config.schema import FlipRotateZoom, NoAugmentation
+from melanoma_lab.model.augmentation import augmentation_layers
+from melanoma_lab.registry import BUILDERS, OPTIONS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 24, 24, 3)).astype("float32")
 
@@ -57,4 +58,5 @@ def test_layers_compute_in_float32_whatever_the_precision():
 
 
 def test_every_augmentation_of_the_configuration_has_a_builder():
-    assert {name for group, name in OPTIONS if group == "augmentation"} == set(BUILDERS)
+    options = {key for key in OPTIONS if key[0] == "augmentation"}
+    assert options <= set(BUILDERS)

@@ -163,10 +163,20 @@ def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, 
     assert "macro means there are over 1 of 3 classes" in capsys.readouterr().out
 
 
-def test_wrong_data_leave_no_run_behind(train, tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
-        train("dataset=folder", "dataset.root=nowhere")
-    experiment = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_experiment_by_name("ablation")
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["dataset=folder", "dataset.root=nowhere"], "no such folder"),
+        (["architecture.filters=[2,2,2,2,2,2]", *SYNTHETIC[:2]], "expected at least 64"),
+        (["regularisation=dropout", "architecture.filters=[2]", *SYNTHETIC[:2]], "3 rates for a"),
+    ],
+)
+def test_mistakes_leave_no_run_behind(train, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message):
+        train(*overrides)
+    experiment = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_experiment_by_name(
+        "ablation"
+    )
     if experiment is not None:
         client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
         assert client.search_runs([experiment.experiment_id]) == []

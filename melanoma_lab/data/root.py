@@ -1,0 +1,30 @@
+"""Where a dataset lies; checked before anything slow is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from melanoma_lab.config.schema import Dataset, SyntheticDataset
+from melanoma_lab.errors import UserError
+
+
+def check_root(dataset: Dataset) -> None:
+    """Refuse a root that is not set, not there, or no folder; the synthetic dataset needs none.
+
+    Args:
+        dataset: the dataset's configuration.
+
+    Raises:
+        UserError: with the choice that would be right.
+    """
+    if isinstance(dataset, SyntheticDataset):
+        return
+    if not dataset.root:
+        raise UserError(
+            "dataset.root is not set: add dataset.root=DIR, the folder that holds the images."
+        )
+    root = Path(dataset.root).expanduser()
+    if not root.exists():
+        raise UserError(f"dataset.root={dataset.root}: no such folder.")
+    if not root.is_dir():
+        raise UserError(f"dataset.root={dataset.root}: a file; expected the folder of the images.")

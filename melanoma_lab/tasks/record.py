@@ -1,0 +1,130 @@
+"""What a training left behind, as the predictions table, metrics, plots and model of its run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from melanoma_lab import summary
+from melanoma_lab.balancing import BalancedSet
+from melanoma_lab.config.fingerprint import resolved
+from melanoma_lab.config.schema import Config
+from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.data.split import SPLITS
+from melanoma_lab.errors import RunError
+from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.metrics import absent_classes
+from melanoma_lab.evaluation.outcome import outcome
+from melanoma_lab.evaluation.plot_training import ClassCounts
+from melanoma_lab.evaluation.plots import save_plots
+from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.tracking import Tracker
+from melanoma_lab.training.session import Trained
+
+
+def record_results(
+    config: Config, data: PreparedData, images: BalancedSet, trained: Trained, tracker: Tracker
+) -> None:
+    """Measure, draw, keep and show what a training came to.
+
+    Raises:
+        RunError: the training diverged; what could be measured has been recorded.
+    """
+    fit = trained.fit
+    metrics = {
+        "parameters": float(trained.network.count_params()),
+        "fit_seconds": fit.seconds,
+        "optimizer_steps": float(fit.optimizer_steps),
+        "best_epoch": float(fit.best_epoch),
+    }
+    if trained.probabilities is None:
+        tracker.log_metrics(metrics)
+        tracker.set_tags({"outcome": "diverged"})
+        raise RunError(f"diverged: {fit.diverged}; lower optimizer.learning_rate.")
+
+    table = predictions.build(
+        image_ids=list(data.manifest["image_id"]),
+        groups=list(data.manifest["group"]),
+        splits=list(data.manifest["split"]),
+        labels=data.labels,
+        probabilities=trained.probabilities,
+        slugs=data.slugs,
+    )
+    metrics |= run_metrics(table, data.melanoma)
+    learned = outcome(table)
+    absent = _absent(table)
+    tracker.log_metrics(metrics)
+    tracker.set_tags(
+        {
+            "outcome": "diverged" if fit.diverged else learned.verdict,
+            **{f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()},
+        }
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        _write(Path(scratch), config, data, images, trained=trained, table=table)
+        tracker.log_folder(Path(scratch))
+    if config.tracking.model:
+        tracker.log_network(trained.network)
+    summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
+    if fit.diverged:
+        raise RunError(
+            f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
+            "Lower optimizer.learning_rate."
+        )
+    summary.show_outcome(learned)
+
+
+def _absent(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The classes that a split has no image of, for the splits that lack some."""
+    slugs = predictions.slugs_of(table)
+    absent = {
+        split: absent_classes(predictions.split_arrays(table, split)[0], slugs) for split in SPLITS
+    }
+    return {split: missing for split, missing in absent.items() if missing}
+
+
+def _write(
+    folder: Path,
+    config: Config,
+    data: PreparedData,
+    images: BalancedSet,
+    *,
+    trained: Trained,
+    table: pd.DataFrame,
+) -> None:
+    """Write the run's artifacts into a folder."""
+    OmegaConf.save(OmegaConf.create(resolved(config)), folder / "config.yaml")
+    data.manifest.to_csv(folder / "manifest.csv", index=False)
+    data.findings.write(folder / "audit.json")
+    predictions.write_csv(table, folder / "predictions.csv")
+    history = defaultdict(list)
+    for figures in trained.fit.history:
+        for name, value in figures.items():
+            history[name].append(value)
+    save_plots(
+        folder / "plots",
+        table=table,
+        history=history,
+        kept_epoch=trained.fit.best_epoch,
+        counts=_class_counts(data, images),
+        sample_images=trained.sample_images,
+        sample_names=[data.slugs[label] for label in trained.sample_labels],
+        melanoma=data.melanoma,
+    )
+
+
+def _class_counts(data: PreparedData, images: BalancedSet) -> ClassCounts:
+    """Images per class: in each split, and in what an epoch draws from."""
+
+    def count(split: str) -> NDArray[np.int64]:
+        return np.bincount(data.labels[data.of_split(split)], minlength=len(data.classes))
+
+    return ClassCounts(
+        train=count("train"), balanced=images.class_counts(), val=count("val"), test=count("test")
+    )

@@ -1,0 +1,84 @@
+"""What the README shows works as it stands there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from melanoma_lab.__main__ import CONF
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+
+
+def block(language, containing):
+    (found,) = [text for kind, text in BLOCKS if kind == language and containing in text]
+    return found
+
+
+def lab(folder, *arguments, script=("-m", "melanoma_lab")):
+    return subprocess.run(
+        [sys.executable, *script, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def own(tmp_path):
+    """The README's preset, network and their configuration, in files of their own."""
+    for path, text in (
+        ("my_conf/experiment/mine.yaml", block("yaml", "flip_rotate_zoom")),
+        ("my_conf/architecture/tiny.yaml", block("yaml", "/schema/architecture/tiny@_here_")),
+        ("my_lab.py", block("python", '@builder("architecture", "tiny")')),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    return tmp_path
+
+
+def test_a_preset_of_ones_own(own):
+    shown = lab(own, "--config-dir", "my_conf", "+experiment=mine", "--cfg", "job")
+    assert shown.returncode == 0, shown.stderr
+    assert "name: flip_rotate_zoom" in shown.stdout
+    assert "learning_rate: 0.0003" in shown.stdout
+
+
+def test_a_network_of_ones_own_is_trained(own, tree):
+    done = lab(
+        own,
+        *("--config-dir", "my_conf", "architecture=tiny", "architecture.width=16"),
+        *("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16", "training.epochs=1"),
+        script=("my_lab.py",),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # 3x3x3x16 + 16 of the convolution, 16x3 + 3 of the outputs.
+    assert "499 parameters" in done.stdout
+
+
+def test_every_preset_and_dataset_is_listed():
+    for group in ("experiment", "dataset"):
+        for path in (CONF / group).glob("*.yaml"):
+            assert f"| `{path.stem}` |" in README, path
+
+
+def test_the_two_commands_use_the_locks():
+    commands = [line for line in README.splitlines() if line.startswith("pip install uv && ")]
+    assert len(commands) == 2
+    assert all("--with-requirements requirements" in line for line in commands)
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_a_lock_has_hashes_and_names_no_address(lock):
+    text = (REPOSITORY / lock).read_text()
+    pinned = re.findall(r"^[a-z0-9][^ ]*==", text, flags=re.MULTILINE)
+    assert len(pinned) > 100
+    assert text.count("--hash=sha256:") >= len(pinned)
+    assert "://" not in text
