@@ -21,9 +21,10 @@ def unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
     if protocol == "leaking":
         parts.append("images that belong together lie on both sides of the split")
     conflicts = len(findings.label_conflicts) + len(findings.near_label_conflicts)
-    if conflicts and dataset.conflicts is Conflicts.keep:
+    if conflicts and dataset.conflicts in {Conflicts.keep, Conflicts.error}:
         parts.append(
-            f"{conflicts} groups of copies under different labels (dataset.conflicts=keep)"
+            f"{conflicts} groups of copies under different labels"
+            f" (dataset.conflicts={dataset.conflicts})"
         )
     trusts_folder = isinstance(dataset, Isic9Dataset) and dataset.labels is Labels.folder
     if findings.metadata_conflicts and trusts_folder:

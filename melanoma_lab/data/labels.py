@@ -10,6 +10,9 @@ import pandas as pd
 from melanoma_lab.config.schema import Conflicts, Labels
 from melanoma_lab.errors import UserError, nearest
 
+#: Columns of the manifest by which images are copies of each other, surest first.
+COPIES = {"identical": "identical", "photograph": "copies of one photograph"}
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -36,17 +39,19 @@ def settle_labels(
     """Take the trusted label of every image, resolve contradictions, keep the dataset's classes.
 
     Args:
-        manifest: table with the columns image_id, label, diagnosis and photograph.
+        manifest: table with the columns image_id, label, diagnosis, identical and photograph.
         labels: whose word counts where folder and diagnosis differ.
-        conflicts: what happens to copies of one photograph under different labels.
+        conflicts: what happens to identical images and to near-duplicates under different labels.
+            ``error`` refuses the identical ones; near-duplicates, of which a program can only be
+            nearly sure, are then kept and noted.
         classes: class names in order; None: those found, sorted.
 
     Returns:
         The settled manifest.
 
     Raises:
-        UserError: conflicts are left and ``conflicts`` is ``error``, a class has no image, or
-            fewer than two classes are left.
+        UserError: identical images contradict each other and ``conflicts`` is ``error``, a class
+            has no image, or fewer than two classes are left.
     """
     notes: list[str] = []
     if labels is Labels.diagnosis:
@@ -54,8 +59,9 @@ def settle_labels(
         manifest = manifest.assign(label=manifest["diagnosis"].where(differs, manifest["label"]))
         if differs.any():
             notes.append(f"{_images(int(differs.sum()))} relabelled to the archive's diagnosis.")
-    manifest, note = _resolve_conflicts(manifest, conflicts)
-    notes.extend(note)
+    for column, what in COPIES.items():
+        manifest, note = _resolve_conflicts(manifest, conflicts, column, what)
+        notes.extend(note)
     found = sorted(set(manifest["label"]))
     if classes is None:
         classes = found
@@ -75,40 +81,29 @@ def settle_labels(
     return Labelled(manifest.loc[kept].reset_index(drop=True), tuple(classes), tuple(notes))
 
 
-def conflicting(manifest: pd.DataFrame) -> pd.Series:
-    """Whether a copy of an image has another label; bool, shape (n,)."""
-    return manifest.groupby("photograph")["label"].transform("nunique") > 1
-
-
 def _resolve_conflicts(
-    manifest: pd.DataFrame, conflicts: Conflicts
+    manifest: pd.DataFrame, conflicts: Conflicts, column: str, copies: str
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Apply ``dataset.conflicts``; the second value says in a sentence what was done."""
-    wrong = conflicting(manifest)
+    """Apply ``dataset.conflicts`` to the groups of a column; the notes say what was done."""
+    group = manifest[column]
+    wrong = manifest.groupby(column)["label"].transform("nunique") > 1
     if not wrong.any():
         return manifest, []
-    n_groups = manifest.loc[wrong, "photograph"].nunique()
-    what = (
-        f"{_images(int(wrong.sum()))} in {n_groups} groups are copies of one photograph but "
-        "labelled differently"
-    )
-    if conflicts is Conflicts.error:
-        photograph = manifest["photograph"]
-        first = manifest.loc[photograph == photograph[wrong].iloc[0], "image_id"]
-        example = " and ".join(first)
+    n_images, n_groups = int(wrong.sum()), int(group[wrong].nunique())
+    what = f"{n_images} images in {n_groups} groups are {copies} but labelled differently"
+    if conflicts is Conflicts.error and column == "identical":
+        example = " and ".join(manifest.loc[group == group[wrong].iloc[0], "image_id"])
         raise UserError(
             f"{what}, such as {example}. Choose with dataset.conflicts: keep (as published), "
             "drop (leave them out), relabel (the metadata's diagnosis, drop where it has none)."
         )
-    if conflicts is Conflicts.keep:
+    if conflicts in {Conflicts.error, Conflicts.keep}:
         return manifest, [f"{what}; kept as published."]
     if conflicts is Conflicts.drop:
         return manifest.loc[~wrong].reset_index(drop=True), [f"{what}; left out."]
-    said = manifest["diagnosis"].where(manifest["diagnosis"] != "")
-    by_photograph = said.groupby(manifest["photograph"])
+    said = manifest["diagnosis"].where(manifest["diagnosis"] != "").groupby(group)
     # One diagnosis for the whole group settles it; none or several settle nothing.
-    agreed = by_photograph.transform("nunique") == 1
-    diagnosis = by_photograph.transform("first").where(agreed)
+    diagnosis = said.transform("first").where(said.transform("nunique") == 1)
     relabelled = wrong & diagnosis.notna()
     dropped = wrong & diagnosis.isna()
     settled = manifest.assign(label=diagnosis.where(relabelled, manifest["label"]))

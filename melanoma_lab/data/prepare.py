@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from melanoma_lab.audit.findings import Findings
 from melanoma_lab.audit.inspection import inspect_files
 from melanoma_lab.audit.judging import audit_images
+from melanoma_lab.audit.near_duplicates import IDENTICAL
 from melanoma_lab.audit.unresolved import unresolved
 from melanoma_lab.config.schema import Config, Groups, Isic9Dataset, Labels, OnUnreadable
 from melanoma_lab.data.groups import group_images, photographs
@@ -34,6 +35,7 @@ MANIFEST_COLUMNS = (
     "source",
     "split",
     "digest",
+    "identical",
     "photograph",
     "lesion",
     "diagnosis",
@@ -123,7 +125,10 @@ def prepare_data(
     )
     inspection = inspect_files(*files, cache=cache, threads=threads, progress=progress)
     findings, _ = audit_images(manifest, inspection, name=dataset.name, classes=dataset.classes)
-    manifest["photograph"] = photographs(list(manifest["digest"]), inspection.pairs)
+    pairs = inspection.pairs
+    same = pairs.loc[pairs["kind"] == IDENTICAL]
+    manifest["identical"] = photographs(list(manifest["digest"]), same)
+    manifest["photograph"] = photographs(list(manifest["digest"]), pairs)
     manifest, notes = _readable(manifest, pixels.unreadable, dataset.on_unreadable)
     settled = settle_labels(
         manifest,

@@ -86,23 +86,27 @@ def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None
 
 
 def find_images(root: Path) -> list[Path]:
-    """Every image file below a folder, sorted; links are followed, hidden files left out.
+    """Every image file below a folder, sorted; hidden files are left out.
+
+    Links to folders are not followed, nor links to files outside: what a dataset holds must not
+    depend on what lies elsewhere.
 
     Raises:
         UserError: there is none, or a name is not UTF-8.
     """
-    found = []
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+    found, inside = [], root.resolve()
+    for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         found += [
             Path(folder) / name
             for name in files
             if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
         ]
+    found = [p for p in found if not p.is_symlink() or p.resolve().is_relative_to(inside)]
     if not found:
         raise UserError(
             f"dataset.root={root}: no images in it; expected files ending in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}."
+            f"{', '.join(sorted(IMAGE_SUFFIXES))} (links out of the folder are not followed)."
         )
     for path in found:
         if not _is_utf8(str(path)):

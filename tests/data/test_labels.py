@@ -17,8 +17,8 @@ MANIFEST = pd.DataFrame(
         ("5", "nevus", "keratosis", "own"),
         ("6", "nevus", "nevus", "fine"),
     ],
-    columns=["image_id", "label", "diagnosis", "photograph"],
-)
+    columns=["image_id", "label", "diagnosis", "identical"],
+).assign(photograph=lambda table: table["identical"])
 
 
 def settle(conflicts, labels=Labels.folder, classes=None, manifest=MANIFEST):
@@ -49,6 +49,23 @@ def test_drop_leaves_out_the_whole_group():
     settled = settle(Conflicts.drop, manifest=other)
     assert labels_of(settled) == {"5": "nevus", "6": "melanoma"}
     assert "left out" in settled.notes[0]
+
+
+NEAR = MANIFEST.assign(identical=MANIFEST["image_id"])
+
+
+def test_near_duplicates_are_noted_where_identical_images_would_be_refused():
+    settled = settle(Conflicts.error, manifest=NEAR)
+    assert len(settled.manifest) == 6
+    assert "4 images in 2 groups are copies of one photograph" in settled.notes[0]
+    assert "kept" in settled.notes[0]
+
+
+def test_near_duplicates_are_relabelled_and_dropped_like_identical_images():
+    settled = settle(Conflicts.relabel, manifest=NEAR)
+    assert labels_of(settled) == {"1": "melanoma", "2": "melanoma", "5": "nevus", "6": "nevus"}
+    other = NEAR.assign(label=[*NEAR["label"][:5], "melanoma"])
+    assert labels_of(settle(Conflicts.drop, manifest=other)) == {"5": "nevus", "6": "melanoma"}
 
 
 def test_one_class_is_not_enough():

@@ -157,6 +157,20 @@ def test_files_of_one_name_are_not_one_lesion_unless_the_archive_named_them(isic
     assert lesion["Train/nevus/1.jpg"] == lesion["Test/nevus/1.jpg"] == "1"
 
 
+def test_links_that_loop_or_leave_the_root_are_not_followed(tmp_path):
+    outside = paint(tmp_path / "outside" / "nevus" / "x.png", (9, 9, 9), seed=0)
+    kept = paint(tmp_path / "root" / "nevus" / "a.png", (9, 9, 9), seed=1)
+    (tmp_path / "root" / "nevus" / "loop").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "other").symlink_to(tmp_path / "outside")
+    (tmp_path / "root" / "nevus" / "b.png").symlink_to(outside)
+    (tmp_path / "root" / "nevus" / "c.png").symlink_to(kept)
+    assert list(read_tree(tmp_path / "root")["image_id"]) == ["nevus/a.png", "nevus/c.png"]
+    kept.unlink()
+    (tmp_path / "root" / "nevus" / "c.png").unlink()
+    with pytest.raises(UserError, match="links out of the folder are not followed"):
+        read_tree(tmp_path / "root")
+
+
 @pytest.mark.parametrize("image_id", ["a.png", "Train/a.png"])
 def test_an_image_in_no_class_folder_is_refused(tmp_path, image_id):
     paint(tmp_path / image_id, (9, 9, 9), seed=0)
