@@ -20,12 +20,15 @@ def unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
     parts = []
     if protocol == "leaking":
         parts.append("images that belong together lie on both sides of the split")
-    conflicts = len(findings.label_conflicts) + len(findings.near_label_conflicts)
-    if conflicts and dataset.conflicts in {Conflicts.keep, Conflicts.error}:
-        parts.append(
-            f"{conflicts} groups of copies under different labels"
-            f" (dataset.conflicts={dataset.conflicts})"
-        )
+    kept = {
+        Conflicts.keep: [*findings.label_conflicts, *findings.near_label_conflicts],
+        Conflicts.error: findings.near_label_conflicts,  # identical ones have been refused
+    }
+    conflicts = len(kept.get(dataset.conflicts, []))
+    if conflicts:
+        groups = "1 group" if conflicts == 1 else f"{conflicts} groups"
+        choice = f"dataset.conflicts={dataset.conflicts}"
+        parts.append(f"{groups} of copies under different labels ({choice})")
     trusts_folder = isinstance(dataset, Isic9Dataset) and dataset.labels is Labels.folder
     if findings.metadata_conflicts and trusts_folder:
         parts.append(

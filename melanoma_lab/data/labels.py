@@ -60,6 +60,8 @@ def settle_labels(
         if differs.any():
             notes.append(f"{_images(int(differs.sum()))} relabelled to the archive's diagnosis.")
     for column, what in COPIES.items():
+        if conflicts is Conflicts.keep and column == "identical":
+            continue  # the next column's groups hold these too
         manifest, note = _resolve_conflicts(manifest, conflicts, column, what)
         notes.extend(note)
     found = sorted(set(manifest["label"]))
@@ -90,7 +92,8 @@ def _resolve_conflicts(
     if not wrong.any():
         return manifest, []
     n_images, n_groups = int(wrong.sum()), int(group[wrong].nunique())
-    what = f"{n_images} images in {n_groups} groups are {copies} but labelled differently"
+    groups = "1 group" if n_groups == 1 else f"{n_groups} groups"
+    what = f"{n_images} images in {groups} are {copies} but labelled differently"
     if conflicts is Conflicts.error and column == "identical":
         example = " and ".join(manifest.loc[group == group[wrong].iloc[0], "image_id"])
         raise UserError(
