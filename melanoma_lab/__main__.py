@@ -39,7 +39,9 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 the work failed, 2 a mistake, 130 interrupted."""
     # Hydra would print its own version of an error and exit with 1; this makes it raise instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT too: a shell's background job would ignore it.
+    for polite in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(polite, _interrupt)
     try:
         sys.argv[1:] = canonical_arguments(sys.argv[1:])
         run_task()
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """Treat a polite kill (a cluster's, a container's) like Ctrl-C: the run is marked KILLED."""
+    """End by Ctrl-C or a polite kill (a cluster's, a container's): the run is marked KILLED."""
     raise KeyboardInterrupt
 
 

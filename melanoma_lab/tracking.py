@@ -217,7 +217,7 @@ class Tracker:
 
         shape = (-1, *network.input_shape[1:])
         signature = ModelSignature(
-            Schema([TensorSpec(np.dtype("uint8"), shape, "pixels")]),
+            Schema([TensorSpec(np.dtype("uint8"), shape)]),
             Schema([TensorSpec(np.dtype("float32"), (-1, network.output_shape[-1]))]),
         )
         mlflow.tensorflow.log_model(

@@ -105,13 +105,12 @@ def fit_network(
     Raises:
         RunError: the machine has not enough memory.
     """
-    trained = network
-    if augmentation:
-        inputs = keras.Input(network.input_shape[1:], name="pixels")
-        x = inputs
-        for layer in augmentation:
-            x = layer(x)
-        trained = keras.Model(inputs, network(x), name="training")
+    inputs = keras.Input(network.input_shape[1:], name="pixels")
+    x = inputs
+    for layer in augmentation:
+        x = layer(x)
+    # A model of its own, so that what is kept carries no optimizer, loss or metric.
+    trained = keras.Model(inputs, network(x), name="training")
     trained.compile(
         optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(),

@@ -75,7 +75,8 @@ def test_the_weights_of_the_best_epoch_are_kept():
     done = fit(model, val_labels=wrong, epochs=5, monitor="val_loss")
     losses = [epoch["val_loss"] for epoch in done.history]
     assert done.best_epoch == int(np.argmin(losses)) + 1 == 1
-    kept, *_ = model.evaluate(PIXELS, np.eye(K)[wrong], verbose=0)
+    model.compile(loss="categorical_crossentropy")
+    kept = model.evaluate(PIXELS, np.eye(K)[wrong], verbose=0)
     assert kept == pytest.approx(losses[0], rel=1e-4)
 
 
@@ -109,6 +110,13 @@ def test_augmentation_is_in_training_only_and_not_in_the_kept_network():
     np.testing.assert_array_equal(model.get_weights()[0], before)
     assert len(model.layers) == len(network().layers)
     assert done.history[0]["val_loss"] != done.history[0]["train_loss"]
+
+
+def test_the_kept_network_is_not_compiled():
+    """Or it would carry the optimizer's state and a metric that only this package knows."""
+    model = network()
+    fit(model)
+    assert not model.compiled
 
 
 def test_the_same_seed_gives_the_same_bits():
