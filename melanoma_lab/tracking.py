@@ -28,6 +28,8 @@ from melanoma_lab.errors import UserError
 
 #: Which process a run belongs to; lets a later command tell a running run from a dead one.
 PROCESS_TAG = "process"
+#: Makes MLflow's pages show an experiment as model training, not as language-model evaluation.
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 #: MLflow keeps this many characters of a parameter.
 LONGEST_PARAM = 6000
 #: What the kept network needs to be served, by distribution name.
@@ -80,7 +82,8 @@ def _experiment_id(client: Any, tracking: Tracking, study: str) -> str:
     experiment = client.get_experiment_by_name(study)
     if experiment is None:
         try:
-            return str(client.create_experiment(study, _artifact_root(tracking, study)))
+            root = _artifact_root(tracking, study)
+            return str(client.create_experiment(study, root, tags=TRAINING))
         except MlflowException:
             experiment = client.get_experiment_by_name(study)
             if experiment is None:  # it failed for another reason than that someone was faster
