@@ -213,6 +213,7 @@ class Tracker:
 
         The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it.
         """
+        import keras
         import mlflow.tensorflow
         import numpy as np
         from mlflow.models import ModelSignature
@@ -223,14 +224,20 @@ class Tracker:
             Schema([TensorSpec(np.dtype("uint8"), shape)]),
             Schema([TensorSpec(np.dtype("float32"), (-1, network.output_shape[-1]))]),
         )
-        mlflow.tensorflow.log_model(
-            network,
-            name="model",
-            signature=signature,
-            input_example=np.full((1, *shape[1:]), 127, np.uint8),
-            # Named, because finding them out takes MLflow some twenty seconds.
-            pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
-        )
+        interactive = keras.utils.is_interactive_logging_enabled()
+        keras.utils.disable_interactive_logging()  # MLflow tries the example out, with a bar
+        try:
+            mlflow.tensorflow.log_model(
+                network,
+                name="model",
+                signature=signature,
+                input_example=np.full((1, *shape[1:]), 127, np.uint8),
+                # Named, because finding them out takes MLflow some twenty seconds.
+                pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
+            )
+        finally:
+            if interactive:
+                keras.utils.enable_interactive_logging()
 
     def reconcile(self) -> None:
         """Mark as KILLED the runs that a hard kill on this machine left RUNNING."""
