@@ -44,7 +44,7 @@ class Estimate:
     """
 
     value: float
-    groups: NDArray[np.object_]
+    groups: NDArray[np.str_]
     influence: Floats
 
 
@@ -155,11 +155,11 @@ def estimate_run(table: pd.DataFrame, melanoma: str | None) -> dict[str, Estimat
         ValueError: the table fails its check or melanoma is no class of it.
     """
     values = run_metrics(table, melanoma)
-    split = table["split"].to_numpy()
+    split = table["split"].to_numpy(str)
     slugs = slugs_of(table)
     codes = pd.Index(slugs).get_indexer(pd.Index(table["y_true"])).astype(np.int64)
     scores = table[[f"prob/{slug}" for slug in slugs]].to_numpy(np.float64)
-    groups = table["group"].to_numpy()
+    groups = table["group"].to_numpy(str)
 
     test = split == "test"
     influences = _test_influences(codes[test], scores[test], slugs, melanoma)
@@ -202,10 +202,10 @@ def _test_influences(
 
 def _gap(
     value: float,
-    split: NDArray[np.object_],
+    split: NDArray[np.str_],
     codes: Labels,
     scores: Floats,
-    groups: NDArray[np.object_],
+    groups: NDArray[np.str_],
 ) -> Estimate:
     """The generalisation gap; its groups are those of the training and the validation split."""
     influence = np.zeros(len(codes))
@@ -224,7 +224,7 @@ def _sum_by_group(influence: Floats, index: NDArray[np.intp], n_groups: int) -> 
     return np.bincount(index, weights=influence, minlength=n_groups).astype(np.float64)
 
 
-def _jackknife_scale(groups: NDArray[np.object_], y_true: Labels) -> Floats:
+def _jackknife_scale(groups: NDArray[np.str_], y_true: Labels) -> Floats:
     """What turns an influence into the effect of leaving the group out; shape (n,).
 
     Leaving out a group that holds a share h of its class moves the class's mean by 1 / (1 - h)

@@ -42,6 +42,9 @@ POWER = 0.8
 MIN_SEEDS = 3
 """Fewest seeds from which a verdict is given: the variance of two says next to nothing."""
 
+ROUNDING = 1e-12
+"""A standard error below this is what floating point makes of none at all."""
+
 LEAST_P = 1e-12
 """Smaller p values are reported as this: no t distribution holds that far out."""
 
@@ -106,7 +109,8 @@ def mean_over_seeds(values: ArrayLike, influences: ArrayLike) -> MeanOverSeeds:
         lesion_df = 2 * np.square(squares.sum(axis=-1)) / np.square(squares).sum(axis=-1)
     lesion_df = np.where(np.isnan(lesion_df) & ~np.isnan(mean), 2.0, lesion_df)
     half = _half_width(ALPHA, seed_variance, lesion_variance, n, lesion_df)
-    half = np.where(half > 0, half, np.nan)
+    standard_error = np.sqrt(seed_variance / n + lesion_variance)
+    half = np.where(standard_error > ROUNDING, half, np.nan)
     return MeanOverSeeds(
         mean=mean,
         sd=np.sqrt(seed_variance),
@@ -115,7 +119,11 @@ def mean_over_seeds(values: ArrayLike, influences: ArrayLike) -> MeanOverSeeds:
         lesion_df=lesion_df,
         ci_low=mean - half,
         ci_high=mean + half,
-        p=_p_value(mean, seed_variance, lesion_variance, n, lesion_df),
+        p=np.where(
+            standard_error > ROUNDING,
+            _p_value(mean, seed_variance, lesion_variance, n, lesion_df),
+            np.nan,
+        ),
     )
 
 
@@ -141,7 +149,7 @@ def _p_value(
     n_seeds: int,
     lesion_df: Floats,
 ) -> Floats:
-    """The alpha at which the interval ends at zero, at least ``LEAST_P``; NaN without an interval.
+    """The alpha at which the interval ends at zero, at least ``LEAST_P``.
 
     By bisection, on a logarithmic scale: the interval widens as alpha falls.
     """
@@ -151,8 +159,8 @@ def _p_value(
         half = _half_width(np.exp(middle), seed_variance, lesion_variance, n_seeds, lesion_df)
         too_narrow = half < np.abs(mean)
         low, high = np.where(too_narrow, low, middle), np.where(too_narrow, middle, high)
-    defined = seed_variance + lesion_variance > 0
-    return np.where(defined, np.exp(high), np.nan)
+    p: Floats = np.exp(high)
+    return p
 
 
 def seeds_needed(difference: float, seed_variance: float, lesion_variance: float) -> int | None:
