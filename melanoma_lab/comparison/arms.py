@@ -46,12 +46,12 @@ def find_references(
         For each arm the arm that it is compared with; None where there is none in the study, and
         for what the others are compared with.
 
-        A preset names a preset. What an arm changes besides is changed in its reference too:
-        ``dropout,training.epochs=1`` is compared with ``baseline,training.epochs=1``, and with
-        plain ``baseline`` only where that is missing. An arm that names none is compared with its
-        preset without overrides of its own, and where that is missing too with the arm that has
-        ``none`` where it has something: ``baseline,balancing=oversample`` with
-        ``baseline,balancing=none``.
+        A preset names a preset. Of that preset's arms the one counts that shares most overrides
+        and has none of its own: ``dropout,training.epochs=1`` is compared with
+        ``baseline,training.epochs=1``, and with plain ``baseline`` only where that is missing. An
+        arm that names none is compared with its own preset with fewer overrides, and where that is
+        missing too with the arm that has ``none`` where it has something:
+        ``baseline,balancing=oversample`` with ``baseline,balancing=none``.
 
     Raises:
         UserError: the study has no arm of the name given.
@@ -59,22 +59,28 @@ def find_references(
     if reference is not None:
         found = _find(reference, named)
         return {arm: None if arm == found else found for arm in named}
-    common = _common(named)
-    references = {}
-    for arm, name in named.items():
-        candidates = _candidates(arm, name, common)
-        references[arm] = next((c for c in candidates if c in named and c != arm), None)
-    return references
+    return {arm: _reference_of(arm, name, named) for arm, name in named.items()}
 
 
-def _candidates(arm: str, name: str, common: Collection[str]) -> list[str]:
-    """What an arm might be compared with, best first."""
+def _reference_of(arm: str, name: str, arms: Collection[str]) -> str | None:
+    """The arm that one is compared with, given the reference that it names."""
+    if name in arms and name != arm and parts_of(name)[1]:
+        return name  # an arm, not a preset
     preset, overrides = parts_of(arm)
-    if name:
-        return [_join(name, overrides), name]
+    preset = name or preset
+    nearest_arms = [
+        other
+        for other in arms
+        if other != arm
+        and parts_of(other)[0] == preset
+        and set(parts_of(other)[1]) <= set(overrides)
+    ]
+    if nearest_arms:
+        return max(nearest_arms, key=lambda other: len(parts_of(other)[1]))
+    common = _common(arms)
     none = [o if o in common else f"{o.partition('=')[0]}=none" for o in overrides]
-    shared = [override for override in overrides if override in common]
-    return [_join(preset, shared), _join(preset, none)]
+    plain = _join(preset, none)
+    return plain if plain in arms and plain != arm else None
 
 
 def _find(name: str, arms: Collection[str]) -> str:

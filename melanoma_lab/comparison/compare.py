@@ -145,7 +145,7 @@ def compare_study(study: Study, reference: str | None = None, metric: str = PRIM
             short=short[arm],
             reference=references[arm],
             runs=tuple(runs[arm]),
-            metrics={name: _summary(_over_seeds(runs[arm], name)) for name in names},
+            metrics={name: _summary(_over_seeds(runs[arm], name), *_range(name)) for name in names},
         )
         for arm in _references_first(references)
     }
@@ -189,6 +189,7 @@ def _differences(
             n_seeds = len({run.key.seed for run, _ in pairs})
             result = _over_seeds([run for run, _ in pairs], metric, [other for _, other in pairs])
             results.append((arm, arm.reference, len(pairs), n_seeds, result))
+    low, high = _range(metric)
     adjusted = statistics.holm([float(result.p) for *_, result in results])
     return [
         Difference(
@@ -197,7 +198,7 @@ def _differences(
             metric=metric,
             n_pairs=n_pairs,
             n_seeds=n_seeds,
-            summary=_summary(result),
+            summary=_summary(result, low - high, high - low),
             p=float(result.p),
             p_holm=p_holm,
             verdict=statistics.decide(metric, float(result.mean), p_holm, n_seeds),
@@ -252,12 +253,19 @@ def _all_groups(estimates: Sequence[Estimate]) -> NDArray[np.str_]:
     return np.unique(np.concatenate(list(different.values())))
 
 
-def _summary(result: MeanOverSeeds) -> Summary:
+def _range(metric: str) -> tuple[float, float]:
+    """Least and greatest value that a metric can have."""
+    greatest = {"log_loss": math.inf, "brier": 2.0}.get(metric, 1.0)
+    return (-1.0 if metric == "generalisation_gap" else 0.0), greatest
+
+
+def _summary(result: MeanOverSeeds, low: float, high: float) -> Summary:
+    """A result whose interval ends where what it is of ends; that takes nothing from its cover."""
     return Summary(
         mean=float(result.mean),
         sd=float(result.sd),
-        ci_low=float(result.ci_low),
-        ci_high=float(result.ci_high),
+        ci_low=float(np.clip(result.ci_low, low, high)),
+        ci_high=float(np.clip(result.ci_high, low, high)),
     )
 
 

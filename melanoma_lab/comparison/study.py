@@ -81,6 +81,7 @@ class Study:
         unfinished: for every arm, seed and fold without one: what became of the newest try.
         remarks: what had to be left out, for the reader.
         melanoma: slug of the melanoma class, None where the dataset names none.
+        root: where the first run found its images, None where the dataset needs no folder.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Study:
     unfinished: Mapping[Key, str]
     remarks: tuple[str, ...]
     melanoma: str | None
+    root: str | None
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -144,6 +146,7 @@ def load_study(client: Any, name: str, tell: Callable[[int, int], None] | None =
         unfinished={k: unfinished[k] for k in sorted(unfinished, key=_order) if k not in finished},
         remarks=tuple(remarks),
         melanoma=melanoma,
+        root=_root(next(iter(newest.values()))),
     )
 
 
@@ -248,6 +251,12 @@ def _melanoma(runs: Iterable[Any]) -> str | None:
     """Slug of the class that the runs' configuration names."""
     names = {run.data.params.get("dataset.melanoma", "null") for run in runs} - {"null"}
     return slug(names.pop()) if len(names) == 1 else None
+
+
+def _root(run: Any) -> str | None:
+    """The folder of images that a run was given."""
+    root = run.data.params.get("dataset.root", "null")
+    return None if root == "null" else str(root)
 
 
 def _read(

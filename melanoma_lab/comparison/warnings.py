@@ -115,7 +115,7 @@ def _unpaired(comparison: Comparison) -> list[str]:
             )
         elif mine != theirs:
             missing = [
-                f"{who.short} lacks {_listed(_pair(*pair) for pair in sorted(lacking))}"
+                f"{who.short} lacks {_pairs(sorted(lacking))}"
                 for who, lacking in ((arm, theirs - mine), (other, mine - theirs))
                 if lacking
             ]
@@ -198,8 +198,11 @@ def _span(values: Iterable[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _pair(seed: int, fold: int) -> str:
-    return f"seed {seed}" + (f" fold {fold}" if fold else "")
+def _pairs(pairs: Sequence[tuple[int, int]]) -> str:
+    """Seeds, with their folds where there are any."""
+    if any(fold for _, fold in pairs):
+        return _listed(f"seed {seed} fold {fold}" for seed, fold in pairs)
+    return f"seed{'s' * (len(pairs) > 1)} {_listed(seed for seed, _ in pairs)}"
 
 
 def _of(n: int, total: int, what: str) -> str:

@@ -12,6 +12,7 @@ NOT_AN_ARM = frozenset(
     {
         "cache",
         "dataset.root",
+        "metric",
         "reference",
         "seed",
         "split.fold",

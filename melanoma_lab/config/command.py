@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from melanoma_lab.config.schema import Task
 from melanoma_lab.errors import UserError, nearest
 
+#: A comparison is no job: its result is the report, which names the command.
+NO_JOB_FOLDER = ("hydra.run.dir=.", "hydra.output_subdir=null")
+
 
 def canonical_arguments(arguments: Sequence[str]) -> list[str]:
-    """Turn a leading task word into ``task=`` and put ``--multirun`` first.
+    """Turn a leading task word into ``task=``, put ``--multirun`` first, keep folders clean.
 
     Hydra's parser takes ``a=1 -m b=1,2`` for a mistake; a user should not have to know.
 
@@ -27,5 +30,7 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
         if words[0] not in list(Task):
             raise UserError(f"{words[0]}: no such task. {nearest(words[0], list(Task))}")
         words[0] = f"task={words[0]}"
+    if "task=compare" in words:
+        words += NO_JOB_FOLDER
     multirun = [word for word in words if word in {"-m", "--multirun"}]
     return [*multirun[:1], *(word for word in words if word not in {"-m", "--multirun"})]

@@ -11,7 +11,16 @@ from typing import Any
 from melanoma_lab.config.schema import Config
 
 #: Which question, where, how recorded, on how many threads: not what is computed.
-INCIDENTAL = ("task", "study", "reference", "cache", "tracking", "dataset.root", "training.threads")
+INCIDENTAL = (
+    "task",
+    "study",
+    "reference",
+    "metric",
+    "cache",
+    "tracking",
+    "dataset.root",
+    "training.threads",
+)
 
 
 def resolved(config: Config) -> dict[str, Any]:

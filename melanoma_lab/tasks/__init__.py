@@ -15,4 +15,19 @@ def train(config: Config, arm: Arm) -> None:
     train_arm(config, arm)
 
 
-TASKS: dict[Task, Callable[[Config, Arm], None]] = {Task.train: train}
+def compare(config: Config, _arm: Arm) -> None:
+    """Compare the arms of a study."""
+    from pathlib import Path
+
+    from melanoma_lab.tasks.compare import report_study
+
+    report_study(
+        config.study,
+        reference=config.reference,
+        metric=config.metric,
+        tracked=config.tracking,
+        folder=Path("experiments"),
+    )
+
+
+TASKS: dict[Task, Callable[[Config, Arm], None]] = {Task.train: train, Task.compare: compare}

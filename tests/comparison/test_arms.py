@@ -50,6 +50,12 @@ def test_what_all_arms_share_is_left_out_of_short_names():
             {"baseline": None, "dropout,e=1": "baseline"},
         ),
         ({"dropout": "baseline"}, {"dropout": None}),
+        (
+            {"dropout,e=1": "baseline", "augmented,e=1,n=9": "dropout", "dropout,n=8": "baseline"},
+            {"dropout,e=1": None, "augmented,e=1,n=9": "dropout,e=1", "dropout,n=8": None},
+        ),
+        # An arm named in full.
+        ({"a,b=1": "", "a,b=2": "a,b=1"}, {"a,b=1": None, "a,b=2": "a,b=1"}),
         # No reference named: the preset alone, or the arm that has none of it.
         (
             {"a,b=none,e=1": "", "a,b=copies,e=1": "", "a,b=weights,e=1": ""},
