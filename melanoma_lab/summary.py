@@ -58,6 +58,11 @@ def show_data(data: PreparedData) -> None:
         )
 
 
+def show_skipped(run_id: str) -> None:
+    """Say that a run of the same configuration and data has finished before."""
+    console.print(f"  Skipped: the study has this already, finished, as run {run_id}.")
+
+
 def show_results(
     metrics: Mapping[str, float],
     data: PreparedData,

@@ -26,8 +26,8 @@ def parts_of(arm: str) -> tuple[str, tuple[str, ...]]:
 def shorten(arms: Collection[str]) -> dict[str, str]:
     """What each arm is called for reading: without the overrides that all of them share.
 
-    An override that only says what all arms do tells none of them apart; with one arm nothing is
-    shortened.
+    An override that only says what all arms do tells none of them apart; one arm alone is called
+    by its preset.
     """
     common = _common(arms)
     return {arm: _without(arm, common) for arm in arms}
@@ -92,9 +92,7 @@ def _find(name: str, arms: Collection[str]) -> str:
 
 
 def _common(arms: Collection[str]) -> set[str]:
-    """Overrides that all arms have; none where there is one arm only."""
-    if len(arms) < 2:
-        return set()
+    """Overrides that all arms have."""
     return set.intersection(*(set(parts_of(arm)[1]) for arm in arms))
 
 

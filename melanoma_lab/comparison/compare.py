@@ -105,6 +105,7 @@ class Comparison:
         differences: of every arm that has a reference, metric by metric.
         slugs: class slugs, in class order.
         melanoma: slug of the melanoma class, None where the dataset names none.
+        short: what each arm is called for short, also one that has no finished run.
     """
 
     study: str
@@ -113,6 +114,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     slugs: tuple[str, ...]
     melanoma: str | None
+    short: Mapping[str, str]
 
     def of_metric(self, metric: str) -> list[Difference]:
         """The differences in one metric, one for each arm that has a reference."""
@@ -138,7 +140,7 @@ def compare_study(study: Study, reference: str | None = None, metric: str = PRIM
         raise UserError(f"metric={metric}: not among what is compared. {nearest(metric, names)}")
     named = {arm: of_arm[0].tags.get("reference", "") for arm, of_arm in runs.items()}
     references = find_references(named, reference)
-    short = shorten(runs)
+    short = shorten({*runs, *(key.arm for key in study.unfinished)})
     arms = {
         arm: ArmSummary(
             name=arm,
@@ -159,6 +161,7 @@ def compare_study(study: Study, reference: str | None = None, metric: str = PRIM
         differences=tuple(differences),
         slugs=study.runs[0].slugs,
         melanoma=study.melanoma,
+        short=short,
     )
 
 

@@ -254,6 +254,8 @@ def _pair_label(comparison: Comparison, entry: Difference) -> str:
 
 
 def _wrapped(name: str, width: int = 20) -> str:
-    """An arm's name in lines, broken after its commas where that is possible."""
-    lines = textwrap.wrap(name.replace(",", ", "), width, break_on_hyphens=False)
+    """An arm's name in at most three lines, broken after its commas where that is possible."""
+    lines = textwrap.wrap(
+        name.replace(",", ", "), width, break_on_hyphens=False, max_lines=3, placeholder=" ..."
+    )
     return "\n".join(lines).replace(", ", ",").replace("$", r"\$")

@@ -23,7 +23,7 @@ def find_warnings(study: Study, comparison: Comparison) -> list[str]:
     return [
         *_leaking(study),
         *_outcomes(arms),
-        *_unfinished(study),
+        *_unfinished(study, comparison),
         *_without_reference(arms),
         *_few_seeds(comparison),
         *_unpaired(comparison),
@@ -53,10 +53,14 @@ def _outcomes(arms: Sequence[ArmSummary]) -> list[str]:
     ]
 
 
-def _unfinished(study: Study) -> list[str]:
+def _unfinished(study: Study, comparison: Comparison) -> list[str]:
+    by_reason: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for key, reason in study.unfinished.items():
+        by_reason.setdefault((key.arm, reason), []).append((key.seed, key.fold))
     return [
-        f"{key} has not finished and is missing here ({reason})."
-        for key, reason in study.unfinished.items()
+        f"{comparison.short[arm]}: {_pairs(pairs)} not finished and missing here "
+        f"({reason.rstrip('.')})."
+        for (arm, reason), pairs in by_reason.items()
     ]
 
 

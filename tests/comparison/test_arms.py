@@ -25,7 +25,7 @@ def test_what_all_arms_share_is_left_out_of_short_names():
         "a,x=1,y=[1,2]": "a,y=[1,2]",
         "b,x=1,y=3": "b,y=3",
     }
-    assert shorten(["a,x=1"]) == {"a,x=1": "a,x=1"}
+    assert shorten(["a,x=1"]) == {"a,x=1": "a"}
 
 
 @pytest.mark.parametrize(

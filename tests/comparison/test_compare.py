@@ -235,7 +235,7 @@ def test_what_a_reader_must_know_first(tracked):
     assert texts[0].startswith("Leaking protocol in 3 of 7 runs")
     for start in (
         "dropout: all 3 runs stayed at chance (seed 0, 1, 2)",
-        "augmented,e=1 seed 1 has not finished and is missing here (FAILED: diverged)",
+        "augmented: seed 1 not finished and missing here (FAILED: diverged).",
         "augmented is compared with nothing: its reference, sharpened, has no finished run",
         "dropout took 900 optimizer steps, baseline 300",
         "Runs were made by different versions of the lab: 000000000, 111111111.",

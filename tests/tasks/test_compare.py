@@ -10,6 +10,8 @@ import mlflow
 import pytest
 
 from melanoma_lab.config.schema import Tracking
+from melanoma_lab.errors import UserError
+from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tracking import connect
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -74,24 +76,28 @@ def test_a_study_is_compared_without_tensorflow(folder):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("wrong", "message"),
     [
-        (["study=abaltion"], "study=abaltion: no such study. Did you mean ablation?"),
-        (["reference=baselin"], "reference=baselin: the study has no such arm. Did you mean"),
-        (["metric=acuracy"], "metric=acuracy: not among what is compared. Did you mean accuracy?"),
-        (["tracking.uri=sqlite:///none.db"], "nothing has been trained"),
+        ({"study": "abaltion"}, "study=abaltion: no such study. Did you mean ablation?"),
+        ({"reference": "baselin"}, "reference=baselin: the study has no such arm. Did you mean"),
+        ({"metric": "acuracy"}, "metric=acuracy: .* Did you mean accuracy?"),
+        ({"tracked": Tracking(uri="sqlite:///none.db")}, "nothing has been trained"),
+        ({"study": "empty"}, "study=empty: no run of it has finished yet."),
     ],
 )
-def test_mistakes_are_told(folder, arguments, message):
-    done = compare(folder, *arguments)
+def test_mistakes_point_to_what_would_be_right(folder, tmp_path, wrong, message):
+    tracked = Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}")
+    if wrong == {"study": "empty"}:
+        connect(tracked, "empty").result()
+    asked = {"study": "ablation", "reference": None, "metric": "accuracy", "tracked": tracked}
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        report_study(**(asked | wrong), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_is_told_with_status_2_and_leaves_nothing(folder):
+    done = compare(folder, "study=abaltion")
     assert done.returncode == 2
-    assert message in done.stderr
+    assert "Did you mean ablation?" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder / "experiments" / "abaltion").exists()
-
-
-def test_an_empty_study_has_no_finished_runs(folder):
-    connect(Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}"), "empty").result()
-    done = compare(folder, "study=empty")
-    assert done.returncode == 2
-    assert "study=empty: no run of it has finished yet." in done.stderr
