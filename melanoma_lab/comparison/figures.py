@@ -29,34 +29,27 @@ VERDICTS = {
 }
 
 
-def forest(comparison: Comparison) -> Figure:
-    """Draw every arm's difference from its reference with its interval, a panel for each metric.
-
-    Args:
-        comparison: with at least one difference.
-
-    Raises:
-        ValueError: there is nothing to draw.
-    """
-    metrics = [
+def forest_metrics(comparison: Comparison) -> list[str]:
+    """Metrics whose differences are drawn, the one that gives the verdicts first."""
+    return [
         metric
         for metric in dict.fromkeys((comparison.metric, *FOREST))
         if any(math.isfinite(entry.summary.mean) for entry in comparison.of_metric(metric))
     ]
-    if not metrics:
-        raise ValueError("Expected a comparison with a difference. Received none that is defined.")
-    labels = [_pair_label(comparison, entry) for entry in comparison.of_metric(metrics[0])]
-    row = 0.12 + 0.15 * max(label.count("\n") + 1 for label in labels)
-    fig = style.figure(WIDTH, 0.5 + len(metrics) * (0.85 + row * len(labels)))
-    for ax, metric in zip(np.atleast_1d(fig.subplots(len(metrics), 1)), metrics, strict=True):
-        _forest_panel(ax, comparison, metric)
-    style.add_footer(fig)
-    return fig
 
 
-def _forest_panel(ax: Axes, comparison: Comparison, metric: str) -> None:
-    """One metric's differences; the better side is said on the axis."""
+def forest(comparison: Comparison, metric: str) -> Figure:
+    """Draw every arm's difference from its reference in a metric, with its interval.
+
+    Args:
+        comparison: of a study.
+        metric: one of ``forest_metrics``.
+    """
     entries = comparison.of_metric(metric)
+    labels = [_pair_label(comparison, entry) for entry in entries]
+    row = 0.12 + 0.15 * max(label.count("\n") + 1 for label in labels)
+    fig = style.figure(WIDTH, 1.3 + row * len(labels))
+    ax = fig.add_subplot()
     factor = 100 if wording.is_share(metric) else 1
     ax.axvline(0, color=style.GREY, linewidth=1)
     for y, entry in enumerate(entries):
@@ -67,7 +60,7 @@ def _forest_panel(ax: Axes, comparison: Comparison, metric: str) -> None:
             ends = (factor * summary.ci_low, factor * summary.ci_high)
             ax.plot(ends, (y, y), color=colour, linewidth=2)
     _set_limits(ax, [factor * entry.summary.mean for entry in entries], entries, factor)
-    ax.set_yticks(range(len(entries)), [_pair_label(comparison, entry) for entry in entries])
+    ax.set_yticks(range(len(entries)), labels)
     ax.set_ylim(len(entries) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -75,6 +68,8 @@ def _forest_panel(ax: Axes, comparison: Comparison, metric: str) -> None:
     better = "left" if metric in LOWER_IS_BETTER else "right"
     words = " ".join(filter(None, ("difference", wording.unit(metric) and "in points")))
     style.dress(ax, wording.metric_name(metric), f"{words}, {better} is better")
+    style.add_footer(fig)
+    return fig
 
 
 def _set_limits(
@@ -133,7 +128,7 @@ def gaps(comparison: Comparison) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    style.dress(ax, "", "train minus val accuracy (ticks: single runs)")
+    style.dress(ax, "", "train minus val accuracy")
     style.add_footer(fig)
     return fig
 
@@ -171,7 +166,7 @@ def confusion(comparison: Comparison, arm: ArmSummary) -> Figure:
     slugs = comparison.slugs
     counts = np.sum([run.confusion for run in arm.runs], axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    fig = style.figure(WIDTH, 1.5 + 0.44 * len(slugs))
+    fig = style.figure(WIDTH, 1.8 + 0.44 * len(slugs))
     ax = fig.add_subplot()
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(shares.shape):
@@ -190,7 +185,7 @@ def confusion(comparison: Comparison, arm: ArmSummary) -> Figure:
     ax.set_xticks(range(len(slugs)), names, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(slugs)), names)
     runs = f"{len(arm.runs)} run{'s' * (len(arm.runs) != 1)}"
-    style.dress(ax, f"{_wrapped(arm.short, 40)}, {runs}", "decided class", "true class")
+    style.dress(ax, f"{_wrapped(arm.short, 34)}\n{runs}", "decided class", "true class")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     style.add_footer(fig)
@@ -253,7 +248,7 @@ def _pair_label(comparison: Comparison, entry: Difference) -> str:
     return f"{_wrapped(arm)}\nvs {_wrapped(reference)}"
 
 
-def _wrapped(name: str, width: int = 20) -> str:
+def _wrapped(name: str, width: int = 24) -> str:
     """An arm's name in at most three lines, broken after its commas where that is possible."""
     lines = textwrap.wrap(
         name.replace(",", ", "), width, break_on_hyphens=False, max_lines=3, placeholder=" ..."

@@ -79,9 +79,11 @@ def write_report(
 def draw(comparison: Comparison) -> list[Picture]:
     """Every figure that the comparison has something for."""
     drawn = []
-    if comparison.differences:
-        alt = "Difference of every arm from its reference with its 95 % interval, by metric"
-        drawn.append(Picture("forest", "verdicts", alt, _png(figures.forest(comparison))))
+    for metric in figures.forest_metrics(comparison):
+        name = wording.metric_name(metric)
+        alt = f"Difference of every arm from its reference in {name} with its 95 % interval"
+        png = _png(figures.forest(comparison, metric))
+        drawn.append(Picture(f"difference_{metric.replace('/', '_')}", "verdicts", alt, png))
     alt = "Sensitivity to every class in every arm with its 95 % interval"
     drawn.append(Picture("sensitivity", "classes", alt, _png(figures.sensitivities(comparison))))
     alt = "Generalisation gap of every arm with its 95 % interval, and of every run"

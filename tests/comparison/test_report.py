@@ -40,7 +40,11 @@ def test_everything_is_written(written):
     }
     pictures = {path.name for path in (folder / "figures").iterdir()}
     assert pictures == {
-        "forest.png",
+        "difference_balanced_accuracy.png",
+        "difference_melanoma_sensitivity.png",
+        "difference_macro_auroc.png",
+        "difference_log_loss.png",
+        "difference_generalisation_gap.png",
         "sensitivity.png",
         "generalisation_gap.png",
         "learning_curves.png",
@@ -95,7 +99,7 @@ def test_the_page_is_one_file(written):
     text = written[0].read_text()
     page = Page(text)
     assert page.open == []
-    assert len(page.targets) == 8
+    assert len(page.targets) == 12
     assert all(target.startswith("data:image/png;base64,") for target in page.targets)
     assert all(page.alts)
     assert "url(" not in text
@@ -106,7 +110,7 @@ def test_the_page_is_one_file(written):
 def test_links_of_the_markdown_report_lead_somewhere(written):
     folder = written[0].parent
     links = re.findall(r"\]\(([^)]+)\)", (folder / "report.md").read_text())
-    assert len(links) == 8
+    assert len(links) == 12
     assert all((folder / link).is_file() for link in links)
 
 
@@ -143,7 +147,7 @@ def test_a_study_of_one_arm_with_one_run_has_a_report(tracked, tmp_path):
     page, _ = report_of(tracked, tracked.fill({"baseline": (1.0, "")}, seeds=(0,)), tmp_path)
     assert "Nothing was compared." in page.read_text()
     assert "one arm" in page.read_text()
-    assert not (tmp_path / "figures" / "forest.png").exists()
+    assert not list((tmp_path / "figures").glob("difference_*"))
 
 
 def test_figures_are_narrow_enough_for_a_phone(written):
