@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from melanoma_lab import multirun
 from melanoma_lab.config.arm import describe_arm
 from melanoma_lab.config.command import canonical_arguments
 from melanoma_lab.config.validation import explain, validate
@@ -27,12 +28,13 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def run_task(composed: DictConfig) -> None:
     """One job of the command: what Hydra composed, checked and done."""
-    config = validate(composed)
-    check_root(config.dataset)
-    arm = describe_arm(list(HydraConfig.get().overrides.task))
-    from melanoma_lab import tasks
+    with multirun.noted(composed):
+        config = validate(composed)
+        check_root(config.dataset)
+        arm = describe_arm(list(HydraConfig.get().overrides.task))
+        from melanoma_lab import tasks
 
-    tasks.TASKS[config.task](config, arm)
+        tasks.TASKS[config.task](config, arm)
 
 
 def main() -> None:
@@ -44,7 +46,9 @@ def main() -> None:
         signal.signal(polite, _interrupt)
     try:
         sys.argv[1:] = canonical_arguments(sys.argv[1:])
-        run_task()
+        with multirun.noting() as jobs:
+            run_task()
+        multirun.conclude(jobs)
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:

@@ -59,6 +59,11 @@ def show_data(data: PreparedData) -> None:
         console.print(f"  {data.unresolved}", style="yellow", markup=False)
 
 
+def show_skipped(run_id: str) -> None:
+    """Say that a run of the same configuration and data has finished before."""
+    console.print(f"  Skipped: the study has this already, finished, as run {run_id}.")
+
+
 def show_results(
     metrics: Mapping[str, float],
     data: PreparedData,

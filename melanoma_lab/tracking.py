@@ -53,26 +53,62 @@ def connect(tracking: Tracking, study: str) -> Future[Tracker]:
 
 
 def _connect(tracking: Tracking, study: str) -> Tracker:
+    with _usable(tracking):
+        client = _client(tracking)
+        tracker = Tracker(client, _experiment_id(client, tracking, study))
+    tracker.reconcile()
+    return tracker
+
+
+def connect_for_reading(tracking: Tracking) -> Any:
+    """Connect to what has been tracked, in this thread, and create nothing.
+
+    Args:
+        tracking: where runs are recorded.
+
+    Returns:
+        An MlflowClient.
+
+    Raises:
+        UserError: nothing has been recorded there, or it cannot be used.
+    """
+    database = _sqlite_path(tracking.uri)
+    if database is not None and not database.is_file():
+        raise UserError(
+            f"tracking.uri={tracking.uri}: no such file; nothing has been trained from this folder "
+            "yet."
+        )
+    with _usable(tracking):
+        client = _client(tracking)
+        client.search_experiments(max_results=1)  # does anybody answer?
+        return client
+
+
+@contextmanager
+def _usable(tracking: Tracking) -> Iterator[None]:
+    """Say whose fault it is where the tracking server or its database raises."""
+    try:
+        with _first_use(tracking.uri):
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever a database driver or an HTTP client raises
+        reason = next(iter(str(error).strip().splitlines()), repr(error))
+        raise UserError(f"tracking.uri={tracking.uri}: cannot be used ({reason}).") from error
+
+
+def _client(tracking: Tracking) -> Any:
+    """An MlflowClient of the tracking server, which also becomes MLflow's own."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    try:
-        with _first_use(tracking.uri):
-            # Absolute: MLflow keeps a connection for each URI, and the folder may change.
-            database = _sqlite_path(tracking.uri)
-            mlflow.set_tracking_uri(f"sqlite:///{database}" if database else tracking.uri)
-            client = mlflow.MlflowClient()
-            tracker = Tracker(client, _experiment_id(client, tracking, study))
-    except UserError:
-        raise
-    except Exception as error:  # whatever a database driver or an HTTP client raises
-        reason = next(iter(str(error).strip().splitlines()), repr(error))
-        raise UserError(f"tracking.uri={tracking.uri}: cannot be used ({reason}).") from error
-    tracker.reconcile()
-    return tracker
+    # Absolute: MLflow keeps a connection for each URI, and the folder may change.
+    database = _sqlite_path(tracking.uri)
+    mlflow.set_tracking_uri(f"sqlite:///{database}" if database else tracking.uri)
+    return mlflow.MlflowClient()
 
 
 def _experiment_id(client: Any, tracking: Tracking, study: str) -> str:
@@ -238,6 +274,15 @@ class Tracker:
         finally:
             if interactive:
                 keras.utils.enable_interactive_logging()
+
+    def finished_run(self, fingerprint: str) -> str | None:
+        """The id of the newest finished run of this fingerprint in the study, if there is one."""
+        found = self._client.search_runs(
+            [self.experiment_id],
+            f"attributes.status = 'FINISHED' and tags.fingerprint = '{fingerprint}'",
+            max_results=1,
+        )
+        return str(found[0].info.run_id) if found else None
 
     def reconcile(self) -> None:
         """Mark as KILLED the runs that a hard kill on this machine left RUNNING."""

@@ -13,6 +13,7 @@ NOT_AN_ARM = frozenset(
         "against",
         "cache",
         "dataset.root",
+        "metric",
         "output",
         "reference",
         "seed",

@@ -8,11 +8,11 @@ from melanoma_lab.config.schema import Task
 from melanoma_lab.errors import UserError, nearest
 
 #: Tasks that write where they are told to and need no working folder from Hydra.
-NO_JOB_FOLDER = frozenset({Task.audit, Task.seed_protocol})
+NO_JOB_FOLDER = frozenset({Task.audit, Task.compare, Task.seed_protocol})
 
 
 def canonical_arguments(arguments: Sequence[str]) -> list[str]:
-    """Turn a leading task word into ``task=`` and put ``--multirun`` first.
+    """Turn a leading task word into ``task=``, put ``--multirun`` first, keep folders clean.
 
     Hydra's parser takes ``a=1 -m b=1,2`` for a mistake; a user should not have to know.
 
@@ -29,8 +29,8 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
     if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
         if words[0] not in list(Task):
             raise UserError(f"{words[0]}: no such task. {nearest(words[0], list(Task))}")
-        task = Task(words[0])
-        elsewhere = ["hydra.output_subdir=null", "hydra.run.dir=."] if task in NO_JOB_FOLDER else []
-        words[:1] = [f"task={task}", *elsewhere]
+        words[0] = f"task={words[0]}"
+    if any(f"task={task}" in words for task in NO_JOB_FOLDER):
+        words += ["hydra.output_subdir=null", "hydra.run.dir=."]
     multirun = [word for word in words if word in {"-m", "--multirun"}]
     return [*multirun[:1], *(word for word in words if word not in {"-m", "--multirun"})]

@@ -15,6 +15,7 @@ INCIDENTAL = (
     "task",
     "study",
     "reference",
+    "metric",
     "cache",
     "output",
     "against",

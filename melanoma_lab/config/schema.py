@@ -38,6 +38,7 @@ class Task(StrEnum):
     train = "train"
     audit = "audit"
     seed_protocol = "seed_protocol"
+    compare = "compare"
 
 
 class Conflicts(StrEnum):
@@ -485,6 +486,8 @@ class Config:
     experiment: str = "custom"
     #: The arm that this one is compared with; every preset names its own.
     reference: str | None = None
+    #: What gives an arm its verdict when a study is compared.
+    metric: str = "balanced_accuracy"
     #: Weights, order, dropout, augmentation and balancing.
     seed: int = 0
     #: Decoded images and balanced copies; null: the user's cache folder.

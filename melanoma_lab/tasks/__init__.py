@@ -10,9 +10,10 @@ from melanoma_lab.config.schema import Config, Task
 
 def train(config: Config, arm: Arm) -> None:
     """Train, evaluate and track one arm."""
+    from melanoma_lab.multirun import in_multirun
     from melanoma_lab.tasks.train import train_arm
 
-    train_arm(config, arm)
+    train_arm(config, arm, skip_finished=in_multirun())
 
 
 def audit(config: Config, _arm: Arm) -> None:
@@ -29,8 +30,24 @@ def seed_protocol(config: Config, _arm: Arm) -> None:
     prepare_seed_protocol(config)
 
 
+def compare(config: Config, _arm: Arm) -> None:
+    """Compare the arms of a study."""
+    from pathlib import Path
+
+    from melanoma_lab.tasks.compare import report_study
+
+    report_study(
+        config.study,
+        reference=config.reference,
+        metric=config.metric,
+        tracked=config.tracking,
+        folder=Path("experiments"),
+    )
+
+
 TASKS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.train: train,
     Task.audit: audit,
+    Task.compare: compare,
     Task.seed_protocol: seed_protocol,
 }

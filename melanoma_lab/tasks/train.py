@@ -19,12 +19,13 @@ if TYPE_CHECKING:  # its module loads TensorFlow
     from melanoma_lab.training.session import Parts
 
 
-def train_arm(config: Config, arm: Arm) -> str:
+def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     """Train, evaluate and track one arm.
 
     Args:
         config: the checked configuration.
         arm: what a study calls it.
+        skip_finished: do nothing where the study has a finished run of the same fingerprint.
 
     Returns:
         The id of its MLflow run.
@@ -41,6 +42,11 @@ def train_arm(config: Config, arm: Arm) -> str:
     summary.show_data(data)
     # Takes seconds, as TensorFlow's import does; both while images are being balanced.
     connecting = tracking.connect(config.tracking, config.study)
+    if skip_finished:
+        same = fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash)
+        if finished := connecting.result().finished_run(same):
+            summary.show_skipped(finished)
+            return finished
     with progress_of("balancing") as tell:
         images = balance(
             config.balancing,

@@ -12,7 +12,7 @@ from melanoma_lab.errors import UserError
         # Tasks that are no runs leave no working folder behind.
         (
             ["audit", "dataset=isic9"],
-            ["task=audit", "hydra.output_subdir=null", "hydra.run.dir=.", "dataset=isic9"],
+            ["task=audit", "dataset=isic9", "hydra.output_subdir=null", "hydra.run.dir=."],
         ),
         (["+experiment=baseline", "-m", "seed=1,2"], ["-m", "+experiment=baseline", "seed=1,2"]),
         (["a=1", "--multirun", "b=1,2"], ["--multirun", "a=1", "b=1,2"]),

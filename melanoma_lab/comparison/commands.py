@@ -1,0 +1,65 @@
+"""The commands that make a study and its comparison again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from melanoma_lab.comparison.arms import parts_of
+from melanoma_lab.comparison.compare import PRIMARY, Comparison
+
+PROGRAM = "python -m melanoma_lab"
+DEFAULT_URI = "sqlite:///mlflow.db"
+
+
+def compare_command(study: str, *, reference: str | None, metric: str, uri: str) -> str:
+    """The command that compares a study's tracked runs.
+
+    Args:
+        study: its name.
+        reference: as given, None where each arm is compared with the one that it names.
+        metric: the one that gives the verdicts.
+        uri: MLflow's tracking URI.
+    """
+    words = [f"study={study}"]
+    words += [f"reference={_hydra(reference)}"] if reference else []
+    words += [f"metric={metric}"] if metric != PRIMARY else []
+    words += [f"tracking.uri={uri}"] if uri != DEFAULT_URI else []
+    return _join(f"{PROGRAM} compare", words)
+
+
+def training_commands(comparison: Comparison, root: str | None) -> list[str]:
+    """The commands that train the arms of a study, as few as say it all.
+
+    Args:
+        comparison: of the study.
+        root: ``dataset.root`` of its runs, None where the dataset needs none.
+    """
+    shared = [f"study={comparison.study}"] if comparison.study != "ablation" else []
+    shared += [f"dataset.root={root}"] if root else []
+    together: dict[tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    for arm in comparison.arms.values():
+        preset, overrides = parts_of(arm.name)
+        folds = tuple(sorted({run.key.fold for run in arm.runs}))
+        together.setdefault((overrides, arm.seeds, folds), []).append(preset)
+    commands = []
+    for (overrides, seeds, folds), presets in together.items():
+        words = [f"+experiment={','.join(presets)}"] if presets != ["custom"] else []
+        words += [f"seed={_listed(seeds)}"]
+        words += [f"split.fold={_listed(folds)}"] if folds != (0,) else []
+        many = len(presets) * len(seeds) * len(folds) > 1
+        commands.append(_join(PROGRAM + " -m" * many, [*words, *overrides, *shared]))
+    return commands
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _hydra(value: str) -> str:
+    """A value in Hydra's quotes where it would be taken for more than one."""
+    return f"'{value}'" if set(value) & set(",=[]{}") else value
+
+
+def _join(start: str, words: Sequence[str]) -> str:
+    return " ".join([start, *(shlex.quote(word) for word in words)])

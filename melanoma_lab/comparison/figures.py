@@ -1,0 +1,256 @@
+"""Figures of a comparison: narrow, so that they can be read on a phone and side by side."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from melanoma_lab.comparison import wording
+from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, Summary
+from melanoma_lab.comparison.statistics import LOWER_IS_BETTER
+from melanoma_lab.evaluation import plot_style as style
+
+WIDTH = 4.4
+#: Drawn in the forest plot below the metric that gives the verdicts, as far as they are there.
+FOREST = ("melanoma_sensitivity", "macro_auroc", "log_loss", "generalisation_gap")
+MARKERS = ("o", "s", "D", "^", "v", "P")
+#: Colour and marker of a verdict: neither alone has to be told apart.
+VERDICTS = {
+    "helps": (style.BLUE, "^"),
+    "hurts": (style.VERMILLION, "v"),
+    "no evidence": (style.GREY, "o"),
+    "too few runs": (style.GREY, "x"),
+}
+
+
+def forest_metrics(comparison: Comparison) -> list[str]:
+    """Metrics whose differences are drawn, the one that gives the verdicts first."""
+    return [
+        metric
+        for metric in dict.fromkeys((comparison.metric, *FOREST))
+        if any(math.isfinite(entry.summary.mean) for entry in comparison.of_metric(metric))
+    ]
+
+
+def forest(comparison: Comparison, metric: str) -> Figure:
+    """Draw every arm's difference from its reference in a metric, with its interval.
+
+    Args:
+        comparison: of a study.
+        metric: one of ``forest_metrics``.
+    """
+    entries = comparison.of_metric(metric)
+    labels = [_pair_label(comparison, entry) for entry in entries]
+    row = 0.12 + 0.15 * max(label.count("\n") + 1 for label in labels)
+    fig = style.figure(WIDTH, 1.3 + row * len(labels))
+    ax = fig.add_subplot()
+    factor = 100 if wording.is_share(metric) else 1
+    ax.axvline(0, color=style.GREY, linewidth=1)
+    for y, entry in enumerate(entries):
+        colour, marker = VERDICTS[entry.verdict]
+        summary = entry.summary
+        ax.plot(factor * summary.mean, y, marker, color=colour, markersize=7, markeredgewidth=2)
+        if math.isfinite(summary.ci_low):
+            ends = (factor * summary.ci_low, factor * summary.ci_high)
+            ax.plot(ends, (y, y), color=colour, linewidth=2)
+    _set_limits(ax, [factor * entry.summary.mean for entry in entries], entries, factor)
+    ax.set_yticks(range(len(entries)), labels)
+    ax.set_ylim(len(entries) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
+    better = "left" if metric in LOWER_IS_BETTER else "right"
+    words = " ".join(filter(None, ("difference", wording.unit(metric) and "in points")))
+    style.dress(ax, wording.metric_name(metric), f"{words}, {better} is better")
+    style.add_footer(fig)
+    return fig
+
+
+def _set_limits(
+    ax: Axes, means: Sequence[float], entries: Sequence[Difference], factor: float
+) -> None:
+    """Keep an interval of two seeds, which may be huge, from flattening all others."""
+    ends = [
+        abs(factor * end)
+        for entry in entries
+        for end in (entry.summary.ci_low, entry.summary.ci_high)
+        if math.isfinite(end) and entry.verdict != "too few runs"
+    ]
+    reach = 1.12 * max([*ends, *(1.5 * abs(mean) for mean in means if math.isfinite(mean)), 1e-3])
+    ax.set_xlim(-reach, reach)
+
+
+def sensitivities(comparison: Comparison) -> Figure:
+    """Draw every class's sensitivity in every arm with its interval, melanoma first."""
+    slugs = [slug for slug in comparison.slugs if slug != comparison.melanoma]
+    if comparison.melanoma:
+        slugs.insert(0, comparison.melanoma)
+    arms = list(comparison.arms.values())
+    fig = style.figure(WIDTH, 1.2 + len(slugs) * (0.25 + 0.13 * len(arms)))
+    ax = fig.add_subplot()
+    offsets = _offsets(len(arms))
+    for i, (arm, offset) in enumerate(zip(arms, offsets, strict=True)):
+        entries = [arm.metrics[f"sensitivity/{slug}"] for slug in slugs]
+        _points(ax, entries, np.arange(len(slugs)) + offset, i, _wrapped(arm.short))
+    for y in range(1, len(slugs)):
+        ax.axhline(y - 0.5, color=style.LIGHT_GREY, linewidth=0.6)
+    ax.set_yticks(range(len(slugs)), [style.class_label(slug, width=16) for slug in slugs])
+    if comparison.melanoma:
+        ax.get_yticklabels()[0].set_fontweight("bold")
+    ax.set_ylim(len(slugs) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlim(-0.02, 1.02)
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    style.dress(ax, "", "sensitivity on test lesions")
+    _legend(fig, ax, len(arms))
+    style.add_footer(fig)
+    return fig
+
+
+def gaps(comparison: Comparison) -> Figure:
+    """Draw every arm's generalisation gap: its interval, and each of its runs."""
+    arms = list(comparison.arms.values())
+    fig = style.figure(WIDTH, 1.1 + 0.42 * len(arms))
+    ax = fig.add_subplot()
+    ax.axvline(0, color=style.GREY, linewidth=1)
+    for y, arm in enumerate(arms):
+        runs = [run.estimates["generalisation_gap"].value for run in arm.runs]
+        ax.plot(runs, np.full(len(runs), y + 0.17), "|", color=style.GREY, markersize=7)
+        _points(ax, [arm.metrics["generalisation_gap"]], np.array([y - 0.08]), 0, "")
+    ax.set_yticks(range(len(arms)), [_wrapped(arm.short) for arm in arms])
+    ax.set_ylim(len(arms) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    style.dress(ax, "", "train minus val accuracy")
+    style.add_footer(fig)
+    return fig
+
+
+def learning_curves(comparison: Comparison) -> Figure:
+    """Draw accuracy by epoch: each arm's mean over its runs, in a band from least to greatest.
+
+    Raises:
+        ValueError: no run recorded any epoch.
+    """
+    fig = style.figure(WIDTH, 5.2)
+    axes = fig.subplots(2, 1, sharex=True)
+    titles = {"val_accuracy": "validation", "train_accuracy": "training, in training mode"}
+    epochs = 0
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
+        for i, arm in enumerate(comparison.arms.values()):
+            curves = [run.curves[name] for run in arm.runs if run.curves[name]]
+            if not curves:
+                continue
+            epochs = max(epochs, *map(len, curves))
+            _band(ax, curves, i, _wrapped(arm.short))
+        style.dress(ax, title, "epoch" if ax is axes[-1] else "", "accuracy")
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        ax.grid(axis="y", color=style.LIGHT_GREY, linewidth=0.6)
+    if not epochs:
+        raise ValueError("Expected learning curves of at least one run. Received none.")
+    axes[0].set_xlim(1 - 0.02 * epochs, epochs + 0.02 * epochs)
+    axes[0].xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+    _legend(fig, axes[0], len(comparison.arms))
+    return fig
+
+
+def confusion(comparison: Comparison, arm: ArmSummary) -> Figure:
+    """Draw an arm's decisions as shares of each true class, all its runs together."""
+    slugs = comparison.slugs
+    counts = np.sum([run.confusion for run in arm.runs], axis=0)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fig = style.figure(WIDTH, 1.8 + 0.44 * len(slugs))
+    ax = fig.add_subplot()
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, column in np.ndindex(shares.shape):
+        share = shares[row, column]
+        ax.text(
+            column,
+            row,
+            f"{100 * share:.0f}",
+            ha="center",
+            va="center",
+            fontsize=style.TICK_SIZE,
+            color="white" if share > 0.55 else "black" if share >= 0.005 else "#767676",
+            fontweight="bold" if row == column else "normal",
+        )
+    names = [style.class_label(slug, width=18) for slug in slugs]
+    ax.set_xticks(range(len(slugs)), names, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(slugs)), names)
+    runs = f"{len(arm.runs)} run{'s' * (len(arm.runs) != 1)}"
+    style.dress(ax, f"{_wrapped(arm.short, 34)}\n{runs}", "decided class", "true class")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    style.add_footer(fig)
+    return fig
+
+
+def _points(
+    ax: Axes,
+    entries: Sequence[Summary],
+    y: np.ndarray[tuple[int], np.dtype[np.float64]],
+    i: int,
+    label: str,
+) -> None:
+    """Means with their intervals, as the i-th arm looks."""
+    mean, low, high = (
+        np.array([getattr(entry, name) for entry in entries])
+        for name in ("mean", "ci_low", "ci_high")
+    )
+    colour, marker = style.CYCLE[i % len(style.CYCLE)], MARKERS[i % len(MARKERS)]
+    # Shares end at 0 and 1 whatever a symmetric interval says; the axes end there too.
+    ax.hlines(y, low, high, color=colour, linewidth=1.8)
+    ax.plot(mean, y, marker, color=colour, markersize=5.5, label=label)
+
+
+def _band(ax: Axes, curves: Sequence[Sequence[float]], i: int, label: str) -> None:
+    """Mean, least and greatest over runs, which may have stopped at different epochs."""
+    longest = max(map(len, curves))
+    values = np.full((len(curves), longest), np.nan)
+    for row, curve in zip(values, curves, strict=True):
+        row[: len(curve)] = curve
+    epochs = np.arange(1, longest + 1)
+    colour = style.CYCLE[i % len(style.CYCLE)]
+    dashes = style.DASHES[i % len(style.DASHES)]
+    finite = np.ma.masked_invalid(values)
+    ax.fill_between(
+        epochs, finite.min(axis=0), finite.max(axis=0), color=colour, alpha=0.15, linewidth=0
+    )
+    ax.plot(epochs, finite.mean(axis=0), color=colour, linestyle=dashes, linewidth=1.8, label=label)
+
+
+def _offsets(n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Where n arms stand within a class's row of height one."""
+    return np.linspace(-0.32, 0.32, n) if n > 1 else np.zeros(1)
+
+
+def _legend(fig: Figure, ax: Axes, n: int) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=min(n, 2),
+        frameon=False,
+        fontsize=style.TICK_SIZE,
+    )
+
+
+def _pair_label(comparison: Comparison, entry: Difference) -> str:
+    arm, reference = (comparison.arms[name].short for name in (entry.arm, entry.reference))
+    return f"{_wrapped(arm)}\nvs {_wrapped(reference)}"
+
+
+def _wrapped(name: str, width: int = 24) -> str:
+    """An arm's name in at most three lines, broken after its commas where that is possible."""
+    lines = textwrap.wrap(
+        name.replace(",", ", "), width, break_on_hyphens=False, max_lines=3, placeholder=" ..."
+    )
+    return "\n".join(lines).replace(", ", ",").replace("$", r"\$")

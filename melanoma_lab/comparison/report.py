@@ -1,0 +1,248 @@
+"""A comparison as files: ``comparison.json``, ``report.md``, ``report.html`` and its figures."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+import numpy as np
+from matplotlib.figure import Figure
+
+from melanoma_lab import __version__
+from melanoma_lab.comparison import commands, figures, wording
+from melanoma_lab.comparison.compare import ArmSummary, Comparison, as_json
+from melanoma_lab.comparison.statistics import MIN_SEEDS
+from melanoma_lab.comparison.study import Study
+
+DPI = 180
+#: The arms' columns in the first table, after the metric that gives the verdicts.
+LEVELS = ("accuracy", "macro_auroc", "melanoma_sensitivity", "generalisation_gap")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as it stands in the reports.
+
+    Attributes:
+        name: of its file, without the ending.
+        section: of the report.
+        alt: what it shows, for who cannot see it.
+        png: the file's bytes.
+    """
+
+    name: str
+    section: str
+    alt: str
+    png: bytes
+
+    @property
+    def uri(self) -> str:
+        """The picture itself as an address, for a page that is one file."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+def write_report(
+    folder: Path, study: Study, comparison: Comparison, warnings: Sequence[str], *, again: str
+) -> Path:
+    """Write everything about a comparison into the study's folder.
+
+    Args:
+        folder: of the study; made if it is not there.
+        study: its runs.
+        comparison: what was made of them.
+        warnings: what a reader must know first.
+        again: the command that makes the comparison again.
+
+    Returns:
+        The page to open, ``report.html``.
+    """
+    pictures = draw(comparison)
+    content = _content(study, comparison, warnings, again)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for old in (folder / "figures").glob("*.png"):  # of arms that are no longer there
+        old.unlink()
+    for picture in pictures:
+        (folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
+    _write(folder / "comparison.json", as_json(comparison, warnings))
+    for name in ("report.md", "report.html"):
+        _write(folder / name, _render(name, content | {"pictures": pictures}))
+    return folder / "report.html"
+
+
+def draw(comparison: Comparison) -> list[Picture]:
+    """Every figure that the comparison has something for."""
+    drawn = []
+    for metric in figures.forest_metrics(comparison):
+        name = wording.metric_name(metric)
+        alt = f"Difference of every arm from its reference in {name} with its 95 % interval"
+        png = _png(figures.forest(comparison, metric))
+        drawn.append(Picture(f"difference_{metric.replace('/', '_')}", "verdicts", alt, png))
+    alt = "Sensitivity to every class in every arm with its 95 % interval"
+    drawn.append(Picture("sensitivity", "classes", alt, _png(figures.sensitivities(comparison))))
+    alt = "Generalisation gap of every arm with its 95 % interval, and of every run"
+    drawn.append(Picture("generalisation_gap", "gap", alt, _png(figures.gaps(comparison))))
+    if any(
+        curve for arm in comparison.arms.values() for r in arm.runs for curve in r.curves.values()
+    ):
+        alt = "Accuracy by epoch, mean and range over the runs of every arm"
+        curves = figures.learning_curves(comparison)
+        drawn.append(Picture("learning_curves", "curves", alt, _png(curves)))
+    for i, arm in enumerate(comparison.arms.values(), start=1):
+        alt = f"Confusion matrix of {arm.short}, in per cent of each true class"
+        matrix = _png(figures.confusion(comparison, arm))
+        drawn.append(Picture(f"confusion_{i}", "confusion", alt, matrix))
+    return drawn
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _render(name: str, content: Mapping[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("melanoma_lab.comparison"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    # An arm's name may be broken after its commas, and nowhere else.
+    environment.filters["breakable"] = lambda text: markupsafe.escape(text).replace(
+        ",", markupsafe.Markup(",<wbr>")
+    )
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
+    return environment.get_template(f"{name}.j2").render(content)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file as a whole: who reads it at the same time sees the old one or the new."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8", newline="\n")
+    scratch.replace(path)
+
+
+def _content(
+    study: Study, comparison: Comparison, warnings: Sequence[str], again: str
+) -> dict[str, Any]:
+    """What both reports say, as words."""
+    arms = list(comparison.arms.values())
+    metrics = list(arms[0].metrics)
+    levels = [m for m in dict.fromkeys((comparison.metric, *LEVELS)) if m in metrics]
+    return {
+        "study": comparison.study,
+        "version": __version__,
+        "facts": _facts(study),
+        "verdicts": [
+            (entry.verdict, wording.verdict_sentence(comparison, entry))
+            for entry in comparison.of_metric(comparison.metric)
+        ],
+        "metric": wording.metric_name(comparison.metric),
+        "warnings": list(warnings),
+        "level_names": [wording.metric_name(metric) for metric in levels],
+        "level_rows": [
+            *([arm.short, len(arm.runs), *_levels(arm, levels)] for arm in arms),
+            _trivial_row(comparison, levels),
+        ],
+        "differences": [
+            {
+                "metric": wording.metric_name(metric),
+                "better": wording.better(metric),
+                "rows": _difference_rows(comparison, metric),
+            }
+            for metric in metrics
+            if metric != f"sensitivity/{comparison.melanoma}"  # melanoma_sensitivity says it
+        ]
+        if comparison.differences
+        else [],
+        "classes": [slug.replace("_", " ") for slug in _melanoma_first(comparison)],
+        "class_rows": [
+            [arm.short, *_levels(arm, [f"sensitivity/{s}" for s in _melanoma_first(comparison)])]
+            for arm in arms
+        ],
+        "cost_rows": [_cost_row(arm) for arm in arms],
+        "full_names": [(arm.short, arm.name) for arm in arms if arm.short != arm.name],
+        "min_seeds": MIN_SEEDS,
+        "folds": len({run.key.fold for run in study.runs}),
+        "again": again,
+        "training": commands.training_commands(comparison, study.root),
+    }
+
+
+def _facts(study: Study) -> list[str]:
+    """What the study is about, in a few words each."""
+    run = study.runs[0]
+    lesions = len(run.estimates["accuracy"].groups)
+    images = int(run.confusion.sum())
+    return [
+        f"dataset {run.tags.get('dataset', 'unknown')}",
+        f"{len(study.arms)} arm{'s' * (len(study.arms) != 1)}, {len(study.runs)} finished runs",
+        f"{images} test images of {lesions} lesions, {len(run.slugs)} classes",
+        f"protocol {run.tags.get('protocol', 'unknown')}",
+    ]
+
+
+def _levels(arm: ArmSummary, metrics: Sequence[str]) -> list[str]:
+    return [wording.level_interval(metric, arm.metrics[metric]) for metric in metrics]
+
+
+def _trivial_row(comparison: Comparison, metrics: Sequence[str]) -> list[object]:
+    """For scale: what answering with the most common class always would score."""
+    counts = next(iter(comparison.arms.values())).runs[0].confusion.sum(axis=1)
+    answer = comparison.slugs[int(counts.argmax())]
+    present = max(int(np.count_nonzero(counts)), 1)
+    scores = {
+        "accuracy": counts.max() / max(counts.sum(), 1),
+        "balanced_accuracy": 1 / present,
+        "macro_auroc": 0.5,
+        "melanoma_sensitivity": float(answer == comparison.melanoma),
+        "melanoma_specificity": float(answer != comparison.melanoma),
+        "melanoma_auroc": 0.5,
+        "generalisation_gap": 0.0,
+    }
+    cells = [wording.level(m, float(scores[m])) if m in scores else "" for m in metrics]
+    return [f"always {answer.replace('_', ' ')}", "", *cells]
+
+
+def _difference_rows(comparison: Comparison, metric: str) -> list[list[str]]:
+    return [
+        [
+            f"{comparison.arms[entry.arm].short} vs {comparison.arms[entry.reference].short}",
+            str(entry.n_pairs),
+            wording.change_interval(metric, entry.summary),
+            wording.p_value(entry.p_holm),
+            entry.verdict,
+        ]
+        for entry in comparison.of_metric(metric)
+    ]
+
+
+def _melanoma_first(comparison: Comparison) -> list[str]:
+    rest = [slug for slug in comparison.slugs if slug != comparison.melanoma]
+    return [comparison.melanoma, *rest] if comparison.melanoma else rest
+
+
+def _cost_row(arm: ArmSummary) -> list[str]:
+    """Means over an arm's runs; empty where none recorded it."""
+
+    def mean(name: str, form: str) -> str:
+        values = [run.costs[name] for run in arm.runs if name in run.costs]
+        return form.format(np.mean(values)) if values else ""
+
+    return [
+        arm.short,
+        mean("fit_seconds", "{:,.0f}"),
+        mean("images_per_second", "{:,.0f}"),
+        mean("optimizer_steps", "{:,.0f}"),
+        mean("best_epoch", "{:.1f}"),
+        mean("parameters", "{:,.0f}"),
+    ]

@@ -1,0 +1,334 @@
+"""The finished runs of a study, as MLflow has them: what they are, what they predicted."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melanoma_lab.comparison.influence import Estimate, estimate_run
+from melanoma_lab.data.prepare import slug
+from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.evaluation import metrics, predictions
+
+PAGE = 1000
+#: What is drawn as learning curves.
+CURVES = ("train_accuracy", "val_accuracy")
+COSTS = ("fit_seconds", "optimizer_steps", "parameters", "best_epoch")
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which run of a study: one arm, one seed, one fold."""
+
+    arm: str
+    seed: int
+    fold: int
+
+    def __str__(self) -> str:
+        return f"{self.arm} seed {self.seed}" + (f" fold {self.fold}" if self.fold else "")
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A finished run.
+
+    Attributes:
+        run_id: MLflow's.
+        key: which arm, seed and fold.
+        tags: as tracked.
+        costs: those of ``COSTS`` that it recorded, and ``images_per_second`` of its last epoch.
+        estimates: its metrics, with what each test lesion contributes to their uncertainty.
+        slugs: K class slugs, in class order.
+        confusion: int64, shape (K, K); test images by true (row) and decided class.
+        test_images: a digest of the test images, their groups and their labels.
+        lone_classes: classes of which the test split has a single group.
+        curves: of each of ``CURVES``, a value an epoch.
+    """
+
+    run_id: str
+    key: Key
+    tags: Mapping[str, str]
+    costs: Mapping[str, float]
+    estimates: Mapping[str, Estimate]
+    slugs: tuple[str, ...]
+    confusion: NDArray[np.int64]
+    test_images: str
+    lone_classes: tuple[str, ...]
+    curves: Mapping[str, Sequence[float]]
+
+    def __str__(self) -> str:
+        return f"{self.key} (run {self.run_id})"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study has come to so far.
+
+    Attributes:
+        name: its name.
+        runs: the newest finished run of each arm, seed and fold, in that order.
+        unfinished: for every arm, seed and fold without one: what became of the newest try.
+        remarks: what had to be left out, for the reader.
+        melanoma: slug of the melanoma class, None where the dataset names none.
+        root: where the first run found its images, None where the dataset needs no folder.
+    """
+
+    name: str
+    runs: tuple[StudyRun, ...]
+    unfinished: Mapping[Key, str]
+    remarks: tuple[str, ...]
+    melanoma: str | None
+    root: str | None
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms that have finished runs, in alphabetical order."""
+        return tuple(dict.fromkeys(run.key.arm for run in self.runs))
+
+
+def load_study(client: Any, name: str, tell: Callable[[int, int], None] | None = None) -> Study:
+    """Read the finished runs of a study and their predictions.
+
+    Args:
+        client: an MlflowClient.
+        name: of the study.
+        tell: called with (done, total) runs.
+
+    Raises:
+        UserError: there is no such study, it has no finished runs, none of them has a predictions
+            table, or they cannot be compared: other data, or another split for the same seed and
+            fold.
+    """
+    tracked = _tracked_runs(client, name)
+    finished: dict[Key, list[Any]] = defaultdict(list)
+    unfinished: dict[Key, str] = {}
+    for run in tracked:  # newest first
+        key = _key(run)
+        if run.info.status == "FINISHED":
+            finished[key].append(run)
+        else:
+            reason = run.data.tags.get("reason", "")
+            unfinished.setdefault(key, f"{run.info.status}{f': {reason}' if reason else ''}")
+    if not finished:
+        raise UserError(f"study={name}: no run of it has finished yet.")
+    newest = {key: finished[key][0] for key in sorted(finished, key=_order)}
+    _check_data(newest)
+    _check_splits(newest)
+    remarks = [_older(key, runs) for key, runs in finished.items() if _differ(runs)]
+    melanoma = _melanoma(newest.values())
+    runs = []
+    shared: dict[bytes, NDArray[np.str_]] = {}
+    for done, (key, run) in enumerate(newest.items(), start=1):
+        try:
+            runs.append(_read(client, key, run, melanoma, shared))
+        except (OSError, ValueError) as error:
+            reason = next(iter(str(error).splitlines()), repr(error))
+            remarks.append(f"{key} (run {run.info.run_id}) is left out: {reason}")
+        if tell:
+            tell(done, len(newest))
+    if not runs:
+        raise UserError(f"study={name}: no run of it has predictions to compare.\n{remarks[0]}")
+    _check_images(runs)
+    return Study(
+        name=name,
+        runs=tuple(runs),
+        unfinished={k: unfinished[k] for k in sorted(unfinished, key=_order) if k not in finished},
+        remarks=tuple(remarks),
+        melanoma=melanoma,
+        root=_root(next(iter(newest.values()))),
+    )
+
+
+def _order(key: Key) -> tuple[str, int, int]:
+    return key.arm, key.seed, key.fold
+
+
+def _tracked_runs(client: Any, name: str) -> list[Any]:
+    """All training runs of a study, newest first."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        studies = [entry.name for entry in client.search_experiments() if entry.name != "Default"]
+        hint = nearest(name, studies) or "Nothing has been trained here yet."
+        raise UserError(f"study={name}: no such study. {hint}")
+    runs: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment.experiment_id],
+            max_results=PAGE,
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        runs += [run for run in page if _is_training(run)]
+        token = page.token
+        if not token:
+            return runs
+
+
+def _is_training(run: Any) -> bool:
+    """Whether a run is one of the lab's: somebody may have put others beside them."""
+    tags = run.data.tags
+    return "arm" in tags and tags.get("seed", "").isdigit() and tags.get("fold", "").isdigit()
+
+
+def _key(run: Any) -> Key:
+    tags = run.data.tags
+    return Key(tags["arm"], int(tags["seed"]), int(tags["fold"]))
+
+
+def _differ(runs: Sequence[Any]) -> bool:
+    return len({run.data.tags.get("fingerprint") for run in runs}) > 1
+
+
+def _older(key: Key, runs: Sequence[Any]) -> str:
+    """A remark on runs of one name that did not compute the same thing."""
+    newest = runs[0].data.tags.get("fingerprint")
+    others = [run for run in runs if run.data.tags.get("fingerprint") != newest]
+    return (
+        f"{key}: {len(others)} older run{'s' * (len(others) > 1)} of this name computed something "
+        f"else (another fingerprint); the newest is used."
+    )
+
+
+def _check_data(runs: Mapping[Key, Any]) -> None:
+    """Refuse to compare runs on different data."""
+    by_digest: dict[str, list[str]] = defaultdict(list)
+    for key, run in runs.items():
+        by_digest[run.data.tags.get("dataset_digest", "")].append(f"{key} ({run.info.run_id})")
+    if len(by_digest) > 1:
+        raise UserError(
+            "These runs saw different images or labels (dataset_digest) and cannot be compared: "
+            + "; ".join(f"{digest}: {_some(names)}" for digest, names in by_digest.items())
+            + ". Give each dataset a study of its own."
+        )
+
+
+def _check_splits(runs: Mapping[Key, Any]) -> None:
+    """Refuse to pair runs whose images lie in different splits."""
+    by_pair: dict[tuple[int, int], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for key, run in runs.items():
+        split = run.data.tags.get("split_hash", "")
+        by_pair[key.seed, key.fold][split].append(f"{key} ({run.info.run_id})")
+    for (seed, fold), splits in by_pair.items():
+        if len(splits) > 1:
+            raise UserError(
+                f"Runs of seed {seed}, fold {fold} have different splits (split_hash) and cannot "
+                "be compared: "
+                + "; ".join(f"{split}: {_some(names)}" for split, names in splits.items())
+                + ". Give each split a study of its own."
+            )
+
+
+def _check_images(runs: Iterable[StudyRun]) -> None:
+    """Refuse tables that do not hold the images that their runs' split has."""
+    seen: dict[tuple[int, int], StudyRun] = {}
+    for run in runs:
+        first = seen.setdefault((run.key.seed, run.key.fold), run)
+        if (first.test_images, first.slugs) != (run.test_images, run.slugs):
+            raise UserError(
+                f"The predictions of {first} and {run} are not of the same test images, groups, "
+                "labels and classes, although their split is the same: one was edited."
+            )
+
+
+def _some(names: Sequence[str], limit: int = 4) -> str:
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def _melanoma(runs: Iterable[Any]) -> str | None:
+    """Slug of the class that the runs' configuration names."""
+    names = {run.data.params.get("dataset.melanoma", "null") for run in runs} - {"null"}
+    return slug(names.pop()) if len(names) == 1 else None
+
+
+def _root(run: Any) -> str | None:
+    """The folder of images that a run was given."""
+    root = run.data.params.get("dataset.root", "null")
+    return None if root == "null" else str(root)
+
+
+def _read(
+    client: Any,
+    key: Key,
+    run: Any,
+    melanoma: str | None,
+    shared: dict[bytes, NDArray[np.str_]],
+) -> StudyRun:
+    """A run with its predictions and learning curves.
+
+    Args:
+        client: an MlflowClient.
+        key: which run of the study it is.
+        run: as MLflow has it.
+        melanoma: slug of the melanoma class.
+        shared: names of groups that runs read before have; a thousand runs hold them once.
+
+    Raises:
+        OSError: its predictions table is not there.
+        ValueError: it is not a predictions table, or lacks the melanoma class.
+    """
+    table = _predictions(client, run)
+    slugs = predictions.slugs_of(table)
+    test = table[table["split"] == "test"]
+    labelled = test.sort_values("image_id")[["image_id", "group", "y_true"]]
+    groups = test.drop_duplicates(["group", "y_true"])["y_true"].value_counts()
+    recorded = run.data.metrics
+    costs = {name: recorded[name] for name in COSTS if name in recorded}
+    if "epoch/images_per_second" in recorded:
+        costs["images_per_second"] = recorded["epoch/images_per_second"]
+    return StudyRun(
+        run_id=run.info.run_id,
+        key=key,
+        tags=run.data.tags,
+        costs=costs,
+        estimates={
+            metric: replace(
+                estimate, groups=shared.setdefault(estimate.groups.tobytes(), estimate.groups)
+            )
+            for metric, estimate in estimate_run(table, melanoma).items()
+        },
+        slugs=slugs,
+        confusion=metrics.confusion_matrix(*predictions.split_arrays(table, "test")),
+        test_images=hashlib.sha256(labelled.to_csv(index=False).encode()).hexdigest(),
+        lone_classes=tuple(name for name in slugs if groups.get(name, 0) == 1),
+        curves={name: _curve(client, run.info.run_id, f"epoch/{name}") for name in CURVES},
+    )
+
+
+def _predictions(client: Any, run: Any) -> pd.DataFrame:
+    """The predictions table of a run, from the disk where it lies there, else downloaded."""
+    root = urlparse(run.info.artifact_uri)
+    if root.scheme in {"", "file"}:
+        return _table(Path(url2pathname(root.path)) / "predictions.csv")
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            return _table(
+                Path(client.download_artifacts(run.info.run_id, "predictions.csv", scratch))
+            )
+        except MlflowException as error:
+            raise OSError(f"predictions.csv: {error}") from error
+
+
+def _table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(f"its predictions table is not there: {path}")
+    return predictions.read_csv(path)
+
+
+def _curve(client: Any, run_id: str, metric: str) -> tuple[float, ...]:
+    points = client.get_metric_history(run_id, metric)
+    return tuple(point.value for point in sorted(points, key=lambda point: point.step))

@@ -1,0 +1,54 @@
+"""A comparison in the terminal: the verdicts, then the figures they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from melanoma_lab.comparison import wording
+from melanoma_lab.comparison.compare import Comparison
+from melanoma_lab.console import console
+
+STYLES = {"helps": "green", "hurts": "red", "no evidence": "default", "too few runs": "yellow"}
+#: Shown beside the metric that gives the verdicts.
+BESIDE = ("melanoma_sensitivity", "generalisation_gap")
+
+
+def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Path) -> None:
+    """Print a comparison.
+
+    Args:
+        comparison: of a study.
+        warnings: what a reader must know first.
+        report: where the full report lies.
+    """
+    console.print(f"\n[bold]Study {comparison.study}[/]")
+    for warning in warnings:
+        console.print(f"  {warning}", style="yellow", markup=False)
+    arms = Table(show_edge=False, pad_edge=False, header_style="bold")
+    arms.add_column("arm", overflow="fold")
+    arms.add_column("runs", justify="right")
+    shown = [
+        metric
+        for metric in dict.fromkeys((comparison.metric, *BESIDE))
+        if any(metric in arm.metrics for arm in comparison.arms.values())
+    ]
+    for metric in shown:
+        arms.add_column(wording.metric_name(metric), no_wrap=metric == comparison.metric)
+    for arm in comparison.arms.values():
+        first, *rest = shown
+        cells = [
+            wording.level_interval(first, arm.metrics[first]),
+            *(wording.level(metric, arm.metrics[metric].mean) for metric in rest),
+        ]
+        arms.add_row(escape(arm.short), str(len(arm.runs)), *map(escape, cells))
+    console.print()
+    console.print(arms)
+    console.print()
+    for entry in comparison.of_metric(comparison.metric):
+        sentence = wording.verdict_sentence(comparison, entry)
+        console.print(sentence, style=STYLES[entry.verdict], markup=False)
+    console.print(f"\nreport: [bold]{report}[/]   [dim]Research use only: not a medical device.[/]")

@@ -1,0 +1,223 @@
+"""What a reader must know before believing a comparison: one sentence for each thing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
+from melanoma_lab.comparison.statistics import MIN_SEEDS
+from melanoma_lab.comparison.study import Study
+
+
+def find_warnings(study: Study, comparison: Comparison) -> list[str]:
+    """Everything that weakens a comparison, the gravest first.
+
+    Args:
+        study: the runs.
+        comparison: what was made of them.
+    """
+    arms = list(comparison.arms.values())
+    return [
+        *_leaking(study),
+        *_outcomes(arms),
+        *_unfinished(study, comparison),
+        *_without_reference(arms),
+        *_few_seeds(comparison),
+        *_unpaired(comparison),
+        *_budgets(comparison),
+        *_undefined(study, comparison),
+        *_versions(study),
+        *study.remarks,
+        *_notes(study),
+    ]
+
+
+def _leaking(study: Study) -> list[str]:
+    leaking = [run for run in study.runs if run.tags.get("protocol") == "leaking"]
+    if not leaking:
+        return []
+    which = _of(len(leaking), len(study.runs), "run")
+    text = "images that belong together lie on both sides of the split, so that all figures look"
+    return [f"Leaking protocol in {which}: {text} better than they are."]
+
+
+def _outcomes(arms: Sequence[ArmSummary]) -> list[str]:
+    return [
+        f"{arm.short}: {_of(len(at_chance), len(arm.runs), 'run')} stayed at chance (seed "
+        f"{_listed(run.key.seed for run in at_chance)}); counted like any other."
+        for arm in arms
+        if (at_chance := [run for run in arm.runs if run.tags.get("outcome") == "at_chance"])
+    ]
+
+
+def _unfinished(study: Study, comparison: Comparison) -> list[str]:
+    by_reason: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for key, reason in study.unfinished.items():
+        by_reason.setdefault((key.arm, reason), []).append((key.seed, key.fold))
+    return [
+        f"{comparison.short[arm]}: {_pairs(pairs)} not finished and missing here "
+        f"({reason.rstrip('.')})."
+        for (arm, reason), pairs in by_reason.items()
+    ]
+
+
+def _without_reference(arms: Sequence[ArmSummary]) -> list[str]:
+    if len(arms) == 1:
+        return ["The study has one arm: there is nothing to compare it with."]
+    compared_with = {arm.reference for arm in arms}
+    found = []
+    for arm in arms:
+        named = arm.runs[0].tags.get("reference", "")
+        if arm.reference is None and arm.name not in compared_with:
+            why = (
+                f"its reference, {named}, has no finished run in this study"
+                if named
+                else "it names no reference"
+            )
+            found.append(f"{arm.short} is compared with nothing: {why}; say reference=ARM.")
+    return found
+
+
+def _few_seeds(comparison: Comparison) -> list[str]:
+    found = []
+    for entry in comparison.of_metric(comparison.metric):
+        if entry.verdict == "too few runs":
+            arm = comparison.arms[entry.arm]
+            found.append(
+                f"{arm.short}: too few runs. It shares {_count(entry.n_seeds, 'seed')} with "
+                f"{comparison.arms[entry.reference].short}; a verdict takes {MIN_SEEDS} or more. "
+                + needed(entry)
+            )
+    return found
+
+
+def needed(entry: Difference) -> str:
+    """How many seeds a difference of the size seen would take, in a sentence."""
+    if entry.n_seeds < 2 or not math.isfinite(entry.summary.ci_low):
+        return f"How many cannot be said from {_count(entry.n_seeds, 'seed')}."
+    if entry.seeds_needed is None:
+        return (
+            "A difference of the size seen is too small for these test lesions, whatever the "
+            "number of seeds."
+        )
+    return f"A difference of the size seen would take about {entry.seeds_needed} seeds to show."
+
+
+def _unpaired(comparison: Comparison) -> list[str]:
+    found = []
+    for arm in comparison.arms.values():
+        if arm.reference is None:
+            continue
+        other = comparison.arms[arm.reference]
+        mine, theirs = ({(run.key.seed, run.key.fold) for run in x.runs} for x in (arm, other))
+        if not mine & theirs:
+            found.append(
+                f"{arm.short} and {other.short} share no seed and fold: they are not compared."
+            )
+        elif mine != theirs:
+            missing = [
+                f"{who.short} lacks {_pairs(sorted(lacking))}"
+                for who, lacking in ((arm, theirs - mine), (other, mine - theirs))
+                if lacking
+            ]
+            found.append(f"{'; '.join(missing)}: only what both have is compared.")
+    return found
+
+
+def _budgets(comparison: Comparison) -> list[str]:
+    found = []
+    for arm in comparison.arms.values():
+        if arm.reference is None:
+            continue
+        other = comparison.arms[arm.reference]
+        mine, theirs = _steps(arm), _steps(other)
+        if mine and theirs and mine != theirs:
+            found.append(
+                f"{arm.short} took {_span(mine)} optimizer steps, {other.short} {_span(theirs)}: "
+                "the one that trained longer has an advantage that is not what it is named for."
+            )
+    return found
+
+
+def _steps(arm: ArmSummary) -> set[int]:
+    return {int(run.costs["optimizer_steps"]) for run in arm.runs if "optimizer_steps" in run.costs}
+
+
+def _undefined(study: Study, comparison: Comparison) -> list[str]:
+    undefined = [
+        metric
+        for metric in study.runs[0].estimates
+        if any(not math.isfinite(run.estimates[metric].value) for run in study.runs)
+    ]
+    found = []
+    if undefined:
+        found.append(
+            f"Undefined in some runs, and null here: {_listed(undefined)}. Macro means are over "
+            "the classes that the test split has."
+        )
+    tested = study.runs[0].confusion.sum(axis=1)
+    absent = [slug for slug, n in zip(comparison.slugs, tested, strict=True) if not n]
+    if absent:
+        found.append(f"No test image is of {_listed(absent)}.")
+    lone = sorted(set().union(*(run.lone_classes for run in study.runs)))
+    if lone:
+        found.append(
+            f"One test lesion only of {_listed(lone)}: what chance does there cannot be estimated, "
+            "and intervals of macro means leave it out."
+        )
+    per_seed = {run.key.fold: set[str]() for run in study.runs}
+    for run in study.runs:
+        per_seed[run.key.fold].add(run.tags.get("split_hash", ""))
+    if any(len(hashes) > 1 for hashes in per_seed.values()):
+        found.append(
+            "The split differs from seed to seed: training images overlap between seeds, which "
+            "intervals do not know of; they are somewhat too narrow. Keep split.seed fixed."
+        )
+    return found
+
+
+def _versions(study: Study) -> list[str]:
+    commits = {run.tags.get("git_commit", "unknown") for run in study.runs}
+    if len(commits) == 1:
+        return []
+    return [
+        "Runs were made by different versions of the lab: "
+        + _listed(
+            sorted(commit[:9] + "+changes" * commit.endswith("+changes") for commit in commits)
+        )
+        + "."
+    ]
+
+
+def _notes(study: Study) -> list[str]:
+    notes = {run.tags.get("notes", "").strip() for run in study.runs} - {""}
+    return [f"Of the data: {note}" for note in sorted(notes)]
+
+
+def _span(values: Iterable[int]) -> str:
+    low, high = int(np.min(list(values))), int(np.max(list(values)))
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _pairs(pairs: Sequence[tuple[int, int]]) -> str:
+    """Seeds, with their folds where there are any."""
+    if any(fold for _, fold in pairs):
+        return _listed(f"seed {seed} fold {fold}" for seed, fold in pairs)
+    return f"seed{'s' * (len(pairs) > 1)} {_listed(seed for seed, _ in pairs)}"
+
+
+def _of(n: int, total: int, what: str) -> str:
+    return f"all {_count(total, what)}" if n == total else f"{n} of {_count(total, what)}"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _listed(values: Iterable[object], limit: int = 8) -> str:
+    words = [str(value) for value in values]
+    shown = ", ".join(words[:limit])
+    return shown if len(words) <= limit else f"{shown} and {len(words) - limit} more"

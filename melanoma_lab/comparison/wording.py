@@ -1,0 +1,134 @@
+"""Figures of a comparison as words: one wording for the terminal and the reports."""
+
+from __future__ import annotations
+
+import math
+
+from melanoma_lab.comparison.compare import Comparison, Difference, Summary
+from melanoma_lab.comparison.statistics import LOWER_IS_BETTER
+from melanoma_lab.comparison.warnings import needed
+
+UNDEFINED = "undefined"
+MINUS = "\N{MINUS SIGN}"
+
+_NAMES = {
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "macro_auroc": "macro AUROC",
+    "macro_f1": "macro F1",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "ece": "calibration error (ECE)",
+    "melanoma_sensitivity": "melanoma sensitivity",
+    "melanoma_specificity": "melanoma specificity",
+    "melanoma_auroc": "melanoma AUROC",
+    "generalisation_gap": "generalisation gap",
+}
+
+#: Shares, which are read as per cent and whose differences are points.
+_SHARES = frozenset(
+    {
+        "balanced_accuracy",
+        "accuracy",
+        "melanoma_sensitivity",
+        "melanoma_specificity",
+        "generalisation_gap",
+    }
+)
+
+
+def metric_name(metric: str) -> str:
+    """What a metric is called in a sentence."""
+    if metric.startswith("sensitivity/"):
+        return f"sensitivity to {metric.partition('/')[2].replace('_', ' ')}"
+    return _NAMES.get(metric, metric)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is read in per cent and its differences in points."""
+    return metric in _SHARES or metric.startswith("sensitivity/")
+
+
+def level(metric: str, value: float) -> str:
+    """A metric's value: ``41.3 %`` or ``1.234``."""
+    if not math.isfinite(value):
+        return UNDEFINED
+    text = f"{100 * value:.1f} %" if is_share(metric) else f"{value:.3f}"
+    return text.replace("-", MINUS)
+
+
+def change(metric: str, value: float) -> str:
+    """A difference with its sign: ``+2.1`` (points) or ``-0.034``."""
+    if not math.isfinite(value):
+        return UNDEFINED
+    text = f"{100 * value:+.1f}" if is_share(metric) else f"{value:+.3f}"
+    return text.replace("-", MINUS)
+
+
+def level_interval(metric: str, entry: Summary) -> str:
+    """A value with its interval, as far as it has one."""
+    if not math.isfinite(entry.ci_low):
+        return level(metric, entry.mean)
+    low, high = (level(metric, end).removesuffix(" %") for end in (entry.ci_low, entry.ci_high))
+    return f"{level(metric, entry.mean)} [{low}, {high}]"
+
+
+def change_interval(metric: str, entry: Summary) -> str:
+    """A difference with its interval, as far as it has one."""
+    if not math.isfinite(entry.ci_low):
+        return change(metric, entry.mean)
+    ends = f"[{change(metric, entry.ci_low)}, {change(metric, entry.ci_high)}]"
+    return f"{change(metric, entry.mean)} {ends}"
+
+
+def p_value(p: float) -> str:
+    """A p value for reading."""
+    if not math.isfinite(p):
+        return UNDEFINED
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def unit(metric: str) -> str:
+    """What a difference in a metric is counted in, for an axis or a column."""
+    return "points" if is_share(metric) else ""
+
+
+def verdict_sentence(comparison: Comparison, entry: Difference) -> str:
+    """The verdict on an arm, with the figures that it rests on."""
+    arm, reference = (comparison.arms[name].short for name in (entry.arm, entry.reference))
+    name = metric_name(entry.metric)
+    start = {
+        "helps": f"{arm} helps, compared with {reference}",
+        "hurts": f"{arm} hurts, compared with {reference}",
+        "no evidence": f"No evidence that {arm} differs from {reference}",
+        "too few runs": f"Too few runs to compare {arm} with {reference}",
+    }[entry.verdict]
+    seeds = f"{entry.n_seeds} seed{'s' * (entry.n_seeds != 1)}"
+    return f"{start}: {_difference(entry)} in {name}, {seeds}{_p(entry)}.{_needed(entry)}"
+
+
+def _difference(entry: Difference) -> str:
+    points = f" {unit(entry.metric)}" if unit(entry.metric) else ""
+    text = f"{change(entry.metric, entry.summary.mean)}{points}"
+    if not math.isfinite(entry.summary.ci_low):
+        return text
+    low, high = (change(entry.metric, end) for end in (entry.summary.ci_low, entry.summary.ci_high))
+    return f"{text} (95 % interval {low} to {high})"
+
+
+def _p(entry: Difference) -> str:
+    if not math.isfinite(entry.p_holm):
+        return ""
+    p = p_value(entry.p_holm)
+    return f", p {p if p.startswith('<') else f'= {p}'}"
+
+
+def _needed(entry: Difference) -> str:
+    if entry.verdict != "no evidence" or entry.summary.mean == 0:
+        return ""  # too few runs: that is the first of the warnings
+    return f" {needed(entry)}"
+
+
+def better(metric: str) -> str:
+    """Which way a metric is better."""
+    return "lower is better" if metric in LOWER_IS_BETTER else "higher is better"

@@ -1,0 +1,44 @@
+"""Compare the arms of a study from its tracked runs, and write what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from melanoma_lab import tracking
+from melanoma_lab.comparison import commands
+from melanoma_lab.comparison.compare import Comparison, compare_study
+from melanoma_lab.comparison.report import write_report
+from melanoma_lab.comparison.study import load_study
+from melanoma_lab.comparison.terminal import show_comparison
+from melanoma_lab.comparison.warnings import find_warnings
+from melanoma_lab.config.schema import Tracking
+from melanoma_lab.console import progress_of
+
+
+def report_study(
+    study: str, *, reference: str | None, metric: str, tracked: Tracking, folder: Path
+) -> Comparison:
+    """Compare a study, show the result, and write it below its folder.
+
+    Args:
+        study: its name.
+        reference: compare all arms with this one; None: each with the one that it names.
+        metric: the one that gives the verdicts.
+        tracked: where its runs are recorded.
+        folder: where studies lie; ``<study>/comparison.json`` and the reports are written there.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        UserError: there is no such study, arm or metric, or its runs cannot be compared.
+    """
+    client = tracking.connect_for_reading(tracked)
+    with progress_of("reading runs") as tell:
+        runs = load_study(client, study, tell)
+    comparison = compare_study(runs, reference, metric)
+    warnings = find_warnings(runs, comparison)
+    again = commands.compare_command(study, reference=reference, metric=metric, uri=tracked.uri)
+    report = write_report(folder / study, runs, comparison, warnings, again=again)
+    show_comparison(comparison, warnings, report)
+    return comparison

@@ -1,0 +1,173 @@
+"""A multirun's jobs fail one by one, finished ones are skipped, and the study is compared."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from omegaconf import OmegaConf
+
+from melanoma_lab import multirun
+from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.multirun import Job, conclude, describe_failures, noted, noting
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def job(number, arm="baseline", *, failure=0, reason="", study="ablation", task="train"):
+    return Job(
+        number=number,
+        arm=arm,
+        repetition=f"seed {number}",
+        task=task,
+        study=study,
+        metric="accuracy",
+        uri="sqlite:///mlflow.db",
+        failure=failure,
+        reason=reason,
+    )
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """The studies that were compared; one called broken cannot be."""
+    studies = []
+
+    def report_study(study, **_):
+        studies.append(study)
+        if study == "broken":
+            raise UserError("study=broken: other data.")
+
+    module = importlib.import_module("melanoma_lab.tasks.compare")
+    monkeypatch.setattr(module, "report_study", report_study)
+    return studies
+
+
+def test_every_study_is_compared_once(compared):
+    conclude([job(0), job(1), job(2, study="other"), job(3, failure=0, task="compare")])
+    assert compared == ["ablation", "other"]
+
+
+def test_nothing_is_concluded_from_a_single_run_or_from_failures_alone(compared):
+    conclude([])
+    with pytest.raises(RunError, match=r"^diverged$"):
+        conclude([job(0, failure=1, reason="diverged")])
+    assert compared == []
+
+
+def test_the_rest_is_compared_and_the_failed_are_named(compared):
+    jobs = [
+        job(0, "baseline,e=1"),
+        job(1, "dropout,e=1", failure=1, reason="diverged."),
+        job(2, "dropout,e=1", failure=1, reason="diverged."),
+        job(3, "wild,e=1", failure=2, reason="dataset.root: no such folder."),
+    ]
+    with pytest.raises(RunError) as raised:
+        conclude(jobs)
+    assert compared == ["ablation"]
+    assert str(raised.value).splitlines() == [
+        "3 of 4 runs failed:",
+        "  dropout seed 1; dropout seed 2: diverged.",
+        "  wild seed 3: dataset.root: no such folder.",
+    ]
+
+
+def test_mistakes_alone_are_the_users(compared):
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
+        conclude([job(0), job(1, failure=2, reason="no such folder")])
+
+
+def test_a_mistake_of_all_jobs_is_told_once():
+    assert describe_failures([job(i, failure=2, reason="No.") for i in range(9)]) == "No."
+
+
+def test_what_cannot_be_compared_is_said(compared):
+    with pytest.raises(UserError, match=r"The study was not compared. study=broken: other data\."):
+        conclude([job(0, study="broken")])
+
+
+def test_a_single_run_fails_as_it_always_did():
+    with noting() as jobs, pytest.raises(KeyError), noted(OmegaConf.create({})):
+        raise KeyError
+    assert jobs == []
+
+
+@pytest.mark.parametrize(
+    ("error", "failure", "reason"),
+    [
+        (None, 0, ""),
+        (UserError("no such folder"), 2, "no such folder"),
+        (RunError("diverged"), 1, "diverged"),
+        (OSError("disk full"), 1, "disk full"),
+        (ZeroDivisionError("a bug"), 1, "ZeroDivisionError: a bug"),
+    ],
+)
+def test_a_job_of_a_multirun_never_raises(monkeypatch, error, failure, reason):
+    hydra = OmegaConf.create(
+        {"overrides": {"task": ["+experiment=dropout", "seed=4"]}, "job": {"num": 7}}
+    )
+    monkeypatch.setattr(multirun, "in_multirun", lambda: True)
+    monkeypatch.setattr(multirun.HydraConfig, "get", lambda: hydra)
+    composed = {
+        "seed": 4,
+        "task": "train",
+        "study": "s",
+        "metric": "accuracy",
+        "tracking": {"uri": "u"},
+        "split": {"name": "kfold", "fold": 2},
+    }
+    with noting() as jobs, noted(OmegaConf.create(composed)):
+        if error:
+            raise error
+    assert jobs == [
+        Job(7, "dropout", "seed 4 fold 2", "train", "s", "accuracy", "u", failure, reason)
+    ]
+
+
+def test_ctrl_c_stops_a_multirun(monkeypatch):
+    monkeypatch.setattr(multirun, "in_multirun", lambda: True)
+    with pytest.raises(KeyboardInterrupt), noting(), noted(OmegaConf.create({})):
+        raise KeyboardInterrupt
+
+
+def test_a_study_survives_a_failing_arm_and_runs_only_what_is_missing(tmp_path, tree):
+    """The whole way: one arm diverges, the rest is compared; then only the new seed is trained."""
+
+    settings = ["dataset=folder", f"dataset.root={tree}", "dataset.image_size=16"]
+    settings += ["training.epochs=1", "tracking.model=false", "architecture.filters=[4,8,8]"]
+
+    def lab(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "melanoma_lab", "-m", *arguments, *settings],
+            cwd=tmp_path,
+            env=os.environ
+            | {"PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    first = lab("optimizer.learning_rate=1e30,1e-3")
+    assert first.returncode == 1
+    assert "1 of 2 runs failed:" in first.stderr
+    assert "custom,optimizer.learning_rate=1e+30 seed 0: diverged" in first.stderr
+    assert "Traceback" not in first.stderr
+    written = tmp_path / "experiments" / "ablation"
+    content = json.loads((written / "comparison.json").read_text())
+    (arm,) = content["arms"]
+    assert content["arms"][arm]["seeds"] == [0]
+    assert any("FAILED: RunError: diverged" in text for text in content["warnings"])
+
+    second = lab("optimizer.learning_rate=1e-3", "seed=0,1")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("Skipped: the study has this already") == 1
+    content = json.loads((written / "comparison.json").read_text())
+    assert content["arms"][arm]["seeds"] == [0, 1]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("ablation").experiment_id
+    finished = client.search_runs([experiment], "attributes.status = 'FINISHED'")
+    assert sorted(run.data.tags["seed"] for run in finished) == ["0", "1"]
