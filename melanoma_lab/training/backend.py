@@ -36,7 +36,6 @@ def start_backend(*, threads: int, seed: int, precision: Precision) -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    # Keras prints numbers in exponents of its own choosing; nothing of it is shown.
     with _quiet_stderr():
         import keras
         import tensorflow as tf
@@ -53,6 +52,7 @@ def start_backend(*, threads: int, seed: int, precision: Precision) -> None:
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
         tf.config.experimental.enable_op_determinism()
+        tf.get_logger().setLevel("ERROR")  # it takes the next run of a process for retracing
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
         keras.config.set_dtype_policy(precision.value)

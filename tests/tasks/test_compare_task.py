@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from fake_studies import Tracked
 
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError
@@ -39,8 +40,6 @@ def compare(folder, *arguments):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder in which a study called ablation has two arms of three runs."""
-    from comparison.conftest import Tracked
-
     folder = tmp_path_factory.mktemp("compared")
     before = mlflow.get_tracking_uri()
     tracked = Tracked(folder)
