@@ -482,8 +482,6 @@ class Config:
     task: Task = Task.train
     #: One question; the MLflow experiment and the folder ``experiments/<study>``.
     study: str = "ablation"
-    #: The preset, set by ``+experiment=NAME``.
-    experiment: str = "custom"
     #: The arm that this one is compared with; every preset names its own.
     reference: str | None = None
     #: What gives an arm its verdict when a study is compared.
