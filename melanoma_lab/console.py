@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from melanoma_lab.data.pixels import Progress as Listener
+from melanoma_lab.progress import Progress as Listener
 
 console = Console(highlight=False, soft_wrap=True)
 

@@ -27,7 +27,8 @@ from melanoma_lab.audit.near_duplicates import (
     N_NEIGHBOURS,
     find_near_duplicates,
 )
-from melanoma_lab.data.pixels import DECODING_VERSION, Pixels, Progress, load_pixels
+from melanoma_lab.data.pixels import DECODING_VERSION, Pixels, load_pixels
+from melanoma_lab.progress import Progress
 
 #: Raise it when the same files would be judged otherwise.
 INSPECTION_VERSION: Final = 1

@@ -11,9 +11,10 @@ import pandas as pd
 from melanoma_lab.audit.answers import kept_answer
 from melanoma_lab.audit.inspection import COMPARED_SIZE, VERSION
 from melanoma_lab.audit.near_duplicates import find_near_duplicates
-from melanoma_lab.data.pixels import Progress, file_digests, load_pixels
+from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.readers import find_images
 from melanoma_lab.errors import UserError
+from melanoma_lab.progress import Progress
 
 
 def find_overlap(

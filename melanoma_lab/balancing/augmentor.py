@@ -13,7 +13,7 @@ import PIL
 from numpy.typing import NDArray
 
 from melanoma_lab.balancing.balanced import BalancedSet
-from melanoma_lab.balancing.copies import Progress, make_copies, open_copies
+from melanoma_lab.balancing.copies import make_copies, open_copies
 from melanoma_lab.balancing.operations import (
     OperationSpec,
     augmentor_version,
@@ -22,6 +22,7 @@ from melanoma_lab.balancing.operations import (
 )
 from melanoma_lab.balancing.seeding import copy_seed, generator
 from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.progress import Progress
 
 #: Part of every cache key; raised when the same plan would give other copies.
 BALANCING_VERSION = 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
@@ -25,9 +24,7 @@ from melanoma_lab.balancing.operations import (
     quiet_augmentor,
 )
 from melanoma_lab.errors import RunError
-
-#: Called with the number of copies made so far and the number to make.
-Progress = Callable[[int, int], None]
+from melanoma_lab.progress import Progress
 
 #: Copies made and written at a time: a few hundredths of a second of work, a few MB.
 CHUNK = 16

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from melanoma_lab.balancing.augmentor import balance_with_augmentor
 from melanoma_lab.balancing.balanced import BalancedSet
-from melanoma_lab.balancing.copies import Progress
 from melanoma_lab.balancing.seeding import generator
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.errors import UserError
+from melanoma_lab.progress import Progress
 
 if TYPE_CHECKING:
     from melanoma_lab.config.schema import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from melanoma_lab.progress import Progress
+
 #: Part of every key: raise it when the same file would come out as other pixels.
 DECODING_VERSION = 1
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

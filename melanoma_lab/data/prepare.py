@@ -21,11 +21,12 @@ from melanoma_lab.audit.unresolved import unresolved
 from melanoma_lab.config.schema import Config, Groups, Isic9Dataset, Labels, OnUnreadable
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
-from melanoma_lab.data.pixels import Progress, file_digests, load_pixels
+from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.readers import read_dataset
 from melanoma_lab.data.split import TRAIN, split_images
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.errors import UserError
+from melanoma_lab.progress import Progress
 
 MANIFEST_COLUMNS = (
     "image_id",

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from melanoma_lab.config.schema import (
 from melanoma_lab.data.root import check_root
 from melanoma_lab.data.synthetic import ensure_dataset
 from melanoma_lab.errors import UserError
+from melanoma_lab.progress import Progress
 
 COLUMNS = ("image_id", "path", "label", "diagnosis", "lesion", "source", "published")
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -49,9 +50,6 @@ PUBLISHED = {
     "test": "test",
     "testing": "test",
 }
-
-#: Tells how far a slow step has come: (done, total).
-Progress = Callable[[int, int], None]
 
 
 def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None) -> pd.DataFrame:

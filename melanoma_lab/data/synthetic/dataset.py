@@ -7,7 +7,7 @@ import hashlib
 import heapq
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,13 @@ from melanoma_lab.data.synthetic.appearance import (
 from melanoma_lab.data.synthetic.lesion import paint_patch
 from melanoma_lab.data.synthetic.photograph import CAMERAS, take_photograph
 from melanoma_lab.errors import UserError
+from melanoma_lab.progress import Progress
 
 # Part of the cache's key: raise it with every change that alters a pixel or a name.
 DRAWING_VERSION = 1
 
 # Probability of one, two, three and four photographs of a lesion.
 _PHOTOGRAPHS = (0.5, 0.25, 0.15, 0.1)
-
-Progress = Callable[[int, int], None]
 
 
 def draw_dataset(

@@ -1,0 +1,8 @@
+"""How a slow step tells how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+#: Called with (done, total).
+Progress = Callable[[int, int], None]
