@@ -24,13 +24,8 @@ from hydra import compose, initialize_config_dir
 
 from melanoma_lab.__main__ import CONF
 from melanoma_lab.balancing import balance
-from melanoma_lab.config.schema import (
-    Augmentation,
-    FlipRotateZoom,
-    NoAugmentation,
-    Precision,
-    Training,
-)
+from melanoma_lab.config.schema.augmentation import Augmentation, FlipRotateZoom, NoAugmentation
+from melanoma_lab.config.schema.training import Precision, Training
 from melanoma_lab.config.validation import validate
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.model.augmentation import augmentation_layers

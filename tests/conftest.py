@@ -14,7 +14,8 @@ from hypothesis import settings
 from pictures import paint
 
 from melanoma_lab.__main__ import CONF
-from melanoma_lab.config.schema import Config, Precision
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.validation import validate
 from melanoma_lab.training.backend import available_threads, start_backend
 

@@ -14,7 +14,7 @@ from melanoma_lab.audit.findings import Findings, Group, RandomSplits
 from melanoma_lab.audit.inspection import Inspection
 from melanoma_lab.audit.sizes import class_sizes
 from melanoma_lab.audit.suspicion import suspicious_files
-from melanoma_lab.config.schema import Groups
+from melanoma_lab.config.schema.dataset import Groups
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from melanoma_lab.audit.findings import Findings
-from melanoma_lab.config.schema import Conflicts, Dataset, Isic9Dataset, Labels
+from melanoma_lab.config.schema.dataset import Conflicts, Dataset, Isic9Dataset, Labels
 
 
 def unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:

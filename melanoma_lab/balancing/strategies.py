@@ -18,7 +18,7 @@ from melanoma_lab.errors import UserError
 from melanoma_lab.progress import Progress
 
 if TYPE_CHECKING:
-    from melanoma_lab.config.schema import (
+    from melanoma_lab.config.schema.balancing import (
         AugmentorBalancing,
         Balancing,
         ClassWeight,

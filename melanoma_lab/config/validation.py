@@ -13,7 +13,8 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from melanoma_lab.config.schema import Audit, Config, Tracking, Training
+from melanoma_lab.config.schema import Audit, Config, Tracking
+from melanoma_lab.config.schema.training import Training
 from melanoma_lab.errors import UserError, nearest
 from melanoma_lab.registry import OPTIONS
 

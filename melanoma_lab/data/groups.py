@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from melanoma_lab.config.schema import Groups
+from melanoma_lab.config.schema.dataset import Groups
 
 #: What a choice of ``dataset.groups`` joins images by: columns of the manifest. The photograph is
 #: what identical files, files of identical pixels and near-duplicates share.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from melanoma_lab.config.schema import Conflicts, Labels
+from melanoma_lab.config.schema.dataset import Conflicts, Labels
 from melanoma_lab.errors import UserError, nearest
 
 #: Columns of the manifest by which images are copies of each other, surest first.

@@ -18,7 +18,8 @@ from melanoma_lab.audit.inspection import inspect_files
 from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.audit.near_duplicates import IDENTICAL
 from melanoma_lab.audit.unresolved import unresolved
-from melanoma_lab.config.schema import Config, Groups, Isic9Dataset, Labels, OnUnreadable
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.dataset import Groups, Isic9Dataset, Labels, OnUnreadable
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
 from melanoma_lab.data.pixels import file_digests, load_pixels

@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma_lab.config.schema import (
+from melanoma_lab.config.schema.dataset import (
     CsvDataset,
     Dataset,
     FolderDataset,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from melanoma_lab.config.schema import Dataset, SyntheticDataset
+from melanoma_lab.config.schema.dataset import Dataset, SyntheticDataset
 from melanoma_lab.errors import UserError
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema import Holdout, KFold, LeakingTest, Predefined, Split
+from melanoma_lab.config.schema.split import Holdout, KFold, LeakingTest, Predefined, Split
 from melanoma_lab.errors import UserError
 
 TRAIN, VAL, TEST = "train", "val", "test"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from melanoma_lab.config.schema import Architecture, Vgg5
+from melanoma_lab.config.schema.architecture import Architecture, Vgg5
 from melanoma_lab.errors import UserError
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.registry import builder, find_builder

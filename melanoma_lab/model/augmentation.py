@@ -11,7 +11,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from melanoma_lab.config.schema import Augmentation, FlipRotateZoom, NoAugmentation
+from melanoma_lab.config.schema.augmentation import Augmentation, FlipRotateZoom, NoAugmentation
 from melanoma_lab.registry import builder, find_builder
 
 

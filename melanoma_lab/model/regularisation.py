@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from melanoma_lab.config.schema import L2, Dropout, Regularisation
+from melanoma_lab.config.schema.regularisation import L2, Dropout, Regularisation
 from melanoma_lab.errors import UserError
 
 

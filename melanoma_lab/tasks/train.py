@@ -9,7 +9,8 @@ from melanoma_lab import __version__, summary, tracking
 from melanoma_lab.balancing import BalancedSet, balance
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import fingerprint, resolved
-from melanoma_lab.config.schema import Config, KFold
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.console import FitProgress, progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData, prepare_data

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from melanoma_lab.config.schema import Precision
+from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.errors import UserError
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.balancing import BalancedSet
-from melanoma_lab.config.schema import EpochOf
+from melanoma_lab.config.schema.training import EpochOf
 
 #: Keeps the order's random numbers apart from others that are drawn from the same seed.
 ORDER = 0x0D

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from melanoma_lab.config.schema import MONITORS, Training
+from melanoma_lab.config.schema.training import MONITORS, Training
 from melanoma_lab.errors import RunError
 
 #: Told after every epoch: its number from 1, and its figures by name.

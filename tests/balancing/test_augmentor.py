@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from melanoma_lab.balancing import BalancedSet, augmentor, balance
 from melanoma_lab.balancing.augmentor import plan_copies
-from melanoma_lab.config.schema import AugmentorBalancing
+from melanoma_lab.config.schema.balancing import AugmentorBalancing
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.errors import RunError, UserError
 
@@ -216,7 +216,7 @@ import hashlib, sys
 from pathlib import Path
 import numpy as np
 from melanoma_lab.balancing import balance
-from melanoma_lab.config.schema import AugmentorBalancing
+from melanoma_lab.config.schema.balancing import AugmentorBalancing
 from melanoma_lab.data.training_split import TrainingSplit
 stored = np.load({str(tmp_path / "split.npz")!r})
 digests = tuple(stored["digests"].tolist())

@@ -14,11 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from melanoma_lab.balancing import STRATEGIES, balance, balanced_class_weight
 from melanoma_lab.balancing.strategies import Setting, oversample
-from melanoma_lab.config.schema import (
-    ClassWeight,
-    NoBalancing,
-    Oversample,
-)
+from melanoma_lab.config.schema.balancing import ClassWeight, NoBalancing, Oversample
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.errors import UserError
 from melanoma_lab.registry import OPTIONS

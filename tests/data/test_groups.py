@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema import Groups, Holdout, KFold
+from melanoma_lab.config.schema.dataset import Groups
+from melanoma_lab.config.schema.split import Holdout, KFold
 from melanoma_lab.data.groups import group_images, join_groups, photographs
 from melanoma_lab.data.split import split_images
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from melanoma_lab.config.schema import Conflicts, Labels
+from melanoma_lab.config.schema.dataset import Conflicts, Labels
 from melanoma_lab.data.labels import settle_labels
 from melanoma_lab.errors import UserError
 

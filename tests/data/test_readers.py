@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from pictures import paint
 
-from melanoma_lab.config.schema import Ham10000Dataset, Isic9Dataset
+from melanoma_lab.config.schema.dataset import Ham10000Dataset, Isic9Dataset
 from melanoma_lab.data.readers import COLUMNS, read_dataset, read_tree
 from melanoma_lab.errors import UserError
 

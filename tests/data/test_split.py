@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema import Holdout, KFold, LeakingTest, Predefined
+from melanoma_lab.config.schema.split import Holdout, KFold, LeakingTest, Predefined
 from melanoma_lab.data.split import TooFewGroupsError, allocate, split_images
 from melanoma_lab.errors import UserError
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from melanoma_lab.config.schema import L2, Dropout, NoRegularisation, Vgg5
+from melanoma_lab.config.schema.architecture import Vgg5
+from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation
 from melanoma_lab.errors import UserError
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.regularisation import Regulariser

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from melanoma_lab.config.schema import FlipRotateZoom, NoAugmentation
+from melanoma_lab.config.schema.augmentation import FlipRotateZoom, NoAugmentation
 from melanoma_lab.model.augmentation import augmentation_layers
 from melanoma_lab.registry import BUILDERS, OPTIONS
 

@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-from melanoma_lab.config.schema import Adam, Sgd
+from melanoma_lab.config.schema.optimizer import Adam, Sgd
 from melanoma_lab.model.optimizers import build_optimizer
 from melanoma_lab.registry import BUILDERS, OPTIONS
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.balancing import BalancedSet
-from melanoma_lab.config.schema import EpochOf
+from melanoma_lab.config.schema.training import EpochOf
 from melanoma_lab.training.feed import (
     batch_positions,
     evaluation_batches,

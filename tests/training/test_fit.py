@@ -4,7 +4,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from melanoma_lab.balancing import BalancedSet
-from melanoma_lab.config.schema import Training
+from melanoma_lab.config.schema.training import Training
 from melanoma_lab.training.feed import evaluation_batches, training_batches
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network
 

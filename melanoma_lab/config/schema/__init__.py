@@ -1,0 +1,97 @@
+"""Every key of the configuration, its type and its default: the one place where a default stands.
+
+The YAML files in ``conf/`` say what differs. A group has a module here, and each of its options a
+class of its own, so that a key which another option would ignore (``balancing=none
+balancing.per_class=200``) is refused instead of silently doing nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from melanoma_lab.config.schema.architecture import Architecture
+from melanoma_lab.config.schema.augmentation import Augmentation
+from melanoma_lab.config.schema.balancing import Balancing
+from melanoma_lab.config.schema.checks import require
+from melanoma_lab.config.schema.dataset import Dataset
+from melanoma_lab.config.schema.optimizer import Optimizer
+from melanoma_lab.config.schema.regularisation import Regularisation
+from melanoma_lab.config.schema.split import Split
+from melanoma_lab.config.schema.training import Training
+
+
+class Task(StrEnum):
+    """What the command does."""
+
+    train = "train"
+    audit = "audit"
+    seed_protocol = "seed_protocol"
+    compare = "compare"
+
+
+@dataclass
+class Tracking:
+    """Where runs are recorded."""
+
+    #: MLflow tracking URI; the default is where a bare ``mlflow ui`` looks.
+    uri: str = "sqlite:///mlflow.db"
+    #: Folder or URI for artifacts when the URI names a database; null: ``mlruns`` beside it.
+    artifacts: str | None = None
+    #: Keep the trained network with the run.
+    model: bool = True
+
+
+@dataclass
+class Audit:
+    """What ``audit`` makes of its findings."""
+
+    #: Exit with status 1 where images that belong together lie on both sides of the split.
+    strict: bool = False
+
+
+@dataclass
+class Config:
+    """The whole configuration of one command."""
+
+    task: Task = Task.train
+    #: One question; the MLflow experiment and the folder ``experiments/<study>``.
+    study: str = "ablation"
+    #: The arm that this one is compared with; every preset names its own.
+    reference: str | None = None
+    #: What gives an arm its verdict when a study is compared.
+    metric: str = "balanced_accuracy"
+    #: Weights, order, dropout, augmentation and balancing.
+    seed: int = 0
+    #: Decoded images and balanced copies; null: the user's cache folder.
+    cache: str | None = None
+    #: Where a command writes what it was asked for; null: a place of its own choosing.
+    output: str | None = None
+    #: ``audit``: a folder of other images; which of the dataset's does it have too?
+    against: str | None = None
+    dataset: Dataset = MISSING
+    split: Split = MISSING
+    architecture: Architecture = MISSING
+    regularisation: Regularisation = MISSING
+    balancing: Balancing = MISSING
+    augmentation: Augmentation = MISSING
+    optimizer: Optimizer = MISSING
+    training: Training = field(default_factory=Training)
+    tracking: Tracking = field(default_factory=Tracking)
+    audit: Audit = field(default_factory=Audit)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)
+        require(
+            re.fullmatch(r"[\w.-]+", self.study) and self.study.strip("."),
+            "study",
+            "letters, digits, dots, hyphens and underscores (it names a folder)",
+            self.study,
+        )
+
+
+ConfigStore.instance().store(name="schema", node=Config)

@@ -1,0 +1,83 @@
+"""The group ``split``: which images train, which choose, which judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from omegaconf import MISSING
+
+from melanoma_lab.config.schema.checks import require, require_share
+from melanoma_lab.registry import option
+
+
+class LeakingTest(StrEnum):
+    """What happens to published test images whose group has training images."""
+
+    error = "error"
+    drop = "drop"
+
+
+@dataclass
+class Split:
+    """What every split has."""
+
+    name: str = MISSING
+    #: Which image goes where; independent of the training's ``seed``.
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "split.seed", "0 or more", self.seed)
+
+
+@option("split", "holdout")
+@dataclass
+class Holdout(Split):
+    """One division into three parts, stratified by class, whole groups at a time."""
+
+    train: float = 0.7
+    val: float = 0.15
+    test: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("train", "val", "test"):
+            require_share(f"split.{key}", getattr(self, key))
+        total = self.train + self.val + self.test
+        require(
+            abs(total - 1) < 1e-6,
+            "split.train + split.val + split.test",
+            "a sum of 1",
+            f"{total:g}",
+        )
+
+
+@option("split", "kfold")
+@dataclass
+class KFold(Split):
+    """Fold number ``fold`` of ``k`` is the test split; ``val`` is a share of the rest."""
+
+    k: int = 5
+    fold: int = 0
+    val: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.k >= 2, "split.k", "at least 2 folds", self.k)
+        require(
+            0 <= self.fold < self.k, "split.fold", f"0 to split.k - 1 = {self.k - 1}", self.fold
+        )
+        require_share("split.val", self.val)
+
+
+@option("split", "predefined")
+@dataclass
+class Predefined(Split):
+    """The published Train/Test; ``val`` is a share of Train."""
+
+    val: float = 0.15
+    leaking_test: LeakingTest = LeakingTest.error
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_share("split.val", self.val)

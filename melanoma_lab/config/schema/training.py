@@ -1,0 +1,58 @@
+"""How long, how fast, and which epoch is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from melanoma_lab.config.schema.checks import require
+
+#: What ``training.monitor`` may name, and whether more is better.
+MONITORS = {"val_loss": "min", "val_accuracy": "max", "val_balanced_accuracy": "max"}
+
+
+class EpochOf(StrEnum):
+    """What one epoch is a pass over, and so how many optimizer steps it takes."""
+
+    originals = "originals"
+    balanced = "balanced"
+
+
+class Precision(StrEnum):
+    """Keras dtype policy."""
+
+    float32 = "float32"
+    mixed_bfloat16 = "mixed_bfloat16"
+    mixed_float16 = "mixed_float16"
+
+
+@dataclass
+class Training:
+    """How long, how fast, and which epoch is kept."""
+
+    epochs: int = 30
+    batch_size: int = 32
+    #: An epoch is a pass over the training split before balancing, so that arms which balance
+    #: take as many optimizer steps as arms that do not; ``balanced``: over what balancing made.
+    epoch: EpochOf = EpochOf.originals
+    #: Which epoch's weights are kept: the best of val_loss, val_accuracy, val_balanced_accuracy.
+    monitor: str = "val_balanced_accuracy"
+    #: Epochs without improvement after which training stops; null: never.
+    patience: int | None = None
+    precision: Precision = Precision.float32
+    #: TensorFlow's threads; null: as many as this process may use.
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size"):
+            value = getattr(self, key)
+            require(value >= 1, f"training.{key}", "at least 1", value)
+        for key in ("patience", "threads"):
+            value = getattr(self, key)
+            require(value is None or value >= 1, f"training.{key}", "at least 1, or null", value)
+        require(
+            self.monitor in MONITORS,
+            "training.monitor",
+            f"one of {', '.join(MONITORS)}",
+            self.monitor,
+        )
