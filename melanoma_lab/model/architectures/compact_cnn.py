@@ -1,0 +1,94 @@
+"""A small residual network for processors without an accelerator.
+
+What is slow on a processor is the full-resolution picture, above all normalising it. So two strided
+convolutions bring the picture to a quarter of its side before anything else happens, each stage
+halves it again, residual branches are bottlenecks, and batch normalisation stands only where a
+stage begins. Branches need none, because the last convolution of each starts at zero: every block
+starts as the identity (Zhang, Dauphin and Ma, "Fixup initialization", ICLR 2019; De and Smith,
+"Batch normalization biases residual blocks towards the identity function", NeurIPS 2020).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from melanoma_lab.config.schema.architecture import CompactCnn
+from melanoma_lab.errors import UserError
+from melanoma_lab.model.regularisation import Regulariser
+from melanoma_lab.registry import builder
+
+
+@builder("architecture", "compact_cnn")
+def compact_cnn(
+    architecture: CompactCnn, image_size: int, n_classes: int, regulariser: Regulariser
+) -> keras.Model:
+    """Stem, stages of residual bottlenecks, global average pooling, one dense layer."""
+    stages = len(architecture.filters)
+    smallest = 2 ** (stages + 1)
+    if image_size < smallest:
+        raise UserError(
+            f"dataset.image_size={image_size}: architecture=compact_cnn halves the image "
+            f"{stages + 1} times; expected at least {smallest}."
+        )
+    inputs = keras.Input((image_size, image_size, 3), name="pixels")
+    x = layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="scale")(inputs)
+    x = _convolve(x, architecture.stem, 3, regulariser, strides=2, name="stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    for stage, (filters, blocks) in enumerate(
+        zip(architecture.filters, architecture.blocks, strict=True)
+    ):
+        name = f"stage{stage + 1}"
+        x = _convolve(x, filters, 3, regulariser, strides=2, name=f"{name}_shrink")
+        if architecture.batch_norm:
+            # Faster than Keras's 0.99, under which a short training never learns the statistics.
+            x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+        x = layers.ReLU(name=f"{name}_relu")(x)
+        for block in range(blocks):
+            x = _bottleneck(x, filters, regulariser, name=f"{name}_block{block + 1}")
+        x = regulariser.after_block(x, stage, stages)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = layers.Dense(
+        n_classes,
+        activation="softmax",
+        # Probabilities stay float32 under mixed precision: half precision would round the loss.
+        dtype="float32",
+        kernel_regularizer=regulariser.kernel_penalty(),
+        name="probabilities",
+    )(x)
+    return keras.Model(inputs, outputs, name="compact_cnn")
+
+
+def _bottleneck(x: Any, filters: int, regulariser: Regulariser, *, name: str) -> Any:
+    """A residual block: half the channels, 3x3, all the channels, added to what came in."""
+    y = layers.ReLU(name=f"{name}_relu1")(
+        _convolve(x, filters // 2, 1, regulariser, name=f"{name}_reduce")
+    )
+    y = layers.ReLU(name=f"{name}_relu2")(
+        _convolve(y, filters // 2, 3, regulariser, name=f"{name}_conv")
+    )
+    y = _convolve(y, filters, 1, regulariser, initializer="zeros", name=f"{name}_expand")
+    return layers.ReLU(name=f"{name}_relu3")(layers.Add(name=f"{name}_add")([x, y]))
+
+
+def _convolve(
+    x: Any,
+    filters: int,
+    size: int,
+    regulariser: Regulariser,
+    *,
+    name: str,
+    strides: int = 1,
+    initializer: str = "he_normal",
+) -> Any:
+    return layers.Conv2D(
+        filters,
+        size,
+        strides=strides,
+        padding="same",
+        kernel_initializer=initializer,
+        kernel_regularizer=regulariser.kernel_penalty(),
+        name=name,
+    )(x)
