@@ -12,7 +12,7 @@ from melanoma_lab.config.schema.checks import require
 from melanoma_lab.config.schema.training import Precision, Training
 
 #: Flags of x86 processors that multiply bfloat16 matrices. Without them TensorFlow emulates it,
-#: slower than float32; on ARM it does not use the instructions that there are.
+#: slower than float32. ARM's instructions do not count: nobody has measured what they gain here.
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
