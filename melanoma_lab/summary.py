@@ -10,9 +10,11 @@ from rich.table import Table
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
+from melanoma_lab.training.machine import Machine
 
 if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step
     from melanoma_lab.evaluation.outcome import Outcome
@@ -57,6 +59,16 @@ def show_data(data: PreparedData) -> None:
         )
     if data.unresolved:
         console.print(f"  {data.unresolved}", style="yellow", markup=False)
+
+
+def show_machine(machine: Machine, precision: Precision, devices: int) -> None:
+    """Say what is computed with, and what would be faster."""
+    best = machine.best_precision()
+    hint = precision is Precision.float32 is not best
+    console.print(
+        f"{precision.value} on {machine.describe(devices)}"
+        + (f" [dim](training.precision=auto: {best.value}, faster)[/]" if hint else "")
+    )
 
 
 def show_skipped(run_id: str) -> None:

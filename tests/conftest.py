@@ -33,9 +33,9 @@ REAL = REPOSITORY.parent / "shared" / "data"
 
 @pytest.fixture(scope="session", autouse=True)
 def _backend() -> None:
-    """Pin TensorFlow's threads before any test computes; later is too late."""
+    """Pin TensorFlow's threads and divide the processor before any test computes."""
     if "keras" in sys.modules:
-        start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
+        start_backend(threads=available_threads(), seed=0, precision=Precision.float32, devices=2)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ def find_warnings(study: Study, comparison: Comparison) -> list[str]:
         *_few_seeds(comparison),
         *_unpaired(comparison),
         *_budgets(comparison),
+        *_precisions(comparison),
         *_undefined(study, comparison),
         *_versions(study),
         *study.remarks,
@@ -144,6 +145,43 @@ def _budgets(comparison: Comparison) -> list[str]:
 
 def _steps(arm: ArmSummary) -> set[int]:
     return {int(run.costs["optimizer_steps"]) for run in arm.runs if "optimizer_steps" in run.costs}
+
+
+def _precisions(comparison: Comparison) -> list[str]:
+    """Arms computed in several precisions, and pairs that differ in it without being named so."""
+    found = []
+    for arm in comparison.arms.values():
+        mine = _by_precision(arm)
+        if len(mine) > 1:
+            which = "; ".join(f"{name} ({_pairs(pairs)})" for name, pairs in mine.items())
+            found.append(
+                f"{arm.short} was computed in several precisions: {which}. What machines differ in "
+                "looks like chance here; name one, training.precision=float32."
+            )
+        if arm.reference is None:
+            continue
+        other = comparison.arms[arm.reference]
+        theirs = _by_precision(other)
+        same_name = _asked_precision(arm) == _asked_precision(other)
+        if len(mine) == len(theirs) == 1 and set(mine) != set(theirs) and same_name:
+            found.append(
+                f"{arm.short} was computed in {next(iter(mine))}, {other.short} in "
+                f"{next(iter(theirs))}: a difference that the arms are not named for."
+            )
+    return found
+
+
+def _asked_precision(arm: ArmSummary) -> list[str]:
+    return [part for part in arm.name.split(",") if part.startswith("training.precision=")]
+
+
+def _by_precision(arm: ArmSummary) -> dict[str, list[tuple[int, int]]]:
+    """Seeds and folds by the precision that they were computed in, where it was recorded."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for run in arm.runs:
+        if precision := run.tags.get("precision"):
+            found.setdefault(precision, []).append((run.key.seed, run.key.fold))
+    return found
 
 
 def _undefined(study: Study, comparison: Comparison) -> list[str]:

@@ -21,6 +21,7 @@ NOT_AN_ARM = frozenset(
         "split.seed",
         "study",
         "task",
+        "training.devices",
         "training.threads",
     }
 )

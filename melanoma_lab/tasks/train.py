@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from melanoma_lab import __version__, summary, tracking
@@ -14,7 +15,8 @@ from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.console import FitProgress, progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData, prepare_data
-from melanoma_lab.training.backend import available_threads, describe_device, start_backend
+from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.machine import device_count, on_this_machine, this_machine
 
 if TYPE_CHECKING:  # its module loads TensorFlow
     from melanoma_lab.training.session import Parts
@@ -43,6 +45,7 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     summary.show_data(data)
     # Takes seconds, as TensorFlow's import does; both while images are being balanced.
     connecting = tracking.connect(config.tracking, config.study)
+    config = replace(config, training=on_this_machine(config.training, threads=threads))
     if skip_finished:
         same = fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash)
         if finished := connecting.result().finished_run(same):
@@ -57,7 +60,10 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
             workers=threads,
             progress=tell,
         )
-    start_backend(threads=threads, seed=config.seed, precision=config.training.precision)
+    devices = device_count(config.training)
+    precision = config.training.precision
+    start_backend(threads=threads, seed=config.seed, precision=precision, devices=devices)
+    summary.show_machine(this_machine(), precision, devices)
     from melanoma_lab.training.session import assemble
 
     parts = assemble(config, len(data.classes))
@@ -113,5 +119,6 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
         "git_commit": tracking.git_commit(),
         "melanoma_lab": __version__,
         "threads": str(threads),
-        "device": describe_device(),
+        "precision": config.training.precision.value,
+        "device": this_machine().describe(device_count(config.training)),
     }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
+from typing import Any
 
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.errors import UserError
@@ -21,7 +20,22 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-def start_backend(*, threads: int, seed: int, precision: Precision) -> None:
+def load_tensorflow() -> Any:
+    """Import TensorFlow and Keras without their start-up lines.
+
+    Returns:
+        The module ``tensorflow``.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with _quiet_stderr():
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+    return tf
+
+
+def start_backend(*, threads: int, seed: int, precision: Precision, devices: int = 1) -> None:
     """Import TensorFlow and Keras and set what makes a run repeatable.
 
     May be called again for another run in the same process; the state of the last one is dropped.
@@ -30,16 +44,17 @@ def start_backend(*, threads: int, seed: int, precision: Precision) -> None:
         threads: for TensorFlow's kernels; results depend on it.
         seed: of Python's, NumPy's and Keras's global generators.
         precision: Keras dtype policy.
+        devices: how many share a batch, as ``on_this_machine`` allows: GPUs, or parts of the
+            processor where there is none.
 
     Raises:
-        UserError: TensorFlow already runs in this process with another number of threads.
+        UserError: TensorFlow already runs in this process with another number of threads, or with
+            fewer parts of the processor.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _quiet_stderr():
-        import keras
-        import tensorflow as tf
+    tf = load_tensorflow()
+    import keras
 
+    with _quiet_stderr():
         try:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -49,8 +64,7 @@ def start_backend(*, threads: int, seed: int, precision: Precision) -> None:
                 f"{tf.config.threading.get_intra_op_parallelism_threads()}; "
                 "use one number for all jobs of a command."
             ) from error
-        for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
+        _provide_devices(tf, devices)
         tf.config.experimental.enable_op_determinism()
         tf.get_logger().setLevel("ERROR")  # it takes the next run of a process for retracing
         keras.backend.clear_session()
@@ -82,18 +96,20 @@ def _quiet_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def describe_device() -> str:
-    """What the network is computed on: the GPUs' names, or the processor's."""
-    import tensorflow as tf
-
-    gpus = [
-        str(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU"))
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
-    if gpus:
-        return ", ".join(gpus)
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def _provide_devices(tf: Any, devices: int) -> None:
+    """Let GPUs take memory as they need it; without any, divide the processor."""
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    processor = tf.config.list_physical_devices("CPU")[0]
+    part = tf.config.LogicalDeviceConfiguration()
+    parts = len(tf.config.get_logical_device_configuration(processor) or [part])
+    if gpus or devices <= parts:
+        return
+    try:
+        tf.config.set_logical_device_configuration(processor, [part] * devices)
+    except RuntimeError as error:
+        raise UserError(
+            f"training.devices={devices}: TensorFlow already runs in this process with {parts}; "
+            "use one number for all jobs of a command."
+        ) from error

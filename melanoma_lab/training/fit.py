@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from melanoma_lab.config.schema.training import MONITORS, Training
 from melanoma_lab.errors import RunError
+from melanoma_lab.training import replicas
+from melanoma_lab.training.machine import device_count
 
 #: Told after every epoch: its number from 1, and its figures by name.
 EpochListener = Callable[[int, Mapping[str, float]], None]
@@ -109,15 +111,21 @@ def fit_network(
     x = inputs
     for layer in augmentation:
         x = layer(x)
-    # A model of its own, so that what is kept carries no optimizer, loss or metric.
-    trained = keras.Model(inputs, network(x), name="training")
-    trained.compile(
-        optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(),
-        metrics=["accuracy", BalancedAccuracy(network.output_shape[-1])],
-        # XLA is 3 to 4 times slower on a CPU, and Keras's "auto" picks it on a GPU only.
-        jit_compile=False,
-    )
+
+    def compiled(model: keras.Model, optimizer: keras.Optimizer | None) -> keras.Model:
+        model.compile(
+            optimizer=optimizer,
+            loss=keras.losses.CategoricalCrossentropy(),
+            metrics=["accuracy", BalancedAccuracy(network.output_shape[-1])],
+            # XLA is 3 to 4 times slower on a CPU, and Keras's "auto" picks it on a GPU only.
+            jit_compile=False,
+        )
+        return model
+
+    with replicas.scope(options):
+        # A model of its own, so that what is kept carries no optimizer, loss or metric.
+        trained = keras.Model(inputs, network(x), name="training")
+        compiled(trained, replicas.with_loss_scaling(optimizer))
     best = keras.callbacks.EarlyStopping(
         options.monitor,
         mode=MONITORS[options.monitor],
@@ -125,6 +133,11 @@ def fit_network(
         restore_best_weights=True,
     )
     recorder = _Recorder(options.batch_size, on_step, on_epoch)
+    callbacks = [recorder, best]
+    if device_count(options) > 1:
+        alone = compiled(replicas.on_one_device(network), None)
+        callbacks = [replicas.Validation(alone, val), *callbacks, replicas.SeparateRandomness()]
+        val = None
     started = time.perf_counter()
     try:
         trained.fit(
@@ -132,7 +145,7 @@ def fit_network(
             validation_data=val,
             epochs=options.epochs,
             steps_per_epoch=steps_per_epoch,
-            callbacks=[recorder, best],
+            callbacks=callbacks,
             shuffle=False,  # the batches come in the order that the seed gives them
             verbose=0,
         )

@@ -18,6 +18,7 @@ from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.augmentation import augmentation_layers
 from melanoma_lab.model.optimizers import build_optimizer
 from melanoma_lab.model.regularisation import Regulariser
+from melanoma_lab.training import replicas
 from melanoma_lab.training.feed import (
     batch_positions,
     evaluation_batches,
@@ -51,14 +52,15 @@ def assemble(config: Config, n_classes: int) -> Parts:
     Raises:
         UserError: it cannot be built as configured.
     """
-    network = build_network(
-        config.architecture,
-        image_size=config.dataset.image_size,
-        n_classes=n_classes,
-        regulariser=Regulariser(config.regularisation, seed=config.seed),
-    )
-    augmentation = augmentation_layers(config.augmentation, seed=config.seed)
-    return Parts(network, augmentation, build_optimizer(config.optimizer))
+    with replicas.scope(config.training):
+        network = build_network(
+            config.architecture,
+            image_size=config.dataset.image_size,
+            n_classes=n_classes,
+            regulariser=Regulariser(config.regularisation, seed=config.seed),
+        )
+        augmentation = augmentation_layers(config.augmentation, seed=config.seed)
+        return Parts(network, augmentation, build_optimizer(config.optimizer))
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,12 @@ def train_network(
         on_epoch=on_epoch,
     )
     everything = _as_photographed(data, np.arange(len(data.manifest)), options.batch_size)
-    probabilities = parts.network.predict(everything, verbose=0)
+    network = replicas.on_one_device(parts.network)
+    probabilities = network.predict(everything, verbose=0)
     if not np.isfinite(probabilities).all():
         probabilities = None
     sample_images, sample_labels = _samples(images, parts.augmentation, config)
-    return Trained(parts.network, fit, probabilities, sample_images, sample_labels)
+    return Trained(network, fit, probabilities, sample_images, sample_labels)
 
 
 def _as_photographed(data: PreparedData, positions: NDArray[np.int64], batch_size: int) -> Any:

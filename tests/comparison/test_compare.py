@@ -270,3 +270,38 @@ def test_a_lone_lesion_of_a_class_is_said(study, comparison):
     runs = tuple(dataclasses.replace(run, lone_classes=("nevus",)) for run in study.runs)
     texts = find_warnings(dataclasses.replace(study, runs=runs), comparison)
     assert any(text.startswith("One test lesion only of nevus") for text in texts)
+
+
+def test_precisions_mixed_within_an_arm_or_between_arms_are_said(tracked):
+    def texts(arms, precision_of):
+        name = tracked.study()
+        for arm, reference in arms.items():
+            for seed in (0, 1, 2):
+                precision = precision_of(arm, seed)
+                tracked.add(name, arm, seed, reference=reference, precision=precision)
+        study = tracked.load(name)
+        return [
+            text
+            for text in find_warnings(study, compare_study(study))
+            if "precision" in text or "computed" in text
+        ]
+
+    def by_seed(_arm, seed):
+        return "float32" if seed else "mixed_bfloat16"
+
+    def by_arm(arm, _seed):
+        return "float32" if arm.startswith("baseline") else "mixed_bfloat16"
+
+    arms = {"baseline": "", "dropout": "baseline"}
+    mixed = texts(arms, by_seed)
+    assert len(mixed) == 2
+    assert "dropout was computed in several precisions" in mixed[1]
+    assert "mixed_bfloat16 (seed 0); float32 (seeds 1, 2)" in mixed[1]
+    (between,) = texts(arms, by_arm)
+    assert "dropout was computed in mixed_bfloat16, baseline in float32" in between
+    # The same word came to different things on two machines: not what the arms ask about.
+    auto = ",training.precision=auto"
+    assert texts({f"baseline{auto}": "", f"dropout{auto}": "baseline"}, by_arm)
+    # The arm is named for it.
+    assert texts({"baseline": "", f"custom{auto}": "baseline"}, by_arm) == []
+    assert texts(arms, lambda *_: "float32") == []

@@ -31,6 +31,8 @@ def test_an_arm_is_the_preset_and_what_was_changed(overrides, name):
     "override",
     [
         "seed=3",
+        "training.devices=2",
+        "training.threads=2",
         "split.seed=1",
         "split.fold=2",
         "dataset.root=/x",

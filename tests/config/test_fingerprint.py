@@ -15,12 +15,14 @@ def test_what_is_computed_counts(composed):
             "seed=1",
             "optimizer=sgd",
             "training.epochs=3",
+            "training.precision=mixed_bfloat16",
+            "training.devices=2",
             "split.seed=1",
             "balancing=oversample",
             "dataset.image_size=48",
         )
     ]
-    assert len({base, *changed}) == 7
+    assert len({base, *changed}) == 9
 
 
 def test_paths_tracking_threads_and_the_question_do_not_count(composed):

@@ -64,6 +64,11 @@ def test_a_wrong_value_or_added_key_is_refused(composed, override, message):
         (["augmentation=flip_rotate_zoom", "augmentation.zoom=2"], "augmentation.zoom: expected 0"),
         (["split=kfold", "split.fold=5"], "split.fold: expected 0 to split.k - 1 = 4; received 5"),
         (["split=kfold", "split.k=1"], "split.k: expected at least 2 folds"),
+        (
+            ["training.devices=3"],
+            "training.batch_size: expected a multiple of training.devices=3, so that each gets",
+        ),
+        (["training.devices=0"], "training.devices: expected at least 1, or null; received 0"),
         (["architecture.filters=[]"], "architecture.filters: expected a list of positive"),
     ],
 )

@@ -11,6 +11,8 @@ from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.tasks.train import train_arm
+from melanoma_lab.training.backend import available_threads
+from melanoma_lab.training.machine import Machine
 
 SMALL = ("architecture.filters=[4,8,8]", "architecture.dense_units=8", "training.epochs=1")
 ARM = Arm("baseline", "baseline")
@@ -73,6 +75,44 @@ def test_half_precision_trains_and_answers_in_float32(on_tree, precision):
         np.testing.assert_allclose(sums, 1, atol=1e-5)
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def test_what_auto_comes_to_is_recorded_and_shown(on_tree, monkeypatch, capsys):
+    machine = Machine("a processor", frozenset({"avx512_bf16"}))
+    for module in ("melanoma_lab.training.machine", "melanoma_lab.tasks.train"):
+        monkeypatch.setattr(f"{module}.this_machine", lambda: machine)
+    try:
+        auto, _ = on_tree("training.precision=auto", "tracking.model=false")
+        assert "mixed_bfloat16 on a processor" in capsys.readouterr().out
+        named, _ = on_tree("training.precision=mixed_bfloat16", "tracking.model=false")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    plain, _ = on_tree("tracking.model=false")
+    shown = capsys.readouterr().out
+    assert "float32 on a processor (training.precision=auto: mixed_bfloat16, faster)" in shown
+    for run in (auto, named):
+        assert run.data.tags["precision"] == run.data.params["training.precision"]
+        assert run.data.tags["precision"] == "mixed_bfloat16"
+    assert auto.data.tags["fingerprint"] == named.data.tags["fingerprint"]
+    assert plain.data.tags["fingerprint"] != named.data.tags["fingerprint"]
+
+
+@pytest.mark.skipif(available_threads() < 2, reason="one processor thread cannot be divided")
+def test_a_network_trained_on_two_devices_is_kept_like_any_other(on_tree):
+    run, client = on_tree("training.devices=2", "regularisation=dropout", "training.batch_size=8")
+    assert run.data.tags["device"].startswith("2 parts of ")
+    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    table = table_of(client, run)
+    manifest = pd.read_csv(client.download_artifacts(run.info.run_id, "manifest.csv"))
+    from melanoma_lab.data.pixels import decode
+
+    pixels = np.stack([decode(path, 16) for path in manifest["path"]])
+    np.testing.assert_allclose(
+        model.predict(pixels), table.filter(like="prob/").to_numpy(), atol=1e-5
+    )
+    val = run_metrics(table, None)["val/balanced_accuracy"]
+    epochs = client.get_metric_history(run.info.run_id, "epoch/val_balanced_accuracy")
+    assert [point.value for point in epochs] == pytest.approx([val])
 
 
 def test_metrics_are_those_of_the_tracked_table(on_tree):
@@ -169,6 +209,10 @@ def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, 
         (["dataset=folder", "dataset.root=nowhere"], "no such folder"),
         (["architecture.filters=[2,2,2,2,2,2]", *SYNTHETIC[:2]], "expected at least 64"),
         (["regularisation=dropout", "architecture.filters=[2]", *SYNTHETIC[:2]], "3 rates for a"),
+        (
+            ["training.devices=4096", "training.batch_size=4096", *SYNTHETIC[:2]],
+            r"expected at most what there is, (no GPU and \d+ processor threads|\d+ GPUs?); ",
+        ),
     ],
 )
 def test_mistakes_leave_no_run_behind(train, tmp_path, overrides, message):

@@ -19,8 +19,9 @@ class EpochOf(StrEnum):
 
 
 class Precision(StrEnum):
-    """Keras dtype policy."""
+    """Keras dtype policy; ``auto``: the fastest that the processor or GPU computes in hardware."""
 
+    auto = "auto"
     float32 = "float32"
     mixed_bfloat16 = "mixed_bfloat16"
     mixed_float16 = "mixed_float16"
@@ -40,6 +41,9 @@ class Training:
     #: Epochs without improvement after which training stops; null: never.
     patience: int | None = None
     precision: Precision = Precision.float32
+    #: GPUs that share every batch; null: all there are. Where there is none, that many parts of
+    #: the processor, which is no faster.
+    devices: int | None = 1
     #: TensorFlow's threads; null: as many as this process may use.
     threads: int | None = None
 
@@ -47,9 +51,15 @@ class Training:
         for key in ("epochs", "batch_size"):
             value = getattr(self, key)
             require(value >= 1, f"training.{key}", "at least 1", value)
-        for key in ("patience", "threads"):
+        for key in ("patience", "threads", "devices"):
             value = getattr(self, key)
             require(value is None or value >= 1, f"training.{key}", "at least 1, or null", value)
+        require(
+            self.batch_size % (self.devices or 1) == 0,
+            "training.batch_size",
+            f"a multiple of training.devices={self.devices}, so that each gets equally many images",
+            self.batch_size,
+        )
         require(
             self.monitor in MONITORS,
             "training.monitor",
