@@ -74,7 +74,8 @@ def output_to_input(*, linear: Any, shifts: Any, height: Any, width: Any) -> Any
 
     Args:
         linear: matrix from the output to the input about their middles, row by row, shape (4, b).
-        shifts: of the middle, in halves of the width and height, shape (2, b).
+        shifts: of the middle, in halves of the way from the first pixel to the last, to the right
+            and down, shape (2, b).
         height: of the images in pixels.
         width: of the images in pixels.
 

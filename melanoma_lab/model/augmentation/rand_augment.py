@@ -69,7 +69,11 @@ def _shear(image: Any, x: Any, y: Any) -> Any:
 
 def _translate(image: Any, x: Any, y: Any) -> Any:
     """By shares of the width and the height."""
-    return _warp(image, [1 + 0 * x, 0 * x, 0 * x, 1 + 0 * x], [2 * x, 2 * y])
+    height, width, _ = ops.shape(image)
+    one = ops.ones_like(x)
+    # Shifts are in halves of the way from the first pixel's middle to the last one's.
+    shifts = [2 * x * width / (width - 1), 2 * y * height / (height - 1)]
+    return _warp(image, [one, 0 * x, 0 * x, one], shifts)
 
 
 def _rotate(image: Any, level: Any) -> Any:
@@ -122,7 +126,7 @@ def _autocontrast(image: Any) -> Any:
     low, high = ops.min(image, axis=(0, 1)), ops.max(image, axis=(0, 1))
     flat = high <= low
     stretched = (image - low) * (255 / ops.where(flat, 1.0, high - low))
-    return ops.where(flat, image, stretched)
+    return ops.where(flat, image, ops.minimum(stretched, 255))
 
 
 def _equalize(image: Any) -> Any:
