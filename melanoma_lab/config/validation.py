@@ -39,12 +39,9 @@ def validate(composed: DictConfig) -> Config:
         if name not in KEYS:
             raise UserError(f"{name}: no such key. {_nearest_key(name)}")
         if any(group == name for group, _ in OPTIONS):
-            schema[name] = OmegaConf.structured(_option_class(name, composed[name]))
+            schema[name] = _option_schema(name, composed[name])
         if isinstance(composed[name], DictConfig):
-            known = list(schema[name])  # `in` would be False for a mandatory value
-            for unknown in (entry for entry in composed[name] if entry not in known):
-                full = f"{name}.{unknown}"
-                raise UserError(f"{full}: no such key. {_nearest_key(full)}")
+            _refuse_unknown(name, composed[name], schema[name])
     try:
         merged = OmegaConf.merge(schema, composed)
         return cast("Config", OmegaConf.to_object(merged))
@@ -53,6 +50,36 @@ def validate(composed: DictConfig) -> Config:
         raise UserError(f"{key} is not set; add {key}=... to the command.") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {error.msg}") from error
+
+
+def _option_schema(group: str, values: Any) -> DictConfig:
+    """The keys of a group's chosen option, and of an option of the same group within it."""
+    schema: DictConfig = OmegaConf.structured(_option_class(group, values))
+    for key in list(schema):
+        if _is_option(values, key):
+            schema[key] = _option_schema(group, values[key])
+    return schema
+
+
+def _is_option(values: DictConfig, key: Any) -> bool:
+    """Whether a key holds an option, as ``augmentation.before`` does."""
+    return (
+        key in values
+        and not OmegaConf.is_missing(values, key)
+        and isinstance(values[key], DictConfig)
+        and "name" in values[key]
+    )
+
+
+def _refuse_unknown(path: str, values: DictConfig, schema: DictConfig) -> None:
+    """Refuse a key that the schema lacks, naming the nearest it has."""
+    known = list(schema)  # `in` would be False for a mandatory value
+    for key in map(str, values):
+        full = f"{path}.{key}"
+        if key not in known:
+            raise UserError(f"{full}: no such key. {_nearest_key(full)}")
+        if _is_option(values, key):
+            _refuse_unknown(full, values[key], schema[key])
 
 
 def _option_class(group: str, values: Any) -> type:
@@ -68,12 +95,13 @@ def _option_class(group: str, values: Any) -> type:
 
 def _nearest_key(full: str) -> str:
     """Point from an unknown dotted key to a valid one, or to the option that has it."""
-    section, _, key = full.partition(".")
+    section = full.partition(".")[0]
+    path, _, key = full.rpartition(".")
     plain = {"audit": Audit, "training": Training, "tracking": Tracking}
     owners = {option: node for (group, option), node in OPTIONS.items() if group == section}
     if section in plain:
         owners = {"": plain[section]}
-    if not key or not owners:
+    if not path or not owners:
         return nearest(section, [*KEYS, "experiment"])
     names = {
         option: {entry.name for entry in dataclasses.fields(n)} for option, n in owners.items()
@@ -81,7 +109,7 @@ def _nearest_key(full: str) -> str:
     having = [f"{section}={option}" for option in owners if key in names[option]]
     if having:
         return f"It is a key of {' and '.join(having)}."
-    return nearest(full, {f"{section}.{name}" for keys in names.values() for name in keys})
+    return nearest(full, {f"{path}.{name}" for keys in names.values() for name in keys})
 
 
 def explain(error: HydraException) -> str:

@@ -89,7 +89,7 @@ def samples(images: NDArray[np.generic], names: Sequence[str]) -> Figure:
     Args:
         images: uint8 or float, shape (n, height, width, 3), 0 to 255; what lies outside that
             range is clipped. At most the first ``MAX_SAMPLES`` are drawn.
-        names: n class slugs.
+        names: n class slugs, or what ``mixture_name`` made of several.
 
     Raises:
         ValueError: If there are no images, or not one name an image.
@@ -125,6 +125,24 @@ def samples(images: NDArray[np.generic], names: Sequence[str]) -> Figure:
         ax.set_title(title, fontsize=style.NOTE_SIZE, pad=3)
     style.put_title(fig, f"Training images as the network sees them ({width} x {height} pixels)")
     return fig
+
+
+def mixture_name(shares: NDArray[np.floating], slugs: Sequence[str]) -> str:
+    """What a training image shows: a class, or the classes of a mixed one with their shares.
+
+    Args:
+        shares: of each class, shape (K,), sum 1.
+        slugs: K class slugs.
+
+    Returns:
+        The slug alone where the others are below half a percent; otherwise slugs and percentages,
+        the largest first.
+    """
+    order = [k for k in np.argsort(-shares, kind="stable") if shares[k] >= 0.005]
+    if len(order) == 1:
+        return str(slugs[order[0]])
+    # Non-breaking spaces keep a number with its unit where the name is broken into lines.
+    return ", ".join(f"{slugs[k]}\xa0{100 * shares[k]:.0f}\xa0%" for k in order)
 
 
 def learning_curves(history: Mapping[str, Sequence[float]], kept_epoch: int | None) -> Figure:

@@ -21,7 +21,7 @@ from melanoma_lab.errors import RunError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.metrics import absent_classes
 from melanoma_lab.evaluation.outcome import outcome
-from melanoma_lab.evaluation.plot_training import ClassCounts
+from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
 from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.tracking import Tracker
@@ -114,7 +114,7 @@ def _write(
         kept_epoch=trained.fit.best_epoch,
         counts=_class_counts(data, images),
         sample_images=trained.sample_images,
-        sample_names=[data.slugs[label] for label in trained.sample_labels],
+        sample_names=[mixture_name(shares, data.slugs) for shares in trained.sample_labels],
         melanoma=data.melanoma,
     )
 

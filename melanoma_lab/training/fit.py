@@ -14,6 +14,7 @@ import tensorflow as tf
 from melanoma_lab.config.schema.training import MONITORS, Training
 from melanoma_lab.errors import RunError
 from melanoma_lab.training import replicas
+from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.machine import device_count
 
 #: Told after every epoch: its number from 1, and its figures by name.
@@ -27,7 +28,8 @@ class Fit:
     Attributes:
         history: figures of every epoch: train_loss, train_accuracy, train_balanced_accuracy, the
             same of val, seconds, images_per_second. The train ones are running means in training
-            mode, with dropout and augmentation.
+            mode, with dropout and augmentation; of a mixed image, accuracy takes the class that
+            has the largest share for the true one.
         best_epoch: number, from 1, of the epoch whose weights were kept.
         optimizer_steps: steps taken, also after the best epoch.
         seconds: from the first step to the last validation.
@@ -57,16 +59,17 @@ class BalancedAccuracy(keras.metrics.Metric):
         """Count a batch; every image counts once, whatever its weight in the loss.
 
         Args:
-            y_true: one-hot, shape (b, n_classes).
+            y_true: labels, shape (b, n_classes); a mixed image counts for the class that has the
+                largest share, as in Keras's categorical accuracy.
             y_pred: probabilities, shape (b, n_classes).
             sample_weight: ignored.
         """
         del sample_weight
-        y_true = keras.ops.cast(y_true, "float32")
-        hit = keras.ops.equal(keras.ops.argmax(y_true, -1), keras.ops.argmax(y_pred, -1))
-        hit = keras.ops.cast(hit, "float32")
-        self.seen.assign_add(keras.ops.sum(y_true, axis=0))
-        self.right.assign_add(keras.ops.sum(y_true * hit[:, None], axis=0))
+        dominant = keras.ops.argmax(y_true, -1)
+        hit = keras.ops.cast(keras.ops.equal(dominant, keras.ops.argmax(y_pred, -1)), "float32")
+        true = keras.ops.one_hot(dominant, y_true.shape[-1], dtype="float32")
+        self.seen.assign_add(keras.ops.sum(true, axis=0))
+        self.right.assign_add(keras.ops.sum(true * hit[:, None], axis=0))
 
     def result(self) -> Any:
         """Mean over classes that occurred of the share that was right."""
@@ -91,7 +94,7 @@ def fit_network(
 
     Args:
         network: from pixels to probabilities.
-        augmentation: layers that stand in front of it while it trains.
+        augmentation: layers that change a batch before each training step.
         optimizer: fresh.
         train: tf.data of (pixels, one-hot labels, weights), one element a step, for all epochs.
         val: the same, for one pass.
@@ -107,10 +110,6 @@ def fit_network(
     Raises:
         RunError: the machine has not enough memory.
     """
-    inputs = keras.Input(network.input_shape[1:], name="pixels")
-    x = inputs
-    for layer in augmentation:
-        x = layer(x)
 
     def compiled(model: keras.Model, optimizer: keras.Optimizer | None) -> keras.Model:
         model.compile(
@@ -124,7 +123,7 @@ def fit_network(
 
     with replicas.scope(options):
         # A model of its own, so that what is kept carries no optimizer, loss or metric.
-        trained = keras.Model(inputs, network(x), name="training")
+        trained = AugmentedNetwork(network, augmentation)
         compiled(trained, replicas.with_loss_scaling(optimizer))
     best = keras.callbacks.EarlyStopping(
         options.monitor,

@@ -15,13 +15,14 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import VAL
 from melanoma_lab.model.architectures import build_network
-from melanoma_lab.model.augmentation import augmentation_layers
+from melanoma_lab.model.augmentation import augment, augmentation_layers
 from melanoma_lab.model.optimizers import build_optimizer
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.training import replicas
 from melanoma_lab.training.feed import (
     batch_positions,
     evaluation_batches,
+    one_hot,
     steps_per_epoch,
     training_batches,
 )
@@ -37,7 +38,7 @@ class Parts:
 
     Attributes:
         network: from raw pixels to probabilities, with fresh weights.
-        augmentation: layers that stand in front of it while it trains.
+        augmentation: layers that change a batch before each training step.
         optimizer: fresh.
     """
 
@@ -74,14 +75,15 @@ class Trained:
             mode; None where they are not finite.
         sample_images: float32, shape (m, H, W, 3), 0 to 255: training images as the network saw
             them, after balancing and augmentation.
-        sample_labels: int64, shape (m,).
+        sample_labels: float32, shape (m, K): the share of each class in them; more than one where
+            images are mixed.
     """
 
     network: keras.Model
     fit: Fit
     probabilities: NDArray[np.float32] | None
     sample_images: NDArray[np.float32]
-    sample_labels: NDArray[np.int64]
+    sample_labels: NDArray[np.float32]
 
 
 def steps_of(config: Config, data: PreparedData, images: BalancedSet) -> int:
@@ -157,11 +159,11 @@ def _as_photographed(data: PreparedData, positions: NDArray[np.int64], batch_siz
 
 def _samples(
     images: BalancedSet, augmentation: list[keras.Layer], config: Config
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The first images that the fit drew, put through the augmentation layers once more."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The first images that the fit drew, augmented once more."""
     positions = batch_positions(0, n=len(images), batch_size=SAMPLES, seed=config.seed)
     pixels, labels = images.gather(positions)
-    x: Any = keras.ops.convert_to_tensor(pixels, dtype="float32")
-    for layer in augmentation:
-        x = layer(x, training=True)
-    return keras.ops.convert_to_numpy(x).astype(np.float32), labels
+    weights = np.ones(len(labels), np.float32)  # so that labels are shares of the picture
+    batch = (pixels, one_hot(labels, images.n_classes), weights)
+    shown, shares, _ = (keras.ops.convert_to_numpy(x) for x in augment(augmentation, batch))
+    return shown, shares

@@ -6,7 +6,9 @@ import pytest
 from hydra import compose
 from hydra.errors import HydraException
 
+from melanoma_lab.config.fingerprint import fingerprint
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.augmentation import CutMix, Dermoscopy, MixUp, NoAugmentation
 from melanoma_lab.config.validation import explain
 from melanoma_lab.errors import UserError
 from melanoma_lab.registry import OPTIONS
@@ -117,3 +119,51 @@ def test_the_result_is_typed(composed):
     assert all(
         dataclasses.is_dataclass(getattr(config, group)) for group in {g for g, _ in OPTIONS}
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["augmentation=dermoscopy", "augmentation.rotation=200"], r"rotation: expected 0 to 180"),
+        (["augmentation=dermoscopy", "augmentation.crop=0"], r"crop: expected above 0"),
+        (["augmentation=dermoscopy", "augmentation.hue=0.6"], r"hue: expected 0 to 0\.5"),
+        (["augmentation=dermoscopy", "augmentation.erase_area=[0.3,0.1]"], r"the smaller first"),
+        (["augmentation=randaugment", "augmentation.magnitude=31"], r"expected 0 to 30"),
+        (["augmentation=randaugment", "augmentation.operations=[]"], r"at least one"),
+        (
+            ["augmentation=randaugment", "augmentation.operations=[rotat]"],
+            r"no operation 'rotat'. Did you mean rotate\?",
+        ),
+        (["augmentation=mixup", "augmentation.alpha=0"], r"alpha: expected above 0"),
+        (
+            ["augmentation=mixup", "+augmentation.before.zoom=1"],
+            r"before\.zoom: no such key. It is a key of augmentation=flip_rotate_zoom",
+        ),
+        (
+            ["augmentation=cutmix", "augmentation/before=dermoscopy", "+augmentation.before.hu=1"],
+            r"Did you mean augmentation\.before\.hue\?",
+        ),
+        (
+            ["augmentation=cutmix", "augmentation/before=dermoscopy", "augmentation.before.crop=2"],
+            r"crop: expected above 0",
+        ),
+    ],
+)
+def test_augmentations_refuse_what_they_cannot_do(composed, overrides, message):
+    with pytest.raises(UserError, match=message):
+        composed(*overrides)
+
+
+def test_images_are_not_mixed_twice():
+    with pytest.raises(UserError, match="does not mix images itself; received mixup"):
+        CutMix("cutmix", before=MixUp("mixup", before=NoAugmentation("none")))
+
+
+def test_what_comes_before_mixing_has_keys_of_its_own(composed):
+    mixing = ("augmentation=mixup", "augmentation/before=dermoscopy")
+    config = composed(*mixing, "augmentation.before.rotation=90")
+    assert config.augmentation.before == Dermoscopy("dermoscopy", rotation=90)
+    assert composed("augmentation=mixup").augmentation.before == NoAugmentation("none")
+    digests = {"dataset_digest": "d", "split_hash": "s"}
+    assert len({fingerprint(composed(*mixing[:n]), **digests) for n in range(3)}) == 3
+    assert fingerprint(config, **digests) != fingerprint(composed(*mixing), **digests)

@@ -23,6 +23,7 @@ from melanoma_lab.evaluation.plot_training import (
     ClassCounts,
     class_distribution,
     learning_curves,
+    mixture_name,
     samples,
 )
 from melanoma_lab.evaluation.plots import save_plots
@@ -138,6 +139,16 @@ def test_class_names_are_there_in_full(name):
     read = words(figures(9)[name])
     for slug in NINE:
         assert slug.replace("_", " ") in read
+
+
+def test_a_mixed_image_is_named_after_its_classes_and_their_shares():
+    slugs = ("benign_keratosis", "melanoma", "nevus")
+    assert mixture_name(np.array([0, 1.0, 0]), slugs) == "melanoma"
+    assert mixture_name(np.array([0.002, 0.998, 0]), slugs) == "melanoma"
+    name = mixture_name(np.array([0.3, 0.0, 0.7]), slugs)
+    assert name.replace("\xa0", " ") == "nevus 70 %, benign_keratosis 30 %"
+    read = words(samples(noise_images(2), [name, "melanoma"])).replace("\xa0", " ")
+    assert "nevus 70 %,\nbenign\nkeratosis 30 %" in read
 
 
 def test_class_distribution_gives_every_count():

@@ -16,6 +16,8 @@ from melanoma_lab.training.machine import Machine
 
 SMALL = ("architecture.filters=[4,8,8]", "architecture.dense_units=8", "training.epochs=1")
 ARM = Arm("baseline", "baseline")
+PRESETS = ("baseline", "dropout", "augmented", "dropout_sgd")
+PRESETS += ("dermoscopy", "randaugment", "mixup", "cutmix")
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def table_of(client, run):
 SYNTHETIC = ("dataset.lesions=110", "dataset.image_size=16", "balancing.per_class=20")
 
 
-@pytest.mark.parametrize("preset", ["baseline", "dropout", "augmented", "dropout_sgd"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs_a_step_on_synthetic(train, preset):
     overrides = SYNTHETIC if preset == "augmented" else SYNTHETIC[:2]
     run, _ = train(f"+experiment={preset}", *overrides, "tracking.model=false")

@@ -1,0 +1,39 @@
+"""The model that is fitted: the network, with augmentation in its training step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from melanoma_lab.model.augmentation import augment
+
+
+class AugmentedNetwork(keras.Model):
+    """A network whose training step changes the batch first; it evaluates and predicts as before.
+
+    The state of the augmentation's random numbers is among this model's ``variables``; neither that
+    nor an optimizer, loss or metric becomes part of the network.
+
+    Args:
+        network: from pixels to probabilities.
+        augmentation: layers as of ``melanoma_lab.model.augmentation``.
+    """
+
+    def __init__(self, network: keras.Model, augmentation: Sequence[keras.Layer]) -> None:
+        pixels = keras.Input(network.input_shape[1:], dtype="float32", name="pixels")
+        super().__init__(pixels, network(pixels), name="training")
+        self.augmentation = list(augmentation)
+
+    def train_step(self, data: tuple[Any, Any, Any]) -> dict[str, Any]:
+        """One optimizer step on an augmented batch.
+
+        Args:
+            data: pixels, labels and weights, as ``training_batches`` gives them.
+
+        Returns:
+            The epoch's running figures.
+        """
+        figures: dict[str, Any] = super().train_step(augment(self.augmentation, data))
+        return figures
