@@ -90,8 +90,11 @@ def describe_device() -> str:
         str(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU"))
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    if gpus:
-        return ", ".join(gpus)
+    return ", ".join(gpus) or describe_processor()
+
+
+def describe_processor() -> str:
+    """The processor's name; TensorFlow is not asked."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
