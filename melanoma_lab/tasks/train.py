@@ -71,7 +71,7 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     tags = _tags(config, arm, data, threads)
     params = tracking.flatten(resolved(config))
     with tracker.run(f"{arm.name} seed={config.seed}", tags, params) as run_id:
-        _train_and_record(config, data, images, parts, tracker, threads=threads)
+        _train_and_record(config, data, images, parts, tracker)
     summary.show_where(config, run_id)
     return run_id
 
@@ -92,12 +92,10 @@ def _train_and_record(
     images: BalancedSet,
     parts: Parts | TrivialModel,
     tracker: tracking.Tracker,
-    *,
-    threads: int,
 ) -> None:
     """The part of a run that MLflow watches."""
     if isinstance(parts, TrivialModel):
-        trained = fit_trivial(parts, data, images, threads=threads)
+        trained = fit_trivial(parts, data, images)
     else:
         trained = _train_network(config, data, images, parts, tracker)
     # Imported now: plotting and statistics would only delay the first step.

@@ -14,23 +14,21 @@ from melanoma_lab.model.trivial import TrivialModel
 from melanoma_lab.training.trained import Fit, Trained
 
 
-def fit_trivial(
-    model: TrivialModel, data: PreparedData, images: BalancedSet, *, threads: int
-) -> Trained:
+def fit_trivial(model: TrivialModel, data: PreparedData, images: BalancedSet) -> Trained:
     """Fit a trivial arm to the training split and apply it to every image.
 
     Args:
         model: fresh.
         data: the split dataset.
         images: what balancing made of its training split; its class weights count.
-        threads: for linear algebra; results may depend on it.
     """
     train = data.of_split(TRAIN)
     labels = data.labels[train]
     weight = images.class_weight
     weights = np.ones(len(train)) if weight is None else weight[labels].astype(np.float64)
     started = time.perf_counter()
-    with threadpool_limits(threads):
+    # One thread is fast enough for so little, and the bits do not depend on how many there are.
+    with threadpool_limits(1):
         model.classifier.fit(model.features[train], labels, **{model.weight_name: weights})
         of_present = model.classifier.predict_proba(model.features)
     seconds = time.perf_counter() - started
