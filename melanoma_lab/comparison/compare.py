@@ -68,6 +68,11 @@ class ArmSummary:
         """Whether it is a trivial arm, there for scale: no network, and no steps that it takes."""
         return _is_for_scale(self.runs)
 
+    @property
+    def label(self) -> str:
+        """What it is called in a table of all arms."""
+        return f"{self.short} (for scale)" if self.for_scale else self.short
+
 
 @dataclass(frozen=True)
 class Difference:

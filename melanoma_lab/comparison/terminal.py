@@ -45,7 +45,7 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
             *(wording.level(metric, arm.metrics[metric].mean) for metric in rest),
         ]
         arms.add_row(
-            escape(wording.arm_name(arm)),
+            escape(arm.label),
             str(len(arm.runs)),
             *map(escape, cells),
             style="dim" if arm.for_scale else None,

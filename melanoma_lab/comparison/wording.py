@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, Summary
+from melanoma_lab.comparison.compare import Comparison, Difference, Summary
 from melanoma_lab.comparison.statistics import LOWER_IS_BETTER
 from melanoma_lab.comparison.warnings import needed
 
@@ -35,11 +35,6 @@ _SHARES = frozenset(
         "generalisation_gap",
     }
 )
-
-
-def arm_name(arm: ArmSummary) -> str:
-    """What an arm is called in a table of all arms."""
-    return f"{arm.short} (for scale)" if arm.for_scale else arm.short
 
 
 def metric_name(metric: str) -> str:

@@ -41,15 +41,7 @@ def table_of(client, run):
     return predictions.read_csv(path)
 
 
-SYNTHETIC = ("dataset.lesions=110", "dataset.image_size=16", "balancing.per_class=20")
-
-
-@pytest.mark.parametrize("preset", ["baseline", "dropout", "augmented", "dropout_sgd"])
-def test_every_preset_runs_a_step_on_synthetic(train, preset):
-    overrides = SYNTHETIC if preset == "augmented" else SYNTHETIC[:2]
-    run, _ = train(f"+experiment={preset}", *overrides, "tracking.model=false")
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics["optimizer_steps"] >= 1
+SYNTHETIC = ("dataset.lesions=110", "dataset.image_size=16")
 
 
 @pytest.mark.parametrize("balancing", ["none", "class_weight", "oversample", "augmentor"])
@@ -167,8 +159,8 @@ def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, 
     ("overrides", "message"),
     [
         (["dataset=folder", "dataset.root=nowhere"], "no such folder"),
-        (["architecture.filters=[2,2,2,2,2,2]", *SYNTHETIC[:2]], "expected at least 64"),
-        (["regularisation=dropout", "architecture.filters=[2]", *SYNTHETIC[:2]], "3 rates for a"),
+        (["architecture.filters=[2,2,2,2,2,2]", *SYNTHETIC], "expected at least 64"),
+        (["regularisation=dropout", "architecture.filters=[2]", *SYNTHETIC], "3 rates for a"),
     ],
 )
 def test_mistakes_leave_no_run_behind(train, tmp_path, overrides, message):
