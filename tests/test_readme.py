@@ -72,6 +72,7 @@ def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
         assert call in snippet
         snippet = snippet.replace(call, f"{call}*TINY, ")
     snippet = snippet.replace('"dataset=isic9", "dataset.root=isic9"', "*TINY")
+    snippet = snippet.replace('"seed=0,1,2"', '"seed=0,1"')  # one of these runs is there already
     monkeypatch.chdir(tmp_path)
     made = {"TINY": tiny}
     exec(snippet, made)  # noqa: S102 - the README's own words
@@ -79,7 +80,7 @@ def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
     assert len(made["run"].predictions) == made["findings"].n_images == 27
     (arm,) = made["result"].verdicts
     assert arm.startswith("dropout")
-    assert made["result"].comparison.arms[arm].seeds == (0, 1, 2)
+    assert made["result"].comparison.arms[arm].seeds == (0, 1)
     assert made["result"].report.is_file()
 
 
