@@ -1,8 +1,52 @@
-"""Honest ablations of skin-lesion classifiers: did this change really help?"""
+"""Honest ablations of skin-lesion classifiers: did this change really help?
 
+From Python::
+
+    import melanoma_lab as lab
+
+    run = lab.train("+experiment=dropout", "seed=1")
+    result = lab.study("+experiment=baseline,dropout", "seed=0,1,2")
+    findings = lab.audit_dataset("dataset=isic9", "dataset.root=isic9")
+
+``train``, ``study``, ``compare`` and ``audit_dataset`` are described in :mod:`melanoma_lab.api`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from melanoma_lab.api import Run, audit_dataset, compare, study, train
+    from melanoma_lab.comparison.result import ComparedStudy
+    from melanoma_lab.errors import RunError, UserError
+
+__all__ = [
+    "ComparedStudy",
+    "Run",
+    "RunError",
+    "UserError",
+    "audit_dataset",
+    "compare",
+    "study",
+    "train",
+]
 
 try:
     __version__ = version("melanoma-lab")
 except PackageNotFoundError:  # run from a clone that is not installed
     __version__ = "0.1.0"
+
+_MODULES = {"ComparedStudy": "comparison.result", "RunError": "errors", "UserError": "errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used: importing the package must cost nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

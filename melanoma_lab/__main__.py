@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 
 import hydra
@@ -16,13 +15,10 @@ from omegaconf import DictConfig
 from melanoma_lab import multirun
 from melanoma_lab.config.arm import describe_arm
 from melanoma_lab.config.command import canonical_arguments
+from melanoma_lab.config.compose import CONF
 from melanoma_lab.config.validation import explain, validate
 from melanoma_lab.data.root import check_root
 from melanoma_lab.errors import RunError, UserError
-
-PACKAGE = Path(__file__).resolve().parent
-#: In a wheel conf/ lies inside the package, in a clone beside it.
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")

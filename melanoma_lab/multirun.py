@@ -15,17 +15,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from melanoma_lab.comparison.arms import shorten
-from melanoma_lab.config.arm import describe_arm
-from melanoma_lab.config.schema import Task, Tracking
+from melanoma_lab.config.arm import Arm, describe_arm
+from melanoma_lab.config.schema import Config, Task, Tracking
 from melanoma_lab.console import console
 from melanoma_lab.errors import RunError, UserError
+
+if TYPE_CHECKING:  # its module loads pandas
+    from melanoma_lab.comparison.result import ComparedStudy
 
 #: Environment variable: the folder in which jobs note what became of them.
 NOTES = "MELANOMA_LAB_JOBS"
@@ -74,23 +77,47 @@ def noted(composed: DictConfig) -> Iterator[None]:
     if not in_multirun() or folder is None:
         yield
         return
-    failure, reason = 0, ""
-    try:
+    with surviving() as ending:
         yield
-    except UserError as error:
-        failure, reason = 2, str(error)
-    except (RunError, OSError) as error:
-        failure, reason = 1, str(error)
-    except Exception as error:  # noqa: BLE001 - a bug in one arm must not cost the others
-        traceback.print_exc()
-        failure, reason = 1, f"{type(error).__name__}: {error}"
-    job = _job(composed, failure, reason)
-    if failure:
-        console.print(f"Failed: {reason}", style="bold red", markup=False)
+    job = _job(composed, ending)
     Path(folder, f"{job.number}.json").write_text(json.dumps(asdict(job)), encoding="utf-8")
 
 
-def _job(composed: DictConfig, failure: int, reason: str) -> Job:
+@dataclass
+class Ending:
+    """How a job ended.
+
+    Attributes:
+        failure: the exit status that it alone would have ended with; 0 where it succeeded.
+        reason: of the failure.
+    """
+
+    failure: int = 0
+    reason: str = ""
+
+
+@contextmanager
+def surviving() -> Iterator[Ending]:
+    """Say how the block ends; nothing but an interruption comes out of it.
+
+    Yields:
+        What is filled in when the block is through.
+    """
+    ending = Ending()
+    try:
+        yield ending
+    except UserError as error:
+        ending.failure, ending.reason = 2, str(error)
+    except (RunError, OSError) as error:
+        ending.failure, ending.reason = 1, str(error)
+    except Exception as error:  # noqa: BLE001 - a bug in one arm must not cost the others
+        traceback.print_exc()
+        ending.failure, ending.reason = 1, f"{type(error).__name__}: {error}"
+    if ending.failure:
+        console.print(f"Failed: {ending.reason}", style="bold red", markup=False)
+
+
+def _job(composed: DictConfig, ending: Ending) -> Job:
     hydra = HydraConfig.get()
     arm = describe_arm(list(hydra.overrides.task))
 
@@ -98,18 +125,43 @@ def _job(composed: DictConfig, failure: int, reason: str) -> Job:
         found: Any = OmegaConf.select(composed, key)
         return str(found)
 
-    fold = OmegaConf.select(composed, "split.fold")
     return Job(
         number=int(hydra.job.num),
         arm=arm.name,
-        repetition=f"seed {value('seed')}" + (f" fold {fold}" if fold is not None else ""),
+        repetition=_repetition(value("seed"), OmegaConf.select(composed, "split.fold")),
         task=value("task").removeprefix("Task."),
         study=value("study"),
         metric=value("metric"),
         uri=value("tracking.uri"),
-        failure=failure,
-        reason=reason,
+        failure=ending.failure,
+        reason=ending.reason,
     )
+
+
+def job_of(config: Config, arm: Arm, number: int, ending: Ending) -> Job:
+    """What became of a job whose configuration has been checked.
+
+    Args:
+        config: its configuration.
+        arm: its arm.
+        number: its place in the multirun.
+        ending: how it ended.
+    """
+    return Job(
+        number=number,
+        arm=arm.name,
+        repetition=_repetition(config.seed, getattr(config.split, "fold", None)),
+        task=config.task,
+        study=config.study,
+        metric=config.metric,
+        uri=config.tracking.uri,
+        failure=ending.failure,
+        reason=ending.reason,
+    )
+
+
+def _repetition(seed: object, fold: object) -> str:
+    return f"seed {seed}" + (f" fold {fold}" if fold is not None else "")
 
 
 @contextmanager
@@ -131,28 +183,33 @@ def noting() -> Iterator[list[Job]]:
     jobs += sorted((Job(**note) for note in notes), key=lambda job: job.number)
 
 
-def conclude(jobs: Sequence[Job]) -> None:
+def conclude(jobs: Sequence[Job]) -> list[ComparedStudy]:
     """Compare what a multirun trained, then say which of its jobs failed.
 
     Args:
         jobs: all of them; none, and nothing is done, after a single run.
+
+    Returns:
+        The studies, compared.
 
     Raises:
         UserError: jobs failed by mistakes of the user alone, or the runs cannot be compared.
         RunError: jobs failed for another reason.
     """
     trained = [job for job in jobs if job.task == Task.train and not job.failure]
-    problems = []
+    problems, compared = [], []
     for study, uri, metric in dict.fromkeys((job.study, job.uri, job.metric) for job in trained):
         from melanoma_lab.tasks.compare import report_study
 
         try:
-            report_study(
-                study,
-                reference=None,
-                metric=metric,
-                tracked=Tracking(uri=uri),
-                folder=Path("experiments"),
+            compared.append(
+                report_study(
+                    study,
+                    reference=None,
+                    metric=metric,
+                    tracked=Tracking(uri=uri),
+                    folder=Path("experiments"),
+                )
             )
         except UserError as error:
             problems.append(f"The study was not compared. {error}")
@@ -162,6 +219,7 @@ def conclude(jobs: Sequence[Job]) -> None:
     if problems:
         mistake = all(job.failure == 2 for job in failed)
         raise (UserError if mistake else RunError)("\n".join(problems))
+    return compared
 
 
 def describe_failures(jobs: Sequence[Job]) -> str:

@@ -94,11 +94,16 @@ def show_results(
             table.add_row(name, *(_shown(value, form) for value in values))
     console.print()
     console.print(table)
+    steps = (
+        f"kept epoch {metrics['best_epoch']:.0f} of {epochs}   "
+        f"{metrics['optimizer_steps']:.0f} steps in {metrics['fit_seconds']:.0f} s"
+        if epochs
+        else f"no optimizer steps ({metrics['fit_seconds']:.1f} s): optimizer and training say "
+        "nothing here"
+    )
     console.print(
         f"\ngeneralisation gap {metrics['generalisation_gap']:+.1%} (train - val accuracy)   "
-        f"kept epoch {metrics['best_epoch']:.0f} of {epochs}   "
-        f"{metrics['optimizer_steps']:.0f} steps in {metrics['fit_seconds']:.0f} s   "
-        f"{metrics['parameters']:,.0f} parameters"
+        f"{steps}   {metrics['parameters']:,.0f} parameters"
     )
     for split, names in absent.items():
         console.print(

@@ -63,6 +63,27 @@ def test_a_network_of_ones_own_is_trained(own, tree):
     assert "499 parameters" in done.stdout
 
 
+def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
+    """The snippet as it stands, on few images: every call gets overrides that make it small."""
+    tiny = ["dataset=folder", f"dataset.root={tree}", "dataset.image_size=16", "training.epochs=1"]
+    tiny += ["architecture.filters=[4,8,8]", "tracking.model=false", f"cache={session_cache}"]
+    snippet = block("python", "lab.study(")
+    for call in ("lab.train(", "lab.study("):
+        assert call in snippet
+        snippet = snippet.replace(call, f"{call}*TINY, ")
+    snippet = snippet.replace('"dataset=isic9", "dataset.root=isic9"', "*TINY")
+    snippet = snippet.replace('"seed=0,1,2"', '"seed=0,1"')  # one of these runs is there already
+    monkeypatch.chdir(tmp_path)
+    made = {"TINY": tiny}
+    exec(snippet, made)  # noqa: S102 - the README's own words
+    assert made["run"].tags["experiment"] == "dropout"
+    assert len(made["run"].predictions) == made["findings"].n_images == 27
+    (arm,) = made["result"].verdicts
+    assert arm.startswith("dropout")
+    assert made["result"].comparison.arms[arm].seeds == (0, 1)
+    assert made["result"].report.is_file()
+
+
 def test_every_preset_and_dataset_is_listed():
     for group in ("experiment", "dataset"):
         for path in (CONF / group).glob("*.yaml"):

@@ -63,6 +63,16 @@ class ArmSummary:
         """Its seeds, in order."""
         return tuple(sorted({run.key.seed for run in self.runs}))
 
+    @property
+    def for_scale(self) -> bool:
+        """Whether it is a trivial arm, there for scale: no network, and no steps that it takes."""
+        return _is_for_scale(self.runs)
+
+    @property
+    def label(self) -> str:
+        """What it is called in a table of all arms."""
+        return f"{self.short} (for scale)" if self.for_scale else self.short
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -149,7 +159,7 @@ def compare_study(study: Study, reference: str | None = None, metric: str = PRIM
             runs=tuple(runs[arm]),
             metrics={name: _summary(_over_seeds(runs[arm], name), *_range(name)) for name in names},
         )
-        for arm in _references_first(references)
+        for arm in _in_order(references, [arm for arm in runs if _is_for_scale(runs[arm])])
     }
     differences = [
         entry for name in names for entry in _differences(arms, runs, name) if entry.n_pairs
@@ -163,6 +173,16 @@ def compare_study(study: Study, reference: str | None = None, metric: str = PRIM
         melanoma=study.melanoma,
         short=short,
     )
+
+
+def _is_for_scale(runs: Sequence[StudyRun]) -> bool:
+    return runs[0].tags.get("trivial") == "true"
+
+
+def _in_order(references: Mapping[str, str | None], for_scale: Sequence[str]) -> list[str]:
+    """Arms for reading: a reference before what is compared with it, trivial arms last."""
+    last = set(for_scale) - set(references.values())
+    return sorted(_references_first(references), key=lambda arm: arm in last)
 
 
 def _references_first(references: Mapping[str, str | None]) -> list[str]:

@@ -152,7 +152,7 @@ def _content(
         "warnings": list(warnings),
         "level_names": [wording.metric_name(metric) for metric in levels],
         "level_rows": [
-            *([arm.short, len(arm.runs), *_levels(arm, levels)] for arm in arms),
+            *([arm.label, len(arm.runs), *_levels(arm, levels)] for arm in arms),
             _trivial_row(comparison, levels),
         ],
         "differences": [

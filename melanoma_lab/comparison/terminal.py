@@ -44,7 +44,12 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
             wording.level_interval(first, arm.metrics[first]),
             *(wording.level(metric, arm.metrics[metric].mean) for metric in rest),
         ]
-        arms.add_row(escape(arm.short), str(len(arm.runs)), *map(escape, cells))
+        arms.add_row(
+            escape(arm.label),
+            str(len(arm.runs)),
+            *map(escape, cells),
+            style="dim" if arm.for_scale else None,
+        )
     console.print()
     console.print(arms)
     console.print()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
-from melanoma_lab.comparison.statistics import MIN_SEEDS
+from melanoma_lab.comparison.statistics import LOWER_IS_BETTER, MIN_SEEDS
 from melanoma_lab.comparison.study import Study
 
 
@@ -25,6 +25,7 @@ def find_warnings(study: Study, comparison: Comparison) -> list[str]:
         *_outcomes(arms),
         *_unfinished(study, comparison),
         *_without_reference(arms),
+        *_no_better_than_trivial(comparison),
         *_few_seeds(comparison),
         *_unpaired(comparison),
         *_budgets(comparison),
@@ -50,7 +51,8 @@ def _outcomes(arms: Sequence[ArmSummary]) -> list[str]:
         f"{arm.short}: {_of(len(at_chance), len(arm.runs), 'run')} stayed at chance (seed "
         f"{_listed(run.key.seed for run in at_chance)}); counted like any other."
         for arm in arms
-        if (at_chance := [run for run in arm.runs if run.tags.get("outcome") == "at_chance"])
+        if not arm.for_scale
+        and (at_chance := [run for run in arm.runs if run.tags.get("outcome") == "at_chance"])
     ]
 
 
@@ -72,13 +74,38 @@ def _without_reference(arms: Sequence[ArmSummary]) -> list[str]:
     found = []
     for arm in arms:
         named = arm.runs[0].tags.get("reference", "")
-        if arm.reference is None and arm.name not in compared_with:
+        if arm.reference is None and arm.name not in compared_with and not arm.for_scale:
             why = (
                 f"its reference, {named}, has no finished run in this study"
                 if named
                 else "it names no reference"
             )
             found.append(f"{arm.short} is compared with nothing: {why}; say reference=ARM.")
+    return found
+
+
+def _no_better_than_trivial(comparison: Comparison) -> list[str]:
+    """Networks that a classifier which sees no lesion's shape does as well as, on average."""
+    metric = comparison.metric
+    better = -1 if metric in LOWER_IS_BETTER else 1
+    trivial = [arm for arm in comparison.arms.values() if arm.for_scale]
+    found = []
+    for arm in comparison.arms.values():
+        mean = arm.metrics[metric].mean
+        as_good = (
+            []
+            if arm.for_scale
+            else [
+                f"{other.short} ({other.metrics[metric].mean:.3f})"
+                for other in trivial
+                if better * (mean - other.metrics[metric].mean) <= 0
+            ]
+        )
+        if as_good:
+            found.append(
+                f"{arm.short} ({mean:.3f}) is on average no better in {metric} than "
+                f"{_listed(as_good)}, which never sees a lesion's shape."
+            )
     return found
 
 
@@ -134,6 +161,8 @@ def _budgets(comparison: Comparison) -> list[str]:
         if arm.reference is None:
             continue
         other = comparison.arms[arm.reference]
+        if arm.for_scale or other.for_scale:
+            continue
         mine, theirs = _steps(arm), _steps(other)
         if mine and theirs and mine != theirs:
             found.append(

@@ -1,4 +1,4 @@
-"""The seven figures of a finished run, as PNG files."""
+"""The figures of a finished run, as PNG files: seven of a network, five of a trivial arm."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def save_plots(
     Args:
         folder: where to write; made if it is not there.
         table: the run's predictions table. The test split is shown, or val where test is empty.
-        history: lists of one value an epoch, as ``plot_training.learning_curves`` takes them.
+        history: lists of one value an epoch, as ``plot_training.learning_curves`` takes them; empty
+            where nothing was trained epoch by epoch, and then no curves are drawn.
         kept_epoch: epoch whose weights were kept, counted from 1.
         counts: images per class and split.
         sample_images: training images as the network gets them, uint8 or float in 0 to 255,
-            shape (n, height, width, 3).
+            shape (n, height, width, 3); with n = 0 they are not drawn.
         sample_names: n class slugs.
         melanoma: slug of the melanoma class, None where the dataset names none.
 
@@ -47,13 +48,15 @@ def save_plots(
     held_out = (y_true, y_score, slugs, split)
     figures = {
         "class_distribution": plot_training.class_distribution(counts, slugs),
-        "samples": plot_training.samples(sample_images, sample_names),
-        "learning_curves": plot_training.learning_curves(history, kept_epoch),
         "confusion_matrix": plot_predictions.confusion_matrix(*held_out),
         "roc_curves": plot_predictions.roc_curves(*held_out, melanoma),
         "precision_recall_curves": plot_predictions.precision_recall_curves(*held_out, melanoma),
         "reliability_diagram": plot_predictions.reliability_diagram(y_true, y_score, split),
     }
+    if len(sample_images):
+        figures["samples"] = plot_training.samples(sample_images, sample_names)
+    if history:
+        figures["learning_curves"] = plot_training.learning_curves(history, kept_epoch)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from melanoma_lab import tracking
 from melanoma_lab.comparison import commands
-from melanoma_lab.comparison.compare import Comparison, compare_study
+from melanoma_lab.comparison.compare import compare_study
 from melanoma_lab.comparison.report import write_report
+from melanoma_lab.comparison.result import ComparedStudy
 from melanoma_lab.comparison.study import load_study
 from melanoma_lab.comparison.terminal import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
@@ -17,7 +18,7 @@ from melanoma_lab.console import progress_of
 
 def report_study(
     study: str, *, reference: str | None, metric: str, tracked: Tracking, folder: Path
-) -> Comparison:
+) -> ComparedStudy:
     """Compare a study, show the result, and write it below its folder.
 
     Args:
@@ -28,7 +29,7 @@ def report_study(
         folder: where studies lie; ``<study>/comparison.json`` and the reports are written there.
 
     Returns:
-        The comparison.
+        What came of it.
 
     Raises:
         UserError: there is no such study, arm or metric, or its runs cannot be compared.
@@ -41,4 +42,4 @@ def report_study(
     again = commands.compare_command(study, reference=reference, metric=metric, uri=tracked.uri)
     report = write_report(folder / study, runs, comparison, warnings, again=again)
     show_comparison(comparison, warnings, report)
-    return comparison
+    return ComparedStudy(study, metric, tuple(warnings), report, comparison)

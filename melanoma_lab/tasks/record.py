@@ -25,7 +25,7 @@ from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
 from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.tracking import Tracker
-from melanoma_lab.training.session import Trained
+from melanoma_lab.training.trained import Trained
 
 
 def record_results(
@@ -33,12 +33,14 @@ def record_results(
 ) -> None:
     """Measure, draw, keep and show what a training came to.
 
+    A trivial arm keeps no model: what it predicts is in its table.
+
     Raises:
         RunError: the training diverged; what could be measured has been recorded.
     """
     fit = trained.fit
     metrics = {
-        "parameters": float(trained.network.count_params()),
+        "parameters": float(trained.parameters),
         "fit_seconds": fit.seconds,
         "optimizer_steps": float(fit.optimizer_steps),
         "best_epoch": float(fit.best_epoch),
@@ -69,7 +71,7 @@ def record_results(
     with tempfile.TemporaryDirectory() as scratch:
         _write(Path(scratch), config, data, images, trained=trained, table=table)
         tracker.log_folder(Path(scratch))
-    if config.tracking.model:
+    if config.tracking.model and trained.network is not None:
         tracker.log_network(trained.network)
     summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
     if fit.diverged:
@@ -77,7 +79,8 @@ def record_results(
             f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
             "Lower optimizer.learning_rate."
         )
-    summary.show_outcome(learned)
+    if trained.network is not None:  # a trivial arm may be at chance on purpose
+        summary.show_outcome(learned)
 
 
 def _absent(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
@@ -111,7 +114,7 @@ def _write(
         folder / "plots",
         table=table,
         history=history,
-        kept_epoch=trained.fit.best_epoch,
+        kept_epoch=trained.fit.best_epoch or None,
         counts=_class_counts(data, images),
         sample_images=trained.sample_images,
         sample_names=[mixture_name(shares, data.slugs) for shares in trained.sample_labels],

@@ -12,11 +12,20 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import fingerprint, resolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import KFold
+from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.console import FitProgress, progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData, prepare_data
+from melanoma_lab.model.trivial import TrivialModel, build_trivial
 from melanoma_lab.training.backend import available_threads, start_backend
-from melanoma_lab.training.machine import device_count, on_this_machine, this_machine
+from melanoma_lab.training.machine import (
+    device_count,
+    on_this_machine,
+    processor_name,
+    this_machine,
+)
+from melanoma_lab.training.trained import Trained
+from melanoma_lab.training.trivial import fit_trivial
 
 if TYPE_CHECKING:  # its module loads TensorFlow
     from melanoma_lab.training.session import Parts
@@ -45,7 +54,8 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     summary.show_data(data)
     # Takes seconds, as TensorFlow's import does; both while images are being balanced.
     connecting = tracking.connect(config.tracking, config.study)
-    config = replace(config, training=on_this_machine(config.training, threads=threads))
+    if not isinstance(config.architecture, Trivial):
+        config = replace(config, training=on_this_machine(config.training, threads=threads))
     if skip_finished:
         same = fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash)
         if finished := connecting.result().finished_run(same):
@@ -60,13 +70,7 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
             workers=threads,
             progress=tell,
         )
-    devices = device_count(config.training)
-    precision = config.training.precision
-    start_backend(threads=threads, seed=config.seed, precision=precision, devices=devices)
-    summary.show_machine(this_machine(), precision, devices)
-    from melanoma_lab.training.session import assemble
-
-    parts = assemble(config, len(data.classes))
+    parts = _assemble(config, data, threads)
     tracker = connecting.result()
     tags = _tags(config, arm, data, threads)
     params = tracking.flatten(resolved(config))
@@ -76,14 +80,41 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     return run_id
 
 
+def _assemble(config: Config, data: PreparedData, threads: int) -> Parts | TrivialModel:
+    """What is going to be trained; a mistake shows here, before a run is recorded."""
+    if isinstance(config.architecture, Trivial):
+        return build_trivial(config.architecture, data)
+    devices = device_count(config.training)
+    precision = config.training.precision
+    start_backend(threads=threads, seed=config.seed, precision=precision, devices=devices)
+    summary.show_machine(this_machine(), precision, devices)
+    from melanoma_lab.training.session import assemble
+
+    return assemble(config, len(data.classes))
+
+
 def _train_and_record(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
-    parts: Parts,
+    parts: Parts | TrivialModel,
     tracker: tracking.Tracker,
 ) -> None:
     """The part of a run that MLflow watches."""
+    if isinstance(parts, TrivialModel):
+        trained = fit_trivial(parts, data, images)
+    else:
+        trained = _train_network(config, data, images, parts, tracker)
+    # Imported now: plotting and statistics would only delay the first step.
+    from melanoma_lab.tasks.record import record_results
+
+    record_results(config, data, images, trained, tracker)
+
+
+def _train_network(
+    config: Config, data: PreparedData, images: BalancedSet, parts: Parts, tracker: tracking.Tracker
+) -> Trained:
+    """Fit a network, telling MLflow and the terminal how it goes."""
     from melanoma_lab.training.session import steps_of, train_network
 
     with FitProgress(config.training.epochs, steps_of(config, data, images)) as progress:
@@ -92,16 +123,12 @@ def _train_and_record(
             tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
             progress.epoch(epoch, figures)
 
-        trained = train_network(config, data, images, parts, on_step=progress.step, on_epoch=record)
-
-    # Imported now: plotting and statistics would only delay the first step.
-    from melanoma_lab.tasks.record import record_results
-
-    record_results(config, data, images, trained, tracker)
+        return train_network(config, data, images, parts, on_step=progress.step, on_epoch=record)
 
 
 def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[str, str]:
     """What a run is searched, grouped and compared by."""
+    trivial = isinstance(config.architecture, Trivial)
     return {
         "study": config.study,
         "experiment": arm.preset,
@@ -120,5 +147,8 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
         "melanoma_lab": __version__,
         "threads": str(threads),
         "precision": config.training.precision.value,
-        "device": this_machine().describe(device_count(config.training)),
+        "device": (
+            processor_name() if trivial else this_machine().describe(device_count(config.training))
+        ),
+        **({"trivial": "true"} if trivial else {}),
     }

@@ -16,31 +16,10 @@ from melanoma_lab.errors import RunError
 from melanoma_lab.training import replicas
 from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.machine import device_count
+from melanoma_lab.training.trained import Fit
 
 #: Told after every epoch: its number from 1, and its figures by name.
 EpochListener = Callable[[int, Mapping[str, float]], None]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a fit did.
-
-    Attributes:
-        history: figures of every epoch: train_loss, train_accuracy, train_balanced_accuracy, the
-            same of val, seconds, images_per_second. The train ones are running means in training
-            mode, with dropout and augmentation; of a mixed image, accuracy takes the class that
-            has the largest share for the true one.
-        best_epoch: number, from 1, of the epoch whose weights were kept.
-        optimizer_steps: steps taken, also after the best epoch.
-        seconds: from the first step to the last validation.
-        diverged: where and how the loss stopped being a number; None where it did not.
-    """
-
-    history: list[dict[str, float]]
-    best_epoch: int
-    optimizer_steps: int
-    seconds: float
-    diverged: str | None
 
 
 class BalancedAccuracy(keras.metrics.Metric):

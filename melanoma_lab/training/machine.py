@@ -75,15 +75,19 @@ def this_machine() -> Machine:
         tf.config.experimental.get_device_details(gpu)
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    facts = _cpuinfo()
     return Machine(
-        processor=facts.get("model name") or platform.processor() or platform.machine(),
-        flags=frozenset(facts.get("flags", "").split()),
+        processor=processor_name(),
+        flags=frozenset(_cpuinfo().get("flags", "").split()),
         gpus=tuple(
             Gpu(str(found.get("device_name", "GPU")), found.get("compute_capability"))
             for found in details
         ),
     )
+
+
+def processor_name() -> str:
+    """The processor's name; TensorFlow is not asked."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def _cpuinfo() -> dict[str, str]:

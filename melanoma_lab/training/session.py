@@ -26,7 +26,8 @@ from melanoma_lab.training.feed import (
     steps_per_epoch,
     training_batches,
 )
-from melanoma_lab.training.fit import EpochListener, Fit, fit_network
+from melanoma_lab.training.fit import EpochListener, fit_network
+from melanoma_lab.training.trained import Trained
 
 #: Training images kept for the picture of what the network sees.
 SAMPLES = 18
@@ -62,28 +63,6 @@ def assemble(config: Config, n_classes: int) -> Parts:
         )
         augmentation = augmentation_layers(config.augmentation, seed=config.seed)
         return Parts(network, augmentation, build_optimizer(config.optimizer))
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training leaves behind.
-
-    Attributes:
-        network: from raw pixels to probabilities, with the kept epoch's weights.
-        fit: what the fit did.
-        probabilities: float32, shape (n, n_classes), for every row of the manifest, in inference
-            mode; None where they are not finite.
-        sample_images: float32, shape (m, H, W, 3), 0 to 255: training images as the network saw
-            them, after balancing and augmentation.
-        sample_labels: float32, shape (m, K): the share of each class in them; more than one where
-            images are mixed.
-    """
-
-    network: keras.Model
-    fit: Fit
-    probabilities: NDArray[np.float32] | None
-    sample_images: NDArray[np.float32]
-    sample_labels: NDArray[np.float32]
 
 
 def steps_of(config: Config, data: PreparedData, images: BalancedSet) -> int:
@@ -144,7 +123,14 @@ def train_network(
     if not np.isfinite(probabilities).all():
         probabilities = None
     sample_images, sample_labels = _samples(images, parts.augmentation, config)
-    return Trained(network, fit, probabilities, sample_images, sample_labels)
+    return Trained(
+        fit=fit,
+        parameters=network.count_params(),
+        probabilities=probabilities,
+        network=network,
+        sample_images=sample_images,
+        sample_labels=sample_labels,
+    )
 
 
 def _as_photographed(data: PreparedData, positions: NDArray[np.int64], batch_size: int) -> Any:

@@ -16,8 +16,6 @@ from melanoma_lab.training.machine import Machine
 
 SMALL = ("architecture.filters=[4,8,8]", "architecture.dense_units=8", "training.epochs=1")
 ARM = Arm("baseline", "baseline")
-PRESETS = ("baseline", "dropout", "augmented", "dropout_sgd")
-PRESETS += ("dermoscopy", "randaugment", "mixup", "cutmix")
 
 
 @pytest.fixture
@@ -45,15 +43,7 @@ def table_of(client, run):
     return predictions.read_csv(path)
 
 
-SYNTHETIC = ("dataset.lesions=110", "dataset.image_size=16", "balancing.per_class=20")
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_runs_a_step_on_synthetic(train, preset):
-    overrides = SYNTHETIC if preset == "augmented" else SYNTHETIC[:2]
-    run, _ = train(f"+experiment={preset}", *overrides, "tracking.model=false")
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics["optimizer_steps"] >= 1
+SYNTHETIC = ("dataset.lesions=110", "dataset.image_size=16")
 
 
 @pytest.mark.parametrize("balancing", ["none", "class_weight", "oversample", "augmentor"])
@@ -209,10 +199,10 @@ def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, 
     ("overrides", "message"),
     [
         (["dataset=folder", "dataset.root=nowhere"], "no such folder"),
-        (["architecture.filters=[2,2,2,2,2,2]", *SYNTHETIC[:2]], "expected at least 64"),
-        (["regularisation=dropout", "architecture.filters=[2]", *SYNTHETIC[:2]], "3 rates for a"),
+        (["architecture.filters=[2,2,2,2,2,2]", *SYNTHETIC], "expected at least 64"),
+        (["regularisation=dropout", "architecture.filters=[2]", *SYNTHETIC], "3 rates for a"),
         (
-            ["training.devices=4096", "training.batch_size=4096", *SYNTHETIC[:2]],
+            ["training.devices=4096", "training.batch_size=4096", *SYNTHETIC],
             r"expected at most what there is, (no GPU and \d+ processor threads|\d+ GPUs?); ",
         ),
     ],

@@ -23,6 +23,7 @@ from melanoma_lab.config.schema.optimizer import Optimizer
 from melanoma_lab.config.schema.regularisation import Regularisation
 from melanoma_lab.config.schema.split import Split
 from melanoma_lab.config.schema.training import Training
+from melanoma_lab.config.schema.trivial import Trivial, refuse_what_needs_a_network
 
 
 class Task(StrEnum):
@@ -92,6 +93,8 @@ class Config:
             "letters, digits, dots, hyphens and underscores (it names a folder)",
             self.study,
         )
+        if isinstance(self.architecture, Trivial):
+            refuse_what_needs_a_network(self)
 
 
 ConfigStore.instance().store(name="schema", node=Config)

@@ -1,0 +1,268 @@
+"""The lab from Python: what the command line does, with the same overrides.
+
+The names are those of the package: ``import melanoma_lab as lab``. Nothing here ends the process,
+takes over signals or leaves Hydra or MLflow other than they were; mistakes raise ``UserError`` and
+failures ``RunError``. Relative paths are relative to the current folder. TensorFlow's state is one
+for the whole process, so calls from several threads wait for each other.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from melanoma_lab import multirun
+from melanoma_lab.config.compose import configure, expand
+from melanoma_lab.config.schema import Tracking
+from melanoma_lab.console import console
+from melanoma_lab.errors import UserError
+
+if TYPE_CHECKING:  # their modules take a while to load
+    import pandas as pd
+
+    from melanoma_lab.audit.findings import Findings
+    from melanoma_lab.comparison.result import ComparedStudy
+
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        run_id: MLflow's.
+        arm: what a study calls it.
+        study: the study that it belongs to.
+        seed: its seed.
+        metrics: by name, such as ``test/balanced_accuracy``; NaN where undefined.
+        params: the resolved configuration, dotted keys.
+        tags: as MLflow has them.
+        uri: MLflow's tracking URI, absolute.
+    """
+
+    run_id: str
+    arm: str
+    study: str
+    seed: int
+    metrics: Mapping[str, float] = field(repr=False)
+    params: Mapping[str, str] = field(repr=False)
+    tags: Mapping[str, str] = field(repr=False)
+    uri: str = field(repr=False)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """Every image's probabilities: image_id, group, split, y_true, ``prob/<class>``."""
+        from melanoma_lab.evaluation.predictions import read_csv
+
+        return read_csv(self.artifact("predictions.csv"))
+
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        """The images with path, label, group, source, split and digests."""
+        import pandas as pd
+
+        return pd.read_csv(self.artifact("manifest.csv"), keep_default_na=False)
+
+    def artifact(self, name: str) -> Path:
+        """Where an artifact of the run lies on this machine; downloaded where it did not.
+
+        Args:
+            name: such as ``"plots/confusion_matrix.png"``, ``"config.yaml"`` or ``"plots"``.
+        """
+        import mlflow
+
+        return Path(mlflow.MlflowClient(self.uri).download_artifacts(self.run_id, name))
+
+
+def train(*overrides: str, config_dir: str | Path | None = None, verbose: bool = True) -> Run:
+    """Train, evaluate and track one arm, as ``python -m melanoma_lab OVERRIDES`` does.
+
+    Args:
+        *overrides: as on the command line: ``"+experiment=dropout", "seed=1"``.
+        config_dir: a folder of your own presets and options.
+        verbose: show what the command line shows.
+
+    Returns:
+        The run, finished.
+
+    Raises:
+        UserError: an override or the data cannot be used; nothing was recorded.
+        RunError: the run failed, and is recorded as such.
+
+    Example:
+        >>> import melanoma_lab as lab
+        >>> tiny = ("dataset.lesions=110", "dataset.image_size=32")
+        >>> run = lab.train("+experiment=majority", *tiny, verbose=False)
+        >>> round(run.metrics["test/balanced_accuracy"], 3)  # one of nine classes
+        0.111
+        >>> sorted(run.predictions["split"].unique())
+        ['test', 'train', 'val']
+    """
+    with _working(verbose):
+        if len(expand(overrides)) > 1:
+            raise UserError(f"{' '.join(overrides)}: several runs; study(...) trains them all.")
+        config, arm = configure([*overrides, "task=train"], config_dir)
+        from melanoma_lab.tasks.train import train_arm
+
+        with _mlflow_left_alone():
+            return _run(train_arm(config, arm))
+
+
+def study(
+    *overrides: str, config_dir: str | Path | None = None, verbose: bool = True
+) -> ComparedStudy:
+    """Train every combination of the values listed and compare the arms, as ``-m`` does.
+
+    Runs that have finished before are not trained again, and an arm that fails does not stop the
+    others.
+
+    Args:
+        *overrides: as on the command line: ``"+experiment=baseline,dropout", "seed=0,1,2"``.
+        config_dir: a folder of your own presets and options.
+        verbose: show what the command line shows.
+
+    Returns:
+        The study compared, with all its finished runs, also those of earlier calls.
+
+    Raises:
+        UserError: an override or the data cannot be used, or the runs cannot be compared.
+        RunError: some runs failed, which are named; the others were trained and compared.
+
+    Example:
+        >>> import melanoma_lab as lab
+        >>> tiny = ("dataset.lesions=110", "dataset.image_size=32", "study=example")
+        >>> arms = "+experiment=majority,source_only"
+        >>> result = lab.study(arms, "seed=0,1", *tiny, verbose=False)
+        >>> result.arms.query("metric == 'accuracy'")["n_runs"].tolist()
+        [2, 2]
+        >>> result.report.name
+        'report.html'
+    """
+    with _working(verbose):
+        jobs = [configure([*job, "task=train"], config_dir) for job in expand(overrides)]
+        asked = {(config.study, config.tracking.uri, config.metric) for config, _ in jobs}
+        if len(asked) > 1:
+            raise UserError("study, metric and tracking.uri: expected one of each in a study.")
+        from melanoma_lab.tasks.train import train_arm
+
+        done = []
+        with _mlflow_left_alone():
+            for number, (config, arm) in enumerate(jobs):
+                with multirun.surviving() as ending:
+                    train_arm(config, arm, skip_finished=True)
+                done.append(multirun.job_of(config, arm, number, ending))
+            return multirun.conclude(done)[0]
+
+
+def compare(
+    study: str = "ablation",
+    *,
+    reference: str | None = None,
+    metric: str = "balanced_accuracy",
+    tracking_uri: str | None = None,
+    verbose: bool = True,
+) -> ComparedStudy:
+    """Compare the arms of a study from its tracked runs, as ``compare`` does; trains nothing.
+
+    Args:
+        study: its name.
+        reference: compare all arms with this one; None: each with the one that it names.
+        metric: the one that gives the verdicts.
+        tracking_uri: where the runs are recorded; None: ``mlflow.db`` in the current folder.
+        verbose: show what the command line shows.
+
+    Returns:
+        The study compared; its report has been written to ``experiments/<study>/``.
+
+    Raises:
+        UserError: there is no such study, arm or metric, or its runs cannot be compared.
+    """
+    from melanoma_lab.tasks.compare import report_study
+
+    with _working(verbose), _mlflow_left_alone():
+        return report_study(
+            study,
+            reference=reference,
+            metric=metric,
+            tracked=Tracking() if tracking_uri is None else Tracking(uri=tracking_uri),
+            folder=Path("experiments"),
+        )
+
+
+def audit_dataset(*overrides: str, verbose: bool = True) -> Findings:
+    """Find what is wrong with a folder of images, as ``audit`` does.
+
+    Args:
+        *overrides: as on the command line: ``"dataset=isic9", "dataset.root=DIR"``.
+        verbose: show what the command line shows.
+
+    Returns:
+        What was found; ``audit.html`` and ``audit.json`` are in ``experiments/audit-<dataset>/``.
+
+    Raises:
+        UserError: the dataset cannot be read.
+        RunError: something leaks and ``audit.strict=true`` was asked for.
+
+    Example:
+        >>> import melanoma_lab as lab
+        >>> tiny = ("dataset.lesions=110", "dataset.image_size=32")
+        >>> findings = lab.audit_dataset(*tiny, verbose=False)
+        >>> findings.n_images, len(findings.label_conflicts)
+        (206, 0)
+    """
+    with _working(verbose):
+        config, _ = configure([*overrides, "task=audit"])
+        from melanoma_lab.tasks.audit import audit_dataset as audit
+
+        return audit(config)
+
+
+@contextmanager
+def _working(verbose: bool) -> Iterator[None]:
+    """One call at a time, heard or not."""
+    with _ONE_AT_A_TIME:
+        before = console.quiet
+        console.quiet = not verbose
+        try:
+            yield
+        finally:
+            console.quiet = before
+
+
+@contextmanager
+def _mlflow_left_alone() -> Iterator[None]:
+    """The caller's tracking URI comes back; a run that the caller has open is not touched."""
+    if "mlflow" in sys.modules and sys.modules["mlflow"].active_run() is not None:
+        raise UserError("an MLflow run is active: end it first (mlflow.end_run()).")
+    before = os.environ.get("MLFLOW_TRACKING_URI")  # mlflow.set_tracking_uri sets it, too
+    try:
+        yield
+    finally:
+        if "mlflow" in sys.modules:
+            sys.modules["mlflow"].set_tracking_uri(before)
+
+
+def _run(run_id: str) -> Run:
+    """A run as MLflow has it, where it was just recorded."""
+    import mlflow
+
+    found: Any = mlflow.get_run(run_id)
+    tags = dict(found.data.tags)
+    return Run(
+        run_id=run_id,
+        arm=tags["arm"],
+        study=tags["study"],
+        seed=int(tags["seed"]),
+        metrics=dict(found.data.metrics),
+        params=dict(found.data.params),
+        tags=tags,
+        uri=mlflow.get_tracking_uri(),
+    )

@@ -1,0 +1,104 @@
+"""From overrides to a checked configuration, without a command line."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.version import VersionBase
+
+from melanoma_lab.config.arm import Arm, describe_arm
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.validation import explain, validate
+from melanoma_lab.data.root import check_root
+from melanoma_lab.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+#: In a wheel conf/ lies inside the package, in a clone beside it.
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+
+def configure(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[Config, Arm]:
+    """Compose and check what overrides ask for.
+
+    Args:
+        overrides: as on the command line.
+        config_dir: a folder of the user's own presets and options, ``--config-dir`` there.
+
+    Returns:
+        The configuration, and what a study calls it.
+
+    Raises:
+        UserError: an override, a key, a value or the dataset's folder is wrong.
+    """
+    words = [*overrides, *_search_path(config_dir)]
+    try:
+        with _composing():
+            composed = compose("config", words)
+        arm = describe_arm(overrides)
+    except HydraException as error:
+        raise UserError(explain(error)) from error
+    config = validate(composed)
+    check_root(config.dataset)
+    return config, arm
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """The jobs of a multirun: every combination of the values that overrides list.
+
+    Args:
+        overrides: as on the command line, such as ``["+experiment=a,b", "seed=range(3)"]``.
+
+    Returns:
+        The overrides of each job; the last key that lists values varies fastest.
+
+    Raises:
+        UserError: an override cannot be read, or names an interval instead of values.
+    """
+    try:
+        with _composing():
+            loader = GlobalHydra.instance().config_loader()
+            parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
+            choices: dict[str, list[str]] = {}
+            for entry in parsed:
+                key = entry.get_key_element()
+                if not entry.is_sweep_override():
+                    choices[key] = [str(entry.input_line)]
+                elif entry.is_discrete_sweep():
+                    choices[key] = [f"{key}={value}" for value in entry.sweep_string_iterator()]
+                else:
+                    raise UserError(f"{entry.input_line}: expected values, such as a,b or range(3)")
+    except HydraException as error:
+        raise UserError(explain(error)) from error
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
+@contextmanager
+def _composing() -> Iterator[None]:
+    """Hydra with the lab's conf/ inside the block; what the caller made of it comes back after."""
+    callers, version = GlobalHydra.instance(), VersionBase.instance()
+    hydra, base = callers.hydra, version.version_base
+    callers.clear()
+    try:
+        with initialize_config_dir(str(CONF), job_name="melanoma_lab", version_base="1.3"):
+            yield
+    finally:
+        callers.hydra, version.version_base = hydra, base
+        GlobalHydra.set_instance(callers)
+
+
+def _search_path(config_dir: str | Path | None) -> list[str]:
+    """The override that lets Hydra look into a folder too."""
+    if config_dir is None:
+        return []
+    folder = Path(config_dir).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"config_dir={config_dir}: no such folder.")
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{quoted}']"]

@@ -1,0 +1,61 @@
+"""What a training leaves behind, whether a network was trained or a trivial arm fitted.
+
+No TensorFlow here: trivial arms and what records a run do not need it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit did.
+
+    Attributes:
+        history: figures of every epoch: train_loss, train_accuracy, train_balanced_accuracy, the
+            same of val, seconds, images_per_second. The train ones are running means in training
+            mode, with dropout and augmentation; of a mixed image, accuracy takes the class that
+            has the largest share for the true one.
+        best_epoch: number, from 1, of the epoch whose weights were kept; 0 where there are none.
+        optimizer_steps: steps taken, also after the best epoch.
+        seconds: from the first step to the last validation.
+        diverged: where and how the loss stopped being a number; None where it did not.
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    optimizer_steps: int
+    seconds: float
+    diverged: str | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves behind.
+
+    Attributes:
+        fit: what the fit did.
+        parameters: how many numbers it learned.
+        probabilities: float, shape (n, n_classes), for every row of the manifest, in inference
+            mode; None where they are not finite.
+        network: a Keras model from raw pixels to probabilities, with the kept epoch's weights; None
+            for a trivial arm.
+        sample_images: float32, shape (m, H, W, 3), 0 to 255: training images as the network saw
+            them, after balancing and augmentation; none for a trivial arm.
+        sample_labels: float32, shape (m, K): the share of each class in them; more than one where
+            images are mixed.
+    """
+
+    fit: Fit
+    parameters: int
+    probabilities: NDArray[np.floating] | None
+    network: Any = None
+    sample_images: NDArray[np.float32] = field(
+        default_factory=lambda: np.empty((0, 1, 1, 3), np.float32)
+    )
+    sample_labels: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 1), np.float32))

@@ -1,0 +1,85 @@
+"""Composing without a command line: Hydra's own words, and its state left as it was."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.version import VersionBase
+
+from melanoma_lab.config.compose import configure, expand
+from melanoma_lab.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["seed=1"],
+        ["+experiment=baseline,dropout", "seed=0,1,2"],
+        ["seed=range(3)", "optimizer.learning_rate=choice(1e-3,3e-4)", "study=x"],
+        ["architecture.filters=[4,8],[8,16]", "dataset.melanoma=null"],
+        ["study='a,b'", "seed=0,1"],
+    ],
+)
+def test_jobs_are_those_of_hydras_own_sweeper(overrides):
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    (expected,) = BasicSweeper.split_arguments(parsed, None)
+    assert expand(overrides) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=interval(0,1)"], r"interval\(0,1\): expected values"),
+        (["seed"], "seed"),
+        (["+experiment=dropuot"], "Did you mean dropout?"),
+        (["regularisation.droput=1"], "Did you mean regularisation.rates?"),
+        (["dataset=folder"], "dataset.root is not set"),
+        (["seed=0,1"], "seed=0,1"),
+    ],
+)
+def test_mistakes_are_the_users(overrides, message):
+    def ask():
+        expand(overrides)
+        configure(overrides)
+
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        ask()
+
+
+def test_the_arm_is_that_of_the_command_line():
+    config, arm = configure(["+experiment=dropout", "seed=3", "training.epochs=2"])
+    assert (config.seed, config.regularisation.name) == (3, "dropout")
+    assert arm.name == "dropout,training.epochs=2"
+
+
+def test_a_folder_of_ones_own_presets(tmp_path):
+    folder = tmp_path / "my, conf"
+    (folder / "experiment").mkdir(parents=True)
+    (folder / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
+    config, arm = configure(["+experiment=mine"], folder)
+    assert (config.seed, arm.name) == (7, "mine")
+    with pytest.raises(UserError, match="config_dir=nowhere: no such folder"):
+        configure([], "nowhere")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_notebooks_own_hydra_goes_on(tmp_path, fails):
+    (tmp_path / "own.yaml").write_text("answer: 42\n")
+    hydra, base = GlobalHydra.instance().hydra, VersionBase.instance().getbase()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(tmp_path), version_base="1.2"):
+            if fails:
+                with pytest.raises(UserError):
+                    configure(["sed=1"])
+            else:
+                configure(["seed=1"])
+            assert str(VersionBase.instance().getbase()) == "1.2"
+            assert compose("own")["answer"] == 42
+        assert not GlobalHydra.instance().is_initialized()
+        configure(["seed=1"])
+        assert not GlobalHydra.instance().is_initialized()
+    finally:
+        GlobalHydra.instance().hydra, VersionBase.instance().version_base = hydra, base

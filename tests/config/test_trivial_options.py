@@ -1,0 +1,51 @@
+"""A trivial arm refuses what it would ignore, and every group is decided upon."""
+
+import pytest
+
+from melanoma_lab.config.schema.trivial import MEANINGFUL
+from melanoma_lab.errors import UserError
+from melanoma_lab.registry import OPTIONS
+
+#: Groups that say something to a trivial arm, or how any network is trained.
+SHARED = {"dataset", "split", "architecture", "optimizer"}
+
+
+@pytest.mark.parametrize("preset", ["majority", "colour_histogram", "source_only"])
+@pytest.mark.parametrize(
+    ("override", "right"),
+    [
+        ("regularisation=dropout", "expected regularisation=none."),
+        ("augmentation=flip_rotate_zoom", "expected augmentation=none."),
+        ("balancing=augmentor", "expected balancing=none or balancing=class_weight."),
+        ("balancing=oversample", "expected balancing=none or balancing=class_weight."),
+    ],
+)
+def test_what_needs_a_network_is_refused(composed, preset, override, right):
+    with pytest.raises(UserError) as caught:
+        composed(f"+experiment={preset}", override)
+    assert str(caught.value) == (
+        f"{override}: architecture={preset} is no network and would ignore it; {right}"
+    )
+
+
+@pytest.mark.parametrize("override", ["balancing=class_weight", "training.epochs=3"])
+def test_what_means_something_or_is_every_arms_is_accepted(composed, override):
+    composed("+experiment=majority", override)
+
+
+def test_every_group_is_decided_upon():
+    """A new group: does it mean anything without a network? Say so in MEANINGFUL or here."""
+    assert {group for group, _ in OPTIONS} == SHARED | MEANINGFUL.keys()
+
+
+@pytest.mark.parametrize(
+    ("preset", "override", "message"),
+    [
+        ("colour_histogram", "architecture.bins=0", "architecture.bins: expected 1 to 16"),
+        ("colour_histogram", "architecture.c=0", "architecture.c: expected more than 0"),
+        ("source_only", "architecture.smoothing=0", "architecture.smoothing: expected more than"),
+    ],
+)
+def test_values_are_checked(composed, preset, override, message):
+    with pytest.raises(UserError, match=message):
+        composed(f"+experiment={preset}", override)

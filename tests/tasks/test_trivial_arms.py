@@ -1,0 +1,179 @@
+"""Trivial arms are tracked like any arm, without TensorFlow."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from pictures import paint
+
+from melanoma_lab.config.arm import Arm
+from melanoma_lab.errors import UserError
+from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.tasks.train import train_arm
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+PRESETS = ("majority", "colour_histogram", "source_only")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Three classes, told apart by colour and, all but one, by source."""
+    root = tmp_path_factory.mktemp("sources")
+    rows = []
+    for k, (label, n) in enumerate((("melanoma", 18), ("nevus", 12), ("keratosis", 10))):
+        for i in range(n):
+            paint(root / f"{label}{i}.png", np.roll([200, 90, 40], k), seed=100 * k + i)
+            source = "clinic" if label == "melanoma" else "archive"
+            rows.append((f"{label}{i}.png", label, source))
+    pd.DataFrame(rows, columns=["image_id", "label", "source"]).to_csv(
+        root / "manifest.csv", index=False
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the runs are tracked; one database, because a new one takes seconds."""
+    return tmp_path_factory.mktemp("trivial")
+
+
+@pytest.fixture
+def fit(composed, root, folder, session_cache, monkeypatch):
+    """Fit a trivial arm with overrides; returns its MLflow run and its predictions."""
+    monkeypatch.chdir(folder)
+
+    def run(preset, *overrides, skip_finished=True):
+        config = composed(
+            f"+experiment={preset}",
+            *("dataset=csv", f"dataset.root={root}", "dataset.image_size=16"),
+            *("dataset.melanoma=melanoma", f"cache={session_cache}"),
+            *overrides,
+        )
+        run_id = train_arm(config, Arm(preset, preset), skip_finished=skip_finished)
+        client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        table = predictions.read_csv(client.download_artifacts(run_id, "predictions.csv"))
+        return client.get_run(run_id), table
+
+    return run
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_trivial_arm_is_tracked_like_any(fit, preset):
+    run, table = fit(preset)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["trivial"] == "true"
+    assert {"arm", "seed", "fold", "fingerprint", "split_hash", "outcome"} <= run.data.tags.keys()
+    assert run.data.params["architecture.name"] == preset
+    expected = run_metrics(table, "melanoma")
+    assert {name: run.data.metrics[name] for name in expected} == expected
+    assert run.data.metrics["optimizer_steps"] == run.data.metrics["best_epoch"] == 0
+    assert run.data.metrics["fit_seconds"] > 0
+    artifacts = Path(run.info.artifact_uri)
+    found = {path.relative_to(artifacts).as_posix() for path in artifacts.rglob("*.*")}
+    assert found == {
+        "audit.json",
+        "config.yaml",
+        "manifest.csv",
+        "predictions.csv",
+        "plots/class_distribution.png",
+        "plots/confusion_matrix.png",
+        "plots/roc_curves.png",
+        "plots/precision_recall_curves.png",
+        "plots/reliability_diagram.png",
+    }
+
+
+def test_majority_answers_with_the_training_frequencies(fit):
+    run, table = fit("majority")
+    train = table[table["split"] == "train"]
+    for label, share in train["y_true"].value_counts(normalize=True).items():
+        np.testing.assert_allclose(table[f"prob/{label}"], share, rtol=1e-6)
+    assert run.data.metrics["test/balanced_accuracy"] == pytest.approx(1 / 3)
+    assert run.data.metrics["parameters"] == 3
+    assert run.data.tags["outcome"] == "at_chance"
+
+
+def test_colours_tell_coloured_classes_apart(fit):
+    run, _ = fit("colour_histogram")
+    assert run.data.metrics["test/balanced_accuracy"] == 1
+    assert run.data.metrics["parameters"] == 3 * (8**3 + 1)
+
+
+def test_source_only_knows_no_more_than_the_source(fit):
+    run, table = fit("source_only")
+    assert run.data.metrics["test/melanoma_sensitivity"] == 1
+    assert run.data.metrics["test/sensitivity/nevus"] == 1
+    assert run.data.metrics["test/sensitivity/keratosis"] == 0
+    assert len(table.filter(like="prob/").drop_duplicates()) == 2
+    assert run.data.metrics["parameters"] == 2 * 3
+
+
+def test_source_only_refuses_a_dataset_without_sources(fit, tree, folder):
+    with pytest.raises(UserError, match="does not say where its images come from"):
+        fit("source_only", "dataset=folder", f"dataset.root={tree}", "study=refused")
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("refused")
+    assert experiment is None or client.search_runs([experiment.experiment_id]) == []
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_class_weights_count(fit, preset):
+    _, plain = fit(preset)
+    _, weighted = fit(preset, "balancing=class_weight")
+    assert not np.allclose(plain["prob/keratosis"], weighted["prob/keratosis"])
+    if preset == "majority":
+        np.testing.assert_allclose(weighted.filter(like="prob/"), 1 / 3, rtol=1e-6)
+
+
+def test_no_seed_changes_a_trivial_arm(fit):
+    for preset in PRESETS:
+        (first, one), (second, other) = fit(preset), fit(preset, "seed=1")
+        assert first.info.run_id != second.info.run_id
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_a_class_without_training_images_gets_nothing(fit, root, tmp_path):
+    table = pd.read_csv(root / "manifest.csv")
+    table["split"] = np.where(table["label"] == "keratosis", "test", "train")
+    table.loc[table.groupby("label").cumcount() < 3, "split"] = "test"
+    for path in root.glob("*.png"):
+        (tmp_path / path.name).symlink_to(path)
+    table.to_csv(tmp_path / "manifest.csv", index=False)
+    for preset in PRESETS:
+        _, found = fit(preset, f"dataset.root={tmp_path}", "split=predefined")
+        assert (found["prob/keratosis"] == 0).all()
+
+
+def test_a_finished_trivial_arm_is_skipped(fit, capsys):
+    first, _ = fit("majority", "seed=2", skip_finished=False)
+    assert "Skipped" not in capsys.readouterr().out
+    again, _ = fit("majority", "seed=2")
+    assert again.info.run_id == first.info.run_id
+    assert "Skipped" in capsys.readouterr().out
+
+
+def test_trivial_arms_never_load_tensorflow(root, tmp_path, session_cache):
+    script = """
+import sys
+from melanoma_lab.__main__ import main
+main()
+print("loaded:", sorted({"tensorflow", "keras"} & set(sys.modules)))
+"""
+    overrides = [f"+experiment={','.join(PRESETS)}", "dataset=csv", f"dataset.root={root}"]
+    overrides += ["dataset.image_size=16", f"cache={session_cache}"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, "-m", *overrides],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "loaded: []" in done.stdout
