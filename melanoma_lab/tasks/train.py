@@ -60,7 +60,7 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     start_backend(threads=threads, seed=config.seed, precision=config.training.precision)
     from melanoma_lab.training.session import assemble
 
-    parts = assemble(config, len(data.classes))
+    parts = assemble(config, data, images)
     tracker = connecting.result()
     tags = _tags(config, arm, data, threads)
     params = tracking.flatten(resolved(config))

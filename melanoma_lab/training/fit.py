@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,9 @@ class Fit:
 
     Attributes:
         history: figures of every epoch: train_loss, train_accuracy, train_balanced_accuracy, the
-            same of val, seconds, images_per_second. The train ones are running means in training
-            mode, with dropout and augmentation.
+            same of val, learning_rate (at its end, before a plateau lowers it), seconds,
+            images_per_second. The train ones are running means in training mode, with dropout and
+            augmentation.
         best_epoch: number, from 1, of the epoch whose weights were kept.
         optimizer_steps: steps taken, also after the best epoch.
         seconds: from the first step to the last validation.
@@ -82,6 +83,8 @@ def fit_network(
     *,
     options: Training,
     steps_per_epoch: int,
+    loss: keras.losses.Loss,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     on_step: Callable[[int, Mapping[str, float]], None],
     on_epoch: EpochListener,
 ) -> Fit:
@@ -95,6 +98,11 @@ def fit_network(
         val: the same, for one pass.
         options: epochs, patience and monitor.
         steps_per_epoch: optimizer steps an epoch.
+        loss: what is lowered. ``val_loss`` is the same, label smoothing and weight penalties
+            included, with every image weighing one: the epoch that it keeps is the best at what
+            was trained for. It compares epochs, not arms of different losses; ``val/log_loss``
+            does that.
+        callbacks: a schedule's; told before the epoch is judged.
         on_step: told after a step, a few times a second: its number within the epoch from 1, and
             the epoch's running figures.
         on_epoch: told after an epoch.
@@ -113,7 +121,7 @@ def fit_network(
     trained = keras.Model(inputs, network(x), name="training")
     trained.compile(
         optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(),
+        loss=loss,
         metrics=["accuracy", BalancedAccuracy(network.output_shape[-1])],
         # XLA is 3 to 4 times slower on a CPU, and Keras's "auto" picks it on a GPU only.
         jit_compile=False,
@@ -132,7 +140,7 @@ def fit_network(
             validation_data=val,
             epochs=options.epochs,
             steps_per_epoch=steps_per_epoch,
-            callbacks=[recorder, best],
+            callbacks=[recorder, *callbacks, best],
             shuffle=False,  # the batches come in the order that the seed gives them
             verbose=0,
         )
@@ -196,6 +204,7 @@ class _Recorder(keras.callbacks.Callback):
             name if name.startswith("val_") else f"train_{name}": float(value)
             for name, value in (logs or {}).items()
         }
+        figures["learning_rate"] = float(self.model.optimizer.learning_rate)
         figures["seconds"] = time.perf_counter() - self._clock.epoch
         figures["images_per_second"] = (
             self._epoch_steps * self._batch_size / max(self._clock.training, 1e-9)
