@@ -204,7 +204,8 @@ class _Recorder(keras.callbacks.Callback):
             name if name.startswith("val_") else f"train_{name}": float(value)
             for name, value in (logs or {}).items()
         }
-        figures["learning_rate"] = float(self.model.optimizer.learning_rate)
+        rate = self.model.optimizer.learning_rate
+        figures["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
         figures["seconds"] = time.perf_counter() - self._clock.epoch
         figures["images_per_second"] = (
             self._epoch_steps * self._batch_size / max(self._clock.training, 1e-9)

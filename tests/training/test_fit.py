@@ -6,7 +6,7 @@ from sklearn.metrics import balanced_accuracy_score
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.model.losses import FocalLoss
+from melanoma_lab.model.losses import FocalLoss, LogitAdjustedLoss
 from melanoma_lab.model.schedules import Course, build_schedule
 from melanoma_lab.training.feed import evaluation_batches, training_batches
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network
@@ -111,6 +111,23 @@ def test_train_and_val_loss_are_the_given_one_and_val_weighs_every_image_alike()
     assert figures["train_loss"] == pytest.approx(expected, rel=1e-4)
     assert figures["val_loss"] == pytest.approx(float(focal(y_true, y_pred)), rel=1e-4)
     assert figures["val_loss"] != pytest.approx(float(CROSS_ENTROPY(y_true, y_pred)), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [CROSS_ENTROPY, FocalLoss(2), LogitAdjustedLoss(np.ones(K) / K, tau=1)],
+    ids=["cross_entropy", "focal", "logit_adjusted"],
+)
+def test_a_loss_is_whole_however_wrong_the_network(loss):
+    """Of probabilities alone Keras would cut it at 16; it finds the logits in what is fitted."""
+    model = network()
+    kernel, bias = model.get_weights()
+    model.set_weights([0 * kernel, np.eye(K)[0] * 60])
+    done = fit(model, learning_rate=1e-9, epochs=1, loss=loss)
+    (figures,) = done.history
+    for split in ("train", "val"):
+        expected = 60 * (LABELS != 0).mean()
+        assert figures[f"{split}_loss"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_learning_rate_is_told_as_it_is_at_the_epochs_end():
