@@ -186,10 +186,10 @@ def balanced_class_weight(class_counts: NDArray[np.int64]) -> NDArray[np.float32
 def effective_number_weight(class_counts: NDArray[np.int64], beta: float) -> NDArray[np.float32]:
     """Weights by the inverse of a class's effective number of images.
 
-    That number is ``(1 - beta**n) / (1 - beta)`` for n images, Cui et al. (2019), equation 2. The
-    weights are scaled so that their mean over images is 1, as those of ``balanced_class_weight``
-    are, and not, as in the paper, to a sum over classes: so the choice of beta does not change
-    the size of a step.
+    That number is ``(1 - beta**n) / (1 - beta)`` for n images: Cui et al. (2019), Proposition 1.
+    The weights are scaled so that their mean over images is 1, as those of
+    ``balanced_class_weight`` are, and not, as in the paper, to a sum over classes: so the choice
+    of beta does not change the size of a step.
 
     Args:
         class_counts: int64, shape (n_classes,); images per class.

@@ -17,10 +17,12 @@ def test_what_is_computed_counts(composed):
             "training.epochs=3",
             "split.seed=1",
             "balancing=oversample",
+            "loss=focal",
+            "schedule=cosine",
             "dataset.image_size=48",
         )
     ]
-    assert len({base, *changed}) == 7
+    assert len({base, *changed}) == 9
 
 
 def test_paths_tracking_threads_and_the_question_do_not_count(composed):
