@@ -121,7 +121,7 @@ def test_train_and_val_loss_are_the_given_one_and_val_weighs_every_image_alike()
 def test_a_loss_is_whole_however_wrong_the_network(loss):
     """Of probabilities alone Keras would cut it at 16; it finds the logits in what is fitted."""
     model = network()
-    kernel, bias = model.get_weights()
+    kernel, _ = model.get_weights()
     model.set_weights([0 * kernel, np.eye(K)[0] * 60])
     done = fit(model, learning_rate=1e-9, epochs=1, loss=loss)
     (figures,) = done.history
