@@ -121,6 +121,7 @@ def arms(root: str, cache: Path) -> dict[str, Callable[[], list[Seconds]]]:
             ),
             options=Training(epochs=EPOCHS),
             steps_per_epoch=STEPS,
+            loss=keras.losses.CategoricalCrossentropy(),
             on_step=lambda _step, _figures: None,
             on_epoch=clock.tick,
         )

@@ -90,6 +90,7 @@ def rates(precision: Precision, size: int, batch_size: int) -> Rates:
         evaluation_batches(pixels, np.arange(1), labels[:1], n_classes=N_CLASSES, batch_size=1),
         options=Training(epochs=EPOCHS, batch_size=batch_size),
         steps_per_epoch=STEPS,
+        loss=keras.losses.CategoricalCrossentropy(),
         on_step=lambda _step, _figures: None,
         on_epoch=lambda *_: moments.append((time.perf_counter(), time.process_time())),
     )

@@ -47,7 +47,8 @@ def builder(group: str, name: str) -> Callable[[Build], Build]:
     """Declare the function that builds ``group=name``; a decorator.
 
     Args:
-        group: ``"architecture"``, ``"augmentation"`` or ``"optimizer"``.
+        group: ``"architecture"``, ``"augmentation"``, ``"loss"``, ``"optimizer"`` or
+            ``"schedule"``.
         name: the option's name.
 
     Returns:

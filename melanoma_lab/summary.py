@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.combinations import doubts
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console
@@ -39,6 +40,8 @@ def show_headline(config: Config, arm: Arm) -> None:
         f"[bold]{arm.name}[/]  seed {config.seed}  study {config.study}  "
         f"dataset {config.dataset.name}"
     )
+    for doubt in doubts(config):
+        console.print(f"  {doubt}", style="yellow", markup=False)
 
 
 def show_data(data: PreparedData) -> None:

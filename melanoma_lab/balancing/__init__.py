@@ -6,7 +6,12 @@ gathered. Originals are never changed; copies live in the cache folder.
 
 from melanoma_lab.balancing.balanced import BalancedSet
 from melanoma_lab.balancing.operations import check_operations
-from melanoma_lab.balancing.strategies import STRATEGIES, balance, balanced_class_weight
+from melanoma_lab.balancing.strategies import (
+    STRATEGIES,
+    balance,
+    balanced_class_weight,
+    effective_number_weight,
+)
 
 __all__ = [
     "STRATEGIES",
@@ -14,4 +19,5 @@ __all__ = [
     "balance",
     "balanced_class_weight",
     "check_operations",
+    "effective_number_weight",
 ]

@@ -1,4 +1,4 @@
-"""The strategies by name, and the simple ones: none, class weights, oversampling."""
+"""The strategies by name, and those that need no copies: weights, repeating, leaving out."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
         AugmentorBalancing,
         Balancing,
         ClassWeight,
+        EffectiveNumber,
         NoBalancing,
         Oversample,
+        Undersample,
     )
 
 
@@ -91,6 +93,14 @@ def class_weight(_options: ClassWeight, split: TrainingSplit, _setting: Setting)
     return _originals(split, np.arange(len(split)), balanced_class_weight(split.class_counts()))
 
 
+def effective_number(
+    options: EffectiveNumber, split: TrainingSplit, _setting: Setting
+) -> BalancedSet:
+    """The training images as they are, weighted by how much their class's images tell."""
+    weights = effective_number_weight(split.class_counts(), options.beta)
+    return _originals(split, np.arange(len(split)), weights)
+
+
 def oversample(_options: Oversample, split: TrainingSplit, setting: Setting) -> BalancedSet:
     """Every class to the size of the largest, by repeating whole originals.
 
@@ -108,6 +118,26 @@ def oversample(_options: Oversample, split: TrainingSplit, setting: Setting) -> 
         )
         positions += [np.repeat(members, times - 1), np.sort(once_more)]
     return _originals(split, np.concatenate(positions))
+
+
+def undersample(options: Undersample, split: TrainingSplit, setting: Setting) -> BalancedSet:
+    """Every class to the size of the smallest that occurs, or to at most ``per_class``.
+
+    Which images stay is random. An epoch keeps its number of steps, so they are seen more often.
+    """
+    counts = split.class_counts()
+    size = options.per_class or int(counts[counts > 0].min())
+    if options.per_class is not None and size >= counts.max():
+        raise UserError(
+            f"balancing.per_class={size}: no class of the training split has more than "
+            f"{counts.max()} images, so none would be left out."
+        )
+    kept = []
+    for index in range(split.n_classes):
+        members = np.flatnonzero(split.labels == index)
+        cut = generator(setting.seed, "undersample", index)
+        kept.append(cut.choice(members, min(size, len(members)), replace=False))
+    return _originals(split, np.sort(np.concatenate(kept)))
 
 
 def augmentor(options: AugmentorBalancing, split: TrainingSplit, setting: Setting) -> BalancedSet:
@@ -128,7 +158,9 @@ def augmentor(options: AugmentorBalancing, split: TrainingSplit, setting: Settin
 STRATEGIES: dict[str, Callable[[Any, TrainingSplit, Setting], BalancedSet]] = {
     "none": no_balancing,
     "class_weight": class_weight,
+    "effective_number": effective_number,
     "oversample": oversample,
+    "undersample": undersample,
     "augmentor": augmentor,
 }
 
@@ -148,6 +180,30 @@ def balanced_class_weight(class_counts: NDArray[np.int64]) -> NDArray[np.float32
     present = class_counts > 0
     weights = np.zeros(len(class_counts))
     weights[present] = class_counts.sum() / (present.sum() * class_counts[present])
+    return weights.astype(np.float32)
+
+
+def effective_number_weight(class_counts: NDArray[np.int64], beta: float) -> NDArray[np.float32]:
+    """Weights by the inverse of a class's effective number of images.
+
+    That number is ``(1 - beta**n) / (1 - beta)`` for n images: Cui et al. (2019), Proposition 1.
+    The weights are scaled so that their mean over images is 1, as those of
+    ``balanced_class_weight`` are, and not, as in the paper, to a sum over classes: so the choice
+    of beta does not change the size of a step.
+
+    Args:
+        class_counts: int64, shape (n_classes,); images per class.
+        beta: 0 gives every image the same weight; towards 1 it becomes the balanced weight.
+
+    Returns:
+        float32, shape (n_classes,); 0 for a class that does not occur.
+    """
+    present = class_counts > 0
+    counts = class_counts[present].astype(np.float64)
+    # 1 - beta**n, exact also where beta is close to 1.
+    inverse = 1 / -np.expm1(counts * np.log(beta)) if beta else np.ones_like(counts)
+    weights = np.zeros(len(class_counts))
+    weights[present] = inverse * counts.sum() / (inverse * counts).sum()
     return weights.astype(np.float32)
 
 

@@ -13,6 +13,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from melanoma_lab.config.combinations import refuse_combinations
 from melanoma_lab.config.schema import Audit, Config, Tracking
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.errors import UserError, nearest
@@ -31,7 +32,8 @@ def validate(composed: DictConfig) -> Config:
         The typed configuration; each group holds the dataclass of its chosen option.
 
     Raises:
-        UserError: a key is unknown or missing, or a value has the wrong type or is out of range.
+        UserError: a key is unknown or missing, a value has the wrong type or is out of range, or
+            two choices exclude each other.
     """
     schema = OmegaConf.structured(Config)
     for key in composed:
@@ -44,12 +46,14 @@ def validate(composed: DictConfig) -> Config:
             _refuse_unknown(name, composed[name], schema[name])
     try:
         merged = OmegaConf.merge(schema, composed)
-        return cast("Config", OmegaConf.to_object(merged))
+        config = cast("Config", OmegaConf.to_object(merged))
     except MissingMandatoryValue as error:
         key = str(error.full_key)
         raise UserError(f"{key} is not set; add {key}=... to the command.") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {error.msg}") from error
+    refuse_combinations(config)
+    return config
 
 
 def _option_schema(group: str, values: Any) -> DictConfig:

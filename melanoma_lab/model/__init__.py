@@ -1,1 +1,1 @@
-"""Networks: architectures, regularisation, augmentation layers, optimizers."""
+"""Networks: architectures, regularisation, augmentation layers, losses, optimizers, schedules."""

@@ -4,19 +4,59 @@ from __future__ import annotations
 
 import keras
 
-from melanoma_lab.config.schema.optimizer import Adam, Optimizer, Sgd
+from melanoma_lab.config.schema.optimizer import Adam, AdamW, Optimizer, RmsProp, Sgd
 from melanoma_lab.registry import builder, find_builder
 
 
-def build_optimizer(optimizer: Optimizer) -> keras.Optimizer:
-    """The optimizer that the configuration names."""
-    return find_builder("optimizer", optimizer.name)(optimizer)
+def build_optimizer(
+    optimizer: Optimizer,
+    network: keras.Model,
+    *,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    weight_decay: float = 0.0,
+) -> keras.Optimizer:
+    """The optimizer that the configuration names.
+
+    Weight decay, whether the optimizer's own or the regularisation's, leaves out what has fewer
+    than two dimensions: biases, and the scales and offsets of normalisation.
+
+    Args:
+        optimizer: the option's configuration.
+        network: what it will train.
+        learning_rate: of every step.
+        weight_decay: share of a kernel, times the learning rate, that a step takes off it
+            (Loshchilov and Hutter, 2019); 0 leaves the optimizer as its builder made it.
+    """
+    built: keras.Optimizer = find_builder("optimizer", optimizer.name)(optimizer)
+    built.learning_rate = learning_rate
+    if weight_decay:
+        built.weight_decay = weight_decay
+    built.exclude_from_weight_decay(
+        var_list=[variable for variable in network.trainable_variables if len(variable.shape) < 2]
+    )
+    return built
 
 
 @builder("optimizer", "adam")
 def adam(optimizer: Adam) -> keras.Optimizer:
     """Adam (Kingma and Ba, 2015) with Keras's defaults."""
     return keras.optimizers.Adam(learning_rate=optimizer.learning_rate)
+
+
+@builder("optimizer", "adamw")
+def adamw(optimizer: AdamW) -> keras.Optimizer:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+    return keras.optimizers.AdamW(
+        learning_rate=optimizer.learning_rate, weight_decay=optimizer.weight_decay
+    )
+
+
+@builder("optimizer", "rmsprop")
+def rmsprop(optimizer: RmsProp) -> keras.Optimizer:
+    """RMSprop (Tieleman and Hinton, 2012)."""
+    return keras.optimizers.RMSprop(
+        learning_rate=optimizer.learning_rate, rho=optimizer.rho, momentum=optimizer.momentum
+    )
 
 
 @builder("optimizer", "sgd")

@@ -70,7 +70,7 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
             workers=threads,
             progress=tell,
         )
-    parts = _assemble(config, data, threads)
+    parts = _assemble(config, data, images, threads)
     tracker = connecting.result()
     tags = _tags(config, arm, data, threads)
     params = tracking.flatten(resolved(config))
@@ -80,7 +80,9 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     return run_id
 
 
-def _assemble(config: Config, data: PreparedData, threads: int) -> Parts | TrivialModel:
+def _assemble(
+    config: Config, data: PreparedData, images: BalancedSet, threads: int
+) -> Parts | TrivialModel:
     """What is going to be trained; a mistake shows here, before a run is recorded."""
     if isinstance(config.architecture, Trivial):
         return build_trivial(config.architecture, data)
@@ -90,7 +92,7 @@ def _assemble(config: Config, data: PreparedData, threads: int) -> Parts | Trivi
     summary.show_machine(this_machine(), precision, devices)
     from melanoma_lab.training.session import assemble
 
-    return assemble(config, len(data.classes))
+    return assemble(config, data, images)
 
 
 def _train_and_record(

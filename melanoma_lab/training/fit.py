@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,8 @@ def fit_network(
     *,
     options: Training,
     steps_per_epoch: int,
+    loss: keras.losses.Loss,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     on_step: Callable[[int, Mapping[str, float]], None],
     on_epoch: EpochListener,
 ) -> Fit:
@@ -79,6 +81,11 @@ def fit_network(
         val: the same, for one pass.
         options: epochs, patience and monitor.
         steps_per_epoch: optimizer steps an epoch.
+        loss: what is lowered. ``val_loss`` is the same, label smoothing and weight penalties
+            included, with every image weighing one: the epoch that it keeps is the best at what
+            was trained for. It compares epochs, not arms of different losses; ``val/log_loss``
+            does that.
+        callbacks: a schedule's; told before the epoch is judged.
         on_step: told after a step, a few times a second: its number within the epoch from 1, and
             the epoch's running figures.
         on_epoch: told after an epoch.
@@ -93,7 +100,7 @@ def fit_network(
     def compiled(model: keras.Model, optimizer: keras.Optimizer | None) -> keras.Model:
         model.compile(
             optimizer=optimizer,
-            loss=keras.losses.CategoricalCrossentropy(),
+            loss=loss,
             metrics=["accuracy", BalancedAccuracy(network.output_shape[-1])],
             # XLA is 3 to 4 times slower on a CPU, and Keras's "auto" picks it on a GPU only.
             jit_compile=False,
@@ -111,7 +118,7 @@ def fit_network(
         restore_best_weights=True,
     )
     recorder = _Recorder(options.batch_size, on_step, on_epoch)
-    callbacks = [recorder, best]
+    callbacks = [recorder, *callbacks, best]
     if device_count(options) > 1:
         alone = compiled(replicas.on_one_device(network), None)
         callbacks = [replicas.Validation(alone, val), *callbacks, replicas.SeparateRandomness()]
@@ -187,6 +194,8 @@ class _Recorder(keras.callbacks.Callback):
             name if name.startswith("val_") else f"train_{name}": float(value)
             for name, value in (logs or {}).items()
         }
+        rate = self.model.optimizer.learning_rate
+        figures["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
         figures["seconds"] = time.perf_counter() - self._clock.epoch
         figures["images_per_second"] = (
             self._epoch_steps * self._batch_size / max(self._clock.training, 1e-9)

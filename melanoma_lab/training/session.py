@@ -16,8 +16,10 @@ from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import VAL
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.augmentation import augment, augmentation_layers
+from melanoma_lab.model.losses import build_loss
 from melanoma_lab.model.optimizers import build_optimizer
 from melanoma_lab.model.regularisation import Regulariser
+from melanoma_lab.model.schedules import Course, Schedule, build_schedule
 from melanoma_lab.training import replicas
 from melanoma_lab.training.feed import (
     batch_positions,
@@ -40,16 +42,25 @@ class Parts:
     Attributes:
         network: from raw pixels to probabilities, with fresh weights.
         augmentation: layers that change a batch before each training step.
+        loss: what is lowered.
         optimizer: fresh.
+        schedule: of the optimizer's learning rate.
     """
 
     network: keras.Model
     augmentation: list[keras.Layer]
+    loss: keras.losses.Loss
     optimizer: keras.Optimizer
+    schedule: Schedule
 
 
-def assemble(config: Config, n_classes: int) -> Parts:
+def assemble(config: Config, data: PreparedData, images: BalancedSet) -> Parts:
     """Build what the configuration names; ``start_backend`` has been called.
+
+    Args:
+        config: the whole configuration.
+        data: the split dataset.
+        images: what balancing made of its training split.
 
     Raises:
         UserError: it cannot be built as configured.
@@ -58,11 +69,28 @@ def assemble(config: Config, n_classes: int) -> Parts:
         network = build_network(
             config.architecture,
             image_size=config.dataset.image_size,
-            n_classes=n_classes,
+            n_classes=len(data.classes),
             regulariser=Regulariser(config.regularisation, seed=config.seed),
         )
         augmentation = augmentation_layers(config.augmentation, seed=config.seed)
-        return Parts(network, augmentation, build_optimizer(config.optimizer))
+        amounts = config.regularisation.amounts()
+        loss = build_loss(
+            config.loss, data.training_split(), label_smoothing=amounts.label_smoothing
+        )
+        course = Course(
+            learning_rate=config.optimizer.learning_rate,
+            steps_per_epoch=steps_of(config, data, images),
+            epochs=config.training.epochs,
+            monitor=config.training.monitor,
+        )
+        schedule = build_schedule(config.schedule, course)
+        optimizer = build_optimizer(
+            config.optimizer,
+            network,
+            learning_rate=schedule.learning_rate,
+            weight_decay=amounts.weight_decay,
+        )
+        return Parts(network, augmentation, loss, optimizer, schedule)
 
 
 def steps_of(config: Config, data: PreparedData, images: BalancedSet) -> int:
@@ -90,7 +118,7 @@ def train_network(
         config: the whole configuration.
         data: the split dataset.
         images: what balancing made of its training split.
-        parts: network, augmentation and optimizer.
+        parts: what ``assemble`` built for them.
         on_step: told a few times a second how far an epoch has come.
         on_epoch: told every epoch's figures.
 
@@ -114,6 +142,8 @@ def train_network(
         _as_photographed(data, data.of_split(VAL), options.batch_size),
         options=options,
         steps_per_epoch=steps,
+        loss=parts.loss,
+        callbacks=parts.schedule.callbacks,
         on_step=on_step,
         on_epoch=on_epoch,
     )

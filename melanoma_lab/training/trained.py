@@ -18,8 +18,9 @@ class Fit:
 
     Attributes:
         history: figures of every epoch: train_loss, train_accuracy, train_balanced_accuracy, the
-            same of val, seconds, images_per_second. The train ones are running means in training
-            mode, with dropout and augmentation; of a mixed image, accuracy takes the class that
+            same of val, learning_rate (at its end, before a plateau lowers it), seconds,
+            images_per_second. The train ones are running means in training mode, with dropout and
+            augmentation; of a mixed image, accuracy takes the class that
             has the largest share for the true one.
         best_epoch: number, from 1, of the epoch whose weights were kept; 0 where there are none.
         optimizer_steps: steps taken, also after the best epoch.

@@ -1,4 +1,4 @@
-"""none, class_weight and oversample; and what balance accepts."""
+"""The strategies that make no copies; and what balance accepts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from melanoma_lab.balancing import STRATEGIES, balance, balanced_class_weight
-from melanoma_lab.balancing.strategies import Setting, oversample
-from melanoma_lab.config.schema.balancing import ClassWeight, NoBalancing, Oversample
+from melanoma_lab.balancing import (
+    STRATEGIES,
+    balance,
+    balanced_class_weight,
+    effective_number_weight,
+)
+from melanoma_lab.balancing.strategies import Setting, oversample, undersample
+from melanoma_lab.config.schema.balancing import (
+    ClassWeight,
+    EffectiveNumber,
+    NoBalancing,
+    Oversample,
+    Undersample,
+)
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.errors import UserError
 from melanoma_lab.registry import OPTIONS
@@ -63,6 +74,38 @@ def test_class_weight_agrees_with_scikit_learn(counts: list[int]) -> None:
     assert weights[y].mean(dtype=np.float64) == pytest.approx(1, rel=1e-6)
 
 
+def test_effective_number_by_hand(make_split: MakeSplit) -> None:
+    split = make_split([3, 1])
+    options = EffectiveNumber(name="effective_number", beta=0.5)
+    result = balance(options, split, seed=0, cache_dir=UNUSED)
+    np.testing.assert_array_equal(result.rows, split.rows)
+    assert result.class_weight is not None
+    assert result.class_weight.dtype == np.float32
+    # Effective numbers (1 - 0.5**3) / 0.5 = 1.75 and 1; inverse 4/7 and 1; their mean over the
+    # four images (3 * 4/7 + 1) / 4 = 19/28.
+    np.testing.assert_allclose(result.class_weight, [16 / 19, 28 / 19], rtol=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 9000), min_size=1, max_size=9).filter(any), st.floats(0, 0.99999))
+def test_effective_number_lies_between_none_and_class_weight(
+    counts: list[int], beta: float
+) -> None:
+    n = np.array(counts)
+    present = n > 0
+    weights = effective_number_weight(n, beta)
+    assert (weights[~present] == 0).all()
+    assert np.average(weights, weights=n) == pytest.approx(1, rel=1e-4)
+    # Weights relative to the largest class: at least 1, at most the inverse of the frequency.
+    relative = (weights / weights[n.argmax()])[present]
+    assert (relative >= 1 - 1e-5).all()
+    assert (relative <= n.max() / n[present] + 1e-3).all()
+    np.testing.assert_allclose(effective_number_weight(n, 0)[present], 1)
+    np.testing.assert_allclose(
+        effective_number_weight(n, 1 - 1e-12), balanced_class_weight(n), rtol=1e-3
+    )
+
+
 def split_of(labels: np.ndarray, n_classes: int) -> TrainingSplit:
     n = len(labels)
     return TrainingSplit(
@@ -106,6 +149,44 @@ def test_the_seed_decides_which_originals_occur_once_more(make_split: MakeSplit)
 def test_oversample_names_an_empty_class(make_split: MakeSplit) -> None:
     with pytest.raises(UserError, match=r"balancing=oversample.*no image of class 1,"):
         balance(Oversample(name="oversample"), make_split([3, 0, 2]), seed=0, cache_dir=UNUSED)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 30), min_size=2, max_size=6).filter(lambda c: len(set(c)) > 1),
+    st.integers(0, 2**32 - 1),
+    st.one_of(st.none(), st.integers(1, 29)),
+)
+def test_undersample_leaves_out_no_more_than_it_must(
+    counts: list[int], seed: int, per_class: int | None
+) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    if per_class is not None and per_class >= max(counts):
+        per_class = None
+    size = per_class or min(filter(None, counts))
+    options = Undersample(name="undersample", per_class=per_class)
+    result = undersample(
+        options, split_of(labels, len(counts)), Setting(seed=seed, cache_dir=UNUSED)
+    )
+    assert result.class_counts().tolist() == [min(size, count) for count in counts]
+    assert len(set(result.rows.tolist())) == len(result)
+    np.testing.assert_array_equal(labels[result.rows], result.labels)
+
+
+def test_the_seed_decides_which_images_are_left_out(make_split: MakeSplit) -> None:
+    split = make_split([30, 20])
+    options = Undersample(name="undersample")
+    first, again, other = (
+        balance(options, split, seed=seed, cache_dir=UNUSED).rows for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert set(first) != set(other)
+
+
+def test_undersample_that_leaves_nothing_out_is_refused(make_split: MakeSplit) -> None:
+    options = Undersample(name="undersample", per_class=5)
+    with pytest.raises(UserError, match=r"per_class=5: no class .* has more than 5 images"):
+        balance(options, make_split([5, 3]), seed=0, cache_dir=UNUSED)
 
 
 def test_nothing_but_a_training_split_is_balanced(make_split: MakeSplit) -> None:

@@ -19,6 +19,8 @@ def test_what_is_computed_counts(composed):
             "training.devices=2",
             "split.seed=1",
             "balancing=oversample",
+            "loss=focal",
+            "schedule=cosine",
             "dataset.image_size=48",
         )
     ]

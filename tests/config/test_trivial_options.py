@@ -7,7 +7,10 @@ from melanoma_lab.errors import UserError
 from melanoma_lab.registry import OPTIONS
 
 #: Groups that say something to a trivial arm, or how any network is trained.
-SHARED = {"dataset", "split", "architecture", "optimizer"}
+SHARED = {"dataset", "split", "architecture", "optimizer", "schedule"}
+
+
+BALANCINGS = "balancing=none or balancing=class_weight or balancing=effective_number."
 
 
 @pytest.mark.parametrize("preset", ["majority", "colour_histogram", "source_only"])
@@ -15,9 +18,10 @@ SHARED = {"dataset", "split", "architecture", "optimizer"}
     ("override", "right"),
     [
         ("regularisation=dropout", "expected regularisation=none."),
+        ("loss=focal", "expected loss=cross_entropy."),
         ("augmentation=flip_rotate_zoom", "expected augmentation=none."),
-        ("balancing=augmentor", "expected balancing=none or balancing=class_weight."),
-        ("balancing=oversample", "expected balancing=none or balancing=class_weight."),
+        ("balancing=augmentor", "expected " + BALANCINGS),
+        ("balancing=oversample", "expected " + BALANCINGS),
     ],
 )
 def test_what_needs_a_network_is_refused(composed, preset, override, right):

@@ -19,7 +19,7 @@ from melanoma_lab.registry import OPTIONS
     [
         (
             "+regularisation.droput=0.1",
-            "regularisation.droput: no such key. Did you mean regularisation.rates?",
+            "regularisation.droput: no such key. Did you mean regularisation.rate?",
         ),
         ("+trainin.epochs=1", "trainin: no such key. Did you mean training?"),
         (
@@ -27,7 +27,7 @@ from melanoma_lab.registry import OPTIONS
             "training.epoch_count: no such key. Did you mean training.epoch",
         ),
         ("+experimnt=baseline", "experimnt: no such key. Did you mean experiment?"),
-        ("+balancing.per_class=9", "It is a key of balancing=augmentor"),
+        ("+balancing.per_class=9", "It is a key of balancing=undersample and balancing=augmentor."),
         ("training.epochs=0", "training.epochs: expected at least 1; received 0"),
         ("training.batch_size=0", "training.batch_size: expected at least 1; received 0"),
         ("dataset.image_size=0", "dataset.image_size: expected at least 1 pixel; received 0"),
@@ -58,6 +58,31 @@ def test_a_wrong_value_or_added_key_is_refused(composed, override, message):
     [
         (["regularisation=dropout", "regularisation.rates=[1.0]"], "rates from 0 to below 1"),
         (["regularisation=l2", "regularisation.factor=-1"], "regularisation.factor: expected 0"),
+        (["regularisation=label_smoothing", "regularisation.factor=1"], "expected 0 to below 1"),
+        (["regularisation=weight_decay", "regularisation.factor=-1"], "expected 0 or more"),
+        (["regularisation=stochastic_depth", "regularisation.rate=1"], "expected 0 to below 1"),
+        (
+            ["regularisation=combined"],
+            "regularisation=combined: expected some of regularisation.rates, l2, label_smoothing",
+        ),
+        (["regularisation=combined", "regularisation.rates=[0]"], "expected some of"),
+        (["regularisation=combined", "regularisation.rates=[1]"], "regularisation.rates: expected"),
+        (["regularisation=combined", "regularisation.l2=-1"], "regularisation.l2: expected 0"),
+        (
+            ["regularisation=combined", "regularisation.label_smoothing=1"],
+            "regularisation.label_smoothing: expected 0 to below 1",
+        ),
+        (["loss=focal", "loss.gamma=-1"], "loss.gamma: expected 0 or more"),
+        (["loss=logit_adjusted", "loss.tau=-1"], "loss.tau: expected 0 or more"),
+        (["schedule.warmup_epochs=-1"], "schedule.warmup_epochs: expected 0 or more"),
+        (["schedule=cosine", "schedule.final_share=1"], "schedule.final_share: expected 0 to"),
+        (["schedule=plateau", "schedule.factor=1"], "schedule.factor: expected between 0 and 1"),
+        (["schedule=plateau", "schedule.patience=0"], "schedule.patience: expected at least 1"),
+        (["schedule=plateau", "schedule.minimum=-1"], "schedule.minimum: expected 0 or more"),
+        (["optimizer=adamw", "optimizer.weight_decay=-1"], "optimizer.weight_decay: expected 0"),
+        (["optimizer=rmsprop", "optimizer.rho=1"], "optimizer.rho: expected 0 to below 1"),
+        (["balancing=effective_number", "balancing.beta=1"], "balancing.beta: expected 0 to below"),
+        (["balancing=undersample", "balancing.per_class=0"], "at least 1, or null; received 0"),
         (
             ["balancing=augmentor", "balancing.per_class=0"],
             "balancing.per_class: expected at least",
@@ -85,9 +110,9 @@ def test_an_option_checks_its_own_values(composed, overrides, message):
     [
         (
             ["regularisation.droput=1"],
-            "regularisation.droput: no such key. Did you mean regularisation.rates?",
+            "regularisation.droput: no such key. Did you mean regularisation.rate?",
         ),
-        (["balancing.per_class=9"], "It is a key of balancing=augmentor."),
+        (["optimizer.nesterov=true"], "It is a key of optimizer=sgd."),
         (["datset=isic9"], "datset: no such key. Did you mean dataset?"),
         (["trainin.epochs=1"], "trainin.epochs: no such key. Did you mean training?"),
         (["dataset=isic"], "dataset=isic: no such option. Did you mean isic9?"),
@@ -106,9 +131,13 @@ def test_what_hydra_refuses_is_explained(composed, overrides, message):
     assert "object_type" not in text
 
 
+#: Keys without which an option is refused.
+NEEDS = {("regularisation", "combined"): ["regularisation.l2=0.1"]}
+
+
 def test_every_option_of_the_schema_can_be_chosen(composed):
     for group, name in OPTIONS:
-        config = composed(f"{group}={name}")
+        config = composed(f"{group}={name}", *NEEDS.get((group, name), []))
         assert type(getattr(config, group)) is OPTIONS[group, name]
         assert getattr(config, group).name == name
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from melanoma_lab.config.schema.architecture import CompactCnn
-from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation
+from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation, StochasticDepth
 from melanoma_lab.errors import UserError
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.regularisation import Regulariser
@@ -94,3 +94,14 @@ def test_l2_reaches_every_kernel():
     kernels = [w for layer in network.layers for w in layer.weights if w.name == "kernel"]
     expected = 0.5 * sum(float(keras.ops.sum(k**2)) for k in kernels)
     np.testing.assert_allclose(float(sum(network.losses)), expected, rtol=1e-5)
+
+
+def test_stochastic_depth_reaches_every_block():
+    network = build(regularisation=StochasticDepth("stochastic_depth", rate=0.7))
+    rates = [layer.rate for layer in network.layers if layer.name.startswith("skip")]
+    np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+
+
+def test_a_network_without_blocks_has_no_place_for_it():
+    with pytest.raises(UserError, match="has no residual blocks"):
+        build(blocks=[0, 0, 0, 0], regularisation=StochasticDepth("stochastic_depth"))

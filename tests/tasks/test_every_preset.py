@@ -12,6 +12,7 @@ PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 #: Whatever the preset says: few and small images, one step. (group, option) -> what makes it small.
 SMALL = {
     ("architecture", "vgg5"): ("architecture.filters=[4,8,8]", "architecture.dense_units=8"),
+    ("architecture", "compact_cnn"): ("architecture.filters=[4,8]", "architecture.blocks=[1,1]"),
     ("balancing", "augmentor"): ("balancing.per_class=20",),
 }
 TINY = (

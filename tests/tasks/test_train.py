@@ -46,7 +46,21 @@ def table_of(client, run):
 SYNTHETIC = ("dataset.lesions=110", "dataset.image_size=16")
 
 
-@pytest.mark.parametrize("balancing", ["none", "class_weight", "oversample", "augmentor"])
+def test_the_learning_rate_of_every_epoch_is_tracked(on_tree):
+    overrides = ("schedule=cosine", "schedule.final_share=0.2", "training.epochs=2")
+    run, client = on_tree(*overrides, "optimizer.learning_rate=0.01", "tracking.model=false")
+    rates = client.get_metric_history(run.info.run_id, "epoch/learning_rate")
+    assert [rate.value for rate in rates] == pytest.approx([0.006, 0.002])
+
+
+def test_correcting_twice_is_said_before_training(on_tree, capsys):
+    on_tree("loss=logit_adjusted", "balancing=oversample", "tracking.model=false")
+    assert "together they favour rare classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "balancing", ["none", "class_weight", "oversample", "undersample", "augmentor"]
+)
 def test_arms_take_equally_many_steps_whatever_the_balancing(on_tree, balancing):
     run, _ = on_tree(f"balancing={balancing}", "tracking.model=false", "training.batch_size=4")
     assert run.data.metrics["optimizer_steps"] == 5  # 19 training images, 4 a step
@@ -200,6 +214,7 @@ def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, 
     [
         (["dataset=folder", "dataset.root=nowhere"], "no such folder"),
         (["architecture.filters=[2,2,2,2,2,2]", *SYNTHETIC], "expected at least 64"),
+        (["regularisation=stochastic_depth", *SYNTHETIC], "vgg5 has no residual blocks"),
         (["regularisation=dropout", "architecture.filters=[2]", *SYNTHETIC], "3 rates for a"),
         (
             ["training.devices=4096", "training.batch_size=4096", *SYNTHETIC],

@@ -4,7 +4,10 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from melanoma_lab.balancing import BalancedSet
+from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.training import Training
+from melanoma_lab.model.losses import FocalLoss, LogitAdjustedLoss
+from melanoma_lab.model.schedules import Course, build_schedule
 from melanoma_lab.training.feed import evaluation_batches, training_batches
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network
 
@@ -24,9 +27,23 @@ def network():
     return keras.Model(inputs, keras.layers.Dense(K, activation="softmax")(x))
 
 
-def fit(model, learning_rate=0.05, augmentation=(), told=None, val_labels=LABELS, **options):
+CROSS_ENTROPY = keras.losses.CategoricalCrossentropy()
+
+
+def fit(
+    model,
+    *,
+    learning_rate=0.05,
+    augmentation=(),
+    told=None,
+    val_labels=LABELS,
+    weight=None,
+    loss=CROSS_ENTROPY,
+    callbacks=(),
+    **options,
+):
     options = Training(**{"epochs": 4, "batch_size": 8} | options)
-    images = BalancedSet((PIXELS,), np.arange(N), LABELS, K)
+    images = BalancedSet((PIXELS,), np.arange(N), LABELS, K, weight)
     steps = N // options.batch_size
     train = training_batches(
         images,
@@ -44,6 +61,8 @@ def fit(model, learning_rate=0.05, augmentation=(), told=None, val_labels=LABELS
         val,
         options=options,
         steps_per_epoch=steps,
+        loss=loss,
+        callbacks=callbacks,
         on_step=lambda step, figures: None,
         on_epoch=lambda number, figures: told.append((number, figures)) if told is not None else 0,
     )
@@ -61,6 +80,7 @@ def test_every_epoch_is_told_with_its_figures():
         "val_loss",
         "val_accuracy",
         "val_balanced_accuracy",
+        "learning_rate",
         "seconds",
         "images_per_second",
     }
@@ -78,6 +98,59 @@ def test_the_weights_of_the_best_epoch_are_kept():
     model.compile(loss="categorical_crossentropy")
     kept = model.evaluate(PIXELS, np.eye(K)[wrong], verbose=0)
     assert kept == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_train_and_val_loss_are_the_given_one_and_val_weighs_every_image_alike():
+    weight = np.float32([3, 1, 0.5])
+    focal = FocalLoss(2)
+    model = network()
+    done = fit(model, learning_rate=1e-9, epochs=1, weight=weight, loss=focal)
+    y_pred, y_true = model.predict(PIXELS, verbose=0), np.eye(K, dtype=np.float32)[LABELS]
+    (figures,) = done.history
+    expected = float(focal(y_true, y_pred, sample_weight=weight[LABELS]))
+    assert figures["train_loss"] == pytest.approx(expected, rel=1e-4)
+    assert figures["val_loss"] == pytest.approx(float(focal(y_true, y_pred)), rel=1e-4)
+    assert figures["val_loss"] != pytest.approx(float(CROSS_ENTROPY(y_true, y_pred)), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [CROSS_ENTROPY, FocalLoss(2), LogitAdjustedLoss(np.ones(K) / K, tau=1)],
+    ids=["cross_entropy", "focal", "logit_adjusted"],
+)
+def test_a_loss_is_whole_however_wrong_the_network(loss):
+    """Of probabilities alone Keras would cut it at 16; it finds the logits in what is fitted."""
+    model = network()
+    kernel, _ = model.get_weights()
+    model.set_weights([0 * kernel, np.eye(K)[0] * 60])
+    done = fit(model, learning_rate=1e-9, epochs=1, loss=loss)
+    (figures,) = done.history
+    for split in ("train", "val"):
+        expected = 60 * (LABELS != 0).mean()
+        assert figures[f"{split}_loss"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_learning_rate_is_told_as_it_is_at_the_epochs_end():
+    halving = keras.optimizers.schedules.ExponentialDecay(0.1, 5, 0.5)
+    rates = [e["learning_rate"] for e in fit(network(), learning_rate=halving, epochs=3).history]
+    assert rates == pytest.approx([0.05, 0.025, 0.0125])
+
+
+def test_a_plateau_lowers_the_rate_of_the_epochs_after_it():
+    options = Plateau("plateau", factor=0.1, patience=2, minimum=0)
+    schedule = build_schedule(options, Course(0.05, 5, 6, "val_accuracy"))
+    one_class = np.zeros(N, int)  # of which the accuracy is 1 from the first epoch on
+    done = fit(
+        network(),
+        val_labels=one_class,
+        epochs=6,
+        monitor="val_accuracy",
+        callbacks=schedule.callbacks,
+        learning_rate=1e-9,
+    )
+    rates = np.array([epoch["learning_rate"] for epoch in done.history])
+    assert len({epoch["val_accuracy"] for epoch in done.history}) == 1
+    assert rates == pytest.approx([1e-9, 1e-9, 1e-9, 1e-10, 1e-10, 1e-11])
 
 
 def test_training_stops_when_patience_is_out():

@@ -56,6 +56,7 @@ def train(devices, *, steps=1, epochs=1, random=False, policy="float32"):
         evaluation_batches(PIXELS, np.arange(N), LABELS, n_classes=K, batch_size=8),
         options=options,
         steps_per_epoch=steps,
+        loss=keras.losses.CategoricalCrossentropy(),
         on_step=lambda *_: None,
         on_epoch=lambda *_: None,
     )

@@ -19,8 +19,10 @@ from melanoma_lab.config.schema.augmentation import Augmentation
 from melanoma_lab.config.schema.balancing import Balancing
 from melanoma_lab.config.schema.checks import require
 from melanoma_lab.config.schema.dataset import Dataset
+from melanoma_lab.config.schema.loss import Loss
 from melanoma_lab.config.schema.optimizer import Optimizer
 from melanoma_lab.config.schema.regularisation import Regularisation
+from melanoma_lab.config.schema.schedule import Schedule
 from melanoma_lab.config.schema.split import Split
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.config.schema.trivial import Trivial, refuse_what_needs_a_network
@@ -80,7 +82,9 @@ class Config:
     regularisation: Regularisation = MISSING
     balancing: Balancing = MISSING
     augmentation: Augmentation = MISSING
+    loss: Loss = MISSING
     optimizer: Optimizer = MISSING
+    schedule: Schedule = MISSING
     training: Training = field(default_factory=Training)
     tracking: Tracking = field(default_factory=Tracking)
     audit: Audit = field(default_factory=Audit)

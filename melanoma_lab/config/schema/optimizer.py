@@ -29,6 +29,38 @@ class Adam(Optimizer):
     """Kingma and Ba (2015), with Keras's defaults."""
 
 
+@option("optimizer", "adamw")
+@dataclass
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay, Loshchilov and Hutter (2019).
+
+    The same as ``optimizer=adam regularisation=weight_decay``.
+    """
+
+    #: Every step takes this times the learning rate off the kernels; the default is that of
+    #: ``regularisation=weight_decay``.
+    weight_decay: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.weight_decay >= 0, "optimizer.weight_decay", "0 or more", self.weight_decay)
+
+
+@option("optimizer", "rmsprop")
+@dataclass
+class RmsProp(Optimizer):
+    """Gradients divided by a running mean of their size (Tieleman and Hinton, 2012)."""
+
+    #: Share of the running mean that a step keeps.
+    rho: float = 0.9
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.rho < 1, "optimizer.rho", "0 to below 1", self.rho)
+        require(0 <= self.momentum < 1, "optimizer.momentum", "0 to below 1", self.momentum)
+
+
 @option("optimizer", "sgd")
 @dataclass
 class Sgd(Optimizer):

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 #: trivial arm says that it takes no steps.
 MEANINGFUL = {
     "regularisation": ("none",),
-    "balancing": ("none", "class_weight"),
+    "balancing": ("none", "class_weight", "effective_number"),
     "augmentation": ("none",),
+    "loss": ("cross_entropy",),
 }
 
 

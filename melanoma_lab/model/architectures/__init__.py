@@ -25,15 +25,17 @@ def build_network(
         architecture: the option's configuration.
         image_size: side of the square input in pixels.
         n_classes: number of outputs.
-        regulariser: what adds dropout and weight penalties.
+        regulariser: what adds dropout, weight penalties and stochastic depth.
 
     Returns:
         A model from float pixels 0 to 255, shape (n, image_size, image_size, 3), to float32
         probabilities, shape (n, n_classes).
 
     Raises:
-        UserError: the images are too small for the network.
+        UserError: the images are too small for the network, or it has no place for the
+            regularisation.
     """
     build = find_builder("architecture", architecture.name)
     network: keras.Model = build(architecture, image_size, n_classes, regulariser)
+    regulariser.require_taken(architecture.name)
     return network

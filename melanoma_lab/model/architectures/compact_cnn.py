@@ -39,6 +39,7 @@ def compact_cnn(
     x = layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="scale")(inputs)
     x = _convolve(x, architecture.stem, 3, regulariser, strides=2, name="stem")
     x = layers.ReLU(name="stem_relu")(x)
+    n_blocks, first = sum(architecture.blocks), 0
     for stage, (filters, blocks) in enumerate(
         zip(architecture.filters, architecture.blocks, strict=True)
     ):
@@ -46,7 +47,11 @@ def compact_cnn(
         x = _convolve(x, filters, 3, regulariser, strides=2, name=f"{name}_shrink")
         x = layers.ReLU(name=f"{name}_relu")(x)
         for block in range(blocks):
-            x = _bottleneck(x, filters, regulariser, name=f"{name}_block{block + 1}")
+            branch = _bottleneck(x, filters, regulariser, name=f"{name}_block{block + 1}")
+            branch = regulariser.residual(branch, first + block, n_blocks)
+            x = layers.Add(name=f"{name}_block{block + 1}_add")([x, branch])
+            x = layers.ReLU(name=f"{name}_block{block + 1}_relu3")(x)
+        first += blocks
         x = regulariser.after_block(x, stage, stages)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(
@@ -61,15 +66,14 @@ def compact_cnn(
 
 
 def _bottleneck(x: Any, filters: int, regulariser: Regulariser, *, name: str) -> Any:
-    """A residual block: half the channels, 3x3, all the channels, added to what came in."""
+    """The branch of a residual block: half the channels, 3x3, all the channels; zero at first."""
     y = layers.ReLU(name=f"{name}_relu1")(
         _convolve(x, filters // 2, 1, regulariser, name=f"{name}_reduce")
     )
     y = layers.ReLU(name=f"{name}_relu2")(
         _convolve(y, filters // 2, 3, regulariser, name=f"{name}_conv")
     )
-    y = _convolve(y, filters, 1, regulariser, initializer="zeros", name=f"{name}_expand")
-    return layers.ReLU(name=f"{name}_relu3")(layers.Add(name=f"{name}_add")([x, y]))
+    return _convolve(y, filters, 1, regulariser, initializer="zeros", name=f"{name}_expand")
 
 
 def _convolve(
