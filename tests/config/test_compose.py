@@ -34,7 +34,7 @@ def test_jobs_are_those_of_hydras_own_sweeper(overrides):
         (["seed=interval(0,1)"], r"interval\(0,1\): expected values"),
         (["seed"], "seed"),
         (["+experiment=dropuot"], "Did you mean dropout?"),
-        (["regularisation.droput=1"], "Did you mean regularisation.rates?"),
+        (["regularisation.droput=1"], "Did you mean regularisation.rate?"),
         (["dataset=folder"], "dataset.root is not set"),
         (["seed=0,1"], "seed=0,1"),
     ],

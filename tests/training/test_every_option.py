@@ -9,8 +9,8 @@ import pytest
 from melanoma_lab.__main__ import CONF
 from melanoma_lab.balancing import balance
 from melanoma_lab.config.schema.architecture import Architecture
-from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.config.schema.training import Precision
+from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.errors import UserError
 from melanoma_lab.registry import OPTIONS as DECLARED
