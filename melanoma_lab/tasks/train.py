@@ -1,8 +1,10 @@
-"""Train one arm: prepare, balance, connect, fit; what came out is recorded by ``record``."""
+"""Train one arm: prepare, claim, balance, connect, fit; ``record`` records what came out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from melanoma_lab import __version__, summary, tracking
@@ -15,9 +17,12 @@ from melanoma_lab.console import FitProgress, progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.training.backend import available_threads, describe_device, start_backend
+from melanoma_lab.training.checkpoint import Checkpoints
+from melanoma_lab.training.circumstances import changed, circumstances
+from melanoma_lab.training.claim import Claim, claimed
 
 if TYPE_CHECKING:  # its module loads TensorFlow
-    from melanoma_lab.training.session import Parts
+    from melanoma_lab.training.session import Parts, Trained
 
 
 def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
@@ -33,7 +38,8 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
 
     Raises:
         UserError: the configuration or the data cannot be used; no run is recorded.
-        RunError: the run diverged or ran out of memory; it is recorded as FAILED.
+        RunError: the run diverged or ran out of memory, and is recorded as FAILED; or another
+            process is training it.
     """
     threads = config.training.threads or available_threads()
     cache = cache_folder(config.cache)
@@ -41,19 +47,41 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     with progress_of("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
     summary.show_data(data)
-    # Takes seconds, as TensorFlow's import does; both while images are being balanced.
-    connecting = tracking.connect(config.tracking, config.study)
-    if skip_finished:
-        same = fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash)
-        if finished := connecting.result().finished_run(same):
+    same = fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash)
+    with claimed(
+        cache,
+        study=config.study,
+        tracked=tracking.place(config.tracking.uri),
+        fingerprint=same,
+        wait=summary.show_waiting if skip_finished else None,
+    ) as claim:
+        # Takes seconds, as TensorFlow's import does; both while images are being balanced.
+        connecting = tracking.connect(config.tracking, config.study)
+        if skip_finished and (finished := connecting.result().finished_run(same)):
+            claim.forget()
             summary.show_skipped(finished)
             return finished
+        run_id = _train_claimed(config, arm, data, claim, connecting, threads=threads)
+    summary.show_where(config, run_id)
+    return run_id
+
+
+def _train_claimed(
+    config: Config,
+    arm: Arm,
+    data: PreparedData,
+    claim: Claim,
+    connecting: Future[tracking.Tracker],
+    *,
+    threads: int,
+) -> str:
+    """Train a run that no other process is at, from where an earlier one ended."""
     with progress_of("balancing") as tell:
         images = balance(
             config.balancing,
             data.training_split(),
             seed=config.seed,
-            cache_dir=cache,
+            cache_dir=cache_folder(config.cache),
             workers=threads,
             progress=tell,
         )
@@ -64,34 +92,78 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     tracker = connecting.result()
     tags = _tags(config, arm, data, threads)
     params = tracking.flatten(resolved(config))
-    with tracker.run(f"{arm.name} seed={config.seed}", tags, params) as run_id:
-        _train_and_record(config, data, images, parts, tracker)
-    summary.show_where(config, run_id)
+    now = circumstances(threads)
+    begun = _begun(claim, tracker, now) if config.training.resume else None
+    if begun is None:
+        claim.forget()
+    name = f"{arm.name} seed={config.seed}"
+    with tracker.run(name, tags, params, continuing=begun) as run_id:
+        if config.training.resume:
+            claim.begin(run_id, now)
+        trained = _fit(config, data, images, parts, tracker=tracker, claim=claim)
+        if trained.fit.diverged:
+            claim.forget()  # it would diverge again
+        # Imported now: plotting and statistics would only delay the first step.
+        from melanoma_lab.tasks.record import record_results
+
+        record_results(config, data, images, trained, tracker)
+    claim.forget()
     return run_id
 
 
-def _train_and_record(
+def _begun(claim: Claim, tracker: tracking.Tracker, now: Mapping[str, str]) -> str | None:
+    """The MLflow run to go on with; None where there is none, or it would get other bits."""
+    begun = claim.begun()
+    if begun is None or not tracker.can_continue(begun[0]):
+        return None
+    run_id, before = begun
+    if differences := changed(before, now):
+        summary.show_restart(run_id, differences)
+        return None
+    return run_id
+
+
+def _fit(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
     parts: Parts,
+    *,
     tracker: tracking.Tracker,
-) -> None:
-    """The part of a run that MLflow watches."""
+    claim: Claim,
+) -> Trained:
+    """Train, telling MLflow and the terminal, with a checkpoint an epoch."""
+    from melanoma_lab.training.fit import epochs_until
     from melanoma_lab.training.session import steps_of, train_network
 
-    with FitProgress(config.training.epochs, steps_of(config, data, images)) as progress:
+    def record(epoch: int, figures: Mapping[str, float]) -> None:
+        tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
 
-        def record(epoch: int, figures: Mapping[str, float]) -> None:
-            tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
-            progress.epoch(epoch, figures)
+    resume = config.training.resume
+    with Checkpoints(claim.folder, summary.show_note) if resume else nullcontext() as checkpoints:
+        start = checkpoints.newest() if checkpoints else None
+        before = epochs_until(start) if start else []
+        if start:
+            summary.show_continuing(tracker.run_id, start.epoch)
+        for epoch, figures in enumerate(before, 1):
+            record(epoch, figures)  # the process may have ended before it could
+        steps = steps_of(config, data, images)
+        with FitProgress(config.training.epochs, steps, done=len(before)) as progress:
 
-        trained = train_network(config, data, images, parts, on_step=progress.step, on_epoch=record)
+            def tell(epoch: int, figures: Mapping[str, float]) -> None:
+                record(epoch, figures)
+                progress.epoch(epoch, figures)
 
-    # Imported now: plotting and statistics would only delay the first step.
-    from melanoma_lab.tasks.record import record_results
-
-    record_results(config, data, images, trained, tracker)
+            return train_network(
+                config,
+                data,
+                images,
+                parts,
+                on_step=progress.step,
+                on_epoch=tell,
+                start=start,
+                checkpoints=checkpoints,
+            )
 
 
 def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[str, str]:

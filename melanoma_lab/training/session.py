@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +17,15 @@ from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.augmentation import augmentation_layers
 from melanoma_lab.model.optimizers import build_optimizer
 from melanoma_lab.model.regularisation import Regulariser
+from melanoma_lab.training.callbacks import EpochListener, StepListener
+from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
 from melanoma_lab.training.feed import (
     batch_positions,
     evaluation_batches,
     steps_per_epoch,
     training_batches,
 )
-from melanoma_lab.training.fit import EpochListener, Fit, fit_network
+from melanoma_lab.training.fit import Fit, fit_network
 
 #: Training images kept for the picture of what the network sees.
 SAMPLES = 18
@@ -98,8 +99,10 @@ def train_network(
     images: BalancedSet,
     parts: Parts,
     *,
-    on_step: Callable[[int, Mapping[str, float]], None],
+    on_step: StepListener,
     on_epoch: EpochListener,
+    start: Checkpoint | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Fit a network and apply it to every image.
 
@@ -110,6 +113,8 @@ def train_network(
         parts: network, augmentation and optimizer.
         on_step: told a few times a second how far an epoch has come.
         on_epoch: told every epoch's figures.
+        start: the checkpoint to go on from; None: from the start.
+        checkpoints: where the state after every epoch is kept; None: nowhere.
 
     Raises:
         RunError: the machine has not enough memory.
@@ -120,7 +125,7 @@ def train_network(
         images,
         batch_size=options.batch_size,
         seed=config.seed,
-        first_step=0,
+        first_step=start.epoch * steps if start is not None else 0,
         last_step=options.epochs * steps,
     )
     fit = fit_network(
@@ -133,6 +138,8 @@ def train_network(
         steps_per_epoch=steps,
         on_step=on_step,
         on_epoch=on_epoch,
+        start=start,
+        checkpoints=checkpoints,
     )
     everything = _as_photographed(data, np.arange(len(data.manifest)), options.batch_size)
     probabilities = parts.network.predict(everything, verbose=0)
