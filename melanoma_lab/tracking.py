@@ -293,6 +293,8 @@ class Tracker:
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
 
+        if self._has_network():
+            return  # of the same weights, from before the run was interrupted
         shape = (-1, *network.input_shape[1:])
         signature = ModelSignature(
             Schema([TensorSpec(np.dtype("uint8"), shape)]),
@@ -312,6 +314,18 @@ class Tracker:
         finally:
             if interactive:
                 keras.utils.enable_interactive_logging()
+
+    def _has_network(self) -> bool:
+        """Whether the run has a model; one that was interrupted half-way is deleted."""
+        if not self._points:
+            return False
+        models = self._client.search_logged_models(
+            [self.experiment_id], f"source_run_id = '{self.run_id}'"
+        )
+        for model in models:
+            if model.status != "READY":
+                self._client.delete_logged_model(model.model_id)
+        return any(model.status == "READY" for model in models)
 
     def finished_run(self, fingerprint: str) -> str | None:
         """The id of the newest finished run of this fingerprint in the study, if there is one."""

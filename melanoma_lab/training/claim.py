@@ -76,7 +76,6 @@ def claimed(
     """
     runs = cache / "runs"
     runs.mkdir(parents=True, exist_ok=True)
-    _tidy(runs)
     key = hashlib.sha256(json.dumps([study, tracked, fingerprint]).encode()).hexdigest()[:32]
     lock, holder = FileLock(runs / f"{key}.lock"), runs / f"{key}.holder"
     try:
@@ -91,6 +90,7 @@ def claimed(
         lock.acquire()
     try:
         _write(holder, {"process": f"Process {os.getpid()} on {socket.gethostname()}"})
+        _tidy(runs)
         yield Claim(runs / key)
     finally:
         holder.unlink(missing_ok=True)
