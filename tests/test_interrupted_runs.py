@@ -142,3 +142,31 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(tmp_path, tree):
     for name, value in weights(calm_client, calm_run).items():
         np.testing.assert_array_equal(kept[name], value, err_msg=name)
     assert place.left() == []
+
+
+def test_two_terminals_do_not_train_one_run(tmp_path, tree):
+    """A plain command gives way; multiruns share the work, and take over what was interrupted."""
+    place = Place(tmp_path / "shared", tree, "training.epochs=40", "tracking.model=false")
+    first = place.start()
+    read_until(first, "epoch ")
+    second = place.start()
+    said = end(second)
+    assert second.returncode == 1
+    assert f"melanoma_lab: Process {first.pid} on " in said
+    assert "is training this run" in said
+    first.send_signal(signal.SIGTERM)
+    said = end(first)
+    assert first.returncode == 130
+    assert "Interrupted; the same command goes on from epoch" in said
+
+    both = [place.start("-m", "seed=0,1") for _ in range(2)]
+    said = "".join(end(process) for process in both)
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said.count("Continuing run") == 1
+    assert said.count("Skipped: the study has this already") == 2
+    _, runs = place.runs()
+    assert sorted((run.info.status, run.data.tags["seed"]) for run in runs) == [
+        ("FINISHED", "0"),
+        ("FINISHED", "1"),
+    ]
+    assert place.left() == []

@@ -1,12 +1,13 @@
 """The same command after a failure: what is gone on with, and what is not."""
 
+import importlib
+
 import mlflow
 import pytest
 
 from melanoma_lab import summary
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.errors import RunError
-from melanoma_lab.tasks import train as task
 from melanoma_lab.tasks.train import train_arm
 
 ARM = Arm("baseline", "baseline")
@@ -75,7 +76,8 @@ def test_a_failed_run_goes_on_where_it_failed(place, capsys):
 def test_a_run_starts_over_where_its_bits_would_differ(place, capsys, monkeypatch):
     place.fail("tracking.model=false")
     (failed,) = place.runs()
-    monkeypatch.setattr(task, "circumstances", lambda threads: {"threads": "77"})
+    module = importlib.import_module("melanoma_lab.tasks.train")  # a function shadows its name
+    monkeypatch.setattr(module, "circumstances", lambda threads: {"threads": "77"})
     run_id = place.train("tracking.model=false")
     said = capsys.readouterr().out
     assert f"Starting over: run {failed} was interrupted, but its bits depend on" in said
