@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from melanoma_lab.errors import UserError
 
 #: Which process a run belongs to; lets a later command tell a running run from a dead one.
 PROCESS_TAG = "process"
-#: How often a run has been continued after an interruption.
+#: How often a run has been continued after an interruption; with _at, when it was last.
 RESUMED_TAG = "resumed"
 #: Makes MLflow's pages show an experiment as model training, not as language-model evaluation.
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
@@ -271,7 +272,8 @@ class Tracker:
             for key, value in metrics.items()
             if (key, step) not in self._points
         ]
-        self._client.log_batch(self.run_id, metrics=new)
+        if new:
+            self._client.log_batch(self.run_id, metrics=new)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record facts that only the end of a run knows."""
@@ -359,8 +361,11 @@ class Tracker:
         }
         if "reason" in data.tags:
             self._client.delete_tag(run_id, "reason")
-        times = int(data.tags.get(RESUMED_TAG, "0")) + 1
-        return _Recorded({RESUMED_TAG: str(times)}, frozenset(data.params), frozenset(points))
+        tags = {
+            RESUMED_TAG: str(int(data.tags.get(RESUMED_TAG, "0")) + 1),
+            f"{RESUMED_TAG}_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        return _Recorded(tags, frozenset(data.params), frozenset(points))
 
     def reconcile(self) -> None:
         """Mark as KILLED the runs that a hard kill on this machine left RUNNING."""

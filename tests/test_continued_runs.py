@@ -1,5 +1,7 @@
 """An MLflow run that is gone on with: nothing twice, nothing lost."""
 
+from datetime import UTC, datetime
+
 import mlflow
 import pytest
 
@@ -49,6 +51,7 @@ def test_a_run_goes_on_where_it_was(tracker, uri):
     assert run.data.params == {"seed": "0", "root": "x", "new": "1"}  # MLflow changes none
     assert run.data.tags["git_commit"] == "2"
     assert run.data.tags["resumed"] == "1"
+    assert datetime.fromisoformat(run.data.tags["resumed_at"]) <= datetime.now(UTC)
     assert "reason" not in run.data.tags
     for name, expected in {
         "epoch/val_loss": [(1, 2.0), (2, 1.0), (3, 0.5)],
