@@ -149,12 +149,14 @@ def test_two_terminals_do_not_train_one_run(tmp_path, tree):
     place = Place(tmp_path / "shared", tree, "training.epochs=40", "tracking.model=false")
     first = place.start()
     read_until(first, "epoch ")
+    first.send_signal(signal.SIGSTOP)  # or it would be through before the second has started
     second = place.start()
     said = end(second)
     assert second.returncode == 1
     assert f"melanoma_lab: Process {first.pid} on " in said
     assert "is training this run" in said
     first.send_signal(signal.SIGTERM)
+    first.send_signal(signal.SIGCONT)
     said = end(first)
     assert first.returncode == 130
     assert "Interrupted; the same command goes on from epoch" in said
