@@ -99,8 +99,8 @@ def _train_claimed(
     name = f"{arm.name} seed={config.seed}"
     with tracker.run(name, tags, params, continuing=begun) as run_id:
         if config.training.resume:
-            claim.begin(run_id, now)
-        trained = _fit(config, data, images, parts, tracker=tracker, claim=claim)
+            _begin(claim, run_id, now)
+        trained = _fit(config, data, images, parts, tracker=tracker, claim=claim, begun=begun)
         if trained.fit.diverged:
             claim.forget()  # it would diverge again
         # Imported now: plotting and statistics would only delay the first step.
@@ -123,6 +123,14 @@ def _begun(claim: Claim, tracker: tracking.Tracker, now: Mapping[str, str]) -> s
     return run_id
 
 
+def _begin(claim: Claim, run_id: str, now: Mapping[str, str]) -> None:
+    """Note that a run has begun; a disk that cannot take the note costs a warning."""
+    try:
+        claim.begin(run_id, now)
+    except OSError as error:
+        summary.show_note(f"Were this run interrupted, it could not be continued: {error}.")
+
+
 def _fit(
     config: Config,
     data: PreparedData,
@@ -131,8 +139,19 @@ def _fit(
     *,
     tracker: tracking.Tracker,
     claim: Claim,
+    begun: str | None,
 ) -> Trained:
-    """Train, telling MLflow and the terminal, with a checkpoint an epoch."""
+    """Train, telling MLflow and the terminal, with a checkpoint an epoch.
+
+    Args:
+        config: the checked configuration.
+        data: the split dataset.
+        images: what balancing made of its training split.
+        parts: network, augmentation and optimizer.
+        tracker: with a run under way.
+        claim: to that run.
+        begun: the run's id where an earlier process began it; None: it is new.
+    """
     from melanoma_lab.training.fit import epochs_until
     from melanoma_lab.training.session import steps_of, train_network
 
@@ -141,10 +160,10 @@ def _fit(
 
     resume = config.training.resume
     with Checkpoints(claim.folder, summary.show_note) if resume else nullcontext() as checkpoints:
-        start = checkpoints.newest() if checkpoints else None
+        start = checkpoints.newest() if checkpoints and begun else None
         before = epochs_until(start) if start else []
-        if start:
-            summary.show_continuing(tracker.run_id, start.epoch)
+        if begun:
+            summary.show_continuing(begun, len(before))
         for epoch, figures in enumerate(before, 1):
             record(epoch, figures)  # the process may have ended before it could
         steps = steps_of(config, data, images)

@@ -86,7 +86,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         with path.open("rb") as file:
-            if _checksum(file) != path.suffixes[-2].removeprefix("."):
+            if path.suffixes[:-1] != [f".{_checksum(file)}"]:
                 raise DamagedCheckpointError(f"{path.name} is damaged")
             file.seek(0)
             with np.load(file, allow_pickle=False) as members:

@@ -89,7 +89,8 @@ def claimed(
         wait(who)
         lock.acquire()
     try:
-        _write(holder, {"process": f"Process {os.getpid()} on {socket.gethostname()}"})
+        with suppress(OSError):  # only tells others who is at it
+            _write(holder, {"process": f"Process {os.getpid()} on {socket.gethostname()}"})
         _tidy(runs)
         yield Claim(runs / key)
     finally:

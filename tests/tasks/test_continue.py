@@ -9,6 +9,7 @@ from melanoma_lab import summary
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.errors import RunError
 from melanoma_lab.tasks.train import train_arm
+from melanoma_lab.training.claim import Claim
 
 ARM = Arm("baseline", "baseline")
 
@@ -97,3 +98,13 @@ def test_a_diverged_run_is_not_gone_on_with(place):
     with pytest.raises(RunError, match="diverged"):
         place.train("optimizer=sgd", "optimizer.learning_rate=1e30", "training.epochs=3")
     assert place.kept() == []
+
+
+def test_a_disk_that_takes_no_note_does_not_stop_a_run(place, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Claim, "begin", full)
+    place.train("tracking.model=false")
+    assert "it could not be continued: [Errno 28] No space left" in capsys.readouterr().out
+    assert list(place.runs().values()) == ["FINISHED"]
