@@ -46,13 +46,18 @@ class FitProgress:
     Args:
         epochs: at most.
         steps_per_epoch: optimizer steps an epoch.
+        done: epochs that an earlier process did.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int) -> None:
+    def __init__(self, epochs: int, steps_per_epoch: int, done: int = 0) -> None:
         self._epochs, self._steps = epochs, steps_per_epoch
         self._bar = _bar()
-        self._task = self._bar.add_task("epoch 1", total=epochs * steps_per_epoch)
-        self._epoch = 1
+        self._epoch = done + 1
+        self._task = self._bar.add_task(
+            f"epoch {self._epoch}",
+            total=epochs * steps_per_epoch,
+            completed=done * steps_per_epoch,
+        )
 
     def __enter__(self) -> Self:
         self._bar.start()

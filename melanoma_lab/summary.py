@@ -79,6 +79,31 @@ def show_skipped(run_id: str) -> None:
     console.print(f"  Skipped: the study has this already, finished, as run {run_id}.")
 
 
+def show_waiting(who: str) -> None:
+    """Say that another process is at this run."""
+    console.print(f"  Waiting: {who} is training this run.")
+
+
+def show_continuing(run_id: str, done: int) -> None:
+    """Say that an interrupted run goes on."""
+    console.print(f"Continuing run {run_id} from epoch {done + 1}.", style="bold")
+
+
+def show_restart(run_id: str, differences: Sequence[str]) -> None:
+    """Say why an interrupted run does not go on."""
+    console.print(
+        f"Starting over: run {run_id} was interrupted, but its bits depend on what has changed "
+        f"since: {', '.join(differences)}.",
+        style="yellow",
+        markup=False,
+    )
+
+
+def show_note(message: str) -> None:
+    """Say what is worth knowing and stops nothing."""
+    console.print(message, style="yellow", markup=False)
+
+
 def show_results(
     metrics: Mapping[str, float],
     data: PreparedData,

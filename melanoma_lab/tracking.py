@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ from melanoma_lab.errors import UserError
 
 #: Which process a run belongs to; lets a later command tell a running run from a dead one.
 PROCESS_TAG = "process"
+#: How often a run has been continued after an interruption; with _at, when it was last.
+RESUMED_TAG = "resumed"
 #: Makes MLflow's pages show an experiment as model training, not as language-model evaluation.
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 #: MLflow keeps this many characters of a parameter.
@@ -147,6 +151,11 @@ def _artifact_root(tracking: Tracking, study: str) -> str | None:
     return str((database.parent if database else Path.cwd()) / "mlruns" / study)
 
 
+def place(uri: str) -> str:
+    """A tracking URI that names one place from every folder."""
+    return str(_sqlite_path(uri) or uri)
+
+
 def _sqlite_path(uri: str) -> Path | None:
     """The file of an SQLite URI, absolute."""
     prefix = "sqlite:///"
@@ -163,6 +172,15 @@ def _first_use(uri: str) -> Any:
     return FileLock(Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-{name}.lock")
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    """What a continued run has already: its tags of being continued, params, points of metrics."""
+
+    tags: dict[str, str]
+    params: frozenset[str]
+    points: frozenset[tuple[str, int]]
+
+
 class Tracker:
     """One run at a time in an MLflow experiment.
 
@@ -175,9 +193,17 @@ class Tracker:
         self._client = client
         self.experiment_id = experiment_id
         self.run_id = ""
+        self._points: frozenset[tuple[str, int]] = frozenset()
 
     @contextmanager
-    def run(self, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Iterator[str]:
+    def run(
+        self,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        *,
+        continuing: str | None = None,
+    ) -> Iterator[str]:
         """Record what happens in the block as one run.
 
         The run ends FINISHED; KILLED where the block was interrupted; FAILED, with the tag
@@ -187,6 +213,7 @@ class Tracker:
             name: what the run is called in the list of runs.
             tags: searchable facts about the run.
             params: the resolved configuration, flattened.
+            continuing: the id of the run to go on with; it keeps what it has. None: a new one.
 
         Yields:
             The run's id.
@@ -195,18 +222,25 @@ class Tracker:
         from mlflow.entities import Param, RunStatus, RunTag
 
         process = f"{socket.gethostname()}:{os.getpid()}"
+        so_far = self._recorded(continuing)
         mlflow.start_run(
+            continuing,
             experiment_id=self.experiment_id,
             run_name=name,
-            tags={PROCESS_TAG: process, **tags},
+            tags={PROCESS_TAG: process, **tags, **so_far.tags},
         )
         active = mlflow.active_run()
         self.run_id = active.info.run_id
+        self._points = so_far.points
         status, reason = RunStatus.FAILED, "stopped without saying why"
         try:
             self._client.log_batch(
                 self.run_id,
-                params=[Param(key, value[:LONGEST_PARAM]) for key, value in params.items()],
+                params=[
+                    Param(key, value[:LONGEST_PARAM])
+                    for key, value in params.items()
+                    if key not in so_far.params
+                ],
             )
             yield self.run_id
             status, reason = RunStatus.FINISHED, ""
@@ -224,6 +258,8 @@ class Tracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Record figures of the run, many in one call; NaN stays NaN.
 
+        A continued run that has a figure of this step keeps the one it has.
+
         Args:
             metrics: figures by name.
             step: the epoch, for figures that have one.
@@ -231,9 +267,13 @@ class Tracker:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._client.log_batch(
-            self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()]
-        )
+        new = [
+            Metric(key, float(value), now, step)
+            for key, value in metrics.items()
+            if (key, step) not in self._points
+        ]
+        if new:
+            self._client.log_batch(self.run_id, metrics=new)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record facts that only the end of a run knows."""
@@ -255,6 +295,8 @@ class Tracker:
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
 
+        if self._has_network():
+            return  # of the same weights, from before the run was interrupted
         shape = (-1, *network.input_shape[1:])
         signature = ModelSignature(
             Schema([TensorSpec(np.dtype("uint8"), shape)]),
@@ -275,6 +317,18 @@ class Tracker:
             if interactive:
                 keras.utils.enable_interactive_logging()
 
+    def _has_network(self) -> bool:
+        """Whether the run has a model; one that was interrupted half-way is deleted."""
+        if not self._points:
+            return False
+        models = self._client.search_logged_models(
+            [self.experiment_id], f"source_run_id = '{self.run_id}'"
+        )
+        for model in models:
+            if model.status != "READY":
+                self._client.delete_logged_model(model.model_id)
+        return any(model.status == "READY" for model in models)
+
     def finished_run(self, fingerprint: str) -> str | None:
         """The id of the newest finished run of this fingerprint in the study, if there is one."""
         found = self._client.search_runs(
@@ -283,6 +337,35 @@ class Tracker:
             max_results=1,
         )
         return str(found[0].info.run_id) if found else None
+
+    def can_continue(self, run_id: str) -> bool:
+        """Whether the study has this run and it has not finished."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            info = self._client.get_run(run_id).info
+        except MlflowException:
+            return False
+        here = info.experiment_id == self.experiment_id and info.lifecycle_stage == "active"
+        return bool(here and info.status != "FINISHED")
+
+    def _recorded(self, run_id: str | None) -> _Recorded:
+        """What a run to be continued has; nothing where a new one is to be made."""
+        if run_id is None:
+            return _Recorded({}, frozenset(), frozenset())
+        data = self._client.get_run(run_id).data
+        points = {
+            (key, point.step)
+            for key in data.metrics
+            for point in self._client.get_metric_history(run_id, key)
+        }
+        if "reason" in data.tags:
+            self._client.delete_tag(run_id, "reason")
+        tags = {
+            RESUMED_TAG: str(int(data.tags.get(RESUMED_TAG, "0")) + 1),
+            f"{RESUMED_TAG}_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        return _Recorded(tags, frozenset(data.params), frozenset(points))
 
     def reconcile(self) -> None:
         """Mark as KILLED the runs that a hard kill on this machine left RUNNING."""

@@ -67,13 +67,15 @@ def write_report(
     pictures = draw(comparison)
     content = _content(study, comparison, warnings, again)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
+    names = {f"{picture.name}.png" for picture in pictures}
     for old in (folder / "figures").glob("*.png"):  # of arms that are no longer there
-        old.unlink()
+        if old.name not in names:
+            old.unlink(missing_ok=True)  # another process may write the same report
     for picture in pictures:
-        (folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
-    _write(folder / "comparison.json", as_json(comparison, warnings))
+        _replace(folder / "figures" / f"{picture.name}.png", picture.png)
+    _replace(folder / "comparison.json", as_json(comparison, warnings).encode())
     for name in ("report.md", "report.html"):
-        _write(folder / name, _render(name, content | {"pictures": pictures}))
+        _replace(folder / name, _render(name, content | {"pictures": pictures}).encode())
     return folder / "report.html"
 
 
@@ -125,10 +127,10 @@ def _render(name: str, content: Mapping[str, Any]) -> str:
     return environment.get_template(f"{name}.j2").render(content)
 
 
-def _write(path: Path, text: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Replace a file as a whole: who reads it at the same time sees the old one or the new."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8", newline="\n")
+    scratch.write_bytes(content)
     scratch.replace(path)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from melanoma_lab.config.schema import Config
 
-#: Which question, where, how recorded, on how many threads: not what is computed.
+#: Which question, where, how recorded, on how many threads, in how many goes: not what is computed.
 INCIDENTAL = (
     "task",
     "study",
@@ -23,6 +23,7 @@ INCIDENTAL = (
     "audit",
     "dataset.root",
     "training.threads",
+    "training.resume",
 )
 
 

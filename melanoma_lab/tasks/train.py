@@ -1,8 +1,8 @@
-"""Train one arm: prepare, balance, connect, fit; what came out is recorded by ``record``."""
+"""Train one arm: prepare, claim, balance, connect, fit; ``record`` records what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,18 +13,20 @@ from melanoma_lab.config.fingerprint import fingerprint, resolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.config.schema.trivial import Trivial
-from melanoma_lab.console import FitProgress, progress_of
+from melanoma_lab.console import progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.model.trivial import TrivialModel, build_trivial
+from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
 from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.circumstances import circumstances
+from melanoma_lab.training.claim import Claim, claimed
 from melanoma_lab.training.machine import (
     device_count,
     on_this_machine,
     processor_name,
     this_machine,
 )
-from melanoma_lab.training.trained import Trained
 from melanoma_lab.training.trivial import fit_trivial
 
 if TYPE_CHECKING:  # its module loads TensorFlow
@@ -44,7 +46,8 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
 
     Raises:
         UserError: the configuration or the data cannot be used; no run is recorded.
-        RunError: the run diverged or ran out of memory; it is recorded as FAILED.
+        RunError: the run diverged or ran out of memory, and is recorded as FAILED; or another
+            process is training it.
     """
     threads = config.training.threads or available_threads()
     cache = cache_folder(config.cache)
@@ -52,21 +55,43 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     with progress_of("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
     summary.show_data(data)
-    # Takes seconds, as TensorFlow's import does; both while images are being balanced.
-    connecting = tracking.connect(config.tracking, config.study)
     if not isinstance(config.architecture, Trivial):
         config = replace(config, training=on_this_machine(config.training, threads=threads))
-    if skip_finished:
-        same = fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash)
-        if finished := connecting.result().finished_run(same):
+    same = fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash)
+    with claimed(
+        cache,
+        study=config.study,
+        tracked=tracking.place(config.tracking.uri),
+        fingerprint=same,
+        wait=summary.show_waiting if skip_finished else None,
+    ) as claim:
+        # Takes seconds, as TensorFlow's import does; both while images are being balanced.
+        connecting = tracking.connect(config.tracking, config.study)
+        if skip_finished and (finished := connecting.result().finished_run(same)):
+            claim.forget()
             summary.show_skipped(finished)
             return finished
+        run_id = _train_claimed(config, arm, data, claim, connecting, threads=threads)
+    summary.show_where(config, run_id)
+    return run_id
+
+
+def _train_claimed(
+    config: Config,
+    arm: Arm,
+    data: PreparedData,
+    claim: Claim,
+    connecting: Future[tracking.Tracker],
+    *,
+    threads: int,
+) -> str:
+    """Train a run that no other process is at, from where an earlier one ended."""
     with progress_of("balancing") as tell:
         images = balance(
             config.balancing,
             data.training_split(),
             seed=config.seed,
-            cache_dir=cache,
+            cache_dir=cache_folder(config.cache),
             workers=threads,
             progress=tell,
         )
@@ -74,9 +99,31 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     tracker = connecting.result()
     tags = _tags(config, arm, data, threads)
     params = tracking.flatten(resolved(config))
-    with tracker.run(f"{arm.name} seed={config.seed}", tags, params) as run_id:
-        _train_and_record(config, data, images, parts, tracker)
-    summary.show_where(config, run_id)
+    name = f"{arm.name} seed={config.seed}"
+    # Imported as late as can be: plotting and statistics would only delay the first step.
+    if isinstance(parts, TrivialModel):  # takes seconds: nothing to go on with
+        with tracker.run(name, tags, params) as run_id:
+            from melanoma_lab.tasks.record import record_results
+
+            record_results(config, data, images, fit_trivial(parts, data, images), tracker)
+        return run_id
+    resume = config.training.resume
+    now = circumstances(threads, device_count(config.training))
+    begun = run_begun(claim, tracker, now) if resume else None
+    if begun is None:
+        claim.forget()
+    with tracker.run(name, tags, params, continuing=begun) as run_id:
+        if resume:
+            note_begin(claim, run_id, now)
+        trained = fit_from_checkpoint(
+            config, data, images, parts, tracker=tracker, claim=claim, begun=begun
+        )
+        if trained.fit.diverged:
+            claim.forget()  # it would diverge again
+        from melanoma_lab.tasks.record import record_results
+
+        record_results(config, data, images, trained, tracker)
+    claim.forget()
     return run_id
 
 
@@ -93,39 +140,6 @@ def _assemble(
     from melanoma_lab.training.session import assemble
 
     return assemble(config, data, images)
-
-
-def _train_and_record(
-    config: Config,
-    data: PreparedData,
-    images: BalancedSet,
-    parts: Parts | TrivialModel,
-    tracker: tracking.Tracker,
-) -> None:
-    """The part of a run that MLflow watches."""
-    if isinstance(parts, TrivialModel):
-        trained = fit_trivial(parts, data, images)
-    else:
-        trained = _train_network(config, data, images, parts, tracker)
-    # Imported now: plotting and statistics would only delay the first step.
-    from melanoma_lab.tasks.record import record_results
-
-    record_results(config, data, images, trained, tracker)
-
-
-def _train_network(
-    config: Config, data: PreparedData, images: BalancedSet, parts: Parts, tracker: tracking.Tracker
-) -> Trained:
-    """Fit a network, telling MLflow and the terminal how it goes."""
-    from melanoma_lab.training.session import steps_of, train_network
-
-    with FitProgress(config.training.epochs, steps_of(config, data, images)) as progress:
-
-        def record(epoch: int, figures: Mapping[str, float]) -> None:
-            tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
-            progress.epoch(epoch, figures)
-
-        return train_network(config, data, images, parts, on_step=progress.step, on_epoch=record)
 
 
 def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[str, str]:

@@ -1,25 +1,32 @@
-"""The fit: batches in, the weights of the best epoch out."""
+"""The fit: batches in, the weights of the best epoch out; from the start or from a checkpoint."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from melanoma_lab.config.schema.training import MONITORS, Training
+from melanoma_lab.config.schema.training import Training
 from melanoma_lab.errors import RunError
+from melanoma_lab.model.schedules import Schedule
 from melanoma_lab.training import replicas
 from melanoma_lab.training.augmented import AugmentedNetwork
+from melanoma_lab.training.callbacks import (
+    BestEpoch,
+    EpochListener,
+    Keeper,
+    Recorder,
+    StepListener,
+    Teller,
+)
+from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
 from melanoma_lab.training.machine import device_count
+from melanoma_lab.training.state import FitState, Stateful
 from melanoma_lab.training.trained import Fit
 
-#: Told after every epoch: its number from 1, and its figures by name.
-EpochListener = Callable[[int, Mapping[str, float]], None]
+#: What remembers something from epoch to epoch, as it is called in a checkpoint.
+RECORDER, BEST, SCHEDULE = "recorder", "best", "schedule"
 
 
 class BalancedAccuracy(keras.metrics.Metric):
@@ -57,6 +64,11 @@ class BalancedAccuracy(keras.metrics.Metric):
         return keras.ops.sum(sensitivity * occurs) / keras.ops.maximum(keras.ops.sum(occurs), 1)
 
 
+def epochs_until(checkpoint: Checkpoint) -> list[dict[str, float]]:
+    """The figures of every epoch before a checkpoint, as in ``Fit.history``."""
+    return list(checkpoint.facts[RECORDER]["history"])
+
+
 def fit_network(
     network: keras.Model,
     augmentation: list[keras.Layer],
@@ -67,9 +79,11 @@ def fit_network(
     options: Training,
     steps_per_epoch: int,
     loss: keras.losses.Loss,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    on_step: Callable[[int, Mapping[str, float]], None],
+    schedule: Schedule | None = None,
+    on_step: StepListener,
     on_epoch: EpochListener,
+    start: Checkpoint | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Fit:
     """Train a network in place and leave it with the weights of its best epoch.
 
@@ -77,7 +91,8 @@ def fit_network(
         network: from pixels to probabilities.
         augmentation: layers that change a batch before each training step.
         optimizer: fresh.
-        train: tf.data of (pixels, one-hot labels, weights), one element a step, for all epochs.
+        train: tf.data of (pixels, one-hot labels, weights), one element a step, for all epochs
+            that are still to come.
         val: the same, for one pass.
         options: epochs, patience and monitor.
         steps_per_epoch: optimizer steps an epoch.
@@ -85,10 +100,13 @@ def fit_network(
             included, with every image weighing one: the epoch that it keeps is the best at what
             was trained for. It compares epochs, not arms of different losses; ``val/log_loss``
             does that.
-        callbacks: a schedule's; told before the epoch is judged.
+        schedule: of the optimizer's learning rate, which it has been given; None: constant.
         on_step: told after a step, a few times a second: its number within the epoch from 1, and
             the epoch's running figures.
         on_epoch: told after an epoch.
+        start: the state to go on from, with the bits of a fit that was never interrupted; None:
+            a fit from the start.
+        checkpoints: where the state after every epoch is kept; None: nowhere.
 
     Returns:
         What was done; a diverged fit is left with its best finite epoch's weights if it had one.
@@ -111,101 +129,50 @@ def fit_network(
         # A model of its own, so that what is kept carries no optimizer, loss or metric.
         trained = AugmentedNetwork(network, augmentation)
         compiled(trained, replicas.with_loss_scaling(optimizer))
-    best = keras.callbacks.EarlyStopping(
-        options.monitor,
-        mode=MONITORS[options.monitor],
-        patience=options.patience or options.epochs,
-        restore_best_weights=True,
-    )
-    recorder = _Recorder(options.batch_size, on_step, on_epoch)
-    callbacks = [recorder, *callbacks, best]
+    best = BestEpoch(network, options.monitor, options.patience)
+    recorder = Recorder(options.batch_size, on_step)
+    memories: dict[str, Stateful] = {RECORDER: recorder, BEST: best}
+    watching = [recorder]
+    if schedule is not None:
+        memories[SCHEDULE] = schedule
+        watching += schedule.callbacks  # told before the epoch is judged
+    with replicas.scope(options):
+        state = FitState(trained, memories)
+        if start is not None:
+            state.put_back(start)
+    # The checkpoint comes before the telling: what has been told is on its way to the disk.
+    watching.append(best)
+    if checkpoints is not None:
+        watching.append(Keeper(checkpoints, state, recorder))
+    watching.append(Teller(recorder, on_epoch))
     if device_count(options) > 1:
         alone = compiled(replicas.on_one_device(network), None)
-        callbacks = [replicas.Validation(alone, val), *callbacks, replicas.SeparateRandomness()]
+        watching = [replicas.Validation(alone, val), *watching, replicas.SeparateRandomness()]
         val = None
-    started = time.perf_counter()
+    done = start.epoch if start is not None else 0
     try:
-        trained.fit(
-            train,
-            validation_data=val,
-            epochs=options.epochs,
-            steps_per_epoch=steps_per_epoch,
-            callbacks=callbacks,
-            shuffle=False,  # the batches come in the order that the seed gives them
-            verbose=0,
-        )
+        if done < options.epochs and not best.out_of_patience:
+            trained.fit(
+                train,
+                validation_data=val,
+                initial_epoch=done,
+                epochs=options.epochs,
+                steps_per_epoch=steps_per_epoch,
+                callbacks=watching,
+                shuffle=False,  # the batches come in the order that the seed gives them
+                verbose=0,
+            )
     except tf.errors.ResourceExhaustedError as error:
         raise RunError(
             f"out of memory while training with training.batch_size={options.batch_size}; "
             "lower it, or dataset.image_size."
         ) from error
+    seconds = recorder.seconds
+    best.put_back_weights()
     return Fit(
         history=recorder.history,
-        best_epoch=best.best_epoch + 1,
+        best_epoch=best.epoch,
         optimizer_steps=recorder.steps,
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
         diverged=recorder.diverged,
     )
-
-
-@dataclass
-class _Clock:
-    epoch: float = 0.0
-    training: float = 0.0
-    shown: float = 0.0
-
-
-class _Recorder(keras.callbacks.Callback):
-    """Keeps every epoch's figures, passes them on, and stops when the loss is no number."""
-
-    def __init__(
-        self,
-        batch_size: int,
-        on_step: Callable[[int, Mapping[str, float]], None],
-        on_epoch: EpochListener,
-    ) -> None:
-        super().__init__()
-        self.history: list[dict[str, float]] = []
-        self.steps = 0
-        self.diverged: str | None = None
-        self._batch_size = batch_size
-        self._on_step, self._on_epoch = on_step, on_epoch
-        self._clock = _Clock()
-        self._epoch_steps = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._clock.epoch = time.perf_counter()
-        self._epoch_steps = 0
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        self.steps += 1
-        self._epoch_steps += 1
-        now = time.perf_counter()
-        self._clock.training = now - self._clock.epoch
-        # Reading a figure waits for the device, so it is not done at every step.
-        if now - self._clock.shown > 0.25:
-            self._clock.shown = now
-            figures = {f"train_{name}": float(value) for name, value in (logs or {}).items()}
-            self._check(figures, len(self.history) + 1)
-            self._on_step(self._epoch_steps, figures)
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        figures = {
-            name if name.startswith("val_") else f"train_{name}": float(value)
-            for name, value in (logs or {}).items()
-        }
-        rate = self.model.optimizer.learning_rate
-        figures["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
-        figures["seconds"] = time.perf_counter() - self._clock.epoch
-        figures["images_per_second"] = (
-            self._epoch_steps * self._batch_size / max(self._clock.training, 1e-9)
-        )
-        self._check(figures, epoch + 1)
-        self.history.append(figures)
-        self._on_epoch(epoch + 1, figures)
-
-    def _check(self, figures: Mapping[str, float], epoch: int) -> None:
-        loss = figures.get("train_loss", 0.0)
-        if not np.isfinite(loss) and self.diverged is None:
-            self.diverged = f"the loss became {loss} in epoch {epoch}, by step {self.steps}"
-            self.model.stop_training = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,8 @@ from melanoma_lab.model.optimizers import build_optimizer
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.model.schedules import Course, Schedule, build_schedule
 from melanoma_lab.training import replicas
+from melanoma_lab.training.callbacks import EpochListener, StepListener
+from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
 from melanoma_lab.training.feed import (
     batch_positions,
     evaluation_batches,
@@ -28,7 +29,7 @@ from melanoma_lab.training.feed import (
     steps_per_epoch,
     training_batches,
 )
-from melanoma_lab.training.fit import EpochListener, fit_network
+from melanoma_lab.training.fit import fit_network
 from melanoma_lab.training.trained import Trained
 
 #: Training images kept for the picture of what the network sees.
@@ -109,8 +110,10 @@ def train_network(
     images: BalancedSet,
     parts: Parts,
     *,
-    on_step: Callable[[int, Mapping[str, float]], None],
+    on_step: StepListener,
     on_epoch: EpochListener,
+    start: Checkpoint | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Fit a network and apply it to every image.
 
@@ -121,6 +124,8 @@ def train_network(
         parts: what ``assemble`` built for them.
         on_step: told a few times a second how far an epoch has come.
         on_epoch: told every epoch's figures.
+        start: the checkpoint to go on from; None: from the start.
+        checkpoints: where the state after every epoch is kept; None: nowhere.
 
     Raises:
         RunError: the machine has not enough memory.
@@ -131,7 +136,7 @@ def train_network(
         images,
         batch_size=options.batch_size,
         seed=config.seed,
-        first_step=0,
+        first_step=start.epoch * steps if start is not None else 0,
         last_step=options.epochs * steps,
     )
     fit = fit_network(
@@ -143,9 +148,11 @@ def train_network(
         options=options,
         steps_per_epoch=steps,
         loss=parts.loss,
-        callbacks=parts.schedule.callbacks,
+        schedule=parts.schedule,
         on_step=on_step,
         on_epoch=on_epoch,
+        start=start,
+        checkpoints=checkpoints,
     )
     everything = _as_photographed(data, np.arange(len(data.manifest)), options.batch_size)
     network = replicas.on_one_device(parts.network)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Fit:
-    """What a fit did.
+    """What a fit did, from its first epoch on, in however many processes.
 
     Attributes:
         history: figures of every epoch: train_loss, train_accuracy, train_balanced_accuracy, the
@@ -24,7 +24,8 @@ class Fit:
             has the largest share for the true one.
         best_epoch: number, from 1, of the epoch whose weights were kept; 0 where there are none.
         optimizer_steps: steps taken, also after the best epoch.
-        seconds: from the first step to the last validation.
+        seconds: from the first step to the last validation, without what was done in vain between
+            the last checkpoint and the end of a process that was killed.
         diverged: where and how the loss stopped being a number; None where it did not.
     """
 

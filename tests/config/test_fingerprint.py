@@ -33,6 +33,7 @@ def test_paths_tracking_threads_and_the_question_do_not_count(composed):
         "dataset.root=/x",
         "tracking.uri=sqlite:///x.db",
         "training.threads=1",
+        "training.resume=false",
         "cache=/c",
         "study=other",
         "reference=x",

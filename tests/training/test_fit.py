@@ -39,7 +39,7 @@ def fit(
     val_labels=LABELS,
     weight=None,
     loss=CROSS_ENTROPY,
-    callbacks=(),
+    schedule=None,
     **options,
 ):
     options = Training(**{"epochs": 4, "batch_size": 8} | options)
@@ -62,7 +62,7 @@ def fit(
         options=options,
         steps_per_epoch=steps,
         loss=loss,
-        callbacks=callbacks,
+        schedule=schedule,
         on_step=lambda step, figures: None,
         on_epoch=lambda number, figures: told.append((number, figures)) if told is not None else 0,
     )
@@ -145,7 +145,7 @@ def test_a_plateau_lowers_the_rate_of_the_epochs_after_it():
         val_labels=one_class,
         epochs=6,
         monitor="val_accuracy",
-        callbacks=schedule.callbacks,
+        schedule=schedule,
         learning_rate=1e-9,
     )
     rates = np.array([epoch["learning_rate"] for epoch in done.history])

@@ -46,6 +46,9 @@ class Training:
     devices: int | None = 1
     #: TensorFlow's threads; null: as many as this process may use.
     threads: int | None = None
+    #: Keep the state after every epoch until the run is complete, and go on from there where an
+    #: earlier process was interrupted; false: start over.
+    resume: bool = True
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size"):

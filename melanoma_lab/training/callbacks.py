@@ -1,0 +1,198 @@
+"""What watches a fit: the record of its epochs, the best of them, its checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_lab.config.schema.training import MONITORS
+from melanoma_lab.training.checkpoint import Checkpoints
+from melanoma_lab.training.state import FitState
+
+#: Told after every epoch: its number from 1, and its figures by name.
+EpochListener = Callable[[int, Mapping[str, float]], None]
+#: Told a few times a second: the step's number within the epoch from 1, and running figures.
+StepListener = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass
+class _Clock:
+    fit: float = 0.0
+    epoch: float = 0.0
+    training: float = 0.0
+    shown: float = 0.0
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps every epoch's figures, tells steps, and stops when the loss is no number.
+
+    Args:
+        batch_size: images a step.
+        on_step: told a few times a second.
+    """
+
+    def __init__(self, batch_size: int, on_step: StepListener) -> None:
+        super().__init__()
+        self.history: list[dict[str, float]] = []
+        self.steps = 0
+        self.diverged: str | None = None
+        self._batch_size = batch_size
+        self._on_step = on_step
+        self._clock = _Clock()
+        self._epoch_steps = 0
+        self._seconds_before = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since training began, without what a killed process did in vain or was not there."""
+        now = time.perf_counter()
+        return self._seconds_before + (now - self._clock.fit if self._clock.fit else 0.0)
+
+    def state(self) -> dict[str, Any]:
+        """Figures, steps and seconds so far."""
+        return {"history": list(self.history), "steps": self.steps, "seconds": self.seconds}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.history = list(state["history"])
+        self.steps = state["steps"]
+        self._seconds_before = state["seconds"]
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        self._clock.fit = time.perf_counter()
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._clock.epoch = time.perf_counter()
+        self._epoch_steps = 0
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.steps += 1
+        self._epoch_steps += 1
+        now = time.perf_counter()
+        self._clock.training = now - self._clock.epoch
+        # Reading a figure waits for the device, so it is not done at every step.
+        if now - self._clock.shown > 0.25:
+            self._clock.shown = now
+            figures = {f"train_{name}": float(value) for name, value in (logs or {}).items()}
+            self._check(figures, len(self.history) + 1)
+            self._on_step(self._epoch_steps, figures)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        figures = {
+            name if name.startswith("val_") else f"train_{name}": float(value)
+            for name, value in (logs or {}).items()
+        }
+        rate = self.model.optimizer.learning_rate
+        figures["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
+        figures["seconds"] = time.perf_counter() - self._clock.epoch
+        figures["images_per_second"] = (
+            self._epoch_steps * self._batch_size / max(self._clock.training, 1e-9)
+        )
+        self._check(figures, epoch + 1)
+        self.history.append(figures)
+
+    def _check(self, figures: Mapping[str, float], epoch: int) -> None:
+        loss = figures.get("train_loss", 0.0)
+        if not np.isfinite(loss) and self.diverged is None:
+            self.diverged = f"the loss became {loss} in epoch {epoch}, by step {self.steps}"
+            self.model.stop_training = True
+
+
+class BestEpoch(keras.callbacks.Callback):
+    """Keeps the weights of the best epoch, and stops when no better one has come for long enough.
+
+    As Keras's EarlyStopping, but with a state that a checkpoint can hold, and without ever taking
+    an epoch for the best in which the loss was no number.
+
+    Args:
+        network: whose weights are kept.
+        monitor: the figure that decides, one of ``MONITORS``.
+        patience: epochs without a better one after which training stops; None: never.
+    """
+
+    def __init__(self, network: keras.Model, monitor: str, patience: int | None) -> None:
+        super().__init__()
+        self.epoch = 1
+        self._network = network
+        self._monitor, self._sign = monitor, {"min": -1.0, "max": 1.0}[MONITORS[monitor]]
+        self._patience = patience
+        self._score = -np.inf
+        self._waited = 0
+        self._weights: list[NDArray[Any]] | None = None
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether training has to stop."""
+        return self._patience is not None and self._waited >= self._patience
+
+    def state(self) -> dict[str, Any]:
+        """The best epoch, its score and weights, and how long ago it was."""
+        return {
+            "epoch": self.epoch,
+            "score": self._score,
+            "waited": self._waited,
+            **{f"weight/{i}": weight for i, weight in enumerate(self._weights or [])},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.epoch, self._score, self._waited = state["epoch"], state["score"], state["waited"]
+        n_weights = sum(key.startswith("weight/") for key in state)
+        self._weights = [state[f"weight/{i}"] for i in range(n_weights)] or None
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        figures = logs or {}
+        score = self._sign * figures[self._monitor]
+        score = -np.inf if np.isnan(score) else score
+        if np.isfinite(figures["loss"]) and (score > self._score or self._weights is None):
+            self.epoch, self._score, self._waited = epoch + 1, score, 0
+            self._weights = self._network.get_weights()
+            return
+        self._waited += 1
+        if self.out_of_patience:
+            self.model.stop_training = True
+
+    def put_back_weights(self) -> None:
+        """Leave the network with the best epoch's weights, if an epoch was any good."""
+        if self._weights is not None:
+            self._network.set_weights(self._weights)
+
+
+class Keeper(keras.callbacks.Callback):
+    """Offers a checkpoint after every epoch.
+
+    Args:
+        checkpoints: where they go.
+        state: of the fit.
+        recorder: knows whether the fit has diverged, which is not worth continuing.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, state: FitState, recorder: Recorder) -> None:
+        super().__init__()
+        self._checkpoints, self._state, self._recorder = checkpoints, state, recorder
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        if not self._recorder.diverged:
+            self._checkpoints.offer(lambda: self._state.take(epoch + 1))
+
+
+class Teller(keras.callbacks.Callback):
+    """Tells every epoch's figures when everything else has been done with them.
+
+    Args:
+        recorder: has them.
+        on_epoch: is told.
+    """
+
+    def __init__(self, recorder: Recorder, on_epoch: EpochListener) -> None:
+        super().__init__()
+        self._recorder, self._on_epoch = recorder, on_epoch
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._on_epoch(epoch + 1, self._recorder.history[-1])

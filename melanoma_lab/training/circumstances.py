@@ -1,0 +1,73 @@
+"""What the bits of a training depend on beside its fingerprint.
+
+A training is continued only where all of it is as it was; else the result would be neither this
+run's nor another's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from melanoma_lab.registry import BUILDERS
+from melanoma_lab.training.machine import this_machine
+
+PACKAGE = Path(__file__).resolve().parent.parent
+#: The parts of the lab that a training's bits come from. Others, such as plots or the report, may
+#: be repaired between a failure and the attempt that continues it.
+COMPUTING = ("balancing", "data", "model", "training")
+DISTRIBUTIONS = ("tensorflow", "keras", "numpy", "pillow", "augmentor")
+#: Environment variables that change how TensorFlow computes.
+SWITCHES = (
+    "TF_ENABLE_ONEDNN_OPTS",
+    "ONEDNN_MAX_CPU_ISA",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+    "NVIDIA_TF32_OVERRIDE",
+)
+
+
+def circumstances(threads: int, devices: int) -> dict[str, str]:
+    """What a training's bits depend on, by name; ``start_backend`` has been called.
+
+    Args:
+        threads: TensorFlow's.
+        devices: that share a batch.
+    """
+    return {
+        "threads": str(threads),
+        "device": this_machine().describe(devices),
+        **{name: version(name) for name in DISTRIBUTIONS},
+        **{name: os.environ.get(name, "unset") for name in SWITCHES},
+        "code": code_digest(),
+    }
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Say what is not as it was, such as ``"threads (4, now 2)"``."""
+    differing = [name for name in now if before.get(name) != now[name]]
+    return [
+        "the code" if name == "code" else f"{name} ({before.get(name, 'unknown')}, now {now[name]})"
+        for name in differing
+    ]
+
+
+def code_digest() -> str:
+    """A digest of the source that computes: the lab's own, and that of a user's builders."""
+    own = [path for part in COMPUTING for path in (PACKAGE / part).rglob("*.py")]
+    digest = hashlib.sha256()
+    for path in sorted({*own, *_users_sources()}):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _users_sources() -> Iterable[Path]:
+    """The files in which builders are declared that are not the lab's."""
+    for build in BUILDERS.values():
+        file = inspect.getsourcefile(build)
+        if file and not build.__module__.startswith("melanoma_lab."):
+            yield Path(file)

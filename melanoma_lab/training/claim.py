@@ -1,0 +1,123 @@
+"""The claim to a run: one process trains it at a time, and the next may go on where it ended.
+
+A claim is a lock that a process loses with its life, and a folder in the lab's cache with the
+run's checkpoints and with what it takes to know whether they may be used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from melanoma_lab.errors import RunError
+
+#: Days after which what an interrupted run left is deleted, if nobody has continued it.
+KEPT_DAYS = 30
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The sole right to train one run, for as long as this process holds it.
+
+    Attributes:
+        folder: of its checkpoints; it need not exist.
+    """
+
+    folder: Path
+
+    def begun(self) -> tuple[str, dict[str, str]] | None:
+        """The MLflow run that an earlier process began and did not end, and its circumstances."""
+        note = _read(self.folder / "run.json")
+        return (note["run_id"], note["circumstances"]) if note else None
+
+    def begin(self, run_id: str, circumstances: Mapping[str, str]) -> None:
+        """Note which MLflow run is being trained, and under which circumstances."""
+        _write(self.folder / "run.json", {"run_id": run_id, "circumstances": dict(circumstances)})
+
+    def forget(self) -> None:
+        """Delete what has been kept: the run is complete, or is to be trained from the start."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def claimed(
+    cache: Path,
+    *,
+    study: str,
+    tracked: str,
+    fingerprint: str,
+    wait: Callable[[str], None] | None,
+) -> Iterator[Claim]:
+    """Be the only process that trains a run, while the block lasts.
+
+    Args:
+        cache: the lab's cache folder.
+        study: the run's study.
+        tracked: where it is recorded; a file's place is absolute.
+        fingerprint: what it computes.
+        wait: told who is training this run, before waiting for its end; None: do not wait.
+
+    Yields:
+        The claim.
+
+    Raises:
+        RunError: another process trains this run, and nobody wants to wait.
+    """
+    runs = cache / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(json.dumps([study, tracked, fingerprint]).encode()).hexdigest()[:32]
+    lock, holder = FileLock(runs / f"{key}.lock"), runs / f"{key}.holder"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = (_read(holder) or {}).get("process", "another process")
+        if wait is None:
+            raise RunError(
+                f"{who} is training this run. Let it finish, or change the seed or study=."
+            ) from None
+        wait(who)
+        lock.acquire()
+    try:
+        with suppress(OSError):  # only tells others who is at it
+            _write(holder, {"process": f"Process {os.getpid()} on {socket.gethostname()}"})
+        _tidy(runs)
+        yield Claim(runs / key)
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _tidy(runs: Path) -> None:
+    """Delete what runs left that nobody has continued for long."""
+    oldest = time.time() - KEPT_DAYS * 86400
+    for folder in [path for path in runs.iterdir() if path.is_dir()]:
+        with suppress(OSError, Timeout):
+            if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < oldest:
+                with FileLock(folder.with_suffix(".lock"), timeout=0):
+                    shutil.rmtree(folder)
+
+
+def _write(path: Path, note: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(note), encoding="utf-8")
+    partial.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A note; None where there is none that can be read."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None

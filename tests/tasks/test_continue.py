@@ -1,0 +1,110 @@
+"""The same command after a failure: what is gone on with, and what is not."""
+
+import importlib
+
+import mlflow
+import pytest
+
+from melanoma_lab import summary
+from melanoma_lab.config.arm import Arm
+from melanoma_lab.errors import RunError
+from melanoma_lab.tasks.train import train_arm
+from melanoma_lab.training.claim import Claim
+
+ARM = Arm("baseline", "baseline")
+
+
+@pytest.fixture
+def place(composed, tree, tmp_path, session_cache, monkeypatch):
+    """A folder where one command is typed, again and again."""
+    monkeypatch.chdir(tmp_path)
+
+    class Place:
+        def train(self, *more):
+            config = composed(
+                "dataset=folder",
+                f"dataset.root={tree}",
+                "dataset.image_size=16",
+                "architecture.filters=[4,8,8]",
+                "architecture.dense_units=8",
+                "training.epochs=2",
+                f"cache={tmp_path / 'cache'}",
+                *more,
+            )
+            return train_arm(config, ARM)
+
+        def fail(self, *more):
+            """Fail when everything is recorded but the end of the run."""
+
+            def broken(*_, **__):
+                raise ZeroDivisionError("a bug in the lab")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(summary, "show_results", broken)
+                with pytest.raises(ZeroDivisionError):
+                    self.train(*more)
+
+        def runs(self):
+            """Run id -> status."""
+            client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+            experiment = client.get_experiment_by_name("ablation").experiment_id
+            return {run.info.run_id: run.info.status for run in client.search_runs([experiment])}
+
+        def kept(self):
+            return [path for path in (tmp_path / "cache" / "runs").iterdir() if path.is_dir()]
+
+    return Place()
+
+
+def test_a_failed_run_goes_on_where_it_failed(place, capsys):
+    place.fail()
+    assert list(place.runs().values()) == ["FAILED"]
+    assert len(place.kept()) == 1
+    capsys.readouterr()
+    run_id = place.train()
+    said = capsys.readouterr().out
+    assert f"Continuing run {run_id} from epoch 3" in said
+    assert "epoch 1/2" not in said
+    assert place.runs() == {run_id: "FINISHED"}
+    assert place.kept() == []
+    client = mlflow.MlflowClient()
+    experiment = client.get_run(run_id).info.experiment_id
+    assert len(client.search_logged_models([experiment])) == 1
+    points = client.get_metric_history(run_id, "test/accuracy")
+    assert len(points) == 1
+
+
+def test_a_run_starts_over_where_its_bits_would_differ(place, capsys, monkeypatch):
+    place.fail("tracking.model=false")
+    (failed,) = place.runs()
+    module = importlib.import_module("melanoma_lab.tasks.train")  # a function shadows its name
+    monkeypatch.setattr(module, "circumstances", lambda threads: {"threads": "77"})
+    run_id = place.train("tracking.model=false")
+    said = capsys.readouterr().out
+    assert f"Starting over: run {failed} was interrupted, but its bits depend on" in said
+    assert "now 77" in said
+    assert place.runs() == {failed: "FAILED", run_id: "FINISHED"}
+
+
+def test_nothing_is_kept_where_nobody_wants_it(place, capsys):
+    place.fail("tracking.model=false", "training.resume=false")
+    assert place.kept() == []
+    place.train("tracking.model=false", "training.resume=false")
+    assert "Continuing" not in capsys.readouterr().out
+    assert sorted(place.runs().values()) == ["FAILED", "FINISHED"]
+
+
+def test_a_diverged_run_is_not_gone_on_with(place):
+    with pytest.raises(RunError, match="diverged"):
+        place.train("optimizer=sgd", "optimizer.learning_rate=1e30", "training.epochs=3")
+    assert place.kept() == []
+
+
+def test_a_disk_that_takes_no_note_does_not_stop_a_run(place, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Claim, "begin", full)
+    place.train("tracking.model=false")
+    assert "it could not be continued: [Errno 28] No space left" in capsys.readouterr().out
+    assert list(place.runs().values()) == ["FINISHED"]
