@@ -42,7 +42,7 @@ class Job:
         task: what it did.
         study: for which study.
         metric: that gives the study's verdicts.
-        uri: where runs are recorded.
+        uri: where runs are recorded; empty where they are kept to be sent later.
         failure: the exit status that it alone would have ended with; 0 where it succeeded.
         reason: of the failure.
     """
@@ -106,7 +106,7 @@ def _job(composed: DictConfig, failure: int, reason: str) -> Job:
         task=value("task").removeprefix("Task."),
         study=value("study"),
         metric=value("metric"),
-        uri=value("tracking.uri"),
+        uri="" if OmegaConf.select(composed, "tracking.offline") else value("tracking.uri"),
         failure=failure,
         reason=reason,
     )
@@ -141,7 +141,7 @@ def conclude(jobs: Sequence[Job]) -> None:
         UserError: jobs failed by mistakes of the user alone, or the runs cannot be compared.
         RunError: jobs failed for another reason.
     """
-    trained = [job for job in jobs if job.task == Task.train and not job.failure]
+    trained = [job for job in jobs if job.task == Task.train and not job.failure and job.uri]
     problems = []
     for study, uri, metric in dict.fromkeys((job.study, job.uri, job.metric) for job in trained):
         from melanoma_lab.tasks.compare import report_study

@@ -66,7 +66,7 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     params = tracking.flatten(resolved(config))
     with tracker.run(f"{arm.name} seed={config.seed}", tags, params) as run_id:
         _train_and_record(config, data, images, parts, tracker)
-    summary.show_where(config, run_id)
+    summary.show_where(config, run_id, kept=tracker.kept)
     return run_id
 
 

@@ -1,39 +1,54 @@
-"""Tracking: one MLflow run for each training, whatever becomes of it.
+"""The run that is being trained, on its way to MLflow; on disk where that cannot take it.
 
 Connecting takes seconds (MLflow's import, a new database's tables), so it is done in the
-background while TensorFlow loads; everything else is a call of milliseconds.
+background while TensorFlow loads. From then on no server can stop a training: figures are sent in
+the background, files at the end, and what did not arrive is kept for ``sync``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import os
+import shutil
 import socket
-import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from melanoma_lab.config.schema import Tracking
-from melanoma_lab.errors import UserError
+from melanoma_lab.console import console
+from melanoma_lab.errors import RunError
+from melanoma_lab.tracking.connection import (
+    HASTE,
+    NotUsable,
+    absolute,
+    experiment_id,
+    mlflow_client,
+    patience,
+    reason,
+    usable,
+)
+from melanoma_lab.tracking.model import save_network
+from melanoma_lab.tracking.record import ARTIFACTS, MODEL, Point, RunRecord, keep, kept_runs
+from melanoma_lab.tracking.sender import Sender
+from melanoma_lab.tracking.upload import (
+    LONGEST_REASON,
+    PROCESS_TAG,
+    REASON_TAG,
+    log_facts,
+    log_files,
+    log_points,
+)
 
-#: Which process a run belongs to; lets a later command tell a running run from a dead one.
-PROCESS_TAG = "process"
-#: Makes MLflow's pages show an experiment as model training, not as language-model evaluation.
-TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-#: MLflow keeps this many characters of a parameter.
-LONGEST_PARAM = 6000
-#: What the kept network needs to be served, by distribution name.
-SERVING_REQUIREMENTS = ("keras", "tensorflow", "numpy")
+#: Servers that took a run of this process. When one of them is down later, that is an outage and
+#: no mistyped address: the multirun's other jobs are trained all the same.
+_PROVEN: set[str] = set()
+#: Seconds that an interrupted command still waits for its figures to be sent.
+_LAST_WAIT = 5.0
 
 
 def connect(tracking: Tracking, study: str) -> Future[Tracker]:
@@ -53,128 +68,52 @@ def connect(tracking: Tracking, study: str) -> Future[Tracker]:
 
 
 def _connect(tracking: Tracking, study: str) -> Tracker:
-    with _usable(tracking):
-        client = _client(tracking)
-        tracker = Tracker(client, _experiment_id(client, tracking, study))
-    tracker.reconcile()
-    return tracker
-
-
-def connect_for_reading(tracking: Tracking) -> Any:
-    """Connect to what has been tracked, in this thread, and create nothing.
-
-    Args:
-        tracking: where runs are recorded.
-
-    Returns:
-        An MlflowClient.
-
-    Raises:
-        UserError: nothing has been recorded there, or it cannot be used.
-    """
-    database = _sqlite_path(tracking.uri)
-    if database is not None and not database.is_file():
-        raise UserError(
-            f"tracking.uri={tracking.uri}: no such file; nothing has been trained from this folder "
-            "yet."
-        )
-    with _usable(tracking):
-        client = _client(tracking)
-        client.search_experiments(max_results=1)  # does anybody answer?
-        return client
-
-
-@contextmanager
-def _usable(tracking: Tracking) -> Iterator[None]:
-    """Say whose fault it is where the tracking server or its database raises."""
+    if tracking.offline:
+        return Tracker(None, "", tracking, study)
     try:
-        with _first_use(tracking.uri):
-            yield
-    except UserError:
-        raise
-    except Exception as error:  # whatever a database driver or an HTTP client raises
-        reason = next(iter(str(error).strip().splitlines()), repr(error))
-        raise UserError(f"tracking.uri={tracking.uri}: cannot be used ({reason}).") from error
-
-
-def _client(tracking: Tracking) -> Any:
-    """An MlflowClient of the tracking server, which also becomes MLflow's own."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    # Absolute: MLflow keeps a connection for each URI, and the folder may change.
-    database = _sqlite_path(tracking.uri)
-    mlflow.set_tracking_uri(f"sqlite:///{database}" if database else tracking.uri)
-    return mlflow.MlflowClient()
-
-
-def _experiment_id(client: Any, tracking: Tracking, study: str) -> str:
-    """The MLflow experiment of a study, created where it does not exist."""
-    from mlflow.exceptions import MlflowException
-
-    experiment = client.get_experiment_by_name(study)
-    if experiment is None:
-        try:
-            root = _artifact_root(tracking, study)
-            return str(client.create_experiment(study, root, tags=TRAINING))
-        except MlflowException:
-            experiment = client.get_experiment_by_name(study)
-            if experiment is None:  # it failed for another reason than that someone was faster
-                raise
-    if experiment.lifecycle_stage != "active":
-        raise UserError(
-            f"study={study}: the MLflow experiment of this name was deleted; restore it (mlflow "
-            f"experiments restore -x {experiment.experiment_id}) or choose another name."
-        )
-    return str(experiment.experiment_id)
-
-
-def _artifact_root(tracking: Tracking, study: str) -> str | None:
-    """Where a new experiment keeps its artifacts; a tracking server decides for itself.
-
-    An experiment of the lab's own gets a root of its own: the default one of a bare ``mlflow ui``
-    cannot be written to without that server.
-    """
-    if tracking.artifacts:
-        root = tracking.artifacts.rstrip("/")
-        return f"{root}/{study}" if "://" in root else str(Path(root).resolve() / study)
-    if tracking.uri.startswith(("http://", "https://", "databricks")):
-        return None
-    database = _sqlite_path(tracking.uri)
-    return str((database.parent if database else Path.cwd()) / "mlruns" / study)
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    """The file of an SQLite URI, absolute."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).resolve() if uri.startswith(prefix) else None
-
-
-def _first_use(uri: str) -> Any:
-    """A lock around the first use of a database: its tables must be made by one process only."""
-    database = _sqlite_path(uri)
-    if database is None:
-        return nullcontext()
-    database.parent.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(str(database).encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-{name}.lock")
+        with usable(tracking.uri):
+            client = mlflow_client(tracking.uri)
+            tracker = Tracker(client, experiment_id(client, tracking, study), tracking, study)
+            tracker.reconcile()
+            return tracker
+    except NotUsable as error:
+        if absolute(tracking.uri) not in _PROVEN:
+            raise
+        return Tracker(None, "", tracking, study, outage=error)
 
 
 class Tracker:
     """One run at a time in an MLflow experiment.
 
     Args:
-        client: an MlflowClient.
+        client: an MlflowClient; None: runs are kept on disk.
         experiment_id: of the study.
+        tracking: where runs are recorded.
+        study: its name.
+        outage: why there is no client, if nobody asked for that.
     """
 
-    def __init__(self, client: Any, experiment_id: str) -> None:
+    def __init__(
+        self,
+        client: Any,
+        experiment_id: str,
+        tracking: Tracking,
+        study: str,
+        *,
+        outage: Exception | None = None,
+    ) -> None:
         self._client = client
         self.experiment_id = experiment_id
+        self._tracking = tracking
+        self._study = study
+        self._outage = outage
         self.run_id = ""
+        #: Where the last run is kept, if it was not sent.
+        self.kept: Path | None = None
+        self._record: RunRecord
+        self._files: Path
+        self._sender: Sender | None = None
+        self._problem: Exception | None = None
 
     @contextmanager
     def run(self, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Iterator[str]:
@@ -190,93 +129,161 @@ class Tracker:
 
         Yields:
             The run's id.
-        """
-        import mlflow
-        from mlflow.entities import Param, RunStatus, RunTag
 
-        process = f"{socket.gethostname()}:{os.getpid()}"
-        mlflow.start_run(
-            experiment_id=self.experiment_id,
-            run_name=name,
-            tags={PROCESS_TAG: process, **tags},
+        Raises:
+            UserError: the tracking server takes no run.
+            RunError: it took the run but not all of what the block recorded; that is kept.
+        """
+        record = self._begin(name, dict(tags), dict(params))
+        with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as files:
+            self._record, self._files, self._problem = record, Path(files), self._outage
+            self._sender = None
+            if self._client is not None:
+                self._sender = Sender(
+                    lambda points: log_points(self._client, record.run_id, points)
+                )
+            try:
+                yield record.run_id
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    self._end("KILLED", "interrupted")
+                else:
+                    self._end("FAILED", f"{type(error).__name__}: {error}")
+                if self._problem is not None:
+                    console.print(self._explain(), style="yellow", markup=False)
+                raise
+            self._end("FINISHED")
+            if self._problem is not None:
+                raise RunError(self._explain())
+
+    def _begin(self, name: str, tags: dict[str, str], params: dict[str, str]) -> RunRecord:
+        """Open the run, on the server where there is one."""
+        tags[PROCESS_TAG] = f"{socket.gethostname()}:{os.getpid()}"
+        artifacts = self._tracking.artifacts
+        record = RunRecord(
+            run_id=uuid.uuid4().hex,
+            name=name,
+            study=self._study,
+            uri=absolute(self._tracking.uri),
+            artifacts=str(Path(artifacts).resolve())
+            if artifacts and "://" not in artifacts
+            else artifacts,
+            start_time=_now(),
+            tags=tags,
+            params=params,
         )
-        active = mlflow.active_run()
-        self.run_id = active.info.run_id
-        status, reason = RunStatus.FAILED, "stopped without saying why"
+        self.kept = None
+        if self._client is not None:
+            try:
+                with usable(self._tracking.uri):
+                    self._open(record)
+                _PROVEN.add(record.uri)
+            except NotUsable as error:
+                if record.uri not in _PROVEN:
+                    raise
+                self._client, self._outage = None, error
+        self.run_id = record.run_id
+        return record
+
+    def _open(self, record: RunRecord) -> None:
+        import mlflow
+
+        run = mlflow.start_run(
+            experiment_id=self.experiment_id, run_name=record.name, tags=record.tags
+        )
+        record.run_id, record.start_time = run.info.run_id, run.info.start_time
+        record.tags = dict(run.data.tags)
         try:
-            self._client.log_batch(
-                self.run_id,
-                params=[Param(key, value[:LONGEST_PARAM]) for key, value in params.items()],
-            )
-            yield self.run_id
-            status, reason = RunStatus.FINISHED, ""
-        except KeyboardInterrupt:
-            status, reason = RunStatus.KILLED, "interrupted"
+            log_facts(self._client, record.run_id, record)
+        except BaseException:
+            _close(record.run_id, "FAILED")
             raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            if reason:
-                self._client.log_batch(self.run_id, tags=[RunTag("reason", reason[:500])])
-            mlflow.end_run(RunStatus.to_string(status))
+
+    def _end(self, status: str, why: str = "") -> None:
+        """Send what is left of the run, or keep it."""
+        record = self._record
+        record.status, record.end_time = status, _now()
+        if why:
+            record.tags[REASON_TAG] = why[:LONGEST_REASON]
+        if self._client is not None:
+            limits, wait = (HASTE, _LAST_WAIT) if status == "KILLED" else ({}, None)
+            with patience(limits):
+                self._problem = self._send(wait)
+        if self._client is None or self._problem is not None:
+            self.kept = keep(record, self._files, Path(self._tracking.unsent))
+            if self._client is not None:
+                _close(record.run_id, "FAILED", f"not all of it was sent; it is in {self.kept}")
+
+    def _send(self, wait: float | None) -> Exception | None:
+        """Send what is left; returns why it could not be."""
+        import mlflow
+
+        run_id = self._record.run_id
+        problem = self._sender.close(wait) if self._sender else None
+        if problem is None:
+            try:
+                log_facts(self._client, run_id, self._record)
+                log_files(self._client, run_id, self._files)
+                mlflow.end_run(self._record.status)
+            except Exception as error:  # noqa: BLE001 - whatever a server or a driver raises
+                problem = error
+        return problem
+
+    def _explain(self) -> str:
+        """What became of a run that could not be sent, and what to type."""
+        problem = self._problem or self._outage
+        where = "" if self.kept is None else f" It is kept in {self.kept}"
+        command = "python -m melanoma_lab sync"
+        if self.kept is not None and self.kept.parent != Path(self._tracking.unsent):
+            command += f" tracking.unsent={self.kept.parent}"
+        return (
+            f"tracking.uri={self._tracking.uri} did not take the whole run "
+            f"({reason(problem) if problem else 'no answer'}).{where}; nothing is lost. When it "
+            f"works again, send it: {command}"
+        )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Record figures of the run, many in one call; NaN stays NaN.
+        """Record figures of the run; NaN stays NaN. They are sent in the background.
 
         Args:
             metrics: figures by name.
             step: the epoch, for figures that have one.
         """
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._client.log_batch(
-            self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()]
-        )
+        now = _now()
+        points = [Point(key, float(value), now, step) for key, value in metrics.items()]
+        self._record.metrics += points
+        if self._sender:
+            self._sender.put(points)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record facts that only the end of a run knows."""
-        for key, value in tags.items():
-            self._client.set_tag(self.run_id, key, value)
+        """Record facts that only the end of a run knows; they are sent when it ends."""
+        self._record.tags |= tags
 
     def log_folder(self, folder: Path) -> None:
-        """Keep everything in a folder with the run."""
-        self._client.log_artifacts(self.run_id, str(folder))
+        """Keep everything in a folder with the run; it is sent when the run ends."""
+        shutil.copytree(folder, self._files / ARTIFACTS, dirs_exist_ok=True)
 
     def log_network(self, network: Any) -> None:
         """Keep a Keras model with the run, ready for ``mlflow models serve``.
 
         The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it.
         """
-        import keras
-        import mlflow.tensorflow
-        import numpy as np
-        from mlflow.models import ModelSignature
-        from mlflow.types import Schema, TensorSpec
-
-        shape = (-1, *network.input_shape[1:])
-        signature = ModelSignature(
-            Schema([TensorSpec(np.dtype("uint8"), shape)]),
-            Schema([TensorSpec(np.dtype("float32"), (-1, network.output_shape[-1]))]),
-        )
-        interactive = keras.utils.is_interactive_logging_enabled()
-        keras.utils.disable_interactive_logging()  # MLflow tries the example out, with a bar
-        try:
-            mlflow.tensorflow.log_model(
-                network,
-                name="model",
-                signature=signature,
-                input_example=np.full((1, *shape[1:]), 127, np.uint8),
-                # Named, because finding them out takes MLflow some twenty seconds.
-                pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
-            )
-        finally:
-            if interactive:
-                keras.utils.enable_interactive_logging()
+        save_network(network, self._files / MODEL)
 
     def finished_run(self, fingerprint: str) -> str | None:
-        """The id of the newest finished run of this fingerprint in the study, if there is one."""
+        """The id of the newest finished run of this fingerprint in the study, if there is one.
+
+        Runs that are kept on disk count.
+        """
+        for _, record in kept_runs(Path(self._tracking.unsent)):
+            if (
+                record.study == self._study
+                and record.status == "FINISHED"
+                and record.tags.get("fingerprint") == fingerprint
+            ):
+                return record.run_id
+        if self._client is None:
+            return None
         found = self._client.search_runs(
             [self.experiment_id],
             f"attributes.status = 'FINISHED' and tags.fingerprint = '{fingerprint}'",
@@ -286,16 +293,29 @@ class Tracker:
 
     def reconcile(self) -> None:
         """Mark as KILLED the runs that a hard kill on this machine left RUNNING."""
-        from mlflow.entities import RunStatus
-
         host = socket.gethostname()
         for run in self._client.search_runs(
             [self.experiment_id], "attributes.status = 'RUNNING'", max_results=1000
         ):
             where, _, process = run.data.tags.get(PROCESS_TAG, "").partition(":")
             if where == host and process.isdigit() and not _is_alive(int(process)):
-                self._client.set_tag(run.info.run_id, "reason", "its process is gone")
-                self._client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+                self._client.set_tag(run.info.run_id, REASON_TAG, "its process is gone")
+                self._client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _close(run_id: str, status: str, why: str = "") -> None:
+    """End MLflow's active run, whether or not its server still answers."""
+    import mlflow
+
+    with patience(HASTE), suppress(Exception):
+        if why:
+            mlflow.MlflowClient().set_tag(run_id, REASON_TAG, why)
+    with patience(HASTE), suppress(Exception):
+        mlflow.end_run(status)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def _is_alive(process: int) -> bool:
@@ -307,41 +327,3 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration as dotted keys; lists and mappings in lists as JSON.
-
-    Args:
-        config: plain containers, as OmegaConf.to_container gives them.
-        prefix: put before every key.
-    """
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{name}."))
-        elif isinstance(value, str):
-            flat[name] = value
-        else:
-            flat[name] = json.dumps(value)
-    return flat
-
-
-def git_commit() -> str:
-    """The commit of the lab's own code, ``+changes`` where files differ from it, or ``unknown``."""
-    folder = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(  # noqa: S603 - a fixed command
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        if not git("ls-files", "--", "tracking.py"):
-            return "unknown"  # installed below some other project's repository
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "..")
-        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
