@@ -25,7 +25,7 @@ from melanoma_lab.comparison.arms import shorten
 from melanoma_lab.config.arm import describe_arm
 from melanoma_lab.config.schema import Task, Tracking
 from melanoma_lab.console import console
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.errors import RunError, UserError, explain_os_error
 
 #: Environment variable: the folder in which jobs note what became of them.
 NOTES = "MELANOMA_LAB_JOBS"
@@ -79,8 +79,10 @@ def noted(composed: DictConfig) -> Iterator[None]:
         yield
     except UserError as error:
         failure, reason = 2, str(error)
-    except (RunError, OSError) as error:
+    except RunError as error:
         failure, reason = 1, str(error)
+    except OSError as error:
+        failure, reason = 1, explain_os_error(error)
     except Exception as error:  # noqa: BLE001 - a bug in one arm must not cost the others
         traceback.print_exc()
         failure, reason = 1, f"{type(error).__name__}: {error}"

@@ -261,14 +261,16 @@ class Tracker:
 
     def log_folder(self, folder: Path) -> None:
         """Keep everything in a folder with the run; it is sent when the run ends."""
-        shutil.copytree(folder, self._files / ARTIFACTS, dirs_exist_ok=True)
+        with _staging():
+            shutil.copytree(folder, self._files / ARTIFACTS, dirs_exist_ok=True)
 
     def log_network(self, network: Any) -> None:
         """Keep a Keras model with the run, ready for ``mlflow models serve``.
 
         The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it.
         """
-        save_network(network, self._files / MODEL)
+        with _staging():
+            save_network(network, self._files / MODEL)
 
     def finished_run(self, fingerprint: str) -> str | None:
         """The id of the newest finished run of this fingerprint in the study, if there is one.
@@ -301,6 +303,18 @@ class Tracker:
             if where == host and process.isdigit() and not _is_alive(int(process)):
                 self._client.set_tag(run.info.run_id, REASON_TAG, "its process is gone")
                 self._client.set_terminated(run.info.run_id, "KILLED")
+
+
+@contextmanager
+def _staging() -> Iterator[None]:
+    """Say where there is no room for what waits to be sent."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{tempfile.gettempdir()}: cannot be written ({reason(error)}). Make room there, or "
+            "name another folder in the environment variable TMPDIR."
+        ) from error
 
 
 def _close(run_id: str, status: str, why: str = "") -> None:

@@ -114,10 +114,15 @@ def fit_network(
     trained.compile(
         optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(),
-        metrics=["accuracy", BalancedAccuracy(network.output_shape[-1])],
+        metrics=[
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            BalancedAccuracy(network.output_shape[-1]),
+        ],
         # XLA is 3 to 4 times slower on a CPU, and Keras's "auto" picks it on a GPU only.
         jit_compile=False,
     )
+    # Variables that are made while a step is traced leave graphs behind that nobody frees.
+    trained.optimizer.build(trained.trainable_variables)
     best = keras.callbacks.EarlyStopping(
         options.monitor,
         mode=MONITORS[options.monitor],
