@@ -65,7 +65,7 @@ def test_a_disk_that_fills_up_while_caching(tmp_path, tree, folder):
     assert "cache=DIR" in done.stderr
     assert "Traceback" not in done.stderr
     assert ".partial" not in done.stdout
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(done.stderr.strip().splitlines()) <= 2
 
 
 def test_the_synthetic_dataset_on_a_full_disk(tmp_path):
@@ -130,9 +130,9 @@ def test_a_clone_that_is_read_only_works_from_elsewhere(tmp_path, tree):
 
 RUN = """
 import sys
+from contextlib import suppress
 from pathlib import Path
 from melanoma_lab import tracking
-from melanoma_lab.__main__ import main
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import RunError
 
@@ -144,12 +144,8 @@ out.mkdir(exist_ok=True)
 try:
     with tracker.run("name", {"a": "b"}, {"seed": "0"}):
         if sys.argv[2] == "figures":
-            with (full / "filler").open("wb") as file:
-                try:
-                    while True:
-                        file.write(bytes(4096))
-                        file.flush()
-                except OSError:
+            with (full / "filler").open("wb", buffering=0) as file, suppress(OSError):
+                while file.write(bytes(512)):
                     pass
         for epoch in range(300):
             tracker.log_metrics({f"epoch/{n}": 1.0 for n in range(20)}, step=epoch)
@@ -176,6 +172,7 @@ def test_a_disk_that_fills_up_while_tracking(tmp_path, what):
     reason = "database or disk is full" if what == "figures" else "No space left on device"
     assert reason in done.stdout
     assert "nothing is lost" in done.stdout
+    assert "Traceback" not in done.stderr
     (record,) = (tmp_path / "unsent").glob("*/run.json")
     assert json.loads(record.read_text())["status"] == "FINISHED"
     assert (record.parent / "artifacts" / "predictions.csv").stat().st_size == 3_000_000

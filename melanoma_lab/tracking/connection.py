@@ -22,7 +22,7 @@ TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 #: set counts instead. MLflow's defaults, 120 s and seven retries, keep a command hanging for four
 #: minutes at a port where nobody answers, and for twenty before a server that hangs.
 PATIENCE = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
@@ -120,7 +120,8 @@ def mlflow_client(uri: str) -> Any:
     import mlflow
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    # Above ERROR: a database that is full would be told with a traceback for every attempt.
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     # urllib3 warns of every retry; what came of them is said once, at the end.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(absolute(uri))

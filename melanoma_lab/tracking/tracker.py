@@ -142,19 +142,23 @@ class Tracker:
                 self._sender = Sender(
                     lambda points: log_points(self._client, record.run_id, points)
                 )
+            failure: BaseException | None = None
             try:
                 yield record.run_id
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
-                    self._end("KILLED", "interrupted")
-                else:
-                    self._end("FAILED", f"{type(error).__name__}: {error}")
+            except BaseException as error:  # noqa: BLE001 - raised below, when the run has ended
+                failure = error
+            if failure is None:
+                self._end("FINISHED")
+            elif isinstance(failure, KeyboardInterrupt):
+                self._end("KILLED", "interrupted")
+            else:
+                self._end("FAILED", f"{type(failure).__name__}: {failure}")
+            if self._problem is not None and failure is None:
+                raise RunError(self._explain())
+            if failure is not None:
                 if self._problem is not None:
                     console.print(self._explain(), style="yellow", markup=False)
-                raise
-            self._end("FINISHED")
-            if self._problem is not None:
-                raise RunError(self._explain())
+                raise failure
 
     def _begin(self, name: str, tags: dict[str, str], params: dict[str, str]) -> RunRecord:
         """Open the run, on the server where there is one."""
