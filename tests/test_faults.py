@@ -215,3 +215,31 @@ def test_a_temporary_folder_that_is_full(tmp_path):
     (run,) = client.search_runs([experiment])
     assert run.info.status == "FAILED"
     assert "No space left on device" in run.data.tags["reason"]
+
+
+def test_four_commands_at_once_in_a_fresh_folder(tmp_path):
+    """They draw, decode and inspect one dataset and make one database at the same time."""
+    processes = [
+        subprocess.Popen(
+            lab(*SMALL, "dataset.lesions=110", "dataset.image_size=16", f"seed={seed}"),
+            cwd=tmp_path,
+            env=os.environ
+            | {"PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for seed in range(4)
+    ]
+    for process in processes:
+        out, _ = process.communicate(timeout=900)
+        assert process.returncode == 0, out
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "ablation"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["seed"] for run in runs) == ["0", "1", "2", "3"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len({run.data.tags["dataset_digest"] for run in runs}) == 1
+    cache = tmp_path / "cache" / "melanoma_lab"
+    assert len(list((cache / "synthetic").glob("[!.]*"))) == 1
+    assert not list(cache.rglob("*.partial"))

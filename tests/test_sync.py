@@ -191,6 +191,23 @@ def test_offline_runs_are_kept_and_found(here):
         assert_complete(database, run.info.run_id)
 
 
+def test_a_finished_training_survives_an_interrupted_upload(here, monkeypatch, capsys):
+    uri = f"sqlite:///{here / 'mlflow.db'}"
+    tracker = tracking.connect(Tracking(uri=uri), "study").result()
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow.MlflowClient, "log_artifacts", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            record_all(tracker, here)
+    assert "(interrupted). It is kept in" in capsys.readouterr().out
+    assert mlflow.MlflowClient(uri).get_run(tracker.run_id).info.status == "FAILED"
+    sync_runs(Tracking(uri=uri), elsewhere=False)
+    assert_complete(uri, tracker.run_id)
+
+
 def test_a_run_that_failed_offline_is_told_as_failed(here):
     tracker = tracking.connect(Tracking(offline=True), "study").result()
     with pytest.raises(ValueError, match="no luck"), tracker.run("name", {}, {}):

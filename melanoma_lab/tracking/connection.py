@@ -103,6 +103,8 @@ def reason(error: BaseException) -> str:
             break
         seen.add(id(inner))
         error = inner
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:

@@ -113,7 +113,7 @@ class Tracker:
         self._record: RunRecord
         self._files: Path
         self._sender: Sender | None = None
-        self._problem: Exception | None = None
+        self._problem: BaseException | None = None
 
     @contextmanager
     def run(self, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Iterator[str]:
@@ -134,8 +134,8 @@ class Tracker:
             UserError: the tracking server takes no run.
             RunError: it took the run but not all of what the block recorded; that is kept.
         """
-        record = self._begin(name, dict(tags), dict(params))
         with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as files:
+            record = self._begin(name, dict(tags), dict(params))
             self._record, self._files, self._problem = record, Path(files), self._outage
             self._sender = None
             if self._client is not None:
@@ -217,21 +217,24 @@ class Tracker:
             self.kept = keep(record, self._files, Path(self._tracking.unsent))
             if self._client is not None:
                 _close(record.run_id, "FAILED", f"not all of it was sent; it is in {self.kept}")
+        if isinstance(self._problem, KeyboardInterrupt):
+            console.print(self._explain(), style="yellow", markup=False)
+            raise self._problem
 
-    def _send(self, wait: float | None) -> Exception | None:
-        """Send what is left; returns why it could not be."""
+    def _send(self, wait: float | None) -> BaseException | None:
+        """Send what is left; returns why it could not be, an interruption included."""
         import mlflow
 
         run_id = self._record.run_id
-        problem = self._sender.close(wait) if self._sender else None
-        if problem is None:
-            try:
-                log_facts(self._client, run_id, self._record)
-                log_files(self._client, run_id, self._files)
-                mlflow.end_run(self._record.status)
-            except Exception as error:  # noqa: BLE001 - whatever a server or a driver raises
-                problem = error
-        return problem
+        try:
+            if self._sender and (problem := self._sender.close(wait)):
+                return problem
+            log_facts(self._client, run_id, self._record)
+            log_files(self._client, run_id, self._files)
+            mlflow.end_run(self._record.status)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - of a server, of a driver
+            return error
+        return None
 
     def _explain(self) -> str:
         """What became of a run that could not be sent, and what to type."""
