@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema import Config, Tracking
 from melanoma_lab.console import console
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
@@ -111,8 +111,12 @@ def show_where(config: Config, run_id: str, *, kept: Path | None) -> None:
         run_id: of the run.
         kept: its folder, where it was not to be sent.
     """
-    local = config.tracking.uri == "sqlite:///mlflow.db"
-    opened_by = "mlflow ui" if local else f"mlflow ui --backend-store-uri {config.tracking.uri}"
+    uri = config.tracking.uri
+    opened_by = "mlflow ui"
+    if uri.startswith(("http://", "https://")):
+        opened_by = uri
+    elif uri != Tracking.uri:
+        opened_by += f" --backend-store-uri {uri}"
     where = f"run {run_id}   open it with: [bold]{opened_by}[/]"
     if kept is not None:
         where = f"kept in {kept}   send it with: [bold]python -m melanoma_lab sync[/]"

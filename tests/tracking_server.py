@@ -34,7 +34,9 @@ class Server:
         self._process = subprocess.Popen(
             command,
             cwd=self.folder,
-            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+            # Seven processes that wait for jobs would take longer to start than the server.
+            env=os.environ
+            | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
