@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -110,6 +111,9 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"
+    # shutil.Error lists, as text, what happened to each file.
+    if found := re.search(r"\[Errno \d+\] ([^:'\"]+)", str(error)):
+        return found[1]
     return next(iter(str(error).strip().splitlines()), repr(error))
 
 

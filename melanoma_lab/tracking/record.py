@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from melanoma_lab.errors import RunError
+from melanoma_lab.tracking.connection import reason
 
 #: The file that holds a run's record; where it is, the folder is whole.
 RECORD = "run.json"
@@ -108,7 +109,7 @@ def keep(record: RunRecord, files: Path, unsent: Path) -> Path:
             return partial.rename(whole)
         except OSError as error:  # shutil.Error is one too
             shutil.rmtree(partial, ignore_errors=True)
-            reasons.append(f"{parent}: {error.strerror or error}")
+            reasons.append(f"{parent}: {reason(error)}")
     raise RunError(f"The run could be kept nowhere ({'; '.join(reasons)}).")
 
 
