@@ -18,7 +18,7 @@ from melanoma_lab.config.command import canonical_arguments
 from melanoma_lab.config.compose import CONF
 from melanoma_lab.config.validation import explain, validate
 from melanoma_lab.data.root import check_root
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.errors import RunError, UserError, explain_os_error
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -51,8 +51,10 @@ def main() -> None:
         sys.exit(_report(str(error), status=2))
     except HydraException as error:
         sys.exit(_report(explain(error), status=2))
-    except (RunError, OSError) as error:
+    except RunError as error:
         sys.exit(_report(str(error), status=1))
+    except OSError as error:
+        sys.exit(_report(explain_os_error(error), status=1))
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ standard error without a traceback.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -16,6 +17,19 @@ class UserError(Exception):
 
 class RunError(Exception):
     """The work itself failed (it diverged, a disk is full); the command exits with status 1."""
+
+
+def explain_os_error(error: OSError) -> str:
+    """What the operating system refused, on which file, and what to do where that is clear."""
+    if error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    advice = {
+        errno.ENOSPC: " Make room, or run from a folder on another disk.",
+        errno.EROFS: " Run from a folder that can be written.",
+        errno.EACCES: " Run from a folder that is yours.",
+    }.get(error.errno or 0, "")
+    return f"{where}{error.strerror}.{advice}"
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

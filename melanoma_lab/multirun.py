@@ -45,7 +45,7 @@ class Job:
         task: what it did.
         study: for which study.
         metric: that gives the study's verdicts.
-        uri: where runs are recorded.
+        uri: where runs are recorded; empty where they are kept to be sent later.
         failure: the exit status that it alone would have ended with; 0 where it succeeded.
         reason: of the failure.
     """
@@ -108,8 +108,10 @@ def surviving() -> Iterator[Ending]:
         yield ending
     except UserError as error:
         ending.failure, ending.reason = 2, str(error)
-    except (RunError, OSError) as error:
+    except RunError as error:
         ending.failure, ending.reason = 1, str(error)
+    except OSError as error:
+        ending.failure, ending.reason = 1, explain_os_error(error)
     except Exception as error:  # noqa: BLE001 - a bug in one arm must not cost the others
         traceback.print_exc()
         ending.failure, ending.reason = 1, f"{type(error).__name__}: {error}"
@@ -132,7 +134,7 @@ def _job(composed: DictConfig, ending: Ending) -> Job:
         task=value("task").removeprefix("Task."),
         study=value("study"),
         metric=value("metric"),
-        uri=value("tracking.uri"),
+        uri="" if OmegaConf.select(composed, "tracking.offline") else value("tracking.uri"),
         failure=ending.failure,
         reason=ending.reason,
     )
@@ -154,7 +156,7 @@ def job_of(config: Config, arm: Arm, number: int, ending: Ending) -> Job:
         task=config.task,
         study=config.study,
         metric=config.metric,
-        uri=config.tracking.uri,
+        uri="" if config.tracking.offline else config.tracking.uri,
         failure=ending.failure,
         reason=ending.reason,
     )
@@ -196,7 +198,7 @@ def conclude(jobs: Sequence[Job]) -> list[ComparedStudy]:
         UserError: jobs failed by mistakes of the user alone, or the runs cannot be compared.
         RunError: jobs failed for another reason.
     """
-    trained = [job for job in jobs if job.task == Task.train and not job.failure]
+    trained = [job for job in jobs if job.task == Task.train and not job.failure and job.uri]
     problems, compared = [], []
     for study, uri, metric in dict.fromkeys((job.study, job.uri, job.metric) for job in trained):
         from melanoma_lab.tasks.compare import report_study

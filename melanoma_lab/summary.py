@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.combinations import doubts
-from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema import Config, Tracking
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console
 from melanoma_lab.data.prepare import PreparedData
@@ -147,12 +148,25 @@ def show_outcome(outcome: Outcome) -> None:
         console.print(f"This run is at chance: {outcome.reason}", style="bold red")
 
 
-def show_where(config: Config, run_id: str) -> None:
-    """Say where the run is kept and how to look at it."""
-    local = config.tracking.uri == "sqlite:///mlflow.db"
-    opened_by = "mlflow ui" if local else f"mlflow ui --backend-store-uri {config.tracking.uri}"
+def show_where(config: Config, run_id: str, *, kept: Path | None) -> None:
+    """Say where the run is kept and how to look at it.
+
+    Args:
+        config: the whole configuration.
+        run_id: of the run.
+        kept: its folder, where it was not to be sent.
+    """
+    uri = config.tracking.uri
+    opened_by = "mlflow ui"
+    if uri.startswith(("http://", "https://")):
+        opened_by = uri
+    elif uri != Tracking.uri:
+        opened_by += f" --backend-store-uri {uri}"
+    where = f"run {run_id}   open it with: [bold]{opened_by}[/]"
+    if kept is not None:
+        where = f"kept in {kept}   send it with: [bold]python -m melanoma_lab sync[/]"
     console.print(
-        f"\nrun {run_id}   open it with: [bold]{opened_by}[/]\n"
+        f"\n{where}\n"
         "One seed is one throw of the dice: compare arms over several (seed=0,1,2,3,4).\n"
         "[dim]Research use only: not a medical device.[/]"
     )

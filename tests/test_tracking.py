@@ -121,7 +121,7 @@ def start(uri, how):
 
 
 def test_processes_share_a_fresh_database(uri):
-    processes = [start(uri, "live") for _ in range(3)]
+    processes = [start(uri, "live") for _ in range(4)]
     for process in processes:
         _, errors = process.communicate(timeout=180)
         assert process.returncode == 0, errors.decode()
@@ -129,7 +129,7 @@ def test_processes_share_a_fresh_database(uri):
     experiments = [e for e in client.search_experiments() if e.name == "study"]
     assert len(experiments) == 1
     runs = client.search_runs([experiments[0].experiment_id])
-    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
 
 
 def test_what_a_hard_kill_left_running_is_reconciled(uri):

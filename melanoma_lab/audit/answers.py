@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from melanoma_lab.data.sealed import caching, kept, read_json, write_json
+
 
 def kept_answer(folder: Path, question: object, find: Callable[[], Any]) -> Any:
     """The answer to a question, found first where the folder does not have it.
 
     Of several processes with the same question one finds the answer and the others wait.
+
+    An answer whose file was damaged is found anew.
 
     Args:
         folder: where answers are kept; made if it is not there.
@@ -24,28 +27,13 @@ def kept_answer(folder: Path, question: object, find: Callable[[], Any]) -> Any:
     """
     key = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:32]
     path = folder / f"{key}.json"
-    answer = _load(path)
+    answer = read_json(path)
     if answer is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            answer = _load(path)
-            if answer is None:
-                answer = find()
-                _save(path, answer)
+        lock = FileLock(path.with_suffix(".lock"))
+        with caching(folder):
+            lock.acquire()
+        try:
+            answer = kept(path, lambda: read_json(path), lambda: write_json(path, find()))
+        finally:
+            lock.release()
     return answer
-
-
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):  # not there, or not whole: it is found again
-        return None
-
-
-def _save(path: Path, answer: Any) -> None:
-    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
-    try:
-        partial.write_text(json.dumps(answer, separators=(",", ":")))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

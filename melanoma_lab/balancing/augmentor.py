@@ -13,7 +13,7 @@ import PIL
 from numpy.typing import NDArray
 
 from melanoma_lab.balancing.balanced import BalancedSet
-from melanoma_lab.balancing.copies import make_copies, open_copies
+from melanoma_lab.balancing.copies import make_copies
 from melanoma_lab.balancing.operations import (
     OperationSpec,
     augmentor_version,
@@ -21,6 +21,7 @@ from melanoma_lab.balancing.operations import (
     parse_operations,
 )
 from melanoma_lab.balancing.seeding import copy_seed, generator
+from melanoma_lab.data.sealed import kept, open_array
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.progress import Progress
 
@@ -125,8 +126,8 @@ def balance_with_augmentor(
     if len(plan.copied):
         shape = (len(plan.copied), *split.pixels.shape[1:])
         path = cache_dir / "balanced" / f"{_cache_key(split, plan, specs)}.npy"
-        copies = open_copies(path, shape)
-        if copies is None:
+
+        def make() -> None:
             check_operations(operations, (shape[1], shape[2]))
             make_copies(
                 path,
@@ -137,7 +138,8 @@ def balance_with_augmentor(
                 workers=workers,
                 progress=progress,
             )
-            copies = np.load(path, mmap_mode="r")
+
+        copies: NDArray[np.uint8] = kept(path, lambda: open_array(path, shape), make)
         sources = (split.pixels, copies)
         rows = np.concatenate([rows, len(split.pixels) + np.arange(len(copies))])
     return BalancedSet(

@@ -7,12 +7,8 @@ than they saved.
 
 from __future__ import annotations
 
-import os
-import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,31 +19,11 @@ from melanoma_lab.balancing.operations import (
     build_operations,
     quiet_augmentor,
 )
-from melanoma_lab.errors import RunError
+from melanoma_lab.data.sealed import ArrayFile, new_array
 from melanoma_lab.progress import Progress
 
 #: Copies made and written at a time: a few hundredths of a second of work, a few MB.
 CHUNK = 16
-
-
-def open_copies(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """Memory-map finished copies.
-
-    Args:
-        path: a ``.npy`` file, or where one may come to lie.
-        shape: (copies, height, width, 3).
-
-    Returns:
-        uint8 array of that shape, read only; None where the file is missing, cut short or not
-        what was expected.
-    """
-    try:
-        copies = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    if copies.shape != shape or copies.dtype != np.uint8:
-        return None
-    return cast("NDArray[np.uint8]", copies)
 
 
 def make_copies(
@@ -60,10 +36,10 @@ def make_copies(
     workers: int,
     progress: Progress | None = None,
 ) -> None:
-    """Make the copies and put them where ``open_copies`` finds them.
+    """Make the copies and put them where ``open_array`` finds them.
 
-    The file appears whole or not at all, and two processes may make the same one at once: each
-    writes a file of its own and renames it. What a copy holds does not depend on the workers.
+    The file appears whole or not at all, and two processes may make the same one at once. What a
+    copy holds does not depend on the workers.
 
     Args:
         path: the ``.npy`` file to make.
@@ -79,20 +55,12 @@ def make_copies(
     """
     if workers < 1:
         raise ValueError(f"Expected at least 1 worker. Received {workers}")
-    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_all(partial, originals, rows, seeds, operations, workers=workers, progress=progress)
-        partial.replace(path)
-    except OSError as error:
-        raise RunError(f"The balanced copies could not be written to {path}: {error}") from error
-    finally:
-        with suppress(OSError):  # it was renamed, or never made
-            partial.unlink()
+    with new_array(path, (len(rows), *originals.shape[1:])) as file:
+        _write_all(file, originals, rows, seeds, operations, workers=workers, progress=progress)
 
 
 def _write_all(
-    path: Path,
+    file: ArrayFile,
     originals: NDArray[np.uint8],
     rows: NDArray[np.int64],
     seeds: tuple[int, ...],
@@ -101,19 +69,13 @@ def _write_all(
     workers: int,
     progress: Progress | None,
 ) -> None:
-    """Make every copy and write it to its place in a new ``.npy`` file."""
-    shape = (len(rows), *originals.shape[1:])
-    # Only the header is written through the map. The pixels are written plainly: on a full disk
-    # that raises, where writing to a map would end the process with a bus error.
-    offset = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).offset
+    """Make every copy and write it to its place."""
     built = build_operations(operations)
     pixels = np.asarray(originals)
 
     def write(chunk: range) -> int:
         block = np.stack([augmented_copy(pixels[rows[i]], built, seeds[i]) for i in chunk])
-        with path.open("r+b") as file:
-            file.seek(offset + chunk.start * block[0].nbytes)
-            file.write(block.data)
+        file.write(chunk.start, block)
         return len(chunk)
 
     chunks = [range(i, min(i + CHUNK, len(rows))) for i in range(0, len(rows), CHUNK)]
@@ -128,6 +90,3 @@ def _write_all(
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-    # The pixels reach the disk before the name does: a power cut must not leave zeros under it.
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from melanoma_lab.data.sealed import ArrayFile, kept, new_array, open_array, read_json, write_json
 from melanoma_lab.progress import Progress
 
 #: Part of every key: raise it when the same file would come out as other pixels.
@@ -95,7 +95,7 @@ def load_pixels(
     threads: int,
     progress: Progress | None = None,
 ) -> Pixels:
-    """Memory-map the decoded images, decoding them first where the cache does not have them.
+    """Memory-map the decoded images, decoding them first where the cache has none that are whole.
 
     Two processes may build the same array at once: each writes a file of its own, and the last to
     finish puts its own, identical one in place.
@@ -107,6 +107,9 @@ def load_pixels(
         cache: the lab's cache folder.
         threads: decoding threads.
         progress: called with (done, total) while decoding.
+
+    Raises:
+        RunError: the cache cannot be written.
     """
     path_of = dict(sorted(zip(digests, paths, strict=True)))
     key = hashlib.sha256(json.dumps([DECODING_VERSION, size, list(path_of)]).encode()).hexdigest()[
@@ -114,45 +117,49 @@ def load_pixels(
     ]
     folder = cache / "pixels"
     array, verdicts = folder / f"{key}.npy", folder / f"{key}.json"
-    if not array.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
-            built = _build(Path(scratch), path_of, size=size, threads=threads, progress=progress)
+    shape = (len(path_of), size, size, 3)
+
+    def load() -> tuple[NDArray[np.uint8], dict[str, str]] | None:
+        unreadable = read_json(verdicts)
+        images = open_array(array, shape)
+        return None if images is None or unreadable is None else (images, unreadable)
+
+    def build() -> None:
+        with new_array(array, shape) as file:
             # The array comes last: where it is, the verdicts are.
-            built[0].replace(verdicts)
-            built[1].replace(array)
-    unreadable: dict[str, str] = json.loads(verdicts.read_text())
-    images = np.load(array, mmap_mode="r")
+            write_json(verdicts, _decode_all(file, path_of, size, threads, progress))
+
+    images, unreadable = kept(array, load, build)
     row = {digest: i for i, digest in enumerate(path_of) if digest not in unreadable}
     return Pixels(images, row, unreadable)
 
 
-def _build(
-    folder: Path,
+def _decode_all(
+    file: ArrayFile,
     path_of: Mapping[str, str],
-    *,
     size: int,
     threads: int,
     progress: Progress | None,
-) -> tuple[Path, Path]:
-    """Decode every file; the result is the files of what could not be read and of the array."""
-    verdicts, array = folder / "verdicts.json", folder / "images.npy"
-    images = np.lib.format.open_memmap(array, "w+", np.uint8, (len(path_of), size, size, 3))
+) -> dict[str, str]:
+    """Decode every file; returns digest -> reason of those that cannot be read."""
 
     def fill(item: tuple[int, tuple[str, str]]) -> tuple[str, str]:
         i, (digest, path) = item
         try:
-            images[i] = decode(path, size)
+            pixels = decode(path, size)
         except ValueError as error:
             return digest, str(error)
+        file.write(i, pixels)
         return digest, ""
 
     reasons: dict[str, str] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for digest, reason in pool.map(fill, enumerate(path_of.items())):
-            reasons[digest] = reason
-            if progress:
-                progress(len(reasons), len(path_of))
-    images.flush()
-    verdicts.write_text(json.dumps({d: reason for d, reason in reasons.items() if reason}))
-    return verdicts, array
+        try:
+            for digest, reason in pool.map(fill, enumerate(path_of.items())):
+                reasons[digest] = reason
+                if progress:
+                    progress(len(reasons), len(path_of))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # a full disk stays full
+            raise
+    return {digest: reason for digest, reason in reasons.items() if reason}

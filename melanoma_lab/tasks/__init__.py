@@ -45,9 +45,25 @@ def compare(config: Config, _arm: Arm) -> None:
     )
 
 
+def sync(config: Config, _arm: Arm) -> None:
+    """Send runs that were kept on disk to the tracking server."""
+    from melanoma_lab.tasks.sync import sync_runs
+
+    sync_runs(config.tracking, elsewhere=_typed("tracking.uri"))
+
+
+def _typed(key: str) -> bool:
+    """Whether a key was given a value on the command line."""
+    from hydra.core.hydra_config import HydraConfig
+
+    typed = HydraConfig.get().overrides.task
+    return any(override.lstrip("+").startswith(f"{key}=") for override in typed)
+
+
 TASKS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.train: train,
     Task.audit: audit,
     Task.compare: compare,
     Task.seed_protocol: seed_protocol,
+    Task.sync: sync,
 }

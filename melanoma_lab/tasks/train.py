@@ -61,7 +61,7 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     with claimed(
         cache,
         study=config.study,
-        tracked=tracking.place(config.tracking.uri),
+        tracked=tracking.absolute(config.tracking.uri),
         fingerprint=same,
         wait=summary.show_waiting if skip_finished else None,
     ) as claim:
@@ -71,9 +71,9 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
             claim.forget()
             summary.show_skipped(finished)
             return finished
-        run_id = _train_claimed(config, arm, data, claim, connecting, threads=threads)
-    summary.show_where(config, run_id)
-    return run_id
+        tracker = _train_claimed(config, arm, data, claim, connecting, threads=threads)
+    summary.show_where(config, tracker.run_id, kept=tracker.kept)
+    return tracker.run_id
 
 
 def _train_claimed(
@@ -84,7 +84,7 @@ def _train_claimed(
     connecting: Future[tracking.Tracker],
     *,
     threads: int,
-) -> str:
+) -> tracking.Tracker:
     """Train a run that no other process is at, from where an earlier one ended."""
     with progress_of("balancing") as tell:
         images = balance(
@@ -102,11 +102,11 @@ def _train_claimed(
     name = f"{arm.name} seed={config.seed}"
     # Imported as late as can be: plotting and statistics would only delay the first step.
     if isinstance(parts, TrivialModel):  # takes seconds: nothing to go on with
-        with tracker.run(name, tags, params) as run_id:
+        with tracker.run(name, tags, params):
             from melanoma_lab.tasks.record import record_results
 
             record_results(config, data, images, fit_trivial(parts, data, images), tracker)
-        return run_id
+        return tracker
     resume = config.training.resume
     now = circumstances(threads, device_count(config.training))
     begun = run_begun(claim, tracker, now) if resume else None
@@ -124,7 +124,7 @@ def _train_claimed(
 
         record_results(config, data, images, trained, tracker)
     claim.forget()
-    return run_id
+    return tracker
 
 
 def _assemble(

@@ -119,7 +119,10 @@ def fit_network(
         model.compile(
             optimizer=optimizer,
             loss=loss,
-            metrics=["accuracy", BalancedAccuracy(network.output_shape[-1])],
+            metrics=[
+                keras.metrics.CategoricalAccuracy(name="accuracy"),
+                BalancedAccuracy(network.output_shape[-1]),
+            ],
             # XLA is 3 to 4 times slower on a CPU, and Keras's "auto" picks it on a GPU only.
             jit_compile=False,
         )

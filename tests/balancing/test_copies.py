@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 
 from melanoma_lab.balancing import copies
-from melanoma_lab.balancing.copies import (
-    make_copies,
-    open_copies,
-)
+from melanoma_lab.balancing.copies import make_copies
 from melanoma_lab.balancing.operations import parse_operations
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.errors import RunError
@@ -136,22 +133,3 @@ def test_an_interrupt_stops_the_threads_and_leaves_nothing(
 def test_no_worker_is_a_breach(tmp_path: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="Expected at least 1 worker"):
         make_copies(tmp_path / "copies.npy", **arguments, workers=0)
-
-
-def test_open_copies_takes_only_a_whole_file_of_the_right_form(tmp_path: Path) -> None:
-    path = tmp_path / "copies.npy"
-    shape = (2, 4, 4, 3)
-    assert open_copies(path, shape) is None
-    whole = np.arange(96, dtype=np.uint8).reshape(shape)
-    np.save(path, whole)
-    found = open_copies(path, shape)
-    assert found is not None
-    np.testing.assert_array_equal(found, whole)
-    assert not found.flags.writeable
-    assert open_copies(path, (1, 4, 4, 3)) is None
-    content = path.read_bytes()
-    for length in (len(content) - 1, 20, 0):
-        path.write_bytes(content[:length])
-        assert open_copies(path, shape) is None
-    np.save(path, whole.astype(np.int64))
-    assert open_copies(path, shape) is None

@@ -14,6 +14,7 @@ from melanoma_lab.errors import UserError
             ["audit", "dataset=isic9"],
             ["task=audit", "dataset=isic9", "hydra.output_subdir=null", "hydra.run.dir=."],
         ),
+        (["sync"], ["task=sync", "hydra.output_subdir=null", "hydra.run.dir=."]),
         (["+experiment=baseline", "-m", "seed=1,2"], ["-m", "+experiment=baseline", "seed=1,2"]),
         (["a=1", "--multirun", "b=1,2"], ["--multirun", "a=1", "b=1,2"]),
         (["--help"], ["--help"]),

@@ -1,4 +1,3 @@
-import json
 import multiprocessing
 
 import numpy as np
@@ -6,6 +5,7 @@ import pytest
 from PIL import Image
 
 from melanoma_lab.data.pixels import decode, file_digests, load_pixels
+from melanoma_lab.data.sealed import read_json
 
 
 @pytest.fixture
@@ -141,4 +141,4 @@ def test_two_processes_may_build_at_once(tmp_path):
     assert sums[0] == sums[1]
     left = sorted(path.name for path in (tmp_path / "cache" / "pixels").iterdir())
     assert [name.split(".")[-1] for name in left] == ["json", "npy"]
-    assert json.loads((tmp_path / "cache" / "pixels" / left[0]).read_text()) == {}
+    assert read_json(tmp_path / "cache" / "pixels" / left[0]) == {}

@@ -88,7 +88,8 @@ def test_more_lesions_change_none_of_the_first(tmp_path):
     few, many = content(tmp_path / "few"), content(tmp_path / "many")
     assert len(many) > len(few)
     assert all(many[path] == digest for path, digest in few.items() if path.endswith(".png"))
-    assert rows_of(tmp_path / "many")[: len(few) - 1] == rows_of(tmp_path / "few")
+    rows = rows_of(tmp_path / "few")
+    assert rows_of(tmp_path / "many")[: len(rows)] == rows
 
 
 def test_a_lesion_can_be_drawn_alone(tmp_path):
@@ -333,3 +334,14 @@ def test_turning_by_a_third_of_a_circle_exchanges_the_channels():
     np.testing.assert_allclose(turned(colour, 0.0), colour)
     np.testing.assert_allclose(turned(colour, 2 * np.pi / 3), colour[[2, 0, 1]])
     np.testing.assert_allclose(turned(np.full(3, 0.4), 1.0), 0.4)
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "images/SYN_0000003.png"])
+def test_a_dataset_that_was_damaged_is_drawn_again(tmp_path, caplog, name):
+    folder = ensure_dataset(tmp_path, **SMALL)
+    whole = content(folder)
+    damaged = bytearray((folder / name).read_bytes())
+    damaged[-9] ^= 2
+    (folder / name).write_bytes(damaged)
+    assert content(ensure_dataset(tmp_path, **SMALL)) == whole
+    assert "is damaged; it is made again" in caplog.text

@@ -1,15 +1,20 @@
 """One arm, trained in this process: every preset, every precision, every way to end."""
 
+import shutil
+
 import keras
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.training.backend import available_threads
 from melanoma_lab.training.machine import Machine
@@ -168,6 +173,25 @@ def test_the_same_command_gives_the_same_bits(on_tree):
     assert not first.equals(table_of(client, run))
 
 
+def test_files_that_changed_between_runs_are_told(train, tree, tmp_path):
+    root = shutil.copytree(tree, tmp_path / "set")
+    overrides = ("dataset=folder", f"dataset.root={root}", "dataset.image_size=16")
+    overrides += ("dataset.melanoma=null", "tracking.model=false")
+    first, _ = train(*overrides)
+    changed = min((root / "nevus").iterdir())
+    Image.open(changed).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(changed)
+    second, _ = train(*overrides, "seed=1")
+    assert first.data.tags["dataset_digest"] != second.data.tags["dataset_digest"]
+    with pytest.raises(UserError, match=r"different images or labels \(dataset_digest\)"):
+        report_study(
+            "ablation",
+            reference=None,
+            metric="balanced_accuracy",
+            tracked=Tracking(),
+            folder=tmp_path / "experiments",
+        )
+
+
 def test_a_diverged_run_is_recorded_as_failed_with_the_reason(on_tree, tmp_path):
     with pytest.raises(RunError, match=r"diverged: the loss became .*optimizer\.learning_rate"):
         on_tree("optimizer=sgd", "optimizer.learning_rate=1e30", "training.epochs=3")
@@ -186,8 +210,6 @@ def test_a_run_at_chance_says_so(on_tree, capsys):
 
 
 def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, tmp_path, capsys):
-    import shutil
-
     for part, names in (("Train", ("melanoma", "nevus", "Vascular lesion")), ("Test", ("nevus",))):
         for name in names:
             shutil.copytree(tree / name, tmp_path / "set" / part / name)

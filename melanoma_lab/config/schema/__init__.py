@@ -35,6 +35,7 @@ class Task(StrEnum):
     audit = "audit"
     seed_protocol = "seed_protocol"
     compare = "compare"
+    sync = "sync"
 
 
 @dataclass
@@ -47,6 +48,10 @@ class Tracking:
     artifacts: str | None = None
     #: Keep the trained network with the run.
     model: bool = True
+    #: Send nothing: keep runs in the folder ``unsent`` until ``sync`` sends them.
+    offline: bool = False
+    #: Folder of runs that were not sent, or not whole.
+    unsent: str = "unsent"
 
 
 @dataclass

@@ -15,6 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
+from melanoma_lab.data.sealed import caching, is_whole, write_checksums
 from melanoma_lab.data.synthetic.appearance import (
     LesionClass,
     classes_for,
@@ -43,6 +44,8 @@ def draw_dataset(
     progress: Progress | None = None,
 ) -> None:
     """Draw the dataset: ``images/<image_id>.png`` and ``metadata.csv`` in ``folder``.
+
+    ``checksums.json`` beside them tells later whether they are whole.
 
     The table has the columns image_id (the file's name without its extension), lesion_id, label
     (a name of ``classes``) and source (the camera, independent of the label). The same arguments
@@ -77,6 +80,7 @@ def draw_dataset(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("image_id", "lesion_id", "label", "source"))
         writer.writerows(rows)
+    write_checksums(folder)
 
 
 def ensure_dataset(
@@ -91,7 +95,8 @@ def ensure_dataset(
     """The folder of the dataset in the cache, drawn first where it is not there yet.
 
     It is drawn under another name and renamed when whole, so that what a killed process left is
-    never taken for the dataset. Of several processes one draws and the others wait.
+    never taken for the dataset; where a file of it was damaged since, it is drawn again. Of several
+    processes one draws and the others wait.
 
     Args:
         cache: the lab's cache folder; made if it is not there.
@@ -106,27 +111,32 @@ def ensure_dataset(
 
     Raises:
         UserError: an argument is out of its range.
+        RunError: the cache cannot be written.
     """
     _check(classes, lesions, image_size, seed)
     arguments = [DRAWING_VERSION, list(classes), lesions, image_size, seed]
     key = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:16]
     whole = cache / "synthetic" / key
-    if whole.is_dir():
+    if is_whole(whole):
         return whole
-    whole.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(whole.with_name(f".{key}.lock")):
-        if not whole.is_dir():
+    with caching(whole.parent), FileLock(whole.with_name(f".{key}.lock")):
+        if not is_whole(whole):
             partial = whole.with_name(f".{key}.partial")
             # Left by a killed process: nobody else writes to it while the lock is held.
             shutil.rmtree(partial, ignore_errors=True)
-            draw_dataset(
-                partial,
-                classes=classes,
-                lesions=lesions,
-                image_size=image_size,
-                seed=seed,
-                progress=progress,
-            )
+            try:
+                draw_dataset(
+                    partial,
+                    classes=classes,
+                    lesions=lesions,
+                    image_size=image_size,
+                    seed=seed,
+                    progress=progress,
+                )
+            except OSError:
+                shutil.rmtree(partial, ignore_errors=True)  # room for others on a full disk
+                raise
+            shutil.rmtree(whole, ignore_errors=True)  # where it was damaged
             partial.rename(whole)
     return whole
 

@@ -1,0 +1,251 @@
+"""Files of the cache that tell whether they are whole: cut short, flipped, half written.
+
+An array is a plain ``.npy`` file with a tail that NumPy does not read: a CRC-32 of every MiB of it.
+Checking takes a tenth of a second for 500 MB in memory (zlib's crc32 in two threads, 4 GB/s;
+SHA-256 would take four times as long), is done once a process, and brings the file into memory
+for the training that follows. Whoever wants to forge a cache can; disks cannot.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_lab.errors import RunError
+
+_MAGIC = b"melanoma_lab seal 1\n"
+_FOOTER = len(_MAGIC) + 8
+_BLOCK = 1 << 20
+_CHECKSUMS = "checksums.json"
+_logger = logging.getLogger(__name__)
+#: Files found whole by this process: path -> what changes when a file does.
+_checked: dict[Path, tuple[int, int, int]] = {}
+#: Files said to be damaged and not made again yet.
+_told: set[Path] = set()
+
+
+class ArrayFile:
+    """A ``.npy`` file of images that several threads fill.
+
+    Pixels are written plainly: on a full disk that raises, where writing to a memory map would end
+    the process with a bus error.
+
+    Args:
+        path: the file to make.
+        shape: (images, height, width, 3).
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self._path = path
+        self._image_bytes = int(np.prod(shape[1:]))
+        with path.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            self._offset = file.tell()
+            file.truncate(self._offset + shape[0] * self._image_bytes)
+
+    def write(self, first: int, images: NDArray[np.uint8]) -> None:
+        """Write images, uint8, shape (n, height, width, 3), from number ``first`` on."""
+        with self._path.open("r+b") as file:
+            file.seek(self._offset + first * self._image_bytes)
+            file.write(np.ascontiguousarray(images).data)
+
+
+@contextmanager
+def new_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
+    """Make an array file in the block; it appears whole and sealed, or not at all.
+
+    Two processes may make the same one at once: each writes a file of its own and renames it.
+
+    Args:
+        path: where ``open_array`` finds it.
+        shape: (images, height, width, 3).
+
+    Raises:
+        RunError: the disk is full or cannot be written.
+    """
+    with _writing(path) as partial:
+        yield ArrayFile(partial, shape)
+        _seal(partial)
+
+
+def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """Memory-map an array that is whole.
+
+    Args:
+        path: what ``new_array`` made, or may have made.
+        shape: expected.
+
+    Returns:
+        uint8 array of that shape, read only; None where the file is missing, or damaged, which is
+        said in the log.
+    """
+    if not path.exists():
+        return None
+    array = None
+    try:
+        if _is_sealed(path):  # before NumPy parses a header that may be anything
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        pass
+    if array is None or array.shape != shape or array.dtype != np.uint8:
+        _say_damaged(path)
+        return None
+    return cast("NDArray[np.uint8]", array)
+
+
+def _checksums(path: Path, n_bytes: int) -> bytes:
+    """CRC-32 of every block of the file's first bytes, four bytes each, little endian."""
+    content = np.memmap(path, np.uint8, "r", shape=(n_bytes,))
+    blocks = range(0, n_bytes, _BLOCK)
+    with ThreadPoolExecutor(2) as pool:
+        sums = list(pool.map(lambda i: zlib.crc32(content[i : i + _BLOCK].data), blocks))
+    return np.array(sums, "<u4").tobytes()
+
+
+def _seal(path: Path) -> None:
+    n_bytes = path.stat().st_size
+    tail = _checksums(path, n_bytes) + _MAGIC + n_bytes.to_bytes(8, "little")
+    with path.open("ab") as file:
+        file.write(tail)
+        # The content reaches the disk before the name does: a power cut must not leave zeros.
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_sealed(path: Path) -> bool:
+    status = path.stat()
+    state = (status.st_ino, status.st_size, status.st_mtime_ns)
+    if _checked.get(path) == state:
+        return True
+    with path.open("rb") as file:
+        file.seek(-min(_FOOTER, status.st_size), os.SEEK_END)
+        footer = file.read()
+        n_bytes = int.from_bytes(footer[-8:], "little")
+        if not footer.startswith(_MAGIC) or n_bytes > status.st_size - _FOOTER:
+            return False
+        file.seek(n_bytes)
+        if file.read(status.st_size - _FOOTER - n_bytes) != _checksums(path, n_bytes):
+            return False
+    _checked[path] = state
+    return True
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Keep what JSON can write, under a checksum; it appears whole or not at all.
+
+    Raises:
+        RunError: the disk is full or cannot be written.
+    """
+    text = json.dumps(content, separators=(",", ":"))
+    with _writing(path) as partial:
+        partial.write_text(f"{zlib.crc32(text.encode()):08x}\n{text}", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """What ``write_json`` kept; None where there is nothing, or it is damaged."""
+    try:
+        checksum, _, text = path.read_text(encoding="utf-8").partition("\n")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        checksum, text = "", ""
+    if checksum != f"{zlib.crc32(text.encode()):08x}":
+        _say_damaged(path)
+        return None
+    return json.loads(text)
+
+
+def write_checksums(folder: Path) -> None:
+    """Write down what the files of a folder hold, for ``is_whole``."""
+    write_json(folder / _CHECKSUMS, _checksums_of_files(folder))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds the files that ``write_checksums`` found in it, unchanged."""
+    if not folder.is_dir():
+        return False
+    whole = bool(read_json(folder / _CHECKSUMS) == _checksums_of_files(folder))
+    if not whole:
+        _say_damaged(folder)
+    return whole
+
+
+def _checksums_of_files(folder: Path) -> dict[str, int]:
+    """CRC-32 of every file below a folder, by its relative path."""
+    return {
+        path.relative_to(folder).as_posix(): zlib.crc32(path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _CHECKSUMS
+    }
+
+
+def kept(path: Path, load: Callable[[], Any], make: Callable[[], None]) -> Any:
+    """What a cache file holds, made first where it is not there or damaged.
+
+    Args:
+        path: of the file.
+        load: opens it; None where it cannot be used.
+        make: makes it.
+
+    Raises:
+        RunError: what was just made cannot be read: the disk is failing.
+    """
+    found = load()
+    if found is None:
+        make()
+        found = load()
+        if found is None:
+            raise RunError(
+                f"{path}: just written and already damaged. Choose a folder on another disk: "
+                "cache=DIR"
+            )
+    return found
+
+
+@contextmanager
+def caching(folder: Path) -> Iterator[None]:
+    """Make the folder and write into it in the block; say what to do where that fails.
+
+    Raises:
+        RunError: the disk is full, read only or failing.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written ({error.strerror or error}). Make room there, or choose "
+            "another folder for the cache: cache=DIR"
+        ) from error
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """A new file beside ``path`` that takes its name at the end of the block."""
+    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
+    try:
+        with caching(path.parent):
+            yield partial
+            partial.replace(path)
+            _told.discard(path)
+    finally:
+        with suppress(OSError):  # it was renamed, or never made
+            partial.unlink()
+
+
+def _say_damaged(path: Path) -> None:
+    if path not in _told:
+        _told.add(path)
+        _logger.warning("melanoma_lab: %s is damaged; it is made again.", path)

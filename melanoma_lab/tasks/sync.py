@@ -1,0 +1,64 @@
+"""Send the runs that are kept on disk to the tracking server, and forget what has arrived."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from melanoma_lab.config.schema import Tracking
+from melanoma_lab.console import console
+from melanoma_lab.errors import RunError
+from melanoma_lab.tracking.connection import lock_of, mlflow_client, reason, usable
+from melanoma_lab.tracking.record import kept_runs
+from melanoma_lab.tracking.upload import send_kept
+
+
+def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
+    """Send every run in the folder ``tracking.unsent``.
+
+    Args:
+        tracking: where runs are kept, and where they are recorded.
+        elsewhere: send all to ``tracking.uri``; else each to where it was to be recorded.
+
+    Raises:
+        RunError: some were not sent; they are still there.
+    """
+    unsent = Path(tracking.unsent)
+    with lock_of(unsent):
+        failures: dict[str, str] = {}
+        runs = list(kept_runs(unsent))
+        for folder, record in runs:
+            to = tracking if elsewhere else _tracking_of(record.uri, record.artifacts, tracking)
+            if to.uri in failures:  # asked already
+                continue
+            try:
+                with usable(to.uri):
+                    client = mlflow_client(to.uri)
+                    client.search_experiments(max_results=1)  # makes a new database's tables
+                run_id = send_kept(client, record, folder, to)
+            except Exception as error:  # noqa: BLE001 - whatever a server or a driver raises
+                failures[to.uri] = reason(error)
+                continue
+            shutil.rmtree(folder)
+            console.print(
+                f"sent: {record.name} (study {record.study}), run {run_id}, to {to.uri}",
+                markup=False,
+            )
+        left = list(kept_runs(unsent))
+        if not left:
+            with suppress(OSError):  # something else is in it, or it was never there
+                unsent.rmdir()
+    if failures:
+        why = "; ".join(f"tracking.uri={uri}: {told}" for uri, told in failures.items())
+        raise RunError(
+            f"{len(left)} of {len(runs)} runs were not sent and stay in {unsent} ({why}). "
+            "Try again, or send them elsewhere: python -m melanoma_lab sync tracking.uri=URI"
+        )
+    if not runs:
+        console.print(f"Nothing to send: no runs are kept in {unsent}.", markup=False)
+
+
+def _tracking_of(uri: str, artifacts: str | None, chosen: Tracking) -> Tracking:
+    return dataclasses.replace(chosen, uri=uri, artifacts=artifacts or chosen.artifacts)

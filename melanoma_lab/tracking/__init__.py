@@ -1,0 +1,9 @@
+"""Tracking: one MLflow run for each training, whatever becomes of it or of the tracking server."""
+
+from __future__ import annotations
+
+from melanoma_lab.tracking.connection import absolute, connect_for_reading
+from melanoma_lab.tracking.origin import flatten, git_commit
+from melanoma_lab.tracking.tracker import Tracker, connect
+
+__all__ = ["Tracker", "absolute", "connect", "connect_for_reading", "flatten", "git_commit"]

@@ -1,0 +1,216 @@
+"""Reaching the tracking server or its database: in bounded time, and in words that a user knows."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from melanoma_lab.config.schema import Tracking
+from melanoma_lab.errors import UserError
+
+#: Makes MLflow's pages show an experiment as model training, not as language-model evaluation.
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+#: How long a server may take, as MLflow's own environment variables say it; one that the user has
+#: set counts instead. MLflow's defaults, 120 s and seven retries, keep a command hanging for four
+#: minutes at a port where nobody answers, and for twenty before a server that hangs.
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+#: A server that passes a model on to a store of its own answers when it is there.
+UPLOADING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
+#: For requests that only try to tidy up.
+HASTE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+
+
+class NotUsable(UserError):  # noqa: N818 - a kind of UserError
+    """Nothing can be recorded where ``tracking.uri`` points."""
+
+
+def connect_for_reading(tracking: Tracking) -> Any:
+    """Connect to what has been tracked, in this thread, and create nothing.
+
+    Args:
+        tracking: where runs are recorded.
+
+    Returns:
+        An MlflowClient.
+
+    Raises:
+        UserError: nothing has been recorded there, or it cannot be used.
+    """
+    database = sqlite_path(tracking.uri)
+    if database is not None and not database.is_file():
+        raise UserError(
+            f"tracking.uri={tracking.uri}: no such file; nothing has been trained from this folder "
+            "yet."
+        )
+    with usable(tracking.uri):
+        client = mlflow_client(tracking.uri)
+        client.search_experiments(max_results=1)  # does anybody answer?
+        return client
+
+
+@contextmanager
+def usable(uri: str) -> Iterator[None]:
+    """Say whose fault it is where the tracking server or its database raises.
+
+    Raises:
+        NotUsable: it raised in the block.
+    """
+    try:
+        with _first_use(uri):
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever a database driver or an HTTP client raises
+        advice = ""
+        if uri.startswith(("http://", "https://")):
+            advice = (
+                " Start it, or train without it: tracking.offline=true keeps the run on disk, and "
+                "`python -m melanoma_lab sync` sends it later."
+            )
+        raise NotUsable(f"tracking.uri={uri}: cannot be used ({reason(error)}).{advice}") from error
+
+
+def reason(error: BaseException) -> str:
+    """The innermost reason of an error, in one line.
+
+    MLflow wraps what requests raises, which wraps what urllib3 raises, which says at the very end
+    that the connection was refused.
+    """
+    seen = {id(error)}
+    while True:
+        nested = [
+            error.__cause__,
+            getattr(error, "reason", None),
+            error.__context__,
+            *error.args,
+        ]
+        inner = next(
+            (e for e in nested if isinstance(e, BaseException) and id(e) not in seen), None
+        )
+        if inner is None:
+            break
+        seen.add(id(inner))
+        error = inner
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    # shutil.Error lists, as text, what happened to each file.
+    if found := re.search(r"\[Errno \d+\] ([^:'\"]+)", str(error)):
+        return found[1]
+    return next(iter(str(error).strip().splitlines()), repr(error))
+
+
+def mlflow_client(uri: str) -> Any:
+    """An MlflowClient of the tracking server, which also becomes MLflow's own."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Above ERROR: a database that is full would be told with a traceback for every attempt.
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+    # urllib3 warns of every retry; what came of them is said once, at the end.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(absolute(uri))
+    return mlflow.MlflowClient()
+
+
+@contextmanager
+def patience(settings: dict[str, str]) -> Iterator[None]:
+    """Have other time limits in the block, unless the user's environment has its own."""
+    changed = {k: v for k, v in settings.items() if os.environ.get(k) == PATIENCE.get(k)}
+    before = {key: os.environ.get(key) for key in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key)
+            if value is not None:
+                os.environ[key] = value
+
+
+def experiment_id(client: Any, tracking: Tracking, study: str) -> str:
+    """The MLflow experiment of a study, created where it does not exist.
+
+    Raises:
+        UserError: it was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None:
+        try:
+            root = _artifact_root(tracking, study)
+            return str(client.create_experiment(study, root, tags=TRAINING))
+        except MlflowException:
+            experiment = client.get_experiment_by_name(study)
+            if experiment is None:  # it failed for another reason than that someone was faster
+                raise
+    if experiment.lifecycle_stage != "active":
+        raise UserError(
+            f"study={study}: the MLflow experiment of this name was deleted; restore it (mlflow "
+            f"experiments restore -x {experiment.experiment_id}) or choose another name."
+        )
+    return str(experiment.experiment_id)
+
+
+def absolute(uri: str) -> str:
+    """The same place from whatever folder: MLflow keeps a connection for each URI."""
+    database = sqlite_path(uri)
+    return f"sqlite:///{database}" if database else uri
+
+
+def lock_of(path: Path) -> FileLock:
+    """A lock that stands for a file or folder, so that nothing is left beside that."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-{name}.lock")
+
+
+def _artifact_root(tracking: Tracking, study: str) -> str | None:
+    """Where a new experiment keeps its artifacts; a tracking server decides for itself.
+
+    An experiment of the lab's own gets a root of its own: the default one of a bare ``mlflow ui``
+    cannot be written to without that server.
+    """
+    if tracking.artifacts:
+        root = tracking.artifacts.rstrip("/")
+        return f"{root}/{study}" if "://" in root else str(Path(root).resolve() / study)
+    if tracking.uri.startswith(("http://", "https://", "databricks")):
+        return None
+    database = sqlite_path(tracking.uri)
+    return str((database.parent if database else Path.cwd()) / "mlruns" / study)
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of an SQLite URI, absolute."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)).resolve() if uri.startswith(prefix) else None
+
+
+def _first_use(uri: str) -> Any:
+    """A lock around the first use of a database: its tables must be made by one process only."""
+    database = sqlite_path(uri)
+    if database is None:
+        return nullcontext()
+    database.parent.mkdir(parents=True, exist_ok=True)
+    return lock_of(database)

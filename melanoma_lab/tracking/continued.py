@@ -1,0 +1,70 @@
+"""What a run that is continued after an interruption has already."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from melanoma_lab.tracking.record import kept_runs
+from melanoma_lab.tracking.upload import REASON_TAG
+
+#: How often a run has been continued after an interruption; with _at, when it was last.
+RESUMED_TAG = "resumed"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the server has of a run: its tags of being continued, params, points of metrics."""
+
+    tags: dict[str, str]
+    params: dict[str, str]
+    points: frozenset[tuple[str, int]]
+
+
+def may_continue(client: Any, experiment_id: str, run_id: str, unsent: Path) -> bool:
+    """Whether a run has not finished and can be gone on with.
+
+    Args:
+        client: an MlflowClient; None: runs are kept on disk.
+        experiment_id: of the study.
+        run_id: of the run.
+        unsent: the folder of runs that could not be sent.
+    """
+    kept = {record.run_id: record.status for _, record in kept_runs(unsent)}
+    if client is None or kept.get(run_id) == "FINISHED":
+        return kept.get(run_id, "FINISHED") != "FINISHED"
+    from mlflow.exceptions import MlflowException
+
+    try:
+        info = client.get_run(run_id).info
+    except MlflowException:
+        return False
+    here = info.experiment_id == experiment_id and info.lifecycle_stage == "active"
+    return bool(here and info.status != "FINISHED")
+
+
+def recorded(client: Any, run_id: str) -> Recorded:
+    """What the server has of a run that is going to be continued; its reason of ending goes."""
+    data = client.get_run(run_id).data
+    points = {
+        (key, point.step)
+        for key in data.metrics
+        for point in client.get_metric_history(run_id, key)
+    }
+    if REASON_TAG in data.tags:
+        client.delete_tag(run_id, REASON_TAG)
+    tags = {
+        RESUMED_TAG: str(int(data.tags.get(RESUMED_TAG, "0")) + 1),
+        f"{RESUMED_TAG}_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return Recorded(tags, dict(data.params), frozenset(points))
+
+
+def forget_kept(run_id: str, unsent: Path) -> None:
+    """Remove what was kept of a run when it was interrupted: it is being done anew."""
+    for folder, record in kept_runs(unsent):
+        if record.run_id == run_id:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,101 @@
+"""The trained network as MLflow's own kind of model: saved first, then logged from the disk.
+
+In two steps, so that a network that could not be sent is kept and logged later, without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+#: What the kept network needs to be served, by distribution name.
+SERVING_REQUIREMENTS = ("keras", "tensorflow", "numpy")
+#: What the model is called in its run.
+NAME = "model"
+
+
+def save_network(network: Any, folder: Path) -> None:
+    """Save a Keras model, ready for ``mlflow models serve``.
+
+    The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it.
+
+    Args:
+        network: the model.
+        folder: to make.
+    """
+    import mlflow.tensorflow
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    shape = (-1, *network.input_shape[1:])
+    mlflow.tensorflow.save_model(
+        network,
+        str(folder),
+        signature=ModelSignature(
+            Schema([TensorSpec(np.dtype("uint8"), shape)]),
+            Schema([TensorSpec(np.dtype("float32"), (-1, network.output_shape[-1]))]),
+        ),
+        input_example=np.full((1, *shape[1:]), 127, np.uint8),
+        # Named, because finding them out takes MLflow some twenty seconds.
+        pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
+    )
+
+
+def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
+    """Log a saved model as a run's; nothing is done where the run has it.
+
+    Args:
+        client: an MlflowClient.
+        run_id: of the run.
+        folder: what ``save_network`` made.
+    """
+    from mlflow.entities import LoggedModelStatus
+    from mlflow.models import Model
+
+    run = client.get_run(run_id)
+    for model in _models_of(client, run):
+        if model.status == LoggedModelStatus.READY:
+            return
+        client.delete_logged_model(model.model_id)  # an interrupted attempt
+    started = client.create_logged_model(
+        run.info.experiment_id, name=NAME, source_run_id=run_id, params=run.data.params
+    )
+    Model.log(
+        artifact_path=None,
+        flavor=_Saved(folder),
+        run_id=run_id,
+        model_id=started.model_id,
+        validate_serving_input=False,  # TensorFlow would be loaded to see whether TensorFlow works
+    )
+
+
+def _models_of(client: Any, run: Any) -> list[Any]:
+    found, token = [], None
+    while True:
+        page = client.search_logged_models(
+            [run.info.experiment_id], filter_string=f"name = '{NAME}'", page_token=token
+        )
+        found += [model for model in page if model.source_run_id == run.info.run_id]
+        token = page.token
+        if not token:
+            return found
+
+
+class _Saved:
+    """A flavor, as MLflow's ``Model.log`` takes it, of a model that is saved already."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save_model(self, path: str, mlflow_model: Any, **_: Any) -> None:
+        from mlflow.models import Model
+        from mlflow.models.model import MLMODEL_FILE_NAME
+
+        shutil.copytree(self._folder, path)
+        saved = Model.load(str(self._folder))
+        for name in ("flavors", "signature", "saved_input_example_info", "model_size_bytes"):
+            setattr(mlflow_model, name, getattr(saved, name))
+        mlflow_model.save(str(Path(path) / MLMODEL_FILE_NAME))

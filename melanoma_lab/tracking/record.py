@@ -1,0 +1,119 @@
+"""A run on disk: all that a tracking server would know of it, as JSON beside its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from melanoma_lab.errors import RunError
+from melanoma_lab.tracking.connection import reason
+
+#: The file that holds a run's record; where it is, the folder is whole.
+RECORD = "run.json"
+#: Sub-folders of a run's folder.
+ARTIFACTS, MODEL = "artifacts", "model"
+
+
+class Point(NamedTuple):
+    """One value of one metric; ``timestamp`` in milliseconds since 1970."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+@dataclass
+class RunRecord:
+    """A run without its files.
+
+    Attributes:
+        run_id: the server's; where it does not know the run, one of the lab's own.
+        name: what the run is called in the list of runs.
+        study: the MLflow experiment.
+        uri: the tracking server, absolute.
+        artifacts: ``tracking.artifacts``, absolute where it is a folder.
+        start_time: in milliseconds since 1970.
+        end_time: likewise; None while it runs.
+        status: as MLflow calls it.
+        tags: searchable facts.
+        params: the resolved configuration, flattened.
+        metrics: every value that was logged.
+    """
+
+    run_id: str
+    name: str
+    study: str
+    uri: str
+    artifacts: str | None
+    start_time: int
+    tags: dict[str, str]
+    params: dict[str, str]
+    end_time: int | None = None
+    status: str = "RUNNING"
+    metrics: list[Point] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, in which infinity and NaN, unknown to it, are strings."""
+        content = asdict(self)
+        content["metrics"] = [
+            {**point._asdict(), "value": _as_json(point.value)} for point in self.metrics
+        ]
+        path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> RunRecord:
+        """Read what ``write`` wrote."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        points = [
+            Point(p["key"], float(p["value"]), p["timestamp"], p["step"])
+            for p in content.pop("metrics")
+        ]
+        return cls(**content, metrics=points)
+
+
+def _as_json(value: float) -> float | str:
+    return value if abs(value) < float("inf") else str(value)
+
+
+def keep(record: RunRecord, files: Path, unsent: Path) -> Path:
+    """Keep a run on disk; where that is full or read only, in the system's temporary folder.
+
+    Args:
+        record: of the run.
+        files: its folder with ``artifacts`` and ``model``, as far as there are any.
+        unsent: the folder of runs that could not be sent; made if it is not there.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        RunError: there is no room for it anywhere.
+    """
+    elsewhere = Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-unsent"
+    reasons = []
+    for parent in (unsent, elsewhere):
+        partial = parent / f".{record.run_id}.partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(files, partial)
+            record.write(partial / RECORD)
+            whole = parent / record.run_id
+            shutil.rmtree(whole, ignore_errors=True)
+            return partial.rename(whole)
+        except OSError as error:  # shutil.Error is one too
+            shutil.rmtree(partial, ignore_errors=True)
+            reasons.append(f"{parent}: {reason(error)}")
+    raise RunError(f"The run could be kept nowhere ({'; '.join(reasons)}).")
+
+
+def kept_runs(unsent: Path) -> Iterator[tuple[Path, RunRecord]]:
+    """The runs that are kept in a folder, oldest first."""
+    found = [(path.parent, RunRecord.read(path)) for path in unsent.glob(f"[!.]*/{RECORD}")]
+    yield from sorted(found, key=lambda item: (item[1].start_time, item[1].run_id))

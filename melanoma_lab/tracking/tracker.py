@@ -1,0 +1,384 @@
+"""The run that is being trained, on its way to MLflow; on disk where that cannot take it.
+
+Connecting takes seconds (MLflow's import, a new database's tables), so it is done in the
+background while TensorFlow loads. From then on no server can stop a training: figures are sent in
+the background, files at the end, and what did not arrive is kept for ``sync``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from melanoma_lab.config.schema import Tracking
+from melanoma_lab.console import console
+from melanoma_lab.errors import RunError
+from melanoma_lab.tracking.connection import (
+    HASTE,
+    NotUsable,
+    absolute,
+    experiment_id,
+    mlflow_client,
+    patience,
+    reason,
+    usable,
+)
+from melanoma_lab.tracking.continued import forget_kept, may_continue, recorded
+from melanoma_lab.tracking.model import save_network
+from melanoma_lab.tracking.record import ARTIFACTS, MODEL, Point, RunRecord, keep, kept_runs
+from melanoma_lab.tracking.sender import Sender
+from melanoma_lab.tracking.upload import (
+    LONGEST_REASON,
+    PROCESS_TAG,
+    REASON_TAG,
+    log_facts,
+    log_files,
+    log_points,
+)
+
+#: Servers that took a run of this process. When one of them is down later, that is an outage and
+#: no mistyped address: the multirun's other jobs are trained all the same.
+_PROVEN: set[str] = set()
+#: Seconds that an interrupted command still waits for its figures to be sent.
+_LAST_WAIT = 5.0
+
+
+def connect(tracking: Tracking, study: str) -> Future[Tracker]:
+    """Start connecting to the tracking server in the background.
+
+    Args:
+        tracking: where runs are recorded.
+        study: the MLflow experiment; created where it does not exist.
+
+    Returns:
+        A future; its result raises UserError where ``tracking.uri`` cannot be used.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="tracking")
+    future = pool.submit(_connect, tracking, study)
+    pool.shutdown(wait=False)
+    return future
+
+
+def _connect(tracking: Tracking, study: str) -> Tracker:
+    if tracking.offline:
+        return Tracker(None, "", tracking, study)
+    try:
+        with usable(tracking.uri):
+            client = mlflow_client(tracking.uri)
+            tracker = Tracker(client, experiment_id(client, tracking, study), tracking, study)
+            tracker.reconcile()
+            return tracker
+    except NotUsable as error:
+        if absolute(tracking.uri) not in _PROVEN:
+            raise
+        return Tracker(None, "", tracking, study, outage=error)
+
+
+class Tracker:
+    """One run at a time in an MLflow experiment.
+
+    Args:
+        client: an MlflowClient; None: runs are kept on disk.
+        experiment_id: of the study.
+        tracking: where runs are recorded.
+        study: its name.
+        outage: why there is no client, if nobody asked for that.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        experiment_id: str,
+        tracking: Tracking,
+        study: str,
+        *,
+        outage: Exception | None = None,
+    ) -> None:
+        self._client = client
+        self.experiment_id = experiment_id
+        self._tracking = tracking
+        self._study = study
+        self._outage = outage
+        self.run_id = ""
+        #: Where the last run is kept, if it was not sent.
+        self.kept: Path | None = None
+        self._record: RunRecord
+        self._files: Path
+        self._sender: Sender | None = None
+        self._problem: BaseException | None = None
+        self._points: frozenset[tuple[str, int]] = frozenset()
+
+    @contextmanager
+    def run(
+        self,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        *,
+        continuing: str | None = None,
+    ) -> Iterator[str]:
+        """Record what happens in the block as one run.
+
+        The run ends FINISHED; KILLED where the block was interrupted; FAILED, with the tag
+        ``reason``, where it raised.
+
+        Args:
+            name: what the run is called in the list of runs.
+            tags: searchable facts about the run.
+            params: the resolved configuration, flattened.
+            continuing: the id of the run to go on with; it keeps what it has. None: a new one.
+
+        Yields:
+            The run's id.
+
+        Raises:
+            UserError: the tracking server takes no run.
+            RunError: it took the run but not all of what the block recorded; that is kept.
+        """
+        with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as files:
+            record = self._begin(name, dict(tags), dict(params), continuing)
+            self._record, self._files, self._problem = record, Path(files), self._outage
+            self._sender = None
+            if self._client is not None:
+                self._sender = Sender(
+                    lambda points: log_points(self._client, record.run_id, points)
+                )
+            failure: BaseException | None = None
+            try:
+                yield record.run_id
+            except BaseException as error:  # noqa: BLE001 - raised below, when the run has ended
+                failure = error
+            if failure is None:
+                self._end("FINISHED")
+            elif isinstance(failure, KeyboardInterrupt):
+                self._end("KILLED", "interrupted")
+            else:
+                self._end("FAILED", f"{type(failure).__name__}: {failure}")
+            if self._problem is not None and failure is None:
+                raise RunError(self._explain())
+            if failure is not None:
+                if self._problem is not None:
+                    console.print(self._explain(), style="yellow", markup=False)
+                raise failure
+
+    def _begin(
+        self, name: str, tags: dict[str, str], params: dict[str, str], continuing: str | None
+    ) -> RunRecord:
+        """Open the run, on the server where there is one."""
+        tags[PROCESS_TAG] = f"{socket.gethostname()}:{os.getpid()}"
+        artifacts = self._tracking.artifacts
+        record = RunRecord(
+            run_id=continuing or uuid.uuid4().hex,
+            name=name,
+            study=self._study,
+            uri=absolute(self._tracking.uri),
+            artifacts=str(Path(artifacts).resolve())
+            if artifacts and "://" not in artifacts
+            else artifacts,
+            start_time=_now(),
+            tags=tags,
+            params=params,
+        )
+        self.kept = None
+        self._points = frozenset()
+        if self._client is not None:
+            try:
+                with usable(self._tracking.uri):
+                    self._open(record, continuing)
+                _PROVEN.add(record.uri)
+            except NotUsable as error:
+                if record.uri not in _PROVEN:
+                    raise
+                self._client, self._outage = None, error
+        if continuing:
+            forget_kept(continuing, Path(self._tracking.unsent))
+        self.run_id = record.run_id
+        return record
+
+    def _open(self, record: RunRecord, continuing: str | None) -> None:
+        import mlflow
+
+        if continuing:
+            so_far = recorded(self._client, continuing)
+            self._points = so_far.points
+            record.tags |= so_far.tags
+            record.params |= so_far.params  # such as a cache folder that has moved
+        run = mlflow.start_run(
+            continuing,
+            experiment_id=self.experiment_id,
+            run_name=record.name,
+            tags=record.tags,
+        )
+        record.run_id, record.start_time = run.info.run_id, run.info.start_time
+        record.tags = dict(run.data.tags)
+        try:
+            log_facts(self._client, record.run_id, record)
+        except BaseException:
+            _close(record.run_id, "FAILED")
+            raise
+
+    def _end(self, status: str, why: str = "") -> None:
+        """Send what is left of the run, or keep it."""
+        record = self._record
+        record.status, record.end_time = status, _now()
+        if why:
+            record.tags[REASON_TAG] = why[:LONGEST_REASON]
+        if self._client is not None:
+            limits, wait = (HASTE, _LAST_WAIT) if status == "KILLED" else ({}, None)
+            with patience(limits):
+                self._problem = self._send(wait)
+        if self._client is None or self._problem is not None:
+            self.kept = keep(record, self._files, Path(self._tracking.unsent))
+            if self._client is not None:
+                _close(record.run_id, "FAILED", f"not all of it was sent; it is in {self.kept}")
+        if isinstance(self._problem, KeyboardInterrupt):
+            console.print(self._explain(), style="yellow", markup=False)
+            raise self._problem
+
+    def _send(self, wait: float | None) -> BaseException | None:
+        """Send what is left; returns why it could not be, an interruption included."""
+        import mlflow
+
+        run_id = self._record.run_id
+        try:
+            if self._sender and (problem := self._sender.close(wait)):
+                return problem
+            log_facts(self._client, run_id, self._record)
+            log_files(self._client, run_id, self._files)
+            mlflow.end_run(self._record.status)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - of a server, of a driver
+            return error
+        return None
+
+    def _explain(self) -> str:
+        """What became of a run that could not be sent, and what to type."""
+        problem = self._problem or self._outage
+        where = "" if self.kept is None else f" It is kept in {self.kept}"
+        command = "python -m melanoma_lab sync"
+        if self.kept is not None and self.kept.parent != Path(self._tracking.unsent):
+            command += f" tracking.unsent={self.kept.parent}"
+        return (
+            f"tracking.uri={self._tracking.uri} did not take the whole run "
+            f"({reason(problem) if problem else 'no answer'}).{where}; nothing is lost. When it "
+            f"works again, send it: {command}"
+        )
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Record figures of the run; NaN stays NaN. They are sent in the background.
+
+        A continued run that has a figure of this step keeps the one it has.
+
+        Args:
+            metrics: figures by name.
+            step: the epoch, for figures that have one.
+        """
+        now = _now()
+        points = [
+            Point(key, float(value), now, step)
+            for key, value in metrics.items()
+            if (key, step) not in self._points
+        ]
+        self._record.metrics += points
+        if self._sender and points:
+            self._sender.put(points)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record facts that only the end of a run knows; they are sent when it ends."""
+        self._record.tags |= tags
+
+    def log_folder(self, folder: Path) -> None:
+        """Keep everything in a folder with the run; it is sent when the run ends."""
+        with _staging():
+            shutil.copytree(folder, self._files / ARTIFACTS, dirs_exist_ok=True)
+
+    def log_network(self, network: Any) -> None:
+        """Keep a Keras model with the run, ready for ``mlflow models serve``.
+
+        The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it.
+        """
+        with _staging():
+            save_network(network, self._files / MODEL)
+
+    def finished_run(self, fingerprint: str) -> str | None:
+        """The id of the newest finished run of this fingerprint in the study, if there is one.
+
+        Runs that are kept on disk count.
+        """
+        for _, record in kept_runs(Path(self._tracking.unsent)):
+            if (
+                record.study == self._study
+                and record.status == "FINISHED"
+                and record.tags.get("fingerprint") == fingerprint
+            ):
+                return record.run_id
+        if self._client is None:
+            return None
+        found = self._client.search_runs(
+            [self.experiment_id],
+            f"attributes.status = 'FINISHED' and tags.fingerprint = '{fingerprint}'",
+            max_results=1,
+        )
+        return str(found[0].info.run_id) if found else None
+
+    def can_continue(self, run_id: str) -> bool:
+        """Whether the study has this run and it has not finished."""
+        unsent = Path(self._tracking.unsent)
+        return may_continue(self._client, self.experiment_id, run_id, unsent)
+
+    def reconcile(self) -> None:
+        """Mark as KILLED the runs that a hard kill on this machine left RUNNING."""
+        host = socket.gethostname()
+        for run in self._client.search_runs(
+            [self.experiment_id], "attributes.status = 'RUNNING'", max_results=1000
+        ):
+            where, _, process = run.data.tags.get(PROCESS_TAG, "").partition(":")
+            if where == host and process.isdigit() and not _is_alive(int(process)):
+                self._client.set_tag(run.info.run_id, REASON_TAG, "its process is gone")
+                self._client.set_terminated(run.info.run_id, "KILLED")
+
+
+@contextmanager
+def _staging() -> Iterator[None]:
+    """Say where there is no room for what waits to be sent."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{tempfile.gettempdir()}: cannot be written ({reason(error)}). Make room there, or "
+            "name another folder in the environment variable TMPDIR."
+        ) from error
+
+
+def _close(run_id: str, status: str, why: str = "") -> None:
+    """End MLflow's active run, whether or not its server still answers."""
+    import mlflow
+
+    with patience(HASTE), suppress(Exception):
+        if why:
+            mlflow.MlflowClient().set_tag(run_id, REASON_TAG, why)
+    with patience(HASTE), suppress(Exception):
+        mlflow.end_run(status)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of this number exists; a number used again counts as alive."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

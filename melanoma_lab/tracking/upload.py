@@ -1,0 +1,97 @@
+"""Sending a run to the tracking server, in steps that may be repeated without doubling anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from melanoma_lab.config.schema import Tracking
+from melanoma_lab.tracking.connection import UPLOADING, experiment_id, patience
+from melanoma_lab.tracking.model import log_saved_model
+from melanoma_lab.tracking.record import ARTIFACTS, MODEL, Point, RunRecord
+
+#: Which process a run belongs to; lets a later command tell a running run from a dead one.
+PROCESS_TAG = "process"
+#: Why a run did not finish.
+REASON_TAG = "reason"
+#: On a run that ``sync`` had to make anew: the id that it was trained under.
+SYNCED_TAG = "synced_from"
+#: MLflow keeps this many characters of a parameter.
+LONGEST_PARAM = 6000
+LONGEST_REASON = 500
+
+
+def log_points(client: Any, run_id: str, points: list[Point]) -> None:
+    """Log metrics; a point that the server has already is not doubled."""
+    from mlflow.entities import Metric
+
+    client.log_batch(run_id, metrics=[Metric(*point) for point in points])
+
+
+def log_facts(client: Any, run_id: str, record: RunRecord) -> None:
+    """Log a run's parameters and tags."""
+    from mlflow.entities import Param, RunTag
+
+    client.log_batch(
+        run_id,
+        params=[Param(key, value[:LONGEST_PARAM]) for key, value in record.params.items()],
+        tags=[RunTag(key, value) for key, value in record.tags.items()],
+    )
+
+
+def log_files(client: Any, run_id: str, folder: Path) -> None:
+    """Log a run's artifacts and its model, as far as the folder has them."""
+    with patience(UPLOADING):
+        if (folder / ARTIFACTS).is_dir():
+            client.log_artifacts(run_id, str(folder / ARTIFACTS))
+        if (folder / MODEL).is_dir():
+            log_saved_model(client, run_id, folder / MODEL)
+
+
+def send_kept(client: Any, record: RunRecord, folder: Path, tracking: Tracking) -> str:
+    """Send a kept run: into its own MLflow run where the server has that, else into a new one.
+
+    May be interrupted anywhere and repeated: values, files and the model are not doubled, and a
+    run that was made anew is found again.
+
+    Args:
+        client: an MlflowClient.
+        record: of the run.
+        folder: its folder.
+        tracking: where it is sent to.
+
+    Returns:
+        The id of the MLflow run.
+    """
+    run_id = _destination(client, record, tracking)
+    log_facts(client, run_id, record)
+    log_points(client, run_id, record.metrics)
+    log_files(client, run_id, folder)
+    stale = client.get_run(run_id).data.tags.keys() & {REASON_TAG} - record.tags.keys()
+    for tag in stale:  # another command took the run for dead, which it was not
+        client.delete_tag(run_id, tag)
+    client.set_terminated(run_id, record.status, record.end_time)
+    return run_id
+
+
+def _destination(client: Any, record: RunRecord, tracking: Tracking) -> str:
+    """The MLflow run that a record belongs to, made where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if client.get_run(record.run_id).info.lifecycle_stage == "active":
+            return record.run_id
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    experiment = experiment_id(client, tracking, record.study)
+    made = client.search_runs([experiment], f"tags.{SYNCED_TAG} = '{record.run_id}'", max_results=1)
+    if made:
+        return str(made[0].info.run_id)
+    run = client.create_run(
+        experiment,
+        start_time=record.start_time,
+        tags={**record.tags, SYNCED_TAG: record.run_id},
+        run_name=record.name,
+    )
+    return str(run.info.run_id)
