@@ -47,7 +47,8 @@ def find_overlap(
     paths = [str(path) for path in find_images(root)]
     digests = file_digests(paths, threads)
     own = list(manifest["digest"])
-    distinct = [sorted(set(own)), sorted(set(digests))]
+    # What cannot be opened has no digest, and no row in the decode cache.
+    distinct = [sorted(set(own) - {""}), sorted(set(digests) - {""})]
 
     def find() -> list[list[Any]]:
         first, second = (

@@ -137,7 +137,7 @@ def balance_with_augmentor(
                 workers=workers,
                 progress=progress,
             )
-            copies = np.load(path, mmap_mode="r")
+            copies = np.load(path, mmap_mode="r", allow_pickle=False)
         sources = (split.pixels, copies)
         rows = np.concatenate([rows, len(split.pixels) + np.arange(len(copies))])
     return BalancedSet(

@@ -19,13 +19,14 @@ from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.audit.near_duplicates import IDENTICAL
 from melanoma_lab.audit.unresolved import unresolved
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.dataset import Groups, Isic9Dataset, Labels, OnUnreadable
+from melanoma_lab.config.schema.dataset import Groups, Isic9Dataset, Labels
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.readers import read_dataset
 from melanoma_lab.data.split import TRAIN, split_images
 from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.data.unreadable import without_unreadable
 from melanoma_lab.errors import UserError
 from melanoma_lab.progress import Progress
 
@@ -131,7 +132,9 @@ def prepare_data(
     same = pairs.loc[pairs["kind"] == IDENTICAL]
     manifest["identical"] = photographs(list(manifest["digest"]), same)
     manifest["photograph"] = photographs(list(manifest["digest"]), pairs)
-    manifest, notes = _readable(manifest, pixels.unreadable, dataset.on_unreadable)
+    # Both, so that training never takes what the audit lists, whatever the image size.
+    unreadable = inspection.unreadable | pixels.unreadable
+    manifest, notes = without_unreadable(manifest, unreadable, dataset)
     settled = settle_labels(
         manifest,
         labels=dataset.labels if isinstance(dataset, Isic9Dataset) else Labels.folder,
@@ -161,25 +164,6 @@ def prepare_data(
         findings=findings,
         unresolved=unresolved(findings, dataset, protocol),
     )
-
-
-def _readable(
-    manifest: pd.DataFrame, unreadable: dict[str, str], choice: OnUnreadable
-) -> tuple[pd.DataFrame, list[str]]:
-    """Refuse or leave out what could not be decoded, naming every file and its reason."""
-    reasons = manifest["digest"].map(unreadable)
-    bad = manifest.loc[reasons.notna()]
-    if bad.empty:
-        return manifest, []
-    listed = "\n".join(
-        f"  {path}: {reason}" for path, reason in zip(bad["path"], reasons.dropna(), strict=True)
-    )
-    what = f"{len(bad)} of {len(manifest)} images cannot be read"
-    if choice is OnUnreadable.error:
-        raise UserError(
-            f"{what}:\n{listed}\nMend or remove them, or set dataset.on_unreadable=skip."
-        )
-    return manifest.loc[reasons.isna()].reset_index(drop=True), [f"{what}; skipped:\n{listed}"]
 
 
 def _check_slugs(classes: Sequence[str]) -> None:

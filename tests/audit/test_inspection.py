@@ -39,9 +39,9 @@ def test_facts_of_a_file(inspect, tmp_path):
     paths[2].write_text("no picture")
     found, (noisy, grey, text) = inspect(paths)
     assert list(found.files.index) == sorted([noisy, grey, text])
-    assert found.files.loc[noisy].tolist() == ["", "PNG", 64, 48, False, ""]
-    assert found.files.loc[grey].tolist() == ["", "JPEG", 30, 20, True, ""]
-    assert found.files.loc[text].tolist() == ["not an image", "", 0, 0, False, ""]
+    assert found.files.loc[noisy].tolist() == ["", "PNG", 64, 48, "", False, ""]
+    assert found.files.loc[grey].tolist() == ["", "JPEG", 30, 20, "", True, ""]
+    assert found.files.loc[text].tolist() == ["not an image", "", 0, 0, "", False, ""]
     assert found.unreadable == {text: "not an image"}
     assert found.pairs.empty
 
