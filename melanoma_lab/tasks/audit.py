@@ -58,7 +58,12 @@ def audit_dataset(config: Config) -> Findings:
     if config.against:
         with progress_of("comparing with the other folder") as tell:
             shared = find_overlap(
-                manifest, config.against, cache=cache, threads=threads, progress=tell
+                manifest,
+                config.against,
+                cache=cache,
+                threads=threads,
+                outside_root=dataset.outside_root,
+                progress=tell,
             )
         findings = dataclasses.replace(findings, against=config.against, shared_images=shared)
     problems = find_problems(findings)
