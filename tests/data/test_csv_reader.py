@@ -42,8 +42,9 @@ def test_a_table_is_read(read):
 NAMED = ["file;dx;patient;site;biopsy;part", "1;nevus;P1;Vienna;melanoma;TRAIN"]
 COLUMNS = [
     "dataset.images=a",
-    "dataset.columns={image: file, label: dx, lesion: patient, source: site, diagnosis: biopsy, "
-    "split: part}",
+    "dataset.columns={image: file, label: dx, lesion: patient, source: site}",
+    "dataset.columns.diagnosis=biopsy",
+    "dataset.columns.split=part",
 ]
 
 

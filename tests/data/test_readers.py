@@ -120,7 +120,7 @@ def test_ham10000_needs_its_table(ham):
 
 def test_ham10000_needs_the_columns(ham):
     (ham / "HAM10000_metadata.csv").write_text("image_id,dx\nISIC_1,mel\n")
-    with pytest.raises(UserError, match="no column lesion_id. It has image_id, dx"):
+    with pytest.raises(UserError, match=r"no column lesion_id\. It has image_id, dx"):
         read_dataset(ham_config(ham), ham)
 
 
