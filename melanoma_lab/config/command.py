@@ -8,7 +8,7 @@ from melanoma_lab.config.schema import Task
 from melanoma_lab.errors import UserError, nearest
 
 #: Tasks that write where they are told to and need no working folder from Hydra.
-NO_JOB_FOLDER = frozenset({Task.audit, Task.compare, Task.seed_protocol})
+NO_JOB_FOLDER = frozenset({Task.audit, Task.compare, Task.download, Task.seed_protocol})
 
 
 def canonical_arguments(arguments: Sequence[str]) -> list[str]:

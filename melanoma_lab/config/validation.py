@@ -9,7 +9,7 @@ import dataclasses
 import re
 from typing import Any, cast
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -33,6 +33,19 @@ def validate(composed: DictConfig) -> Config:
     Raises:
         UserError: a key is unknown or missing, or a value has the wrong type or is out of range.
     """
+    try:
+        return cast("Config", OmegaConf.to_object(OmegaConf.merge(_schema_of(composed), composed)))
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        raise UserError(f"{key} is not set; add {key}=... to the command.") from error
+    except OmegaConfBaseException as error:
+        message = explain(error)
+        key = str(error.full_key)
+        raise UserError(message if message.startswith(key) else f"{key}: {message}") from error
+
+
+def _schema_of(composed: DictConfig) -> DictConfig:
+    """The schema of the options that were chosen; unknown keys are refused."""
     schema = OmegaConf.structured(Config)
     for key in composed:
         name = str(key)
@@ -45,14 +58,7 @@ def validate(composed: DictConfig) -> Config:
             for unknown in (entry for entry in composed[name] if entry not in known):
                 full = f"{name}.{unknown}"
                 raise UserError(f"{full}: no such key. {_nearest_key(full)}")
-    try:
-        merged = OmegaConf.merge(schema, composed)
-        return cast("Config", OmegaConf.to_object(merged))
-    except MissingMandatoryValue as error:
-        key = str(error.full_key)
-        raise UserError(f"{key} is not set; add {key}=... to the command.") from error
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {error.msg}") from error
+    return cast("DictConfig", schema)
 
 
 def _option_class(group: str, values: Any) -> type:
@@ -84,11 +90,11 @@ def _nearest_key(full: str) -> str:
     return nearest(full, {f"{section}.{name}" for keys in names.values() for name in keys})
 
 
-def explain(error: HydraException) -> str:
+def explain(error: Exception) -> str:
     """Say in the user's terms why Hydra could not compose the command.
 
     Args:
-        error: what Hydra raised.
+        error: what Hydra or OmegaConf raised.
 
     Returns:
         What is wrong, and the nearest valid name where there is one.

@@ -30,6 +30,7 @@ class Task(StrEnum):
 
     train = "train"
     audit = "audit"
+    download = "download"
     seed_protocol = "seed_protocol"
     compare = "compare"
 
