@@ -99,6 +99,8 @@ def explain(error: Exception) -> str:
     Returns:
         What is wrong, and the nearest valid name where there is one.
     """
+    if isinstance(error.__cause__, UserError):  # raised where an interpolation was resolved
+        return str(error.__cause__)
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     text = f"{error}{cause}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import fields
 
 from hypothesis import strategies as st
 
@@ -13,9 +13,9 @@ from melanoma_lab.registry import OPTIONS
 PLAIN = {"audit": Audit, "training": Training, "tracking": Tracking}
 GROUPS = sorted({group for group, _ in OPTIONS})
 KEYS = sorted(
-    {entry.name for entry in dataclasses.fields(Config)}
-    | {f"{group}.{entry.name}" for (group, _), n in OPTIONS.items() for entry in dataclasses.fields(n)}
-    | {f"{name}.{entry.name}" for name, node in PLAIN.items() for entry in dataclasses.fields(node)}
+    {entry.name for entry in fields(Config)}
+    | {f"{group}.{entry.name}" for (group, _), node in OPTIONS.items() for entry in fields(node)}
+    | {f"{name}.{entry.name}" for name, node in PLAIN.items() for entry in fields(node)}
     | {"dataset.columns.image", "dataset.diagnoses.mel", "experiment", "hydra.job.name"}
 )  # fmt: skip
 #: What lies outside the working folder is not to be written to, so Hydra's own folders are left.

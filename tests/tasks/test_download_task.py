@@ -26,5 +26,5 @@ def test_the_images_are_put_where_the_root_says(composed, tmp_path, monkeypatch,
 
 
 def test_where_to_is_asked_for(composed):
-    with pytest.raises(UserError, match="dataset.root is not set"):
+    with pytest.raises(UserError, match=r"dataset\.root is not set"):
         download_dataset(composed("dataset=isic9"))
