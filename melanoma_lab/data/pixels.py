@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.data.decoding import DECODING_VERSION, decode
+from melanoma_lab.errors import RunError
 from melanoma_lab.progress import Progress
 
 #: Why a file without a digest is unreadable. It is not kept: it says nothing about the content.
@@ -80,22 +81,42 @@ def load_pixels(
     """
     path_of = dict(sorted(zip(digests, paths, strict=True)))
     not_opened = {"": NOT_OPENED} if path_of.pop("", None) is not None else {}
+    if not path_of:
+        return Pixels(np.empty((0, size, size, 3), np.uint8), {}, not_opened)
     key = hashlib.sha256(json.dumps([DECODING_VERSION, size, list(path_of)]).encode()).hexdigest()[
         :32
     ]
     folder = cache / "pixels"
     array, verdicts = folder / f"{key}.npy", folder / f"{key}.json"
-    if not array.exists():
+    shape = (len(path_of), size, size, 3)
+    kept = _open(array, verdicts, shape)
+    if kept is None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
             built = _build(Path(scratch), path_of, size=size, threads=threads, progress=progress)
             # The array comes last: where it is, the verdicts are.
             built[0].replace(verdicts)
             built[1].replace(array)
-    unreadable: dict[str, str] = json.loads(verdicts.read_text())
-    images = np.load(array, mmap_mode="r", allow_pickle=False)
+        kept = _open(array, verdicts, shape)
+    if kept is None:
+        raise RunError(f"The decoded images could not be read back from {array}.")
+    images, unreadable = kept
     row = {digest: i for i, digest in enumerate(path_of) if digest not in unreadable}
     return Pixels(images, row, unreadable | not_opened)
+
+
+def _open(
+    array: Path, verdicts: Path, shape: tuple[int, ...]
+) -> tuple[NDArray[np.uint8], dict[str, str]] | None:
+    """What the cache keeps; None where it is not there, or not what was put there."""
+    try:
+        images = np.load(array, mmap_mode="r", allow_pickle=False)
+        unreadable = json.loads(verdicts.read_text())
+    except (OSError, ValueError, EOFError):
+        return None
+    if images.shape != shape or images.dtype != np.uint8 or not isinstance(unreadable, dict):
+        return None
+    return images, unreadable
 
 
 def _build(

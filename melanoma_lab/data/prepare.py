@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.data.unreadable import without_unreadable
 from melanoma_lab.errors import UserError
 from melanoma_lab.progress import Progress
+
+#: MLflow takes 250 characters for a metric, test/sensitivity/ included.
+LONGEST_SLUG = 200
 
 MANIFEST_COLUMNS = (
     "image_id",
@@ -101,8 +105,12 @@ class PreparedData:
 
 
 def slug(name: str) -> str:
-    """A class name in lower case with underscores, as column and metric names have it."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    """A class name in lower case with underscores, as column and metric names have it.
+
+    Letters and digits of every script stay, as MLflow takes them.
+    """
+    # Composed letters: macOS takes é apart in file names.
+    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name).lower()).strip("_")
 
 
 def prepare_data(
@@ -172,6 +180,11 @@ def _check_slugs(classes: Sequence[str]) -> None:
     for name in classes:
         if not slug(name):
             raise UserError(f"dataset.classes: {name!r} has no letters or digits to name it by.")
+        if len(slug(name)) > LONGEST_SLUG:
+            raise UserError(
+                f"dataset.classes: {name!r} is too long to name a metric by; rename it to at most "
+                f"{LONGEST_SLUG} letters."
+            )
         if slug(name) in seen:
             raise UserError(
                 f"dataset.classes: {seen[slug(name)]!r} and {name!r} would share the column "

@@ -129,6 +129,12 @@ def test_a_file_that_cannot_be_opened_says_nothing_about_its_content(tmp_path, p
     assert len(list((tmp_path / "cache" / "pixels").glob("*.npy"))) == 1
 
 
+def test_nothing_that_can_be_opened_is_no_image(tmp_path):
+    pixels = load([tmp_path / "gone.jpg"], tmp_path / "cache")
+    assert pixels.images.shape == (0, 16, 16, 3)
+    assert not pixels.row
+
+
 def test_what_a_killed_process_left_is_not_used(tmp_path, picture):
     folder = tmp_path / "cache" / "pixels" / ".building-dead"
     folder.mkdir(parents=True)
