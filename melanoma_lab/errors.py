@@ -18,6 +18,12 @@ class RunError(Exception):
     """The work itself failed (it diverged, a disk is full); the command exits with status 1."""
 
 
+def clipped(text: object, limit: int = 200) -> str:
+    """What the user gave, for a message: not longer than a few lines."""
+    shown = str(text)
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The sentence that points from a misspelt word to a valid one.
 

@@ -15,7 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from melanoma_lab.config.schema import Audit, Config, Tracking
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.errors import UserError, clipped, nearest
 from melanoma_lab.registry import OPTIONS
 
 KEYS = tuple(entry.name for entry in dataclasses.fields(Config))
@@ -67,7 +67,7 @@ def _option_class(group: str, values: Any) -> type:
     options = [option for g, option in OPTIONS if g == group]
     if name not in options:
         raise UserError(
-            f"{group}.name: no option {name!r} in {group}. {nearest(str(name), options)}"
+            f"{group}.name: no option {clipped(repr(name))} in {group}. {nearest(str(name), options)}"
         )
     return OPTIONS[group, str(name)]
 
@@ -116,4 +116,4 @@ def explain(error: Exception) -> str:
     lines = [line.strip() for line in text.splitlines()]
     noise = ("full_key", "object_type", "reference_type")
     kept = [line for line in lines if line and not line.startswith(noise)]
-    return " ".join(kept)
+    return clipped(" ".join(kept), 600)

@@ -165,7 +165,6 @@ flags = st.sampled_from(
         "--cfg=hydra",
         "--cfg=all",
         "--resolve",
-        "--package=x",
         "--info=config",
         "--help",
         "--config-name=x",

@@ -65,6 +65,9 @@ def lab(tmp_path, monkeypatch):
 @example([f"study={'n' * 300}"])
 @example(["~architecture"])
 @example(["architecture=0"])
+@example(["1" * 5000])
+@example(["seed=1" + "1" * 5000])
+@example(["dataset.melanoma=" + "1" * 5000])
 @example(["seed=1", "--multirun", "--cfg=all"])
 @example(["dataset.columns.imge=x", "dataset=csv"])
 def test_any_command_ends_well(lab, arguments):
@@ -73,5 +76,6 @@ def test_any_command_ends_well(lab, arguments):
     assert "Traceback" not in out + err
     assert all(isinstance(config, Config) for config in configs)
     if status == 2 and "usage:" not in err:
-        assert "melanoma_lab: " in err
-        assert len(err) < 2000, "a short message"
+        said = err.partition("melanoma_lab: ")[2]  # what Hydra says before is out of our hands
+        assert said
+        assert len(said) < 1500

@@ -107,7 +107,7 @@ def checked_study(study: object) -> str:
         "study",
         f"letters, digits, dots, hyphens and underscores, {LONGEST_STUDY} bytes at most (it names "
         "a folder)",
-        name if len(name) <= LONGEST_STUDY else f"{name[:LONGEST_STUDY]}...",
+        name,
     )
     return name
 
