@@ -67,7 +67,8 @@ def _option_class(group: str, values: Any) -> type:
     options = [option for g, option in OPTIONS if g == group]
     if name not in options:
         raise UserError(
-            f"{group}.name: no option {clipped(repr(name))} in {group}. {nearest(str(name), options)}"
+            f"{group}.name: no option {clipped(repr(name))} in {group}. "
+            f"{nearest(str(name), options)}"
         )
     return OPTIONS[group, str(name)]
 
