@@ -20,6 +20,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab.comparison.arms import shorten
 from melanoma_lab.config.arm import describe_arm
@@ -95,10 +96,9 @@ def _job(composed: DictConfig, failure: int, reason: str) -> Job:
     arm = describe_arm(list(hydra.overrides.task))
 
     def value(key: str) -> str:
-        found: Any = OmegaConf.select(composed, key)
-        return str(found)
+        return str(_select(composed, key))
 
-    fold = OmegaConf.select(composed, "split.fold")
+    fold = _select(composed, "split.fold")
     return Job(
         number=int(hydra.job.num),
         arm=arm.name,
@@ -110,6 +110,14 @@ def _job(composed: DictConfig, failure: int, reason: str) -> Job:
         failure=failure,
         reason=reason,
     )
+
+
+def _select(composed: DictConfig, key: str) -> Any:
+    """The value of a key; None where it has none, which may be what the job failed for."""
+    try:
+        return OmegaConf.select(composed, key)
+    except (AttributeError, OmegaConfBaseException):  # AttributeError: its group is missing
+        return None
 
 
 @contextmanager

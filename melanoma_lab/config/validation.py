@@ -58,7 +58,20 @@ def _schema_of(composed: DictConfig) -> DictConfig:
             for unknown in (entry for entry in composed[name] if entry not in known):
                 full = f"{name}.{unknown}"
                 raise UserError(f"{full}: no such key. {_nearest_key(full)}")
+            _refuse_unknown_within(name, OmegaConf.get_type(schema[name]), composed[name])
     return cast("DictConfig", schema)
+
+
+def _refuse_unknown_within(name: str, node: Any, values: DictConfig) -> None:
+    """Unknown keys of a dataclass within a group's, such as ``dataset.columns``."""
+    for entry in dataclasses.fields(node):
+        inner = values.get(entry.name) if dataclasses.is_dataclass(entry.default_factory) else None
+        if isinstance(inner, DictConfig):
+            known = list(OmegaConf.structured(entry.default_factory))
+            for unknown in (key for key in inner if key not in known):
+                raise UserError(
+                    f"{name}.{entry.name}.{unknown}: no such key. {nearest(str(unknown), known)}"
+                )
 
 
 def _option_class(group: str, values: Any) -> type:
@@ -100,8 +113,6 @@ def explain(error: Exception) -> str:
     Returns:
         What is wrong, and the nearest valid name where there is one.
     """
-    if isinstance(error.__cause__, UserError):  # raised where an interpolation was resolved
-        return str(error.__cause__)
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     text = f"{error}{cause}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -117,4 +128,5 @@ def explain(error: Exception) -> str:
     lines = [line.strip() for line in text.splitlines()]
     noise = ("full_key", "object_type", "reference_type")
     kept = [line for line in lines if line and not line.startswith(noise)]
-    return clipped(" ".join(kept), 600)
+    said = " ".join(kept).removeprefix("UserError raised while resolving interpolation: ")
+    return clipped(said, 600)

@@ -64,6 +64,8 @@ def lab(tmp_path, monkeypatch):
 @example(["study=../../elsewhere"])
 @example([f"study={'n' * 300}"])
 @example(["~architecture"])
+@example(["audit", "~split", "-m"])
+@example(["tracking.uri=${nothing}", "-m"])
 @example(["architecture=0"])
 @example(["1" * 5000])
 @example(["seed=1" + "1" * 5000])

@@ -65,6 +65,12 @@ def test_a_wrong_value_or_added_key_is_refused(composed, override, message):
         (["split=kfold", "split.fold=5"], "split.fold: expected 0 to split.k - 1 = 4; received 5"),
         (["split=kfold", "split.k=1"], "split.k: expected at least 2 folds"),
         (["architecture.filters=[]"], "architecture.filters: expected a list of positive"),
+        (
+            ["dataset=csv", "+dataset.columns.imge=x"],
+            "dataset.columns.imge: no such key. Did you mean image?",
+        ),
+        (["~architecture"], "architecture is not set"),
+        (["cache=${nothing}"], "cache: Interpolation key 'nothing' not found"),
     ],
 )
 def test_an_option_checks_its_own_values(composed, overrides, message):
