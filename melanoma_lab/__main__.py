@@ -11,11 +11,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab import multirun
 from melanoma_lab.config.arm import describe_arm
 from melanoma_lab.config.command import canonical_arguments
 from melanoma_lab.config.compose import CONF
+from melanoma_lab.config.schema import Task
 from melanoma_lab.config.validation import explain, validate
 from melanoma_lab.data.root import check_root
 from melanoma_lab.errors import RunError, UserError, explain_os_error
@@ -26,7 +28,8 @@ def run_task(composed: DictConfig) -> None:
     """One job of the command: what Hydra composed, checked and done."""
     with multirun.noted(composed):
         config = validate(composed)
-        check_root(config.dataset)
+        if config.task is not Task.download:
+            check_root(config.dataset)
         arm = describe_arm(list(HydraConfig.get().overrides.task))
         from melanoma_lab import tasks
 
@@ -49,12 +52,16 @@ def main() -> None:
         sys.exit(130)
     except UserError as error:
         sys.exit(_report(str(error), status=2))
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_report(explain(error), status=2))
     except RunError as error:
         sys.exit(_report(str(error), status=1))
     except OSError as error:
         sys.exit(_report(explain_os_error(error), status=1))
+    except Exception as error:
+        if HydraConfig.initialized():
+            raise  # a bug of the lab: it keeps its traceback
+        sys.exit(_report(f"the command cannot be understood: {explain(error)}", status=2))
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

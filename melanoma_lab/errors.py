@@ -32,6 +32,12 @@ def explain_os_error(error: OSError) -> str:
     return f"{where}{error.strerror}.{advice}"
 
 
+def clipped(text: object, limit: int = 200) -> str:
+    """What the user gave, for a message: not longer than a few lines."""
+    shown = str(text)
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The sentence that points from a misspelt word to a valid one.
 

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab.comparison.arms import shorten
 from melanoma_lab.config.arm import Arm, describe_arm
 from melanoma_lab.config.schema import Config, Task, Tracking
 from melanoma_lab.console import console
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.errors import RunError, UserError, explain_os_error
 
 if TYPE_CHECKING:  # its module loads pandas
     from melanoma_lab.comparison.result import ComparedStudy
@@ -124,8 +125,7 @@ def _job(composed: DictConfig, ending: Ending) -> Job:
     arm = describe_arm(list(hydra.overrides.task))
 
     def value(key: str) -> str:
-        found: Any = OmegaConf.select(composed, key)
-        return str(found)
+        return str(_select(composed, key))
 
     return Job(
         number=int(hydra.job.num),
@@ -134,7 +134,7 @@ def _job(composed: DictConfig, ending: Ending) -> Job:
         task=value("task").removeprefix("Task."),
         study=value("study"),
         metric=value("metric"),
-        uri="" if OmegaConf.select(composed, "tracking.offline") else value("tracking.uri"),
+        uri="" if _select(composed, "tracking.offline") else value("tracking.uri"),
         failure=ending.failure,
         reason=ending.reason,
     )
@@ -164,6 +164,14 @@ def job_of(config: Config, arm: Arm, number: int, ending: Ending) -> Job:
 
 def _repetition(seed: object, fold: object) -> str:
     return f"seed {seed}" + (f" fold {fold}" if fold is not None else "")
+
+
+def _select(composed: DictConfig, key: str) -> Any:
+    """The value of a key; None where it has none, which may be what the job failed for."""
+    try:
+        return OmegaConf.select(composed, key)
+    except (AttributeError, OmegaConfBaseException):  # AttributeError: its group is missing
+        return None
 
 
 @contextmanager

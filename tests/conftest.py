@@ -25,6 +25,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 # A busy machine is slow, not wrong; the same examples on every run.
 settings.register_profile("lab", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("thorough", parent=settings.get_profile("lab"), max_examples=5000)
 settings.load_profile("lab")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

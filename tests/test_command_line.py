@@ -237,6 +237,13 @@ def test_output_goes_where_it_belongs(finished):
         (["dataset=isic9"], "dataset.root is not set"),
         (["training.batch_size=0"], "training.batch_size: expected at least 1; received 0."),
         (["split.train=0.9"], "a sum of 1"),
+        (["study=../elsewhere"], "study: expected letters"),
+        (["study=${oc.env:NO_SUCH_VARIABLE}"], "NO_SUCH_VARIABLE"),
+        (["~architecture"], "architecture is not set"),
+        (["cache=${nothing}"], "nothing"),
+        (["architecture=0"], "Config group override must be a string"),
+        (["seed='"], "seed='"),
+        (["download", "dataset=folder", "dataset.root=new"], "nothing downloads it"),
         (
             [
                 "balancing=augmentor",
@@ -254,6 +261,7 @@ def test_a_mistake_is_told_in_a_few_lines_with_status_2(tmp_path, arguments, mes
     assert message in err
     assert "Traceback" not in err + out
     assert len(err.strip().splitlines()) <= 3
+    assert not any(tmp_path.rglob("elsewhere"))
 
 
 def test_one_class_and_too_few_images_are_mistakes(tmp_path, tree):

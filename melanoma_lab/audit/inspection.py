@@ -17,7 +17,6 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from melanoma_lab.audit.answers import kept_answer
 from melanoma_lab.audit.near_duplicates import (
@@ -27,11 +26,12 @@ from melanoma_lab.audit.near_duplicates import (
     N_NEIGHBOURS,
     find_near_duplicates,
 )
-from melanoma_lab.data.pixels import DECODING_VERSION, Pixels, load_pixels
+from melanoma_lab.data.decoding import DECODING_VERSION, picture_facts, read_picture
+from melanoma_lab.data.pixels import NOT_OPENED, Pixels, load_pixels
 from melanoma_lab.progress import Progress
 
 #: Raise it when the same files would be judged otherwise.
-INSPECTION_VERSION: Final = 1
+INSPECTION_VERSION: Final = 2
 #: Side in pixels at which images are compared, whatever size a network gets: the groups of a
 #: dataset, and so its splits, must not depend on ``dataset.image_size``.
 COMPARED_SIZE: Final = 128
@@ -48,8 +48,10 @@ VERSION: Final = (
     N_NEIGHBOURS,
 )
 
-FILE_COLUMNS = ("reason", "format", "width", "height", "constant", "pixels")
+FILE_COLUMNS = ("reason", "format", "width", "height", "colours", "constant", "pixels")
 PAIR_COLUMNS = ("first", "second", "score", "kind")
+#: What is known of a file that cannot be read, beside the reason.
+_UNKNOWN: Final = ("", 0, 0, "", False, "")
 _IMAGES_AT_ONCE = 1024
 
 
@@ -60,8 +62,10 @@ class Inspection:
     Attributes:
         files: indexed by digest, sorted, with the columns reason (str; why it cannot be decoded,
             empty where it can), format (str; as Pillow calls it), width and height (int; pixels,
-            0 where unreadable), constant (bool; a single colour) and pixels (str; equal where
-            files of different bytes decode to identical pixels, else empty).
+            0 where unreadable), colours (str; why they may not be those that were photographed),
+            constant (bool; a single colour) and pixels (str; equal where files of different bytes
+            decode to identical pixels, else empty). The digest of all files that could not be
+            opened is empty.
         pairs: readable files that show one photograph: first and second (str; digests, first <
             second), score (float; 0 to 1) and kind (str; what was changed), sorted. Not every
             pair of a group is listed; the groups are the connected components.
@@ -95,13 +99,18 @@ def inspect_files(
         progress: called with (done, total) while decoding; not at all where nothing needs to be.
     """
     path_of = dict(sorted(zip(digests, paths, strict=True)))
+    not_opened = path_of.pop("", None)
     found = kept_answer(
         cache / "inspections",
         [VERSION, list(path_of)],
         lambda: _inspect(path_of, cache=cache, threads=threads, progress=progress),
     )
+    index, files = list(path_of), list(found["files"])
+    if not_opened is not None:
+        index.insert(0, "")
+        files.insert(0, [NOT_OPENED, *_UNKNOWN])
     return Inspection(
-        files=pd.DataFrame(found["files"], columns=list(FILE_COLUMNS), index=list(path_of)),
+        files=pd.DataFrame(files, columns=list(FILE_COLUMNS), index=index),
         pairs=pd.DataFrame(found["pairs"], columns=list(PAIR_COLUMNS)),
     )
 
@@ -127,10 +136,9 @@ def _inspect(
         row, digest = item
         reason = pixels.unreadable.get(digest, "")
         if reason:
-            return [reason, "", 0, 0, False, ""]
-        kind, width, height = _header(path_of[digest])
+            return [reason, *_UNKNOWN]
         same = _pixel_digest(path_of[digest]) if digest in twins else ""
-        return ["", kind, width, height, bool(constant[row]), same]
+        return ["", *picture_facts(path_of[digest]), bool(constant[row]), same]
 
     with ThreadPoolExecutor(threads) as pool:
         files = list(pool.map(describe, enumerate(digests), chunksize=32))
@@ -171,15 +179,9 @@ def _constant(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return constant
 
 
-def _header(path: str) -> tuple[str, int, int]:
-    with Image.open(path) as opened:
-        return opened.format or "", opened.width, opened.height
-
-
 def _pixel_digest(path: str) -> str:
     """Of the decoded picture at its own size, upright."""
-    with Image.open(path) as opened:
-        pixels = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    pixels = np.asarray(read_picture(path))
     text = hashlib.sha256(repr(pixels.shape).encode())
     text.update(pixels.tobytes())
     return text.hexdigest()[:32]

@@ -11,8 +11,8 @@ import pandas as pd
 from melanoma_lab.audit.answers import kept_answer
 from melanoma_lab.audit.inspection import COMPARED_SIZE, VERSION
 from melanoma_lab.audit.near_duplicates import find_near_duplicates
+from melanoma_lab.data.files import find_images
 from melanoma_lab.data.pixels import file_digests, load_pixels
-from melanoma_lab.data.readers import find_images
 from melanoma_lab.errors import UserError
 from melanoma_lab.progress import Progress
 
@@ -23,6 +23,7 @@ def find_overlap(
     *,
     cache: Path,
     threads: int,
+    outside_root: bool = False,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Compare a dataset with a folder of images.
@@ -32,6 +33,7 @@ def find_overlap(
         against: the other folder; every image below it counts, whatever its metadata say.
         cache: the lab's cache folder.
         threads: for decoding and comparing.
+        outside_root: follow links that lead out of the other folder.
         progress: called with (done, total) while decoding.
 
     Returns:
@@ -44,10 +46,11 @@ def find_overlap(
     root = Path(against).expanduser()
     if not root.is_dir():
         raise UserError(f"against={against}: no such folder.")
-    paths = [str(path) for path in find_images(root)]
+    paths = [str(path) for path in find_images(root, outside_root=outside_root)]
     digests = file_digests(paths, threads)
     own = list(manifest["digest"])
-    distinct = [sorted(set(own)), sorted(set(digests))]
+    # What cannot be opened has no digest, and no row in the decode cache.
+    distinct = [sorted(set(own) - {""}), sorted(set(digests) - {""})]
 
     def find() -> list[list[Any]]:
         first, second = (

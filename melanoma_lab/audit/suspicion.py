@@ -10,6 +10,8 @@ import pandas as pd
 #: File name extension -> what Pillow may call its content.
 FORMATS: Final = {
     ".bmp": {"BMP"},
+    ".gif": {"GIF"},
+    ".jfif": {"JPEG", "MPO"},
     ".jpeg": {"JPEG", "MPO"},
     ".jpg": {"JPEG", "MPO"},
     ".png": {"PNG"},
@@ -33,17 +35,18 @@ def suspicious_files(readable: pd.DataFrame, files: pd.DataFrame) -> list[dict[s
     Returns:
         image_id and reason; a file with several reasons comes several times.
     """
-    facts = files.loc[readable["digest"], ["format", "width", "height", "constant"]]
+    facts = files.loc[readable["digest"], ["format", "width", "height", "colours", "constant"]]
     return [
         {"image_id": image_id, "reason": reason}
         for image_id, fact in zip(
             readable["image_id"], facts.itertuples(index=False, name=None), strict=True
         )
-        for reason in _reasons(image_id, *fact)
+        for reason in _reasons(image_id, fact)
     ]
 
 
-def _reasons(image_id: str, kind: str, width: int, height: int, constant: bool) -> list[str]:
+def _reasons(image_id: str, fact: tuple[str, int, int, str, bool]) -> list[str]:
+    kind, width, height, colours, constant = fact
     suffix = PurePosixPath(image_id).suffix.lower()
     reasons = []
     if kind not in FORMATS.get(suffix, {kind}):
@@ -52,6 +55,8 @@ def _reasons(image_id: str, kind: str, width: int, height: int, constant: bool) 
         reasons.append(f"tiny: {width}x{height} pixels")
     if max(width, height) > LONGEST_ASPECT * min(width, height):
         reasons.append(f"extreme shape: {width}x{height} pixels")
+    if colours:
+        reasons.append(colours)
     if constant:
         reasons.append("a single colour")
     return reasons

@@ -6,7 +6,7 @@ import base64
 import io
 from typing import Final
 
-from PIL import Image, ImageOps
+from melanoma_lab.data.decoding import read_picture
 
 #: Longest side in pixels; shown at half of it, so sharp on a fine screen.
 LONGEST: Final = 208
@@ -19,10 +19,8 @@ def thumbnail(path: str) -> str:
     Args:
         path: a readable image file.
     """
-    with Image.open(path) as opened:
-        opened.draft("RGB", (LONGEST, LONGEST))
-        upright = ImageOps.exif_transpose(opened).convert("RGB")
-    upright.thumbnail((LONGEST, LONGEST))
+    picture = read_picture(path, at_least=LONGEST)
+    picture.thumbnail((LONGEST, LONGEST))
     stream = io.BytesIO()
-    upright.save(stream, "JPEG", quality=_QUALITY, optimize=True)
+    picture.save(stream, "JPEG", quality=_QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

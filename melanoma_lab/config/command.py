@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from melanoma_lab.config.schema import Task
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.errors import UserError, clipped, nearest
 
 #: Tasks that write where they are told to and need no working folder from Hydra.
-NO_JOB_FOLDER = frozenset({Task.audit, Task.compare, Task.seed_protocol, Task.sync})
+NO_JOB_FOLDER = frozenset({Task.audit, Task.compare, Task.download, Task.seed_protocol, Task.sync})
 
 
 def canonical_arguments(arguments: Sequence[str]) -> list[str]:
@@ -28,7 +28,7 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
     words = list(arguments)
     if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
         if words[0] not in list(Task):
-            raise UserError(f"{words[0]}: no such task. {nearest(words[0], list(Task))}")
+            raise UserError(f"{clipped(words[0])}: no such task. {nearest(words[0], list(Task))}")
         words[0] = f"task={words[0]}"
     if any(f"task={task}" in words for task in NO_JOB_FOLDER):
         words += ["hydra.output_subdir=null", "hydra.run.dir=."]

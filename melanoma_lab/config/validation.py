@@ -9,14 +9,14 @@ import dataclasses
 import re
 from typing import Any, cast
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from melanoma_lab.config.combinations import refuse_combinations
 from melanoma_lab.config.schema import Audit, Config, Tracking
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.errors import UserError, clipped, nearest
 from melanoma_lab.registry import OPTIONS
 
 KEYS = tuple(entry.name for entry in dataclasses.fields(Config))
@@ -35,6 +35,22 @@ def validate(composed: DictConfig) -> Config:
         UserError: a key is unknown or missing, a value has the wrong type or is out of range, or
             two choices exclude each other.
     """
+    try:
+        merged = OmegaConf.merge(_schema_of(composed), composed)
+        config = cast("Config", OmegaConf.to_object(merged))
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        raise UserError(f"{key} is not set; add {key}=... to the command.") from error
+    except OmegaConfBaseException as error:
+        message = explain(error)
+        key = str(error.full_key)
+        raise UserError(message if message.startswith(key) else f"{key}: {message}") from error
+    refuse_combinations(config)
+    return config
+
+
+def _schema_of(composed: DictConfig) -> DictConfig:
+    """The schema of the options that were chosen; unknown keys are refused."""
     schema = OmegaConf.structured(Config)
     for key in composed:
         name = str(key)
@@ -44,16 +60,7 @@ def validate(composed: DictConfig) -> Config:
             schema[name] = _option_schema(name, composed[name])
         if isinstance(composed[name], DictConfig):
             _refuse_unknown(name, composed[name], schema[name])
-    try:
-        merged = OmegaConf.merge(schema, composed)
-        config = cast("Config", OmegaConf.to_object(merged))
-    except MissingMandatoryValue as error:
-        key = str(error.full_key)
-        raise UserError(f"{key} is not set; add {key}=... to the command.") from error
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {error.msg}") from error
-    refuse_combinations(config)
-    return config
+    return cast("DictConfig", schema)
 
 
 def _option_schema(group: str, values: Any) -> DictConfig:
@@ -78,12 +85,20 @@ def _is_option(values: DictConfig, key: Any) -> bool:
 def _refuse_unknown(path: str, values: DictConfig, schema: DictConfig) -> None:
     """Refuse a key that the schema lacks, naming the nearest it has."""
     known = list(schema)  # `in` would be False for a mandatory value
+    within = "." in path and "name" not in values  # a section of an option: dataset.columns
     for key in map(str, values):
         full = f"{path}.{key}"
         if key not in known:
-            raise UserError(f"{full}: no such key. {_nearest_key(full)}")
-        if _is_option(values, key):
+            hint = nearest(key, known) if within else _nearest_key(full)
+            raise UserError(f"{full}: no such key. {hint}")
+        if _is_section(schema, key) and isinstance(values[key], DictConfig):
             _refuse_unknown(full, values[key], schema[key])
+
+
+def _is_section(schema: DictConfig, key: str) -> bool:
+    """Whether a key holds keys of its own that are all known."""
+    inner = None if OmegaConf.is_missing(schema, key) else schema[key]
+    return isinstance(inner, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(inner))
 
 
 def _option_class(group: str, values: Any) -> type:
@@ -92,7 +107,8 @@ def _option_class(group: str, values: Any) -> type:
     options = [option for g, option in OPTIONS if g == group]
     if name not in options:
         raise UserError(
-            f"{group}.name: no option {name!r} in {group}. {nearest(str(name), options)}"
+            f"{group}.name: no option {clipped(repr(name))} in {group}. "
+            f"{nearest(str(name), options)}"
         )
     return OPTIONS[group, str(name)]
 
@@ -116,11 +132,11 @@ def _nearest_key(full: str) -> str:
     return nearest(full, {f"{path}.{name}" for keys in names.values() for name in keys})
 
 
-def explain(error: HydraException) -> str:
+def explain(error: Exception) -> str:
     """Say in the user's terms why Hydra could not compose the command.
 
     Args:
-        error: what Hydra raised.
+        error: what Hydra or OmegaConf raised.
 
     Returns:
         What is wrong, and the nearest valid name where there is one.
@@ -140,4 +156,5 @@ def explain(error: HydraException) -> str:
     lines = [line.strip() for line in text.splitlines()]
     noise = ("full_key", "object_type", "reference_type")
     kept = [line for line in lines if line and not line.startswith(noise)]
-    return " ".join(kept)
+    said = " ".join(kept).removeprefix("UserError raised while resolving interpolation: ")
+    return clipped(said, 600)

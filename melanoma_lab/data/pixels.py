@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from melanoma_lab.data.decoding import DECODING_VERSION, decode
 from melanoma_lab.data.sealed import ArrayFile, kept, new_array, open_array, read_json, write_json
 from melanoma_lab.progress import Progress
 
-#: Part of every key: raise it when the same file would come out as other pixels.
-DECODING_VERSION = 1
+#: Why a file without a digest is unreadable. It is not kept: it says nothing about the content.
+NOT_OPENED = "cannot be opened (is it there, is it a file, may you read it?)"
 
 
 @dataclass(frozen=True)
@@ -41,49 +41,19 @@ class Pixels:
 
 
 def file_digests(paths: Sequence[str], threads: int) -> list[str]:
-    """SHA-256 of every file's bytes, in hexadecimal; empty where a file cannot be opened."""
+    """SHA-256 of every file's bytes, in hexadecimal; empty where a file cannot be read."""
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(_file_digest, paths, chunksize=32))
 
 
 def _file_digest(path: str) -> str:
     try:
+        if not Path(path).is_file():  # opening a named pipe would wait for ever
+            return ""
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-
-
-def decode(path: str, size: int) -> NDArray[np.uint8]:
-    """Decode one image file and resize it, without keeping its proportions.
-
-    The orientation that the camera recorded is applied; the first frame of an animation counts.
-    Resizing is bilinear with the support widened when shrinking, so nothing aliases.
-
-    Args:
-        path: an image file.
-        size: side in pixels.
-
-    Returns:
-        uint8, shape (size, size, 3), RGB.
-
-    Raises:
-        ValueError: the file is empty, truncated, too large to be a photograph, or not an image.
-    """
-    try:
-        with Image.open(path) as opened:
-            # A JPEG far larger than needed is decoded at a half, quarter or eighth: much faster.
-            opened.draft("RGB", (2 * size, 2 * size))
-            upright = ImageOps.exif_transpose(opened)
-            resized = upright.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-            return np.asarray(resized)
-    except UnidentifiedImageError as error:
-        empty = Path(path).stat().st_size == 0
-        raise ValueError("an empty file" if empty else "not an image") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"too large: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def load_pixels(
@@ -112,6 +82,9 @@ def load_pixels(
         RunError: the cache cannot be written.
     """
     path_of = dict(sorted(zip(digests, paths, strict=True)))
+    not_opened = {"": NOT_OPENED} if path_of.pop("", None) is not None else {}
+    if not path_of:
+        return Pixels(np.empty((0, size, size, 3), np.uint8), {}, not_opened)
     key = hashlib.sha256(json.dumps([DECODING_VERSION, size, list(path_of)]).encode()).hexdigest()[
         :32
     ]
@@ -131,7 +104,7 @@ def load_pixels(
 
     images, unreadable = kept(array, load, build)
     row = {digest: i for i, digest in enumerate(path_of) if digest not in unreadable}
-    return Pixels(images, row, unreadable)
+    return Pixels(images, row, unreadable | not_opened)
 
 
 def _decode_all(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,19 @@ from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.audit.near_duplicates import IDENTICAL
 from melanoma_lab.audit.unresolved import unresolved
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.dataset import Groups, Isic9Dataset, Labels, OnUnreadable
+from melanoma_lab.config.schema.dataset import Groups, Isic9Dataset, Labels
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.readers import read_dataset
 from melanoma_lab.data.split import TRAIN, split_images
 from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.data.unreadable import without_unreadable
 from melanoma_lab.errors import UserError
 from melanoma_lab.progress import Progress
+
+#: MLflow takes 250 characters for a metric, test/sensitivity/ included.
+LONGEST_SLUG = 200
 
 MANIFEST_COLUMNS = (
     "image_id",
@@ -100,8 +105,12 @@ class PreparedData:
 
 
 def slug(name: str) -> str:
-    """A class name in lower case with underscores, as column and metric names have it."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    """A class name in lower case with underscores, as column and metric names have it.
+
+    Letters and digits of every script stay, as MLflow takes them.
+    """
+    # Composed letters: macOS takes é apart in file names.
+    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name).lower()).strip("_")
 
 
 def prepare_data(
@@ -131,7 +140,9 @@ def prepare_data(
     same = pairs.loc[pairs["kind"] == IDENTICAL]
     manifest["identical"] = photographs(list(manifest["digest"]), same)
     manifest["photograph"] = photographs(list(manifest["digest"]), pairs)
-    manifest, notes = _readable(manifest, pixels.unreadable, dataset.on_unreadable)
+    # Both, so that training never takes what the audit lists, whatever the image size.
+    unreadable = inspection.unreadable | pixels.unreadable
+    manifest, notes = without_unreadable(manifest, unreadable, dataset)
     settled = settle_labels(
         manifest,
         labels=dataset.labels if isinstance(dataset, Isic9Dataset) else Labels.folder,
@@ -163,31 +174,17 @@ def prepare_data(
     )
 
 
-def _readable(
-    manifest: pd.DataFrame, unreadable: dict[str, str], choice: OnUnreadable
-) -> tuple[pd.DataFrame, list[str]]:
-    """Refuse or leave out what could not be decoded, naming every file and its reason."""
-    reasons = manifest["digest"].map(unreadable)
-    bad = manifest.loc[reasons.notna()]
-    if bad.empty:
-        return manifest, []
-    listed = "\n".join(
-        f"  {path}: {reason}" for path, reason in zip(bad["path"], reasons.dropna(), strict=True)
-    )
-    what = f"{len(bad)} of {len(manifest)} images cannot be read"
-    if choice is OnUnreadable.error:
-        raise UserError(
-            f"{what}:\n{listed}\nMend or remove them, or set dataset.on_unreadable=skip."
-        )
-    return manifest.loc[reasons.isna()].reset_index(drop=True), [f"{what}; skipped:\n{listed}"]
-
-
 def _check_slugs(classes: Sequence[str]) -> None:
     """Class names must stay apart, and stay something, as column and metric names."""
     seen: dict[str, str] = {}
     for name in classes:
         if not slug(name):
             raise UserError(f"dataset.classes: {name!r} has no letters or digits to name it by.")
+        if len(slug(name)) > LONGEST_SLUG:
+            raise UserError(
+                f"dataset.classes: {name!r} is too long to name a metric by; rename it to at most "
+                f"{LONGEST_SLUG} letters."
+            )
         if slug(name) in seen:
             raise UserError(
                 f"dataset.classes: {seen[slug(name)]!r} and {name!r} would share the column "

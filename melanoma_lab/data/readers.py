@@ -15,9 +15,8 @@ published  ``train``, ``val`` or ``test`` where the dataset was published divide
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +30,17 @@ from melanoma_lab.config.schema.dataset import (
     Isic9Dataset,
     SyntheticDataset,
 )
+from melanoma_lab.data.csv_reader import PUBLISHED, read_csv
+from melanoma_lab.data.files import find_images
 from melanoma_lab.data.root import check_root
 from melanoma_lab.data.synthetic import ensure_dataset
+from melanoma_lab.data.tables import LINE, Column, read_table
 from melanoma_lab.errors import UserError
 from melanoma_lab.progress import Progress
 
 COLUMNS = ("image_id", "path", "label", "diagnosis", "lesion", "source", "published")
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 #: How the ISIC archive names an image.
 ARCHIVE_ID = re.compile(r"ISIC_\d+", re.IGNORECASE)
-#: Folder names that say which part of a published split lies below them.
-PUBLISHED = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None) -> pd.DataFrame:
@@ -75,61 +66,29 @@ def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None
     elif isinstance(dataset, Ham10000Dataset):
         table = _read_ham10000(dataset, root)
     elif isinstance(dataset, CsvDataset):
-        table = _read_csv(dataset, root)
+        table = _table(read_csv(dataset, root))
     elif isinstance(dataset, FolderDataset):
-        table = read_tree(root)
+        table = read_tree(root, outside_root=dataset.outside_root)
     else:
         raise TypeError(f"Expected a known dataset. Received {type(dataset).__name__}.")
     return table
 
 
-def find_images(root: Path) -> list[Path]:
-    """Every image file below a folder, sorted; hidden files are left out.
-
-    Links to folders are not followed, nor links to files outside: what a dataset holds must not
-    depend on what lies elsewhere.
-
-    Raises:
-        UserError: there is none, or a name is not UTF-8.
-    """
-    found, inside = [], root.resolve()
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [
-            Path(folder) / name
-            for name in files
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-        ]
-    found = [p for p in found if not p.is_symlink() or p.resolve().is_relative_to(inside)]
-    if not found:
-        raise UserError(
-            f"dataset.root={root}: no images in it; expected files ending in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))} (links out of the folder are not followed)."
-        )
-    for path in found:
-        if not _is_utf8(str(path)):
-            shown = str(path).encode(errors="backslashreplace").decode()
-            raise UserError(f"{shown}: this name is not UTF-8; rename the file or its folder.")
-    return sorted(found)
-
-
-def _is_utf8(name: str) -> bool:
-    """Whether a file's name is text; Python reads other bytes as lone surrogates."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def read_tree(root: Path) -> pd.DataFrame:
+def read_tree(root: Path, *, outside_root: bool = False) -> pd.DataFrame:
     """A tree of class folders: an image's label is the name of the folder that it lies in.
 
+    Args:
+        root: the folder.
+        outside_root: follow links that lead out of it.
+
     Raises:
-        UserError: there are no images, or some lie in no class folder.
+        UserError: there are no images, some lie in no class folder, or a folder holds both images
+            and folders of images, so that either could be the class.
     """
     rows: list[dict[str, Any]] = []
-    for path in find_images(root):
+    paths = find_images(root, outside_root=outside_root)
+    _refuse_nested(root, {path.parent for path in paths})
+    for path in paths:
         image_id = path.relative_to(root).as_posix()
         *parents, _ = image_id.split("/")
         published = next((PUBLISHED[p.lower()] for p in parents if p.lower() in PUBLISHED), "")
@@ -142,25 +101,37 @@ def read_tree(root: Path) -> pd.DataFrame:
     return _table(rows)
 
 
+def _refuse_nested(root: Path, folders: Collection[Path]) -> None:
+    """No folder of images lies in another: which of the two would be the class?"""
+    for folder in sorted(folders):
+        outer = next((f for f in folder.parents if f in folders and f != root), None)
+        if outer is not None:
+            inner = folder.relative_to(root).as_posix()
+            raise UserError(
+                f"dataset.root={root}: {outer.relative_to(root).as_posix()} holds images and, in "
+                f"{inner}, a folder of images; expected either, so that the class is plain."
+            )
+
+
 def _read_isic9(dataset: Isic9Dataset, root: Path) -> pd.DataFrame:
     """The published nine-class folder, with what the archive says of its images."""
-    table = read_tree(root)
+    table = read_tree(root, outside_root=dataset.outside_root)
     names = [re.sub(r"\(\d+\)$", "", Path(i).stem).strip() for i in table["image_id"]]
     if not (root / dataset.metadata).is_file():
         table["lesion"] = [name if ARCHIVE_ID.match(name) else "" for name in names]
         return table
-    metadata = _read_metadata(root / dataset.metadata, ["image_id"]).set_index("image_id")
+    optional = ("lesion_id", "source", *dataset.diagnosis_columns)
+    metadata = _read_metadata(root / dataset.metadata, ["image_id"], optional)
+    metadata = metadata.set_index("image_id")
     # Files that share an archive id are one photograph, whatever folder they lie in; files that
     # are both called 1.jpg are not.
     archive_id = [n if ARCHIVE_ID.match(n) or n in metadata.index else "" for n in names]
     table["lesion"] = archive_id
     metadata = metadata.reindex(archive_id, fill_value="")
-    if "lesion_id" in metadata:
-        lesion = metadata["lesion_id"].to_numpy()
-        table["lesion"] = [known or own for known, own in zip(lesion, archive_id, strict=True)]
-    if "source" in metadata:
-        table["source"] = metadata["source"].to_numpy()
-    codes = metadata[[c for c in dataset.diagnosis_columns if c in metadata]]
+    lesion = metadata["lesion_id"].to_numpy()
+    table["lesion"] = [known or own for known, own in zip(lesion, archive_id, strict=True)]
+    table["source"] = metadata["source"].to_numpy()
+    codes = metadata[list(dataset.diagnosis_columns)]
     table["diagnosis"] = [
         _diagnosis([code for code in row if code], label, dataset.diagnoses, dataset.classes)
         for row, label in zip(codes.itertuples(index=False), table["label"], strict=True)
@@ -198,7 +169,7 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> pd.DataFrame:
         )
     folder = root / dataset.images if (root / dataset.images).is_dir() else root
     rows = []
-    for path in find_images(folder):
+    for path in find_images(folder, outside_root=dataset.outside_root, boundary=root):
         if path.stem in diagnosis:
             label = dataset.diagnoses[diagnosis[path.stem]]
             rows.append(
@@ -212,31 +183,6 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> pd.DataFrame:
             )
     if not rows:
         raise UserError(f"{table_path}: none of its image_ids is the name of an image in {folder}.")
-    return _table(rows)
-
-
-def _read_csv(dataset: CsvDataset, root: Path) -> pd.DataFrame:
-    """A table that says of every image where it lies and what it shows."""
-    table_path = root / dataset.table
-    if not table_path.is_file():
-        raise UserError(f"dataset.root={root}: no {dataset.table} in it; it says what is what.")
-    metadata = _read_metadata(table_path, ["image_id", "label"])
-    rows = []
-    for row in metadata.to_dict("records"):
-        path = root / row["image_id"]
-        if not path.is_file() or ".." in path.parts:
-            raise UserError(f"{table_path}: image_id {row['image_id']} is no file below {root}.")
-        split = row.get("split", "")
-        if split and split.lower() not in PUBLISHED:
-            raise UserError(
-                f"{table_path}: split {split} of {row['image_id']}; expected train, val, test or "
-                "nothing."
-            )
-        known = {name: row.get(name, "") for name in ("lesion", "source", "diagnosis")}
-        published = PUBLISHED.get(split.lower(), "")
-        rows.append(_row(row["image_id"], path, row["label"], published=published, **known))
-    if not rows:
-        raise UserError(f"{table_path}: no images in it.")
     return _table(rows)
 
 
@@ -266,17 +212,13 @@ def _read_synthetic(
     return _table(table)
 
 
-def _read_metadata(path: Path, required: Sequence[str]) -> pd.DataFrame:
-    """A CSV table as text, empty cells as empty strings, one row an image."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a table that can be read ({error}).") from error
-    missing = [column for column in required if column not in table]
-    if missing:
-        raise UserError(
-            f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}."
-        )
+def _read_metadata(
+    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A table as text, empty cells as empty strings, one row an image; unasked columns are left."""
+    columns = {name: Column(name) for name in required}
+    columns |= {name: Column(name, required=False) for name in optional}
+    table = read_table(path, columns).drop(columns=LINE)
     repeated = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(repeated):
         raise UserError(f"{path}: {repeated.iloc[0]} is there twice; expected a row an image.")

@@ -30,6 +30,13 @@ def seed_protocol(config: Config, _arm: Arm) -> None:
     prepare_seed_protocol(config)
 
 
+def download(config: Config, _arm: Arm) -> None:
+    """Download a published dataset."""
+    from melanoma_lab.tasks.download import download_dataset
+
+    download_dataset(config)
+
+
 def compare(config: Config, _arm: Arm) -> None:
     """Compare the arms of a study."""
     from pathlib import Path
@@ -64,6 +71,7 @@ TASKS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.train: train,
     Task.audit: audit,
     Task.compare: compare,
+    Task.download: download,
     Task.seed_protocol: seed_protocol,
     Task.sync: sync,
 }

@@ -13,8 +13,10 @@ from melanoma_lab.audit.page import write_page
 from melanoma_lab.audit.problems import find_problems
 from melanoma_lab.audit.summary import show_findings
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.dataset import CsvDataset
 from melanoma_lab.console import progress_of
 from melanoma_lab.data.cache import cache_folder
+from melanoma_lab.data.files import describe_left_aside
 from melanoma_lab.data.pixels import file_digests
 from melanoma_lab.data.readers import read_dataset
 from melanoma_lab.errors import RunError
@@ -58,9 +60,17 @@ def audit_dataset(config: Config) -> Findings:
     if config.against:
         with progress_of("comparing with the other folder") as tell:
             shared = find_overlap(
-                manifest, config.against, cache=cache, threads=threads, progress=tell
+                manifest,
+                config.against,
+                cache=cache,
+                threads=threads,
+                outside_root=dataset.outside_root,
+                progress=tell,
             )
         findings = dataclasses.replace(findings, against=config.against, shared_images=shared)
+    if dataset.root and not isinstance(dataset, CsvDataset):  # whose table says what counts
+        aside = describe_left_aside(Path(dataset.root).expanduser())
+        findings = dataclasses.replace(findings, unknown=[*findings.unknown, *aside])
     problems = find_problems(findings)
     findings.write(folder / "audit.json")
     write_page(folder / "audit.html", findings, problems, images, root=dataset.root or "")

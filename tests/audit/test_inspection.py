@@ -39,9 +39,9 @@ def test_facts_of_a_file(inspect, tmp_path):
     paths[2].write_text("no picture")
     found, (noisy, grey, text) = inspect(paths)
     assert list(found.files.index) == sorted([noisy, grey, text])
-    assert found.files.loc[noisy].tolist() == ["", "PNG", 64, 48, False, ""]
-    assert found.files.loc[grey].tolist() == ["", "JPEG", 30, 20, True, ""]
-    assert found.files.loc[text].tolist() == ["not an image", "", 0, 0, False, ""]
+    assert found.files.loc[noisy].tolist() == ["", "PNG", 64, 48, "", False, ""]
+    assert found.files.loc[grey].tolist() == ["", "JPEG", 30, 20, "", True, ""]
+    assert found.files.loc[text].tolist() == ["not an image", "", 0, 0, "", False, ""]
     assert found.unreadable == {text: "not an image"}
     assert found.pairs.empty
 
@@ -113,3 +113,19 @@ def test_all_images_identical(inspect, tmp_path):
     found, digests = inspect(paths)
     assert len(set(digests)) == len(found.files) == 1
     assert found.pairs.empty
+
+
+def test_a_file_that_cannot_be_opened_is_unreadable_and_shifts_nothing(inspect, tmp_path):
+    paths = [save(tmp_path / f"{n}.png", noise(0), compress_level=n) for n in (0, 9)]
+    alone, _ = inspect(paths)
+    found, (gone, first, second) = inspect([tmp_path / "gone.png", *paths])
+    assert gone == ""
+    assert list(found.unreadable) == [""]
+    assert found.files.loc[first, "pixels"] == found.files.loc[second, "pixels"] != ""
+    assert found.pairs.equals(alone.pairs)
+
+
+def test_colours_that_are_not_as_photographed_are_noted(inspect, tmp_path):
+    Image.new("CMYK", (50, 40), (0, 99, 99, 0)).save(tmp_path / "print.jpg")
+    found, (printed,) = inspect([tmp_path / "print.jpg"])
+    assert "CMYK" in found.files.loc[printed, "colours"]

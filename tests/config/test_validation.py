@@ -97,6 +97,12 @@ def test_a_wrong_value_or_added_key_is_refused(composed, override, message):
         ),
         (["training.devices=0"], "training.devices: expected at least 1, or null; received 0"),
         (["architecture.filters=[]"], "architecture.filters: expected a list of positive"),
+        (
+            ["dataset=csv", "+dataset.columns.imge=x"],
+            "dataset.columns.imge: no such key. Did you mean image?",
+        ),
+        (["~architecture"], "architecture is not set"),
+        (["cache=${nothing}"], "cache: Interpolation key 'nothing' not found"),
     ],
 )
 def test_an_option_checks_its_own_values(composed, overrides, message):

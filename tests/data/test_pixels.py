@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -114,7 +115,24 @@ def test_unreadable_files_are_kept_apart(tmp_path, picture):
 
 def test_a_missing_file_has_no_digest_and_is_unreadable(tmp_path):
     pixels = load([tmp_path / "gone.jpg"], tmp_path / "cache")
-    assert "No such file" in next(iter(pixels.unreadable.values()))
+    assert "cannot be opened" in pixels.unreadable[""]
+
+
+def test_a_file_that_cannot_be_opened_says_nothing_about_its_content(tmp_path, picture):
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    paths = [tmp_path / "gone.jpg", tmp_path / "pipe.jpg", picture]
+    pixels = load(paths, tmp_path / "cache")
+    assert list(pixels.unreadable) == [""]
+    assert len(pixels.row) == len(pixels.images) == 1
+    load([picture], tmp_path / "cache")
+    assert len(list((tmp_path / "cache" / "pixels").glob("*.npy"))) == 1
+
+
+def test_nothing_that_can_be_opened_is_no_image(tmp_path):
+    pixels = load([tmp_path / "gone.jpg"], tmp_path / "cache")
+    assert pixels.images.shape == (0, 16, 16, 3)
+    assert not pixels.row
 
 
 def test_what_a_killed_process_left_is_not_used(tmp_path, picture):

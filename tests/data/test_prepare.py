@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from pictures import paint
@@ -96,6 +98,22 @@ def test_unreadable_images_are_all_listed(prepare, spoilt):
     assert f"{spoilt}/a/empty.jpg: an empty file" in text
     assert f"{spoilt}/b/text.png: not an image" in text
     assert "dataset.on_unreadable=skip" in text
+
+
+def test_the_audit_lists_what_training_refuses(composed, spoilt, tmp_path, monkeypatch):
+    from melanoma_lab.tasks.audit import audit_dataset
+
+    (spoilt / "a" / "gone.jpg").symlink_to(spoilt / "a" / "nowhere.jpg")
+    whole = (spoilt / "b" / "0.png").read_bytes()
+    (spoilt / "b" / "half.png").write_bytes(whole[: len(whole) // 2])
+    monkeypatch.chdir(tmp_path)
+    config = composed("dataset=folder", f"dataset.root={spoilt}", "dataset.image_size=16")
+    listed = audit_dataset(dataclasses.replace(config, cache=str(tmp_path / "cache"))).unreadable
+    with pytest.raises(UserError) as caught:
+        prepare_data(config, cache=tmp_path / "cache", threads=2)
+    refused = [line.strip() for line in str(caught.value).splitlines()[1:-1]]
+    assert refused == [f"{spoilt}/{row['image_id']}: {row['reason']}" for row in listed]
+    assert len(refused) == 4
 
 
 def test_unreadable_images_are_skipped_when_told(prepare, spoilt):

@@ -120,7 +120,7 @@ def test_ham10000_needs_its_table(ham):
 
 def test_ham10000_needs_the_columns(ham):
     (ham / "HAM10000_metadata.csv").write_text("image_id,dx\nISIC_1,mel\n")
-    with pytest.raises(UserError, match="no column lesion_id; it has image_id, dx"):
+    with pytest.raises(UserError, match=r"no column lesion_id\. It has image_id, dx"):
         read_dataset(ham_config(ham), ham)
 
 
@@ -157,18 +157,35 @@ def test_files_of_one_name_are_not_one_lesion_unless_the_archive_named_them(isic
     assert lesion["Train/nevus/1.jpg"] == lesion["Test/nevus/1.jpg"] == "1"
 
 
-def test_links_that_loop_or_leave_the_root_are_not_followed(tmp_path):
+def test_links_that_loop_are_not_followed_and_ones_that_leave_are_refused(tmp_path):
     outside = paint(tmp_path / "outside" / "nevus" / "x.png", (9, 9, 9), seed=0)
     kept = paint(tmp_path / "root" / "nevus" / "a.png", (9, 9, 9), seed=1)
     (tmp_path / "root" / "nevus" / "loop").symlink_to(tmp_path / "root")
     (tmp_path / "root" / "other").symlink_to(tmp_path / "outside")
     (tmp_path / "root" / "nevus" / "b.png").symlink_to(outside)
     (tmp_path / "root" / "nevus" / "c.png").symlink_to(kept)
+    for link in ("other", "nevus/b.png"):
+        with pytest.raises(UserError, match=rf"{link}: leads out .* dataset\.outside_root=true"):
+            read_tree(tmp_path / "root")
+        (tmp_path / "root" / link).unlink()
     assert list(read_tree(tmp_path / "root")["image_id"]) == ["nevus/a.png", "nevus/c.png"]
-    kept.unlink()
-    (tmp_path / "root" / "nevus" / "c.png").unlink()
-    with pytest.raises(UserError, match="links out of the folder are not followed"):
-        read_tree(tmp_path / "root")
+
+
+def test_links_out_of_the_root_are_followed_with_leave(tmp_path):
+    outside = paint(tmp_path / "outside" / "nevus" / "x.png", (9, 9, 9), seed=0)
+    (tmp_path / "outside" / "nevus" / "loop").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside" / "home").symlink_to(tmp_path / "root")
+    paint(tmp_path / "root" / "melanoma" / "a.png", (9, 9, 9), seed=1)
+    (tmp_path / "root" / "site").symlink_to(tmp_path / "outside")
+    (tmp_path / "root" / "melanoma" / "b.png").symlink_to(outside)
+    found = read_tree(tmp_path / "root", outside_root=True)["image_id"]
+    assert list(found) == ["melanoma/a.png", "melanoma/b.png", "site/nevus/x.png"]
+
+
+def test_a_link_to_nothing_is_left_to_the_decoder(tmp_path):
+    paint(tmp_path / "nevus" / "a.png", (9, 9, 9), seed=1)
+    (tmp_path / "nevus" / "b.png").symlink_to(tmp_path / "nevus" / "gone.png")
+    assert list(read_tree(tmp_path)["image_id"]) == ["nevus/a.png", "nevus/b.png"]
 
 
 @pytest.mark.parametrize("image_id", ["a.png", "Train/a.png"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.augmentation import Augmentation
@@ -27,12 +27,16 @@ from melanoma_lab.config.schema.split import Split
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.config.schema.trivial import Trivial, refuse_what_needs_a_network
 
+#: Bytes that the name of a study may take; file systems take 255, with endings.
+LONGEST_STUDY = 120
+
 
 class Task(StrEnum):
     """What the command does."""
 
     train = "train"
     audit = "audit"
+    download = "download"
     seed_protocol = "seed_protocol"
     compare = "compare"
     sync = "sync"
@@ -96,14 +100,30 @@ class Config:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)
-        require(
-            re.fullmatch(r"[\w.-]+", self.study) and self.study.strip("."),
-            "study",
-            "letters, digits, dots, hyphens and underscores (it names a folder)",
-            self.study,
-        )
+        checked_study(self.study)
         if isinstance(self.architecture, Trivial):
             refuse_what_needs_a_network(self)
 
 
+def checked_study(study: object) -> str:
+    """The name of a study, which is also a folder's.
+
+    Raises:
+        UserError: it would lead elsewhere, or is too long for a file system.
+    """
+    name = str(study)
+    require(
+        re.fullmatch(r"[\w.-]+", name)
+        and name.strip(".")
+        and len(name.encode(errors="replace")) <= LONGEST_STUDY,
+        "study",
+        f"letters, digits, dots, hyphens and underscores, {LONGEST_STUDY} bytes at most (it names "
+        "a folder)",
+        name,
+    )
+    return name
+
+
+#: For hydra.run.dir, which Hydra makes before anything else is checked.
+OmegaConf.register_new_resolver("study", checked_study, replace=True)
 ConfigStore.instance().store(name="schema", node=Config)

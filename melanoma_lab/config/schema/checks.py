@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.errors import UserError, clipped
 
 
 def require(condition: object, key: str, expected: str, received: object) -> None:
     """Refuse a value that its type allows and its meaning does not."""
     if not condition:
-        raise UserError(f"{key}: expected {expected}; received {received}.")
+        raise UserError(f"{key}: expected {expected}; received {clipped(received)}.")
 
 
 def require_share(key: str, value: float) -> None:

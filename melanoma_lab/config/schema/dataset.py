@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from omegaconf import MISSING
 
 from melanoma_lab.config.schema.checks import require
 from melanoma_lab.registry import option
+
+
+def _is_encoding(name: str) -> bool:
+    """Whether Python knows an encoding of text by this name."""
+    try:
+        "text".encode(name)
+    except (LookupError, ValueError):  # unknown, or a codec that is none of text
+        return False
+    return True
 
 
 class Conflicts(StrEnum):
@@ -59,6 +68,8 @@ class Dataset:
     conflicts: Conflicts = Conflicts.error
     groups: Groups = Groups.all
     on_unreadable: OnUnreadable = OnUnreadable.error
+    #: Follow links, and take paths of a table, that lead out of root.
+    outside_root: bool = False
 
     def __post_init__(self) -> None:
         require(self.image_size >= 1, "dataset.image_size", "at least 1 pixel", self.image_size)
@@ -94,14 +105,50 @@ class Isic9Dataset(Dataset):
     diagnoses: dict[str, list[str]] = field(default_factory=dict)
 
 
+@dataclass
+class CsvColumns:
+    """What the columns of a table are called."""
+
+    #: Path of the image relative to ``images``; its ending may be missing.
+    image: str = "image_id"
+    label: str = "label"
+    #: What photographs of one lesion (or patient) share; null: "lesion" where there is one.
+    lesion: str | None = None
+    #: Where the photograph comes from; null: "source" where there is one.
+    source: str | None = None
+    #: A class that somebody else found; null: "diagnosis" where there is one.
+    diagnosis: str | None = None
+    #: train, val or test, for split=predefined; null: "split" where there is one.
+    split: str | None = None
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            name = getattr(self, entry.name)
+            require(name != "", f"dataset.columns.{entry.name}", "a column's name", "nothing")
+
+
 @option("dataset", "csv")
 @option("dataset", "seed_protocol")
 @dataclass
 class CsvDataset(Dataset):
-    """A table with a row an image: image_id (path relative to ``root``), label, and more."""
+    """A table with a row an image: where it lies, its label, and more."""
 
-    #: Table in the root; what else it may say: lesion, source, diagnosis, split.
+    #: Table in the root; comma, semicolon or tab.
     table: str = "manifest.csv"
+    #: Folder in the root that the table's paths are relative to.
+    images: str = "."
+    columns: CsvColumns = field(default_factory=CsvColumns)
+    #: Of the table, where it has no byte order mark; latin-1 and cp1252 are others.
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            _is_encoding(self.encoding),
+            "dataset.encoding",
+            "an encoding of text, such as utf-8, latin-1, cp1252",
+            self.encoding,
+        )
 
 
 @option("dataset", "ham10000")

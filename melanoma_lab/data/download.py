@@ -1,0 +1,120 @@
+"""Download of a published dataset: elsewhere first, into place when it is whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from melanoma_lab.errors import RunError, UserError
+
+#: Dataset option -> what its publisher calls it on Kaggle.
+KAGGLE: Final = {
+    "isic9": "nodoubttome/skin-cancer9-classesisic",
+    "isic9_verified": "nodoubttome/skin-cancer9-classesisic",
+}
+#: What the downloaded folder must hold, at whatever depth, to be the one that is wanted.
+PARTS: Final = ("Train", "Test")
+EXTRA: Final = 'pip install "melanoma-lab[download]" (in a clone: pip install kagglehub)'
+
+#: From a name on Kaggle to the folder with its files; raises whatever it likes.
+Client = Callable[[str], str]
+
+
+def download(name: str, root: Path, connect: Callable[[], Client]) -> None:
+    """Put a published dataset into a folder that is not there yet, or is empty.
+
+    The download goes to a hidden folder beside ``root`` and stays there where it breaks off, so
+    that the same call goes on with it; ``root`` appears whole, or not at all.
+
+    Args:
+        name: of the dataset option.
+        root: the folder to make.
+        connect: gives what does the download; ``kaggle_client``.
+
+    Raises:
+        UserError: nothing downloads this dataset, or ``root`` is a file or holds something.
+        RunError: the download failed, or what came is something else.
+    """
+    if name not in KAGGLE:
+        raise UserError(f"dataset={name}: nothing downloads it; expected {', '.join(KAGGLE)}.")
+    _check_free(root)
+    client = connect()
+    staging = root.with_name(f".{root.name}.download")
+    staging.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(staging / "lock", timeout=0):
+            _check_free(root)
+            arrived = _fetch(KAGGLE[name], staging, client)
+            if not arrived.is_relative_to(staging.resolve()):  # a mounted copy, as on Kaggle itself
+                arrived = Path(shutil.copytree(arrived, staging / "copy", dirs_exist_ok=True))
+            if root.is_dir():
+                root.rmdir()  # empty, or it fails
+            arrived.rename(root)
+    except Timeout as error:
+        raise UserError(f"dataset.root={root}: another process is downloading to it.") from error
+    shutil.rmtree(staging)
+
+
+def _check_free(root: Path) -> None:
+    """Nothing that is there is written over."""
+    if root.is_file():
+        raise UserError(f"dataset.root={root}: a file; expected a folder that is not there yet.")
+    if root.is_dir() and any(root.iterdir()):
+        raise UserError(
+            f"dataset.root={root}: holds something already; nothing was downloaded. Choose a "
+            "folder that is empty or not there yet."
+        )
+
+
+def _fetch(handle: str, staging: Path, client: Client) -> Path:
+    """The downloaded folder that holds PARTS."""
+    try:
+        with _kaggle_cache(staging):
+            folder = Path(client(handle)).resolve()
+    except Exception as error:  # of a client that raises its own, requests' and the system's
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(
+            f"{handle} was not downloaded from Kaggle: {reason}\nIs the network there? What has "
+            f"arrived is kept in {staging}; the same command goes on with it."
+        ) from error
+    for found in sorted(folder.rglob(PARTS[0])):
+        if all((found.parent / part).is_dir() for part in PARTS):
+            return found.parent
+    raise RunError(f"{handle}: no {' and '.join(PARTS)} in what was downloaded to {folder}.")
+
+
+@contextmanager
+def _kaggle_cache(folder: Path) -> Iterator[None]:
+    """Let Kaggle's client keep its files in a folder; it reads an environment variable."""
+    before = os.environ.get("KAGGLEHUB_CACHE")
+    os.environ["KAGGLEHUB_CACHE"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["KAGGLEHUB_CACHE"]
+        else:
+            os.environ["KAGGLEHUB_CACHE"] = before
+
+
+def kaggle_client() -> Client:
+    """Kaggle's own client: no account for public data, resumes, checks what has arrived.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise UserError(f"download needs Kaggle's client: {EXTRA}.") from error
+
+    def fetch(handle: str) -> str:
+        return str(kagglehub.dataset_download(handle))
+
+    return fetch

@@ -1,0 +1,162 @@
+"""Which files of a folder are its images, and how far links and paths may lead."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from melanoma_lab.errors import UserError
+
+#: Endings, in lower case, by which a file is taken for an image.
+IMAGE_SUFFIXES: Final = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+)
+#: Endings and names of what often lies beside images and is not missed by anybody.
+COMPANIONS: Final = frozenset(
+    {".csv", ".html", ".json", ".md", ".pdf", ".txt", ".xml", ".yaml", ".yml", ".zip"}
+    | {"thumbs.db", "desktop.ini", "license", "readme"}
+)
+
+
+def find_images(
+    root: Path, *, outside_root: bool = False, boundary: Path | None = None
+) -> list[Path]:
+    """Every image file below a folder, sorted; hidden files and folders are left out.
+
+    A link to a folder that is searched anyway is not followed.
+
+    Args:
+        root: where to look.
+        outside_root: follow links that lead out of the boundary.
+        boundary: the dataset's root where it is not ``root`` itself.
+
+    Raises:
+        UserError: there is none, a name is not UTF-8, or a link leads out of the boundary without
+            leave.
+    """
+    inside = (boundary or root).resolve()
+    found = []
+    for folder, files in _folders(root, inside, outside_root=outside_root):
+        for name in files:
+            path = folder / name
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                if path.is_symlink() and not outside_root:
+                    check_inside(path, inside)
+                found.append(path)
+    if not found:
+        others = _kinds(left_aside(root)[0])
+        raise UserError(
+            f"dataset.root={root}: no images in it; expected files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}" + (f"; found {others}." if others else ".")
+        )
+    for path in found:
+        if not _is_utf8(str(path)):
+            shown = str(path).encode(errors="backslashreplace").decode()
+            raise UserError(f"{shown}: this name is not UTF-8; rename the file or its folder.")
+    return sorted(found)
+
+
+def check_inside(path: Path, root: Path) -> None:
+    """Refuse a path or link that leads out of the dataset's root.
+
+    Args:
+        path: of a file or folder.
+        root: resolved.
+
+    Raises:
+        UserError: naming the key that allows it.
+    """
+    target = path.resolve()
+    if not target.is_relative_to(root):
+        raise UserError(
+            f"{path}: leads out of dataset.root, to {target}. Set dataset.outside_root=true if "
+            "that is meant to be."
+        )
+
+
+def left_aside(root: Path) -> tuple[Counter[str], list[str]]:
+    """What below a folder is taken for no image and no class, and might be meant as one.
+
+    Args:
+        root: where to look; links are not followed.
+
+    Returns:
+        Ending -> number of files that are neither images nor what often lies beside them, and the
+        folders, relative to the root and sorted, that hold no images at any depth.
+    """
+    kinds: Counter[str] = Counter()
+    without: set[Path] = set()
+    with_images: set[Path] = set()
+    for folder, files in _folders(root, root.resolve(), outside_root=None):
+        suffixes = [Path(name).suffix.lower() for name in files]
+        kinds.update(
+            suffix or "without an ending"
+            for name, suffix in zip(files, suffixes, strict=True)
+            if suffix not in IMAGE_SUFFIXES and not {suffix, name.lower()} & COMPANIONS
+        )
+        without.add(folder)
+        if IMAGE_SUFFIXES.intersection(suffixes):
+            with_images |= {folder, *folder.parents}
+    empty = without - with_images - {root}
+    return kinds, sorted(folder.relative_to(root).as_posix() for folder in empty)
+
+
+def describe_left_aside(root: Path) -> list[str]:
+    """What ``left_aside`` found, a sentence each."""
+    kinds, empty = left_aside(root)
+    sentences = []
+    if kinds:
+        sentences.append(
+            f"{kinds.total()} files were not looked at, because their names do not end as images' "
+            f"do: {_kinds(kinds)}."
+        )
+    if empty:
+        names = ", ".join(empty[:10]) + (" ..." if len(empty) > 10 else "")
+        sentences.append(f"{len(empty)} folders hold no images and make no class: {names}.")
+    return sentences
+
+
+def _kinds(kinds: Counter[str]) -> str:
+    return ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5))
+
+
+def _folders(
+    root: Path, inside: Path, *, outside_root: bool | None
+) -> Iterator[tuple[Path, list[str]]]:
+    """Every visible folder and the names of its visible files.
+
+    Where a link leads out of ``inside`` it is followed (outside_root true), refused (false) or
+    passed over (None). Every place is searched once, however many links lead there.
+    """
+    pending, searched = [root], [inside, root.resolve()]
+    while pending:
+        for folder, subfolders, files in os.walk(pending.pop(), onerror=_refuse_unsearchable):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            for name in subfolders:
+                path = Path(folder, name)
+                if outside_root is None or not path.is_symlink():
+                    continue
+                target = path.resolve()
+                if any(target.is_relative_to(place) for place in searched):
+                    continue
+                if not outside_root:
+                    check_inside(path, inside)
+                searched.append(target)
+                pending.append(path)
+            yield Path(folder), [name for name in files if not name.startswith(".")]
+
+
+def _refuse_unsearchable(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be searched ({error.strerror}).") from error
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a file's name is text; Python reads other bytes as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

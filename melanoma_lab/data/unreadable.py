@@ -1,0 +1,56 @@
+"""What becomes of files that cannot be read: all are refused together, or left out and noted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Final
+
+import pandas as pd
+
+from melanoma_lab.config.schema.dataset import Dataset, OnUnreadable
+from melanoma_lab.errors import UserError
+
+#: Files named in a message; the audit lists all of them.
+N_SHOWN: Final = 10
+
+
+def without_unreadable(
+    manifest: pd.DataFrame, unreadable: Mapping[str, str], dataset: Dataset
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Refuse or leave out what could not be decoded.
+
+    Args:
+        manifest: table with the columns path and digest.
+        unreadable: digest -> why its files cannot be decoded.
+        dataset: ``on_unreadable`` says what to do; the rest names it in the message.
+
+    Returns:
+        The rows that can be read, and a sentence of what was left out, if anything was.
+
+    Raises:
+        UserError: something cannot be read and is not to be skipped, or nothing can be read. The
+            message names the first N_SHOWN files and says where all are listed.
+    """
+    reason = manifest["digest"].map(unreadable)
+    bad = manifest.loc[reason.notna(), "path"]
+    if bad.empty:
+        return manifest, ()
+    what = f"{len(bad)} of {len(manifest)} images cannot be read"
+    shown = [f"  {path}: {why}" for path, why in zip(bad, reason.loc[bad.index], strict=True)][
+        :N_SHOWN
+    ]
+    if len(bad) > N_SHOWN:
+        root = f" dataset.root={shlex.quote(dataset.root)}" if dataset.root else ""
+        shown.append(
+            f"  and {len(bad) - N_SHOWN} more, all listed by: "
+            f"python -m melanoma_lab audit dataset={dataset.name}{root}"
+        )
+    listed = "\n".join(shown)
+    if dataset.on_unreadable is OnUnreadable.error:
+        raise UserError(
+            f"{what}:\n{listed}\nMend or remove them, or set dataset.on_unreadable=skip."
+        )
+    if len(bad) == len(manifest):
+        raise UserError(f"dataset: none of {len(manifest)} images can be read:\n{listed}")
+    return manifest.loc[reason.isna()].reset_index(drop=True), (f"{what}; skipped:\n{listed}",)

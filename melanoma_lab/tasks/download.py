@@ -1,0 +1,36 @@
+"""Download a published dataset: fetch, count, tell."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from melanoma_lab.config.schema import Config
+from melanoma_lab.console import console
+from melanoma_lab.data.download import download, kaggle_client
+from melanoma_lab.data.files import find_images
+from melanoma_lab.errors import UserError
+
+
+def download_dataset(config: Config) -> None:
+    """Put a published dataset where ``dataset.root`` says.
+
+    Args:
+        config: the checked configuration.
+
+    Raises:
+        UserError: there is no ``dataset.root``, it is not free, nothing downloads this dataset, or
+            the client is not installed.
+        RunError: the download failed.
+    """
+    dataset = config.dataset
+    if not dataset.root:
+        raise UserError("dataset.root is not set: add dataset.root=DIR, the folder to download to.")
+    root = Path(dataset.root).expanduser()
+    download(dataset.name, root, kaggle_client)
+    console.print(
+        f"{root}: {len(find_images(root))} images.\nWhat is wrong with them: "
+        f"python -m melanoma_lab audit dataset={dataset.name} "
+        f"dataset.root={shlex.quote(dataset.root)}",
+        markup=False,
+    )

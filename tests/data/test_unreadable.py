@@ -1,0 +1,45 @@
+"""Files that cannot be read are refused together, or left out together."""
+
+import pandas as pd
+import pytest
+
+from melanoma_lab.config.schema.dataset import FolderDataset, OnUnreadable
+from melanoma_lab.data.unreadable import N_SHOWN, without_unreadable
+from melanoma_lab.errors import UserError
+
+
+def dataset(choice):
+    return FolderDataset(name="folder", root="my images", on_unreadable=OnUnreadable(choice))
+
+
+def manifest(n):
+    return pd.DataFrame({"path": [f"{i}.jpg" for i in range(n)], "digest": map(str, range(n))})
+
+
+def test_thousands_are_counted_some_named_and_the_audit_has_all():
+    with pytest.raises(UserError) as caught:
+        without_unreadable(manifest(5000), {str(i): "cut" for i in range(4000)}, dataset("error"))
+    text = str(caught.value)
+    assert text.startswith("4000 of 5000 images cannot be read:\n  0.jpg: cut\n")
+    assert text.count(": cut") == N_SHOWN
+    assert "and 3990 more, all listed by: python -m melanoma_lab audit dataset=folder" in text
+    assert "dataset.root='my images'" in text
+
+
+def test_what_is_skipped_is_noted_in_few_words():
+    kept, (note,) = without_unreadable(
+        manifest(5000), {str(i): "cut" for i in range(4000)}, dataset("skip")
+    )
+    assert kept["path"].tolist() == [f"{i}.jpg" for i in range(4000, 5000)]
+    assert "4000 of 5000 images cannot be read; skipped" in note
+    assert len(note) < 2000  # MLflow keeps it in a tag
+
+
+def test_nothing_left_is_a_mistake_even_when_skipping():
+    with pytest.raises(UserError, match="none of 3 images can be read"):
+        without_unreadable(manifest(3), {"0": "a", "1": "b", "2": "c"}, dataset("skip"))
+
+
+def test_nothing_to_say_where_all_can_be_read():
+    table = manifest(3)
+    assert without_unreadable(table, {}, dataset("error")) == (table, ())
