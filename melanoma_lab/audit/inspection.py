@@ -31,7 +31,7 @@ from melanoma_lab.data.pixels import DECODING_VERSION, Pixels, load_pixels
 from melanoma_lab.progress import Progress
 
 #: Raise it when the same files would be judged otherwise.
-INSPECTION_VERSION: Final = 1
+INSPECTION_VERSION: Final = 2
 #: Side in pixels at which images are compared, whatever size a network gets: the groups of a
 #: dataset, and so its splits, must not depend on ``dataset.image_size``.
 COMPARED_SIZE: Final = 128
@@ -92,7 +92,8 @@ def inspect_files(
         digests: n digests of their bytes, as ``file_digests`` gives them.
         cache: the lab's cache folder.
         threads: for decoding and comparing.
-        progress: called with (done, total) while decoding; not at all where nothing needs to be.
+        progress: called with (done, total) of each step in turn (decoding, describing, seeking
+            neighbours, comparing); not at all where nothing needs to be done.
     """
     path_of = dict(sorted(zip(digests, paths, strict=True)))
     found = kept_answer(
@@ -119,7 +120,7 @@ def _inspect(
         threads=threads,
         progress=progress,
     )
-    pairs = _pairs(pixels, digests, threads)
+    pairs = _pairs(pixels, digests, threads, progress)
     twins = {row[i] for row in pairs if row[3] == IDENTICAL for i in (0, 1)}
     constant = _constant(pixels.images)
 
@@ -140,11 +141,13 @@ def _inspect(
     return {"files": files, "pairs": pairs}
 
 
-def _pairs(pixels: Pixels, digests: list[str], threads: int) -> list[list[Any]]:
+def _pairs(
+    pixels: Pixels, digests: list[str], threads: int, progress: Progress | None
+) -> list[list[Any]]:
     """The pairs of readable files that show one photograph."""
     if len(pixels.row) < 2:
         return []
-    found = find_near_duplicates(pixels.images, n_threads=threads)
+    found = find_near_duplicates(pixels.images, n_threads=threads, progress=progress)
     readable = np.array([digest in pixels.row for digest in digests])
     # An unreadable file's pixels are zeros: it looks the same as a black picture, and where it is
     # the first of such, the black pictures are tied to it instead of to each other.

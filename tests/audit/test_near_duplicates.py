@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from scipy.ndimage import gaussian_filter
 
-from melanoma_lab.audit import near_duplicates
+from melanoma_lab.audit import candidates, distinct, near_duplicates, verification
 from melanoma_lab.audit.alignment import (
     band_pass,
     detail_agreement,
@@ -307,9 +307,10 @@ class TestTheResultIsAFunctionOfTheImages:
         self, mixed: Images, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = find_near_duplicates(mixed, n_threads=1)
-        monkeypatch.setattr(near_duplicates, "_PAIRS_AT_ONCE", 7)
-        monkeypatch.setattr(near_duplicates, "_FINE_PAIRS_AT_ONCE", 3)
-        monkeypatch.setattr(near_duplicates, "_IMAGES_AT_ONCE", 5)
+        monkeypatch.setattr(verification, "_PAIRS_AT_ONCE", 7)
+        monkeypatch.setattr(verification, "_FINE_PAIRS_AT_ONCE", 3)
+        monkeypatch.setattr(distinct, "_IMAGES_AT_ONCE", 5)
+        monkeypatch.setattr(candidates, "_ROWS_AT_ONCE", 5)
         monkeypatch.setattr("melanoma_lab.audit.descriptors._BLOCK", 5)
 
         blocked = find_near_duplicates(mixed, n_threads=3)
