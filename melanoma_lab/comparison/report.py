@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from melanoma_lab import __version__
 from melanoma_lab.comparison import commands, figures, wording
-from melanoma_lab.comparison.compare import ArmSummary, Comparison, as_json
+from melanoma_lab.comparison.claims import Claim, judge_claims
+from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, as_json
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
 
@@ -146,6 +147,7 @@ def _content(
             (entry.verdict, wording.verdict_sentence(comparison, entry))
             for entry in comparison.of_metric(comparison.metric)
         ],
+        "claim_rows": [_claim_row(claim, entry) for claim, entry in judge_claims(comparison)],
         "metric": wording.metric_name(comparison.metric),
         "warnings": list(warnings),
         "level_names": [wording.metric_name(metric) for metric in levels],
@@ -189,6 +191,12 @@ def _facts(study: Study) -> list[str]:
         f"{images} test images of {lesions} lesions, {len(run.slugs)} classes",
         f"protocol {run.tags.get('protocol', 'unknown')}",
     ]
+
+
+def _claim_row(claim: Claim, entry: Difference) -> list[str]:
+    seen = wording.change_interval(claim.metric, entry.summary)
+    here = f"{seen} in {wording.metric_name(claim.metric)}"
+    return [claim.question, claim.seed_says, here, wording.answer(entry.verdict)]
 
 
 def _levels(arm: ArmSummary, metrics: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from melanoma_lab.comparison.compare import Comparison, Difference, Summary
-from melanoma_lab.comparison.statistics import LOWER_IS_BETTER
+from melanoma_lab.comparison.statistics import LOWER_IS_BETTER, Verdict
 from melanoma_lab.comparison.warnings import needed
 
 UNDEFINED = "undefined"
@@ -105,6 +105,11 @@ def verdict_sentence(comparison: Comparison, entry: Difference) -> str:
     }[entry.verdict]
     seeds = f"{entry.n_seeds} seed{'s' * (entry.n_seeds != 1)}"
     return f"{start}: {_difference(entry)} in {name}, {seeds}{_p(entry)}.{_needed(entry)}"
+
+
+def answer(verdict: Verdict) -> str:
+    """A verdict as the answer to whether an arm is better."""
+    return {"helps": "yes", "hurts": "no, worse"}.get(verdict, verdict)
 
 
 def _difference(entry: Difference) -> str:

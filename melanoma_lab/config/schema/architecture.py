@@ -45,9 +45,7 @@ class CompactCnn(Architecture):
     #: Channels of each stage; every stage halves the picture's side.
     filters: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
     #: Residual blocks of each stage.
-    blocks: list[int] = field(default_factory=lambda: [1, 1, 1, 1])
-    #: Batch normalisation where a stage begins; without it batches do not influence each other.
-    batch_norm: bool = True
+    blocks: list[int] = field(default_factory=lambda: [1, 2, 2, 2])
 
     def __post_init__(self) -> None:
         require(self.stem >= 1, "architecture.stem", "at least 1", self.stem)

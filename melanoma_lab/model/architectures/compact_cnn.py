@@ -1,11 +1,13 @@
 """A small residual network for processors without an accelerator.
 
-What is slow on a processor is the full-resolution picture, above all normalising it. So two strided
+What is slow on a processor is the full-resolution picture, and normalising it. So two strided
 convolutions bring the picture to a quarter of its side before anything else happens, each stage
-halves it again, residual branches are bottlenecks, and batch normalisation stands only where a
-stage begins. Branches need none, because the last convolution of each starts at zero: every block
-starts as the identity (Zhang, Dauphin and Ma, "Fixup initialization", ICLR 2019; De and Smith,
-"Batch normalization biases residual blocks towards the identity function", NeurIPS 2020).
+halves it again, residual branches are bottlenecks, and nothing is normalised: the last convolution
+of each branch starts at zero, so that every block starts as the identity (Zhang, Dauphin and Ma,
+"Fixup initialization", ICLR 2019; De and Smith, "Batch normalization biases residual blocks towards
+the identity function", NeurIPS 2020). Images of a batch therefore do not influence each other, and
+the network does in training what it does afterwards. A variant with batch normalisation where each
+stage begins was slower and, with two seeds on isic9_verified, no better.
 """
 
 from __future__ import annotations
@@ -42,9 +44,6 @@ def compact_cnn(
     ):
         name = f"stage{stage + 1}"
         x = _convolve(x, filters, 3, regulariser, strides=2, name=f"{name}_shrink")
-        if architecture.batch_norm:
-            # Faster than Keras's 0.99, under which a short training never learns the statistics.
-            x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
         x = layers.ReLU(name=f"{name}_relu")(x)
         for block in range(blocks):
             x = _bottleneck(x, filters, regulariser, name=f"{name}_block{block + 1}")
