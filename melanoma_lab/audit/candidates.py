@@ -4,6 +4,12 @@ The projection is Fisher's linear discriminant with every image a class of its o
 images is turned, cropped, brightened and blurred, and the directions kept are those along which
 different images differ most compared with the versions of one image. It is learnt from the very
 images that are searched, so it needs no stored weights and fits any source of images.
+
+Why these: a perceptual hash (as in imagehash, imagededup or pHash) changes with every turn and with
+crops of a tenth, see benchmarks/near_duplicates.py, which measures one beside the lab. Approximate
+neighbours (HNSW, NN-descent) depend on the order of insertion or on threads, which groups, and so
+splits, must not; scikit-learn's exact search is installed anyway and fast enough for hundreds of
+thousands. Connected components are SciPy's.
 """
 
 from __future__ import annotations

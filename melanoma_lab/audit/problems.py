@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
+from melanoma_lab.audit.confounding import GIVEN_AWAY
 from melanoma_lab.audit.findings import Findings
 from melanoma_lab.audit.problem import Kind, Problem, Remedy
-
-#: From this balanced accuracy on, telling two classes apart by source alone is worth a warning.
-GIVEN_AWAY: Final = 0.6
 
 
 def find_problems(findings: Findings) -> list[Problem]:
@@ -236,6 +233,28 @@ def _files(findings: Findings) -> Iterator[Problem]:
             effect="Training refuses to start, so that nothing is left out without your knowing.",
             remedies=(Remedy("dataset.on_unreadable=skip", "leaves them out and says so"),),
             notes={row["image_id"]: row["reason"] for row in findings.unreadable},
+        )
+    if findings.missing_images:
+        names = findings.missing_images
+        yield Problem(
+            key="missing_images",
+            kind=Kind.files,
+            title=f"The metadata table names {_count(len(names), 'image')} not in the folder.",
+            effect="A download that broke off loses images, perhaps most of one class; a table of "
+            "a larger collection does no harm. Only images that are there take part.",
+            remedies=(Remedy("", "fetch them, if they were meant to be there"),),
+            notes=dict.fromkeys(names, "named in the table, no such file"),
+        )
+    if findings.unlisted_images:
+        names = findings.unlisted_images
+        yield Problem(
+            key="unlisted_images",
+            kind=Kind.files,
+            title=f"{_count(len(names), 'image')} in the folder not named in the metadata table.",
+            effect="Nothing says what they show, so they are left out, of training and of all "
+            "counts here.",
+            remedies=(Remedy("", "add rows for them, or remove them"),),
+            notes=dict.fromkeys(names, "no row in the table"),
         )
     if findings.suspicious:
         notes: dict[str, str] = {}
