@@ -51,11 +51,9 @@ def _confounded(study: Study) -> list[str]:
     highest = max((float(value) for value in told if value), default=0.0)
     if highest < GIVEN_AWAY:
         return []
-    return [
-        "Source confounding: knowing nothing but where a photograph comes from tells two classes "
-        f"apart in {highest:.0%} of cases (guessing: 50%), so an arm may look better for telling "
-        "cameras apart, not diseases."
-    ]
+    text = f"knowing only where a photograph comes from tells two classes apart in {highest:.0%}"
+    why = "an arm may look better for telling cameras apart, not diseases"
+    return [f"Source confounding: {text} of cases (guessing: 50%), so {why}."]
 
 
 def _outcomes(arms: Sequence[ArmSummary]) -> list[str]:

@@ -145,7 +145,7 @@ def find_images(root: Path) -> list[Path]:
             for name in files
             if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
         ]
-    found = [p for p in found if not p.is_symlink() or p.resolve().is_relative_to(inside)]
+    found = [p for p in found if not p.is_symlink() or _leads_inside(p, inside)]
     if not found:
         raise UserError(
             f"dataset.root={root}: no images in it; expected files ending in "
@@ -156,6 +156,14 @@ def find_images(root: Path) -> list[Path]:
             shown = str(path).encode(errors="backslashreplace").decode()
             raise UserError(f"{shown}: this name is not UTF-8; rename the file or its folder.")
     return sorted(found)
+
+
+def _leads_inside(link: Path, folder: Path) -> bool:
+    """Whether a link ends at something in a folder; one that leads to itself does not."""
+    try:
+        return link.resolve(strict=True).is_relative_to(folder)
+    except (OSError, RuntimeError):  # RuntimeError: how Python up to 3.12 calls a loop
+        return False
 
 
 def _is_utf8(name: str) -> bool:
