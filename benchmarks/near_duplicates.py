@@ -10,8 +10,45 @@ has a column for each half. Beside it stands what one would do without the lab: 
 hash of the image in its eight flips and quarter turns, at the Hamming distance of 10 that is
 commonly advised.
 
+What it gave on HAM10000 (7,470 originals, 400 copies a kind), share found, all copies of a kind; the
+hash found all copies that were only encoded anew, resized, turned by quarters, flipped or recoloured,
+but with 195,000 wrong pairs:
+
+==================================  =====  =====
+kind                                  lab   hash
+==================================  =====  =====
+JPEG, quality 30                    0.997  1.000
+JPEG, quality 60 and 90             1.000  1.000
+half and double size                1.000  1.000
+flipped, turned by quarters         1.000  1.000
+10 or 20 % brighter, darker         1.000  1.000
+contrast by 20 %                    1.000  1.000
+cropped by 0 to 10 % a side         0.997  0.667
+cropped by 10 % on two sides        1.000  0.552
+cropped by 10 % on every side       0.995  0.488
+Augmentor, 0 to 10 degrees          0.997  0.760
+Augmentor, 8 to 10 degrees          1.000  0.478
+Augmentor and flipped               0.998  0.757
+cropped, flipped, brighter, q. 50   0.998  0.740
+==================================  =====  =====
+
+Of the lab's 6,867 pairs 6,793 are a planted copy and its original. The other 74 hang together with 23
+pairs of originals under different lesion ids; the 18 of lowest score, looked at, all show one lesion
+twice. 98 s of processor time.
+
 `scale` measures the search for candidates, the part whose cost grows with the square of the number
-of images, on random descriptions, and says what the other parts cost an image.
+of images, on random descriptions, and the connected components of what it finds. Processor time and peak memory:
+
+=======  =======  =======
+images   seconds  GB
+=======  =======  =======
+  1,000      2.0     0.19
+ 10,000      0.7     0.20
+100,000       33     0.26
+=======  =======  =======
+
+(The first includes importing scikit-learn.) Comparing candidates takes about half a millisecond of
+processor time a pair; among real images there are about 12 pairs an image.
 """
 
 from __future__ import annotations

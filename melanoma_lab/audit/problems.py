@@ -63,7 +63,7 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             kind=Kind.leakage,
             title=f"A random split of files would leak: {share} would have a training image of "
             "the same lesion or photograph.",
-            effect=f"{_count(len(findings.groups), 'group')} hold "
+            effect=f"{_count(len(findings.groups), 'group holds', 'groups hold')} "
             f"{sum(map(len, findings.groups))} of the {findings.n_images} images. Whoever draws "
             "files instead of groups, for a test or a validation split, trains on a part of what "
             "is measured afterwards.",
@@ -202,7 +202,11 @@ def _bias(findings: Findings) -> Iterator[Problem]:
             "divided into train, val and test at all.",
             remedies=(
                 Remedy("split=kfold", "tests every image once, in one of the folds"),
-                Remedy(f"'dataset.classes=[{','.join(kept)}]'", "leaves these classes out"),
+                *(
+                    [Remedy(f"'dataset.classes=[{','.join(kept)}]'", "leaves these classes out")]
+                    if len(kept) > 1
+                    else []
+                ),
             ),
             notes={
                 name: f"{_count(size.test_groups, 'test lesion')}, {size.groups} in all: "

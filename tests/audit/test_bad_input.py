@@ -29,9 +29,10 @@ def audit(composed, tmp_path, monkeypatch):
     return run
 
 
-def test_one_image(audit, tmp_path):
+def test_one_image(audit, tmp_path, capsys):
     paint(tmp_path / "root" / "nevus" / "a.png", (9, 9, 9), seed=0)
     found = audit()
+    assert "dataset.classes=[" not in capsys.readouterr().out  # no class would be left
     assert (found["n_images"], found["n_groups"], found["n_test_images_leaking"]) == (1, 0, 0)
 
 
