@@ -2,7 +2,7 @@
 
     python benchmarks/near_duplicates.py recall ../shared/data/ham10000/images \
         --metadata ../shared/data/ham10000/HAM10000_metadata.csv
-    python benchmarks/near_duplicates.py scale --sizes 1000 10000 50000
+    python benchmarks/near_duplicates.py scale --sizes 1000 10000 100000 400000
 
 `recall` takes one image a lesion, gives every planted copy an original of its own, and searches the
 originals and the copies together. Thresholds were chosen on images whose index is even; the table
@@ -10,8 +10,46 @@ has a column for each half. Beside it stands what one would do without the lab: 
 hash of the image in its eight flips and quarter turns, at the Hamming distance of 10 that is
 commonly advised.
 
+Share of the copies found among HAM10000's 7,470 lesions, 400 copies a kind (rows of equal
+figures are joined). The hash pays for its column with 195,000 pairs of different lesions:
+
+==================================  =====  =====
+kind                                  lab   hash
+==================================  =====  =====
+JPEG, quality 30                    0.997  1.000
+JPEG, quality 60 and 90             1.000  1.000
+half and double size                1.000  1.000
+flipped, turned by quarters         1.000  1.000
+10 or 20 % brighter, darker         1.000  1.000
+contrast by 20 %                    1.000  1.000
+cropped by 0 to 10 % a side         0.997  0.667
+cropped by 10 % on two sides        1.000  0.552
+cropped by 10 % on every side       0.995  0.488
+Augmentor, 0 to 10 degrees          0.997  0.760
+Augmentor, 8 to 10 degrees          1.000  0.478
+Augmentor and flipped               0.998  0.757
+cropped, flipped, brighter, q. 50   0.998  0.740
+==================================  =====  =====
+
+Of the lab's 6,867 pairs, 6,793 are of one original. The other 74 are 23 pairs of originals with
+different lesion ids, and their copies; the 18 of lowest score were looked at, and all show one
+lesion twice. All this took 98 s of processor time.
+
 `scale` measures the search for candidates, the part whose cost grows with the square of the number
-of images, on random descriptions, and says what the other parts cost an image.
+of images, on random descriptions, and the connected components of what it finds: processor time and
+peak memory:
+
+=======  =======  =======
+images   seconds  GB
+=======  =======  =======
+  1,000      2.0     0.19
+ 10,000      0.7     0.20
+100,000       33     0.26
+400,000      493     0.60
+=======  =======  =======
+
+(The first includes importing scikit-learn.) Comparing candidates takes about half a millisecond of
+processor time a pair; among real images there are about 12 pairs an image.
 """
 
 from __future__ import annotations
@@ -230,12 +268,13 @@ def scale(sizes: list[int]) -> None:
         with threadpool_limits(1, user_api="blas"):
             start, cpu = time.perf_counter(), time.process_time()
             pairs = nearest_pairs(vectors, n_neighbours=N_NEIGHBOURS, min_similarity=MIN_SIMILARITY)
+            components(n, pairs)
             wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-        components(n, pairs)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
         print(
             f"{n} descriptions: {wall:.1f} s, {cpu:.1f} s of processor time, "
-            f"{len(pairs)} candidates, peak memory {peak:.2f} GB"
+            f"{len(pairs)} candidates, peak memory {peak:.2f} GB",
+            flush=True,
         )
 
 
@@ -249,7 +288,7 @@ def main() -> None:
     planting.add_argument("--size", type=int, default=128)
     planting.add_argument("--per-kind", type=int, default=400)
     scaling = commands.add_parser("scale")
-    scaling.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 50_000])
+    scaling.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 400_000])
     arguments = parser.parse_args()
     if arguments.command == "recall":
         recall(arguments.folder, arguments.metadata, arguments.size, arguments.per_kind)

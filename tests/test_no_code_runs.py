@@ -11,8 +11,8 @@ from pictures import paint
 
 import melanoma_lab
 from melanoma_lab.audit.inspection import inspect_files
-from melanoma_lab.balancing.copies import open_copies
 from melanoma_lab.data.pixels import file_digests, load_pixels
+from melanoma_lab.data.sealed import open_array
 
 PACKAGE = Path(melanoma_lab.__file__).parent
 
@@ -69,7 +69,7 @@ def test_every_kind_of_cache_file_is_found_out_and_made_anew(tmp_path, traps, wh
 def test_balanced_copies_are_found_out(tmp_path, traps, which):
     path = tmp_path / "copies.npy"
     path.write_bytes(traps[which])
-    assert open_copies(path, (1, 16, 16, 3)) is None
+    assert open_array(path, (1, 16, 16, 3)) is None
 
 
 def test_no_module_loads_what_could_run_code():

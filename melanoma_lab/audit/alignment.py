@@ -18,7 +18,9 @@ coordinates of the first image to those of the second. All functions work on p p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import product
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -83,36 +85,42 @@ def turn_hypotheses(first: NDArray[np.complex64], second: NDArray[np.complex64])
     )
 
 
-def shift_hypotheses(first: _Floats, second: _Floats) -> _Floats:
-    """Find the flip or quarter turn and the shift by cross-correlation.
+def shift_hypotheses(first: _Floats, second: _Floats, scales: Sequence[float] = (1.0,)) -> _Floats:
+    """Find the flip or quarter turn, the scale and the shift by cross-correlation.
 
     Args:
         first: (p, g, g) float32.
         second: The same for the other images.
+        scales: Those tried; below 1 where the first image is a cut-out of the second.
 
     Returns:
         (p, 2, 3) transforms with the highest correlation, each one of the eight flips and quarter
-        turns followed by a shift.
+        turns followed by a scaling and a shift.
     """
     n_pairs, size = first.shape[:2]
     taper = np.hanning(size + 2)[1:-1]
     window = np.outer(taper, taper).astype(np.float32)
-    spectrum = scipy.fft.rfft2(second * window)
     best_value = np.full(n_pairs, -np.inf, np.float32)
     best = np.zeros((n_pairs, 2, 3), np.float32)
-    for mirrored in (False, True):
-        for quarter in range(4):
-            turn = np.full(n_pairs, quarter * np.pi / 2)
-            transform = similarity_transform(np.full(n_pairs, mirrored), turn, np.ones(n_pairs))
-            turned = np.rot90(first[:, ::-1] if mirrored else first, -quarter, axes=(1, 2))
+    for scale in scales:
+        # Both are compared at the scale of the one that shows less.
+        template, moving = _magnified(first, 1 / scale), _magnified(second, scale)
+        spectrum = scipy.fft.rfft2(moving * window)
+        energy = _energy(template * window) * _energy(moving * window) + 1e-3
+        for mirrored, quarter in product((False, True), range(4)):
+            turned = np.rot90(template[:, ::-1] if mirrored else template, -quarter, axes=(1, 2))
             cross = scipy.fft.irfft2(
                 scipy.fft.rfft2(turned * window).conj() * spectrum, (size, size)
-            ).reshape(n_pairs, -1)
+            ).reshape(n_pairs, size**2)
             peak = cross.argmax(axis=1)
-            value = cross[np.arange(n_pairs), peak]
+            value = cross[np.arange(n_pairs), peak] / energy
+            turn = np.full(n_pairs, quarter * np.pi / 2)
+            transform = similarity_transform(
+                np.full(n_pairs, mirrored), turn, np.full(n_pairs, scale)
+            )
             dy, dx = (peak // size + size // 2) % size, (peak % size + size // 2) % size
-            transform[:, 0, 2] = (dx - size // 2) * 2 / size
-            transform[:, 1, 2] = (dy - size // 2) * 2 / size
+            shift = np.stack([dx, dy], axis=1) - size // 2
+            transform[:, :, 2] = shift * (2 / size * min(scale, 1.0))
             better = value > best_value
             best_value[better] = value[better]
             best[better] = transform[better]
@@ -184,6 +192,21 @@ def refine(
     template, moving = np.where(planes, second, first), np.where(planes, first, second)
     best, correlation = _descend(template, moving, transform, n_iterations)
     return np.where(planes, invert(best), best), correlation
+
+
+def _magnified(planes: _Floats, scale: float) -> _Floats:
+    """The middle part of planes, `scale` of their side, at their own size; all where scale >= 1."""
+    if scale >= 1:
+        return planes
+    n, size = planes.shape[:2]
+    cut = similarity_transform(np.zeros(n, bool), np.zeros(n), np.full(n, scale))
+    return warp(planes, cut, size)[0].reshape(planes.shape)
+
+
+def _energy(planes: _Floats) -> _Floats:
+    """The root of each plane's sum of squares."""
+    energy: _Floats = np.sqrt(np.einsum("pyx,pyx->p", planes, planes))
+    return energy
 
 
 def invert(transform: _Floats) -> _Floats:

@@ -4,6 +4,12 @@ The projection is Fisher's linear discriminant with every image a class of its o
 images is turned, cropped, brightened and blurred, and the directions kept are those along which
 different images differ most compared with the versions of one image. It is learnt from the very
 images that are searched, so it needs no stored weights and fits any source of images.
+
+Why these: a perceptual hash (as in imagehash, imagededup or pHash) changes with every turn and with
+crops of a tenth, see benchmarks/near_duplicates.py, which measures one beside the lab. Approximate
+neighbours (HNSW, NN-descent) depend on the order of insertion or on threads, which groups, and so
+splits, must not; scikit-learn's exact search is installed anyway and fast enough for hundreds of
+thousands. Connected components are SciPy's.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ from scipy.linalg import eigh
 
 from melanoma_lab.audit.alignment import similarity_transform, warp
 from melanoma_lab.audit.descriptors import describe, reduce_size
+from melanoma_lab.progress import Progress
 
 N_DIMENSIONS: Final = 48
 """Dimensions kept; 32 to 64 found the same copies among 10,000 images."""
@@ -111,6 +118,8 @@ def distort(images: NDArray[np.uint8], seed: int = 0) -> list[NDArray[np.uint8]]
         for sx, sy in ((-1, -1), (1, -1), (-1, 1), (1, 1))
     ]
     shift = rng.uniform(-0.1, 0.1, (2, n))
+    # Crops of a tenth on every side are the hardest to recognise: three kinds of them, not one.
+    off_centre = rng.uniform(-0.04, 0.04, (2, 2, n))
     turns = [
         moved(angle, 1.0 - 0.018 * np.abs(angle), zeros, zeros)
         for angle in (-10 * ones, rng.uniform(-9, 9, n), 10 * ones)
@@ -125,6 +134,7 @@ def distort(images: NDArray[np.uint8], seed: int = 0) -> list[NDArray[np.uint8]]
     return [
         *corners,
         moved(zeros, 0.8 * ones, zeros, zeros),
+        *(moved(zeros, rng.uniform(0.78, 0.86, n), dx, dy) for dx, dy in off_centre),
         moved(zeros, rng.uniform(0.85, 0.95, n), *shift),
         *turns,
         *colours,
@@ -138,6 +148,7 @@ def nearest_pairs(
     *,
     n_neighbours: int,
     min_similarity: float,
+    progress: Progress | None = None,
 ) -> NDArray[np.intp]:
     """Return the pairs of nearest neighbours by cosine similarity, exactly.
 
@@ -149,6 +160,7 @@ def nearest_pairs(
         base: (m, d) float32, rows of length 1; None looks among the queries themselves.
         n_neighbours: How many neighbours of each query are considered.
         min_similarity: Cosine below which a neighbour is dropped.
+        progress: Called with (done, total) queries.
 
     Returns:
         (p, 2) integers, sorted and without repetition: indices into queries and base, or, without
@@ -156,16 +168,27 @@ def nearest_pairs(
     """
     from sklearn.neighbors import NearestNeighbors  # slow to import: only where it is used
 
-    wanted = min(n_neighbours, len(queries) - 1 if base is None else len(base))
-    if wanted < 1 or len(queries) == 0:
+    n, among_themselves = len(queries), base is None
+    found_in = queries if base is None else base
+    wanted = min(n_neighbours, len(found_in) - among_themselves)
+    if wanted < 1 or n == 0:
         return np.empty((0, 2), np.intp)
-    search = NearestNeighbors(n_neighbors=wanted, algorithm="brute")
-    search.fit(queries if base is None else base)
-    distance, neighbour = search.kneighbors(None if base is None else queries)
-    # For vectors of length 1, squared distance is 2 - 2 cosine.
-    near = distance**2 <= 2.0 - 2.0 * min_similarity
-    pairs = np.stack([np.nonzero(near)[0], neighbour[near]], axis=1)
-    if base is None:
+    # Among themselves each query finds itself too: one more is sought, and itself left out.
+    search = NearestNeighbors(n_neighbors=wanted + among_themselves, algorithm="brute")
+    search.fit(found_in)
+    parts = []
+    for start in range(0, n, _ROWS_AT_ONCE):
+        distance, neighbour = search.kneighbors(queries[start : start + _ROWS_AT_ONCE])
+        # For vectors of length 1, squared distance is 2 - 2 cosine.
+        near = distance**2 <= 2.0 - 2.0 * min_similarity
+        query = np.arange(start, start + len(near))
+        if among_themselves:
+            near &= neighbour != query[:, None]
+        parts.append(np.stack([query[np.nonzero(near)[0]], neighbour[near]], axis=1))
+        if progress:
+            progress(start + len(near), n)
+    pairs = np.concatenate(parts)
+    if among_themselves:
         pairs.sort(axis=1)
     return np.unique(pairs, axis=0).astype(np.intp).reshape(-1, 2)
 

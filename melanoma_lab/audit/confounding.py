@@ -7,10 +7,14 @@ disease, and a test set from the same sources cannot tell.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+#: From this balanced accuracy on, telling two classes apart by source alone is worth a warning.
+GIVEN_AWAY: Final = 0.6
 
 
 @dataclass(frozen=True)

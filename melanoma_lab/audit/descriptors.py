@@ -23,6 +23,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from melanoma_lab.progress import Progress
+
 MIN_SIDE = 32
 """Smallest images that can be described; features are read from a reduction to this side."""
 THUMBNAIL = 64
@@ -64,12 +66,17 @@ class Fingerprints:
         )
 
 
-def describe(images: NDArray[np.uint8], executor: Executor | None = None) -> Fingerprints:
+def describe(
+    images: NDArray[np.uint8],
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Fingerprints:
     """Describe every image by numbers that flips, turns and brightness leave (nearly) alone.
 
     Args:
         images: (n, s, s, 3) uint8, s at least 32; a memory map is read block by block.
         executor: Where given, its threads share the blocks.
+        progress: Called with (done, total) images.
 
     Raises:
         ValueError: If the array has another shape or type.
@@ -91,7 +98,10 @@ def describe(images: NDArray[np.uint8], executor: Executor | None = None) -> Fin
         prints.harmonics[block] = part.harmonics
         prints.thumbnails[block] = part.thumbnails
 
-    list((executor.map if executor else map)(fill, range(0, n, _BLOCK)))
+    starts = range(0, n, _BLOCK)
+    for start, _ in zip(starts, (executor.map if executor else map)(fill, starts), strict=True):
+        if progress:
+            progress(min(start + _BLOCK, n), n)
     return prints
 
 

@@ -69,6 +69,8 @@ class Findings:
         against: the other folder that was compared, as it was typed; empty where none was.
         shared_images: image_id, other (its path in the other folder), score and kind.
         unknown: what the audit cannot know for lack of metadata, a sentence each.
+        missing_images: names in the metadata table that no file in the folder has.
+        unlisted_images: files that the metadata table does not name and training leaves out.
     """
 
     dataset: str
@@ -95,6 +97,8 @@ class Findings:
     classes_left_out: list[str]
     classes_without_images: list[str]
     unknown: list[str]
+    missing_images: list[str] = field(default_factory=list)
+    unlisted_images: list[str] = field(default_factory=list)
     against: str = ""
     shared_images: list[dict[str, Any]] = field(default_factory=list)
 

@@ -96,7 +96,8 @@ def inspect_files(
         digests: n digests of their bytes, as ``file_digests`` gives them.
         cache: the lab's cache folder.
         threads: for decoding and comparing.
-        progress: called with (done, total) while decoding; not at all where nothing needs to be.
+        progress: called with (done, total) of each step in turn (decoding, describing, seeking
+            neighbours, comparing); not at all where nothing needs to be done.
     """
     path_of = dict(sorted(zip(digests, paths, strict=True)))
     not_opened = path_of.pop("", None)
@@ -128,7 +129,7 @@ def _inspect(
         threads=threads,
         progress=progress,
     )
-    pairs = _pairs(pixels, digests, threads)
+    pairs = _pairs(pixels, digests, threads, progress)
     twins = {row[i] for row in pairs if row[3] == IDENTICAL for i in (0, 1)}
     constant = _constant(pixels.images)
 
@@ -148,11 +149,13 @@ def _inspect(
     return {"files": files, "pairs": pairs}
 
 
-def _pairs(pixels: Pixels, digests: list[str], threads: int) -> list[list[Any]]:
+def _pairs(
+    pixels: Pixels, digests: list[str], threads: int, progress: Progress | None
+) -> list[list[Any]]:
     """The pairs of readable files that show one photograph."""
     if len(pixels.row) < 2:
         return []
-    found = find_near_duplicates(pixels.images, n_threads=threads)
+    found = find_near_duplicates(pixels.images, n_threads=threads, progress=progress)
     readable = np.array([digest in pixels.row for digest in digests])
     # An unreadable file's pixels are zeros: it looks the same as a black picture, and where it is
     # the first of such, the black pictures are tied to it instead of to each other.

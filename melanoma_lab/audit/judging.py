@@ -16,6 +16,7 @@ from melanoma_lab.audit.sizes import class_sizes
 from melanoma_lab.audit.suspicion import suspicious_files
 from melanoma_lab.config.schema.dataset import Groups
 from melanoma_lab.data.groups import group_images, photographs
+from melanoma_lab.data.readers import Unmatched
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 
 #: The random split that a folder without a published one is judged by, as the seed project made
@@ -25,7 +26,12 @@ N_RANDOM_SPLITS: Final = 20
 
 
 def audit_images(
-    manifest: pd.DataFrame, inspection: Inspection, *, name: str, classes: Sequence[str] | None
+    manifest: pd.DataFrame,
+    inspection: Inspection,
+    *,
+    name: str,
+    classes: Sequence[str] | None,
+    unmatched: Unmatched = Unmatched(),  # noqa: B008 - frozen
 ) -> tuple[Findings, pd.DataFrame]:
     """Judge a dataset as it was published.
 
@@ -34,6 +40,7 @@ def audit_images(
         inspection: of these files.
         name: of the dataset option.
         classes: ``dataset.classes``; None: whatever is found.
+        unmatched: what the metadata table and the folder do not both have.
 
     Returns:
         What was found, and the readable images with the columns photograph, pixels, group and
@@ -86,6 +93,8 @@ def audit_images(
         classes_left_out=[] if classes is None else sorted(set(found) - set(classes)),
         classes_without_images=sorted(set(classes or ()) - set(found)),
         unknown=_unknown(manifest),
+        missing_images=list(unmatched.missing),
+        unlisted_images=list(unmatched.unlisted),
     ), readable
 
 

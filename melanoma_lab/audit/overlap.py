@@ -34,7 +34,7 @@ def find_overlap(
         cache: the lab's cache folder.
         threads: for decoding and comparing.
         outside_root: follow links that lead out of the other folder.
-        progress: called with (done, total) while decoding.
+        progress: called with (done, total) while decoding and comparing.
 
     Returns:
         image_id, other (path relative to the other folder), score (0 to 1) and kind (what was
@@ -57,7 +57,9 @@ def find_overlap(
             load_pixels(p, d, size=COMPARED_SIZE, cache=cache, threads=threads, progress=progress)
             for p, d in ((list(manifest["path"]), own), (paths, digests))
         )
-        pairs = find_near_duplicates(first.images, against=second.images, n_threads=threads)
+        pairs = find_near_duplicates(
+            first.images, against=second.images, n_threads=threads, progress=progress
+        )
         # A file that cannot be read is zeros in the cache, and so the same as a black picture.
         return [
             [distinct[0][a], distinct[1][b], score, kind]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
+from melanoma_lab.audit.confounding import GIVEN_AWAY
 from melanoma_lab.audit.findings import Findings
 from melanoma_lab.audit.problem import Kind, Problem, Remedy
-
-#: From this balanced accuracy on, telling two classes apart by source alone is worth a warning.
-GIVEN_AWAY: Final = 0.6
 
 
 def find_problems(findings: Findings) -> list[Problem]:
@@ -66,7 +63,7 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             kind=Kind.leakage,
             title=f"A random split of files would leak: {share} would have a training image of "
             "the same lesion or photograph.",
-            effect=f"{_count(len(findings.groups), 'group')} hold "
+            effect=f"{_count(len(findings.groups), 'group holds', 'groups hold')} "
             f"{sum(map(len, findings.groups))} of the {findings.n_images} images. Whoever draws "
             "files instead of groups, for a test or a validation split, trains on a part of what "
             "is measured afterwards.",
@@ -205,7 +202,11 @@ def _bias(findings: Findings) -> Iterator[Problem]:
             "divided into train, val and test at all.",
             remedies=(
                 Remedy("split=kfold", "tests every image once, in one of the folds"),
-                Remedy(f"'dataset.classes=[{','.join(kept)}]'", "leaves these classes out"),
+                *(
+                    [Remedy(f"'dataset.classes=[{','.join(kept)}]'", "leaves these classes out")]
+                    if len(kept) > 1
+                    else []
+                ),
             ),
             notes={
                 name: f"{_count(size.test_groups, 'test lesion')}, {size.groups} in all: "
@@ -236,6 +237,28 @@ def _files(findings: Findings) -> Iterator[Problem]:
             effect="Training refuses to start, so that nothing is left out without your knowing.",
             remedies=(Remedy("dataset.on_unreadable=skip", "leaves them out and says so"),),
             notes={row["image_id"]: row["reason"] for row in findings.unreadable},
+        )
+    if findings.missing_images:
+        names = findings.missing_images
+        yield Problem(
+            key="missing_images",
+            kind=Kind.files,
+            title=f"The metadata table names {_count(len(names), 'image')} not in the folder.",
+            effect="A download that broke off loses images, perhaps most of one class; a table of "
+            "a larger collection does no harm. Only images that are there take part.",
+            remedies=(Remedy("", "fetch them, if they were meant to be there"),),
+            notes=dict.fromkeys(names, "named in the table, no such file"),
+        )
+    if findings.unlisted_images:
+        names = findings.unlisted_images
+        yield Problem(
+            key="unlisted_images",
+            kind=Kind.files,
+            title=f"{_count(len(names), 'image')} in the folder not named in the metadata table.",
+            effect="Nothing says what they show, so they are left out, of training and of all "
+            "counts here.",
+            remedies=(Remedy("", "add rows for them, or remove them"),),
+            notes=dict.fromkeys(names, "no row in the table"),
         )
     if findings.suspicious:
         notes: dict[str, str] = {}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from melanoma_lab.audit.confounding import GIVEN_AWAY
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
 from melanoma_lab.comparison.statistics import LOWER_IS_BETTER, MIN_SEEDS
 from melanoma_lab.comparison.study import Study
@@ -22,6 +23,7 @@ def find_warnings(study: Study, comparison: Comparison) -> list[str]:
     arms = list(comparison.arms.values())
     return [
         *_leaking(study),
+        *_confounded(study),
         *_outcomes(arms),
         *_unfinished(study, comparison),
         *_without_reference(arms),
@@ -44,6 +46,16 @@ def _leaking(study: Study) -> list[str]:
     which = _of(len(leaking), len(study.runs), "run")
     text = "images that belong together lie on both sides of the split, so that all figures look"
     return [f"Leaking protocol in {which}: {text} better than they are."]
+
+
+def _confounded(study: Study) -> list[str]:
+    told = [run.tags.get("source_tells_class", "") for run in study.runs]
+    highest = max((float(value) for value in told if value), default=0.0)
+    if highest < GIVEN_AWAY:
+        return []
+    text = f"knowing only where a photograph comes from tells two classes apart in {highest:.0%}"
+    why = "an arm may look better for telling cameras apart, not diseases"
+    return [f"Source confounding: {text} of cases (guessing: 50%), so {why}."]
 
 
 def _outcomes(arms: Sequence[ArmSummary]) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from melanoma_lab.config.schema.dataset import Groups, Isic9Dataset, Labels
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
 from melanoma_lab.data.pixels import file_digests, load_pixels
-from melanoma_lab.data.readers import read_dataset
+from melanoma_lab.data.readers import Unmatched, find_unmatched, read_dataset
 from melanoma_lab.data.split import TRAIN, split_images
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.data.unreadable import without_unreadable
@@ -135,7 +135,10 @@ def prepare_data(
         *files, size=dataset.image_size, cache=cache, threads=threads, progress=progress
     )
     inspection = inspect_files(*files, cache=cache, threads=threads, progress=progress)
-    findings, _ = audit_images(manifest, inspection, name=dataset.name, classes=dataset.classes)
+    unmatched = find_unmatched(dataset, manifest)
+    findings, _ = audit_images(
+        manifest, inspection, name=dataset.name, classes=dataset.classes, unmatched=unmatched
+    )
     pairs = inspection.pairs
     same = pairs.loc[pairs["kind"] == IDENTICAL]
     manifest["identical"] = photographs(list(manifest["digest"]), same)
@@ -168,10 +171,24 @@ def prepare_data(
         ),
         split_hash=_digest([*manifest[["image_id", "split"]].itertuples(index=False, name=None)]),
         protocol=protocol,
-        notes=(*notes, *settled.notes, *left_out),
+        notes=(*_unmatched_notes(unmatched), *notes, *settled.notes, *left_out),
         findings=findings,
         unresolved=unresolved(findings, dataset, protocol),
     )
+
+
+def _unmatched_notes(unmatched: Unmatched) -> Iterator[str]:
+    """What of the metadata table or of the folder takes no part, for want of its counterpart."""
+    missing, unlisted = unmatched.missing, unmatched.unlisted
+    if missing:
+        yield f"{unmatched.table} names images that are not there: {_first_of(missing)}."
+    if unlisted:
+        yield f"{unmatched.table} does not name, and so are left out: {_first_of(unlisted)}."
+
+
+def _first_of(names: Sequence[str]) -> str:
+    """A count and an example."""
+    return names[0] if len(names) == 1 else f"{len(names)}, such as {names[0]}"
 
 
 def _check_slugs(classes: Sequence[str]) -> None:

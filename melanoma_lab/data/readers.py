@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,51 @@ def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None
     return table
 
 
+@dataclass(frozen=True)
+class Unmatched:
+    """Where a dataset's metadata table and its folder do not name the same images.
+
+    Attributes:
+        table: the table's file name; empty where the dataset has none.
+        missing: names in the table without an image in the folder, sorted.
+        unlisted: images, by image_id, that are left out because the table does not name them.
+    """
+
+    table: str = ""
+    missing: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+
+
+def find_unmatched(dataset: Dataset, manifest: pd.DataFrame) -> Unmatched:
+    """Compare the metadata table of a dataset, where it has one, with the images found.
+
+    A table of ``dataset=csv`` is the dataset itself: its reader refuses a row without an image.
+
+    Args:
+        dataset: the dataset's configuration.
+        manifest: what ``read_dataset`` returned for it.
+    """
+    if not isinstance(dataset, Isic9Dataset | Ham10000Dataset):
+        return Unmatched()
+    root = Path(str(dataset.root)).expanduser()
+    if not (root / dataset.metadata).is_file():
+        return Unmatched()
+    named = set(_read_metadata(root / dataset.metadata, ["image_id"])["image_id"]) - {""}
+    found = manifest["image_id"].map(archive_name)
+    unlisted: list[str] = []
+    if isinstance(dataset, Ham10000Dataset):
+        folder = root / dataset.images if (root / dataset.images).is_dir() else root
+        images = find_images(folder, outside_root=dataset.outside_root, boundary=root)
+        every = {path.relative_to(root).as_posix() for path in images}
+        unlisted = sorted(every - set(manifest["image_id"]))
+    return Unmatched(dataset.metadata, tuple(sorted(named - set(found))), tuple(unlisted))
+
+
+def archive_name(image_id: str) -> str:
+    """The name that a metadata table has for an image: ``a/x(1).jpg`` is ``x``."""
+    return re.sub(r"\(\d+\)$", "", Path(image_id).stem).strip()
+
+
 def read_tree(root: Path, *, outside_root: bool = False) -> pd.DataFrame:
     """A tree of class folders: an image's label is the name of the folder that it lies in.
 
@@ -116,7 +162,7 @@ def _refuse_nested(root: Path, folders: Collection[Path]) -> None:
 def _read_isic9(dataset: Isic9Dataset, root: Path) -> pd.DataFrame:
     """The published nine-class folder, with what the archive says of its images."""
     table = read_tree(root, outside_root=dataset.outside_root)
-    names = [re.sub(r"\(\d+\)$", "", Path(i).stem).strip() for i in table["image_id"]]
+    names = [archive_name(image_id) for image_id in table["image_id"]]
     if not (root / dataset.metadata).is_file():
         table["lesion"] = [name if ARCHIVE_ID.match(name) else "" for name in names]
         return table
@@ -221,7 +267,11 @@ def _read_metadata(
     table = read_table(path, columns).drop(columns=LINE)
     repeated = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(repeated):
-        raise UserError(f"{path}: {repeated.iloc[0]} is there twice; expected a row an image.")
+        image_id = repeated.iloc[0]
+        rows = table[table["image_id"] == image_id]
+        lesions = rows["lesion_id"].unique() if "lesion_id" in rows else []
+        differs = f", with lesion {' and '.join(lesions)}" if len(lesions) > 1 else ""
+        raise UserError(f"{path}: {image_id} is there twice{differs}; expected a row an image.")
     return table
 
 

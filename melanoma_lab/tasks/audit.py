@@ -18,7 +18,7 @@ from melanoma_lab.console import progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.files import describe_left_aside
 from melanoma_lab.data.pixels import file_digests
-from melanoma_lab.data.readers import read_dataset
+from melanoma_lab.data.readers import find_unmatched, read_dataset
 from melanoma_lab.errors import RunError
 from melanoma_lab.training.backend import available_threads
 
@@ -37,11 +37,17 @@ def audit_dataset(config: Config) -> Findings:
 
     Raises:
         UserError: the dataset's folder or a table in it cannot be used.
-        RunError: something leaks and ``audit.strict`` is true.
+        RunError: nothing can be written, or something leaks and ``audit.strict`` is true.
     """
     dataset = config.dataset
     folder = Path("experiments") / f"audit-{dataset.name}"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{folder.absolute()}: cannot be made ({error.strerror}); run the command in a folder "
+            "that you may write to."
+        ) from error
     cache = cache_folder(config.cache)
     threads = config.training.threads or available_threads()
     with progress_of("looking at the images") as tell:
@@ -55,7 +61,11 @@ def audit_dataset(config: Config) -> Findings:
             progress=tell,
         )
     findings, images = audit_images(
-        manifest, inspection, name=dataset.name, classes=dataset.classes
+        manifest,
+        inspection,
+        name=dataset.name,
+        classes=dataset.classes,
+        unmatched=find_unmatched(dataset, manifest),
     )
     if config.against:
         with progress_of("comparing with the other folder") as tell:

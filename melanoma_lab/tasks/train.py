@@ -158,6 +158,7 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
         "dataset_digest": data.digest,
         "audit_digest": data.findings.digest,
         "protocol": data.protocol,
+        "source_tells_class": _figure(data.findings.sources.pairwise_accuracy),
         "notes": " ".join(data.notes),
         "git_commit": tracking.git_commit(),
         "melanoma_lab": __version__,
@@ -168,3 +169,7 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
         ),
         **({"trivial": "true"} if trivial else {}),
     }
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -91,6 +91,7 @@ def test_classes_and_sources_are_told(found):
     assert found["class_counts"]["train"]["spitz nevus"] == 1
     assert found["source_by_class"]["melanoma"]["clinic"] == 2
     assert found["judged_split"] == "published"
+    assert found["missing_images"] == ["ISIC_0000009"]
 
 
 def test_the_summary_says_what_is_wrong_and_what_resolves_it(audited, found):

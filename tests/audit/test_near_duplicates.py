@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from scipy.ndimage import gaussian_filter
 
-from melanoma_lab.audit import near_duplicates
+from melanoma_lab.audit import candidates, distinct, near_duplicates, verification
 from melanoma_lab.audit.alignment import (
     band_pass,
     detail_agreement,
+    invert,
     refine,
     shift_hypotheses,
     similarity_transform,
@@ -307,9 +308,10 @@ class TestTheResultIsAFunctionOfTheImages:
         self, mixed: Images, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = find_near_duplicates(mixed, n_threads=1)
-        monkeypatch.setattr(near_duplicates, "_PAIRS_AT_ONCE", 7)
-        monkeypatch.setattr(near_duplicates, "_FINE_PAIRS_AT_ONCE", 3)
-        monkeypatch.setattr(near_duplicates, "_IMAGES_AT_ONCE", 5)
+        monkeypatch.setattr(verification, "_PAIRS_AT_ONCE", 7)
+        monkeypatch.setattr(verification, "_FINE_PAIRS_AT_ONCE", 3)
+        monkeypatch.setattr(distinct, "_IMAGES_AT_ONCE", 5)
+        monkeypatch.setattr(candidates, "_ROWS_AT_ONCE", 5)
         monkeypatch.setattr("melanoma_lab.audit.descriptors._BLOCK", 5)
 
         blocked = find_near_duplicates(mixed, n_threads=3)
@@ -322,6 +324,19 @@ class TestTheResultIsAFunctionOfTheImages:
         kept = loose[loose["score"] >= 0.985].reset_index(drop=True)
         assert 0 < len(strict) < len(loose)
         pd.testing.assert_frame_equal(kept, strict)
+
+    def test_every_step_tells_its_progress_to_the_end(
+        self, lesions: Images, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(near_duplicates, "_FEW_PAIRS", 0)
+        told: list[tuple[int, int]] = []
+
+        find_near_duplicates(lesions, progress=lambda done, total: told.append((done, total)))
+
+        finished = [total for done, total in told if done == total]
+        assert finished[:2] == [len(lesions)] * 2  # described, and neighbours sought
+        assert len(finished) == 3
+        assert all(0 < done <= total for done, total in told)
 
     def test_a_memory_map_will_do(self, mixed: Images, tmp_path: Path) -> None:
         np.save(tmp_path / "images.npy", mixed)
@@ -360,6 +375,48 @@ class TestParts:
             aligned, inside = warp(b, transform, a.shape[1])
             difference = np.abs(aligned - a.reshape(len(a), -1))[inside]
             assert difference.mean() < 2.0  # grey levels: rounding and interpolation
+
+    @pytest.mark.parametrize("scale", [0.8, 1 / 0.8])
+    @pytest.mark.parametrize("mirrored", [False, True])
+    def test_shift_hypotheses_know_the_scales_that_they_are_asked_for(
+        self, lesions: Images, mirrored: bool, scale: float
+    ) -> None:
+        whole = lesions[:10].mean(axis=3, dtype=np.float32)
+        turn = np.full(10, np.pi / 2)
+        truth = similarity_transform(np.full(10, mirrored), turn, np.full(10, 0.8))
+        truth[:, 0, 2] = 0.1
+        part = warp(whole, truth, SIDE)[0].reshape(whole.shape)
+        pair = (part, whole) if scale < 1 else (whole, part)
+        expected = truth if scale < 1 else invert(truth)
+
+        found = shift_hypotheses(*(band_pass(grey, 3.0) for grey in pair), (1.0, scale))
+
+        np.testing.assert_allclose(found, expected, atol=2.5 / SIDE)
+
+    def test_what_the_first_alignment_gets_wrong_the_second_mends(
+        self, lesions: Images, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        copies = change_all(lesions[:10], CHANGES["cropped"][0])
+        upside_down = similarity_transform(np.zeros(1, bool), np.full(1, np.pi), np.ones(1))
+        monkeypatch.setattr(
+            verification.alignment, "turn_hypotheses", lambda a, _: upside_down.repeat(len(a), 0)
+        )
+        once = verification.alignment.shift_hypotheses
+        monkeypatch.setattr(
+            verification.alignment,
+            "shift_hypotheses",
+            lambda a, b, scales=None: (
+                once(a, b, scales) if scales else upside_down.repeat(len(a), axis=0)
+            ),
+        )
+        monkeypatch.setattr(verification, "_COARSE_CORRELATION", -1.0)
+        monkeypatch.setattr(verification, "_COARSE_SCORE", -1.0)
+        both = find_near_duplicates(lesions[:10], against=copies)
+        monkeypatch.setattr(verification, "_DOUBTFUL_SCORE", -1.0)
+        first_only = find_near_duplicates(lesions[:10], against=copies)
+
+        assert both["first"].tolist() == both["second"].tolist() == list(range(10))
+        assert len(first_only) < 5
 
     def test_refinement_recovers_a_known_transform(self, lesions: Images) -> None:
         grey = lesions[:10].mean(axis=3, dtype=np.float32)

@@ -244,6 +244,15 @@ def test_what_a_reader_must_know_first(tracked):
         assert any(text.startswith(start) for text in texts), start
 
 
+@pytest.mark.parametrize(("told", "warned"), [("0.8712", True), ("0.5300", False), ("", False)])
+def test_sources_that_give_the_class_away_are_said(tracked, told, warned):
+    name = tracked.fill({"baseline": (1.0, "")}, source_tells_class=told)
+    study = tracked.load(name)
+    texts = [t for t in find_warnings(study, compare_study(study)) if t.startswith("Source")]
+    assert len(texts) == warned
+    assert all("apart in 87% of cases" in text for text in texts)
+
+
 def test_a_sound_study_comes_without_warnings(study, comparison):
     assert find_warnings(study, comparison) == []
 

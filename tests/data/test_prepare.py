@@ -122,6 +122,21 @@ def test_unreadable_images_are_skipped_when_told(prepare, spoilt):
     assert "2 of 18 images cannot be read; skipped" in data.notes[0]
 
 
+def test_a_table_that_names_other_images_than_the_folder_has_is_noted(prepare, tmp_path):
+    rows = ["lesion_id,image_id,dx"]
+    for n in range(24):
+        paint(tmp_path / "images" / f"{n:02}.png", (99, 9, 9), seed=n)
+        rows.append(f"L{n},{n:02},{('nv', 'mel')[n % 2]}")
+    (tmp_path / "HAM10000_metadata.csv").write_text("\n".join([*rows[:-1], "LX,98,nv", "LX,99,nv"]))
+    data = prepare(
+        "dataset=ham10000", f"dataset.root={tmp_path}", "dataset.classes=[melanoma,nevus]"
+    )
+    assert data.notes[:2] == (
+        "HAM10000_metadata.csv names images that are not there: 2, such as 98.",
+        "HAM10000_metadata.csv does not name, and so are left out: images/23.png.",
+    )
+
+
 def test_class_names_must_stay_apart_as_column_names(prepare, tmp_path):
     for label in ("Spitz nevus", "spitz_nevus"):
         for i in range(4):

@@ -3,7 +3,7 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.config.schema.dataset import Ham10000Dataset, Isic9Dataset
-from melanoma_lab.data.readers import COLUMNS, read_dataset, read_tree
+from melanoma_lab.data.readers import COLUMNS, Unmatched, find_unmatched, read_dataset, read_tree
 from melanoma_lab.errors import UserError
 
 DIAGNOSES = {"MEL": ["melanoma"], "BKL": ["pigmented", "seborrheic"], "AK": ["actinic"]}
@@ -84,8 +84,19 @@ def test_the_table_may_be_absent(isic):
 def test_an_image_id_that_is_there_twice_is_refused(isic):
     with (isic / "metadata.csv").open("a") as table:
         table.write("ISIC_1,L8,NV,,other\n")
-    with pytest.raises(UserError, match="ISIC_1 is there twice"):
+    with pytest.raises(UserError, match=r"ISIC_1 is there twice, with lesion .* and L8"):
         read_dataset(isic_config(isic), isic)
+
+
+def test_names_in_the_table_without_an_image_are_told(isic):
+    config = isic_config(isic)
+    assert find_unmatched(config, read_dataset(config, isic)).missing == ()
+    with (isic / "metadata.csv").open("a") as table:
+        table.write("ISIC_8,,NV,,other\nISIC_7,,NV,,other\n")
+    unmatched = find_unmatched(config, read_dataset(config, isic))
+    assert unmatched == Unmatched("metadata.csv", missing=("ISIC_7", "ISIC_8"))
+    (isic / "metadata.csv").unlink()
+    assert find_unmatched(config, read_dataset(config, isic)) == Unmatched()
 
 
 @pytest.fixture
@@ -110,6 +121,12 @@ def test_ham10000_takes_images_that_are_there_and_in_the_table(ham):
     assert list(table["image_id"]) == ["images/ISIC_1.jpg", "images/ISIC_2.jpg"]
     assert set(table["label"]) == {"melanoma"}
     assert set(table["lesion"]) == {"L1"}
+
+
+def test_ham10000_tells_what_only_the_table_or_only_the_folder_has(ham):
+    unmatched = find_unmatched(ham_config(ham), read_dataset(ham_config(ham), ham))
+    assert unmatched.missing == ("ISIC_3",)
+    assert unmatched.unlisted == ("images/ISIC_9.jpg",)
 
 
 def test_ham10000_needs_its_table(ham):

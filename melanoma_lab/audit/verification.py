@@ -1,0 +1,199 @@
+"""Which candidate pairs are one photograph: aligned coarsely, those that may be again finely.
+
+Most candidates are strangers, so each step looks at fewer pairs than the one before, and closer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_lab.audit import alignment
+from melanoma_lab.audit.descriptors import MIN_SIDE, reduce_size
+from melanoma_lab.audit.distinct import DistinctImages
+from melanoma_lab.progress import Progress
+
+_DETAIL_SIDE = 128  # pixels beyond this are noise and compression more often than detail
+# Below these the next, dearer step is not taken; 99.8 % of even the hardest copies are above.
+_COARSE_CORRELATION, _COARSE_SCORE = 0.6, 0.25
+# Below this a pair is aligned once more from other hypotheses: the first alignment of a round
+# lesion may be a wrong turn in which everything coarse agrees.
+_DOUBTFUL_SCORE = 0.6
+_SCALES = (0.8, 0.9, 1.0, 1 / 0.9, 1 / 0.8)
+# A squeezed square may hold a 4:3 photograph: turning it by a quarter stretches by up to (4/3)^2.
+_MAX_SCALE, _MAX_STRETCH = 2.0, 1.8
+_PAIRS_AT_ONCE, _FINE_PAIRS_AT_ONCE = 128, 16  # arrays that fit a processor's cache
+
+
+def verified_pairs(
+    source: DistinctImages,
+    other: DistinctImages,
+    pairs: NDArray[np.intp],
+    *,
+    min_score: float,
+    pool: Executor,
+    progress: Progress | None = None,
+) -> Iterator[tuple[int, int, float, str]]:
+    """Yield the candidates whose details agree.
+
+    Args:
+        source: Images.
+        other: Images; may be the same set.
+        pairs: (p, 2) positions in `distinct` of either.
+        min_score: Pairs below are dropped.
+        pool: Its threads share the work.
+        progress: Called with (done, total) pairs.
+
+    Yields:
+        The two positions, the score from 0 to 1, and in words what was changed.
+    """
+
+    def chunks(length: int, size: int) -> list[slice]:
+        return [slice(start, start + size) for start in range(0, length, size)]
+
+    survivors = []
+    coarse = chunks(len(pairs), _PAIRS_AT_ONCE)
+    for chunk, part in zip(
+        coarse,
+        pool.map(lambda chunk: _align_coarsely(source, other, pairs[chunk]), coarse),
+        strict=True,
+    ):
+        if len(part[0]):
+            survivors.append(part)
+        if progress:
+            progress(min(chunk.stop, len(pairs)), len(pairs))
+    if not survivors:
+        return
+    pairs = np.concatenate([part[0] for part in survivors])
+    transforms = np.concatenate([part[1] for part in survivors])
+    fine = pool.map(
+        lambda chunk: _compare_finely(source, other, pairs[chunk], transforms[chunk]),
+        chunks(len(pairs), _FINE_PAIRS_AT_ONCE),
+    )
+    for kept, alignments, scores in fine:
+        for (a, b), transform, score in zip(kept, alignments, scores, strict=True):
+            if score >= min_score:
+                yield int(a), int(b), float(score), _kind(transform)
+
+
+def _align_coarsely(
+    source: DistinctImages, other: DistinctImages, pairs: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Align fingerprints; return the pairs that may be copies, and their transforms."""
+    first = source.fingerprints.take(source.distinct[pairs[:, 0]])
+    second = other.fingerprints.take(other.distinct[pairs[:, 1]])
+    thumbnails = [prints.thumbnails.astype(np.float32) for prints in (first, second)]
+    side = min(grey.shape[-1] for grey in thumbnails)
+    greys = [reduce_size(grey, MIN_SIDE) for grey in thumbnails]
+    small = [alignment.band_pass(reduce_size(grey, MIN_SIDE // 2), MIN_SIDE / 12) for grey in greys]
+    by_turn, turn_correlation = alignment.refine(
+        small[0], small[1], alignment.turn_hypotheses(first.harmonics, second.harmonics), 5
+    )
+    # Which of the eight flips and quarter turns it is, only finer structure tells.
+    bands = [alignment.band_pass(grey, MIN_SIDE / 16) for grey in greys]
+    by_shift, shift_correlation = alignment.refine(
+        small[0], small[1], alignment.shift_hypotheses(bands[0], bands[1]), 5
+    )
+    better = shift_correlation > turn_correlation
+    transforms = np.where(better[:, None, None], by_shift, by_turn)
+    transforms, correlation = alignment.refine(bands[0], bands[1], transforms, 4)
+    keep = correlation >= _COARSE_CORRELATION
+    pairs, transforms = pairs[keep], transforms[keep]
+    thumbnails, greys, bands = ([each[keep] for each in x] for x in (thumbnails, greys, bands))
+    score = alignment.detail_agreement(greys[0], greys[1], transforms, MIN_SIDE / 32)
+    doubtful = np.flatnonzero((score >= _COARSE_SCORE) & (score < _DOUBTFUL_SCORE))
+    if len(doubtful):
+        again, score_again = _align_again(*([each[doubtful] for each in x] for x in (greys, bands)))
+        better = score_again > score[doubtful]
+        transforms[doubtful[better]], score[doubtful[better]] = again[better], score_again[better]
+    keep = score >= _COARSE_SCORE
+    pairs, transforms = pairs[keep], transforms[keep]
+    if side > MIN_SIDE:
+        large = [reduce_size(grey[keep], side) for grey in thumbnails]
+        details = [alignment.band_pass(grey, side / 16) for grey in large]
+        transforms, _ = alignment.refine(details[0], details[1], transforms, 4)
+        keep = (
+            alignment.detail_agreement(large[0], large[1], transforms, side / 32) >= _COARSE_SCORE
+        )
+        pairs, transforms = pairs[keep], transforms[keep]
+    return pairs, transforms
+
+
+def _align_again(
+    greys: list[NDArray[np.float32]], bands: list[NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Align from the finest structure that there is, at several scales; return scores too."""
+    finest = [alignment.band_pass(grey, MIN_SIDE / 32) for grey in greys]
+    transforms = alignment.shift_hypotheses(finest[0], finest[1], _SCALES)
+    transforms, _ = alignment.refine(bands[0], bands[1], transforms, 4)
+    return transforms, alignment.detail_agreement(greys[0], greys[1], transforms, MIN_SIDE / 32)
+
+
+def _compare_finely(
+    source: DistinctImages,
+    other: DistinctImages,
+    pairs: NDArray[np.intp],
+    transforms: NDArray[np.float32],
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
+    """Align pixels and score the agreement of details."""
+    first = _greys(source.images, source.distinct[pairs[:, 0]])
+    second = _greys(other.images, other.distinct[pairs[:, 1]])
+    side = min(first.shape[-1], second.shape[-1])
+    first, second = reduce_size(first, side), reduce_size(second, side)
+    sigma = side / 32
+    details = [alignment.band_pass(grey, sigma) for grey in (first, second)]
+    transforms, _ = alignment.refine(details[0], details[1], transforms, 3)
+    scores = alignment.detail_agreement(first, second, transforms, sigma)
+    return pairs, transforms, np.where(_plausible(transforms), scores, 0).astype(np.float32)
+
+
+def _plausible(transforms: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Tell transforms that lead from a photograph to a copy from those that distort one."""
+    sizes = np.linalg.svd(transforms[:, :, :2], compute_uv=False)
+    plausible: NDArray[np.bool_] = (
+        (sizes[:, 0] < _MAX_SCALE)
+        & (sizes[:, 1] > 1 / _MAX_SCALE)
+        & (sizes[:, 0] < _MAX_STRETCH * sizes[:, 1])
+    )
+    return plausible
+
+
+def _greys(images: NDArray[np.uint8], indices: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Read some images, each once, as grey levels reduced to at most _DETAIL_SIDE."""
+    unique, inverse = np.unique(indices, return_inverse=True)
+    grey = np.asarray(images[unique]).mean(axis=3, dtype=np.float32)
+    return reduce_size(grey, min(_DETAIL_SIDE, grey.shape[-1]))[inverse]
+
+
+def _kind(transform: NDArray[np.float32]) -> str:
+    """Say in words what an alignment undoes.
+
+    Args:
+        transform: (2, 3), see alignment.
+
+    Returns:
+        The changes, joined by commas; "re-encoded or brightness" where nothing moved.
+    """
+    linear, shift = transform[:, :2].astype(np.float64), transform[:, 2]
+    mirrored = bool(np.linalg.det(linear) < 0)
+    # Both mirror axes are flips: what is left after mirroring x instead of y differs by a half
+    # turn, so a flip's angle counts modulo 180 degrees.
+    proper = linear @ np.diag([1.0, -1.0]) if mirrored else linear
+    angle = np.degrees(np.arctan2(proper[1, 0] - proper[0, 1], proper[0, 0] + proper[1, 1]))
+    quarters = round(angle / 90)
+    rest = abs(angle - 90 * quarters)
+    turn = 90 * (quarters % 4)
+    if mirrored:
+        turn %= 180
+    sizes = np.linalg.svd(linear, compute_uv=False)
+    moved = bool(np.abs(np.log(sizes)).max() > 0.03 or np.abs(shift).max() > 0.03)
+    parts = [
+        "flipped" if mirrored else "",
+        f"turned by {min(turn, 360 - turn)}°" if turn else "",
+        "rotated" if rest > 1.5 else "",
+        "cropped" if moved else "",
+    ]
+    return ", ".join(part for part in parts if part) or "re-encoded or brightness"
