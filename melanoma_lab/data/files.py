@@ -30,22 +30,21 @@ def find_images(
 
     Args:
         root: where to look.
-        outside_root: follow links that lead out of the boundary.
+        outside_root: follow links that lead out of the boundary; they are passed over else, and
+            ``links_outside`` names them.
         boundary: the dataset's root where it is not ``root`` itself.
 
     Raises:
-        UserError: there is none, a name is not UTF-8, or a link leads out of the boundary without
-            leave.
+        UserError: there is none, or a name is not UTF-8.
     """
     inside = (boundary or root).resolve()
-    found = []
-    for folder, files in _folders(root, inside, outside_root=outside_root):
-        for name in files:
-            path = folder / name
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                if path.is_symlink() and not outside_root:
-                    check_inside(path, inside)
-                found.append(path)
+    found = [
+        folder / name
+        for folder, files in _folders(root, inside, outside_root=outside_root)
+        for name in files
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES
+        and (outside_root or not _leads_outside(folder / name, inside))
+    ]
     if not found:
         others = _kinds(left_aside(root)[0])
         raise UserError(
@@ -59,6 +58,26 @@ def find_images(
     return sorted(found)
 
 
+def links_outside(root: Path) -> list[str]:
+    """Links to folders and images out of a folder, relative to it and sorted."""
+    inside = root.resolve()
+    return sorted(
+        Path(folder, name).relative_to(root).as_posix()
+        for folder, subfolders, files in os.walk(root)
+        for name in (*subfolders, *(f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES))
+        if not name.startswith(".") and _leads_outside(Path(folder, name), inside)
+    )
+
+
+def describe_links_outside(root: Path) -> list[str]:
+    """What ``links_outside`` found, in a sentence or none."""
+    links = links_outside(root)
+    if not links:
+        return []
+    what = f"{links[0]} leads" if len(links) == 1 else f"{len(links)} links ({links[0]}...) lead"
+    return [f"{what} out of dataset.root: not followed, unless dataset.outside_root=true."]
+
+
 def check_inside(path: Path, root: Path) -> None:
     """Refuse a path or link that leads out of the dataset's root.
 
@@ -69,11 +88,7 @@ def check_inside(path: Path, root: Path) -> None:
     Raises:
         UserError: naming the key that allows it.
     """
-    try:
-        target = path.resolve()
-    except (OSError, RuntimeError):  # RuntimeError: how Python up to 3.12 calls a loop
-        return  # it leads nowhere: a file that cannot be opened
-    if not target.is_relative_to(root):
+    if target := _target(path, root):
         raise UserError(
             f"{path}: leads out of dataset.root, to {target}. Set dataset.outside_root=true if "
             "that is meant to be."
@@ -93,7 +108,7 @@ def left_aside(root: Path) -> tuple[Counter[str], list[str]]:
     kinds: Counter[str] = Counter()
     without: set[Path] = set()
     with_images: set[Path] = set()
-    for folder, files in _folders(root, root.resolve(), outside_root=None):
+    for folder, files in _folders(root, root.resolve(), outside_root=False):
         suffixes = [Path(name).suffix.lower() for name in files]
         kinds.update(
             suffix or "without an ending"
@@ -122,17 +137,28 @@ def describe_left_aside(root: Path) -> list[str]:
     return sentences
 
 
+def _leads_outside(path: Path, root: Path) -> bool:
+    return path.is_symlink() and _target(path, root) is not None
+
+
+def _target(path: Path, root: Path) -> Path | None:
+    """Where a path leads that leaves the resolved root; None where it stays in it."""
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError):  # RuntimeError: how Python up to 3.12 calls a loop
+        return None  # it leads nowhere: a file that cannot be opened
+    return None if target.is_relative_to(root) else target
+
+
 def _kinds(kinds: Counter[str]) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5))
 
 
-def _folders(
-    root: Path, inside: Path, *, outside_root: bool | None
-) -> Iterator[tuple[Path, list[str]]]:
+def _folders(root: Path, inside: Path, *, outside_root: bool) -> Iterator[tuple[Path, list[str]]]:
     """Every visible folder and the names of its visible files.
 
-    Where a link leads out of ``inside`` it is followed (outside_root true), refused (false) or
-    passed over (None). Every place is searched once, however many links lead there.
+    A link that leads out of ``inside`` is followed or passed over. Every place is searched once,
+    however many links lead there.
     """
     pending, searched = [root], [inside, root.resolve()]
     while pending:
@@ -140,15 +166,10 @@ def _folders(
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
             for name in subfolders:
                 path = Path(folder, name)
-                if outside_root is None or not path.is_symlink():
-                    continue
-                target = path.resolve()
-                if any(target.is_relative_to(place) for place in searched):
-                    continue
-                if not outside_root:
-                    check_inside(path, inside)
-                searched.append(target)
-                pending.append(path)
+                target = _target(path, inside) if outside_root and path.is_symlink() else None
+                if target and not any(target.is_relative_to(place) for place in searched):
+                    searched.append(target)
+                    pending.append(path)
             yield Path(folder), [name for name in files if not name.startswith(".")]
 
 

@@ -20,7 +20,8 @@ from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.audit.near_duplicates import IDENTICAL
 from melanoma_lab.audit.unresolved import unresolved
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.dataset import Groups, Isic9Dataset, Labels
+from melanoma_lab.config.schema.dataset import Dataset, Groups, Isic9Dataset, Labels
+from melanoma_lab.data.files import describe_links_outside
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
 from melanoma_lab.data.pixels import file_digests, load_pixels
@@ -171,7 +172,7 @@ def prepare_data(
         ),
         split_hash=_digest([*manifest[["image_id", "split"]].itertuples(index=False, name=None)]),
         protocol=protocol,
-        notes=(*_unmatched_notes(unmatched), *notes, *settled.notes, *left_out),
+        notes=(*_unmatched_notes(unmatched), *_links(dataset), *notes, *settled.notes, *left_out),
         findings=findings,
         unresolved=unresolved(findings, dataset, protocol),
     )
@@ -184,6 +185,13 @@ def _unmatched_notes(unmatched: Unmatched) -> Iterator[str]:
         yield f"{unmatched.table} names images that are not there: {_first_of(missing)}."
     if unlisted:
         yield f"{unmatched.table} does not name, and so are left out: {_first_of(unlisted)}."
+
+
+def _links(dataset: Dataset) -> list[str]:
+    """Links that were not followed, for a note."""
+    if dataset.root is None or dataset.outside_root:
+        return []
+    return describe_links_outside(Path(dataset.root).expanduser())
 
 
 def _first_of(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import CsvDataset
 from melanoma_lab.console import progress_of
 from melanoma_lab.data.cache import cache_folder
-from melanoma_lab.data.files import describe_left_aside
+from melanoma_lab.data.files import describe_left_aside, describe_links_outside
 from melanoma_lab.data.pixels import file_digests
 from melanoma_lab.data.readers import find_unmatched, read_dataset
 from melanoma_lab.errors import RunError
@@ -79,7 +79,10 @@ def audit_dataset(config: Config) -> Findings:
             )
         findings = dataclasses.replace(findings, against=config.against, shared_images=shared)
     if dataset.root and not isinstance(dataset, CsvDataset):  # whose table says what counts
-        aside = describe_left_aside(Path(dataset.root).expanduser())
+        root = Path(dataset.root).expanduser()
+        aside = describe_left_aside(root)
+        if not dataset.outside_root:
+            aside += describe_links_outside(root)
         findings = dataclasses.replace(findings, unknown=[*findings.unknown, *aside])
     problems = find_problems(findings)
     findings.write(folder / "audit.json")

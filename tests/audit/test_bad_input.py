@@ -83,7 +83,10 @@ def test_links_that_loop_or_leave_the_root_do_not_count(audit, tmp_path):
     inside = paint(tmp_path / "root" / "nevus" / "a.png", (9, 9, 9), seed=1)
     for name, target in (("loop", tmp_path / "root"), ("b.png", outside), ("self.png", "self.png")):
         (inside.parent / name).symlink_to(target)
-    assert audit()["n_images"] == 1
+    found = audit()
+    assert found["class_counts"] == {"all": {"nevus": 2}}
+    assert [row["image_id"] for row in found["unreadable"]] == ["nevus/self.png"]
+    assert any("nevus/b.png leads out of dataset.root" in said for said in found["unknown"])
 
 
 def test_no_place_to_write(audit, tmp_path):

@@ -3,6 +3,7 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.config.schema.dataset import Ham10000Dataset, Isic9Dataset
+from melanoma_lab.data.files import describe_links_outside, links_outside
 from melanoma_lab.data.readers import COLUMNS, Unmatched, find_unmatched, read_dataset, read_tree
 from melanoma_lab.errors import UserError
 
@@ -174,18 +175,18 @@ def test_files_of_one_name_are_not_one_lesion_unless_the_archive_named_them(isic
     assert lesion["Train/nevus/1.jpg"] == lesion["Test/nevus/1.jpg"] == "1"
 
 
-def test_links_that_loop_are_not_followed_and_ones_that_leave_are_refused(tmp_path):
+def test_links_that_loop_or_leave_the_root_are_not_followed(tmp_path):
     outside = paint(tmp_path / "outside" / "nevus" / "x.png", (9, 9, 9), seed=0)
     kept = paint(tmp_path / "root" / "nevus" / "a.png", (9, 9, 9), seed=1)
     (tmp_path / "root" / "nevus" / "loop").symlink_to(tmp_path / "root")
     (tmp_path / "root" / "other").symlink_to(tmp_path / "outside")
     (tmp_path / "root" / "nevus" / "b.png").symlink_to(outside)
     (tmp_path / "root" / "nevus" / "c.png").symlink_to(kept)
-    for link in ("other", "nevus/b.png"):
-        with pytest.raises(UserError, match=rf"{link}: leads out .* dataset\.outside_root=true"):
-            read_tree(tmp_path / "root")
-        (tmp_path / "root" / link).unlink()
     assert list(read_tree(tmp_path / "root")["image_id"]) == ["nevus/a.png", "nevus/c.png"]
+    assert links_outside(tmp_path / "root") == ["nevus/b.png", "other"]
+    (said,) = describe_links_outside(tmp_path / "root")
+    assert said.startswith("2 links (nevus/b.png...) lead out of dataset.root: not followed")
+    assert describe_links_outside(tmp_path / "outside") == []
 
 
 def test_links_out_of_the_root_are_followed_with_leave(tmp_path):
