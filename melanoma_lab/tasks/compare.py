@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from melanoma_lab import tracking
-from melanoma_lab.comparison import commands
-from melanoma_lab.comparison.compare import compare_study
+from melanoma_lab.comparison import commands, wording
+from melanoma_lab.comparison.compare import Comparison, compare_study
 from melanoma_lab.comparison.report import write_report
 from melanoma_lab.comparison.result import ComparedStudy
-from melanoma_lab.comparison.study import load_study
+from melanoma_lab.comparison.study import Study, load_study
 from melanoma_lab.comparison.terminal import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.schema import Tracking
-from melanoma_lab.console import progress_of
+from melanoma_lab.console import console, progress_of
+from melanoma_lab.tracking.connection import reason
+from melanoma_lab.tracking.study_run import record_study
 
 
 def report_study(
@@ -42,4 +46,22 @@ def report_study(
     again = commands.compare_command(study, reference=reference, metric=metric, uri=tracked.uri)
     report = write_report(folder / study, runs, comparison, warnings, again=again)
     show_comparison(comparison, warnings, report)
+    _record(client, runs, comparison, warnings, folder / study)
     return ComparedStudy(study, metric, tuple(warnings), report, comparison)
+
+
+def _record(
+    client: Any, study: Study, comparison: Comparison, warnings: Sequence[str], folder: Path
+) -> None:
+    """Keep the report in MLflow; a server that takes nothing costs a line."""
+    verdicts = [
+        wording.verdict_sentence(comparison, entry)
+        for entry in comparison.of_metric(comparison.metric)
+    ]
+    note = "\n".join(f"- {sentence}" for sentence in [*verdicts, *warnings])
+    tags = {run.run_id: run.tags for run in study.runs}
+    try:
+        record_study(client, study.name, tags, folder, note)
+    except Exception as error:  # noqa: BLE001 - whatever a database driver or an HTTP client raises
+        said = f"The report was not recorded in MLflow ({reason(error)}); it lies in {folder}."
+        console.print(said, style="yellow", markup=False)

@@ -1,0 +1,73 @@
+"""A study is one run in MLflow, above its runs."""
+
+import os
+from pathlib import Path
+
+import pytest
+from fake_studies import Tracked
+
+from melanoma_lab.tasks.compare import report_study
+from melanoma_lab.tracking.study_run import NOTE_TAG, PARENT_TAG, STUDY_TAG
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    made = Tracked(tmp_path_factory.mktemp("studies"))
+    made.client.search_experiments()  # makes the database's tables
+    return made
+
+
+def compare(tracked, study, folder):
+    return report_study(
+        study,
+        reference=None,
+        metric="balanced_accuracy",
+        tracked=tracked.tracking,
+        folder=Path(folder),
+    )
+
+
+def runs_of(tracked, study):
+    experiment = tracked.client.get_experiment_by_name(study).experiment_id
+    return tracked.client.search_runs([experiment])
+
+
+def test_runs_lie_under_the_study_and_the_report_is_its_artifact(tracked, tmp_path):
+    study = tracked.fill({"baseline": (1.0, ""), "dropout": (3.0, "baseline")})
+    result = compare(tracked, study, tmp_path)
+    again = compare(tracked, study, tmp_path)
+    (parent,) = [run for run in runs_of(tracked, study) if STUDY_TAG in run.data.tags]
+    children = [run for run in runs_of(tracked, study) if "arm" in run.data.tags]
+    assert len(children) == 6
+    assert {run.data.tags[PARENT_TAG] for run in children} == {parent.info.run_id}
+    assert parent.info.status == "FINISHED"
+    assert parent.info.run_name == f"study {study}"
+    assert "dropout helps, compared with baseline" in parent.data.tags[NOTE_TAG]
+    kept = {item.path for item in tracked.client.list_artifacts(parent.info.run_id)}
+    assert kept == {"comparison.json", "report.md", "report.html", "figures"}
+    page = tracked.client.download_artifacts(parent.info.run_id, "report.html")
+    assert Path(page).read_text() == result.report.read_text()
+    assert again.verdicts == result.verdicts  # the study's own run is no arm
+
+
+def test_a_later_run_joins_the_others(tracked, tmp_path):
+    study = tracked.fill({"baseline": (1.0, "")}, seeds=(0,))
+    compare(tracked, study, tmp_path)
+    late = tracked.add(study, "baseline", 1)
+    compare(tracked, study, tmp_path)
+    parents = {run.data.tags.get(PARENT_TAG) for run in runs_of(tracked, study)} - {None}
+    assert len(parents) == 1
+    assert tracked.client.get_run(late).data.tags[PARENT_TAG] in parents
+
+
+def test_a_server_that_takes_nothing_costs_a_line(tracked, tmp_path, monkeypatch, capsys):
+    study = tracked.fill({"baseline": (1.0, ""), "dropout": (1.5, "baseline")})
+
+    def refuse(*_, **__):
+        raise OSError(os.strerror(30))
+
+    monkeypatch.setattr("mlflow.MlflowClient.create_run", refuse)
+    result = compare(tracked, study, tmp_path)
+    assert result.report.is_file()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The report was not recorded in MLflow (Read-only file system)" in said
