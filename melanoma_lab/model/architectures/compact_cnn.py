@@ -19,6 +19,7 @@ from keras import layers
 
 from melanoma_lab.config.schema.architecture import CompactCnn
 from melanoma_lab.errors import UserError
+from melanoma_lab.model.architectures.head import probabilities
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.registry import builder
 
@@ -54,14 +55,7 @@ def compact_cnn(
         first += blocks
         x = regulariser.after_block(x, stage, stages)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    outputs = layers.Dense(
-        n_classes,
-        activation="softmax",
-        # Probabilities stay float32 under mixed precision: half precision would round the loss.
-        dtype="float32",
-        kernel_regularizer=regulariser.kernel_penalty(),
-        name="probabilities",
-    )(x)
+    outputs = probabilities(x, n_classes, regulariser)
     return keras.Model(inputs, outputs, name="compact_cnn")
 
 

@@ -7,6 +7,7 @@ from keras import layers
 
 from melanoma_lab.config.schema.architecture import Vgg5
 from melanoma_lab.errors import UserError
+from melanoma_lab.model.architectures.head import probabilities
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.registry import builder
 
@@ -43,12 +44,5 @@ def vgg5(
         kernel_regularizer=regulariser.kernel_penalty(),
         name="dense",
     )(x)
-    outputs = layers.Dense(
-        n_classes,
-        activation="softmax",
-        # Probabilities stay float32 under mixed precision: half precision would round the loss.
-        dtype="float32",
-        kernel_regularizer=regulariser.kernel_penalty(),
-        name="probabilities",
-    )(x)
+    outputs = probabilities(x, n_classes, regulariser)
     return keras.Model(inputs, outputs, name="vgg5")
