@@ -6,6 +6,7 @@ from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisat
 from melanoma_lab.errors import UserError
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.regularisation import Regulariser
+from melanoma_lab.model.trivial import build_trivial
 from melanoma_lab.registry import BUILDERS, OPTIONS
 
 
@@ -80,4 +81,5 @@ def test_l2_adds_the_squared_kernels_to_the_loss():
 
 def test_every_architecture_of_the_configuration_has_a_builder():
     options = {key for key in OPTIONS if key[0] == "architecture"}
+    assert build_trivial  # its module declares those that are no networks
     assert options <= set(BUILDERS)
