@@ -25,7 +25,7 @@ def table(*rows):
 
 def audit(manifest, pairs=(), classes=None):
     digests = sorted(set(manifest["digest"]))
-    files = [["", "PNG", 90, 90, False, ""] for _ in digests]
+    files = [["", "PNG", 90, 90, "", False, ""] for _ in digests]
     inspection = Inspection(
         files=pd.DataFrame(files, columns=list(FILE_COLUMNS), index=digests),
         pairs=pd.DataFrame([(*p, 0.9, "cropped") for p in pairs], columns=list(PAIR_COLUMNS)),
