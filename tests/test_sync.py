@@ -9,7 +9,6 @@ import time
 import mlflow
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tracking_server import Server
 
@@ -306,13 +305,11 @@ def test_the_sender_gives_up_in_time():
     assert time.perf_counter() - start < 5
 
 
-def test_only_a_typed_address_redirects(monkeypatch):
-    from melanoma_lab.__main__ import CONF
+def test_only_a_typed_address_redirects(monkeypatch, composed):
     from melanoma_lab.tasks import _typed
 
     typed = {"overrides": {"task": ["task=sync", "tracking.uri=sqlite:///x.db"]}}
     monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: OmegaConf.create(typed))
     assert _typed("tracking.uri")
     assert not _typed("tracking.artifacts")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert compose("config", ["task=sync"]).tracking.unsent == "unsent"
+    assert composed("task=sync").tracking.unsent == "unsent"

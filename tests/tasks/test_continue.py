@@ -78,7 +78,7 @@ def test_a_run_starts_over_where_its_bits_would_differ(place, capsys, monkeypatc
     place.fail("tracking.model=false")
     (failed,) = place.runs()
     module = importlib.import_module("melanoma_lab.tasks.train")  # a function shadows its name
-    monkeypatch.setattr(module, "circumstances", lambda threads: {"threads": "77"})
+    monkeypatch.setattr(module, "circumstances", lambda *_: {"threads": "77"})
     run_id = place.train("tracking.model=false")
     said = capsys.readouterr().out
     assert f"Starting over: run {failed} was interrupted, but its bits depend on" in said

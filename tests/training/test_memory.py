@@ -30,6 +30,7 @@ def fit():
         evaluation_batches(PIXELS, np.arange(N), LABELS, n_classes=K, batch_size=N),
         options=Training(epochs=1, batch_size=N),
         steps_per_epoch=1,
+        loss=keras.losses.CategoricalCrossentropy(),
         on_step=lambda step, figures: None,
         on_epoch=lambda number, figures: None,
     )
