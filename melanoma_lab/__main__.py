@@ -17,6 +17,7 @@ from melanoma_lab import multirun
 from melanoma_lab.config.arm import describe_arm
 from melanoma_lab.config.command import canonical_arguments
 from melanoma_lab.config.compose import CONF
+from melanoma_lab.config.help import help_text
 from melanoma_lab.config.schema import Task
 from melanoma_lab.config.validation import explain, validate
 from melanoma_lab.data.root import check_root
@@ -45,6 +46,9 @@ def main() -> None:
         signal.signal(polite, _interrupt)
     try:
         sys.argv[1:] = canonical_arguments(sys.argv[1:])
+        if {"--help", "-h"} & {*sys.argv[1:]}:
+            print(help_text(sys.argv[1:]))
+            return
         with multirun.noting() as jobs:
             run_task()
         multirun.conclude(jobs)

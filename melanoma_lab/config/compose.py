@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.version import VersionBase
+from omegaconf import DictConfig
 
 from melanoma_lab.config.arm import Arm, describe_arm
 from melanoma_lab.config.schema import Config
@@ -37,16 +38,33 @@ def configure(overrides: Sequence[str], config_dir: str | Path | None = None) ->
     Raises:
         UserError: an override, a key, a value or the dataset's folder is wrong.
     """
-    words = [*overrides, *_search_path(config_dir)]
     try:
-        with _composing():
-            composed = compose("config", words)
+        composed = compose_with(overrides, config_dir)
         arm = describe_arm(overrides)
     except HydraException as error:
         raise UserError(explain(error)) from error
     config = validate(composed)
     check_root(config.dataset)
     return config, arm
+
+
+def compose_with(
+    overrides: Sequence[str], config_dir: str | Path | None, *, with_hydra: bool = False
+) -> DictConfig:
+    """Compose what overrides ask for, unchecked.
+
+    Args:
+        overrides: as on the command line.
+        config_dir: a folder of the user's own presets and options.
+        with_hydra: Hydra's own configuration too.
+
+    Raises:
+        HydraException: they cannot be composed.
+        UserError: there is no such folder.
+    """
+    words = [*overrides, *_search_path(config_dir)]
+    with _composing():
+        return compose("config", words, return_hydra_config=with_hydra)
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
