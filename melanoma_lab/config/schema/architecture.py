@@ -46,8 +46,6 @@ class CompactCnn(Architecture):
     filters: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
     #: Residual blocks of each stage.
     blocks: list[int] = field(default_factory=lambda: [1, 2, 2, 2])
-    #: Share of the pooled features that a training step leaves out before the last layer.
-    head_dropout: float = 0.5
 
     def __post_init__(self) -> None:
         require(self.stem >= 1, "architecture.stem", "at least 1", self.stem)
@@ -62,10 +60,4 @@ class CompactCnn(Architecture):
             "architecture.blocks",
             f"a number of 0 and more for each of the {len(self.filters)} architecture.filters",
             self.blocks,
-        )
-        require(
-            0 <= self.head_dropout < 1,
-            "architecture.head_dropout",
-            "0 to below 1",
-            self.head_dropout,
         )
