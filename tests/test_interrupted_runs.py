@@ -48,7 +48,8 @@ class Place:
     def runs(self):
         client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
         experiment = client.get_experiment_by_name("ablation")
-        return client, client.search_runs([experiment.experiment_id])
+        runs = client.search_runs([experiment.experiment_id])
+        return client, [run for run in runs if "arm" in run.data.tags]  # not the study's own
 
     def left(self):
         """What stays in the cache of interrupted runs."""
