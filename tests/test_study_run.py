@@ -24,6 +24,7 @@ def compare(tracked, study, folder):
         metric="balanced_accuracy",
         tracked=tracked.tracking,
         folder=Path(folder),
+        record=True,
     )
 
 

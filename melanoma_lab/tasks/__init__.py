@@ -49,6 +49,7 @@ def compare(config: Config, _arm: Arm) -> None:
         metric=config.metric,
         tracked=config.tracking,
         folder=Path("experiments"),
+        record=True,
     )
 
 

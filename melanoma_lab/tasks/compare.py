@@ -21,7 +21,13 @@ from melanoma_lab.tracking.study_run import record_study
 
 
 def report_study(
-    study: str, *, reference: str | None, metric: str, tracked: Tracking, folder: Path
+    study: str,
+    *,
+    reference: str | None,
+    metric: str,
+    tracked: Tracking,
+    folder: Path,
+    record: bool = False,
 ) -> ComparedStudy:
     """Compare a study, show the result, and write it below its folder.
 
@@ -31,6 +37,8 @@ def report_study(
         metric: the one that gives the verdicts.
         tracked: where its runs are recorded.
         folder: where studies lie; ``<study>/comparison.json`` and the reports are written there.
+
+        record: put the runs under one in MLflow, with the report.
 
     Returns:
         What came of it.
@@ -46,7 +54,8 @@ def report_study(
     again = commands.compare_command(study, reference=reference, metric=metric, uri=tracked.uri)
     report = write_report(folder / study, runs, comparison, warnings, again=again)
     show_comparison(comparison, warnings, report)
-    _record(client, runs, comparison, warnings, folder / study)
+    if record:
+        _record(client, runs, comparison, warnings, folder / study)
     return ComparedStudy(study, metric, tuple(warnings), report, comparison)
 
 
