@@ -34,8 +34,10 @@ def may_continue(client: Any, experiment_id: str, run_id: str, unsent: Path) -> 
         unsent: the folder of runs that could not be sent.
     """
     kept = {record.run_id: record.status for _, record in kept_runs(unsent)}
-    if client is None or kept.get(run_id) == "FINISHED":
-        return kept.get(run_id, "FINISHED") != "FINISHED"
+    if kept.get(run_id) == "FINISHED":
+        return False
+    if client is None:
+        return run_id in kept
     from mlflow.exceptions import MlflowException
 
     try:
