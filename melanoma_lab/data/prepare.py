@@ -25,7 +25,7 @@ from melanoma_lab.data.files import describe_links_outside
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
 from melanoma_lab.data.pixels import file_digests, load_pixels
-from melanoma_lab.data.readers import Unmatched, find_unmatched, read_dataset
+from melanoma_lab.data.readers import Unmatched, read_listing
 from melanoma_lab.data.split import TRAIN, split_images
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.data.unreadable import without_unreadable
@@ -129,14 +129,13 @@ def prepare_data(
         UserError: the dataset, its labels or the split cannot be used as configured.
     """
     dataset = config.dataset
-    manifest = read_dataset(dataset, cache, progress)
+    manifest, unmatched = read_listing(dataset, cache, progress)
     manifest["digest"] = file_digests(list(manifest["path"]), threads)
     files = (list(manifest["path"]), list(manifest["digest"]))
     pixels = load_pixels(
         *files, size=dataset.image_size, cache=cache, threads=threads, progress=progress
     )
     inspection = inspect_files(*files, cache=cache, threads=threads, progress=progress)
-    unmatched = find_unmatched(dataset, manifest)
     findings, _ = audit_images(
         manifest, inspection, name=dataset.name, classes=dataset.classes, unmatched=unmatched
     )

@@ -16,7 +16,7 @@ published  ``train``, ``val`` or ``test`` where the dataset was published divide
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,37 +44,6 @@ COLUMNS = ("image_id", "path", "label", "diagnosis", "lesion", "source", "publis
 ARCHIVE_ID = re.compile(r"ISIC_\d+", re.IGNORECASE)
 
 
-def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None) -> pd.DataFrame:
-    """List the images of a configured dataset.
-
-    Args:
-        dataset: the dataset's configuration.
-        cache: folder for what the lab draws itself.
-        progress: told how far the drawing of a synthetic dataset has come.
-
-    Returns:
-        A table with the columns of this module's description, sorted by image_id.
-
-    Raises:
-        UserError: the root is missing, empty or a file, or a metadata table does not fit.
-    """
-    if isinstance(dataset, SyntheticDataset):
-        return _read_synthetic(dataset, cache, progress)
-    check_root(dataset)
-    root = Path(str(dataset.root)).expanduser()
-    if isinstance(dataset, Isic9Dataset):
-        table = _read_isic9(dataset, root)
-    elif isinstance(dataset, Ham10000Dataset):
-        table = _read_ham10000(dataset, root)
-    elif isinstance(dataset, CsvDataset):
-        table = _table(read_csv(dataset, root))
-    elif isinstance(dataset, FolderDataset):
-        table = read_tree(root, outside_root=dataset.outside_root)
-    else:
-        raise TypeError(f"Expected a known dataset. Received {type(dataset).__name__}.")
-    return table
-
-
 @dataclass(frozen=True)
 class Unmatched:
     """Where a dataset's metadata table and its folder do not name the same images.
@@ -90,29 +59,43 @@ class Unmatched:
     unlisted: tuple[str, ...] = ()
 
 
-def find_unmatched(dataset: Dataset, manifest: pd.DataFrame) -> Unmatched:
-    """Compare the metadata table of a dataset, where it has one, with the images found.
+def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None) -> pd.DataFrame:
+    """List the images of a configured dataset, as ``read_listing`` does."""
+    return read_listing(dataset, cache, progress)[0]
 
-    A table of ``dataset=csv`` is the dataset itself: its reader refuses a row without an image.
+
+def read_listing(
+    dataset: Dataset, cache: Path, progress: Progress | None = None
+) -> tuple[pd.DataFrame, Unmatched]:
+    """List the images of a configured dataset, and where its metadata table does not fit them.
+
+    A table of ``dataset=csv`` is the dataset itself: a row without an image is refused.
 
     Args:
         dataset: the dataset's configuration.
-        manifest: what ``read_dataset`` returned for it.
+        cache: folder for what the lab draws itself.
+        progress: told how far the drawing of a synthetic dataset has come.
+
+    Returns:
+        A table with the columns of this module's description, sorted by image_id; and what the
+        metadata table, where there is one, and the folder do not both have.
+
+    Raises:
+        UserError: the root is missing, empty or a file, or a metadata table does not fit.
     """
-    if not isinstance(dataset, Isic9Dataset | Ham10000Dataset):
-        return Unmatched()
+    if isinstance(dataset, SyntheticDataset):
+        return _read_synthetic(dataset, cache, progress), Unmatched()
+    check_root(dataset)
     root = Path(str(dataset.root)).expanduser()
-    if not (root / dataset.metadata).is_file():
-        return Unmatched()
-    named = set(_read_metadata(root / dataset.metadata, ["image_id"])["image_id"]) - {""}
-    found = manifest["image_id"].map(archive_name)
-    unlisted: list[str] = []
+    if isinstance(dataset, Isic9Dataset):
+        return _read_isic9(dataset, root)
     if isinstance(dataset, Ham10000Dataset):
-        folder = root / dataset.images if (root / dataset.images).is_dir() else root
-        images = find_images(folder, outside_root=dataset.outside_root, boundary=root)
-        every = {path.relative_to(root).as_posix() for path in images}
-        unlisted = sorted(every - set(manifest["image_id"]))
-    return Unmatched(dataset.metadata, tuple(sorted(named - set(found))), tuple(unlisted))
+        return _read_ham10000(dataset, root)
+    if isinstance(dataset, CsvDataset):
+        return _table(read_csv(dataset, root)), Unmatched()
+    if isinstance(dataset, FolderDataset):
+        return read_tree(root, outside_root=dataset.outside_root), Unmatched()
+    raise TypeError(f"Expected a known dataset. Received {type(dataset).__name__}.")
 
 
 def archive_name(image_id: str) -> str:
@@ -159,16 +142,17 @@ def _refuse_nested(root: Path, folders: Collection[Path]) -> None:
             )
 
 
-def _read_isic9(dataset: Isic9Dataset, root: Path) -> pd.DataFrame:
+def _read_isic9(dataset: Isic9Dataset, root: Path) -> tuple[pd.DataFrame, Unmatched]:
     """The published nine-class folder, with what the archive says of its images."""
     table = read_tree(root, outside_root=dataset.outside_root)
     names = [archive_name(image_id) for image_id in table["image_id"]]
     if not (root / dataset.metadata).is_file():
         table["lesion"] = [name if ARCHIVE_ID.match(name) else "" for name in names]
-        return table
+        return table, Unmatched()
     optional = ("lesion_id", "source", *dataset.diagnosis_columns)
     metadata = _read_metadata(root / dataset.metadata, ["image_id"], optional)
     metadata = metadata.set_index("image_id")
+    unmatched = Unmatched(dataset.metadata, missing=_missing(metadata.index, names))
     # Files that share an archive id are one photograph, whatever folder they lie in; files that
     # are both called 1.jpg are not.
     archive_id = [n if ARCHIVE_ID.match(n) or n in metadata.index else "" for n in names]
@@ -182,7 +166,7 @@ def _read_isic9(dataset: Isic9Dataset, root: Path) -> pd.DataFrame:
         _diagnosis([code for code in row if code], label, dataset.diagnoses, dataset.classes)
         for row, label in zip(codes.itertuples(index=False), table["label"], strict=True)
     ]
-    return table
+    return table, unmatched
 
 
 def _diagnosis(
@@ -199,7 +183,7 @@ def _diagnosis(
     return label if label in names else next(iter(names), "")
 
 
-def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> pd.DataFrame:
+def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> tuple[pd.DataFrame, Unmatched]:
     """A flat folder of images and a table with diagnosis and lesion of each."""
     table_path = root / dataset.metadata
     if not table_path.is_file():
@@ -214,22 +198,24 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> pd.DataFrame:
             f"({', '.join(dataset.diagnoses)})."
         )
     folder = root / dataset.images if (root / dataset.images).is_dir() else root
-    rows = []
+    rows, unlisted = [], []
     for path in find_images(folder, outside_root=dataset.outside_root, boundary=root):
-        if path.stem in diagnosis:
-            label = dataset.diagnoses[diagnosis[path.stem]]
-            rows.append(
-                _row(
-                    path.relative_to(root).as_posix(),
-                    path,
-                    label,
-                    diagnosis=label,
-                    lesion=lesion[path.stem],
-                )
-            )
+        image_id = path.relative_to(root).as_posix()
+        if path.stem not in diagnosis:
+            unlisted.append(image_id)
+            continue
+        label = dataset.diagnoses[diagnosis[path.stem]]
+        rows.append(_row(image_id, path, label, diagnosis=label, lesion=lesion[path.stem]))
     if not rows:
         raise UserError(f"{table_path}: none of its image_ids is the name of an image in {folder}.")
-    return _table(rows)
+    table = _table(rows)
+    missing = _missing(diagnosis, map(archive_name, table["image_id"]))
+    return table, Unmatched(dataset.metadata, missing, tuple(sorted(unlisted)))
+
+
+def _missing(named: Iterable[str], found: Iterable[str]) -> tuple[str, ...]:
+    """Names in a metadata table that no image has, sorted."""
+    return tuple(sorted(set(named) - {""} - set(found)))
 
 
 def _read_synthetic(

@@ -18,7 +18,7 @@ from melanoma_lab.console import progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.files import describe_left_aside, describe_links_outside
 from melanoma_lab.data.pixels import file_digests
-from melanoma_lab.data.readers import find_unmatched, read_dataset
+from melanoma_lab.data.readers import read_listing
 from melanoma_lab.errors import RunError
 from melanoma_lab.training.backend import available_threads
 
@@ -51,7 +51,7 @@ def audit_dataset(config: Config) -> Findings:
     cache = cache_folder(config.cache)
     threads = config.training.threads or available_threads()
     with progress_of("looking at the images") as tell:
-        manifest = read_dataset(dataset, cache, tell)
+        manifest, unmatched = read_listing(dataset, cache, tell)
         manifest["digest"] = file_digests(list(manifest["path"]), threads)
         inspection = inspect_files(
             list(manifest["path"]),
@@ -65,7 +65,7 @@ def audit_dataset(config: Config) -> Findings:
         inspection,
         name=dataset.name,
         classes=dataset.classes,
-        unmatched=find_unmatched(dataset, manifest),
+        unmatched=unmatched,
     )
     if config.against:
         with progress_of("comparing with the other folder") as tell:

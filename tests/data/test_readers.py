@@ -4,7 +4,7 @@ from pictures import paint
 
 from melanoma_lab.config.schema.dataset import Ham10000Dataset, Isic9Dataset
 from melanoma_lab.data.files import describe_links_outside, links_outside
-from melanoma_lab.data.readers import COLUMNS, Unmatched, find_unmatched, read_dataset, read_tree
+from melanoma_lab.data.readers import COLUMNS, Unmatched, read_dataset, read_listing, read_tree
 from melanoma_lab.errors import UserError
 
 DIAGNOSES = {"MEL": ["melanoma"], "BKL": ["pigmented", "seborrheic"], "AK": ["actinic"]}
@@ -91,13 +91,13 @@ def test_an_image_id_that_is_there_twice_is_refused(isic):
 
 def test_names_in_the_table_without_an_image_are_told(isic):
     config = isic_config(isic)
-    assert find_unmatched(config, read_dataset(config, isic)).missing == ()
+    assert read_listing(config, isic)[1].missing == ()
     with (isic / "metadata.csv").open("a") as table:
         table.write("ISIC_8,,NV,,other\nISIC_7,,NV,,other\n")
-    unmatched = find_unmatched(config, read_dataset(config, isic))
+    unmatched = read_listing(config, isic)[1]
     assert unmatched == Unmatched("metadata.csv", missing=("ISIC_7", "ISIC_8"))
     (isic / "metadata.csv").unlink()
-    assert find_unmatched(config, read_dataset(config, isic)) == Unmatched()
+    assert read_listing(config, isic)[1] == Unmatched()
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_ham10000_takes_images_that_are_there_and_in_the_table(ham):
 
 
 def test_ham10000_tells_what_only_the_table_or_only_the_folder_has(ham):
-    unmatched = find_unmatched(ham_config(ham), read_dataset(ham_config(ham), ham))
+    unmatched = read_listing(ham_config(ham), ham)[1]
     assert unmatched.missing == ("ISIC_3",)
     assert unmatched.unlisted == ("images/ISIC_9.jpg",)
 
