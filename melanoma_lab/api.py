@@ -172,6 +172,8 @@ def compare(
 ) -> ComparedStudy:
     """Compare the arms of a study from its tracked runs, as ``compare`` does; trains nothing.
 
+    In MLflow the runs are then found under one that stands for the study and has the report.
+
     Args:
         study: its name.
         reference: compare all arms with this one; None: each with the one that it names.
@@ -194,6 +196,7 @@ def compare(
             metric=metric,
             tracked=Tracking() if tracking_uri is None else Tracking(uri=tracking_uri),
             folder=Path("experiments"),
+            record=True,
         )
 
 

@@ -127,6 +127,8 @@ def test_a_study_is_trained_once_and_compared(capsys):
     compared = lab.compare("s", verbose=False)
     pd.testing.assert_frame_equal(again.table, compared.table)
     pd.testing.assert_frame_equal(result.arms, compared.arms)
+    recorded = mlflow.search_runs(experiment_names=["s"])
+    assert recorded["tags.mlflow.parentRunId"].notna().sum() == 6  # under the study's own
 
 
 def test_an_arm_that_fails_stops_no_other(tree):

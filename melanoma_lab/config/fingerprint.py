@@ -22,6 +22,7 @@ INCIDENTAL = (
     "tracking",
     "audit",
     "dataset.root",
+    "dataset.outside_root",
     "training.threads",
     "training.resume",
 )

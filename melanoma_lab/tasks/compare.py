@@ -37,7 +37,6 @@ def report_study(
         metric: the one that gives the verdicts.
         tracked: where its runs are recorded.
         folder: where studies lie; ``<study>/comparison.json`` and the reports are written there.
-
         record: put the runs under one in MLflow, with the report.
 
     Returns:
