@@ -85,5 +85,5 @@ def test_no_module_loads_what_could_run_code():
         for name in ("joblib", "read_pickle", "dill", "marshal", "yaml.load("):
             assert name not in text, path
         # pickletools is allowed: it takes instructions apart and carries none out.
-        assert not re.search(r"(import|from) _?\w*pickle\b|\bpickle\.|Unpickler", text), path
+        assert not re.search(r"(import|from) _?\w*pickle\b|\bpickle\.\w|Unpickler", text), path
         assert not re.search(r"(?<![.\w])(eval|exec)\(", text), path
