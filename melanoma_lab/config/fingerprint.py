@@ -37,17 +37,23 @@ def resolved(config: Config) -> dict[str, Any]:
     return dict(plain)
 
 
-def fingerprint(config: Config, *, dataset_digest: str, split_hash: str) -> str:
+def fingerprint(
+    config: Config, *, dataset_digest: str, split_hash: str, weights: str | None = None
+) -> str:
     """A short hash that two runs share exactly where they compute the same.
 
     Args:
         config: the whole configuration; paths, tracking and threads do not count.
         dataset_digest: of the images and their labels.
         split_hash: of which image is in which split.
+        weights: SHA-256 of the file of weights that training starts from, wherever it lies; None
+            where there is none.
     """
     plain = resolved(config)
     for key in INCIDENTAL:
         section, _, name = key.rpartition(".")
         del (plain[section] if section else plain)[name]
+    if weights is not None:
+        plain["architecture"]["weights"] = weights
     text = json.dumps([plain, dataset_digest, split_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.console import progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData, prepare_data
+from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.model.trivial import TrivialModel, build_trivial
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
 from melanoma_lab.training.backend import available_threads, start_backend
@@ -52,12 +54,18 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
     threads = config.training.threads or available_threads()
     cache = cache_folder(config.cache)
     summary.show_headline(config, arm)
+    weights = find_weights(config.architecture)  # missing ones show before images are prepared
     with progress_of("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
     summary.show_data(data)
     if not isinstance(config.architecture, Trivial):
         config = replace(config, training=on_this_machine(config.training, threads=threads))
-    same = fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash)
+    same = fingerprint(
+        config,
+        dataset_digest=data.digest,
+        split_hash=data.split_hash,
+        weights=weights.sha256 if weights else None,
+    )
     with claimed(
         cache,
         study=config.study,
@@ -71,7 +79,11 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
             claim.forget()
             summary.show_skipped(finished)
             return finished
-        tracker = _train_claimed(config, arm, data, claim, connecting, threads=threads)
+        tags = _tags(config, arm, data, threads) | {
+            "fingerprint": same,
+            **({"weights_sha256": weights.sha256} if weights else {}),
+        }
+        tracker = _train_claimed(config, arm, data, claim, connecting, tags=tags, threads=threads)
     summary.show_where(config, tracker.run_id, kept=tracker.kept)
     return tracker.run_id
 
@@ -83,6 +95,7 @@ def _train_claimed(
     claim: Claim,
     connecting: Future[tracking.Tracker],
     *,
+    tags: Mapping[str, str],
     threads: int,
 ) -> tracking.Tracker:
     """Train a run that no other process is at, from where an earlier one ended."""
@@ -97,7 +110,6 @@ def _train_claimed(
         )
     parts = _assemble(config, data, images, threads)
     tracker = connecting.result()
-    tags = _tags(config, arm, data, threads)
     params = tracking.flatten(resolved(config))
     name = f"{arm.name} seed={config.seed}"
     # Imported as late as can be: plotting and statistics would only delay the first step.
@@ -152,7 +164,6 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
         "reference": config.reference or "",
         "seed": str(config.seed),
         "fold": str(config.split.fold) if isinstance(config.split, KFold) else "0",
-        "fingerprint": fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash),
         "split_hash": data.split_hash,
         "dataset": config.dataset.name,
         "dataset_digest": data.digest,

@@ -14,6 +14,7 @@ from enum import StrEnum
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from melanoma_lab.config.schema import backbone  # noqa: F401 (declares its options)
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.augmentation import Augmentation
 from melanoma_lab.config.schema.balancing import Balancing
