@@ -149,9 +149,13 @@ def _assemble(
     precision = config.training.precision
     start_backend(threads=threads, seed=config.seed, precision=precision, devices=devices)
     summary.show_machine(this_machine(), precision, devices)
+    from melanoma_lab.training.features import obstacle
     from melanoma_lab.training.session import assemble
 
-    return assemble(config, data, images)
+    if reason := obstacle(config, images):
+        summary.show_note(reason)
+    with progress_of("computing features") as tell:
+        return assemble(config, data, images, progress=tell)
 
 
 def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[str, str]:

@@ -65,7 +65,7 @@ class Recorder(keras.callbacks.Callback):
         self._seconds_before = state["seconds"]
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        self._clock.fit = time.perf_counter()
+        self._clock.fit = self._clock.fit or time.perf_counter()  # not of a later stage
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._clock.epoch = time.perf_counter()
@@ -114,10 +114,19 @@ class BestEpoch(keras.callbacks.Callback):
         network: whose weights are kept.
         monitor: the figure that decides, one of ``MONITORS``.
         patience: epochs without a better one after which training stops; None: never.
+        patient_from: the first epoch, from 0, that counts as one without.
     """
 
-    def __init__(self, network: keras.Model, monitor: str, patience: int | None) -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        monitor: str,
+        patience: int | None,
+        *,
+        patient_from: int = 0,
+    ) -> None:
         super().__init__()
+        self._patient_from = patient_from
         self.epoch = 1
         self._network = network
         self._monitor, self._sign = monitor, {"min": -1.0, "max": 1.0}[MONITORS[monitor]]
@@ -154,7 +163,7 @@ class BestEpoch(keras.callbacks.Callback):
             self.epoch, self._score, self._waited = epoch + 1, score, 0
             self._weights = self._network.get_weights()
             return
-        self._waited += 1
+        self._waited += epoch >= self._patient_from
         if self.out_of_patience:
             self.model.stop_training = True
 

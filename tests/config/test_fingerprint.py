@@ -55,3 +55,13 @@ def test_resolved_is_plain(composed):
     assert type(plain["dataset"]["conflicts"]) is str
     assert plain["dataset"]["diagnoses"]["MEL"] == ["melanoma"]
     assert not dataclasses.is_dataclass(plain["training"])
+
+
+def test_a_file_of_weights_counts_by_its_content(composed):
+    def digest(path, weights):
+        config = composed("architecture=efficientnet_lite0", f"architecture.weights={path}")
+        return fingerprint(config, dataset_digest="d", split_hash="s", weights=weights)
+
+    assert digest("a.pth", "123") == digest("b.pth", "123")
+    assert digest("a.pth", "123") != digest("a.pth", "124")
+    assert digest("none", None) != digest("imagenet", None)

@@ -20,6 +20,7 @@ from melanoma_lab.config.schema.augmentation import Augmentation
 from melanoma_lab.config.schema.balancing import Balancing
 from melanoma_lab.config.schema.checks import require
 from melanoma_lab.config.schema.dataset import Dataset
+from melanoma_lab.config.schema.finetuning import Finetuning
 from melanoma_lab.config.schema.loss import Loss
 from melanoma_lab.config.schema.optimizer import Optimizer
 from melanoma_lab.config.schema.regularisation import Regularisation
@@ -95,6 +96,7 @@ class Config:
     loss: Loss = MISSING
     optimizer: Optimizer = MISSING
     schedule: Schedule = MISSING
+    finetuning: Finetuning = MISSING
     training: Training = field(default_factory=Training)
     tracking: Tracking = field(default_factory=Tracking)
     audit: Audit = field(default_factory=Audit)

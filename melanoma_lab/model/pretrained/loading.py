@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from melanoma_lab.config.schema.architecture import Architecture
+from melanoma_lab.config.schema.backbone import EfficientNetLite
 from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.model.pretrained.sources import find_weights
 
@@ -39,8 +40,10 @@ def load_weights(backbone: keras.Model, architecture: Architecture) -> None:
         elif path.suffix == ".h5":
             backbone.load_weights(path)
         else:
+            torch = ", and PyTorch's .pth" if isinstance(architecture, EfficientNetLite) else ""
             raise UserError(
-                f"{path}: architecture={architecture.name} takes weights from .keras and .h5 files."
+                f"{path}: architecture={architecture.name} takes weights from files of Keras, "
+                f".keras and .h5{torch}."
             )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = clipped(str(error).strip().splitlines()[0] if str(error).strip() else "damaged")

