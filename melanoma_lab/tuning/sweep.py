@@ -177,6 +177,7 @@ class Sweep:
         for column in ("score", "steps", "seconds"):
             numbers = pd.api.types.is_numeric_dtype(trials[column]) or not len(trials)
             _expect(numbers, f"numbers as {column}", trials[column].dtype)
+        _expect(trials.index.is_unique, "rows that have an index of their own", trials.index)
         strange = sorted(set(trials["status"]) - set(STATUSES))
         _expect(not strange, f"a status of {', '.join(STATUSES)}", strange)
         lists = trials["scores"].map(lambda scores: isinstance(scores, list | tuple)).all()
@@ -187,9 +188,7 @@ class Sweep:
         applies = np.ones(len(self.trials), bool)
         by_key = {known.key: known for known in self.dimensions}
         for key, wanted in dimension.when.items():
-            allowed = {
-                name_value(value) for value in (wanted if isinstance(wanted, tuple) else (wanted,))
-            }
+            allowed = [name_value(value) for value in alternatives(wanted)]
             names = self.trials[f"value/{key}"].map(name_value)
             applies &= self.applies(by_key[key]) & names.isin(allowed).to_numpy(bool)
         return applies
@@ -218,6 +217,11 @@ class Sweep:
             return None
         scores = scored["score"].to_numpy(float)
         return scored.iloc[int(scores.argmax() if self.higher_is_better else scores.argmin())]
+
+
+def alternatives(wanted: object) -> tuple[object, ...]:
+    """The values of which a condition asks for any one; see ``Dimension.when``."""
+    return wanted if isinstance(wanted, tuple) else (wanted,)
 
 
 def name_value(value: object) -> str:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from melanoma_lab.comparison import wording
-from melanoma_lab.tuning.sweep import Dimension, Sweep, name_value
+from melanoma_lab.tuning.sweep import Dimension, Sweep, alternatives, name_value
 
 NOT_USED = "not used"
 
@@ -39,7 +40,7 @@ def number(value: float) -> str:
 
 def value(dimension: Dimension, content: object) -> str:
     """A value of a dimension, numbers on a scale to four digits."""
-    if dimension.is_number and isinstance(content, int | float):
+    if dimension.is_number and isinstance(content, int | float | np.number):
         return number(float(content))
     return name_value(content)
 
@@ -63,7 +64,7 @@ def searched(dimension: Dimension) -> str:
     else:
         text = ", ".join(dimension.names)
     conditions = " and ".join(
-        f"{key} is {' or '.join(map(name_value, wanted if isinstance(wanted, tuple) else [wanted]))}"
+        f"{key} is {' or '.join(map(name_value, alternatives(wanted)))}"
         for key, wanted in dimension.when.items()
     )
     return f"{text}; where {conditions}" if conditions else text
@@ -141,7 +142,7 @@ def _ends(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
     ends = []
     for dimension, applies in ((d, sweep.applies(d)) for d in sweep.dimensions):
         low, high = dimension.low, dimension.high
-        counts = bool(pd.Series(applies, sweep.trials.index)[best.name])
+        counts = bool(applies[sweep.trials.index.get_loc(best.name)])
         if low is None or high is None or low == high or not counts:
             continue
         scale = math.log if dimension.log else float
@@ -152,10 +153,8 @@ def _ends(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
             ends.append(f"{dimension.key} ({value(dimension, content)}, {end} end)")
     if not ends:
         return []
-    return [
-        f"The best value lies at the end of what was searched: {', '.join(ends)}. A wider range "
-        "may hold a better one."
-    ]
+    text = f"The best value lies at the end of what was searched: {', '.join(ends)}."
+    return [f"{text} A wider range may hold a better one."]
 
 
 def _budgets(sweep: Sweep, best: pd.Series[Any] | None) -> list[str]:
