@@ -89,7 +89,7 @@ def rank_dimensions(sweep: Sweep) -> Importance:
     encoded = {d.key: encode(sweep, d, trials) for d in sweep.dimensions}
     varying = {key: column for key, column in encoded.items() if _varies(column)}
     constant = tuple(key for key in encoded if key not in varying)
-    ranks = trials["score"].rank(ascending=sweep.higher_is_better).to_numpy(np.float64)
+    ranks = np.asarray(trials["score"].rank(), np.float64)
     reason = _too_little(trials, rung, list(varying))
     if reason:
         return Importance((), reason, math.nan, math.nan, len(trials), rung, constant)

@@ -186,3 +186,31 @@ def listed(numbers: Sequence[int], limit: int = 6) -> str:
     """Numbers of trials, the first few by name."""
     shown = ", ".join(map(str, numbers[:limit]))
     return f"{shown} and {len(numbers) - limit} more" if len(numbers) > limit else shown
+
+
+def budget(sweep: Sweep, rung: int) -> str:
+    """What a rung is called: the epochs that the longest of its trials trained."""
+    epochs = sweep.trials["epochs"][sweep.trials["rung"] == rung]
+    return f"{max(epochs)} epochs"
+
+
+def best_of(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> str:
+    """What the best tenth of some trials, at least five, used of a dimension.
+
+    Args:
+        sweep: that they are of.
+        dimension: one of its dimensions.
+        trials: rows of its table, all with a score.
+    """
+    ranked = trials.sort_values("score", ascending=not sweep.higher_is_better, kind="stable")
+    good = ranked.head(max(5, math.ceil(len(ranked) / 10)))
+    values = used(sweep, dimension, good)
+    if not dimension.is_number:
+        counts = pd.Series(values).value_counts()
+        return ", ".join(f"{name} {count}\N{MULTIPLICATION SIGN}" for name, count in counts.items())
+    known = [text != NOT_USED for text in values]
+    numbers = good[f"value/{dimension.key}"][known].astype(float)
+    if numbers.empty:
+        return NOT_USED
+    low, high = number(numbers.min()), number(numbers.max())
+    return low if low == high else f"{low} to {high}"
