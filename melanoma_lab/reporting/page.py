@@ -67,12 +67,19 @@ def render(package: str, name: str, content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # An arm's name may be broken after its commas, and nowhere else.
-    environment.filters["breakable"] = lambda text: markupsafe.escape(text).replace(
-        ",", markupsafe.Markup(",<wbr>")
-    )
+    # An arm's name may be broken after its commas, and nowhere else; a key between its words.
+    environment.filters["breakable"] = lambda text: _breakable(text, ",")
+    environment.filters["dotted"] = lambda text: _breakable(text, "._")
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
     return environment.get_template(f"{name}.j2").render(content)
+
+
+def _breakable(text: str, after: str) -> markupsafe.Markup:
+    """A text, escaped, that a line may end in after some signs."""
+    escaped = markupsafe.escape(text)
+    for sign in after:
+        escaped = escaped.replace(sign, sign + markupsafe.Markup("<wbr>"))
+    return escaped
 
 
 def write_pictures(folder: Path, pictures: Iterable[Picture]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from melanoma_lab.comparison.wording import is_share
 from melanoma_lab.evaluation import plot_style as style
 from melanoma_lab.tuning import scales, wording
-from melanoma_lab.tuning.history import best_so_far
+from melanoma_lab.tuning.history import best_so_far, best_trials
 from melanoma_lab.tuning.importance import Importance, compared_trials, encode
 from melanoma_lab.tuning.sweep import Dimension, Sweep
 
@@ -47,6 +46,8 @@ def history(sweep: Sweep) -> Figure:
         label="best so far",
         zorder=3,
     )
+    if sweep.best is not None:
+        _mark_best(ax, float(sweep.best["number"]), float(sweep.best["score"]))
     _score_axis(ax, sweep)
     lost = table["number"][table["score"].isna()]
     if len(lost):  # where they stand, not what they scored
@@ -61,7 +62,6 @@ def history(sweep: Sweep) -> Figure:
         )
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     style.dress(ax, "", "trial", wording.score_name(sweep))
-    ax.tick_params(axis="y", which="both", labelsize=style.TICK_SIZE)
     _legend(fig, ax)
     return fig
 
@@ -82,8 +82,9 @@ def by_value(sweep: Sweep, dimension: Dimension) -> Figure:
     fig = style.figure(WIDTH, 3.1 if _rungs(sweep) else 2.8)
     ax = fig.add_subplot()
     if not dimension.is_number:
-        _medians(ax, dimension, places[counts], scored["score"].to_numpy(float)[counts])
-        places = places + scales.jitter(scored["number"].to_numpy(float), 0.5)
+        compared = scored.index.isin(compared_trials(sweep)[0].index) & counts
+        _medians(ax, dimension, places[compared], scored["score"].to_numpy(float)[compared])
+    places = places + scales.jitter(scored["number"].to_numpy(float), scales.spread(dimension))
     shown = scored[counts]
     _scatter(ax, sweep, shown, places[counts])
     best = sweep.best
@@ -102,14 +103,14 @@ def by_value(sweep: Sweep, dimension: Dimension) -> Figure:
 
 
 def parallel(sweep: Sweep, order: Sequence[str]) -> Figure:
-    """Draw every trial as a line through what it used of each dimension, down to its score.
+    """Draw every trial as a line through what it used of some dimensions, down to its score.
 
     The coordinates lie one below the other, which fits a phone however many there are. Lines of
-    the best tenth of the trials (at least three) are blue, the best trial's is vermillion.
+    ``best_trials`` are blue, the best trial's is vermillion.
 
     Args:
         sweep: of which at least one trial has a score.
-        order: keys of the dimensions, from the top.
+        order: keys of the dimensions that are drawn, from the top.
 
     Raises:
         ValueError: no trial has a score.
@@ -127,27 +128,19 @@ def parallel(sweep: Sweep, order: Sequence[str]) -> Figure:
             scales.score_coordinates(sweep, trials),
         ]
     )
-    scores = trials["score"].to_numpy(float) * (1 if sweep.higher_is_better else -1)
-    ranked = np.argsort(scores, kind="stable")
-    n_good = max(3, math.ceil(len(trials) / 10))
+    good = set(best_trials(sweep, trials)["number"])
     fig = style.figure(WIDTH, 0.7 + 0.68 * lines.shape[1])
     ax = fig.add_subplot()
     depth = np.arange(lines.shape[1])
     faint = float(np.clip(40 / len(trials), 0.12, 0.9))
-    for place, row in enumerate(ranked):
-        good = place >= len(trials) - n_good
-        if best is not None and trials.index[row] == best.name:
-            look: dict[str, Any] = {
-                "color": style.VERMILLION,
-                "linewidth": 2.4,
-                "zorder": 4,
-                "label": "best",
-            }
-        elif good:
+    for number, line in zip(trials["number"], lines, strict=True):
+        if best is not None and number == best["number"]:
+            look: dict[str, Any] = {"color": style.VERMILLION, "linewidth": 2.4, "zorder": 4}
+        elif number in good:
             look = {"color": style.BLUE, "linewidth": 1.1, "alpha": 0.75, "zorder": 3}
         else:
             look = {"color": "#9A9A9A", "linewidth": 0.8, "alpha": faint, "zorder": 2}
-        ax.plot(lines[row], depth, **look)
+        ax.plot(line, depth, **look)
     for y, dimension in enumerate(dimensions):
         name, marks = scales.plain(dimension.key, 48), scales.line_ticks(dimension)
         _line(ax, y, name, marks, aside=bool(dimension.when))
@@ -172,7 +165,7 @@ def importance(result: Importance) -> Figure:
     ax.axvline(0, color=style.GREY, linewidth=1)
     for matters, colour, label in (
         (True, style.BLUE, "matters"),
-        (False, style.GREY, "not told from chance"),
+        (False, style.GREY, "no evidence"),
     ):
         places = [y for y, effect in enumerate(effects) if effect.matters == matters]
         if places:
@@ -256,7 +249,7 @@ def _score_axis(ax: Axes, sweep: Sweep) -> None:
     low, high = scales.score_limits(sweep)
     room = 0.06 * (high - low) or 0.01 * max(abs(high), 1)
     ax.set_ylim(low - room, high + room)
-    ax.yaxis.set_major_locator(MaxNLocator(6))
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     ax.yaxis.set_major_formatter(
         FuncFormatter(lambda y, _: f"{100 * y:g} %" if _shares(sweep) else f"{y:g}")
     )
@@ -311,7 +304,7 @@ def _legend(fig: Figure, ax: Axes) -> None:
         handles,
         labels,
         loc="outside upper left",
-        ncols=2 if len(labels) > 3 else 3,
+        ncols=3 if len(labels) <= 3 and sum(map(len, labels)) < 36 else 2,
         frameon=False,
         fontsize=style.TICK_SIZE,
     )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import numpy as np
 import pandas as pd
 
 from melanoma_lab.tuning.sweep import Sweep
+
+#: So many of the best trials stand out among parallel coordinates at most.
+N_BLUE: Final = 30
 
 
 def best_so_far(sweep: Sweep) -> pd.DataFrame:
@@ -24,3 +30,19 @@ def best_so_far(sweep: Sweep) -> pd.DataFrame:
     return pd.DataFrame(
         {"number": trials["number"], "score": scores, "best": best, "seconds": seconds}
     )
+
+
+def best_trials(sweep: Sweep, trials: pd.DataFrame) -> pd.DataFrame:
+    """The best tenth of some trials: at least three where there are, at most ``N_BLUE``.
+
+    Args:
+        sweep: that they are of.
+        trials: rows of its table, all with a score.
+
+    Returns:
+        Their rows, the best first, of equal ones the earlier.
+    """
+    ranked = trials.sort_values(
+        ["score", "number"], ascending=[not sweep.higher_is_better, True], kind="stable"
+    )
+    return ranked.head(min(N_BLUE, max(3, math.ceil(len(ranked) / 10))))

@@ -12,6 +12,7 @@ import pandas as pd
 from melanoma_lab import __version__
 from melanoma_lab.reporting.page import Picture, as_png, render, replace_file, write_pictures
 from melanoma_lab.tuning import wording
+from melanoma_lab.tuning.history import N_BLUE
 from melanoma_lab.tuning.importance import (
     FOLDS,
     MIN_TRIALS,
@@ -63,9 +64,10 @@ def draw(sweep: Sweep, importance: Importance) -> list[Picture]:
     drawn = [Picture("best_so_far", "history", alt, as_png(figures.history(sweep)))]
     order = [effect.key for effect in importance.effects]
     order += [dimension.key for dimension in sweep.dimensions if dimension.key not in order]
-    if sweep.dimensions:
-        alt = f"Parallel coordinates: what every trial used of {', '.join(order)}, and its {score}"
-        png = as_png(figures.parallel(sweep, order))
+    varied = [key for key in order if key not in importance.constant]
+    if varied:
+        alt = f"Parallel coordinates: what every trial used of {', '.join(varied)}, and its {score}"
+        png = as_png(figures.parallel(sweep, varied))
         drawn.append(Picture("parallel_coordinates", "parallel", alt, png))
     if importance.effects:
         alt = "Share of the differences between trials that each hyperparameter accounts for"
@@ -119,6 +121,7 @@ def _content(sweep: Sweep, importance: Importance) -> dict[str, Any]:
         "trial_head": _trial_head(sweep, repeated),
         "trial_rows": _trial_rows(sweep, repeated),
         "listed": LISTED,
+        "n_blue": N_BLUE,
     }
 
 
@@ -156,7 +159,7 @@ def _importance_rows(sweep: Sweep, importance: Importance) -> list[list[str]]:
     return [
         [
             effect.key,
-            "yes" if effect.matters else "not told from chance",
+            "yes" if effect.matters else "no evidence",
             f"{100 * max(effect.share, 0):.1f} %",
             wording.best_of(sweep, by_key[effect.key], trials),
         ]

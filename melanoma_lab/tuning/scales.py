@@ -41,6 +41,14 @@ def jitter(numbers: NDArray[np.float64], width: float) -> NDArray[np.float64]:
     return (np.mod(numbers * (math.sqrt(5) - 1) / 2, 1) - 0.5) * width
 
 
+def spread(dimension: Dimension) -> float:
+    """How wide trials of the same value are spread, so that they can be told apart."""
+    if dimension.kind == "float":
+        return 0.0
+    low, high = ends(dimension)
+    return 0.02 * (high - low) if dimension.kind == "int" else 0.5
+
+
 def ends(dimension: Dimension) -> tuple[float, float]:
     """Least and greatest place of a dimension, as ``encode`` gives them."""
     if not dimension.is_number:
@@ -63,7 +71,10 @@ def ticks(dimension: Dimension) -> list[tuple[float, str]]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers of a logarithmic range, at most six, else both its ends."""
+    """Round numbers of a logarithmic range, at most six; of a few powers of two all of them."""
+    doublings = math.log2(high / low)
+    if doublings <= 5 and float(low).is_integer() and doublings.is_integer():
+        return [low * 2**i for i in range(round(doublings) + 1)]
     lowest, highest = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for factors in ((1, 2, 5), (1, 3), (1,)):
         ticks = [f * 10.0**power for power in range(lowest, highest + 1) for f in factors]

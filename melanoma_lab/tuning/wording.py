@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab.comparison import wording
+from melanoma_lab.tuning.history import best_trials
 from melanoma_lab.tuning.sweep import Dimension, Sweep, alternatives, name_value
 
 NOT_USED = "not used"
@@ -195,15 +196,14 @@ def budget(sweep: Sweep, rung: int) -> str:
 
 
 def best_of(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> str:
-    """What the best tenth of some trials, at least five, used of a dimension.
+    """What ``best_trials`` used of a dimension: ``0.001 to 0.003``, how many each choice.
 
     Args:
         sweep: that they are of.
         dimension: one of its dimensions.
         trials: rows of its table, all with a score.
     """
-    ranked = trials.sort_values("score", ascending=not sweep.higher_is_better, kind="stable")
-    good = ranked.head(max(5, math.ceil(len(ranked) / 10)))
+    good = best_trials(sweep, trials)
     values = used(sweep, dimension, good)
     if not dimension.is_number:
         counts = pd.Series(values).value_counts()
