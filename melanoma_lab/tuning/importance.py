@@ -155,10 +155,11 @@ def _varies(column: NDArray[np.float64]) -> bool:
 def _too_little(trials: pd.DataFrame, rung: int, varying: Sequence[str]) -> str:
     """Why trials cannot be ranked by, a sentence; empty where they can."""
     if len(trials) < MIN_TRIALS:
+        trial = "trial with a score is" if len(trials) == 1 else "trials with a score are"
         where = " of one budget" if rung >= 0 else ""
         return (
-            f"{len(trials)} trial{'s' * (len(trials) != 1)}{where} with a score are too few to "
-            f"say which hyperparameters mattered: it takes {MIN_TRIALS}."
+            f"{len(trials)} {trial} too few to say which hyperparameters mattered: it takes "
+            f"{MIN_TRIALS}{where}."
         )
     if not varying:
         return "No hyperparameter varied among the trials."

@@ -102,15 +102,19 @@ def cautions(sweep: Sweep) -> list[str]:
     found: list[str] = []
     if best is not None:
         found += [_optimism(sweep, best, len(scored)), *_spread(sweep, best)]
-        found += _ends(sweep, best)
+        found += _ends(sweep, best) if len(scored) > 1 else []
     found += _budgets(sweep, best)
     return found + _unfinished(sweep)
 
 
 def _optimism(sweep: Sweep, best: pd.Series[Any], n: int) -> str:
-    trials = f"{n} trial{'s' * (n != 1)}"
+    if n == 1:
+        return (
+            "The validation split also chose the epoch that was kept, so its score is optimistic. "
+            "The test split was not looked at: the next command measures on it."
+        )
     return (
-        f"The validation split was searched over {trials} and chose the best of them. Its "
+        f"The validation split was searched over {n} trials and chose the best of them. Its "
         f"{score(sweep, best['score'])} is therefore optimistic, the more so the more trials; it "
         "is no estimate of what the configuration gives on other images. The test split was not "
         "looked at: the next command measures on it."
