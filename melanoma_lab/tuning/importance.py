@@ -191,7 +191,7 @@ def _measure(
     for repeat in range(REPEATS):
         both = np.hstack([columns, _shuffled(columns, rng)])
         counts = ~np.isnan(both)
-        filled = _filled(both)
+        filled = _filled(both, rng)
         for train, test in KFold(FOLDS, shuffle=True, random_state=repeat).split(filled):
             forest = RandomForestRegressor(TREES, random_state=repeat)
             forest.fit(filled[train], ranks[train])
@@ -211,9 +211,16 @@ def _shuffled(columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray
     return copies
 
 
-def _filled(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns with their medians for NaN, so that a gap does not tell what its parent was."""
-    return np.where(np.isnan(columns), np.nanmedian(columns, axis=0), columns)
+def _filled(columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Columns with values drawn from their own for NaN: a gap does not tell what its parent was.
+
+    Any one value, such as the median, would tell it.
+    """
+    filled = columns.copy()
+    for column in filled.T:
+        gaps = np.isnan(column)
+        column[gaps] = rng.choice(column[~gaps], gaps.sum())
+    return filled
 
 
 def _rises(

@@ -79,7 +79,7 @@ def realistic(n=60, seed=0, *, hyperband=False):
     reason = np.array([""] * n, object)
     failed = rng.choice(n, n // 12, replace=False)
     status[failed] = "failed"
-    reason[failed] = "The loss was NaN in epoch 3: training diverged. A smaller learning rate helps."
+    reason[failed] = "The loss was NaN in epoch 3: a smaller learning rate may help."
     status[failed[:1]], reason[failed[:1]] = "killed", "interrupted"
     score[failed] = np.nan
     trials = trials_of(
