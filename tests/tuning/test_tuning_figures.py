@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from tuning_cases import RATE, realistic, sweep_of, trials_of
 
 from melanoma_lab.tuning import figures, scales
@@ -20,11 +21,8 @@ def sweep():
 
 def points(ax):
     """All points of an axes' scatters, sorted."""
-    return np.array(
-        sorted(
-            np.vstack([c.get_offsets() for c in ax.collections if len(c.get_offsets())]).tolist()
-        )
-    )
+    scatters = [each.get_offsets() for each in ax.collections if isinstance(each, PathCollection)]
+    return np.array(sorted(np.vstack(scatters).tolist()))
 
 
 def line(ax, label):

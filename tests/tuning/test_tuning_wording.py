@@ -132,7 +132,11 @@ def test_what_the_best_trials_used():
     flag = Dimension("on", "bool")
     sweep = sweep_of([RATE, DEPTH, flag], trials_of([0.4, 0.5, 0.6, 0.1], values))
     found = [wording.best_of(sweep, d, sweep.scored) for d in sweep.dimensions]
-    assert found == ["0.0001 to 0.001", "4 to 7", "true 2×, false 1×"]
+    assert found == [
+        "0.0001 to 0.001",
+        "4 to 7",
+        "true 2\N{MULTIPLICATION SIGN}, false 1\N{MULTIPLICATION SIGN}",
+    ]
     assert wording.used(sweep, DEPTH, sweep.trials) == ["not used", "4", "7", "2"]
 
 
