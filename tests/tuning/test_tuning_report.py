@@ -258,7 +258,7 @@ def test_budgets_of_hyperband_are_kept_apart(tmp_path):
     assert "of 15 epochs" in [row[0] for row in page.tables[-2]]
 
 
-def test_no_tensorflow_is_loaded(tmp_path):
+def test_no_tensorflow_is_loaded():
     code = (
         "import sys, melanoma_lab.tuning.report, melanoma_lab.tuning.figures; "
         "sys.exit(bool({'tensorflow', 'keras', 'keras_tuner', 'mlflow', 'sklearn.ensemble'} "
