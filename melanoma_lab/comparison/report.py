@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import markupsafe
 import numpy as np
 from matplotlib.figure import Figure
 
 from melanoma_lab import __version__
 from melanoma_lab.comparison import commands, figures, wording
+from melanoma_lab.comparison.breaking import breakable, kept_together
 from melanoma_lab.comparison.claims import Claim, judge_claims
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, as_json
 from melanoma_lab.comparison.statistics import MIN_SEEDS
@@ -119,10 +119,7 @@ def _render(name: str, content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # An arm's name may be broken after its commas, and nowhere else.
-    environment.filters["breakable"] = lambda text: markupsafe.escape(text).replace(
-        ",", markupsafe.Markup(",<wbr>")
-    )
+    environment.filters |= {"breakable": breakable, "figures": kept_together}
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
     return environment.get_template(f"{name}.j2").render(content)
 
