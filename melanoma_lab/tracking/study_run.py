@@ -10,8 +10,8 @@ from typing import Any
 
 #: Marks the run that stands for a study; it has no arm, seed or metrics.
 STUDY_TAG = "melanoma_lab.study"
-#: MLflow's own names: what a run lies under, the text on a run's or an experiment's page, what a run
-#: is called, its curves' colour, what the column Source shows.
+#: MLflow's own names: what a run lies under, the text on a run's or an experiment's page, what a
+#: run is called, its curves' colour, what the column Source shows.
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
 NAME_TAG = "mlflow.runName"
