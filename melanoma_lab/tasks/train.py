@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from melanoma_lab import __version__, summary, tracking
 from melanoma_lab.balancing import BalancedSet, balance
+from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import fingerprint, resolved
 from melanoma_lab.config.schema import Config
@@ -111,7 +112,7 @@ def _train_claimed(
     parts = _assemble(config, data, images, threads)
     tracker = connecting.result()
     params = tracking.flatten(resolved(config))
-    name = f"{arm.name} seed={config.seed}"
+    name = run_name(arm.name, config.seed, _fold(config))
     # Imported as late as can be: plotting and statistics would only delay the first step.
     if isinstance(parts, TrivialModel):  # takes seconds: nothing to go on with
         with tracker.run(name, tags, params):
@@ -167,7 +168,7 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
         "arm": arm.name,
         "reference": config.reference or "",
         "seed": str(config.seed),
-        "fold": str(config.split.fold) if isinstance(config.split, KFold) else "0",
+        "fold": str(_fold(config)),
         "split_hash": data.split_hash,
         "dataset": config.dataset.name,
         "dataset_digest": data.digest,
@@ -184,6 +185,10 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
         ),
         **({"trivial": "true"} if trivial else {}),
     }
+
+
+def _fold(config: Config) -> int:
+    return config.split.fold if isinstance(config.split, KFold) else 0
 
 
 def _figure(value: float | None) -> str:

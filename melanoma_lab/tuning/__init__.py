@@ -1,0 +1,1 @@
+"""Searching hyperparameters: the space, the sweep, and its report."""
