@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from melanoma_lab.comparison import wording
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, Summary
-from melanoma_lab.comparison.statistics import LOWER_IS_BETTER
 from melanoma_lab.evaluation import plot_style as style
+from melanoma_lab.evaluation.names import LOWER_IS_BETTER
 
 WIDTH = 4.4
 #: Drawn in the forest plot below the metric that gives the verdicts, as far as they are there.

@@ -53,6 +53,13 @@ def compare(config: Config, _arm: Arm) -> None:
     )
 
 
+def tune(config: Config, arm: Arm) -> None:
+    """Search better values for one arm."""
+    from melanoma_lab.tasks.tune import tune_typed
+
+    tune_typed(config, arm)
+
+
 def sync(config: Config, _arm: Arm) -> None:
     """Send runs that were kept on disk to the tracking server."""
     from melanoma_lab.tasks.sync import sync_runs
@@ -75,4 +82,5 @@ TASKS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.download: download,
     Task.seed_protocol: seed_protocol,
     Task.sync: sync,
+    Task.tune: tune,
 }

@@ -1,0 +1,4 @@
+"""Searching for better values of any keys of the configuration, with Keras Tuner.
+
+A trial is a run with other values, measured on train and val; the test split is left alone.
+"""
