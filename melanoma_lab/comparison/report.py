@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import markupsafe
 import numpy as np
-from matplotlib.figure import Figure
 
 from melanoma_lab import __version__
 from melanoma_lab.comparison import commands, figures, wording
@@ -21,32 +14,10 @@ from melanoma_lab.comparison.claims import Claim, judge_claims
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, as_json
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
+from melanoma_lab.reporting.page import Picture, as_png, render, replace_file, write_pictures
 
-DPI = 180
 #: The arms' columns in the first table, after the metric that gives the verdicts.
 LEVELS = ("accuracy", "macro_auroc", "melanoma_sensitivity", "generalisation_gap")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure as it stands in the reports.
-
-    Attributes:
-        name: of its file, without the ending.
-        section: of the report.
-        alt: what it shows, for who cannot see it.
-        png: the file's bytes.
-    """
-
-    name: str
-    section: str
-    alt: str
-    png: bytes
-
-    @property
-    def uri(self) -> str:
-        """The picture itself as an address, for a page that is one file."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 def write_report(
@@ -66,16 +37,11 @@ def write_report(
     """
     pictures = draw(comparison)
     content = _content(study, comparison, warnings, again)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    names = {f"{picture.name}.png" for picture in pictures}
-    for old in (folder / "figures").glob("*.png"):  # of arms that are no longer there
-        if old.name not in names:
-            old.unlink(missing_ok=True)  # another process may write the same report
-    for picture in pictures:
-        _replace(folder / "figures" / f"{picture.name}.png", picture.png)
-    _replace(folder / "comparison.json", as_json(comparison, warnings).encode())
+    write_pictures(folder, pictures)
+    replace_file(folder / "comparison.json", as_json(comparison, warnings).encode())
     for name in ("report.md", "report.html"):
-        _replace(folder / name, _render(name, content | {"pictures": pictures}).encode())
+        text = render("melanoma_lab.comparison", name, content | {"pictures": pictures})
+        replace_file(folder / name, text.encode())
     return folder / "report.html"
 
 
@@ -85,53 +51,23 @@ def draw(comparison: Comparison) -> list[Picture]:
     for metric in figures.forest_metrics(comparison):
         name = wording.metric_name(metric)
         alt = f"Difference of every arm from its reference in {name} with its 95 % interval"
-        png = _png(figures.forest(comparison, metric))
+        png = as_png(figures.forest(comparison, metric))
         drawn.append(Picture(f"difference_{metric.replace('/', '_')}", "verdicts", alt, png))
     alt = "Sensitivity to every class in every arm with its 95 % interval"
-    drawn.append(Picture("sensitivity", "classes", alt, _png(figures.sensitivities(comparison))))
+    drawn.append(Picture("sensitivity", "classes", alt, as_png(figures.sensitivities(comparison))))
     alt = "Generalisation gap of every arm with its 95 % interval, and of every run"
-    drawn.append(Picture("generalisation_gap", "gap", alt, _png(figures.gaps(comparison))))
+    drawn.append(Picture("generalisation_gap", "gap", alt, as_png(figures.gaps(comparison))))
     if any(
         curve for arm in comparison.arms.values() for r in arm.runs for curve in r.curves.values()
     ):
         alt = "Accuracy by epoch, mean and range over the runs of every arm"
         curves = figures.learning_curves(comparison)
-        drawn.append(Picture("learning_curves", "curves", alt, _png(curves)))
+        drawn.append(Picture("learning_curves", "curves", alt, as_png(curves)))
     for i, arm in enumerate(comparison.arms.values(), start=1):
         alt = f"Confusion matrix of {arm.short}, in per cent of each true class"
-        matrix = _png(figures.confusion(comparison, arm))
+        matrix = as_png(figures.confusion(comparison, arm))
         drawn.append(Picture(f"confusion_{i}", "confusion", alt, matrix))
     return drawn
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _render(name: str, content: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("melanoma_lab.comparison"),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    # An arm's name may be broken after its commas, and nowhere else.
-    environment.filters["breakable"] = lambda text: markupsafe.escape(text).replace(
-        ",", markupsafe.Markup(",<wbr>")
-    )
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
-    return environment.get_template(f"{name}.j2").render(content)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: who reads it at the same time sees the old one or the new."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(content)
-    scratch.replace(path)
 
 
 def _content(

@@ -1,0 +1,1 @@
+"""What all reports share: their look, their templates' parts, and how their files are written."""

@@ -1,0 +1,100 @@
+"""A report's files: rendered from its package's templates, self-contained, replaced as a whole."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import markupsafe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 180
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as it stands in the reports.
+
+    Attributes:
+        name: of its file, without the ending.
+        section: of the report.
+        alt: what it shows, for who cannot see it.
+        png: the file's bytes.
+    """
+
+    name: str
+    section: str
+    alt: str
+    png: bytes
+
+    @property
+    def uri(self) -> str:
+        """The picture itself as an address, for a page that is one file."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as a PNG file, the same bytes whenever it is drawn."""
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def render(package: str, name: str, content: Mapping[str, Any]) -> str:
+    """Fill a template; what is HTML is escaped.
+
+    Args:
+        package: whose ``templates`` folder has it; those of this package are at hand too:
+            ``style.css``, ``parts.html.j2`` and ``parts.md.j2``.
+        name: of the report, such as ``report.html``; the template's, without ``.j2``.
+        content: what it says.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(package), jinja2.PackageLoader("melanoma_lab.reporting")]
+        ),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    # An arm's name may be broken after its commas, and nowhere else; a key between its words.
+    environment.filters["breakable"] = lambda text: _breakable(text, ",")
+    environment.filters["dotted"] = lambda text: _breakable(text, "._")
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
+    return environment.get_template(f"{name}.j2").render(content)
+
+
+def _breakable(text: str, after: str) -> markupsafe.Markup:
+    """A text, escaped, that a line may end in after some signs."""
+    escaped = markupsafe.escape(text)
+    for sign in after:
+        escaped = escaped.replace(sign, sign + markupsafe.Markup("<wbr>"))
+    return escaped
+
+
+def write_pictures(folder: Path, pictures: Iterable[Picture]) -> None:
+    """Write figures into ``figures/`` of a report's folder and remove those of older reports."""
+    drawn = {f"{picture.name}.png": picture.png for picture in pictures}
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for old in (folder / "figures").glob("*.png"):  # of what is no longer there
+        if old.name not in drawn:
+            old.unlink(missing_ok=True)  # another process may write the same report
+    for name, png in drawn.items():
+        replace_file(folder / "figures" / name, png)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file as a whole: who reads it at the same time sees the old one or the new."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_bytes(content)
+    scratch.replace(path)

@@ -1,0 +1,310 @@
+"""Figures of a sweep: narrow, so that they can be read on a phone and side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
+
+from melanoma_lab.comparison.wording import is_share
+from melanoma_lab.evaluation import plot_style as style
+from melanoma_lab.tuning import scales, wording
+from melanoma_lab.tuning.history import best_so_far, best_trials
+from melanoma_lab.tuning.importance import Importance, compared_trials, encode
+from melanoma_lab.tuning.sweep import Dimension, Sweep
+
+WIDTH = 4.4
+#: Colour and marker of a Hyperband rung, from the smallest budget on; the last ones are repeated.
+RUNGS = (
+    *((style.SKY, "v"), (style.GREEN, "s"), (style.ORANGE, "P")),
+    *((style.BLUE, "o"), (style.BLACK, "^")),
+)
+
+
+def history(sweep: Sweep) -> Figure:
+    """Draw every trial's score in the order in which they began, and the best so far.
+
+    Raises:
+        ValueError: no trial has a score.
+    """
+    table = best_so_far(sweep)
+    fig = style.figure(WIDTH, 3.4)
+    ax = fig.add_subplot()
+    _scatter(ax, sweep, sweep.scored, sweep.scored["number"].to_numpy(float))
+    ax.step(
+        table["number"],
+        table["best"],
+        where="post",
+        color=style.VERMILLION,
+        linewidth=1.8,
+        label="best so far",
+        zorder=3,
+    )
+    if sweep.best is not None:
+        _mark_best(ax, float(sweep.best["number"]), float(sweep.best["score"]))
+    _score_axis(ax, sweep)
+    lost = table["number"][table["score"].isna()]
+    if len(lost):  # where they stand, not what they scored
+        ax.plot(
+            lost,
+            np.full(len(lost), 0.015),
+            "x",
+            color=style.GREY,
+            markersize=4,
+            transform=ax.get_xaxis_transform(),
+            label="without a score",
+        )
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    style.dress(ax, "", "trial", wording.score_name(sweep))
+    _legend(fig, ax)
+    return fig
+
+
+def by_value(sweep: Sweep, dimension: Dimension) -> Figure:
+    """Draw the scores over what the trials used of one dimension.
+
+    Args:
+        sweep: of which at least one trial has a score.
+        dimension: one of its dimensions.
+
+    Raises:
+        ValueError: no trial has a score.
+    """
+    scored = sweep.scored
+    places = encode(sweep, dimension, scored)
+    counts = ~np.isnan(places)
+    fig = style.figure(WIDTH, 3.1 if _rungs(sweep) else 2.8)
+    ax = fig.add_subplot()
+    if not dimension.is_number:
+        compared = scored.index.isin(compared_trials(sweep)[0].index) & counts
+        _medians(ax, dimension, places[compared], scored["score"].to_numpy(float)[compared])
+    places = places + scales.jitter(scored["number"].to_numpy(float), scales.spread(dimension))
+    shown = scored[counts]
+    _scatter(ax, sweep, shown, places[counts])
+    best = sweep.best
+    if best is not None and best.name in shown.index:
+        _mark_best(ax, float(places[scored.index.get_loc(best.name)]), float(best["score"]))
+    _score_axis(ax, sweep)
+    _value_axis(ax, dimension)
+    style.dress(ax, scales.plain(dimension.key, 42), "", wording.score_name(sweep))
+    if not len(shown):
+        style.say_empty(ax, "used by no trial that has a score")
+    elif len(shown) < len(scored):
+        ax.set_xlabel(f"{len(shown)} of {len(scored)} trials use it", fontsize=style.LABEL_SIZE)
+    if _rungs(sweep):
+        _legend(fig, ax)
+    return fig
+
+
+def parallel(sweep: Sweep, order: Sequence[str]) -> Figure:
+    """Draw every trial as a line through what it used of some dimensions, down to its score.
+
+    The coordinates lie one below the other, which fits a phone however many there are. Lines of
+    ``best_trials`` are blue, the best trial's is vermillion.
+
+    Args:
+        sweep: of which at least one trial has a score.
+        order: keys of the dimensions that are drawn, from the top.
+
+    Raises:
+        ValueError: no trial has a score.
+    """
+    trials, _ = compared_trials(sweep)
+    if trials.empty:
+        raise ValueError("Expected at least one trial with a score. Received none.")
+    dimensions = [next(d for d in sweep.dimensions if d.key == key) for key in order]
+    best = sweep.best
+    if best is not None and best.name not in trials.index:
+        trials = sweep.scored.loc[[*trials.index, best.name]]
+    lines = np.column_stack(
+        [
+            *(scales.coordinates(sweep, d, trials) for d in dimensions),
+            scales.score_coordinates(sweep, trials),
+        ]
+    )
+    good = set(best_trials(sweep, trials)["number"])
+    fig = style.figure(WIDTH, 0.7 + 0.68 * lines.shape[1])
+    ax = fig.add_subplot()
+    depth = np.arange(lines.shape[1])
+    faint = float(np.clip(40 / len(trials), 0.12, 0.9))
+    for number, line in zip(trials["number"], lines, strict=True):
+        if best is not None and number == best["number"]:
+            look: dict[str, Any] = {"color": style.VERMILLION, "linewidth": 2.4, "zorder": 4}
+        elif number in good:
+            look = {"color": style.BLUE, "linewidth": 1.1, "alpha": 0.75, "zorder": 3}
+        else:
+            look = {"color": "#9A9A9A", "linewidth": 0.8, "alpha": faint, "zorder": 2}
+        ax.plot(line, depth, **look)
+    for y, dimension in enumerate(dimensions):
+        name, marks = scales.plain(dimension.key, 48), scales.line_ticks(dimension)
+        _line(ax, y, name, marks, aside=bool(dimension.when))
+    _line(ax, depth[-1], wording.score_name(sweep), scales.score_ticks(sweep), aside=False)
+    ax.set_ylim(len(depth) - 0.55, -0.45)
+    ax.set_xlim(scales.ASIDE - 0.05, 1.05)
+    ax.set_axis_off()
+    return fig
+
+
+def importance(result: Importance) -> Figure:
+    """Draw the share that every hyperparameter accounts for, and what chance alone came to.
+
+    Args:
+        result: that has a ranking.
+    """
+    effects = result.effects
+    fig = style.figure(WIDTH, 1.2 + 0.36 * len(effects))
+    ax = fig.add_subplot()
+    chance = 100 * max(result.chance, 0)
+    ax.axvspan(0, chance, color=style.LIGHT_GREY, label="no more than chance", linewidth=0)
+    ax.axvline(0, color=style.GREY, linewidth=1)
+    for matters, colour, label in (
+        (True, style.BLUE, "matters"),
+        (False, style.GREY, "no evidence"),
+    ):
+        places = [y for y, effect in enumerate(effects) if effect.matters == matters]
+        if places:
+            shares = [100 * max(effects[y].share, 0) for y in places]
+            ax.barh(places, shares, height=0.55, color=colour, label=label, zorder=2)
+    ax.set_yticks(range(len(effects)), [_wrapped(effect.key) for effect in effects])
+    ax.set_ylim(len(effects) - 0.5, -0.5)
+    ax.set_xlim(0, 1.08 * max(chance, *(100 * effect.share for effect in effects)))
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    style.dress(ax, "", "% of the differences between trials")
+    _legend(fig, ax)
+    return fig
+
+
+def _rungs(sweep: Sweep) -> list[int]:
+    """The rungs that trials with a score are of; none where all have the same budget."""
+    rungs = sorted(set(sweep.scored["rung"]))
+    return [int(rung) for rung in rungs] if len(rungs) > 1 else []
+
+
+def _scatter(ax: Axes, sweep: Sweep, trials: pd.DataFrame, x: NDArray[np.float64]) -> None:
+    """Trials as points, those beyond the axis as triangles at its end."""
+    low, high = scales.score_limits(sweep)
+    scores = trials["score"].to_numpy(float)
+    shown = np.clip(scores, low, high)
+    size, alpha = (14, 0.45) if len(sweep.scored) > 200 else (26, 0.75)
+    beyond = shown != scores
+    several = _rungs(sweep)
+    for rung in several or [int(each) for each in sweep.scored["rung"].unique()]:
+        rows = ~beyond & (trials["rung"] == rung).to_numpy()
+        colour, marker = RUNGS[min(rung, len(RUNGS) - 1)] if several else (style.BLUE, "o")
+        ax.scatter(
+            x[rows],
+            shown[rows],
+            s=size,
+            color=colour,
+            marker=marker,
+            alpha=alpha,
+            linewidths=0,
+            label=wording.budget(sweep, rung) if several else "trial",
+        )
+    if beyond.any():
+        marker = "v" if sweep.higher_is_better else "^"
+        ax.scatter(
+            x[beyond],
+            shown[beyond],
+            s=size,
+            marker=marker,
+            facecolors="none",
+            edgecolors=style.GREY,
+            linewidths=0.9,
+            label="beyond the axis",
+        )
+
+
+def _mark_best(ax: Axes, x: float, score: float) -> None:
+    ax.plot(
+        x,
+        score,
+        "D",
+        color=style.VERMILLION,
+        markersize=7,
+        markeredgecolor="white",
+        zorder=4,
+        label="best",
+    )
+
+
+def _medians(
+    ax: Axes, dimension: Dimension, places: NDArray[np.float64], scores: NDArray[np.float64]
+) -> None:
+    """A dash at the median score of each choice."""
+    for place in range(len(dimension.names)):
+        if (places == place).any():
+            median = np.median(scores[places == place])
+            ax.hlines(median, place - 0.36, place + 0.36, color=style.BLACK, linewidth=1.6)
+
+
+def _score_axis(ax: Axes, sweep: Sweep) -> None:
+    low, high = scales.score_limits(sweep)
+    room = 0.06 * (high - low) or 0.01 * max(abs(high), 1)
+    ax.set_ylim(low - room, high + room)
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_major_formatter(
+        FuncFormatter(lambda y, _: f"{100 * y:g} %" if _shares(sweep) else f"{y:g}")
+    )
+    ax.grid(axis="y", color=style.LIGHT_GREY, linewidth=0.6)
+
+
+def _shares(sweep: Sweep) -> bool:
+    return is_share(wording.metric_of(sweep))
+
+
+def _value_axis(ax: Axes, dimension: Dimension) -> None:
+    """Scale the axis of values to the whole range that was searched; codes of `encode` are its."""
+    ticks = scales.ticks(dimension)
+    ax.set_xticks([place for place, _ in ticks], [text for _, text in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    low, high = scales.ends(dimension)
+    room = 0.04 * (high - low) if dimension.is_number else 0.5
+    ax.set_xlim(low - (room or 0.5), high + (room or 0.5))
+    if sum(len(text) for _, text in ticks) > 44:
+        ax.tick_params(axis="x", rotation=30)
+        for label in ax.get_xticklabels():
+            label.set_horizontalalignment("right")
+            label.set_rotation_mode("anchor")
+
+
+def _line(
+    ax: Axes, y: float, name: str, ticks: Sequence[tuple[float, str]], *, aside: bool
+) -> None:
+    """A line from 0 to 1 with its name above and its labels below."""
+    ax.hlines(y, 0, 1, color=style.BLACK, linewidth=1, zorder=5)
+    halo = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.6}
+    look: dict[str, Any] = {"zorder": 6, "bbox": halo}
+    ax.text(0, y - 0.1, name, va="bottom", fontsize=style.TICK_SIZE, fontweight="bold", **look)
+    look |= {"va": "top", "fontsize": style.NOTE_SIZE}
+    for place, text in ticks:
+        ax.plot((place, place), (y, y + 0.07), color=style.BLACK, linewidth=1, zorder=5)
+        ax.text(place, y + 0.1, text, ha="center", **look)
+    if aside:
+        ax.text(scales.ASIDE, y + 0.1, "not used", ha="center", color=style.GREY, **look)
+
+
+def _wrapped(key: str) -> str:
+    """A dotted key, broken after its last dot where it is long."""
+    head, _, tail = scales.plain(key, 48).rpartition(".")
+    return f"{head}.\n{tail}" if head and len(key) > 20 else scales.plain(key, 48)
+
+
+def _legend(fig: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=3 if len(labels) <= 3 and sum(map(len, labels)) < 36 else 2,
+        frameon=False,
+        fontsize=style.TICK_SIZE,
+    )

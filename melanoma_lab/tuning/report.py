@@ -1,0 +1,234 @@
+"""A sweep as files: ``report.html``, ``report.md``, ``trials.csv`` and its figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from melanoma_lab import __version__
+from melanoma_lab.reporting.page import Picture, as_png, render, replace_file, write_pictures
+from melanoma_lab.tuning import wording
+from melanoma_lab.tuning.history import N_BLUE
+from melanoma_lab.tuning.importance import (
+    FOLDS,
+    MIN_TRIALS,
+    REPEATS,
+    TREES,
+    Importance,
+    compared_trials,
+    rank_dimensions,
+)
+from melanoma_lab.tuning.sweep import Sweep
+
+#: Trials that the report in Markdown lists; the page and ``trials.csv`` have all.
+LISTED: Final = 20
+
+
+def write_report(sweep: Sweep, folder: Path) -> Path:
+    """Write everything about a sweep into a folder; the same sweep makes the same files.
+
+    Args:
+        sweep: of however many trials, whatever became of them.
+        folder: of the sweep; made if it is not there.
+
+    Returns:
+        The page to open, ``report.html``.
+    """
+    importance = rank_dimensions(sweep)
+    pictures = draw(sweep, importance)
+    write_pictures(folder, pictures)
+    replace_file(folder / "trials.csv", as_csv(sweep).encode())
+    content = _content(sweep, importance) | {"pictures": pictures}
+    for name in ("report.md", "report.html"):
+        replace_file(folder / name, render("melanoma_lab.tuning", name, content).encode())
+    return folder / "report.html"
+
+
+def draw(sweep: Sweep, importance: Importance) -> list[Picture]:
+    """Every figure that the sweep has something for.
+
+    Args:
+        sweep: however many trials have a score.
+        importance: of its hyperparameters.
+    """
+    if sweep.scored.empty:
+        return []
+    from melanoma_lab.tuning import figures
+
+    score = wording.score_name(sweep)
+    alt = f"{score} of every trial in the order in which they began, and the best so far"
+    drawn = [Picture("best_so_far", "history", alt, as_png(figures.history(sweep)))]
+    order = [effect.key for effect in importance.effects]
+    order += [dimension.key for dimension in sweep.dimensions if dimension.key not in order]
+    varied = [key for key in order if key not in importance.constant]
+    if varied:
+        alt = f"Parallel coordinates: what every trial used of {', '.join(varied)}, and its {score}"
+        png = as_png(figures.parallel(sweep, varied))
+        drawn.append(Picture("parallel_coordinates", "parallel", alt, png))
+    if importance.effects:
+        alt = "Share of the differences between trials that each hyperparameter accounts for"
+        drawn.append(
+            Picture("importance", "importance", alt, as_png(figures.importance(importance)))
+        )
+    by_key = {dimension.key: dimension for dimension in sweep.dimensions}
+    for i, key in enumerate(order, start=1):
+        png = as_png(figures.by_value(sweep, by_key[key]))
+        drawn.append(
+            Picture(f"hyperparameter_{i}", "values", f"{score} of the trials by {key}", png)
+        )
+    return drawn
+
+
+def as_csv(sweep: Sweep) -> str:
+    """The table of trials, in the order in which they began; lists as JSON, nothing rounded."""
+    table = sweep.trials.sort_values("number")
+    return table.map(_flat).to_csv(index=False, lineterminator="\n")
+
+
+def _flat(cell: object) -> object:
+    if not isinstance(cell, list | tuple):
+        return cell
+    return json.dumps(cell, ensure_ascii=False, default=lambda number: number.item())
+
+
+def _content(sweep: Sweep, importance: Importance) -> dict[str, Any]:
+    """What both reports say, as words."""
+    scored = sweep.scored
+    repeated = bool((scored["scores"].map(len) > 1).any())
+    return {
+        "sweep": sweep,
+        "version": __version__,
+        "facts": _facts(sweep),
+        "answer": wording.answer(sweep),
+        "found": sweep.best is not None,
+        "best_rows": _best_rows(sweep),
+        "untuned": bool(sweep.untuned),
+        "cautions": wording.cautions(sweep),
+        "score_name": wording.score_name(sweep),
+        "rungs": sorted(set(sweep.trials["rung"]) - {-1}),
+        "compared": wording.budget(sweep, importance.rung) if importance.rung >= 0 else "",
+        "importance": importance,
+        "importance_rows": _importance_rows(sweep, importance),
+        "explained": f"{100 * importance.explained:.0f} %",
+        "chance": f"{100 * importance.chance:.1f} %",
+        "constants": {"trees": TREES, "folds": FOLDS, "repeats": REPEATS, "least": MIN_TRIALS},
+        "unscored_rows": _unscored_rows(sweep),
+        "cost_rows": _cost_rows(sweep),
+        "trial_head": _trial_head(sweep, repeated),
+        "trial_rows": _trial_rows(sweep, repeated),
+        "listed": LISTED,
+        "n_blue": N_BLUE,
+    }
+
+
+def _facts(sweep: Sweep) -> list[str]:
+    """What the sweep is about, in a few words each."""
+    n = len(sweep.trials)
+    return [
+        f"study {sweep.study}",
+        f"{n} trial{'s' * (n != 1)}, {len(sweep.scored)} with a score",
+        f"search {sweep.algorithm}, seed {sweep.seed}",
+        sweep.budget,
+        *(f"{name} {text}" for name, text in sweep.data.items()),
+    ]
+
+
+def _best_rows(sweep: Sweep) -> list[list[str]]:
+    """Each hyperparameter: the best trial's value, the untuned arm's, what was searched."""
+    best = sweep.best
+    if best is None:
+        return []
+    rows = []
+    for dimension in sweep.dimensions:
+        key = dimension.key
+        cells = [key, wording.used(sweep, dimension, sweep.trials.loc[[best.name]])[0]]
+        if sweep.untuned:
+            known = key in sweep.untuned
+            cells.append(wording.value(dimension, sweep.untuned[key]) if known else "")
+        rows.append([*cells, wording.searched(dimension)])
+    return rows
+
+
+def _importance_rows(sweep: Sweep, importance: Importance) -> list[list[str]]:
+    by_key = {dimension.key: dimension for dimension in sweep.dimensions}
+    trials, _ = compared_trials(sweep)
+    return [
+        [
+            effect.key,
+            "yes" if effect.matters else "no evidence",
+            f"{100 * max(effect.share, 0):.1f} %",
+            wording.best_of(sweep, by_key[effect.key], trials),
+        ]
+        for effect in importance.effects
+    ]
+
+
+def _unscored_rows(sweep: Sweep) -> list[list[str]]:
+    """Trials without a score, those of one reason together, the most frequent first."""
+    unscored = sweep.unscored
+    reasons = unscored["reason"].map(lambda reason: " ".join(str(reason).split()) or "not recorded")
+    rows = [
+        [str(reason), str(status), str(len(group)), wording.listed(list(group))]
+        for (reason, status), group in unscored["number"].groupby([reasons, unscored["status"]])
+    ]
+    return sorted(rows, key=lambda row: -int(row[2]))
+
+
+def _cost_rows(sweep: Sweep) -> list[list[str]]:
+    """Sums over trials: of each status, of each budget, of all, and the best trial alone."""
+    trials = sweep.trials
+    parts = [(str(status), group) for status, group in trials.groupby("status")]
+    rungs = sorted(set(trials["rung"]) - {-1})
+    if len(rungs) > 1:
+        parts += [(f"of {wording.budget(sweep, r)}", trials[trials["rung"] == r]) for r in rungs]
+    parts = parts if len(parts) > 1 else []
+    parts.append(("all trials", trials))
+    if sweep.best is not None:
+        parts.append(("the best trial", trials.loc[[sweep.best.name]]))
+    return [
+        [
+            name,
+            str(len(group)),
+            f"{group['seconds'].sum():,.0f}",
+            f"{group['seconds'].sum() / 3600:,.1f}",
+            f"{group['steps'].sum():,.0f}",
+        ]
+        for name, group in parts
+    ]
+
+
+def _trial_head(sweep: Sweep, repeated: bool) -> list[str]:
+    return [
+        "trial",
+        "score",
+        *(["each run"] if repeated else []),
+        *(dimension.key for dimension in sweep.dimensions),
+        *("epochs", "seconds", "status"),
+    ]
+
+
+def _trial_rows(sweep: Sweep, repeated: bool) -> list[list[str]]:
+    """All trials, the best first, then those without a score."""
+    ranked = sweep.scored.sort_values("score", ascending=not sweep.higher_is_better, kind="stable")
+    trials = sweep.trials.loc[[*ranked.index, *sweep.unscored.index]]
+    columns: list[Sequence[str]] = [[str(number) for number in trials["number"]]]
+    columns.append([_score(sweep, score) for score in trials["score"]])
+    if repeated:
+        columns.append(
+            [" ".join(_score(sweep, each) for each in scores) for scores in trials["scores"]]
+        )
+    columns += [wording.used(sweep, dimension, trials) for dimension in sweep.dimensions]
+    columns.append([str(epochs) for epochs in trials["epochs"]])
+    columns.append(
+        [f"{seconds:,.0f}" if pd.notna(seconds) else "" for seconds in trials["seconds"]]
+    )
+    columns.append([str(status) for status in trials["status"]])
+    return [list(cells) for cells in zip(*columns, strict=True)]
+
+
+def _score(sweep: Sweep, score: float) -> str:
+    return wording.score(sweep, score) if pd.notna(score) else ""

@@ -1,0 +1,220 @@
+"""A sweep as words: values, ranges, scores, and what a reader must know first."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lab.comparison import wording
+from melanoma_lab.tuning.history import best_trials
+from melanoma_lab.tuning.sweep import Dimension, Sweep, alternatives, name_value
+
+NOT_USED = "not used"
+
+
+def metric_of(sweep: Sweep) -> str:
+    """The searched metric without its split: ``balanced_accuracy``."""
+    return re.sub(r"^val[/_]", "", sweep.objective)
+
+
+def score_name(sweep: Sweep) -> str:
+    """What a score is called: ``val balanced accuracy``."""
+    return f"val {wording.metric_name(metric_of(sweep))}"
+
+
+def score(sweep: Sweep, value: float) -> str:
+    """A score: ``41.3 %`` or ``1.234``."""
+    return wording.level(metric_of(sweep), value)
+
+
+def number(value: float) -> str:
+    """A number to four digits, as a configuration takes it: ``3e-5``, ``0.0312``, ``128``."""
+    if float(value).is_integer() and abs(value) < 1e6:
+        return f"{value:.0f}"
+    return re.sub(r"e([+-])0*", lambda found: f"e{found[1]}".replace("+", ""), f"{value:.4g}")
+
+
+def value(dimension: Dimension, content: object) -> str:
+    """A value of a dimension, numbers on a scale to four digits."""
+    if dimension.is_number and isinstance(content, int | float | np.number):
+        return number(float(content))
+    return name_value(content)
+
+
+def used(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> list[str]:
+    """What some of a sweep's trials used of a dimension, ``not used`` where it does not count."""
+    applies = pd.Series(sweep.applies(dimension), sweep.trials.index)[trials.index]
+    return [
+        value(dimension, content) if counts else NOT_USED
+        for content, counts in zip(trials[f"value/{dimension.key}"], applies, strict=True)
+    ]
+
+
+def searched(dimension: Dimension) -> str:
+    """What was searched: ``1e-5 to 0.1, by its logarithm``; ``adam, sgd``."""
+    if dimension.is_number:
+        text = f"{number(dimension.low or 0)} to {number(dimension.high or 0)}"
+        text = number(dimension.low or 0) if dimension.low == dimension.high else text
+        text += ", whole numbers" if dimension.kind == "int" else ""
+        text += ", by its logarithm" if dimension.log else ""
+    else:
+        text = ", ".join(dimension.names)
+    conditions = " and ".join(
+        f"{key} is {' or '.join(map(name_value, alternatives(wanted)))}"
+        for key, wanted in dimension.when.items()
+    )
+    return f"{text}; where {conditions}" if conditions else text
+
+
+def repeats(sweep: Sweep, trial: pd.Series[Any]) -> str:
+    """What a trial's runs came to: ``seed 0: 51.0 %, seed 1: 52.2 %``; empty of a single one."""
+    scores = list(trial["scores"])
+    if len(scores) < 2:
+        return ""
+    values = [score(sweep, each) for each in scores]
+    if len(sweep.repeats) == len(scores):
+        return ", ".join(
+            f"{name}: {text}" for name, text in zip(sweep.repeats, values, strict=True)
+        )
+    return ", ".join(values)
+
+
+def answer(sweep: Sweep) -> str:
+    """What the sweep found, in a sentence."""
+    best, n = sweep.best, len(sweep.scored)
+    if best is None:
+        return f"No trial came to a score, of {len(sweep.trials)}."
+    seeds = repeats(sweep, best)
+    runs = f", the mean of {len(best['scores'])} runs ({seeds})" if seeds else ", a single run"
+    of = f"the best of {n} trials with a score" if n > 1 else "the only trial with a score"
+    value = f"{score(sweep, best['score'])} {score_name(sweep)}{runs}"
+    return f"Trial {best['number']}, {of}: {value}."
+
+
+def cautions(sweep: Sweep) -> list[str]:
+    """What a reader must know first, the gravest first."""
+    best, scored = sweep.best, sweep.scored
+    found: list[str] = []
+    if best is not None:
+        found += [_optimism(sweep, best, len(scored)), *_spread(sweep, best)]
+        found += _ends(sweep, best) if len(scored) > 1 else []
+    found += _budgets(sweep, best)
+    return found + _unfinished(sweep)
+
+
+def _optimism(sweep: Sweep, best: pd.Series[Any], n: int) -> str:
+    if n == 1:
+        return (
+            "The validation split also chose the epoch that was kept, so its score is optimistic. "
+            "The test split was not looked at: the next command measures on it."
+        )
+    return (
+        f"The validation split was searched over {n} trials and chose the best of them. Its "
+        f"{score(sweep, best['score'])} is therefore optimistic, the more so the more trials; it "
+        "is no estimate of what the configuration gives on other images. The test split was not "
+        "looked at: the next command measures on it."
+    )
+
+
+def _spread(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
+    """How far the best trial stands out from the others."""
+    scored, scores = sweep.scored, [float(each) for each in best["scores"]]
+    ties = int((scored["score"] == best["score"]).sum())
+    found = []
+    if ties > 1:
+        found.append(f"{ties} trials share the best score; the earliest of them is shown.")
+    if len(scores) < 2:
+        text = "Every trial is a single run: seeds alone may order the best trials otherwise."
+        return [*found, text] if len(scored) > 1 else found
+    reached = scored["score"] >= min(scores)
+    reached = reached if sweep.higher_is_better else scored["score"] <= max(scores)
+    others = int(reached.sum()) - 1
+    if others > 0:
+        found.append(
+            f"{others} other trial{'s' * (others > 1)} scored at least what the worst run of the "
+            "best trial did: by chance in the seeds any of them might be as good."
+        )
+    return found
+
+
+def _ends(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
+    """Numbers that the best trial has from within a twentieth of their range's end."""
+    ends = []
+    for dimension, applies in ((d, sweep.applies(d)) for d in sweep.dimensions):
+        low, high = dimension.low, dimension.high
+        counts = bool(applies[sweep.trials.index.get_loc(best.name)])
+        if low is None or high is None or low == high or not counts:
+            continue
+        scale = math.log if dimension.log else float
+        content = float(best[f"value/{dimension.key}"])
+        place = (scale(content) - scale(low)) / (scale(high) - scale(low))
+        if not 0.05 < place < 0.95:
+            end = "lower" if place <= 0.05 else "upper"
+            ends.append(f"{dimension.key} ({value(dimension, content)}, {end} end)")
+    if not ends:
+        return []
+    text = f"The best value lies at the end of what was searched: {', '.join(ends)}."
+    return [f"{text} A wider range may hold a better one."]
+
+
+def _budgets(sweep: Sweep, best: pd.Series[Any] | None) -> list[str]:
+    rungs = sorted(set(sweep.trials["rung"]) - {-1})
+    if len(rungs) < 2:
+        return []
+    found = (
+        "Trials had unequal budgets: most were stopped early. Scores of different budgets do not "
+        "compare; figures tell the budgets apart, and importance is that of a single one."
+    )
+    if best is not None and best["rung"] < rungs[-1]:
+        found += f" The best trial itself trained {best['epochs']} epochs, not the full budget."
+    return [found]
+
+
+def _unfinished(sweep: Sweep) -> list[str]:
+    words = {
+        "failed": "failed",
+        "killed": "killed",
+        "running": "still running",
+        "completed": "without a finite score",
+    }
+    counts = sweep.unscored["status"].value_counts()
+    parts = [f"{counts[status]} {text}" for status, text in words.items() if status in counts]
+    return [f"Of {len(sweep.trials)} trials: {', '.join(parts)}."] if parts else []
+
+
+def listed(numbers: Sequence[int], limit: int = 6) -> str:
+    """Numbers of trials, the first few by name."""
+    shown = ", ".join(map(str, numbers[:limit]))
+    return f"{shown} and {len(numbers) - limit} more" if len(numbers) > limit else shown
+
+
+def budget(sweep: Sweep, rung: int) -> str:
+    """What a rung is called: the epochs that the longest of its trials trained."""
+    epochs = sweep.trials["epochs"][sweep.trials["rung"] == rung]
+    return f"{max(epochs)} epochs"
+
+
+def best_of(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> str:
+    """What ``best_trials`` used of a dimension: ``0.001 to 0.003``, how many each choice.
+
+    Args:
+        sweep: that they are of.
+        dimension: one of its dimensions.
+        trials: rows of its table, all with a score.
+    """
+    good = best_trials(sweep, trials)
+    values = used(sweep, dimension, good)
+    if not dimension.is_number:
+        counts = pd.Series(values).value_counts()
+        return ", ".join(f"{name} {count}\N{MULTIPLICATION SIGN}" for name, count in counts.items())
+    known = [text != NOT_USED for text in values]
+    numbers = good[f"value/{dimension.key}"][known].astype(float)
+    if numbers.empty:
+        return NOT_USED
+    low, high = number(numbers.min()), number(numbers.max())
+    return low if low == high else f"{low} to {high}"
