@@ -55,9 +55,12 @@ def compare(config: Config, _arm: Arm) -> None:
 
 def tune(config: Config, arm: Arm) -> None:
     """Search better values for one arm."""
-    from melanoma_lab.tasks.tune import tune_typed
+    from melanoma_lab.tuning.plan import planned, typed
 
-    tune_typed(config, arm)
+    plan = planned(config, arm, typed())  # a mistake shows before anything else is loaded
+    from melanoma_lab.tasks.tune import tune_arm
+
+    tune_arm(plan)
 
 
 def sync(config: Config, _arm: Arm) -> None:

@@ -36,6 +36,7 @@ def record_results(
     images: BalancedSet,
     trained: Trained,
     tracker: Tracker,
+    *,
     extent: Extent,
 ) -> dict[str, float]:
     """Measure, draw, keep and show what a training came to.

@@ -155,7 +155,7 @@ def train_claimed(
             from melanoma_lab.tasks.record import record_results
 
             trained = fit_trivial(parts, data, images, splits=extent.splits)
-            on_results(record_results(config, data, images, trained, tracker, extent))
+            on_results(record_results(config, data, images, trained, tracker, extent=extent))
         return tracker
     resume = config.training.resume
     now = circumstances(threads, device_count(config.training))
@@ -176,7 +176,7 @@ def train_claimed(
             claim.forget()  # it would diverge again
         from melanoma_lab.tasks.record import record_results
 
-        on_results(record_results(config, data, images, trained, tracker, extent))
+        on_results(record_results(config, data, images, trained, tracker, extent=extent))
     if not extent.keep_state:
         claim.forget()
     return tracker

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from melanoma_lab.tracking.study_run import PARENT_TAG
+from melanoma_lab.tracking.study_run import NOTE_TAG, PARENT_TAG
 from melanoma_lab.tracking.upload import LONGEST_PARAM, LONGEST_REASON, PROCESS_TAG, REASON_TAG
 
 #: On the run of a search and on all of its trials: which search.
@@ -86,6 +87,23 @@ def close_run(
     for key, figure in (metrics or {}).items():
         client.log_metric(run_id, key, figure)
     client.set_terminated(run_id, status)
+
+
+def keep_results(client: Any, run_id: str, files: Sequence[Path], note: str) -> None:
+    """Put files on the page of a search's run, with a text.
+
+    Args:
+        client: an MlflowClient.
+        run_id: of the run.
+        files: to keep.
+        note: what the page says, in Markdown.
+    """
+    client.set_tag(run_id, NOTE_TAG, note)
+    for path in files:
+        if path.is_dir():
+            client.log_artifacts(run_id, str(path), path.name)
+        else:
+            client.log_artifact(run_id, str(path))
 
 
 def _find(client: Any, experiment_id: str, tags: Mapping[str, str]) -> str | None:

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.arm import Arm, describe_arm
 from melanoma_lab.config.compose import compose_with, configure
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain, validate
@@ -42,11 +42,11 @@ class Command:
     @classmethod
     def typed(cls, overrides: Sequence[str], config_dir: str | Path | None = None) -> Command:
         """Of a ``tune`` command's overrides."""
-        return cls(tuple(o for o in overrides if not _of_tuner(_key(o))), config_dir)
+        return cls(tuple(o for o in overrides if not _of_tuner(key_of(o))), config_dir)
 
     def with_values(self, values: Values) -> list[str]:
         """The overrides of a trial; a proposed value counts instead of a typed one."""
-        kept = [o for o in self.overrides if _key(o) not in values]
+        kept = [o for o in self.overrides if key_of(o) not in values]
         return [*kept, *(f"{key}={text}" for key, text in values.items())]
 
     def configure(self, values: Values) -> tuple[Config, Arm]:
@@ -56,17 +56,11 @@ class Command:
             UserError: these values cannot be, or not together.
         """
         config, _ = configure(self.with_values(values), self.config_dir)
-        return config, configure_arm(self.overrides)
+        return config, describe_arm(self.overrides)
 
 
-def configure_arm(overrides: Sequence[str]) -> Arm:
-    """What a study calls the arm that a search starts from."""
-    from melanoma_lab.config.arm import describe_arm
-
-    return describe_arm(overrides)
-
-
-def _key(override: str) -> str:
+def key_of(override: str) -> str:
+    """The key, or the group, that a Hydra override is of."""
     parsed = OverridesParser.create().parse_overrides([override])[0]
     return str(parsed.key_or_group)
 

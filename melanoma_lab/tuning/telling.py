@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+
 from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.command import PROGRAM
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.console import console
 from melanoma_lab.evaluation.names import higher_is_better
-from melanoma_lab.tuning.space import Searched, Values
+from melanoma_lab.tuning.checking import Command
+from melanoma_lab.tuning.space import Searched, Values, override_text
 
-if TYPE_CHECKING:  # its module loads TensorFlow
+if TYPE_CHECKING:  # their modules load TensorFlow
+    from melanoma_lab.tasks.tune import Tuned
     from melanoma_lab.tuning.search import Ended
 
 #: Combinations of a grid that are counted at most.
@@ -141,3 +148,38 @@ def rounds_of(tuner: Hyperband) -> list[float]:
             found += [float(until - trained)] * size
             trained = until
     return found
+
+
+def command_of(command: Command, config: Config) -> str:
+    """The command that makes a search, and continues it."""
+    tuner = config.tuner
+    words = [*command.overrides, f"tuner={tuner.name}"]
+    for entry in dataclasses.fields(tuner):
+        value = getattr(tuner, entry.name)
+        if entry.name != "name" and value != entry.default:
+            words.append(f"tuner.{entry.name}={override_text(value)}")
+    own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
+    return " ".join([f"{PROGRAM} tune", *map(shlex.quote, [*own, *words])])
+
+
+def show_best(tuned: Tuned, untuned: Mapping[str, object], notes: Sequence[str]) -> None:
+    """Show the best configuration, where it is, and what to type next."""
+    table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
+    for column in ("", "best", "untuned"):
+        table.add_column(column, justify="left" if not column else "right")
+    for key, text in tuned.values.items():
+        before = untuned.get(key)
+        table.add_row(key, _short(text), "" if before is None else _short(override_text(before)))
+    console.print()
+    console.print(table)
+    console.print()
+    for note in notes:
+        console.print(note, markup=False)
+    console.print(
+        f"\npreset: {tuned.preset}   (+experiment={tuned.preset.stem})\n"
+        f"report: {tuned.report}\n"
+        "next, retrain it over seeds and compare it with the arm it came from on the test split:",
+        markup=False,
+    )
+    for command in tuned.commands:
+        console.print(f"  {command}", style="bold", markup=False)

@@ -57,6 +57,10 @@ class Proposal:
     epochs: tuple[int, int] | None = None
     after: Proposal | None = None
 
+    def value_of(self, key: str) -> str | None:
+        """Its value of a searched key; None where that is not searched under its others."""
+        return dict(self.values).get(key)
+
     def overrides(self) -> dict[str, str]:
         """All that the trial's configuration has and the search's has not."""
         if self.epochs is None:
@@ -74,6 +78,9 @@ class Part:
 
     seed: int
     fold: int | None
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}" + ("" if self.fold is None else f" fold {self.fold}")
 
     def overrides(self) -> dict[str, str]:
         """The part as overrides."""
@@ -240,7 +247,7 @@ class Trials:
             tags={
                 **tags,
                 PARENT_TAG: parent,
-                **({PART_TAG: f"seed {part.seed} fold {part.fold or 0}"} if several else {}),
+                **({PART_TAG: str(part)} if several else {}),
             },
             after=self.claim_of(proposal.after, part) if proposal.after else None,
             keep_state=True,
