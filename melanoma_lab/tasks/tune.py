@@ -109,7 +109,7 @@ def tune_arm(plan: Plan) -> Tuned:
         )
         with _ending(trials, oracle):
             search.search()
-            return _conclude(plan, trials, search, own)
+            return _conclude(plan, trials, search)
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def _open(plan: Plan, trials: Trials) -> str:
     )
 
 
-def _conclude(plan: Plan, trials: Trials, search: Search, folder: Path) -> Tuned:
+def _conclude(plan: Plan, trials: Trials, search: Search) -> Tuned:
     """Keep and show what a search came to."""
     from melanoma_lab.tuning.best import keep_pictures
     from melanoma_lab.tuning.report import write_report
@@ -163,7 +163,7 @@ def _conclude(plan: Plan, trials: Trials, search: Search, folder: Path) -> Tuned
     notes = _notes(plan, trials, proposal, best.score)
     preset = write_preset(command, values, study=config.study, notes=notes)
     sweep = _sweep(plan, trials, search, commands)
-    report = write_report(sweep, folder / "report")
+    report = write_report(sweep, Path("experiments") / config.study / "tuned")
     files = [report, *report.parent.glob("*.md"), *report.parent.glob("*.csv"), preset]
     with tempfile.TemporaryDirectory() as scratch:
         manifest = Path(scratch) / "manifest.csv"

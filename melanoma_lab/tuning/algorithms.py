@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ from typing import Any
 import keras_tuner
 import numpy as np
 from keras_tuner.src.engine.trial import Trial, TrialStatus
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
 from melanoma_lab.config.schema.tuner import BayesianOptimization, GridSearch, Hyperband, Tuner
 from melanoma_lab.evaluation.names import higher_is_better
@@ -47,6 +50,15 @@ class _InOneFile:
     ongoing_trials: dict[str, Any]
     end_order: list[str]
     _retry_queue: list[str]
+    #: How many trials there may be; None: as many as it proposes. Not Keras Tuner's ``max_trials``,
+    #: from which it makes the ids of trials: they would change with it.
+    limit: int | None = None
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """The next trial's values, unless there are enough trials."""
+        if self.limit is not None and len(self.trials) >= self.limit:
+            return {"status": TrialStatus.STOPPED, "values": None}
+        return dict(super().populate_space(trial_id))  # type: ignore[misc]
 
     def keep_in(self, folder: Path) -> None:
         """Say where the file is to be, whose name is ``STATE``."""
@@ -106,13 +118,17 @@ class BayesianOracle(_InOneFile, keras_tuner.oracles.BayesianOptimizationOracle)
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The next trial's values."""
         self._random_state = np.random.RandomState((self.seed + len(self.trials)) % 2**32)
-        proposed = super().populate_space(trial_id)
+        with threadpool_limits(1), warnings.catch_warnings():
+            # Matrices this small are slower on several threads; and where a trial's score hardly
+            # depends on anything, scikit-learn warns of the kernel's bounds at every proposal.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            proposed = super().populate_space(trial_id)
         if proposed["values"] is not None and self._duplicate(proposed["values"]):
             return dict(self._random_populate_space())
-        return dict(proposed)
+        return proposed
 
 
-class GridOracle(_InOneFile, keras_tuner.Oracle):
+class _EveryCombination(keras_tuner.Oracle):
     """Every combination, the last key varying fastest: trial n has the n-th."""
 
     def __init__(self, searched: Sequence[Searched], **arguments: Any) -> None:
@@ -126,6 +142,10 @@ class GridOracle(_InOneFile, keras_tuner.Oracle):
         if values is None:
             return {"status": TrialStatus.STOPPED, "values": None}
         return {"status": TrialStatus.RUNNING, "values": values}
+
+
+class GridOracle(_InOneFile, _EveryCombination):
+    """Every combination."""
 
 
 class HyperbandOracle(_InOneFile, keras_tuner.oracles.HyperbandOracle):
@@ -235,17 +255,17 @@ def build_oracle(tuner: Tuner, searched: Sequence[Searched]) -> Any:
             **shared,
         )
     elif isinstance(tuner, GridSearch):
-        oracle = GridOracle(searched, max_trials=tuner.max_trials, **shared)
+        oracle = GridOracle(searched, **shared)
     elif isinstance(tuner, BayesianOptimization):
         oracle = BayesianOracle(
-            max_trials=tuner.max_trials,
             num_initial_points=tuner.initial_trials,
             beta=tuner.exploration,
             **shared,
         )
     else:
-        oracle = RandomOracle(max_trials=tuner.max_trials, **shared)  # type: ignore[attr-defined]
+        oracle = RandomOracle(**shared)
     oracle.verbose = 0
+    oracle.limit, oracle.max_trials = getattr(tuner, "max_trials", None), None
     return oracle
 
 

@@ -276,7 +276,7 @@ def override_text(value: Any) -> str:
         return f"[{','.join(map(override_text, value))}]"
     text = str(value)
     words = {"null", "true", "false", "nan", "inf"}
-    if re.fullmatch(r"[A-Za-z_][\w./-]*", text) and text.lower() not in words:
+    if re.fullmatch(r"[A-Za-z_][\w./-]*", text, re.ASCII) and text.lower() not in words:
         return text
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
