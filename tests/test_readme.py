@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from melanoma_lab.__main__ import CONF
+from melanoma_lab.config.compose import configure
+from melanoma_lab.tuning.checking import Command
+from melanoma_lab.tuning.plan import planned
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -49,6 +52,26 @@ def test_a_preset_of_ones_own(own):
     assert shown.returncode == 0, shown.stderr
     assert "name: flip_rotate_zoom" in shown.stdout
     assert "learning_rate: 0.0003" in shown.stdout
+
+
+def test_the_declared_space_can_be_searched(tmp_path):
+    preset = tmp_path / "my_conf" / "experiment" / "which_balancing.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text(block("yaml", "tuner:"))
+    overrides = ["+experiment=which_balancing"]
+    config, arm = configure(overrides, preset.parent.parent)
+    found = planned(config, arm, Command.typed(overrides, preset.parent.parent))
+    by_key = {entry.key: entry for entry in found.searched}
+    assert by_key.keys() == config.tuner.space.keys()
+    assert by_key["balancing.per_class"].when == {"balancing": ("augmentor",)}
+
+
+def test_the_typed_space_can_be_searched():
+    (typed,) = re.findall(r"'tuner\.space=(.*?)'", README)
+    overrides = ["+experiment=dropout", "tuner=bayesian", f"tuner.space={typed}"]
+    config, arm = configure(overrides)
+    found = planned(config, arm, Command.typed(overrides))
+    assert [entry.key for entry in found.searched if entry.when] == ["optimizer.momentum"]
 
 
 def test_a_network_of_ones_own_is_trained(own, tree):

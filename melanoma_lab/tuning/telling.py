@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.table import Table
 
 from melanoma_lab.config.arm import Arm
@@ -88,13 +89,13 @@ class Progress:
         completed = [t for t in oracle.trials.values() if t.status == "COMPLETED"]
         best = max(completed, key=lambda trial: self._sign * trial.score, default=None)
         self._best = None if best is None else (best.score, best.trial_id)
-        self._seconds = 0.0
-        self._done = 0.0
+        self._seconds: list[float] = []
+        self._done: list[float] = []
 
     def ended(self, trial: Ended) -> None:
         """Print a line for a trial."""
-        self._seconds += trial.seconds
-        self._done += self._cost[trial.number - 1] if trial.number <= len(self._cost) else 1
+        self._seconds.append(trial.seconds)
+        self._done.append(self._cost[min(trial.number, len(self._cost)) - 1])
         place = f"trial {trial.number:>{len(str(self.total))}}/{self.total}"
         if trial.outcome is None:
             console.print(f"{place}  failed: {trial.reason}", style="red", markup=False)
@@ -109,12 +110,32 @@ class Progress:
         console.print(line + self._left(trial.number), markup=False)
 
     def _left(self, number: int) -> str:
-        rest = sum(self._cost[number:])
-        if not rest or not self._done:
+        seconds = time_left(self._done, self._seconds, self._cost[number:])
+        if not seconds:
             return ""
-        seconds = self._seconds / self._done * rest
         shown = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
         return f"  | about {shown} left"
+
+
+def time_left(costs: Sequence[float], seconds: Sequence[float], rest: Sequence[float]) -> float:
+    """How long the rest of a search may take: so much for each trial, and so much for its epochs.
+
+    Args:
+        costs: of the trials that were timed: epochs, or anything that time grows with.
+        seconds: that each took.
+        rest: costs of those to come.
+
+    Returns:
+        Seconds; 0 where nothing is known or to come.
+    """
+    if not rest or not seconds:
+        return 0.0
+    (each, by_cost), *_ = np.linalg.lstsq(
+        np.column_stack([np.ones(len(costs)), costs]), np.asarray(seconds), rcond=None
+    )
+    if min(each, by_cost) < 0:  # chance: too few to tell the two apart
+        each, by_cost = sum(seconds) / len(seconds), 0.0
+    return float(each * len(rest) + by_cost * sum(rest))
 
 
 def _planned(tuner: Tuner, searched: Sequence[Searched]) -> tuple[int, list[float]]:

@@ -15,7 +15,7 @@ from melanoma_lab.config.schema.tuner import (
 from melanoma_lab.tuning import algorithms
 from melanoma_lab.tuning.algorithms import DamagedStateError, build_oracle, combinations, texts_of
 from melanoma_lab.tuning.space import declared
-from melanoma_lab.tuning.telling import rounds_of
+from melanoma_lab.tuning.telling import rounds_of, time_left
 
 SPACE = {
     "optimizer": ["adam", "sgd"],
@@ -198,3 +198,11 @@ def test_a_state_that_was_changed_is_noticed(tmp_path, damage):
     path.write_text(damage(path.read_text()))
     with pytest.raises(DamagedStateError, match=r"oracle\.json"):
         oracle.reload()
+
+
+def test_the_time_that_is_left_tells_trials_from_epochs():
+    costs = [1.0, 1.0, 3.0, 9.0]
+    seconds = [5 + 2 * cost for cost in costs]
+    assert time_left(costs, seconds, [3.0, 9.0]) == pytest.approx(2 * 5 + 2 * 12)
+    assert time_left([1.0], [4.0], [1.0, 1.0]) == pytest.approx(8)
+    assert time_left(costs, seconds, []) == time_left([], [], [1.0]) == 0
