@@ -9,7 +9,8 @@ From Python::
     tuned = lab.tune("+experiment=dropout", "tuner=hyperband")
     findings = lab.audit_dataset("dataset=isic9", "dataset.root=isic9")
 
-``train``, ``study``, ``tune``, ``compare`` and ``audit_dataset`` are described in :mod:`melanoma_lab.api`.
+``train``, ``study``, ``tune``, ``compare`` and ``audit_dataset`` are described in
+:mod:`melanoma_lab.api`.
 """
 
 from __future__ import annotations

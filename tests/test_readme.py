@@ -91,7 +91,8 @@ def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
     tiny = ["dataset=folder", f"dataset.root={tree}", "dataset.image_size=16", "training.epochs=1"]
     tiny += ["architecture.filters=[4,8,8]", "tracking.model=false", f"cache={session_cache}"]
     snippet = block("python", "lab.study(")
-    for call in ("lab.train(", "lab.study("):
+    snippet = snippet.replace("tuner.max_trials=20", "tuner.max_trials=1")
+    for call in ("lab.train(", "lab.study(", "lab.tune("):
         assert call in snippet
         snippet = snippet.replace(call, f"{call}*TINY, ")
     snippet = snippet.replace('"dataset=isic9", "dataset.root=isic9"', "*TINY")
@@ -105,6 +106,8 @@ def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
     assert arm.startswith("dropout")
     assert made["result"].comparison.arms[arm].seeds == (0, 1)
     assert made["result"].report.is_file()
+    assert len(made["tuned"].sweep.trials) == 1
+    assert made["tuned"].preset.is_file()
 
 
 def test_every_preset_and_dataset_is_listed():
