@@ -81,7 +81,7 @@ def tune_arm(plan: Plan) -> Tuned:
         connecting = tracking.connect(config.tracking, config.study)
         load_tensorflow()
         from melanoma_lab.tuning.algorithms import build_oracle
-        from melanoma_lab.tuning.search import Search, go_on
+        from melanoma_lab.tuning.search import Search, TooManyFailuresError, best_trial, go_on
         from melanoma_lab.tuning.trial import Trials, parts_of
 
         trials = Trials(
@@ -96,6 +96,7 @@ def tune_arm(plan: Plan) -> Tuned:
             threads=config.training.threads or available_threads(),
         )
         trials.sweep = _fingerprint(plan, trials)
+        summary.show_data(next(iter(trials.datasets.values())))
         own = folder / f"{config.tuner.name}-{trials.sweep}"
         oracle = build_oracle(config.tuner, plan.searched)
         if note := go_on(oracle, own):
@@ -108,7 +109,12 @@ def tune_arm(plan: Plan) -> Tuned:
             oracle, plan.searched, config.tuner, trials, folder=own, on_end=progress.ended
         )
         with _ending(trials, oracle):
-            search.search()
+            try:
+                search.search()
+            except TooManyFailuresError:
+                if best_trial(oracle) is not None:  # what has been found is worth something
+                    _conclude(plan, trials, search)
+                raise
             return _conclude(plan, trials, search)
 
 

@@ -164,7 +164,9 @@ class Search(BaseTuner):
         best = best_trial(self.oracle)
         needed = {best.trial_id} if best is not None else set()
         if isinstance(self.oracle, algorithms.HyperbandOracle):
-            needed |= self.oracle.promotable()
+            under_way = [t for t in self.oracle.trials.values() if t.status not in algorithms.ENDED]
+            begun_as = [t.hyperparameters.values.get(algorithms.PROMOTED_FROM) for t in under_way]
+            needed |= self.oracle.promotable() | {trial for trial in begun_as if trial}
         return needed
 
 

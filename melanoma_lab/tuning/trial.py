@@ -17,6 +17,7 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import fingerprint, resolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import KFold
+from melanoma_lab.console import progress_of
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.errors import RunError
@@ -202,7 +203,10 @@ class Trials:
         plain = resolved(config)
         key = json.dumps([plain["dataset"], plain["split"]], sort_keys=True)
         if key not in self.datasets:
-            self.datasets[key] = prepare_data(config, cache=self.cache, threads=self.threads)
+            with progress_of("preparing images") as tell:
+                self.datasets[key] = prepare_data(
+                    config, cache=self.cache, threads=self.threads, progress=tell
+                )
         return self.datasets[key]
 
     def settled(self, proposal: Proposal, part: Part) -> tuple[Config, PreparedData, str]:
