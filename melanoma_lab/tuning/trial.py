@@ -282,11 +282,9 @@ class Trials:
                     extent=extent,
                     on_results=note,
                 )
-            except RunError:
-                if not results or self.tracker.kept is None:
-                    raise
-                return results, True  # trained and measured, only not sent
             except Exception as error:
+                if isinstance(error, RunError) and results and self.tracker.kept is not None:
+                    return results, True  # trained and measured, only not sent
                 if self.tracker.run_id == begun:  # it ended before a run was recorded
                     self._record_failure(config, data, extent, error)
                 raise

@@ -208,7 +208,7 @@ def test_a_damaged_state_is_put_aside_and_nothing_is_trained_again(tune, folder,
 
 def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(tune):
     space = "tuner.space={optimizer.learning_rate:[1e-3,1e30,1e-2]}"
-    done = tune("failing", "tuner=grid", "optimizer=sgd", space)
+    done = tune("failing", "tuner=grid", "optimizer=sgd", "training.epochs=3", space)
     _, trials = trials_of("failing")
     assert [r.info.status for r in trials] == ["FINISHED", "FAILED", "FINISHED"]
     assert "diverged" in trials[1].data.tags["reason"]
