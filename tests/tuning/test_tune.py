@@ -206,9 +206,17 @@ def test_a_damaged_state_is_put_aside_and_nothing_is_trained_again(tune, folder,
     assert len(trials_of("damaged")[1]) == 2
 
 
-def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(tune):
-    space = "tuner.space={optimizer.learning_rate:[1e-3,1e30,1e-2]}"
-    done = tune("failing", "tuner=grid", "optimizer=sgd", "training.epochs=3", space)
+def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tune, monkeypatch):
+    train = trial_module.train_claimed
+
+    def failing(config, *others, **options):
+        if config.optimizer.learning_rate == 0.5:
+            raise RunError("diverged: the loss became nan")
+        return train(config, *others, **options)
+
+    monkeypatch.setattr(trial_module, "train_claimed", failing)
+    space = "tuner.space={optimizer.learning_rate:[1e-3,0.5,1e-2]}"
+    done = tune("failing", "tuner=grid", space)
     _, trials = trials_of("failing")
     assert [r.info.status for r in trials] == ["FINISHED", "FAILED", "FINISHED"]
     assert "diverged" in trials[1].data.tags["reason"]
