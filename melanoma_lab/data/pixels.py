@@ -67,8 +67,7 @@ def load_pixels(
 ) -> Pixels:
     """Memory-map the decoded images, decoding them first where the cache has none that are whole.
 
-    Two processes may build the same array at once: each writes a file of its own, and the last to
-    finish puts its own, identical one in place.
+    Of several processes that want the same images one decodes them, and the others wait.
 
     Args:
         paths: n image files.

@@ -145,18 +145,21 @@ def test_what_a_killed_process_left_is_not_used(tmp_path, picture):
 
 def _load_in_process(arguments):
     paths, cache = arguments
-    return np.asarray(load(paths, cache).images).sum()
+    decoded = []
+    pixels = load(paths, cache, progress=lambda done, total: decoded.append(done))
+    return np.asarray(pixels.images).sum(), len(decoded)
 
 
-def test_two_processes_may_build_at_once(tmp_path):
+def test_of_two_processes_one_decodes_and_the_other_waits(tmp_path):
     paths = []
     for seed in range(40):
         paths.append(tmp_path / f"{seed}.png")
         noise = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(noise).save(paths[-1])
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        sums = pool.map(_load_in_process, [(paths, tmp_path / "cache")] * 2, chunksize=1)
-    assert sums[0] == sums[1]
+        done = pool.map(_load_in_process, [(paths, tmp_path / "cache")] * 2, chunksize=1)
+    assert done[0][0] == done[1][0]
+    assert sorted(decoded for _, decoded in done) == [0, 40]
     left = sorted(path.name for path in (tmp_path / "cache" / "pixels").iterdir())
     assert [name.split(".")[-1] for name in left] == ["json", "npy"]
     assert read_json(tmp_path / "cache" / "pixels" / left[0]) == {}
