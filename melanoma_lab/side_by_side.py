@@ -135,7 +135,9 @@ class _Stop:
         while os.getppid() == parent:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE)
+        until = time.monotonic() + GRACE
+        while self._in_job and time.monotonic() < until:
+            time.sleep(0.1)
         os._exit(130)
 
 
