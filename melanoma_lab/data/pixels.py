@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +24,12 @@ from melanoma_lab.progress import Progress
 
 #: Why a file without a digest is unreadable. It is not kept: it says nothing about the content.
 NOT_OPENED = "cannot be opened (is it there, is it a file, may you read it?)"
+
+
+#: Seconds after which a file's times tell whether it has changed: the clocks of disks tick.
+SETTLED = 2.0
+#: What this process has read: path -> what changes when a file does, and its digest then.
+_read: dict[str, tuple[tuple[int, ...], str]] = {}
 
 
 @dataclass(frozen=True)
@@ -41,19 +49,31 @@ class Pixels:
 
 
 def file_digests(paths: Sequence[str], threads: int) -> list[str]:
-    """SHA-256 of every file's bytes, in hexadecimal; empty where a file cannot be read."""
+    """SHA-256 of every file's bytes, in hexadecimal; empty where a file cannot be read.
+
+    A process reads a file again where its inode, size, or time of change is another one.
+    """
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(_file_digest, paths, chunksize=32))
 
 
 def _file_digest(path: str) -> str:
     try:
-        if not Path(path).is_file():  # opening a named pipe would wait for ever
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
             return ""
+        # The time of change too, which nobody can set back as they can that of modification.
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        state = (status.st_dev, status.st_ino, status.st_size, *times)
+        if path in _read and _read[path][0] == state:
+            return _read[path][1]
         with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
+    if time.time() - status.st_ctime > SETTLED:
+        _read[path] = (state, digest)
+    return digest
 
 
 def load_pixels(
