@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from melanoma_lab import multirun
+from melanoma_lab import multirun, registry
 from melanoma_lab.config.arm import describe_arm
 from melanoma_lab.config.command import canonical_arguments
 from melanoma_lab.config.compose import CONF
@@ -33,9 +33,11 @@ def hydra_command(notes: Notes) -> Callable[[], None]:
     Args:
         notes: where jobs note what becomes of them; a launcher takes them along to its processes.
     """
+    theirs = registry.own()
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def run_job(composed: DictConfig) -> None:
+        registry.declare_again(theirs)  # a launcher's process may not have run the user's script
         with multirun.noted(composed, notes):
             config = validate(composed)
             if config.task is not Task.download:
@@ -92,8 +94,8 @@ def _launch() -> Notes:
             hydra_command(notes)()
     except (HydraException, OmegaConfBaseException, UserError, OSError):
         raise
-    except Exception as error:  # such as a parser's
-        raise UserError(f"the command cannot be understood: {explain(error)}") from error
+    except Exception as error:  # such as a parser's, or a launcher's
+        raise UserError(f"Hydra cannot run this command: {explain(error)}") from error
     return notes
 
 

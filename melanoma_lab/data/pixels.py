@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 import time
 from collections.abc import Mapping, Sequence
@@ -53,8 +54,24 @@ def file_digests(paths: Sequence[str], threads: int) -> list[str]:
 
     A process reads a file again where its inode, size, or time of change is another one.
     """
+    digests = [_remembered(path) for path in paths]
+    unread = [position for position, digest in enumerate(digests) if digest is None]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(_file_digest, paths, chunksize=32))
+        found = pool.map(_file_digest, [paths[position] for position in unread])
+        for position, digest in zip(unread, found, strict=True):
+            digests[position] = digest
+    return [digest or "" for digest in digests]
+
+
+def _remembered(path: str) -> str | None:
+    """The digest of a file that this process has read and that has not changed since."""
+    if path not in _read:
+        return None
+    state, digest = _read[path]
+    try:
+        return digest if _state(Path(path).stat()) == state else None
+    except OSError:
+        return None
 
 
 def _file_digest(path: str) -> str:
@@ -62,18 +79,19 @@ def _file_digest(path: str) -> str:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
             return ""
-        # The time of change too, which nobody can set back as they can that of modification.
-        times = (status.st_mtime_ns, status.st_ctime_ns)
-        state = (status.st_dev, status.st_ino, status.st_size, *times)
-        if path in _read and _read[path][0] == state:
-            return _read[path][1]
         with Path(path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
     if time.time() - status.st_ctime > SETTLED:
-        _read[path] = (state, digest)
+        _read[path] = (_state(status), digest)
     return digest
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file does; its time of change too, which nobody can set back."""
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, *times)
 
 
 def load_pixels(
