@@ -21,11 +21,16 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+#: Of the clock, and of the processor.
+Seconds = NDArray[np.float64]
 HERE = Path(__file__).resolve().parent
 
 
@@ -68,20 +73,24 @@ def fixed(folder: Path, dataset: list[str], options: argparse.Namespace) -> None
 
     overrides = [f"+experiment={options.preset}", *dataset, f"training.epochs={options.epochs}"]
     lab.train(*overrides, "seed=0", verbose=False)
-    parts: defaultdict[str, float] = defaultdict(float)
-    with redirect_stdout(sys.stderr), timed(parts):
-        begun, processor = time.perf_counter(), time.process_time()
+    parts: defaultdict[str, Seconds] = defaultdict(lambda: np.zeros(2))
+    with timed(parts):
+        begun = now()
         lab.train(*overrides, "seed=1", verbose=False)
-        whole = time.perf_counter() - begun
-        print(f"{time.process_time() - processor:.1f} s of the processor", file=sys.stderr)
-    beside = whole - parts["fit"] - parts["predict"]
-    print(f"the second run of a process: {whole:.2f} s, beside fit and evaluation {beside:.2f} s")
-    for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
-        print(f"  {name:20} {seconds:7.2f} s")
+        whole = now() - begun
+    parts["beside fit and evaluation"] = whole - parts["fit"] - parts["evaluation"]
+    print("the second run of a process: seconds, and those of the processor, all threads together")
+    for name, (wall, processor) in [("whole", whole), *parts.items()]:
+        print(f"  {name:26} {wall:7.2f} {processor:7.2f}")
+
+
+def now() -> Seconds:
+    """The time, and the processor's that this process has had, in seconds."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 @contextmanager
-def timed(parts: dict[str, float]) -> Iterator[None]:
+def timed(parts: dict[str, Seconds]) -> Iterator[None]:
     """Measure the parts of a run in the block."""
     import keras
 
@@ -95,11 +104,11 @@ def timed(parts: dict[str, float]) -> Iterator[None]:
 
         @wraps(original)
         def measured(*arguments: Any, **more: Any) -> Any:
-            begun = time.perf_counter()
+            begun = now()
             try:
                 return original(*arguments, **more)
             finally:
-                parts[called] += time.perf_counter() - begun
+                parts[called] += now() - begun
 
         setattr(owner, name, measured)
         return lambda: setattr(owner, name, original)
@@ -109,7 +118,7 @@ def timed(parts: dict[str, float]) -> Iterator[None]:
         watch(train, "balance", "balance"),
         watch(train, "_assemble", "build network"),
         watch(keras.Model, "fit", "fit"),
-        watch(keras.Model, "predict", "predict"),
+        watch(keras.Model, "predict", "evaluation"),
         watch(record, "run_metrics", "metrics"),
         watch(record, "save_plots", "plots"),
         watch(Tracker, "log_network", "save model"),
