@@ -63,15 +63,23 @@ class Notes:
     jobs: tuple[Job, ...] = ()
     broken: str = ""
 
-    def write(self, job: Job, *, stoppable: int = 0) -> None:
-        """Note what has become of a job so far.
+    def begin(self, job: Job, *, stoppable: int = 0) -> None:
+        """Note what is to be said of a job if its process never ends it.
 
         Args:
             job: the job.
             stoppable: the process of this machine that it runs in, if that ends it on SIGTERM; 0
-                where it does not, or where the job is through.
+                where it does not.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._write(job, stoppable)
+
+    def end(self, job: Job) -> None:
+        """Note what has become of a job; of no interest where the command ended before it did."""
+        with suppress(FileNotFoundError):
+            self._write(job, 0)
+
+    def _write(self, job: Job, stoppable: int) -> None:
         path = self.folder / f"{job.number}.json"
         partial = path.with_suffix(".partial")
         content = {"job": asdict(job), "stoppable": stoppable}

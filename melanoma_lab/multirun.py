@@ -56,14 +56,14 @@ def noted(composed: DictConfig, notes: Notes) -> Iterator[None]:
     with process_of_its_own(notes, number) as stoppable:
         # What stays of a job whose process does not come back.
         gone = Ending(1, "its process ended before it did (killed? out of memory?)")
-        notes.write(_job(composed, gone), stoppable=stoppable)
+        notes.begin(_job(composed, gone), stoppable=stoppable)
         try:
             with surviving() as ending:
                 yield
         except BaseException:
-            notes.write(_job(composed, Ending(130, "interrupted")))
+            notes.end(_job(composed, Ending(130, "interrupted")))
             raise
-        notes.write(_job(composed, ending))
+        notes.end(_job(composed, ending))
 
 
 def _remove_job_folder() -> None:

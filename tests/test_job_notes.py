@@ -19,10 +19,10 @@ def _here(tmp_path, monkeypatch):
 
 def test_the_last_note_of_a_job_counts(tmp_path):
     with noting() as notes:
-        notes.write(job(1, failure=1, reason="gone"), stoppable=7)
-        notes.write(job(0), stoppable=8)
+        notes.begin(job(1, failure=1, reason="gone"), stoppable=7)
+        notes.begin(job(0), stoppable=8)
         assert notes.stoppable() == {7, 8}
-        notes.write(job(1))
+        notes.end(job(1))
         assert notes.stoppable() == {8}
     assert notes.jobs == (job(0), job(1))
     assert notes.broken == ""
@@ -31,9 +31,16 @@ def test_the_last_note_of_a_job_counts(tmp_path):
 
 def test_reports_beside_the_notes_stay(tmp_path):
     with noting() as notes:
-        notes.write(job(0))
+        notes.begin(job(0))
         (tmp_path / "experiments" / "study").mkdir()
     assert [path.name for path in (tmp_path / "experiments").iterdir()] == ["study"]
+
+
+def test_a_job_may_end_after_its_command(tmp_path):
+    with noting() as notes:
+        notes.begin(job(0))
+    notes.end(job(0))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_command_without_jobs_makes_no_folder(tmp_path):
@@ -50,7 +57,7 @@ def test_what_a_launcher_raises_before_any_job_is_raised():
 
 def test_what_a_launcher_raises_later_is_told_with_the_jobs():
     with noting() as notes:
-        notes.write(job(0))
+        notes.begin(job(0))
         raise RuntimeError("A worker was killed.\nThe exit codes are 9.")
     assert notes.jobs == (job(0),)
     assert notes.broken == "RuntimeError: A worker was killed."
@@ -58,6 +65,6 @@ def test_what_a_launcher_raises_later_is_told_with_the_jobs():
 
 def test_notes_are_json_that_is_there_whole_or_not_at_all():
     with noting() as notes:
-        notes.write(job(3))
+        notes.begin(job(3))
         (path,) = notes.folder.iterdir()
         assert json.loads(path.read_text())["job"]["number"] == 3
