@@ -82,8 +82,8 @@ def test_two_at_once_from_an_empty_folder_one_failing_then_skipped(tmp_path, lau
     assert "1 of 2 runs failed:" in err
     assert "custom,optimizer.learning_rate=1e+30 seed 0: diverged" in err
     assert "Traceback" not in err + out
-    done = {run.data.tags["arm"].split("=")[-1]: run for run in runs_below(tmp_path)}
-    failed, finished = done["1e+30"], done["0.001"]
+    rates = {float(run.data.params["optimizer.learning_rate"]): run for run in runs_below(tmp_path)}
+    failed, finished = rates[1e30], rates[1e-3]
     assert (failed.info.status, finished.info.status) == ("FAILED", "FINISHED")
     assert failed.info.start_time < finished.info.end_time
     assert finished.info.start_time < failed.info.end_time
