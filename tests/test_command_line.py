@@ -260,8 +260,10 @@ def test_a_mistake_is_told_in_a_few_lines_with_status_2(tmp_path, arguments, mes
     assert status == 2
     assert message in err
     assert "Traceback" not in err + out
+    assert "Error executing" not in err
     assert len(err.strip().splitlines()) <= 3
     assert not any(tmp_path.rglob("elsewhere"))
+    assert not (tmp_path / "experiments").exists()
 
 
 def test_one_class_and_too_few_images_are_mistakes(tmp_path, tree):

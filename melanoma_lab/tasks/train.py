@@ -34,13 +34,17 @@ if TYPE_CHECKING:  # its module loads TensorFlow
     from melanoma_lab.training.session import Parts
 
 
-def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
+def train_arm(
+    config: Config, arm: Arm, *, skip_finished: bool = False, side_by_side: int = 1
+) -> str:
     """Train, evaluate and track one arm.
 
     Args:
         config: the checked configuration.
         arm: what a study calls it.
         skip_finished: do nothing where the study has a finished run of the same fingerprint.
+        side_by_side: runs that are trained at once on this machine and share its threads, where
+            ``training.threads`` does not say how many this one takes.
 
     Returns:
         The id of its MLflow run.
@@ -50,7 +54,7 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
         RunError: the run diverged or ran out of memory, and is recorded as FAILED; or another
             process is training it.
     """
-    threads = config.training.threads or available_threads()
+    threads = config.training.threads or available_threads(side_by_side)
     cache = cache_folder(config.cache)
     summary.show_headline(config, arm)
     with progress_of("preparing images") as tell:
