@@ -196,7 +196,6 @@ def compare(
             metric=metric,
             tracked=Tracking() if tracking_uri is None else Tracking(uri=tracking_uri),
             folder=Path("experiments"),
-            record=True,
         )
 
 

@@ -62,7 +62,8 @@ def launch(tmp_path, tree):
 
 def runs_below(folder):
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    return client.search_runs([client.get_experiment_by_name("ablation").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("ablation").experiment_id])
+    return [run for run in runs if "arm" in run.data.tags]  # not the study's own
 
 
 def members(group):

@@ -50,7 +50,6 @@ def compare(config: Config, _arm: Arm) -> None:
         metric=config.metric,
         tracked=config.tracking,
         folder=Path("experiments"),
-        record=True,
     )
 
 
