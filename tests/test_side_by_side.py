@@ -141,9 +141,7 @@ def test_no_job_outlives_its_command(tmp_path, launch, how):
     ],
 )
 def test_how_many_jobs_share_the_machine(monkeypatch, launcher, expected):
-    import joblib
-
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
+    monkeypatch.setattr(side_by_side, "available_threads", lambda: 8)
     monkeypatch.setattr(side_by_side.HydraConfig, "initialized", lambda: True)
     config = OmegaConf.create({"launcher": launcher})
     monkeypatch.setattr(side_by_side.HydraConfig, "get", lambda: config)
