@@ -202,6 +202,8 @@ def compare(
 ) -> ComparedStudy:
     """Compare the arms of a study from its tracked runs, as ``compare`` does; trains nothing.
 
+    In MLflow the runs are then found under one that stands for the study and has the report.
+
     Args:
         study: its name.
         reference: compare all arms with this one; None: each with the one that it names.

@@ -108,5 +108,6 @@ def _bar() -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        # Not on a terminal that is shared with other jobs, even if somebody forces colours.
+        disable=not (console.is_terminal and console.file.isatty()),
     )

@@ -7,7 +7,7 @@ import pytest
 from fake_studies import Tracked
 
 from melanoma_lab.tasks.compare import report_study
-from melanoma_lab.tracking.study_run import NOTE_TAG, PARENT_TAG, STUDY_TAG
+from melanoma_lab.tracking.study_run import COLOUR_TAG, NOTE_TAG, PARENT_TAG, STUDY_TAG
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,6 @@ def compare(tracked, study, folder):
         metric="balanced_accuracy",
         tracked=tracked.tracking,
         folder=Path(folder),
-        record=True,
     )
 
 
@@ -49,6 +48,44 @@ def test_runs_lie_under_the_study_and_the_report_is_its_artifact(tracked, tmp_pa
     page = tracked.client.download_artifacts(parent.info.run_id, "report.html")
     assert Path(page).read_text() == result.report.read_text()
     assert again.verdicts == result.verdicts  # the study's own run is no arm
+
+
+def test_mlflow_shows_what_tells_runs_apart_before_anything_is_chosen(tracked, tmp_path):
+    study = tracked.fill(
+        {"baseline,e=9": (1.0, ""), "baseline,e=9,x=1": (1.2, "")}, seeds=(0, 1), dataset="drawn"
+    )
+    compare(tracked, study, tmp_path)
+    runs = {run.info.run_name: run for run in runs_of(tracked, study)}
+    assert set(runs) == {
+        f"study {study}",
+        "baseline seed=0",
+        "baseline seed=1",
+        "baseline seed=0 x=1",
+        "baseline seed=1 x=1",
+    }
+    for run in runs.values():
+        (used,) = run.inputs.dataset_inputs
+        assert (used.dataset.name, used.dataset.digest) == ("drawn", "data")
+    colours = {name: run.data.tags.get(COLOUR_TAG) for name, run in runs.items()}
+    assert colours["baseline seed=0"] == colours["baseline seed=1"]
+    assert colours["baseline seed=0"] != colours["baseline seed=0 x=1"]
+    experiment = tracked.client.get_experiment_by_name(study)
+    assert experiment.tags[NOTE_TAG] == runs[f"study {study}"].data.tags[NOTE_TAG]
+
+
+def test_what_a_user_wrote_into_mlflow_stays(tracked, tmp_path):
+    study = tracked.fill({"baseline,e=9": (1.0, "")}, seeds=(0, 1))
+    mine, other = (run.info.run_id for run in runs_of(tracked, study))
+    tracked.client.update_run(mine, name="the good one")
+    tracked.client.set_tag(mine, COLOUR_TAG, "#123456")
+    experiment = tracked.client.get_experiment_by_name(study).experiment_id
+    tracked.client.set_experiment_tag(experiment, NOTE_TAG, "ask Ada")
+    for _ in range(2):
+        compare(tracked, study, tmp_path)
+    run = tracked.client.get_run(mine)
+    assert (run.info.run_name, run.data.tags[COLOUR_TAG]) == ("the good one", "#123456")
+    assert tracked.client.get_run(other).info.run_name.startswith("baseline seed=")
+    assert tracked.client.get_experiment_by_name(study).tags[NOTE_TAG] == "ask Ada"
 
 
 def test_a_later_run_joins_the_others(tracked, tmp_path):

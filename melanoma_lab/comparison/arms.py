@@ -33,6 +33,18 @@ def shorten(arms: Collection[str]) -> dict[str, str]:
     return {arm: _without(arm, common) for arm in arms}
 
 
+def run_name(arm: str, seed: int, fold: int) -> str:
+    """What a run is called: first what tells it from its neighbours in a narrow column.
+
+    Args:
+        arm: its name, in full or short.
+        seed: of the run.
+        fold: of the run; 0 where there are none.
+    """
+    preset, overrides = parts_of(arm)
+    return " ".join([preset, f"seed={seed}", *([f"fold={fold}"] if fold else []), *overrides])
+
+
 def find_references(
     named: Mapping[str, str], reference: str | None = None
 ) -> dict[str, str | None]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from melanoma_lab.comparison import wording
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, Summary
 from melanoma_lab.evaluation import plot_style as style
 from melanoma_lab.evaluation.names import LOWER_IS_BETTER
+from melanoma_lab.reporting.breaking import wrapped
 
 WIDTH = 4.4
 #: Drawn in the forest plot below the metric that gives the verdicts, as far as they are there.
@@ -46,13 +47,15 @@ def forest(comparison: Comparison, metric: str) -> Figure:
         metric: one of ``forest_metrics``.
     """
     entries = comparison.of_metric(metric)
-    labels = [_pair_label(comparison, entry) for entry in entries]
-    row = 0.12 + 0.15 * max(label.count("\n") + 1 for label in labels)
-    fig = style.figure(WIDTH, 1.3 + row * len(labels))
+    references = dict.fromkeys(entry.reference for entry in entries)
+    shared = comparison.arms[next(iter(references))].short if len(references) == 1 else ""
+    labels = [_pair_label(comparison, entry, name_reference=not shared) for entry in entries]
+    rows = _rows(labels)
+    fig = style.figure(WIDTH, (1.55 if shared else 1.35) + rows[-1] + 0.2)
     ax = fig.add_subplot()
     factor = 100 if wording.is_share(metric) else 1
     ax.axvline(0, color=style.GREY, linewidth=1)
-    for y, entry in enumerate(entries):
+    for y, entry in zip(rows, entries, strict=True):
         colour, marker = VERDICTS[entry.verdict]
         summary = entry.summary
         ax.plot(factor * summary.mean, y, marker, color=colour, markersize=7, markeredgewidth=2)
@@ -60,14 +63,13 @@ def forest(comparison: Comparison, metric: str) -> Figure:
             ends = (factor * summary.ci_low, factor * summary.ci_high)
             ax.plot(ends, (y, y), color=colour, linewidth=2)
     _set_limits(ax, [factor * entry.summary.mean for entry in entries], entries, factor)
-    ax.set_yticks(range(len(entries)), labels)
-    ax.set_ylim(len(entries) - 0.5, -0.5)
-    ax.tick_params(axis="y", length=0)
+    _set_rows(ax, rows, labels)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
     better = "left" if metric in LOWER_IS_BETTER else "right"
-    words = " ".join(filter(None, ("difference", wording.unit(metric) and "in points")))
-    style.dress(ax, wording.metric_name(metric), f"{words}, {better} is better")
+    words = [f"minus {wrapped(shared, 34)}\n" if shared else "difference, "]
+    words += ["in points, " if wording.unit(metric) else "", f"{better} is better"]
+    style.dress(ax, wording.metric_name(metric), "".join(words))
     style.add_footer(fig)
     return fig
 
@@ -92,12 +94,14 @@ def sensitivities(comparison: Comparison) -> Figure:
     if comparison.melanoma:
         slugs.insert(0, comparison.melanoma)
     arms = list(comparison.arms.values())
-    fig = style.figure(WIDTH, 1.2 + len(slugs) * (0.25 + 0.13 * len(arms)))
+    fig = style.figure(
+        WIDTH, 0.9 + len(slugs) * (0.25 + 0.13 * len(arms)) + _legend_height(comparison)
+    )
     ax = fig.add_subplot()
     offsets = _offsets(len(arms))
     for i, (arm, offset) in enumerate(zip(arms, offsets, strict=True)):
         entries = [arm.metrics[f"sensitivity/{slug}"] for slug in slugs]
-        _points(ax, entries, np.arange(len(slugs)) + offset, i, _wrapped(arm.short))
+        _points(ax, entries, np.arange(len(slugs)) + offset, i, wrapped(arm.short))
     for y in range(1, len(slugs)):
         ax.axhline(y - 0.5, color=style.LIGHT_GREY, linewidth=0.6)
     ax.set_yticks(range(len(slugs)), [style.class_label(slug, width=16) for slug in slugs])
@@ -108,7 +112,7 @@ def sensitivities(comparison: Comparison) -> Figure:
     ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     style.dress(ax, "", "sensitivity on test lesions")
-    _legend(fig, ax, len(arms))
+    _legend(fig, ax)
     style.add_footer(fig)
     return fig
 
@@ -116,16 +120,16 @@ def sensitivities(comparison: Comparison) -> Figure:
 def gaps(comparison: Comparison) -> Figure:
     """Draw every arm's generalisation gap: its interval, and each of its runs."""
     arms = list(comparison.arms.values())
-    fig = style.figure(WIDTH, 1.1 + 0.42 * len(arms))
+    labels = [wrapped(arm.short) for arm in arms]
+    rows = _rows(labels)
+    fig = style.figure(WIDTH, 1.1 + rows[-1] + 0.2)
     ax = fig.add_subplot()
     ax.axvline(0, color=style.GREY, linewidth=1)
-    for y, arm in enumerate(arms):
+    for y, arm in zip(rows, arms, strict=True):
         runs = [run.estimates["generalisation_gap"].value for run in arm.runs]
-        ax.plot(runs, np.full(len(runs), y + 0.17), "|", color=style.GREY, markersize=7)
-        _points(ax, [arm.metrics["generalisation_gap"]], np.array([y - 0.08]), 0, "")
-    ax.set_yticks(range(len(arms)), [_wrapped(arm.short) for arm in arms])
-    ax.set_ylim(len(arms) - 0.5, -0.5)
-    ax.tick_params(axis="y", length=0)
+        ax.plot(runs, np.full(len(runs), y + 0.08), "|", color=style.GREY, markersize=7)
+        _points(ax, [arm.metrics["generalisation_gap"]], np.array([y - 0.04]), 0, "")
+    _set_rows(ax, rows, labels)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     style.dress(ax, "", "train minus val accuracy")
@@ -139,7 +143,7 @@ def learning_curves(comparison: Comparison) -> Figure:
     Raises:
         ValueError: no run recorded any epoch.
     """
-    fig = style.figure(WIDTH, 5.2)
+    fig = style.figure(WIDTH, 4.8 + _legend_height(comparison))
     axes = fig.subplots(2, 1, sharex=True)
     titles = {"val_accuracy": "validation", "train_accuracy": "training, in training mode"}
     epochs = 0
@@ -149,7 +153,7 @@ def learning_curves(comparison: Comparison) -> Figure:
             if not curves:
                 continue
             epochs = max(epochs, *map(len, curves))
-            _band(ax, curves, i, _wrapped(arm.short))
+            _band(ax, curves, i, wrapped(arm.short))
         style.dress(ax, title, "epoch" if ax is axes[-1] else "", "accuracy")
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.grid(axis="y", color=style.LIGHT_GREY, linewidth=0.6)
@@ -157,7 +161,7 @@ def learning_curves(comparison: Comparison) -> Figure:
         raise ValueError("Expected learning curves of at least one run. Received none.")
     axes[0].set_xlim(1 - 0.02 * epochs, epochs + 0.02 * epochs)
     axes[0].xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
-    _legend(fig, axes[0], len(comparison.arms))
+    _legend(fig, axes[0])
     return fig
 
 
@@ -166,7 +170,8 @@ def confusion(comparison: Comparison, arm: ArmSummary) -> Figure:
     slugs = comparison.slugs
     counts = np.sum([run.confusion for run in arm.runs], axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    fig = style.figure(WIDTH, 1.8 + 0.44 * len(slugs))
+    name = wrapped(arm.short, 28)
+    fig = style.figure(WIDTH, 2.0 + 0.44 * len(slugs) + 0.18 * name.count("\n"))
     ax = fig.add_subplot()
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(shares.shape):
@@ -181,21 +186,34 @@ def confusion(comparison: Comparison, arm: ArmSummary) -> Figure:
             color="white" if share > 0.55 else "black" if share >= 0.005 else "#767676",
             fontweight="bold" if row == column else "normal",
         )
-    names = [style.class_label(slug, width=18) for slug in slugs]
-    ax.set_xticks(range(len(slugs)), names, rotation=40, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(slugs)), names)
+    # Lines of a slanting label would run into its neighbours: one, cut where it is very long.
+    short = [style.class_label(s if len(s) <= 24 else f"{s[:22]}...") for s in slugs]
+    ax.set_xticks(range(len(slugs)), short, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(slugs)), [style.class_label(slug, width=18) for slug in slugs])
     runs = f"{len(arm.runs)} run{'s' * (len(arm.runs) != 1)}"
-    style.dress(ax, f"{_wrapped(arm.short, 34)}\n{runs}", "decided class", "true class")
+    style.dress(ax, f"{name}\n{runs}", "decided class", "true class")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     style.add_footer(fig)
     return fig
 
 
+def _rows(labels: Sequence[str]) -> NDArray[np.float64]:
+    """Where rows stand below each other, in inches: each has the room that its label takes."""
+    heights = np.array([0.16 + 0.15 * (label.count("\n") + 1) for label in labels])
+    return np.asarray(np.cumsum(heights) - heights / 2, dtype=np.float64)
+
+
+def _set_rows(ax: Axes, rows: NDArray[np.float64], labels: Sequence[str]) -> None:
+    ax.set_yticks(rows, labels)
+    ax.set_ylim(rows[-1] + 0.2, 0)
+    ax.tick_params(axis="y", length=0)
+
+
 def _points(
     ax: Axes,
     entries: Sequence[Summary],
-    y: np.ndarray[tuple[int], np.dtype[np.float64]],
+    y: NDArray[np.float64],
     i: int,
     label: str,
 ) -> None:
@@ -205,9 +223,10 @@ def _points(
         for name in ("mean", "ci_low", "ci_high")
     )
     colour, marker = style.CYCLE[i % len(style.CYCLE)], MARKERS[i % len(MARKERS)]
+    face = colour if i < len(MARKERS) else "white"  # hollow where the looks are used up
     # Shares end at 0 and 1 whatever a symmetric interval says; the axes end there too.
     ax.hlines(y, low, high, color=colour, linewidth=1.8)
-    ax.plot(mean, y, marker, color=colour, markersize=5.5, label=label)
+    ax.plot(mean, y, marker, color=colour, markerfacecolor=face, markersize=5.5, label=label)
 
 
 def _band(ax: Axes, curves: Sequence[Sequence[float]], i: int, label: str) -> None:
@@ -226,31 +245,36 @@ def _band(ax: Axes, curves: Sequence[Sequence[float]], i: int, label: str) -> No
     ax.plot(epochs, finite.mean(axis=0), color=colour, linestyle=dashes, linewidth=1.8, label=label)
 
 
-def _offsets(n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _offsets(n: int) -> NDArray[np.float64]:
     """Where n arms stand within a class's row of height one."""
     return np.linspace(-0.32, 0.32, n) if n > 1 else np.zeros(1)
 
 
-def _legend(fig: Figure, ax: Axes, n: int) -> None:
+def _legend(fig: Figure, ax: Axes) -> None:
+    """Name the arms above everything, so that no name hides what is drawn."""
     handles, labels = ax.get_legend_handles_labels()
     fig.legend(
         handles,
         labels,
         loc="outside upper left",
-        ncols=min(n, 2),
+        ncols=_legend_columns(labels),
         frameon=False,
         fontsize=style.TICK_SIZE,
     )
 
 
-def _pair_label(comparison: Comparison, entry: Difference) -> str:
+def _legend_columns(labels: Sequence[str]) -> int:
+    """Two where two names fit beside each other."""
+    return 1 if any("\n" in label for label in labels) or len(labels) == 1 else 2
+
+
+def _legend_height(comparison: Comparison) -> float:
+    """Inches that the arms' names take above a figure."""
+    labels = [wrapped(arm.short) for arm in comparison.arms.values()]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    return 0.2 + 0.17 * math.ceil(lines / _legend_columns(labels))
+
+
+def _pair_label(comparison: Comparison, entry: Difference, *, name_reference: bool) -> str:
     arm, reference = (comparison.arms[name].short for name in (entry.arm, entry.reference))
-    return f"{_wrapped(arm)}\nvs {_wrapped(reference)}"
-
-
-def _wrapped(name: str, width: int = 24) -> str:
-    """An arm's name in at most three lines, broken after its commas where that is possible."""
-    lines = textwrap.wrap(
-        name.replace(",", ", "), width, break_on_hyphens=False, max_lines=3, placeholder=" ..."
-    )
-    return "\n".join(lines).replace(", ", ",").replace("$", r"\$")
+    return f"{wrapped(arm)}\nvs {wrapped(reference)}" if name_reference else wrapped(arm)

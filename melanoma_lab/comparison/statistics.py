@@ -44,6 +44,9 @@ POWER = 0.8
 MIN_SEEDS = 3
 """Fewest seeds from which a verdict is given: the variance of two says next to nothing."""
 
+MOST_SEEDS = 100_000
+"""A number of seeds that nobody trains: a study that needs more needs other test lesions."""
+
 ROUNDING = 1e-12
 """A standard error below this is what floating point makes of none at all."""
 
@@ -171,17 +174,17 @@ def seeds_needed(difference: float, seed_variance: float, lesion_variance: float
         lesion_variance: c, of the mean over any number of seeds.
 
     Returns:
-        At least ``MIN_SEEDS``; None where no number would do, because the chance in the test
-        lesions alone is too large, or where that cannot be said.
+        At least ``MIN_SEEDS``; None where none up to ``MOST_SEEDS`` would do, because the chance in
+        the test lesions alone is too large, or where that cannot be said.
     """
     reach = stats.norm.isf(ALPHA / 2) + stats.norm.isf(1 - POWER)
     left = (difference / reach) ** 2 - lesion_variance
     if not (left > 0 and math.isfinite(seed_variance)):
         return None
-    n: int = max(MIN_SEEDS, math.ceil(seed_variance / left))
-    while not _is_found(difference, seed_variance, lesion_variance, n):
+    n = max(MIN_SEEDS, math.ceil(seed_variance / left))
+    while n <= MOST_SEEDS and not _is_found(difference, seed_variance, lesion_variance, n):
         n += 1 + n // 50
-    return n
+    return n if n <= MOST_SEEDS else None
 
 
 def _is_found(difference: float, seed_variance: float, lesion_variance: float, n: int) -> bool:

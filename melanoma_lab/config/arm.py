@@ -12,6 +12,7 @@ NOT_AN_ARM = frozenset(
     {
         "against",
         "cache",
+        "dataset.outside_root",
         "dataset.root",
         "metric",
         "output",

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.version import VersionBase
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab.config import search_path
 from melanoma_lab.config.arm import Arm, describe_arm
@@ -63,11 +64,16 @@ def compose_with(
 
     Raises:
         HydraException: they cannot be composed.
-        UserError: there is no such folder.
+        UserError: there is no such folder, or an option's name is no name.
     """
     words = [*overrides, *_search_path(config_dir)]
     with _composing():
-        return compose("config", words, return_hydra_config=with_hydra)
+        try:
+            return compose("config", words, return_hydra_config=with_hydra)
+        except (HydraException, OmegaConfBaseException):
+            raise
+        except ValueError as error:  # Hydra's own for architecture=0
+            raise UserError(explain(error)) from error
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

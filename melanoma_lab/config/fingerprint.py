@@ -23,6 +23,7 @@ INCIDENTAL = (
     "tracking",
     "audit",
     "dataset.root",
+    "dataset.outside_root",
     "training.threads",
     "training.resume",
 )

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import markupsafe
+
+from melanoma_lab.reporting.breaking import breakable, kept_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,19 +68,9 @@ def render(package: str, name: str, content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # An arm's name may be broken after its commas, and nowhere else; a key between its words.
-    environment.filters["breakable"] = lambda text: _breakable(text, ",")
-    environment.filters["dotted"] = lambda text: _breakable(text, "._")
+    environment.filters |= {"breakable": breakable, "figures": kept_together}
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
     return environment.get_template(f"{name}.j2").render(content)
-
-
-def _breakable(text: str, after: str) -> markupsafe.Markup:
-    """A text, escaped, that a line may end in after some signs."""
-    escaped = markupsafe.escape(text)
-    for sign in after:
-        escaped = escaped.replace(sign, sign + markupsafe.Markup("<wbr>"))
-    return escaped
 
 
 def write_pictures(folder: Path, pictures: Iterable[Picture]) -> None:

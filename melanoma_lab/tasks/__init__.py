@@ -11,9 +11,10 @@ from melanoma_lab.config.schema import Config, Task
 def train(config: Config, arm: Arm) -> None:
     """Train, evaluate and track one arm."""
     from melanoma_lab.multirun import in_multirun
+    from melanoma_lab.side_by_side import at_once
     from melanoma_lab.tasks.train import train_arm
 
-    train_arm(config, arm, skip_finished=in_multirun())
+    train_arm(config, arm, skip_finished=in_multirun(), side_by_side=at_once())
 
 
 def audit(config: Config, _arm: Arm) -> None:
@@ -49,7 +50,6 @@ def compare(config: Config, _arm: Arm) -> None:
         metric=config.metric,
         tracked=config.tracking,
         folder=Path("experiments"),
-        record=True,
     )
 
 

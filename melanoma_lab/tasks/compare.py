@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from melanoma_lab import tracking
 from melanoma_lab.comparison import commands, wording
+from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.comparison.compare import Comparison, compare_study
 from melanoma_lab.comparison.report import write_report
 from melanoma_lab.comparison.result import ComparedStudy
@@ -16,8 +18,9 @@ from melanoma_lab.comparison.terminal import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.console import console, progress_of
+from melanoma_lab.evaluation.plot_style import CYCLE
 from melanoma_lab.tracking.connection import reason
-from melanoma_lab.tracking.study_run import record_study
+from melanoma_lab.tracking.study_run import Member, record_study
 
 
 def report_study(
@@ -27,9 +30,8 @@ def report_study(
     metric: str,
     tracked: Tracking,
     folder: Path,
-    record: bool = False,
 ) -> ComparedStudy:
-    """Compare a study, show the result, and write it below its folder.
+    """Compare a study, show the result, write it below its folder, and record it in MLflow.
 
     Args:
         study: its name.
@@ -37,8 +39,6 @@ def report_study(
         metric: the one that gives the verdicts.
         tracked: where its runs are recorded.
         folder: where studies lie; ``<study>/comparison.json`` and the reports are written there.
-
-        record: put the runs under one in MLflow, with the report.
 
     Returns:
         What came of it.
@@ -54,8 +54,7 @@ def report_study(
     again = commands.compare_command(study, reference=reference, metric=metric, uri=tracked.uri)
     report = write_report(folder / study, runs, comparison, warnings, again=again)
     show_comparison(comparison, warnings, report)
-    if record:
-        _record(client, runs, comparison, warnings, folder / study)
+    _record(client, runs, comparison, warnings, folder / study)
     return ComparedStudy(study, metric, tuple(warnings), report, comparison)
 
 
@@ -68,9 +67,18 @@ def _record(
         for entry in comparison.of_metric(comparison.metric)
     ]
     note = "\n".join(f"- {sentence}" for sentence in [*verdicts, *warnings])
-    tags = {run.run_id: run.tags for run in study.runs}
+    colours = dict(zip(comparison.arms, cycle(CYCLE), strict=False))
+    members = [
+        Member(
+            run.run_id,
+            run.tags,
+            name=run_name(comparison.short[run.key.arm], run.key.seed, run.key.fold),
+            colour=colours[run.key.arm],
+        )
+        for run in study.runs
+    ]
     try:
-        record_study(client, study.name, tags, folder, note)
+        record_study(client, study.name, members, folder, note)
     except Exception as error:  # noqa: BLE001 - whatever a database driver or an HTTP client raises
         said = f"The report was not recorded in MLflow ({reason(error)}); it lies in {folder}."
         console.print(said, style="yellow", markup=False)

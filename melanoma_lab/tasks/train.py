@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from melanoma_lab import __version__, summary, tracking
 from melanoma_lab.balancing import BalancedSet, balance
+from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import fingerprint, resolved
 from melanoma_lab.config.schema import Config
@@ -59,13 +60,17 @@ class Extent:
 WHOLE = Extent()
 
 
-def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
+def train_arm(
+    config: Config, arm: Arm, *, skip_finished: bool = False, side_by_side: int = 1
+) -> str:
     """Train, evaluate and track one arm.
 
     Args:
         config: the checked configuration.
         arm: what a study calls it.
         skip_finished: do nothing where the study has a finished run of the same fingerprint.
+        side_by_side: runs that are trained at once on this machine and share its threads, where
+            ``training.threads`` does not say how many this one takes.
 
     Returns:
         The id of its MLflow run.
@@ -75,7 +80,7 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
         RunError: the run diverged or ran out of memory, and is recorded as FAILED; or another
             process is training it.
     """
-    threads = config.training.threads or available_threads()
+    threads = config.training.threads or available_threads(side_by_side)
     cache = cache_folder(config.cache)
     summary.show_headline(config, arm)
     with progress_of("preparing images") as tell:
@@ -148,7 +153,7 @@ def train_claimed(
     tracker = connecting.result()
     tags = run_tags(config, arm, data, threads=threads, extent=extent)
     params = tracking.flatten(resolved(config))
-    name = run_name(config, arm, extent)
+    name = name_of_run(config, arm, extent)
     # Imported as late as can be: plotting and statistics would only delay the first step.
     if isinstance(parts, TrivialModel):  # takes seconds: nothing to go on with
         with tracker.run(name, tags, params):
@@ -198,10 +203,10 @@ def _assemble(
     return assemble(config, data, images)
 
 
-def run_name(config: Config, arm: Arm, extent: Extent = WHOLE) -> str:
+def name_of_run(config: Config, arm: Arm, extent: Extent = WHOLE) -> str:
     """What a run is called in MLflow's list."""
     trial = f"trial {extent.tags['trial']} " if "trial" in extent.tags else ""
-    return f"{trial}{arm.name} seed={config.seed}"
+    return trial + run_name(arm.name, config.seed, _fold(config))
 
 
 def run_tags(
@@ -215,7 +220,7 @@ def run_tags(
         "arm": arm.name,
         "reference": config.reference or "",
         "seed": str(config.seed),
-        "fold": str(config.split.fold) if isinstance(config.split, KFold) else "0",
+        "fold": str(_fold(config)),
         "fingerprint": fingerprint(
             config,
             dataset_digest=data.digest,
@@ -239,6 +244,10 @@ def run_tags(
         **({"trivial": "true"} if trivial else {}),
         **extent.tags,
     }
+
+
+def _fold(config: Config) -> int:
+    return config.split.fold if isinstance(config.split, KFold) else 0
 
 
 def _figure(value: float | None) -> str:

@@ -17,8 +17,13 @@ from filelock import FileLock
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError
 
-#: Makes MLflow's pages show an experiment as model training, not as language-model evaluation.
-TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+#: Makes MLflow's pages show an experiment as model training, not as language-model evaluation, and
+#: its charts begin with what arms are judged by.
+TRAINING = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.experiment.primaryMetric.name": "test/balanced_accuracy",
+    "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+}
 #: How long a server may take, as MLflow's own environment variables say it; one that the user has
 #: set counts instead. MLflow's defaults, 120 s and seven retries, keep a command hanging for four
 #: minutes at a port where nobody answers, and for twenty before a server that hangs.

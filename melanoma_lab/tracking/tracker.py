@@ -159,7 +159,7 @@ class Tracker:
                 failure = error
             if failure is None:
                 self._end("FINISHED")
-            elif isinstance(failure, KeyboardInterrupt):
+            elif isinstance(failure, (KeyboardInterrupt, SystemExit)):  # a scheduler's, too
                 self._end("KILLED", "interrupted")
             else:
                 self._end("FAILED", f"{type(failure).__name__}: {failure}")

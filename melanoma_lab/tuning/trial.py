@@ -21,7 +21,7 @@ from melanoma_lab.console import progress_of
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.errors import RunError
-from melanoma_lab.tasks.train import Extent, run_name, run_tags, settled, train_claimed
+from melanoma_lab.tasks.train import Extent, name_of_run, run_tags, settled, train_claimed
 from melanoma_lab.tracking.study_run import PARENT_TAG
 from melanoma_lab.tracking.sweep_run import (
     PART_TAG,
@@ -297,7 +297,7 @@ class Trials:
         tags = run_tags(config, self.arm, data, threads=self.threads, extent=extent)
         params = tracking.flatten(resolved(config))
         try:
-            with self.tracker.run(run_name(config, self.arm, extent), tags, params):
+            with self.tracker.run(name_of_run(config, self.arm, extent), tags, params):
                 raise error
         except type(error):
             pass

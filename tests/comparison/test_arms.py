@@ -2,7 +2,7 @@
 
 import pytest
 
-from melanoma_lab.comparison.arms import find_references, parts_of, shorten
+from melanoma_lab.comparison.arms import find_references, parts_of, run_name, shorten
 from melanoma_lab.errors import UserError
 
 
@@ -71,6 +71,11 @@ def test_what_all_arms_share_is_left_out_of_short_names():
 )
 def test_references(named, references):
     assert find_references(named) == references
+
+
+def test_runs_are_told_apart_by_the_beginning_of_their_names():
+    assert run_name("baseline,x=[1,2],y=3", 4, 0) == "baseline seed=4 x=[1,2] y=3"
+    assert run_name("dropout", 0, 2) == "dropout seed=0 fold=2"
 
 
 def test_one_reference_for_all_by_full_or_short_name():

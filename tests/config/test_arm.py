@@ -36,6 +36,7 @@ def test_an_arm_is_the_preset_and_what_was_changed(overrides, name):
         "split.seed=1",
         "split.fold=2",
         "dataset.root=/x",
+        "dataset.outside_root=true",
         "tracking.uri=sqlite:///a.db",
         "study=mine",
         "reference=baseline",

@@ -57,6 +57,7 @@ def test_paths_tracking_threads_and_the_question_do_not_count(composed):
     base = of(composed())
     for override in (
         "dataset.root=/x",
+        "dataset.outside_root=true",
         "tracking.uri=sqlite:///x.db",
         "training.threads=1",
         "training.resume=false",

@@ -65,7 +65,7 @@ def test_images_of_a_batch_do_not_influence_each_other():
 def test_stages_and_blocks_are_configured():
     network = build(filters=[4, 6], blocks=[0, 2], stem=2)
     names = [layer.name for layer in network.layers]
-    assert network.get_layer("stage2_shrink").filters == 6
+    assert network.get_layer("stage2_widen").filters == 6
     assert [name for name in names if name.endswith("_add")] == [
         "stage2_block1_add",
         "stage2_block2_add",

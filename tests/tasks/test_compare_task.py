@@ -81,6 +81,10 @@ def test_a_study_is_compared_without_tensorflow(folder):
         ({"reference": "baselin"}, "reference=baselin: the study has no such arm. Did you mean"),
         ({"metric": "acuracy"}, "metric=acuracy: .* Did you mean accuracy?"),
         ({"tracked": Tracking(uri="sqlite:///none.db")}, "nothing has been trained"),
+        (
+            {"tracked": Tracking(uri="http://127.0.0.1:9")},
+            "tracking.uri=http://127.0.0.1:9: cannot be used .Connection refused",
+        ),
         ({"study": "empty"}, "study=empty: no run of it has finished yet."),
     ],
 )

@@ -129,7 +129,7 @@ def test_all_trials_are_listed_the_best_first(sweep, page):
     assert head[:3] == ["trial", "score", "each run"]
     assert len(rows) == 60
     assert rows[0][0] == str(sweep.best["number"])
-    scores = [float(row[1].removesuffix(" %")) for row in rows[:55]]
+    scores = [float(row[1].removesuffix("\N{NO-BREAK SPACE}%")) for row in rows[:55]]
     assert scores == sorted(scores, reverse=True)
     assert [row[-1] for row in rows[55:]].count("failed") == 4
 
