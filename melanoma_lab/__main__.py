@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
+from collections.abc import Callable
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from melanoma_lab import multirun
+from melanoma_lab import multirun, registry
 from melanoma_lab.config.arm import describe_arm
 from melanoma_lab.config.command import canonical_arguments
 from melanoma_lab.config.compose import CONF
@@ -22,36 +23,46 @@ from melanoma_lab.config.schema import Task
 from melanoma_lab.config.validation import explain, validate
 from melanoma_lab.data.root import check_root
 from melanoma_lab.errors import RunError, UserError, explain_os_error
+from melanoma_lab.job_notes import Notes, noting
+from melanoma_lab.side_by_side import Interruption
 
 
-@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def run_task(composed: DictConfig) -> None:
-    """One job of the command: what Hydra composed, checked and done."""
-    with multirun.noted(composed):
-        config = validate(composed)
-        if config.task is not Task.download:
-            check_root(config.dataset)
-        arm = describe_arm(list(HydraConfig.get().overrides.task))
-        from melanoma_lab import tasks
+def hydra_command(notes: Notes) -> Callable[[], None]:
+    """Hydra's part of the command: each of its jobs, composed, is checked and done.
 
-        tasks.TASKS[config.task](config, arm)
+    Args:
+        notes: where jobs note what becomes of them; a launcher takes them along to its processes.
+    """
+    theirs = registry.own()
+
+    @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+    def run_job(composed: DictConfig) -> None:
+        registry.declare_again(theirs)  # a launcher's process may not have run the user's script
+        with multirun.noted(composed, notes):
+            config = validate(composed)
+            if config.task is not Task.download:
+                check_root(config.dataset)
+            arm = describe_arm(list(HydraConfig.get().overrides.task))
+            from melanoma_lab import tasks
+
+            tasks.TASKS[config.task](config, arm)
+
+    return cast("Callable[[], None]", run_job)
 
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 the work failed, 2 a mistake, 130 interrupted."""
     # Hydra would print its own version of an error and exit with 1; this makes it raise instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # SIGINT too: a shell's background job would ignore it.
-    for polite in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(polite, _interrupt)
     try:
         sys.argv[1:] = canonical_arguments(sys.argv[1:])
         if {"--help", "-h"} & {*sys.argv[1:]}:
             print(help_text(sys.argv[1:]))
             return
-        with multirun.noting() as jobs:
-            run_task()
-        multirun.conclude(jobs)
+        notes = _launch()
+        if notes.error is not None:
+            raise notes.error
+        multirun.conclude(notes.jobs, notes.broken)
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:
@@ -62,15 +73,30 @@ def main() -> None:
         sys.exit(_report(str(error), status=1))
     except OSError as error:
         sys.exit(_report(explain_os_error(error), status=1))
-    except Exception as error:
-        if HydraConfig.initialized():
-            raise  # a bug of the lab: it keeps its traceback
-        sys.exit(_report(f"the command cannot be understood: {explain(error)}", status=2))
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """End by Ctrl-C or a polite kill (a cluster's, a container's): the run is marked KILLED."""
-    raise KeyboardInterrupt
+def _launch() -> Notes:
+    """Let Hydra run the jobs that the command line asks for.
+
+    Returns:
+        What became of them.
+
+    Raises:
+        HydraException, OmegaConfBaseException, UserError: they cannot be composed.
+    """
+    try:
+        with noting() as notes:
+            # Ctrl-C, or a polite kill (a cluster's, a container's): runs are marked KILLED. SIGINT
+            # too: a shell's background job would ignore it.
+            interrupt = Interruption(notes)
+            for polite in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(polite, interrupt)
+            hydra_command(notes)()
+    except (HydraException, OmegaConfBaseException, UserError, OSError):
+        raise
+    except Exception as error:  # such as a parser's, or a launcher's
+        raise UserError(f"Hydra cannot run this command: {explain(error)}") from error
+    return notes
 
 
 def _report(message: str, *, status: int) -> int:

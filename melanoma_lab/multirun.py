@@ -1,19 +1,16 @@
 """A multirun: its jobs fail one by one, and at its end the study is compared.
 
-Hydra raises the first job's error when all are through and then skips its own end-of-multirun
-callbacks, so that a job here never raises: what became of it is noted in a file, which also reaches
-the main process where a launcher runs jobs in processes of their own on this machine.
+Hydra raises the first job's error when all are through, in words of its own, and then skips its own
+end-of-multirun callbacks. So no job raises here: what became of it is noted.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
+import shutil
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,39 +24,11 @@ from melanoma_lab.config.arm import Arm, describe_arm
 from melanoma_lab.config.schema import Config, Task, Tracking
 from melanoma_lab.console import console
 from melanoma_lab.errors import RunError, UserError, explain_os_error
+from melanoma_lab.job_notes import Job, Notes
+from melanoma_lab.side_by_side import process_of_its_own
 
 if TYPE_CHECKING:  # its module loads pandas
     from melanoma_lab.comparison.result import ComparedStudy
-
-#: Environment variable: the folder in which jobs note what became of them.
-NOTES = "MELANOMA_LAB_JOBS"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What became of one job.
-
-    Attributes:
-        number: its place in the multirun.
-        arm: its arm.
-        repetition: its seed, and its fold where there are any.
-        task: what it did.
-        study: for which study.
-        metric: that gives the study's verdicts.
-        uri: where runs are recorded; empty where they are kept to be sent later.
-        failure: the exit status that it alone would have ended with; 0 where it succeeded.
-        reason: of the failure.
-    """
-
-    number: int
-    arm: str
-    repetition: str
-    task: str
-    study: str
-    metric: str
-    uri: str
-    failure: int
-    reason: str
 
 
 def in_multirun() -> bool:
@@ -68,20 +37,47 @@ def in_multirun() -> bool:
 
 
 @contextmanager
-def noted(composed: DictConfig) -> Iterator[None]:
-    """Note how the job in the block ends; in a multirun its failure ends there.
+def noted(composed: DictConfig, notes: Notes) -> Iterator[None]:
+    """Note how the job in the block ends; its failure ends there.
 
     Args:
         composed: the job's configuration, not checked yet.
+        notes: the command's.
     """
-    folder = os.environ.get(NOTES)
-    if not in_multirun() or folder is None:
-        yield
+    if not in_multirun():
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the command raises it
+            notes.error = error
+            if isinstance(error, UserError):
+                _remove_job_folder()
         return
-    with surviving() as ending:
-        yield
-    job = _job(composed, ending)
-    Path(folder, f"{job.number}.json").write_text(json.dumps(asdict(job)), encoding="utf-8")
+    number = int(HydraConfig.get().job.num)
+    with process_of_its_own(notes, number) as stoppable:
+        # What stays of a job whose process does not come back.
+        gone = Ending(1, "its process ended before it did (killed? out of memory?)")
+        notes.begin(_job(composed, gone), stoppable=stoppable)
+        try:
+            with surviving() as ending:
+                yield
+        except BaseException:
+            notes.end(_job(composed, Ending(130, "interrupted")))
+            raise
+        notes.end(_job(composed, ending))
+
+
+def _remove_job_folder() -> None:
+    """Remove what Hydra wrote for a job that was refused before it did anything."""
+    hydra = HydraConfig.get()
+    folder, here = Path(hydra.runtime.output_dir), Path.cwd()
+    if hydra.output_subdir is None or not folder.is_relative_to(here):
+        return
+    shutil.rmtree(folder / hydra.output_subdir, ignore_errors=True)
+    with suppress(OSError):  # there is something else in one of them
+        for path in (folder, *folder.parents):
+            if path == here:
+                break
+            path.rmdir()
 
 
 @dataclass
@@ -174,30 +170,12 @@ def _select(composed: DictConfig, key: str) -> Any:
         return None
 
 
-@contextmanager
-def noting() -> Iterator[list[Job]]:
-    """Collect the jobs that run in the block.
-
-    Yields:
-        A list that holds them when the block is through, in their order; it stays empty where
-        nothing but a single run was asked for.
-    """
-    jobs: list[Job] = []
-    with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
-        os.environ[NOTES] = folder
-        try:
-            yield jobs
-        finally:
-            del os.environ[NOTES]
-        notes = [json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).iterdir()]
-    jobs += sorted((Job(**note) for note in notes), key=lambda job: job.number)
-
-
-def conclude(jobs: Sequence[Job]) -> list[ComparedStudy]:
+def conclude(jobs: Sequence[Job], broken: str = "") -> list[ComparedStudy]:
     """Compare what a multirun trained, then say which of its jobs failed.
 
     Args:
         jobs: all of them; none, and nothing is done, after a single run.
+        broken: why jobs are missing, where the launcher gave up.
 
     Returns:
         The studies, compared.
@@ -226,8 +204,13 @@ def conclude(jobs: Sequence[Job]) -> list[ComparedStudy]:
     failed = [job for job in jobs if job.failure]
     if failed:
         problems.insert(0, describe_failures(jobs))
+    if broken:
+        problems.append(
+            f"The launcher gave up ({broken}), and what it had not begun was not trained. The same "
+            "command goes on."
+        )
     if problems:
-        mistake = all(job.failure == 2 for job in failed)
+        mistake = all(job.failure == 2 for job in failed) and not broken
         raise (UserError if mistake else RunError)("\n".join(problems))
     return compared
 

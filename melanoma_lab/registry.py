@@ -62,6 +62,28 @@ def builder(group: str, name: str) -> Callable[[Build], Build]:
     return declare
 
 
+#: What a user declared: options and their builders.
+Own = tuple[dict[tuple[str, str], type], dict[tuple[str, str], Callable[..., Any]]]
+
+
+def own() -> Own:
+    """What a user declared, to take along to processes that do not run the user's script."""
+    return (
+        {key: node for key, node in OPTIONS.items() if not _is_the_labs(node)},
+        {key: build for key, build in BUILDERS.items() if not _is_the_labs(build)},
+    )
+
+
+def declare_again(theirs: Own) -> None:
+    """Declare in this process what ``own`` gave in another; Hydra brings its own part of it."""
+    OPTIONS.update(theirs[0])
+    BUILDERS.update(theirs[1])
+
+
+def _is_the_labs(thing: Any) -> bool:
+    return str(thing.__module__).startswith("melanoma_lab.")
+
+
 def find_builder(group: str, name: str) -> Callable[..., Any]:
     """The function that builds ``group=name``.
 

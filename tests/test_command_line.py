@@ -17,6 +17,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from melanoma_lab.tracking.study_run import PARENT_TAG, STUDY_TAG
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = ("architecture.filters=[4,8]", "architecture.dense_units=8", "dataset.image_size=16")
 
@@ -243,6 +245,13 @@ def test_output_goes_where_it_belongs(finished):
         (["cache=${nothing}"], "nothing"),
         (["architecture=0"], "Config group override must be a string"),
         (["seed='"], "seed='"),
+        (["tune", "tuner=hyperban"], "Did you mean hyperband?"),
+        (["tune", "tuner=grid", "tuner.max_epochs=3"], "It is a key of tuner=hyperband."),
+        (["tune", "tuner.max_trials=-1"], "tuner.max_trials: expected at least 1; received -1."),
+        (["tune", "tuner.objective=val/acuracy"], "Did you mean val/accuracy?"),
+        (["tune", "tuner.space={}"], "at least one key to search"),
+        (["tune", "tuner.space={optimizer.learning_rat:[1,2]}"], "optimizer.learning_rate?"),
+        (["tune", "tuner.space={optimizer:[sgd]}"], "a single point, optimizer=sgd"),
         (["download", "dataset=folder", "dataset.root=new"], "nothing downloads it"),
         (
             [
@@ -260,8 +269,10 @@ def test_a_mistake_is_told_in_a_few_lines_with_status_2(tmp_path, arguments, mes
     assert status == 2
     assert message in err
     assert "Traceback" not in err + out
+    assert "Error executing" not in err
     assert len(err.strip().splitlines()) <= 3
     assert not any(tmp_path.rglob("elsewhere"))
+    assert not (tmp_path / "experiments").exists()
 
 
 def test_one_class_and_too_few_images_are_mistakes(tmp_path, tree):
@@ -296,6 +307,8 @@ sys.exit(f"loaded: {{loaded}}" if loaded else 0)
         ["+training.epoch_count=1"],
         ["training.epochs=0"],
         ["dataset=x"],
+        ["tune", "tuner.objective=val/acuracy"],
+        ["tune", "tuner.space={optimizer.learning_rat:[1,2]}"],
     ],
 )
 def test_help_and_config_errors_load_nothing_heavy(tmp_path, arguments):
@@ -349,7 +362,11 @@ def test_a_multirun_trains_every_arm_and_seed_in_one_process(tmp_path, tree):
     )
     assert status == 0, out + err
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("ablation").experiment_id])
+    recorded = client.search_runs([client.get_experiment_by_name("ablation").experiment_id])
+    (study,) = [run for run in recorded if STUDY_TAG in run.data.tags]
+    runs = [run for run in recorded if run is not study]
+    assert {run.data.tags[PARENT_TAG] for run in runs} == {study.info.run_id}
+    assert "report.html" in {entry.path for entry in client.list_artifacts(study.info.run_id)}
     found = {(run.data.tags["experiment"], run.data.tags["seed"]) for run in runs}
     assert found == {(preset, seed) for preset in ("baseline", "dropout") for seed in "01"}
     assert len({run.data.tags["split_hash"] for run in runs}) == 1

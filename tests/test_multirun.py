@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from melanoma_lab import multirun
 from melanoma_lab.errors import RunError, UserError
-from melanoma_lab.multirun import Job, conclude, describe_failures, noted, noting
+from melanoma_lab.job_notes import Job, noting
+from melanoma_lab.multirun import conclude, describe_failures, noted
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -90,10 +91,34 @@ def test_what_cannot_be_compared_is_said(compared):
         conclude([job(0, study="broken")])
 
 
-def test_a_single_run_fails_as_it_always_did():
-    with noting() as jobs, pytest.raises(KeyError), noted(OmegaConf.create({})):
-        raise KeyError
-    assert jobs == []
+def test_what_a_launcher_gave_up_is_said_beside_what_was_done(compared):
+    with pytest.raises(RunError) as raised:
+        conclude([job(0), job(1, failure=1, reason="gone.")], "TerminatedWorkerError: killed")
+    assert compared == ["ablation"]
+    assert str(raised.value).splitlines()[:2] == [
+        "1 of 2 runs failed:",
+        "  baseline seed 1: gone.",
+    ]
+    assert "The launcher gave up (TerminatedWorkerError: killed)" in str(raised.value)
+
+
+def test_what_a_single_run_raises_is_the_commands_to_raise():
+    bug = KeyError("x")
+    with noting() as notes, noted(OmegaConf.create({}), notes):
+        raise bug
+    assert notes.error is bug
+    assert notes.jobs == ()
+
+
+@pytest.fixture
+def as_job(monkeypatch, tmp_path):
+    """This process runs job number 7 of a multirun."""
+    hydra = OmegaConf.create(
+        {"overrides": {"task": ["+experiment=dropout", "seed=4"]}, "job": {"num": 7}}
+    )
+    monkeypatch.setattr(multirun, "in_multirun", lambda: True)
+    monkeypatch.setattr(multirun.HydraConfig, "get", lambda: hydra)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +131,7 @@ def test_a_single_run_fails_as_it_always_did():
         (ZeroDivisionError("a bug"), 1, "ZeroDivisionError: a bug"),
     ],
 )
-def test_a_job_of_a_multirun_never_raises(monkeypatch, error, failure, reason):
-    hydra = OmegaConf.create(
-        {"overrides": {"task": ["+experiment=dropout", "seed=4"]}, "job": {"num": 7}}
-    )
-    monkeypatch.setattr(multirun, "in_multirun", lambda: True)
-    monkeypatch.setattr(multirun.HydraConfig, "get", lambda: hydra)
+def test_a_job_of_a_multirun_never_raises(as_job, error, failure, reason):
     composed = {
         "seed": 4,
         "task": "train",
@@ -120,18 +140,25 @@ def test_a_job_of_a_multirun_never_raises(monkeypatch, error, failure, reason):
         "tracking": {"uri": "u"},
         "split": {"name": "kfold", "fold": 2},
     }
-    with noting() as jobs, noted(OmegaConf.create(composed)):
+    with noting() as notes, noted(OmegaConf.create(composed), notes):
+        (begun,) = notes.read()
+        assert (begun.failure, begun.reason.split(" (")[0]) == (
+            1,
+            "its process ended before it did",
+        )
         if error:
             raise error
-    assert jobs == [
-        Job(7, "dropout", "seed 4 fold 2", "train", "s", "accuracy", "u", failure, reason)
-    ]
+    assert notes.jobs == (
+        Job(7, "dropout", "seed 4 fold 2", "train", "s", "accuracy", "u", failure, reason),
+    )
 
 
-def test_ctrl_c_stops_a_multirun(monkeypatch):
-    monkeypatch.setattr(multirun, "in_multirun", lambda: True)
-    with pytest.raises(KeyboardInterrupt), noting(), noted(OmegaConf.create({})):
-        raise KeyboardInterrupt
+def test_ctrl_c_stops_a_multirun(as_job):
+    with noting() as notes:
+        with pytest.raises(KeyboardInterrupt), noted(OmegaConf.create({}), notes):
+            raise KeyboardInterrupt
+        (ended,) = notes.read()
+        assert (ended.failure, ended.reason) == (130, "interrupted")
 
 
 def test_a_study_survives_a_failing_arm_and_runs_only_what_is_missing(tmp_path, tree):
@@ -170,4 +197,5 @@ def test_a_study_survives_a_failing_arm_and_runs_only_what_is_missing(tmp_path, 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("ablation").experiment_id
     finished = client.search_runs([experiment], "attributes.status = 'FINISHED'")
-    assert sorted(run.data.tags["seed"] for run in finished) == ["0", "1"]
+    seeds = [run.data.tags["seed"] for run in finished if "arm" in run.data.tags]
+    assert sorted(seeds) == ["0", "1"]

@@ -24,7 +24,6 @@ def compare(tracked, study, folder):
         metric="balanced_accuracy",
         tracked=tracked.tracking,
         folder=Path(folder),
-        record=True,
     )
 
 

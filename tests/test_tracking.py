@@ -59,6 +59,7 @@ def test_a_run_keeps_what_it_is_given(tracker, uri, tmp_path):
     [
         (ValueError("no luck"), "FAILED", "ValueError: no luck"),
         (KeyboardInterrupt(), "KILLED", "interrupted"),
+        (SystemExit(-1), "KILLED", "interrupted"),  # submitit's, when SLURM preempts the job
     ],
 )
 def test_a_run_ends_as_it_went(tracker, uri, error, status, reason):

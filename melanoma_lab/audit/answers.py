@@ -8,9 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from melanoma_lab.data.sealed import caching, kept, read_json, write_json
+from melanoma_lab.data.sealed import kept, read_json, write_json
 
 
 def kept_answer(folder: Path, question: object, find: Callable[[], Any]) -> Any:
@@ -27,13 +25,4 @@ def kept_answer(folder: Path, question: object, find: Callable[[], Any]) -> Any:
     """
     key = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:32]
     path = folder / f"{key}.json"
-    answer = read_json(path)
-    if answer is None:
-        lock = FileLock(path.with_suffix(".lock"))
-        with caching(folder):
-            lock.acquire()
-        try:
-            answer = kept(path, lambda: read_json(path), lambda: write_json(path, find()))
-        finally:
-            lock.release()
-    return answer
+    return kept(path, lambda: read_json(path), lambda: write_json(path, find()))

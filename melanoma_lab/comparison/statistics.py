@@ -30,6 +30,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from melanoma_lab.evaluation.names import higher_is_better
+
 Floats = NDArray[np.float64]
 Verdict = Literal["helps", "hurts", "no evidence", "too few runs"]
 
@@ -42,14 +44,14 @@ POWER = 0.8
 MIN_SEEDS = 3
 """Fewest seeds from which a verdict is given: the variance of two says next to nothing."""
 
+MOST_SEEDS = 100_000
+"""A number of seeds that nobody trains: a study that needs more needs other test lesions."""
+
 ROUNDING = 1e-12
 """A standard error below this is what floating point makes of none at all."""
 
 LEAST_P = 1e-12
 """Smaller p values are reported as this: no t distribution holds that far out."""
-
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "generalisation_gap"})
-"""Metrics that an arm improves by lowering them."""
 
 
 @dataclass(frozen=True)
@@ -172,17 +174,17 @@ def seeds_needed(difference: float, seed_variance: float, lesion_variance: float
         lesion_variance: c, of the mean over any number of seeds.
 
     Returns:
-        At least ``MIN_SEEDS``; None where no number would do, because the chance in the test
-        lesions alone is too large, or where that cannot be said.
+        At least ``MIN_SEEDS``; None where none up to ``MOST_SEEDS`` would do, because the chance in
+        the test lesions alone is too large, or where that cannot be said.
     """
     reach = stats.norm.isf(ALPHA / 2) + stats.norm.isf(1 - POWER)
     left = (difference / reach) ** 2 - lesion_variance
     if not (left > 0 and math.isfinite(seed_variance)):
         return None
-    n: int = max(MIN_SEEDS, math.ceil(seed_variance / left))
-    while not _is_found(difference, seed_variance, lesion_variance, n):
+    n = max(MIN_SEEDS, math.ceil(seed_variance / left))
+    while n <= MOST_SEEDS and not _is_found(difference, seed_variance, lesion_variance, n):
         n += 1 + n // 50
-    return n
+    return n if n <= MOST_SEEDS else None
 
 
 def _is_found(difference: float, seed_variance: float, lesion_variance: float, n: int) -> bool:
@@ -211,7 +213,7 @@ def decide(metric: str, difference: float, p_holm: float, n_seeds: int) -> Verdi
     """The verdict on a difference, arm minus reference.
 
     Args:
-        metric: its name; ``LOWER_IS_BETTER`` says which way is better.
+        metric: its name; ``higher_is_better`` says which way is better.
         difference: mean over the seeds.
         p_holm: adjusted; NaN, where nothing varied or the metric is undefined, is no evidence.
         n_seeds: that both have.
@@ -220,4 +222,4 @@ def decide(metric: str, difference: float, p_holm: float, n_seeds: int) -> Verdi
         return "too few runs"
     if not p_holm < ALPHA:
         return "no evidence"
-    return "helps" if (difference < 0) == (metric in LOWER_IS_BETTER) else "hurts"
+    return "helps" if (difference > 0) == higher_is_better(metric) else "hurts"

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from melanoma_lab.config.schema import Task
 from melanoma_lab.errors import UserError, clipped, nearest
 
+#: What a command begins with.
+PROGRAM = "python -m melanoma_lab"
 #: Tasks that write where they are told to and need no working folder from Hydra.
-NO_JOB_FOLDER = frozenset({Task.audit, Task.compare, Task.download, Task.seed_protocol, Task.sync})
+NO_JOB_FOLDER = frozenset(
+    {Task.audit, Task.compare, Task.download, Task.seed_protocol, Task.sync, Task.tune}
+)
 
 
 def canonical_arguments(arguments: Sequence[str]) -> list[str]:
@@ -30,6 +34,10 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
         if words[0] not in list(Task):
             raise UserError(f"{clipped(words[0])}: no such task. {nearest(words[0], list(Task))}")
         words[0] = f"task={words[0]}"
+    if "hydra/launcher=joblib" in words:
+        # joblib hands out several jobs at once when the first are short, as those are that are
+        # skipped: one process would then train them all, while another idles.
+        words.insert(0, "hydra.launcher.batch_size=1")  # what was typed comes later and counts
     if any(f"task={task}" in words for task in NO_JOB_FOLDER):
         words += ["hydra.output_subdir=null", "hydra.run.dir=."]
     multirun = [word for word in words if word in {"-m", "--multirun"}]

@@ -13,7 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.version import VersionBase
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
+from melanoma_lab.config import search_path
 from melanoma_lab.config.arm import Arm, describe_arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain, validate
@@ -23,6 +25,8 @@ from melanoma_lab.errors import UserError
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: In a wheel conf/ lies inside the package, in a clone beside it.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+search_path.register()
 
 
 def configure(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[Config, Arm]:
@@ -60,11 +64,16 @@ def compose_with(
 
     Raises:
         HydraException: they cannot be composed.
-        UserError: there is no such folder.
+        UserError: there is no such folder, or an option's name is no name.
     """
     words = [*overrides, *_search_path(config_dir)]
     with _composing():
-        return compose("config", words, return_hydra_config=with_hydra)
+        try:
+            return compose("config", words, return_hydra_config=with_hydra)
+        except (HydraException, OmegaConfBaseException):
+            raise
+        except ValueError as error:  # Hydra's own for architecture=0
+            raise UserError(explain(error)) from error
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

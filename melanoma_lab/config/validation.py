@@ -19,6 +19,14 @@ from melanoma_lab.config.schema.training import Training
 from melanoma_lab.errors import UserError, clipped, nearest
 from melanoma_lab.registry import OPTIONS
 
+#: Launchers that Hydra's own plugins add, and the packages that hold them.
+LAUNCHERS = {
+    "joblib": "hydra-joblib-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "ray": "hydra-ray-launcher",
+    "ray_aws": "hydra-ray-launcher",
+}
 KEYS = tuple(entry.name for entry in dataclasses.fields(Config))
 
 
@@ -145,6 +153,8 @@ def explain(error: Exception) -> str:
     text = f"{error}{cause}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and name in LAUNCHERS:
+            return f"hydra/launcher={name}: not installed; pip install {LAUNCHERS[name]}"
         options = [option for option in error.options or [] if not option.startswith("schema")]
         return f"{group}={name}: no such option. {nearest(name, options)}"
     unknown = re.search(r"Could not (?:override|append) '\+*([^'@]+)'", text)

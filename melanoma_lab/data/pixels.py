@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +25,12 @@ from melanoma_lab.progress import Progress
 
 #: Why a file without a digest is unreadable. It is not kept: it says nothing about the content.
 NOT_OPENED = "cannot be opened (is it there, is it a file, may you read it?)"
+
+
+#: Seconds after which a file's times tell whether it has changed: the clocks of disks tick.
+SETTLED = 2.0
+#: What this process has read: path -> what changes when a file does, and its digest then.
+_read: dict[str, tuple[tuple[int, ...], str]] = {}
 
 
 @dataclass(frozen=True)
@@ -41,19 +50,48 @@ class Pixels:
 
 
 def file_digests(paths: Sequence[str], threads: int) -> list[str]:
-    """SHA-256 of every file's bytes, in hexadecimal; empty where a file cannot be read."""
+    """SHA-256 of every file's bytes, in hexadecimal; empty where a file cannot be read.
+
+    A process reads a file again where its inode, size, or time of change is another one.
+    """
+    digests = [_remembered(path) for path in paths]
+    unread = [position for position, digest in enumerate(digests) if digest is None]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(_file_digest, paths, chunksize=32))
+        found = pool.map(_file_digest, [paths[position] for position in unread])
+        for position, digest in zip(unread, found, strict=True):
+            digests[position] = digest
+    return [digest or "" for digest in digests]
+
+
+def _remembered(path: str) -> str | None:
+    """The digest of a file that this process has read and that has not changed since."""
+    if path not in _read:
+        return None
+    state, digest = _read[path]
+    try:
+        return digest if _state(Path(path).stat()) == state else None
+    except OSError:
+        return None
 
 
 def _file_digest(path: str) -> str:
     try:
-        if not Path(path).is_file():  # opening a named pipe would wait for ever
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
             return ""
         with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
+    if time.time() - status.st_ctime > SETTLED:
+        _read[path] = (_state(status), digest)
+    return digest
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file does; its time of change too, which nobody can set back."""
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, *times)
 
 
 def load_pixels(
@@ -67,8 +105,7 @@ def load_pixels(
 ) -> Pixels:
     """Memory-map the decoded images, decoding them first where the cache has none that are whole.
 
-    Two processes may build the same array at once: each writes a file of its own, and the last to
-    finish puts its own, identical one in place.
+    Of several processes that want the same images one decodes them, and the others wait.
 
     Args:
         paths: n image files.

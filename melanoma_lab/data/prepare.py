@@ -7,7 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,12 @@ class PreparedData:
         """Positions in the manifest of a split's images; int64, sorted."""
         return np.flatnonzero(self.manifest["split"].to_numpy() == split)
 
+    def of_splits(self, splits: Sequence[str] | None) -> NDArray[np.int64]:
+        """Positions in the manifest of the images of some splits, sorted; None: of all."""
+        if splits is None:
+            return np.arange(len(self.manifest))
+        return np.flatnonzero(self.manifest["split"].isin(list(splits)).to_numpy())
+
     def training_split(self) -> TrainingSplit:
         """The images that weights may be fitted to, and nothing else."""
         train = self.of_split(TRAIN)
@@ -103,6 +109,11 @@ class PreparedData:
             digests=tuple(self.manifest["digest"].iloc[train]),
             class_names=self.classes,
         )
+
+
+#: What a process prepared last, by all that it depends on; as many as a study has folds, mostly.
+_prepared: dict[str, PreparedData] = {}
+REMEMBERED = 10
 
 
 def slug(name: str) -> str:
@@ -119,6 +130,9 @@ def prepare_data(
 ) -> PreparedData:
     """Take a configured dataset all the way to a split manifest and decoded pixels.
 
+    Within a process, a study's later runs get what the first one prepared, if they ask for the same
+    and the folder still lists the same files with the same content.
+
     Args:
         config: the whole configuration.
         cache: the lab's cache folder.
@@ -131,6 +145,30 @@ def prepare_data(
     dataset = config.dataset
     manifest, unmatched = read_listing(dataset, cache, progress)
     manifest["digest"] = file_digests(list(manifest["path"]), threads)
+    same = _digest(repr(dataset), repr(config.split), str(cache.absolute()), repr(unmatched))
+    same += _digest(pd.util.hash_pandas_object(manifest, index=False).tolist())
+    if same not in _prepared:
+        data = _prepare(
+            config, manifest, unmatched, cache=cache, threads=threads, progress=progress
+        )
+        while len(_prepared) >= REMEMBERED:
+            _prepared.pop(next(iter(_prepared)))  # the oldest
+        _prepared[same] = data
+    data = _prepared[same]
+    return replace(data, manifest=data.manifest.copy())
+
+
+def _prepare(
+    config: Config,
+    manifest: pd.DataFrame,
+    unmatched: Unmatched,
+    *,
+    cache: Path,
+    threads: int,
+    progress: Progress | None,
+) -> PreparedData:
+    """Decode, label, group and split images that are listed."""
+    dataset = config.dataset
     files = (list(manifest["path"]), list(manifest["digest"]))
     pixels = load_pixels(
         *files, size=dataset.image_size, cache=cache, threads=threads, progress=progress
@@ -140,8 +178,8 @@ def prepare_data(
         manifest, inspection, name=dataset.name, classes=dataset.classes, unmatched=unmatched
     )
     pairs = inspection.pairs
-    same = pairs.loc[pairs["kind"] == IDENTICAL]
-    manifest["identical"] = photographs(list(manifest["digest"]), same)
+    identical = pairs.loc[pairs["kind"] == IDENTICAL]
+    manifest["identical"] = photographs(list(manifest["digest"]), identical)
     manifest["photograph"] = photographs(list(manifest["digest"]), pairs)
     # Both, so that training never takes what the audit lists, whatever the image size.
     unreadable = inspection.unreadable | pixels.unreadable

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from melanoma_lab.errors import RunError
@@ -66,7 +67,7 @@ class ArrayFile:
 def new_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
     """Make an array file in the block; it appears whole and sealed, or not at all.
 
-    Two processes may make the same one at once: each writes a file of its own and renames it.
+    Two processes may even make the same one at once: each writes a file of its own and renames it.
 
     Args:
         path: where ``open_array`` finds it.
@@ -194,23 +195,36 @@ def _checksums_of_files(folder: Path) -> dict[str, int]:
 def kept(path: Path, load: Callable[[], Any], make: Callable[[], None]) -> Any:
     """What a cache file holds, made first where it is not there or damaged.
 
+    Of several processes that want the same one makes it, and the others wait.
+
     Args:
         path: of the file.
         load: opens it; None where it cannot be used.
         make: makes it.
 
     Raises:
-        RunError: what was just made cannot be read: the disk is failing.
+        RunError: the cache cannot be written; or what was just made cannot be read: the disk is
+            failing.
     """
     found = load()
-    if found is None:
-        make()
+    if found is not None:
+        return found
+    lock = FileLock(path.with_suffix(".lock"), is_singleton=True)
+    with caching(path.parent):
+        lock.acquire()
+    try:
         found = load()
         if found is None:
-            raise RunError(
-                f"{path}: just written and already damaged. Choose a folder on another disk: "
-                "cache=DIR"
-            )
+            make()
+            found = load()
+    finally:
+        with suppress(OSError):  # nobody needs it any more: whoever waits finds what was made
+            Path(lock.lock_file).unlink()
+        lock.release()
+    if found is None:
+        raise RunError(
+            f"{path}: just written and already damaged. Choose a folder on another disk: cache=DIR"
+        )
     return found
 
 

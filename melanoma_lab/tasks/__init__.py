@@ -11,9 +11,10 @@ from melanoma_lab.config.schema import Config, Task
 def train(config: Config, arm: Arm) -> None:
     """Train, evaluate and track one arm."""
     from melanoma_lab.multirun import in_multirun
+    from melanoma_lab.side_by_side import at_once
     from melanoma_lab.tasks.train import train_arm
 
-    train_arm(config, arm, skip_finished=in_multirun())
+    train_arm(config, arm, skip_finished=in_multirun(), side_by_side=at_once())
 
 
 def audit(config: Config, _arm: Arm) -> None:
@@ -49,8 +50,17 @@ def compare(config: Config, _arm: Arm) -> None:
         metric=config.metric,
         tracked=config.tracking,
         folder=Path("experiments"),
-        record=True,
     )
+
+
+def tune(config: Config, arm: Arm) -> None:
+    """Search better values for one arm."""
+    from melanoma_lab.tuning.plan import planned, typed
+
+    plan = planned(config, arm, typed())  # a mistake shows before anything else is loaded
+    from melanoma_lab.tasks.tune import tune_arm
+
+    tune_arm(plan)
 
 
 def sync(config: Config, _arm: Arm) -> None:
@@ -75,4 +85,5 @@ TASKS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.download: download,
     Task.seed_protocol: seed_protocol,
     Task.sync: sync,
+    Task.tune: tune,
 }

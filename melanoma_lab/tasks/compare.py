@@ -30,9 +30,8 @@ def report_study(
     metric: str,
     tracked: Tracking,
     folder: Path,
-    record: bool = False,
 ) -> ComparedStudy:
-    """Compare a study, show the result, and write it below its folder.
+    """Compare a study, show the result, write it below its folder, and record it in MLflow.
 
     Args:
         study: its name.
@@ -40,7 +39,6 @@ def report_study(
         metric: the one that gives the verdicts.
         tracked: where its runs are recorded.
         folder: where studies lie; ``<study>/comparison.json`` and the reports are written there.
-        record: put the runs under one in MLflow, with the report.
 
     Returns:
         What came of it.
@@ -56,8 +54,7 @@ def report_study(
     again = commands.compare_command(study, reference=reference, metric=metric, uri=tracked.uri)
     report = write_report(folder / study, runs, comparison, warnings, again=again)
     show_comparison(comparison, warnings, report)
-    if record:
-        _record(client, runs, comparison, warnings, folder / study)
+    _record(client, runs, comparison, warnings, folder / study)
     return ComparedStudy(study, metric, tuple(warnings), report, comparison)
 
 

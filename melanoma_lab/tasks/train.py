@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from melanoma_lab import __version__, summary, tracking
 from melanoma_lab.balancing import BalancedSet, balance
 from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.fingerprint import fingerprint, resolved
+from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.config.schema.trivial import Trivial
@@ -21,8 +21,9 @@ from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.model.trivial import TrivialModel, build_trivial
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
+from melanoma_lab.tasks.identity import fingerprint_of
 from melanoma_lab.training.backend import available_threads, start_backend
-from melanoma_lab.training.circumstances import circumstances
+from melanoma_lab.training.circumstances import changed, circumstances
 from melanoma_lab.training.claim import Claim, claimed
 from melanoma_lab.training.machine import (
     device_count,
@@ -36,13 +37,42 @@ if TYPE_CHECKING:  # its module loads TensorFlow
     from melanoma_lab.training.session import Parts
 
 
-def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
+@dataclass(frozen=True)
+class Extent:
+    """How much of a run is measured and kept; the whole unless said otherwise.
+
+    Attributes:
+        splits: those that the trained network is applied to, and so those of the predictions table
+            and the metrics; None: all. The network never meets the images of another.
+        pictures: keep plots and the model.
+        tags: of the run, beside those that every run has.
+        after: the claim to a run that did the first epochs of this one, if there is any.
+        keep_state: leave the last checkpoint, for another run to go on from.
+        said: what the progress bar begins with; None: every epoch and the results are printed.
+    """
+
+    splits: tuple[str, ...] | None = None
+    pictures: bool = True
+    tags: Mapping[str, str] = field(default_factory=dict)
+    after: Claim | None = None
+    keep_state: bool = False
+    said: str | None = None
+
+
+WHOLE = Extent()
+
+
+def train_arm(
+    config: Config, arm: Arm, *, skip_finished: bool = False, side_by_side: int = 1
+) -> str:
     """Train, evaluate and track one arm.
 
     Args:
         config: the checked configuration.
         arm: what a study calls it.
         skip_finished: do nothing where the study has a finished run of the same fingerprint.
+        side_by_side: runs that are trained at once on this machine and share its threads, where
+            ``training.threads`` does not say how many this one takes.
 
     Returns:
         The id of its MLflow run.
@@ -52,21 +82,15 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
         RunError: the run diverged or ran out of memory, and is recorded as FAILED; or another
             process is training it.
     """
-    threads = config.training.threads or available_threads()
+    threads = config.training.threads or available_threads(side_by_side)
     cache = cache_folder(config.cache)
     summary.show_headline(config, arm)
-    weights = find_weights(config.architecture)  # missing ones show before images are prepared
+    find_weights(config.architecture)  # a missing file shows before images are prepared
     with progress_of("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
     summary.show_data(data)
-    if not isinstance(config.architecture, Trivial):
-        config = replace(config, training=on_this_machine(config.training, threads=threads))
-    same = fingerprint(
-        config,
-        dataset_digest=data.digest,
-        split_hash=data.split_hash,
-        weights=weights.sha256 if weights else None,
-    )
+    config = settled(config, threads)
+    same = fingerprint_of(config, data)
     with claimed(
         cache,
         study=config.study,
@@ -80,26 +104,45 @@ def train_arm(config: Config, arm: Arm, *, skip_finished: bool = False) -> str:
             claim.forget()
             summary.show_skipped(finished)
             return finished
-        tags = _tags(config, arm, data, threads) | {
-            "fingerprint": same,
-            **({"weights_sha256": weights.sha256} if weights else {}),
-        }
-        tracker = _train_claimed(config, arm, data, claim, connecting, tags=tags, threads=threads)
+        tracker = train_claimed(config, arm, data, claim, connecting, threads=threads)
     summary.show_where(config, tracker.run_id, kept=tracker.kept)
     return tracker.run_id
 
 
-def _train_claimed(
+def settled(config: Config, threads: int) -> Config:
+    """The configuration with what ``auto`` comes to on this machine."""
+    if isinstance(config.architecture, Trivial):
+        return config
+    return replace(config, training=on_this_machine(config.training, threads=threads))
+
+
+def train_claimed(
     config: Config,
     arm: Arm,
     data: PreparedData,
     claim: Claim,
     connecting: Future[tracking.Tracker],
     *,
-    tags: Mapping[str, str],
     threads: int,
+    extent: Extent = WHOLE,
+    on_results: Callable[[Mapping[str, float]], None] = lambda _: None,
 ) -> tracking.Tracker:
-    """Train a run that no other process is at, from where an earlier one ended."""
+    """Train a run that no other process is at, from where an earlier one ended.
+
+    Args:
+        config: ``settled``.
+        arm: what a study calls it.
+        data: the split dataset.
+        claim: to the run.
+        connecting: to the tracking server.
+        threads: TensorFlow's.
+        extent: how much is measured and kept.
+        on_results: told the run's metrics when all of it is recorded, sent or not.
+
+    Raises:
+        UserError: it cannot be built as configured; no run is recorded.
+        RunError: it diverged, ran out of memory or was not sent.
+    """
     with progress_of("balancing") as tell:
         images = balance(
             config.balancing,
@@ -109,39 +152,46 @@ def _train_claimed(
             workers=threads,
             progress=tell,
         )
-    parts = _assemble(config, data, images, threads)
+    parts = _assemble(config, data, images, threads, extent)
     tracker = connecting.result()
+    tags = run_tags(config, arm, data, threads=threads, extent=extent)
     params = tracking.flatten(resolved(config))
-    name = run_name(arm.name, config.seed, _fold(config))
+    name = name_of_run(config, arm, extent)
     # Imported as late as can be: plotting and statistics would only delay the first step.
     if isinstance(parts, TrivialModel):  # takes seconds: nothing to go on with
         with tracker.run(name, tags, params):
             from melanoma_lab.tasks.record import record_results
 
-            record_results(config, data, images, fit_trivial(parts, data, images), tracker)
+            trained = fit_trivial(parts, data, images, splits=extent.splits)
+            on_results(record_results(config, data, images, trained, tracker, extent=extent))
         return tracker
     resume = config.training.resume
     now = circumstances(threads, device_count(config.training))
     begun = run_begun(claim, tracker, now) if resume else None
     if begun is None:
         claim.forget()
+    if extent.after is not None:
+        done = extent.after.begun()
+        if done is None or changed(done[1], now):  # its bits would not be those of this run
+            extent = replace(extent, after=None)
     with tracker.run(name, tags, params, continuing=begun) as run_id:
         if resume:
             note_begin(claim, run_id, now)
         trained = fit_from_checkpoint(
-            config, data, images, parts, tracker=tracker, claim=claim, begun=begun
+            config, data, images, parts, tracker=tracker, claim=claim, begun=begun, extent=extent
         )
         if trained.fit.diverged:
             claim.forget()  # it would diverge again
         from melanoma_lab.tasks.record import record_results
 
-        record_results(config, data, images, trained, tracker)
-    claim.forget()
+        on_results(record_results(config, data, images, trained, tracker, extent=extent))
+    if not extent.keep_state:
+        claim.forget()
     return tracker
 
 
 def _assemble(
-    config: Config, data: PreparedData, images: BalancedSet, threads: int
+    config: Config, data: PreparedData, images: BalancedSet, threads: int, extent: Extent
 ) -> Parts | TrivialModel:
     """What is going to be trained; a mistake shows here, before a run is recorded."""
     if isinstance(config.architecture, Trivial):
@@ -149,19 +199,29 @@ def _assemble(
     devices = device_count(config.training)
     precision = config.training.precision
     start_backend(threads=threads, seed=config.seed, precision=precision, devices=devices)
-    summary.show_machine(this_machine(), precision, devices)
+    if extent.said is None:
+        summary.show_machine(this_machine(), precision, devices)
     from melanoma_lab.training.features import obstacle
     from melanoma_lab.training.session import assemble
 
-    if reason := obstacle(config, images):
+    if extent.said is None and (reason := obstacle(config, images)):
         summary.show_note(reason)
     with progress_of("computing features") as tell:
-        return assemble(config, data, images, progress=tell)
+        return assemble(config, data, images, splits=extent.splits, progress=tell)
 
 
-def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[str, str]:
+def name_of_run(config: Config, arm: Arm, extent: Extent = WHOLE) -> str:
+    """What a run is called in MLflow's list."""
+    trial = f"trial {extent.tags['trial']} " if "trial" in extent.tags else ""
+    return trial + run_name(arm.name, config.seed, _fold(config))
+
+
+def run_tags(
+    config: Config, arm: Arm, data: PreparedData, *, threads: int, extent: Extent = WHOLE
+) -> dict[str, str]:
     """What a run is searched, grouped and compared by."""
     trivial = isinstance(config.architecture, Trivial)
+    weights = find_weights(config.architecture)
     return {
         "study": config.study,
         "experiment": arm.preset,
@@ -169,6 +229,7 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
         "reference": config.reference or "",
         "seed": str(config.seed),
         "fold": str(_fold(config)),
+        "fingerprint": fingerprint_of(config, data, extent.splits),
         "split_hash": data.split_hash,
         "dataset": config.dataset.name,
         "dataset_digest": data.digest,
@@ -184,6 +245,8 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
             processor_name() if trivial else this_machine().describe(device_count(config.training))
         ),
         **({"trivial": "true"} if trivial else {}),
+        **({"weights_sha256": weights.sha256} if weights else {}),
+        **extent.tags,
     }
 
 

@@ -56,6 +56,8 @@ def record_study(
     Returns:
         The id of the study's run.
     """
+    from mlflow.entities import RunTag
+
     experiment = client.get_experiment_by_name(study)
     parent = _find(client, experiment.experiment_id, study) or _make(
         client, experiment.experiment_id, study
@@ -68,11 +70,12 @@ def record_study(
         client.log_artifact(parent, str(folder / name))
     client.log_artifacts(parent, str(folder / "figures"), "figures")
     for member in members:
+        new = {COLOUR_TAG: member.colour} if COLOUR_TAG not in member.tags else {}
         if member.tags.get(PARENT_TAG) != parent:
             _show_dataset(client, member.run_id, member.tags)
-            client.set_tag(member.run_id, PARENT_TAG, parent)
-        if COLOUR_TAG not in member.tags:
-            client.set_tag(member.run_id, COLOUR_TAG, member.colour)
+            new[PARENT_TAG] = parent
+        if new:
+            client.log_batch(member.run_id, tags=[RunTag(*tag) for tag in new.items()])
         if member.tags.get(NAME_TAG) != member.name and _named_by_lab(member.tags):
             client.update_run(member.run_id, name=member.name)
     _show_dataset(client, parent, members[0].tags)

@@ -13,11 +13,17 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.errors import UserError
 
 
-def available_threads() -> int:
-    """Processors that this process may use; fewer than the machine has under a scheduler."""
+def available_threads(shared_by: int = 1) -> int:
+    """Processors that this process may use; fewer than the machine has under a scheduler.
+
+    Args:
+        shared_by: processes that each get an equal share of them, one at least.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        available = len(os.sched_getaffinity(0))
+    else:
+        available = os.cpu_count() or 1
+    return max(1, available // shared_by)
 
 
 def load_tensorflow() -> Any:

@@ -180,15 +180,25 @@ class Keeper(keras.callbacks.Callback):
         checkpoints: where they go.
         state: of the fit.
         recorder: knows whether the fit has diverged, which is not worth continuing.
+        last_epoch: the epoch, from 1, after which the fit ends, whatever stage it is in.
     """
 
-    def __init__(self, checkpoints: Checkpoints, state: FitState, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        state: FitState,
+        recorder: Recorder,
+        *,
+        last_epoch: int,
+    ) -> None:
         super().__init__()
         self._checkpoints, self._state, self._recorder = checkpoints, state, recorder
+        self._last_epoch = last_epoch
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         if not self._recorder.diverged:
-            self._checkpoints.offer(lambda: self._state.take(epoch + 1))
+            last = self.model.stop_training or epoch + 1 == self._last_epoch
+            self._checkpoints.offer(lambda: self._state.take(epoch + 1), last=last)
 
 
 class Teller(keras.callbacks.Callback):

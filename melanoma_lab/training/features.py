@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,11 +86,12 @@ def load_features(
     backbone: Any,
     data: PreparedData,
     *,
+    splits: Sequence[str] | None = None,
     cache: Path,
     circumstances: Mapping[str, str],
     progress: Progress | None = None,
 ) -> Features:
-    """The features of every image of a dataset, computed first where the cache has none.
+    """The features of a dataset's images, computed first where the cache has none.
 
     Two processes may compute the same at once: each writes a file of its own, and the last to
     finish puts its own, identical one in place.
@@ -98,6 +99,7 @@ def load_features(
     Args:
         backbone: a Keras model from pixels to features, shape (n, d).
         data: the split dataset.
+        splits: those whose images are wanted; None: all. The backbone meets no others.
         cache: the lab's cache folder.
         circumstances: as ``melanoma_lab.training.circumstances`` gives them.
         progress: called with (done, total) while they are computed.
@@ -105,7 +107,9 @@ def load_features(
     Raises:
         RunError: the cache cannot be written.
     """
-    pixel_rows, first = np.unique(data.rows, return_index=True)
+    wanted = data.of_splits(splits)
+    pixel_rows, first = np.unique(data.rows[wanted], return_index=True)
+    first = wanted[first]
     digests = data.manifest["digest"].to_numpy()[first]
     width = int(backbone.output_shape[-1])
     key = hashlib.sha256()

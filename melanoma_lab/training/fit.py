@@ -86,7 +86,8 @@ def fit_network(
 
     Args:
         network: from pixels to probabilities.
-        stages: in their order; their epochs are those of ``options`` without a gap.
+        stages: in their order; their epochs are those of ``options`` without a gap, also where
+            training is to stop after fewer.
         options: epochs, patience and monitor. Patience is for the last stage: an earlier one has
             all its epochs.
         steps_per_epoch: optimizer steps an epoch.
@@ -127,7 +128,7 @@ def fit_network(
         )
         return model
 
-    for stage in stages:
+    for stage in _begun(stages, options):
         with replicas.scope(options):
             trained = compiled(stage.model(), replicas.with_loss_scaling(stage.optimizer))
         trainable = max(trainable, _size(trained.trainable_variables))
@@ -145,22 +146,22 @@ def fit_network(
         # The checkpoint comes before the telling: what has been told is on its way to the disk.
         watching.append(best)
         if checkpoints is not None:
-            watching.append(Keeper(checkpoints, state, recorder))
+            watching.append(Keeper(checkpoints, state, recorder, last_epoch=options.last_epoch))
         watching.append(Teller(recorder, on_epoch))
         val = stage.val
         if device_count(options) > 1:
             alone = compiled(replicas.on_one_device(network), None)
             watching = [replicas.Validation(alone, val), *watching, replicas.SeparateRandomness()]
             val = None
-        first = max(done, stage.epochs.start)
-        if first == stage.epochs.stop or best.out_of_patience or recorder.diverged:
+        first, stop = max(done, stage.epochs.start), min(stage.epochs.stop, options.last_epoch)
+        if first >= stop or best.out_of_patience or recorder.diverged:
             continue
         try:
             trained.fit(
                 stage.train(first),
                 validation_data=val,
                 initial_epoch=first,
-                epochs=stage.epochs.stop,
+                epochs=stop,
                 steps_per_epoch=steps_per_epoch,
                 callbacks=watching,
                 shuffle=False,  # the batches come in the order that the seed gives them
@@ -181,6 +182,11 @@ def fit_network(
         diverged=recorder.diverged,
         trainable=trainable,
     )
+
+
+def _begun(stages: Sequence[Stage], options: Training) -> list[Stage]:
+    """The stages that training comes to before it is to end."""
+    return [stage for stage in stages if stage.epochs.start < options.last_epoch]
 
 
 def _size(variables: Sequence[keras.Variable]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,8 @@ class Parts:
         augmentation: layers that change a batch before each training step.
         loss: what is lowered.
         optimizers: of each phase, fresh, with the schedule of its learning rate.
-        features: of every image, where a frozen backbone's are kept; None where it computes them.
+        features: of the images that are needed, where a frozen backbone's are kept; None where it
+            computes them.
     """
 
     network: keras.Model
@@ -64,7 +66,12 @@ class Parts:
 
 
 def assemble(
-    config: Config, data: PreparedData, images: BalancedSet, *, progress: Progress | None = None
+    config: Config,
+    data: PreparedData,
+    images: BalancedSet,
+    *,
+    splits: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> Parts:
     """Build what the configuration names; ``start_backend`` has been called.
 
@@ -72,6 +79,8 @@ def assemble(
         config: the whole configuration.
         data: the split dataset.
         images: what balancing made of its training split.
+        splits: those whose images the trained network will be applied to, train and val among
+            them; None: all.
         progress: called with (done, total) while a frozen backbone's features are computed.
 
     Raises:
@@ -114,6 +123,7 @@ def assemble(
         features = load_features(
             find_backbone(network, config.finetuning),
             data,
+            splits=splits,
             cache=cache_folder(config.cache),
             circumstances=circumstances(threads, devices=1),
             progress=progress,
@@ -141,8 +151,9 @@ def train_network(
     on_epoch: EpochListener,
     start: Checkpoint | None = None,
     checkpoints: Checkpoints | None = None,
+    splits: Sequence[str] | None = None,
 ) -> Trained:
-    """Fit a network and apply it to every image.
+    """Fit a network and apply it.
 
     Args:
         config: the whole configuration.
@@ -153,13 +164,13 @@ def train_network(
         on_epoch: told every epoch's figures.
         start: the checkpoint to go on from; None: from the start.
         checkpoints: where the state after every epoch is kept; None: nowhere.
+        splits: those whose images the trained network is applied to; None: all.
 
     Raises:
         RunError: the machine has not enough memory.
     """
     options = config.training
     steps = steps_of(config, data, images)
-
     features = parts.features
 
     def stage(phase: Phase, optimizer: keras.Optimizer, schedule: Schedule) -> Stage:
@@ -178,7 +189,7 @@ def train_network(
                 batch_size=options.batch_size,
                 seed=config.seed,
                 first_step=first * steps,
-                last_step=phase.epochs.stop * steps,
+                last_step=min(phase.epochs.stop, options.last_epoch) * steps,
             ),
             _as_photographed(data, data.of_split(VAL), options.batch_size, computed),
             optimizer,
@@ -198,10 +209,11 @@ def train_network(
     )
     network = replicas.on_one_device(parts.network)
     # Of a backbone that was frozen throughout, the features are what they were.
-    frozen = features if all(phase.head_only for phase, *_ in parts.optimizers) else None
-    everything = _as_photographed(data, np.arange(len(data.manifest)), options.batch_size, frozen)
+    begun = [phase for phase, *_ in parts.optimizers if phase.epochs.start < options.last_epoch]
+    frozen = features if all(phase.head_only for phase in begun) else None
+    measured = _as_photographed(data, data.of_splits(splits), options.batch_size, frozen)
     looking = network if frozen is None else head_of(network)
-    probabilities = looking.predict(everything, verbose=0)
+    probabilities = looking.predict(measured, verbose=0)
     if not np.isfinite(probabilities).all():
         probabilities = None
     sample_images, sample_labels = _samples(images, parts.augmentation, config)

@@ -7,7 +7,7 @@ chance in every decision. Its true difference is known in closed form.
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.stats import norm
@@ -236,3 +236,18 @@ def test_seeds_needed_where_the_lesions_are_too_few_or_nothing_is_known():
     assert seeds_needed(0.05, float("nan"), 0.0) is None
     assert seeds_needed(0.0, 0.01, 0.0) is None
     assert seeds_needed(0.5, 1e-8, 1e-8) == 3
+
+
+@given(
+    difference=st.floats(1e-12, 1),
+    seed_variance=st.floats(0, 1),
+    share=st.floats(0, 1, exclude_max=True),
+)
+@example(0.01, 1.0, 1 - 1e-16)  # beyond 64 bits: the lesions' chance is all but too large
+@example(1e-10, 1.0, 0.0)
+def test_seeds_needed_are_a_number_that_somebody_may_train_or_none(
+    difference, seed_variance, share
+):
+    reach = norm.isf(0.025) + norm.isf(0.2)
+    n = seeds_needed(difference, seed_variance, share * (difference / reach) ** 2)
+    assert n is None or 3 <= n <= 100_000

@@ -17,6 +17,11 @@ from melanoma_lab.errors import UserError
         (["sync"], ["task=sync", "hydra.output_subdir=null", "hydra.run.dir=."]),
         (["+experiment=baseline", "-m", "seed=1,2"], ["-m", "+experiment=baseline", "seed=1,2"]),
         (["a=1", "--multirun", "b=1,2"], ["--multirun", "a=1", "b=1,2"]),
+        # Jobs are handed out one by one, unless somebody says otherwise.
+        (
+            ["-m", "hydra/launcher=joblib", "seed=1,2"],
+            ["-m", "hydra.launcher.batch_size=1", "hydra/launcher=joblib", "seed=1,2"],
+        ),
         (["--help"], ["--help"]),
         (["~dataset"], ["~dataset"]),
     ],

@@ -37,6 +37,7 @@ def test_jobs_are_those_of_hydras_own_sweeper(overrides):
         (["regularisation.droput=1"], "Did you mean regularisation.rate?"),
         (["dataset=folder"], "dataset.root is not set"),
         (["seed=0,1"], "seed=0,1"),
+        (["architecture=0"], "must be a string"),
     ],
 )
 def test_mistakes_are_the_users(overrides, message):

@@ -1,3 +1,4 @@
+import hashlib
 import multiprocessing
 import os
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from melanoma_lab.data import pixels as pixels_module
 from melanoma_lab.data.pixels import decode, file_digests, load_pixels
 from melanoma_lab.data.sealed import read_json
 
@@ -102,6 +104,36 @@ def test_the_size_and_the_content_make_another_entry(tmp_path, picture):
     assert len(list((tmp_path / "cache" / "pixels").glob("*.npy"))) == 3
 
 
+def test_a_file_is_read_again_only_where_it_has_changed(tmp_path, picture, monkeypatch):
+    def digest_of(*paths):
+        return file_digests([str(path) for path in paths], 1)
+
+    reads = []
+    monkeypatch.setattr(pixels_module, "SETTLED", -1.0)  # as if the files had been there for long
+    once = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *given: reads.append(given) or once(*given))
+    other = tmp_path / "other.png"
+    other.write_bytes(b"one")
+    first = digest_of(picture, other)
+    assert digest_of(picture, other) == first
+    assert len(reads) == 2
+    before = other.stat()
+    other.write_bytes(b"two")
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))  # as some tools do
+    assert digest_of(picture, other) == [first[0], hashlib.sha256(b"two").hexdigest()]
+    assert len(reads) == 3
+    other.unlink()
+    assert digest_of(picture, other) == [first[0], ""]
+
+
+def test_a_file_that_was_just_written_is_read_again(tmp_path):
+    file = tmp_path / "a.png"
+    for content in (b"one", b"two"):  # within a tick of the disk's clock, perhaps
+        file.write_bytes(content)
+        assert file_digests([str(file)], 1) == [hashlib.sha256(content).hexdigest()]
+    assert str(file) not in pixels_module._read
+
+
 def test_unreadable_files_are_kept_apart(tmp_path, picture):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no")
@@ -145,18 +177,21 @@ def test_what_a_killed_process_left_is_not_used(tmp_path, picture):
 
 def _load_in_process(arguments):
     paths, cache = arguments
-    return np.asarray(load(paths, cache).images).sum()
+    decoded = []
+    pixels = load(paths, cache, progress=lambda done, total: decoded.append(done))
+    return np.asarray(pixels.images).sum(), len(decoded)
 
 
-def test_two_processes_may_build_at_once(tmp_path):
+def test_of_two_processes_one_decodes_and_the_other_waits(tmp_path):
     paths = []
     for seed in range(40):
         paths.append(tmp_path / f"{seed}.png")
         noise = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(noise).save(paths[-1])
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        sums = pool.map(_load_in_process, [(paths, tmp_path / "cache")] * 2, chunksize=1)
-    assert sums[0] == sums[1]
+        done = pool.map(_load_in_process, [(paths, tmp_path / "cache")] * 2, chunksize=1)
+    assert done[0][0] == done[1][0]
+    assert sorted(decoded for _, decoded in done) == [0, 40]
     left = sorted(path.name for path in (tmp_path / "cache" / "pixels").iterdir())
     assert [name.split(".")[-1] for name in left] == ["json", "npy"]
     assert read_json(tmp_path / "cache" / "pixels" / left[0]) == {}

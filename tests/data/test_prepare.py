@@ -1,9 +1,11 @@
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 from pictures import paint
 
+from melanoma_lab.data import prepare as prepare_module
 from melanoma_lab.data.prepare import MANIFEST_COLUMNS, prepare_data, slug
 from melanoma_lab.errors import UserError
 
@@ -187,3 +189,36 @@ def test_the_published_test_images_of_the_real_folder_leak(prepare, real_isic9):
         prepare(*overrides)
     assert prepare(*overrides, "dataset.groups=none").protocol == "leaking"
     assert prepare(*overrides, "split.leaking_test=drop").protocol == "grouped"
+
+
+def test_a_process_prepares_the_same_only_once(on_tree, monkeypatch):
+    first = on_tree("split.seed=41")
+    monkeypatch.setattr(prepare_module, "audit_images", None)  # it would be called
+    again = on_tree("split.seed=41")
+    assert again.split_hash == first.split_hash
+    assert again.manifest.equals(first.manifest)
+    again.manifest["split"] = "train"  # what one run did to its table would be no other's
+    assert on_tree("split.seed=41").manifest.equals(first.manifest)
+    with pytest.raises(TypeError):
+        on_tree("split.seed=42")
+
+
+def test_what_has_changed_in_a_folder_is_seen_by_the_same_process(prepare, tree, tmp_path):
+    root = tmp_path / "images"
+    shutil.copytree(tree, root)
+
+    def look():
+        return prepare("dataset=folder", f"dataset.root={root}")
+
+    first = look()
+    paint(root / "nevus" / "0.png", (1, 2, 3), seed=77)
+    changed = look()
+    assert changed.digest != first.digest
+    (root / "nevus" / "1.png").unlink()
+    assert len(look().manifest) == len(first.manifest) - 1
+
+
+def test_a_process_remembers_a_few_only(on_tree):
+    for seed in range(50, 52 + prepare_module.REMEMBERED):
+        on_tree(f"split.seed={seed}")
+    assert len(prepare_module._prepared) == prepare_module.REMEMBERED

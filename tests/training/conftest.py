@@ -29,7 +29,8 @@ class Kept:
     def __init__(self, folder):
         self.folder, self.of_epoch = folder, {}
 
-    def offer(self, take):
+    def offer(self, take, *, last=False):
+        del last
         checkpoint = read_checkpoint(write_checkpoint(take(), self.folder))
         self.of_epoch[checkpoint.epoch] = checkpoint
 
@@ -38,7 +39,7 @@ class Kept:
 def train_backbone(composed, tree, tmp_path, session_cache):
     """Train with overrides; returns what came out, the weights at first, and the checkpoints."""
 
-    def run(*overrides, start=None, architecture="on_a_backbone"):
+    def run(*overrides, start=None, architecture="on_a_backbone", splits=None, checkpoints=None):
         config = composed(
             f"dataset.root={tree}", f"cache={session_cache}", *SMALL_BACKBONE, *overrides
         )
@@ -51,7 +52,7 @@ def train_backbone(composed, tree, tmp_path, session_cache):
             precision=config.training.precision,
             devices=config.training.devices,
         )
-        parts = assemble(config, data, images)
+        parts = assemble(config, data, images, splits=splits)
         first = weights_of(parts.network)
         kept = Kept(tmp_path)
         done = train_network(
@@ -62,7 +63,8 @@ def train_backbone(composed, tree, tmp_path, session_cache):
             on_step=lambda step, figures: None,
             on_epoch=lambda epoch, figures: None,
             start=start,
-            checkpoints=kept,
+            checkpoints=checkpoints or kept,
+            splits=splits,
         )
         return done, first, kept.of_epoch
 

@@ -2,6 +2,7 @@
 
 import pickle
 
+import keras
 import numpy as np
 import pytest
 
@@ -71,6 +72,28 @@ def test_they_are_computed_once_and_give_the_same_bits(train, cache):
     np.testing.assert_array_equal(again.probabilities, first.probabilities)
     train(*FROZEN, "optimizer.learning_rate=0.1", "balancing=class_weight")  # a sweep's next
     assert kept_files(cache) == [file]
+
+
+def test_the_backbone_meets_no_image_of_a_split_that_is_not_measured(
+    train, small_config, cache, monkeypatch
+):
+    met = []
+    predict = keras.Model.predict_on_batch
+
+    def noting(model, pixels):
+        met.extend(np.asarray(pixels).sum(axis=(1, 2, 3)))
+        return predict(model, pixels)
+
+    monkeypatch.setattr(keras.Model, "predict_on_batch", noting)
+    some = train(*FROZEN, splits=("train", "val"))
+    data = prepare_data(small_config(), cache=cache, threads=1)
+    sums = data.pixels[data.rows].sum(axis=(1, 2, 3))
+    assert sorted(met) == sorted(sums[data.of_splits(("train", "val"))])
+    met.clear()
+    whole = train(*FROZEN)
+    assert sorted(met) == sorted(sums)
+    measured = data.of_splits(("train", "val"))
+    np.testing.assert_allclose(some.probabilities, whole.probabilities[measured], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,32 @@ def test_a_fit_goes_on_from_any_epoch_with_the_same_bits(train_backbone, overrid
     assert continued.fit.optimizer_steps == whole.fit.optimizer_steps
 
 
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_fit_that_stops_early_has_the_bits_of_a_longer_one(train_backbone, stop):
+    """Whatever stage it stops in, and going on from there too, as a promoted trial does."""
+    arm = (*STAGED, "schedule=cosine", "training.patience=2")
+    whole, _, _ = train_backbone(*arm)
+    short, _, kept = train_backbone(*arm, f"training.stop_after={stop}")
+    assert sorted(kept) == list(range(1, stop + 1))
+    assert without_times(short.fit.history) == without_times(whole.fit.history[:stop])
+    assert short.fit.trainable == (15 if stop <= 2 else whole.fit.trainable)
+    longer, _, _ = train_backbone(*arm, start=kept[stop])
+    np.testing.assert_array_equal(longer.probabilities, whole.probabilities)
+    assert without_times(longer.fit.history) == without_times(whole.fit.history)
+
+
+@pytest.mark.parametrize(("stop", "last"), [("null", 4), ("2", 2), ("3", 3)])
+def test_only_the_last_epoch_of_all_is_the_last(train_backbone, stop, last):
+    offered = []
+
+    class Noting:
+        def offer(self, take, *, last):
+            offered.append(last)
+
+    train_backbone(*STAGED, f"training.stop_after={stop}", checkpoints=Noting())
+    assert offered == [False] * (last - 1) + [True]
+
+
 def test_patience_is_for_the_last_stage(train_backbone):
     stuck = ("optimizer.learning_rate=1e-30", "finetuning.learning_rate=1e-30")
     done, _, _ = train_backbone(
