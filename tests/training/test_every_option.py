@@ -18,8 +18,8 @@ from melanoma_lab.registry import builder
 from melanoma_lab.training.backend import available_threads, start_backend
 from melanoma_lab.training.session import assemble, train_network
 
-#: Groups whose options say what is read, not how it is trained.
-OF_THE_DATA = {"dataset", "split", "experiment"}
+#: Groups whose options say what is read, or which values are tried, not how it is trained.
+NOT_OF_TRAINING = {"dataset", "split", "experiment", "tuner"}
 #: Other sizes of what is tried; tests/model/pretrained/test_loading.py builds all of them.
 BUILT_ALIKE = {
     *("efficientnet_lite1", "efficientnet_lite2", "efficientnetv2_b0", "mobilenetv3_large"),
@@ -28,7 +28,7 @@ BUILT_ALIKE = {
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in OF_THE_DATA
+    if path.parent.name not in NOT_OF_TRAINING
     and not issubclass(DECLARED[path.parent.name, path.stem], Trivial)  # they train nothing
     and path.stem not in BUILT_ALIKE
 )
