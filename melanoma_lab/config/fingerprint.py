@@ -29,7 +29,12 @@ INCIDENTAL = (
 )
 #: Keys and groups that came later -> what they were before; there they do not count, so that runs
 #: of then and now are known to be the same.
-ADDED = {"training.stop_after": None, "finetuning": {"name": "none"}}
+ADDED = {
+    "training.stop_after": None,
+    "optimizer.ema": None,
+    "evaluation": {"tta": "none"},
+    "finetuning": {"name": "none"},
+}
 
 
 def resolved(config: Config) -> dict[str, Any]:

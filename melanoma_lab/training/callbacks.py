@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import MONITORS
+from melanoma_lab.training.averages import averaged
 from melanoma_lab.training.checkpoint import Checkpoints
 from melanoma_lab.training.state import FitState
 
@@ -111,7 +113,7 @@ class BestEpoch(keras.callbacks.Callback):
     an epoch for the best in which the loss was no number.
 
     Args:
-        network: whose weights are kept.
+        network: whose weights are kept, or their mean where the optimizer has one.
         monitor: the figure that decides, one of ``MONITORS``.
         patience: epochs without a better one after which training stops; None: never.
         patient_from: the first epoch, from 0, that counts as one without.
@@ -161,7 +163,8 @@ class BestEpoch(keras.callbacks.Callback):
         score = -np.inf if np.isnan(score) else score
         if np.isfinite(figures["loss"]) and (score > self._score or self._weights is None):
             self.epoch, self._score, self._waited = epoch + 1, score, 0
-            self._weights = self._network.get_weights()
+            with averaged(self.model):
+                self._weights = self._network.get_weights()
             return
         self._waited += epoch >= self._patient_from
         if self.out_of_patience:
@@ -171,6 +174,20 @@ class BestEpoch(keras.callbacks.Callback):
         """Leave the network with the best epoch's weights, if an epoch was any good."""
         if self._weights is not None:
             self._network.set_weights(self._weights)
+
+
+class ValidateAverages(keras.callbacks.Callback):
+    """Lets ``fit`` validate the mean of the weights, if the optimizer keeps one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._while_testing = ExitStack()
+
+    def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        self._while_testing.enter_context(averaged(self.model))
+
+    def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
+        self._while_testing.close()
 
 
 class Keeper(keras.callbacks.Callback):

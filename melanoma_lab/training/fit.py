@@ -19,6 +19,7 @@ from melanoma_lab.training.callbacks import (
     Recorder,
     StepListener,
     Teller,
+    ValidateAverages,
 )
 from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
 from melanoma_lab.training.machine import device_count
@@ -135,7 +136,7 @@ def fit_network(
         if done > stage.epochs.stop:
             continue  # the checkpoint is of a later stage, and holds what this one has come to
         memories: dict[str, Stateful] = {RECORDER: recorder, BEST: best}
-        watching = [recorder]
+        watching = [recorder, ValidateAverages()]
         if stage.schedule is not None:
             memories[SCHEDULE] = stage.schedule
             watching += stage.schedule.callbacks  # told before the epoch is judged
@@ -155,6 +156,8 @@ def fit_network(
             val = None
         first, stop = max(done, stage.epochs.start), min(stage.epochs.stop, options.last_epoch)
         if first >= stop or best.out_of_patience or recorder.diverged:
+            # As Keras does after a fit: the next stage begins with the mean of the weights.
+            trained.optimizer.finalize_variable_values(trained.trainable_variables)
             continue
         try:
             trained.fit(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import VAL
@@ -22,6 +23,7 @@ from melanoma_lab.model.losses import build_loss
 from melanoma_lab.model.optimizers import build_optimizer
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.model.schedules import Course, Schedule, build_schedule
+from melanoma_lab.model.views import with_views
 from melanoma_lab.progress import Progress
 from melanoma_lab.training import replicas
 from melanoma_lab.training.backend import available_threads
@@ -210,9 +212,11 @@ def train_network(
     network = replicas.on_one_device(parts.network)
     # Of a backbone that was frozen throughout, the features are what they were.
     begun = [phase for phase, *_ in parts.optimizers if phase.epochs.start < options.last_epoch]
-    frozen = features if all(phase.head_only for phase in begun) else None
+    tta = config.evaluation.tta
+    as_they_were = tta is Tta.none and all(phase.head_only for phase in begun)
+    frozen = features if as_they_were else None
     measured = _as_photographed(data, data.of_splits(splits), options.batch_size, frozen)
-    looking = network if frozen is None else head_of(network)
+    looking = with_views(network, tta) if frozen is None else head_of(network)
     probabilities = looking.predict(measured, verbose=0)
     if not np.isfinite(probabilities).all():
         probabilities = None
@@ -221,7 +225,7 @@ def train_network(
         fit=fit,
         parameters=network.count_params(),
         probabilities=probabilities,
-        network=network,
+        network=with_views(network, tta),
         sample_images=sample_images,
         sample_labels=sample_labels,
     )

@@ -44,7 +44,8 @@ def test_ending_early_and_measuring_less_count(composed):
 def test_a_key_that_came_later_does_not_count_where_it_changes_nothing(composed):
     config = composed()
     plain = resolved(config)
-    del plain["training"]["stop_after"], plain["finetuning"]
+    del plain["training"]["stop_after"], plain["optimizer"]["ema"]
+    del plain["finetuning"], plain["evaluation"]
     for key in ("task", "study", "reference", "metric", "cache", "output", "against", "tracking"):
         del plain[key]
     del plain["audit"], plain["dataset"]["root"], plain["dataset"]["outside_root"]

@@ -20,6 +20,7 @@ from melanoma_lab.config.schema.augmentation import Augmentation
 from melanoma_lab.config.schema.balancing import Balancing
 from melanoma_lab.config.schema.checks import require
 from melanoma_lab.config.schema.dataset import Dataset
+from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.finetuning import Finetuning
 from melanoma_lab.config.schema.loss import Loss
 from melanoma_lab.config.schema.optimizer import Optimizer
@@ -101,6 +102,7 @@ class Config:
     finetuning: Finetuning = MISSING
     tuner: Tuner = MISSING
     training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
     audit: Audit = field(default_factory=Audit)
 

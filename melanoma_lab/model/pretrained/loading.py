@@ -52,10 +52,19 @@ def load_weights(backbone: keras.Model, architecture: Architecture) -> None:
         ) from error
 
 
+def _backbone_in(model: keras.Model) -> keras.Model | None:
+    """The part of a network that is a backbone, also where views of the image surround it."""
+    for layer in model.layers:
+        if layer.name == BACKBONE:
+            return layer
+        if isinstance(layer, keras.Model) and (found := _backbone_in(layer)) is not None:
+            return found
+    return None
+
+
 def _copy(source: keras.Model, backbone: keras.Model) -> None:
     """Copy the weights of a network, or of the part of it that is a backbone."""
-    inner = [layer for layer in source.layers if layer.name == BACKBONE]
-    values: list[Any] = (inner[0] if inner else source).get_weights()
+    values: list[Any] = (_backbone_in(source) or source).get_weights()
     shapes = [np.shape(value) for value in values]
     expected = [tuple(weight.shape) for weight in backbone.weights]
     if shapes != expected:
