@@ -6,9 +6,11 @@ From Python::
 
     run = lab.train("+experiment=dropout", "seed=1")
     result = lab.study("+experiment=baseline,dropout", "seed=0,1,2")
+    tuned = lab.tune("+experiment=dropout", "tuner=hyperband")
     findings = lab.audit_dataset("dataset=isic9", "dataset.root=isic9")
 
-``train``, ``study``, ``compare`` and ``audit_dataset`` are described in :mod:`melanoma_lab.api`.
+``train``, ``study``, ``tune``, ``compare`` and ``audit_dataset`` are described in
+:mod:`melanoma_lab.api`.
 """
 
 from __future__ import annotations
@@ -18,19 +20,22 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from melanoma_lab.api import Run, audit_dataset, compare, study, train
+    from melanoma_lab.api import Run, audit_dataset, compare, study, train, tune
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.errors import RunError, UserError
+    from melanoma_lab.tasks.tune import Tuned
 
 __all__ = [
     "ComparedStudy",
     "Run",
     "RunError",
+    "Tuned",
     "UserError",
     "audit_dataset",
     "compare",
     "study",
     "train",
+    "tune",
 ]
 
 try:
@@ -38,7 +43,12 @@ try:
 except PackageNotFoundError:  # run from a clone that is not installed
     __version__ = "0.1.0"
 
-_MODULES = {"ComparedStudy": "comparison.result", "RunError": "errors", "UserError": "errors"}
+_MODULES = {
+    "ComparedStudy": "comparison.result",
+    "RunError": "errors",
+    "Tuned": "tasks.tune",
+    "UserError": "errors",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # their modules take a while to load
 
     from melanoma_lab.audit.findings import Findings
     from melanoma_lab.comparison.result import ComparedStudy
+    from melanoma_lab.tasks.tune import Tuned
 
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -160,6 +161,35 @@ def study(
                     train_arm(config, arm, skip_finished=True)
                 done.append(multirun.job_of(config, arm, number, ending))
             return multirun.conclude(done)[0]
+
+
+def tune(*overrides: str, config_dir: str | Path | None = None, verbose: bool = True) -> Tuned:
+    """Search better values for one arm, as ``tune`` does; the test split is not looked at.
+
+    Args:
+        *overrides: as on the command line: ``"+experiment=dropout", "tuner=hyperband"``.
+        config_dir: a folder of your own presets and options.
+        verbose: show what the command line shows.
+
+    Returns:
+        What came of it: the best values, the preset's file, the report, every trial.
+
+    Raises:
+        UserError: an override, the space or the data cannot be used; nothing was recorded.
+        RunError: too many trials failed in a row, or none completed.
+    """
+    from melanoma_lab.tuning.checking import Command
+    from melanoma_lab.tuning.plan import planned
+
+    with _working(verbose):
+        if len(expand(overrides)) > 1:
+            raise UserError(f"{' '.join(overrides)}: several searches; one at a time.")
+        config, arm = configure([*overrides, "task=tune"], config_dir)
+        plan = planned(config, arm, Command.typed(overrides, config_dir))
+        from melanoma_lab.tasks.tune import tune_arm
+
+        with _mlflow_left_alone():
+            return tune_arm(plan)
 
 
 def compare(

@@ -47,14 +47,19 @@ class FitProgress:
         epochs: at most.
         steps_per_epoch: optimizer steps an epoch.
         done: epochs that an earlier process did.
+        said: what the bar begins with; None: nothing, and a line is printed for every epoch.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, done: int = 0) -> None:
+    def __init__(
+        self, epochs: int, steps_per_epoch: int, done: int = 0, said: str | None = None
+    ) -> None:
+        self._said = "" if said is None else f"{said}  "
+        self._lines = said is None
         self._epochs, self._steps = epochs, steps_per_epoch
         self._bar = _bar()
         self._epoch = done + 1
         self._task = self._bar.add_task(
-            f"epoch {self._epoch}",
+            f"{self._said}epoch {self._epoch}",
             total=epochs * steps_per_epoch,
             completed=done * steps_per_epoch,
         )
@@ -72,13 +77,19 @@ class FitProgress:
         self._bar.update(
             self._task,
             completed=(self._epoch - 1) * self._steps + step,
-            description=f"epoch {self._epoch}  loss {loss:.3f}",
+            description=f"{self._said}epoch {self._epoch}  loss {loss:.3f}",
         )
 
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:
         """Print an epoch's figures."""
         self._epoch = number + 1
-        self._bar.update(self._task, completed=number * self._steps, description=f"epoch {number}")
+        self._bar.update(
+            self._task,
+            completed=number * self._steps,
+            description=f"{self._said}epoch {number}",
+        )
+        if not self._lines:
+            return
         self._bar.console.print(
             f"epoch {number:>{len(str(self._epochs))}}/{self._epochs}"
             f"  loss {figures['train_loss']:.3f}  accuracy {figures['train_accuracy']:.3f}"

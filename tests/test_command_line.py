@@ -245,6 +245,13 @@ def test_output_goes_where_it_belongs(finished):
         (["cache=${nothing}"], "nothing"),
         (["architecture=0"], "Config group override must be a string"),
         (["seed='"], "seed='"),
+        (["tune", "tuner=hyperban"], "Did you mean hyperband?"),
+        (["tune", "tuner=grid", "tuner.max_epochs=3"], "It is a key of tuner=hyperband."),
+        (["tune", "tuner.max_trials=-1"], "tuner.max_trials: expected at least 1; received -1."),
+        (["tune", "tuner.objective=val/acuracy"], "Did you mean val/accuracy?"),
+        (["tune", "tuner.space={}"], "at least one key to search"),
+        (["tune", "tuner.space={optimizer.learning_rat:[1,2]}"], "optimizer.learning_rate?"),
+        (["tune", "tuner.space={optimizer:[sgd]}"], "a single point, optimizer=sgd"),
         (["download", "dataset=folder", "dataset.root=new"], "nothing downloads it"),
         (
             [
@@ -300,6 +307,8 @@ sys.exit(f"loaded: {{loaded}}" if loaded else 0)
         ["+training.epoch_count=1"],
         ["training.epochs=0"],
         ["dataset=x"],
+        ["tune", "tuner.objective=val/acuracy"],
+        ["tune", "tuner.space={optimizer.learning_rat:[1,2]}"],
     ],
 )
 def test_help_and_config_errors_load_nothing_heavy(tmp_path, arguments):

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from melanoma_lab.__main__ import CONF
+from melanoma_lab.config.compose import configure
+from melanoma_lab.tuning.checking import Command
+from melanoma_lab.tuning.plan import planned
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -51,6 +54,26 @@ def test_a_preset_of_ones_own(own):
     assert "learning_rate: 0.0003" in shown.stdout
 
 
+def test_the_declared_space_can_be_searched(tmp_path):
+    preset = tmp_path / "my_conf" / "experiment" / "which_balancing.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text(block("yaml", "tuner:"))
+    overrides = ["+experiment=which_balancing"]
+    config, arm = configure(overrides, preset.parent.parent)
+    found = planned(config, arm, Command.typed(overrides, preset.parent.parent))
+    by_key = {entry.key: entry for entry in found.searched}
+    assert by_key.keys() == config.tuner.space.keys()
+    assert by_key["balancing.per_class"].when == {"balancing": ("augmentor",)}
+
+
+def test_the_typed_space_can_be_searched():
+    (typed,) = re.findall(r"'tuner\.space=(.*?)'", README)
+    overrides = ["+experiment=dropout", "tuner=bayesian", f"tuner.space={typed}"]
+    config, arm = configure(overrides)
+    found = planned(config, arm, Command.typed(overrides))
+    assert [entry.key for entry in found.searched if entry.when] == ["optimizer.momentum"]
+
+
 def test_a_network_of_ones_own_is_trained(own, tree):
     done = lab(
         own,
@@ -68,7 +91,8 @@ def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
     tiny = ["dataset=folder", f"dataset.root={tree}", "dataset.image_size=16", "training.epochs=1"]
     tiny += ["architecture.filters=[4,8,8]", "tracking.model=false", f"cache={session_cache}"]
     snippet = block("python", "lab.study(")
-    for call in ("lab.train(", "lab.study("):
+    snippet = snippet.replace("tuner.max_trials=20", "tuner.max_trials=1")
+    for call in ("lab.train(", "lab.study(", "lab.tune("):
         assert call in snippet
         snippet = snippet.replace(call, f"{call}*TINY, ")
     snippet = snippet.replace('"dataset=isic9", "dataset.root=isic9"', "*TINY")
@@ -82,6 +106,8 @@ def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
     assert arm.startswith("dropout")
     assert made["result"].comparison.arms[arm].seeds == (0, 1)
     assert made["result"].report.is_file()
+    assert len(made["tuned"].sweep.trials) == 1
+    assert made["tuned"].preset.is_file()
 
 
 def test_every_preset_and_dataset_is_listed():

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from melanoma_lab.comparison.arms import parts_of
 from melanoma_lab.comparison.compare import PRIMARY, Comparison
+from melanoma_lab.config.command import PROGRAM
 
-PROGRAM = "python -m melanoma_lab"
 DEFAULT_URI = "sqlite:///mlflow.db"
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from melanoma_lab.comparison import wording
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, Summary
-from melanoma_lab.comparison.statistics import LOWER_IS_BETTER
 from melanoma_lab.evaluation import plot_style as style
+from melanoma_lab.evaluation.names import LOWER_IS_BETTER
 from melanoma_lab.reporting.breaking import wrapped
 
 WIDTH = 4.4

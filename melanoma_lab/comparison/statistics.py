@@ -30,6 +30,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from melanoma_lab.evaluation.names import higher_is_better
+
 Floats = NDArray[np.float64]
 Verdict = Literal["helps", "hurts", "no evidence", "too few runs"]
 
@@ -50,9 +52,6 @@ ROUNDING = 1e-12
 
 LEAST_P = 1e-12
 """Smaller p values are reported as this: no t distribution holds that far out."""
-
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "generalisation_gap"})
-"""Metrics that an arm improves by lowering them."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,7 @@ def decide(metric: str, difference: float, p_holm: float, n_seeds: int) -> Verdi
     """The verdict on a difference, arm minus reference.
 
     Args:
-        metric: its name; ``LOWER_IS_BETTER`` says which way is better.
+        metric: its name; ``higher_is_better`` says which way is better.
         difference: mean over the seeds.
         p_holm: adjusted; NaN, where nothing varied or the metric is undefined, is no evidence.
         n_seeds: that both have.
@@ -223,4 +222,4 @@ def decide(metric: str, difference: float, p_holm: float, n_seeds: int) -> Verdi
         return "too few runs"
     if not p_holm < ALPHA:
         return "no evidence"
-    return "helps" if (difference < 0) == (metric in LOWER_IS_BETTER) else "hurts"
+    return "helps" if (difference > 0) == higher_is_better(metric) else "hurts"

@@ -20,6 +20,7 @@ from melanoma_lab.comparison.influence import Estimate, estimate_run
 from melanoma_lab.data.prepare import slug
 from melanoma_lab.errors import UserError, nearest
 from melanoma_lab.evaluation import metrics, predictions
+from melanoma_lab.tracking.sweep_run import SWEEP_TAG
 
 PAGE = 1000
 #: What is drawn as learning curves.
@@ -177,9 +178,14 @@ def _tracked_runs(client: Any, name: str) -> list[Any]:
 
 
 def _is_training(run: Any) -> bool:
-    """Whether a run is one of the lab's: somebody may have put others beside them."""
+    """Whether a run is of an arm: trials of a search are not, nor what somebody put beside them."""
     tags = run.data.tags
-    return "arm" in tags and tags.get("seed", "").isdigit() and tags.get("fold", "").isdigit()
+    return (
+        "arm" in tags
+        and SWEEP_TAG not in tags
+        and tags.get("seed", "").isdigit()
+        and tags.get("fold", "").isdigit()
+    )
 
 
 def _key(run: Any) -> Key:

@@ -9,8 +9,9 @@ import numpy as np
 
 from melanoma_lab.audit.confounding import GIVEN_AWAY
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
-from melanoma_lab.comparison.statistics import LOWER_IS_BETTER, MIN_SEEDS
+from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
+from melanoma_lab.evaluation.names import LOWER_IS_BETTER
 
 
 def find_warnings(study: Study, comparison: Comparison) -> list[str]:

@@ -24,6 +24,7 @@ NOT_AN_ARM = frozenset(
         "task",
         "training.devices",
         "training.threads",
+        "tuner",
     }
 )
 
@@ -54,6 +55,8 @@ def describe_arm(overrides: Sequence[str]) -> Arm:
         value = override.get_value_element_as_str()
         if key == "experiment":
             preset = value
-        elif key not in NOT_AN_ARM and not key.startswith(("audit.", "tracking.", "hydra")):
+        elif key not in NOT_AN_ARM and not key.startswith(
+            ("audit.", "tracking.", "tuner.", "hydra")
+        ):
             parts.append(f"~{key}" if override.is_delete() else f"{key}={value}")
     return Arm(",".join([preset, *sorted(parts)]), preset)

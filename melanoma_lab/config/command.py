@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from melanoma_lab.config.schema import Task
 from melanoma_lab.errors import UserError, clipped, nearest
 
+#: What a command begins with.
+PROGRAM = "python -m melanoma_lab"
 #: Tasks that write where they are told to and need no working folder from Hydra.
-NO_JOB_FOLDER = frozenset({Task.audit, Task.compare, Task.download, Task.seed_protocol, Task.sync})
+NO_JOB_FOLDER = frozenset(
+    {Task.audit, Task.compare, Task.download, Task.seed_protocol, Task.sync, Task.tune}
+)
 
 
 def canonical_arguments(arguments: Sequence[str]) -> list[str]:

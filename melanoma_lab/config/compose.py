@@ -15,6 +15,7 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from melanoma_lab.config import search_path
 from melanoma_lab.config.arm import Arm, describe_arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain, validate
@@ -24,6 +25,8 @@ from melanoma_lab.errors import UserError
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: In a wheel conf/ lies inside the package, in a clone beside it.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+search_path.register()
 
 
 def configure(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[Config, Arm]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -26,28 +27,54 @@ INCIDENTAL = (
     "training.threads",
     "training.resume",
 )
+#: Keys that came later -> what they were before; there they do not count, so that runs of then and
+#: now are known to be the same.
+ADDED = {"training.stop_after": None}
 
 
 def resolved(config: Config) -> dict[str, Any]:
-    """The whole configuration as plain containers: strings, numbers, lists, dictionaries."""
-    plain = dataclasses.asdict(
-        config,
-        dict_factory=lambda items: {k: v.value if isinstance(v, Enum) else v for k, v in items},
+    """The configuration of a run as plain containers: strings, numbers, lists, dictionaries.
+
+    What searches for values (``tuner``) is none of a run's.
+    """
+    plain = _plain(config)
+    del plain["tuner"]
+    return plain
+
+
+def tuner_of(config: Config) -> dict[str, Any]:
+    """What ``resolved`` leaves out: how values are searched for, as plain containers."""
+    return _plain(config.tuner)
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    return dict(
+        dataclasses.asdict(
+            node,
+            dict_factory=lambda items: {k: v.value if isinstance(v, Enum) else v for k, v in items},
+        )
     )
-    return dict(plain)
 
 
-def fingerprint(config: Config, *, dataset_digest: str, split_hash: str) -> str:
+def fingerprint(
+    config: Config, *, dataset_digest: str, split_hash: str, splits: Sequence[str] | None = None
+) -> str:
     """A short hash that two runs share exactly where they compute the same.
 
     Args:
         config: the whole configuration; paths, tracking and threads do not count.
         dataset_digest: of the images and their labels.
         split_hash: of which image is in which split.
+        splits: those that the run is measured on; None: all.
     """
     plain = resolved(config)
     for key in INCIDENTAL:
         section, _, name = key.rpartition(".")
         del (plain[section] if section else plain)[name]
-    text = json.dumps([plain, dataset_digest, split_hash], sort_keys=True)
+    for key, value in ADDED.items():
+        section, _, name = key.rpartition(".")
+        if plain[section][name] == value:
+            del plain[section][name]
+    measured = [] if splits is None else [list(splits)]
+    text = json.dumps([plain, dataset_digest, split_hash, *measured], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

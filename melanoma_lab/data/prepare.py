@@ -92,6 +92,12 @@ class PreparedData:
         """Positions in the manifest of a split's images; int64, sorted."""
         return np.flatnonzero(self.manifest["split"].to_numpy() == split)
 
+    def of_splits(self, splits: Sequence[str] | None) -> NDArray[np.int64]:
+        """Positions in the manifest of the images of some splits, sorted; None: of all."""
+        if splits is None:
+            return np.arange(len(self.manifest))
+        return np.flatnonzero(self.manifest["split"].isin(list(splits)).to_numpy())
+
     def training_split(self) -> TrainingSplit:
         """The images that weights may be fitted to, and nothing else."""
         train = self.of_split(TRAIN)

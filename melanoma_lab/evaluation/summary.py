@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -28,16 +28,25 @@ SPLIT_METRICS: Mapping[str, Metric] = MappingProxyType(
 )
 """What is computed of every split, by the name it has after ``<split>/``."""
 
+PER_CLASS = MappingProxyType(
+    {"sensitivity": metrics.sensitivity, "specificity": metrics.specificity}
+)
+"""What is computed of every class of the test split: ``test/<name>/<slug>``."""
 
-def run_metrics(table: pd.DataFrame, melanoma: str | None) -> dict[str, float]:
+
+def run_metrics(
+    table: pd.DataFrame, melanoma: str | None, *, splits: Sequence[str] | None = None
+) -> dict[str, float]:
     """Compute all metrics of a run from its predictions table.
 
     Args:
         table: Predictions of the kept weights in inference mode; splits may be empty.
         melanoma: Slug of the melanoma class, None where the dataset names none.
+        splits: Those that were measured, train and val among them; None is all. Of the others
+            nothing is computed.
 
     Returns:
-        ``<split>/<metric>`` for train, val and test and each of ``SPLIT_METRICS``;
+        ``<split>/<metric>`` for each split and each of ``SPLIT_METRICS``;
         ``val/`` and ``test/melanoma_{sensitivity,specificity,auroc}`` if melanoma is named;
         ``test/sensitivity/<slug>`` and ``test/specificity/<slug>``; and ``generalisation_gap``,
         train/accuracy - val/accuracy. What is undefined is NaN.
@@ -50,25 +59,24 @@ def run_metrics(table: pd.DataFrame, melanoma: str | None) -> dict[str, float]:
     if melanoma is not None and melanoma not in slugs:
         raise ValueError(f"Expected melanoma to be None or one of {slugs}. Received {melanoma!r}.")
 
-    arrays = {split: split_arrays(table, split) for split in SPLITS}
+    arrays = {split: split_arrays(table, split) for split in splits or SPLITS}
     result = {
         f"{split}/{name}": metric(*arrays[split])
-        for split in SPLITS
+        for split in arrays
         for name, metric in SPLIT_METRICS.items()
     }
     if melanoma is not None:
         k = slugs.index(melanoma)
-        for split in ("val", "test"):
+        for split in [split for split in arrays if split != "train"]:
             result[f"{split}/melanoma_sensitivity"] = float(metrics.sensitivity(*arrays[split])[k])
             result[f"{split}/melanoma_specificity"] = float(metrics.specificity(*arrays[split])[k])
             result[f"{split}/melanoma_auroc"] = float(metrics.auroc(*arrays[split])[k])
-    for name, per_class in (
-        ("sensitivity", metrics.sensitivity(*arrays["test"])),
-        ("specificity", metrics.specificity(*arrays["test"])),
-    ):
-        result |= {
-            f"test/{name}/{slug}": float(value)
-            for slug, value in zip(slugs, per_class, strict=True)
-        }
+    if "test" in arrays:
+        for name, metric in PER_CLASS.items():
+            per_class = metric(*arrays["test"])
+            result |= {
+                f"test/{name}/{slug}": float(value)
+                for slug, value in zip(slugs, per_class, strict=True)
+            }
     result["generalisation_gap"] = result["train/accuracy"] - result["val/accuracy"]
     return result

@@ -53,6 +53,16 @@ def compare(config: Config, _arm: Arm) -> None:
     )
 
 
+def tune(config: Config, arm: Arm) -> None:
+    """Search better values for one arm."""
+    from melanoma_lab.tuning.plan import planned, typed
+
+    plan = planned(config, arm, typed())  # a mistake shows before anything else is loaded
+    from melanoma_lab.tasks.tune import tune_arm
+
+    tune_arm(plan)
+
+
 def sync(config: Config, _arm: Arm) -> None:
     """Send runs that were kept on disk to the tracking server."""
     from melanoma_lab.tasks.sync import sync_runs
@@ -75,4 +85,5 @@ TASKS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.download: download,
     Task.seed_protocol: seed_protocol,
     Task.sync: sync,
+    Task.tune: tune,
 }

@@ -17,6 +17,7 @@ from melanoma_lab.training.claim import Claim
 from melanoma_lab.training.trained import Trained
 
 if TYPE_CHECKING:  # its module loads TensorFlow
+    from melanoma_lab.tasks.train import Extent
     from melanoma_lab.training.session import Parts
 
 
@@ -49,6 +50,7 @@ def fit_from_checkpoint(
     tracker: tracking.Tracker,
     claim: Claim,
     begun: str | None,
+    extent: Extent,
 ) -> Trained:
     """Train, telling MLflow and the terminal, with a checkpoint an epoch.
 
@@ -60,6 +62,7 @@ def fit_from_checkpoint(
         tracker: with a run under way.
         claim: to that run.
         begun: the run's id where an earlier process began it; None: it is new.
+        extent: how much is measured and kept.
     """
     from melanoma_lab.training.fit import epochs_until
     from melanoma_lab.training.session import steps_of, train_network
@@ -68,15 +71,19 @@ def fit_from_checkpoint(
         tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
 
     resume = config.training.resume
-    with Checkpoints(claim.folder, summary.show_note) if resume else nullcontext() as checkpoints:
+    kept = Checkpoints(claim.folder, summary.show_note, final=extent.keep_state)
+    with kept if resume else nullcontext() as checkpoints:
         start = checkpoints.newest() if checkpoints and begun else None
+        if start is None and extent.after is not None:
+            start = Checkpoints(extent.after.folder, summary.show_note).newest()
         before = epochs_until(start) if start else []
         if begun:
             summary.show_continuing(begun, len(before))
         for epoch, figures in enumerate(before, 1):
             record(epoch, figures)  # the process may have ended before it could
         steps = steps_of(config, data, images)
-        with FitProgress(config.training.epochs, steps, done=len(before)) as progress:
+        epochs = config.training.last_epoch
+        with FitProgress(epochs, steps, done=len(before), said=extent.said) as progress:
 
             def tell(epoch: int, figures: Mapping[str, float]) -> None:
                 record(epoch, figures)
@@ -91,4 +98,5 @@ def fit_from_checkpoint(
                 on_epoch=tell,
                 start=start,
                 checkpoints=checkpoints,
+                splits=extent.splits,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +25,26 @@ from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
 from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.tasks.train import Extent
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.training.trained import Trained
 
 
 def record_results(
-    config: Config, data: PreparedData, images: BalancedSet, trained: Trained, tracker: Tracker
-) -> None:
+    config: Config,
+    data: PreparedData,
+    images: BalancedSet,
+    trained: Trained,
+    tracker: Tracker,
+    *,
+    extent: Extent,
+) -> dict[str, float]:
     """Measure, draw, keep and show what a training came to.
 
     A trivial arm keeps no model: what it predicts is in its table.
+
+    Returns:
+        The metrics.
 
     Raises:
         RunError: the training diverged; what could be measured has been recorded.
@@ -50,17 +61,10 @@ def record_results(
         tracker.set_tags({"outcome": "diverged"})
         raise RunError(f"diverged: {fit.diverged}; lower optimizer.learning_rate.")
 
-    table = predictions.build(
-        image_ids=list(data.manifest["image_id"]),
-        groups=list(data.manifest["group"]),
-        splits=list(data.manifest["split"]),
-        labels=data.labels,
-        probabilities=trained.probabilities,
-        slugs=data.slugs,
-    )
-    metrics |= run_metrics(table, data.melanoma)
+    table = predictions_table(data, trained, extent.splits)
+    metrics |= run_metrics(table, data.melanoma, splits=extent.splits)
     learned = outcome(table)
-    absent = _absent(table)
+    absent = _absent(table, extent.splits or SPLITS)
     tracker.log_metrics(metrics)
     tracker.set_tags(
         {
@@ -69,43 +73,59 @@ def record_results(
         }
     )
     with tempfile.TemporaryDirectory() as scratch:
-        _write(Path(scratch), config, data, images, trained=trained, table=table)
-        tracker.log_folder(Path(scratch))
-    if config.tracking.model and trained.network is not None:
+        folder = Path(scratch)
+        OmegaConf.save(OmegaConf.create(resolved(config)), folder / "config.yaml")
+        predictions.write_csv(table, folder / "predictions.csv")
+        if extent.pictures:
+            data.manifest.to_csv(folder / "manifest.csv", index=False)
+            data.findings.write(folder / "audit.json")
+            draw(folder, data, images, trained, table)
+        tracker.log_folder(folder)
+    if config.tracking.model and extent.pictures and trained.network is not None:
         tracker.log_network(trained.network)
-    summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
+    if extent.said is None:
+        summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
     if fit.diverged:
         raise RunError(
             f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
             "Lower optimizer.learning_rate."
         )
-    if trained.network is not None:  # a trivial arm may be at chance on purpose
+    if trained.network is not None and extent.said is None:  # a trivial arm may be at chance
         summary.show_outcome(learned)
+    return metrics
 
 
-def _absent(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+def predictions_table(
+    data: PreparedData, trained: Trained, splits: Sequence[str] | None
+) -> pd.DataFrame:
+    """What a training predicts for the splits that it was applied to; None: all."""
+    if trained.probabilities is None:
+        raise ValueError("Expected finite probabilities. Received those of a diverged training.")
+    measured = data.of_splits(splits)
+    manifest = data.manifest.iloc[measured]
+    return predictions.build(
+        image_ids=list(manifest["image_id"]),
+        groups=list(manifest["group"]),
+        splits=list(manifest["split"]),
+        labels=data.labels[measured],
+        probabilities=trained.probabilities,
+        slugs=data.slugs,
+    )
+
+
+def _absent(table: pd.DataFrame, splits: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The classes that a split has no image of, for the splits that lack some."""
     slugs = predictions.slugs_of(table)
     absent = {
-        split: absent_classes(predictions.split_arrays(table, split)[0], slugs) for split in SPLITS
+        split: absent_classes(predictions.split_arrays(table, split)[0], slugs) for split in splits
     }
     return {split: missing for split, missing in absent.items() if missing}
 
 
-def _write(
-    folder: Path,
-    config: Config,
-    data: PreparedData,
-    images: BalancedSet,
-    *,
-    trained: Trained,
-    table: pd.DataFrame,
+def draw(
+    folder: Path, data: PreparedData, images: BalancedSet, trained: Trained, table: pd.DataFrame
 ) -> None:
-    """Write the run's artifacts into a folder."""
-    OmegaConf.save(OmegaConf.create(resolved(config)), folder / "config.yaml")
-    data.manifest.to_csv(folder / "manifest.csv", index=False)
-    data.findings.write(folder / "audit.json")
-    predictions.write_csv(table, folder / "predictions.csv")
+    """Draw a run's plots into ``plots`` in a folder; of a table without test, val is shown."""
     history = defaultdict(list)
     for figures in trained.fit.history:
         for name, value in figures.items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from melanoma_lab import __version__, summary, tracking
@@ -20,7 +21,7 @@ from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.model.trivial import TrivialModel, build_trivial
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
 from melanoma_lab.training.backend import available_threads, start_backend
-from melanoma_lab.training.circumstances import circumstances
+from melanoma_lab.training.circumstances import changed, circumstances
 from melanoma_lab.training.claim import Claim, claimed
 from melanoma_lab.training.machine import (
     device_count,
@@ -32,6 +33,31 @@ from melanoma_lab.training.trivial import fit_trivial
 
 if TYPE_CHECKING:  # its module loads TensorFlow
     from melanoma_lab.training.session import Parts
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of a run is measured and kept; the whole unless said otherwise.
+
+    Attributes:
+        splits: those that the trained network is applied to, and so those of the predictions table
+            and the metrics; None: all. The network never meets the images of another.
+        pictures: keep plots and the model.
+        tags: of the run, beside those that every run has.
+        after: the claim to a run that did the first epochs of this one, if there is any.
+        keep_state: leave the last checkpoint, for another run to go on from.
+        said: what the progress bar begins with; None: every epoch and the results are printed.
+    """
+
+    splits: tuple[str, ...] | None = None
+    pictures: bool = True
+    tags: Mapping[str, str] = field(default_factory=dict)
+    after: Claim | None = None
+    keep_state: bool = False
+    said: str | None = None
+
+
+WHOLE = Extent()
 
 
 def train_arm(
@@ -60,8 +86,7 @@ def train_arm(
     with progress_of("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
     summary.show_data(data)
-    if not isinstance(config.architecture, Trivial):
-        config = replace(config, training=on_this_machine(config.training, threads=threads))
+    config = settled(config, threads)
     same = fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash)
     with claimed(
         cache,
@@ -76,12 +101,19 @@ def train_arm(
             claim.forget()
             summary.show_skipped(finished)
             return finished
-        tracker = _train_claimed(config, arm, data, claim, connecting, threads=threads)
+        tracker = train_claimed(config, arm, data, claim, connecting, threads=threads)
     summary.show_where(config, tracker.run_id, kept=tracker.kept)
     return tracker.run_id
 
 
-def _train_claimed(
+def settled(config: Config, threads: int) -> Config:
+    """The configuration with what ``auto`` comes to on this machine."""
+    if isinstance(config.architecture, Trivial):
+        return config
+    return replace(config, training=on_this_machine(config.training, threads=threads))
+
+
+def train_claimed(
     config: Config,
     arm: Arm,
     data: PreparedData,
@@ -89,8 +121,25 @@ def _train_claimed(
     connecting: Future[tracking.Tracker],
     *,
     threads: int,
+    extent: Extent = WHOLE,
+    on_results: Callable[[Mapping[str, float]], None] = lambda _: None,
 ) -> tracking.Tracker:
-    """Train a run that no other process is at, from where an earlier one ended."""
+    """Train a run that no other process is at, from where an earlier one ended.
+
+    Args:
+        config: ``settled``.
+        arm: what a study calls it.
+        data: the split dataset.
+        claim: to the run.
+        connecting: to the tracking server.
+        threads: TensorFlow's.
+        extent: how much is measured and kept.
+        on_results: told the run's metrics when all of it is recorded, sent or not.
+
+    Raises:
+        UserError: it cannot be built as configured; no run is recorded.
+        RunError: it diverged, ran out of memory or was not sent.
+    """
     with progress_of("balancing") as tell:
         images = balance(
             config.balancing,
@@ -100,40 +149,46 @@ def _train_claimed(
             workers=threads,
             progress=tell,
         )
-    parts = _assemble(config, data, images, threads)
+    parts = _assemble(config, data, images, threads, extent)
     tracker = connecting.result()
-    tags = _tags(config, arm, data, threads)
+    tags = run_tags(config, arm, data, threads=threads, extent=extent)
     params = tracking.flatten(resolved(config))
-    name = run_name(arm.name, config.seed, _fold(config))
+    name = name_of_run(config, arm, extent)
     # Imported as late as can be: plotting and statistics would only delay the first step.
     if isinstance(parts, TrivialModel):  # takes seconds: nothing to go on with
         with tracker.run(name, tags, params):
             from melanoma_lab.tasks.record import record_results
 
-            record_results(config, data, images, fit_trivial(parts, data, images), tracker)
+            trained = fit_trivial(parts, data, images, splits=extent.splits)
+            on_results(record_results(config, data, images, trained, tracker, extent=extent))
         return tracker
     resume = config.training.resume
     now = circumstances(threads, device_count(config.training))
     begun = run_begun(claim, tracker, now) if resume else None
     if begun is None:
         claim.forget()
+    if extent.after is not None:
+        done = extent.after.begun()
+        if done is None or changed(done[1], now):  # its bits would not be those of this run
+            extent = replace(extent, after=None)
     with tracker.run(name, tags, params, continuing=begun) as run_id:
         if resume:
             note_begin(claim, run_id, now)
         trained = fit_from_checkpoint(
-            config, data, images, parts, tracker=tracker, claim=claim, begun=begun
+            config, data, images, parts, tracker=tracker, claim=claim, begun=begun, extent=extent
         )
         if trained.fit.diverged:
             claim.forget()  # it would diverge again
         from melanoma_lab.tasks.record import record_results
 
-        record_results(config, data, images, trained, tracker)
-    claim.forget()
+        on_results(record_results(config, data, images, trained, tracker, extent=extent))
+    if not extent.keep_state:
+        claim.forget()
     return tracker
 
 
 def _assemble(
-    config: Config, data: PreparedData, images: BalancedSet, threads: int
+    config: Config, data: PreparedData, images: BalancedSet, threads: int, extent: Extent
 ) -> Parts | TrivialModel:
     """What is going to be trained; a mistake shows here, before a run is recorded."""
     if isinstance(config.architecture, Trivial):
@@ -141,13 +196,22 @@ def _assemble(
     devices = device_count(config.training)
     precision = config.training.precision
     start_backend(threads=threads, seed=config.seed, precision=precision, devices=devices)
-    summary.show_machine(this_machine(), precision, devices)
+    if extent.said is None:
+        summary.show_machine(this_machine(), precision, devices)
     from melanoma_lab.training.session import assemble
 
     return assemble(config, data, images)
 
 
-def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[str, str]:
+def name_of_run(config: Config, arm: Arm, extent: Extent = WHOLE) -> str:
+    """What a run is called in MLflow's list."""
+    trial = f"trial {extent.tags['trial']} " if "trial" in extent.tags else ""
+    return trial + run_name(arm.name, config.seed, _fold(config))
+
+
+def run_tags(
+    config: Config, arm: Arm, data: PreparedData, *, threads: int, extent: Extent = WHOLE
+) -> dict[str, str]:
     """What a run is searched, grouped and compared by."""
     trivial = isinstance(config.architecture, Trivial)
     return {
@@ -157,7 +221,12 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
         "reference": config.reference or "",
         "seed": str(config.seed),
         "fold": str(_fold(config)),
-        "fingerprint": fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash),
+        "fingerprint": fingerprint(
+            config,
+            dataset_digest=data.digest,
+            split_hash=data.split_hash,
+            splits=extent.splits,
+        ),
         "split_hash": data.split_hash,
         "dataset": config.dataset.name,
         "dataset_digest": data.digest,
@@ -173,6 +242,7 @@ def _tags(config: Config, arm: Arm, data: PreparedData, threads: int) -> dict[st
             processor_name() if trivial else this_machine().describe(device_count(config.training))
         ),
         **({"trivial": "true"} if trivial else {}),
+        **extent.tags,
     }
 
 

@@ -313,21 +313,35 @@ class Tracker:
 
         Runs that are kept on disk count.
         """
+        found = self.finished({"fingerprint": fingerprint})
+        return found[0] if found else None
+
+    def finished(self, tags: Mapping[str, str]) -> tuple[str, dict[str, float]] | None:
+        """The newest finished run with these tags in the study: its id and last metrics.
+
+        Runs that are kept on disk count.
+        """
         for _, record in kept_runs(Path(self._tracking.unsent)):
             if (
                 record.study == self._study
                 and record.status == "FINISHED"
-                and record.tags.get("fingerprint") == fingerprint
+                and tags.items() <= record.tags.items()
             ):
-                return record.run_id
+                return record.run_id, {point.key: point.value for point in record.metrics}
         if self._client is None:
             return None
+        wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
         found = self._client.search_runs(
             [self.experiment_id],
-            f"attributes.status = 'FINISHED' and tags.fingerprint = '{fingerprint}'",
+            " and ".join(["attributes.status = 'FINISHED'", *wanted]),
             max_results=1,
         )
-        return str(found[0].info.run_id) if found else None
+        return (str(found[0].info.run_id), dict(found[0].data.metrics)) if found else None
+
+    @property
+    def client(self) -> Any:
+        """The MlflowClient; None where runs are kept on disk."""
+        return self._client
 
     def can_continue(self, run_id: str) -> bool:
         """Whether the study has this run and it has not finished."""

@@ -179,7 +179,8 @@ class Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         if not self._recorder.diverged:
-            self._checkpoints.offer(lambda: self._state.take(epoch + 1))
+            last = self.model.stop_training or epoch + 1 == self.params["epochs"]
+            self._checkpoints.offer(lambda: self._state.take(epoch + 1), last=last)
 
 
 class Teller(keras.callbacks.Callback):

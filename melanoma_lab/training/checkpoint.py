@@ -115,10 +115,11 @@ class Checkpoints:
     Args:
         folder: the run's own.
         say: told, in a sentence, what a user should know.
+        final: the last epoch's is wanted, however long training waits for it.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self._folder, self._say = folder, say
+    def __init__(self, folder: Path, say: Callable[[str], None], *, final: bool = False) -> None:
+        self._folder, self._say, self._final = folder, say, final
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._started = time.perf_counter()
@@ -148,14 +149,16 @@ class Checkpoints:
                 return checkpoint
         return None
 
-    def offer(self, take: Callable[[], Checkpoint]) -> None:
+    def offer(self, take: Callable[[], Checkpoint], *, last: bool = False) -> None:
         """Keep the state of this moment, if training has not waited too long for such already.
 
         Args:
             take: makes a checkpoint that shares no memory with what training goes on to change.
+            last: it is the state after the last epoch.
         """
         now = time.perf_counter()
-        if self._waited > ALLOWANCE + SHARE * (now - self._started):
+        wanted = last and self._final
+        if not wanted and self._waited > ALLOWANCE + SHARE * (now - self._started):
             return
         self._finish_writing()
         self._writing = self._pool.submit(self._write, take())

@@ -36,6 +36,12 @@ class Claim:
 
     folder: Path
 
+    @classmethod
+    def of(cls, cache: Path, *, study: str, tracked: str, fingerprint: str) -> Claim:
+        """What ``claimed`` yields, for somebody who knows that nobody else is at the run."""
+        key = hashlib.sha256(json.dumps([study, tracked, fingerprint]).encode()).hexdigest()[:32]
+        return cls(cache / "runs" / key)
+
     def begun(self) -> tuple[str, dict[str, str]] | None:
         """The MLflow run that an earlier process began and did not end, and its circumstances."""
         note = _read(self.folder / "run.json")
@@ -74,9 +80,9 @@ def claimed(
     Raises:
         RunError: another process trains this run, and nobody wants to wait.
     """
-    runs = cache / "runs"
+    claim = Claim.of(cache, study=study, tracked=tracked, fingerprint=fingerprint)
+    runs, key = claim.folder.parent, claim.folder.name
     runs.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(json.dumps([study, tracked, fingerprint]).encode()).hexdigest()[:32]
     lock, holder = FileLock(runs / f"{key}.lock"), runs / f"{key}.holder"
     try:
         lock.acquire(timeout=0)
@@ -92,7 +98,7 @@ def claimed(
         with suppress(OSError):  # only tells others who is at it
             _write(holder, {"process": f"Process {os.getpid()} on {socket.gethostname()}"})
         _tidy(runs)
-        yield Claim(runs / key)
+        yield claim
     finally:
         holder.unlink(missing_ok=True)
         lock.release()

@@ -154,12 +154,12 @@ def fit_network(
         val = None
     done = start.epoch if start is not None else 0
     try:
-        if done < options.epochs and not best.out_of_patience:
+        if done < options.last_epoch and not best.out_of_patience:
             trained.fit(
                 train,
                 validation_data=val,
                 initial_epoch=done,
-                epochs=options.epochs,
+                epochs=options.last_epoch,
                 steps_per_epoch=steps_per_epoch,
                 callbacks=watching,
                 shuffle=False,  # the batches come in the order that the seed gives them

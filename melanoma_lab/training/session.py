@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,8 +115,9 @@ def train_network(
     on_epoch: EpochListener,
     start: Checkpoint | None = None,
     checkpoints: Checkpoints | None = None,
+    splits: Sequence[str] | None = None,
 ) -> Trained:
-    """Fit a network and apply it to every image.
+    """Fit a network and apply it.
 
     Args:
         config: the whole configuration.
@@ -126,6 +128,7 @@ def train_network(
         on_epoch: told every epoch's figures.
         start: the checkpoint to go on from; None: from the start.
         checkpoints: where the state after every epoch is kept; None: nowhere.
+        splits: those whose images the trained network is applied to; None: all.
 
     Raises:
         RunError: the machine has not enough memory.
@@ -137,7 +140,7 @@ def train_network(
         batch_size=options.batch_size,
         seed=config.seed,
         first_step=start.epoch * steps if start is not None else 0,
-        last_step=options.epochs * steps,
+        last_step=options.last_epoch * steps,
     )
     fit = fit_network(
         parts.network,
@@ -154,9 +157,9 @@ def train_network(
         start=start,
         checkpoints=checkpoints,
     )
-    everything = _as_photographed(data, np.arange(len(data.manifest)), options.batch_size)
+    measured = _as_photographed(data, data.of_splits(splits), options.batch_size)
     network = replicas.on_one_device(parts.network)
-    probabilities = network.predict(everything, verbose=0)
+    probabilities = network.predict(measured, verbose=0)
     if not np.isfinite(probabilities).all():
         probabilities = None
     sample_images, sample_labels = _samples(images, parts.augmentation, config)

@@ -43,8 +43,8 @@ class Trained:
     Attributes:
         fit: what the fit did.
         parameters: how many numbers it learned.
-        probabilities: float, shape (n, n_classes), for every row of the manifest, in inference
-            mode; None where they are not finite.
+        probabilities: float, shape (n, n_classes), in inference mode, for the rows of the manifest
+            that it was applied to; None where they are not finite.
         network: a Keras model from raw pixels to probabilities, with the kept epoch's weights; None
             for a trivial arm.
         sample_images: float32, shape (m, H, W, 3), 0 to 255: training images as the network saw

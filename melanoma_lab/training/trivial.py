@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -14,26 +15,34 @@ from melanoma_lab.model.trivial import TrivialModel
 from melanoma_lab.training.trained import Fit, Trained
 
 
-def fit_trivial(model: TrivialModel, data: PreparedData, images: BalancedSet) -> Trained:
-    """Fit a trivial arm to the training split and apply it to every image.
+def fit_trivial(
+    model: TrivialModel,
+    data: PreparedData,
+    images: BalancedSet,
+    *,
+    splits: Sequence[str] | None = None,
+) -> Trained:
+    """Fit a trivial arm to the training split and apply it.
 
     Args:
         model: fresh.
         data: the split dataset.
         images: what balancing made of its training split; its class weights count.
+        splits: those whose images it is applied to; None: all.
     """
     train = data.of_split(TRAIN)
     labels = data.labels[train]
     weight = images.class_weight
     weights = np.ones(len(train)) if weight is None else weight[labels].astype(np.float64)
+    measured = data.of_splits(splits)
     started = time.perf_counter()
     # One thread is fast enough for so little, and the bits do not depend on how many there are.
     with threadpool_limits(1):
         model.classifier.fit(model.features[train], labels, **{model.weight_name: weights})
-        of_present = model.classifier.predict_proba(model.features)
+        of_present = model.classifier.predict_proba(model.features[measured])
     seconds = time.perf_counter() - started
     # A class that has no training image is never expected.
-    probabilities = np.zeros((len(data.manifest), len(data.classes)))
+    probabilities = np.zeros((len(measured), len(data.classes)))
     probabilities[:, model.classifier.classes_] = of_present
     fit = Fit(history=[], best_epoch=0, optimizer_steps=0, seconds=seconds, diverged=None)
     return Trained(fit, model.parameters(model.classifier), probabilities)

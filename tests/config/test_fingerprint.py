@@ -1,4 +1,6 @@
 import dataclasses
+import hashlib
+import json
 
 from melanoma_lab.config.fingerprint import fingerprint, resolved
 
@@ -25,6 +27,30 @@ def test_what_is_computed_counts(composed):
         )
     ]
     assert len({base, *changed}) == 1 + len(changed)
+
+
+def test_how_values_are_searched_is_none_of_a_runs(composed):
+    assert of(composed("tuner=hyperband", "tuner.max_epochs=3")) == of(composed())
+    assert "tuner" not in resolved(composed())
+
+
+def test_ending_early_and_measuring_less_count(composed):
+    config = composed()
+    early = of(composed("training.stop_after=3"))
+    less = fingerprint(config, dataset_digest="d", split_hash="s", splits=("train", "val"))
+    assert len({of(config), early, less}) == 3
+
+
+def test_a_key_that_came_later_does_not_count_where_it_changes_nothing(composed):
+    config = composed()
+    plain = resolved(config)
+    del plain["training"]["stop_after"]
+    for key in ("task", "study", "reference", "metric", "cache", "output", "against", "tracking"):
+        del plain[key]
+    del plain["audit"], plain["dataset"]["root"]
+    del plain["training"]["threads"], plain["training"]["resume"]
+    text = json.dumps([plain, "d", "s"], sort_keys=True)
+    assert of(config) == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def test_paths_tracking_threads_and_the_question_do_not_count(composed):

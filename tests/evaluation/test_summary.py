@@ -4,7 +4,8 @@ import pytest
 from evaluation_cases import random_case, table_of
 
 from melanoma_lab.evaluation import metrics, predictions
-from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.evaluation.names import OF_EVERY_SPLIT, OF_MELANOMA, higher_is_better
+from melanoma_lab.evaluation.summary import SPLIT_METRICS, run_metrics
 
 SLUGS = ("melanoma", "nevus", "vascular_lesion")
 NAMES = ("accuracy", "balanced_accuracy", "macro_auroc", "macro_f1", "log_loss", "brier", "ece")
@@ -15,6 +16,34 @@ def run_table(**seeds: int) -> pd.DataFrame:
         [table_of(random_case(40, 3, seed), split, SLUGS) for split, seed in seeds.items()],
         ignore_index=True,
     )
+
+
+def test_the_names_that_may_be_searched_for_are_those_that_are_computed():
+    result = run_metrics(run_table(train=0, val=1, test=2), "melanoma")
+    named = {f"val/{name}" for name in (*OF_EVERY_SPLIT, *OF_MELANOMA)}
+    assert named == {name for name in result if name.startswith("val/")}
+    assert tuple(SPLIT_METRICS) == OF_EVERY_SPLIT
+
+
+def test_more_is_better_of_a_metric_that_a_perfect_classifier_has_most_of():
+    perfect = run_table(train=0, val=1, test=2)
+    for slug in SLUGS:
+        perfect[f"prob/{slug}"] = (perfect["y_true"] == slug).astype(np.float32)
+    some = run_metrics(run_table(train=0, val=1, test=2), "melanoma")
+    most = run_metrics(perfect, "melanoma")
+    for name in (*OF_EVERY_SPLIT, *OF_MELANOMA):
+        better = most[f"val/{name}"] - some[f"val/{name}"]
+        assert (better > 0) == higher_is_better(f"val/{name}") == higher_is_better(name)
+
+
+def test_of_a_split_that_is_not_measured_nothing_is_computed():
+    table = run_table(train=0, val=1, test=2)
+    without = table[table["split"] != "test"]
+    whole, part = (
+        run_metrics(table, "melanoma"),
+        run_metrics(without, "melanoma", splits=("train", "val")),
+    )
+    assert part == {name: value for name, value in whole.items() if "test" not in name}
 
 
 def test_names_are_those_of_the_run_contract():

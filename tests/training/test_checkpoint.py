@@ -154,6 +154,16 @@ def test_training_does_not_wait_for_ever(tmp_path, said, monkeypatch):
     assert newest(tmp_path, said).epoch == 1
 
 
+@pytest.mark.parametrize("final", [True, False])
+def test_training_waits_for_the_last_state_where_that_is_wanted(tmp_path, said, monkeypatch, final):
+    monkeypatch.setattr(module, "ALLOWANCE", 0.0)
+    monkeypatch.setattr(module, "SHARE", 1e-9)
+    with Checkpoints(tmp_path, said.append, final=final) as checkpoints:
+        for epoch in (1, 2, 3):
+            checkpoints.offer(lambda epoch=epoch: state(epoch), last=epoch == 3)
+    assert newest(tmp_path, said).epoch == (3 if final else 1)
+
+
 def interrupted(folder, said):
     with Checkpoints(folder, said.append) as checkpoints:
         checkpoints.offer(lambda: state(4))

@@ -32,7 +32,7 @@ class Kept:
     def __init__(self, folder):
         self.folder, self.of_epoch = folder, {}
 
-    def offer(self, take):
+    def offer(self, take, *, last):
         checkpoint = read_checkpoint(write_checkpoint(take(), self.folder))
         self.of_epoch[checkpoint.epoch] = checkpoint
 

@@ -26,6 +26,7 @@ from melanoma_lab.config.schema.schedule import Schedule
 from melanoma_lab.config.schema.split import Split
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.config.schema.trivial import Trivial, refuse_what_needs_a_network
+from melanoma_lab.config.schema.tuner import Tuner
 
 #: Bytes that the name of a study may take; file systems take 255, with endings.
 LONGEST_STUDY = 120
@@ -39,6 +40,7 @@ class Task(StrEnum):
     download = "download"
     seed_protocol = "seed_protocol"
     compare = "compare"
+    tune = "tune"
     sync = "sync"
 
 
@@ -94,6 +96,7 @@ class Config:
     loss: Loss = MISSING
     optimizer: Optimizer = MISSING
     schedule: Schedule = MISSING
+    tuner: Tuner = MISSING
     training: Training = field(default_factory=Training)
     tracking: Tracking = field(default_factory=Tracking)
     audit: Audit = field(default_factory=Audit)

@@ -32,6 +32,8 @@ class Training:
     """How long, how fast, and which epoch is kept."""
 
     epochs: int = 30
+    #: Stop after so many of them, as if interrupted: schedules stay those of all epochs; null: no.
+    stop_after: int | None = None
     batch_size: int = 32
     #: An epoch is a pass over the training split before balancing, so that arms which balance
     #: take as many optimizer steps as arms that do not; ``balanced``: over what balancing made.
@@ -54,7 +56,7 @@ class Training:
         for key in ("epochs", "batch_size"):
             value = getattr(self, key)
             require(value >= 1, f"training.{key}", "at least 1", value)
-        for key in ("patience", "threads", "devices"):
+        for key in ("patience", "threads", "devices", "stop_after"):
             value = getattr(self, key)
             require(value is None or value >= 1, f"training.{key}", "at least 1, or null", value)
         require(
@@ -69,3 +71,8 @@ class Training:
             f"one of {', '.join(MONITORS)}",
             self.monitor,
         )
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which training ends, unless it runs out of patience before."""
+        return min(self.epochs, self.stop_after or self.epochs)

@@ -1,0 +1,288 @@
+"""Tune one arm: check the space, search it, keep and show the best."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from melanoma_lab import summary, tracking
+from melanoma_lab.config.fingerprint import fingerprint, tuner_of
+from melanoma_lab.config.schema.split import KFold
+from melanoma_lab.data.cache import cache_folder
+from melanoma_lab.errors import RunError
+from melanoma_lab.evaluation.names import higher_is_better
+from melanoma_lab.tracking.sweep_run import SWEEP_TAG, close_run, keep_results, open_run
+from melanoma_lab.training.backend import available_threads, load_tensorflow
+from melanoma_lab.tuning import telling
+from melanoma_lab.tuning.checking import Checker
+from melanoma_lab.tuning.plan import Plan
+from melanoma_lab.tuning.preset import next_commands, write_preset
+
+if TYPE_CHECKING:  # their modules load TensorFlow
+    from melanoma_lab.tuning.search import Search
+    from melanoma_lab.tuning.sweep import Sweep
+    from melanoma_lab.tuning.trial import Proposal, Trials
+
+#: Keys of the group ``tuner`` that may change without making it another search.
+BUDGET = ("max_trials", "iterations", "max_failures")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search came to.
+
+    Attributes:
+        study: its study.
+        score: of the best trial.
+        values: the searched keys of the best trial, as overrides have them.
+        preset: the file that holds the best configuration.
+        report: the page.
+        commands: what to type next.
+        run_id: of the search, in MLflow.
+        sweep: everything about it.
+    """
+
+    study: str
+    score: float
+    values: dict[str, str]
+    preset: Path
+    report: Path
+    commands: tuple[str, ...]
+    run_id: str
+    sweep: Sweep
+
+
+def tune_arm(plan: Plan) -> Tuned:
+    """Search better values for an arm.
+
+    Args:
+        plan: as ``plan`` gives it.
+
+    Returns:
+        What the search came to.
+
+    Raises:
+        UserError: the data or the tracking server cannot be used.
+        RunError: too many trials failed in a row, none completed, some were not sent, or another
+            process is at it.
+    """
+    config = plan.config
+    with _only_one(Path("experiments") / config.study / "tuning", config.study) as folder:
+        connecting = tracking.connect(config.tracking, config.study)
+        load_tensorflow()
+        from melanoma_lab.tuning.algorithms import build_oracle
+        from melanoma_lab.tuning.search import Search, TooManyFailuresError, best_trial, go_on
+        from melanoma_lab.tuning.trial import Trials, parts_of
+
+        trials = Trials(
+            command=plan.command,
+            arm=plan.arm,
+            parts=parts_of(config),
+            objective=config.tuner.objective,
+            sweep="",
+            parent="",
+            tracker=connecting.result(),
+            cache=cache_folder(config.cache),
+            threads=config.training.threads or available_threads(),
+        )
+        trials.sweep = _fingerprint(plan, trials)
+        summary.show_data(next(iter(trials.datasets.values())))
+        own = folder / f"{config.tuner.name}-{trials.sweep}"
+        oracle = build_oracle(config.tuner, plan.searched)
+        if note := go_on(oracle, own):
+            summary.show_note(note)
+        trials.parent = _open(plan, trials)
+        progress = telling.Progress(config.tuner, plan.searched, oracle)
+        done = len(oracle.end_order)
+        telling.show_search(config, plan.arm, plan.searched, progress.total, done=done)
+        search = Search(
+            oracle, plan.searched, config.tuner, trials, folder=own, on_end=progress.ended
+        )
+        with _ending(trials, oracle):
+            try:
+                search.search()
+            except TooManyFailuresError:
+                if best_trial(oracle) is not None:  # what has been found is worth something
+                    _conclude(plan, trials, search)
+                raise
+            return _conclude(plan, trials, search)
+
+
+@contextmanager
+def _ending(trials: Trials, oracle: Any) -> Iterator[None]:
+    """Close the search's run as the block ends."""
+    client, run_id = trials.tracker.client, trials.parent
+    try:
+        yield
+    except KeyboardInterrupt:
+        close_run(client, run_id, "KILLED", why="interrupted")
+        telling.show_interrupted(len(oracle.end_order))
+        raise
+    except BaseException as error:
+        close_run(client, run_id, "FAILED", why=f"{type(error).__name__}: {error}")
+        raise
+    close_run(client, run_id, "FINISHED")
+
+
+def _open(plan: Plan, trials: Trials) -> str:
+    """The search's run in MLflow, which its trials lie under."""
+    config, tracker = plan.config, trials.tracker
+    return open_run(
+        tracker.client,
+        tracker.experiment_id,
+        f"tune {plan.arm.name}",
+        {
+            SWEEP_TAG: trials.sweep,
+            "study": config.study,
+            "tuner": config.tuner.name,
+            "objective": config.tuner.objective,
+            "git_commit": tracking.git_commit(),
+        },
+        tracking.flatten({"tuner": tuner_of(config)}),
+    )
+
+
+def _conclude(plan: Plan, trials: Trials, search: Search) -> Tuned:
+    """Keep and show what a search came to."""
+    from melanoma_lab.tuning.best import keep_pictures
+    from melanoma_lab.tuning.report import write_report
+    from melanoma_lab.tuning.search import best_trial
+
+    config, command, client = plan.config, plan.command, trials.tracker.client
+    best = best_trial(search.oracle)
+    if best is None:
+        raise RunError("No trial of the search completed.")
+    proposal = search.proposal(best)
+    values = dict(proposal.values)
+    keep_pictures(trials, proposal)
+    commands = next_commands(command, values, config.study)
+    notes = _notes(plan, trials, proposal, best.score)
+    preset = write_preset(command, values, study=config.study, notes=notes)
+    sweep = _sweep(plan, trials, search, commands)
+    report = write_report(sweep, Path("experiments") / config.study / "tuned")
+    files = [report, *report.parent.glob("*.md"), *report.parent.glob("*.csv"), preset]
+    with tempfile.TemporaryDirectory() as scratch:
+        manifest = Path(scratch) / "manifest.csv"
+        first, _, _ = trials.settled(proposal, trials.parts[0])
+        trials.data_of(first).manifest.to_csv(manifest, index=False)
+        keep_results(client, trials.parent, [*files, manifest], "\n".join(f"- {n}" for n in notes))
+    client.log_metric(trials.parent, "best_score", best.score)
+    client.set_tag(trials.parent, "best_trial", best.trial_id)
+    trials.forget(proposal)
+    tuned = Tuned(
+        config.study, best.score, values, preset, report, tuple(commands), trials.parent, sweep
+    )
+    telling.show_best(tuned, sweep.untuned, notes)
+    if search.unsent:
+        raise RunError(
+            f"The runs of {search.unsent} trials wait to be sent: python -m melanoma_lab sync"
+        )
+    return tuned
+
+
+def _notes(plan: Plan, trials: Trials, proposal: Proposal, score: float) -> list[str]:
+    """What to know about the best trial, a sentence each."""
+    tuner = plan.config.tuner
+    seeds = len(trials.parts)
+    found = [
+        f"Trial {proposal.trial} of tuner={tuner.name}: {tuner.objective} {score:.4f}"
+        + (f", the mean of {seeds}" if seeds > 1 else "")
+        + ". The best of many looks at val, so it is optimistic; test has not been looked at."
+    ]
+    if proposal.epochs and proposal.epochs[1] != plan.config.training.epochs:
+        found.append(
+            f"It trained {proposal.epochs[1]} epochs; retraining takes training.epochs="
+            f"{plan.config.training.epochs}, as the arm it is compared with."
+        )
+    if isinstance(plan.config.split, KFold):
+        found.append(
+            "Images of val here are test images of other folds: compare on another split.seed."
+        )
+    return found
+
+
+def _sweep(plan: Plan, trials: Trials, search: Search, commands: Sequence[str]) -> Sweep:
+    """Everything about a search, for its report."""
+    from melanoma_lab.tuning import collect
+    from melanoma_lab.tuning.sweep import Sweep
+
+    config, tuner, tracker = plan.config, plan.config.tuner, trials.tracker
+    proposals = {t.trial_id: search.proposal(t) for t in search.oracle.trials.values()}
+    first, data, _ = trials.settled(next(iter(proposals.values())), trials.parts[0])
+    untuned = Checker(plan.command).composed({})
+    return Sweep(
+        study=config.study,
+        name=plan.arm.name,
+        command=telling.command_of(plan.command, config),
+        objective=tuner.objective,
+        higher_is_better=higher_is_better(tuner.objective),
+        algorithm=tuner.name,
+        dimensions=collect.dimensions_of(plan.searched),
+        trials=collect.trials_table(
+            tracker.client,
+            tracker.experiment_id,
+            trials.sweep,
+            oracle=search.oracle,
+            searched=plan.searched,
+            proposals=proposals,
+            parts=trials.parts,
+        ),
+        seed=tuner.seed,
+        budget=collect.budget_of(tuner, first.training.epochs),
+        data={
+            "dataset": first.dataset.name,
+            "split": first.split.name,
+            "protocol": data.protocol,
+            "split_hash": data.split_hash,
+        },
+        untuned=collect.values_in(untuned, plan.searched),
+        next_command=commands[0] if len(commands) == 1 else " && ".join(commands),
+        repeats=tuple(str(part) for part in trials.parts) if len(trials.parts) > 1 else (),
+    )
+
+
+@contextmanager
+def _only_one(folder: Path, study: str) -> Iterator[Path]:
+    """Be the only process that tunes a study, while the block lasts.
+
+    Raises:
+        RunError: another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / "lock"), folder / "holder"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "Another process"
+        raise RunError(
+            f"{who} is tuning study={study}. Let it finish, or choose another study=NAME."
+        ) from None
+    try:
+        holder.write_text(f"Process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield folder
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _fingerprint(plan: Plan, trials: Trials) -> str:
+    """What makes two searches the same: the space, the algorithm, the base, the data."""
+    algorithm = {k: v for k, v in tuner_of(plan.config).items() if k not in {*BUDGET, "space"}}
+    bases = []
+    for part in trials.parts:
+        base, _ = plan.command.configure(part.overrides())
+        data = trials.data_of(base)
+        bases.append(fingerprint(base, dataset_digest=data.digest, split_hash=data.split_hash))
+    space: list[Any] = [asdict(entry) for entry in plan.searched]
+    text = json.dumps([algorithm, space, bases], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

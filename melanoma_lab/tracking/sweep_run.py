@@ -1,0 +1,124 @@
+"""A search as one run of its own in MLflow: its trials lie under it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from melanoma_lab.tracking.study_run import NOTE_TAG, PARENT_TAG
+from melanoma_lab.tracking.upload import LONGEST_PARAM, LONGEST_REASON, PROCESS_TAG, REASON_TAG
+
+#: On the run of a search and on all of its trials: which search.
+SWEEP_TAG = "sweep"
+#: On a trial: which one of its search.
+TRIAL_TAG = "trial"
+#: On a run of a trial that has several: the trial is the run it lies under.
+PART_TAG = "trial_part"
+#: On a trial: what the search got for it.
+SCORE_TAG = "score"
+
+
+def open_run(
+    client: Any,
+    experiment_id: str,
+    name: str,
+    tags: Mapping[str, str],
+    params: Mapping[str, str],
+) -> str:
+    """Open a run that others lie under, or the one that these tags have already.
+
+    Args:
+        client: an MlflowClient.
+        experiment_id: of the study.
+        name: what the run is called in the list of runs.
+        tags: of the run; those of ``SWEEP_TAG``, ``TRIAL_TAG`` and ``PARENT_TAG`` tell it apart.
+        params: of a new run; the one that is there keeps its own.
+
+    Returns:
+        The run's id.
+    """
+    from mlflow.entities import Param, RunTag
+
+    process = f"{socket.gethostname()}:{os.getpid()}"
+    found = _find(client, experiment_id, tags)
+    if found:
+        client.update_run(found, status="RUNNING")
+        client.set_tag(found, PROCESS_TAG, process)
+        if REASON_TAG in client.get_run(found).data.tags:
+            client.delete_tag(found, REASON_TAG)
+        return found
+    run = client.create_run(experiment_id, run_name=name, tags={**tags, PROCESS_TAG: process})
+    run_id = str(run.info.run_id)
+    client.log_batch(
+        run_id,
+        params=[Param(key, value[:LONGEST_PARAM]) for key, value in params.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+    return run_id
+
+
+def close_run(
+    client: Any,
+    run_id: str,
+    status: str,
+    *,
+    why: str = "",
+    tags: Mapping[str, str] | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> None:
+    """End a run that ``open_run`` opened.
+
+    Args:
+        client: an MlflowClient.
+        run_id: of the run.
+        status: as MLflow calls it.
+        why: the reason, where it did not finish.
+        tags: what only its end knows.
+        metrics: likewise.
+    """
+    for key, value in {
+        **(tags or {}),
+        **({REASON_TAG: why[:LONGEST_REASON]} if why else {}),
+    }.items():
+        client.set_tag(run_id, key, value)
+    for key, figure in (metrics or {}).items():
+        client.log_metric(run_id, key, figure)
+    client.set_terminated(run_id, status)
+
+
+def keep_results(client: Any, run_id: str, files: Sequence[Path], note: str) -> None:
+    """Put files on the page of a search's run, with a text.
+
+    Args:
+        client: an MlflowClient.
+        run_id: of the run.
+        files: to keep.
+        note: what the page says, in Markdown.
+    """
+    client.set_tag(run_id, NOTE_TAG, note)
+    for path in files:
+        if path.is_dir():
+            client.log_artifacts(run_id, str(path), path.name)
+        else:
+            client.log_artifact(run_id, str(path))
+
+
+def _find(client: Any, experiment_id: str, tags: Mapping[str, str]) -> str | None:
+    """The run of these tags, the first should there be several; it has no arm."""
+    wanted = {key: tags[key] for key in (SWEEP_TAG, TRIAL_TAG, PARENT_TAG) if key in tags}
+    found = client.search_runs(
+        [experiment_id],
+        " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items()),
+        order_by=["attributes.start_time ASC"],
+        max_results=1000,
+    )
+    own = [
+        run
+        for run in found
+        if "arm" not in run.data.tags
+        and wanted.keys() == (run.data.tags.keys() & {SWEEP_TAG, TRIAL_TAG, PARENT_TAG})
+    ]
+    return str(own[0].info.run_id) if own else None

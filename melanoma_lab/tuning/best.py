@@ -1,0 +1,98 @@
+"""Plots and the model of the best trial: its last state is put back, nothing is trained again."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from melanoma_lab import summary
+from melanoma_lab.balancing import BalancedSet, balance
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.trivial import Trivial
+from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.model.trivial import build_trivial
+from melanoma_lab.tasks.record import draw, predictions_table
+from melanoma_lab.tracking.model import save_network
+from melanoma_lab.tracking.record import ARTIFACTS, MODEL
+from melanoma_lab.tracking.sweep_run import SWEEP_TAG, TRIAL_TAG
+from melanoma_lab.tracking.upload import log_files
+from melanoma_lab.training.backend import start_backend
+from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
+from melanoma_lab.training.machine import device_count
+from melanoma_lab.training.trained import Trained
+from melanoma_lab.training.trivial import fit_trivial
+from melanoma_lab.tuning.trial import MEASURED, Proposal, Trials
+
+
+def keep_pictures(trials: Trials, proposal: Proposal) -> None:
+    """Keep plots and the model with the runs of a trial that have none yet; val is drawn.
+
+    Args:
+        trials: the search's.
+        proposal: the best trial.
+    """
+    client = trials.tracker.client
+    for part in trials.parts:
+        config, data, same = trials.settled(proposal, part)
+        tags = {SWEEP_TAG: trials.sweep, TRIAL_TAG: proposal.trial, "fingerprint": same}
+        found = trials.tracker.finished(tags)
+        if client is None or found is None or client.list_artifacts(found[0], "plots"):
+            continue
+        claim = trials.claim_of(proposal, part)
+        start = Checkpoints(claim.folder, summary.show_note).newest()
+        if start is None and not isinstance(config.architecture, Trivial):
+            summary.show_note(
+                f"Trial {proposal.trial} has no plots and no model: its state is not in the cache."
+            )
+            continue
+        images = balance(
+            config.balancing,
+            data.training_split(),
+            seed=config.seed,
+            cache_dir=trials.cache,
+            workers=trials.threads,
+        )
+        trained = _put_back(config, data, images, start, trials.threads)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            table = predictions_table(data, trained, MEASURED)
+            draw(folder / ARTIFACTS, data, images, trained, table)
+            if config.tracking.model and trained.network is not None:
+                save_network(trained.network, folder / MODEL)
+            log_files(client, found[0], folder)
+
+
+def _put_back(
+    config: Config,
+    data: PreparedData,
+    images: BalancedSet,
+    start: Checkpoint | None,
+    threads: int,
+) -> Trained:
+    """What a trial had left when it ended."""
+    if isinstance(config.architecture, Trivial):
+        model = build_trivial(config.architecture, data)
+        return fit_trivial(model, data, images, splits=MEASURED)
+    from melanoma_lab.training.session import assemble, train_network
+
+    start_backend(
+        threads=threads,
+        seed=config.seed,
+        precision=config.training.precision,
+        devices=device_count(config.training),
+    )
+
+    def nobody(*_: Any) -> None:
+        """Nothing is told: the trial's run has it all."""
+
+    return train_network(
+        config,
+        data,
+        images,
+        assemble(config, data, images),
+        on_step=nobody,
+        on_epoch=nobody,
+        start=start,
+        splits=MEASURED,
+    )

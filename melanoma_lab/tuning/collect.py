@@ -1,0 +1,193 @@
+"""What a search has come to, from its oracle and its tracked runs, as its report takes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from melanoma_lab.config.schema.tuner import Hyperband, Tuner
+from melanoma_lab.tracking.sweep_run import PART_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
+from melanoma_lab.tuning.space import Searched
+from melanoma_lab.tuning.sweep import Dimension
+from melanoma_lab.tuning.trial import Part, Proposal
+
+#: Keras Tuner's names of what became of a trial -> the report's.
+STATUS = {"COMPLETED": "completed", "FAILED": "failed", "INVALID": "failed", "RUNNING": "running"}
+
+
+def dimensions_of(searched: Sequence[Searched]) -> tuple[Dimension, ...]:
+    """A checked space as the report takes it."""
+    return tuple(
+        Dimension(
+            key=entry.key,
+            kind=entry.kind,
+            low=None if entry.choices else entry.low,
+            high=None if entry.choices else entry.high,
+            log=entry.log,
+            choices=tuple(map(parsed, entry.choices)) if entry.kind == "choice" else (),
+            when={
+                key: tuple(parsed(choice) for choice in choices)
+                for key, choices in entry.when.items()
+            },
+        )
+        for entry in searched
+    )
+
+
+def parsed(text: str) -> Any:
+    """A value as it stands in a Hydra override, as Python has it."""
+    value = OverridesParser.create().parse_overrides([f"key={text}"])[0].value()
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Hydra's quoted strings as strings."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value.text) if hasattr(value, "text") else value
+
+
+def trials_table(
+    client: Any,
+    experiment_id: str,
+    sweep: str,
+    *,
+    oracle: Any,
+    searched: Sequence[Searched],
+    proposals: Mapping[str, Proposal],
+    parts: Sequence[Part],
+) -> pd.DataFrame:
+    """One row for every trial of a search, with the columns that ``Sweep.trials`` has.
+
+    Args:
+        client: an MlflowClient; None: nothing is read from it.
+        experiment_id: of the study.
+        sweep: the search's fingerprint.
+        oracle: knows every trial and its score.
+        searched: the checked space.
+        proposals: what each trial was, by its id.
+        parts: seeds and folds of each trial.
+    """
+    runs = _runs(client, experiment_id, sweep)
+    lengths = sorted({p.epochs[1] for p in proposals.values() if p.epochs})
+    rows = []
+    for number, trial_id in enumerate(oracle.start_order):
+        trial, proposal = oracle.trials[trial_id], proposals[trial_id]
+        own = runs.get(trial_id, [])
+        scored = [run for run in own if "arm" in run.data.tags]
+        by_part = {_part(run): run for run in scored}
+        ordered = [by_part[part] for part in parts if part in by_part]
+        metrics = [run.data.metrics for run in ordered]
+        row: dict[str, Any] = {
+            "trial": trial_id,
+            "number": number,
+            "status": STATUS.get(trial.status, "running"),
+            "score": math.nan if trial.score is None else float(trial.score),
+            "scores": [float(run.data.tags.get(SCORE_TAG, "nan")) for run in ordered],
+            "epochs": _epochs(client, ordered, proposal),
+            "steps": _steps(metrics, proposal, runs),
+            "seconds": float(sum(_seconds(run) for run in ordered)),
+            "run_id": _own_run(own),
+            "reason": trial.message or "",
+            "rung": lengths.index(proposal.epochs[1]) if proposal.epochs else -1,
+        }
+        for entry in searched:
+            text = proposal.value_of(entry.key)
+            row[f"value/{entry.key}"] = None if text is None else parsed(text)
+        rows.append(row)
+    columns = ["trial", "number", "status", "score", "scores", "epochs", "steps", "seconds"]
+    columns += ["run_id", "reason", "rung", *(f"value/{entry.key}" for entry in searched)]
+    table = pd.DataFrame(rows, columns=columns)
+    for entry in searched:
+        if not entry.choices:
+            table[f"value/{entry.key}"] = table[f"value/{entry.key}"].astype(float)
+    return table
+
+
+def _runs(client: Any, experiment_id: str, sweep: str) -> dict[str, list[Any]]:
+    """The runs of every trial, the newest last."""
+    found: dict[str, list[Any]] = {}
+    token = None
+    while client is not None:
+        page = client.search_runs(
+            [experiment_id],
+            f"tags.`{SWEEP_TAG}` = '{sweep}'",
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        for run in page:
+            if TRIAL_TAG in run.data.tags:
+                found.setdefault(run.data.tags[TRIAL_TAG], []).append(run)
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def _part(run: Any) -> Part:
+    tags = run.data.tags
+    fold = int(tags["fold"]) if run.data.params.get("split.name") == "kfold" else None
+    return Part(int(tags["seed"]), fold)
+
+
+def _own_run(runs: Sequence[Any]) -> str:
+    """The trial's run: the one that the others lie under, where there are several."""
+    above = [run for run in runs if PART_TAG not in run.data.tags]
+    return str(above[-1].info.run_id) if above else ""
+
+
+def _seconds(run: Any) -> float:
+    ended = run.info.end_time or run.info.start_time
+    return float((ended - run.info.start_time) / 1000)
+
+
+def _epochs(client: Any, runs: Sequence[Any], proposal: Proposal) -> int:
+    """Epochs that a trial has trained, with those of a trial that it continues."""
+    if not runs:
+        return proposal.epochs[1] if proposal.epochs else 0
+    points = client.get_metric_history(runs[-1].info.run_id, "epoch/train_loss")
+    return max((point.step for point in points), default=0)
+
+
+def _steps(
+    metrics: Sequence[Mapping[str, float]], proposal: Proposal, runs: Mapping[str, Sequence[Any]]
+) -> float:
+    """Optimizer steps that a trial itself took."""
+    taken = sum(m.get("optimizer_steps", 0.0) for m in metrics)
+    if proposal.after is not None:
+        before = [run for run in runs.get(proposal.after.trial, []) if "arm" in run.data.tags]
+        taken -= sum(run.data.metrics.get("optimizer_steps", 0.0) for run in before)
+    return max(taken, 0.0)
+
+
+def budget_of(tuner: Tuner, epochs: int) -> str:
+    """What a search may spend, in a few words."""
+    if isinstance(tuner, Hyperband):
+        times = f", {tuner.iterations} times" if tuner.iterations > 1 else ""
+        return f"up to {tuner.max_epochs} epochs a trial, one in {tuner.factor} goes on{times}"
+    most = getattr(tuner, "max_trials", None)
+    return f"{most or 'all'} trials of up to {epochs} epochs"
+
+
+def values_in(composed: Any, searched: Sequence[Searched]) -> dict[str, Any]:
+    """What an arm has at the searched keys, as far as it has them.
+
+    Args:
+        composed: the arm's configuration as Hydra composes it.
+        searched: the checked space.
+    """
+    found = {}
+    for entry in searched:
+        key = entry.key.replace("/", ".")
+        value = OmegaConf.select(composed, f"{key}.name" if entry.is_group else key)
+        if value is not None:
+            found[entry.key] = (
+                OmegaConf.to_object(value) if isinstance(value, ListConfig | DictConfig) else value
+            )
+    return found

@@ -1,0 +1,91 @@
+"""A search before it begins: all that can be checked before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra.core.hydra_config import HydraConfig
+
+from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.split import KFold
+from melanoma_lab.config.schema.tuner import Hyperband
+from melanoma_lab.errors import UserError
+from melanoma_lab.evaluation.names import OF_MELANOMA
+from melanoma_lab.tuning.checking import Command, checked
+from melanoma_lab.tuning.default_space import default_space
+from melanoma_lab.tuning.space import Searched, declared
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search before it begins.
+
+    Attributes:
+        config: that it starts from.
+        arm: what a study calls that.
+        command: what its trials share.
+        searched: the checked space.
+    """
+
+    config: Config
+    arm: Arm
+    command: Command
+    searched: Sequence[Searched]
+
+
+def typed() -> Command:
+    """The command of this process, as far as its trials share it."""
+    hydra = HydraConfig.get()
+    own = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
+    return Command.typed(list(hydra.overrides.task), own[0] if own else None)
+
+
+def planned(config: Config, arm: Arm, command: Command) -> Plan:
+    """Check all that can be checked before anything is loaded.
+
+    Args:
+        config: the checked configuration.
+        arm: what a study calls it.
+        command: what the trials share.
+
+    Raises:
+        UserError: the space, the objective or the budget cannot be.
+    """
+    tuner = config.tuner
+    metric = tuner.objective.removeprefix("val/")
+    if metric in OF_MELANOMA and config.dataset.melanoma is None:
+        raise UserError(
+            f"tuner.objective={tuner.objective}: dataset={config.dataset.name} names no melanoma "
+            "class; add dataset.melanoma=NAME."
+        )
+    _check_folds(config)
+    if config.tracking.offline:
+        raise UserError(
+            "tracking.offline=true: a search puts its trials under a run of its own; record them "
+            "in a file: tracking.uri=sqlite:///mlflow.db"
+        )
+    if not config.training.resume:
+        raise UserError("training.resume=false: a search goes on from what its trials keep.")
+    space = default_space(config) if tuner.space is None else tuner.space
+    asked = command
+    if isinstance(tuner, Hyperband):
+        if "training.epochs" in space:
+            raise UserError(
+                "tuner.space: training.epochs: tuner=hyperband decides it, up to tuner.max_epochs."
+            )
+        budget = f"training.epochs={tuner.max_epochs}"
+        asked = Command((*command.overrides, budget), command.config_dir)
+    return Plan(config, arm, command, checked(declared(space), asked))
+
+
+def _check_folds(config: Config) -> None:
+    folds = config.tuner.folds
+    if folds is None:
+        return
+    if not isinstance(config.split, KFold):
+        raise UserError(f"tuner.folds: split={config.split.name} has none; expected split=kfold.")
+    for fold in folds:
+        if not 0 <= fold < config.split.k:
+            raise UserError(f"tuner.folds: no fold {fold}; expected 0 to {config.split.k - 1}.")

@@ -1,0 +1,157 @@
+"""The best trial as a preset that can be run, and the command that compares it with its arm."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from melanoma_lab.config.arm import Arm, describe_arm
+from melanoma_lab.config.command import PROGRAM
+from melanoma_lab.config.compose import configure
+from melanoma_lab.config.fingerprint import resolved
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.search_path import STUDY_PRESETS
+from melanoma_lab.errors import RunError
+from melanoma_lab.registry import OPTIONS
+from melanoma_lab.tuning.checking import Command, key_of
+from melanoma_lab.tuning.space import Values
+
+#: What a preset leaves to the command: whatever the arm, a study's arms share it.
+SHARED = ("dataset", "split", "tuner")
+#: What it also leaves: how fast, not what, is trained.
+INCIDENTAL = ("threads", "devices", "resume", "stop_after")
+#: Over which seeds the next command trains.
+SEEDS = "0,1,2,3,4"
+
+
+def preset_name(study: str) -> str:
+    """What a study's tuned preset is called."""
+    return f"{study}_tuned"
+
+
+def write_preset(command: Command, values: Values, *, study: str, notes: Sequence[str]) -> Path:
+    """Write the best trial of a search as a preset.
+
+    Args:
+        command: what the trials shared.
+        values: of the best trial.
+        study: whose preset it is; there is one.
+        notes: what it gave, a line each.
+
+    Returns:
+        The file; ``+experiment=<study>_tuned`` finds it from the folder that the search was typed
+        in.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    config, _ = command.configure(values)
+    folder = Path("experiments") / study / STUDY_PRESETS / "experiment"
+    path = folder / f"{preset_name(study)}.yaml"
+    text = preset_text(config, reference=reference_of(command, values), comment=[
+        "Does tuning help?",
+        *(f"  {line}" for line in next_commands(command, values, study)),
+        *notes,
+    ])  # fmt: skip
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror}).") from error
+    return path
+
+
+def preset_text(config: Config, *, reference: str, comment: Sequence[str]) -> str:
+    """A configuration as a preset: what differs from the lab's defaults, dataset and split aside.
+
+    Args:
+        config: the checked configuration.
+        reference: the arm that it is compared with.
+        comment: lines to begin with.
+    """
+    plain, default = resolved(config), resolved(configure([])[0])
+    options, values = [], {}
+    chosen = []
+    for group in sorted({group for group, _ in OPTIONS} - {*SHARED}):
+        for path, option in _options(group, plain[group]):
+            chosen.append(f"{path}={option}")
+            if option != dict(_options(group, default[group])).get(path):
+                package = f"@{path.replace('/', '.')}" if "/" in path else ""
+                options.append({f"override /{path}{package}": option})
+    of_options = resolved(configure(chosen)[0])
+    for section in [*sorted({group for group, _ in OPTIONS} - {*SHARED}), "training"]:
+        if changed := _changed(plain[section], of_options[section]):
+            values[section] = changed
+    for key in INCIDENTAL:
+        values.get("training", {}).pop(key, None)
+    content: dict[str, Any] = {"defaults": options} if options else {}
+    content |= {"reference": reference}
+    content |= {section: changed for section, changed in values.items() if changed}
+    lines = [f"# {line}".rstrip() for line in comment]
+    return "\n".join(["# @package _global_", *lines, OmegaConf.to_yaml(OmegaConf.create(content))])
+
+
+def _options(group: str, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The option of a group, and of a group within it: (path, name)."""
+    found = [(group, str(values["name"]))]
+    for key, value in values.items():
+        if isinstance(value, Mapping) and "name" in value:
+            found += _options(f"{group}/{key}", value)
+    return found
+
+
+def _changed(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not the default."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(default.get(key), Mapping):
+            if inner := _changed(value, default[key]):
+                found[key] = inner
+        elif value != default.get(key):
+            found[key] = value
+    return found
+
+
+def reference_of(command: Command, values: Values) -> str:
+    """The arm that a tuned preset is compared with: its preset, or all of its name.
+
+    All of it where the search replaced something that was typed: only the arm has that.
+    """
+    arm = describe_arm(command.overrides)
+    return arm.name if _replaced(command, values) else arm.preset
+
+
+def next_commands(command: Command, values: Values, study: str) -> list[str]:
+    """What to type to train the best trial and its arm over seeds, and compare them.
+
+    Args:
+        command: what the trials shared.
+        values: of the best trial.
+        study: whose preset it is.
+    """
+    arm: Arm = describe_arm(command.overrides)
+    typed = [o for o in command.overrides if key_of(o) not in {"experiment", "seed"}]
+    shared = [o for o in typed if key_of(o) not in values]
+    own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
+    if not _replaced(command, values) and arm.preset != "custom":
+        both = f"+experiment={arm.preset},{preset_name(study)}"
+        return [_command([*own, both, f"seed={SEEDS}", *shared])]
+    preset = [] if arm.preset == "custom" else [f"+experiment={arm.preset}"]
+    return [
+        _command([*own, *preset, f"seed={SEEDS}", *typed]),
+        _command([*own, f"+experiment={preset_name(study)}", f"seed={SEEDS}", *shared]),
+    ]
+
+
+def _replaced(command: Command, values: Values) -> bool:
+    return any(key_of(override) in values for override in command.overrides)
+
+
+def _command(words: Sequence[str]) -> str:
+    return " ".join([PROGRAM, "-m", *(shlex.quote(word) for word in words)])

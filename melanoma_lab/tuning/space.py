@@ -1,0 +1,282 @@
+"""The declared search space: dotted keys, what each may be, and under which choices of others.
+
+    optimizer.learning_rate: {min: 1e-5, max: 1e-2, log: true}
+    optimizer: [adam, sgd]
+    optimizer.momentum: {min: 0, max: 0.95, when: {optimizer: sgd}}
+
+``when`` may be left out where it follows: a key that only some of the searched options have is
+searched under those.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from melanoma_lab.config.schema.checks import require
+from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.registry import OPTIONS
+
+#: What a mapping that declares a key may hold.
+DECLARES = ("choices", "log", "max", "min", "step", "when")
+#: Steps that a range without one is cut into where every combination is tried.
+CUTS = 10
+#: What trials must share, or what says nothing about how good a network is.
+NOT_SEARCHED = (
+    *("against", "audit", "cache", "dataset", "metric", "output", "reference", "seed", "split"),
+    *("study", "task", "tracking", "tuner", "training.devices", "training.resume"),
+    *("training.stop_after", "training.threads"),
+)
+#: Keys below those that may be searched all the same.
+SEARCHED_ALL_THE_SAME = ("dataset.image_size",)
+
+Kind = Literal["float", "int", "choice", "bool"]
+#: Key -> its value as a Hydra override has it; keys whose condition does not hold are missing.
+Values = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A key that is searched, and where.
+
+    Attributes:
+        key: dotted, or a group's.
+        kind: of its values.
+        low: smallest value of a range.
+        high: largest.
+        step: between two values; their ratio where ``log``; None: any value between.
+        log: equal ratios are equally likely, not equal differences.
+        choices: of the kinds ``choice`` and ``bool``, as a Hydra override has them.
+        when: key -> those of its choices under which this one is searched.
+    """
+
+    key: str
+    kind: Kind
+    low: float = math.nan
+    high: float = math.nan
+    step: float | None = None
+    log: bool = False
+    choices: tuple[str, ...] = ()
+    when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a group whose options are the choices."""
+        return is_group(self.key)
+
+    def active(self, values: Values) -> bool:
+        """Whether it is searched under these values of other keys."""
+        return all(values.get(key) in choices for key, choices in self.when.items())
+
+    def corners(self) -> tuple[str, ...]:
+        """All choices, or both ends of a range, as a Hydra override has them."""
+        if self.choices:
+            return self.choices
+        return tuple(dict.fromkeys(self.text(end) for end in (self.low, self.grid()[-1])))
+
+    def grid(self) -> list[float]:
+        """The values of a range that are tried where every combination is."""
+        if self.step is None:
+            if self.kind == "int" and not self.log:
+                return [float(n) for n in range(int(self.low), int(self.high) + 1)]
+            found = [self._between(i / (CUTS - 1)) for i in range(CUTS)]
+            return list(dict.fromkeys(float(round(v)) if self.kind == "int" else v for v in found))
+        n = math.log(self.high / self.low, self.step) if self.log else self._linear_steps()
+        factors = range(math.floor(n + 1e-8) + 1)
+        return [self.low * self.step**i if self.log else self.low + self.step * i for i in factors]
+
+    def count(self) -> float:
+        """How many values there are; infinite where any between two ends."""
+        if self.choices:
+            return len(self.choices)
+        return math.inf if self.step is None and self.kind == "float" else len(self.grid())
+
+    def text(self, value: float) -> str:
+        """A value of a range as a Hydra override has it."""
+        return str(round(value)) if self.kind == "int" else repr(float(value))
+
+    def _linear_steps(self) -> float:
+        return (self.high - self.low) / (self.step or 1)
+
+    def _between(self, share: float) -> float:
+        if self.log:
+            return float(self.low * (self.high / self.low) ** share)
+        return self.low + share * (self.high - self.low)
+
+
+def is_group(key: str) -> bool:
+    """Whether a key chooses the option of a group: ``optimizer``, ``augmentation/before``."""
+    return key.partition("/")[0] in {group for group, _ in OPTIONS}
+
+
+def declared(space: Mapping[str, Any]) -> list[Searched]:
+    """Read a declared space; whether the configuration has such keys is not asked here.
+
+    Args:
+        space: ``tuner.space``.
+
+    Returns:
+        Its keys, those that decide about others before these.
+
+    Raises:
+        UserError: something is declared that cannot be searched.
+    """
+    require(space, "tuner.space", "at least one key to search, or null for the default", "none")
+    entries = [_declared(str(key), given) for key, given in space.items()]
+    by_key = {entry.key: entry for entry in entries}
+    for entry in entries:
+        for other, choices in entry.when.items():
+            _check_condition(entry.key, other, choices, by_key)
+    return _parents_first(by_key)
+
+
+def _declared(key: str, given: Any) -> Searched:
+    where = f"tuner.space: {key}"
+    _refuse_key(key)
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        given = {"choices": given}
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"{where}: expected a list of choices, or {{min: ..., max: ...}}; received {given!r}."
+        )
+    for name in given:
+        if name not in DECLARES:
+            raise UserError(f"{where}.{name}: no such key. {nearest(str(name), DECLARES)}")
+    when = _conditions(where, given.get("when"))
+    if "choices" in given:
+        for name in ("min", "max", "step", "log"):
+            require(name not in given, f"{where}.{name}", "nothing beside choices", given.get(name))
+        return replace(_choices(where, key, given["choices"]), when=when)
+    if is_group(key):
+        raise UserError(f"{where}: a group; expected a list of its options, such as [a, b].")
+    return replace(_range(where, key, given), when=when)
+
+
+def _refuse_key(key: str) -> None:
+    """Refuse keys that trials must share."""
+    group, _, name = key.rpartition(".")
+    if name == "name" and is_group(group):
+        raise UserError(f"tuner.space: {key}: expected the group, {group}: [...].")
+    for shared in NOT_SEARCHED:
+        if key not in SEARCHED_ALL_THE_SAME and (key == shared or key.startswith(f"{shared}.")):
+            raise UserError(
+                f"tuner.space: {key}: trials share it, or their scores would not be of the same "
+                "images, seeds and place; it cannot be searched."
+            )
+
+
+def _choices(where: str, key: str, given: Any) -> Searched:
+    require(
+        isinstance(given, Sequence) and not isinstance(given, str) and given,
+        where,
+        "a list of choices",
+        given,
+    )
+    texts = tuple(override_text(choice) for choice in given)
+    require(len(set(texts)) == len(texts), where, "different choices", list(given))
+    boolean = all(isinstance(choice, bool) for choice in given)
+    return Searched(key, "bool" if boolean else "choice", choices=texts)
+
+
+def _range(where: str, key: str, given: Mapping[str, Any]) -> Searched:
+    for name in ("min", "max"):
+        require(name in given, where, "min and max, or a list of choices", dict(given))
+    low, high, step, log = given["min"], given["max"], given.get("step"), given.get("log", False)
+    require(isinstance(log, bool), f"{where}.log", "true or false", log)
+    for name, value in (("min", low), ("max", high), ("step", step)):
+        if not _is_number(value) and not (name == "step" and value is None):
+            raise UserError(f"{where}.{name}: expected a number; received {value!r}.")
+    require(low < high, where, "a min below max", f"min {low}, max {high}")
+    require(not log or low > 0, f"{where}.min", "more than 0 where log is true", low)
+    require(
+        step is None or (step > 1 if log else 0 < step <= high - low),
+        f"{where}.step",
+        "more than 1 where log is true, else more than 0 and at most max - min",
+        step,
+    )
+    whole = all(isinstance(value, int) for value in (low, high, step or 1))
+    return Searched(
+        key,
+        "int" if whole else "float",
+        low=float(low),
+        high=float(high),
+        step=None if step is None else float(step),
+        log=log,
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _conditions(where: str, given: Any) -> dict[str, tuple[str, ...]]:
+    if given is None:
+        return {}
+    require(
+        isinstance(given, Mapping) and given, f"{where}.when", "{key: choice or choices}", given
+    )
+    lists = {
+        str(key): choices if isinstance(choices, Sequence) and not isinstance(choices, str)
+        else [choices]
+        for key, choices in given.items()
+    }  # fmt: skip
+    return {key: tuple(map(override_text, choices)) for key, choices in lists.items()}
+
+
+def _check_condition(
+    key: str, other: str, choices: Sequence[str], by_key: Mapping[str, Searched]
+) -> None:
+    where = f"tuner.space: {key}.when: {other}"
+    if other not in by_key:
+        raise UserError(f"{where}: not searched itself. {nearest(other, by_key)}")
+    known = by_key[other].choices
+    require(known, where, "a key that has choices, not a range", "a range")
+    require(other != key, where, "another key", "the same")
+    for choice in choices:
+        if choice not in known:
+            raise UserError(f"{where}: no such choice {choice}. {nearest(choice, known)}")
+
+
+def _parents_first(by_key: Mapping[str, Searched]) -> list[Searched]:
+    """Every key after those that its condition names."""
+    ordered: dict[str, Searched] = {}
+
+    def add(key: str, path: tuple[str, ...]) -> None:
+        if key in path:
+            raise UserError(
+                f"tuner.space: {' when '.join((*path[path.index(key) :], key))}: a circle."
+            )
+        for parent in by_key[key].when:
+            add(parent, (*path, key))
+        ordered.setdefault(key, by_key[key])
+
+    for key in by_key:
+        add(key, ())
+    return list(ordered.values())
+
+
+def parents_first(entries: Sequence[Searched]) -> list[Searched]:
+    """The same keys, each after those that its condition names."""
+    return _parents_first({entry.key: entry for entry in entries})
+
+
+def override_text(value: Any) -> str:
+    """A value as it stands in a Hydra override: ``adam``, ``0.1``, ``[1,2]``, ``'a b'``."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        inside = ",".join(f"{key}:{override_text(item)}" for key, item in value.items())
+        return f"{{{inside}}}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{','.join(map(override_text, value))}]"
+    text = str(value)
+    words = {"null", "true", "false", "nan", "inf"}
+    if re.fullmatch(r"[A-Za-z_][\w./-]*", text, re.ASCII) and text.lower() not in words:
+        return text
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

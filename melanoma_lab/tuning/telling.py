@@ -1,0 +1,206 @@
+"""What a search says: what it is about to do, how far it has come, what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.table import Table
+
+from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.command import PROGRAM
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
+from melanoma_lab.console import console
+from melanoma_lab.evaluation.names import higher_is_better
+from melanoma_lab.tuning.checking import Command
+from melanoma_lab.tuning.space import Searched, Values, override_text
+
+if TYPE_CHECKING:  # their modules load TensorFlow
+    from melanoma_lab.tasks.tune import Tuned
+    from melanoma_lab.tuning.search import Ended
+
+#: Combinations of a grid that are counted at most.
+COUNTED = 100_000
+
+
+def show_search(
+    config: Config, arm: Arm, searched: Sequence[Searched], total: int, *, done: int
+) -> None:
+    """Say what is about to be searched."""
+    tuner = config.tuner
+    way = "higher" if higher_is_better(tuner.objective) else "lower"
+    console.print(
+        f"[bold]Tuning {arm.name}[/]  study {config.study}  dataset {config.dataset.name}\n"
+        f"tuner={tuner.name}: up to {total} trials for {tuner.objective} ({way} is better)"
+        + (f", {done} of them done" if done else "")
+    )
+    for entry in searched:
+        console.print(f"  {describe(entry)}", markup=False)
+
+
+def describe(entry: Searched) -> str:
+    """A searched key in one line."""
+    if entry.choices:
+        where = ", ".join(entry.choices)
+    else:
+        where = f"{entry.text(entry.low)} to {entry.text(entry.high)}"
+        where += ", log" * entry.log + (f", step {entry.step:g}" if entry.step else "")
+    when = " and ".join(f"{key}={' or '.join(choices)}" for key, choices in entry.when.items())
+    return f"{entry.key}: {where}" + (f"  (where {when})" if when else "")
+
+
+def show_interrupted(done: int) -> None:
+    """Say how an interrupted search goes on."""
+    console.print(f"Interrupted after {done} trials; the same command goes on.", style="yellow")
+
+
+def values_in_short(values: Values) -> str:
+    """A trial's values in one line, numbers to three digits."""
+    return "  ".join(f"{key}={_short(text)}" for key, text in values.items())
+
+
+def _short(text: str) -> str:
+    try:
+        return f"{float(text):.3g}"
+    except ValueError:
+        return text
+
+
+class Progress:
+    """Says of every trial that has ended what came of it, and how long the rest may take.
+
+    Args:
+        tuner: the group's chosen option.
+        searched: the checked space.
+        oracle: knows the trials that ended before.
+    """
+
+    def __init__(self, tuner: Tuner, searched: Sequence[Searched], oracle: Any) -> None:
+        self._tuner = tuner
+        self.total, self._cost = _planned(tuner, searched)
+        self._before = len(oracle.end_order)
+        self._sign = 1 if higher_is_better(tuner.objective) else -1
+        completed = [t for t in oracle.trials.values() if t.status == "COMPLETED"]
+        best = max(completed, key=lambda trial: self._sign * trial.score, default=None)
+        self._best = None if best is None else (best.score, best.trial_id)
+        self._seconds: list[float] = []
+        self._done: list[float] = []
+
+    def ended(self, trial: Ended) -> None:
+        """Print a line for a trial."""
+        self._seconds.append(trial.seconds)
+        self._done.append(self._cost[min(trial.number, len(self._cost)) - 1])
+        place = f"trial {trial.number:>{len(str(self.total))}}/{self.total}"
+        if trial.outcome is None:
+            console.print(f"{place}  failed: {trial.reason}", style="red", markup=False)
+            return
+        score = trial.outcome.score
+        if self._best is None or self._sign * score > self._sign * self._best[0]:
+            self._best = score, trial.proposal.trial
+        line = (
+            f"{place}  {score:.4f}  best {self._best[0]:.4f} (trial {self._best[1]})  "
+            f"{values_in_short(trial.proposal.overrides())}"
+        )
+        console.print(line + self._left(trial.number), markup=False)
+
+    def _left(self, number: int) -> str:
+        seconds = time_left(self._done, self._seconds, self._cost[number:])
+        if not seconds:
+            return ""
+        shown = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        return f"  | about {shown} left"
+
+
+def time_left(costs: Sequence[float], seconds: Sequence[float], rest: Sequence[float]) -> float:
+    """How long the rest of a search may take: so much for each trial, and so much for its epochs.
+
+    Args:
+        costs: of the trials that were timed: epochs, or anything that time grows with.
+        seconds: that each took.
+        rest: costs of those to come.
+
+    Returns:
+        Seconds; 0 where nothing is known or to come.
+    """
+    if not rest or not seconds:
+        return 0.0
+    (each, by_cost), *_ = np.linalg.lstsq(
+        np.column_stack([np.ones(len(costs)), costs]), np.asarray(seconds), rcond=None
+    )
+    if min(each, by_cost) < 0:  # chance: too few to tell the two apart
+        each, by_cost = sum(seconds) / len(seconds), 0.0
+    return float(each * len(rest) + by_cost * sum(rest))
+
+
+def _planned(tuner: Tuner, searched: Sequence[Searched]) -> tuple[int, list[float]]:
+    """How many trials there are going to be, at most, and what each costs beside the others."""
+    if isinstance(tuner, Hyperband):
+        epochs = rounds_of(tuner) * tuner.iterations
+        return len(epochs), epochs
+    total = getattr(tuner, "max_trials", None) or COUNTED
+    if isinstance(tuner, GridSearch) or all(math.isfinite(e.count()) for e in searched):
+        from melanoma_lab.tuning.algorithms import combinations
+
+        total = sum(1 for _ in itertools.islice(combinations(searched), total))
+    return total, [1.0] * total
+
+
+def rounds_of(tuner: Hyperband) -> list[float]:
+    """The epochs that each trial of one Hyperband trains, in the order in which they are trained.
+
+    As Keras Tuner's oracle has it; a promoted trial only trains what it has not trained yet.
+    """
+    brackets, epochs = 0, float(tuner.max_epochs)
+    while epochs >= 1:
+        epochs, brackets = epochs / tuner.factor, brackets + 1
+    last = math.ceil(1 + math.log(tuner.max_epochs, tuner.factor))
+    found: list[float] = []
+    for bracket in reversed(range(brackets)):
+        trained = 0
+        for k in range(bracket + 1):
+            size = math.ceil(last / (bracket + 1) * tuner.factor ** (bracket - k))
+            until = math.ceil(tuner.max_epochs / tuner.factor ** (bracket - k))
+            found += [float(until - trained)] * size
+            trained = until
+    return found
+
+
+def command_of(command: Command, config: Config) -> str:
+    """The command that makes a search, and continues it."""
+    tuner = config.tuner
+    words = [*command.overrides, f"tuner={tuner.name}"]
+    for entry in dataclasses.fields(tuner):
+        value = getattr(tuner, entry.name)
+        if entry.name != "name" and value != entry.default:
+            words.append(f"tuner.{entry.name}={override_text(value)}")
+    own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
+    return " ".join([f"{PROGRAM} tune", *map(shlex.quote, [*own, *words])])
+
+
+def show_best(tuned: Tuned, untuned: Mapping[str, object], notes: Sequence[str]) -> None:
+    """Show the best configuration, where it is, and what to type next."""
+    table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
+    for column in ("", "best", "untuned"):
+        table.add_column(column, justify="left" if not column else "right")
+    for key, text in tuned.values.items():
+        before = untuned.get(key)
+        table.add_row(key, _short(text), "" if before is None else _short(override_text(before)))
+    console.print()
+    console.print(table)
+    console.print()
+    for note in notes:
+        console.print(note, markup=False)
+    console.print(
+        f"\npreset: {tuned.preset}   (+experiment={tuned.preset.stem})\n"
+        f"report: {tuned.report}\n"
+        "next, retrain it over seeds and compare it with the arm it came from on the test split:",
+        markup=False,
+    )
+    for command in tuned.commands:
+        console.print(f"  {command}", style="bold", markup=False)

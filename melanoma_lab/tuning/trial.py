@@ -1,0 +1,303 @@
+"""One trial: a run with other values, or one for each seed and fold; measured on train and val."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from melanoma_lab import tracking
+from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.fingerprint import fingerprint, resolved
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.split import KFold
+from melanoma_lab.console import progress_of
+from melanoma_lab.data.prepare import PreparedData, prepare_data
+from melanoma_lab.data.split import TRAIN, VAL
+from melanoma_lab.errors import RunError
+from melanoma_lab.tasks.train import Extent, name_of_run, run_tags, settled, train_claimed
+from melanoma_lab.tracking.study_run import PARENT_TAG
+from melanoma_lab.tracking.sweep_run import (
+    PART_TAG,
+    SCORE_TAG,
+    SWEEP_TAG,
+    TRIAL_TAG,
+    close_run,
+    open_run,
+)
+from melanoma_lab.training.claim import Claim, claimed
+from melanoma_lab.tuning.checking import Command
+from melanoma_lab.tuning.space import Values
+
+if TYPE_CHECKING:
+    from melanoma_lab.tracking import Tracker
+
+#: What a trial is measured on.
+MEASURED = (TRAIN, VAL)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a trial is.
+
+    Attributes:
+        trial: its id.
+        values: of the searched keys.
+        epochs: (all epochs, epochs after which this trial ends) where the algorithm decides.
+        after: the same for fewer epochs, where this trial was promoted.
+    """
+
+    trial: str
+    values: Values
+    epochs: tuple[int, int] | None = None
+    after: Proposal | None = None
+
+    def value_of(self, key: str) -> str | None:
+        """Its value of a searched key; None where that is not searched under its others."""
+        return dict(self.values).get(key)
+
+    def overrides(self) -> dict[str, str]:
+        """All that the trial's configuration has and the search's has not."""
+        if self.epochs is None:
+            return dict(self.values)
+        total, last = self.epochs
+        budget = {"training.epochs": str(total)}
+        if last < total:
+            budget["training.stop_after"] = str(last)
+        return {**self.values, **budget}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A seed and a fold with which a trial is trained; fold None: the split has none."""
+
+    seed: int
+    fold: int | None
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}" + ("" if self.fold is None else f" fold {self.fold}")
+
+    def overrides(self) -> dict[str, str]:
+        """The part as overrides."""
+        fold = {} if self.fold is None else {"split.fold": str(self.fold)}
+        return {"seed": str(self.seed), **fold}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial.
+
+    Attributes:
+        score: mean of the scores.
+        scores: the objective of each part.
+        metrics: of the parts' metrics, the means.
+        unsent: some of its runs wait on the disk to be sent.
+    """
+
+    score: float
+    scores: tuple[float, ...]
+    metrics: Mapping[str, float]
+    unsent: bool = False
+
+
+def parts_of(config: Config) -> list[Part]:
+    """The seeds and folds that every trial of a search is trained with."""
+    folds: Sequence[int | None] = [None]
+    if isinstance(config.split, KFold):
+        folds = config.tuner.folds or [config.split.fold]
+    return [Part(*part) for part in itertools.product(config.tuner.seeds or [config.seed], folds)]
+
+
+@dataclass
+class Trials:
+    """Trains the trials of one search.
+
+    Attributes:
+        command: what they share.
+        arm: that they start from.
+        parts: seeds and folds of each.
+        objective: what is wanted.
+        sweep: the search's fingerprint.
+        parent: the search's run in MLflow.
+        tracker: where they are recorded.
+        cache: the lab's cache folder.
+        threads: TensorFlow's.
+        datasets: those that are prepared, by their configuration.
+        claims: to the states of trials that this process knows.
+    """
+
+    command: Command
+    arm: Arm
+    parts: Sequence[Part]
+    objective: str
+    sweep: str
+    parent: str
+    tracker: Tracker
+    cache: Path
+    threads: int
+    datasets: dict[str, PreparedData] = field(default_factory=dict)
+    claims: dict[tuple[str, Part], Claim] = field(default_factory=dict)
+
+    def run(self, proposal: Proposal, said: str) -> Outcome:
+        """Train, measure and record a trial; what of it has finished is not done again.
+
+        Args:
+            proposal: what it is.
+            said: what the progress bar begins with.
+
+        Raises:
+            UserError: its values cannot be used.
+            RunError: it failed; it is recorded as such, with the reason.
+        """
+        client = self.tracker.client
+        if len(self.parts) == 1 or client is None:  # a server that is gone has no run to lie under
+            done = [self._train(proposal, part, self.parent, said) for part in self.parts]
+            return self._outcome(done)
+        tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial, PARENT_TAG: self.parent}
+        config, _ = self.command.configure(proposal.overrides())
+        params = tracking.flatten(resolved(config))
+        for key in Part(0, 0).overrides():
+            params.pop(key, None)
+        run_id = open_run(
+            client, self.tracker.experiment_id, f"trial {proposal.trial}", tags, params
+        )
+        try:
+            done = [
+                self._train(proposal, part, run_id, f"{said} ({n}/{len(self.parts)})")
+                for n, part in enumerate(self.parts, 1)
+            ]
+        except KeyboardInterrupt:
+            close_run(client, run_id, "KILLED", why="interrupted")
+            raise
+        except Exception as error:
+            close_run(client, run_id, "FAILED", why=f"{type(error).__name__}: {error}")
+            raise
+        outcome = self._outcome(done)
+        close_run(
+            client,
+            run_id,
+            "FINISHED",
+            tags={SCORE_TAG: repr(outcome.score)},
+            metrics=outcome.metrics,
+        )
+        return outcome
+
+    def _outcome(self, done: Sequence[tuple[Mapping[str, float], bool]]) -> Outcome:
+        scores = tuple(metrics[self.objective] for metrics, _ in done)
+        shared = set.intersection(*(set(metrics) for metrics, _ in done))
+        return Outcome(
+            score=fmean(scores),
+            scores=scores,
+            metrics={key: fmean(m[key] for m, _ in done) for key in sorted(shared)},
+            unsent=any(unsent for _, unsent in done),
+        )
+
+    def data_of(self, config: Config) -> PreparedData:
+        """The dataset of a trial, prepared once in a process."""
+        plain = resolved(config)
+        key = json.dumps([plain["dataset"], plain["split"]], sort_keys=True)
+        if key not in self.datasets:
+            with progress_of("preparing images") as tell:
+                self.datasets[key] = prepare_data(
+                    config, cache=self.cache, threads=self.threads, progress=tell
+                )
+        return self.datasets[key]
+
+    def settled(self, proposal: Proposal, part: Part) -> tuple[Config, PreparedData, str]:
+        """The configuration of a part of a trial, its dataset and its fingerprint."""
+        config, _ = self.command.configure({**proposal.overrides(), **part.overrides()})
+        config = settled(config, self.threads)
+        data = self.data_of(config)
+        same = fingerprint(
+            config, dataset_digest=data.digest, split_hash=data.split_hash, splits=MEASURED
+        )
+        return config, data, same
+
+    def claim_of(self, proposal: Proposal, part: Part) -> Claim:
+        """Where a part of a trial keeps its state; whoever asks holds the search's lock."""
+        if (proposal.trial, part) not in self.claims:
+            config, _, same = self.settled(proposal, part)
+            self.claims[proposal.trial, part] = Claim.of(self.cache, **self._what(config, same))
+        return self.claims[proposal.trial, part]
+
+    def _what(self, config: Config, same: str) -> dict[str, str]:
+        """What is claimed: not the run that somebody trains beside the search."""
+        uri = tracking.absolute(config.tracking.uri)
+        return {"study": config.study, "tracked": uri, "fingerprint": f"{self.sweep}/{same}"}
+
+    def forget(self, proposal: Proposal) -> None:
+        """Delete the state that a trial has kept."""
+        for part in self.parts:
+            self.claim_of(proposal, part).forget()
+
+    def _train(
+        self, proposal: Proposal, part: Part, parent: str, said: str
+    ) -> tuple[Mapping[str, float], bool]:
+        """Train one part of a trial: its metrics, and whether its run waits to be sent."""
+        config, data, same = self.settled(proposal, part)
+        several = len(self.parts) > 1
+        tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial}
+        if finished := self.tracker.finished({**tags, "fingerprint": same}):
+            return finished[1], False
+        extent = Extent(
+            splits=MEASURED,
+            pictures=False,
+            tags={
+                **tags,
+                PARENT_TAG: parent,
+                **({PART_TAG: str(part)} if several else {}),
+            },
+            after=self.claim_of(proposal.after, part) if proposal.after else None,
+            keep_state=True,
+            said=said,
+        )
+        ready: Future[Tracker] = Future()
+        ready.set_result(self.tracker)
+        results: dict[str, float] = {}
+
+        def note(metrics: Mapping[str, float]) -> None:
+            results.update(metrics)
+            score = metrics[self.objective]
+            if math.isnan(score):
+                raise RunError(f"{self.objective} is undefined: NaN.")
+            self.tracker.set_tags({SCORE_TAG: repr(score)})
+
+        with claimed(self.cache, **self._what(config, same), wait=None) as claim:
+            self.claims[proposal.trial, part] = claim
+            begun = self.tracker.run_id
+            try:
+                train_claimed(
+                    config,
+                    self.arm,
+                    data,
+                    claim,
+                    ready,
+                    threads=self.threads,
+                    extent=extent,
+                    on_results=note,
+                )
+            except Exception as error:
+                if isinstance(error, RunError) and results and self.tracker.kept is not None:
+                    return results, True  # trained and measured, only not sent
+                if self.tracker.run_id == begun:  # it ended before a run was recorded
+                    self._record_failure(config, data, extent, error)
+                raise
+        return results, False
+
+    def _record_failure(
+        self, config: Config, data: PreparedData, extent: Extent, error: Exception
+    ) -> None:
+        """Record a run that could not even begin."""
+        tags = run_tags(config, self.arm, data, threads=self.threads, extent=extent)
+        params = tracking.flatten(resolved(config))
+        try:
+            with self.tracker.run(name_of_run(config, self.arm, extent), tags, params):
+                raise error
+        except type(error):
+            pass
