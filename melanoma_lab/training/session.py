@@ -31,6 +31,7 @@ from melanoma_lab.training.feed import (
     training_batches,
 )
 from melanoma_lab.training.fit import fit_network
+from melanoma_lab.training.registered_gradients import registered_gradients_freed
 from melanoma_lab.training.trained import Trained
 
 #: Training images kept for the picture of what the network sees.
@@ -105,6 +106,7 @@ def steps_of(config: Config, data: PreparedData, images: BalancedSet) -> int:
     )
 
 
+@registered_gradients_freed()
 def train_network(
     config: Config,
     data: PreparedData,
