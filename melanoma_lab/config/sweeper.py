@@ -25,7 +25,7 @@ def seeds_checked_as_one() -> Iterator[None]:
     def check_different(self: BasicSweeper, batch: Sequence[Sequence[str]]) -> None:
         check(self, different(batch))
 
-    BasicSweeper.validate_batch_is_legal = check_different  # type: ignore[method-assign]
+    BasicSweeper.validate_batch_is_legal = check_different  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
