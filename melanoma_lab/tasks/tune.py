@@ -23,7 +23,7 @@ from melanoma_lab.tuning.crew import Crew, gpus_by_turns, words_of
 from melanoma_lab.tuning.lock import only_one
 from melanoma_lab.tuning.plan import Plan
 from melanoma_lab.tuning.preset import next_commands, write_preset
-from melanoma_lab.tuning.wire import listening
+from melanoma_lab.tuning.wire import LOOPBACK, listening
 
 if TYPE_CHECKING:  # their modules load TensorFlow
     from melanoma_lab.tuning.chief import Chief
@@ -129,7 +129,8 @@ def _chief(plan: Plan, ledger: Ledger, server: tuple[Any, int], folder: Path, to
     here = tuner.workers if role is None or tuner.workers > 1 else 0
     gpus = gpus_by_turns(plan.config.training.devices, os.environ)
     words = words_of(plan.command) if here else []
-    crew = Crew(here, words, folder, port=server[1], gpus=gpus)
+    host = LOOPBACK if role is None else role.host
+    crew = Crew(here, words, folder, host=host, port=server[1], gpus=gpus)
     telling.show_chief(here, folder, None if role is None else role.address)
     return Chief(
         ledger,

@@ -22,8 +22,9 @@ from melanoma_lab.tuning.service import Facts, Service
 
 #: Seconds between two looks at the workers.
 PAUSE = 0.5
-#: Seconds that workers have to hear that the search is over, and to end.
-FAREWELL = 10.0
+#: Seconds that workers have to hear that the search is over, and those of this machine to end by
+#: themselves after that; one that was started last may have to be asked.
+FAREWELL, LAST_BREATH = 10.0, 3.0
 #: Workers of this machine that may end without a trial before there is no use in another.
 MOST_FUTILE = 3
 
@@ -85,7 +86,7 @@ class Chief:
                 raise
             self._take_in(service)
             _see_off(service)
-            self._crew.wait(FAREWELL)
+            self._crew.wait(LAST_BREATH)
 
     def _mind(self, service: Service) -> None:
         """Give the trials of workers that are no more to others."""

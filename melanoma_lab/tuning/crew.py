@@ -53,15 +53,27 @@ class Crew:
         count: how many.
         words: the command that starts one.
         folder: of the files.
-        port: where the chief listens on this machine.
+        host: where the chief listens.
+        port: likewise.
         gpus: those that each worker is to see, by turns; empty: all see the same.
     """
 
     def __init__(
-        self, count: int, words: Sequence[str], folder: Path, *, port: int, gpus: Sequence[str] = ()
+        self,
+        count: int,
+        words: Sequence[str],
+        folder: Path,
+        *,
+        host: str,
+        port: int,
+        gpus: Sequence[str] = (),
     ) -> None:
-        self._words, self._folder, self._port, self._gpus = words, folder, port, gpus
-        self._count = count
+        self._count, self._words, self._folder, self._gpus = count, words, folder, gpus
+        self._chief = {
+            # 0.0.0.0 is a place to listen at, and none to call.
+            ORACLE_IP: {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host),  # noqa: S104
+            ORACLE_PORT: str(port),
+        }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -131,8 +143,7 @@ class Crew:
         name = _name(number)
         own = {
             TUNER_ID: name,
-            ORACLE_IP: "127.0.0.1",
-            ORACLE_PORT: str(self._port),
+            **self._chief,
             CHIEF_PROCESS: str(os.getpid()),
             # What this process imports, that one can.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

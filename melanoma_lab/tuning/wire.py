@@ -19,6 +19,8 @@ from melanoma_lab.tuning.role import ORACLE_IP, ORACLE_PORT, Role
 
 #: The metadata's key; gRPC takes bytes where it ends in -bin.
 KEY = "melanoma-lab-bin"
+#: Where a chief listens whose workers are all of its own machine.
+LOOPBACK = "127.0.0.1"
 #: Calls that a chief answers at once; all but one wait for the oracle at any time.
 CALLS = 8
 #: Of servers: a port that another one has is refused, instead of shared with it. Of channels: no
@@ -67,7 +69,7 @@ def listening(role: Role | None) -> Iterator[tuple[Any, int]]:
     Raises:
         UserError: the port is another's, or the address is none of this machine's.
     """
-    address = "127.0.0.1:0" if role is None else role.address
+    address = f"{LOOPBACK}:0" if role is None else role.address
     server = grpc().server(
         ThreadPoolExecutor(CALLS, thread_name_prefix="chief"), options=SERVER_OPTIONS
     )
