@@ -82,10 +82,10 @@ class Chief:
             except BaseException as error:
                 service.ended_because = str(error) or "interrupted"
                 self._crew.stop()
-                _see_off(service)
+                self._see_off(service)
                 raise
             self._take_in(service)
-            _see_off(service)
+            self._see_off(service)
             self._crew.wait(LAST_BREATH)
 
     def _mind(self, service: Service) -> None:
@@ -128,12 +128,13 @@ class Chief:
             with service.held():
                 self._ledger.ended(done.trial_id, seconds=done.seconds, unsent=done.unsent)
 
-
-def _see_off(service: Service) -> None:
-    """Let workers on other machines hear that the search is over."""
-    until = time.monotonic() + FAREWELL
-    while not service.told() and time.monotonic() < until:
-        time.sleep(0.1)
+    def _see_off(self, service: Service) -> None:
+        """Let workers hear that the search is over."""
+        until = time.monotonic() + FAREWELL
+        while not service.told() and time.monotonic() < until:
+            for worker in self._crew.ended():
+                service.forget(worker.name)
+            time.sleep(0.1)
 
 
 @contextmanager

@@ -22,6 +22,9 @@ from melanoma_lab.tuning.role import ORACLE_IP, ORACLE_PORT, TUNER_ID
 
 #: For a worker: the process of the chief that started it.
 CHIEF_PROCESS = "MELANOMA_LAB_CHIEF"
+#: How often a process is asked to end in its time of grace: Python drops an interruption that comes
+#: while an object is being deleted, as many are when a trial begins.
+ASKED = 2
 #: Lines of what a worker printed that are shown where it did not come up.
 LAST_LINES = 5
 
@@ -131,9 +134,10 @@ class Crew:
         """Ask those that still run to end, which marks their runs as KILLED; then end them."""
         running = [process for process in self._running.values() if process.poll() is None]
         try:
-            for process in running:
-                process.terminate()
-            self.wait(GRACE)
+            for _ in range(ASKED):
+                for process in running:
+                    process.terminate()
+                self.wait(GRACE / ASKED)
         finally:  # also where the user has no patience
             for process in running:
                 process.kill()

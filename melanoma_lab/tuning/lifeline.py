@@ -12,7 +12,7 @@ from typing import Self
 
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.side_by_side import GRACE
-from melanoma_lab.tuning.crew import CHIEF_PROCESS
+from melanoma_lab.tuning.crew import ASKED, CHIEF_PROCESS
 
 #: Seconds between two looks at the chief's process, and two requests of a worker that is to wait.
 PAUSE = 1.0
@@ -72,6 +72,8 @@ class Lifeline:
         if self._stopped.is_set():
             return
         self.lost = error
-        _thread.interrupt_main(signal.SIGTERM)
-        if not self._stopped.wait(GRACE):
-            os._exit(1)
+        for _ in range(ASKED):
+            _thread.interrupt_main(signal.SIGTERM)
+            if self._stopped.wait(GRACE / ASKED):
+                return
+        os._exit(1)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
+from keras_tuner import HyperParameters
 from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
-from keras_tuner.src.engine.trial import TrialStatus
+from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from melanoma_lab.tuning.ledger import Ledger
 from melanoma_lab.tuning.wire import grpc, packed, unpacked
@@ -95,7 +96,7 @@ class Service(OracleServicer):
                 stopped = trial.status == TrialStatus.STOPPED
                 self.over = stopped and not self.oracle.waiting
                 if not stopped:
-                    answer = trial.to_proto()
+                    answer = _message(trial)
                     self._begun[trial.trial_id] = time.monotonic()
                 elif not self.over:  # one of those under way may come back
                     answer.status = TrialStatus.to_proto(TrialStatus.IDLE)
@@ -113,7 +114,8 @@ class Service(OracleServicer):
         with self._oracle_at_work():
             if said.get("has_it") and not self._has(said["tuner"], request.trial_id):
                 context.abort(grpc().StatusCode.ABORTED, "The trial has been given to another.")
-            return super().GetTrial(request, context)
+            answer = _message(self.oracle.get_trial(request.trial_id))
+        return protos.get_service().GetTrialResponse(trial=answer)
 
     def EndTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
         """What came of a trial; or that its worker leaves, and it goes to another."""
@@ -181,6 +183,11 @@ class Service(OracleServicer):
                 if tuner in self._heard and self._heard[tuner][1] < oldest
             ]
 
+    def forget(self, tuner: str) -> None:
+        """Expect to hear no more of a worker."""
+        with self._lock:
+            self._heard.pop(tuner, None)
+
     def told(self) -> bool:
         """Whether all workers that live know that the search is over."""
         oldest = time.monotonic() - self._alive_for / 2
@@ -239,3 +246,13 @@ class Service(OracleServicer):
                     self.error = error
                     self.changed.set()
                 raise
+
+
+def _message(trial: Any) -> Any:
+    """A trial for a worker: its values, without the space, which the worker has.
+
+    Keras Tuner prints every condition of a space that it makes a message of.
+    """
+    values = HyperParameters()
+    values.values = dict(trial.hyperparameters.values)
+    return Trial(values, trial.trial_id, trial.status).to_proto()

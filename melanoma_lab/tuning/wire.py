@@ -19,6 +19,8 @@ from melanoma_lab.tuning.role import ORACLE_IP, ORACLE_PORT, Role
 
 #: The metadata's key; gRPC takes bytes where it ends in -bin.
 KEY = "melanoma-lab-bin"
+#: Seconds in which a server that stops ends the calls that it is answering.
+LAST_ANSWERS = 2.0
 #: Where a chief listens whose workers are all of its own machine.
 LOOPBACK = "127.0.0.1"
 #: Calls that a chief answers at once; all but one wait for the oracle at any time.
@@ -86,7 +88,7 @@ def listening(role: Role | None) -> Iterator[tuple[Any, int]]:
             )
         yield server, port
     finally:
-        server.stop(None).wait()
+        server.stop(LAST_ANSWERS).wait()
 
 
 @contextmanager

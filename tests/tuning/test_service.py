@@ -43,6 +43,14 @@ def take_in(service, ledger):
         ledger.ended(done.trial_id, seconds=done.seconds, unsent=done.unsent)
 
 
+def test_keras_tuner_prints_nothing_of_the_space(tmp_path, capfd):
+    service = service_of(ledger_of(FOUR, tmp_path / "x"))
+    trial = ask(service, "a")
+    show_life(service, "a", trial.trial_id)
+    end(service, "a", trial)
+    assert capfd.readouterr().out == ""
+
+
 def test_a_score_a_reason_and_what_waits_to_be_sent_arrive_as_they_were(tmp_path):
     ledger = ledger_of(FOUR, tmp_path / "x")
     service = service_of(ledger)
