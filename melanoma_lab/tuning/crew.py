@@ -18,10 +18,8 @@ from melanoma_lab import registry
 from melanoma_lab.errors import UserError
 from melanoma_lab.side_by_side import GRACE
 from melanoma_lab.tuning.checking import Command
-from melanoma_lab.tuning.role import ORACLE_IP, ORACLE_PORT, TUNER_ID
+from melanoma_lab.tuning.role import CHIEF_PROCESS, ORACLE_IP, ORACLE_PORT, TUNER_ID
 
-#: For a worker: the process of the chief that started it.
-CHIEF_PROCESS = "MELANOMA_LAB_CHIEF"
 #: How often a process is asked to end in its time of grace: Python drops an interruption that comes
 #: while an object is being deleted, as many are when a trial begins.
 ASKED = 2

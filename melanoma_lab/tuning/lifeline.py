@@ -12,7 +12,8 @@ from typing import Self
 
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.side_by_side import GRACE
-from melanoma_lab.tuning.crew import ASKED, CHIEF_PROCESS
+from melanoma_lab.tuning.crew import ASKED
+from melanoma_lab.tuning.role import CHIEF_PROCESS
 
 #: Seconds between two looks at the chief's process, and two requests of a worker that is to wait.
 PAUSE = 1.0

@@ -34,6 +34,7 @@ def prepare_trials(plan: Plan, tracker: Tracker) -> Trials:
         The trials, without the run that they lie under.
     """
     config = plan.config
+    shared_by = config.tuner.workers if plan.role is None or plan.role.shares else 1
     trials = Trials(
         command=plan.command,
         arm=plan.arm,
@@ -43,7 +44,7 @@ def prepare_trials(plan: Plan, tracker: Tracker) -> Trials:
         parent="",
         tracker=tracker,
         cache=cache_folder(config.cache),
-        threads=config.training.threads or available_threads(config.tuner.workers),
+        threads=config.training.threads or available_threads(shared_by),
     )
     trials.sweep = _fingerprint(plan, trials)
     return trials

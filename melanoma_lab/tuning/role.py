@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from melanoma_lab.errors import UserError
 
@@ -13,6 +13,8 @@ TUNER_ID, ORACLE_IP, ORACLE_PORT = (
     "KERASTUNER_ORACLE_IP",
     "KERASTUNER_ORACLE_PORT",
 )
+#: For a worker: the process of the chief, where that has started it.
+CHIEF_PROCESS = "MELANOMA_LAB_CHIEF"
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,14 @@ class Role:
     Attributes:
         name: the process's own; another's is another.
         host: where the chief listens.
-        port: likewise; of a chief 0: any that is free.
+        port: likewise.
+        shares: whether the process shares its machine with as many as ``tuner.workers`` says.
     """
 
     name: str
     host: str
     port: int
+    shares: bool = False
 
     @property
     def is_chief(self) -> bool:
@@ -63,4 +67,5 @@ def role_of(environment: Mapping[str, str]) -> Role | None:
     port = given[ORACLE_PORT]
     if not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise UserError(f"{ORACLE_PORT}={port}: expected a port, 1 to 65535.")
-    return Role(given[TUNER_ID], given[ORACLE_IP], int(port))
+    role = Role(given[TUNER_ID], given[ORACLE_IP], int(port))
+    return replace(role, shares=role.is_chief or CHIEF_PROCESS in environment)

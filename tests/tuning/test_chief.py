@@ -14,6 +14,7 @@ from melanoma_lab import registry
 from melanoma_lab.config.schema.tuner import RandomSearch
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.tuning import chief as chief_module
+from melanoma_lab.tuning import crew as crew_module
 from melanoma_lab.tuning.checking import Command
 from melanoma_lab.tuning.chief import Chief, marked
 from melanoma_lab.tuning.crew import Crew, gpus_by_turns, words_of
@@ -214,6 +215,9 @@ def test_the_command_of_a_worker_is_what_was_typed(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "own", lambda: ({}, {("loss", "mine"): print}))
     with pytest.raises(UserError, match=r"tuner.workers: expected 1 .*python my_lab.py tune"):
         words_of(Command.typed(typed))
+    monkeypatch.setattr(crew_module.HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "my_lab.py"))
+    assert words_of(Command.typed(typed))[1:3] == [str(tmp_path / "my_lab.py"), "tune"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_the_name_decides_as_it_does_for_keras_tuner(name, is_chief, monkeypatch
 
     environment = WHOLE | {"KERASTUNER_TUNER_ID": name}
     role = role_of(environment)
-    assert role == Role(name, "10.0.0.7", 8000)
+    assert role == Role(name, "10.0.0.7", 8000, shares=is_chief)
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     assert role.is_chief is is_chief is is_chief_oracle()
@@ -46,3 +46,8 @@ def test_a_port_is_a_port(port):
 
 def test_an_address_of_the_sixth_version_is_put_in_brackets():
     assert Role("chief", "::1", 80).address == "[::1]:80"
+
+
+def test_a_worker_that_its_chief_has_started_shares_the_machine():
+    assert not role_of(WHOLE).shares
+    assert role_of(WHOLE | {"MELANOMA_LAB_CHIEF": "123"}).shares
