@@ -1,21 +1,15 @@
 """A search by several processes as over several machines, on loopback; one worker is killed."""
 
-import json
-import os
 import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import mlflow
 import pytest
+from search_processes import start_search, wait_for_an_epoch
 
 from melanoma_lab.config.schema.tuner import RandomSearch
 from melanoma_lab.tuning.algorithms import build_oracle
 from melanoma_lab.tuning.space import declared
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 EPOCHS = 40
 SPACE = {"optimizer.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
 
@@ -34,21 +28,8 @@ def start(tmp_path, tree):
             "KERASTUNER_ORACLE_IP": "127.0.0.1",
             "KERASTUNER_ORACLE_PORT": port,
         }
-        words = [
-            *("tune", "dataset=folder", f"dataset.root={tree}", "dataset.image_size=16"),
-            *("architecture.filters=[4,8]", "architecture.dense_units=8", "training.batch_size=1"),
-            *(f"training.epochs={EPOCHS}", "tuner.max_trials=3", "tuner.worker_timeout=15"),
-            "tuner.space={optimizer.learning_rate:{min:1e-4,max:1e-2,log:true}}",
-            *(f"cache={tmp_path / 'cache'}", "training.threads=1", *more),
-        ]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "melanoma_lab", *words],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | role,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        budget = (f"training.epochs={EPOCHS}", "tuner.max_trials=3", "tuner.worker_timeout=15")
+        process = start_search(tmp_path, tree, *budget, *more, environment=role)
         started.append(process)
         return process
 
@@ -58,25 +39,9 @@ def start(tmp_path, tree):
         process.communicate()
 
 
-def in_mid_trial(process, runs):
-    """Wait until a worker has finished an epoch of a trial: the state it has kept by then."""
-    until = time.monotonic() + 300
-    while time.monotonic() < until and process.poll() is None:
-        for holder in runs.glob("*.holder"):
-            kept = runs / holder.stem
-            try:
-                says = json.loads(holder.read_text())["process"]
-            except (OSError, ValueError):
-                continue  # gone, or being written
-            if says.startswith(f"Process {process.pid} ") and len([*kept.glob("*")]) > 1:
-                return kept
-        time.sleep(0.02)
-    raise AssertionError(f"it trains nothing: {process.communicate()[0]}")
-
-
 def test_a_worker_is_killed_and_every_trial_is_there_once(start, tmp_path):
     chief, first, second = start("chief"), start("worker1"), start("worker2")
-    in_mid_trial(first, tmp_path / "cache" / "runs")
+    wait_for_an_epoch(first, tmp_path)
     first.kill()
     first.communicate()
     said, _ = chief.communicate(timeout=300)
