@@ -10,7 +10,7 @@ from melanoma_lab.config.schema.tuner import RandomSearch
 from melanoma_lab.tuning.algorithms import build_oracle
 from melanoma_lab.tuning.space import declared
 
-EPOCHS = 40
+EPOCHS = 30
 SPACE = {"optimizer.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
 
 
@@ -36,7 +36,8 @@ def start(tmp_path, tree):
     yield run
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
 
 
 def test_a_worker_is_killed_and_every_trial_is_there_once(start, tmp_path):
