@@ -20,9 +20,10 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -90,17 +91,24 @@ def now() -> Seconds:
 
 
 @contextmanager
-def timed(parts: dict[str, Seconds]) -> Iterator[None]:
-    """Measure the parts of a run in the block."""
+def timed(parts: dict[str, Seconds], named: Collection[str] = ()) -> Iterator[None]:
+    """Measure the parts of a run in the block.
+
+    Args:
+        parts: filled in.
+        named: those that are measured; none: all.
+    """
     import keras
 
     from melanoma_lab.tracking import Tracker
 
     # Modules by their full names: the package has functions called as they are.
-    record, train = (sys.modules[f"melanoma_lab.tasks.{name}"] for name in ("record", "train"))
+    record, train = (import_module(f"melanoma_lab.tasks.{name}") for name in ("record", "train"))
 
     def watch(owner: Any, name: str, called: str) -> Callable[[], None]:
         original = getattr(owner, name)
+        if named and called not in named:
+            return lambda: None
 
         @wraps(original)
         def measured(*arguments: Any, **more: Any) -> Any:

@@ -20,6 +20,7 @@ from melanoma_lab.config.command import canonical_arguments
 from melanoma_lab.config.compose import CONF
 from melanoma_lab.config.help import help_text
 from melanoma_lab.config.schema import Task
+from melanoma_lab.config.sweeper import seeds_checked_as_one
 from melanoma_lab.config.validation import explain, validate
 from melanoma_lab.data.root import check_root
 from melanoma_lab.errors import RunError, UserError, explain_os_error
@@ -85,7 +86,7 @@ def _launch() -> Notes:
         HydraException, OmegaConfBaseException, UserError: they cannot be composed.
     """
     try:
-        with noting() as notes:
+        with noting() as notes, seeds_checked_as_one():
             # Ctrl-C, or a polite kill (a cluster's, a container's): runs are marked KILLED. SIGINT
             # too: a shell's background job would ignore it.
             interrupt = Interruption(notes)

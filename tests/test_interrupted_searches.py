@@ -1,40 +1,12 @@
-"""A search that is killed goes on with the same sequence and scores. With real processes."""
+"""A search that is interrupted and killed goes on with the same sequence and scores."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import mlflow
+from search_processes import start_search, wait_for_an_epoch
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def start(folder, tree, *more):
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "melanoma_lab",
-                "tune",
-                "dataset=folder",
-                f"dataset.root={tree}",
-            ),
-            *("dataset.image_size=16", "architecture.filters=[4,8]", "architecture.dense_units=8"),
-            *("training.batch_size=1", "tuner=hyperband", "tuner.max_epochs=8", "tuner.factor=8"),
-            "tuner.space={optimizer.learning_rate:{min:1e-4,max:1e-2,log:true}}",
-            *(f"cache={folder / 'cache'}", *more),
-        ],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+#: Four trials of an epoch, the best of them for four, and two of four.
+SEARCH = ("tuner=hyperband", "tuner.max_epochs=4", "tuner.factor=4")
 
 
 def trials(folder):
@@ -55,22 +27,22 @@ def trials(folder):
     )
 
 
-def test_a_search_killed_at_some_moments_ends_as_one_that_was_not(tmp_path, tree):
-    calm, killed = tmp_path / "calm", tmp_path / "killed"
-    undisturbed = start(calm, tree)
-    for how, ended in ((signal.SIGKILL, "trial  2"), (signal.SIGTERM, "trial  9"), (9, "trial 10")):
-        process = start(killed, tree)
-        for line in process.stdout:
-            if line.startswith(ended):
-                break
-        time.sleep(0.3)
+def test_a_search_that_was_stopped_twice_ends_as_one_that_was_not(tmp_path, tree):
+    calm, stopped = tmp_path / "calm", tmp_path / "stopped"
+    undisturbed = start_search(calm, tree, *SEARCH)
+    # In a trial of its own, and in the one that goes on from another's state.
+    for how, after in ((signal.SIGTERM, "trial 1/7"), (signal.SIGKILL, "trial 4/7")):
+        process = start_search(stopped, tree, *SEARCH)
+        assert any(line.startswith(after) for line in process.stdout)
+        wait_for_an_epoch(process, stopped)
         process.send_signal(how)
-        rest, _ = process.communicate(timeout=300)
-        if how == signal.SIGTERM:
-            assert process.returncode == 130, rest
-            assert "the same command goes on" in rest
-    said, _ = start(killed, tree).communicate(timeout=300)
+        rest, _ = process.communicate()
+        assert process.returncode == (130 if how == signal.SIGTERM else -how), rest
+        assert ("the same command goes on" in rest) is (how == signal.SIGTERM)
+    said, _ = start_search(stopped, tree, *SEARCH).communicate()
     assert "preset: experiments/ablation/conf" in said, said
-    undisturbed.communicate(timeout=300)
-    assert trials(killed) == trials(calm)
-    assert {status for _, status, *_ in trials(killed)} == {"FINISHED"}
+    assert "trial 7/7" in said
+    undisturbed.communicate()
+    assert trials(stopped) == trials(calm)
+    assert [trial for trial, *_ in trials(calm)] == [f"{n:04d}" for n in range(7)]
+    assert {status for _, status, *_ in trials(stopped)} == {"FINISHED"}

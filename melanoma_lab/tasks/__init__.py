@@ -58,6 +58,11 @@ def tune(config: Config, arm: Arm) -> None:
     from melanoma_lab.tuning.plan import planned, typed
 
     plan = planned(config, arm, typed())  # a mistake shows before anything else is loaded
+    if plan.role is not None and not plan.role.is_chief:
+        from melanoma_lab.tasks.work import train_for_chief
+
+        train_for_chief(plan, plan.role)
+        return
     from melanoma_lab.tasks.tune import tune_arm
 
     tune_arm(plan)

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from melanoma_lab import summary, tracking
 from melanoma_lab.config.fingerprint import tuner_of
 from melanoma_lab.config.schema.split import KFold
-from melanoma_lab.data.cache import cache_folder
-from melanoma_lab.errors import RunError
+from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.evaluation.names import higher_is_better
 from melanoma_lab.model.pretrained.sources import find_weights
-from melanoma_lab.tasks.identity import fingerprint_of
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, close_run, keep_results, open_run
-from melanoma_lab.training.backend import available_threads, load_tensorflow
+from melanoma_lab.training.backend import load_tensorflow
 from melanoma_lab.tuning import telling
 from melanoma_lab.tuning.checking import Checker
+from melanoma_lab.tuning.crew import Crew, gpus_by_turns, words_of
+from melanoma_lab.tuning.lock import only_one
 from melanoma_lab.tuning.plan import Plan
 from melanoma_lab.tuning.preset import next_commands, write_preset
+from melanoma_lab.tuning.wire import LOOPBACK, listening
 
 if TYPE_CHECKING:  # their modules load TensorFlow
-    from melanoma_lab.tuning.search import Search
+    from melanoma_lab.tuning.chief import Chief
+    from melanoma_lab.tuning.ledger import Ledger
     from melanoma_lab.tuning.sweep import Sweep
     from melanoma_lab.tuning.trial import Proposal, Trials
-
-#: Keys of the group ``tuner`` that may change without making it another search.
-BUDGET = ("max_trials", "iterations", "max_failures")
 
 
 @dataclass(frozen=True)
@@ -78,27 +72,24 @@ def tune_arm(plan: Plan) -> Tuned:
         RunError: too many trials failed in a row, none completed, some were not sent, or another
             process is at it.
     """
-    config = plan.config
+    config, role = plan.config, plan.role
     find_weights(config.architecture)  # a missing file shows before anything is done
-    with _only_one(Path("experiments") / config.study / "tuning", config.study) as folder:
+    if role is not None and not role.is_chief:
+        raise UserError(
+            f"KERASTUNER_TUNER_ID={role.name}: a worker trains for a chief, and finds nothing."
+        )
+    with (
+        only_one(Path("experiments") / config.study / "tuning", config.study) as folder,
+        _server(plan) as server,
+    ):
         connecting = tracking.connect(config.tracking, config.study)
         load_tensorflow()
         from melanoma_lab.tuning.algorithms import build_oracle
-        from melanoma_lab.tuning.search import Search, TooManyFailuresError, best_trial, go_on
-        from melanoma_lab.tuning.trial import Trials, parts_of
+        from melanoma_lab.tuning.ledger import Ledger, TooManyFailuresError, best_trial
+        from melanoma_lab.tuning.prepared import prepare_trials
+        from melanoma_lab.tuning.search import Search, go_on
 
-        trials = Trials(
-            command=plan.command,
-            arm=plan.arm,
-            parts=parts_of(config),
-            objective=config.tuner.objective,
-            sweep="",
-            parent="",
-            tracker=connecting.result(),
-            cache=cache_folder(config.cache),
-            threads=config.training.threads or available_threads(),
-        )
-        trials.sweep = _fingerprint(plan, trials)
+        trials = prepare_trials(plan, connecting.result())
         summary.show_data(next(iter(trials.datasets.values())))
         own = folder / f"{config.tuner.name}-{trials.sweep}"
         oracle = build_oracle(config.tuner, plan.searched)
@@ -108,17 +99,49 @@ def tune_arm(plan: Plan) -> Tuned:
         progress = telling.Progress(config.tuner, plan.searched, oracle)
         done = len(oracle.end_order)
         telling.show_search(config, plan.arm, plan.searched, progress.total, done=done)
-        search = Search(
-            oracle, plan.searched, config.tuner, trials, folder=own, on_end=progress.ended
-        )
+        ledger = Ledger(oracle, plan.searched, config.tuner, trials, on_end=progress.ended)
         with _ending(trials, oracle):
             try:
-                search.search()
+                if server is None:
+                    Search(ledger, config.tuner.objective, folder=own).search()
+                else:
+                    _chief(plan, ledger, server, own, progress.total).search()
             except TooManyFailuresError:
                 if best_trial(oracle) is not None:  # what has been found is worth something
-                    _conclude(plan, trials, search)
+                    _conclude(plan, trials, ledger)
                 raise
-            return _conclude(plan, trials, search)
+            return _conclude(plan, trials, ledger)
+
+
+@contextmanager
+def _server(plan: Plan) -> Iterator[tuple[Any, int] | None]:
+    """What other processes ask for trials, and its port; None where all are trained in this one."""
+    if plan.role is None and plan.config.tuner.workers == 1:
+        yield None
+        return
+    with listening(plan.role) as server:
+        yield server
+
+
+def _chief(plan: Plan, ledger: Ledger, server: tuple[Any, int], folder: Path, total: int) -> Chief:
+    """The chief of a search by several processes; by itself it starts as many as are asked for."""
+    from melanoma_lab.tuning.chief import Chief
+
+    tuner, role = plan.config.tuner, plan.role
+    here = tuner.workers if role is None or tuner.workers > 1 else 0
+    gpus = gpus_by_turns(plan.config.training.devices, os.environ)
+    words = words_of(plan.command) if here else []
+    host = LOOPBACK if role is None else role.host
+    crew = Crew(here, words, folder, host=host, port=server[1], gpus=gpus)
+    telling.show_chief(here, folder, None if role is None else role.address)
+    return Chief(
+        ledger,
+        server[0],
+        crew,
+        parent=ledger.trials.parent,
+        worker_timeout=tuner.worker_timeout,
+        total=total,
+    )
 
 
 @contextmanager
@@ -155,23 +178,23 @@ def _open(plan: Plan, trials: Trials) -> str:
     )
 
 
-def _conclude(plan: Plan, trials: Trials, search: Search) -> Tuned:
+def _conclude(plan: Plan, trials: Trials, ledger: Ledger) -> Tuned:
     """Keep and show what a search came to."""
     from melanoma_lab.tuning.best import keep_pictures
+    from melanoma_lab.tuning.ledger import best_trial
     from melanoma_lab.tuning.report import write_report
-    from melanoma_lab.tuning.search import best_trial
 
     config, command, client = plan.config, plan.command, trials.tracker.client
-    best = best_trial(search.oracle)
+    best = best_trial(ledger.oracle)
     if best is None:
         raise RunError("No trial of the search completed.")
-    proposal = search.proposal(best)
+    proposal = ledger.proposal(best)
     values = dict(proposal.values)
     keep_pictures(trials, proposal)
     commands = next_commands(command, values, config.study)
     notes = _notes(plan, trials, proposal, best.score)
     preset = write_preset(command, values, study=config.study, notes=notes)
-    sweep = _sweep(plan, trials, search, commands)
+    sweep = _sweep(plan, trials, ledger, commands)
     report = write_report(sweep, Path("experiments") / config.study / "tuned")
     files = [report, *report.parent.glob("*.md"), *report.parent.glob("*.csv"), preset]
     with tempfile.TemporaryDirectory() as scratch:
@@ -186,9 +209,9 @@ def _conclude(plan: Plan, trials: Trials, search: Search) -> Tuned:
         config.study, best.score, values, preset, report, tuple(commands), trials.parent, sweep
     )
     telling.show_best(tuned, sweep.untuned, notes)
-    if search.unsent:
+    if ledger.unsent:
         raise RunError(
-            f"The runs of {search.unsent} trials wait to be sent: python -m melanoma_lab sync"
+            f"The runs of {ledger.unsent} trials wait to be sent: python -m melanoma_lab sync"
         )
     return tuned
 
@@ -214,13 +237,13 @@ def _notes(plan: Plan, trials: Trials, proposal: Proposal, score: float) -> list
     return found
 
 
-def _sweep(plan: Plan, trials: Trials, search: Search, commands: Sequence[str]) -> Sweep:
+def _sweep(plan: Plan, trials: Trials, ledger: Ledger, commands: Sequence[str]) -> Sweep:
     """Everything about a search, for its report."""
     from melanoma_lab.tuning import collect
     from melanoma_lab.tuning.sweep import Sweep
 
     config, tuner, tracker = plan.config, plan.config.tuner, trials.tracker
-    proposals = {t.trial_id: search.proposal(t) for t in search.oracle.trials.values()}
+    proposals = {t.trial_id: ledger.proposal(t) for t in ledger.oracle.trials.values()}
     first, data, _ = trials.settled(next(iter(proposals.values())), trials.parts[0])
     untuned = Checker(plan.command).composed({})
     return Sweep(
@@ -235,7 +258,7 @@ def _sweep(plan: Plan, trials: Trials, search: Search, commands: Sequence[str]) 
             tracker.client,
             tracker.experiment_id,
             trials.sweep,
-            oracle=search.oracle,
+            oracle=ledger.oracle,
             searched=plan.searched,
             proposals=proposals,
             parts=trials.parts,
@@ -252,40 +275,3 @@ def _sweep(plan: Plan, trials: Trials, search: Search, commands: Sequence[str]) 
         next_command=commands[0] if len(commands) == 1 else " && ".join(commands),
         repeats=tuple(str(part) for part in trials.parts) if len(trials.parts) > 1 else (),
     )
-
-
-@contextmanager
-def _only_one(folder: Path, study: str) -> Iterator[Path]:
-    """Be the only process that tunes a study, while the block lasts.
-
-    Raises:
-        RunError: another process is at it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(folder / "lock"), folder / "holder"
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = holder.read_text(encoding="utf-8") if holder.exists() else "Another process"
-        raise RunError(
-            f"{who} is tuning study={study}. Let it finish, or choose another study=NAME."
-        ) from None
-    try:
-        holder.write_text(f"Process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        yield folder
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def _fingerprint(plan: Plan, trials: Trials) -> str:
-    """What makes two searches the same: the space, the algorithm, the base, the data."""
-    algorithm = {k: v for k, v in tuner_of(plan.config).items() if k not in {*BUDGET, "space"}}
-    bases = []
-    for part in trials.parts:
-        base, _ = plan.command.configure(part.overrides())
-        data = trials.data_of(base)
-        bases.append(fingerprint_of(base, data))
-    space: list[Any] = [asdict(entry) for entry in plan.searched]
-    text = json.dumps([algorithm, space, bases], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -67,8 +67,12 @@ def connect_for_reading(tracking: Tracking) -> Any:
 
 
 @contextmanager
-def usable(uri: str) -> Iterator[None]:
+def usable(uri: str, *, training: bool = False) -> Iterator[None]:
     """Say whose fault it is where the tracking server or its database raises.
+
+    Args:
+        uri: of either.
+        training: a run is to be recorded there, which can be done without.
 
     Raises:
         NotUsable: it raised in the block.
@@ -81,10 +85,12 @@ def usable(uri: str) -> Iterator[None]:
     except Exception as error:  # whatever a database driver or an HTTP client raises
         advice = ""
         if uri.startswith(("http://", "https://")):
-            advice = (
-                " Start it, or train without it: tracking.offline=true keeps the run on disk, and "
-                "`python -m melanoma_lab sync` sends it later."
-            )
+            advice = " Start it, or name another."
+            if training:
+                advice = (
+                    " Start it, or train without it: tracking.offline=true keeps the run on disk, "
+                    "and `python -m melanoma_lab sync` sends it later."
+                )
         raise NotUsable(f"tracking.uri={uri}: cannot be used ({reason(error)}).{advice}") from error
 
 

@@ -72,7 +72,7 @@ def _connect(tracking: Tracking, study: str) -> Tracker:
     if tracking.offline:
         return Tracker(None, "", tracking, study)
     try:
-        with usable(tracking.uri):
+        with usable(tracking.uri, training=True):
             client = mlflow_client(tracking.uri)
             tracker = Tracker(client, experiment_id(client, tracking, study), tracking, study)
             tracker.reconcile()
@@ -192,7 +192,7 @@ class Tracker:
         self._points = frozenset()
         if self._client is not None:
             try:
-                with usable(self._tracking.uri):
+                with usable(self._tracking.uri, training=True):
                     self._open(record, continuing)
                 _PROVEN.add(record.uri)
             except NotUsable as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.errors import UserError
+from melanoma_lab.interruption import interruption_after
 
 
 def available_threads(shared_by: int = 1) -> int:
@@ -73,7 +74,8 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
         _provide_devices(tf, devices)
         tf.config.experimental.enable_op_determinism()
         tf.get_logger().setLevel("ERROR")  # it takes the next run of a process for retracing
-        keras.backend.clear_session()
+        with interruption_after():
+            keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
         keras.config.set_dtype_policy(precision.value)
 

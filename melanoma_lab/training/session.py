@@ -40,6 +40,7 @@ from melanoma_lab.training.feed import (
 )
 from melanoma_lab.training.fit import fit_network
 from melanoma_lab.training.phases import Phase, check_finetuning, model_of, phases_of
+from melanoma_lab.training.registered_gradients import registered_gradients_freed
 from melanoma_lab.training.stages import Stage
 from melanoma_lab.training.trained import Trained
 
@@ -143,6 +144,7 @@ def steps_of(config: Config, data: PreparedData, images: BalancedSet) -> int:
     )
 
 
+@registered_gradients_freed()
 def train_network(
     config: Config,
     data: PreparedData,

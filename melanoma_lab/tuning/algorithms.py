@@ -49,6 +49,7 @@ class _InOneFile:
     trials: dict[str, Any]
     ongoing_trials: dict[str, Any]
     end_order: list[str]
+    tuner_ids: set[str]
     _retry_queue: list[str]
     #: How many trials there may be; None: as many as it proposes. Not Keras Tuner's ``max_trials``,
     #: from which it makes the ids of trials: they would change with it.
@@ -100,6 +101,32 @@ class _InOneFile:
         under_way = {trial.trial_id for trial in self.ongoing_trials.values()} - {*self.end_order}
         self._retry_queue = sorted({*self._retry_queue, *under_way}, reverse=True)  # pops the last
         self.ongoing_trials = {}
+
+    def take_back(self, tuner_id: str) -> None:
+        """Put the trial that a tuner had, and will not end, before those to come."""
+        self.tuner_ids.discard(tuner_id)
+        trial = self.ongoing_trials.pop(tuner_id, None)
+        if trial is not None:
+            self._retry_queue = sorted({*self._retry_queue, trial.trial_id}, reverse=True)
+            self.save()
+
+    def claim_again(self, tuner_id: str, trial_id: str) -> bool:
+        """Leave a trial that waits to be run again to the tuner that has it already.
+
+        Returns:
+            Whether it has been waiting.
+        """
+        if trial_id not in self._retry_queue or tuner_id in self.ongoing_trials:
+            return False
+        self._retry_queue.remove(trial_id)
+        self.tuner_ids.add(tuner_id)
+        self.ongoing_trials[tuner_id] = self.trials[trial_id]
+        return True
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a trial is under way, or waits to be run again."""
+        return bool(self.ongoing_trials or self._retry_queue)
 
     def _save_trial(self, trial: Any) -> None:
         """It is in the one file."""

@@ -34,15 +34,22 @@ class Command:
     Attributes:
         overrides: without ``task`` and ``tuner``.
         config_dir: a folder of the user's own presets and options.
+        of_tuner: the overrides of ``tuner``, which say nothing to a trial.
     """
 
     overrides: tuple[str, ...]
     config_dir: str | Path | None = None
+    of_tuner: tuple[str, ...] = ()
 
     @classmethod
     def typed(cls, overrides: Sequence[str], config_dir: str | Path | None = None) -> Command:
         """Of a ``tune`` command's overrides."""
-        return cls(tuple(o for o in overrides if not _of_tuner(key_of(o))), config_dir)
+        keys = {override: key_of(override) for override in overrides}
+        return cls(
+            tuple(o for o in overrides if not _of_tuner(keys[o])),
+            config_dir,
+            tuple(o for o in overrides if _of_tuner(keys[o]) and keys[o] != "task"),
+        )
 
     def with_values(self, values: Values) -> list[str]:
         """The overrides of a trial; a proposed value counts instead of a typed one."""

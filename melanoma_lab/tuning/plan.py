@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.names import OF_MELANOMA
 from melanoma_lab.tuning.checking import Command, checked
 from melanoma_lab.tuning.default_space import default_space
+from melanoma_lab.tuning.role import Role, role_of
 from melanoma_lab.tuning.space import Searched, declared
 
 
@@ -27,12 +29,14 @@ class Plan:
         arm: what a study calls that.
         command: what its trials share.
         searched: the checked space.
+        role: of this process in a search over several machines; None: it searches by itself.
     """
 
     config: Config
     arm: Arm
     command: Command
     searched: Sequence[Searched]
+    role: Role | None = None
 
 
 def typed() -> Command:
@@ -51,9 +55,10 @@ def planned(config: Config, arm: Arm, command: Command) -> Plan:
         command: what the trials share.
 
     Raises:
-        UserError: the space, the objective or the budget cannot be.
+        UserError: the space, the objective or the budget cannot be, or the environment says by
+            halves what this process is in a search over several machines.
     """
-    tuner = config.tuner
+    tuner, role = config.tuner, role_of(os.environ)
     metric = tuner.objective.removeprefix("val/")
     if metric in OF_MELANOMA and config.dataset.melanoma is None:
         raise UserError(
@@ -77,7 +82,7 @@ def planned(config: Config, arm: Arm, command: Command) -> Plan:
             )
         budget = f"training.epochs={tuner.max_epochs}"
         asked = Command((*command.overrides, budget), command.config_dir)
-    return Plan(config, arm, command, checked(declared(space), asked))
+    return Plan(config, arm, command, checked(declared(space), asked), role)
 
 
 def _check_folds(config: Config) -> None:

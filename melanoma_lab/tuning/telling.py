@@ -7,6 +7,7 @@ import itertools
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from melanoma_lab.tuning.space import Searched, Values, override_text
 
 if TYPE_CHECKING:  # their modules load TensorFlow
     from melanoma_lab.tasks.tune import Tuned
-    from melanoma_lab.tuning.search import Ended
+    from melanoma_lab.tuning.ledger import Ended
 
 #: Combinations of a grid that are counted at most.
 COUNTED = 100_000
@@ -42,6 +43,23 @@ def show_search(
     )
     for entry in searched:
         console.print(f"  {describe(entry)}", markup=False)
+
+
+def show_chief(workers: int, folder: Path, address: str | None) -> None:
+    """Say who trains the trials.
+
+    Args:
+        workers: processes of this machine that do.
+        folder: of the files with what they print.
+        address: where those of other machines ask; None: there are none.
+    """
+    if workers:
+        console.print(f"  {workers} workers; what they print: {folder}/*.log", markup=False)
+    if address is not None:
+        console.print(
+            f"  workers elsewhere ask at {address}; it is neither encrypted nor protected",
+            markup=False,
+        )
 
 
 def describe(entry: Searched) -> str:
@@ -97,20 +115,20 @@ class Progress:
         self._seconds.append(trial.seconds)
         self._done.append(self._cost[min(trial.number, len(self._cost)) - 1])
         place = f"trial {trial.number:>{len(str(self.total))}}/{self.total}"
-        if trial.outcome is None:
+        if trial.score is None:
             console.print(f"{place}  failed: {trial.reason}", style="red", markup=False)
             return
-        score = trial.outcome.score
-        if self._best is None or self._sign * score > self._sign * self._best[0]:
-            self._best = score, trial.proposal.trial
+        if self._best is None or self._sign * trial.score > self._sign * self._best[0]:
+            self._best = trial.score, trial.proposal.trial
         line = (
-            f"{place}  {score:.4f}  best {self._best[0]:.4f} (trial {self._best[1]})  "
+            f"{place}  {trial.score:.4f}  best {self._best[0]:.4f} (trial {self._best[1]})  "
             f"{values_in_short(trial.proposal.overrides())}"
         )
-        console.print(line + self._left(trial.number), markup=False)
+        console.print(line + self._left(trial), markup=False)
 
-    def _left(self, number: int) -> str:
-        seconds = time_left(self._done, self._seconds, self._cost[number:])
+    def _left(self, trial: Ended) -> str:
+        rest = self._cost[trial.number :]
+        seconds = time_left(self._done, self._seconds, rest) / trial.at_once
         if not seconds:
             return ""
         shown = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

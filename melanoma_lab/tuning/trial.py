@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from melanoma_lab import tracking
+from melanoma_lab import summary, tracking
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
@@ -241,8 +241,6 @@ class Trials:
         config, data, same = self.settled(proposal, part)
         several = len(self.parts) > 1
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial}
-        if finished := self.tracker.finished({**tags, "fingerprint": same}):
-            return finished[1], False
         extent = Extent(
             splits=MEASURED,
             pictures=False,
@@ -266,8 +264,11 @@ class Trials:
                 raise RunError(f"{self.objective} is undefined: NaN.")
             self.tracker.set_tags({SCORE_TAG: repr(score)})
 
-        with claimed(self.cache, **self._what(config, same), wait=None) as claim:
+        # Nobody else trains it, but a process of this search that was killed may still be ending.
+        with claimed(self.cache, **self._what(config, same), wait=summary.show_waiting) as claim:
             self.claims[proposal.trial, part] = claim
+            if finished := self.tracker.finished({**tags, "fingerprint": same}):
+                return finished[1], False
             begun = self.tracker.run_id
             try:
                 train_claimed(

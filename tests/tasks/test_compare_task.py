@@ -83,7 +83,7 @@ def test_a_study_is_compared_without_tensorflow(folder):
         ({"tracked": Tracking(uri="sqlite:///none.db")}, "nothing has been trained"),
         (
             {"tracked": Tracking(uri="http://127.0.0.1:9")},
-            "tracking.uri=http://127.0.0.1:9: cannot be used .Connection refused",
+            r"127.0.0.1:9: cannot be used .Connection refused\W+ Start it, or name another\.$",
         ),
         ({"study": "empty"}, "study=empty: no run of it has finished yet."),
     ],

@@ -179,6 +179,20 @@ def test_several_seeds_are_averaged_and_each_is_kept(tune):
     assert done.sweep.repeats == ("seed 0", "seed 1")
 
 
+def test_folds_are_averaged_each_is_kept_and_the_user_is_warned(tune, capsys):
+    folds = ("split=kfold", "split.k=3", "tuner.folds=[0,2]")
+    done = tune("folds", *folds, "tuner.max_trials=1", f"tuner.space={{{RATE}}}")
+    _, trials = trials_of("folds")
+    (above,) = [run for run in trials if run.data.tags["mlflow.parentRunId"] == done.run_id]
+    own = [run for run in trials if run.data.tags["mlflow.parentRunId"] == above.info.run_id]
+    assert sorted(run.data.tags["fold"] for run in own) == ["0", "2"]
+    assert len({run.data.tags["split_hash"] for run in own}) == 2
+    scores = [float(run.data.tags["score"]) for run in own]
+    assert done.score == pytest.approx(np.mean(scores))
+    assert done.sweep.repeats == ("seed 0 fold 0", "seed 0 fold 2")
+    assert "Images of val here are test images of other folds" in capsys.readouterr().out
+
+
 def test_a_search_goes_on_and_repeats_no_trial_unless_the_space_is_another(tune):
     space = f"tuner.space={{{RATE}}}"
     first = tune("again", "tuner.max_trials=2", space)

@@ -35,6 +35,13 @@ class Tuner:
     seed: int = 0
     #: Trials that may fail in a row before the search gives up.
     max_failures: int = 5
+    #: Processes of this machine that train trials at once.
+    workers: int = 1
+    #: Seconds that a worker on another machine waits for its chief to come up.
+    chief_timeout: float = 600.0
+    #: Seconds without a word from a worker after which its trial is given to another; one that
+    #: cannot reach its chief ends after half of them, so that no two train one trial.
+    worker_timeout: float = 120.0
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -68,6 +75,11 @@ class Tuner:
         )
         require(0 <= self.seed < 2**32 - 1, "tuner.seed", "0 to 2**32 - 2", self.seed)
         require(self.max_failures >= 1, "tuner.max_failures", "at least 1", self.max_failures)
+        require(self.workers >= 1, "tuner.workers", "at least 1", self.workers)
+        require(self.chief_timeout > 0, "tuner.chief_timeout", "more than 0", self.chief_timeout)
+        require(
+            self.worker_timeout >= 10, "tuner.worker_timeout", "at least 10", self.worker_timeout
+        )
 
 
 @option("tuner", "random")

@@ -1,0 +1,81 @@
+"""Train trials of a search that another process, its chief, hands out."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from melanoma_lab import summary, tracking
+from melanoma_lab.errors import RunError
+from melanoma_lab.training.backend import load_tensorflow
+from melanoma_lab.tuning.lifeline import Lifeline
+from melanoma_lab.tuning.plan import Plan
+from melanoma_lab.tuning.role import Role
+from melanoma_lab.tuning.wire import connected
+
+if TYPE_CHECKING:  # its module loads TensorFlow
+    from melanoma_lab.tuning.worker import Worker
+
+#: Signs of life that a worker gives in ``tuner.worker_timeout``.
+BEATS = 24
+
+
+def train_for_chief(plan: Plan, role: Role) -> None:
+    """Train what the chief hands out until the search is over.
+
+    Args:
+        plan: of the search; the chief has the same.
+        role: of this process.
+
+    Raises:
+        UserError: the data, the tracking server or the chief cannot be used.
+        RunError: the chief does not come up, or no longer answers.
+    """
+    tuner = plan.config.tuner
+    summary.show_note(f"{role.name}: asking the chief at {role.address} for trials.")
+    with Lifeline(tuner.worker_timeout / BEATS) as lifeline:
+        try:
+            worker = _work(plan, role, lifeline)
+        except KeyboardInterrupt:
+            if lifeline.lost is not None:
+                raise lifeline.lost from None
+            raise
+    if worker.unsent:
+        raise RunError(
+            f"The runs of {worker.unsent} trials wait here to be sent: python -m melanoma_lab sync"
+        )
+    summary.show_note(f"The search is over; {worker.count} of its trials were trained here.")
+
+
+def _work(plan: Plan, role: Role, lifeline: Lifeline) -> Worker:
+    tuner = plan.config.tuner
+    with (
+        connected(role, timeout=tuner.chief_timeout) as channel,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        connecting = tracking.connect(plan.config.tracking, plan.config.study)
+        load_tensorflow()
+        from melanoma_lab.tuning.algorithms import build_oracle
+        from melanoma_lab.tuning.prepared import prepare_trials
+        from melanoma_lab.tuning.worker import Client, Worker
+
+        trials = prepare_trials(plan, connecting.result())
+        oracle = build_oracle(tuner, plan.searched)
+        client = Client(oracle, channel, sweep=trials.sweep, patience=tuner.worker_timeout / 2)
+        lifeline.show_by(client.show_life)
+        worker = Worker(
+            oracle,
+            client,
+            searched=plan.searched,
+            tuner=tuner,
+            trials=trials,
+            lifeline=lifeline,
+            folder=Path(folder) / "keras_tuner",
+        )
+        try:
+            worker.search()
+        except BaseException:
+            client.leave()
+            raise
+        return worker

@@ -1,0 +1,64 @@
+"""What trains the trials of a search, the same in all of its processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from melanoma_lab.config.fingerprint import tuner_of
+from melanoma_lab.data.cache import cache_folder
+from melanoma_lab.tasks.identity import fingerprint_of
+from melanoma_lab.training.backend import available_threads
+from melanoma_lab.tuning.plan import Plan
+from melanoma_lab.tuning.trial import Trials, parts_of
+
+if TYPE_CHECKING:
+    from melanoma_lab.tracking import Tracker
+
+#: Keys of the group ``tuner`` that may change without making it another search.
+BUDGET = (
+    *("max_trials", "iterations", "max_failures"),
+    *("workers", "chief_timeout", "worker_timeout"),
+)
+
+
+def prepare_trials(plan: Plan, tracker: Tracker) -> Trials:
+    """Prepare the images, and what trains trials on them.
+
+    Args:
+        plan: of the search.
+        tracker: where trials are recorded.
+
+    Returns:
+        The trials, without the run that they lie under.
+    """
+    config = plan.config
+    shared_by = config.tuner.workers if plan.role is None or plan.role.shares else 1
+    trials = Trials(
+        command=plan.command,
+        arm=plan.arm,
+        parts=parts_of(config),
+        objective=config.tuner.objective,
+        sweep="",
+        parent="",
+        tracker=tracker,
+        cache=cache_folder(config.cache),
+        threads=config.training.threads or available_threads(shared_by),
+    )
+    trials.sweep = _fingerprint(plan, trials)
+    return trials
+
+
+def _fingerprint(plan: Plan, trials: Trials) -> str:
+    """What makes two searches the same: the space, the algorithm, the base, the data."""
+    algorithm = {k: v for k, v in tuner_of(plan.config).items() if k not in {*BUDGET, "space"}}
+    bases = []
+    for part in trials.parts:
+        base, _ = plan.command.configure(part.overrides())
+        data = trials.data_of(base)
+        bases.append(fingerprint_of(base, data))
+    space: list[Any] = [asdict(entry) for entry in plan.searched]
+    text = json.dumps([algorithm, space, bases], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,51 @@
+"""An interruption is not lost while objects are being deleted."""
+
+import signal
+import threading
+
+import pytest
+
+from melanoma_lab.interruption import interruption_after
+
+
+class Interrupted:
+    """Ctrl-C comes while it is being deleted."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def delete_one():
+    """Delete an object; what is left of the list that held it."""
+    held = [Interrupted()]
+    del held[0]
+    return held
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_python_drops_an_interruption_and_the_block_keeps_it():
+    assert delete_one() == []  # nothing was raised
+    left = []
+    with pytest.raises(KeyboardInterrupt), interruption_after():
+        left.append(delete_one())
+    assert left == [[]]  # the block went on to its end
+
+
+def test_nothing_is_left_changed():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with interruption_after():
+        assert signal.getsignal(signal.SIGINT) != before[0]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_threads_leave_signals_alone():
+    found = []
+
+    def work():
+        with interruption_after():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [signal.getsignal(signal.SIGINT)]
