@@ -29,9 +29,11 @@ from melanoma_lab.config.schema.training import Precision, Training
 from melanoma_lab.config.validation import validate
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.model.augmentation import augmentation_layers
+from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.backend import available_threads, start_backend
 from melanoma_lab.training.feed import evaluation_batches, training_batches
 from melanoma_lab.training.fit import fit_network
+from melanoma_lab.training.stages import Stage
 
 BATCH, STEPS, EPOCHS = 32, 10, 4
 
@@ -109,16 +111,21 @@ def arms(root: str, cache: Path) -> dict[str, Callable[[], list[Seconds]]]:
 
     def lab(augmentation: Augmentation) -> list[Seconds]:
         clock = Clock()
-        fit_network(
-            vgg5(size, n_classes),
-            augmentation_layers(augmentation, seed=0),
-            keras.optimizers.Adam(),
-            training_batches(
+        network = vgg5(size, n_classes)
+        stage = Stage(
+            range(EPOCHS),
+            lambda: AugmentedNetwork(network, augmentation_layers(augmentation, seed=0)),
+            lambda _first: training_batches(
                 images, batch_size=BATCH, seed=0, first_step=0, last_step=EPOCHS * STEPS
             ),
             evaluation_batches(
                 data.pixels, data.rows[:1], data.labels[:1], n_classes=n_classes, batch_size=1
             ),
+            keras.optimizers.Adam(),
+        )
+        fit_network(
+            network,
+            [stage],
             options=Training(epochs=EPOCHS),
             steps_per_epoch=STEPS,
             loss=keras.losses.CategoricalCrossentropy(),

@@ -64,23 +64,25 @@ def rates(precision: Precision, size: int, batch_size: int) -> Rates:
 
     from melanoma_lab.model.architectures import build_network
     from melanoma_lab.model.regularisation import Regulariser
+    from melanoma_lab.training.augmented import AugmentedNetwork
     from melanoma_lab.training.fit import fit_network
+    from melanoma_lab.training.stages import Stage
 
     n = batch_size * STEPS
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (n, size, size, 3), dtype=np.uint8)
     labels = random.integers(0, N_CLASSES, n)
     moments: list[tuple[float, float]] = []
-    fit_network(
-        build_network(
-            Vgg5("vgg5"),
-            image_size=size,
-            n_classes=N_CLASSES,
-            regulariser=Regulariser(NoRegularisation("none"), seed=0),
-        ),
-        [],
-        keras.optimizers.Adam(),
-        training_batches(
+    network = build_network(
+        Vgg5("vgg5"),
+        image_size=size,
+        n_classes=N_CLASSES,
+        regulariser=Regulariser(NoRegularisation("none"), seed=0),
+    )
+    stage = Stage(
+        range(EPOCHS),
+        lambda: AugmentedNetwork(network, []),
+        lambda _first: training_batches(
             BalancedSet((pixels,), np.arange(n), labels, N_CLASSES),
             batch_size=batch_size,
             seed=0,
@@ -88,6 +90,11 @@ def rates(precision: Precision, size: int, batch_size: int) -> Rates:
             last_step=EPOCHS * STEPS,
         ),
         evaluation_batches(pixels, np.arange(1), labels[:1], n_classes=N_CLASSES, batch_size=1),
+        keras.optimizers.Adam(),
+    )
+    fit_network(
+        network,
+        [stage],
         options=Training(epochs=EPOCHS, batch_size=batch_size),
         steps_per_epoch=STEPS,
         loss=keras.losses.CategoricalCrossentropy(),

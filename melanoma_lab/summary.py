@@ -71,7 +71,7 @@ def show_machine(machine: Machine, precision: Precision, devices: int) -> None:
     hint = precision is Precision.float32 is not best
     console.print(
         f"{precision.value} on {machine.describe(devices)}"
-        + (f" [dim](training.precision=auto: {best.value}, faster)[/]" if hint else "")
+        + (f" [dim](training.precision=auto: {best.value}, mostly faster)[/]" if hint else "")
     )
 
 

@@ -1,4 +1,8 @@
-"""Nothing that lies in a cache or a dataset is run: files are data."""
+"""Nothing that lies in a cache, a dataset or a file of weights is run: files are data.
+
+PyTorch's files of weights are pickles. They are not unpickled but carried out by a machine that
+can call nothing: tests/model/pretrained/test_torch_file.py.
+"""
 
 import os
 import pickle
@@ -78,7 +82,9 @@ def test_no_module_loads_what_could_run_code():
         text = path.read_text()
         for call in re.findall(r"\bnp\.load\([^)]*\)", text):
             assert "allow_pickle=False" in call, path
-        for name in ("import pickle", "joblib.", "read_pickle", "dill", "marshal", "yaml.load("):
+        for name in ("joblib.", "read_pickle", "dill", "marshal", "yaml.load("):
             assert name not in text, path
         assert not re.search(r"(import|from) joblib", text), path
+        # pickletools is allowed: it takes instructions apart and carries none out.
+        assert not re.search(r"(import|from) _?\w*pickle\b|\bpickle\.\w|Unpickler", text), path
         assert not re.search(r"(?<![.\w])(eval|exec)\(", text), path

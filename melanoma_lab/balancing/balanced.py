@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ class BalancedSet:
 
     Attributes:
         sources: pixel stores, uint8, each of shape (stored images, height, width, 3): the decode
-            cache, and the copies where the strategy makes some. Memory-mapped, read only.
+            cache, and the copies where the strategy makes some; or what a frozen backbone makes of
+            them, float32, shape (stored images, d). Memory-mapped, read only.
         rows: int64, shape (m,); index into the concatenation of ``sources``. A row may repeat.
         labels: int64, shape (m,); class index, 0 <= label < n_classes.
         n_classes: number of classes of the dataset, whether or not all of them occur.
@@ -24,7 +26,7 @@ class BalancedSet:
             None where every image counts the same.
     """
 
-    sources: tuple[NDArray[np.uint8], ...]
+    sources: tuple[NDArray[np.uint8] | NDArray[np.float32], ...]
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     n_classes: int
@@ -32,10 +34,12 @@ class BalancedSet:
 
     def __post_init__(self) -> None:
         shapes = {source.shape[1:] for source in self.sources}
-        if len(shapes) != 1 or any(source.dtype != np.uint8 for source in self.sources):
+        kinds = {(str(source.dtype), source.ndim) for source in self.sources}
+        if len(shapes) != 1 or not kinds <= {("uint8", 4), ("float32", 2)}:
             received = [(source.shape, str(source.dtype)) for source in self.sources]
             raise ValueError(
-                f"Expected uint8 sources of one image shape (height, width, 3). Received {received}"
+                "Expected sources of one shape (height, width, 3) and uint8, or of one length and "
+                f"float32. Received {received}"
             )
         if self.rows.ndim != 1 or self.rows.shape != self.labels.shape:
             raise ValueError(
@@ -56,17 +60,18 @@ class BalancedSet:
         """Images per class after balancing, int64, shape (n_classes,)."""
         return np.bincount(self.labels, minlength=self.n_classes)
 
-    def gather(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def gather(self, indices: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Copy some images into memory: one batch.
 
         Args:
             indices: int64, shape (b,); 0 <= index < m, in any order, with or without repeats.
 
         Returns:
-            images, uint8, shape (b, height, width, 3), and their labels, int64, shape (b,).
+            images, of the sources' dtype and shape, (b, height, width, 3) if pixels, and their
+            labels, int64, shape (b,).
         """
         rows = self.rows[indices]
-        images = np.empty((len(rows), *self.sources[0].shape[1:]), np.uint8)
+        images = np.empty((len(rows), *self.sources[0].shape[1:]), self.sources[0].dtype)
         start = 0
         for source in self.sources:
             here = np.flatnonzero((rows >= start) & (rows < start + len(source)))

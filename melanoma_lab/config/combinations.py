@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.backbone import FRESH
+from melanoma_lab.config.schema.finetuning import Frozen, FrozenFirst, Staged
 from melanoma_lab.config.schema.loss import LogitAdjusted
 from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.errors import UserError
@@ -29,11 +31,35 @@ def refuse_combinations(config: Config) -> None:
             f"schedule.warmup_epochs={schedule.warmup_epochs:g}: expected less than "
             f"training.epochs={training.epochs}."
         )
+    _refuse_finetuning(config)
     patience = training.patience
     if isinstance(schedule, Plateau) and patience is not None and patience <= schedule.patience:
         raise UserError(
             f"training.patience={patience}: training stops before schedule=plateau lowers "
             f"anything; expected more than schedule.patience={schedule.patience}."
+        )
+
+
+def _refuse_finetuning(config: Config) -> None:
+    """Refuse stages without epochs, and what a frozen backbone would silently ignore."""
+    training, finetuning, schedule = config.training, config.finetuning, config.schedule
+    if isinstance(finetuning, Staged):
+        left = training.epochs - finetuning.head_epochs
+        if left < 1:
+            raise UserError(
+                f"finetuning.head_epochs={finetuning.head_epochs}: expected less than "
+                f"training.epochs={training.epochs}, so that some are left for the backbone."
+            )
+        if schedule.warmup_epochs >= min(finetuning.head_epochs, left):
+            raise UserError(
+                f"schedule.warmup_epochs={schedule.warmup_epochs:g}: with finetuning=staged the "
+                f"schedule is laid over {finetuning.head_epochs} epochs of the head and anew over "
+                f"the {left} after them; expected less than either."
+            )
+    if isinstance(finetuning, Frozen) and config.regularisation.amounts().stochastic_depth:
+        raise UserError(
+            f"finetuning=frozen regularisation={config.regularisation.name}: stochastic depth "
+            "skips blocks of the backbone, which does not train."
         )
 
 
@@ -48,5 +74,13 @@ def doubts(config: Config) -> list[str]:
         found.append(
             f"loss=logit_adjusted and balancing={config.balancing.name} both make up for class "
             "frequencies: together they favour rare classes."
+        )
+    if (
+        isinstance(config.finetuning, FrozenFirst)
+        and getattr(config.architecture, "weights", None) == FRESH
+    ):
+        found.append(
+            f"finetuning={config.finetuning.name} architecture.weights={FRESH}: the frozen "
+            "backbone computes random features."
         )
     return found

@@ -27,9 +27,14 @@ INCIDENTAL = (
     "training.threads",
     "training.resume",
 )
-#: Keys that came later -> what they were before; there they do not count, so that runs of then and
-#: now are known to be the same.
-ADDED = {"training.stop_after": None}
+#: Keys and groups that came later -> what they were before; there they do not count, so that runs
+#: of then and now are known to be the same.
+ADDED = {
+    "training.stop_after": None,
+    "optimizer.ema": None,
+    "evaluation": {"tta": "none"},
+    "finetuning": {"name": "none"},
+}
 
 
 def resolved(config: Config) -> dict[str, Any]:
@@ -57,7 +62,12 @@ def _plain(node: Any) -> dict[str, Any]:
 
 
 def fingerprint(
-    config: Config, *, dataset_digest: str, split_hash: str, splits: Sequence[str] | None = None
+    config: Config,
+    *,
+    dataset_digest: str,
+    split_hash: str,
+    splits: Sequence[str] | None = None,
+    weights: str | None = None,
 ) -> str:
     """A short hash that two runs share exactly where they compute the same.
 
@@ -66,6 +76,8 @@ def fingerprint(
         dataset_digest: of the images and their labels.
         split_hash: of which image is in which split.
         splits: those that the run is measured on; None: all.
+        weights: SHA-256 of the file of weights that training starts from, wherever it lies; None
+            where there is none.
     """
     plain = resolved(config)
     for key in INCIDENTAL:
@@ -73,8 +85,11 @@ def fingerprint(
         del (plain[section] if section else plain)[name]
     for key, value in ADDED.items():
         section, _, name = key.rpartition(".")
-        if plain[section][name] == value:
-            del plain[section][name]
+        holder = plain[section] if section else plain
+        if holder[name] == value:
+            del holder[name]
+    if weights is not None:
+        plain["architecture"]["weights"] = weights
     measured = [] if splits is None else [list(splits)]
     text = json.dumps([plain, dataset_digest, split_hash, *measured], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -31,6 +31,8 @@ def build_optimizer(
     built.learning_rate = learning_rate
     if weight_decay:
         built.weight_decay = weight_decay
+    if optimizer.ema is not None:
+        built.use_ema, built.ema_momentum = True, optimizer.ema
     built.exclude_from_weight_decay(
         var_list=[variable for variable in network.trainable_variables if len(variable.shape) < 2]
     )

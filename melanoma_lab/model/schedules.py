@@ -28,12 +28,14 @@ class Course:
         steps_per_epoch: optimizer steps an epoch, at least 1.
         epochs: how many there are at most, at least 1.
         monitor: the figure of an epoch that says whether it was better, one of ``MONITORS``.
+        first_epoch: the number, from 0, of the first of them, where others came before.
     """
 
     learning_rate: float
     steps_per_epoch: int
     epochs: int
     monitor: str
+    first_epoch: int = 0
 
     @property
     def steps(self) -> int:
@@ -88,7 +90,7 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Note which step the epoch begins with."""
-        self._first_step = epoch * self._course.steps_per_epoch
+        self._first_step = (epoch - self._course.first_epoch) * self._course.steps_per_epoch
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Set the rate of a step of the warm-up, and of the one after it."""
@@ -99,7 +101,7 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Judge the epoch."""
-        if (epoch + 1) * self._course.steps_per_epoch > self._warmup:
+        if self._first_step + self._course.steps_per_epoch > self._warmup:
             super().on_epoch_end(epoch, logs)
 
 

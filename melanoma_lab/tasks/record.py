@@ -56,6 +56,8 @@ def record_results(
         "optimizer_steps": float(fit.optimizer_steps),
         "best_epoch": float(fit.best_epoch),
     }
+    if fit.trainable is not None:
+        metrics["trainable_parameters"] = float(fit.trainable)
     if trained.probabilities is None:
         tracker.log_metrics(metrics)
         tracker.set_tags({"outcome": "diverged"})

@@ -11,15 +11,17 @@ from melanoma_lab import __version__, summary, tracking
 from melanoma_lab.balancing import BalancedSet, balance
 from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.fingerprint import fingerprint, resolved
+from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.console import progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData, prepare_data
+from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.model.trivial import TrivialModel, build_trivial
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
+from melanoma_lab.tasks.identity import fingerprint_of
 from melanoma_lab.training.backend import available_threads, start_backend
 from melanoma_lab.training.circumstances import changed, circumstances
 from melanoma_lab.training.claim import Claim, claimed
@@ -83,11 +85,12 @@ def train_arm(
     threads = config.training.threads or available_threads(side_by_side)
     cache = cache_folder(config.cache)
     summary.show_headline(config, arm)
+    find_weights(config.architecture)  # a missing file shows before images are prepared
     with progress_of("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
     summary.show_data(data)
     config = settled(config, threads)
-    same = fingerprint(config, dataset_digest=data.digest, split_hash=data.split_hash)
+    same = fingerprint_of(config, data)
     with claimed(
         cache,
         study=config.study,
@@ -198,9 +201,13 @@ def _assemble(
     start_backend(threads=threads, seed=config.seed, precision=precision, devices=devices)
     if extent.said is None:
         summary.show_machine(this_machine(), precision, devices)
+    from melanoma_lab.training.features import obstacle
     from melanoma_lab.training.session import assemble
 
-    return assemble(config, data, images)
+    if extent.said is None and (reason := obstacle(config, images)):
+        summary.show_note(reason)
+    with progress_of("computing features") as tell:
+        return assemble(config, data, images, splits=extent.splits, progress=tell)
 
 
 def name_of_run(config: Config, arm: Arm, extent: Extent = WHOLE) -> str:
@@ -214,6 +221,7 @@ def run_tags(
 ) -> dict[str, str]:
     """What a run is searched, grouped and compared by."""
     trivial = isinstance(config.architecture, Trivial)
+    weights = find_weights(config.architecture)
     return {
         "study": config.study,
         "experiment": arm.preset,
@@ -221,12 +229,7 @@ def run_tags(
         "reference": config.reference or "",
         "seed": str(config.seed),
         "fold": str(_fold(config)),
-        "fingerprint": fingerprint(
-            config,
-            dataset_digest=data.digest,
-            split_hash=data.split_hash,
-            splits=extent.splits,
-        ),
+        "fingerprint": fingerprint_of(config, data, extent.splits),
         "split_hash": data.split_hash,
         "dataset": config.dataset.name,
         "dataset_digest": data.digest,
@@ -242,6 +245,7 @@ def run_tags(
             processor_name() if trivial else this_machine().describe(device_count(config.training))
         ),
         **({"trivial": "true"} if trivial else {}),
+        **({"weights_sha256": weights.sha256} if weights else {}),
         **extent.tags,
     }
 

@@ -15,6 +15,7 @@ from melanoma_lab.config.fingerprint import tuner_of
 from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.evaluation.names import higher_is_better
+from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, close_run, keep_results, open_run
 from melanoma_lab.training.backend import load_tensorflow
 from melanoma_lab.tuning import telling
@@ -72,6 +73,7 @@ def tune_arm(plan: Plan) -> Tuned:
             process is at it.
     """
     config, role = plan.config, plan.role
+    find_weights(config.architecture)  # a missing file shows before anything is done
     if role is not None and not role.is_chief:
         raise UserError(
             f"KERASTUNER_TUNER_ID={role.name}: a worker trains for a chief, and finds nothing."

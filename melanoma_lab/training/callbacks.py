@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import MONITORS
+from melanoma_lab.training.averages import averaged
 from melanoma_lab.training.checkpoint import Checkpoints
 from melanoma_lab.training.state import FitState
 
@@ -65,7 +67,7 @@ class Recorder(keras.callbacks.Callback):
         self._seconds_before = state["seconds"]
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        self._clock.fit = time.perf_counter()
+        self._clock.fit = self._clock.fit or time.perf_counter()  # not of a later stage
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._clock.epoch = time.perf_counter()
@@ -111,13 +113,22 @@ class BestEpoch(keras.callbacks.Callback):
     an epoch for the best in which the loss was no number.
 
     Args:
-        network: whose weights are kept.
+        network: whose weights are kept, or their mean where the optimizer has one.
         monitor: the figure that decides, one of ``MONITORS``.
         patience: epochs without a better one after which training stops; None: never.
+        patient_from: the first epoch, from 0, that counts as one without.
     """
 
-    def __init__(self, network: keras.Model, monitor: str, patience: int | None) -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        monitor: str,
+        patience: int | None,
+        *,
+        patient_from: int = 0,
+    ) -> None:
         super().__init__()
+        self._patient_from = patient_from
         self.epoch = 1
         self._network = network
         self._monitor, self._sign = monitor, {"min": -1.0, "max": 1.0}[MONITORS[monitor]]
@@ -152,9 +163,10 @@ class BestEpoch(keras.callbacks.Callback):
         score = -np.inf if np.isnan(score) else score
         if np.isfinite(figures["loss"]) and (score > self._score or self._weights is None):
             self.epoch, self._score, self._waited = epoch + 1, score, 0
-            self._weights = self._network.get_weights()
+            with averaged(self.model):
+                self._weights = self._network.get_weights()
             return
-        self._waited += 1
+        self._waited += epoch >= self._patient_from
         if self.out_of_patience:
             self.model.stop_training = True
 
@@ -164,6 +176,20 @@ class BestEpoch(keras.callbacks.Callback):
             self._network.set_weights(self._weights)
 
 
+class ValidateAverages(keras.callbacks.Callback):
+    """Lets ``fit`` validate the mean of the weights, if the optimizer keeps one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._while_testing = ExitStack()
+
+    def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        self._while_testing.enter_context(averaged(self.model))
+
+    def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
+        self._while_testing.close()
+
+
 class Keeper(keras.callbacks.Callback):
     """Offers a checkpoint after every epoch.
 
@@ -171,15 +197,24 @@ class Keeper(keras.callbacks.Callback):
         checkpoints: where they go.
         state: of the fit.
         recorder: knows whether the fit has diverged, which is not worth continuing.
+        last_epoch: the epoch, from 1, after which the fit ends, whatever stage it is in.
     """
 
-    def __init__(self, checkpoints: Checkpoints, state: FitState, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        state: FitState,
+        recorder: Recorder,
+        *,
+        last_epoch: int,
+    ) -> None:
         super().__init__()
         self._checkpoints, self._state, self._recorder = checkpoints, state, recorder
+        self._last_epoch = last_epoch
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         if not self._recorder.diverged:
-            last = self.model.stop_training or epoch + 1 == self.params["epochs"]
+            last = self.model.stop_training or epoch + 1 == self._last_epoch
             self._checkpoints.offer(lambda: self._state.take(epoch + 1), last=last)
 
 

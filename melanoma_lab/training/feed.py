@@ -76,21 +76,22 @@ def training_batches(
         last_step: step to end before.
 
     Returns:
-        Elements (uint8 pixels (b, H, W, 3), float32 one-hot labels (b, K), float32 weights (b,)).
+        Elements (uint8 pixels (b, H, W, 3), or whatever the images hold in their place, float32
+        one-hot labels (b, K), float32 weights (b,)).
     """
     n_classes = images.n_classes
     weight = np.ones(n_classes, np.float32) if images.class_weight is None else images.class_weight
 
-    def draw(step: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+    def draw(step: Any) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
         positions = batch_positions(int(step), n=len(images), batch_size=batch_size, seed=seed)
         pixels, labels = images.gather(positions)
         return pixels, one_hot(labels, n_classes), weight[labels]
 
-    return _numpy_dataset(draw, first_step, last_step, images.sources[0].shape[1:], n_classes)
+    return _numpy_dataset(draw, first_step, last_step, images.sources[0], n_classes)
 
 
 def evaluation_batches(
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[np.uint8] | NDArray[np.float32],
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
     *,
@@ -100,7 +101,7 @@ def evaluation_batches(
     """A tf.data dataset over images in their order, as they were photographed.
 
     Args:
-        pixels: uint8, shape (m, H, W, 3); the decode cache.
+        pixels: uint8, shape (m, H, W, 3), the decode cache; or features, float32, shape (m, d).
         rows: int64, shape (n,); which of them.
         labels: int64, shape (n,).
         n_classes: number of classes.
@@ -110,12 +111,12 @@ def evaluation_batches(
         Elements as of ``training_batches``, all weights one.
     """
 
-    def take(step: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+    def take(step: Any) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
         part = slice(int(step) * batch_size, (int(step) + 1) * batch_size)
         n = len(rows[part])
         return pixels[rows[part]], one_hot(labels[part], n_classes), np.ones(n, np.float32)
 
-    return _numpy_dataset(take, 0, -(-len(rows) // batch_size), pixels.shape[1:], n_classes)
+    return _numpy_dataset(take, 0, -(-len(rows) // batch_size), pixels, n_classes)
 
 
 def one_hot(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
@@ -127,17 +128,20 @@ def _numpy_dataset(
     make: Callable[[Any], Any],
     first: int,
     last: int,
-    image_shape: tuple[int, ...],
+    like: NDArray[Any],
     n_classes: int,
 ) -> Any:
-    """A dataset of what a NumPy function makes of each number from first to last."""
+    """A dataset of what a NumPy function makes of each number from first to last.
+
+    Inputs have the dtype of ``like``, and the shape of one of its rows.
+    """
     import tensorflow as tf
 
     def element(step: Any) -> Any:
         pixels, labels, weights = tf.numpy_function(
-            make, [step], (tf.uint8, tf.float32, tf.float32), stateful=False
+            make, [step], (tf.as_dtype(like.dtype), tf.float32, tf.float32), stateful=False
         )
-        pixels.set_shape((None, *image_shape))
+        pixels.set_shape((None, *like.shape[1:]))
         labels.set_shape((None, n_classes))
         weights.set_shape((None,))
         return pixels, labels, weights

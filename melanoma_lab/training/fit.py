@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,9 +11,7 @@ import tensorflow as tf
 
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.errors import RunError
-from melanoma_lab.model.schedules import Schedule
 from melanoma_lab.training import replicas
-from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.callbacks import (
     BestEpoch,
     EpochListener,
@@ -19,9 +19,11 @@ from melanoma_lab.training.callbacks import (
     Recorder,
     StepListener,
     Teller,
+    ValidateAverages,
 )
 from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
 from melanoma_lab.training.machine import device_count
+from melanoma_lab.training.stages import Stage
 from melanoma_lab.training.state import FitState, Stateful
 from melanoma_lab.training.trained import Fit
 
@@ -71,15 +73,11 @@ def epochs_until(checkpoint: Checkpoint) -> list[dict[str, float]]:
 
 def fit_network(
     network: keras.Model,
-    augmentation: list[keras.Layer],
-    optimizer: keras.Optimizer,
-    train: Any,
-    val: Any,
+    stages: Sequence[Stage],
     *,
     options: Training,
     steps_per_epoch: int,
     loss: keras.losses.Loss,
-    schedule: Schedule | None = None,
     on_step: StepListener,
     on_epoch: EpochListener,
     start: Checkpoint | None = None,
@@ -89,18 +87,15 @@ def fit_network(
 
     Args:
         network: from pixels to probabilities.
-        augmentation: layers that change a batch before each training step.
-        optimizer: fresh.
-        train: tf.data of (pixels, one-hot labels, weights), one element a step, for all epochs
-            that are still to come.
-        val: the same, for one pass.
-        options: epochs, patience and monitor.
+        stages: in their order; their epochs are those of ``options`` without a gap, also where
+            training is to stop after fewer.
+        options: epochs, patience and monitor. Patience is for the last stage: an earlier one has
+            all its epochs.
         steps_per_epoch: optimizer steps an epoch.
         loss: what is lowered. ``val_loss`` is the same, label smoothing and weight penalties
             included, with every image weighing one: the epoch that it keeps is the best at what
             was trained for. It compares epochs, not arms of different losses; ``val/log_loss``
             does that.
-        schedule: of the optimizer's learning rate, which it has been given; None: constant.
         on_step: told after a step, a few times a second: its number within the epoch from 1, and
             the epoch's running figures.
         on_epoch: told after an epoch.
@@ -114,6 +109,12 @@ def fit_network(
     Raises:
         RunError: the machine has not enough memory.
     """
+    best = BestEpoch(
+        network, options.monitor, options.patience, patient_from=stages[-1].epochs.start
+    )
+    recorder = Recorder(options.batch_size, on_step)
+    done = start.epoch if start is not None else 0
+    trainable = 0
 
     def compiled(model: keras.Model, optimizer: keras.Optimizer | None) -> keras.Model:
         model.compile(
@@ -128,48 +129,52 @@ def fit_network(
         )
         return model
 
-    with replicas.scope(options):
-        # A model of its own, so that what is kept carries no optimizer, loss or metric.
-        trained = AugmentedNetwork(network, augmentation)
-        compiled(trained, replicas.with_loss_scaling(optimizer))
-    best = BestEpoch(network, options.monitor, options.patience)
-    recorder = Recorder(options.batch_size, on_step)
-    memories: dict[str, Stateful] = {RECORDER: recorder, BEST: best}
-    watching = [recorder]
-    if schedule is not None:
-        memories[SCHEDULE] = schedule
-        watching += schedule.callbacks  # told before the epoch is judged
-    with replicas.scope(options):
-        state = FitState(trained, memories)
-        if start is not None:
-            state.put_back(start)
-    # The checkpoint comes before the telling: what has been told is on its way to the disk.
-    watching.append(best)
-    if checkpoints is not None:
-        watching.append(Keeper(checkpoints, state, recorder))
-    watching.append(Teller(recorder, on_epoch))
-    if device_count(options) > 1:
-        alone = compiled(replicas.on_one_device(network), None)
-        watching = [replicas.Validation(alone, val), *watching, replicas.SeparateRandomness()]
-        val = None
-    done = start.epoch if start is not None else 0
-    try:
-        if done < options.last_epoch and not best.out_of_patience:
+    for stage in _begun(stages, options):
+        with replicas.scope(options):
+            trained = compiled(stage.model(), replicas.with_loss_scaling(stage.optimizer))
+        trainable = max(trainable, _size(trained.trainable_variables))
+        if done > stage.epochs.stop:
+            continue  # the checkpoint is of a later stage, and holds what this one has come to
+        memories: dict[str, Stateful] = {RECORDER: recorder, BEST: best}
+        watching = [recorder, ValidateAverages()]
+        if stage.schedule is not None:
+            memories[SCHEDULE] = stage.schedule
+            watching += stage.schedule.callbacks  # told before the epoch is judged
+        with replicas.scope(options):
+            state = FitState(trained, memories)
+            if start is not None and done > stage.epochs.start:
+                state.put_back(start)
+        # The checkpoint comes before the telling: what has been told is on its way to the disk.
+        watching.append(best)
+        if checkpoints is not None:
+            watching.append(Keeper(checkpoints, state, recorder, last_epoch=options.last_epoch))
+        watching.append(Teller(recorder, on_epoch))
+        val = stage.val
+        if device_count(options) > 1:
+            alone = compiled(replicas.on_one_device(network), None)
+            watching = [replicas.Validation(alone, val), *watching, replicas.SeparateRandomness()]
+            val = None
+        first, stop = max(done, stage.epochs.start), min(stage.epochs.stop, options.last_epoch)
+        if first >= stop or best.out_of_patience or recorder.diverged:
+            # As Keras does after a fit: the next stage begins with the mean of the weights.
+            trained.optimizer.finalize_variable_values(trained.trainable_variables)
+            continue
+        try:
             trained.fit(
-                train,
+                stage.train(first),
                 validation_data=val,
-                initial_epoch=done,
-                epochs=options.last_epoch,
+                initial_epoch=first,
+                epochs=stop,
                 steps_per_epoch=steps_per_epoch,
                 callbacks=watching,
                 shuffle=False,  # the batches come in the order that the seed gives them
                 verbose=0,
             )
-    except tf.errors.ResourceExhaustedError as error:
-        raise RunError(
-            f"out of memory while training with training.batch_size={options.batch_size}; "
-            "lower it, or dataset.image_size."
-        ) from error
+        except tf.errors.ResourceExhaustedError as error:
+            raise RunError(
+                f"out of memory while training with training.batch_size={options.batch_size}; "
+                "lower it, or dataset.image_size."
+            ) from error
     seconds = recorder.seconds
     best.put_back_weights()
     return Fit(
@@ -178,4 +183,15 @@ def fit_network(
         optimizer_steps=recorder.steps,
         seconds=seconds,
         diverged=recorder.diverged,
+        trainable=trainable,
     )
+
+
+def _begun(stages: Sequence[Stage], options: Training) -> list[Stage]:
+    """The stages that training comes to before it is to end."""
+    return [stage for stage in stages if stage.epochs.start < options.last_epoch]
+
+
+def _size(variables: Sequence[keras.Variable]) -> int:
+    """How many numbers variables hold."""
+    return sum(math.prod(variable.shape) for variable in variables)

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from melanoma_lab.config.schema.training import Training
+from melanoma_lab.training.averages import averaged
 from melanoma_lab.training.machine import device_count
 
 #: Added to a random generator's seed for every further device; no configured seed is so large.
@@ -66,7 +67,8 @@ class Validation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Measure what the weights are worth now."""
-        figures = self._alone.evaluate(self._data, return_dict=True, verbose=0)
+        with averaged(self.model):
+            figures = self._alone.evaluate(self._data, return_dict=True, verbose=0)
         if logs is not None:
             logs.update({f"val_{name}": value for name, value in figures.items()})
 

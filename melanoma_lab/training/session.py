@@ -12,17 +12,25 @@ from numpy.typing import NDArray
 
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.evaluation import Tta
+from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import VAL
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.augmentation import augment, augmentation_layers
+from melanoma_lab.model.freezing import find_backbone, head_of
 from melanoma_lab.model.losses import build_loss
 from melanoma_lab.model.optimizers import build_optimizer
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.model.schedules import Course, Schedule, build_schedule
+from melanoma_lab.model.views import with_views
+from melanoma_lab.progress import Progress
 from melanoma_lab.training import replicas
+from melanoma_lab.training.backend import available_threads
 from melanoma_lab.training.callbacks import EpochListener, StepListener
 from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
+from melanoma_lab.training.circumstances import circumstances
+from melanoma_lab.training.features import Features, can_be_kept, load_features
 from melanoma_lab.training.feed import (
     batch_positions,
     evaluation_batches,
@@ -31,7 +39,9 @@ from melanoma_lab.training.feed import (
     training_batches,
 )
 from melanoma_lab.training.fit import fit_network
+from melanoma_lab.training.phases import Phase, check_finetuning, model_of, phases_of
 from melanoma_lab.training.registered_gradients import registered_gradients_freed
+from melanoma_lab.training.stages import Stage
 from melanoma_lab.training.trained import Trained
 
 #: Training images kept for the picture of what the network sees.
@@ -46,27 +56,39 @@ class Parts:
         network: from raw pixels to probabilities, with fresh weights.
         augmentation: layers that change a batch before each training step.
         loss: what is lowered.
-        optimizer: fresh.
-        schedule: of the optimizer's learning rate.
+        optimizers: of each phase, fresh, with the schedule of its learning rate.
+        features: of the images that are needed, where a frozen backbone's are kept; None where it
+            computes them.
     """
 
     network: keras.Model
     augmentation: list[keras.Layer]
     loss: keras.losses.Loss
-    optimizer: keras.Optimizer
-    schedule: Schedule
+    optimizers: list[tuple[Phase, keras.Optimizer, Schedule]]
+    features: Features | None = None
 
 
-def assemble(config: Config, data: PreparedData, images: BalancedSet) -> Parts:
+def assemble(
+    config: Config,
+    data: PreparedData,
+    images: BalancedSet,
+    *,
+    splits: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Parts:
     """Build what the configuration names; ``start_backend`` has been called.
 
     Args:
         config: the whole configuration.
         data: the split dataset.
         images: what balancing made of its training split.
+        splits: those whose images the trained network will be applied to, train and val among
+            them; None: all.
+        progress: called with (done, total) while a frozen backbone's features are computed.
 
     Raises:
         UserError: it cannot be built as configured.
+        RunError: the cache cannot be written.
     """
     with replicas.scope(config.training):
         network = build_network(
@@ -80,20 +102,36 @@ def assemble(config: Config, data: PreparedData, images: BalancedSet) -> Parts:
         loss = build_loss(
             config.loss, data.training_split(), label_smoothing=amounts.label_smoothing
         )
-        course = Course(
-            learning_rate=config.optimizer.learning_rate,
-            steps_per_epoch=steps_of(config, data, images),
-            epochs=config.training.epochs,
-            monitor=config.training.monitor,
+        check_finetuning(network, config.finetuning)
+        optimizers = []
+        for phase in phases_of(config):
+            course = Course(
+                learning_rate=phase.learning_rate,
+                steps_per_epoch=steps_of(config, data, images),
+                epochs=len(phase.epochs),
+                monitor=config.training.monitor,
+                first_epoch=phase.epochs.start,
+            )
+            schedule = build_schedule(config.schedule, course)
+            optimizer = build_optimizer(
+                config.optimizer,
+                network,
+                learning_rate=schedule.learning_rate,
+                weight_decay=amounts.weight_decay,
+            )
+            optimizers.append((phase, optimizer, schedule))
+    features = None
+    if can_be_kept(config, images):
+        threads = config.training.threads or available_threads()
+        features = load_features(
+            find_backbone(network, config.finetuning),
+            data,
+            splits=splits,
+            cache=cache_folder(config.cache),
+            circumstances=circumstances(threads, devices=1),
+            progress=progress,
         )
-        schedule = build_schedule(config.schedule, course)
-        optimizer = build_optimizer(
-            config.optimizer,
-            network,
-            learning_rate=schedule.learning_rate,
-            weight_decay=amounts.weight_decay,
-        )
-        return Parts(network, augmentation, loss, optimizer, schedule)
+    return Parts(network, augmentation, loss, optimizers, features)
 
 
 def steps_of(config: Config, data: PreparedData, images: BalancedSet) -> int:
@@ -137,31 +175,51 @@ def train_network(
     """
     options = config.training
     steps = steps_of(config, data, images)
-    train = training_batches(
-        images,
-        batch_size=options.batch_size,
-        seed=config.seed,
-        first_step=start.epoch * steps if start is not None else 0,
-        last_step=options.last_epoch * steps,
-    )
+    features = parts.features
+
+    def stage(phase: Phase, optimizer: keras.Optimizer, schedule: Schedule) -> Stage:
+        computed = features if phase.head_only else None
+        return Stage(
+            phase.epochs,
+            model_of(
+                phase,
+                parts.network,
+                parts.augmentation,
+                config.finetuning,
+                computed=computed is not None,
+            ),
+            lambda first: training_batches(
+                images if computed is None else computed.of(images),
+                batch_size=options.batch_size,
+                seed=config.seed,
+                first_step=first * steps,
+                last_step=min(phase.epochs.stop, options.last_epoch) * steps,
+            ),
+            _as_photographed(data, data.of_split(VAL), options.batch_size, computed),
+            optimizer,
+            schedule,
+        )
+
     fit = fit_network(
         parts.network,
-        parts.augmentation,
-        parts.optimizer,
-        train,
-        _as_photographed(data, data.of_split(VAL), options.batch_size),
+        [stage(*phase) for phase in parts.optimizers],
         options=options,
         steps_per_epoch=steps,
         loss=parts.loss,
-        schedule=parts.schedule,
         on_step=on_step,
         on_epoch=on_epoch,
         start=start,
         checkpoints=checkpoints,
     )
-    measured = _as_photographed(data, data.of_splits(splits), options.batch_size)
     network = replicas.on_one_device(parts.network)
-    probabilities = network.predict(measured, verbose=0)
+    # Of a backbone that was frozen throughout, the features are what they were.
+    begun = [phase for phase, *_ in parts.optimizers if phase.epochs.start < options.last_epoch]
+    tta = config.evaluation.tta
+    as_they_were = tta is Tta.none and all(phase.head_only for phase in begun)
+    frozen = features if as_they_were else None
+    measured = _as_photographed(data, data.of_splits(splits), options.batch_size, frozen)
+    looking = with_views(network, tta) if frozen is None else head_of(network)
+    probabilities = looking.predict(measured, verbose=0)
     if not np.isfinite(probabilities).all():
         probabilities = None
     sample_images, sample_labels = _samples(images, parts.augmentation, config)
@@ -169,16 +227,23 @@ def train_network(
         fit=fit,
         parameters=network.count_params(),
         probabilities=probabilities,
-        network=network,
+        network=with_views(network, tta),
         sample_images=sample_images,
         sample_labels=sample_labels,
     )
 
 
-def _as_photographed(data: PreparedData, positions: NDArray[np.int64], batch_size: int) -> Any:
+def _as_photographed(
+    data: PreparedData,
+    positions: NDArray[np.int64],
+    batch_size: int,
+    features: Features | None,
+) -> Any:
+    """Some images without any change, or what a frozen backbone makes of them."""
+    rows = data.rows[positions]
     return evaluation_batches(
-        data.pixels,
-        data.rows[positions],
+        data.pixels if features is None else features.values,
+        rows if features is None else features.rows(rows),
         data.labels[positions],
         n_classes=len(data.classes),
         batch_size=batch_size,

@@ -27,6 +27,8 @@ class Fit:
         seconds: from the first step to the last validation, without what was done in vain between
             the last checkpoint and the end of a process that was killed.
         diverged: where and how the loss stopped being a number; None where it did not.
+        trainable: how many numbers it could change, at most, in any epoch; None where it changes
+            none step by step.
     """
 
     history: list[dict[str, float]]
@@ -34,6 +36,7 @@ class Fit:
     optimizer_steps: int
     seconds: float
     diverged: str | None
+    trainable: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Trained:
 
     Attributes:
         fit: what the fit did.
-        parameters: how many numbers it learned.
+        parameters: how many numbers it computes with.
         probabilities: float, shape (n, n_classes), in inference mode, for the rows of the manifest
             that it was applied to; None where they are not finite.
         network: a Keras model from raw pixels to probabilities, with the kept epoch's weights; None

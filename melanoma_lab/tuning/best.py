@@ -90,7 +90,7 @@ def _put_back(
         config,
         data,
         images,
-        assemble(config, data, images),
+        assemble(config, data, images, splits=MEASURED),
         on_step=nobody,
         on_epoch=nobody,
         start=start,

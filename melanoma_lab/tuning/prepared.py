@@ -7,8 +7,9 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from melanoma_lab.config.fingerprint import fingerprint, tuner_of
+from melanoma_lab.config.fingerprint import tuner_of
 from melanoma_lab.data.cache import cache_folder
+from melanoma_lab.tasks.identity import fingerprint_of
 from melanoma_lab.training.backend import available_threads
 from melanoma_lab.tuning.plan import Plan
 from melanoma_lab.tuning.trial import Trials, parts_of
@@ -57,7 +58,7 @@ def _fingerprint(plan: Plan, trials: Trials) -> str:
     for part in trials.parts:
         base, _ = plan.command.configure(part.overrides())
         data = trials.data_of(base)
-        bases.append(fingerprint(base, dataset_digest=data.digest, split_hash=data.split_hash))
+        bases.append(fingerprint_of(base, data))
     space: list[Any] = [asdict(entry) for entry in plan.searched]
     text = json.dumps([algorithm, space, bases], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from melanoma_lab import summary, tracking
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.fingerprint import fingerprint, resolved
+from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.console import progress_of
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.errors import RunError
+from melanoma_lab.tasks.identity import fingerprint_of
 from melanoma_lab.tasks.train import Extent, name_of_run, run_tags, settled, train_claimed
 from melanoma_lab.tracking.study_run import PARENT_TAG
 from melanoma_lab.tracking.sweep_run import (
@@ -214,10 +215,7 @@ class Trials:
         config, _ = self.command.configure({**proposal.overrides(), **part.overrides()})
         config = settled(config, self.threads)
         data = self.data_of(config)
-        same = fingerprint(
-            config, dataset_digest=data.digest, split_hash=data.split_hash, splits=MEASURED
-        )
-        return config, data, same
+        return config, data, fingerprint_of(config, data, MEASURED)
 
     def claim_of(self, proposal: Proposal, part: Part) -> Claim:
         """Where a part of a trial keeps its state; whoever asks holds the search's lock."""

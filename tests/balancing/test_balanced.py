@@ -28,6 +28,15 @@ def test_gather_indexes_the_concatenation(sizes: list[int], data: st.DataObject)
     np.testing.assert_array_equal(batch_labels, labels[indices])
 
 
+def test_features_are_gathered_as_pixels_are() -> None:
+    features = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    balanced = BalancedSet((features,), np.array([2, 0, 2]), np.arange(3), n_classes=3)
+    gathered, labels = balanced.gather(np.array([1, 2]))
+    assert gathered.dtype == np.float32
+    np.testing.assert_array_equal(gathered, features[[0, 2]])
+    np.testing.assert_array_equal(labels, [1, 2])
+
+
 def test_class_counts_has_an_entry_for_absent_classes() -> None:
     balanced = BalancedSet((noise(3),), np.arange(3), np.array([0, 2, 2]), n_classes=4)
     assert balanced.class_counts().tolist() == [1, 0, 2, 0]

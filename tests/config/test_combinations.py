@@ -18,6 +18,26 @@ from melanoma_lab.errors import UserError
             "optimizer=adamw regularisation=combined: both decay the weights",
         ),
         (
+            ["finetuning=staged", "finetuning.head_epochs=5", "training.epochs=5"],
+            r"finetuning.head_epochs=5: expected less than training.epochs=5",
+        ),
+        (
+            ["finetuning=staged", "finetuning.head_epochs=5", "schedule.warmup_epochs=5"],
+            "schedule.warmup_epochs=5: with finetuning=staged .* 5 epochs of the head",
+        ),
+        (
+            ["finetuning=staged", "finetuning.head_epochs=28", "schedule.warmup_epochs=2"],
+            "anew over the 2 after them; expected less than either",
+        ),
+        (
+            ["finetuning=frozen", "regularisation=stochastic_depth"],
+            "stochastic depth skips blocks of the backbone, which does not train",
+        ),
+        (
+            ["architecture=majority", "finetuning=frozen"],
+            "finetuning=frozen: architecture=majority is no network",
+        ),
+        (
             ["schedule.warmup_epochs=5", "training.epochs=5"],
             "schedule.warmup_epochs=5: expected less than training.epochs=5",
         ),
@@ -52,3 +72,11 @@ def test_correcting_twice_for_class_frequencies_is_pointed_out(composed):
     assert doubts(composed("loss=logit_adjusted")) == []
     assert doubts(composed("loss=logit_adjusted", "loss.tau=0", "balancing=oversample")) == []
     assert doubts(composed("loss=focal", "balancing=class_weight")) == []
+
+
+def test_a_frozen_backbone_with_fresh_weights_is_pointed_out(composed):
+    fresh = ("architecture=efficientnet_lite0", "architecture.weights=none")
+    (doubt,) = doubts(composed("finetuning=frozen", *fresh))
+    assert "the frozen backbone computes random features" in doubt
+    assert doubts(composed("finetuning=none", *fresh)) == []
+    assert doubts(composed("finetuning=frozen", *fresh[:1])) == []

@@ -44,7 +44,8 @@ def test_ending_early_and_measuring_less_count(composed):
 def test_a_key_that_came_later_does_not_count_where_it_changes_nothing(composed):
     config = composed()
     plain = resolved(config)
-    del plain["training"]["stop_after"]
+    del plain["training"]["stop_after"], plain["optimizer"]["ema"]
+    del plain["finetuning"], plain["evaluation"]
     for key in ("task", "study", "reference", "metric", "cache", "output", "against", "tracking"):
         del plain[key]
     del plain["audit"], plain["dataset"]["root"], plain["dataset"]["outside_root"]
@@ -81,3 +82,13 @@ def test_resolved_is_plain(composed):
     assert type(plain["dataset"]["conflicts"]) is str
     assert plain["dataset"]["diagnoses"]["MEL"] == ["melanoma"]
     assert not dataclasses.is_dataclass(plain["training"])
+
+
+def test_a_file_of_weights_counts_by_its_content(composed):
+    def digest(path, weights):
+        config = composed("architecture=efficientnet_lite0", f"architecture.weights={path}")
+        return fingerprint(config, dataset_digest="d", split_hash="s", weights=weights)
+
+    assert digest("a.pth", "123") == digest("b.pth", "123")
+    assert digest("a.pth", "123") != digest("a.pth", "124")
+    assert digest("none", None) != digest("imagenet", None)

@@ -32,7 +32,7 @@ def test_a_preset_differs_from_its_reference_in_one_group(composed, preset):
     if config.reference is None:
         return
     reference = composed(f"+experiment={config.reference}")
-    groups = {group for group, _ in OPTIONS} - {"dataset", "split"}
+    groups = {group for group, _ in OPTIONS} - {"dataset", "split"} | {"evaluation"}
     different = [g for g in groups if getattr(config, g) != getattr(reference, g)]
     assert len(different) == 1
     assert config.training == reference.training

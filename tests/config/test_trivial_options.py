@@ -7,7 +7,7 @@ from melanoma_lab.errors import UserError
 from melanoma_lab.registry import OPTIONS
 
 #: Groups that say something to a trivial arm, or how any network is trained.
-SHARED = {"dataset", "split", "architecture", "optimizer", "schedule"}
+SHARED = {"dataset", "split", "architecture", "optimizer", "schedule", "tuner"}
 
 
 BALANCINGS = "balancing=none or balancing=class_weight or balancing=effective_number."

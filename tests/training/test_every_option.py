@@ -18,19 +18,28 @@ from melanoma_lab.registry import builder
 from melanoma_lab.training.backend import available_threads, start_backend
 from melanoma_lab.training.session import assemble, train_network
 
-#: Groups whose options say what is read, not how it is trained.
-OF_THE_DATA = {"dataset", "split", "experiment"}
+#: Groups whose options say what is read, or which values are tried, not how it is trained.
+NOT_OF_TRAINING = {"dataset", "split", "experiment", "tuner"}
+#: Other sizes of what is tried; tests/model/pretrained/test_loading.py builds all of them.
+BUILT_ALIKE = {
+    *("efficientnet_lite1", "efficientnet_lite2", "efficientnetv2_b0", "mobilenetv3_large"),
+    "convnext_tiny",
+}
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in OF_THE_DATA
+    if path.parent.name not in NOT_OF_TRAINING
     and not issubclass(DECLARED[path.parent.name, path.stem], Trivial)  # they train nothing
+    and path.stem not in BUILT_ALIKE
 )
 SMALL_VGG5 = ("architecture.filters=[4,4]", "architecture.dense_units=4")
 #: Keys that an option must have, or that keep it small.
 NEEDS = {
     "architecture=vgg5": SMALL_VGG5,
     "architecture=compact_cnn": ["architecture.filters=[4,4]", "architecture.blocks=[1,1]"],
+    "architecture=efficientnet_lite0": ["architecture.weights=none", "dataset.image_size=32"],
+    "architecture=mobilenetv3_small": ["architecture.weights=none", "dataset.image_size=32"],
+    "finetuning=staged": ["finetuning.head_epochs=1"],
     "regularisation=combined": ["regularisation.label_smoothing=0.2"],
     "regularisation=dropout": ["regularisation.rates=[0.3]"],
     "balancing=augmentor": ["balancing.per_class=14"],
@@ -52,6 +61,7 @@ SAME = {
     "optimizer=adam",
     "schedule=constant",
     "schedule=plateau",
+    "finetuning=none",
 }
 
 
@@ -70,13 +80,15 @@ def residual(options, image_size, n_classes, regulariser):
 
 
 @pytest.fixture
-def configured(composed, tree):
+def configured(composed, tree, session_cache):
     """From overrides to the configuration of a small training."""
 
     def configure(*overrides):
         if not any(override.startswith("architecture") for override in overrides):
             overrides = (*SMALL_VGG5, *overrides)
-        config = composed(f"dataset.root={tree}", *SMALL, *overrides)
+        config = composed(f"dataset.root={tree}", f"cache={session_cache}", *SMALL, *overrides)
+        if any(override.startswith("finetuning=") for override in overrides):
+            config = dataclasses.replace(config, architecture=Architecture("on_a_backbone"))
         if "regularisation=stochastic_depth" in overrides:
             config = dataclasses.replace(config, architecture=Architecture("residual"))
         return config

@@ -8,8 +8,10 @@ from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.model.losses import FocalLoss, LogitAdjustedLoss
 from melanoma_lab.model.schedules import Course, build_schedule
+from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.feed import evaluation_batches, training_batches
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network
+from melanoma_lab.training.stages import Stage
 
 N, K = 40, 3
 RNG = np.random.default_rng(0)
@@ -55,14 +57,19 @@ def fit(
     val = evaluation_batches(PIXELS, np.arange(N), val_labels, n_classes=K, batch_size=8)
     return fit_network(
         model,
-        list(augmentation),
-        keras.optimizers.SGD(learning_rate),
-        train,
-        val,
+        [
+            Stage(
+                range(options.epochs),
+                lambda: AugmentedNetwork(model, augmentation),
+                lambda first: train,
+                val,
+                keras.optimizers.SGD(learning_rate),
+                schedule,
+            )
+        ],
         options=options,
         steps_per_epoch=steps,
         loss=loss,
-        schedule=schedule,
         on_step=lambda step, figures: None,
         on_epoch=lambda number, figures: told.append((number, figures)) if told is not None else 0,
     )

@@ -10,9 +10,11 @@ from tensorflow.python.framework.ops import EagerTensor
 
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema.training import Training
+from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.feed import evaluation_batches, training_batches
 from melanoma_lab.training.fit import fit_network
 from melanoma_lab.training.registered_gradients import registered_gradients_freed
+from melanoma_lab.training.stages import Stage
 
 N, K = 8, 2
 PIXELS = np.zeros((N, 4, 4, 3), np.uint8)
@@ -25,12 +27,17 @@ def fit():
     for width in (4, 4, K):
         x = keras.layers.Dense(width)(keras.layers.Flatten()(x))
     images = BalancedSet((PIXELS,), np.arange(N), LABELS, K)
-    fit_network(
-        keras.Model(inputs, keras.layers.Softmax()(x)),
-        [],
-        keras.optimizers.Adam(),
-        training_batches(images, batch_size=N, seed=0, first_step=0, last_step=1),
+    network = keras.Model(inputs, keras.layers.Softmax()(x))
+    stage = Stage(
+        range(1),
+        lambda: AugmentedNetwork(network, []),
+        lambda first: training_batches(images, batch_size=N, seed=0, first_step=first, last_step=1),
         evaluation_batches(PIXELS, np.arange(N), LABELS, n_classes=K, batch_size=N),
+        keras.optimizers.Adam(),
+    )
+    fit_network(
+        network,
+        [stage],
         options=Training(epochs=1, batch_size=N),
         steps_per_epoch=1,
         loss=keras.losses.CategoricalCrossentropy(),

@@ -8,8 +8,10 @@ import tensorflow as tf
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.training import replicas
+from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.feed import evaluation_batches, training_batches
 from melanoma_lab.training.fit import fit_network
+from melanoma_lab.training.stages import Stage
 
 N, K = 41, 3  # the last of the validation's batches of 8 holds one image
 RNG = np.random.default_rng(0)
@@ -48,12 +50,18 @@ def train(devices, *, steps=1, epochs=1, random=False, policy="float32"):
         flip = [keras.layers.RandomFlip(seed=7, dtype="float32")] if random else []
         optimizer = keras.optimizers.SGD(0.05)
     last = epochs * steps
+    stage = Stage(
+        range(epochs),
+        lambda: AugmentedNetwork(model, flip),
+        lambda first: training_batches(
+            IMAGES, batch_size=8, seed=0, first_step=first * steps, last_step=last
+        ),
+        evaluation_batches(PIXELS, np.arange(N), LABELS, n_classes=K, batch_size=8),
+        optimizer,
+    )
     done = fit_network(
         model,
-        flip,
-        optimizer,
-        training_batches(IMAGES, batch_size=8, seed=0, first_step=0, last_step=last),
-        evaluation_batches(PIXELS, np.arange(N), LABELS, n_classes=K, batch_size=8),
+        [stage],
         options=options,
         steps_per_epoch=steps,
         loss=keras.losses.CategoricalCrossentropy(),

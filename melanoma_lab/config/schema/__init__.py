@@ -14,11 +14,14 @@ from enum import StrEnum
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from melanoma_lab.config.schema import backbone  # noqa: F401 (declares its options)
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.augmentation import Augmentation
 from melanoma_lab.config.schema.balancing import Balancing
 from melanoma_lab.config.schema.checks import require
 from melanoma_lab.config.schema.dataset import Dataset
+from melanoma_lab.config.schema.evaluation import Evaluation
+from melanoma_lab.config.schema.finetuning import Finetuning
 from melanoma_lab.config.schema.loss import Loss
 from melanoma_lab.config.schema.optimizer import Optimizer
 from melanoma_lab.config.schema.regularisation import Regularisation
@@ -96,8 +99,10 @@ class Config:
     loss: Loss = MISSING
     optimizer: Optimizer = MISSING
     schedule: Schedule = MISSING
+    finetuning: Finetuning = MISSING
     tuner: Tuner = MISSING
     training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
     audit: Audit = field(default_factory=Audit)
 

@@ -16,10 +16,19 @@ class Optimizer:
 
     name: str = MISSING
     learning_rate: float = 1e-3
+    #: Share that a step leaves of a running mean of the weights (an exponential moving average).
+    #: Epochs are judged by the mean, and it is what is kept; null: by the weights themselves.
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         require(
             self.learning_rate > 0, "optimizer.learning_rate", "more than 0", self.learning_rate
+        )
+        require(
+            self.ema is None or 0 < self.ema < 1,
+            "optimizer.ema",
+            "between 0 and 1, or null",
+            self.ema,
         )
 
 

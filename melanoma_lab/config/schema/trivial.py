@@ -21,6 +21,7 @@ MEANINGFUL = {
     "balancing": ("none", "class_weight", "effective_number"),
     "augmentation": ("none",),
     "loss": ("cross_entropy",),
+    "finetuning": ("none",),
 }
 
 

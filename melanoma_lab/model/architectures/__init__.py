@@ -9,11 +9,16 @@ from __future__ import annotations
 import keras
 
 from melanoma_lab.config.schema.architecture import Architecture
-from melanoma_lab.model.architectures import compact_cnn, vgg5
+from melanoma_lab.model.architectures import (
+    compact_cnn,
+    efficientnet_lite,
+    keras_applications,
+    vgg5,
+)
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.registry import find_builder
 
-__all__ = ["build_network", "compact_cnn", "vgg5"]
+__all__ = ["build_network", "compact_cnn", "efficientnet_lite", "keras_applications", "vgg5"]
 
 
 def build_network(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 from keras import layers
 
 from melanoma_lab.model.regularisation import Regulariser
@@ -28,3 +29,20 @@ def probabilities(features: Any, n_classes: int, regulariser: Regulariser) -> An
         kernel_regularizer=regulariser.kernel_penalty(),
         name="probabilities",
     )(features)
+
+
+def on_backbone(
+    backbone: keras.Model, n_classes: int, regulariser: Regulariser, *, name: str
+) -> keras.Model:
+    """A network of a backbone and one dense layer, with dropout between where it is asked for.
+
+    Args:
+        backbone: from float pixels, shape (n, H, W, 3), to features, shape (n, d). Its name,
+            ``backbone``, is by what the part of a network that may be frozen is found.
+        n_classes: number of outputs.
+        regulariser: adds dropout and puts its penalty on the dense layer's kernel.
+        name: the network's.
+    """
+    pixels = keras.Input(backbone.input_shape[1:], name="pixels")
+    x = regulariser.after_block(backbone(pixels), 0, 1)
+    return keras.Model(pixels, probabilities(x, n_classes, regulariser), name=name)

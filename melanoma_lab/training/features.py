@@ -1,0 +1,148 @@
+"""The features of a frozen backbone, computed once for every later run.
+
+Where nothing changes an image before a frozen backbone, it computes the same numbers in every
+epoch, arm and sweep. They are kept in the cache under a digest of all that they depend on: the
+images, their size, the backbone's weights, and what the bits of any computation here depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_lab.balancing import BalancedSet
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.finetuning import FrozenFirst
+from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.data.sealed import kept, new_array, open_array
+from melanoma_lab.progress import Progress
+from melanoma_lab.training.feed import evaluation_batches
+from melanoma_lab.training.machine import device_count
+
+#: Images that are computed at once, whatever the batch of the training: it may change last bits.
+AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone makes of the images of a dataset.
+
+    Attributes:
+        values: float32, shape (m, d), memory-mapped and read only.
+        pixel_rows: int64, shape (m,), sorted: which row of the pixels each is of.
+    """
+
+    values: NDArray[np.float32]
+    pixel_rows: NDArray[np.int64]
+
+    def rows(self, pixel_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the features of some rows of the pixels lie."""
+        return np.searchsorted(self.pixel_rows, pixel_rows).astype(np.int64)
+
+    def of(self, images: BalancedSet) -> BalancedSet:
+        """The same draws with features for pixels."""
+        return replace(images, sources=(self.values,), rows=self.rows(images.rows))
+
+
+def obstacle(config: Config, images: BalancedSet) -> str | None:
+    """Why the features of a frozen backbone cannot be kept, in a sentence; None: they can.
+
+    Args:
+        config: the whole configuration.
+        images: what balancing made of the training split.
+    """
+    if not isinstance(config.finetuning, FrozenFirst) or not config.finetuning.cache_features:
+        return None
+    reason = None
+    if config.augmentation.name != "none":
+        reason = f"augmentation={config.augmentation.name} changes images in every step"
+    elif len(images.sources) > 1:
+        reason = f"balancing={config.balancing.name} makes images of its own"
+    elif device_count(config.training) > 1:
+        reason = f"training.devices={config.training.devices} share every batch"
+    if reason is None:
+        return None
+    return f"The features of the frozen backbone are computed in every epoch: {reason}."
+
+
+def can_be_kept(config: Config, images: BalancedSet) -> bool:
+    """Whether the features of a frozen backbone are computed once and kept."""
+    finetuning = config.finetuning
+    return (
+        isinstance(finetuning, FrozenFirst)
+        and finetuning.cache_features
+        and obstacle(config, images) is None
+    )
+
+
+def load_features(
+    backbone: Any,
+    data: PreparedData,
+    *,
+    splits: Sequence[str] | None = None,
+    cache: Path,
+    circumstances: Mapping[str, str],
+    progress: Progress | None = None,
+) -> Features:
+    """The features of a dataset's images, computed first where the cache has none.
+
+    Two processes may compute the same at once: each writes a file of its own, and the last to
+    finish puts its own, identical one in place.
+
+    Args:
+        backbone: a Keras model from pixels to features, shape (n, d).
+        data: the split dataset.
+        splits: those whose images are wanted; None: all. The backbone meets no others.
+        cache: the lab's cache folder.
+        circumstances: as ``melanoma_lab.training.circumstances`` gives them.
+        progress: called with (done, total) while they are computed.
+
+    Raises:
+        RunError: the cache cannot be written.
+    """
+    wanted = data.of_splits(splits)
+    pixel_rows, first = np.unique(data.rows[wanted], return_index=True)
+    first = wanted[first]
+    digests = data.manifest["digest"].to_numpy()[first]
+    width = int(backbone.output_shape[-1])
+    key = hashlib.sha256()
+    key.update(
+        json.dumps(
+            [
+                dict(circumstances),
+                backbone.compute_dtype,
+                data.pixels.shape[1:],
+                list(digests),
+                [(layer.name, type(layer).__name__) for layer in backbone.layers],
+            ]
+        ).encode()
+    )
+    for weight in backbone.get_weights():
+        key.update(np.ascontiguousarray(weight).tobytes())
+    path = cache / "features" / f"{key.hexdigest()[:32]}.npy"
+    # The cache's files are of bytes; these are four for every number.
+    shape = (len(pixel_rows), 4 * width)
+
+    def compute() -> None:
+        batches = evaluation_batches(
+            data.pixels, pixel_rows, data.labels[first], n_classes=len(data.classes),
+            batch_size=AT_ONCE,
+        )  # fmt: skip
+        with new_array(path, shape) as file:
+            done = 0
+            for pixels, _, _ in batches:
+                made = np.asarray(backbone.predict_on_batch(pixels)).astype("<f4")
+                file.write(done, made.view(np.uint8))
+                done += len(made)
+                if progress:
+                    progress(done, len(pixel_rows))
+
+    found = kept(path, lambda: open_array(path, shape), compute)
+    return Features(found.view("<f4"), pixel_rows)

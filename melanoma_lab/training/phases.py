@@ -1,0 +1,86 @@
+"""What trains when, at which rate: from the configuration to the stages of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.finetuning import Finetuning, Frozen, FrozenFirst, Staged
+from melanoma_lab.model.freezing import check_block, find_backbone, freeze, head_of, unfreeze
+from melanoma_lab.training.augmented import AugmentedNetwork
+from melanoma_lab.training.stages import FrozenBackbone
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs in which the same trains.
+
+    Attributes:
+        epochs: their numbers, from 0.
+        learning_rate: the highest, of everything that trains.
+        head_only: whether the backbone is frozen.
+    """
+
+    epochs: range
+    learning_rate: float
+    head_only: bool
+
+
+def phases_of(config: Config) -> list[Phase]:
+    """The phases of a configured training, in their order."""
+    finetuning, epochs = config.finetuning, config.training.epochs
+    rate = config.optimizer.learning_rate
+    if isinstance(finetuning, Staged):
+        first = finetuning.head_epochs
+        return [
+            Phase(range(first), rate, head_only=True),
+            Phase(range(first, epochs), finetuning.learning_rate, head_only=False),
+        ]
+    return [Phase(range(epochs), rate, head_only=isinstance(finetuning, Frozen))]
+
+
+def check_finetuning(network: keras.Model, finetuning: Finetuning) -> None:
+    """Refuse what a network has no place for.
+
+    Raises:
+        UserError: it has no backbone, or not that block.
+    """
+    if isinstance(finetuning, FrozenFirst):
+        backbone = find_backbone(network, finetuning)
+        if isinstance(finetuning, Staged):
+            check_block(backbone, finetuning.unfreeze_from)
+
+
+def model_of(
+    phase: Phase,
+    network: keras.Model,
+    augmentation: list[keras.Layer],
+    finetuning: Finetuning,
+    *,
+    computed: bool,
+) -> Callable[[], keras.Model]:
+    """What makes the model that is fitted in a phase, and freezes what does not train in it.
+
+    Args:
+        phase: one of ``phases_of``.
+        network: from pixels to probabilities.
+        augmentation: layers that change a batch before each training step.
+        finetuning: its configuration.
+        computed: whether batches of a phase of the head hold features already.
+    """
+
+    def everything() -> keras.Model:
+        if isinstance(finetuning, Staged):
+            backbone = find_backbone(network, finetuning)
+            unfreeze(backbone, finetuning.unfreeze_from, batch_norm=finetuning.batch_norm)
+        return AugmentedNetwork(network, augmentation)
+
+    def head() -> keras.Model:
+        backbone = find_backbone(network, finetuning)
+        freeze(backbone)
+        return FrozenBackbone(head_of(network), backbone, augmentation, computed=computed)
+
+    return head if phase.head_only else everything

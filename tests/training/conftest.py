@@ -1,0 +1,72 @@
+"""What tests of training share: a small network with a backbone, trained as configured."""
+
+import dataclasses
+
+import pytest
+from small_backbone import weights_of
+
+from melanoma_lab.balancing import balance
+from melanoma_lab.config.schema.architecture import Architecture
+from melanoma_lab.config.schema.training import Precision
+from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.checkpoint import read_checkpoint, write_checkpoint
+from melanoma_lab.training.session import assemble, train_network
+
+SMALL_BACKBONE = (
+    "dataset=folder",
+    "dataset.image_size=16",
+    "dataset.melanoma=null",
+    "training.batch_size=7",
+    "training.epochs=4",
+    "optimizer.learning_rate=0.01",
+)
+
+
+class Kept:
+    """Every epoch's checkpoint, by way of the disk."""
+
+    def __init__(self, folder):
+        self.folder, self.of_epoch = folder, {}
+
+    def offer(self, take, *, last=False):
+        del last
+        checkpoint = read_checkpoint(write_checkpoint(take(), self.folder))
+        self.of_epoch[checkpoint.epoch] = checkpoint
+
+
+@pytest.fixture
+def train_backbone(composed, tree, tmp_path, session_cache):
+    """Train with overrides; returns what came out, the weights at first, and the checkpoints."""
+
+    def run(*overrides, start=None, architecture="on_a_backbone", splits=None, checkpoints=None):
+        config = composed(
+            f"dataset.root={tree}", f"cache={session_cache}", *SMALL_BACKBONE, *overrides
+        )
+        config = dataclasses.replace(config, architecture=Architecture(architecture))
+        data = prepare_data(config, cache=session_cache, threads=2)
+        images = balance(config.balancing, data.training_split(), seed=0, cache_dir=session_cache)
+        start_backend(
+            threads=available_threads(),
+            seed=0,
+            precision=config.training.precision,
+            devices=config.training.devices,
+        )
+        parts = assemble(config, data, images, splits=splits)
+        first = weights_of(parts.network)
+        kept = Kept(tmp_path)
+        done = train_network(
+            config,
+            data,
+            images,
+            parts,
+            on_step=lambda step, figures: None,
+            on_epoch=lambda epoch, figures: None,
+            start=start,
+            checkpoints=checkpoints or kept,
+            splits=splits,
+        )
+        return done, first, kept.of_epoch
+
+    yield run
+    start_backend(threads=available_threads(), seed=0, precision=Precision.float32)

@@ -1,0 +1,143 @@
+"""Features of a frozen backbone: computed once, kept whole, and as good as computed anew."""
+
+import pickle
+
+import keras
+import numpy as np
+import pytest
+
+from melanoma_lab.balancing import balance
+from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.training.features import can_be_kept, obstacle
+
+FROZEN = ("finetuning=frozen", "training.epochs=2")
+ANEW = "finetuning.cache_features=false"
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A cache of its own for one test."""
+    return tmp_path / "features-cache"
+
+
+@pytest.fixture
+def train(train_backbone, cache):
+    return lambda *overrides, **more: train_backbone(f"cache={cache}", *overrides, **more)[0]
+
+
+@pytest.fixture
+def small_config(composed, tree):
+    return lambda *overrides: composed(
+        f"dataset.root={tree}", "dataset=folder", "dataset.image_size=16", *overrides
+    )
+
+
+def kept_files(cache):
+    return sorted((cache / "features").glob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [
+        (*FROZEN, "balancing=class_weight"),
+        (*FROZEN, "balancing=oversample", "regularisation=dropout", "regularisation.rates=[0.3]"),
+        ("finetuning=staged", "finetuning.head_epochs=3"),
+    ],
+)
+def test_kept_features_give_what_computing_them_gives(train, cache, arm):
+    anew = train(*arm, ANEW)
+    assert not kept_files(cache)
+    kept = train(*arm)
+    assert len(kept_files(cache)) == 1
+    for ours, theirs in zip(kept.fit.history, anew.fit.history, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-5)
+    np.testing.assert_allclose(kept.probabilities, anew.probabilities, rtol=1e-4)
+    assert kept.fit.best_epoch == anew.fit.best_epoch
+
+
+def test_the_network_that_is_left_is_whole(train, small_config, cache):
+    done = train(*FROZEN)
+    data = prepare_data(small_config(), cache=cache, threads=1)
+    probabilities = done.network.predict(data.pixels[data.rows], verbose=0)
+    np.testing.assert_allclose(probabilities, done.probabilities, rtol=1e-4)
+
+
+def test_they_are_computed_once_and_give_the_same_bits(train, cache):
+    first = train(*FROZEN)
+    (file,) = kept_files(cache)
+    status = file.stat()
+    again = train(*FROZEN)
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
+    np.testing.assert_array_equal(again.probabilities, first.probabilities)
+    train(*FROZEN, "optimizer.learning_rate=0.1", "balancing=class_weight")  # a sweep's next
+    assert kept_files(cache) == [file]
+
+
+def test_the_backbone_meets_no_image_of_a_split_that_is_not_measured(
+    train, small_config, cache, monkeypatch
+):
+    met = []
+    predict = keras.Model.predict_on_batch
+
+    def noting(model, pixels):
+        met.extend(np.asarray(pixels).sum(axis=(1, 2, 3)))
+        return predict(model, pixels)
+
+    monkeypatch.setattr(keras.Model, "predict_on_batch", noting)
+    some = train(*FROZEN, splits=("train", "val"))
+    data = prepare_data(small_config(), cache=cache, threads=1)
+    sums = data.pixels[data.rows].sum(axis=(1, 2, 3))
+    assert sorted(met) == sorted(sums[data.of_splits(("train", "val"))])
+    met.clear()
+    whole = train(*FROZEN)
+    assert sorted(met) == sorted(sums)
+    measured = data.of_splits(("train", "val"))
+    np.testing.assert_allclose(some.probabilities, whole.probabilities[measured], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "other", ["dataset.image_size=20", "training.precision=mixed_bfloat16", "seed=0"]
+)
+def test_others_are_kept_apart(train, cache, other, monkeypatch):
+    train(*FROZEN)
+    if other == "seed=0":  # the same, but for how TensorFlow is told to compute
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    train(*FROZEN, other)
+    assert len(kept_files(cache)) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "pickled"])
+def test_a_damaged_file_is_made_again(train, cache, damage):
+    first = train(*FROZEN)
+    (file,) = kept_files(cache)
+    content = bytearray(file.read_bytes())
+    content[200] ^= 1
+    file.write_bytes(
+        {"cut": content[:-30], "changed": content, "pickled": pickle.dumps({"features": 1})}[damage]
+    )
+    again = train(*FROZEN)
+    np.testing.assert_array_equal(again.probabilities, first.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (("augmentation=flip_rotate_zoom",), "augmentation=flip_rotate_zoom changes images"),
+        (("balancing=augmentor", "balancing.per_class=14"), "balancing=augmentor makes images"),
+        (("training.devices=2", "training.batch_size=8"), "training.devices=2 share"),
+    ],
+)
+def test_what_changes_images_is_said_and_computed(train, small_config, cache, overrides, reason):
+    done = train(*FROZEN, *overrides)
+    assert not kept_files(cache)
+    assert np.isfinite(done.probabilities).all()
+    config = small_config(*FROZEN, *overrides)
+    data = prepare_data(config, cache=cache, threads=2)
+    images = balance(config.balancing, data.training_split(), seed=0, cache_dir=cache)
+    assert reason in obstacle(config, images)
+    assert not can_be_kept(config, images)
+    for unconcerned in (("finetuning=none",), (FROZEN[0], ANEW)):
+        other = small_config(*overrides, *unconcerned)
+        assert obstacle(other, images) is None
+        assert not can_be_kept(other, images)
