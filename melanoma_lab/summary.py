@@ -65,13 +65,13 @@ def show_data(data: PreparedData) -> None:
         console.print(f"  {data.unresolved}", style="yellow", markup=False)
 
 
-def show_machine(machine: Machine, precision: Precision, devices: int) -> None:
+def show_machine(machine: Machine, precision: Precision, devices: int, *, depthwise: bool) -> None:
     """Say what is computed with, and what would be faster."""
-    best = machine.best_precision()
+    best = machine.best_precision(depthwise=depthwise)
     hint = precision is Precision.float32 is not best
     console.print(
         f"{precision.value} on {machine.describe(devices)}"
-        + (f" [dim](training.precision=auto: {best.value}, mostly faster)[/]" if hint else "")
+        + (f" [dim](training.precision=auto: {best.value}, faster)[/]" if hint else "")
     )
 
 

@@ -113,7 +113,10 @@ def settled(config: Config, threads: int) -> Config:
     """The configuration with what ``auto`` comes to on this machine."""
     if isinstance(config.architecture, Trivial):
         return config
-    return replace(config, training=on_this_machine(config.training, threads=threads))
+    training = on_this_machine(
+        config.training, threads=threads, depthwise=config.architecture.depthwise
+    )
+    return replace(config, training=training)
 
 
 def train_claimed(
@@ -200,7 +203,8 @@ def _assemble(
     precision = config.training.precision
     start_backend(threads=threads, seed=config.seed, precision=precision, devices=devices)
     if extent.said is None:
-        summary.show_machine(this_machine(), precision, devices)
+        depthwise = config.architecture.depthwise
+        summary.show_machine(this_machine(), precision, devices, depthwise=depthwise)
     from melanoma_lab.training.features import obstacle
     from melanoma_lab.training.session import assemble
 

@@ -43,14 +43,18 @@ class Machine:
     flags: frozenset[str]
     gpus: tuple[Gpu, ...] = ()
 
-    def best_precision(self) -> Precision:
+    def best_precision(self, *, depthwise: bool) -> Precision:
         """The fastest precision that is computed in hardware wherever the network may run.
 
         bfloat16 comes first: it has the range of float32, so that no gradient overflows. NVIDIA's
         GPUs have it from compute capability 8.0 on, and fast float16 from 7.0 on.
+
+        Args:
+            depthwise: whether the network has depthwise convolutions, whose gradients TensorFlow
+                computes many times slower in bfloat16 on a processor.
         """
         if not self.gpus:
-            fast = self.flags & BFLOAT16_FLAGS
+            fast = self.flags & BFLOAT16_FLAGS and not depthwise
             return Precision.mixed_bfloat16 if fast else Precision.float32
         weakest = min(gpu.capability or (0, 0) for gpu in self.gpus)
         if weakest >= (8, 0):
@@ -100,7 +104,7 @@ def _cpuinfo() -> dict[str, str]:
     return facts
 
 
-def on_this_machine(training: Training, *, threads: int) -> Training:
+def on_this_machine(training: Training, *, threads: int, depthwise: bool = False) -> Training:
     """Put what ``auto`` and "all devices" come to here in their place.
 
     TensorFlow is loaded only where the answer depends on the machine.
@@ -108,6 +112,7 @@ def on_this_machine(training: Training, *, threads: int) -> Training:
     Args:
         training: as configured.
         threads: of the processor, which bound its parts where there is no GPU.
+        depthwise: whether the network has depthwise convolutions.
 
     Returns:
         The same with a Keras dtype policy and a number of devices.
@@ -117,7 +122,7 @@ def on_this_machine(training: Training, *, threads: int) -> Training:
     """
     precision, devices = training.precision, training.devices
     if precision is Precision.auto:
-        precision = this_machine().best_precision()
+        precision = this_machine().best_precision(depthwise=depthwise)
     if devices is None:
         devices = max(1, len(this_machine().gpus))
     if devices > 1:

@@ -100,9 +100,7 @@ def test_what_auto_comes_to_is_recorded_and_shown(on_tree, monkeypatch, capsys):
         keras.config.set_dtype_policy("float32")
     plain, _ = on_tree("tracking.model=false")
     shown = capsys.readouterr().out
-    assert (
-        "float32 on a processor (training.precision=auto: mixed_bfloat16, mostly faster)" in shown
-    )
+    assert "float32 on a processor (training.precision=auto: mixed_bfloat16, faster)" in shown
     for run in (auto, named):
         assert run.data.tags["precision"] == run.data.params["training.precision"]
         assert run.data.tags["precision"] == "mixed_bfloat16"

@@ -38,7 +38,15 @@ GTX1080, OTHER = (6, 1), None
 )
 def test_the_best_precision_is_computed_in_hardware(flags, capabilities, expected):
     gpus = tuple(Gpu("a GPU", capability) for capability in capabilities)
-    assert Machine("a processor", flags, gpus).best_precision() is Precision(expected)
+    assert Machine("a processor", flags, gpus).best_precision(depthwise=False) is Precision(
+        expected
+    )
+
+
+def test_depthwise_convolutions_are_left_in_float32_on_a_processor_alone():
+    assert Machine("", BF16, ()).best_precision(depthwise=True) is Precision.float32
+    on_gpu = Machine("", BF16, (Gpu("a GPU", A100),))
+    assert on_gpu.best_precision(depthwise=True) is Precision.mixed_bfloat16
 
 
 @pytest.mark.parametrize(

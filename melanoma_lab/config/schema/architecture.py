@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -13,6 +14,9 @@ from melanoma_lab.registry import option
 @dataclass
 class Architecture:
     """What every architecture has."""
+
+    #: Whether it has depthwise convolutions.
+    depthwise: ClassVar[bool] = False
 
     name: str = MISSING
 

@@ -20,6 +20,8 @@ IMAGENET, FRESH = "imagenet", "none"
 class Backbone(Architecture):
     """What every network with a backbone has."""
 
+    depthwise = True
+
     #: imagenet, none (fresh ones), or a file of weights of the same backbone.
     weights: str = IMAGENET
 
