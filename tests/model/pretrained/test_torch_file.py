@@ -121,7 +121,9 @@ class Calls:
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize(
-    "call", [Calls(os.system, "true"), Calls(eval, "1"), Calls(getattr, {}, "clear")], ids=repr
+    "call",
+    [Calls(os.system, "true"), Calls(eval, "1"), Calls(getattr, {}, "clear")],
+    ids=["system", "eval", "getattr"],
 )
 def test_what_pickle_writes_is_refused(refused, call, protocol):
     refused(pickle.dumps({"state_dict": call}, protocol), "can be trusted")
