@@ -248,7 +248,8 @@ def _sweep(plan: Plan, trials: Trials, ledger: Ledger, commands: Sequence[str]) 
     untuned = Checker(plan.command).composed({})
     return Sweep(
         study=config.study,
-        name=plan.arm.name,
+        # Without the overrides: what the study is called, and the command, tell them.
+        name=plan.arm.preset if plan.arm.preset != "custom" else config.study,
         command=telling.command_of(plan.command, config),
         objective=tuner.objective,
         higher_is_better=higher_is_better(tuner.objective),

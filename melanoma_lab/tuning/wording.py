@@ -195,8 +195,8 @@ def listed(numbers: Sequence[int], limit: int = 6) -> str:
 
 def budget(sweep: Sweep, rung: int) -> str:
     """What a rung is called: the epochs that the longest of its trials trained."""
-    epochs = sweep.trials["epochs"][sweep.trials["rung"] == rung]
-    return f"{max(epochs)} epochs"
+    epochs = int(max(sweep.trials["epochs"][sweep.trials["rung"] == rung]))
+    return f"{epochs} epoch" + "s" * (epochs != 1)
 
 
 def best_of(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> str:
