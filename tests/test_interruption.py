@@ -8,6 +8,14 @@ import pytest
 from melanoma_lab.interruption import interruption_after
 
 
+@pytest.fixture(autouse=True)
+def as_python_has_it():
+    """Ctrl-C raises, whatever handler an earlier test has left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Interrupted:
     """Ctrl-C comes while it is being deleted."""
 
