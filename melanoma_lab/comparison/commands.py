@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from melanoma_lab.comparison.arms import parts_of
 from melanoma_lab.comparison.compare import PRIMARY, Comparison
+from melanoma_lab.config.arm import CUSTOM
 from melanoma_lab.config.command import PROGRAM
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -44,7 +45,7 @@ def training_commands(comparison: Comparison, root: str | None) -> list[str]:
         together.setdefault((overrides, arm.seeds, folds), []).append(preset)
     commands = []
     for (overrides, seeds, folds), presets in together.items():
-        words = [f"+experiment={','.join(presets)}"] if presets != ["custom"] else []
+        words = [f"+experiment={','.join(presets)}"] if presets != [CUSTOM] else []
         words += [f"seed={_listed(seeds)}"]
         words += [f"split.fold={_listed(folds)}"] if folds != (0,) else []
         many = len(presets) * len(seeds) * len(folds) > 1

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+#: The preset of an arm for which none was chosen.
+CUSTOM = "custom"
 #: Overrides that say which repetition, where, or how it is recorded; not what is compared.
 NOT_AN_ARM = frozenset(
     {
@@ -48,7 +50,7 @@ def describe_arm(overrides: Sequence[str]) -> Arm:
     Args:
         overrides: Hydra overrides, such as ``["+experiment=dropout", "seed=3"]``.
     """
-    preset = "custom"
+    preset = CUSTOM
     parts = []
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = str(override.key_or_group)

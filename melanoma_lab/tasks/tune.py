@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melanoma_lab import summary, tracking
+from melanoma_lab.config.arm import CUSTOM
 from melanoma_lab.config.fingerprint import tuner_of
 from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.errors import RunError, UserError
@@ -249,7 +250,7 @@ def _sweep(plan: Plan, trials: Trials, ledger: Ledger, commands: Sequence[str]) 
     return Sweep(
         study=config.study,
         # Without the overrides: what the study is called, and the command, tell them.
-        name=plan.arm.preset if plan.arm.preset != "custom" else config.study,
+        name=plan.arm.preset if plan.arm.preset != CUSTOM else config.study,
         command=telling.command_of(plan.command, config),
         objective=tuner.objective,
         higher_is_better=higher_is_better(tuner.objective),

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from melanoma_lab.config.arm import Arm, describe_arm
+from melanoma_lab.config.arm import CUSTOM, Arm, describe_arm
 from melanoma_lab.config.command import PROGRAM
 from melanoma_lab.config.compose import configure
 from melanoma_lab.config.fingerprint import resolved
@@ -139,10 +139,10 @@ def next_commands(command: Command, values: Values, study: str) -> list[str]:
     typed = [o for o in command.overrides if key_of(o) not in {"experiment", "seed"}]
     shared = [o for o in typed if key_of(o) not in values]
     own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
-    if not _replaced(command, values) and arm.preset != "custom":
+    if not _replaced(command, values) and arm.preset != CUSTOM:
         both = f"+experiment={arm.preset},{preset_name(study)}"
         return [_command([*own, both, f"seed={SEEDS}", *shared])]
-    preset = [] if arm.preset == "custom" else [f"+experiment={arm.preset}"]
+    preset = [] if arm.preset == CUSTOM else [f"+experiment={arm.preset}"]
     return [
         _command([*own, *preset, f"seed={SEEDS}", *typed]),
         _command([*own, f"+experiment={preset_name(study)}", f"seed={SEEDS}", *shared]),
