@@ -80,6 +80,11 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
         keras.config.set_dtype_policy(precision.value)
 
 
+def threads_in_use() -> int:
+    """The threads that ``start_backend`` has given to TensorFlow's kernels."""
+    return int(load_tensorflow().config.threading.get_intra_op_parallelism_threads())
+
+
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Hold back what native code prints on standard error; show it if the block fails.

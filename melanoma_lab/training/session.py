@@ -26,7 +26,7 @@ from melanoma_lab.model.schedules import Course, Schedule, build_schedule
 from melanoma_lab.model.views import with_views
 from melanoma_lab.progress import Progress
 from melanoma_lab.training import replicas
-from melanoma_lab.training.backend import available_threads
+from melanoma_lab.training.backend import threads_in_use
 from melanoma_lab.training.callbacks import EpochListener, StepListener
 from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
 from melanoma_lab.training.circumstances import circumstances
@@ -122,13 +122,12 @@ def assemble(
             optimizers.append((phase, optimizer, schedule))
     features = None
     if can_be_kept(config, images):
-        threads = config.training.threads or available_threads()
         features = load_features(
             find_backbone(network, config.finetuning),
             data,
             splits=splits,
             cache=cache_folder(config.cache),
-            circumstances=circumstances(threads, devices=1),
+            circumstances=circumstances(threads_in_use(), devices=1),
             progress=progress,
         )
     return Parts(network, augmentation, loss, optimizers, features)
