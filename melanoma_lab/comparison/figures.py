@@ -111,7 +111,8 @@ def sensitivities(comparison: Comparison) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    style.dress(ax, "", "sensitivity on test lesions")
+    judged = wording.split_name(arms[0].runs[0].judged)
+    style.dress(ax, "", f"sensitivity on {judged} lesions")
     _legend(fig, ax)
     style.add_footer(fig)
     return fig

@@ -24,7 +24,12 @@ from scipy.stats import rankdata
 
 from melanoma_lab.evaluation import calibration, metrics
 from melanoma_lab.evaluation.predictions import slugs_of
-from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.evaluation.summary import (
+    SPLIT_METRICS,
+    class_metrics,
+    melanoma_metrics,
+    run_metrics,
+)
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -139,48 +144,49 @@ INFLUENCES: Mapping[str, Callable[[Labels, Floats], Floats]] = MappingProxyType(
 """The influences of what is computed of every split, in the order in which it is reported."""
 
 
-def estimate_run(table: pd.DataFrame, melanoma: str | None) -> dict[str, Estimate]:
+def estimate_run(
+    table: pd.DataFrame, melanoma: str | None, judged: str = "test"
+) -> dict[str, Estimate]:
     """Everything that a study compares of one run.
 
     Args:
         table: a checked predictions table.
         melanoma: slug of the melanoma class, None where the dataset names none.
+        judged: the split that it is judged by.
 
     Returns:
         By metric: those of ``INFLUENCES``, ``melanoma_{sensitivity,specificity,auroc}`` where the
-        dataset names that class and ``sensitivity/<slug>``, all of the test split, and
+        dataset names that class and ``sensitivity/<slug>``, all of the judged split, and
         ``generalisation_gap``, train minus val accuracy.
 
     Raises:
         ValueError: the table fails its check or melanoma is no class of it.
     """
-    values = run_metrics(table, melanoma)
+    gap = run_metrics(table, melanoma, splits=("train", "val"))["generalisation_gap"]
     split = table["split"].to_numpy(str)
     slugs = slugs_of(table)
     codes = pd.Index(slugs).get_indexer(pd.Index(table["y_true"])).astype(np.int64)
     scores = table[[f"prob/{slug}" for slug in slugs]].to_numpy(np.float64)
     groups = table["group"].to_numpy(str)
 
-    test = split == "test"
-    influences = _test_influences(codes[test], scores[test], slugs, melanoma)
-    scale = _jackknife_scale(groups[test], codes[test])
-    names, index = np.unique(groups[test], return_inverse=True)
+    rows = split == judged
+    arrays = codes[rows], scores[rows]
+    values = {name: metric(*arrays) for name, metric in SPLIT_METRICS.items()}
+    values |= melanoma_metrics(*arrays, slugs, melanoma) | class_metrics(*arrays, slugs)
+    scale = _jackknife_scale(groups[rows], codes[rows])
+    names, index = np.unique(groups[rows], return_inverse=True)
     estimates = {
-        metric: Estimate(
-            values[f"test/{metric}"], names, _sum_by_group(influence * scale, index, len(names))
-        )
-        for metric, influence in influences.items()
+        metric: Estimate(values[metric], names, _sum_by_group(influence * scale, index, len(names)))
+        for metric, influence in _judged_influences(*arrays, slugs, melanoma).items()
     }
-    estimates["generalisation_gap"] = _gap(
-        values["generalisation_gap"], split, codes, scores, groups
-    )
+    estimates["generalisation_gap"] = _gap(gap, split, codes, scores, groups)
     return estimates
 
 
-def _test_influences(
+def _judged_influences(
     y_true: Labels, y_score: Floats, slugs: Sequence[str], melanoma: str | None
 ) -> dict[str, Floats]:
-    """Influences of the test images on every metric; NaN for all of them where there are none."""
+    """Influences of judged images on every metric; NaN for all of them where there are none."""
     if not y_true.size:
         per_class: Floats = np.empty((len(slugs), 0))
         by_metric = dict.fromkeys(INFLUENCES, np.empty(0))

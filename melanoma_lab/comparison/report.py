@@ -112,6 +112,7 @@ def _content(
         "cost_rows": [_cost_row(arm) for arm in arms],
         "full_names": [(arm.short, arm.name) for arm in arms if arm.short != arm.name],
         "min_seeds": MIN_SEEDS,
+        "judged": wording.split_name(study.judged),
         "folds": len({run.key.fold for run in study.runs}),
         "again": again,
         "training": commands.training_commands(comparison, study.root),
@@ -123,10 +124,11 @@ def _facts(study: Study) -> list[str]:
     run = study.runs[0]
     lesions = len(run.estimates["accuracy"].groups)
     images = int(run.confusion.sum())
+    judged = wording.split_name(study.judged)
     return [
         f"dataset {run.tags.get('dataset', 'unknown')}",
         f"{len(study.arms)} arm{'s' * (len(study.arms) != 1)}, {len(study.runs)} finished runs",
-        f"{images} test images of {lesions} lesions, {len(run.slugs)} classes",
+        f"{images} {judged} images of {lesions} lesions, {len(run.slugs)} classes",
         f"protocol {run.tags.get('protocol', 'unknown')}",
     ]
 

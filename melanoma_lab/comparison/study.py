@@ -51,9 +51,10 @@ class StudyRun:
         costs: those of ``COSTS`` that it recorded, and ``images_per_second`` of its last epoch.
         estimates: its metrics, with what each test lesion contributes to their uncertainty.
         slugs: K class slugs, in class order.
-        confusion: int64, shape (K, K); test images by true (row) and decided class.
-        test_images: a digest of the test images, their groups and their labels.
-        lone_classes: classes of which the test split has a single group.
+        judged: the split that it is judged by: ``test``, or ``val`` where it has not met test.
+        confusion: int64, shape (K, K); judged images by true (row) and decided class.
+        judged_images: a digest of the judged images, their groups and their labels.
+        lone_classes: classes of which the judged split has a single group.
         curves: of each of ``CURVES``, a value an epoch.
     """
 
@@ -63,8 +64,9 @@ class StudyRun:
     costs: Mapping[str, float]
     estimates: Mapping[str, Estimate]
     slugs: tuple[str, ...]
+    judged: str
     confusion: NDArray[np.int64]
-    test_images: str
+    judged_images: str
     lone_classes: tuple[str, ...]
     curves: Mapping[str, Sequence[float]]
 
@@ -91,6 +93,11 @@ class Study:
     remarks: tuple[str, ...]
     melanoma: str | None
     root: str | None
+
+    @property
+    def judged(self) -> str:
+        """The split that its runs are judged by."""
+        return self.runs[0].judged
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -237,13 +244,23 @@ def _check_splits(runs: Mapping[Key, Any]) -> None:
 
 
 def _check_images(runs: Iterable[StudyRun]) -> None:
-    """Refuse tables that do not hold the images that their runs' split has."""
+    """Refuse tables of other splits, and those that lack images that their runs' split has."""
+    runs = tuple(runs)
+    by_split: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        by_split[run.judged].append(f"{run}")
+    if len(by_split) > 1:
+        raise UserError(
+            f"Some of these runs have not met the test split (evaluation.test=false), such as "
+            f"{_some(by_split['val'], 1)}, others have, such as {_some(by_split['test'], 1)}: they "
+            "are not judged by the same images. Give each kind a study of its own."
+        )
     seen: dict[tuple[int, int], StudyRun] = {}
     for run in runs:
         first = seen.setdefault((run.key.seed, run.key.fold), run)
-        if (first.test_images, first.slugs) != (run.test_images, run.slugs):
+        if (first.judged_images, first.slugs) != (run.judged_images, run.slugs):
             raise UserError(
-                f"The predictions of {first} and {run} are not of the same test images, groups, "
+                f"The predictions of {first} and {run} are not of the same images, groups, "
                 "labels and classes, although their split is the same: one was edited."
             )
 
@@ -287,9 +304,10 @@ def _read(
     """
     table = _predictions(client, run)
     slugs = predictions.slugs_of(table)
-    test = table[table["split"] == "test"]
-    labelled = test.sort_values("image_id")[["image_id", "group", "y_true"]]
-    groups = test.drop_duplicates(["group", "y_true"])["y_true"].value_counts()
+    judged = "test" if (table["split"] == "test").any() else "val"
+    images = table[table["split"] == judged]
+    labelled = images.sort_values("image_id")[["image_id", "group", "y_true"]]
+    groups = images.drop_duplicates(["group", "y_true"])["y_true"].value_counts()
     recorded = run.data.metrics
     costs = {name: recorded[name] for name in COSTS if name in recorded}
     if "epoch/images_per_second" in recorded:
@@ -303,11 +321,12 @@ def _read(
             metric: replace(
                 estimate, groups=shared.setdefault(estimate.groups.tobytes(), estimate.groups)
             )
-            for metric, estimate in estimate_run(table, melanoma).items()
+            for metric, estimate in estimate_run(table, melanoma, judged).items()
         },
         slugs=slugs,
-        confusion=metrics.confusion_matrix(*predictions.split_arrays(table, "test")),
-        test_images=hashlib.sha256(labelled.to_csv(index=False).encode()).hexdigest(),
+        judged=judged,
+        confusion=metrics.confusion_matrix(*predictions.split_arrays(table, judged)),
+        judged_images=hashlib.sha256(labelled.to_csv(index=False).encode()).hexdigest(),
         lone_classes=tuple(name for name in slugs if groups.get(name, 0) == 1),
         curves={name: _curve(client, run.info.run_id, f"epoch/{name}") for name in CURVES},
     )

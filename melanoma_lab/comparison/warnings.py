@@ -24,6 +24,7 @@ def find_warnings(study: Study, comparison: Comparison) -> list[str]:
     arms = list(comparison.arms.values())
     return [
         *_leaking(study),
+        *_test_unseen(study),
         *_confounded(study),
         *_outcomes(arms),
         *_unfinished(study, comparison),
@@ -47,6 +48,17 @@ def _leaking(study: Study) -> list[str]:
     which = _of(len(leaking), len(study.runs), "run")
     text = "images that belong together lie on both sides of the split, so that all figures look"
     return [f"Leaking protocol in {which}: {text} better than they are."]
+
+
+def _test_unseen(study: Study) -> list[str]:
+    if study.judged == "test":
+        return []
+    how = (
+        "Judged by validation lesions, because these runs have not met the test split "
+        "(evaluation.test=false): for choosing. Epochs were chosen by the same lesions, so that "
+        "levels are optimistic; how good the choice is, another study says on test lesions."
+    )
+    return [how]
 
 
 def _confounded(study: Study) -> list[str]:
@@ -141,7 +153,7 @@ def needed(entry: Difference) -> str:
         return f"How many cannot be said from {_count(entry.n_seeds, 'seed')}."
     if entry.seeds_needed is None:
         return (
-            "A difference of the size seen is too small for these test lesions, whatever the "
+            "A difference of the size seen is too small for these lesions, whatever the "
             "number of seeds."
         )
     return f"A difference of the size seen would take about {entry.seeds_needed} seeds to show."
@@ -236,17 +248,17 @@ def _undefined(study: Study, comparison: Comparison) -> list[str]:
     if undefined:
         found.append(
             f"Undefined in some runs, and null here: {_listed(undefined)}. Macro means are over "
-            "the classes that the test split has."
+            f"the classes that the {study.judged} split has."
         )
     tested = study.runs[0].confusion.sum(axis=1)
     absent = [slug for slug, n in zip(comparison.slugs, tested, strict=True) if not n]
     if absent:
-        found.append(f"No test image is of {_listed(absent)}.")
+        found.append(f"No {study.judged} image is of {_listed(absent)}.")
     lone = sorted(set().union(*(run.lone_classes for run in study.runs)))
     if lone:
         found.append(
-            f"One test lesion only of {_listed(lone)}: what chance does there cannot be estimated, "
-            "and intervals of macro means leave it out."
+            f"One {study.judged} lesion only of {_listed(lone)}: what chance does there cannot be "
+            "estimated, and intervals of macro means leave it out."
         )
     per_seed = {run.key.fold: set[str]() for run in study.runs}
     for run in study.runs:

@@ -45,6 +45,11 @@ def metric_name(metric: str) -> str:
     return _NAMES.get(metric, metric)
 
 
+def split_name(split: str) -> str:
+    """What a split is called in a sentence."""
+    return {"val": "validation"}.get(split, split)
+
+
 def is_share(metric: str) -> bool:
     """Whether a metric is read in per cent and its differences in points."""
     return metric in _SHARES or metric.startswith("sensitivity/")

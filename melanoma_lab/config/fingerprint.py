@@ -32,6 +32,7 @@ INCIDENTAL = (
 ADDED = {
     "training.stop_after": None,
     "optimizer.ema": None,
+    "evaluation.test": True,
     "evaluation": {"tta": "none"},
     "finetuning": {"name": "none"},
 }

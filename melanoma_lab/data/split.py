@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.split import Holdout, KFold, LeakingTest, Predefined, Split
+from melanoma_lab.config.schema.split import (
+    CrossVal,
+    Folds,
+    Holdout,
+    KFold,
+    LeakingTest,
+    Predefined,
+    Split,
+)
 from melanoma_lab.errors import UserError
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -57,12 +65,14 @@ def split_images(manifest: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, tu
         if isinstance(split, KFold):
             fold = _allocate(manifest, (1 / split.k,) * split.k, f"{split.seed}")
             return _cut_val(manifest, fold == split.fold, split.val, f"{split.seed}"), ()
+        if isinstance(split, CrossVal):
+            return _rotate_val(manifest, split), ()
         if isinstance(split, Predefined):
             return _predefined(manifest, split)
     except TooFewGroupsError as error:
         remedy = (
             f"Set split.k={error.groups}"
-            if isinstance(split, KFold) and 1 < error.groups < split.k
+            if isinstance(split, Folds) and 1 < error.groups < split.k
             else "Add images of other lesions"
         )
         raise UserError(
@@ -170,6 +180,19 @@ def _cut_val(
     rest = manifest.loc[~is_test]
     val = _allocate(rest, (1 - fraction, fraction), f"{seed}/val") == 1
     splits[~is_test] = np.where(val, VAL, TRAIN)
+    return manifest.assign(split=splits)
+
+
+def _rotate_val(manifest: pd.DataFrame, split: CrossVal) -> pd.DataFrame:
+    """Hold the test split out, as ``Holdout`` does, and make a fold of the rest the val split."""
+    usual = Holdout()
+    rest = 1 - split.test
+    train = rest * usual.train / (usual.train + usual.val)
+    fractions = (train, rest - train, split.test)
+    is_test = _allocate(manifest, fractions, f"{split.seed}") == SPLITS.index(TEST)
+    splits = np.full(len(manifest), TEST, dtype=object)
+    fold = _allocate(manifest.loc[~is_test], (1 / split.k,) * split.k, f"{split.seed}/val")
+    splits[~is_test] = np.where(fold == split.fold, VAL, TRAIN)
     return manifest.assign(split=splits)
 
 

@@ -59,24 +59,42 @@ def run_metrics(
     if melanoma is not None and melanoma not in slugs:
         raise ValueError(f"Expected melanoma to be None or one of {slugs}. Received {melanoma!r}.")
 
-    arrays = {split: split_arrays(table, split) for split in splits or SPLITS}
-    result = {
-        f"{split}/{name}": metric(*arrays[split])
-        for split in arrays
-        for name, metric in SPLIT_METRICS.items()
-    }
-    if melanoma is not None:
-        k = slugs.index(melanoma)
-        for split in [split for split in arrays if split != "train"]:
-            result[f"{split}/melanoma_sensitivity"] = float(metrics.sensitivity(*arrays[split])[k])
-            result[f"{split}/melanoma_specificity"] = float(metrics.specificity(*arrays[split])[k])
-            result[f"{split}/melanoma_auroc"] = float(metrics.auroc(*arrays[split])[k])
-    if "test" in arrays:
-        for name, metric in PER_CLASS.items():
-            per_class = metric(*arrays["test"])
-            result |= {
-                f"test/{name}/{slug}": float(value)
-                for slug, value in zip(slugs, per_class, strict=True)
-            }
+    result: dict[str, float] = {}
+    for split in splits or SPLITS:
+        arrays = split_arrays(table, split)
+        measured = {name: metric(*arrays) for name, metric in SPLIT_METRICS.items()}
+        if split != "train":
+            measured |= melanoma_metrics(*arrays, slugs, melanoma)
+        if split == "test":
+            measured |= class_metrics(*arrays, slugs)
+        result |= {f"{split}/{name}": value for name, value in measured.items()}
     result["generalisation_gap"] = result["train/accuracy"] - result["val/accuracy"]
     return result
+
+
+def melanoma_metrics(
+    y_true: NDArray[np.int64],
+    y_score: NDArray[np.float64],
+    slugs: Sequence[str],
+    melanoma: str | None,
+) -> dict[str, float]:
+    """``melanoma_{sensitivity,specificity,auroc}`` of one split; nothing if it is not named."""
+    if melanoma is None:
+        return {}
+    k = slugs.index(melanoma)
+    return {
+        "melanoma_sensitivity": float(metrics.sensitivity(y_true, y_score)[k]),
+        "melanoma_specificity": float(metrics.specificity(y_true, y_score)[k]),
+        "melanoma_auroc": float(metrics.auroc(y_true, y_score)[k]),
+    }
+
+
+def class_metrics(
+    y_true: NDArray[np.int64], y_score: NDArray[np.float64], slugs: Sequence[str]
+) -> dict[str, float]:
+    """Each of ``PER_CLASS`` of one split, by ``<name>/<slug>``."""
+    return {
+        f"{name}/{slug}": float(value)
+        for name, metric in PER_CLASS.items()
+        for slug, value in zip(slugs, metric(y_true, y_score), strict=True)
+    }

@@ -13,11 +13,12 @@ from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.split import KFold
+from melanoma_lab.config.schema.split import Folds
 from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.console import progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData, prepare_data
+from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.model.trivial import TrivialModel, build_trivial
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
@@ -90,7 +91,8 @@ def train_arm(
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
     summary.show_data(data)
     config = settled(config, threads)
-    same = fingerprint_of(config, data)
+    extent = WHOLE if config.evaluation.test else Extent(splits=(TRAIN, VAL))
+    same = fingerprint_of(config, data, extent.splits)
     with claimed(
         cache,
         study=config.study,
@@ -104,7 +106,9 @@ def train_arm(
             claim.forget()
             summary.show_skipped(finished)
             return finished
-        tracker = train_claimed(config, arm, data, claim, connecting, threads=threads)
+        tracker = train_claimed(
+            config, arm, data, claim, connecting, threads=threads, extent=extent
+        )
     summary.show_where(config, tracker.run_id, kept=tracker.kept)
     return tracker.run_id
 
@@ -255,7 +259,7 @@ def run_tags(
 
 
 def _fold(config: Config) -> int:
-    return config.split.fold if isinstance(config.split, KFold) else 0
+    return config.split.fold if isinstance(config.split, Folds) else 0
 
 
 def _figure(value: float | None) -> str:

@@ -132,7 +132,7 @@ def _runs(client: Any, experiment_id: str, sweep: str) -> dict[str, list[Any]]:
 
 def _part(run: Any) -> Part:
     tags = run.data.tags
-    fold = int(tags["fold"]) if run.data.params.get("split.name") == "kfold" else None
+    fold = int(tags["fold"]) if "split.fold" in run.data.params else None
     return Part(int(tags["seed"]), fold)
 
 

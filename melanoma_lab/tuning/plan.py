@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.split import KFold
+from melanoma_lab.config.schema.split import Folds
 from melanoma_lab.config.schema.tuner import Hyperband
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.names import OF_MELANOMA
@@ -89,8 +89,10 @@ def _check_folds(config: Config) -> None:
     folds = config.tuner.folds
     if folds is None:
         return
-    if not isinstance(config.split, KFold):
-        raise UserError(f"tuner.folds: split={config.split.name} has none; expected split=kfold.")
+    if not isinstance(config.split, Folds):
+        raise UserError(
+            f"tuner.folds: split={config.split.name} has none; expected cross_val or kfold."
+        )
     for fold in folds:
         if not 0 <= fold < config.split.k:
             raise UserError(f"tuner.folds: no fold {fold}; expected 0 to {config.split.k - 1}.")

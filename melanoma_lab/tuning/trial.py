@@ -16,7 +16,7 @@ from melanoma_lab import summary, tracking
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.split import KFold
+from melanoma_lab.config.schema.split import Folds
 from melanoma_lab.console import progress_of
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import TRAIN, VAL
@@ -110,7 +110,7 @@ class Outcome:
 def parts_of(config: Config) -> list[Part]:
     """The seeds and folds that every trial of a search is trained with."""
     folds: Sequence[int | None] = [None]
-    if isinstance(config.split, KFold):
+    if isinstance(config.split, Folds):
         folds = config.tuner.folds or [config.split.fold]
     return [Part(*part) for part in itertools.product(config.tuner.seeds or [config.seed], folds)]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema.split import Holdout, KFold, LeakingTest, Predefined
+from melanoma_lab.config.schema.split import CrossVal, Holdout, KFold, LeakingTest, Predefined
 from melanoma_lab.data.split import TooFewGroupsError, allocate, split_images
 from melanoma_lab.errors import UserError
 
@@ -31,6 +31,13 @@ splits = st.one_of(
     st.builds(Holdout, name=st.just("holdout"), seed=st.integers(0, 9)),
     st.builds(
         KFold, name=st.just("kfold"), seed=st.integers(0, 9), k=st.just(5), fold=st.integers(0, 4)
+    ),
+    st.builds(
+        CrossVal,
+        name=st.just("cross_val"),
+        seed=st.integers(0, 9),
+        k=st.just(4),
+        fold=st.integers(0, 3),
     ),
 )
 
@@ -63,6 +70,17 @@ def test_every_image_is_tested_in_exactly_one_fold(dataset):
     ]
     assert sum(map(len, tested)) == len(table)
     assert set().union(*tested) == set(table["image_id"])
+
+
+@given(datasets, st.integers(0, 9))
+def test_val_rotates_over_what_a_holdout_does_not_test(dataset, seed):
+    table = manifest_of(dataset)
+    holdout, _ = split_images(table, Holdout("holdout", seed))
+    folds = [split_images(table, CrossVal("cross_val", seed, 4, f))[0] for f in range(4)]
+    for fold in folds:
+        assert ((fold["split"] == "test") == (holdout["split"] == "test")).all()
+    times_val = sum((fold["split"] == "val").astype(int) for fold in folds)
+    assert (times_val == (holdout["split"] != "test")).all()
 
 
 @given(
@@ -104,7 +122,11 @@ def test_folds_are_of_equal_size():
 
 @pytest.mark.parametrize(
     ("split", "remedy"),
-    [(Holdout("holdout"), "Add images of other lesions"), (KFold("kfold"), "Set split.k=2")],
+    [
+        (Holdout("holdout"), "Add images of other lesions"),
+        (KFold("kfold"), "Set split.k=2"),
+        (CrossVal("cross_val", test=0.1), "Add images of other lesions"),
+    ],
 )
 def test_a_class_too_small_to_split_is_named(split, remedy):
     with pytest.raises(UserError) as caught:

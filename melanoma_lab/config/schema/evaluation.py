@@ -1,4 +1,4 @@
-"""How a trained network is applied to an image."""
+"""How, and to what, a trained network is applied."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ class Tta(StrEnum):
 
 @dataclass
 class Evaluation:
-    """How a trained network is applied to an image."""
+    """How, and to what, a trained network is applied."""
 
     #: Which views of an image are averaged, in every split alike and in the model that is kept:
     #: none (the image as it is), flips (4), dihedral (8). Epochs are judged without.
     tta: Tta = Tta.none
+    #: Whether the network meets the test split at all. false, while choosing between arms: their
+    #: comparison is then that of val, and test stays unseen for what has been chosen.
+    test: bool = True

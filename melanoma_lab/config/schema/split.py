@@ -52,14 +52,12 @@ class Holdout(Split):
         )
 
 
-@option("split", "kfold")
 @dataclass
-class KFold(Split):
-    """Fold number ``fold`` of ``k`` is the test split; ``val`` is a share of the rest."""
+class Folds(Split):
+    """What rotates: fold number ``fold`` of ``k`` is set aside, the others are not."""
 
     k: int = 5
     fold: int = 0
-    val: float = 0.15
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,7 +65,30 @@ class KFold(Split):
         require(
             0 <= self.fold < self.k, "split.fold", f"0 to split.k - 1 = {self.k - 1}", self.fold
         )
+
+
+@option("split", "kfold")
+@dataclass
+class KFold(Folds):
+    """A fold is the test split; ``val`` is a share of the rest."""
+
+    val: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         require_share("split.val", self.val)
+
+
+@option("split", "cross_val")
+@dataclass
+class CrossVal(Folds):
+    """A fold is the val split; the test split is the same for all of them, that of a holdout."""
+
+    test: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_share("split.test", self.test)
 
 
 @option("split", "predefined")

@@ -29,7 +29,7 @@ class Tuner:
     space: Any = None  # a mapping; OmegaConf merges nothing into one that is null
     #: Each trial is trained with all of these and scored by the mean; null: with ``seed`` alone.
     seeds: list[int] | None = None
-    #: The same, of the folds of ``split=kfold``; null: with ``split.fold`` alone.
+    #: The same, of the folds of ``split=cross_val`` or ``kfold``; null: with ``split.fold`` alone.
     folds: list[int] | None = None
     #: Of the proposals; ``seed`` is that of the trainings.
     seed: int = 0
