@@ -72,7 +72,7 @@ def split_images(manifest: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, tu
     except TooFewGroupsError as error:
         remedy = (
             f"Set split.k={error.groups}"
-            if isinstance(split, Folds) and 1 < error.groups < split.k
+            if isinstance(split, Folds) and error.parts == split.k and 1 < error.groups < split.k
             else "Add images of other lesions"
         )
         raise UserError(

@@ -79,7 +79,7 @@ def test_tables_edited_by_hand_are_refused(tracked, make_table):
     table = make_table(1.0, seed=0)
     table.loc[table.index[-1], "y_true"] = "nevus"
     other = tracked.add(study, "dropout", 0, table=table)
-    with pytest.raises(UserError, match=rf"{other}.* same test images.*one was edited"):
+    with pytest.raises(UserError, match=rf"{other}.* same images.*one was edited"):
         tracked.load(study)
 
 
