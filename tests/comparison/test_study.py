@@ -74,6 +74,35 @@ def test_another_dataset_is_refused(tracked):
         tracked.load(study)
 
 
+def test_runs_that_have_not_met_test_are_judged_by_val(tracked, make_table):
+    study = tracked.study()
+    for seed in (0, 1, 2):
+        table = make_table(1.0, seed=seed)
+        chosen = table[table["split"] != "test"].reset_index(drop=True)
+        tracked.add(study, "baseline", seed, table=chosen)
+    loaded = tracked.load(study)
+    assert loaded.judged == "val"
+    val = chosen[chosen["split"] == "val"]
+    assert loaded.runs[2].confusion.sum() == len(val)
+    assert set(loaded.runs[2].estimates["accuracy"].groups) == set(val["group"])
+    as_test = val.assign(split="test")
+    train = chosen[chosen["split"] == "train"]
+    same = estimate_run(pd.concat([train, as_test], ignore_index=True), "melanoma")
+    for metric in ("balanced_accuracy", "melanoma_auroc", "sensitivity/nevus"):
+        estimate = loaded.runs[2].estimates[metric]
+        assert estimate.value == same[metric].value
+        np.testing.assert_array_equal(estimate.influence, same[metric].influence)
+
+
+def test_runs_with_and_without_test_are_not_compared(tracked, make_table):
+    study = tracked.fill({"baseline": (1.0, "")}, seeds=(0, 1))
+    table = make_table(1.0, seed=2)
+    table = table[table["split"] != "test"].reset_index(drop=True)
+    blind = tracked.add(study, "baseline", 2, table=table)
+    with pytest.raises(UserError, match=rf"evaluation.test=false.*{blind}.*a study of its own"):
+        tracked.load(study)
+
+
 def test_tables_edited_by_hand_are_refused(tracked, make_table):
     study = tracked.fill({"baseline": (1.0, "")}, seeds=(0,))
     table = make_table(1.0, seed=0)

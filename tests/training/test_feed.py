@@ -47,6 +47,16 @@ def images():
     return BalancedSet((pixels, copies), rows, labels, 3, weight)
 
 
+def test_no_tuner_of_tensorflow_keeps_a_pass_from_ending(images):
+    pixels, rows = images.sources[0], np.arange(10)
+    passes = (
+        training_batches(images, batch_size=2, seed=0, first_step=0, last_step=3),
+        evaluation_batches(pixels, rows, rows % 3, n_classes=3, batch_size=4),
+    )
+    for dataset in passes:
+        assert dataset.options().autotune.enabled is False
+
+
 def test_training_batches_are_the_gathered_images_with_their_weights(images):
     batches = list(training_batches(images, batch_size=4, seed=5, first_step=0, last_step=3))
     assert len(batches) == 3
