@@ -150,6 +150,21 @@ def test_a_study_of_one_arm_with_one_run_has_a_report(tracked, tmp_path):
     assert not list((tmp_path / "figures").glob("difference_*"))
 
 
+def test_a_report_on_val_says_so(tracked, make_table, tmp_path):
+    study = tracked.study()
+    for arm, skill in (("baseline", 1.0), ("dropout", 2.0)):
+        for seed in (0, 1, 2):
+            table = make_table(skill, seed=seed)
+            table = table[table["split"] != "test"].reset_index(drop=True)
+            tracked.add(study, arm, seed, table=table, reference="baseline")
+    report, _ = report_of(tracked, study, tmp_path)
+    text = report.with_suffix(".md").read_text()
+    assert "have not met the test split" in text
+    assert "160 validation images of 80 lesions" in text
+    assert "Validation lesions; mean over seeds" in text
+    assert "test lesions;" not in text
+
+
 def test_figures_are_narrow_enough_for_a_phone(written):
     for picture in draw(written[1]):
         with Image.open(BytesIO(picture.png)) as image:

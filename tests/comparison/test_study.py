@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from melanoma_lab.comparison.influence import estimate_run
 from melanoma_lab.comparison.study import Key, load_study
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError

@@ -48,6 +48,15 @@ def table_of(client, run):
     return predictions.read_csv(path)
 
 
+def test_test_may_be_left_alone_while_choosing(on_tree):
+    seen, _ = on_tree("tracking.model=false")
+    unseen, client = on_tree("tracking.model=false", "evaluation.test=false")
+    assert set(table_of(client, unseen)["split"]) == {"train", "val"}
+    assert not [name for name in unseen.data.metrics if name.startswith("test/")]
+    assert unseen.data.metrics["val/log_loss"] == seen.data.metrics["val/log_loss"]
+    assert unseen.data.tags["fingerprint"] != seen.data.tags["fingerprint"]
+
+
 SYNTHETIC = ("dataset.lesions=110", "dataset.image_size=16")
 
 
