@@ -32,12 +32,13 @@ OPTIONAL: Final = ("lesion", "source", "diagnosis", "split", *PATIENT_COLUMNS)
 N_SHOWN: Final = 5
 
 
-def read_csv(dataset: CsvDataset, root: Path) -> pd.DataFrame:
+def read_csv(dataset: CsvDataset, root: Path, *, patients: bool = False) -> pd.DataFrame:
     """Read the table of a dataset.
 
     Args:
         dataset: its configuration.
         root: the folder that holds the table and the images.
+        patients: whether what it says of patients counts.
 
     Returns:
         One row an image with the str columns image_id (path relative to the root, with ``/``),
@@ -55,7 +56,7 @@ def read_csv(dataset: CsvDataset, root: Path) -> pd.DataFrame:
         raise UserError(f"{table_path}: no images in it.")
     _refuse(table_path, table[LINE][table["image"] == ""], "name no image")
     _refuse(table_path, table[LINE][table["label"] == ""], "have no label")
-    table = with_patients(table_path, table)
+    table = with_patients(table_path, table, needed=patients)
     table["published"] = _published(table_path, table)
     table["path"] = list(_paths(dataset, root, table_path, table))
     table["image_id"] = [_image_id(path, root) for path in table["path"]]

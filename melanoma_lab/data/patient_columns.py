@@ -18,19 +18,20 @@ UNKNOWN: Final = frozenset({"", "unknown", "na", "n/a", "nan", "none", "null", "
 OLDEST: Final = 130
 
 
-def with_patients(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+def with_patients(path: Path, table: pd.DataFrame, *, needed: bool) -> pd.DataFrame:
     """A table whose columns of patients are as the manifest has them.
 
     Args:
         path: of the table, for messages.
         table: str columns age, sex and site, and ``line``.
+        needed: whether they count; else an age that is none is as good as a missing one.
 
     Returns:
         The same with ``age`` as float64 years, NaN where missing, and ``sex`` and ``site`` in lower
         case, empty where missing.
 
     Raises:
-        UserError: an age is no number of years.
+        UserError: an age is no number of years, and they are needed.
     """
     known = {name: [_word(word) for word in table[name]] for name in PATIENT_COLUMNS}
     ages = [_age(word) for word in known["age"]]
@@ -39,17 +40,13 @@ def with_patients(path: Path, table: pd.DataFrame) -> pd.DataFrame:
         for word, age, line in zip(table["age"], ages, table[LINE], strict=True)
         if age is None
     ]
-    if wrong:
+    if wrong and needed:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise UserError(
             f"{path}: age {', '.join(wrong[:5])}{more}; expected years from 0 to {OLDEST}, or "
             "nothing."
         )
-    return table.assign(age=pd.Series(ages, table.index, dtype="float64"), **_words(known))
-
-
-def _words(known: dict[str, list[str]]) -> dict[str, list[str]]:
-    return {name: words for name, words in known.items() if name != "age"}
+    return table.assign(**known).assign(age=pd.Series(ages, table.index, dtype="float64"))
 
 
 def _word(text: str) -> str:

@@ -21,7 +21,7 @@ from melanoma_lab.audit.near_duplicates import IDENTICAL
 from melanoma_lab.audit.unresolved import unresolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import Dataset, Groups, Isic9Dataset, Labels
-from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
+from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Patient
 from melanoma_lab.data.files import describe_links_outside
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
@@ -150,7 +150,8 @@ def prepare_data(
             configured.
     """
     dataset = config.dataset
-    manifest, unmatched = read_listing(dataset, cache, progress)
+    patients = isinstance(config.metadata, Patient)
+    manifest, unmatched = read_listing(dataset, cache, progress, patients=patients)
     manifest["digest"] = file_digests(list(manifest["path"]), threads)
     same = _digest(repr(dataset), repr(config.split), str(cache.absolute()), repr(unmatched))
     same += _digest(pd.util.hash_pandas_object(manifest, index=False).tolist())
@@ -162,9 +163,9 @@ def prepare_data(
             _prepared.pop(next(iter(_prepared)))  # the oldest
         _prepared[same] = data
     data = _prepared[same]
-    patients = patient_data(data.manifest, config.metadata)
-    notes = (*data.notes, *(patients.notes if patients else ()))
-    return replace(data, manifest=data.manifest.copy(), patients=patients, notes=notes)
+    known = patient_data(data.manifest, config.metadata)
+    notes = (*data.notes, *(known.notes if known else ()))
+    return replace(data, manifest=data.manifest.copy(), patients=known, notes=notes)
 
 
 def _prepare(

@@ -73,7 +73,7 @@ def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None
 
 
 def read_listing(
-    dataset: Dataset, cache: Path, progress: Progress | None = None
+    dataset: Dataset, cache: Path, progress: Progress | None = None, *, patients: bool = False
 ) -> tuple[pd.DataFrame, Unmatched]:
     """List the images of a configured dataset, and where its metadata table does not fit them.
 
@@ -83,6 +83,7 @@ def read_listing(
         dataset: the dataset's configuration.
         cache: folder for what the lab draws itself.
         progress: told how far the drawing of a synthetic dataset has come.
+        patients: whether what a table says of patients counts, and so must be right.
 
     Returns:
         A table with the columns of this module's description, sorted by image_id; and what the
@@ -98,9 +99,9 @@ def read_listing(
     if isinstance(dataset, Isic9Dataset):
         return _read_isic9(dataset, root)
     if isinstance(dataset, Ham10000Dataset):
-        return _read_ham10000(dataset, root)
+        return _read_ham10000(dataset, root, patients=patients)
     if isinstance(dataset, CsvDataset):
-        return _table(read_csv(dataset, root)), Unmatched()
+        return _table(read_csv(dataset, root, patients=patients)), Unmatched()
     if isinstance(dataset, FolderDataset):
         return read_tree(root, outside_root=dataset.outside_root), Unmatched()
     raise TypeError(f"Expected a known dataset. Received {type(dataset).__name__}.")
@@ -191,7 +192,9 @@ def _diagnosis(
     return label if label in names else next(iter(names), "")
 
 
-def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> tuple[pd.DataFrame, Unmatched]:
+def _read_ham10000(
+    dataset: Ham10000Dataset, root: Path, *, patients: bool
+) -> tuple[pd.DataFrame, Unmatched]:
     """A flat folder of images and a table with diagnosis and lesion of each."""
     table_path = root / dataset.metadata
     if not table_path.is_file():
@@ -199,13 +202,12 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> tuple[pd.DataFrame, 
     metadata = _read_metadata(
         table_path, ["image_id", "lesion_id", "dx"], ("age", "sex", "localization")
     )
-    metadata = with_patients(table_path, metadata.rename(columns={"localization": "site"}))
+    metadata = metadata.rename(columns={"localization": "site"})
+    metadata = with_patients(table_path, metadata, needed=patients)
     # Ages come in steps of five years, and 0 is not the youngest: 5 of its 39 photographs show
     # keratoses of the old, which of the 620 from 5 to 25 years one does.
     metadata["age"] = metadata["age"].where(metadata["age"] > 0)
-    patients = {
-        row["image_id"]: {k: row[k] for k in PATIENT_COLUMNS} for row in metadata.to_dict("records")
-    }
+    known = {row["image_id"]: row for row in metadata.to_dict("records")}
     diagnosis = dict(zip(metadata["image_id"], metadata["dx"], strict=True))
     lesion = dict(zip(metadata["image_id"], metadata["lesion_id"], strict=True))
     unknown = sorted(set(diagnosis.values()) - set(dataset.diagnoses))
@@ -222,8 +224,10 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> tuple[pd.DataFrame, 
             unlisted.append(image_id)
             continue
         label = dataset.diagnoses[diagnosis[path.stem]]
-        known = {"diagnosis": label, "lesion": lesion[path.stem], **patients[path.stem]}
-        rows.append(_row(image_id, path, label, **known))
+        of_patient = {name: known[path.stem][name] for name in PATIENT_COLUMNS}
+        rows.append(
+            _row(image_id, path, label, diagnosis=label, lesion=lesion[path.stem], **of_patient)
+        )
     if not rows:
         raise UserError(f"{table_path}: none of its image_ids is the name of an image in {folder}.")
     table = _table(rows)

@@ -74,6 +74,15 @@ def test_another_dataset_is_refused(tracked):
         tracked.load(study)
 
 
+def test_other_patients_are_refused_and_none_are_not(tracked):
+    study = tracked.fill({"baseline": (1.0, "")}, seeds=(0, 1))
+    tracked.add(study, "patient", 0, metadata_digest="told")
+    tracked.load(study)
+    other = tracked.add(study, "patient", 1, metadata_digest="another")
+    with pytest.raises(UserError, match=rf"metadata_digest.*another: patient seed 1 \({other}"):
+        tracked.load(study)
+
+
 def test_tables_edited_by_hand_are_refused(tracked, make_table):
     study = tracked.fill({"baseline": (1.0, "")}, seeds=(0,))
     table = make_table(1.0, seed=0)

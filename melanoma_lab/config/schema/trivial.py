@@ -90,7 +90,8 @@ def refuse_what_needs_a_network(config: Config, architecture: Trivial) -> None:
     for group, meaningful in (MEANINGFUL | architecture.meaningful).items():
         chosen = getattr(config, group).name
         if chosen not in meaningful:
-            fault = "would ignore it" if "none" in meaningful else "looks at nothing else"
+            needed = group in architecture.meaningful
+            fault = "looks at nothing else" if needed else "would ignore it"
             right = " or ".join(f"{group}={name}" for name in meaningful)
             raise UserError(
                 f"{group}={chosen}: architecture={architecture.name} is no network and {fault}; "
