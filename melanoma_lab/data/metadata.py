@@ -218,6 +218,5 @@ def _article(name: str) -> str:
 
 def _digest(manifest: pd.DataFrame) -> str:
     """A short SHA-256 of what is known of every image's patient."""
-    rows = manifest[["image_id", *PATIENT_COLUMNS]].fillna("").astype(str)
-    text = json.dumps([*rows.itertuples(index=False, name=None)])
+    text = json.dumps([manifest[name].tolist() for name in ("image_id", *PATIENT_COLUMNS)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
