@@ -128,9 +128,7 @@ def fit_encoding(train: pd.DataFrame, columns: Sequence[str]) -> Encoding:
     for name in columns:
         missing = is_missing(train[name])
         if missing.all():
-            raise UserError(
-                f"metadata.columns: no training image has {_article(name)} {name}; leave it out."
-            )
+            raise UserError(f"metadata.columns: no training image has its {name}; leave it out.")
         known = train.loc[~missing, name]
         some = bool(missing.any())
         if name == AGE:
@@ -205,15 +203,12 @@ def _unseen(others: pd.DataFrame, encoding: Encoding) -> list[str]:
             unseen = ~is_missing(others[name]) & ~others[name].isin(column.values)
             if unseen.any():
                 words = ", ".join(sorted(set(others.loc[unseen, name])))
+                images = "1 image has" if unseen.sum() == 1 else f"{unseen.sum()} images have"
                 notes.append(
-                    f"{unseen.sum()} images of val and test have {_article(name)} {name} that no "
-                    f"training image has ({words}): it counts as missing."
+                    f"Of val and test {images} a {name} that no training image has ({words}): it "
+                    "counts as missing."
                 )
     return notes
-
-
-def _article(name: str) -> str:
-    return "an" if name == AGE else "a"
 
 
 def _digest(manifest: pd.DataFrame) -> str:

@@ -33,7 +33,9 @@ def with_views(network: keras.Model, tta: Tta) -> keras.Model:
     inputs = fresh_inputs(network)
     pixels, known = parted(inputs)
     answers = [network(together(view, known)) for view in _views(pixels, tta)]
-    return keras.Model(inputs, keras.layers.Average(name="views")(answers), name=network.name)
+    # In float32 under mixed precision too: half precision would round the probabilities.
+    mean = keras.layers.Average(dtype="float32", name="views")
+    return keras.Model(inputs, mean(answers), name=network.name)
 
 
 def _views(pixels: Any, tta: Tta) -> list[Any]:

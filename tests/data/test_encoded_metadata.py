@@ -47,8 +47,8 @@ def test_by_hand():
     np.testing.assert_allclose(found.numbers, expected)
     assert found.numbers.dtype == np.float32
     sex, site = found.notes
-    assert sex.startswith("1 images of val and test have a sex that no training image has (other)")
-    assert site.endswith("have a site that no training image has (moon): it counts as missing.")
+    assert sex.startswith("Of val and test 1 image has a sex that no training image has (other)")
+    assert site.endswith("has a site that no training image has (moon): it counts as missing.")
 
 
 def test_what_training_images_lack_has_a_number_of_its_own():
@@ -65,7 +65,7 @@ def test_one_age_only_divides_by_nothing():
 
 def test_columns_without_a_training_value_are_refused():
     table = rows_of(("train", NAN, "m", "a"), ("test", 4.0, "m", "a"))
-    with pytest.raises(UserError, match="no training image has an age; leave it out"):
+    with pytest.raises(UserError, match="no training image has its age; leave it out"):
         patient_data(table, Patient("patient"))
     assert patient_data(table, Patient("patient", columns=["sex", "site"])) is not None
     assert patient_data(table, NoMetadata("none")) is None

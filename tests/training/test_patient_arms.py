@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
@@ -103,6 +104,7 @@ def test_it_does_something_and_each_fact_does(train):
 def test_the_network_that_is_left_takes_raw_values(train, prepared):
     done = train(*FROZEN)
     data, _ = prepared()
+    assert isinstance(done.network, keras.Model)
     columns = done.encoding.columns
     taken = {
         "pixels": data.pixels[data.rows],
@@ -119,10 +121,16 @@ def test_the_network_that_is_left_takes_raw_values(train, prepared):
     assert not np.allclose(done.network.predict(permuted, verbose=0), done.probabilities, rtol=1e-3)
 
 
-@pytest.mark.parametrize("more", [(), ("training.devices=2", "training.precision=mixed_bfloat16")])
-def test_a_continued_run_has_the_bits_of_a_whole_one(train_backbone, more):
-    arm = (*PATIENT, "finetuning=staged", "finetuning.head_epochs=1", *more)
-    arm += ("augmentation=mixup", "evaluation.tta=flips", "regularisation=dropout")
+def test_several_devices_views_and_half_precision_go_with_it(train):
+    more = ("training.devices=2", "training.precision=mixed_bfloat16", "evaluation.tta=flips")
+    done = train(*FROZEN, *more)
+    assert done.probabilities.dtype == np.float32
+    np.testing.assert_allclose(done.probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_continued_run_has_the_bits_of_a_whole_one(train_backbone):
+    arm = (*PATIENT, "finetuning=staged", "finetuning.head_epochs=1")
+    arm += ("augmentation=mixup", "regularisation=dropout")
     whole, _, checkpoints = train_backbone(*arm, "regularisation.rates=[0.3]")
     assert np.isfinite(whole.probabilities).all()
     continued, _, _ = train_backbone(*arm, "regularisation.rates=[0.3]", start=checkpoints[1])
