@@ -142,11 +142,13 @@ def balance_with_augmentor(
         copies: NDArray[np.uint8] = kept(path, lambda: open_array(path, shape), make)
         sources = (split.pixels, copies)
         rows = np.concatenate([rows, len(split.pixels) + np.arange(len(copies))])
+    originals = np.concatenate([plan.kept, plan.copied])
     return BalancedSet(
         sources=sources,
         rows=rows,
-        labels=split.labels[np.concatenate([plan.kept, plan.copied])],
+        labels=split.labels[originals],
         n_classes=split.n_classes,
+        metadata=split.metadata_of(originals),
     )
 
 

@@ -24,6 +24,8 @@ class BalancedSet:
         n_classes: number of classes of the dataset, whether or not all of them occur.
         class_weight: float32, shape (n_classes,): factor on the loss of an image of each class;
             None where every image counts the same.
+        metadata: float32, shape (m, d): what is known of the patient, encoded; a copy's are its
+            original's. None where the image alone counts.
     """
 
     sources: tuple[NDArray[np.uint8] | NDArray[np.float32], ...]
@@ -31,6 +33,7 @@ class BalancedSet:
     labels: NDArray[np.int64]
     n_classes: int
     class_weight: NDArray[np.float32] | None = None
+    metadata: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         shapes = {source.shape[1:] for source in self.sources}
@@ -45,6 +48,10 @@ class BalancedSet:
             raise ValueError(
                 "Expected as many labels as rows, shape (m,). "
                 f"Received rows {self.rows.shape}, labels {self.labels.shape}"
+            )
+        if self.metadata is not None and len(self.metadata) != len(self.rows):
+            raise ValueError(
+                f"Expected metadata of {len(self.rows)} images. Received {len(self.metadata)}"
             )
         stored = sum(map(len, self.sources))
         if len(self.rows) and not 0 <= self.rows.min() <= self.rows.max() < stored:

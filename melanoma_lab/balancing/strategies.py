@@ -219,6 +219,7 @@ def _originals(
         labels=split.labels[positions],
         n_classes=split.n_classes,
         class_weight=weights,
+        metadata=split.metadata_of(positions),
     )
 
 

@@ -216,13 +216,28 @@ def _older(key: Key, runs: Sequence[Any]) -> str:
 
 def _check_data(runs: Mapping[Key, Any]) -> None:
     """Refuse to compare runs on different data."""
-    by_digest: dict[str, list[str]] = defaultdict(list)
+    _refuse_several(
+        _by_tag(runs, "dataset_digest"), "saw different images or labels (dataset_digest)"
+    )
+    told = _by_tag(runs, "metadata_digest")
+    told.pop("", None)  # arms that are told nothing of patients
+    _refuse_several(told, "were told other things of the same patients (metadata_digest)")
+
+
+def _by_tag(runs: Mapping[Key, Any], tag: str) -> dict[str, list[str]]:
+    """Which runs have which value of a tag."""
+    found: dict[str, list[str]] = defaultdict(list)
     for key, run in runs.items():
-        by_digest[run.data.tags.get("dataset_digest", "")].append(f"{key} ({run.info.run_id})")
-    if len(by_digest) > 1:
+        found[run.data.tags.get(tag, "")].append(f"{key} ({run.info.run_id})")
+    return found
+
+
+def _refuse_several(found: Mapping[str, list[str]], what: str) -> None:
+    """Refuse runs that differ in what all must share."""
+    if len(found) > 1:
         raise UserError(
-            "These runs saw different images or labels (dataset_digest) and cannot be compared: "
-            + "; ".join(f"{digest}: {_some(names)}" for digest, names in by_digest.items())
+            f"These runs {what} and cannot be compared: "
+            + "; ".join(f"{digest}: {_some(names)}" for digest, names in found.items())
             + ". Give each dataset a study of its own."
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ ADDED = {
     "evaluation.test": True,
     "evaluation": {"tta": "none"},
     "finetuning": {"name": "none"},
+    "metadata": {"name": "none"},
+    "dataset.columns.age": None,
+    "dataset.columns.sex": None,
+    "dataset.columns.site": None,
 }
 
 
@@ -69,6 +74,7 @@ def fingerprint(
     split_hash: str,
     splits: Sequence[str] | None = None,
     weights: str | None = None,
+    patients: str | None = None,
 ) -> str:
     """A short hash that two runs share exactly where they compute the same.
 
@@ -79,18 +85,20 @@ def fingerprint(
         splits: those that the run is measured on; None: all.
         weights: SHA-256 of the file of weights that training starts from, wherever it lies; None
             where there is none.
+        patients: digest of what is known of them; None where it does not count.
     """
     plain = resolved(config)
     for key in INCIDENTAL:
         section, _, name = key.rpartition(".")
         del (plain[section] if section else plain)[name]
     for key, value in ADDED.items():
-        section, _, name = key.rpartition(".")
-        holder = plain[section] if section else plain
-        if holder[name] == value:
+        *sections, name = key.split(".")
+        holder = functools.reduce(lambda outer, section: outer.get(section, {}), sections, plain)
+        if name in holder and holder[name] == value:
             del holder[name]
     if weights is not None:
         plain["architecture"]["weights"] = weights
     measured = [] if splits is None else [list(splits)]
-    text = json.dumps([plain, dataset_digest, split_hash, *measured], sort_keys=True)
+    known = [] if patients is None else [{"patients": patients}]
+    text = json.dumps([plain, dataset_digest, split_hash, *measured, *known], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -10,7 +10,9 @@ from typing import Final
 import pandas as pd
 
 from melanoma_lab.config.schema.dataset import CsvDataset
+from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
 from melanoma_lab.data.files import IMAGE_SUFFIXES, check_inside
+from melanoma_lab.data.patient_columns import with_patients
 from melanoma_lab.data.tables import LINE, Column, read_table
 from melanoma_lab.errors import UserError, nearest
 
@@ -25,21 +27,23 @@ PUBLISHED: Final = {
     "testing": "test",
 }
 #: What a table may say, called so where ``dataset.columns`` does not say how.
-OPTIONAL: Final = ("lesion", "source", "diagnosis", "split")
+OPTIONAL: Final = ("lesion", "source", "diagnosis", "split", *PATIENT_COLUMNS)
 #: Lines named in a message at most.
 N_SHOWN: Final = 5
 
 
-def read_csv(dataset: CsvDataset, root: Path) -> pd.DataFrame:
+def read_csv(dataset: CsvDataset, root: Path, *, patients: bool = False) -> pd.DataFrame:
     """Read the table of a dataset.
 
     Args:
         dataset: its configuration.
         root: the folder that holds the table and the images.
+        patients: whether what it says of patients counts.
 
     Returns:
         One row an image with the str columns image_id (path relative to the root, with ``/``),
-        path, label, lesion, source, diagnosis and published (train, val, test or empty).
+        path, label, lesion, source, diagnosis and published (train, val, test or empty), and of
+        the patient age (float), sex and site.
 
     Raises:
         UserError: the table does not fit; the message names lines and columns.
@@ -52,6 +56,7 @@ def read_csv(dataset: CsvDataset, root: Path) -> pd.DataFrame:
         raise UserError(f"{table_path}: no images in it.")
     _refuse(table_path, table[LINE][table["image"] == ""], "name no image")
     _refuse(table_path, table[LINE][table["label"] == ""], "have no label")
+    table = with_patients(table_path, table, needed=patients)
     table["published"] = _published(table_path, table)
     table["path"] = list(_paths(dataset, root, table_path, table))
     table["image_id"] = [_image_id(path, root) for path in table["path"]]
@@ -147,7 +152,7 @@ def _refuse_repeated(table_path: Path, table: pd.DataFrame) -> None:
     rows = repeated[repeated["image_id"] == image_id]
     differs = [
         f"{what} {' and '.join(map(repr, rows[what].unique()))}"
-        for what in ("label", "lesion", "diagnosis", "source", "published")
+        for what in ("label", "lesion", "diagnosis", "source", "published", *PATIENT_COLUMNS)
         if len(rows[what].unique()) > 1
     ]
     lines = " and ".join(map(str, rows[LINE]))

@@ -21,9 +21,11 @@ from melanoma_lab.audit.near_duplicates import IDENTICAL
 from melanoma_lab.audit.unresolved import unresolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import Dataset, Groups, Isic9Dataset, Labels
+from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Patient
 from melanoma_lab.data.files import describe_links_outside
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
+from melanoma_lab.data.metadata import PatientData, patient_data
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.readers import Unmatched, read_listing
 from melanoma_lab.data.split import TRAIN, split_images
@@ -48,6 +50,7 @@ MANIFEST_COLUMNS = (
     "lesion",
     "diagnosis",
     "published",
+    *PATIENT_COLUMNS,
 )
 
 
@@ -68,6 +71,7 @@ class PreparedData:
         notes: what was relabelled or left out, a sentence each.
         findings: what the audit found in the dataset as it was published.
         unresolved: what of it the run leaves as it is, in one line; empty where nothing.
+        patients: what is known of them, where ``metadata`` asks for it.
     """
 
     manifest: pd.DataFrame
@@ -82,6 +86,7 @@ class PreparedData:
     notes: tuple[str, ...]
     findings: Findings
     unresolved: str
+    patients: PatientData | None = None
 
     @property
     def slugs(self) -> tuple[str, ...]:
@@ -108,6 +113,7 @@ class PreparedData:
             image_ids=tuple(self.manifest["image_id"].iloc[train]),
             digests=tuple(self.manifest["digest"].iloc[train]),
             class_names=self.classes,
+            metadata=None if self.patients is None else self.patients.numbers[train],
         )
 
 
@@ -140,10 +146,12 @@ def prepare_data(
         progress: called with (done, total) while images are drawn or decoded.
 
     Raises:
-        UserError: the dataset, its labels or the split cannot be used as configured.
+        UserError: the dataset, its labels, what it knows of patients or the split cannot be used as
+            configured.
     """
     dataset = config.dataset
-    manifest, unmatched = read_listing(dataset, cache, progress)
+    patients = isinstance(config.metadata, Patient)
+    manifest, unmatched = read_listing(dataset, cache, progress, patients=patients)
     manifest["digest"] = file_digests(list(manifest["path"]), threads)
     same = _digest(repr(dataset), repr(config.split), str(cache.absolute()), repr(unmatched))
     same += _digest(pd.util.hash_pandas_object(manifest, index=False).tolist())
@@ -155,7 +163,9 @@ def prepare_data(
             _prepared.pop(next(iter(_prepared)))  # the oldest
         _prepared[same] = data
     data = _prepared[same]
-    return replace(data, manifest=data.manifest.copy())
+    known = patient_data(data.manifest, config.metadata)
+    notes = (*data.notes, *(known.notes if known else ()))
+    return replace(data, manifest=data.manifest.copy(), patients=known, notes=notes)
 
 
 def _prepare(

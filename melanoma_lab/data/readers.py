@@ -10,6 +10,9 @@ diagnosis  class name that the metadata's diagnosis stands for; empty where it s
 lesion     what photographs of one lesion share; empty where unknown
 source     where the photograph comes from; empty where unknown
 published  ``train``, ``val`` or ``test`` where the dataset was published divided; else empty
+age        of the patient, float64 years; NaN where unknown
+sex        of the patient; empty where unknown
+site       where on the body; empty where unknown
 ========== =====================================================================================
 """
 
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from melanoma_lab.config.schema.dataset import (
@@ -31,15 +35,19 @@ from melanoma_lab.config.schema.dataset import (
     Isic9Dataset,
     SyntheticDataset,
 )
+from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
 from melanoma_lab.data.csv_reader import PUBLISHED, read_csv
 from melanoma_lab.data.files import find_images
+from melanoma_lab.data.patient_columns import with_patients
 from melanoma_lab.data.root import check_root
 from melanoma_lab.data.synthetic import ensure_dataset
-from melanoma_lab.data.tables import LINE, Column, read_table
+from melanoma_lab.data.synthetic.patients import patients_of
+from melanoma_lab.data.tables import Column, read_table
 from melanoma_lab.errors import UserError
 from melanoma_lab.progress import Progress
 
-COLUMNS = ("image_id", "path", "label", "diagnosis", "lesion", "source", "published")
+WORDS = ("image_id", "path", "label", "diagnosis", "lesion", "source", "published", "sex", "site")
+COLUMNS = (*WORDS, "age")
 #: How the ISIC archive names an image.
 ARCHIVE_ID = re.compile(r"ISIC_\d+", re.IGNORECASE)
 
@@ -65,7 +73,7 @@ def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None
 
 
 def read_listing(
-    dataset: Dataset, cache: Path, progress: Progress | None = None
+    dataset: Dataset, cache: Path, progress: Progress | None = None, *, patients: bool = False
 ) -> tuple[pd.DataFrame, Unmatched]:
     """List the images of a configured dataset, and where its metadata table does not fit them.
 
@@ -75,6 +83,7 @@ def read_listing(
         dataset: the dataset's configuration.
         cache: folder for what the lab draws itself.
         progress: told how far the drawing of a synthetic dataset has come.
+        patients: whether what a table says of patients counts, and so must be right.
 
     Returns:
         A table with the columns of this module's description, sorted by image_id; and what the
@@ -90,9 +99,9 @@ def read_listing(
     if isinstance(dataset, Isic9Dataset):
         return _read_isic9(dataset, root)
     if isinstance(dataset, Ham10000Dataset):
-        return _read_ham10000(dataset, root)
+        return _read_ham10000(dataset, root, patients=patients)
     if isinstance(dataset, CsvDataset):
-        return _table(read_csv(dataset, root)), Unmatched()
+        return _table(read_csv(dataset, root, patients=patients)), Unmatched()
     if isinstance(dataset, FolderDataset):
         return read_tree(root, outside_root=dataset.outside_root), Unmatched()
     raise TypeError(f"Expected a known dataset. Received {type(dataset).__name__}.")
@@ -183,12 +192,22 @@ def _diagnosis(
     return label if label in names else next(iter(names), "")
 
 
-def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> tuple[pd.DataFrame, Unmatched]:
+def _read_ham10000(
+    dataset: Ham10000Dataset, root: Path, *, patients: bool
+) -> tuple[pd.DataFrame, Unmatched]:
     """A flat folder of images and a table with diagnosis and lesion of each."""
     table_path = root / dataset.metadata
     if not table_path.is_file():
         raise UserError(f"dataset.root={root}: no {dataset.metadata} in it; it says what is what.")
-    metadata = _read_metadata(table_path, ["image_id", "lesion_id", "dx"])
+    metadata = _read_metadata(
+        table_path, ["image_id", "lesion_id", "dx"], ("age", "sex", "localization")
+    )
+    metadata = metadata.rename(columns={"localization": "site"})
+    metadata = with_patients(table_path, metadata, needed=patients)
+    # Ages come in steps of five years, and 0 is not the youngest: 5 of its 39 photographs show
+    # keratoses of the old, which of the 620 from 5 to 25 years one does.
+    metadata["age"] = metadata["age"].where(metadata["age"] > 0)
+    known = {row["image_id"]: row for row in metadata.to_dict("records")}
     diagnosis = dict(zip(metadata["image_id"], metadata["dx"], strict=True))
     lesion = dict(zip(metadata["image_id"], metadata["lesion_id"], strict=True))
     unknown = sorted(set(diagnosis.values()) - set(dataset.diagnoses))
@@ -205,7 +224,10 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path) -> tuple[pd.DataFrame, 
             unlisted.append(image_id)
             continue
         label = dataset.diagnoses[diagnosis[path.stem]]
-        rows.append(_row(image_id, path, label, diagnosis=label, lesion=lesion[path.stem]))
+        of_patient = {name: known[path.stem][name] for name in PATIENT_COLUMNS}
+        rows.append(
+            _row(image_id, path, label, diagnosis=label, lesion=lesion[path.stem], **of_patient)
+        )
     if not rows:
         raise UserError(f"{table_path}: none of its image_ids is the name of an image in {folder}.")
     table = _table(rows)
@@ -241,16 +263,17 @@ def _read_synthetic(
         }
     )
     table["path"] = [str(root / image_id) for image_id in table["image_id"]]
-    return _table(table)
+    patients = patients_of(list(table["lesion"]), list(table["label"]), dataset.seed)
+    return _table(table.join(patients))
 
 
 def _read_metadata(
     path: Path, required: Sequence[str], optional: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """A table as text, empty cells as empty strings, one row an image; unasked columns are left."""
+    """Columns of a table as text, empty cells as empty strings, with lines; one row an image."""
     columns = {name: Column(name) for name in required}
     columns |= {name: Column(name, required=False) for name in optional}
-    table = read_table(path, columns).drop(columns=LINE)
+    table = read_table(path, columns)
     repeated = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(repeated):
         image_id = repeated.iloc[0]
@@ -261,12 +284,14 @@ def _read_metadata(
     return table
 
 
-def _row(image_id: str, path: Path, label: str, **known: str) -> dict[str, Any]:
-    unknown = dict.fromkeys(COLUMNS, "")
+def _row(image_id: str, path: Path, label: str, **known: Any) -> dict[str, Any]:
+    unknown = dict.fromkeys(WORDS, "")
     return {**unknown, "image_id": image_id, "path": str(path), "label": label, **known}
 
 
 def _table(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a table of COLUMNS, sorted; what a reader does not know is empty."""
-    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS), fill_value="")
+    found = pd.DataFrame(rows)
+    ages = found["age"].to_numpy(float) if "age" in found.columns else np.nan
+    table = found.reindex(columns=list(WORDS), fill_value="").assign(age=ages)
     return table.sort_values("image_id", ignore_index=True)

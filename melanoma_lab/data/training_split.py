@@ -21,6 +21,8 @@ class TrainingSplit:
         image_ids: n ids, sorted.
         digests: n SHA-256 hex digests of the files' bytes.
         class_names: the dataset's classes, in the order of their indices.
+        metadata: float32, shape (n, d): what is known of each image's patient, encoded; None where
+            the image alone counts.
     """
 
     pixels: NDArray[np.uint8]
@@ -29,6 +31,7 @@ class TrainingSplit:
     image_ids: tuple[str, ...]
     digests: tuple[str, ...]
     class_names: tuple[str, ...]
+    metadata: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -37,6 +40,10 @@ class TrainingSplit:
     def n_classes(self) -> int:
         """Number of classes of the dataset, whether or not all of them occur here."""
         return len(self.class_names)
+
+    def metadata_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Metadata of some images, by their positions in the split, float32, shape (m, d)."""
+        return None if self.metadata is None else self.metadata[positions]
 
     def class_counts(self) -> NDArray[np.int64]:
         """Images per class, int64, shape (n_classes,)."""

@@ -13,6 +13,8 @@ import keras
 
 from melanoma_lab.config.schema.finetuning import ALL, Finetuning
 from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.model.inputs import METADATA
+from melanoma_lab.model.metadata import BRANCH, JOINED, has_metadata
 from melanoma_lab.model.pretrained.loading import BACKBONE
 
 
@@ -43,11 +45,23 @@ def head_of(network: keras.Model) -> keras.Model:
         network: with a backbone whose output one layer takes.
 
     Returns:
-        From features, shape (n, d), to probabilities, shape (n, n_classes).
+        From features, shape (n, d), or features and metadata, to probabilities, shape
+        (n, n_classes).
     """
     names = [layer.name for layer in network.layers]
-    after = network.layers[names.index(BACKBONE) + 1]
-    return keras.Model(after.input, network.outputs, name="head")
+    following = network.layers[names.index(BACKBONE) + 1 :]
+    after = next(layer for layer in following if layer.name not in {METADATA, BRANCH})
+    if not has_metadata(network):
+        return keras.Model(after.input, network.outputs, name="head")
+    branch = network.get_layer(BRANCH)
+    features = after.input[0] if after.name == JOINED else after.input
+    # Both tensors lie within the network: beside an input of its own, Keras 3.15 loses its place.
+    joining = keras.Model((features, branch.output), network.output)
+    inputs = (
+        keras.Input(features.shape[1:], name="features"),
+        keras.Input(branch.input.shape[1:], name=METADATA),
+    )
+    return keras.Model(inputs, joining((inputs[0], branch(inputs[1]))), name="head")
 
 
 def freeze(backbone: keras.Model) -> None:

@@ -1,8 +1,8 @@
 """Trivial arms: classifiers that never see a lesion's shape, fitted in one go, without TensorFlow.
 
 A network that is no better than these has not learned what it is wanted for: ``majority`` knows
-the class frequencies, ``source_only`` where a photograph comes from, ``colour_histogram`` which
-colours it has.
+the class frequencies, ``source_only`` where a photograph comes from, ``metadata_only`` whom it is
+of, ``colour_histogram`` which colours it has.
 
 A builder takes (options, data) and returns a ``TrivialModel``.
 """
@@ -16,7 +16,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.trivial import ColourHistogram, Majority, SourceOnly, Trivial
+from melanoma_lab.config.schema.trivial import (
+    ColourHistogram,
+    Majority,
+    MetadataOnly,
+    SourceOnly,
+    Trivial,
+)
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.errors import UserError
 from melanoma_lab.registry import builder, find_builder
@@ -125,6 +131,20 @@ def source_only(options: SourceOnly, data: PreparedData) -> TrivialModel:
         features=sources[:, None],
         classifier=SharesBySource(options.smoothing),
         parameters=lambda fitted: len(fitted.shares) * len(fitted.classes_),
+    )
+
+
+@builder("architecture", "metadata_only")
+def metadata_only(options: MetadataOnly, data: PreparedData) -> TrivialModel:
+    """Logistic regression on what is known of the patient, encoded as a network gets it."""
+    from sklearn.linear_model import LogisticRegression
+
+    if data.patients is None:
+        raise ValueError("Expected encoded metadata. Received none: metadata=none is refused.")
+    return TrivialModel(
+        features=data.patients.numbers,
+        classifier=LogisticRegression(C=options.c, max_iter=2000),
+        parameters=lambda fitted: fitted.coef_.size + fitted.intercept_.size,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from melanoma_lab.config.schema.evaluation import Tta
+from melanoma_lab.model.inputs import fresh_inputs, parted, together
 
 HEIGHT, WIDTH = 1, 2
 
@@ -19,7 +20,8 @@ def with_views(network: keras.Model, tta: Tta) -> keras.Model:
     """A model that answers with the mean of what a network answers to views of an image.
 
     Args:
-        network: from pixels, shape (n, s, s, 3), to probabilities, shape (n, n_classes).
+        network: from pixels, shape (n, s, s, 3), perhaps with metadata, which are the same in every
+            view, to probabilities, shape (n, n_classes).
         tta: which views.
 
     Returns:
@@ -28,9 +30,12 @@ def with_views(network: keras.Model, tta: Tta) -> keras.Model:
     """
     if tta is Tta.none:
         return network
-    pixels = keras.Input(network.input_shape[1:], name="pixels")
-    answers = [network(view) for view in _views(pixels, tta)]
-    return keras.Model(pixels, keras.layers.Average(name="views")(answers), name=network.name)
+    inputs = fresh_inputs(network)
+    pixels, known = parted(inputs)
+    answers = [network(together(view, known)) for view in _views(pixels, tta)]
+    # In float32 under mixed precision too: half precision would round the probabilities.
+    mean = keras.layers.Average(dtype="float32", name="views")
+    return keras.Model(inputs, mean(answers), name=network.name)
 
 
 def _views(pixels: Any, tta: Tta) -> list[Any]:

@@ -11,7 +11,7 @@ from melanoma_lab.model.pretrained.sources import find_weights
 
 
 def fingerprint_of(config: Config, data: PreparedData, splits: Sequence[str] | None = None) -> str:
-    """The fingerprint of a run, that of the file of weights it starts from included.
+    """The fingerprint of a run; weights that it starts from and known patients count.
 
     Args:
         config: the whole configuration.
@@ -29,4 +29,5 @@ def fingerprint_of(config: Config, data: PreparedData, splits: Sequence[str] | N
         split_hash=data.split_hash,
         splits=splits,
         weights=weights.sha256 if weights else None,
+        patients=data.patients.digest if data.patients else None,
     )

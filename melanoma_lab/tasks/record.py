@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -78,13 +79,16 @@ def record_results(
         folder = Path(scratch)
         OmegaConf.save(OmegaConf.create(resolved(config)), folder / "config.yaml")
         predictions.write_csv(table, folder / "predictions.csv")
+        if trained.encoding is not None:
+            described = json.dumps(trained.encoding.described(), indent=2)
+            (folder / "metadata.json").write_text(described + "\n", encoding="utf-8")
         if extent.pictures:
             data.manifest.to_csv(folder / "manifest.csv", index=False)
             data.findings.write(folder / "audit.json")
             draw(folder, data, images, trained, table)
         tracker.log_folder(folder)
     if config.tracking.model and extent.pictures and trained.network is not None:
-        tracker.log_network(trained.network)
+        tracker.log_network(trained.network, trained.encoding)
     if extent.said is None:
         summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
     if fit.diverged:

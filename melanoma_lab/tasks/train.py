@@ -254,6 +254,7 @@ def run_tags(
         ),
         **({"trivial": "true"} if trivial else {}),
         **({"weights_sha256": weights.sha256} if weights else {}),
+        **({"metadata_digest": data.patients.digest} if data.patients else {}),
         **extent.tags,
     }
 

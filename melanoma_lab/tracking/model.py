@@ -10,35 +10,54 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from melanoma_lab.data.metadata import Encoding, Scale
+
 #: What the kept network needs to be served, by distribution name.
 SERVING_REQUIREMENTS = ("keras", "tensorflow", "numpy")
 #: What the model is called in its run.
 NAME = "model"
 
 
-def save_network(network: Any, folder: Path) -> None:
+def save_network(network: Any, folder: Path, encoding: Encoding | None = None) -> None:
     """Save a Keras model, ready for ``mlflow models serve``.
 
-    The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it.
+    The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it. With
+    metadata it takes a dictionary of these as ``pixels`` and a column, shape (n, 1), for each of
+    the encoding's: years, float32, or codes, int32. What the codes stand for is in the model's
+    own ``metadata``, as ``encoding``.
 
     Args:
         network: the model.
         folder: to make.
+        encoding: of metadata, where it takes some.
     """
     import mlflow.tensorflow
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    shape = (-1, *network.input_shape[1:])
+    columns = encoding.columns if encoding else {}
+    pixels = network.input["pixels"] if columns else network.input
+    example: Any = np.full((1, *pixels.shape[1:]), 127, np.uint8)
+    if columns:
+        known = {
+            name: np.array([[50]], np.float32)
+            if isinstance(column, Scale)
+            else np.array([[0]], "i4")
+            for name, column in columns.items()
+        }
+        example = {"pixels": example, **known}
+    named = example if columns else {None: example}
+    taken = [TensorSpec(array.dtype, (-1, *array.shape[1:]), name) for name, array in named.items()]
     mlflow.tensorflow.save_model(
         network,
         str(folder),
         signature=ModelSignature(
-            Schema([TensorSpec(np.dtype("uint8"), shape)]),
+            Schema(taken),
             Schema([TensorSpec(np.dtype("float32"), (-1, network.output_shape[-1]))]),
         ),
-        input_example=np.full((1, *shape[1:]), 127, np.uint8),
+        input_example=example,
+        metadata=None if encoding is None else {"encoding": encoding.described()},
         # Named, because finding them out takes MLflow some twenty seconds.
         pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
     )
@@ -96,6 +115,7 @@ class _Saved:
 
         shutil.copytree(self._folder, path)
         saved = Model.load(str(self._folder))
-        for name in ("flavors", "signature", "saved_input_example_info", "model_size_bytes"):
+        kept = ("flavors", "signature", "saved_input_example_info", "model_size_bytes", "metadata")
+        for name in kept:
             setattr(mlflow_model, name, getattr(saved, name))
         mlflow_model.save(str(Path(path) / MLMODEL_FILE_NAME))

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from melanoma_lab.model.augmentation import augment
+from melanoma_lab.model.inputs import fresh_inputs
 
 
 class AugmentedNetwork(keras.Model):
@@ -17,20 +18,20 @@ class AugmentedNetwork(keras.Model):
     nor an optimizer, loss or metric becomes part of the network.
 
     Args:
-        network: from pixels to probabilities.
+        network: from pixels, or pixels and metadata, to probabilities.
         augmentation: layers as of ``melanoma_lab.model.augmentation``.
     """
 
     def __init__(self, network: keras.Model, augmentation: Sequence[keras.Layer]) -> None:
-        pixels = keras.Input(network.input_shape[1:], dtype="float32", name="pixels")
-        super().__init__(pixels, network(pixels), name="training")
+        inputs = fresh_inputs(network)
+        super().__init__(inputs, network(inputs), name="training")
         self.augmentation = list(augmentation)
 
     def train_step(self, data: tuple[Any, Any, Any]) -> dict[str, Any]:
         """One optimizer step on an augmented batch.
 
         Args:
-            data: pixels, labels and weights, as ``training_batches`` gives them.
+            data: inputs, labels and weights, as ``training_batches`` gives them.
 
         Returns:
             The epoch's running figures.

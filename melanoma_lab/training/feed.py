@@ -7,7 +7,7 @@ row of passes. So an epoch may be shorter or longer than a pass, and a run may s
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,18 +76,21 @@ def training_batches(
         last_step: step to end before.
 
     Returns:
-        Elements (uint8 pixels (b, H, W, 3), or whatever the images hold in their place, float32
-        one-hot labels (b, K), float32 weights (b,)).
+        Elements (inputs, float32 one-hot labels (b, K), float32 weights (b,)). Inputs are uint8
+        pixels (b, H, W, 3), or whatever the images hold in their place; or a pair of these and
+        float32 metadata (b, d).
     """
     n_classes = images.n_classes
     weight = np.ones(n_classes, np.float32) if images.class_weight is None else images.class_weight
 
-    def draw(step: Any) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
+    def draw(step: Any) -> tuple[NDArray[Any], ...]:
         positions = batch_positions(int(step), n=len(images), batch_size=batch_size, seed=seed)
         pixels, labels = images.gather(positions)
-        return pixels, one_hot(labels, n_classes), weight[labels]
+        known = () if images.metadata is None else (images.metadata[positions],)
+        return pixels, *known, one_hot(labels, n_classes), weight[labels]
 
-    return _numpy_dataset(draw, first_step, last_step, images.sources[0], n_classes)
+    like = [images.sources[0], *([] if images.metadata is None else [images.metadata])]
+    return _numpy_dataset(draw, first_step, last_step, like, n_classes)
 
 
 def evaluation_batches(
@@ -97,6 +100,7 @@ def evaluation_batches(
     *,
     n_classes: int,
     batch_size: int,
+    metadata: NDArray[np.float32] | None = None,
 ) -> Any:
     """A tf.data dataset over images in their order, as they were photographed.
 
@@ -106,17 +110,20 @@ def evaluation_batches(
         labels: int64, shape (n,).
         n_classes: number of classes.
         batch_size: images a batch; the last one may be smaller.
+        metadata: float32, shape (n, d): of their patients; None where the image alone counts.
 
     Returns:
         Elements as of ``training_batches``, all weights one.
     """
 
-    def take(step: Any) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
+    def take(step: Any) -> tuple[NDArray[Any], ...]:
         part = slice(int(step) * batch_size, (int(step) + 1) * batch_size)
-        n = len(rows[part])
-        return pixels[rows[part]], one_hot(labels[part], n_classes), np.ones(n, np.float32)
+        known = () if metadata is None else (metadata[part],)
+        ones = np.ones(len(rows[part]), np.float32)
+        return pixels[rows[part]], *known, one_hot(labels[part], n_classes), ones
 
-    return _numpy_dataset(take, 0, -(-len(rows) // batch_size), pixels, n_classes)
+    like = [pixels, *([] if metadata is None else [metadata])]
+    return _numpy_dataset(take, 0, -(-len(rows) // batch_size), like, n_classes)
 
 
 def one_hot(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
@@ -128,23 +135,25 @@ def _numpy_dataset(
     make: Callable[[Any], Any],
     first: int,
     last: int,
-    like: NDArray[Any],
+    like: Sequence[NDArray[Any]],
     n_classes: int,
 ) -> Any:
     """A dataset of what a NumPy function makes of each number from first to last.
 
-    Inputs have the dtype of ``like``, and the shape of one of its rows.
+    Inputs have the dtypes of ``like``, and the shapes of one of its rows.
     """
     import tensorflow as tf
 
+    from melanoma_lab.model.inputs import together
+
     def element(step: Any) -> Any:
-        pixels, labels, weights = tf.numpy_function(
-            make, [step], (tf.as_dtype(like.dtype), tf.float32, tf.float32), stateful=False
-        )
-        pixels.set_shape((None, *like.shape[1:]))
+        dtypes = (*(tf.as_dtype(array.dtype) for array in like), tf.float32, tf.float32)
+        *inputs, labels, weights = tf.numpy_function(make, [step], dtypes, stateful=False)
+        for tensor, array in zip(inputs, like, strict=True):
+            tensor.set_shape((None, *array.shape[1:]))
         labels.set_shape((None, n_classes))
         weights.set_shape((None,))
-        return pixels, labels, weights
+        return together(inputs[0], tuple(inputs[1:])), labels, weights
 
     dataset = tf.data.Dataset.range(first, last).map(element)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(0, last - first)))

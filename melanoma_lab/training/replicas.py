@@ -50,7 +50,7 @@ def on_one_device(network: keras.Model) -> keras.Model:
     """
     if not isinstance(network.distribute_strategy, tf.distribute.MirroredStrategy):
         return network
-    return keras.Model(network.inputs, network.outputs, name=network.name)
+    return keras.Model(network.input, network.output, name=network.name)
 
 
 class Validation(keras.callbacks.Callback):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import Tta
+from melanoma_lab.config.schema.metadata import Patient
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import VAL
@@ -20,6 +21,7 @@ from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.augmentation import augment, augmentation_layers
 from melanoma_lab.model.freezing import find_backbone, head_of
 from melanoma_lab.model.losses import build_loss
+from melanoma_lab.model.metadata import join_metadata, with_encoding
 from melanoma_lab.model.optimizers import build_optimizer
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.model.schedules import Course, Schedule, build_schedule
@@ -53,7 +55,8 @@ class Parts:
     """What a training is made of.
 
     Attributes:
-        network: from raw pixels to probabilities, with fresh weights.
+        network: from raw pixels, perhaps with encoded metadata, to probabilities; with fresh
+            weights.
         augmentation: layers that change a batch before each training step.
         loss: what is lowered.
         optimizers: of each phase, fresh, with the schedule of its learning rate.
@@ -90,13 +93,21 @@ def assemble(
         UserError: it cannot be built as configured.
         RunError: the cache cannot be written.
     """
+    regulariser = Regulariser(config.regularisation, seed=config.seed)
     with replicas.scope(config.training):
         network = build_network(
             config.architecture,
             image_size=config.dataset.image_size,
             n_classes=len(data.classes),
-            regulariser=Regulariser(config.regularisation, seed=config.seed),
+            regulariser=regulariser,
         )
+        if isinstance(config.metadata, Patient) and data.patients is not None:
+            network = join_metadata(
+                network,
+                data.patients.encoding.width,
+                width=config.metadata.width,
+                regulariser=regulariser,
+            )
         augmentation = augmentation_layers(config.augmentation, seed=config.seed)
         amounts = config.regularisation.amounts()
         loss = build_loss(
@@ -222,11 +233,16 @@ def train_network(
     if not np.isfinite(probabilities).all():
         probabilities = None
     sample_images, sample_labels = _samples(images, parts.augmentation, config)
+    kept, encoding = with_views(network, tta), None
+    if data.patients is not None:
+        encoding = data.patients.encoding
+        kept = with_encoding(kept, encoding)
     return Trained(
         fit=fit,
         parameters=network.count_params(),
         probabilities=probabilities,
-        network=with_views(network, tta),
+        network=kept,
+        encoding=encoding,
         sample_images=sample_images,
         sample_labels=sample_labels,
     )
@@ -246,6 +262,7 @@ def _as_photographed(
         data.labels[positions],
         n_classes=len(data.classes),
         batch_size=batch_size,
+        metadata=None if data.patients is None else data.patients.numbers[positions],
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from melanoma_lab.model.augmentation import augment
+from melanoma_lab.model.inputs import parted, together
 from melanoma_lab.model.schedules import Schedule
 
 
@@ -46,7 +47,7 @@ class FrozenBackbone(keras.Model):
     weights cannot be read again from a file.
 
     Args:
-        head: from features to probabilities; what trains.
+        head: from features, perhaps with metadata, to probabilities; what trains.
         backbone: from pixels, shape (b, H, W, 3), to what the head takes; frozen.
         augmentation: layers that change a training batch of pixels.
         computed: whether batches hold features already.
@@ -68,9 +69,10 @@ class FrozenBackbone(keras.Model):
         self.built = True  # as its parts are
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Probabilities, shape (b, n_classes), of pixels or of features."""
-        features = inputs if self._computed else self.backbone(inputs, training=False)
-        return self.head(features, training=training)
+        """Probabilities, shape (b, n_classes), of pixels or of features, perhaps with metadata."""
+        image, known = parted(inputs)
+        features = image if self._computed else self.backbone(image, training=False)
+        return self.head(together(features, known), training=training)
 
     def train_step(self, data: tuple[Any, Any, Any]) -> Mapping[str, Any]:
         """One optimizer step of the head."""

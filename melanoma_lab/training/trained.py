@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_lab.data.metadata import Encoding
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -48,8 +50,9 @@ class Trained:
         parameters: how many numbers it computes with.
         probabilities: float, shape (n, n_classes), in inference mode, for the rows of the manifest
             that it was applied to; None where they are not finite.
-        network: a Keras model from raw pixels to probabilities, with the kept epoch's weights; None
-            for a trivial arm.
+        network: a Keras model from raw pixels, perhaps with raw metadata, to probabilities, with
+            the kept epoch's weights; None for a trivial arm.
+        encoding: of metadata, where they count.
         sample_images: float32, shape (m, H, W, 3), 0 to 255: training images as the network saw
             them, after balancing and augmentation; none for a trivial arm.
         sample_labels: float32, shape (m, K): the share of each class in them; more than one where
@@ -60,6 +63,7 @@ class Trained:
     parameters: int
     probabilities: NDArray[np.floating] | None
     network: Any = None
+    encoding: Encoding | None = None
     sample_images: NDArray[np.float32] = field(
         default_factory=lambda: np.empty((0, 1, 1, 3), np.float32)
     )

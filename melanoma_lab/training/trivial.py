@@ -45,4 +45,5 @@ def fit_trivial(
     probabilities = np.zeros((len(measured), len(data.classes)))
     probabilities[:, model.classifier.classes_] = of_present
     fit = Fit(history=[], best_epoch=0, optimizer_steps=0, seconds=seconds, diverged=None)
-    return Trained(fit, model.parameters(model.classifier), probabilities)
+    encoding = data.patients.encoding if data.patients else None
+    return Trained(fit, model.parameters(model.classifier), probabilities, encoding=encoding)

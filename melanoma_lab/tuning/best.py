@@ -59,7 +59,7 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
             table = predictions_table(data, trained, MEASURED)
             draw(folder / ARTIFACTS, data, images, trained, table)
             if config.tracking.model and trained.network is not None:
-                save_network(trained.network, folder / MODEL)
+                save_network(trained.network, folder / MODEL, trained.encoding)
             log_files(client, found[0], folder)
 
 

@@ -202,7 +202,9 @@ class Trials:
     def data_of(self, config: Config) -> PreparedData:
         """The dataset of a trial, prepared once in a process."""
         plain = resolved(config)
-        key = json.dumps([plain["dataset"], plain["split"]], sort_keys=True)
+        key = json.dumps(
+            [plain[group] for group in ("dataset", "split", "metadata")], sort_keys=True
+        )
         if key not in self.datasets:
             with progress_of("preparing images") as tell:
                 self.datasets[key] = prepare_data(

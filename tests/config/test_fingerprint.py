@@ -22,6 +22,7 @@ def test_what_is_computed_counts(composed):
             "split.seed=1",
             "balancing=oversample",
             "loss=focal",
+            "metadata=patient",
             "schedule=cosine",
             "dataset.image_size=48",
         )
@@ -45,7 +46,7 @@ def test_a_key_that_came_later_does_not_count_where_it_changes_nothing(composed)
     config = composed()
     plain = resolved(config)
     del plain["training"]["stop_after"], plain["optimizer"]["ema"]
-    del plain["finetuning"], plain["evaluation"]
+    del plain["finetuning"], plain["evaluation"], plain["metadata"]
     for key in ("task", "study", "reference", "metric", "cache", "output", "against", "tracking"):
         del plain[key]
     del plain["audit"], plain["dataset"]["root"], plain["dataset"]["outside_root"]
@@ -74,6 +75,22 @@ def test_the_data_count(composed):
     config = composed()
     assert fingerprint(config, dataset_digest="e", split_hash="s") != of(config)
     assert fingerprint(config, dataset_digest="d", split_hash="t") != of(config)
+
+
+def test_what_is_known_of_patients_counts(composed):
+    config = composed("metadata=patient")
+
+    def digest(patients):
+        return fingerprint(config, dataset_digest="d", split_hash="s", patients=patients)
+
+    assert len({digest(None), digest("p"), digest("q")}) == 3
+
+
+def test_a_tables_columns_of_patients_count_where_they_are_named(composed):
+    plain = resolved(composed("dataset=csv"))["dataset"]["columns"]
+    assert {"age", "sex", "site"} <= plain.keys()
+    named = [composed("dataset=csv", f"dataset.columns.{k}=x") for k in ("age", "sex", "site")]
+    assert len({of(composed("dataset=csv")), *map(of, named)}) == 4
 
 
 def test_resolved_is_plain(composed):

@@ -19,6 +19,7 @@ BALANCINGS = "balancing=none or balancing=class_weight or balancing=effective_nu
     [
         ("regularisation=dropout", "expected regularisation=none."),
         ("loss=focal", "expected loss=cross_entropy."),
+        ("metadata=patient", "expected metadata=none."),
         ("augmentation=flip_rotate_zoom", "expected augmentation=none."),
         ("balancing=augmentor", "expected " + BALANCINGS),
         ("balancing=oversample", "expected " + BALANCINGS),
@@ -48,6 +49,8 @@ def test_every_group_is_decided_upon():
         ("colour_histogram", "architecture.bins=0", "architecture.bins: expected 1 to 16"),
         ("colour_histogram", "architecture.c=0", "architecture.c: expected more than 0"),
         ("source_only", "architecture.smoothing=0", "architecture.smoothing: expected more than"),
+        ("metadata_only", "architecture.c=0", "architecture.c: expected more than 0"),
+        ("metadata_only", "metadata=none", "looks at nothing else; expected metadata=patient."),
     ],
 )
 def test_values_are_checked(composed, preset, override, message):

@@ -1,5 +1,6 @@
 """Datasets that come as a table of images."""
 
+import math
 import re
 
 import pytest
@@ -59,6 +60,9 @@ def test_columns_may_have_other_names(read):
         "source": "Vienna",
         "diagnosis": "melanoma",
         "published": "train",
+        "sex": "",
+        "site": "",
+        "age": pytest.approx(math.nan, nan_ok=True),
     }
 
 

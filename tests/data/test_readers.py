@@ -250,3 +250,8 @@ def test_real_ham10000(composed, real_ham10000, tmp_path):
     table = read_dataset(config, tmp_path)
     assert (len(table), table["lesion"].nunique()) == (10015, 7470)
     assert sorted(set(table["label"])) == sorted(config.classes)
+    assert table["age"].isna().sum() == 57 + 39  # blank, and 0
+    assert table["age"].min() == 5
+    assert table["sex"].value_counts().to_dict() == {"male": 5406, "female": 4552, "": 57}
+    assert (table["site"] == "").sum() == 234
+    assert table["site"].nunique() == 1 + 14

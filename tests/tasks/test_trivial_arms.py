@@ -1,5 +1,6 @@
 """Trivial arms are tracked like any arm, without TensorFlow."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -121,6 +122,23 @@ def test_source_only_refuses_a_dataset_without_sources(fit, tree, folder):
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("refused")
     assert experiment is None or client.search_runs([experiment.experiment_id]) == []
+
+
+def test_metadata_only_tells_what_the_patients_do_and_keeps_how(fit, root, tmp_path):
+    table = pd.read_csv(root / "manifest.csv")
+    for path in root.glob("*.png"):
+        shutil.copy(path, tmp_path)
+    told = table.assign(sex=np.where(table["label"] == "melanoma", "m", "f"))
+    told.to_csv(tmp_path / "manifest.csv", index=False)
+    more = (f"dataset.root={tmp_path}", "metadata.columns=[sex]")
+    run, found = fit("metadata_only", *more)
+    assert run.data.metrics["test/melanoma_sensitivity"] == 1
+    assert len(found.filter(like="prob/").drop_duplicates()) == 2
+    assert run.data.metrics["parameters"] == 3 * (2 + 1)
+    kept = Path(run.info.artifact_uri) / "metadata.json"
+    assert json.loads(kept.read_text()) == {"sex": {"values": ["f", "m"], "missing": False}}
+    with pytest.raises(UserError, match="does not say what sex the patients are of"):
+        fit("metadata_only", "metadata.columns=[sex]")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -43,6 +43,10 @@ NEEDS = {
     "regularisation=combined": ["regularisation.label_smoothing=0.2"],
     "regularisation=dropout": ["regularisation.rates=[0.3]"],
     "balancing=augmentor": ["balancing.per_class=14"],
+    "metadata=patient": [
+        *("dataset=synthetic", "dataset.root=null", "dataset.lesions=20", "training.batch_size=10"),
+        "dataset.classes=[melanoma,nevus]",
+    ],
 }
 SMALL = (
     "dataset=folder",
@@ -62,6 +66,7 @@ SAME = {
     "schedule=constant",
     "schedule=plateau",
     "finetuning=none",
+    "metadata=none",
 }
 
 
@@ -129,7 +134,8 @@ def test_every_option_trains_and_does_something(train, configured, choice):
     probabilities, fit = train(config)
     assert np.isfinite([epoch["train_loss"] for epoch in fit.history]).all()
     assert fit.optimizer_steps == 6
-    plain = dataclasses.replace(configured(), architecture=config.architecture)
+    plain = configured(*(NEEDS[choice] if choice == "metadata=patient" else ()))
+    plain = dataclasses.replace(plain, architecture=config.architecture)
     if choice.startswith("architecture="):
         plain = configured()
     same = np.array_equal(probabilities, train(plain)[0])

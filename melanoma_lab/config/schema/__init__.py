@@ -23,6 +23,7 @@ from melanoma_lab.config.schema.dataset import Dataset
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.finetuning import Finetuning
 from melanoma_lab.config.schema.loss import Loss
+from melanoma_lab.config.schema.metadata import Metadata
 from melanoma_lab.config.schema.optimizer import Optimizer
 from melanoma_lab.config.schema.regularisation import Regularisation
 from melanoma_lab.config.schema.schedule import Schedule
@@ -100,6 +101,7 @@ class Config:
     optimizer: Optimizer = MISSING
     schedule: Schedule = MISSING
     finetuning: Finetuning = MISSING
+    metadata: Metadata = MISSING
     tuner: Tuner = MISSING
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -110,7 +112,7 @@ class Config:
         require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)
         checked_study(self.study)
         if isinstance(self.architecture, Trivial):
-            refuse_what_needs_a_network(self)
+            refuse_what_needs_a_network(self, self.architecture)
 
 
 def checked_study(study: object) -> str:

@@ -120,6 +120,12 @@ class CsvColumns:
     diagnosis: str | None = None
     #: train, val or test, for split=predefined; null: "split" where there is one.
     split: str | None = None
+    #: The patient's age in years, for metadata=patient; null: "age" where there is one.
+    age: str | None = None
+    #: null: "sex" where there is one.
+    sex: str | None = None
+    #: Where on the body; null: "site" where there is one.
+    site: str | None = None
 
     def __post_init__(self) -> None:
         for entry in fields(self):

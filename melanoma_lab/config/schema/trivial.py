@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.checks import require
@@ -22,12 +22,16 @@ MEANINGFUL = {
     "augmentation": ("none",),
     "loss": ("cross_entropy",),
     "finetuning": ("none",),
+    "metadata": ("none",),
 }
 
 
 @dataclass
 class Trivial(Architecture):
     """What is fitted in one go and never sees the shape of a lesion: for scale."""
+
+    #: Where it differs from MEANINGFUL.
+    meaningful: ClassVar[dict[str, tuple[str, ...]]] = {}
 
 
 @option("architecture", "majority")
@@ -63,17 +67,33 @@ class SourceOnly(Trivial):
         require(self.smoothing > 0, "architecture.smoothing", "more than 0", self.smoothing)
 
 
-def refuse_what_needs_a_network(config: Config) -> None:
+@option("architecture", "metadata_only")
+@dataclass
+class MetadataOnly(Trivial):
+    """Logistic regression on what ``metadata`` says of the patient, encoded as for a network."""
+
+    meaningful: ClassVar[dict[str, tuple[str, ...]]] = {"metadata": ("patient",)}
+
+    #: Inverse of the L2 penalty's strength, scikit-learn's ``C``.
+    c: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.c > 0, "architecture.c", "more than 0", self.c)
+
+
+def refuse_what_needs_a_network(config: Config, architecture: Trivial) -> None:
     """Refuse options that a trivial arm would silently ignore.
 
     Raises:
         UserError: naming the option and what would be right.
     """
-    for group, meaningful in MEANINGFUL.items():
+    for group, meaningful in (MEANINGFUL | architecture.meaningful).items():
         chosen = getattr(config, group).name
         if chosen not in meaningful:
+            needed = group in architecture.meaningful
+            fault = "looks at nothing else" if needed else "would ignore it"
             right = " or ".join(f"{group}={name}" for name in meaningful)
             raise UserError(
-                f"{group}={chosen}: architecture={config.architecture.name} is no network and "
-                f"would ignore it; expected {right}."
+                f"{group}={chosen}: architecture={architecture.name} is no network and {fault}; "
+                f"expected {right}."
             )

@@ -5,8 +5,9 @@ the network that is evaluated and kept, so an augmented picture cannot reach val
 user.
 
 A builder takes (options, seed) and returns Keras layers in their order. A layer takes and returns
-pixels; one that derives from ``Mixing`` takes and returns (pixels, labels, weights). Their random
-numbers come from a ``keras.random.SeedGenerator`` each, so that a checkpoint can hold their state.
+pixels; one that derives from ``Mixing`` takes and returns (pixels, labels, weights), and metadata
+behind them where there are any. Their random numbers come from a ``keras.random.SeedGenerator``
+each, so that a checkpoint can hold their state.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from melanoma_lab.model.augmentation.colour import RandomColour
 from melanoma_lab.model.augmentation.erasing import RandomErasing
 from melanoma_lab.model.augmentation.mixing import CutMix, Mixing, MixUp
 from melanoma_lab.model.augmentation.rand_augment import RandAugment
+from melanoma_lab.model.inputs import parted, together
 from melanoma_lab.registry import builder, find_builder
 
 #: Keeps augmentation's random numbers apart from others that are drawn from the same seed.
 AUGMENTATION = 0xA6
 
-#: Pixels (b, height, width, 3), 0 to 255; labels (b, K), rows sum to 1; weights (b,).
+#: Pixels (b, height, width, 3), 0 to 255, or (pixels, metadata (b, d)); labels (b, K), rows sum to
+#: 1; weights (b,).
 Batch = tuple[Any, Any, Any]
 
 
@@ -48,18 +51,24 @@ def augment(augmentation: Sequence[keras.Layer], batch: Batch) -> Batch:
 
     Args:
         augmentation: what ``augmentation_layers`` returned.
-        batch: pixels of any type, labels and weights.
+        batch: pixels of any type, perhaps with metadata; labels and weights.
 
     Returns:
-        The same shapes, float32.
+        The same shapes, float32. Of metadata only what mixes images changes anything.
     """
-    pixels, labels, weights = (keras.ops.cast(part, "float32") for part in batch)
+    inputs, *rest = batch
+    pixels, metadata = parted(inputs)
+    pixels, labels, weights, *known = (
+        keras.ops.cast(part, "float32") for part in (pixels, *rest, *metadata)
+    )
     for layer in augmentation:
         if isinstance(layer, Mixing):
-            pixels, labels, weights = layer((pixels, labels, weights), training=True)
+            pixels, labels, weights, *known = layer(
+                (pixels, labels, weights, *known), training=True
+            )
         else:
             pixels = layer(pixels, training=True)
-    return pixels, labels, weights
+    return together(pixels, tuple(known)), labels, weights
 
 
 def _seeds(seed: int, n: int) -> list[int]:

@@ -14,7 +14,8 @@ from melanoma_lab.model.augmentation.random_layer import RandomLayer, per_image
 class Mixing(RandomLayer):
     """Mixes every image of a training batch with another one of it, chosen at random.
 
-    A layer of this kind takes and returns (pixels, labels, weights), not pixels alone. Each image
+    A layer of this kind takes and returns (pixels, labels, weights), not pixels alone, and metadata
+    after them where there are any; these are mixed in the same shares as the pixels. Each image
     has a lambda of its own, not one a batch: with alpha below one most lambdas are near 0 or 1, and
     a batch that shares one is nearly always either hardly mixed or mixed throughout.
 
@@ -30,20 +31,23 @@ class Mixing(RandomLayer):
         super().__init__(seed=seed, name=name)
         self.alpha = alpha
 
-    def change(self, batch: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+    def change(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         """Mix a batch.
 
         Args:
-            batch: pixels (b, height, width, 3), labels (b, K) and weights (b,), float32.
+            batch: pixels (b, height, width, 3), labels (b, K), weights (b,) and perhaps metadata
+                (b, d), float32.
 
         Returns:
             The same shapes.
         """
-        pixels, labels, weights = batch
+        pixels, labels, weights, *known = batch
         b = ops.shape(pixels)[0]
         other = ops.argsort(self.uniform((b,)))  # a permutation of the batch
         pixels, kept = self.mix(pixels, ops.take(pixels, other, axis=0), self.shares(b))
-        return pixels, *mix_labels(labels, weights, other, kept)
+        share = kept[:, None]
+        known = [share * own + (1 - share) * ops.take(own, other, axis=0) for own in known]
+        return pixels, *mix_labels(labels, weights, other, kept), *known
 
     def mix(self, own: Any, other: Any, kept: Any) -> tuple[Any, Any]:
         """Mix images with others.

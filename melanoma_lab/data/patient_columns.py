@@ -1,0 +1,65 @@
+"""What a table says of patients: ages as numbers, words spelt alike, the unknown as missing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
+from melanoma_lab.data.tables import LINE
+from melanoma_lab.errors import UserError
+
+#: Words that stand for nothing, in lower case.
+UNKNOWN: Final = frozenset({"", "unknown", "na", "n/a", "nan", "none", "null", "?"})
+#: The oldest that somebody may be, in years.
+OLDEST: Final = 130
+
+
+def with_patients(path: Path, table: pd.DataFrame, *, needed: bool) -> pd.DataFrame:
+    """A table whose columns of patients are as the manifest has them.
+
+    Args:
+        path: of the table, for messages.
+        table: str columns age, sex and site, and ``line``.
+        needed: whether they count; else an age that is none is as good as a missing one.
+
+    Returns:
+        The same with ``age`` as float64 years, NaN where missing, and ``sex`` and ``site`` in lower
+        case, empty where missing.
+
+    Raises:
+        UserError: an age is no number of years, and they are needed.
+    """
+    known = {name: [_word(word) for word in table[name]] for name in PATIENT_COLUMNS}
+    ages = [_age(word) for word in known["age"]]
+    wrong = [
+        f"{word} (line {line})"
+        for word, age, line in zip(table["age"], ages, table[LINE], strict=True)
+        if age is None
+    ]
+    if wrong and needed:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise UserError(
+            f"{path}: age {', '.join(wrong[:5])}{more}; expected years from 0 to {OLDEST}, or "
+            "nothing."
+        )
+    return table.assign(**known).assign(age=pd.Series(ages, table.index, dtype="float64"))
+
+
+def _word(text: str) -> str:
+    word = text.strip().lower()
+    return "" if word in UNKNOWN else word
+
+
+def _age(word: str) -> float | None:
+    """Years; NaN where there is nothing, None where it is something else."""
+    if not word:
+        return math.nan
+    try:
+        age = float(word)
+    except ValueError:
+        return None
+    return age if 0 <= age <= OLDEST else None

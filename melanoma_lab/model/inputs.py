@@ -1,0 +1,41 @@
+"""What a network takes: pixels, or pixels and what is known of the patient.
+
+``(pixels, metadata)`` is a network's input and a batch's where metadata are joined to the image;
+else pixels are, by themselves. In the place of pixels may be what a backbone makes of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+PIXELS, METADATA = "pixels", "metadata"
+
+
+def parted(inputs: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Pixels, and a tuple of the metadata or of nothing."""
+    if isinstance(inputs, tuple | list):
+        pixels, *others = inputs
+        return pixels, tuple(others)
+    return inputs, ()
+
+
+def together(pixels: Any, others: tuple[Any, ...]) -> Any:
+    """What ``parted`` took apart."""
+    return (pixels, *others) if others else pixels
+
+
+def fresh_inputs(network: keras.Model) -> Any:
+    """Keras inputs as a network has, float32."""
+    names = (PIXELS, METADATA)[: len(network.inputs)]
+    pixels, *others = [
+        keras.Input(tensor.shape[1:], dtype="float32", name=name)
+        for tensor, name in zip(network.inputs, names, strict=True)
+    ]
+    return together(pixels, tuple(others))
+
+
+def image_shape(network: keras.Model) -> tuple[int, ...]:
+    """Height, width and channels of the images that a network takes."""
+    return tuple(network.inputs[0].shape[1:])

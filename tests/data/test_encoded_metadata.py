@@ -1,0 +1,120 @@
+"""The encoding of metadata: tables worked by hand, what must always hold, and nothing of others."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melanoma_lab.config.schema.metadata import NoMetadata, Patient
+from melanoma_lab.data.metadata import Categories, Scale, fit_encoding, patient_data
+from melanoma_lab.errors import UserError
+
+NAN = math.nan
+
+
+def rows_of(*rows):
+    table = pd.DataFrame(rows, columns=["split", "age", "sex", "site"])
+    return table.assign(image_id=[f"{i}.png" for i in range(len(table))])
+
+
+BY_HAND = rows_of(
+    ("train", 30.0, "male", "back"),
+    ("train", 50.0, "female", "back"),
+    ("train", NAN, "male", "face"),
+    ("val", 60.0, "", "moon"),
+    ("test", NAN, "other", ""),
+)
+
+
+def test_by_hand():
+    found = patient_data(BY_HAND, Patient("patient"))
+    assert dict(found.encoding.columns) == {
+        "age": Scale(mean=40, sd=10, missing=True),
+        "sex": Categories(("female", "male"), missing=False),
+        "site": Categories(("back", "face"), missing=False),
+    }
+    expected = [
+        # age, missing; female, male; back, face
+        [-1, 0, 0, 1, 1, 0],
+        [1, 0, 1, 0, 1, 0],
+        [0, 1, 0, 1, 0, 1],
+        [2, 0, 0, 0, 0, 0],  # no training image lacks its sex: nothing says so
+        [0, 1, 0, 0, 0, 0],
+    ]
+    np.testing.assert_allclose(found.numbers, expected)
+    assert found.numbers.dtype == np.float32
+    sex, site = found.notes
+    assert sex.startswith("Of val and test 1 image has a sex that no training image has (other)")
+    assert site.endswith("has a site that no training image has (moon): it counts as missing.")
+
+
+def test_what_training_images_lack_has_a_number_of_its_own():
+    encoding = fit_encoding(rows_of(("train", 1.0, "", "a"), ("train", 1.0, "m", "")), ["sex"])
+    assert encoding.described() == {"sex": {"values": ("m",), "missing": True}}
+    asked = rows_of(("test", 1.0, "", ""), ("test", 1.0, "m", ""), ("test", 1.0, "new", ""))
+    np.testing.assert_array_equal(encoding.encode(asked), [[0, 1], [1, 0], [0, 1]])
+
+
+def test_one_age_only_divides_by_nothing():
+    encoding = fit_encoding(rows_of(("train", 7.0, "", ""), ("train", 7.0, "", "")), ["age"])
+    np.testing.assert_array_equal(encoding.encode(rows_of(("test", 9.0, "", ""))), [[2]])
+
+
+def test_columns_without_a_training_value_are_refused():
+    table = rows_of(("train", NAN, "m", "a"), ("test", 4.0, "m", "a"))
+    with pytest.raises(UserError, match="no training image has its age; leave it out"):
+        patient_data(table, Patient("patient"))
+    assert patient_data(table, Patient("patient", columns=["sex", "site"])) is not None
+    assert patient_data(table, NoMetadata("none")) is None
+
+
+def test_what_the_dataset_knows_is_said():
+    table = BY_HAND.assign(site="")
+    with pytest.raises(UserError, match=r"does not say what site .*; it knows age and sex"):
+        patient_data(table, Patient("patient"))
+
+
+PATIENTS = st.tuples(
+    st.one_of(st.just(NAN), st.floats(0, 120)),
+    st.sampled_from(["", "male", "female"]),
+    st.sampled_from(["", "a", "b", "c"]),
+)
+
+
+@given(
+    st.lists(PATIENTS, min_size=1, max_size=20),
+    st.lists(PATIENTS, max_size=10),
+    st.lists(PATIENTS, max_size=10),
+)
+def test_other_splits_change_nothing_of_the_encoding(train, others, instead):
+    def found(rest):
+        table = rows_of(
+            ("train", 30.0, "male", "a"),
+            *(("train", *row) for row in train),
+            *(("val", *row) for row in rest[::2]),
+            *(("test", *row) for row in rest[1::2]),
+        )
+        return patient_data(table, Patient("patient"))
+
+    one, other = found(others), found(instead)
+    assert one.encoding == other.encoding
+    n = 1 + len(train)
+    np.testing.assert_array_equal(one.numbers[:n], other.numbers[:n])
+    assert np.isfinite(one.numbers).all()
+    assert one.numbers.shape[1] == one.encoding.width
+    ages = one.numbers[:n, 0]
+    assert abs(ages.mean()) < 1e-3  # a missing age is the mean
+    hot = one.numbers[:n, one.encoding.columns["age"].width :]
+    np.testing.assert_array_equal(hot.sum(axis=1), 2)  # of training images every fact has a number
+
+
+def test_the_digest_covers_every_fact_and_nothing_else():
+    def digest(table, **columns):
+        return patient_data(table.assign(**columns), Patient("patient", columns=["sex"])).digest
+
+    assert digest(BY_HAND) == digest(BY_HAND, label="x", split="train")
+    others = [{"age": [31.0, 50, NAN, 60, NAN]}, {"site": "back"}, {"image_id": list("abcde")}]
+    assert len({digest(BY_HAND), *(digest(BY_HAND, **other) for other in others)}) == 4
