@@ -103,6 +103,8 @@ def test_runs_with_and_without_test_are_not_compared(tracked, make_table):
     table = table[table["split"] != "test"].reset_index(drop=True)
     blind = tracked.add(study, "baseline", 2, table=table)
     with pytest.raises(UserError, match=rf"evaluation.test=false.*{blind}.*a study of its own"):
+        tracked.load(study)
+
 
 def test_other_patients_are_refused_and_none_are_not(tracked):
     study = tracked.fill({"baseline": (1.0, "")}, seeds=(0, 1))
