@@ -20,6 +20,8 @@ INCIDENTAL = (
     "cache",
     "output",
     "against",
+    "arm",
+    "members",
     "tracking",
     "audit",
     "dataset.root",

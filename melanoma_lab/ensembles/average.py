@@ -54,13 +54,13 @@ def roles(splits: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
     stacked = np.stack(splits)
     tested = stacked == TEST
     if (tested != tested[0]).any():
-        seen = int((tested.any(axis=0) & ~tested.all(axis=0)).sum())
+        of_all, of_some = int(tested.all(axis=0).sum()), int(tested.any(axis=0).sum())
         raise UserError(
-            f"These runs were not tested on the same images: {seen} test images of one are training "
-            f"or validation images of another, and {int(tested.all(axis=0).sum())} are test images "
-            "of all. Their mean could not be judged on images that no member has seen. With "
-            "split=kfold that is so for any two folds. Train members on folds with one test split, "
-            "or with other seeds on one split (seed=0,1,2 with the same split.seed and split.fold)."
+            f"These runs were not tested on the same images: of {of_some} that one or another was "
+            f"tested on, {of_all} are test images of all, and the rest have trained or chosen some "
+            "member. So it is with the folds of split=kfold: no image is left that no member has "
+            "seen. Train members with other seeds on one split (the same split.seed and "
+            "split.fold), or on folds that have one test split."
         )
     role = np.where((stacked == TRAIN).any(axis=0), TRAIN, VAL)
     return np.where(tested[0], TEST, role)

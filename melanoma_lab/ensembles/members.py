@@ -151,9 +151,9 @@ def read_tables(client: Any, members: Sequence[Member]) -> list[pd.DataFrame]:
     """
     digests = {member.tags.get("dataset_digest"): member for member in reversed(members)}
     if len(digests) > 1:
-        first, second = list(digests.values())[:2]
+        one, other = list(digests.values())[:2]
         raise UserError(
-            f"{first} and {second} saw different images or labels (dataset_digest): they cannot "
+            f"{one} and {other} saw different images or labels (dataset_digest): they cannot "
             "answer together. Train all members on the same dataset."
         )
     tables: list[pd.DataFrame] = []
