@@ -35,7 +35,8 @@ COSTS = ("parameters", "trainable_parameters", "fit_seconds", "optimizer_steps")
 
 def fingerprint_of(members: Sequence[Member]) -> str:
     """A hash that two ensembles share exactly where their members computed the same."""
-    text = json.dumps(["ensemble", sorted(member.tags["fingerprint"] for member in members)])
+    computed = [member.tags.get("fingerprint", member.run_id) for member in members]
+    text = json.dumps(["ensemble", sorted(computed)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def _record(
 ) -> str:
     """Measure, draw, keep and show what an ensemble comes to; returns its run's id."""
     config = identity.config_of(members, [_config(client, member) for member in members])
+    manifest = _manifest(client, members[0], table)
     tags = identity.tags_of(members, table)
     named = config.get("dataset", {}).get("melanoma")
     melanoma = slug(named) if named else None
@@ -100,7 +102,7 @@ def _record(
             folder = Path(scratch)
             OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
             predictions.write_csv(table, folder / "predictions.csv")
-            _manifest(client, members[0], table).to_csv(folder / "manifest.csv", index=False)
+            manifest.to_csv(folder / "manifest.csv", index=False)
             save_plots(
                 folder / "plots",
                 table=table,
@@ -151,19 +153,26 @@ def _network(client: Any, members: Sequence[Member]) -> Any:
 
 def _config(client: Any, member: Member) -> dict[str, Any]:
     """The resolved configuration of a member."""
-    try:
-        with artifact_of(client, member.run, "config.yaml") as path:
-            return dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
-    except OSError as error:
-        raise UserError(f"{member} cannot be a member: its config.yaml is not there.") from error
+    with _file(client, member, "config.yaml") as path:
+        return dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
 
 
 def _manifest(client: Any, member: Member, table: pd.DataFrame) -> pd.DataFrame:
     """A member's table of images, with the splits that they have for the ensemble."""
-    with artifact_of(client, member.run, "manifest.csv") as path:
+    with _file(client, member, "manifest.csv") as path:
         manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
     split = table.set_index("image_id")["split"]
     return manifest.assign(split=manifest["image_id"].map(split))
+
+
+@contextmanager
+def _file(client: Any, member: Member, name: str) -> Iterator[Path]:
+    """An artifact of a member."""
+    try:
+        with artifact_of(client, member.run, name) as path:
+            yield path
+    except OSError as error:
+        raise UserError(f"{member} cannot be a member: its {name} is not there.") from error
 
 
 def _absent(table: pd.DataFrame) -> dict[str, str]:

@@ -230,6 +230,10 @@ def test_runs_that_do_not_belong_together_are_refused(tracked):
     artifact(tracked, lost, "predictions.csv").unlink()
     with pytest.raises(UserError, match=f"{lost}. cannot be a member: its predictions table is"):
         ensemble(tracked, name)
+    lost = tracked.add(name, "baseline", 1)
+    artifact(tracked, lost, "config.yaml").unlink()
+    with pytest.raises(UserError, match=f"{lost}. cannot be a member: its config.yaml is not"):
+        ensemble(tracked, name)
 
 
 @pytest.mark.parametrize(
