@@ -229,6 +229,50 @@ def compare(
         )
 
 
+def ensemble(
+    study: str = "ablation",
+    *,
+    arm: str | None = None,
+    members: int | None = None,
+    tracking_uri: str | None = None,
+    model: bool = True,
+    verbose: bool = True,
+) -> list[Run]:
+    """Let the finished runs of an arm answer together, as ``ensemble`` does; trains nothing.
+
+    Args:
+        study: its name.
+        arm: the arm, as ``compare`` shows it or in full; None: the only one of the study.
+        members: seeds of each ensemble; None: one ensemble of all.
+        tracking_uri: where the runs are recorded; None: ``mlflow.db`` in the current folder.
+        model: keep the members' networks as one model, where they kept theirs.
+        verbose: show what the command line shows.
+
+    Returns:
+        The ensembles, as runs of the study, which ``compare`` sees; those that were there already
+        are not made again.
+
+    Raises:
+        UserError: there is no such study or arm, or its runs cannot answer together.
+
+    Example:
+        >>> import melanoma_lab as lab
+        >>> tiny = ("dataset.lesions=110", "dataset.image_size=32", "study=together")
+        >>> result = lab.study("+experiment=colour_histogram", "seed=0,1", *tiny, verbose=False)
+        >>> (both,) = lab.ensemble("together", verbose=False)
+        >>> both.arm.endswith(",ensemble=2"), both.tags["members"]
+        (True, '0,1')
+    """
+    from melanoma_lab.tasks.ensemble import make_ensembles
+
+    with _working(verbose), _mlflow_left_alone():
+        uri = Tracking.uri if tracking_uri is None else tracking_uri
+        tracked = Tracking(uri=uri, model=model)
+        return [
+            _run(each) for each in make_ensembles(study, arm=arm, size=members, tracked=tracked)
+        ]
+
+
 def audit_dataset(*overrides: str, verbose: bool = True) -> Findings:
     """Find what is wrong with a folder of images, as ``audit`` does.
 

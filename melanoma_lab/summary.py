@@ -112,17 +112,8 @@ def show_results(
     epochs: int,
     absent: Mapping[str, Sequence[str]],
 ) -> None:
-    """Show the metrics that matter, side by side for the three splits."""
-    table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for split in SPLITS:
-        table.add_column(split, justify="right")
-    for key, name, form in ROWS:
-        values = [metrics.get(f"{split}/{key}") for split in SPLITS]
-        if any(value is not None for value in values):
-            table.add_row(name, *(_shown(value, form) for value in values))
-    console.print()
-    console.print(table)
+    """Show the metrics that matter, side by side for the three splits, and what they cost."""
+    show_metrics(metrics)
     steps = (
         f"kept epoch {metrics['best_epoch']:.0f} of {epochs}   "
         f"{metrics['optimizer_steps']:.0f} steps in {metrics['fit_seconds']:.0f} s"
@@ -140,6 +131,20 @@ def show_results(
             f"{len(data.classes) - len(names)} of {len(data.classes)} classes.",
             style="yellow",
         )
+
+
+def show_metrics(metrics: Mapping[str, float]) -> None:
+    """Show the metrics that matter, side by side for the three splits."""
+    table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for split in SPLITS:
+        table.add_column(split, justify="right")
+    for key, name, form in ROWS:
+        values = [metrics.get(f"{split}/{key}") for split in SPLITS]
+        if any(value is not None for value in values):
+            table.add_row(name, *(_shown(value, form) for value in values))
+    console.print()
+    console.print(table)
 
 
 def show_outcome(outcome: Outcome) -> None:

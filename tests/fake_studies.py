@@ -100,6 +100,9 @@ class Tracked:
         folder = Path(urlparse(run.info.artifact_uri).path)
         folder.mkdir(parents=True)
         predictions.write_csv(table, folder / "predictions.csv")
+        config = f"seed: {seed}\ndataset: {{name: synthetic, root: null, melanoma: melanoma}}\n"
+        (folder / "config.yaml").write_text(config)
+        table[["image_id", "split"]].to_csv(folder / "manifest.csv", index=False)
         figures = {"fit_seconds": 12.5 + seed, "optimizer_steps": steps, "parameters": 1234}
         metrics = [Metric(name, value, 0, 0) for name, value in figures.items()]
         for epoch in (1, 2, 3):

@@ -69,7 +69,7 @@ def find_references(
         UserError: the study has no arm of the name given.
     """
     if reference is not None:
-        found = _find(reference, named)
+        found = find_arm(reference, named, key="reference")
         return {arm: None if arm == found else found for arm in named}
     return {arm: _reference_of(arm, name, named) for arm, name in named.items()}
 
@@ -95,11 +95,20 @@ def _reference_of(arm: str, name: str, arms: Collection[str]) -> str | None:
     return plain if plain in arms and plain != arm else None
 
 
-def _find(name: str, arms: Collection[str]) -> str:
-    """The arm of a full or short name."""
+def find_arm(name: str, arms: Collection[str], *, key: str) -> str:
+    """The arm of a full or short name.
+
+    Args:
+        name: as typed.
+        arms: of the study.
+        key: that it was typed for.
+
+    Raises:
+        UserError: the study has no such arm.
+    """
     by_name = {short: arm for arm, short in shorten(arms).items()} | {arm: arm for arm in arms}
     if name not in by_name:
-        raise UserError(f"reference={name}: the study has no such arm. {nearest(name, by_name)}")
+        raise UserError(f"{key}={name}: the study has no such arm. {nearest(name, by_name)}")
     return by_name[name]
 
 

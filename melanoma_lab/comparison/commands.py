@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from melanoma_lab.comparison.arms import parts_of
-from melanoma_lab.comparison.compare import PRIMARY, Comparison
+from melanoma_lab.comparison.compare import PRIMARY, ArmSummary, Comparison
 from melanoma_lab.config.arm import CUSTOM
 from melanoma_lab.config.command import PROGRAM
 
@@ -30,7 +30,7 @@ def compare_command(study: str, *, reference: str | None, metric: str, uri: str)
 
 
 def training_commands(comparison: Comparison, root: str | None) -> list[str]:
-    """The commands that train the arms of a study, as few as say it all.
+    """The commands that train the arms of a study, as few as say it all, and make its ensembles.
 
     Args:
         comparison: of the study.
@@ -40,9 +40,10 @@ def training_commands(comparison: Comparison, root: str | None) -> list[str]:
     shared += [f"dataset.root={root}"] if root else []
     together: dict[tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]], list[str]] = {}
     for arm in comparison.arms.values():
+        if arm.is_ensemble:
+            continue
         preset, overrides = parts_of(arm.name)
-        folds = tuple(sorted({run.key.fold for run in arm.runs}))
-        together.setdefault((overrides, arm.seeds, folds), []).append(preset)
+        together.setdefault((overrides, arm.seeds, arm.folds), []).append(preset)
     commands = []
     for (overrides, seeds, folds), presets in together.items():
         words = [f"+experiment={','.join(presets)}"] if presets != [CUSTOM] else []
@@ -50,7 +51,22 @@ def training_commands(comparison: Comparison, root: str | None) -> list[str]:
         words += [f"split.fold={_listed(folds)}"] if folds != (0,) else []
         many = len(presets) * len(seeds) * len(folds) > 1
         commands.append(_join(PROGRAM + " -m" * many, [*words, *overrides, *shared]))
-    return commands
+    return commands + [
+        _join(f"{PROGRAM} ensemble", _ensemble_words(comparison, arm))
+        for arm in comparison.arms.values()
+        if arm.is_ensemble
+    ]
+
+
+def _ensemble_words(comparison: Comparison, arm: ArmSummary) -> list[str]:
+    """What makes an arm of ensembles, after the arm that it is made of has been trained."""
+    of = arm.runs[0].tags.get("reference", "")
+    members = len({seed for seed, _ in arm.runs[0].covers})
+    return [
+        f"study={comparison.study}",
+        f"arm={_hydra(comparison.short.get(of, of))}",
+        f"members={members}",
+    ]
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from melanoma_lab.comparison import statistics
 from melanoma_lab.comparison.arms import find_references, shorten
-from melanoma_lab.comparison.influence import Estimate
+from melanoma_lab.comparison.pairing import by_unit, coverage, paired, units_of
 from melanoma_lab.comparison.statistics import MeanOverSeeds, Verdict
 from melanoma_lab.comparison.study import Study, StudyRun
 from melanoma_lab.errors import UserError, nearest
@@ -60,8 +59,23 @@ class ArmSummary:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Its seeds, in order."""
-        return tuple(sorted({run.key.seed for run in self.runs}))
+        """Its seeds, in order; those of an ensemble's members."""
+        return tuple(sorted({seed for seed, _ in coverage(self.runs)}))
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Its folds, in order; those of an ensemble's members."""
+        return tuple(sorted({fold for _, fold in coverage(self.runs)}))
+
+    @property
+    def members(self) -> int:
+        """How many trained networks answer together in each of its runs; 1 unless ensembles."""
+        return max(len(run.covers) for run in self.runs)
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether its runs are means of other runs."""
+        return self.runs[0].is_ensemble
 
     @property
     def for_scale(self) -> bool:
@@ -71,7 +85,9 @@ class ArmSummary:
     @property
     def label(self) -> str:
         """What it is called in a table of all arms."""
-        return f"{self.short} (for scale)" if self.for_scale else self.short
+        notes = [f"{self.members} runs' cost"] if self.is_ensemble else []
+        notes += ["for scale"] if self.for_scale else []
+        return f"{self.short} ({', '.join(notes)})" if notes else self.short
 
 
 @dataclass(frozen=True)
@@ -82,8 +98,9 @@ class Difference:
         arm: its full name.
         reference: that of what it is compared with.
         metric: on the test lesions, save the generalisation gap.
-        n_pairs: pairs of runs of the same seed and fold.
-        n_seeds: that they have.
+        n_pairs: pairs of runs of the same seed and fold; of an ensemble and its members' mean.
+        n_seeds: that they have, where ensembles are compared: ensembles without a common seed.
+        unit: what is counted there, ``seed`` or ``ensemble``.
         summary: of the difference.
         p: two-sided, of no difference.
         p_holm: adjusted for the number of arms compared in this metric.
@@ -97,6 +114,7 @@ class Difference:
     metric: str
     n_pairs: int
     n_seeds: int
+    unit: str
     summary: Summary
     p: float
     p_holm: float
@@ -157,7 +175,7 @@ def compare_study(study: Study, reference: str | None = None, metric: str = PRIM
             short=short[arm],
             reference=references[arm],
             runs=tuple(runs[arm]),
-            metrics={name: _summary(_over_seeds(runs[arm], name), *_range(name)) for name in names},
+            metrics={name: _summary(_over_units(runs[arm], name), *_range(name)) for name in names},
         )
         for arm in _in_order(references, [arm for arm in runs if _is_for_scale(runs[arm])])
     }
@@ -208,10 +226,11 @@ def _differences(
     results: list[tuple[ArmSummary, str, int, int, MeanOverSeeds]] = []
     for arm in arms.values():
         if arm.reference is not None:
-            pairs = _pairs(runs[arm.name], runs[arm.reference])
-            n_seeds = len({run.key.seed for run, _ in pairs})
-            result = _over_seeds([run for run, _ in pairs], metric, [other for _, other in pairs])
-            results.append((arm, arm.reference, len(pairs), n_seeds, result))
+            mine, theirs = paired(runs[arm.name], runs[arm.reference])
+            n_pairs = min(len(mine), len(theirs))
+            n_seeds = len(set(units_of([*mine, *theirs])))
+            result = _over_units(mine, metric, theirs)
+            results.append((arm, arm.reference, n_pairs, n_seeds, result))
     low, high = _range(metric)
     adjusted = statistics.holm([float(result.p) for *_, result in results])
     return [
@@ -221,6 +240,7 @@ def _differences(
             metric=metric,
             n_pairs=n_pairs,
             n_seeds=n_seeds,
+            unit="ensemble" if arm.is_ensemble or arms[reference].is_ensemble else "seed",
             summary=_summary(result, low - high, high - low),
             p=float(result.p),
             p_holm=p_holm,
@@ -235,45 +255,14 @@ def _differences(
     ]
 
 
-def _pairs(arm: Sequence[StudyRun], other: Sequence[StudyRun]) -> list[tuple[StudyRun, StudyRun]]:
-    """Runs of the same seed and fold."""
-    by_pair = {(run.key.seed, run.key.fold): run for run in other}
-    return [
-        (run, by_pair[run.key.seed, run.key.fold])
-        for run in arm
-        if (run.key.seed, run.key.fold) in by_pair
-    ]
-
-
-def _over_seeds(
-    runs: Sequence[StudyRun], metric: str, minus: Sequence[StudyRun] | None = None
+def _over_units(
+    runs: Sequence[StudyRun], metric: str, minus: Sequence[StudyRun] = ()
 ) -> MeanOverSeeds:
-    """A metric's mean over seeds; of differences where there are runs to subtract.
-
-    The folds of a seed are averaged, so are the influences of their test lesions.
-    """
+    """A metric's mean over seeds; of differences where there are runs to subtract."""
     if not runs:
         undefined = np.array(np.nan)
         return MeanOverSeeds(*[undefined] * 8)
-    estimates = [(run.key.seed, run.estimates[metric], 1.0) for run in runs]
-    estimates += [(run.key.seed, run.estimates[metric], -1.0) for run in minus or ()]
-    seeds = sorted({seed for seed, _, _ in estimates})
-    names = _all_groups([estimate for _, estimate, _ in estimates])
-    values = np.zeros(len(seeds))
-    influences = np.zeros((len(seeds), len(names)))
-    folds = np.array([sum(run.key.seed == seed for run in runs) for seed in seeds])
-    for seed, estimate, sign in estimates:
-        row = seeds.index(seed)
-        values[row] += sign * estimate.value / folds[row]
-        columns = np.searchsorted(names, estimate.groups)
-        influences[row, columns] += sign * estimate.influence / folds[row]
-    return statistics.mean_over_seeds(values, influences)
-
-
-def _all_groups(estimates: Sequence[Estimate]) -> NDArray[np.str_]:
-    """Names of all groups, sorted; runs of one split share the array of theirs."""
-    different = {id(estimate.groups): estimate.groups for estimate in estimates}
-    return np.unique(np.concatenate(list(different.values())))
+    return statistics.mean_over_seeds(*by_unit(runs, metric, minus))
 
 
 def _range(metric: str) -> tuple[float, float]:
@@ -305,6 +294,7 @@ def as_json(comparison: Comparison, warnings: Sequence[str]) -> str:
             name: {
                 "n_runs": len(arm.runs),
                 "seeds": arm.seeds,
+                **({"members": arm.members} if arm.is_ensemble else {}),
                 "metrics": {
                     metric: {
                         "mean": _number(entry.mean),

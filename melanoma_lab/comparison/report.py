@@ -12,6 +12,7 @@ from melanoma_lab import __version__
 from melanoma_lab.comparison import commands, figures, wording
 from melanoma_lab.comparison.claims import Claim, judge_claims
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, as_json
+from melanoma_lab.comparison.pairing import coverage
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
 from melanoma_lab.reporting.page import Picture, as_png, render, replace_file, write_pictures
@@ -113,7 +114,8 @@ def _content(
         "full_names": [(arm.short, arm.name) for arm in arms if arm.short != arm.name],
         "min_seeds": MIN_SEEDS,
         "judged": wording.split_name(study.judged),
-        "folds": len({run.key.fold for run in study.runs}),
+        "ensembles": any(arm.is_ensemble for arm in arms),
+        "folds": len({fold for _, fold in coverage(study.runs)}),
         "again": again,
         "training": commands.training_commands(comparison, study.root),
     }
@@ -187,7 +189,7 @@ def _cost_row(arm: ArmSummary) -> list[str]:
         return form.format(np.mean(values)) if values else ""
 
     return [
-        arm.short,
+        arm.label if arm.is_ensemble else arm.short,
         mean("fit_seconds", "{:,.0f}"),
         mean("images_per_second", "{:,.0f}"),
         mean("optimizer_steps", "{:,.0f}"),

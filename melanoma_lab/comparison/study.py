@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.comparison.influence import Estimate, estimate_run
+from melanoma_lab.comparison.tracked import (
+    FOLDS_TAG,
+    SEEDS_TAG,
+    Key,
+    covered,
+    key_of,
+    predictions_of,
+    tracked_runs,
+)
 from melanoma_lab.data.prepare import slug
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import metrics, predictions
-from melanoma_lab.tracking.sweep_run import SWEEP_TAG
 
-PAGE = 1000
 #: What is drawn as learning curves.
 CURVES = ("train_accuracy", "val_accuracy")
 COSTS = ("fit_seconds", "optimizer_steps", "parameters", "best_epoch")
-
-
-@dataclass(frozen=True)
-class Key:
-    """Which run of a study: one arm, one seed, one fold."""
-
-    arm: str
-    seed: int
-    fold: int
-
-    def __str__(self) -> str:
-        return f"{self.arm} seed {self.seed}" + (f" fold {self.fold}" if self.fold else "")
 
 
 @dataclass(frozen=True)
@@ -69,6 +60,16 @@ class StudyRun:
     judged_images: str
     lone_classes: tuple[str, ...]
     curves: Mapping[str, Sequence[float]]
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it is the mean of other runs of the study."""
+        return SEEDS_TAG in self.tags
+
+    @cached_property
+    def covers(self) -> frozenset[tuple[int, int]]:
+        """The seeds and folds that it was trained with, an ensemble's members' all."""
+        return covered(self.tags)
 
     def __str__(self) -> str:
         return f"{self.key} (run {self.run_id})"
@@ -118,11 +119,11 @@ def load_study(client: Any, name: str, tell: Callable[[int, int], None] | None =
             table, or they cannot be compared: other data, or another split for the same seed and
             fold.
     """
-    tracked = _tracked_runs(client, name)
+    tracked = tracked_runs(client, name)
     finished: dict[Key, list[Any]] = defaultdict(list)
     unfinished: dict[Key, str] = {}
     for run in tracked:  # newest first
-        key = _key(run)
+        key = key_of(run)
         if run.info.status == "FINISHED":
             finished[key].append(run)
         else:
@@ -160,44 +161,6 @@ def load_study(client: Any, name: str, tell: Callable[[int, int], None] | None =
 
 def _order(key: Key) -> tuple[str, int, int]:
     return key.arm, key.seed, key.fold
-
-
-def _tracked_runs(client: Any, name: str) -> list[Any]:
-    """All training runs of a study, newest first."""
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None or experiment.lifecycle_stage != "active":
-        studies = [entry.name for entry in client.search_experiments() if entry.name != "Default"]
-        hint = nearest(name, studies) or "Nothing has been trained here yet."
-        raise UserError(f"study={name}: no such study. {hint}")
-    runs: list[Any] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment.experiment_id],
-            max_results=PAGE,
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
-        runs += [run for run in page if _is_training(run)]
-        token = page.token
-        if not token:
-            return runs
-
-
-def _is_training(run: Any) -> bool:
-    """Whether a run is of an arm: trials of a search are not, nor what somebody put beside them."""
-    tags = run.data.tags
-    return (
-        "arm" in tags
-        and SWEEP_TAG not in tags
-        and tags.get("seed", "").isdigit()
-        and tags.get("fold", "").isdigit()
-    )
-
-
-def _key(run: Any) -> Key:
-    tags = run.data.tags
-    return Key(tags["arm"], int(tags["seed"]), int(tags["fold"]))
 
 
 def _differ(runs: Sequence[Any]) -> bool:
@@ -246,6 +209,8 @@ def _check_splits(runs: Mapping[Key, Any]) -> None:
     """Refuse to pair runs whose images lie in different splits."""
     by_pair: dict[tuple[int, int], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for key, run in runs.items():
+        if "," in run.data.tags.get(FOLDS_TAG, ""):
+            continue  # an ensemble over folds has a split of its own; its test images are checked
         split = run.data.tags.get("split_hash", "")
         by_pair[key.seed, key.fold][split].append(f"{key} ({run.info.run_id})")
     for (seed, fold), splits in by_pair.items():
@@ -317,7 +282,7 @@ def _read(
         OSError: its predictions table is not there.
         ValueError: it is not a predictions table, or lacks the melanoma class.
     """
-    table = _predictions(client, run)
+    table = predictions_of(client, run)
     slugs = predictions.slugs_of(table)
     judged = "test" if (table["split"] == "test").any() else "val"
     images = table[table["split"] == judged]
@@ -345,28 +310,6 @@ def _read(
         lone_classes=tuple(name for name in slugs if groups.get(name, 0) == 1),
         curves={name: _curve(client, run.info.run_id, f"epoch/{name}") for name in CURVES},
     )
-
-
-def _predictions(client: Any, run: Any) -> pd.DataFrame:
-    """The predictions table of a run, from the disk where it lies there, else downloaded."""
-    root = urlparse(run.info.artifact_uri)
-    if root.scheme in {"", "file"}:
-        return _table(Path(url2pathname(root.path)) / "predictions.csv")
-    from mlflow.exceptions import MlflowException
-
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            return _table(
-                Path(client.download_artifacts(run.info.run_id, "predictions.csv", scratch))
-            )
-        except MlflowException as error:
-            raise OSError(f"predictions.csv: {error}") from error
-
-
-def _table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f"its predictions table is not there: {path}")
-    return predictions.read_csv(path)
 
 
 def _curve(client: Any, run_id: str, metric: str) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from melanoma_lab.audit.confounding import GIVEN_AWAY
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
+from melanoma_lab.comparison.pairing import coverage
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
 from melanoma_lab.evaluation.names import LOWER_IS_BETTER
@@ -28,6 +29,7 @@ def find_warnings(study: Study, comparison: Comparison) -> list[str]:
         *_confounded(study),
         *_outcomes(arms),
         *_unfinished(study, comparison),
+        *_ensembles(comparison),
         *_without_reference(arms),
         *_no_better_than_trivial(comparison),
         *_few_seeds(comparison),
@@ -92,6 +94,16 @@ def _unfinished(study: Study, comparison: Comparison) -> list[str]:
     ]
 
 
+def _ensembles(comparison: Comparison) -> list[str]:
+    return [
+        f"{arm.short} is an ensemble: each of its {_count(len(arm.runs), 'run')} is the mean of "
+        f"what {arm.members} networks answer and takes {arm.members} times as long to train and to "
+        "apply; it is compared with the mean of single runs of the same seeds."
+        for arm in comparison.arms.values()
+        if arm.is_ensemble
+    ]
+
+
 def _without_reference(arms: Sequence[ArmSummary]) -> list[str]:
     if len(arms) == 1:
         return ["The study has one arm: there is nothing to compare it with."]
@@ -140,7 +152,7 @@ def _few_seeds(comparison: Comparison) -> list[str]:
         if entry.verdict == "too few runs":
             arm = comparison.arms[entry.arm]
             found.append(
-                f"{arm.short}: too few runs. It shares {_count(entry.n_seeds, 'seed')} with "
+                f"{arm.short}: too few runs. It shares {_count(entry.n_seeds, entry.unit)} with "
                 f"{comparison.arms[entry.reference].short}; a verdict takes {MIN_SEEDS} or more. "
                 + needed(entry)
             )
@@ -150,13 +162,16 @@ def _few_seeds(comparison: Comparison) -> list[str]:
 def needed(entry: Difference) -> str:
     """How many seeds a difference of the size seen would take, in a sentence."""
     if entry.n_seeds < 2 or not math.isfinite(entry.summary.ci_low):
-        return f"How many cannot be said from {_count(entry.n_seeds, 'seed')}."
+        return f"How many cannot be said from {_count(entry.n_seeds, entry.unit)}."
     if entry.seeds_needed is None:
         return (
             "A difference of the size seen is too small for these lesions, whatever the "
-            "number of seeds."
+            f"number of {entry.unit}s."
         )
-    return f"A difference of the size seen would take about {entry.seeds_needed} seeds to show."
+    return (
+        f"A difference of the size seen would take about {entry.seeds_needed} {entry.unit}s to "
+        "show."
+    )
 
 
 def _unpaired(comparison: Comparison) -> list[str]:
@@ -165,7 +180,7 @@ def _unpaired(comparison: Comparison) -> list[str]:
         if arm.reference is None:
             continue
         other = comparison.arms[arm.reference]
-        mine, theirs = ({(run.key.seed, run.key.fold) for run in x.runs} for x in (arm, other))
+        mine, theirs = coverage(arm.runs), coverage(other.runs)
         if not mine & theirs:
             found.append(
                 f"{arm.short} and {other.short} share no seed and fold: they are not compared."
@@ -186,8 +201,8 @@ def _budgets(comparison: Comparison) -> list[str]:
         if arm.reference is None:
             continue
         other = comparison.arms[arm.reference]
-        if arm.for_scale or other.for_scale:
-            continue
+        if arm.for_scale or other.for_scale or arm.is_ensemble != other.is_ensemble:
+            continue  # that an ensemble costs more is said for itself
         mine, theirs = _steps(arm), _steps(other)
         if mine and theirs and mine != theirs:
             found.append(

@@ -109,7 +109,7 @@ def verdict_sentence(comparison: Comparison, entry: Difference) -> str:
         "no evidence": f"No evidence that {arm} differs from {reference}",
         "too few runs": f"Too few runs to compare {arm} with {reference}",
     }[entry.verdict]
-    seeds = f"{entry.n_seeds} seed{'s' * (entry.n_seeds != 1)}"
+    seeds = f"{entry.n_seeds} {entry.unit}{'s' * (entry.n_seeds != 1)}"
     return f"{start}: {_difference(entry)} in {name}, {seeds}{_p(entry)}.{_needed(entry)}"
 
 

@@ -13,9 +13,11 @@ CUSTOM = "custom"
 NOT_AN_ARM = frozenset(
     {
         "against",
+        "arm",
         "cache",
         "dataset.outside_root",
         "dataset.root",
+        "members",
         "metric",
         "output",
         "reference",

@@ -11,7 +11,10 @@ from melanoma_lab.errors import UserError, clipped, nearest
 PROGRAM = "python -m melanoma_lab"
 #: Tasks that write where they are told to and need no working folder from Hydra.
 NO_JOB_FOLDER = frozenset(
-    {Task.audit, Task.compare, Task.download, Task.seed_protocol, Task.sync, Task.tune}
+    {
+        *(Task.audit, Task.compare, Task.download, Task.ensemble, Task.seed_protocol, Task.sync),
+        Task.tune,
+    }
 )
 
 

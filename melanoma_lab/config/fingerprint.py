@@ -21,6 +21,8 @@ INCIDENTAL = (
     "cache",
     "output",
     "against",
+    "arm",
+    "members",
     "tracking",
     "audit",
     "dataset.root",

@@ -217,7 +217,7 @@ def _prepare(
             [*manifest[["image_id", "digest", "label"]].itertuples(index=False, name=None)],
             settled.classes,
         ),
-        split_hash=_digest([*manifest[["image_id", "split"]].itertuples(index=False, name=None)]),
+        split_hash=split_digest(manifest),
         protocol=protocol,
         notes=(*_unmatched_notes(unmatched), *_links(dataset), *notes, *settled.notes, *left_out),
         findings=findings,
@@ -270,6 +270,15 @@ def _protocol(manifest: pd.DataFrame) -> str:
     known = manifest.assign(group=group_images(manifest, Groups.all))
     sides = known.drop_duplicates(["group", "split"])
     return "leaking" if sides["group"].duplicated().any() else "grouped"
+
+
+def split_digest(table: pd.DataFrame) -> str:
+    """A hash of which image is in which split.
+
+    Args:
+        table: with the columns image_id and split, sorted by image_id.
+    """
+    return _digest([*table[["image_id", "split"]].itertuples(index=False, name=None)])
 
 
 def _digest(*parts: object) -> str:

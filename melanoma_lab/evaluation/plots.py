@@ -1,4 +1,4 @@
-"""The figures of a finished run, as PNG files: seven of a network, five of a trivial arm."""
+"""The figures of a finished run, as PNG files: seven of a network, fewer of what has no epochs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def save_plots(
     table: pd.DataFrame,
     history: Mapping[str, Sequence[float]],
     kept_epoch: int | None,
-    counts: ClassCounts,
+    counts: ClassCounts | None,
     sample_images: NDArray[np.generic],
     sample_names: Sequence[str],
     melanoma: str | None,
@@ -33,7 +33,7 @@ def save_plots(
         history: lists of one value an epoch, as ``plot_training.learning_curves`` takes them; empty
             where nothing was trained epoch by epoch, and then no curves are drawn.
         kept_epoch: epoch whose weights were kept, counted from 1.
-        counts: images per class and split.
+        counts: images per class and split; None: they are not drawn.
         sample_images: training images as the network gets them, uint8 or float in 0 to 255,
             shape (n, height, width, 3); with n = 0 they are not drawn.
         sample_names: n class slugs.
@@ -47,12 +47,13 @@ def save_plots(
     y_true, y_score = split_arrays(table, split)
     held_out = (y_true, y_score, slugs, split)
     figures = {
-        "class_distribution": plot_training.class_distribution(counts, slugs),
         "confusion_matrix": plot_predictions.confusion_matrix(*held_out),
         "roc_curves": plot_predictions.roc_curves(*held_out, melanoma),
         "precision_recall_curves": plot_predictions.precision_recall_curves(*held_out, melanoma),
         "reliability_diagram": plot_predictions.reliability_diagram(y_true, y_score, split),
     }
+    if counts is not None:
+        figures["class_distribution"] = plot_training.class_distribution(counts, slugs)
     if len(sample_images):
         figures["samples"] = plot_training.samples(sample_images, sample_names)
     if history:

@@ -53,6 +53,13 @@ def compare(config: Config, _arm: Arm) -> None:
     )
 
 
+def ensemble(config: Config, _arm: Arm) -> None:
+    """Let the finished runs of an arm answer together."""
+    from melanoma_lab.tasks.ensemble import make_ensembles
+
+    make_ensembles(config.study, arm=config.arm, size=config.members, tracked=config.tracking)
+
+
 def tune(config: Config, arm: Arm) -> None:
     """Search better values for one arm."""
     from melanoma_lab.tuning.plan import planned, typed
@@ -88,6 +95,7 @@ TASKS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.audit: audit,
     Task.compare: compare,
     Task.download: download,
+    Task.ensemble: ensemble,
     Task.seed_protocol: seed_protocol,
     Task.sync: sync,
     Task.tune: tune,

@@ -75,7 +75,7 @@ def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
     from mlflow.models import Model
 
     run = client.get_run(run_id)
-    for model in _models_of(client, run):
+    for model in models_of(client, run):
         if model.status == LoggedModelStatus.READY:
             return
         client.delete_logged_model(model.model_id)  # an interrupted attempt
@@ -91,7 +91,40 @@ def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
     )
 
 
-def _models_of(client: Any, run: Any) -> list[Any]:
+def has_model(client: Any, run: Any) -> bool:
+    """Whether a run has logged a model, whole.
+
+    Args:
+        client: an MlflowClient.
+        run: as MLflow has it.
+    """
+    from mlflow.entities import LoggedModelStatus
+
+    return any(model.status == LoggedModelStatus.READY for model in models_of(client, run))
+
+
+def fetch_model(run_id: str, folder: Path) -> Path:
+    """Fetch a run's model from where MLflow keeps it.
+
+    Args:
+        run_id: of a run that has one.
+        folder: where to put it.
+
+    Returns:
+        The model's folder.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    return Path(download_artifacts(f"runs:/{run_id}/{NAME}", dst_path=str(folder)))
+
+
+def models_of(client: Any, run: Any) -> list[Any]:
+    """The models that a run has logged, whole or not.
+
+    Args:
+        client: an MlflowClient.
+        run: as MLflow has it.
+    """
     found, token = [], None
     while True:
         page = client.search_logged_models(

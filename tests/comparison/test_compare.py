@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from melanoma_lab.comparison.compare import as_json, compare_study
-from melanoma_lab.comparison.statistics import holm
+from melanoma_lab.comparison.pairing import by_unit, paired
+from melanoma_lab.comparison.statistics import holm, mean_over_seeds
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.errors import UserError
 
@@ -173,12 +174,10 @@ def test_test_lesions_of_all_folds_count(tracked):
     one, three = (tracked.load(tracked.fill(arms, range(6), folds)) for folds in ((0,), (0, 1, 2)))
 
     def lesion_variance(study):
-        from melanoma_lab.comparison.compare import _over_seeds, _pairs
-
         runs = {arm: [r for r in study.runs if r.key.arm == arm] for arm in arms}
-        pairs = _pairs(runs["dropout"], runs["baseline"])
-        result = _over_seeds([a for a, _ in pairs], "log_loss", [b for _, b in pairs])
-        return float(result.lesion_variance)
+        pairs = paired(runs["dropout"], runs["baseline"])
+        values, influences = by_unit(pairs[0], "log_loss", pairs[1])
+        return float(mean_over_seeds(values, influences).lesion_variance)
 
     assert 2 < lesion_variance(one) / lesion_variance(three) < 4.5
 

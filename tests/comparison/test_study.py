@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from melanoma_lab.comparison.influence import estimate_run
-from melanoma_lab.comparison.study import Key, load_study
+from melanoma_lab.comparison.study import load_study
+from melanoma_lab.comparison.tracked import Key
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.summary import run_metrics

@@ -40,6 +40,8 @@ def test_an_arm_is_the_preset_and_what_was_changed(overrides, name):
         "tracking.uri=sqlite:///a.db",
         "study=mine",
         "reference=baseline",
+        "arm=baseline",
+        "members=3",
         "task=train",
         "cache=/c",
         "training.threads=1",

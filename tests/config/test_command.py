@@ -15,6 +15,10 @@ from melanoma_lab.errors import UserError
             ["task=audit", "dataset=isic9", "hydra.output_subdir=null", "hydra.run.dir=."],
         ),
         (["sync"], ["task=sync", "hydra.output_subdir=null", "hydra.run.dir=."]),
+        (
+            ["ensemble", "arm=best"],
+            ["task=ensemble", "arm=best", "hydra.output_subdir=null", "hydra.run.dir=."],
+        ),
         (["+experiment=baseline", "-m", "seed=1,2"], ["-m", "+experiment=baseline", "seed=1,2"]),
         (["a=1", "--multirun", "b=1,2"], ["--multirun", "a=1", "b=1,2"]),
         # Jobs are handed out one by one, unless somebody says otherwise.

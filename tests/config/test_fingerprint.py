@@ -49,6 +49,7 @@ def test_a_key_that_came_later_does_not_count_where_it_changes_nothing(composed)
     del plain["finetuning"], plain["evaluation"], plain["metadata"]
     for key in ("task", "study", "reference", "metric", "cache", "output", "against", "tracking"):
         del plain[key]
+    del plain["arm"], plain["members"]
     del plain["audit"], plain["dataset"]["root"], plain["dataset"]["outside_root"]
     del plain["training"]["threads"], plain["training"]["resume"]
     text = json.dumps([plain, "d", "s"], sort_keys=True)
@@ -66,6 +67,8 @@ def test_paths_tracking_threads_and_the_question_do_not_count(composed):
         "cache=/c",
         "study=other",
         "reference=x",
+        "arm=x",
+        "members=3",
         "tracking.model=false",
     ):
         assert of(composed(override)) == base, override

@@ -57,6 +57,7 @@ def test_a_wrong_value_or_added_key_is_refused(composed, override, message):
     ("overrides", "message"),
     [
         (["regularisation=dropout", "regularisation.rates=[1.0]"], "rates from 0 to below 1"),
+        (["members=0"], "members: expected at least 1; received 0"),
         (["regularisation=l2", "regularisation.factor=-1"], "regularisation.factor: expected 0"),
         (["regularisation=label_smoothing", "regularisation.factor=1"], "expected 0 to below 1"),
         (["regularisation=weight_decay", "regularisation.factor=-1"], "expected 0 or more"),

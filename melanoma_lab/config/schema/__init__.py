@@ -44,6 +44,7 @@ class Task(StrEnum):
     download = "download"
     seed_protocol = "seed_protocol"
     compare = "compare"
+    ensemble = "ensemble"
     tune = "tune"
     sync = "sync"
 
@@ -91,6 +92,11 @@ class Config:
     output: str | None = None
     #: ``audit``: a folder of other images; which of the dataset's does it have too?
     against: str | None = None
+    #: ``ensemble``: the arm whose runs answer together, as ``compare`` shows it; null: the study's
+    #: only one.
+    arm: str | None = None
+    #: ``ensemble``: seeds of each; null: one ensemble of all that the arm has.
+    members: int | None = None
     dataset: Dataset = MISSING
     split: Split = MISSING
     architecture: Architecture = MISSING
@@ -111,6 +117,7 @@ class Config:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)
         checked_study(self.study)
+        require(self.members is None or self.members >= 1, "members", "at least 1", self.members)
         if isinstance(self.architecture, Trivial):
             refuse_what_needs_a_network(self, self.architecture)
 

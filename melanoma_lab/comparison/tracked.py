@@ -1,0 +1,136 @@
+"""The runs of a study as MLflow has them: which run each is, and where its files lie."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import pandas as pd
+
+from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.evaluation import predictions
+from melanoma_lab.tracking.sweep_run import SWEEP_TAG
+
+PAGE = 1000
+#: On an ensemble: the seeds and the folds of the runs that it is made of.
+SEEDS_TAG, FOLDS_TAG = "members", "member_folds"
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which run of a study: one arm, one seed, one fold."""
+
+    arm: str
+    seed: int
+    fold: int
+
+    def __str__(self) -> str:
+        return f"{self.arm} seed {self.seed}" + (f" fold {self.fold}" if self.fold else "")
+
+
+def tracked_runs(client: Any, name: str) -> list[Any]:
+    """All runs of a study's arms, newest first.
+
+    Args:
+        client: an MlflowClient.
+        name: of the study.
+
+    Raises:
+        UserError: there is no such study.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        studies = [entry.name for entry in client.search_experiments() if entry.name != "Default"]
+        hint = nearest(name, studies) or "Nothing has been trained here yet."
+        raise UserError(f"study={name}: no such study. {hint}")
+    runs: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment.experiment_id],
+            max_results=PAGE,
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        runs += [run for run in page if _is_of_arm(run)]
+        token = page.token
+        if not token:
+            return runs
+
+
+def _is_of_arm(run: Any) -> bool:
+    """Whether a run is of an arm: trials of a search are not, nor what somebody put beside them."""
+    tags = run.data.tags
+    return (
+        "arm" in tags
+        and SWEEP_TAG not in tags
+        and tags.get("seed", "").isdigit()
+        and tags.get("fold", "").isdigit()
+    )
+
+
+def key_of(run: Any) -> Key:
+    """Which run of its study it is; of an ensemble, the first of its seeds and folds."""
+    tags = run.data.tags
+    return Key(tags["arm"], int(tags["seed"]), int(tags["fold"]))
+
+
+def covered(tags: Mapping[str, str]) -> frozenset[tuple[int, int]]:
+    """The seeds and folds that a run was trained with: its own, or those of its members.
+
+    Args:
+        tags: of the run.
+    """
+    seeds = tags.get(SEEDS_TAG, tags["seed"]).split(",")
+    folds = tags.get(FOLDS_TAG, tags["fold"]).split(",")
+    return frozenset(product(map(int, seeds), map(int, folds)))
+
+
+@contextmanager
+def artifact_of(client: Any, run: Any, name: str) -> Iterator[Path]:
+    """An artifact of a run, from the disk where it lies there, else downloaded for the block.
+
+    Args:
+        client: an MlflowClient.
+        run: as MLflow has it.
+        name: of the file.
+
+    Raises:
+        OSError: it is not there.
+    """
+    root = urlparse(run.info.artifact_uri)
+    if root.scheme in {"", "file"}:
+        path = Path(url2pathname(root.path)) / name
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        yield path
+        return
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            path = Path(client.download_artifacts(run.info.run_id, name, scratch))
+        except MlflowException as error:
+            raise OSError(f"{name}: {error}") from error
+        yield path
+
+
+def predictions_of(client: Any, run: Any) -> pd.DataFrame:
+    """The predictions table of a run.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is no predictions table.
+    """
+    try:
+        with artifact_of(client, run, "predictions.csv") as path:
+            return predictions.read_csv(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"its predictions table is not there: {error}") from error

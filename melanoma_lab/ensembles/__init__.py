@@ -1,0 +1,1 @@
+"""Several runs of an arm as one: what their networks answer, averaged."""

@@ -1,0 +1,127 @@
+"""What an ensemble is, as its tags, parameters and figures tell: what its members agree on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from melanoma_lab import __version__, tracking
+from melanoma_lab.comparison.tracked import FOLDS_TAG, SEEDS_TAG
+from melanoma_lab.data.prepare import split_digest
+from melanoma_lab.ensembles.members import Member
+
+#: Tags that an ensemble has where all members have the same.
+INHERITED = (
+    "study",
+    "experiment",
+    "dataset",
+    "dataset_digest",
+    "audit_digest",
+    "source_tells_class",
+    "notes",
+    "threads",
+    "precision",
+    "device",
+    "trivial",
+    "weights_sha256",
+)
+#: What members cost together.
+COSTS = ("parameters", "trainable_parameters", "fit_seconds", "optimizer_steps")
+
+
+def fingerprint_of(members: Sequence[Member]) -> str:
+    """A hash that two ensembles share exactly where their members computed the same."""
+    computed = [member.tags.get("fingerprint", member.run_id) for member in members]
+    text = json.dumps(["ensemble", sorted(computed)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def name_of(members: Sequence[Member]) -> str:
+    """The arm that an ensemble of these runs belongs to."""
+    return f"{members[0].key.arm},ensemble={len(members)}"
+
+
+def tags_of(members: Sequence[Member], table: pd.DataFrame) -> dict[str, str]:
+    """What an ensemble is searched, grouped and compared by.
+
+    Args:
+        members: its members.
+        table: its predictions.
+    """
+    seeds, folds = seeds_of(members), folds_of(members)
+    hashes = {member.tags.get("split_hash", "") for member in members}
+    protocols = {member.tags.get("protocol", "") for member in members}
+    inherited = {
+        tag: members[0].tags[tag]
+        for tag in INHERITED
+        if len({member.tags.get(tag) for member in members}) == 1 and tag in members[0].tags
+    }
+    return {
+        **inherited,
+        "arm": name_of(members),
+        "reference": members[0].key.arm,
+        "seed": str(seeds[0]),
+        "fold": str(folds[0]),
+        SEEDS_TAG: ",".join(map(str, seeds)),
+        FOLDS_TAG: ",".join(map(str, folds)),
+        "fingerprint": fingerprint_of(members),
+        "split_hash": hashes.pop() if len(hashes) == 1 else split_digest(table),
+        "protocol": "leaking" if "leaking" in protocols else protocols.pop(),
+        "git_commit": tracking.git_commit(),
+        "melanoma_lab": __version__,
+    }
+
+
+def config_of(members: Sequence[Member], configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The configuration of an ensemble: what its members' have in common, and who they are.
+
+    Args:
+        members: its members.
+        configs: the resolved configuration of each.
+    """
+    return {
+        **common(configs),
+        "ensemble": {
+            "members": [member.run_id for member in members],
+            "seeds": seeds_of(members),
+            "folds": folds_of(members),
+        },
+    }
+
+
+def common(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The keys of nested dictionaries that all have with the same value."""
+    first, *others = configs
+    shared: dict[str, Any] = {}
+    for key, value in first.items():
+        if not all(key in other for other in others):
+            continue
+        values = [other[key] for other in others]
+        if isinstance(value, dict) and all(isinstance(other, dict) for other in values):
+            shared[key] = common([value, *values])
+        elif all(other == value for other in values):
+            shared[key] = value
+    return shared
+
+
+def costs_of(members: Sequence[Member]) -> dict[str, float]:
+    """What the members cost together, of ``COSTS`` what all have recorded."""
+    return {
+        name: float(sum(member.metrics[name] for member in members))
+        for name in COSTS
+        if all(name in member.metrics for member in members)
+    }
+
+
+def seeds_of(members: Sequence[Member]) -> list[int]:
+    """The members' seeds, in order."""
+    return sorted({member.key.seed for member in members})
+
+
+def folds_of(members: Sequence[Member]) -> list[int]:
+    """The members' folds, in order."""
+    return sorted({member.key.fold for member in members})

@@ -1,0 +1,179 @@
+"""Which finished runs of a study answer together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from melanoma_lab.comparison.arms import find_arm, shorten
+from melanoma_lab.comparison.tracked import SEEDS_TAG, Key, key_of, predictions_of, tracked_runs
+from melanoma_lab.errors import UserError
+from melanoma_lab.evaluation.predictions import slugs_of
+
+_SAME = ["image_id", "group", "y_true"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A finished run of an arm.
+
+    Attributes:
+        key: which arm, seed and fold.
+        run: as MLflow has it.
+    """
+
+    key: Key
+    run: Any
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's."""
+        return str(self.run.info.run_id)
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """As tracked."""
+        tags: Mapping[str, str] = self.run.data.tags
+        return tags
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """As tracked, of each the last value."""
+        metrics: Mapping[str, float] = self.run.data.metrics
+        return metrics
+
+    def __str__(self) -> str:
+        return f"{self.key} (run {self.run_id})"
+
+
+def find_members(client: Any, study: str, arm: str | None) -> list[Member]:
+    """The newest finished run of each seed and fold of an arm, in that order.
+
+    Args:
+        client: an MlflowClient.
+        study: its name.
+        arm: the full name or that which a comparison shows; None: the only one that the study has.
+
+    Raises:
+        UserError: the study has no such arm, several where none was named, or no finished run of
+            it; or the arm is made of ensembles.
+    """
+    tracked = tracked_runs(client, study)
+    arms = {key_of(run).arm for run in tracked}
+    ensembles = {key_of(run).arm for run in tracked if SEEDS_TAG in run.data.tags}
+    if not arms:
+        raise UserError(f"study={study}: no run of it has finished yet.")
+    if arm is not None:
+        name = find_arm(arm, arms, key="arm")
+    elif len(arms - ensembles) == 1:
+        (name,) = arms - ensembles
+    else:
+        named = sorted(shorten(arms)[each] for each in arms - ensembles)
+        raise UserError(
+            f"arm is not set, and study={study} has several: add arm=... to the command. Valid: "
+            f"{' '.join(named)}."
+        )
+    if name in ensembles:
+        raise UserError(
+            f"arm={arm}: it is an ensemble itself; name the arm that it is made of, and say "
+            "members=... for another number of members."
+        )
+    found: dict[tuple[int, int], Member] = {}
+    for run in tracked:  # newest first
+        key = key_of(run)
+        if key.arm == name and run.info.status == "FINISHED":
+            found.setdefault((key.seed, key.fold), Member(key, run))
+    if not found:
+        raise UserError(f"arm={arm or name}: no run of it has finished yet.")
+    return [found[pair] for pair in sorted(found)]
+
+
+def put_together(members: Sequence[Member], size: int | None) -> list[list[Member]]:
+    """Divide the runs of an arm into ensembles that have no seed in common.
+
+    Args:
+        members: in order of seed and fold.
+        size: seeds of each ensemble; the lowest come first, and what is left over takes no part.
+            None: one ensemble of them all.
+
+    Returns:
+        The members of each ensemble: of every seed of it, all folds.
+
+    Raises:
+        UserError: there are too few runs, or a seed lacks a fold that another has.
+    """
+    seeds = sorted({member.key.seed for member in members})
+    folds = sorted({member.key.fold for member in members})
+    have = {(member.key.seed, member.key.fold) for member in members}
+    for seed in seeds:
+        lacking = [str(fold) for fold in folds if (seed, fold) not in have]
+        if lacking:
+            raise UserError(
+                f"seed={seed} lacks split.fold={','.join(lacking)}, which other seeds of the arm "
+                "have; train it first, so that all folds have equally many members."
+            )
+    size = size or len(seeds)
+    if size > len(seeds):
+        raise UserError(
+            f"members={size}: the arm has finished runs of {len(seeds)} "
+            f"seed{'s' * (len(seeds) != 1)} only ({', '.join(map(str, seeds))}); train more, "
+            "or ask for fewer."
+        )
+    if size * len(folds) < 2:
+        raise UserError(
+            "An ensemble takes 2 runs or more: "
+            + (
+                f"members={size} is one; ask for members=2 or more."
+                if len(seeds) > 1
+                else "the arm has one that has finished; train other seeds."
+            )
+        )
+    starts = range(0, len(seeds) - size + 1, size)
+    return [
+        [member for member in members if member.key.seed in seeds[start : start + size]]
+        for start in starts
+    ]
+
+
+def read_tables(client: Any, members: Sequence[Member]) -> list[pd.DataFrame]:
+    """The predictions of every member, in one order of images.
+
+    Args:
+        client: an MlflowClient.
+        members: of one ensemble.
+
+    Raises:
+        UserError: a table is not there, or they are not of the same images, groups, labels and
+            classes.
+    """
+    digests = {member.tags.get("dataset_digest"): member for member in reversed(members)}
+    if len(digests) > 1:
+        one, other = list(digests.values())[:2]
+        raise UserError(
+            f"{one} and {other} saw different images or labels (dataset_digest): they cannot "
+            "answer together. Train all members on the same dataset."
+        )
+    tables: list[pd.DataFrame] = []
+    for member in members:
+        try:
+            table = predictions_of(client, member.run)
+        except (OSError, ValueError) as error:
+            reason = next(iter(str(error).splitlines()), repr(error))
+            raise UserError(f"{member} cannot be a member: {reason}") from error
+        tables.append(table.sort_values("image_id", ignore_index=True))
+        first = tables[0]
+        if slugs_of(table) != slugs_of(first):
+            raise UserError(
+                f"{members[0]} and {member} have different classes, or the same in another order: "
+                f"{', '.join(slugs_of(first))} and {', '.join(slugs_of(table))}."
+            )
+        if not tables[-1][_SAME].equals(first[_SAME]):
+            raise UserError(
+                f"The predictions of {members[0]} and {member} are not of the same images, groups "
+                "and labels, although their dataset is the same: one was edited, or some were left "
+                "out."
+            )
+    return tables

@@ -1,0 +1,192 @@
+"""Let finished runs of an arm answer together, and track what that gives as a run of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from melanoma_lab import summary, tracking
+from melanoma_lab.comparison.arms import run_name
+from melanoma_lab.comparison.tracked import artifact_of
+from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.training import Precision
+from melanoma_lab.console import console, progress_of
+from melanoma_lab.data.prepare import slug
+from melanoma_lab.ensembles import identity
+from melanoma_lab.ensembles.average import average
+from melanoma_lab.ensembles.members import Member, find_members, put_together, read_tables
+from melanoma_lab.errors import UserError
+from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.metrics import absent_classes
+from melanoma_lab.evaluation.outcome import outcome
+from melanoma_lab.evaluation.plots import save_plots
+from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.tracking.model import fetch_model, has_model
+
+
+def make_ensembles(
+    study: str, *, arm: str | None, size: int | None, tracked: Tracking
+) -> list[str]:
+    """Put the finished runs of an arm together, as runs of the study; what is there stays.
+
+    The predictions tables are averaged without TensorFlow, which is loaded only to build the model
+    where all members kept theirs and ``tracking.model`` is true.
+
+    Args:
+        study: its name.
+        arm: its full name or that which a comparison shows; None: the only one of the study.
+        size: seeds of each ensemble; None: all of them in one.
+        tracked: where the runs are recorded.
+
+    Returns:
+        The ids of the ensembles' MLflow runs, in order of their seeds.
+
+    Raises:
+        UserError: there is no such study or arm, or its runs cannot answer together.
+        RunError: the tracking server did not take all of it.
+    """
+    client = tracking.connect_for_reading(tracked)
+    found = find_members(client, study, arm)
+    ensembles = put_together(found, size)
+    tracker = tracking.connect(tracked, study).result()
+    done = [tracker.finished_run(identity.fingerprint_of(members)) for members in ensembles]
+    tables = [
+        None if run_id else average(read_tables(client, members))
+        for members, run_id in zip(ensembles, done, strict=True)
+    ]
+    console.print(
+        f"[bold]{found[0].key.arm}[/]  study {study}  {len(found)} finished runs", soft_wrap=True
+    )
+    run_ids = []
+    for members, run_id, table in zip(ensembles, done, tables, strict=True):
+        console.print(f"\n[bold]{identity.name_of(members)}[/]  {_who(members)}")
+        if table is None:
+            summary.show_skipped(str(run_id))
+            run_ids.append(str(run_id))
+        else:
+            network = _network(client, members) if tracked.model else None
+            run_ids.append(_record(client, tracker, members, table, network))
+    left = found[sum(map(len, ensembles)) :]
+    if left:
+        summary.show_note(f"Left over, in no ensemble: {_who(left)}.")
+    console.print(f"\ncompare them: [bold]python -m melanoma_lab compare study={study}[/]")
+    return run_ids
+
+
+def _record(
+    client: Any,
+    tracker: tracking.Tracker,
+    members: Sequence[Member],
+    table: pd.DataFrame,
+    network: Any,
+) -> str:
+    """Measure, draw, keep and show what an ensemble comes to; returns its run's id."""
+    config = identity.config_of(members, [_config(client, member) for member in members])
+    manifest = _manifest(client, members[0], table)
+    tags = identity.tags_of(members, table)
+    named = config.get("dataset", {}).get("melanoma")
+    melanoma = slug(named) if named else None
+    metrics = identity.costs_of(members) | run_metrics(table, melanoma)
+    name = run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
+    with tracker.run(name, tags, tracking.flatten(config)) as run_id:
+        tracker.log_metrics(metrics)
+        tracker.set_tags({"outcome": outcome(table).verdict, **_absent(table)})
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+            predictions.write_csv(table, folder / "predictions.csv")
+            manifest.to_csv(folder / "manifest.csv", index=False)
+            save_plots(
+                folder / "plots",
+                table=table,
+                history={},
+                kept_epoch=None,
+                counts=None,
+                sample_images=np.empty((0, 1, 1, 3), np.uint8),
+                sample_names=(),
+                melanoma=melanoma,
+            )
+            tracker.log_folder(folder)
+        if network is not None:
+            tracker.log_network(network)
+    summary.show_metrics(metrics)
+    kept = f"kept in {tracker.kept}" if tracker.kept else f"run {run_id}"
+    console.print(f"\n{len(members)} networks' cost, to train and to apply   {kept}")
+    return run_id
+
+
+def _network(client: Any, members: Sequence[Member]) -> Any:
+    """The members' networks as one; None where some were not kept."""
+    without = [member for member in members if not has_model(client, member.run)]
+    if without:
+        summary.show_note(
+            f"No model: {_who(without)} kept none (a trivial arm, or tracking.model=false). The "
+            "predictions are averaged all the same."
+        )
+        return None
+    from melanoma_lab.training.backend import available_threads, start_backend
+
+    start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
+    from melanoma_lab.ensembles.network import load_network, mean_network
+
+    networks = []
+    with tempfile.TemporaryDirectory() as scratch, progress_of("reading networks") as tell:
+        for i, member in enumerate(members):
+            try:
+                networks.append(load_network(fetch_model(member.run_id, Path(scratch) / str(i))))
+            except (OSError, ValueError, TypeError) as error:
+                reason = next(iter(str(error).strip().splitlines()), repr(error))
+                raise UserError(
+                    f"The model of {member} cannot be read: {reason} Train it again, or leave "
+                    "models out with tracking.model=false."
+                ) from error
+            tell(i + 1, len(members))
+    return mean_network(networks)
+
+
+def _config(client: Any, member: Member) -> dict[str, Any]:
+    """The resolved configuration of a member."""
+    with _file(client, member, "config.yaml") as path:
+        return dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+
+
+def _manifest(client: Any, member: Member, table: pd.DataFrame) -> pd.DataFrame:
+    """A member's table of images, with the splits that they have for the ensemble."""
+    with _file(client, member, "manifest.csv") as path:
+        manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
+    split = table.set_index("image_id")["split"]
+    return manifest.assign(split=manifest["image_id"].map(split))
+
+
+@contextmanager
+def _file(client: Any, member: Member, name: str) -> Iterator[Path]:
+    """An artifact of a member."""
+    try:
+        with artifact_of(client, member.run, name) as path:
+            yield path
+    except OSError as error:
+        raise UserError(f"{member} cannot be a member: its {name} is not there.") from error
+
+
+def _absent(table: pd.DataFrame) -> dict[str, str]:
+    """Tags that name the classes which a split has no image of."""
+    slugs = predictions.slugs_of(table)
+    absent = {
+        split: absent_classes(predictions.split_arrays(table, split)[0], slugs)
+        for split in predictions.SPLITS
+    }
+    return {f"absent/{split}": ", ".join(missing) for split, missing in absent.items() if missing}
+
+
+def _who(members: Sequence[Member]) -> str:
+    """Members by their seeds, and folds where there are any."""
+    seeds = ", ".join(map(str, identity.seeds_of(members)))
+    folds = identity.folds_of(members)
+    return f"seeds {seeds}" + (f", folds {', '.join(map(str, folds))}" if any(folds) else "")
