@@ -8,8 +8,9 @@ From Python::
     result = lab.study("+experiment=baseline,dropout", "seed=0,1,2")
     tuned = lab.tune("+experiment=dropout", "tuner=hyperband")
     findings = lab.audit_dataset("dataset=isic9", "dataset.root=isic9")
+    table = lab.predict(run, "pictures")
 
-``train``, ``study``, ``tune``, ``compare`` and ``audit_dataset`` are described in
+``train``, ``study``, ``tune``, ``compare``, ``audit_dataset`` and ``predict`` are described in
 :mod:`melanoma_lab.api`.
 """
 
@@ -20,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from melanoma_lab.api import Run, audit_dataset, compare, study, train, tune
+    from melanoma_lab.api import Run, audit_dataset, compare, predict, study, train, tune
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.errors import RunError, UserError
     from melanoma_lab.tasks.tune import Tuned
@@ -33,6 +34,7 @@ __all__ = [
     "UserError",
     "audit_dataset",
     "compare",
+    "predict",
     "study",
     "train",
     "tune",

@@ -20,6 +20,8 @@ INCIDENTAL = (
     "cache",
     "output",
     "against",
+    "model",
+    "images",
     "tracking",
     "audit",
     "dataset.root",

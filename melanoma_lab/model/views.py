@@ -30,7 +30,9 @@ def with_views(network: keras.Model, tta: Tta) -> keras.Model:
         return network
     pixels = keras.Input(network.input_shape[1:], name="pixels")
     answers = [network(view) for view in _views(pixels, tta)]
-    return keras.Model(pixels, keras.layers.Average(name="views")(answers), name=network.name)
+    # As the answers are: a mean in bfloat16 no longer sums to one.
+    mean = keras.layers.Average(name="views", dtype="float32")(answers)
+    return keras.Model(pixels, mean, name=network.name)
 
 
 def _views(pixels: Any, tta: Tta) -> list[Any]:

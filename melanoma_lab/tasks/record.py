@@ -27,6 +27,7 @@ from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.tasks.train import Extent
 from melanoma_lab.tracking import Tracker
+from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.training.trained import Trained
 
 
@@ -84,7 +85,7 @@ def record_results(
             draw(folder, data, images, trained, table)
         tracker.log_folder(folder)
     if config.tracking.model and extent.pictures and trained.network is not None:
-        tracker.log_network(trained.network)
+        tracker.log_network(trained.network, card_of(config, data))
     if extent.said is None:
         summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
     if fit.diverged:
@@ -95,6 +96,17 @@ def record_results(
     if trained.network is not None and extent.said is None:  # a trivial arm may be at chance
         summary.show_outcome(learned)
     return metrics
+
+
+def card_of(config: Config, data: PreparedData) -> ModelCard:
+    """What a network that was trained on a dataset says about itself."""
+    return ModelCard(
+        slugs=data.slugs,
+        classes=data.classes,
+        melanoma=data.melanoma,
+        dataset=config.dataset.name,
+        image_size=config.dataset.image_size,
+    )
 
 
 def predictions_table(

@@ -10,19 +10,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from melanoma_lab.tracking.card import ModelCard
+
 #: What the kept network needs to be served, by distribution name.
 SERVING_REQUIREMENTS = ("keras", "tensorflow", "numpy")
 #: What the model is called in its run.
 NAME = "model"
+#: What a saved model's ``MLmodel`` says that the logged one's must say too.
+_SAID = ("flavors", "signature", "metadata", "saved_input_example_info", "model_size_bytes")
 
 
-def save_network(network: Any, folder: Path) -> None:
+def save_network(network: Any, card: ModelCard, folder: Path) -> None:
     """Save a Keras model, ready for ``mlflow models serve``.
 
     The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it.
 
     Args:
         network: the model.
+        card: what its outputs mean; it becomes part of the folder.
         folder: to make.
     """
     import mlflow.tensorflow
@@ -39,6 +44,7 @@ def save_network(network: Any, folder: Path) -> None:
             Schema([TensorSpec(np.dtype("float32"), (-1, network.output_shape[-1]))]),
         ),
         input_example=np.full((1, *shape[1:]), 127, np.uint8),
+        metadata=card.metadata(),
         # Named, because finding them out takes MLflow some twenty seconds.
         pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
     )
@@ -56,7 +62,7 @@ def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
     from mlflow.models import Model
 
     run = client.get_run(run_id)
-    for model in _models_of(client, run):
+    for model in models_of(client, run):
         if model.status == LoggedModelStatus.READY:
             return
         client.delete_logged_model(model.model_id)  # an interrupted attempt
@@ -72,7 +78,13 @@ def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
     )
 
 
-def _models_of(client: Any, run: Any) -> list[Any]:
+def models_of(client: Any, run: Any) -> list[Any]:
+    """The models that a run has logged, whole or not.
+
+    Args:
+        client: an MlflowClient.
+        run: as MLflow has it.
+    """
     found, token = [], None
     while True:
         page = client.search_logged_models(
@@ -96,6 +108,6 @@ class _Saved:
 
         shutil.copytree(self._folder, path)
         saved = Model.load(str(self._folder))
-        for name in ("flavors", "signature", "saved_input_example_info", "model_size_bytes"):
+        for name in _SAID:
             setattr(mlflow_model, name, getattr(saved, name))
         mlflow_model.save(str(Path(path) / MLMODEL_FILE_NAME))

@@ -22,6 +22,7 @@ from typing import Any
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.console import console
 from melanoma_lab.errors import RunError
+from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.connection import (
     HASTE,
     NotUsable,
@@ -300,13 +301,17 @@ class Tracker:
         with _staging():
             shutil.copytree(folder, self._files / ARTIFACTS, dirs_exist_ok=True)
 
-    def log_network(self, network: Any) -> None:
+    def log_network(self, network: Any, card: ModelCard) -> None:
         """Keep a Keras model with the run, ready for ``mlflow models serve``.
 
         The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it.
+
+        Args:
+            network: the model.
+            card: what its outputs mean.
         """
         with _staging():
-            save_network(network, self._files / MODEL)
+            save_network(network, card, self._files / MODEL)
 
     def finished_run(self, fingerprint: str) -> str | None:
         """The id of the newest finished run of this fingerprint in the study, if there is one.

@@ -26,8 +26,8 @@ DECLARES = ("choices", "log", "max", "min", "step", "when")
 CUTS = 10
 #: What trials must share, or what says nothing about how good a network is.
 NOT_SEARCHED = (
-    *("against", "audit", "cache", "dataset", "metric", "output", "reference", "seed", "split"),
-    *("study", "task", "tracking", "tuner", "training.devices", "training.resume"),
+    *("against", "audit", "cache", "dataset", "images", "metric", "model", "output", "reference"),
+    *("seed", "split", "study", "task", "tracking", "tuner", "training.devices", "training.resume"),
     *("training.stop_after", "training.threads"),
 )
 #: Keys below those that may be searched all the same.

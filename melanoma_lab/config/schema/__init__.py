@@ -44,6 +44,7 @@ class Task(StrEnum):
     seed_protocol = "seed_protocol"
     compare = "compare"
     tune = "tune"
+    predict = "predict"
     sync = "sync"
 
 
@@ -90,6 +91,10 @@ class Config:
     output: str | None = None
     #: ``audit``: a folder of other images; which of the dataset's does it have too?
     against: str | None = None
+    #: ``predict``: a run's id, a model's folder or ``.keras`` file, or ``models:/name/version``.
+    model: str | None = None
+    #: ``predict``: a folder, an image file, or a pattern such as ``DIR/*.jpg``.
+    images: str | None = None
     dataset: Dataset = MISSING
     split: Split = MISSING
     architecture: Architecture = MISSING
