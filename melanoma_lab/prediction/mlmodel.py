@@ -13,6 +13,8 @@ from typing import Any, Final
 import yaml
 
 from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.evaluation import appearance
+from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.tracking.card import ModelCard
 
 FILE: Final = "MLmodel"
@@ -50,6 +52,21 @@ def read_folder(folder: Path) -> tuple[Path, ModelCard | None]:
     if not network.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{described}: names a network outside of its folder, {network}.")
     return checked_file(network), card
+
+
+def read_appearance(folder: Path) -> Appearance | None:
+    """What the training images of a model look like; None where its folder does not say.
+
+    Raises:
+        UserError: the file that says it is damaged.
+    """
+    path = folder / appearance.FILE
+    if not path.is_file():
+        return None
+    try:
+        return Appearance.read(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({clipped(error)}).") from error
 
 
 def checked_file(path: Path) -> Path:

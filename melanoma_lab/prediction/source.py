@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from melanoma_lab import tracking
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.prediction import mlmodel
 from melanoma_lab.tracking.card import ModelCard
@@ -35,6 +36,7 @@ class Source:
         typed: what named it.
         network: its ``.keras`` file.
         card: what it says about itself; None where it says nothing.
+        appearance: of its training images; None where nothing says it.
         run: MLflow's id of the run that trained it, where that is known.
         note: what else is to be known; empty where nothing is.
     """
@@ -42,6 +44,7 @@ class Source:
     typed: str
     network: Path
     card: ModelCard | None
+    appearance: Appearance | None = None
     run: str | None = None
     note: str = ""
 
@@ -86,7 +89,7 @@ def _of_path(typed: str, path: Path) -> Source:
 
 def _of_folder(typed: str, folder: Path, *, run: str | None = None, note: str = "") -> Source:
     network, card = mlmodel.read_folder(folder)
-    return Source(typed, network, card, run, note)
+    return Source(typed, network, card, mlmodel.read_appearance(folder), run, note)
 
 
 def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
@@ -119,8 +122,7 @@ def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source
         folder = _local(ready[-1].model_uri, scratch)
         source = _of_folder(typed, folder, run=run_id, note=_doubt(run))
         if source.card is None:
-            card = _card_of_table(client, run_id, scratch)
-            return Source(typed, source.network, card, run_id, source.note)
+            return replace(source, card=_card_of_table(client, run_id, scratch))
         return source
 
 

@@ -19,19 +19,21 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
+from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.decoded import Batch, decoded_batches
 from melanoma_lab.prediction.images import Images, find_images_of
-from melanoma_lab.prediction.output import Columns, checked_output, unreadable_beside, writing
+from melanoma_lab.prediction.output import Columns, checked_output, writing
 from melanoma_lab.prediction.source import Source, find_model
-from melanoma_lab.tracking.card import NOTICE, ModelCard
+from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.training.backend import available_threads, start_backend
 
 if TYPE_CHECKING:  # as slow to load as it is seldom needed
     import pandas as pd
 
-#: Unreadable files named in the terminal; the list beside the output has all of them.
-N_SHOWN = 5
+#: What the column ``warning`` says of a picture of another kind, such as of no skin at all.
+UNLIKE = "unlike the training images"
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def predict_to_file(config: Config) -> Path:
     """
     output = checked_output(config.output)
     counts: Counter[str] = Counter()
+    unlike = 0
     shown: list[tuple[str, str]] = []
     with _predicting(config) as work, progress_of("predicting") as tell:
         facts = {
@@ -96,17 +99,19 @@ def predict_to_file(config: Config) -> Path:
                 if part.columns:
                     writer.write(part.columns)
                     counts.update(part.columns["predicted"])
+                    unlike += sum(map(bool, part.columns.get("warning", ())))
                 writer.list_unreadable(part.unreadable)
-                shown += part.unreadable[: N_SHOWN - len(shown)]
+                shown += part.unreadable[: telling.N_SHOWN - len(shown)]
                 done = writer.n_rows + writer.n_unreadable
                 tell(done, max(done, work.images.count))  # files may come while we look
-    _show_unreadable(shown, writer.n_unreadable, done, output)
+    telling.show_unreadable(shown, writer.n_unreadable, done, output)
     if writer.n_rows == 0:
         raise RunError(f"none of {done} images can be read; nothing was predicted.")
     told = ", ".join(f"{n:,} {slug}" for slug, n in counts.most_common())
     console.print(f"{writer.n_rows:,} images: {told}", markup=False)
+    telling.show_unlike(unlike, writer.n_rows)
     console.print(f"written to {output}", markup=False)
-    console.print(NOTICE, style="dim", markup=False)
+    telling.show_notice()
     return output
 
 
@@ -127,20 +132,24 @@ def predict_table(config: Config) -> pd.DataFrame:
 
     parts: list[pd.DataFrame] = []
     unreadable: dict[str, str] = {}
+    done = 0
     with _predicting(config) as work, progress_of("predicting") as tell:
-        done = 0
         for part in work.batches:
             if part.columns:
                 parts.append(pd.DataFrame(dict(part.columns)))
-                done += len(parts[-1])
             unreadable |= dict(part.unreadable)
-            tell(done + len(unreadable), max(done + len(unreadable), work.images.count))
+            done += (len(parts[-1]) if part.columns else 0) + len(part.unreadable)
+            tell(done, max(done, work.images.count))
+    telling.show_unreadable(
+        list(islice(unreadable.items(), telling.N_SHOWN)), len(unreadable), done, None
+    )
     if not parts:
-        raise RunError(f"none of {len(unreadable)} images can be read; nothing was predicted.")
+        raise RunError(f"none of {done} images can be read; nothing was predicted.")
     table = pd.concat(parts, ignore_index=True)
     table.attrs["unreadable"] = unreadable
-    _show_unreadable(list(islice(unreadable.items(), N_SHOWN)), len(unreadable), done, None)
-    console.print(NOTICE, style="dim", markup=False)
+    if "warning" in table:
+        telling.show_unlike(int((table["warning"] != "").sum()), len(table))
+    telling.show_notice()
     return table
 
 
@@ -156,7 +165,7 @@ def _predicting(config: Config) -> Iterator[Prediction]:
 
         network = load_network(source.network)
         card = _card(source, n_classes(network))
-        _show_source(source, card)
+        telling.show_source(source, card)
         answer = answering(network)
         batches = decoded_batches(
             images.walk(),
@@ -164,21 +173,26 @@ def _predicting(config: Config) -> Iterator[Prediction]:
             batch_size=config.training.batch_size,
             threads=threads,
         )
-        yield Prediction(source, images, card, (_predicted(b, answer, card) for b in batches))
+        looks = source.appearance
+        predicted = (_predicted(batch, answer, card, looks) for batch in batches)
+        yield Prediction(source, images, card, predicted)
 
 
-def _predicted(batch: Batch, answer: Any, card: ModelCard) -> Predicted:
-    """What a network says of a batch, as columns."""
+def _predicted(batch: Batch, answer: Any, card: ModelCard, looks: Appearance | None) -> Predicted:
+    """What a network says of a batch, as columns, and whether it should be believed."""
     if not batch.image_ids:
         return Predicted({}, batch.unreadable)
     probabilities: NDArray[np.float32] = answer(batch.pixels)
     decided = probabilities.argmax(axis=1)
-    columns: Columns = {
+    columns: dict[str, Any] = {
         "image_id": batch.image_ids,
         "predicted": [card.slugs[k] for k in decided],
         "probability": probabilities[np.arange(len(decided)), decided],
         **{f"{PROBABILITY_PREFIX}{slug}": probabilities[:, k] for k, slug in enumerate(card.slugs)},
     }
+    if looks is not None:
+        columns["unlike_training"] = unlike = looks.unlikeness(batch.pixels)
+        columns["warning"] = [UNLIKE if distance > 1 else "" for distance in unlike]
     return Predicted(columns, batch.unreadable)
 
 
@@ -196,37 +210,3 @@ def _card(source: Source, n_outputs: int) -> ModelCard:
             f"{n_outputs} outputs."
         )
     return source.card
-
-
-def _show_source(source: Source, card: ModelCard) -> None:
-    """Say which network is applied, and what to know of it."""
-    where = f"run {source.run}" if source.run else str(source.typed)
-    trained = f", trained on {card.dataset}" if card.dataset else ""
-    console.print(f"{where}: {len(card.slugs)} classes{trained}", markup=False)
-    notes = [source.note] if source.note else []
-    if source.card is None:
-        notes.append(
-            "Nothing says what its classes are called: they are numbered. A model's folder, or a "
-            "run's id, says it."
-        )
-    if card.decoding != DECODING_VERSION:
-        notes.append(
-            f"It was trained on files as version {card.decoding} of the lab's decoder read them; "
-            f"this is version {DECODING_VERSION}, and some files differ."
-        )
-    for note in notes:
-        console.print(f"  {note}", style="yellow", markup=False)
-
-
-def _show_unreadable(
-    shown: Sequence[tuple[str, str]], n_unreadable: int, n_files: int, output: Path | None
-) -> None:
-    if not n_unreadable:
-        return
-    lines = [f"{n_unreadable:,} of {n_files:,} images cannot be read:"]
-    lines += [f"  {image_id}: {reason}" for image_id, reason in shown]
-    if n_unreadable > len(shown):
-        lines.append(f"  and {n_unreadable - len(shown):,} more")
-    if output is not None:
-        lines.append(f"All are listed in {unreadable_beside(output)}")
-    console.print("\n".join(lines), style="yellow", markup=False)

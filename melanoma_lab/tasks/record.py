@@ -19,7 +19,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.errors import RunError
-from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation import appearance, predictions
 from melanoma_lab.evaluation.metrics import absent_classes
 from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
@@ -85,7 +85,7 @@ def record_results(
             draw(folder, data, images, trained, table)
         tracker.log_folder(folder)
     if config.tracking.model and extent.pictures and trained.network is not None:
-        tracker.log_network(trained.network, card_of(config, data))
+        tracker.log_network(trained.network, card_of(config, data), beside_network(data))
     if extent.said is None:
         summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
     if fit.diverged:
@@ -107,6 +107,15 @@ def card_of(config: Config, data: PreparedData) -> ModelCard:
         dataset=config.dataset.name,
         image_size=config.dataset.image_size,
     )
+
+
+def beside_network(data: PreparedData) -> dict[str, str]:
+    """Name -> text of what lies beside a network that was trained on a dataset.
+
+    From its training and validation images: what pictures must look like for it to be of use.
+    """
+    looks = appearance.of_training_images(data)
+    return {} if looks is None else {appearance.FILE: looks.text()}
 
 
 def predictions_table(

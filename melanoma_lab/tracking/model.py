@@ -6,6 +6,7 @@ In two steps, so that a network that could not be sent is kept and logged later,
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ NAME = "model"
 _SAID = ("flavors", "signature", "metadata", "saved_input_example_info", "model_size_bytes")
 
 
-def save_network(network: Any, card: ModelCard, folder: Path) -> None:
+def save_network(
+    network: Any, card: ModelCard, folder: Path, beside: Mapping[str, str] | None = None
+) -> None:
     """Save a Keras model, ready for ``mlflow models serve``.
 
     The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it.
@@ -29,6 +32,7 @@ def save_network(network: Any, card: ModelCard, folder: Path) -> None:
         network: the model.
         card: what its outputs mean; it becomes part of the folder.
         folder: to make.
+        beside: name -> text of further files in it.
     """
     import mlflow.tensorflow
     import numpy as np
@@ -48,6 +52,8 @@ def save_network(network: Any, card: ModelCard, folder: Path) -> None:
         # Named, because finding them out takes MLflow some twenty seconds.
         pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
     )
+    for name, text in (beside or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def log_saved_model(client: Any, run_id: str, folder: Path) -> None:

@@ -301,7 +301,9 @@ class Tracker:
         with _staging():
             shutil.copytree(folder, self._files / ARTIFACTS, dirs_exist_ok=True)
 
-    def log_network(self, network: Any, card: ModelCard) -> None:
+    def log_network(
+        self, network: Any, card: ModelCard, beside: Mapping[str, str] | None = None
+    ) -> None:
         """Keep a Keras model with the run, ready for ``mlflow models serve``.
 
         The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it.
@@ -309,9 +311,10 @@ class Tracker:
         Args:
             network: the model.
             card: what its outputs mean.
+            beside: name -> text of further files in its folder.
         """
         with _staging():
-            save_network(network, card, self._files / MODEL)
+            save_network(network, card, self._files / MODEL, beside)
 
     def finished_run(self, fingerprint: str) -> str | None:
         """The id of the newest finished run of this fingerprint in the study, if there is one.

@@ -17,6 +17,7 @@ import melanoma_lab as lab
 from melanoma_lab.tasks.predict import predict_to_file
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
+LOOKS = ("unlike_training", "warning")
 SMALL = ("architecture.filters=[4,8]", "architecture.dense_units=8", "training.epochs=1")
 
 
@@ -68,11 +69,11 @@ def test_the_same_numbers_as_in_the_runs_own_table(work, tree, predict, capsys):
     assert f"run {run.run_id}: 3 classes, trained on folder" in told
     assert "27 images: " in told
     assert "Research use only: not a medical device; no diagnosis." in told
-    table = pd.read_csv(output, dtype={"image_id": str})
+    table = pd.read_csv(output, dtype={"image_id": str}, keep_default_na=False)
     own = run.predictions.set_index("image_id")
     assert sorted(table["image_id"]) == sorted(own.index)
     columns = [name for name in own if name.startswith("prob/")]
-    assert list(table) == ["image_id", "predicted", "probability", *columns]
+    assert list(table) == ["image_id", "predicted", "probability", *columns, *LOOKS]
     expected = own.loc[table["image_id"], columns].to_numpy()
     np.testing.assert_allclose(table[columns], expected, rtol=0, atol=1e-5)
     best = table[columns].idxmax(axis=1).str.removeprefix("prob/")
@@ -113,6 +114,24 @@ def test_a_model_without_a_card_is_named_by_its_runs_table(work, tree, predict):
         described.write_text(text)
 
 
+def test_pictures_of_another_kind_get_a_warning(work, tree, predict, tmp_path, capsys):
+    _, run = work
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "noise.png")
+    Image.new("RGB", (40, 40), (255, 0, 255)).save(tmp_path / "magenta.png")
+    shutil.copy(tree / "melanoma" / "0.png", tmp_path / "lesion.png")
+    output = predict(model=run.run_id, images=tmp_path, output="looks.csv")
+    table = pd.read_csv(output, keep_default_na=False).set_index("image_id")
+    assert dict(table["warning"]) == {
+        "lesion.png": "",
+        "magenta.png": "unlike the training images",
+        "noise.png": "unlike the training images",
+    }
+    assert list(table["unlike_training"] > 1) == [False, True, True]
+    told = " ".join(capsys.readouterr().out.split())
+    assert "2 of 3 images look unlike the training images (column warning)" in told
+
+
 def test_a_run_that_waits_to_be_sent(work, tree, predict):
     _, run = work
     shutil.copytree(model_folder(run), "unsent/0123/model")
@@ -127,7 +146,7 @@ def test_every_format_has_the_same_rows(work, tree, predict):
         predict(model=run.run_id, images=f"{tree}/n*/*.png", output=f"rows.{kind}")
         for kind in ("csv", "json", "jsonl")
     ]
-    rows = pd.read_csv(files[0], dtype={"image_id": str}).to_dict("records")
+    rows = pd.read_csv(files[0], dtype={"image_id": str}, keep_default_na=False).to_dict("records")
     assert len(rows) == 9
     assert rows[0]["image_id"] == f"{tree.as_posix()}/nevus/0.png"
     whole = json.loads(files[1].read_text())
@@ -165,7 +184,7 @@ def mixed(tree, tmp_path):
 def test_what_cannot_be_read_is_listed_and_the_rest_is_done(work, mixed, predict, capsys):
     _, run = work
     output = predict(model=run.run_id, images=mixed, output="mixed.csv")
-    table = pd.read_csv(output, dtype={"image_id": str})
+    table = pd.read_csv(output, dtype={"image_id": str}, keep_default_na=False)
     assert table["image_id"][0] == "é, (1).PNG"
     assert set(table["image_id"][1:]) == {f"linked/{i}.png" for i in range(12)}
     listed = pd.read_csv("mixed.unreadable.csv").set_index("image_id")["reason"]
@@ -207,7 +226,9 @@ def test_files_are_decoded_as_for_training(work, tree, predict, tmp_path):
 
 def test_from_python(work, tree, predict, capsys):
     _, run = work
-    written = pd.read_csv(predict(model=run.run_id, images=tree), dtype={"image_id": str})
+    written = pd.read_csv(
+        predict(model=run.run_id, images=tree), dtype={"image_id": str}, keep_default_na=False
+    )
     capsys.readouterr()
     table = lab.predict(run, tree, batch_size=5, verbose=False)
     assert capsys.readouterr().out == ""
