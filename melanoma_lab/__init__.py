@@ -9,9 +9,10 @@ From Python::
     together = lab.ensemble("ablation", arm="dropout")
     tuned = lab.tune("+experiment=dropout", "tuner=hyperband")
     findings = lab.audit_dataset("dataset=isic9", "dataset.root=isic9")
+    table = lab.predict(run, "pictures")
 
-``train``, ``study``, ``tune``, ``compare``, ``ensemble`` and ``audit_dataset`` are described in
-:mod:`melanoma_lab.api`.
+``train``, ``study``, ``tune``, ``compare``, ``ensemble``, ``audit_dataset`` and ``predict`` are
+described in :mod:`melanoma_lab.api`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from melanoma_lab.api import Run, audit_dataset, compare, ensemble, study, train, tune
+    from melanoma_lab.api import Run, audit_dataset, compare, ensemble, predict, study, train, tune
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.errors import RunError, UserError
     from melanoma_lab.tasks.tune import Tuned
@@ -35,6 +36,7 @@ __all__ = [
     "audit_dataset",
     "compare",
     "ensemble",
+    "predict",
     "study",
     "train",
     "tune",

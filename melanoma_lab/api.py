@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -271,6 +271,47 @@ def ensemble(
         return [
             _run(each) for each in make_ensembles(study, arm=arm, size=members, tracked=tracked)
         ]
+
+
+def predict(
+    model: str | Path | Run,
+    images: str | Path,
+    *,
+    batch_size: int | None = None,
+    tracking_uri: str | None = None,
+    verbose: bool = True,
+) -> pd.DataFrame:
+    """What a kept network says of images, as ``predict`` does. Research use only: no diagnosis.
+
+    Args:
+        model: a run or its id, a model's folder or ``.keras`` file, or ``models:/name/version``.
+        images: a folder, a file, or a pattern such as ``"DIR/*.jpg"``.
+        batch_size: images that are looked at together; None: 32.
+        tracking_uri: where the run is recorded; None: where a run of ``train`` is, else
+            ``mlflow.db`` in the current folder.
+        verbose: show what the command line shows.
+
+    Returns:
+        A row for every image, columns image_id, predicted, probability and ``prob/<class>``; in
+        ``attrs["unreadable"]`` image_id -> reason of what cannot be read.
+
+    Raises:
+        UserError: the model or the images cannot be used.
+        RunError: none of the images can be read.
+    """
+    overrides = ["task=predict"]
+    overrides += [] if batch_size is None else [f"training.batch_size={batch_size}"]
+    if isinstance(model, Run):
+        tracking_uri = tracking_uri or model.uri
+        model = model.run_id
+    with _working(verbose), _mlflow_left_alone():
+        config, _ = configure(overrides)
+        tracked = Tracking() if tracking_uri is None else Tracking(uri=tracking_uri)
+        from melanoma_lab.tasks.predict import predict_table
+
+        return predict_table(
+            replace(config, model=str(model), images=str(images), tracking=tracked)
+        )
 
 
 def audit_dataset(*overrides: str, verbose: bool = True) -> Findings:

@@ -96,6 +96,9 @@ def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
         assert call in snippet
         snippet = snippet.replace(call, f"{call}*TINY, ")
     snippet = snippet.replace('"dataset=isic9", "dataset.root=isic9"', "*TINY")
+    # The first run keeps its model, for lab.predict.
+    snippet = snippet.replace("lab.train(*TINY, ", 'lab.train(*TINY, "tracking.model=true", ')
+    snippet = snippet.replace('"pictures"', repr(str(tree / "nevus")))
     snippet = snippet.replace('"seed=0,1,2"', '"seed=0,1"')  # one of these runs is there already
     monkeypatch.chdir(tmp_path)
     made = {"TINY": tiny}
@@ -108,6 +111,7 @@ def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
     assert made["result"].report.is_file()
     assert len(made["tuned"].sweep.trials) == 1
     assert made["tuned"].preset.is_file()
+    assert len(made["table"]) == 9
 
 
 def test_every_preset_and_dataset_is_listed():

@@ -18,6 +18,7 @@ from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.tasks.sync import sync_runs
 from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking import upload
+from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.connection import PATIENCE
 from melanoma_lab.tracking.record import RECORD, Point, RunRecord, keep, kept_runs
 from melanoma_lab.tracking.sender import Sender
@@ -66,7 +67,7 @@ def record_all(tracker, folder, *, network=None, midway=lambda: None, fingerprin
         tracker.set_tags({"outcome": "learned"})
         tracker.log_folder(folder / "out")
         if network is not None:
-            tracker.log_network(network)
+            tracker.log_network(network, ModelCard(("melanoma", "nevus")))
 
 
 def assert_complete(uri, run_id, *, model=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from melanoma_lab.config.schema import Task
@@ -9,10 +10,13 @@ from melanoma_lab.errors import UserError, clipped, nearest
 
 #: What a command begins with.
 PROGRAM = "python -m melanoma_lab"
+#: What ``predict`` takes as it was typed: names of files.
+VERBATIM = frozenset({"images", "model", "output"})
 #: Tasks that write where they are told to and need no working folder from Hydra.
 NO_JOB_FOLDER = frozenset(
     {
-        *(Task.audit, Task.compare, Task.download, Task.ensemble, Task.seed_protocol, Task.sync),
+        *(Task.audit, Task.compare, Task.download, Task.ensemble, Task.predict),
+        *(Task.seed_protocol, Task.sync),
         Task.tune,
     }
 )
@@ -41,7 +45,23 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
         # joblib hands out several jobs at once when the first are short, as those are that are
         # skipped: one process would then train them all, while another idles.
         words.insert(0, "hydra.launcher.batch_size=1")  # what was typed comes later and counts
+    if f"task={Task.predict}" in words:
+        words = [_as_typed(word) for word in words]
     if any(f"task={task}" in words for task in NO_JOB_FOLDER):
         words += ["hydra.output_subdir=null", "hydra.run.dir=."]
     multirun = [word for word in words if word in {"-m", "--multirun"}]
     return [*multirun[:1], *(word for word in words if word not in {"-m", "--multirun"})]
+
+
+def _as_typed(word: str) -> str:
+    """An override of a file's name in Hydra's quotes: ``images=ISIC_1(1).jpg``, ``images=[ab]*``.
+
+    Hydra would take brackets, commas and blanks for more than letters of a name.
+    """
+    key, equals, value = word.partition("=")
+    if key not in VERBATIM or not value or value[0] in "'\"":
+        return word
+    # Backslashes count double before a quote, and nowhere else.
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", value)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f"{key}{equals}'{escaped}'"

@@ -23,6 +23,8 @@ INCIDENTAL = (
     "against",
     "arm",
     "members",
+    "model",
+    "images",
     "tracking",
     "audit",
     "dataset.root",

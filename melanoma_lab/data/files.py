@@ -37,25 +37,42 @@ def find_images(
     Raises:
         UserError: there is none, or a name is not UTF-8.
     """
-    inside = (boundary or root).resolve()
-    found = [
-        folder / name
-        for folder, files in _folders(root, inside, outside_root=outside_root)
-        for name in files
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES
-        and (outside_root or not _leads_outside(folder / name, inside))
-    ]
+    found = list(walk_images(root, outside_root=outside_root, boundary=boundary))
     if not found:
-        others = _kinds(left_aside(root)[0])
-        raise UserError(
-            f"dataset.root={root}: no images in it; expected files ending in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}" + (f"; found {others}." if others else ".")
-        )
+        raise UserError(f"dataset.root={root}: {no_images(root)}")
     for path in found:
-        if not _is_utf8(str(path)):
+        if not is_utf8(str(path)):
             shown = str(path).encode(errors="backslashreplace").decode()
             raise UserError(f"{shown}: this name is not UTF-8; rename the file or its folder.")
     return sorted(found)
+
+
+def walk_images(
+    root: Path, *, outside_root: bool = False, boundary: Path | None = None
+) -> Iterator[Path]:
+    """Every image file below a folder, one after the other, however many there are.
+
+    A folder's own files come first, sorted, then its sub-folders. Of all names only those of one
+    folder are in memory. Otherwise as ``find_images``, which says what the arguments mean.
+
+    Raises:
+        UserError: a folder cannot be searched.
+    """
+    inside = (boundary or root).resolve()
+    for folder, files in _folders(root, inside, outside_root=outside_root):
+        for name in sorted(files):
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and (
+                outside_root or not _leads_outside(folder / name, inside)
+            ):
+                yield folder / name
+
+
+def no_images(root: Path) -> str:
+    """The sentence about a folder without images: what would count, and what is there."""
+    others = _kinds(left_aside(root)[0])
+    return f"no images in it; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}" + (
+        f"; found {others}." if others else "."
+    )
 
 
 def links_outside(root: Path) -> list[str]:
@@ -163,7 +180,7 @@ def _folders(root: Path, inside: Path, *, outside_root: bool) -> Iterator[tuple[
     pending, searched = [root], [inside, root.resolve()]
     while pending:
         for folder, subfolders, files in os.walk(pending.pop(), onerror=_refuse_unsearchable):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             for name in subfolders:
                 path = Path(folder, name)
                 target = _target(path, inside) if outside_root and path.is_symlink() else None
@@ -177,7 +194,7 @@ def _refuse_unsearchable(error: OSError) -> None:
     raise UserError(f"{error.filename}: cannot be searched ({error.strerror}).") from error
 
 
-def _is_utf8(name: str) -> bool:
+def is_utf8(name: str) -> bool:
     """Whether a file's name is text; Python reads other bytes as lone surrogates."""
     try:
         name.encode()

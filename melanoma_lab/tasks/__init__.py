@@ -75,6 +75,13 @@ def tune(config: Config, arm: Arm) -> None:
     tune_arm(plan)
 
 
+def predict(config: Config, _arm: Arm) -> None:
+    """Apply a kept network to images."""
+    from melanoma_lab.tasks.predict import predict_to_file
+
+    predict_to_file(config)
+
+
 def sync(config: Config, _arm: Arm) -> None:
     """Send runs that were kept on disk to the tracking server."""
     from melanoma_lab.tasks.sync import sync_runs
@@ -96,6 +103,7 @@ TASKS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.compare: compare,
     Task.download: download,
     Task.ensemble: ensemble,
+    Task.predict: predict,
     Task.seed_protocol: seed_protocol,
     Task.sync: sync,
     Task.tune: tune,

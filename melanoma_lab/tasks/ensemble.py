@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from melanoma_lab.ensembles import identity
 from melanoma_lab.ensembles.average import average
 from melanoma_lab.ensembles.members import Member, find_members, put_together, read_tables
 from melanoma_lab.errors import UserError
-from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation import appearance, predictions
 from melanoma_lab.evaluation.metrics import absent_classes
 from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.prediction import mlmodel
+from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.model import fetch_model, has_model
 
 
@@ -71,8 +74,8 @@ def make_ensembles(
             summary.show_skipped(str(run_id))
             run_ids.append(str(run_id))
         else:
-            network = _network(client, members) if tracked.model else None
-            run_ids.append(_record(client, tracker, members, table, network))
+            together = _together(client, members, table) if tracked.model else None
+            run_ids.append(_record(client, tracker, members, table, together))
     left = found[sum(map(len, ensembles)) :]
     if left:
         summary.show_note(f"Left over, in no ensemble: {_who(left)}.")
@@ -85,7 +88,7 @@ def _record(
     tracker: tracking.Tracker,
     members: Sequence[Member],
     table: pd.DataFrame,
-    network: Any,
+    together: _Together | None,
 ) -> str:
     """Measure, draw, keep and show what an ensemble comes to; returns its run's id."""
     config = identity.config_of(members, [_config(client, member) for member in members])
@@ -114,16 +117,25 @@ def _record(
                 melanoma=melanoma,
             )
             tracker.log_folder(folder)
-        if network is not None:
-            tracker.log_network(network)
+        if together is not None:
+            tracker.log_network(together.network, together.card, together.beside)
     summary.show_metrics(metrics)
     kept = f"kept in {tracker.kept}" if tracker.kept else f"run {run_id}"
     console.print(f"\n{len(members)} networks' cost, to train and to apply   {kept}")
     return run_id
 
 
-def _network(client: Any, members: Sequence[Member]) -> Any:
-    """The members' networks as one; None where some were not kept."""
+@dataclass(frozen=True)
+class _Together:
+    """The networks of members as one, and what is kept with it."""
+
+    network: Any
+    card: ModelCard
+    beside: dict[str, str]
+
+
+def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _Together | None:
+    """The members' networks as one; None where some were not kept, or take other inputs."""
     without = [member for member in members if not has_model(client, member.run)]
     if without:
         summary.show_note(
@@ -134,21 +146,33 @@ def _network(client: Any, members: Sequence[Member]) -> Any:
     from melanoma_lab.training.backend import available_threads, start_backend
 
     start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
-    from melanoma_lab.ensembles.network import load_network, mean_network
+    from melanoma_lab.ensembles.network import mean_network
+    from melanoma_lab.prediction.network import load_safely
 
-    networks = []
+    networks, cards = [], []
     with tempfile.TemporaryDirectory() as scratch, progress_of("reading networks") as tell:
         for i, member in enumerate(members):
             try:
-                networks.append(load_network(fetch_model(member.run_id, Path(scratch) / str(i))))
-            except (OSError, ValueError, TypeError) as error:
-                reason = next(iter(str(error).strip().splitlines()), repr(error))
+                folder = fetch_model(member.run_id, Path(scratch) / str(i))
+                path, card = mlmodel.read_folder(folder)
+                networks.append(load_safely(path))
+            except (OSError, UserError) as error:
                 raise UserError(
-                    f"The model of {member} cannot be read: {reason} Train it again, or leave "
+                    f"The model of {member} cannot be read: {error} Train it again, or leave "
                     "models out with tracking.model=false."
                 ) from error
+            cards.append(card or ModelCard(predictions.slugs_of(table)))
             tell(i + 1, len(members))
-    return mean_network(networks)
+        # Of one split, and so of the same training images.
+        looks = mlmodel.read_appearance(folder)
+    if any(card.encoding != cards[0].encoding for card in cards):
+        summary.show_note(
+            "No model: the members encode what is known of patients in different ways, each by its "
+            "own training images. The predictions are averaged all the same."
+        )
+        return None
+    beside = {} if looks is None else {appearance.FILE: looks.text()}
+    return _Together(mean_network(networks), cards[0], beside)
 
 
 def _config(client: Any, member: Member) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from melanoma_lab import summary
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
+from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.errors import RunError
-from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation import appearance, predictions
 from melanoma_lab.evaluation.metrics import absent_classes
 from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
@@ -28,6 +29,7 @@ from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.tasks.train import Extent
 from melanoma_lab.tracking import Tracker
+from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.training.trained import Trained
 
 
@@ -88,7 +90,8 @@ def record_results(
             draw(folder, data, images, trained, table)
         tracker.log_folder(folder)
     if config.tracking.model and extent.pictures and trained.network is not None:
-        tracker.log_network(trained.network, trained.encoding)
+        card = card_of(config, data, trained.encoding)
+        tracker.log_network(trained.network, card, beside_network(data))
     if extent.said is None:
         summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
     if fit.diverged:
@@ -99,6 +102,27 @@ def record_results(
     if trained.network is not None and extent.said is None:  # a trivial arm may be at chance
         summary.show_outcome(learned)
     return metrics
+
+
+def card_of(config: Config, data: PreparedData, encoding: Encoding | None) -> ModelCard:
+    """What a network says about itself that was trained on a dataset, with metadata or without."""
+    return ModelCard(
+        slugs=data.slugs,
+        classes=data.classes,
+        melanoma=data.melanoma,
+        dataset=config.dataset.name,
+        image_size=config.dataset.image_size,
+        encoding=None if encoding is None else encoding.described(),
+    )
+
+
+def beside_network(data: PreparedData) -> dict[str, str]:
+    """Name -> text of what lies beside a network that was trained on a dataset.
+
+    From its training and validation images: what pictures must look like for it to be of use.
+    """
+    looks = appearance.of_training_images(data)
+    return {} if looks is None else {appearance.FILE: looks.text()}
 
 
 def predictions_table(

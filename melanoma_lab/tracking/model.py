@@ -6,61 +6,73 @@ In two steps, so that a network that could not be sent is kept and logged later,
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.data.metadata import Encoding, Scale
+from melanoma_lab.tracking.card import ModelCard
 
 #: What the kept network needs to be served, by distribution name.
 SERVING_REQUIREMENTS = ("keras", "tensorflow", "numpy")
+#: The input of images, where there are others beside it.
+PIXELS = "pixels"
 #: What the model is called in its run.
 NAME = "model"
+#: What a saved model's ``MLmodel`` says that the logged one's must say too.
+_SAID = ("flavors", "signature", "metadata", "saved_input_example_info", "model_size_bytes")
 
 
-def save_network(network: Any, folder: Path, encoding: Encoding | None = None) -> None:
+def save_network(
+    network: Any, card: ModelCard, folder: Path, beside: Mapping[str, str] | None = None
+) -> None:
     """Save a Keras model, ready for ``mlflow models serve``.
 
     The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it. With
     metadata it takes a dictionary of these as ``pixels`` and a column, shape (n, 1), for each of
-    the encoding's: years, float32, or codes, int32. What the codes stand for is in the model's
-    own ``metadata``, as ``encoding``.
+    the encoding's: years, float32, or codes, int32. What the codes stand for is on the card.
 
     Args:
         network: the model.
+        card: what its outputs mean; it becomes part of the folder.
         folder: to make.
-        encoding: of metadata, where it takes some.
+        beside: name -> text of further files in it.
     """
     import mlflow.tensorflow
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    columns = encoding.columns if encoding else {}
-    pixels = network.input["pixels"] if columns else network.input
-    example: Any = np.full((1, *pixels.shape[1:]), 127, np.uint8)
-    if columns:
-        known = {
-            name: np.array([[50]], np.float32)
-            if isinstance(column, Scale)
-            else np.array([[0]], "i4")
-            for name, column in columns.items()
-        }
-        example = {"pixels": example, **known}
-    named = example if columns else {None: example}
-    taken = [TensorSpec(array.dtype, (-1, *array.shape[1:]), name) for name, array in named.items()]
+    several = isinstance(network.input, dict)
+    taken = network.input if several else {PIXELS: network.input}
+    example = {name: _example(tensor) for name, tensor in taken.items()}
+    specs = [
+        TensorSpec(array.dtype, (-1, *array.shape[1:]), name if several else None)
+        for name, array in example.items()
+    ]
     mlflow.tensorflow.save_model(
         network,
         str(folder),
         signature=ModelSignature(
-            Schema(taken),
+            Schema(specs),
             Schema([TensorSpec(np.dtype("float32"), (-1, network.output_shape[-1]))]),
         ),
-        input_example=example,
-        metadata=None if encoding is None else {"encoding": encoding.described()},
+        input_example=example if several else example[PIXELS],
+        metadata=card.metadata(),
         # Named, because finding them out takes MLflow some twenty seconds.
         pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
     )
+    for name, text in (beside or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _example(tensor: Any) -> Any:
+    """One grey image, or one value of what is known of a patient."""
+    import numpy as np
+
+    if len(tensor.shape) == len(("n", "height", "width", "channels")):
+        return np.full((1, *tensor.shape[1:]), 127, np.uint8)
+    return np.array([[50]], np.float32) if tensor.dtype == "float32" else np.array([[0]], np.int32)
 
 
 def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
@@ -148,7 +160,6 @@ class _Saved:
 
         shutil.copytree(self._folder, path)
         saved = Model.load(str(self._folder))
-        kept = ("flavors", "signature", "saved_input_example_info", "model_size_bytes", "metadata")
-        for name in kept:
+        for name in _SAID:
             setattr(mlflow_model, name, getattr(saved, name))
         mlflow_model.save(str(Path(path) / MLMODEL_FILE_NAME))

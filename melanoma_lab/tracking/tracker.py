@@ -21,8 +21,8 @@ from typing import Any
 
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.console import console
-from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.errors import RunError
+from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.connection import (
     HASTE,
     NotUsable,
@@ -301,15 +301,18 @@ class Tracker:
         with _staging():
             shutil.copytree(folder, self._files / ARTIFACTS, dirs_exist_ok=True)
 
-    def log_network(self, network: Any, encoding: Encoding | None = None) -> None:
+    def log_network(
+        self, network: Any, card: ModelCard, beside: Mapping[str, str] | None = None
+    ) -> None:
         """Keep a Keras model with the run, ready for ``mlflow models serve``.
 
         Args:
-            network: what ``save_network`` takes, as is the other.
-            encoding: of metadata, where it takes some.
+            network: what ``save_network`` takes, as are the others.
+            card: what its inputs and outputs mean.
+            beside: name -> text of further files in its folder.
         """
         with _staging():
-            save_network(network, self._files / MODEL, encoding)
+            save_network(network, card, self._files / MODEL, beside)
 
     def finished_run(self, fingerprint: str) -> str | None:
         """The id of the newest finished run of this fingerprint in the study, if there is one.

@@ -26,7 +26,8 @@ DECLARES = ("choices", "log", "max", "min", "step", "when")
 CUTS = 10
 #: What trials must share, or what says nothing about how good a network is.
 NOT_SEARCHED = (
-    *("against", "arm", "audit", "cache", "dataset", "members", "metric", "output", "reference"),
+    *("against", "arm", "audit", "cache", "dataset", "images", "members", "metric", "model"),
+    *("output", "reference"),
     *("seed", "split", "study", "task", "tracking", "tuner", "training.devices", "training.resume"),
     *("training.stop_after", "training.threads"),
 )

@@ -3,6 +3,8 @@ import pytest
 from melanoma_lab.config.command import canonical_arguments
 from melanoma_lab.errors import UserError
 
+NO_FOLDER = ("hydra.output_subdir=null", "hydra.run.dir=.")
+
 
 @pytest.mark.parametrize(
     ("typed", "taken"),
@@ -26,6 +28,10 @@ from melanoma_lab.errors import UserError
             ["-m", "hydra/launcher=joblib", "seed=1,2"],
             ["-m", "hydra.launcher.batch_size=1", "hydra/launcher=joblib", "seed=1,2"],
         ),
+        (
+            ["predict", "images=a b/[0-9](1)*.jpg", "model='m,n'"],
+            ["task=predict", "images='a b/[0-9](1)*.jpg'", "model='m,n'", *NO_FOLDER],
+        ),
         (["--help"], ["--help"]),
         (["~dataset"], ["~dataset"]),
     ],
@@ -37,3 +43,12 @@ def test_words_come_in_the_order_that_hydra_takes(typed, taken):
 def test_a_word_that_is_no_task_is_refused():
     with pytest.raises(UserError, match=r"trian: no such task\. Did you mean train\?"):
         canonical_arguments(["trian"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ISIC_1(1).jpg", "a b", "it's", "a\\b", "ends\\", "\\'", "[!a]*.png", "a,b", "é{1}", "1e5"],
+)
+def test_predict_takes_names_of_files_as_they_are(composed, name):
+    (_, word, *_) = canonical_arguments(["predict", f"images={name}"])
+    assert composed("task=predict", word).images == name

@@ -49,7 +49,7 @@ def test_the_served_model_takes_years_and_codes(run):
     client, done = run
     (model,) = client.search_logged_models([done.info.experiment_id])
     loaded = mlflow.pyfunc.load_model(model.artifact_location)
-    values = loaded.metadata.metadata["encoding"]
+    values = loaded.metadata.metadata["melanoma_lab"]["encoding"]
     names = [spec.name for spec in loaded.metadata.signature.inputs]
     assert names == ["pixels", "age", "sex", "site"]
     read = {"keep_default_na": False, "na_values": {"age": [""]}}

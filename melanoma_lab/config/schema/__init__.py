@@ -46,6 +46,7 @@ class Task(StrEnum):
     compare = "compare"
     ensemble = "ensemble"
     tune = "tune"
+    predict = "predict"
     sync = "sync"
 
 
@@ -97,6 +98,10 @@ class Config:
     arm: str | None = None
     #: ``ensemble``: seeds of each; null: one ensemble of all that the arm has.
     members: int | None = None
+    #: ``predict``: a run's id, a model's folder or ``.keras`` file, or ``models:/name/version``.
+    model: str | None = None
+    #: ``predict``: a folder, an image file, or a pattern such as ``DIR/*.jpg``.
+    images: str | None = None
     dataset: Dataset = MISSING
     split: Split = MISSING
     architecture: Architecture = MISSING

@@ -1,0 +1,78 @@
+"""Which images a prediction is asked for: a folder's, one file, or those that a pattern matches."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from melanoma_lab.data.files import IMAGE_SUFFIXES, no_images, walk_images
+from melanoma_lab.errors import UserError, clipped
+
+
+@dataclass(frozen=True)
+class Images:
+    """Files to be looked at; never all of them in memory.
+
+    Attributes:
+        count: how many there are, at the time of asking.
+        walk: gives (image_id, path) of each; the id is the path below the folder that was named,
+            with ``/``, or the path as it was typed.
+    """
+
+    count: int
+    walk: Callable[[], Iterator[tuple[str, str]]]
+
+
+def find_images_of(typed: str | None) -> Images:
+    """The images that ``images=`` names.
+
+    A name is taken for what is there; only where nothing is it is a pattern, as of a shell: ``*``,
+    ``?``, ``[abc]``, and ``**`` for folders at any depth. Links are followed.
+
+    Args:
+        typed: as typed.
+
+    Raises:
+        UserError: it names nothing, or no images.
+    """
+    if not typed:
+        raise UserError(
+            "images is not set; add images=DIR, images=FILE or images='DIR/*.jpg' to the command."
+        )
+    path = Path(typed).expanduser()
+    try:
+        if path.is_dir():
+            return _counted(lambda: _in_folder(path), f"images={clipped(typed)}: {no_images(path)}")
+        if path.exists() or path.is_symlink():
+            return Images(1, lambda: iter([(path.as_posix(), str(path))]))
+    except (OSError, ValueError):  # too long, or with a zero in it: no path
+        pass
+    if not glob.has_magic(str(path)):
+        raise UserError(f"images={clipped(typed)}: no such file or folder.")
+    return _counted(
+        lambda: _matching(str(path)),
+        f"images={clipped(typed)}: no image matches this pattern; expected files ending in "
+        f"{', '.join(sorted(IMAGE_SUFFIXES))}.",
+    )
+
+
+def _counted(walk: Callable[[], Iterator[tuple[str, str]]], nothing: str) -> Images:
+    count = sum(1 for _ in walk())
+    if count == 0:
+        raise UserError(nothing)
+    return Images(count, walk)
+
+
+def _in_folder(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in walk_images(folder, outside_root=True):
+        yield path.relative_to(folder).as_posix(), str(path)
+
+
+def _matching(pattern: str) -> Iterator[tuple[str, str]]:
+    """What a pattern matches, sorted: names in memory, as one folder's are."""
+    for name in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207 - pathlib's has no [!a]
+        path = Path(name)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
+            yield path.as_posix(), name

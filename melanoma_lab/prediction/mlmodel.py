@@ -1,0 +1,114 @@
+"""A model's folder as MLflow keeps it, read as data: nothing that it names is imported or run.
+
+MLflow's own loaders import what an ``MLmodel`` names and may unpickle. Here the file is only asked
+whether the folder holds a plain network of Keras, and where; Keras then reads that in safe mode.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.evaluation import appearance
+from melanoma_lab.evaluation.appearance import Appearance
+from melanoma_lab.tracking.card import ModelCard
+
+FILE: Final = "MLmodel"
+#: Where MLflow keeps a network of Keras, below the folder that the flavor's ``data`` names.
+NETWORK: Final = "model.keras"
+#: What the archive of a network holds; others would be unpacked, which no network here needs.
+MEMBERS: Final = {"config.json", "metadata.json", "model.weights.h5"}
+#: An ``MLmodel`` is a page of text; more is no such file.
+LONGEST: Final = 2**20
+
+
+def read_folder(folder: Path) -> tuple[Path, ModelCard | None]:
+    """Where a model's network lies, and what it says about itself.
+
+    Args:
+        folder: with the file ``MLmodel``.
+
+    Returns:
+        The ``.keras`` file, inside the folder, and the card where there is one.
+
+    Raises:
+        UserError: the folder holds something else than a plain network of Keras.
+    """
+    described = folder / FILE
+    try:
+        if described.stat().st_size > LONGEST:
+            raise UserError(f"{described}: no MLmodel of MLflow (more than a page of text).")
+        content = yaml.safe_load(described.read_text(encoding="utf-8"))
+        card = ModelCard.read(content.get("metadata") if isinstance(content, dict) else None)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        why = clipped(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise UserError(f"{described}: cannot be read as MLflow's description ({why}).") from error
+    flavors = content.get("flavors") if isinstance(content, dict) else None
+    network = folder / _data_of(flavors, described) / NETWORK
+    if not network.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{described}: names a network outside of its folder, {network}.")
+    return checked_file(network), card
+
+
+def read_appearance(folder: Path) -> Appearance | None:
+    """What the training images of a model look like; None where its folder does not say.
+
+    Raises:
+        UserError: the file that says it is damaged.
+    """
+    path = folder / appearance.FILE
+    if not path.is_file():
+        return None
+    try:
+        return Appearance.read(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({clipped(error)}).") from error
+
+
+def checked_file(path: Path) -> Path:
+    """A file that Keras will take for a ``.keras`` archive, which holds no code.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            others = set(archive.namelist()) - MEMBERS
+    except (OSError, zipfile.BadZipFile):
+        others = {"no archive"}
+    if path.suffix != ".keras" or others:
+        found = f" Received {clipped(', '.join(sorted(others)))}." if others else ""
+        raise UserError(f"{path}: expected a .keras file, as Keras 3 saves a network.{found}")
+    return path
+
+
+def _data_of(flavors: Any, described: Path) -> str:
+    """The sub-folder that holds the network.
+
+    Raises:
+        UserError: loading the model would need code that lies in it, or another library.
+    """
+    flavors = flavors if isinstance(flavors, dict) else {}
+    keras = flavors.get("tensorflow")
+    served = flavors.get("python_function") or {"loader_module": "mlflow.tensorflow"}
+    if not isinstance(keras, dict) or keras.get("model_type") != "keras":
+        raise UserError(
+            f"{described}: expected a network of Keras, logged by mlflow.tensorflow. Received "
+            f"{clipped(', '.join(map(str, flavors)) or 'no flavors')}."
+        )
+    loader = served.get("loader_module") if isinstance(served, dict) else None
+    if loader != "mlflow.tensorflow" or keras.get("code") or served.get("code"):
+        raise UserError(
+            f"{described}: brings code or a loader of its own ({clipped(loader)}); code from a "
+            "model is not run."
+        )
+    data = keras.get("data")
+    if not isinstance(data, str):
+        raise UserError(f"{described}: does not say where its network lies (data).")
+    return data

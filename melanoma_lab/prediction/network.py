@@ -1,0 +1,110 @@
+"""A network from its file, and what it says of pixels. Everything here needs TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.evaluation.predictions import SUM_TOLERANCE
+
+
+def load_safely(path: Path) -> keras.Model:
+    """Load a network by Keras's safe mode, which runs no code from a file.
+
+    Args:
+        path: a ``.keras`` file, as ``checked_file`` gives it.
+
+    Raises:
+        UserError: it cannot be loaded so, or is no network.
+    """
+    try:
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged or hostile file makes Keras and HDF5 raise anything
+        why = clipped(next(iter(str(error).strip().splitlines()), "") or type(error).__name__, 300)
+        raise UserError(f"{path}: Keras does not load this in its safe mode: {why}") from error
+    if not isinstance(network, keras.Model) or not hasattr(network, "inputs"):
+        raise UserError(f"{path}: expected a network from images to classes.")
+    return network
+
+
+def load_network(path: Path) -> keras.Model:
+    """Load a network that looks at images and at nothing else.
+
+    Args:
+        path: a ``.keras`` file, as ``checked_file`` gives it.
+
+    Returns:
+        From pixels, 0 to 255, shape (n, s, s, 3), to n answers for each of two or more classes.
+
+    Raises:
+        UserError: it cannot be loaded safely, or is of another kind.
+    """
+    network = load_safely(path)
+    images, others = _told_apart(network)
+    if others:
+        raise UserError(
+            f"{path}: this model also needs {', '.join(others)}, which files of images do not say; "
+            "expected one from pixels alone."
+        )
+    expected = "(n, size, size, 3) to (n, classes)"
+    shapes = [tuple(tensor.shape) for tensor in (*images, *network.outputs)]
+    if len(shapes) != 2 or not _fit(*shapes):
+        told = " to ".join(map(str, shapes))
+        raise UserError(f"{path}: expected a network from {expected}. Received {told}.")
+    return network
+
+
+def image_size(network: keras.Model) -> int:
+    """Side in pixels of the images that a network takes."""
+    return int(network.inputs[0].shape[1])
+
+
+def n_classes(network: keras.Model) -> int:
+    """How many classes a network tells apart."""
+    return int(network.outputs[0].shape[1])
+
+
+def answering(network: keras.Model) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """A function from pixels, (n, s, s, 3), to probabilities, float32, (n, K), in inference mode.
+
+    It raises UserError where a network's answers are no probabilities.
+    """
+
+    def answer(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        probabilities = np.asarray(network.predict_on_batch(pixels), dtype=np.float32)
+        in_range = (probabilities >= 0) & (probabilities <= 1)  # False for NaN
+        sums = probabilities.sum(axis=1, dtype=np.float64)
+        if not in_range.all() or not np.allclose(sums, 1, rtol=0, atol=SUM_TOLERANCE):
+            raise UserError(
+                "model: its answers are no probabilities of classes (finite, from 0 to 1, with a "
+                f"sum of 1). Received {probabilities[0].tolist()}."
+            )
+        return probabilities
+
+    return answer
+
+
+def _told_apart(network: keras.Model) -> tuple[list[Any], list[str]]:
+    """The inputs that look like pictures, and the names of all others."""
+    images = [tensor for tensor in network.inputs if len(tensor.shape) == 4]
+    others = [tensor.name for tensor in network.inputs if len(tensor.shape) != 4]
+    return images, others
+
+
+def _fit(pixels: tuple[int | None, ...], classes: tuple[int | None, ...]) -> bool:
+    _, height, width, channels = pixels
+    return (
+        height is not None
+        and height == width
+        and channels == 3
+        and len(classes) == 2
+        and (classes[1] or 0) >= 2
+    )

@@ -1,0 +1,204 @@
+"""Which network ``model=`` names: a run's, a file's, a folder's or a registered one.
+
+No TensorFlow here; MLflow only where a run or a registered model is asked for, to find and fetch
+files, never to load them.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from melanoma_lab import tracking
+from melanoma_lab.config.schema import Tracking
+from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.evaluation.appearance import Appearance
+from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
+from melanoma_lab.prediction import mlmodel
+from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.connection import usable
+from melanoma_lab.tracking.model import models_of
+from melanoma_lab.tracking.record import MODEL
+
+EXPECTED = "a run's id, a folder with MLflow's MLmodel, a .keras file, or models:/NAME/VERSION"
+#: Runs of which the ids are compared with a mistyped one, and those named where none is near.
+RUNS, NEWEST = 1000, 3
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network that has been found and not been loaded.
+
+    Attributes:
+        typed: what named it.
+        network: its ``.keras`` file.
+        card: what it says about itself; None where it says nothing.
+        appearance: of its training images; None where nothing says it.
+        run: MLflow's id of the run that trained it, where that is known.
+        note: what else is to be known; empty where nothing is.
+    """
+
+    typed: str
+    network: Path
+    card: ModelCard | None
+    appearance: Appearance | None = None
+    run: str | None = None
+    note: str = ""
+
+
+def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> Source:
+    """Find what ``model=`` names.
+
+    Args:
+        typed: as typed.
+        tracked: where runs are recorded.
+        scratch: a folder for what has to be downloaded.
+
+    Raises:
+        UserError: there is no such model, or it is none that can be used without running its code.
+    """
+    if not typed:
+        raise UserError(f"model is not set; add model=... to the command: {EXPECTED}.")
+    if typed.startswith("models:/"):
+        return _registered(typed, tracked, scratch)
+    if typed.startswith("runs:/"):
+        return _of_run(typed, typed.removeprefix("runs:/").split("/")[0], tracked, scratch)
+    path = Path(typed).expanduser()
+    try:
+        if path.exists():
+            return _of_path(typed, path)
+    except (OSError, ValueError):  # too long, or with a zero in it: no path
+        pass
+    if path.name != typed or path.suffix:
+        raise UserError(f"model={clipped(typed)}: no such file or folder; expected {EXPECTED}.")
+    return _of_run(typed, typed, tracked, scratch)
+
+
+def _of_path(typed: str, path: Path) -> Source:
+    # A network within a model's folder: the folder says what its outputs are called.
+    around = path.parent.parent if path.name == mlmodel.NETWORK else path
+    if path.is_file() and not (around / mlmodel.FILE).is_file():
+        return Source(typed, mlmodel.checked_file(path), None)
+    if not (around / mlmodel.FILE).is_file():
+        raise UserError(f"model={clipped(typed)}: no MLmodel in this folder; expected {EXPECTED}.")
+    return _of_folder(typed, around)
+
+
+def _of_folder(typed: str, folder: Path, *, run: str | None = None, note: str = "") -> Source:
+    network, card = mlmodel.read_folder(folder)
+    return Source(typed, network, card, mlmodel.read_appearance(folder), run, note)
+
+
+def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
+    """A registered model, by version or alias, or one by its own id."""
+    from mlflow.exceptions import MlflowException
+
+    client = tracking.connect_for_reading(tracked)
+    try:
+        folder = _local(typed, scratch)
+    except (MlflowException, OSError) as error:
+        names = [entry.name for entry in client.search_registered_models(max_results=RUNS)]
+        there = f" Registered: {', '.join(names[:10])}." if names else " No model is registered."
+        raise UserError(
+            f"model={clipped(typed)}: not in tracking.uri={tracked.uri} "
+            f"({clipped(str(error).splitlines()[0])}).{there}"
+        ) from error
+    return _of_folder(typed, folder)
+
+
+def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source:
+    kept = Path(tracked.unsent) / run_id / MODEL
+    if run_id and (kept / mlmodel.FILE).is_file():  # waits to be sent
+        return _of_folder(typed, kept, run=run_id)
+    client = tracking.connect_for_reading(tracked)
+    with usable(tracked.uri):
+        run = _tracked_run(client, typed, run_id, tracked)
+        ready = [model for model in models_of(client, run) if model.status == "READY"]
+        if not ready:
+            raise UserError(f"model={clipped(typed)}: {_why_no_model(run)}")
+        folder = _local(ready[-1].model_uri, scratch)
+        source = _of_folder(typed, folder, run=run_id, note=_doubt(run))
+        if source.card is None:
+            return replace(source, card=_card_of_table(client, run_id, scratch))
+        return source
+
+
+def _tracked_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise
+        raise UserError(
+            f"model={clipped(typed)}: neither a file or folder here nor a run in "
+            f"tracking.uri={tracked.uri}. {_nearest_run(client, run_id)}"
+        ) from None
+    if run.info.lifecycle_stage != "active":
+        raise UserError(
+            f"model={clipped(typed)}: this run was deleted; mlflow runs restore --run-id {run_id}"
+        )
+    return run
+
+
+def _nearest_run(client: Any, run_id: str) -> str:
+    """The sentence that points from a run that is not there to one that is."""
+    experiments = [entry.experiment_id for entry in client.search_experiments()]
+    runs = client.search_runs(experiments, max_results=RUNS) if experiments else []
+    ids = [run.info.run_id for run in runs]
+    starting = [found for found in ids if len(run_id) >= 4 and found.startswith(run_id)]
+    close = starting[:1] or difflib.get_close_matches(run_id, ids, n=1, cutoff=0.7)
+    if close:
+        return f"Did you mean {close[0]}?"
+    newest = [f"{run.info.run_id} ({run.info.run_name})" for run in runs if "arm" in run.data.tags]
+    if not newest:
+        return "No run is recorded there."
+    return f"The newest: {', '.join(newest[:NEWEST])}."
+
+
+def _why_no_model(run: Any) -> str:
+    tags = run.data.tags
+    if tags.get("trivial") == "true":
+        return (
+            f"a trivial arm ({tags.get('arm')}) keeps no model; what it predicts is in its run's "
+            "predictions.csv."
+        )
+    if run.data.params.get("tracking.model", "").lower() == "false":
+        return "this run was trained with tracking.model=false and kept no model; train it again."
+    if run.info.status != "FINISHED":
+        why = f" ({tags['reason']})" if tags.get("reason") else ""
+        return f"this run is {run.info.status}{why} and has no model."
+    return "this run has no model; expected one that has trained a network."
+
+
+def _doubt(run: Any) -> str:
+    """What is to be known of a model whose run did not end well."""
+    if run.info.status == "FINISHED":
+        return ""
+    why = run.data.tags.get("reason")
+    return f"Its run is {run.info.status}{f': {why}' if why else ''}"
+
+
+def _local(uri: str, scratch: Path) -> Path:
+    """A copy of a model's folder."""
+    from mlflow.artifacts import download_artifacts
+
+    return Path(download_artifacts(artifact_uri=uri, dst_path=str(scratch / "model")))
+
+
+def _card_of_table(client: Any, run_id: str, scratch: Path) -> ModelCard | None:
+    """The classes by the columns of a run's predictions table, for models without a card."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        path = client.download_artifacts(run_id, "predictions.csv", str(scratch))
+    except (MlflowException, OSError):
+        return None
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        header = next(csv.reader(file), [])
+    slugs = [name.removeprefix(PROBABILITY_PREFIX) for name in header if "/" in name]
+    return ModelCard(tuple(slugs)) if slugs else None

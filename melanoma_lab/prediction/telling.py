@@ -1,0 +1,71 @@
+"""What ``predict`` says: which network, what could not be read, what not to believe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from melanoma_lab.console import console
+from melanoma_lab.data.decoding import DECODING_VERSION
+from melanoma_lab.prediction.output import unreadable_beside
+from melanoma_lab.prediction.source import Source
+from melanoma_lab.tracking.card import NOTICE, ModelCard
+
+#: Unreadable files named in the terminal; the list beside the output has all of them.
+N_SHOWN = 5
+
+
+def show_source(source: Source, card: ModelCard) -> None:
+    """Say which network is applied, and what to know of it."""
+    where = f"run {source.run}" if source.run else str(source.typed)
+    trained = f", trained on {card.dataset}" if card.dataset else ""
+    console.print(f"{where}: {len(card.slugs)} classes{trained}", markup=False)
+    notes = [source.note] if source.note else []
+    if source.card is None:
+        notes.append(
+            "Nothing says what its classes are called: they are numbered. A model's folder, or a "
+            "run's id, says it."
+        )
+    if source.appearance is None:
+        notes.append(
+            "Nothing says what its training images look like, so pictures of another kind are not "
+            "told apart."
+        )
+    if card.decoding != DECODING_VERSION:
+        notes.append(
+            f"It was trained on files as version {card.decoding} of the lab's decoder read them; "
+            f"this is version {DECODING_VERSION}, and some files differ."
+        )
+    for note in notes:
+        console.print(f"  {note}", style="yellow", markup=False)
+
+
+def show_unlike(n_unlike: int, n_images: int) -> None:
+    """Warn of pictures that the network was not made for."""
+    if n_unlike:
+        console.print(
+            f"{n_unlike:,} of {n_images:,} images look unlike the training images (column "
+            "warning): are they photographs of the same kind? Answers to others mean nothing.",
+            style="bold yellow",
+            markup=False,
+        )
+
+
+def show_unreadable(
+    shown: Sequence[tuple[str, str]], n_unreadable: int, n_files: int, output: Path | None
+) -> None:
+    """Say which files could not be read, the first of them by name."""
+    if not n_unreadable:
+        return
+    lines = [f"{n_unreadable:,} of {n_files:,} images cannot be read:"]
+    lines += [f"  {image_id}: {reason}" for image_id, reason in shown]
+    if n_unreadable > len(shown):
+        lines.append(f"  and {n_unreadable - len(shown):,} more")
+    if output is not None:
+        lines.append(f"All are listed in {unreadable_beside(output)}")
+    console.print("\n".join(lines), style="yellow", markup=False)
+
+
+def show_notice() -> None:
+    """Say what the answers must not be used for."""
+    console.print(NOTICE, style="dim", markup=False)

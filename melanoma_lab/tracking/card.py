@@ -1,0 +1,86 @@
+"""What a kept network says about itself, in its ``MLmodel``: enough to use it years later.
+
+No TensorFlow and no MLflow here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+
+from melanoma_lab import __version__
+from melanoma_lab.data.decoding import DECODING_VERSION
+
+#: Below which key of the ``MLmodel``'s metadata it stands.
+KEY: Final = "melanoma_lab"
+NOTICE: Final = "Research use only: not a medical device; no diagnosis."
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What the numbers that a network takes and gives mean.
+
+    Attributes:
+        slugs: K class slugs in the order of its outputs.
+        classes: their names as the dataset has them.
+        melanoma: slug of the melanoma class; None where the dataset names none.
+        dataset: what it was trained on.
+        image_size: side in pixels of the images that it takes.
+        decoding: version of how files became pixels.
+        encoding: what the columns that it takes beside pixels hold, as
+            ``melanoma_lab.data.metadata`` describes it; None where it takes pixels alone.
+        version: of the lab.
+        notice: what it must not be used for.
+    """
+
+    slugs: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    melanoma: str | None = None
+    dataset: str = ""
+    image_size: int | None = None
+    decoding: int = DECODING_VERSION
+    encoding: dict[str, Any] | None = None
+    version: str = __version__
+    notice: str = NOTICE
+
+    def metadata(self) -> dict[str, Any]:
+        """As MLflow keeps it: lists, strings and numbers below one key."""
+        return {KEY: {k: _plain(v) for k, v in asdict(self).items()}}
+
+    @classmethod
+    def read(cls, metadata: object) -> Self | None:
+        """What ``metadata`` gave, as a file may have it; None where it says nothing.
+
+        Raises:
+            ValueError: it is not what ``metadata`` gives.
+        """
+        if not isinstance(metadata, Mapping) or KEY not in metadata:
+            return None
+        said = metadata[KEY]
+        said = said if isinstance(said, Mapping) else {}
+        slugs, melanoma = _names(said.get("slugs")), said.get("melanoma")
+        classes = _names(said.get("classes"))
+        if not slugs or len(set(slugs)) < len(slugs):
+            raise ValueError(f"metadata.{KEY}.slugs: expected a list of different names")
+        return cls(
+            slugs=slugs,
+            classes=classes if len(classes) == len(slugs) else (),
+            melanoma=melanoma if melanoma in slugs else None,
+            dataset=str(said.get("dataset", "")),
+            image_size=said.get("image_size"),
+            decoding=said.get("decoding", DECODING_VERSION),
+            encoding=said.get("encoding"),
+            version=str(said.get("version", "")),
+        )
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """A list of names as it should be; empty where it is anything else."""
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        return ()
+    return tuple(value)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
