@@ -71,9 +71,12 @@ def _columns(dataset: CsvDataset) -> dict[str, Column]:
         "image": Column(chosen.image, "dataset.columns.image"),
         "label": Column(chosen.label, "dataset.columns.label"),
     }
+    named = {name for name in vars(chosen).values() if name is not None}
     for what in OPTIONAL:
         name: str | None = getattr(chosen, what)
-        columns[what] = Column(name or what, f"dataset.columns.{what}", required=name is not None)
+        # A site may be a clinic: a column that is named as something else is not looked for again.
+        usual = "" if what in named else what
+        columns[what] = Column(name or usual, f"dataset.columns.{what}", required=name is not None)
     return columns
 
 

@@ -42,7 +42,7 @@ from melanoma_lab.data.patient_columns import with_patients
 from melanoma_lab.data.root import check_root
 from melanoma_lab.data.synthetic import ensure_dataset
 from melanoma_lab.data.synthetic.patients import patients_of
-from melanoma_lab.data.tables import Column, read_table
+from melanoma_lab.data.tables import LINE, Column, read_table
 from melanoma_lab.errors import UserError
 from melanoma_lab.progress import Progress
 
@@ -160,7 +160,7 @@ def _read_isic9(dataset: Isic9Dataset, root: Path) -> tuple[pd.DataFrame, Unmatc
         return table, Unmatched()
     optional = ("lesion_id", "source", *dataset.diagnosis_columns)
     metadata = _read_metadata(root / dataset.metadata, ["image_id"], optional)
-    metadata = metadata.set_index("image_id")
+    metadata = metadata.drop(columns=LINE).set_index("image_id")
     unmatched = Unmatched(dataset.metadata, missing=_missing(metadata.index, names))
     # Files that share an archive id are one photograph, whatever folder they lie in; files that
     # are both called 1.jpg are not.
