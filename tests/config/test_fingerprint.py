@@ -23,6 +23,8 @@ def test_what_is_computed_counts(composed):
             "balancing=oversample",
             "loss=focal",
             "metadata=patient",
+            "evaluation.test=false",
+            "evaluation.tta=flips",
             "schedule=cosine",
             "dataset.image_size=48",
         )
@@ -49,7 +51,7 @@ def test_a_key_that_came_later_does_not_count_where_it_changes_nothing(composed)
     del plain["finetuning"], plain["evaluation"], plain["metadata"]
     for key in ("task", "study", "reference", "metric", "cache", "output", "against", "tracking"):
         del plain[key]
-    del plain["arm"], plain["members"]
+    del plain["arm"], plain["members"], plain["model"], plain["images"]
     del plain["audit"], plain["dataset"]["root"], plain["dataset"]["outside_root"]
     del plain["training"]["threads"], plain["training"]["resume"]
     text = json.dumps([plain, "d", "s"], sort_keys=True)
@@ -69,6 +71,8 @@ def test_paths_tracking_threads_and_the_question_do_not_count(composed):
         "reference=x",
         "arm=x",
         "members=3",
+        "model=x",
+        "images=x",
         "tracking.model=false",
     ):
         assert of(composed(override)) == base, override
