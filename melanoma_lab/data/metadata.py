@@ -1,8 +1,9 @@
 """What is known of a patient as numbers that a network can add up, fitted to the training split.
 
 No number of another split reaches an encoding: it is fitted to training rows and then applied to
-all. A patient's photographs are one lesion's or more and stay whole with their groups, so nothing
-more is needed against leakage.
+all. Photographs of one lesion, which share a patient, are never divided. Several lesions of one
+patient may be, unless a table names the patient as what a split keeps whole
+(``dataset.columns.lesion``).
 """
 
 from __future__ import annotations
