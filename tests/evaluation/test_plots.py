@@ -15,9 +15,9 @@ from melanoma_lab.evaluation.calibration import ece
 from melanoma_lab.evaluation.plot_predictions import (
     confusion_matrix,
     precision_recall_curves,
-    reliability_diagram,
     roc_curves,
 )
+from melanoma_lab.evaluation.plot_reliability import reliability_diagram
 from melanoma_lab.evaluation.plot_training import (
     MAX_SAMPLES,
     ClassCounts,
