@@ -156,6 +156,7 @@ def test_a_finished_run_has_its_artifacts(finished):
     _, _, client, run = finished
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "predictions.csv", "manifest.csv", "plots"} <= names
+    assert {"calibration.json", "operating_points.json"} <= names
     plots = {Path(item.path).name for item in client.list_artifacts(run.info.run_id, "plots")}
     assert {
         "class_distribution.png",
@@ -165,6 +166,8 @@ def test_a_finished_run_has_its_artifacts(finished):
         "roc_curves.png",
         "precision_recall_curves.png",
         "reliability_diagram.png",
+        "operating_curve.png",
+        "decision_curve.png",
     } <= plots
     for name in plots:
         path = client.download_artifacts(run.info.run_id, f"plots/{name}")
