@@ -143,6 +143,18 @@ def test_a_finished_run_has_its_metrics(finished):
         for metric in ("sensitivity", "specificity")
         for slug in ("melanoma", "nevus", "vascular_lesion")
     }
+    names |= {
+        f"{split}/{metric}"
+        for split in ("val", "test")
+        for metric in (
+            "calibrated_log_loss",
+            "calibrated_brier",
+            "calibrated_ece",
+            "operating_point_sensitivity",
+            "operating_point_specificity",
+        )
+    }
+    names |= {"temperature", "operating_point_threshold"}
     names |= {"generalisation_gap", "parameters", "fit_seconds", "optimizer_steps", "best_epoch"}
     assert names <= run.data.metrics.keys()
     metrics = run.data.metrics

@@ -19,6 +19,9 @@ from melanoma_lab.evaluation.metrics import check_arrays
 COLDEST, HOTTEST = 0.01, 100.0
 """Between which a temperature is looked for."""
 
+FEWEST = 30
+"""Images that it takes: of a handful, one mistake more or less is another temperature altogether."""
+
 SMALLEST = float(np.finfo(np.float32).tiny)
 """What a probability of zero counts as: float32's smallest normal number, a logarithm of -87."""
 
@@ -55,7 +58,7 @@ def fit_temperature(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> 
     Probabilities are logits enough: log p is a logit but for a constant of the image, which
     softmax does not see. In 1 / T the log loss is convex, so the root of its slope is its minimum,
     and there is one unless every image is decided rightly (ever surer is ever better) or the
-    network knows less than nothing (no network is better).
+    network knows less than nothing (none is better). Fewer than ``FEWEST`` images fit none.
 
     One temperature for all classes corrects how sure a network is, not how frequent it takes a
     class for. What was trained for balanced classes (``loss=logit_adjusted``, class weights,
@@ -73,8 +76,8 @@ def fit_temperature(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> 
     """
     check_arrays(y_true, y_score)
     n = len(y_true)
-    if not n:
-        return Temperature(1.0, 0, "there is no image to fit it to")
+    if n < FEWEST:
+        return Temperature(1.0, n, f"there are {n} images to fit it to; {FEWEST} are needed")
     logits = _logits(y_score)
     true = logits[np.arange(n), y_true]
 

@@ -30,14 +30,14 @@ def test_finds_what_the_logits_were_multiplied_by(temperature):
 
 def test_by_hand():
     """Three of four right at 90 %: the odds 9 are to be the odds 3, so T = log 9 / log 3 = 2."""
-    y_true = np.array([0, 0, 0, 1])
-    y_score = np.tile([0.9, 0.1], (4, 1))
+    y_true = np.tile([0, 0, 0, 1], 10)
+    y_score = np.tile([0.9, 0.1], (40, 1))
     fitted = fit_temperature(y_true, y_score)
     assert fitted.value == pytest.approx(2)
-    np.testing.assert_allclose(fitted.apply(y_score), np.tile([0.75, 0.25], (4, 1)))
+    np.testing.assert_allclose(fitted.apply(y_score), np.tile([0.75, 0.25], (40, 1)))
 
 
-@given(cases(min_size=2), st.floats(0.2, 5))
+@given(cases(min_size=30), st.floats(0.2, 5))
 def test_no_other_temperature_has_a_lower_loss(case, sharpness):
     y_true, y_score = case
     y_score = softmax(sharpness * np.log(y_score + 1e-3))
@@ -63,8 +63,8 @@ def test_no_decision_changes_and_rows_sum_to_one(case, value):
 
 
 def test_zeros_of_float32_cost_much_but_not_everything():
-    y_score = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    fitted = fit_temperature(np.array([0, 0, 1, 0]), y_score)
+    y_score = np.tile([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], (10, 1))
+    fitted = fit_temperature(np.tile([0, 0, 1, 0], 10), y_score)
     # Three of four right at the odds 1 / SMALLEST.
     assert fitted.value == pytest.approx(-np.log(SMALLEST) / np.log(3))
     assert np.isfinite(fitted.apply(y_score)).all()
@@ -73,7 +73,6 @@ def test_zeros_of_float32_cost_much_but_not_everything():
 @pytest.mark.parametrize(
     ("case", "why"),
     [
-        ((np.array([], dtype=np.int64), np.empty((0, 3))), "no image"),
         ((np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]])), "no wrong decision"),
         ((np.array([1, 1]), np.array([[0.6, 0.4], [0.3, 0.7]])), ""),  # one class, a mistake
         ((np.array([1, 0]), np.array([[0.9, 0.1], [0.2, 0.8]])), "equally likely is no worse"),
@@ -81,11 +80,21 @@ def test_zeros_of_float32_cost_much_but_not_everything():
     ],
 )
 def test_where_there_is_no_best_temperature_nothing_changes(case, why):
+    case = np.tile(case[0], 20), np.tile(case[1], (20, 1))
     fitted = fit_temperature(*case)
     assert (why in fitted.why_not) if why else not fitted.why_not
     if why:
         assert fitted.value == 1
         np.testing.assert_array_equal(fitted.apply(case[1]), case[1])
+
+
+@pytest.mark.parametrize(("n", "enough"), [(0, False), (29, False), (30, True)])
+def test_a_handful_of_images_fits_none(n, enough):
+    y_true, y_score = drawn(n, 2.0)
+    fitted = fit_temperature(y_true, y_score)
+    assert (fitted.value != 1) == enough
+    assert fitted.n == n
+    assert fitted.why_not == ("" if enough else f"there are {n} images to fit it to; 30 are needed")
 
 
 def test_refuses_arrays_that_do_not_fit():

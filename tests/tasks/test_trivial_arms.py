@@ -115,6 +115,19 @@ def test_colours_tell_coloured_classes_apart(fit):
     assert run.data.metrics["parameters"] == 3 * (8**3 + 1)
 
 
+def test_the_operating_point_is_where_it_was_asked_for(fit, capsys):
+    few, _ = fit("colour_histogram", "evaluation.sensitivity=0.3")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "operating point: melanoma from probability" in said
+    assert "(finds 30% in val); test sensitivity" in said
+    most, _ = fit("colour_histogram")
+    name = "operating_point_threshold"
+    assert few.data.metrics[name] > most.data.metrics[name]
+    assert few.data.tags["fingerprint"] != most.data.tags["fingerprint"]
+    kept = Path(few.info.artifact_uri) / "operating_points.json"
+    assert json.loads(kept.read_text())[0]["target_sensitivity"] == 0.3
+
+
 def test_source_only_knows_no_more_than_the_source(fit):
     run, table = fit("source_only")
     assert run.data.metrics["test/melanoma_sensitivity"] == 1
