@@ -20,7 +20,7 @@ COLDEST, HOTTEST = 0.01, 100.0
 """Between which a temperature is looked for."""
 
 FEWEST = 30
-"""Images that it takes: of a handful, one mistake more or less is another temperature altogether."""
+"""Images that it takes: of a handful, one mistake more is another temperature altogether."""
 
 SMALLEST = float(np.finfo(np.float32).tiny)
 """What a probability of zero counts as: float32's smallest normal number, a logarithm of -87."""
