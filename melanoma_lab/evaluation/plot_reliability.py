@@ -63,7 +63,14 @@ def reliability_diagram(
         said += f"; after calibration {style.number(calibration.ece(y_true, calibrated))}"
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
-    ax.legend(loc="upper left", frameon=False, fontsize=style.TICK_SIZE)
+    # Points above the diagonal leave the other corner free.
+    unsure = y_true.size and (y_score.argmax(axis=1) == y_true).mean() > y_score.max(axis=1).mean()
+    ax.legend(
+        loc="lower right" if unsure else "upper left",
+        framealpha=0.9,
+        edgecolor="none",
+        fontsize=style.TICK_SIZE,
+    )
     count_ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     style.put_title(fig, f"Reliability, {split}", said)
     style.add_footer(fig)
