@@ -73,7 +73,7 @@ def operating_curve(positive: Bools, score: Floats, split: str, point: Operating
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
     style.dress(ax, x=f"threshold on the calibrated probability of {name}", y="share of the images")
     if len(positive):
-        ax.legend(loc="center right", framealpha=0.9, edgecolor="none", fontsize=style.TICK_SIZE)
+        ax.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=style.TICK_SIZE)
     said = (
         "no threshold was chosen"
         if np.isnan(chosen)
