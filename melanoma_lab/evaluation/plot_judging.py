@@ -73,7 +73,14 @@ def operating_curve(positive: Bools, score: Floats, split: str, point: Operating
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
     style.dress(ax, x=f"threshold on the calibrated probability of {name}", y="share of the images")
     if len(positive):
-        ax.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=style.TICK_SIZE)
+        # Above the axes: wherever the threshold lies, a curve crosses every corner of some run's.
+        ax.legend(
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            ncols=2,
+            frameon=False,
+            fontsize=style.TICK_SIZE,
+        )
     said = (
         "no threshold was chosen"
         if np.isnan(chosen)
