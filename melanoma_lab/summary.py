@@ -19,6 +19,7 @@ from melanoma_lab.data.split import SPLITS
 from melanoma_lab.training.machine import Machine
 
 if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step
+    from melanoma_lab.evaluation.judging import Judgement
     from melanoma_lab.evaluation.outcome import Outcome
 
 #: Rows of the closing table: metric, what it is called, how its value reads.
@@ -145,6 +146,43 @@ def show_metrics(metrics: Mapping[str, float]) -> None:
             table.add_row(name, *(_shown(value, form) for value in values))
     console.print()
     console.print(table)
+
+
+def show_judgement(judgement: Judgement) -> None:
+    """Say what calibration changes, and what the operating point came to where it was not chosen.
+
+    Where test was left alone these are figures of val, and look better than they are.
+    """
+    split = "test" if "test" in judgement.calibrated else "val"
+    temperature = judgement.temperature
+    if temperature.why_not:
+        said = f"not calibrated: of val, {temperature.why_not}"
+    else:
+        before, after = judgement.uncalibrated[split], judgement.calibrated[split]
+        said = f"temperature {temperature.value:.2f} (from val): {split} " + ", ".join(
+            f"{name} {_shown(before[key], '{:.3f}')} -> {_shown(after[key], '{:.3f}')}"
+            for key, name in (("log_loss", "log loss"), ("ece", "calibration error"))
+        )
+    console.print(said)
+    point = judgement.point
+    if point is None:
+        return
+    if math.isnan(point.threshold):
+        console.print(f"no operating point: val has no {point.slug}", style="yellow")
+        return
+    rates = point.rates[split]
+    console.print(
+        f"operating point: {point.slug} from probability {point.threshold:.3g} on "
+        f"(finds {point.target:.0%} in val); {split} "
+        + ", ".join(
+            f"{name} {_shown(rate.value, '{:.1%}')} ({rate.low:.1%} to {rate.high:.1%})"
+            for name, rate in (
+                ("sensitivity", rates.sensitivity),
+                ("specificity", rates.specificity),
+            )
+            if not math.isnan(rate.value)
+        )
+    )
 
 
 def show_outcome(outcome: Outcome) -> None:

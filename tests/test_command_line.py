@@ -143,6 +143,18 @@ def test_a_finished_run_has_its_metrics(finished):
         for metric in ("sensitivity", "specificity")
         for slug in ("melanoma", "nevus", "vascular_lesion")
     }
+    names |= {
+        f"{split}/{metric}"
+        for split in ("val", "test")
+        for metric in (
+            "calibrated_log_loss",
+            "calibrated_brier",
+            "calibrated_ece",
+            "operating_point_sensitivity",
+            "operating_point_specificity",
+        )
+    }
+    names |= {"temperature", "operating_point_threshold"}
     names |= {"generalisation_gap", "parameters", "fit_seconds", "optimizer_steps", "best_epoch"}
     assert names <= run.data.metrics.keys()
     metrics = run.data.metrics
@@ -156,6 +168,7 @@ def test_a_finished_run_has_its_artifacts(finished):
     _, _, client, run = finished
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "predictions.csv", "manifest.csv", "plots"} <= names
+    assert {"calibration.json", "operating_points.json"} <= names
     plots = {Path(item.path).name for item in client.list_artifacts(run.info.run_id, "plots")}
     assert {
         "class_distribution.png",
@@ -165,6 +178,8 @@ def test_a_finished_run_has_its_artifacts(finished):
         "roc_curves.png",
         "precision_recall_curves.png",
         "reliability_diagram.png",
+        "operating_curve.png",
+        "decision_curve.png",
     } <= plots
     for name in plots:
         path = client.download_artifacts(run.info.run_id, f"plots/{name}")

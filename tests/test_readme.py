@@ -5,8 +5,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
+from evaluation.evaluation_cases import random_case, table_of
 
 from melanoma_lab.__main__ import CONF
 from melanoma_lab.config.compose import configure
@@ -112,6 +115,17 @@ def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
     assert len(made["tuned"].sweep.trials) == 1
     assert made["tuned"].preset.is_file()
     assert len(made["table"]) == 9
+
+
+def test_another_operating_point_of_a_finished_run():
+    y_true, y_score = random_case(200, 3, seed=0)
+    slugs = ("benign", "melanoma", "nevus")
+    parts = [table_of((y_true, y_score), split, slugs) for split in ("val", "test")]
+    names = {"run": SimpleNamespace(predictions=pd.concat(parts, ignore_index=True))}
+    exec(block("python", "evaluation.judging"), names)  # noqa: S102 - it is the README's
+    found = names["found"]
+    assert found.point.target == 0.95
+    assert found.point.rates["test"].sensitivity.value >= 0.95  # val is test here
 
 
 def test_every_preset_and_dataset_is_listed():

@@ -38,6 +38,7 @@ ADDED = {
     "training.stop_after": None,
     "optimizer.ema": None,
     "evaluation.test": True,
+    "evaluation.sensitivity": 0.9,
     "evaluation": {"tta": "none"},
     "finetuning": {"name": "none"},
     "metadata": {"name": "none"},

@@ -15,6 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from melanoma_lab.config.combinations import refuse_combinations
 from melanoma_lab.config.schema import Audit, Config, Tracking
+from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.errors import UserError, clipped, nearest
 from melanoma_lab.registry import OPTIONS
@@ -125,7 +126,12 @@ def _nearest_key(full: str) -> str:
     """Point from an unknown dotted key to a valid one, or to the option that has it."""
     section = full.partition(".")[0]
     path, _, key = full.rpartition(".")
-    plain = {"audit": Audit, "training": Training, "tracking": Tracking}
+    plain = {
+        "audit": Audit,
+        "evaluation": Evaluation,
+        "training": Training,
+        "tracking": Tracking,
+    }
     owners = {option: node for (group, option), node in OPTIONS.items() if group == section}
     if section in plain:
         owners = {"": plain[section]}

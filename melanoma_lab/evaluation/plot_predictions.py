@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from melanoma_lab.evaluation import calibration, metrics
+from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation import plot_style as style
 
 Labels = NDArray[np.int64]
@@ -80,8 +79,8 @@ def confusion_matrix(y_true: Labels, y_score: Scores, slugs: Sequence[str], spli
     style.put_title(
         fig,
         f"Confusion matrix, {split} ({len(y_true):,} images)",
-        f"accuracy {_number(metrics.accuracy(y_true, y_score))}, balanced accuracy "
-        f"{_number(metrics.balanced_accuracy(y_true, y_score))}",
+        f"accuracy {style.number(metrics.accuracy(y_true, y_score))}, balanced accuracy "
+        f"{style.number(metrics.balanced_accuracy(y_true, y_score))}",
     )
     style.add_footer(fig)
     return fig
@@ -116,7 +115,7 @@ def roc_curves(
     )
     ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", zorder=1)
     style.dress(ax, x="1 - specificity", y="sensitivity")
-    macro = _number(metrics.macro_auroc(y_true, y_score))
+    macro = style.number(metrics.macro_auroc(y_true, y_score))
     style.put_title(fig, f"ROC curves, one class against the rest, {split}", f"macro AUROC {macro}")
     return fig
 
@@ -153,61 +152,12 @@ def precision_recall_curves(
         prevalence = n_positive[slugs.index(melanoma)] / len(y_true)
         ax.axhline(prevalence, color=style.VERMILLION, linewidth=1, linestyle=":", zorder=1)
     defined = areas[np.isfinite(areas)]
-    macro = _number(defined.mean() if defined.size else float("nan"))
+    macro = style.number(defined.mean() if defined.size else float("nan"))
     style.put_title(
         fig,
         f"Precision-recall curves, one class against the rest, {split}",
         f"macro average precision {macro}",
     )
-    return fig
-
-
-def reliability_diagram(y_true: Labels, y_score: Scores, split: str) -> Figure:
-    """Draw accuracy against confidence in 15 bins, with 95 % Wilson intervals, and the counts."""
-    bins = calibration.reliability_bins(y_true, y_score)
-    fig = style.figure(5.6, 6.4)
-    ax, count_ax = fig.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
-    style.dress(ax, y="accuracy")
-    style.dress(count_ax, x="confidence (probability of the decided class)", y="images")
-    ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", label="calibrated")
-    filled = np.flatnonzero(bins.counts)
-    if filled.size:
-        intervals = [
-            binomtest(int(bins.correct[i]), int(bins.counts[i])).proportion_ci(method="wilson")
-            for i in filled
-        ]
-        middle = bins.accuracy[filled]
-        # A bound may pass the estimate by a rounding error, which errorbar refuses.
-        below = np.maximum(middle - [interval.low for interval in intervals], 0)
-        above = np.maximum([interval.high for interval in intervals] - middle, 0)
-        ax.errorbar(
-            bins.confidence[filled],
-            middle,
-            yerr=(below, above),
-            fmt="o",
-            color=style.BLUE,
-            ecolor=style.SKY,
-            elinewidth=1.6,
-            markersize=5,
-            label="this network, with 95 % intervals",
-        )
-    else:
-        style.say_empty(ax, f"no images in {split}")
-    ax.set(xlim=(0, 1), ylim=(0, 1.02))
-    ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
-    ax.legend(loc="upper left", frameon=False, fontsize=style.TICK_SIZE)
-    count_ax.bar(
-        bins.edges[:-1],
-        bins.counts,
-        width=np.diff(bins.edges),
-        align="edge",
-        color=style.SKY,
-        edgecolor="white",
-    )
-    count_ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    value = calibration.ece(y_true, y_score)
-    style.put_title(fig, f"Reliability, {split}", f"ECE {_number(value)} ({len(y_true):,} images)")
-    style.add_footer(fig)
     return fig
 
 
@@ -250,7 +200,7 @@ def _one_vs_rest(
                 "zorder": 3,
             }
             ordinary += 1
-        label = f"{name}: {_number(areas[k])}  ({positive.sum():,}, {positive.mean():.1%})"
+        label = f"{name}: {style.number(areas[k])}  ({positive.sum():,}, {positive.mean():.1%})"
         ax.plot(*curve(positive, y_score[:, k]), drawstyle=steps, label=label, **look)
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
@@ -270,8 +220,3 @@ def _one_vs_rest(
             text.set_fontweight("bold")
     style.add_footer(fig)
     return fig, ax
-
-
-def _number(value: float) -> str:
-    """Three decimals, or a word where the value is undefined."""
-    return "undefined" if np.isnan(value) else f"{value:.3f}"

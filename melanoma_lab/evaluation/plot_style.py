@@ -7,6 +7,7 @@ the same reason sizes are passed to the artists rather than set in ``rcParams``.
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 from matplotlib.axes import Axes
@@ -83,3 +84,8 @@ def class_label(slug: str, width: int | None = None) -> str:
 def say_empty(ax: Axes, what: str) -> None:
     """Write in empty axes why nothing is drawn there."""
     ax.text(0.5, 0.5, what, transform=ax.transAxes, ha="center", va="center", color=GREY)
+
+
+def number(value: float) -> str:
+    """Three decimals, or a word where the value is undefined."""
+    return "undefined" if math.isnan(value) else f"{value:.3f}"

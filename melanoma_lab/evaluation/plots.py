@@ -1,4 +1,8 @@
-"""The figures of a finished run, as PNG files: seven of a network, fewer of what has no epochs."""
+"""The figures of a finished run, as PNG files.
+
+Seven of a network and fewer of what has no epochs; two more where the dataset names a melanoma
+class, and one where its metadata divides the images.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.evaluation import plot_predictions, plot_training
+from melanoma_lab.evaluation import (
+    plot_judging,
+    plot_predictions,
+    plot_reliability,
+    plot_subgroups,
+    plot_training,
+)
+from melanoma_lab.evaluation.judging import Judgement, groups_of
 from melanoma_lab.evaluation.plot_training import ClassCounts
 from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
 
@@ -24,6 +35,7 @@ def save_plots(
     sample_images: NDArray[np.generic],
     sample_names: Sequence[str],
     melanoma: str | None,
+    judgement: Judgement,
 ) -> list[Path]:
     """Draw and write every figure of a run; what it predicts is shown for the held-out images.
 
@@ -38,6 +50,7 @@ def save_plots(
             shape (n, height, width, 3); with n = 0 they are not drawn.
         sample_names: n class slugs.
         melanoma: slug of the melanoma class, None where the dataset names none.
+        judgement: of the table.
 
     Returns:
         The files written.
@@ -50,10 +63,21 @@ def save_plots(
         "confusion_matrix": plot_predictions.confusion_matrix(*held_out),
         "roc_curves": plot_predictions.roc_curves(*held_out, melanoma),
         "precision_recall_curves": plot_predictions.precision_recall_curves(*held_out, melanoma),
-        "reliability_diagram": plot_predictions.reliability_diagram(y_true, y_score, split),
+        "reliability_diagram": plot_reliability.reliability_diagram(
+            y_true, y_score, split, judgement.temperature
+        ),
     }
     if counts is not None:
         figures["class_distribution"] = plot_training.class_distribution(counts, slugs)
+    if judgement.point is not None:
+        k = slugs.index(judgement.point.slug)
+        of_class = (y_true == k, judgement.temperature.apply(y_score)[:, k])
+        figures["operating_curve"] = plot_judging.operating_curve(*of_class, split, judgement.point)
+        figures["decision_curve"] = plot_judging.draw_decision_curve(
+            *of_class, groups_of(table, split), split, judgement.point.slug
+        )
+    if len(judgement.subgroups):
+        figures["subgroups"] = plot_subgroups.forest(judgement.subgroups, judgement.point)
     if len(sample_images):
         figures["samples"] = plot_training.samples(sample_images, sample_names)
     if history:

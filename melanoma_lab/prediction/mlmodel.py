@@ -7,16 +7,19 @@ whether the folder holds a plain network of Keras, and where; Keras then reads t
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import yaml
 
 from melanoma_lab.errors import UserError, clipped
-from melanoma_lab.evaluation import appearance
+from melanoma_lab.evaluation import advice, appearance
+from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.tracking.card import ModelCard
 
+_Read = TypeVar("_Read")
 FILE: Final = "MLmodel"
 #: Where MLflow keeps a network of Keras, below the folder that the flavor's ``data`` names.
 NETWORK: Final = "model.keras"
@@ -60,11 +63,24 @@ def read_appearance(folder: Path) -> Appearance | None:
     Raises:
         UserError: the file that says it is damaged.
     """
-    path = folder / appearance.FILE
+    return _beside(folder / appearance.FILE, Appearance.read)
+
+
+def read_advice(folder: Path) -> Advice | None:
+    """How the answers of a model are to be read; None where its folder does not say.
+
+    Raises:
+        UserError: the file that says it is damaged.
+    """
+    return _beside(folder / advice.FILE, Advice.read)
+
+
+def _beside(path: Path, read: Callable[[str], _Read]) -> _Read | None:
+    """What a file beside a model says; None where there is none."""
     if not path.is_file():
         return None
     try:
-        return Appearance.read(path.read_text(encoding="utf-8"))
+        return read(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({clipped(error)}).") from error
 

@@ -15,6 +15,7 @@ from typing import Any
 from melanoma_lab import tracking
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.prediction import mlmodel
@@ -37,6 +38,7 @@ class Source:
         network: its ``.keras`` file.
         card: what it says about itself; None where it says nothing.
         appearance: of its training images; None where nothing says it.
+        advice: how its answers are to be read; None where nothing says it.
         run: MLflow's id of the run that trained it, where that is known.
         note: what else is to be known; empty where nothing is.
     """
@@ -45,6 +47,7 @@ class Source:
     network: Path
     card: ModelCard | None
     appearance: Appearance | None = None
+    advice: Advice | None = None
     run: str | None = None
     note: str = ""
 
@@ -89,7 +92,8 @@ def _of_path(typed: str, path: Path) -> Source:
 
 def _of_folder(typed: str, folder: Path, *, run: str | None = None, note: str = "") -> Source:
     network, card = mlmodel.read_folder(folder)
-    return Source(typed, network, card, mlmodel.read_appearance(folder), run, note)
+    looks, advice = mlmodel.read_appearance(folder), mlmodel.read_advice(folder)
+    return Source(typed, network, card, looks, advice, run, note)
 
 
 def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:

@@ -17,6 +17,7 @@ from melanoma_lab import summary, tracking
 from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.comparison.tracked import artifact_of
 from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.data.prepare import slug
@@ -24,7 +25,8 @@ from melanoma_lab.ensembles import identity
 from melanoma_lab.ensembles.average import average
 from melanoma_lab.ensembles.members import Member, find_members, put_together, read_tables
 from melanoma_lab.errors import UserError
-from melanoma_lab.evaluation import appearance, predictions
+from melanoma_lab.evaluation import advice, appearance, predictions
+from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.evaluation.metrics import absent_classes
 from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plots import save_plots
@@ -96,7 +98,13 @@ def _record(
     tags = identity.tags_of(members, table)
     named = config.get("dataset", {}).get("melanoma")
     melanoma = slug(named) if named else None
-    metrics = identity.costs_of(members) | run_metrics(table, melanoma)
+    judgement = judge(
+        table,
+        melanoma,
+        sensitivity=config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity),
+        manifest=manifest,
+    )
+    metrics = identity.costs_of(members) | run_metrics(table, melanoma) | judgement.metrics()
     name = run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
     with tracker.run(name, tags, tracking.flatten(config)) as run_id:
         tracker.log_metrics(metrics)
@@ -106,6 +114,7 @@ def _record(
             OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
             predictions.write_csv(table, folder / "predictions.csv")
             manifest.to_csv(folder / "manifest.csv", index=False)
+            judgement.write(folder)
             save_plots(
                 folder / "plots",
                 table=table,
@@ -115,11 +124,14 @@ def _record(
                 sample_images=np.empty((0, 1, 1, 3), np.uint8),
                 sample_names=(),
                 melanoma=melanoma,
+                judgement=judgement,
             )
             tracker.log_folder(folder)
         if together is not None:
-            tracker.log_network(together.network, together.card, together.beside)
+            beside = together.beside | {advice.FILE: judgement.advice().text()}
+            tracker.log_network(together.network, together.card, beside)
     summary.show_metrics(metrics)
+    summary.show_judgement(judgement)
     kept = f"kept in {tracker.kept}" if tracker.kept else f"run {run_id}"
     console.print(f"\n{len(members)} networks' cost, to train and to apply   {kept}")
     return run_id
@@ -185,6 +197,8 @@ def _manifest(client: Any, member: Member, table: pd.DataFrame) -> pd.DataFrame:
     """A member's table of images, with the splits that they have for the ensemble."""
     with _file(client, member, "manifest.csv") as path:
         manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if "age" in manifest:
+        manifest["age"] = pd.to_numeric(manifest["age"])
     split = table.set_index("image_id")["split"]
     return manifest.assign(split=manifest["image_id"].map(split))
 

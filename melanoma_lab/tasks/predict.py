@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,6 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.errors import RunError, UserError
-from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.decoded import Batch, decoded_batches
@@ -32,6 +32,8 @@ from melanoma_lab.training.backend import available_threads, start_backend
 if TYPE_CHECKING:  # as slow to load as it is seldom needed
     import pandas as pd
 
+#: What a calibrated probability's column begins with; the class's slug follows.
+CALIBRATED = "calibrated/"
 #: What the column ``warning`` says of a picture of another kind, such as of no skin at all.
 UNLIKE = "unlike the training images"
 
@@ -173,12 +175,11 @@ def _predicting(config: Config) -> Iterator[Prediction]:
             batch_size=config.training.batch_size,
             threads=threads,
         )
-        looks = source.appearance
-        predicted = (_predicted(batch, answer, card, looks) for batch in batches)
+        predicted = (_predicted(batch, answer, card, source) for batch in batches)
         yield Prediction(source, images, card, predicted)
 
 
-def _predicted(batch: Batch, answer: Any, card: ModelCard, looks: Appearance | None) -> Predicted:
+def _predicted(batch: Batch, answer: Any, card: ModelCard, source: Source) -> Predicted:
     """What a network says of a batch, as columns, and whether it should be believed."""
     if not batch.image_ids:
         return Predicted({}, batch.unreadable)
@@ -190,6 +191,13 @@ def _predicted(batch: Batch, answer: Any, card: ModelCard, looks: Appearance | N
         "probability": probabilities[np.arange(len(decided)), decided],
         **{f"{PROBABILITY_PREFIX}{slug}": probabilities[:, k] for k, slug in enumerate(card.slugs)},
     }
+    looks, advice = source.appearance, source.advice
+    if advice is not None:
+        calibrated = advice.temperature.apply(probabilities.astype(np.float64)).astype(np.float32)
+        columns |= {f"{CALIBRATED}{slug}": calibrated[:, k] for k, slug in enumerate(card.slugs)}
+        if advice.slug in card.slugs and not math.isnan(advice.threshold):
+            reached = calibrated[:, card.slugs.index(advice.slug)] >= np.float32(advice.threshold)
+            columns["operating_point"] = [advice.slug if each else "" for each in reached]
     if looks is not None:
         columns["unlike_training"] = unlike = looks.unlikeness(batch.pixels)
         columns["warning"] = [UNLIKE if distance > 1 else "" for distance in unlike]

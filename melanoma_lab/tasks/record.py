@@ -21,7 +21,8 @@ from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.errors import RunError
-from melanoma_lab.evaluation import appearance, predictions
+from melanoma_lab.evaluation import advice, appearance, predictions
+from melanoma_lab.evaluation.judging import Judgement, judge
 from melanoma_lab.evaluation.metrics import absent_classes
 from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
@@ -67,7 +68,8 @@ def record_results(
         raise RunError(f"diverged: {fit.diverged}; lower optimizer.learning_rate.")
 
     table = predictions_table(data, trained, extent.splits)
-    metrics |= run_metrics(table, data.melanoma, splits=extent.splits)
+    judgement = judged(config, data, table)
+    metrics |= run_metrics(table, data.melanoma, splits=extent.splits) | judgement.metrics()
     learned = outcome(table)
     absent = _absent(table, extent.splits or SPLITS)
     tracker.log_metrics(metrics)
@@ -81,19 +83,21 @@ def record_results(
         folder = Path(scratch)
         OmegaConf.save(OmegaConf.create(resolved(config)), folder / "config.yaml")
         predictions.write_csv(table, folder / "predictions.csv")
+        judgement.write(folder)
         if trained.encoding is not None:
             described = json.dumps(trained.encoding.described(), indent=2)
             (folder / "metadata.json").write_text(described + "\n", encoding="utf-8")
         if extent.pictures:
             data.manifest.to_csv(folder / "manifest.csv", index=False)
             data.findings.write(folder / "audit.json")
-            draw(folder, data, images, trained, table)
+            draw(folder, data, images, trained, table, judgement=judgement)
         tracker.log_folder(folder)
     if config.tracking.model and extent.pictures and trained.network is not None:
         card = card_of(config, data, trained.encoding)
-        tracker.log_network(trained.network, card, beside_network(data))
+        tracker.log_network(trained.network, card, beside_network(data, judgement))
     if extent.said is None:
         summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
+        summary.show_judgement(judgement)
     if fit.diverged:
         raise RunError(
             f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
@@ -116,13 +120,15 @@ def card_of(config: Config, data: PreparedData, encoding: Encoding | None) -> Mo
     )
 
 
-def beside_network(data: PreparedData) -> dict[str, str]:
+def beside_network(data: PreparedData, judgement: Judgement) -> dict[str, str]:
     """Name -> text of what lies beside a network that was trained on a dataset.
 
-    From its training and validation images: what pictures must look like for it to be of use.
+    How its answers are to be read, and, from its training and validation images, what pictures must
+    look like for it to be of use.
     """
     looks = appearance.of_training_images(data)
-    return {} if looks is None else {appearance.FILE: looks.text()}
+    beside = {} if looks is None else {appearance.FILE: looks.text()}
+    return beside | {advice.FILE: judgement.advice().text()}
 
 
 def predictions_table(
@@ -152,8 +158,24 @@ def _absent(table: pd.DataFrame, splits: Sequence[str]) -> dict[str, tuple[str, 
     return {split: missing for split, missing in absent.items() if missing}
 
 
+def judged(config: Config, data: PreparedData, table: pd.DataFrame) -> Judgement:
+    """The judgement of what a training predicts."""
+    return judge(
+        table,
+        data.melanoma,
+        sensitivity=config.evaluation.sensitivity,
+        manifest=data.manifest,
+    )
+
+
 def draw(
-    folder: Path, data: PreparedData, images: BalancedSet, trained: Trained, table: pd.DataFrame
+    folder: Path,
+    data: PreparedData,
+    images: BalancedSet,
+    trained: Trained,
+    table: pd.DataFrame,
+    *,
+    judgement: Judgement,
 ) -> None:
     """Draw a run's plots into ``plots`` in a folder; of a table without test, val is shown."""
     history = defaultdict(list)
@@ -169,6 +191,7 @@ def draw(
         sample_images=trained.sample_images,
         sample_names=[mixture_name(shares, data.slugs) for shares in trained.sample_labels],
         melanoma=data.melanoma,
+        judgement=judgement,
     )
 
 

@@ -12,7 +12,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.model.trivial import build_trivial
-from melanoma_lab.tasks.record import beside_network, card_of, draw, predictions_table
+from melanoma_lab.tasks.record import beside_network, card_of, draw, judged, predictions_table
 from melanoma_lab.tracking.model import save_network
 from melanoma_lab.tracking.record import ARTIFACTS, MODEL
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, TRIAL_TAG
@@ -57,10 +57,12 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             table = predictions_table(data, trained, MEASURED)
-            draw(folder / ARTIFACTS, data, images, trained, table)
+            judgement = judged(config, data, table)
+            draw(folder / ARTIFACTS, data, images, trained, table, judgement=judgement)
             if config.tracking.model and trained.network is not None:
                 card = card_of(config, data, trained.encoding)
-                save_network(trained.network, card, folder / MODEL, beside_network(data))
+                beside = beside_network(data, judgement)
+                save_network(trained.network, card, folder / MODEL, beside)
             log_files(client, found[0], folder)
 
 

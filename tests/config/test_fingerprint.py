@@ -27,6 +27,7 @@ def test_what_is_computed_counts(composed):
             "evaluation.tta=flips",
             "schedule=cosine",
             "dataset.image_size=48",
+            "evaluation.sensitivity=0.95",
         )
     ]
     assert len({base, *changed}) == 1 + len(changed)

@@ -43,6 +43,11 @@ from melanoma_lab.registry import OPTIONS
         ("study=a/b", "study: expected letters"),
         ("study=..", "study: expected letters"),
         ("cache={a:1}", "cache"),
+        ("evaluation.sensitivity=1", "evaluation.sensitivity: expected a share between 0 and 1"),
+        (
+            "+evaluation.sensitivty=0.9",
+            "evaluation.sensitivty: no such key. Did you mean evaluation.sensitivity?",
+        ),
     ],
 )
 def test_a_wrong_value_or_added_key_is_refused(composed, override, message):

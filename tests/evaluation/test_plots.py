@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 from pathlib import Path
@@ -12,12 +13,15 @@ from PIL import Image
 
 from melanoma_lab.evaluation import plot_style, predictions
 from melanoma_lab.evaluation.calibration import ece
+from melanoma_lab.evaluation.judging import Judgement, groups_of, judge
+from melanoma_lab.evaluation.plot_judging import draw_decision_curve, operating_curve
 from melanoma_lab.evaluation.plot_predictions import (
     confusion_matrix,
     precision_recall_curves,
-    reliability_diagram,
     roc_curves,
 )
+from melanoma_lab.evaluation.plot_reliability import reliability_diagram
+from melanoma_lab.evaluation.plot_subgroups import MOST_ROWS, forest
 from melanoma_lab.evaluation.plot_training import (
     MAX_SAMPLES,
     ClassCounts,
@@ -27,6 +31,7 @@ from melanoma_lab.evaluation.plot_training import (
     samples,
 )
 from melanoma_lab.evaluation.plots import save_plots
+from melanoma_lab.evaluation.temperature import Temperature
 
 FILES = {
     "class_distribution.png",
@@ -37,6 +42,8 @@ FILES = {
     "precision_recall_curves.png",
     "reliability_diagram.png",
 }
+OF_MELANOMA = {"operating_curve.png", "decision_curve.png"}
+HELD = ("val", "test")
 NINE = (
     "actinic_keratosis",
     "basal_cell_carcinoma",
@@ -92,6 +99,36 @@ def noise_images(n: int) -> np.ndarray:
     return np.random.default_rng(0).integers(256, size=(n, 12, 16, 3), dtype=np.uint8)
 
 
+def judged(k: int, n: int = 150, **columns: object) -> tuple[pd.DataFrame, Judgement]:
+    """Val and test, and what becomes of them."""
+    tables = [table_of(random_case(n, k, i + 5), split, SLUGS[k]) for i, split in enumerate(HELD)]
+    table = pd.concat(tables, ignore_index=True)
+    manifest = pd.DataFrame({"image_id": table["image_id"]} | columns)
+    melanoma = "melanoma" if "melanoma" in SLUGS[k] else None
+    return table, judge(table, melanoma, sensitivity=0.9, manifest=manifest)
+
+
+def subgroups_of(k: int) -> tuple[pd.DataFrame, Judgement]:
+    return judged(
+        k,
+        age=np.resize([20.0, 50, 70, np.nan], 300),
+        sex=np.resize(["female", "male"], 300),
+        site=np.resize([f"a part of the body {i}" for i in range(15)], 300),
+        source=np.resize(["a clinic with a very long name, of the city of Vienna", "$b$"], 300),
+    )
+
+
+def figures_of_melanoma(k: int) -> dict[str, Figure]:
+    table, judgement = subgroups_of(k)
+    y_true, y_score = predictions.split_arrays(table, "test")
+    slug = SLUGS[k].index("melanoma")
+    of_class = y_true == slug, judgement.temperature.apply(y_score)[:, slug]
+    return {
+        "operating": operating_curve(*of_class, "test", judgement.point),
+        "decision": draw_decision_curve(*of_class, groups_of(table, "test"), "test", "melanoma"),
+    }
+
+
 @functools.cache
 def figures(k: int) -> dict[str, Figure]:
     slugs = SLUGS[k]
@@ -105,6 +142,9 @@ def figures(k: int) -> dict[str, Figure]:
         "roc": roc_curves(y_true, y_score, slugs, "test", melanoma),
         "precision recall": precision_recall_curves(y_true, y_score, slugs, "test", melanoma),
         "reliability": reliability_diagram(y_true, y_score, "test"),
+        "calibrated": reliability_diagram(y_true, y_score, "test", Temperature(1.7, 150)),
+        "subgroups": forest(subgroups_of(k)[1].subgroups, subgroups_of(k)[1].point),
+        **(figures_of_melanoma(k) if melanoma else {}),
     }
 
 
@@ -310,6 +350,70 @@ def test_reliability_diagram_gives_the_ece_and_the_counts():
     assert len(fig.axes[1].patches) == 15
 
 
+def test_reliability_is_shown_before_and_after():
+    case = random_case(150, 9, seed=1)
+    temperature = Temperature(1.7, 150)
+    fig = reliability_diagram(*case, "test", temperature)
+    after = ece(case[0], temperature.apply(case[1]))
+    assert f"ECE {ece(*case):.3f} (150 images); after calibration {after:.3f}" in words(fig)
+    assert "after temperature 1.70, from val" in words(fig)
+    unfitted = Temperature(1.0, 150, "there was no reason")
+    assert "after" not in words(reliability_diagram(*case, "test", unfitted))
+
+
+def test_the_operating_curve_shows_the_chosen_point_on_its_curves():
+    table, judgement = judged(2)
+    point = judgement.point
+    y_true, y_score = predictions.split_arrays(table, "test")
+    score = judgement.temperature.apply(y_score)[:, 1]
+    fig = operating_curve(y_true == 1, score, "test", point)
+    rates = point.rates["test"]
+    for what in ("sensitivity", "specificity"):
+        rate = getattr(rates, what)
+        said = f"{what}: {rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%})"
+        assert said in words(fig)
+        line = next(line for line in fig.axes[0].lines if line.get_label() == said)
+        at = np.log(point.threshold / (1 - point.threshold))
+        shown = np.interp(at, line.get_xdata(), line.get_ydata())
+        assert shown == pytest.approx(rate.value, abs=0.03)
+    assert "chosen on val for a sensitivity of 90%" in words(fig)
+    nowhere = dataclasses.replace(point, threshold=float("nan"))
+    assert "no threshold: val has no image of melanoma" in words(
+        operating_curve(y_true == 1, score, "test", nowhere)
+    )
+
+
+def test_a_threshold_at_the_edge_is_still_seen():
+    table, judgement = judged(2)
+    y_true, y_score = predictions.split_arrays(table, "test")
+    point = dataclasses.replace(judgement.point, threshold=1e-6)
+    ax = operating_curve(y_true == 1, y_score[:, 1], "test", point).axes[0]
+    assert ax.get_xlim()[0] < np.log(1e-6)
+
+
+def test_the_decision_curve_names_the_share_and_says_where_there_is_nothing():
+    table, _ = judged(2)
+    y_true, y_score = predictions.split_arrays(table, "test")
+    groups = groups_of(table, "test")
+    fig = draw_decision_curve(y_true == 1, y_score[:, 1], groups, "test", "melanoma")
+    assert f"150 images, {(y_true == 1).mean():.1%} melanoma" in words(fig)
+    assert {"treat everybody", "treat nobody"} <= set(words(fig).split("\n"))
+    never = draw_decision_curve(y_true == 7, y_score[:, 1], groups, "test", "melanoma")
+    assert "no image of melanoma in test" in words(never)
+
+
+def test_the_forest_names_every_subgroup_it_shows():
+    _, judgement = subgroups_of(9)
+    read = words(forest(judgement.subgroups, judgement.point))
+    for name in ("all", "age: under 40", "sex: female", "site: a part of the body 3"):
+        assert f"{name}  (" in read
+    assert read.count("site: ") == MOST_ROWS
+    assert "3 smaller: subgroups.csv" in read
+    few = forest(judgement.subgroups, None)
+    assert len(few.axes) == 1
+    assert len(forest(judgement.subgroups, judgement.point).axes) == 3
+
+
 def test_a_dollar_sign_in_a_name_is_no_formula():
     fig = class_distribution(counts_of(2), ["a$b", "c$d$e"])
     read = words(fig)
@@ -319,21 +423,26 @@ def test_a_dollar_sign_in_a_name_is_no_formula():
 
 def arguments(k: int, splits: tuple[str, ...] = ("train", "val", "test")) -> dict[str, object]:
     tables = [table_of(random_case(60, k, i), split, SLUGS[k]) for i, split in enumerate(splits)]
+    table = pd.concat(tables, ignore_index=True)
+    manifest = table[["image_id"]].assign(sex=np.resize(["f", "m"], len(table)))
+    melanoma = "melanoma" if k < 20 else None
     return {
-        "table": pd.concat(tables, ignore_index=True),
+        "table": table,
+        "judgement": judge(table, melanoma, sensitivity=0.9, manifest=manifest),
         "history": history_of(6),
         "kept_epoch": 4,
         "counts": counts_of(k),
         "sample_images": noise_images(7),
         "sample_names": (SLUGS[k] * 4)[:7],
-        "melanoma": "melanoma" if k < 20 else None,
+        "melanoma": melanoma,
     }
 
 
 def test_save_plots_writes_pictures_with_something_on_them(tmp_path: Path):
     paths = save_plots(tmp_path / "run" / "plots", **arguments(2))
-    assert {path.name for path in paths} == FILES
-    assert {path.name for path in (tmp_path / "run" / "plots").iterdir()} == FILES
+    expected = FILES | OF_MELANOMA | {"subgroups.png"}
+    assert {path.name for path in paths} == expected
+    assert {path.name for path in (tmp_path / "run" / "plots").iterdir()} == expected
     for path in paths:
         with Image.open(path) as image:
             assert image.format == "PNG"
@@ -356,12 +465,21 @@ def test_save_plots_shows_the_test_split_or_else_val(tmp_path: Path, monkeypatch
     save_plots(tmp_path, **given)
     value = ece(*predictions.split_arrays(given["table"], shown))
     assert f"Reliability, {shown}\nECE {value:.3f}" in words(seen["reliability_diagram"])
-    for name in ("confusion_matrix", "roc_curves", "precision_recall_curves"):
+    for name in (
+        "confusion_matrix",
+        "roc_curves",
+        "precision_recall_curves",
+        "operating_curve",
+        "decision_curve",
+        "subgroups",
+    ):
         assert f", {shown}" in seen[name].get_suptitle()
+    calibrated = given["judgement"].calibrated[shown]["ece"]
+    assert f"after calibration {calibrated:.3f}" in words(seen["reliability_diagram"])
 
 
 def test_save_plots_without_any_held_out_image(tmp_path: Path):
-    assert len(save_plots(tmp_path, **arguments(2, ("train",)))) == len(FILES)
+    assert len(save_plots(tmp_path, **arguments(2, ("train",)))) == len(FILES | OF_MELANOMA)
     nothing = predictions.split_arrays(arguments(2, ("train",))["table"], "val")
     assert "no images" in words(roc_curves(*nothing, SLUGS[2], "val"))
     assert "ECE undefined" in words(reliability_diagram(*nothing, "val"))

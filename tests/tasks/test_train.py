@@ -53,7 +53,9 @@ def test_test_may_be_left_alone_while_choosing(on_tree):
     unseen, client = on_tree("tracking.model=false", "evaluation.test=false")
     assert set(table_of(client, unseen)["split"]) == {"train", "val"}
     assert not [name for name in unseen.data.metrics if name.startswith("test/")]
-    assert unseen.data.metrics["val/log_loss"] == seen.data.metrics["val/log_loss"]
+    for name in ("val/log_loss", "val/calibrated_log_loss", "temperature"):
+        assert unseen.data.metrics[name] == seen.data.metrics[name]
+    assert "test/calibrated_log_loss" in seen.data.metrics
     assert unseen.data.tags["fingerprint"] != seen.data.tags["fingerprint"]
 
 

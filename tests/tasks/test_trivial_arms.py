@@ -16,6 +16,7 @@ from pictures import paint
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.tasks.train import train_arm
 
@@ -72,7 +73,8 @@ def test_a_trivial_arm_is_tracked_like_any(fit, preset):
     assert run.data.tags["trivial"] == "true"
     assert {"arm", "seed", "fold", "fingerprint", "split_hash", "outcome"} <= run.data.tags.keys()
     assert run.data.params["architecture.name"] == preset
-    expected = run_metrics(table, "melanoma")
+    judgement = judge(table, "melanoma", sensitivity=0.9)
+    expected = run_metrics(table, "melanoma") | judgement.metrics()
     assert {name: run.data.metrics[name] for name in expected} == expected
     assert run.data.metrics["optimizer_steps"] == run.data.metrics["best_epoch"] == 0
     assert run.data.metrics["fit_seconds"] > 0
@@ -80,14 +82,20 @@ def test_a_trivial_arm_is_tracked_like_any(fit, preset):
     found = {path.relative_to(artifacts).as_posix() for path in artifacts.rglob("*.*")}
     assert found == {
         "audit.json",
+        "calibration.json",
         "config.yaml",
         "manifest.csv",
+        "operating_points.json",
         "predictions.csv",
+        "subgroups.csv",
         "plots/class_distribution.png",
         "plots/confusion_matrix.png",
         "plots/roc_curves.png",
         "plots/precision_recall_curves.png",
         "plots/reliability_diagram.png",
+        "plots/operating_curve.png",
+        "plots/decision_curve.png",
+        "plots/subgroups.png",
     }
 
 
@@ -105,6 +113,19 @@ def test_colours_tell_coloured_classes_apart(fit):
     run, _ = fit("colour_histogram")
     assert run.data.metrics["test/balanced_accuracy"] == 1
     assert run.data.metrics["parameters"] == 3 * (8**3 + 1)
+
+
+def test_the_operating_point_is_where_it_was_asked_for(fit, capsys):
+    few, _ = fit("colour_histogram", "evaluation.sensitivity=0.3")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "operating point: melanoma from probability" in said
+    assert "(finds 30% in val); test sensitivity" in said
+    most, _ = fit("colour_histogram")
+    name = "operating_point_threshold"
+    assert few.data.metrics[name] > most.data.metrics[name]
+    assert few.data.tags["fingerprint"] != most.data.tags["fingerprint"]
+    kept = Path(few.info.artifact_uri) / "operating_points.json"
+    assert json.loads(kept.read_text())[0]["target_sensitivity"] == 0.3
 
 
 def test_source_only_knows_no_more_than_the_source(fit):

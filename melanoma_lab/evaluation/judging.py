@@ -1,0 +1,165 @@
+"""What a run is worth to somebody who would use it: calibration, an operating point, for whom.
+
+Computed from the predictions table and the manifest alone, so that it can be computed again, with
+another target, years later. What is chosen (a temperature, a threshold) is chosen on val.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melanoma_lab.evaluation import calibration, metrics
+from melanoma_lab.evaluation.advice import Advice, strict_json
+from melanoma_lab.evaluation.operating_point import OperatingPoint, choose_threshold, rates
+from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
+from melanoma_lab.evaluation.subgroups import subgroup_table
+from melanoma_lab.evaluation.temperature import Temperature, fit_temperature
+
+CALIBRATED = {"log_loss": metrics.log_loss, "brier": metrics.brier, "ece": calibration.ece}
+"""What is measured before and after calibration."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What calibration and thresholds come to.
+
+    Attributes:
+        temperature: fitted on val.
+        calibrated: split -> each of ``CALIBRATED`` of the calibrated probabilities.
+        uncalibrated: the same of those that the network gives.
+        point: None where the dataset names no melanoma class.
+        subgroups: of ``subgroup_table``, of test, or of val where test was left alone; no rows
+            where nothing divides the images.
+    """
+
+    temperature: Temperature
+    calibrated: Mapping[str, Mapping[str, float]]
+    uncalibrated: Mapping[str, Mapping[str, float]]
+    point: OperatingPoint | None
+    subgroups: pd.DataFrame
+
+    def metrics(self) -> dict[str, float]:
+        """What a finished run shows, by name; what is undefined is NaN."""
+        shown = {"temperature": self.temperature.value}
+        for split, values in self.calibrated.items():
+            shown |= {f"{split}/calibrated_{name}": value for name, value in values.items()}
+        if self.point is not None:
+            shown["operating_point_threshold"] = self.point.threshold
+            for split, found in self.point.rates.items():
+                shown[f"{split}/operating_point_sensitivity"] = found.sensitivity.value
+                shown[f"{split}/operating_point_specificity"] = found.specificity.value
+        return shown
+
+    def advice(self) -> Advice:
+        """How to read what the network says of other images."""
+        if self.point is None:
+            return Advice(self.temperature)
+        point = self.point
+        return Advice(self.temperature, point.slug, point.threshold, point.target)
+
+    def write(self, folder: Path) -> None:
+        """Write ``calibration.json`` and, where there are any, operating points and subgroups."""
+        _write(folder / "calibration.json", self._calibration())
+        if self.point is not None:
+            _write(folder / "operating_points.json", [_described(self.point)])
+        if len(self.subgroups):
+            path = folder / "subgroups.csv"
+            self.subgroups.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+
+    def _calibration(self) -> dict[str, Any]:
+        return {
+            "temperature": self.temperature.value,
+            "fitted_on": "val",
+            "n": self.temperature.n,
+            "why_not": self.temperature.why_not or None,
+            "calibrated": "softmax(log(probabilities of the model) / temperature)",
+        } | {
+            split: {
+                name: {"before": self.uncalibrated[split][name], "after": value}
+                for name, value in values.items()
+            }
+            for split, values in self.calibrated.items()
+        }
+
+
+def judge(
+    table: pd.DataFrame,
+    melanoma: str | None,
+    *,
+    sensitivity: float,
+    manifest: pd.DataFrame | None = None,
+) -> Judgement:
+    """Calibrate, choose an operating point and look at subgroups.
+
+    Args:
+        table: a checked predictions table, with val, and with test unless that was left alone.
+        melanoma: slug of the melanoma class, None where the dataset names none.
+        sensitivity: the operating point's target on val, above 0 and below 1.
+        manifest: ``manifest.csv`` of the run; None: no subgroups.
+
+    Raises:
+        ValueError: melanoma is no class of the table.
+    """
+    slugs = slugs_of(table)
+    if melanoma is not None and melanoma not in slugs:
+        raise ValueError(f"Expected melanoma to be None or one of {slugs}. Received {melanoma!r}.")
+    splits = ["val", *(["test"] if (table["split"] == "test").any() else [])]
+    arrays = {split: split_arrays(table, split) for split in splits}
+    temperature = fit_temperature(*arrays["val"])
+    scores = {split: temperature.apply(y_score) for split, (_, y_score) in arrays.items()}
+    judged = splits[-1]
+    point, score = None, None
+    if melanoma is not None:
+        k = slugs.index(melanoma)
+        score = scores[judged][:, k]
+        threshold = choose_threshold(arrays["val"][0] == k, scores["val"][:, k], sensitivity)
+        found = {
+            split: rates(
+                arrays[split][0] == k, scores[split][:, k], groups_of(table, split), threshold
+            )
+            for split in splits
+        }
+        point = OperatingPoint(melanoma, sensitivity, threshold, found)
+    return Judgement(
+        temperature=temperature,
+        calibrated={split: _measured(arrays[split][0], scores[split]) for split in splits},
+        uncalibrated={split: _measured(*arrays[split]) for split in splits},
+        point=point,
+        subgroups=(
+            pd.DataFrame()
+            if manifest is None
+            else subgroup_table(table, judged, manifest, score, point)
+        ),
+    )
+
+
+def groups_of(table: pd.DataFrame, split: str) -> NDArray[np.int64]:
+    """The groups of a split's images as numbers; int64, shape (n,)."""
+    return pd.factorize(table.loc[table["split"] == split, "group"])[0].astype(np.int64)
+
+
+def _measured(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> dict[str, float]:
+    return {name: metric(y_true, y_score) for name, metric in CALIBRATED.items()}
+
+
+def _described(point: OperatingPoint) -> dict[str, Any]:
+    """An operating point for JSON."""
+    return {
+        "class": point.slug,
+        "target_sensitivity": point.target,
+        "chosen_on": "val",
+        "threshold": point.threshold,
+        "threshold_on": "calibrated probability",
+        "interval": "95 %, over draws of lesions",
+    } | {split: asdict(found) for split, found in point.rates.items()}
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(strict_json(content), encoding="utf-8")

@@ -1,0 +1,180 @@
+"""Figures of what a run is worth in use: its operating point and its net benefit.
+
+Scores are calibrated probabilities of one class, float64 (n,); ``positive`` says which images are
+truly of it, bool (n,).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from melanoma_lab.evaluation import plot_style as style
+from melanoma_lab.evaluation.decision_curve import decision_curve
+from melanoma_lab.evaluation.operating_point import OperatingPoint
+from melanoma_lab.evaluation.proportions import Proportion
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
+"""Probabilities that an axis of log odds names."""
+
+
+def operating_curve(positive: Bools, score: Floats, split: str, point: OperatingPoint) -> Figure:
+    """Draw sensitivity and specificity over the threshold, and the point that was chosen.
+
+    Args:
+        positive: bool, shape (n,).
+        score: float64, shape (n,).
+        split: that they are of, one that the point was measured in.
+        point: chosen on val.
+    """
+    fig = style.figure(7.2, 5.0)
+    ax = fig.add_subplot()
+    name = style.class_label(point.slug)
+    at = point.rates[split]
+    chosen = float(_log_odds(np.array(point.threshold)))
+    low, high = logit(TICKS[0]), logit(TICKS[-1])
+    if not np.isnan(chosen):
+        low, high = min(low, chosen - 0.5), max(high, chosen + 0.5)
+    grid = np.linspace(low, high, 400)
+    place = _log_odds(score)
+    curves = (
+        ("sensitivity", positive, at.sensitivity, style.VERMILLION, "solid", True),
+        ("specificity", ~positive, at.specificity, style.BLUE, style.DASHES[1], False),
+    )
+    for what, among, rate, colour, dashes, reached in curves:
+        if not among.any():
+            continue
+        below = np.searchsorted(np.sort(place[among]), grid) / among.sum()
+        ax.plot(
+            grid,
+            1 - below if reached else below,
+            color=colour,
+            linestyle=dashes,
+            linewidth=2,
+            label=f"{what}: {_share(rate)}" if not np.isnan(rate.value) else what,
+        )
+        # Apart, so that neither interval hides the other.
+        _mark(ax, chosen + (-0.06 if reached else 0.06), rate, colour)
+    if np.isnan(chosen):
+        style.say_empty(ax, f"no threshold: val has no image of {name}")
+    else:
+        ax.axvline(chosen, color=style.GREY, linewidth=1, zorder=1)
+    ax.axhline(point.target, color=style.GREY, linewidth=1, linestyle=":", zorder=1)
+    ax.set(xlim=(low, high), ylim=(-0.01, 1.02))
+    ax.set_xticks(logit(TICKS), [f"{100 * tick:g}%" for tick in TICKS])
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
+    style.dress(ax, x=f"threshold on the calibrated probability of {name}", y="share of the images")
+    if len(positive):
+        # Above the axes: wherever the threshold lies, a curve crosses every corner of some run's.
+        ax.legend(
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            ncols=2,
+            frameon=False,
+            fontsize=style.TICK_SIZE,
+        )
+    said = (
+        "no threshold was chosen"
+        if np.isnan(chosen)
+        else f"threshold {100 * point.threshold:.3g}%, chosen on val for a sensitivity of "
+        f"{100 * point.target:g}%"
+    )
+    style.put_title(
+        fig,
+        f"Finding {name}, {split} ({at.positive_lesions:,} lesions of it, "
+        f"{at.n_lesions - at.positive_lesions:,} others)",
+        said,
+    )
+    style.add_footer(fig)
+    return fig
+
+
+def draw_decision_curve(
+    positive: Bools, score: Floats, groups: NDArray[np.int64], split: str, slug: str
+) -> Figure:
+    """Draw the net benefit of treating by the score, everybody and nobody.
+
+    Args:
+        positive: bool, shape (n,).
+        score: float64, shape (n,).
+        groups: int64, shape (n,).
+        split: that they are of.
+        slug: of the class.
+    """
+    fig = style.figure(7.2, 5.0)
+    ax = fig.add_subplot()
+    name = style.class_label(slug)
+    prevalence = float(positive.mean()) if len(positive) else float("nan")
+    top = 0.1
+    if positive.any():
+        curve = decision_curve(positive, score, groups)
+        x = curve.thresholds
+        ax.fill_between(x, curve.low, curve.high, color=style.SKY, alpha=0.3, linewidth=0)
+        ax.plot(
+            x,
+            curve.network,
+            color=style.BLUE,
+            linewidth=2,
+            label="treat by this network, 95 % interval",
+        )
+        ax.plot(
+            x,
+            curve.everybody,
+            color=style.ORANGE,
+            linewidth=1.8,
+            linestyle=style.DASHES[1],
+            label="treat everybody",
+        )
+        ax.axhline(
+            0, color=style.BLACK, linewidth=1.2, linestyle=style.DASHES[2], label="treat nobody"
+        )
+        top = float(max(np.nanmax(curve.high), curve.network.max(), prevalence))
+        ax.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=style.TICK_SIZE)
+    else:
+        style.say_empty(ax, f"no image of {name} in {split}")
+    ax.set(xlim=(0, 0.6), ylim=(-0.25 * top, 1.06 * top))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
+    style.dress(
+        ax,
+        x=f"probability of {name} from which on to treat",
+        y=f"net benefit ({name} found per image)",
+    )
+    share = "" if np.isnan(prevalence) else f", {prevalence:.1%} {name}: not a clinic's share"
+    style.put_title(fig, f"Decision curve, {split}", f"{len(positive):,} images{share}")
+    style.add_footer(fig)
+    return fig
+
+
+def _mark(ax: Axes, x: float, rate: Proportion, colour: str) -> None:
+    """A point with its interval."""
+    if not np.isnan(rate.value):
+        ax.errorbar(
+            x,
+            rate.value,
+            yerr=[[rate.value - rate.low], [rate.high - rate.value]],
+            fmt="o",
+            color=colour,
+            capsize=4,
+            elinewidth=1.6,
+            markersize=6,
+            zorder=5,
+        )
+
+
+def _share(rate: Proportion) -> str:
+    return f"{rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%})"
+
+
+def _log_odds(probability: Floats) -> Floats:
+    """Finite log odds."""
+    odds: Floats = logit(np.clip(probability, 1e-9, 1 - 1e-9))
+    return odds

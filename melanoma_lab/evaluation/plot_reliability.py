@@ -1,0 +1,103 @@
+"""The figure of how far a network may be believed: accuracy by confidence."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from melanoma_lab.evaluation import calibration
+from melanoma_lab.evaluation import plot_style as style
+from melanoma_lab.evaluation.temperature import Temperature
+
+
+def reliability_diagram(
+    y_true: NDArray[np.int64],
+    y_score: NDArray[np.float64],
+    split: str,
+    temperature: Temperature | None = None,
+) -> Figure:
+    """Draw accuracy against confidence in 15 bins, with 95 % Wilson intervals, and the counts.
+
+    Args:
+        y_true: int64, shape (n,).
+        y_score: float64, shape (n, K), as the network gives them.
+        split: name of the split.
+        temperature: where one was fitted, the same after calibration is drawn beside it.
+    """
+    fig = style.figure(5.6, 6.4)
+    ax, count_ax = fig.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
+    style.dress(ax, y="accuracy")
+    style.dress(count_ax, x="confidence (probability of the decided class)", y="images")
+    ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", label="calibrated")
+    bins = calibration.reliability_bins(y_true, y_score)
+    said = f"ECE {style.number(calibration.ece(y_true, y_score))} ({len(y_true):,} images)"
+    if y_true.size:
+        _points(
+            ax,
+            bins,
+            "this network, with 95 % intervals",
+            marker="o",
+            colour=style.BLUE,
+            bars=style.SKY,
+        )
+    else:
+        style.say_empty(ax, f"no images in {split}")
+    count_ax.bar(
+        bins.edges[:-1],
+        bins.counts,
+        width=np.diff(bins.edges),
+        align="edge",
+        color=style.SKY,
+        edgecolor="white",
+    )
+    if y_true.size and temperature is not None and not temperature.why_not:
+        calibrated = temperature.apply(y_score)
+        after = calibration.reliability_bins(y_true, calibrated)
+        name = f"after temperature {temperature.value:.2f}, from val"
+        _points(ax, after, name, marker="D", colour=style.VERMILLION, bars=style.ORANGE)
+        count_ax.stairs(after.counts, after.edges, color=style.VERMILLION, linewidth=1.4)
+        said += f"; after calibration {style.number(calibration.ece(y_true, calibrated))}"
+    ax.set(xlim=(0, 1), ylim=(0, 1.02))
+    ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
+    # Points above the diagonal leave the other corner free.
+    unsure = y_true.size and (y_score.argmax(axis=1) == y_true).mean() > y_score.max(axis=1).mean()
+    ax.legend(
+        loc="lower right" if unsure else "upper left",
+        framealpha=0.9,
+        edgecolor="none",
+        fontsize=style.TICK_SIZE,
+    )
+    count_ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    style.put_title(fig, f"Reliability, {split}", said)
+    style.add_footer(fig)
+    return fig
+
+
+def _points(
+    ax: Axes, bins: calibration.ReliabilityBins, name: str, *, marker: str, colour: str, bars: str
+) -> None:
+    """The filled bins as points with Wilson intervals."""
+    filled = np.flatnonzero(bins.counts)
+    intervals = [
+        binomtest(int(bins.correct[i]), int(bins.counts[i])).proportion_ci(method="wilson")
+        for i in filled
+    ]
+    middle = bins.accuracy[filled]
+    # A bound may pass the estimate by a rounding error, which errorbar refuses.
+    below = np.maximum(middle - [interval.low for interval in intervals], 0)
+    above = np.maximum([interval.high for interval in intervals] - middle, 0)
+    ax.errorbar(
+        bins.confidence[filled],
+        middle,
+        yerr=(below, above),
+        fmt=marker,
+        color=colour,
+        ecolor=bars,
+        elinewidth=1.6,
+        markersize=5,
+        label=name,
+    )

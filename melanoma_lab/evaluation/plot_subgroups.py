@@ -1,0 +1,99 @@
+"""The figure of how well a network does for whom."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from melanoma_lab.evaluation import plot_style as style
+from melanoma_lab.evaluation.operating_point import OperatingPoint
+from melanoma_lab.evaluation.subgroups import ALL, FEW_LESIONS, FEW_POSITIVE
+
+MOST_ROWS = 12
+"""Of a column's subgroups; the smaller ones are in the table."""
+
+
+def forest(table: pd.DataFrame, point: OperatingPoint | None) -> Figure:
+    """Draw the figures of each subgroup with their intervals, beside those of all images.
+
+    Args:
+        table: of ``subgroup_table``, with rows.
+        point: None where the dataset names no melanoma class; then balanced accuracy alone.
+    """
+    rows, left_out = _largest(table)
+    panels = [("balanced_accuracy", "balanced accuracy", style.BLUE)]
+    if point is not None and not np.isnan(point.threshold):
+        panels += [
+            ("sensitivity", f"{style.class_label(point.slug)}\nsensitivity", style.VERMILLION),
+            ("specificity", f"{style.class_label(point.slug)}\nspecificity", style.GREEN),
+        ]
+    # A gap before every column's first subgroup.
+    starts = np.flatnonzero((rows["column"] != rows["column"].shift()).to_numpy())
+    y = np.arange(len(rows)) + 0.7 * np.searchsorted(starts, np.arange(len(rows)), side="right")
+    fig = style.figure(3.4 + 2.3 * len(panels), 1.9 + 0.27 * (y[-1] + 1))
+    axes = np.atleast_1d(fig.subplots(1, len(panels), sharey=True))
+    for ax, (figure, title, colour) in zip(axes, panels, strict=True):
+        _forest_panel(ax, rows, y, figure, colour)
+        style.dress(ax, title=title)
+    axes[0].set_yticks(y, [_row_name(row) for _, row in rows.iterrows()])
+    axes[0].set_ylim(y[-1] + 0.8, y[0] - 0.8)
+    in_brackets = "lesions" if point is None else f"lesions, of {style.class_label(point.slug)}"
+    more = f"; {left_out} smaller: subgroups.csv" if left_out else ""
+    style.put_title(
+        fig,
+        f"Subgroups ({in_brackets}), {rows['split'].iloc[0]}, with 95 % intervals",
+        f"hollow: few lesions, or a class is missing{more}",
+    )
+    style.add_footer(fig)
+    return fig
+
+
+def _forest_panel(
+    ax: Axes, rows: pd.DataFrame, y: NDArray[np.float64], figure: str, colour: str
+) -> None:
+    """One figure of every subgroup; the value of all images as a line to hold them against."""
+    value = rows[figure].to_numpy(np.float64)
+    few = rows["n_lesions"].to_numpy() < FEW_LESIONS
+    if figure == "sensitivity":
+        few = rows["n_melanoma_lesions"].to_numpy(np.int64) < FEW_POSITIVE
+    if figure == "balanced_accuracy":
+        few |= rows["n_classes"].to_numpy() < rows["n_classes"].iloc[0]
+    ax.axvline(value[0], color=style.GREY, linewidth=1, linestyle=":", zorder=1)
+    for hollow in (False, True):
+        shown = (few == hollow) & ~np.isnan(value)
+        if not shown.any():
+            continue
+        bounds = rows.loc[shown, [f"{figure}_low", f"{figure}_high"]].to_numpy(np.float64).T
+        ax.errorbar(
+            value[shown],
+            y[shown],
+            xerr=np.abs(bounds - value[shown]),
+            fmt="o",
+            color=colour,
+            markerfacecolor="white" if hollow else colour,
+            elinewidth=1.2,
+            markersize=5,
+            alpha=0.75 if hollow else 1.0,
+        )
+    ax.set_xlim(-0.03, 1.03)
+    ax.set_xticks([0, 0.5, 1], ["0%", "50%", "100%"])
+    ax.grid(axis="x", color=style.LIGHT_GREY, linewidth=0.6)
+    ax.tick_params(axis="y", length=0)
+
+
+def _largest(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The largest subgroups of every column, in the table's order, and how many are left out."""
+    rank = table.groupby("column")["n_lesions"].rank(method="first", ascending=False)
+    return table[rank <= MOST_ROWS].reset_index(drop=True), int((rank > MOST_ROWS).sum())
+
+
+def _row_name(row: pd.Series) -> str:
+    what = "" if row["column"] in (ALL, row["value"]) else f"{row['column']}: "
+    positive = row["n_melanoma_lesions"]
+    lesions = (
+        f"{row['n_lesions']:,}" if pd.isna(positive) else f"{row['n_lesions']:,}, {positive:,}"
+    )
+    return f"{what}{style.class_label(row['value'][:40])}  ({lesions})"

@@ -1,0 +1,142 @@
+"""How well a network does for whom: by age, sex, body site and source, where they are known.
+
+A table of figures, not a ranking: of twenty intervals one misses by chance, and a subgroup of a
+few lesions has an interval that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melanoma_lab.data.metadata import AGE, is_missing
+from melanoma_lab.evaluation.operating_point import OperatingPoint, rates
+from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
+from melanoma_lab.evaluation.proportions import (
+    UNDEFINED,
+    Proportion,
+    mean_proportion,
+    proportion,
+)
+
+#: Columns of the manifest that divide images.
+COLUMNS: Final = (AGE, "sex", "site", "source")
+#: Years at which an age band begins. Melanoma is rare before 40 and commonest from 60 on, and
+#: narrower bands would have too few melanomas for an interval to say anything.
+AGE_BANDS: Final = {"under 40": 0, "40 to 59": 40, "60 and over": 60}
+NOT_KNOWN: Final = "not known"
+#: The row of all images, to hold the others against.
+ALL: Final = "all"
+
+FEW_LESIONS: Final = 30
+"""Below this many lesions a subgroup is marked."""
+
+FEW_POSITIVE: Final = 10
+"""Below this many melanomas too: ten that are all found still allow a sensitivity of 0.65."""
+
+FIGURES: Final = ("balanced_accuracy", "accuracy", "sensitivity", "specificity")
+"""What is measured; each has columns ``<figure>_low`` and ``<figure>_high`` beside its own."""
+
+
+def subgroup_table(
+    table: pd.DataFrame,
+    split: str,
+    manifest: pd.DataFrame,
+    score: NDArray[np.float64] | None,
+    point: OperatingPoint | None,
+) -> pd.DataFrame:
+    """Measure one split's images by subgroup.
+
+    Args:
+        table: a checked predictions table.
+        split: the one to be measured.
+        manifest: with ``image_id`` and any of ``COLUMNS``; of all images of the split.
+        score: float64, shape (n,), what the operating point's threshold is on, for the split's
+            images in the table's order; None where there is no such point.
+        point: None where the dataset names no melanoma class.
+
+    Returns:
+        A row for all and one for each value of each column that has two or more: ``column``,
+        ``value``, ``split``, ``n_images``, ``n_lesions``, ``n_melanoma_lesions``, ``n_classes``
+        (those present, over which the balanced accuracy is a mean: of other classes it is another
+        figure), ``few``, and ``FIGURES`` with 95 % intervals, the last two at the operating
+        point. No rows where no column has two values.
+    """
+    rows = table[table["split"] == split]
+    y_true, y_score = split_arrays(table, split)
+    correct = y_score.argmax(axis=1) == y_true
+    groups = pd.factorize(rows["group"])[0].astype(np.int64)
+    n_classes = len(slugs_of(table))
+    known = manifest.set_index("image_id").reindex(rows["image_id"])
+
+    def measured(column: str, value: str, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+        labels, hit, lesions = y_true[chosen], correct[chosen], groups[chosen]
+        by_class = [proportion(hit[labels == k], lesions[labels == k]) for k in range(n_classes)]
+        row: dict[str, Any] = {
+            "column": column,
+            "value": value,
+            "split": split,
+            "n_images": len(labels),
+            "n_lesions": len(np.unique(lesions)),
+            "n_melanoma_lesions": pd.NA,
+            "n_classes": len(np.unique(labels)),
+            "few": False,
+        }
+        row["few"] = row["n_lesions"] < FEW_LESIONS
+        figures = {
+            "balanced_accuracy": mean_proportion(by_class),
+            "accuracy": proportion(hit, lesions),
+            "sensitivity": UNDEFINED,
+            "specificity": UNDEFINED,
+        }
+        if point is not None and score is not None:
+            positive = labels == slugs_of(table).index(point.slug)
+            reached = rates(positive, score[chosen], lesions, point.threshold)
+            row["n_melanoma_lesions"] = reached.positive_lesions
+            row["few"] |= reached.positive_lesions < FEW_POSITIVE
+            figures |= {"sensitivity": reached.sensitivity, "specificity": reached.specificity}
+        return row | _columns(figures)
+
+    found = [
+        measured(column, value, chosen)
+        for column in COLUMNS
+        if column in known
+        for value, chosen in divided(known[column])
+    ]
+    if found:
+        found.insert(0, measured(ALL, ALL, np.ones(len(rows), dtype=bool)))
+    return pd.DataFrame(found).astype({"n_melanoma_lesions": "Int64"}) if found else pd.DataFrame()
+
+
+def divided(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """The values of a column, and which images have each; nothing where all have the same.
+
+    Ages come in bands, words in alphabetical order, what is not known last.
+    """
+    missing = is_missing(column).to_numpy()
+    if column.name == AGE:
+        years = column.astype(np.float64).to_numpy()
+        band = np.searchsorted(list(AGE_BANDS.values()), years, side="right") - 1
+        parts = [(name, (band == i) & ~missing) for i, name in enumerate(AGE_BANDS)]
+    else:
+        words = column.astype(str).to_numpy()
+        parts = [(str(word), words == word) for word in np.unique(words[~missing])]
+    parts = [(value, chosen) for value, chosen in parts if chosen.any()]
+    if len(parts) < 2:
+        return
+    yield from parts
+    if missing.any():
+        yield NOT_KNOWN, missing
+
+
+def _columns(figures: dict[str, Proportion]) -> dict[str, float]:
+    """Figures as columns of a table."""
+    return {
+        f"{name}{ending}": value
+        for name, share in figures.items()
+        for ending, value in (("", share.value), ("_low", share.low), ("_high", share.high))
+    }
