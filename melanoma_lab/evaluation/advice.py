@@ -29,6 +29,10 @@ class Advice:
     threshold: float = math.nan
     target: float = math.nan
 
+    def plain(self) -> Any:
+        """As plain containers, None for what is undefined."""
+        return _without_nan(asdict(self))
+
     def text(self) -> str:
         """As it is kept beside a model."""
         return strict_json(asdict(self))

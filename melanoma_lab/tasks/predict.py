@@ -95,6 +95,7 @@ def predict_to_file(config: Config) -> Path:
                 zip(work.card.slugs, work.card.classes or work.card.slugs, strict=True)
             ),
             "melanoma": work.card.melanoma,
+            "advice": None if work.source.advice is None else work.source.advice.plain(),
         }
         with writing(output, facts) as writer:
             for part in work.batches:
@@ -193,10 +194,13 @@ def _predicted(batch: Batch, answer: Any, card: ModelCard, source: Source) -> Pr
     }
     looks, advice = source.appearance, source.advice
     if advice is not None:
-        calibrated = advice.temperature.apply(probabilities.astype(np.float64)).astype(np.float32)
-        columns |= {f"{CALIBRATED}{slug}": calibrated[:, k] for k, slug in enumerate(card.slugs)}
+        calibrated = advice.temperature.apply(probabilities.astype(np.float64))
+        columns |= {
+            f"{CALIBRATED}{slug}": calibrated[:, k].astype(np.float32)
+            for k, slug in enumerate(card.slugs)
+        }
         if advice.slug in card.slugs and not math.isnan(advice.threshold):
-            reached = calibrated[:, card.slugs.index(advice.slug)] >= np.float32(advice.threshold)
+            reached = calibrated[:, card.slugs.index(advice.slug)] >= advice.threshold
             columns["operating_point"] = [advice.slug if each else "" for each in reached]
     if looks is not None:
         columns["unlike_training"] = unlike = looks.unlikeness(batch.pixels)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import melanoma_lab as lab
+from melanoma_lab.errors import UserError
 from melanoma_lab.tasks.predict import predict_to_file
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -73,7 +74,9 @@ def test_the_same_numbers_as_in_the_runs_own_table(work, tree, predict, capsys):
     own = run.predictions.set_index("image_id")
     assert sorted(table["image_id"]) == sorted(own.index)
     columns = [name for name in own if name.startswith("prob/")]
-    assert list(table) == ["image_id", "predicted", "probability", *columns, *LOOKS]
+    calibrated = [name.replace("prob/", "calibrated/") for name in columns]
+    read = [*calibrated, "operating_point", *LOOKS]
+    assert list(table) == ["image_id", "predicted", "probability", *columns, *read]
     expected = own.loc[table["image_id"], columns].to_numpy()
     np.testing.assert_allclose(table[columns], expected, rtol=0, atol=1e-5)
     best = table[columns].idxmax(axis=1).str.removeprefix("prob/")
@@ -81,6 +84,33 @@ def test_the_same_numbers_as_in_the_runs_own_table(work, tree, predict, capsys):
     np.testing.assert_array_equal(table["probability"], table[columns].max(axis=1))
     assert not Path("predictions.unreadable.csv").exists()
     assert not list(Path().glob("*.part"))
+
+
+def test_answers_are_read_as_was_chosen_on_val(work, tree, predict):
+    _, run = work
+    beside = model_folder(run) / "advice.json"
+    kept = beside.read_text()
+    threshold = json.loads(kept)["threshold"]
+    assert json.loads(kept)["slug"] == "melanoma"
+    table = pd.read_csv(predict(model=run.run_id, images=tree), keep_default_na=False)
+    reached = table["calibrated/melanoma"] >= threshold - 1e-6
+    assert list(table["operating_point"]) == ["melanoma" if each else "" for each in reached]
+    assert 0 < reached.sum() <= len(table)
+    hot = {"temperature": {"value": 4.0, "n": 99, "why_not": ""}, "slug": "melanoma"}
+    try:
+        beside.write_text(json.dumps(hot | {"threshold": 1.0, "target": 0.9}))
+        hotter = pd.read_csv(predict(model=run.run_id, images=tree), keep_default_na=False)
+        beside.write_text("{}")
+        with pytest.raises(UserError, match=r"advice.json: cannot be read"):
+            predict(model=run.run_id, images=tree)
+    finally:
+        beside.write_text(kept)
+    assert not any(hotter["operating_point"])
+    columns = [name for name in table if name.startswith("prob/")]
+    scaled = np.log(hotter[columns].to_numpy()) / 4
+    expected = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
+    found = hotter[[name.replace("prob/", "calibrated/") for name in columns]]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_whatever_names_the_model_the_answer_is_the_same(work, tree, predict):
@@ -151,6 +181,7 @@ def test_every_format_has_the_same_rows(work, tree, predict):
     assert rows[0]["image_id"] == f"{tree.as_posix()}/nevus/0.png"
     whole = json.loads(files[1].read_text())
     assert whole.pop("predictions") == rows
+    assert whole.pop("advice")["slug"] == "melanoma"
     assert whole == {
         "notice": "Research use only: not a medical device; no diagnosis.",
         "model": run.run_id,
