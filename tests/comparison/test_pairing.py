@@ -32,7 +32,8 @@ def run(arm, seeds, folds=(0,), *, value=0.0, groups=GROUPS, influences=(0.0, 0.
         estimates={"accuracy": Estimate(value, groups, np.asarray(influences, float))},
         slugs=("x", "y"),
         confusion=np.zeros((2, 2), np.int64),
-        test_images="",
+        judged="test",
+        judged_images="",
         lone_classes=(),
         curves={},
     )
