@@ -29,7 +29,7 @@ def test_a_users_own_presets_are_listed(tmp_path, words):
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 9\n")
     words = [word.format(tmp_path) for word in words]
     text = help_text([*words, "--help", "+experiment=mine"])
-    assert "majority, mine, mixup" in text
+    assert "metadata_only, mine, mixup" in text
     assert "\nseed: 9\n" in text
 
 

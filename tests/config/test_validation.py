@@ -144,7 +144,10 @@ def test_what_hydra_refuses_is_explained(composed, overrides, message):
 
 
 #: Keys without which an option is refused.
-NEEDS = {("regularisation", "combined"): ["regularisation.l2=0.1"]}
+NEEDS = {
+    ("regularisation", "combined"): ["regularisation.l2=0.1"],
+    ("architecture", "metadata_only"): ["metadata=patient"],
+}
 
 
 def test_every_option_of_the_schema_can_be_chosen(composed):
