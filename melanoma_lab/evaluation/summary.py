@@ -98,3 +98,12 @@ def class_metrics(
         for name, metric in PER_CLASS.items()
         for slug, value in zip(slugs, metric(y_true, y_score), strict=True)
     }
+
+
+def absent_by_split(table: pd.DataFrame, splits: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The slugs of the classes that a split has no image of, for the splits that lack some."""
+    slugs = slugs_of(table)
+    absent = {
+        split: metrics.absent_classes(split_arrays(table, split)[0], slugs) for split in splits
+    }
+    return {split: missing for split, missing in absent.items() if missing}

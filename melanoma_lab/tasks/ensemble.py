@@ -27,10 +27,9 @@ from melanoma_lab.ensembles.members import Member, find_members, put_together, r
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import advice, appearance, predictions
 from melanoma_lab.evaluation.judging import judge
-from melanoma_lab.evaluation.metrics import absent_classes
 from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plots import save_plots
-from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
 from melanoma_lab.prediction import mlmodel
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.model import fetch_model, has_model
@@ -215,12 +214,8 @@ def _file(client: Any, member: Member, name: str) -> Iterator[Path]:
 
 def _absent(table: pd.DataFrame) -> dict[str, str]:
     """Tags that name the classes which a split has no image of."""
-    slugs = predictions.slugs_of(table)
-    absent = {
-        split: absent_classes(predictions.split_arrays(table, split)[0], slugs)
-        for split in predictions.SPLITS
-    }
-    return {f"absent/{split}": ", ".join(missing) for split, missing in absent.items() if missing}
+    absent = absent_by_split(table, predictions.SPLITS)
+    return {f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()}
 
 
 def _who(members: Sequence[Member]) -> str:

@@ -23,11 +23,10 @@ from melanoma_lab.data.split import SPLITS
 from melanoma_lab.errors import RunError
 from melanoma_lab.evaluation import advice, appearance, predictions
 from melanoma_lab.evaluation.judging import Judgement, judge
-from melanoma_lab.evaluation.metrics import absent_classes
 from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
 from melanoma_lab.evaluation.plots import save_plots
-from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
 from melanoma_lab.tasks.train import Extent
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.card import ModelCard
@@ -71,7 +70,7 @@ def record_results(
     judgement = judged(config, data, table)
     metrics |= run_metrics(table, data.melanoma, splits=extent.splits) | judgement.metrics()
     learned = outcome(table)
-    absent = _absent(table, extent.splits or SPLITS)
+    absent = absent_by_split(table, extent.splits or SPLITS)
     tracker.log_metrics(metrics)
     tracker.set_tags(
         {
@@ -147,15 +146,6 @@ def predictions_table(
         probabilities=trained.probabilities,
         slugs=data.slugs,
     )
-
-
-def _absent(table: pd.DataFrame, splits: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The classes that a split has no image of, for the splits that lack some."""
-    slugs = predictions.slugs_of(table)
-    absent = {
-        split: absent_classes(predictions.split_arrays(table, split)[0], slugs) for split in splits
-    }
-    return {split: missing for split, missing in absent.items() if missing}
 
 
 def judged(config: Config, data: PreparedData, table: pd.DataFrame) -> Judgement:
