@@ -284,7 +284,7 @@ def _read(
     """
     table = predictions_of(client, run)
     slugs = predictions.slugs_of(table)
-    judged = "test" if (table["split"] == "test").any() else "val"
+    judged = predictions.judged_split(table)
     images = table[table["split"] == judged]
     labelled = images.sort_values("image_id")[["image_id", "group", "y_true"]]
     groups = images.drop_duplicates(["group", "y_true"])["y_true"].value_counts()

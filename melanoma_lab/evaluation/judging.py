@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from melanoma_lab.evaluation import calibration, metrics
 from melanoma_lab.evaluation.advice import Advice, strict_json
 from melanoma_lab.evaluation.operating_point import OperatingPoint, choose_threshold, rates
-from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
+from melanoma_lab.evaluation.predictions import judged_split, slugs_of, split_arrays
 from melanoma_lab.evaluation.subgroups import subgroup_table
 from melanoma_lab.evaluation.temperature import Temperature, fit_temperature
 
@@ -110,11 +110,11 @@ def judge(
     slugs = slugs_of(table)
     if melanoma is not None and melanoma not in slugs:
         raise ValueError(f"Expected melanoma to be None or one of {slugs}. Received {melanoma!r}.")
-    splits = ["val", *(["test"] if (table["split"] == "test").any() else [])]
+    judged = judged_split(table)
+    splits = [*dict.fromkeys(("val", judged))]
     arrays = {split: split_arrays(table, split) for split in splits}
     temperature = fit_temperature(*arrays["val"])
     scores = {split: temperature.apply(y_score) for split, (_, y_score) in arrays.items()}
-    judged = splits[-1]
     point, score = None, None
     if melanoma is not None:
         k = slugs.index(melanoma)

@@ -22,7 +22,7 @@ from melanoma_lab.evaluation import (
 )
 from melanoma_lab.evaluation.judging import Judgement, groups_of
 from melanoma_lab.evaluation.plot_training import ClassCounts
-from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
+from melanoma_lab.evaluation.predictions import judged_split, slugs_of, split_arrays
 
 
 def save_plots(
@@ -56,7 +56,7 @@ def save_plots(
         The files written.
     """
     slugs = slugs_of(table)
-    split = "test" if (table["split"] == "test").any() else "val"
+    split = judged_split(table)
     y_true, y_score = split_arrays(table, split)
     held_out = (y_true, y_score, slugs, split)
     figures = {

@@ -89,6 +89,11 @@ def slugs_of(table: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
+def judged_split(table: pd.DataFrame) -> str:
+    """The split that a run is judged by: test, or val where it has met no test image."""
+    return "test" if (table["split"] == "test").any() else "val"
+
+
 def check(table: pd.DataFrame) -> None:
     """Refuse a table that no metric should be computed from.
 
