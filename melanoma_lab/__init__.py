@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from melanoma_lab.api import Run, audit_dataset, compare, ensemble, predict, study, train, tune
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.errors import RunError, UserError
-    from melanoma_lab.tasks.tune import Tuned
+    from melanoma_lab.tuning.tuned import Tuned
 
 __all__ = [
     "ComparedStudy",
@@ -50,7 +50,7 @@ except PackageNotFoundError:  # run from a clone that is not installed
 _MODULES = {
     "ComparedStudy": "comparison.result",
     "RunError": "errors",
-    "Tuned": "tasks.tune",
+    "Tuned": "tuning.tuned",
     "UserError": "errors",
 }
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # their modules take a while to load
 
     from melanoma_lab.audit.findings import Findings
     from melanoma_lab.comparison.result import ComparedStudy
-    from melanoma_lab.tasks.tune import Tuned
+    from melanoma_lab.tuning.tuned import Tuned
 
 _ONE_AT_A_TIME = threading.RLock()
 

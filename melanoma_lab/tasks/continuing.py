@@ -11,13 +11,13 @@ from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
 from melanoma_lab.console import FitProgress
 from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.training.checkpoint import Checkpoints
 from melanoma_lab.training.circumstances import changed
 from melanoma_lab.training.claim import Claim
 from melanoma_lab.training.trained import Trained
 
 if TYPE_CHECKING:  # its module loads TensorFlow
-    from melanoma_lab.tasks.train import Extent
     from melanoma_lab.training.session import Parts
 
 

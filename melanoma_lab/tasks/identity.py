@@ -1,17 +1,24 @@
-"""What a run is, before it begins: two runs of one fingerprint compute the same."""
+"""What a run is and is called, before it begins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from melanoma_lab import __version__, tracking
+from melanoma_lab.comparison.arms import run_name
+from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import fingerprint
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.split import Folds
+from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.model.pretrained.sources import find_weights
+from melanoma_lab.tasks.extent import WHOLE, Extent
+from melanoma_lab.training.machine import device_count, processor_name, this_machine
 
 
 def fingerprint_of(config: Config, data: PreparedData, splits: Sequence[str] | None = None) -> str:
-    """The fingerprint of a run; weights that it starts from and known patients count.
+    """Runs of one fingerprint compute the same; weights to start from and known patients count.
 
     Args:
         config: the whole configuration.
@@ -31,3 +38,52 @@ def fingerprint_of(config: Config, data: PreparedData, splits: Sequence[str] | N
         weights=weights.sha256 if weights else None,
         patients=data.patients.digest if data.patients else None,
     )
+
+
+def name_of_run(config: Config, arm: Arm, extent: Extent = WHOLE) -> str:
+    """What a run is called in MLflow's list."""
+    trial = f"trial {extent.tags['trial']} " if "trial" in extent.tags else ""
+    return trial + run_name(arm.name, config.seed, _fold(config))
+
+
+def run_tags(
+    config: Config, arm: Arm, data: PreparedData, *, threads: int, extent: Extent = WHOLE
+) -> dict[str, str]:
+    """What a run is searched, grouped and compared by."""
+    trivial = isinstance(config.architecture, Trivial)
+    weights = find_weights(config.architecture)
+    return {
+        "study": config.study,
+        "experiment": arm.preset,
+        "arm": arm.name,
+        "reference": config.reference or "",
+        "seed": str(config.seed),
+        "fold": str(_fold(config)),
+        "fingerprint": fingerprint_of(config, data, extent.splits),
+        "split_hash": data.split_hash,
+        "dataset": config.dataset.name,
+        "dataset_digest": data.digest,
+        "audit_digest": data.findings.digest,
+        "protocol": data.protocol,
+        "source_tells_class": _figure(data.findings.sources.pairwise_accuracy),
+        "notes": " ".join(data.notes),
+        "git_commit": tracking.git_commit(),
+        "melanoma_lab": __version__,
+        "threads": str(threads),
+        "precision": config.training.precision.value,
+        "device": (
+            processor_name() if trivial else this_machine().describe(device_count(config.training))
+        ),
+        **({"trivial": "true"} if trivial else {}),
+        **({"weights_sha256": weights.sha256} if weights else {}),
+        **({"metadata_digest": data.patients.digest} if data.patients else {}),
+        **extent.tags,
+    }
+
+
+def _fold(config: Config) -> int:
+    return config.split.fold if isinstance(config.split, Folds) else 0
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

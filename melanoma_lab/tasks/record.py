@@ -27,7 +27,7 @@ from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
 from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
-from melanoma_lab.tasks.train import Extent
+from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.training.trained import Trained

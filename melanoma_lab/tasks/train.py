@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from melanoma_lab import __version__, summary, tracking
+from melanoma_lab import summary, tracking
 from melanoma_lab.balancing import BalancedSet, balance
-from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.split import Folds
 from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.console import progress_of
 from melanoma_lab.data.cache import cache_folder
@@ -22,45 +20,20 @@ from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.model.trivial import TrivialModel, build_trivial
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
-from melanoma_lab.tasks.identity import fingerprint_of
+from melanoma_lab.tasks.extent import WHOLE, Extent
+from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags
 from melanoma_lab.training.backend import available_threads, start_backend
 from melanoma_lab.training.circumstances import changed, circumstances
 from melanoma_lab.training.claim import Claim, claimed
 from melanoma_lab.training.machine import (
     device_count,
     on_this_machine,
-    processor_name,
     this_machine,
 )
 from melanoma_lab.training.trivial import fit_trivial
 
 if TYPE_CHECKING:  # its module loads TensorFlow
     from melanoma_lab.training.session import Parts
-
-
-@dataclass(frozen=True)
-class Extent:
-    """How much of a run is measured and kept; the whole unless said otherwise.
-
-    Attributes:
-        splits: those that the trained network is applied to, and so those of the predictions table
-            and the metrics; None: all. The network never meets the images of another.
-        pictures: keep plots and the model.
-        tags: of the run, beside those that every run has.
-        after: the claim to a run that did the first epochs of this one, if there is any.
-        keep_state: leave the last checkpoint, for another run to go on from.
-        said: what the progress bar begins with; None: every epoch and the results are printed.
-    """
-
-    splits: tuple[str, ...] | None = None
-    pictures: bool = True
-    tags: Mapping[str, str] = field(default_factory=dict)
-    after: Claim | None = None
-    keep_state: bool = False
-    said: str | None = None
-
-
-WHOLE = Extent()
 
 
 def train_arm(
@@ -216,52 +189,3 @@ def _assemble(
         summary.show_note(reason)
     with progress_of("computing features") as tell:
         return assemble(config, data, images, splits=extent.splits, progress=tell)
-
-
-def name_of_run(config: Config, arm: Arm, extent: Extent = WHOLE) -> str:
-    """What a run is called in MLflow's list."""
-    trial = f"trial {extent.tags['trial']} " if "trial" in extent.tags else ""
-    return trial + run_name(arm.name, config.seed, _fold(config))
-
-
-def run_tags(
-    config: Config, arm: Arm, data: PreparedData, *, threads: int, extent: Extent = WHOLE
-) -> dict[str, str]:
-    """What a run is searched, grouped and compared by."""
-    trivial = isinstance(config.architecture, Trivial)
-    weights = find_weights(config.architecture)
-    return {
-        "study": config.study,
-        "experiment": arm.preset,
-        "arm": arm.name,
-        "reference": config.reference or "",
-        "seed": str(config.seed),
-        "fold": str(_fold(config)),
-        "fingerprint": fingerprint_of(config, data, extent.splits),
-        "split_hash": data.split_hash,
-        "dataset": config.dataset.name,
-        "dataset_digest": data.digest,
-        "audit_digest": data.findings.digest,
-        "protocol": data.protocol,
-        "source_tells_class": _figure(data.findings.sources.pairwise_accuracy),
-        "notes": " ".join(data.notes),
-        "git_commit": tracking.git_commit(),
-        "melanoma_lab": __version__,
-        "threads": str(threads),
-        "precision": config.training.precision.value,
-        "device": (
-            processor_name() if trivial else this_machine().describe(device_count(config.training))
-        ),
-        **({"trivial": "true"} if trivial else {}),
-        **({"weights_sha256": weights.sha256} if weights else {}),
-        **({"metadata_digest": data.patients.digest} if data.patients else {}),
-        **extent.tags,
-    }
-
-
-def _fold(config: Config) -> int:
-    return config.split.fold if isinstance(config.split, Folds) else 0
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"

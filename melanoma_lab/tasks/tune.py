@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from melanoma_lab.tuning.crew import Crew, gpus_by_turns, words_of
 from melanoma_lab.tuning.lock import only_one
 from melanoma_lab.tuning.plan import Plan
 from melanoma_lab.tuning.preset import next_commands, write_preset
+from melanoma_lab.tuning.tuned import Tuned
 from melanoma_lab.tuning.wire import LOOPBACK, listening
 
 if TYPE_CHECKING:  # their modules load TensorFlow
@@ -32,31 +32,6 @@ if TYPE_CHECKING:  # their modules load TensorFlow
     from melanoma_lab.tuning.ledger import Ledger
     from melanoma_lab.tuning.sweep import Sweep
     from melanoma_lab.tuning.trial import Proposal, Trials
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What a search came to.
-
-    Attributes:
-        study: its study.
-        score: of the best trial.
-        values: the searched keys of the best trial, as overrides have them.
-        preset: the file that holds the best configuration.
-        report: the page.
-        commands: what to type next.
-        run_id: of the search, in MLflow.
-        sweep: everything about it.
-    """
-
-    study: str
-    score: float
-    values: dict[str, str]
-    preset: Path
-    report: Path
-    commands: tuple[str, ...]
-    run_id: str
-    sweep: Sweep
 
 
 def tune_arm(plan: Plan) -> Tuned:

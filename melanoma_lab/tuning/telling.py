@@ -23,8 +23,8 @@ from melanoma_lab.tuning.checking import Command
 from melanoma_lab.tuning.space import Searched, Values, override_text
 
 if TYPE_CHECKING:  # their modules load TensorFlow
-    from melanoma_lab.tasks.tune import Tuned
     from melanoma_lab.tuning.ledger import Ended
+    from melanoma_lab.tuning.tuned import Tuned
 
 #: Combinations of a grid that are counted at most.
 COUNTED = 100_000

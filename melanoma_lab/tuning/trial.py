@@ -21,8 +21,9 @@ from melanoma_lab.console import progress_of
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.errors import RunError
-from melanoma_lab.tasks.identity import fingerprint_of
-from melanoma_lab.tasks.train import Extent, name_of_run, run_tags, settled, train_claimed
+from melanoma_lab.tasks.extent import Extent
+from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags
+from melanoma_lab.tasks.train import settled, train_claimed
 from melanoma_lab.tracking.study_run import PARENT_TAG
 from melanoma_lab.tracking.sweep_run import (
     PART_TAG,
