@@ -14,6 +14,7 @@ from melanoma_lab.comparison.tracked import EVALUATED_TAG
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import OF_EVALUATE, Overlap
+from melanoma_lab.config.schema.split import Predefined
 from melanoma_lab.data.prepare import PreparedData, slug
 from melanoma_lab.external.known import TrainedRun
 from melanoma_lab.external.overlap import Shown
@@ -90,7 +91,7 @@ def params_of(config: Config, matched: Mapping[str, str | None]) -> dict[str, An
         "study": plain["study"],
         "model": plain["model"],
         "dataset": plain["dataset"],
-        "split": config.split.name,
+        "split": config.split.name if isinstance(config.split, Predefined) else "all",
         "evaluation": {key: plain["evaluation"][key] for key in OF_EVALUATE}
         | {"classes": {slug(name): to for name, to in matched.items()}},
     }

@@ -3,87 +3,39 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from omegaconf import OmegaConf
 
 from melanoma_lab import summary, tracking
 from melanoma_lab.config.compose import CONF
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import Overlap
 from melanoma_lab.config.schema.split import Predefined, Undivided
+from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.metadata import Encoding, is_missing, unseen_words
 from melanoma_lab.data.prepare import PreparedData, prepare_images
 from melanoma_lab.data.split import TEST
 from melanoma_lab.errors import UserError
-from melanoma_lab.evaluation import predictions
-from melanoma_lab.evaluation.advice import Advice
-from melanoma_lab.evaluation.judging import Judgement, groups_of, judge_as_advised
-from melanoma_lab.evaluation.plots import save_plots
-from melanoma_lab.evaluation.proportions import Proportion, mean_sensitivity
-from melanoma_lab.evaluation.summary import absent_by_split, split_metrics
-from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.external import identity, telling
-from melanoma_lab.external.answering import Answers, answers_to
+from melanoma_lab.external.answering import answers_to
 from melanoma_lab.external.classes import match_classes
 from melanoma_lab.external.known import (
     KnownImages,
-    TrainedRun,
     known_images,
     near_identical,
     run_of,
 )
 from melanoma_lab.external.overlap import Shown, find_shown
+from melanoma_lab.external.record import Evaluated, record_evaluation
 from melanoma_lab.prediction.opened import open_network
 from melanoma_lab.prediction.source import Source, find_model
 from melanoma_lab.prediction.telling import show_source
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.training.backend import available_threads
-
-#: Of a model that says nothing of how its answers are to be read.
-NO_ADVICE = Advice(Temperature(1.0, 0, "the model does not say what was fitted to it"))
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A model and the images that it is applied to, before it is.
-
-    Attributes:
-        config: the checked configuration.
-        source: the model's.
-        card: what it says about itself.
-        run: that trained it, as far as it is found.
-        data: the images of classes that the model has; their split is ``test`` where they are
-            judged, else what they were to the model.
-        encoding: of what the model takes of patients; None where it takes images alone.
-        matched: class of the dataset -> class of the model, None where it is left out.
-        shown: what each image has been to the model; None where nothing says it.
-    """
-
-    config: Config
-    source: Source
-    card: ModelCard
-    run: TrainedRun
-    data: PreparedData
-    encoding: Encoding | None
-    matched: Mapping[str, str | None]
-    shown: Shown | None
-
-    @property
-    def kept(self) -> bool:
-        """Whether images that the model has seen are judged all the same."""
-        return self.config.evaluation.overlap is Overlap.keep
-
-    @property
-    def melanoma(self) -> str | None:
-        """The model's class that is reported on its own."""
-        return self.card.melanoma or self.matched.get(self.config.dataset.melanoma or "")
 
 
 def evaluate_model(config: Config) -> str:
@@ -120,12 +72,13 @@ def evaluate_model(config: Config) -> str:
                 batch_size=config.training.batch_size,
                 progress=tell,
             )
+        config = evaluated.config
         tags = identity.tags_of(config, source, evaluated.run, evaluated.data, evaluated.shown)
-        tags |= {"threads": str(threads), "precision": "float32"}
+        tags |= {"threads": str(threads), "precision": Precision.float32.value}
         params = tracking.flatten(identity.params_of(config, evaluated.matched))
     tracker = connecting.result()
     with tracker.run(identity.name_of(tags), tags, params) as run_id:
-        _record(evaluated, answers, tracker)
+        record_evaluation(evaluated, answers, tracker)
     summary.show_where(
         config, run_id, kept=tracker.kept, advice="It is an evaluation: compare does not see it."
     )
@@ -144,6 +97,10 @@ def _prepared(config: Config, source: Source, threads: int) -> Evaluated:
     show_source(source, card)
     run = run_of(source, config.tracking)
     known = known_images(run, config.evaluation.trained_on, threads)
+    size = card.image_size
+    if size is None:  # an old model's card; the network knows
+        size = open_network(source, threads=threads, seed=config.seed, patients=True).image_size
+    config = replace(config, dataset=replace(config.dataset, image_size=size))
     data, encoding = _dataset(config, source, card, threads)
     matched = match_classes(
         data.classes,
@@ -182,24 +139,17 @@ def _prepared(config: Config, source: Source, threads: int) -> Evaluated:
 def _dataset(
     config: Config, source: Source, card: ModelCard, threads: int
 ) -> tuple[PreparedData, Encoding | None]:
-    """The dataset at the size that the model takes, undivided, and what is known of patients."""
-    size = card.image_size
-    if size is None:  # an old model's card; the network knows
-        size = open_network(source, threads=threads, seed=config.seed, patients=True).image_size
+    """The dataset, undivided, and how the model takes what is known of patients."""
     encoding = None
     if card.encoding:
         try:
             encoding = Encoding.read(card.encoding)
         except ValueError as error:
             raise UserError(f"model={source.typed}: {error}") from error
-    asked = replace(
-        config,
-        dataset=replace(config.dataset, image_size=size),
-        split=Undivided(published=isinstance(config.split, Predefined)),
-    )
+    published = isinstance(config.split, Predefined)
     with progress_of("preparing images") as tell:
         data = prepare_images(
-            asked,
+            replace(config, split=Undivided(published=published)),
             cache=cache_folder(config.cache),
             threads=threads,
             patients=encoding is not None,
@@ -222,83 +172,3 @@ def _shown(config: Config, data: PreparedData, known: KnownImages, threads: int)
         cache = cache_folder(config.cache)
         pairs = near_identical(data.manifest, known, cache=cache, threads=threads, progress=tell)
     return find_shown(data.manifest, known.table, pairs, lesions=config.evaluation.lesions)
-
-
-def _record(evaluated: Evaluated, answers: Answers, tracker: tracking.Tracker) -> None:
-    """Measure, draw, keep and show what an evaluation comes to."""
-    data, card = evaluated.data, evaluated.card
-    manifest = data.manifest
-    table = predictions.build(
-        image_ids=list(manifest["image_id"]),
-        groups=list(manifest["group"]),
-        splits=list(manifest["split"]),
-        labels=data.labels,
-        probabilities=answers.probabilities,
-        slugs=card.slugs,
-    )
-    judged = (manifest["split"] == TEST).to_numpy()
-    advice = evaluated.source.advice or NO_ADVICE
-    if advice.slug not in card.slugs:
-        advice = replace(advice, slug="")
-    judgement = judge_as_advised(table, advice, manifest=manifest)
-    interval = _interval(table)
-    metrics = split_metrics(table, TEST, evaluated.melanoma) | judgement.metrics()
-    metrics |= {
-        "test/balanced_accuracy_low": interval.low,
-        "test/balanced_accuracy_high": interval.high,
-        "images": float(judged.sum()),
-        "groups": float(manifest.loc[judged, "group"].nunique()),
-    }
-    if evaluated.shown is not None:
-        metrics["images_seen"] = float(evaluated.shown.seen.sum())
-    if answers.unlike is not None:
-        metrics["images_unlike_training"] = float((answers.unlike[judged] > 1).sum())
-    absent = absent_by_split(table, [TEST])
-    tracker.log_metrics(metrics)
-    tracker.set_tags({f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()})
-    with tempfile.TemporaryDirectory() as scratch:
-        _keep(Path(scratch), evaluated, answers, table, judgement)
-        tracker.log_folder(Path(scratch))
-    telling.show_figures(metrics, evaluated.run, evaluated.config.dataset.name, interval)
-    summary.show_absent(absent, len(card.slugs))
-    summary.show_judgement(judgement)
-    if answers.unlike is not None:
-        telling.show_unlike(int(metrics["images_unlike_training"]), int(judged.sum()))
-
-
-def _interval(table: pd.DataFrame) -> Proportion:
-    """Balanced accuracy of the images that are judged, with its interval."""
-    y_true, y_score = predictions.split_arrays(table, TEST)
-    return mean_sensitivity(y_true, y_score.argmax(axis=1) == y_true, groups_of(table, TEST))
-
-
-def _keep(
-    folder: Path, evaluated: Evaluated, answers: Answers, table: pd.DataFrame, judgement: Judgement
-) -> None:
-    """Write what a run of an evaluation has beside its figures."""
-    data, config = evaluated.data, evaluated.config
-    plain = identity.params_of(config, evaluated.matched)
-    OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
-    predictions.write_csv(table, folder / "predictions.csv")
-    manifest = data.manifest
-    if answers.unlike is not None:
-        manifest = manifest.assign(unlike_training=answers.unlike)
-    if evaluated.shown is not None:
-        shown = evaluated.shown
-        manifest = manifest.assign(known_as=shown.role, known_by=shown.kind)
-        shown.links.to_csv(folder / "overlap.csv", index=False)
-    manifest.to_csv(folder / "manifest.csv", index=False)
-    data.findings.write(folder / "audit.json")
-    judgement.write(folder)
-    save_plots(
-        folder / "plots",
-        table=table,
-        history={},
-        kept_epoch=None,
-        counts=None,
-        sample_images=np.empty((0, 1, 1, 3), np.uint8),
-        sample_names=(),
-        melanoma=evaluated.melanoma,
-        judgement=judgement,
-        shown_as=config.dataset.name,
-    )
