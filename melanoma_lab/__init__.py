@@ -10,9 +10,10 @@ From Python::
     tuned = lab.tune("+experiment=dropout", "tuner=hyperband")
     findings = lab.audit_dataset("dataset=isic9", "dataset.root=isic9")
     table = lab.predict(run, "pictures")
+    elsewhere = lab.evaluate(run, "dataset=folder", "dataset.root=others")
 
-``train``, ``study``, ``tune``, ``compare``, ``ensemble``, ``audit_dataset`` and ``predict`` are
-described in :mod:`melanoma_lab.api`.
+``train``, ``study``, ``tune``, ``compare``, ``ensemble``, ``audit_dataset``, ``predict`` and
+``evaluate`` are described in :mod:`melanoma_lab.api`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from melanoma_lab.api import Run, audit_dataset, compare, ensemble, predict, study, train, tune
+    from melanoma_lab.api import (
+        Run,
+        audit_dataset,
+        compare,
+        ensemble,
+        evaluate,
+        predict,
+        study,
+        train,
+        tune,
+    )
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.errors import RunError, UserError
     from melanoma_lab.tuning.tuned import Tuned
@@ -36,6 +47,7 @@ __all__ = [
     "audit_dataset",
     "compare",
     "ensemble",
+    "evaluate",
     "predict",
     "study",
     "train",

@@ -40,9 +40,9 @@ class Run:
 
     Attributes:
         run_id: MLflow's.
-        arm: what a study calls it.
+        arm: what a study calls it; of an evaluation, its model's.
         study: the study that it belongs to.
-        seed: its seed.
+        seed: its seed; of an evaluation, its model's.
         metrics: by name, such as ``test/balanced_accuracy``; NaN where undefined.
         params: the resolved configuration, dotted keys.
         tags: as MLflow has them.
@@ -314,6 +314,42 @@ def predict(
         )
 
 
+def evaluate(
+    model: str | Path | Run,
+    *overrides: str,
+    config_dir: str | Path | None = None,
+    verbose: bool = True,
+) -> Run:
+    """How good a kept network is on another dataset, as ``evaluate`` does; trains nothing.
+
+    Images that show what the network was trained on are left out of all figures, unless asked for.
+
+    Args:
+        model: a run or its id, a model's folder, or ``models:/name/version``.
+        *overrides: as on the command line: ``"dataset=isic9_verified", "dataset.root=isic9"``,
+            ``"mapping=isic9_to_ham10000"``.
+        config_dir: a folder of your own presets and options.
+        verbose: show what the command line shows.
+
+    Returns:
+        The evaluation, as a run of no arm, which no comparison sees: ``arm`` and ``seed`` are
+        those of the model. Its ``test`` metrics are of the images that the network had not seen.
+
+    Raises:
+        UserError: the model or the dataset cannot be used, or their classes do not match.
+    """
+    own = []
+    if isinstance(model, Run):
+        own = [] if any("tracking.uri=" in each for each in overrides) else [model.uri]
+        model = model.run_id
+    with _working(verbose), _mlflow_left_alone():
+        config, _ = configure([*overrides, "task=evaluate"], config_dir)
+        tracked = replace(config.tracking, uri=own[0]) if own else config.tracking
+        from melanoma_lab.tasks.evaluate import evaluate_model
+
+        return _run(evaluate_model(replace(config, model=str(model), tracking=tracked)))
+
+
 def audit_dataset(*overrides: str, verbose: bool = True) -> Findings:
     """Find what is wrong with a folder of images, as ``audit`` does.
 
@@ -375,9 +411,9 @@ def _run(run_id: str) -> Run:
     tags = dict(found.data.tags)
     return Run(
         run_id=run_id,
-        arm=tags["arm"],
+        arm=tags.get("arm") or tags.get("evaluated_arm", ""),
         study=tags["study"],
-        seed=int(tags["seed"]),
+        seed=int(tags.get("seed") or tags.get("evaluated_seed", 0)),
         metrics=dict(found.data.metrics),
         params=dict(found.data.params),
         tags=tags,

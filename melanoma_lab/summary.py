@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step
     from melanoma_lab.evaluation.judging import Judgement
     from melanoma_lab.evaluation.outcome import Outcome
 
+ONE_THROW = "One seed is one throw of the dice: compare arms over several (seed=0,1,2,3,4)."
 #: Rows of the closing table: metric, what it is called, how its value reads.
 ROWS = (
     ("balanced_accuracy", "balanced accuracy", "{:.1%}"),
@@ -126,22 +127,39 @@ def show_results(
         f"\ngeneralisation gap {metrics['generalisation_gap']:+.1%} (train - val accuracy)   "
         f"{steps}   {metrics['parameters']:,.0f} parameters"
     )
+    show_absent(absent, len(data.classes))
+
+
+def show_absent(absent: Mapping[str, Sequence[str]], n_classes: int) -> None:
+    """Say of which classes a split has no image, and what that does to means over classes."""
     for split, names in absent.items():
         console.print(
             f"{split} has no {', '.join(names)}: macro means there are over "
-            f"{len(data.classes) - len(names)} of {len(data.classes)} classes.",
+            f"{n_classes - len(names)} of {n_classes} classes.",
             style="yellow",
         )
 
 
 def show_metrics(metrics: Mapping[str, float]) -> None:
     """Show the metrics that matter, side by side for the three splits."""
+    show_side_by_side(
+        {
+            split: {
+                key: metrics[f"{split}/{key}"] for key, *_ in ROWS if f"{split}/{key}" in metrics
+            }
+            for split in SPLITS
+        }
+    )
+
+
+def show_side_by_side(columns: Mapping[str, Mapping[str, float]]) -> None:
+    """Show the metrics that matter, a column for each title; names are without a split."""
     table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("")
-    for split in SPLITS:
-        table.add_column(split, justify="right")
+    for title in columns:
+        table.add_column(title, justify="right")
     for key, name, form in ROWS:
-        values = [metrics.get(f"{split}/{key}") for split in SPLITS]
+        values = [column.get(key) for column in columns.values()]
         if any(value is not None for value in values):
             table.add_row(name, *(_shown(value, form) for value in values))
     console.print()
@@ -191,13 +209,14 @@ def show_outcome(outcome: Outcome) -> None:
         console.print(f"This run is at chance: {outcome.reason}", style="bold red")
 
 
-def show_where(config: Config, run_id: str, *, kept: Path | None) -> None:
+def show_where(config: Config, run_id: str, *, kept: Path | None, advice: str = ONE_THROW) -> None:
     """Say where the run is kept and how to look at it.
 
     Args:
         config: the whole configuration.
         run_id: of the run.
         kept: its folder, where it was not to be sent.
+        advice: what to make of it.
     """
     uri = config.tracking.uri
     opened_by = "mlflow ui"
@@ -208,11 +227,7 @@ def show_where(config: Config, run_id: str, *, kept: Path | None) -> None:
     where = f"run {run_id}   open it with: [bold]{opened_by}[/]"
     if kept is not None:
         where = f"kept in {kept}   send it with: [bold]python -m melanoma_lab sync[/]"
-    console.print(
-        f"\n{where}\n"
-        "One seed is one throw of the dice: compare arms over several (seed=0,1,2,3,4).\n"
-        "[dim]Research use only: not a medical device.[/]"
-    )
+    console.print(f"\n{where}\n{advice}\n[dim]Research use only: not a medical device.[/]")
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -102,6 +102,7 @@ def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
     # The first run keeps its model, for lab.predict.
     snippet = snippet.replace("lab.train(*TINY, ", 'lab.train(*TINY, "tracking.model=true", ')
     snippet = snippet.replace('"pictures"', repr(str(tree / "nevus")))
+    snippet = snippet.replace('"dataset.root=others"', f'"dataset.root={tree}", {tiny[-1]!r}')
     snippet = snippet.replace('"seed=0,1,2"', '"seed=0,1"')  # one of these runs is there already
     monkeypatch.chdir(tmp_path)
     made = {"TINY": tiny}
@@ -115,6 +116,8 @@ def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
     assert len(made["tuned"].sweep.trials) == 1
     assert made["tuned"].preset.is_file()
     assert len(made["table"]) == 9
+    own_test = (made["run"].manifest["split"] == "test").sum()
+    assert made["elsewhere"].metrics["images"] == own_test  # of the images that it was trained on
 
 
 def test_another_operating_point_of_a_finished_run():

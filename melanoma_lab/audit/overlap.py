@@ -16,6 +16,9 @@ from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.errors import UserError
 from melanoma_lab.progress import Progress
 
+#: Paths, and the digests of their files.
+Files = tuple[Sequence[str], Sequence[str]]
+
 
 def find_overlap(
     manifest: pd.DataFrame,
@@ -48,14 +51,44 @@ def find_overlap(
         raise UserError(f"against={against}: no such folder.")
     paths = [str(path) for path in find_images(root, outside_root=outside_root)]
     digests = file_digests(paths, threads)
-    own = list(manifest["digest"])
+    pairs = shared_photographs(
+        (list(manifest["path"]), list(manifest["digest"])),
+        (paths, digests),
+        cache=cache,
+        threads=threads,
+        progress=progress,
+    )
+    return _named(manifest, pairs, _names(paths, digests, root))
+
+
+def shared_photographs(
+    own: Files,
+    other: Files,
+    *,
+    cache: Path,
+    threads: int,
+    progress: Progress | None = None,
+) -> list[list[Any]]:
+    """Pairs of files, one of each side, that show one photograph; found once and kept.
+
+    Args:
+        own: n paths and the digests of their bytes, as ``file_digests`` gives them.
+        other: the same of the other side.
+        cache: the lab's cache folder.
+        threads: for decoding and comparing.
+        progress: called with (done, total) while decoding and comparing.
+
+    Returns:
+        Digest of one's own, of the other, score (0 to 1) and kind (what was changed). Files that
+        cannot be read are in no pair.
+    """
     # What cannot be opened has no digest, and no row in the decode cache.
-    distinct = [sorted(set(own) - {""}), sorted(set(digests) - {""})]
+    distinct = [sorted(set(digests) - {""}) for _, digests in (own, other)]
 
     def find() -> list[list[Any]]:
         first, second = (
             load_pixels(p, d, size=COMPARED_SIZE, cache=cache, threads=threads, progress=progress)
-            for p, d in ((list(manifest["path"]), own), (paths, digests))
+            for p, d in (own, other)
         )
         pairs = find_near_duplicates(
             first.images, against=second.images, n_threads=threads, progress=progress
@@ -67,8 +100,8 @@ def find_overlap(
             if distinct[0][a] in first.row and distinct[1][b] in second.row
         ]
 
-    pairs = kept_answer(cache / "overlaps", [VERSION, *distinct], find)
-    return _named(manifest, pairs, _names(paths, digests, root))
+    pairs: list[list[Any]] = kept_answer(cache / "overlaps", [VERSION, *distinct], find)
+    return pairs
 
 
 def _names(paths: Sequence[str], digests: Sequence[str], root: Path) -> dict[str, str]:

@@ -21,6 +21,8 @@ from melanoma_lab.tracking.sweep_run import SWEEP_TAG
 PAGE = 1000
 #: On an ensemble: the seeds and the folds of the runs that it is made of.
 SEEDS_TAG, FOLDS_TAG = "members", "member_folds"
+#: On an evaluation of a kept model on another dataset, which is of no arm: the model's run.
+EVALUATED_TAG = "evaluated_run"
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,15 @@ def tracked_runs(client: Any, name: str) -> list[Any]:
 
 
 def _is_of_arm(run: Any) -> bool:
-    """Whether a run is of an arm: trials of a search are not, nor what somebody put beside them."""
+    """Whether a run is of an arm.
+
+    Trials of a search are not, nor evaluations, nor what somebody put beside them.
+    """
     tags = run.data.tags
     return (
         "arm" in tags
         and SWEEP_TAG not in tags
+        and EVALUATED_TAG not in tags
         and tags.get("seed", "").isdigit()
         and tags.get("fold", "").isdigit()
     )

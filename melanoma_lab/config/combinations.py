@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.config.schema.backbone import FRESH
 from melanoma_lab.config.schema.finetuning import Frozen, FrozenFirst, Staged
 from melanoma_lab.config.schema.loss import LogitAdjusted
 from melanoma_lab.config.schema.schedule import Plateau
+from melanoma_lab.config.schema.split import Folds
 from melanoma_lab.errors import UserError
 
 
@@ -17,6 +18,13 @@ def refuse_combinations(config: Config) -> None:
         UserError: naming both.
     """
     training, schedule = config.training, config.schedule
+    evaluating = config.task is Task.evaluate
+    config.evaluation.refuse_others(evaluating=evaluating)
+    if evaluating and isinstance(config.split, Folds):
+        raise UserError(
+            f"split={config.split.name}: evaluate divides nothing; leave it out (all images), or "
+            "set split=predefined (those of the published Test)."
+        )
     if (
         getattr(config.optimizer, "weight_decay", 0)
         and config.regularisation.amounts().weight_decay

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.evaluation import OF_EVALUATE
 
 #: Which question, where, how recorded, on how many threads, in how many goes: not what is computed.
 INCIDENTAL = (
@@ -31,6 +32,7 @@ INCIDENTAL = (
     "dataset.outside_root",
     "training.threads",
     "training.resume",
+    *(f"evaluation.{key}" for key in OF_EVALUATE),
 )
 #: Keys and groups that came later -> what they were before; there they do not count, so that runs
 #: of then and now are known to be the same.

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -110,6 +110,37 @@ class Encoding:
         ]
         return np.concatenate(parts, axis=1)
 
+    def columns_of(self, manifest: pd.DataFrame) -> dict[str, NDArray[Any]]:
+        """Rows of a manifest as a kept model takes them: float32 years and int32 codes, (n, 1)."""
+        return {
+            name: manifest[[name]].to_numpy(np.float32)
+            if isinstance(column, Scale)
+            else column.codes(list(manifest[name])).astype(np.int32)[:, None]
+            for name, column in self.columns.items()
+        }
+
+    @classmethod
+    def read(cls, described: object) -> Self:
+        """What ``described`` gave, as a file may have it.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if not isinstance(described, Mapping) or not set(described) <= set(PATIENT_COLUMNS):
+            raise ValueError(f"Expected an encoding of patients. Received {described!r}.")
+        columns: dict[str, Scale | Categories] = {}
+        try:
+            for name, said in described.items():
+                if name == AGE:
+                    scale = Scale(float(said["mean"]), float(said["sd"]), bool(said["missing"]))
+                    columns[name] = scale
+                else:
+                    words = tuple(map(str, said["values"]))
+                    columns[name] = Categories(words, bool(said["missing"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"Expected an encoding of patients. Received {error!r}.") from error
+        return cls(columns)
+
     def described(self) -> dict[str, Any]:
         """The same for JSON: the mean and sd of ages, the words of others by their codes."""
         return {name: asdict(column) for name, column in self.columns.items()}
@@ -192,12 +223,18 @@ def patient_data(manifest: pd.DataFrame, metadata: Metadata) -> PatientData | No
         numbers=encoding.encode(manifest),
         encoding=encoding,
         digest=_digest(manifest),
-        notes=tuple(_unseen(manifest.loc[~is_train], encoding)),
+        notes=tuple(unseen_words(manifest.loc[~is_train], encoding, "Of val and test ")),
     )
 
 
-def _unseen(others: pd.DataFrame, encoding: Encoding) -> list[str]:
-    """Words that no training image has, for notes."""
+def unseen_words(others: pd.DataFrame, encoding: Encoding, of: str = "") -> list[str]:
+    """Words that no training image has, for notes.
+
+    Args:
+        others: rows of a manifest that the encoding was not fitted to.
+        encoding: fitted to training images.
+        of: what a note begins with.
+    """
     notes = []
     for name, column in encoding.columns.items():
         if isinstance(column, Categories):
@@ -206,8 +243,8 @@ def _unseen(others: pd.DataFrame, encoding: Encoding) -> list[str]:
                 words = ", ".join(sorted(set(others.loc[unseen, name])))
                 images = "1 image has" if unseen.sum() == 1 else f"{unseen.sum()} images have"
                 notes.append(
-                    f"Of val and test {images} a {name} that no training image has ({words}): it "
-                    "counts as missing."
+                    f"{of}{images} a {name} that no training image has ({words}): it counts as "
+                    "missing."
                 )
     return notes
 

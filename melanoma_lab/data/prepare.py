@@ -149,8 +149,34 @@ def prepare_data(
         UserError: the dataset, its labels, what it knows of patients or the split cannot be used as
             configured.
     """
+    asked = isinstance(config.metadata, Patient)
+    data = prepare_images(config, cache=cache, threads=threads, patients=asked, progress=progress)
+    known = patient_data(data.manifest, config.metadata)
+    notes = (*data.notes, *(known.notes if known else ()))
+    return replace(data, patients=known, notes=notes)
+
+
+def prepare_images(
+    config: Config,
+    *,
+    cache: Path,
+    threads: int,
+    patients: bool,
+    progress: Progress | None = None,
+) -> PreparedData:
+    """As ``prepare_data``, but for what is known of patients, which is left as words and years.
+
+    Args:
+        config: the whole configuration.
+        cache: the lab's cache folder.
+        threads: threads for reading and decoding.
+        patients: whether what a table says of patients counts, and so must be right.
+        progress: called with (done, total) while images are drawn or decoded.
+
+    Raises:
+        UserError: the dataset, its labels or the split cannot be used as configured.
+    """
     dataset = config.dataset
-    patients = isinstance(config.metadata, Patient)
     manifest, unmatched = read_listing(dataset, cache, progress, patients=patients)
     manifest["digest"] = file_digests(list(manifest["path"]), threads)
     same = _digest(repr(dataset), repr(config.split), str(cache.absolute()), repr(unmatched))
@@ -163,9 +189,7 @@ def prepare_data(
             _prepared.pop(next(iter(_prepared)))  # the oldest
         _prepared[same] = data
     data = _prepared[same]
-    known = patient_data(data.manifest, config.metadata)
-    notes = (*data.notes, *(known.notes if known else ()))
-    return replace(data, manifest=data.manifest.copy(), patients=known, notes=notes)
+    return replace(data, manifest=data.manifest.copy())
 
 
 def _prepare(

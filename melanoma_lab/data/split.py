@@ -21,6 +21,7 @@ from melanoma_lab.config.schema.split import (
     LeakingTest,
     Predefined,
     Split,
+    Undivided,
 )
 from melanoma_lab.errors import UserError
 
@@ -69,6 +70,8 @@ def split_images(manifest: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, tu
             return _rotate_val(manifest, split), ()
         if isinstance(split, Predefined):
             return _predefined(manifest, split)
+        if isinstance(split, Undivided):
+            return _undivided(manifest, split), ()
     except TooFewGroupsError as error:
         remedy = (
             f"Set split.k={error.groups}"
@@ -226,3 +229,14 @@ def _predefined(manifest: pd.DataFrame, split: Predefined) -> tuple[pd.DataFrame
         return manifest.assign(split=manifest["published"]), notes
     test = (manifest["published"] == TEST).to_numpy()
     return _cut_val(manifest, test, split.val, f"{split.seed}"), notes
+
+
+def _undivided(manifest: pd.DataFrame, split: Undivided) -> pd.DataFrame:
+    """All images, or all that were published for testing."""
+    if split.published:
+        manifest = manifest.loc[manifest["published"] == TEST].reset_index(drop=True)
+        if manifest.empty:
+            raise UserError(
+                "split=predefined: this dataset was not published with a Test; leave it out."
+            )
+    return manifest.assign(split=TEST)

@@ -6,8 +6,8 @@ another target, years later. What is chosen (a temperature, a threshold) is chos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,23 +110,55 @@ def judge(
     slugs = slugs_of(table)
     if melanoma is not None and melanoma not in slugs:
         raise ValueError(f"Expected melanoma to be None or one of {slugs}. Received {melanoma!r}.")
-    judged = judged_split(table)
-    splits = [*dict.fromkeys(("val", judged))]
-    arrays = {split: split_arrays(table, split) for split in splits}
-    temperature = fit_temperature(*arrays["val"])
-    scores = {split: temperature.apply(y_score) for split, (_, y_score) in arrays.items()}
-    point, score = None, None
+    y_true, y_score = split_arrays(table, "val")
+    advice = Advice(fit_temperature(y_true, y_score))
     if melanoma is not None:
         k = slugs.index(melanoma)
+        score = advice.temperature.apply(y_score)[:, k]
+        threshold = choose_threshold(y_true == k, score, sensitivity)
+        advice = replace(advice, slug=melanoma, threshold=threshold, target=sensitivity)
+    splits = tuple(dict.fromkeys(("val", judged_split(table))))
+    return judge_as_advised(table, advice, splits=splits, manifest=manifest)
+
+
+def judge_as_advised(
+    table: pd.DataFrame,
+    advice: Advice,
+    *,
+    splits: Sequence[str] = ("test",),
+    manifest: pd.DataFrame | None = None,
+) -> Judgement:
+    """Measure what was chosen elsewhere; nothing is chosen here.
+
+    Args:
+        table: a checked predictions table.
+        advice: temperature and threshold; no operating point where it names no class.
+        splits: that are measured; subgroups are of the last.
+        manifest: of their images; None: no subgroups.
+
+    Raises:
+        ValueError: the advice is of a class that the table does not have.
+    """
+    slugs, judged = slugs_of(table), splits[-1]
+    if advice.slug and advice.slug not in slugs:
+        raise ValueError(f"Expected advice of one of {slugs}. Received that of {advice.slug!r}.")
+    temperature = advice.temperature
+    arrays = {split: split_arrays(table, split) for split in splits}
+    scores = {split: temperature.apply(y_score) for split, (_, y_score) in arrays.items()}
+    point, score = None, None
+    if advice.slug:
+        k = slugs.index(advice.slug)
         score = scores[judged][:, k]
-        threshold = choose_threshold(arrays["val"][0] == k, scores["val"][:, k], sensitivity)
         found = {
             split: rates(
-                arrays[split][0] == k, scores[split][:, k], groups_of(table, split), threshold
+                arrays[split][0] == k,
+                scores[split][:, k],
+                groups_of(table, split),
+                advice.threshold,
             )
             for split in splits
         }
-        point = OperatingPoint(melanoma, sensitivity, threshold, found)
+        point = OperatingPoint(advice.slug, advice.target, advice.threshold, found)
     return Judgement(
         temperature=temperature,
         calibrated={split: _measured(arrays[split][0], scores[split]) for split in splits},

@@ -25,7 +25,13 @@ TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
 """Probabilities that an axis of log odds names."""
 
 
-def operating_curve(positive: Bools, score: Floats, split: str, point: OperatingPoint) -> Figure:
+def operating_curve(
+    positive: Bools,
+    score: Floats,
+    split: str,
+    point: OperatingPoint,
+    shown_as: str | None = None,
+) -> Figure:
     """Draw sensitivity and specificity over the threshold, and the point that was chosen.
 
     Args:
@@ -33,6 +39,7 @@ def operating_curve(positive: Bools, score: Floats, split: str, point: Operating
         score: float64, shape (n,).
         split: that they are of, one that the point was measured in.
         point: chosen on val.
+        shown_as: what the title calls the images; None: their split.
     """
     fig = style.figure(7.2, 5.0)
     ax = fig.add_subplot()
@@ -89,7 +96,7 @@ def operating_curve(positive: Bools, score: Floats, split: str, point: Operating
     )
     style.put_title(
         fig,
-        f"Finding {name}, {split} ({at.positive_lesions:,} lesions of it, "
+        f"Finding {name}, {shown_as or split} ({at.positive_lesions:,} lesions of it, "
         f"{at.n_lesions - at.positive_lesions:,} others)",
         said,
     )

@@ -16,12 +16,15 @@ MOST_ROWS = 12
 """Of a column's subgroups; the smaller ones are in the table."""
 
 
-def forest(table: pd.DataFrame, point: OperatingPoint | None) -> Figure:
+def forest(
+    table: pd.DataFrame, point: OperatingPoint | None, shown_as: str | None = None
+) -> Figure:
     """Draw the figures of each subgroup with their intervals, beside those of all images.
 
     Args:
         table: of ``subgroup_table``, with rows.
         point: None where the dataset names no melanoma class; then balanced accuracy alone.
+        shown_as: what the title calls the images; None: their split.
     """
     rows, left_out = _largest(table)
     panels = [("balanced_accuracy", "balanced accuracy", style.BLUE)]
@@ -44,7 +47,7 @@ def forest(table: pd.DataFrame, point: OperatingPoint | None) -> Figure:
     more = f"; {left_out} smaller: subgroups.csv" if left_out else ""
     style.put_title(
         fig,
-        f"Subgroups ({in_brackets}), {rows['split'].iloc[0]}, with 95 % intervals",
+        f"Subgroups ({in_brackets}), {shown_as or rows['split'].iloc[0]}, with 95 % intervals",
         f"hollow: few lesions, or a class is missing{more}",
     )
     style.add_footer(fig)

@@ -36,6 +36,7 @@ def save_plots(
     sample_names: Sequence[str],
     melanoma: str | None,
     judgement: Judgement,
+    shown_as: str | None = None,
 ) -> list[Path]:
     """Draw and write every figure of a run; what it predicts is shown for the held-out images.
 
@@ -51,6 +52,7 @@ def save_plots(
         sample_names: n class slugs.
         melanoma: slug of the melanoma class, None where the dataset names none.
         judgement: of the table.
+        shown_as: what titles call the images; None: their split.
 
     Returns:
         The files written.
@@ -58,13 +60,14 @@ def save_plots(
     slugs = slugs_of(table)
     split = judged_split(table)
     y_true, y_score = split_arrays(table, split)
-    held_out = (y_true, y_score, slugs, split)
+    title = shown_as or split
+    held_out = (y_true, y_score, slugs, title)
     figures = {
         "confusion_matrix": plot_predictions.confusion_matrix(*held_out),
         "roc_curves": plot_predictions.roc_curves(*held_out, melanoma),
         "precision_recall_curves": plot_predictions.precision_recall_curves(*held_out, melanoma),
         "reliability_diagram": plot_reliability.reliability_diagram(
-            y_true, y_score, split, judgement.temperature
+            y_true, y_score, title, judgement.temperature
         ),
     }
     if counts is not None:
@@ -72,12 +75,14 @@ def save_plots(
     if judgement.point is not None:
         k = slugs.index(judgement.point.slug)
         of_class = (y_true == k, judgement.temperature.apply(y_score)[:, k])
-        figures["operating_curve"] = plot_judging.operating_curve(*of_class, split, judgement.point)
+        figures["operating_curve"] = plot_judging.operating_curve(
+            *of_class, split, judgement.point, title
+        )
         figures["decision_curve"] = plot_judging.draw_decision_curve(
-            *of_class, groups_of(table, split), split, judgement.point.slug
+            *of_class, groups_of(table, split), title, judgement.point.slug
         )
     if len(judgement.subgroups):
-        figures["subgroups"] = plot_subgroups.forest(judgement.subgroups, judgement.point)
+        figures["subgroups"] = plot_subgroups.forest(judgement.subgroups, judgement.point, title)
     if len(sample_images):
         figures["samples"] = plot_training.samples(sample_images, sample_names)
     if history:

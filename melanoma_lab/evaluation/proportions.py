@@ -103,6 +103,21 @@ def mean_proportion(parts: Sequence[Proportion]) -> Proportion:
     return Proportion(mean, max(mean - below, 0.0), min(mean + above, 1.0))
 
 
+def mean_sensitivity(
+    y_true: NDArray[np.int64], correct: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> Proportion:
+    """Balanced accuracy, the mean sensitivity of the classes present, with its 95 % interval.
+
+    Args:
+        y_true: int64, shape (n,).
+        correct: bool, shape (n,); whether an image's class was decided rightly.
+        groups: int64, shape (n,), not negative; the group of each image.
+    """
+    return mean_proportion(
+        [proportion(correct[y_true == k], groups[y_true == k]) for k in np.unique(y_true)]
+    )
+
+
 def mean_interval(
     values: NDArray[np.float64], groups: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -19,7 +19,7 @@ from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
 from melanoma_lab.evaluation.proportions import (
     UNDEFINED,
     Proportion,
-    mean_proportion,
+    mean_sensitivity,
     proportion,
 )
 
@@ -70,12 +70,10 @@ def subgroup_table(
     y_true, y_score = split_arrays(table, split)
     correct = y_score.argmax(axis=1) == y_true
     groups = pd.factorize(rows["group"])[0].astype(np.int64)
-    n_classes = len(slugs_of(table))
     known = manifest.set_index("image_id").reindex(rows["image_id"])
 
     def measured(column: str, value: str, chosen: NDArray[np.bool_]) -> dict[str, Any]:
         labels, hit, lesions = y_true[chosen], correct[chosen], groups[chosen]
-        by_class = [proportion(hit[labels == k], lesions[labels == k]) for k in range(n_classes)]
         row: dict[str, Any] = {
             "column": column,
             "value": value,
@@ -88,7 +86,7 @@ def subgroup_table(
         }
         row["few"] = row["n_lesions"] < FEW_LESIONS
         figures = {
-            "balanced_accuracy": mean_proportion(by_class),
+            "balanced_accuracy": mean_sensitivity(labels, hit, lesions),
             "accuracy": proportion(hit, lesions),
             "sensitivity": UNDEFINED,
             "specificity": UNDEFINED,

@@ -61,15 +61,27 @@ def run_metrics(
 
     result: dict[str, float] = {}
     for split in splits or SPLITS:
-        arrays = split_arrays(table, split)
-        measured = {name: metric(*arrays) for name, metric in SPLIT_METRICS.items()}
-        if split != "train":
-            measured |= melanoma_metrics(*arrays, slugs, melanoma)
-        if split == "test":
-            measured |= class_metrics(*arrays, slugs)
-        result |= {f"{split}/{name}": value for name, value in measured.items()}
+        result |= split_metrics(table, split, melanoma)
     result["generalisation_gap"] = result["train/accuracy"] - result["val/accuracy"]
     return result
+
+
+def split_metrics(table: pd.DataFrame, split: str, melanoma: str | None) -> dict[str, float]:
+    """What ``run_metrics`` computes of one split, by the same names.
+
+    Args:
+        table: a checked predictions table.
+        split: one of its splits.
+        melanoma: slug of the melanoma class, None where the dataset names none.
+    """
+    slugs = slugs_of(table)
+    arrays = split_arrays(table, split)
+    measured = {name: metric(*arrays) for name, metric in SPLIT_METRICS.items()}
+    if split != "train":
+        measured |= melanoma_metrics(*arrays, slugs, melanoma)
+    if split == "test":
+        measured |= class_metrics(*arrays, slugs)
+    return {f"{split}/{name}": value for name, value in measured.items()}
 
 
 def melanoma_metrics(

@@ -6,6 +6,7 @@ whether the folder holds a plain network of Keras, and where; Keras then reads t
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -42,19 +43,21 @@ def read_folder(folder: Path) -> tuple[Path, ModelCard | None]:
         UserError: the folder holds something else than a plain network of Keras.
     """
     described = folder / FILE
-    try:
-        if described.stat().st_size > LONGEST:
-            raise UserError(f"{described}: no MLmodel of MLflow (more than a page of text).")
-        content = yaml.safe_load(described.read_text(encoding="utf-8"))
-        card = ModelCard.read(content.get("metadata") if isinstance(content, dict) else None)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        why = clipped(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise UserError(f"{described}: cannot be read as MLflow's description ({why}).") from error
-    flavors = content.get("flavors") if isinstance(content, dict) else None
-    network = folder / _data_of(flavors, described) / NETWORK
+    content, card = _read(described)
+    network = folder / _data_of(content.get("flavors"), described) / NETWORK
     if not network.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{described}: names a network outside of its folder, {network}.")
     return checked_file(network), card
+
+
+def read_run(folder: Path) -> str | None:
+    """MLflow's id of the run that trained a model; None where its folder does not say.
+
+    Raises:
+        UserError: the folder holds no model.
+    """
+    run_id = _read(folder / FILE)[0].get("run_id")
+    return run_id if isinstance(run_id, str) and re.fullmatch(r"[0-9a-f]{32}", run_id) else None
 
 
 def read_appearance(folder: Path) -> Appearance | None:
@@ -102,6 +105,23 @@ def checked_file(path: Path) -> Path:
         found = f" Received {clipped(', '.join(sorted(others)))}." if others else ""
         raise UserError(f"{path}: expected a .keras file, as Keras 3 saves a network.{found}")
     return path
+
+
+def _read(described: Path) -> tuple[dict[str, Any], ModelCard | None]:
+    """What an ``MLmodel`` says, and the card in it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        if described.stat().st_size > LONGEST:
+            raise UserError(f"{described}: no MLmodel of MLflow (more than a page of text).")
+        content = yaml.safe_load(described.read_text(encoding="utf-8"))
+        content = content if isinstance(content, dict) else {}
+        return content, ModelCard.read(content.get("metadata"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        why = clipped(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise UserError(f"{described}: cannot be read as MLflow's description ({why}).") from error
 
 
 def _data_of(flavors: Any, described: Path) -> str:

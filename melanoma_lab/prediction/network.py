@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,31 @@ def load_safely(path: Path) -> keras.Model:
     return network
 
 
-def load_network(path: Path) -> keras.Model:
-    """Load a network that looks at images and at nothing else.
+def load_network(path: Path, beside: Collection[str] = ()) -> keras.Model:
+    """Load a network that looks at images, and at nothing else that is not known.
 
     Args:
         path: a ``.keras`` file, as ``checked_file`` gives it.
+        beside: names of the columns that are known beside pixels.
 
     Returns:
         From pixels, 0 to 255, shape (n, s, s, 3), to n answers for each of two or more classes.
+        With columns, from a dictionary of ``pixels`` and of each of them, shape (n, 1).
 
     Raises:
         UserError: it cannot be loaded safely, or is of another kind.
     """
     network = load_safely(path)
     images, others = _told_apart(network)
-    if others:
+    if others and not beside:
         raise UserError(
             f"{path}: this model also needs {', '.join(others)}, which files of images do not say; "
-            "expected one from pixels alone."
+            "expected one from pixels alone. evaluate takes them from a dataset that knows them."
+        )
+    if set(others) != set(beside) or (beside and not isinstance(network.input, dict)):
+        raise UserError(
+            f"{path}: expected a network that takes {', '.join(beside)} beside pixels. Received "
+            f"one that takes {', '.join(others) or 'nothing else'}."
         )
     expected = "(n, size, size, 3) to (n, classes)"
     shapes = [tuple(tensor.shape) for tensor in (*images, *network.outputs)]
@@ -64,7 +71,8 @@ def load_network(path: Path) -> keras.Model:
 
 def image_size(network: keras.Model) -> int:
     """Side in pixels of the images that a network takes."""
-    return int(network.inputs[0].shape[1])
+    images, _ = _told_apart(network)
+    return int(images[0].shape[1])
 
 
 def n_classes(network: keras.Model) -> int:
@@ -72,14 +80,14 @@ def n_classes(network: keras.Model) -> int:
     return int(network.outputs[0].shape[1])
 
 
-def answering(network: keras.Model) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """A function from pixels, (n, s, s, 3), to probabilities, float32, (n, K), in inference mode.
+def answering(network: keras.Model) -> Callable[[Any], NDArray[np.float32]]:
+    """A function from what a network takes to probabilities, float32, (n, K), in inference mode.
 
     It raises UserError where a network's answers are no probabilities.
     """
 
-    def answer(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        probabilities = np.asarray(network.predict_on_batch(pixels), dtype=np.float32)
+    def answer(inputs: Any) -> NDArray[np.float32]:
+        probabilities = np.asarray(network.predict_on_batch(inputs), dtype=np.float32)
         in_range = (probabilities >= 0) & (probabilities <= 1)  # False for NaN
         sums = probabilities.sum(axis=1, dtype=np.float64)
         if not in_range.all() or not np.allclose(sums, 1, rtol=0, atol=SUM_TOLERANCE):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab import tracking
+from melanoma_lab.comparison.tracked import EVALUATED_TAG
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation.advice import Advice
@@ -93,7 +94,7 @@ def _of_path(typed: str, path: Path) -> Source:
 def _of_folder(typed: str, folder: Path, *, run: str | None = None, note: str = "") -> Source:
     network, card = mlmodel.read_folder(folder)
     looks, advice = mlmodel.read_appearance(folder), mlmodel.read_advice(folder)
-    return Source(typed, network, card, looks, advice, run, note)
+    return Source(typed, network, card, looks, advice, run or mlmodel.read_run(folder), note)
 
 
 def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
@@ -166,6 +167,8 @@ def _nearest_run(client: Any, run_id: str) -> str:
 
 def _why_no_model(run: Any) -> str:
     tags = run.data.tags
+    if EVALUATED_TAG in tags:
+        return f"this run evaluated a model and trained none; its model: {tags[EVALUATED_TAG]}"
     if tags.get("trivial") == "true":
         return (
             f"a trivial arm ({tags.get('arm')}) keeps no model; what it predicts is in its run's "

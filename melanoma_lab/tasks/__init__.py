@@ -82,6 +82,13 @@ def predict(config: Config, _arm: Arm) -> None:
     predict_to_file(config)
 
 
+def evaluate(config: Config, _arm: Arm) -> None:
+    """Evaluate a kept model on a dataset that it was not trained on."""
+    from melanoma_lab.tasks.evaluate import evaluate_model
+
+    evaluate_model(config)
+
+
 def sync(config: Config, _arm: Arm) -> None:
     """Send runs that were kept on disk to the tracking server."""
     from melanoma_lab.tasks.sync import sync_runs
@@ -103,6 +110,7 @@ TASKS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.compare: compare,
     Task.download: download,
     Task.ensemble: ensemble,
+    Task.evaluate: evaluate,
     Task.predict: predict,
     Task.seed_protocol: seed_protocol,
     Task.sync: sync,

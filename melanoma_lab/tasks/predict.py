@@ -13,21 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console, progress_of
-from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.errors import RunError
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.decoded import Batch, decoded_batches
 from melanoma_lab.prediction.images import Images, find_images_of
+from melanoma_lab.prediction.opened import Opened, open_network
 from melanoma_lab.prediction.output import Columns, checked_output, writing
 from melanoma_lab.prediction.source import Source, find_model
 from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.backend import available_threads
 
 if TYPE_CHECKING:  # as slow to load as it is seldom needed
     import pandas as pd
@@ -163,28 +161,24 @@ def _predicting(config: Config) -> Iterator[Prediction]:
         images = find_images_of(config.images)
         source = find_model(config.model, config.tracking, Path(scratch))
         threads = config.training.threads or available_threads()
-        start_backend(threads=threads, seed=config.seed, precision=Precision.float32)
-        from melanoma_lab.prediction.network import answering, image_size, load_network, n_classes
-
-        network = load_network(source.network)
-        card = _card(source, n_classes(network))
-        telling.show_source(source, card)
-        answer = answering(network)
+        network = open_network(source, threads=threads, seed=config.seed)
+        telling.show_source(source, network.card)
         batches = decoded_batches(
             images.walk(),
-            size=image_size(network),
+            size=network.image_size,
             batch_size=config.training.batch_size,
             threads=threads,
         )
-        predicted = (_predicted(batch, answer, card, source) for batch in batches)
-        yield Prediction(source, images, card, predicted)
+        predicted = (_predicted(batch, network, source) for batch in batches)
+        yield Prediction(source, images, network.card, predicted)
 
 
-def _predicted(batch: Batch, answer: Any, card: ModelCard, source: Source) -> Predicted:
+def _predicted(batch: Batch, network: Opened, source: Source) -> Predicted:
     """What a network says of a batch, as columns, and whether it should be believed."""
     if not batch.image_ids:
         return Predicted({}, batch.unreadable)
-    probabilities: NDArray[np.float32] = answer(batch.pixels)
+    card = network.card
+    probabilities = network.answer(batch.pixels)
     decided = probabilities.argmax(axis=1)
     columns: dict[str, Any] = {
         "image_id": batch.image_ids,
@@ -206,19 +200,3 @@ def _predicted(batch: Batch, answer: Any, card: ModelCard, source: Source) -> Pr
         columns["unlike_training"] = unlike = looks.unlikeness(batch.pixels)
         columns["warning"] = [UNLIKE if distance > 1 else "" for distance in unlike]
     return Predicted(columns, batch.unreadable)
-
-
-def _card(source: Source, n_outputs: int) -> ModelCard:
-    """What a network's outputs mean; numbered where nothing says it.
-
-    Raises:
-        UserError: it says so of another number of them.
-    """
-    if source.card is None:
-        return ModelCard(tuple(f"class_{k}" for k in range(n_outputs)), decoding=DECODING_VERSION)
-    if len(source.card.slugs) != n_outputs:
-        raise UserError(
-            f"model={source.typed}: names {len(source.card.slugs)} classes, but its network has "
-            f"{n_outputs} outputs."
-        )
-    return source.card

@@ -30,6 +30,13 @@ from melanoma_lab.errors import UserError
             "anew over the 2 after them; expected less than either",
         ),
         (
+            ["evaluation.overlap=keep"],
+            r"evaluation\.overlap: a key of python -m melanoma_lab evalua",
+        ),
+        (["mapping=isic9_to_ham10000"], r"evaluation\.classes: a key of .* evaluate"),
+        (["task=evaluate", "evaluation.test=false"], r"evaluation\.test: is settled when a model"),
+        (["task=evaluate", "split=cross_val"], "split=cross_val: evaluate divides nothing"),
+        (
             ["finetuning=frozen", "regularisation=stochastic_depth"],
             "stochastic depth skips blocks of the backbone, which does not train",
         ),

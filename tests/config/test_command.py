@@ -32,6 +32,12 @@ NO_FOLDER = ("hydra.output_subdir=null", "hydra.run.dir=.")
             ["predict", "images=a b/[0-9](1)*.jpg", "model='m,n'"],
             ["task=predict", "images='a b/[0-9](1)*.jpg'", "model='m,n'", *NO_FOLDER],
         ),
+        (
+            ["evaluate", "model=m,n"],
+            ["task=evaluate", "model='m,n'", *NO_FOLDER],
+        ),
+        # Several models, one evaluation each.
+        (["evaluate", "-m", "model=m,n"], ["-m", "task=evaluate", "model=m,n", *NO_FOLDER]),
         (["--help"], ["--help"]),
         (["~dataset"], ["~dataset"]),
     ],

@@ -77,6 +77,9 @@ def test_paths_tracking_threads_and_the_question_do_not_count(composed):
         "tracking.model=false",
     ):
         assert of(composed(override)) == base, override
+    of_evaluate = ("evaluation.overlap=keep", "evaluation.trained_on=x", "evaluation.lesions=false")
+    for override in (*of_evaluate, "mapping=isic9_to_ham10000"):
+        assert of(composed("task=evaluate", override)) == base, override
 
 
 def test_the_data_count(composed):

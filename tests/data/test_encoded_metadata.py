@@ -1,5 +1,6 @@
 """The encoding of metadata: tables worked by hand, what must always hold, and nothing of others."""
 
+import json
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.metadata import NoMetadata, Patient
-from melanoma_lab.data.metadata import Categories, Scale, fit_encoding, patient_data
+from melanoma_lab.data.metadata import Categories, Encoding, Scale, fit_encoding, patient_data
 from melanoma_lab.errors import UserError
 
 NAN = math.nan
@@ -118,3 +119,25 @@ def test_the_digest_covers_every_fact_and_nothing_else():
     assert digest(BY_HAND) == digest(BY_HAND, label="x", split="train")
     others = [{"age": [31.0, 50, NAN, 60, NAN]}, {"site": "back"}, {"image_id": list("abcde")}]
     assert len({digest(BY_HAND), *(digest(BY_HAND, **other) for other in others)}) == 4
+
+
+def test_an_encoding_is_read_as_it_was_described():
+    found = patient_data(BY_HAND, Patient("patient")).encoding
+    read = Encoding.read(json.loads(json.dumps(found.described())))
+    np.testing.assert_array_equal(read.encode(BY_HAND), found.encode(BY_HAND))
+    columns = read.columns_of(BY_HAND)
+    assert {name: (column.dtype, column.shape) for name, column in columns.items()} == {
+        "age": (np.float32, (5, 1)),
+        "sex": (np.int32, (5, 1)),
+        "site": (np.int32, (5, 1)),
+    }
+    assert columns["site"].ravel().tolist() == [0, 0, 1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [None, [], {"age": {}}, {"sex": {"values": 1}}, {"name": {"values": [], "missing": True}}],
+)
+def test_what_is_no_encoding_is_refused(said):
+    with pytest.raises(ValueError, match="Expected an encoding of patients"):
+        Encoding.read(said)

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema.split import CrossVal, Holdout, KFold, LeakingTest, Predefined
+from melanoma_lab.config.schema.split import (
+    CrossVal,
+    Holdout,
+    KFold,
+    LeakingTest,
+    Predefined,
+    Undivided,
+)
 from melanoma_lab.data.split import TooFewGroupsError, allocate, split_images
 from melanoma_lab.errors import UserError
 
@@ -193,3 +200,14 @@ def test_a_published_validation_split_is_used():
     table.loc[:3, "published"] = "val"
     manifest, _ = split_images(table, Predefined("predefined"))
     assert (manifest["split"] == manifest["published"]).all()
+
+
+def test_an_undivided_dataset_is_for_testing_alone():
+    table = published(leaking=True)
+    manifest, notes = split_images(table, Undivided())
+    assert (list(manifest["image_id"]), notes) == (list(table["image_id"]), ())
+    assert set(manifest["split"]) == {"test"}
+    tested, _ = split_images(table, Undivided(published=True))
+    assert set(tested["published"]) == set(tested["split"]) == {"test"}
+    with pytest.raises(UserError, match="not published with a Test"):
+        split_images(table.assign(published=""), Undivided(published=True))

@@ -9,7 +9,8 @@ import pytest
 from evaluation_cases import random_case, softmax, table_of
 
 from melanoma_lab.evaluation import metrics, predictions
-from melanoma_lab.evaluation.judging import judge
+from melanoma_lab.evaluation.advice import Advice
+from melanoma_lab.evaluation.judging import judge, judge_as_advised
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS, divided
 
 SLUGS = ("benign", "melanoma", "nevus")
@@ -227,3 +228,20 @@ def test_ten_thousand_images_take_well_under_a_second():
     judgement = judge(found, "melanoma", sensitivity=0.9, manifest=manifest)
     assert time.process_time() - begun < 1
     assert len(judgement.subgroups) == 1 + 3 + 2 + 15
+
+
+def test_what_was_chosen_elsewhere_is_measured_here():
+    elsewhere = judge(table(sharpness=2), "melanoma", sensitivity=0.8)
+    here = table(splits=("test",), sharpness=4)
+    found = judge_as_advised(here, elsewhere.advice())
+    shown = found.metrics()
+    assert shown["temperature"] == elsewhere.temperature.value
+    assert shown["operating_point_threshold"] == elsewhere.point.threshold
+    assert set(found.calibrated) == set(found.point.rates) == {"test"}
+    y_true, y_score = predictions.split_arrays(here, "test")
+    calibrated = softmax(np.log(y_score) / elsewhere.temperature.value)
+    reached = calibrated[:, 1] >= elsewhere.point.threshold - 1e-12
+    assert shown["test/operating_point_sensitivity"] == reached[y_true == 1].mean()
+    assert judge_as_advised(here, Advice(elsewhere.temperature)).point is None
+    with pytest.raises(ValueError, match="Expected advice of one of"):
+        judge_as_advised(here, Advice(elsewhere.temperature, "scar", 0.5, 0.9))

@@ -47,6 +47,7 @@ class Task(StrEnum):
     ensemble = "ensemble"
     tune = "tune"
     predict = "predict"
+    evaluate = "evaluate"
     sync = "sync"
 
 
@@ -98,7 +99,8 @@ class Config:
     arm: str | None = None
     #: ``ensemble``: seeds of each; null: one ensemble of all that the arm has.
     members: int | None = None
-    #: ``predict``: a run's id, a model's folder or ``.keras`` file, or ``models:/name/version``.
+    #: ``predict``, ``evaluate``: a run's id, a model's folder or ``.keras`` file, or
+    #: ``models:/name/version``.
     model: str | None = None
     #: ``predict``: a folder, an image file, or a pattern such as ``DIR/*.jpg``.
     images: str | None = None
@@ -148,4 +150,7 @@ def checked_study(study: object) -> str:
 
 #: For hydra.run.dir, which Hydra makes before anything else is checked.
 OmegaConf.register_new_resolver("study", checked_study, replace=True)
-ConfigStore.instance().store(name="schema", node=Config)
+SCHEMA = OmegaConf.structured(Config)
+# Its keys are a dataset's classes: no override of one is a mistyped key.
+OmegaConf.set_struct(SCHEMA.evaluation.classes, False)
+ConfigStore.instance().store(name="schema", node=SCHEMA)

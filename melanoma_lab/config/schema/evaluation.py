@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from melanoma_lab.config.schema.checks import require_share
+from melanoma_lab.config.schema.checks import require, require_share
+from melanoma_lab.errors import UserError
 
 
 class Tta(StrEnum):
@@ -16,6 +17,18 @@ class Tta(StrEnum):
     flips = "flips"
     #: These, and all of them turned by a quarter: 8.
     dihedral = "dihedral"
+
+
+class Overlap(StrEnum):
+    """What becomes of images of another dataset that show what a network was trained on."""
+
+    leave_out = "leave_out"
+    keep = "keep"
+
+
+#: Keys that ``evaluate`` alone asks for, and those that say nothing to a network that is kept.
+OF_EVALUATE = ("classes", "trained_on", "overlap", "lesions")
+OF_A_RUN = ("tta", "test", "sensitivity")
 
 
 @dataclass
@@ -31,6 +44,38 @@ class Evaluation:
     #: Share of val's melanomas that the operating point is to find; its threshold is then measured
     #: on test. Nothing where the dataset names no melanoma class.
     sensitivity: float = 0.9
+    #: ``evaluate``: class of the dataset -> class of the model, where they are called otherwise;
+    #: null leaves a class out. The group ``mapping`` has some.
+    classes: dict[str, str | None] = field(default_factory=dict)
+    #: ``evaluate``: folder of the images that the model was trained on, to look for near-identical
+    #: ones; null: where its run found them.
+    trained_on: str | None = None
+    #: ``evaluate``: images that show what the model was trained on: leave_out or keep.
+    overlap: Overlap = Overlap.leave_out
+    #: ``evaluate``: whether equal names of lesions, here and in training, mean the same lesion.
+    lesions: bool = True
 
     def __post_init__(self) -> None:
         require_share("evaluation.sensitivity", self.sensitivity)
+        require(self.trained_on != "", "evaluation.trained_on", "a folder", "nothing")
+
+    def refuse_others(self, *, evaluating: bool) -> None:
+        """Refuse keys that the command would not ask for.
+
+        Args:
+            evaluating: whether it is ``evaluate``.
+
+        Raises:
+            UserError: naming one that is set.
+        """
+        usual = Evaluation()
+        for key in OF_A_RUN if evaluating else OF_EVALUATE:
+            if getattr(self, key) != getattr(usual, key):
+                raise UserError(
+                    f"evaluation.{key}: "
+                    + (
+                        "is settled when a model is trained, and is part of it; leave it out here."
+                        if evaluating
+                        else "a key of python -m melanoma_lab evaluate; other commands do not ask."
+                    )
+                )

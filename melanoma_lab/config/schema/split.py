@@ -53,6 +53,15 @@ class Holdout(Split):
 
 
 @dataclass
+class Undivided(Split):
+    """Every image is for testing, as of a dataset that nothing is trained on; no option."""
+
+    name: str = "undivided"
+    #: The published Test alone.
+    published: bool = False
+
+
+@dataclass
 class Folds(Split):
     """What rotates: fold number ``fold`` of ``k`` is set aside, the others are not."""
 

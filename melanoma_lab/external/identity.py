@@ -1,0 +1,113 @@
+"""What an evaluation is, as its tags and parameters tell: which model, on which images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from melanoma_lab import __version__, tracking
+from melanoma_lab.comparison.arms import run_name
+from melanoma_lab.comparison.tracked import EVALUATED_TAG
+from melanoma_lab.config.fingerprint import resolved
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.evaluation import OF_EVALUATE, Overlap
+from melanoma_lab.config.schema.split import Predefined
+from melanoma_lab.data.prepare import PreparedData, slug
+from melanoma_lab.external.known import TrainedRun
+from melanoma_lab.external.overlap import Shown
+from melanoma_lab.prediction.source import Source
+
+#: On the run of an evaluation: of what kind.
+EVALUATION_TAG = "evaluation"
+#: Tags of the model's run -> what an evaluation calls them; ``arm`` and ``seed`` would make it a
+#: run of that arm.
+OF_THE_MODEL = {
+    "arm": "evaluated_arm",
+    "seed": "evaluated_seed",
+    "study": "evaluated_study",
+    "fingerprint": "evaluated_fingerprint",
+    "dataset_digest": "evaluated_dataset_digest",
+}
+
+
+def tags_of(
+    config: Config, source: Source, run: TrainedRun, data: PreparedData, shown: Shown | None
+) -> dict[str, str]:
+    """What an evaluation is searched and grouped by; it has no arm.
+
+    Args:
+        config: the checked configuration.
+        source: of the model.
+        run: that trained it.
+        data: the dataset.
+        shown: what its images have been to the model; None where nothing says it.
+    """
+    kept = config.evaluation.overlap is Overlap.keep
+    return {
+        "study": config.study,
+        EVALUATION_TAG: "external",
+        EVALUATED_TAG: run.run_id or source.typed,
+        **{new: run.tags[old] for old, new in OF_THE_MODEL.items() if old in run.tags},
+        "evaluated_dataset": source.card.dataset if source.card else "",
+        "dataset": config.dataset.name,
+        "dataset_digest": data.digest,
+        "audit_digest": data.findings.digest,
+        "fingerprint": _fingerprint(config, source, data),
+        "protocol": protocol_of(shown, kept=kept),
+        "overlap": overlap_of(shown, kept=kept),
+        "notes": " ".join(data.notes),
+        "git_commit": tracking.git_commit(),
+        "melanoma_lab": __version__,
+    }
+
+
+def protocol_of(shown: Shown | None, *, kept: bool) -> str:
+    """``grouped``; ``leaking`` where images that were seen are judged; ``unknown`` which were."""
+    if shown is None:
+        return "unknown"
+    return "leaking" if kept and shown.seen.any() else "grouped"
+
+
+def overlap_of(shown: Shown | None, *, kept: bool) -> str:
+    """What became of images that were seen, in one line."""
+    if shown is None:
+        return "not looked for"
+    return f"{shown.seen.sum()} of {len(shown.seen)} images {'kept' if kept else 'left out'}"
+
+
+def params_of(config: Config, matched: Mapping[str, str | None]) -> dict[str, Any]:
+    """The part of the configuration that an evaluation depends on, as plain containers.
+
+    Args:
+        config: the checked configuration.
+        matched: class of the dataset -> class of the model, None where it is left out.
+    """
+    plain = resolved(config)
+    return {
+        "task": plain["task"],
+        "study": plain["study"],
+        "model": plain["model"],
+        "dataset": plain["dataset"],
+        "split": config.split.name if isinstance(config.split, Predefined) else "all",
+        "evaluation": {key: plain["evaluation"][key] for key in OF_EVALUATE}
+        | {"classes": {slug(name): to for name, to in matched.items()}},
+    }
+
+
+def name_of(tags: Mapping[str, str]) -> str:
+    """What an evaluation is called in MLflow's list."""
+    model = f"model of {tags['evaluated_dataset']}" if tags["evaluated_dataset"] else "model"
+    if "evaluated_arm" in tags:
+        model = run_name(tags["evaluated_arm"], int(tags.get("evaluated_seed", 0)), 0)
+    return f"on {tags['dataset']}: {model}"
+
+
+def _fingerprint(config: Config, source: Source, data: PreparedData) -> str:
+    """A hash of the model, the images and what is asked of them."""
+    network = hashlib.sha256(Path(source.network).read_bytes()).hexdigest()
+    asked = {key: resolved(config)["evaluation"][key] for key in ("classes", "overlap", "lesions")}
+    text = json.dumps(["evaluation", network, data.digest, config.split.name, asked])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,164 @@
+"""What a model knows: its run, and the images that it was fitted to, chosen by and tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from melanoma_lab import tracking
+from melanoma_lab.audit.overlap import shared_photographs
+from melanoma_lab.comparison.tracked import artifact_of
+from melanoma_lab.config.schema import Tracking
+from melanoma_lab.data.files import find_images
+from melanoma_lab.data.pixels import file_digests
+from melanoma_lab.data.split import TRAIN
+from melanoma_lab.errors import UserError
+from melanoma_lab.prediction.source import Source
+from melanoma_lab.progress import Progress
+from melanoma_lab.tracking.connection import usable
+from melanoma_lab.tracking.record import ARTIFACTS, RECORD, RunRecord
+
+MANIFEST: Final = "manifest.csv"
+KEY: Final = "evaluation.trained_on"
+COLUMNS: Final = ("image_id", "split", "digest", "lesion", "path")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """The run that trained a model, as far as it is found.
+
+    Attributes:
+        run_id: MLflow's; empty where nothing says it.
+        tags: as tracked.
+        metrics: likewise.
+        manifest: its images; None where they are not known.
+    """
+
+    run_id: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    manifest: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class KnownImages:
+    """The images of a model's dataset, and which of their files are there.
+
+    Attributes:
+        table: ``COLUMNS``; the path is empty where there is no file of that content.
+    """
+
+    table: pd.DataFrame
+
+    @property
+    def there(self) -> pd.DataFrame:
+        """Those whose file is there."""
+        return self.table[self.table["path"] != ""]
+
+
+def run_of(source: Source, tracked: Tracking) -> TrainedRun:
+    """Find the run that trained a model.
+
+    Args:
+        source: the model's.
+        tracked: where runs are recorded.
+    """
+    if not source.run:
+        return TrainedRun()
+    kept = Path(tracked.unsent) / source.run
+    if (kept / RECORD).is_file():
+        record = RunRecord.read(kept / RECORD)
+        metrics = {point.key: point.value for point in record.metrics}
+        path = kept / ARTIFACTS / MANIFEST
+        manifest = _read(path) if path.is_file() else None
+        return TrainedRun(source.run, record.tags, metrics, manifest)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = tracking.connect_for_reading(tracked)
+        with usable(tracked.uri):
+            run = client.get_run(source.run)
+    except (UserError, MlflowException):  # a model that came from elsewhere
+        return TrainedRun()
+    try:
+        with artifact_of(client, run, MANIFEST) as path:
+            manifest = _read(path)
+    except OSError:
+        manifest = None
+    return TrainedRun(source.run, run.data.tags, run.data.metrics, manifest)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def known_images(run: TrainedRun, folder: str | None, threads: int) -> KnownImages | None:
+    """What a model was trained on, and where the files of that lie.
+
+    Args:
+        run: that trained it.
+        folder: of these images, as typed; None: where the run found them.
+        threads: for reading files.
+
+    Returns:
+        None where neither the run nor a folder says it.
+
+    Raises:
+        UserError: the folder does not have these images.
+    """
+    root = None if folder is None else Path(folder).expanduser()
+    if root is not None and not root.is_dir():
+        raise UserError(f"{KEY}={folder}: no such folder.")
+    if run.manifest is None:
+        return None if root is None else KnownImages(_all_below(root, threads))
+    table = run.manifest.reindex(columns=list(COLUMNS), fill_value="")
+    if root is not None:
+        table["path"] = [str(root / image_id) for image_id in table["image_id"]]
+    found = file_digests(list(table["path"]), threads)
+    same = (table["digest"] == found) & (table["digest"] != "")
+    if root is not None and not same.any():
+        raise UserError(
+            f"{KEY}={folder}: has none of the {len(table):,} images that the model's run knows, "
+            f"such as {table['image_id'].iloc[0]}, with the content that they had then."
+        )
+    return KnownImages(table.assign(path=table["path"].where(same, "")))
+
+
+def _all_below(root: Path, threads: int) -> pd.DataFrame:
+    """Every image below a folder, as one that was trained on."""
+    paths = find_images(root)
+    table = pd.DataFrame(
+        {
+            "image_id": [path.relative_to(root).as_posix() for path in paths],
+            "split": TRAIN,
+            "digest": file_digests([str(path) for path in paths], threads),
+            "lesion": "",
+            "path": [str(path) for path in paths],
+        }
+    )
+    return table.astype(object)
+
+
+def near_identical(
+    manifest: pd.DataFrame,
+    known: KnownImages,
+    *,
+    cache: Path,
+    threads: int,
+    progress: Progress | None = None,
+) -> list[list[object]]:
+    """Pairs of near-identical images: digests, score and kind, as ``find_shown`` takes them."""
+    there = known.there
+    if there.empty:
+        return []
+    return shared_photographs(
+        (list(manifest["path"]), list(manifest["digest"])),
+        (list(there["path"]), list(there["digest"])),
+        cache=cache,
+        threads=threads,
+        progress=progress,
+    )

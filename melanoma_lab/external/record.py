@@ -1,0 +1,152 @@
+"""What a model says of another dataset, as the metrics, tables and plots of a run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from melanoma_lab import summary
+from melanoma_lab.config.schema import Config
+from melanoma_lab.data.metadata import Encoding
+from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.data.split import TEST
+from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.advice import Advice
+from melanoma_lab.evaluation.judging import Judgement, groups_of, judge_as_advised
+from melanoma_lab.evaluation.plots import save_plots
+from melanoma_lab.evaluation.proportions import Proportion, mean_sensitivity
+from melanoma_lab.evaluation.summary import absent_by_split, split_metrics
+from melanoma_lab.evaluation.temperature import Temperature
+from melanoma_lab.external import identity, telling
+from melanoma_lab.external.answering import Answers
+from melanoma_lab.external.known import TrainedRun
+from melanoma_lab.external.overlap import Shown
+from melanoma_lab.prediction.source import Source
+from melanoma_lab.tracking import Tracker
+from melanoma_lab.tracking.card import ModelCard
+
+#: Of a model that says nothing of how its answers are to be read.
+NO_ADVICE = Advice(Temperature(1.0, 0, "the model does not say what was fitted to it"))
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model and the images that it is applied to, before it is.
+
+    Attributes:
+        config: the checked configuration, with the size of images that the model takes.
+        source: the model's.
+        card: what it says about itself.
+        run: that trained it, as far as it is found.
+        data: the images of classes that the model has; their split is ``test`` where they are
+            judged, else what they were to the model.
+        encoding: of what the model takes of patients; None where it takes images alone.
+        matched: class of the dataset -> class of the model, None where it is left out.
+        shown: what each image has been to the model; None where nothing says it.
+    """
+
+    config: Config
+    source: Source
+    card: ModelCard
+    run: TrainedRun
+    data: PreparedData
+    encoding: Encoding | None
+    matched: Mapping[str, str | None]
+    shown: Shown | None
+
+    @property
+    def melanoma(self) -> str | None:
+        """The model's class that is reported on its own."""
+        return self.card.melanoma or self.matched.get(self.config.dataset.melanoma or "")
+
+
+def record_evaluation(evaluated: Evaluated, answers: Answers, tracker: Tracker) -> None:
+    """Measure, draw, keep and show what an evaluation comes to; nothing is chosen by it.
+
+    Args:
+        evaluated: the model and the images.
+        answers: to all of these.
+        tracker: whose run has begun.
+    """
+    data, card = evaluated.data, evaluated.card
+    manifest = data.manifest
+    table = predictions.build(
+        image_ids=list(manifest["image_id"]),
+        groups=list(manifest["group"]),
+        splits=list(manifest["split"]),
+        labels=data.labels,
+        probabilities=answers.probabilities,
+        slugs=card.slugs,
+    )
+    judged = (manifest["split"] == TEST).to_numpy()
+    advice = evaluated.source.advice or NO_ADVICE
+    if advice.slug not in card.slugs:
+        advice = replace(advice, slug="")
+    judgement = judge_as_advised(table, advice, manifest=manifest)
+    interval = _interval(table)
+    metrics = split_metrics(table, TEST, evaluated.melanoma) | judgement.metrics()
+    metrics |= {
+        "test/balanced_accuracy_low": interval.low,
+        "test/balanced_accuracy_high": interval.high,
+        "images": float(judged.sum()),
+        "groups": float(manifest.loc[judged, "group"].nunique()),
+    }
+    if evaluated.shown is not None:
+        metrics["images_seen"] = float(evaluated.shown.seen.sum())
+    if answers.unlike is not None:
+        metrics["images_unlike_training"] = float((answers.unlike[judged] > 1).sum())
+    absent = absent_by_split(table, [TEST])
+    tracker.log_metrics(metrics)
+    tracker.set_tags({f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()})
+    with tempfile.TemporaryDirectory() as scratch:
+        _keep(Path(scratch), evaluated, answers, table, judgement)
+        tracker.log_folder(Path(scratch))
+    telling.show_figures(metrics, evaluated.run, evaluated.config.dataset.name, interval)
+    summary.show_absent(absent, len(card.slugs))
+    summary.show_judgement(judgement)
+    if answers.unlike is not None:
+        telling.show_unlike(int(metrics["images_unlike_training"]), int(judged.sum()))
+
+
+def _interval(table: pd.DataFrame) -> Proportion:
+    """Balanced accuracy of the images that are judged, with its interval."""
+    y_true, y_score = predictions.split_arrays(table, TEST)
+    return mean_sensitivity(y_true, y_score.argmax(axis=1) == y_true, groups_of(table, TEST))
+
+
+def _keep(
+    folder: Path, evaluated: Evaluated, answers: Answers, table: pd.DataFrame, judgement: Judgement
+) -> None:
+    """Write what a run of an evaluation has beside its figures."""
+    data, config = evaluated.data, evaluated.config
+    plain = identity.params_of(config, evaluated.matched)
+    OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
+    predictions.write_csv(table, folder / "predictions.csv")
+    manifest = data.manifest
+    if answers.unlike is not None:
+        manifest = manifest.assign(unlike_training=answers.unlike)
+    if evaluated.shown is not None:
+        shown = evaluated.shown
+        manifest = manifest.assign(known_as=shown.role, known_by=shown.kind)
+        shown.links.to_csv(folder / "overlap.csv", index=False)
+    manifest.to_csv(folder / "manifest.csv", index=False)
+    data.findings.write(folder / "audit.json")
+    judgement.write(folder)
+    save_plots(
+        folder / "plots",
+        table=table,
+        history={},
+        kept_epoch=None,
+        counts=None,
+        sample_images=np.empty((0, 1, 1, 3), np.uint8),
+        sample_names=(),
+        melanoma=evaluated.melanoma,
+        judgement=judgement,
+        shown_as=config.dataset.name,
+    )

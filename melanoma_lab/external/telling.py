@@ -1,0 +1,114 @@
+"""What ``evaluate`` says: of which images, what the model has seen of them, how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from melanoma_lab import summary
+from melanoma_lab.console import console
+from melanoma_lab.data.prepare import PreparedData, slug
+from melanoma_lab.data.split import TEST, TRAIN, VAL
+from melanoma_lab.evaluation.appearance import WITHIN
+from melanoma_lab.evaluation.proportions import Proportion
+from melanoma_lab.external.known import KEY, KnownImages, TrainedRun
+from melanoma_lab.external.overlap import Shown
+
+LOUD: Final = "bold red"
+NOTE: Final = "yellow"
+
+
+def show_dataset(data: PreparedData, name: str, matched: Mapping[str, str | None]) -> None:
+    """Say what is evaluated, and which of its classes are called otherwise or left out."""
+    groups = data.manifest["group"].nunique()
+    console.print(
+        f"{name}: {len(data.manifest):,} images in {groups:,} groups, {len(data.classes)} classes",
+        markup=False,
+    )
+    notes = [*data.notes, *([data.unresolved] if data.unresolved else [])]
+    sizes = data.manifest["label"].value_counts()
+    for class_name, to in matched.items():
+        images = f"{class_name!r} ({sizes.get(class_name, 0):,} images)"
+        if to is None:
+            notes.append(f"{images} is left out: the model does not have it.")
+        elif to != slug(class_name):
+            notes.append(f"{images} counts as the model's {to}.")
+    for note in notes:
+        console.print(f"  {note}", style=NOTE, markup=False)
+
+
+def show_overlap(shown: Shown | None, known: KnownImages | None, *, kept: bool) -> None:
+    """Say what the model has seen of the images, before any figure."""
+    if shown is None or known is None:
+        console.print(
+            "  Overlap was not looked for: nothing says which images this model was trained on. "
+            f"Figures may be of images that it knows. Name their folder: {KEY}=DIR.",
+            style=LOUD,
+            markup=False,
+        )
+        return
+    n = int(shown.seen.sum())
+    roles = ", ".join(f"{(shown.role == role).sum():,} {role}" for role in (TRAIN, VAL))
+    if n:
+        how = ", ".join(f"{count:,} {kind}" for kind, count in shown.counts().items())
+        console.print(
+            f"  {n:,} of {len(shown.seen):,} images show what the model was trained on or chosen "
+            f"by ({roles}): {how}. "
+            + (
+                "They are kept (evaluation.overlap=keep): figures look better than they are."
+                if kept
+                else "They are left out."
+            ),
+            style=LOUD if kept else NOTE,
+            markup=False,
+        )
+    else:
+        console.print("  None of these images show what the model was trained on or chosen by.")
+    own = int((shown.role == TEST).sum())
+    if own:
+        console.print(
+            f"  {own:,} more are of lesions in its own test split: never seen, but from the same "
+            "source.",
+            style=NOTE,
+        )
+    missing = len(known.table) - len(known.there)
+    if missing:
+        console.print(
+            f"  Near-identical images were not looked for among {missing:,} of the "
+            f"{len(known.table):,} images that the model knows: they are not where its run found "
+            f"them, or have changed. Identical files, archive ids and lesions were compared. Say "
+            f"where the images are: {KEY}=DIR.",
+            style=LOUD,
+            markup=False,
+        )
+
+
+def show_figures(
+    metrics: Mapping[str, float], run: TrainedRun, name: str, interval: Proportion
+) -> None:
+    """Show the metrics beside those that the model's own test split gave."""
+    columns = {name: _of_test(metrics)}
+    if own := _of_test(run.metrics):
+        columns["its own test split"] = own
+    summary.show_side_by_side(columns)
+    if not np.isnan(interval.value):
+        console.print(
+            f"\nbalanced accuracy {interval.value:.1%}, 95 % interval over lesions "
+            f"{interval.low:.1%} to {interval.high:.1%}"
+        )
+
+
+def _of_test(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of the test split, without its name."""
+    return {key.removeprefix("test/"): value for key, value in metrics.items() if "test/" in key}
+
+
+def show_unlike(n_unlike: int, n_images: int) -> None:
+    """Say how many images are of another kind than those that the model was trained on."""
+    console.print(
+        f"{n_unlike:,} of {n_images:,} images ({n_unlike / n_images:.1%}) look unlike the training "
+        f"images; of images like those, {1 - WITHIN:.0%} would.",
+        style=NOTE if n_unlike > 2 * (1 - WITHIN) * n_images else "",
+    )

@@ -1,0 +1,174 @@
+"""Evaluate a kept model on a dataset that it was not trained on, as a tracked run."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from melanoma_lab import summary, tracking
+from melanoma_lab.config.compose import CONF
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.evaluation import Overlap
+from melanoma_lab.config.schema.split import Predefined, Undivided
+from melanoma_lab.config.schema.training import Precision
+from melanoma_lab.console import progress_of
+from melanoma_lab.data.cache import cache_folder
+from melanoma_lab.data.metadata import Encoding, is_missing, unseen_words
+from melanoma_lab.data.prepare import PreparedData, prepare_images
+from melanoma_lab.data.split import TEST
+from melanoma_lab.errors import UserError
+from melanoma_lab.external import identity, telling
+from melanoma_lab.external.answering import answers_to
+from melanoma_lab.external.classes import match_classes
+from melanoma_lab.external.known import (
+    KnownImages,
+    known_images,
+    near_identical,
+    run_of,
+)
+from melanoma_lab.external.overlap import Shown, find_shown
+from melanoma_lab.external.record import Evaluated, record_evaluation
+from melanoma_lab.prediction.opened import open_network
+from melanoma_lab.prediction.source import Source, find_model
+from melanoma_lab.prediction.telling import show_source
+from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.training.backend import available_threads
+
+
+def evaluate_model(config: Config) -> str:
+    """Apply a model to a dataset; leave out what it has seen; measure and track the rest.
+
+    Args:
+        config: the checked configuration; ``model``, ``dataset``, ``split``, ``evaluation``,
+            ``study``, ``tracking``, ``cache``, ``training.batch_size`` and ``training.threads``
+            count. Images get the size that the model takes.
+
+    Returns:
+        The id of the evaluation's MLflow run.
+
+    Raises:
+        UserError: the model or the dataset cannot be used, their classes do not match, or the
+            model has seen all of it.
+        RunError: the tracking server did not take all of it.
+    """
+    threads = config.training.threads or available_threads()
+    with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
+        source = find_model(config.model, config.tracking, Path(scratch))
+        evaluated = _prepared(config, source, threads)
+        connecting = tracking.connect(config.tracking, config.study)
+        network = open_network(
+            source, threads=threads, seed=config.seed, patients=evaluated.encoding is not None
+        )
+        with progress_of("evaluating") as tell:
+            answers = answers_to(
+                evaluated.data,
+                np.arange(len(evaluated.data.manifest)),
+                network,
+                encoding=evaluated.encoding,
+                appearance=source.appearance,
+                batch_size=config.training.batch_size,
+                progress=tell,
+            )
+        config = evaluated.config
+        tags = identity.tags_of(config, source, evaluated.run, evaluated.data, evaluated.shown)
+        tags |= {"threads": str(threads), "precision": Precision.float32.value}
+        params = tracking.flatten(identity.params_of(config, evaluated.matched))
+    tracker = connecting.result()
+    with tracker.run(identity.name_of(tags), tags, params) as run_id:
+        record_evaluation(evaluated, answers, tracker)
+    summary.show_where(
+        config, run_id, kept=tracker.kept, advice="It is an evaluation: compare does not see it."
+    )
+    return run_id
+
+
+def _prepared(config: Config, source: Source, threads: int) -> Evaluated:
+    """All that is found before TensorFlow is needed; mistakes show here."""
+    card = source.card
+    if card is None:
+        raise UserError(
+            f"model={source.typed}: a bare .keras file does not say what its classes are called, "
+            "and so cannot be held against labels; expected a run's id, a folder with MLflow's "
+            "MLmodel, or models:/NAME/VERSION."
+        )
+    show_source(source, card)
+    run = run_of(source, config.tracking)
+    known = known_images(run, config.evaluation.trained_on, threads)
+    size = card.image_size
+    if size is None:  # an old model's card; the network knows
+        size = open_network(source, threads=threads, seed=config.seed, patients=True).image_size
+    config = replace(config, dataset=replace(config.dataset, image_size=size))
+    data, encoding = _dataset(config, source, card, threads)
+    matched = match_classes(
+        data.classes,
+        card.slugs,
+        config.evaluation.classes,
+        others=data.findings.classes_left_out,
+        shipped=CONF / "mapping",
+    )
+    telling.show_dataset(data, config.dataset.name, matched)
+    for note in unseen_words(data.manifest, encoding) if encoding else ():
+        summary.show_note(f"  {note}")
+    shown = None if known is None else _shown(config, data, known, threads)
+    # Groups are looked at whole; what is left out by its class counts no further.
+    of_class = [matched[label] for label in data.manifest["label"]]
+    chosen = np.flatnonzero([name is not None for name in of_class])
+    kept = config.evaluation.overlap is Overlap.keep
+    shown = None if shown is None else shown.of(chosen)
+    telling.show_overlap(shown, known, kept=kept)
+    splits = [TEST] * len(chosen) if shown is None or kept else list(shown.splits)
+    if TEST not in splits:
+        raise UserError(
+            f"The model has seen all {len(chosen):,} images: none is left to judge it by. "
+            "evaluation.overlap=keep judges it all the same; evaluation.lesions=false, where "
+            "lesions of two datasets are only called alike."
+        )
+    data = replace(
+        data,
+        manifest=data.manifest.iloc[chosen].assign(split=splits).reset_index(drop=True),
+        rows=data.rows[chosen],
+        labels=np.array([card.slugs.index(of_class[i] or "") for i in chosen], np.int64),
+        classes=card.classes or card.slugs,
+    )
+    return Evaluated(config, source, card, run, data, encoding, matched, shown)
+
+
+def _dataset(
+    config: Config, source: Source, card: ModelCard, threads: int
+) -> tuple[PreparedData, Encoding | None]:
+    """The dataset, undivided, and how the model takes what is known of patients."""
+    encoding = None
+    if card.encoding:
+        try:
+            encoding = Encoding.read(card.encoding)
+        except ValueError as error:
+            raise UserError(f"model={source.typed}: {error}") from error
+    published = isinstance(config.split, Predefined)
+    with progress_of("preparing images") as tell:
+        data = prepare_images(
+            replace(config, split=Undivided(published=published)),
+            cache=cache_folder(config.cache),
+            threads=threads,
+            patients=encoding is not None,
+            progress=tell,
+        )
+    columns = encoding.columns if encoding else {}
+    for name in columns:
+        if is_missing(data.manifest[name]).all():
+            raise UserError(
+                f"model={source.typed}: takes {', '.join(columns)} beside the image, and "
+                f"dataset={config.dataset.name} does not say the {name} of any patient. "
+                "dataset=ham10000 knows all, dataset=csv what dataset.columns names."
+            )
+    return data, encoding
+
+
+def _shown(config: Config, data: PreparedData, known: KnownImages, threads: int) -> Shown:
+    """What each image of the dataset has been to the model."""
+    with progress_of("looking for images that the model knows") as tell:
+        cache = cache_folder(config.cache)
+        pairs = near_identical(data.manifest, known, cache=cache, threads=threads, progress=tell)
+    return find_shown(data.manifest, known.table, pairs, lesions=config.evaluation.lesions)
