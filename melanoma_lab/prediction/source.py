@@ -93,7 +93,7 @@ def _of_path(typed: str, path: Path) -> Source:
 def _of_folder(typed: str, folder: Path, *, run: str | None = None, note: str = "") -> Source:
     network, card = mlmodel.read_folder(folder)
     looks, advice = mlmodel.read_appearance(folder), mlmodel.read_advice(folder)
-    return Source(typed, network, card, looks, advice, run, note)
+    return Source(typed, network, card, looks, advice, run or mlmodel.read_run(folder), note)
 
 
 def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
