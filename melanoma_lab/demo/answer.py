@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.data.pixels import file_digests
 from melanoma_lab.demo import pictures, wording
-from melanoma_lab.demo.features import Features
-from melanoma_lab.demo.neighbours import nearest
+from melanoma_lab.demo.neighbours import Features, nearest
 from melanoma_lab.demo.training_images import TrainingImages
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.advice import Advice

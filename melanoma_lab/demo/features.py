@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.sealed import kept, new_array, open_array
-from melanoma_lab.demo.neighbours import unit_length
+from melanoma_lab.demo.neighbours import Features, unit_length
 from melanoma_lab.errors import UserError
 from melanoma_lab.progress import Progress
 
@@ -26,9 +26,6 @@ from melanoma_lab.progress import Progress
 AT_ONCE = 64
 #: Part of every key: raise it when the same network gives other features.
 VERSION = 1
-
-#: From uint8 pixels, shape (n, s, s, 3), to float32 features of unit length, shape (n, d).
-Features = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 def penultimate(network: keras.Model) -> Features:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: From uint8 pixels, shape (n, s, s, 3), to float32 features of unit length, shape (n, d).
+Features = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
