@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.data.pixels import file_digests
+from melanoma_lab.data.split import TEST
 from melanoma_lab.demo import pictures, wording
 from melanoma_lab.demo.neighbours import Features, nearest
 from melanoma_lab.demo.training_images import TrainingImages
-from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.prediction.answers import Answers, Loaded
 from melanoma_lab.prediction.decoded import read_pixels
@@ -60,8 +60,9 @@ class Said:
         bars: of all classes, the most probable first.
         scale: why the probabilities are not calibrated; empty where they are.
         decision: of the operating point; empty where there is none.
-        rates: how often that was right; empty where nothing says it.
+        rates: what its threshold was chosen for, and how often it is right.
         warnings: why not to believe it, the gravest first.
+        note: what else is to be known; empty where nothing is.
     """
 
     headline: str
@@ -70,6 +71,7 @@ class Said:
     decision: str
     rates: str
     warnings: tuple[str, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,11 @@ class Shown:
     neighbours: tuple[Neighbour, ...]
     no_neighbours: str
 
+    @property
+    def labels(self) -> str:
+        """Of the neighbours, counted."""
+        return wording.counted(near.label for near in self.neighbours)
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -157,7 +164,7 @@ def said_of(
         called = card.slugs.index(advice.slug)
         name = card.names[called]
         decision = wording.decision(float(shares[called]), bool(answers.reached[0]), name, advice)
-        rates = wording.operating_point_rates(name, advice)
+        rates = wording.operating_point(name, advice)
     order = sorted(range(len(shares)), key=lambda k: (k != decided, -shares[k]))
     bars = tuple(
         Bar(
@@ -167,11 +174,14 @@ def said_of(
         )
         for k in order
     )
-    warnings = []
+    warnings, note = [], ""
     if answers.unlike is not None and answers.unlike[0] > 1:
         warnings.append(wording.unlike_warning(float(answers.unlike[0])))
     if known is not None:
-        warnings.append(wording.known_file(*known))
+        note = wording.known_file(*known)
+        if known[0] != TEST:
+            warnings.append(note)
+            note = ""
     return Said(
         headline=f"{bars[0].name}, {bars[0].text}",
         bars=bars,
@@ -179,6 +189,7 @@ def said_of(
         decision=decision,
         rates=rates,
         warnings=tuple(warnings),
+        note=note,
     )
 
 
@@ -188,11 +199,10 @@ class Demo:
     Args:
         model: the network.
         reference: what images are compared with.
-        explain: maps what speaks for a class; raises UserError where the network has no place
-            for that.
+        explain: maps what speaks for a class; or why that cannot be done.
     """
 
-    def __init__(self, model: Loaded, reference: Reference, explain: Explain) -> None:
+    def __init__(self, model: Loaded, reference: Reference, explain: Explain | str) -> None:
         self.model, self.reference = model, reference
         self._explain = explain
         self._one_at_a_time = threading.Lock()  # the page is served by several threads
@@ -239,12 +249,11 @@ class Demo:
         self, pixels: NDArray[np.uint8], answers: Answers
     ) -> tuple[Sequence[tuple[int, NDArray[np.float32]]], str]:
         """Maps of the most probable classes, or why there are none."""
+        if isinstance(self._explain, str):
+            return (), self._explain
         (probabilities,) = answers.probabilities
         classes = np.argsort(-probabilities, kind="stable")[:EXPLAINED]
-        try:
-            heat = self._explain(np.repeat(pixels[np.newaxis], len(classes), axis=0), classes)
-        except UserError as error:
-            return (), str(error)
+        heat = self._explain(np.repeat(pixels[np.newaxis], len(classes), axis=0), classes)
         return list(zip(classes.tolist(), heat, strict=True)), ""
 
     def _nearest(self, pixels: NDArray[np.uint8]) -> list[tuple[int, float]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.advice import Advice
@@ -11,17 +13,19 @@ from melanoma_lab.prediction.source import Source
 from melanoma_lab.prediction.telling import name_of, notes_of
 from melanoma_lab.tracking.card import ModelCard
 
+#: One at which no line is broken.
+SPACE = "\N{NO-BREAK SPACE}"
 #: What the splits are called before "images".
 SPLIT_NAMES = {TRAIN: "training", VAL: "validation", TEST: "test"}
 
 
 def percent(share: float) -> str:
-    """A share as a reader takes it: ``62.3 %``; never a 0 or 100 that is none."""
+    """A share as a reader takes it: ``62.3 %``, kept together; never a 0 or 100 that is none."""
     if 0 < share < 0.001:
-        return "<0.1 %"
+        return f"<0.1{SPACE}%"
     if 0.999 < share < 1:
-        return ">99.9 %"
-    return f"{100 * share:.1f} %"
+        return f">99.9{SPACE}%"
+    return f"{100 * share:.1f}{SPACE}%"
 
 
 def decision(probability: float, reached: bool, name: str, advice: Advice) -> str:
@@ -33,35 +37,31 @@ def decision(probability: float, reached: bool, name: str, advice: Advice) -> st
         name: of the class.
         advice: with a threshold.
     """
-    verdict = (
-        f"{name} is called: {percent(probability)} reaches"
-        if reached
-        else f"{name} is not called: {percent(probability)} is below"
-    )
+    counts, compared = ("counts", "reaches") if reached else ("does not count", "is below")
     return (
-        f"{verdict} the threshold of {percent(advice.threshold)}, which was chosen so that "
-        f"{_whole(advice.target)} of the validation images of {name} reach it."
+        f"At the operating point it {counts} as {name}: {percent(probability)} {compared} the "
+        f"threshold of {percent(advice.threshold)}."
     )
 
 
-def operating_point_rates(name: str, advice: Advice) -> str:
-    """How often the operating point was right; empty where nothing says it.
+def operating_point(name: str, advice: Advice) -> str:
+    """What the threshold was chosen for, and how often it was right, where that is known.
 
     Args:
         name: of its class.
         advice: how the model's answers are to be read.
     """
-    if not advice.measured_on or math.isnan(advice.sensitivity.value + advice.specificity.value):
-        return ""
-    flattered = (
-        "; these are the images that it was chosen by, so expect less"
-        if advice.measured_on == VAL
-        else ""
+    chosen = (
+        f"The threshold was chosen so that {_whole(advice.target)} of the validation images of "
+        f"{name} reach it."
     )
+    if not advice.measured_on or math.isnan(advice.sensitivity.value + advice.specificity.value):
+        return chosen
+    flattered = " It was chosen by these images, so expect less." * (advice.measured_on == VAL)
     return (
-        f"Of the {SPLIT_NAMES.get(advice.measured_on, advice.measured_on)} images, it called "
-        f"{_rate(advice.sensitivity)} of those that are {name} (sensitivity), and left "
-        f"{_rate(advice.specificity)} of all others alone (specificity){flattered}."
+        f"{chosen} Of the {SPLIT_NAMES.get(advice.measured_on, advice.measured_on)} images of "
+        f"{name}, {_rate(advice.sensitivity)} reach it (sensitivity); of all others, "
+        f"{_rate(advice.specificity)} do not (specificity).{flattered}"
     )
 
 
@@ -72,9 +72,9 @@ def unlike_warning(unlike: float) -> str:
         unlike: as ``Appearance.unlikeness`` gives it, above 1.
     """
     return (
-        f"This picture looks unlike the training images ({unlike:.1f} times as far from them as 99 "
-        "% of the validation images are). If it is no photograph of the same kind, the answer means"
-        " nothing."
+        f"This picture looks unlike the training images ({unlike:.1f} times as far from them as "
+        f"99{SPACE}% of the validation images are). If it is no photograph of the same kind, the "
+        "answer means nothing."
     )
 
 
@@ -91,6 +91,11 @@ def known_file(split: str, label: str) -> str:
     if split == VAL:
         return f"{told} The network was chosen by such images, so its answer proves little."
     return told
+
+
+def counted(labels: Iterable[str]) -> str:
+    """How often labels occur, the most frequent first: ``3 nevus, 2 melanoma``."""
+    return ", ".join(f"{n}{SPACE}{label}" for label, n in Counter(labels).most_common())
 
 
 def uncalibrated(advice: Advice | None) -> str:
@@ -115,7 +120,7 @@ def limits(source: Source, card: ModelCard) -> list[str]:
         source: where it comes from.
         card: what its outputs mean.
     """
-    learned = f"It has learned from {card.dataset} and from nothing else. " if card.dataset else ""
+    learned = f"It was trained on {card.dataset}. " if card.dataset else ""
     classes = ", ".join(card.names)
     answers = "Whatever the picture shows, healthy skin or no skin at all, it names one of these"
     return [
@@ -128,8 +133,8 @@ def limits(source: Source, card: ModelCard) -> list[str]:
 
 
 def _rate(rate: Proportion) -> str:
-    return f"{_whole(rate.value)} ({_whole(rate.low, sign=False)} to {_whole(rate.high)})"
+    return f"{_whole(rate.value)} (95{SPACE}% interval {100 * rate.low:.0f} to {_whole(rate.high)})"
 
 
-def _whole(share: float, *, sign: bool = True) -> str:
-    return f"{100 * share:.0f}" + " %" * sign
+def _whole(share: float) -> str:
+    return f"{100 * share:.0f}{SPACE}%"

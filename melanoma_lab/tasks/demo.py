@@ -10,6 +10,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.demo.server import address_of, check_installed, is_own, listen_at, serve
+from melanoma_lab.errors import UserError
 from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.source import find_model
 from melanoma_lab.training.backend import available_threads
@@ -54,7 +55,7 @@ def _page(config: Config, source: Any) -> Any:
     telling.show_source(source, model.card)
     from melanoma_lab.demo import reference, site, wording
     from melanoma_lab.demo.answer import Demo
-    from melanoma_lab.model.grad_cam import grad_cam
+    from melanoma_lab.model.grad_cam import explaining
 
     with progress_of("training images") as tell:
         compared = reference.prepare(
@@ -68,7 +69,11 @@ def _page(config: Config, source: Any) -> Any:
         )
     if compared.why_none:
         console.print(f"  No similar images: {compared.why_none}.", style="yellow", markup=False)
-    demo = Demo(model, compared, lambda pixels, k: grad_cam(model.network, pixels, k))
+    try:
+        explain: Any = explaining(model.network)
+    except UserError as error:
+        explain = str(error)
+    demo = Demo(model, compared, explain)
     about = site.About(
         wording.facts(source, model.card, model.size),
         wording.limits(source, model.card),

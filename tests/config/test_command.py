@@ -32,6 +32,7 @@ NO_FOLDER = ("hydra.output_subdir=null", "hydra.run.dir=.")
             ["predict", "images=a b/[0-9](1)*.jpg", "model='m,n'"],
             ["task=predict", "images='a b/[0-9](1)*.jpg'", "model='m,n'", *NO_FOLDER],
         ),
+        (["demo", "model=a,b"], ["task=demo", "model='a,b'", *NO_FOLDER]),
         (["--help"], ["--help"]),
         (["~dataset"], ["~dataset"]),
     ],

@@ -16,7 +16,7 @@ from melanoma_lab.demo.features import penultimate
 from melanoma_lab.demo.reference import prepare
 from melanoma_lab.ensembles.network import mean_network
 from melanoma_lab.errors import UserError
-from melanoma_lab.model.grad_cam import grad_cam
+from melanoma_lab.model.grad_cam import explaining
 from melanoma_lab.prediction.answers import load
 from melanoma_lab.prediction.source import find_model
 from melanoma_lab.tasks.predict import predict_table
@@ -41,7 +41,7 @@ def prepared(model, session_cache):
 
 
 def demo_of(model, reference):
-    return Demo(model, reference, lambda pixels, k: grad_cam(model.network, pixels, k))
+    return Demo(model, reference, explaining(model.network))
 
 
 def test_the_answer_is_that_of_predict(trained, model, prepared, tree, composed):
@@ -54,7 +54,7 @@ def test_the_answer_is_that_of_predict(trained, model, prepared, tree, composed)
         found = {f"calibrated/{slug[bar.name]}": np.float32(bar.share) for bar in shown.said.bars}
         assert found == {name: row[name] for name in found}
         assert slug[shown.said.bars[0].name] == row["predicted"]
-        assert ("is called" in shown.said.decision) == (row["operating_point"] == "melanoma")
+        assert ("it counts as" in shown.said.decision) == (row["operating_point"] == "melanoma")
         assert bool(shown.said.warnings) >= (row["warning"] != "")
         assert (shown.neighbours, shown.no_neighbours) == ((), "")
 
@@ -67,6 +67,7 @@ def test_the_nearest_training_images_are_shown_with_their_labels(trained, model,
         assert len(shown.neighbours) == 4
         assert (shown.neighbours[0].label, shown.neighbours[0].text) == (row["label"], "1.00")
         assert shown.neighbours[0].uri.startswith("data:image/jpeg;base64,")
+        assert shown.labels
         assert f"training images, labelled {row['label']}" in shown.said.warnings[-1]
         names = [one.name for one in shown.explanations]
         assert names == [bar.name for bar in shown.said.bars]
@@ -131,11 +132,9 @@ def test_what_is_no_image_is_said_in_a_few_words(model, prepared, tmp_path):
 
 
 def test_a_network_without_a_place_to_map_is_answered_without_a_map(model, prepared, tree):
-    def refuse(*_):
-        raise UserError("it has no convolution")
-
-    shown = Demo(model, prepared(count=0), refuse).look_at(str(tree / "nevus" / "0.png"), "a")
-    assert (shown.explanations, shown.no_explanations) == ((), "it has no convolution")
+    why_not = "it has no convolution"
+    shown = Demo(model, prepared(count=0), why_not).look_at(str(tree / "nevus" / "0.png"), "a")
+    assert (shown.explanations, shown.no_explanations) == ((), why_not)
 
 
 def network(seed, *, head=True):

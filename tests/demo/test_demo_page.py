@@ -8,10 +8,10 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from pages import pale, too_wide
 
+import melanoma_lab as lab
 from melanoma_lab.demo.wording import percent
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -64,12 +64,12 @@ def page(browser, address):
     with browser.new_page() as page:
         asked, wrong = [], []
         page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", wrong.append)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         page.goto(address)
         yield page
         assert not [url for url in asked if not url.startswith((f"{address}/", "data:"))]
-        assert not [what for what in wrong if "status of 422" not in str(what)]
+        assert not [what for what in wrong if "status of 422" not in what]
 
 
 def headline(page):
@@ -81,16 +81,7 @@ def headline(page):
 @pytest.fixture(scope="module")
 def predicted(trained, tree):
     """What ``predict`` says of the images."""
-    folder, run = trained
-    command = ["predict", f"model={run.run_id}", f"images={tree}", "output=page.csv"]
-    subprocess.run(
-        [sys.executable, "-m", "melanoma_lab", *command],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        check=True,
-        capture_output=True,
-    )
-    return pd.read_csv(folder / "page.csv", keep_default_na=False).set_index("image_id")
+    return lab.predict(trained[1], tree, verbose=False).set_index("image_id")
 
 
 def test_an_image_is_given_and_the_answer_read(page, tree, predicted):
@@ -100,12 +91,12 @@ def test_an_image_is_given_and_the_answer_read(page, tree, predicted):
     name = {"vascular_lesion": "Vascular lesion"}.get(row["predicted"], row["predicted"])
     expected = percent(row[f"calibrated/{row['predicted']}"])
     assert headline(page) == f"Most probable: {name}, {expected}"
-    assert f"1.png: {name}, {expected}." in page.get_by_role("status").inner_text()
+    assert f"1.png: {name}, {expected}." in page.get_by_role("status").text_content()
     shares = page.locator(".bars .share").all_inner_texts()
     calibrated = row.filter(like="calibrated/").astype(float)
     assert shares == [percent(value) for value in sorted(calibrated, reverse=True)]
-    word = "is called" if row["operating_point"] else "is not called"
-    assert page.get_by_text(f"melanoma {word}").is_visible()
+    word = "counts" if row["operating_point"] else "does not count"
+    assert page.get_by_text(f"it {word} as melanoma").is_visible()
     assert page.locator(".near figure").count() == 6
     assert page.get_by_text("What this model is not").is_visible()
     assert page.get_by_role("note").is_visible()
@@ -127,7 +118,7 @@ def test_what_is_no_image_gets_a_message_and_the_next_one_an_answer(page, tree, 
     field = page.get_by_label("Image of a lesion")
     field.set_input_files(tmp_path / "letter.jpg")
     page.get_by_role("heading", name="No answer").wait_for()
-    assert "letter.jpg cannot be read: not an image." in page.get_by_role("status").inner_text()
+    assert "letter.jpg cannot be read: not an image." in page.get_by_role("status").text_content()
     field.set_input_files(tree / "melanoma" / "0.png")
     headline(page)
     assert not page.get_by_role("heading", name="No answer").count()

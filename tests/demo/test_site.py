@@ -16,7 +16,7 @@ def shown(**changed):
     parts = {
         "name": "<b>.png",
         "said": Said(
-            "Nevus, 70.0 %", (Bar("Nevus", 0.7), Bar("Melanoma", 0.3, 0.25)), "", "Called.", "", ()
+            "Nevus, 70 %", (Bar("Nevus", 0.7), Bar("Melanoma", 0.3, 0.25)), "", "Called.", "", ()
         ),
         "picture": PIXEL,
         "explanations": (Explanation("Nevus", PIXEL), Explanation("Melanoma", PIXEL)),
@@ -51,7 +51,7 @@ def test_the_page_says_what_it_is_before_anything_is_given(client_of):
 
 def test_an_answer_is_shown_and_names_are_no_markup(client_of):
     text = send(client_of()).text
-    for words in ("Most probable: Nevus, 70.0 %", "Called.", "called from 25.0 % on", NOTICE):
+    for words in ("Most probable: Nevus, 70 %", "Called.", "threshold 25.0", NOTICE):
         assert words in text
     assert "&lt;b&gt;.png" in text
     assert "<b>.png" not in text

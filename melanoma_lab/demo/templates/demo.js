@@ -15,6 +15,7 @@
     box.append(Object.assign(document.createElement("p"), { textContent: text }));
     answer.replaceChildren(box);
     status.textContent = `No answer. ${text}`;
+    status.classList.add("heard");
   };
 
   const ask = async file => {
@@ -24,6 +25,7 @@
       return;
     }
     status.textContent = `Looking at ${file.name} …`;
+    status.classList.remove("heard"); // what the answer says is there to be seen below
     answer.setAttribute("aria-busy", "true");
     const data = new FormData();
     data.append("image", file);
@@ -33,6 +35,7 @@
       if (mine !== latest) return; // another image was given meanwhile
       answer.replaceChildren(...page.getElementById("answer").childNodes);
       status.textContent = page.getElementById("status").textContent;
+      status.classList.add("heard");
     } catch {
       if (mine === latest) problem("The program does not answer. Does it still run in its terminal?");
     } finally {
@@ -65,7 +68,7 @@
   document.addEventListener("drop", event => {
     event.preventDefault();
     form.classList.remove("over");
-    if (!given(event.dataTransfer)) status.textContent = "That was no file. Drop an image file.";
+    if (!given(event.dataTransfer)) problem("That was no file. Drop an image file.");
   });
   document.addEventListener("paste", event => { if (given(event.clipboardData)) event.preventDefault(); });
 
