@@ -33,7 +33,7 @@ def shown(path: str, longest: int) -> Image.Image:
 
 
 def coloured(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
-    """A picture under a map of what moved the network.
+    """A picture under a map of what moved the network, large whatever the picture's size.
 
     The network sees a square; the map gets the picture's own proportions.
 
@@ -41,11 +41,12 @@ def coloured(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
         picture: as ``shown`` gives it.
         heat: float32, shape (s, s), 0 to 1.
     """
-    side = max(picture.size)
-    square = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
-    map_ = Image.fromarray(heat).resize((side, side), Image.Resampling.BILINEAR)
-    laid = overlay(square, np.clip(np.asarray(map_, np.float32), 0, 1))
-    return Image.fromarray(laid).resize(picture.size, Image.Resampling.BILINEAR)
+    square = picture.resize((LARGE, LARGE), Image.Resampling.BICUBIC)
+    heat = np.asarray(Image.fromarray(heat).resize((LARGE, LARGE), Image.Resampling.BILINEAR))
+    laid = Image.fromarray(overlay(np.asarray(square), heat))
+    longest = max(picture.size)
+    size = [max(1, round(LARGE * side / longest)) for side in picture.size]
+    return laid.resize((size[0], size[1]), Image.Resampling.BILINEAR)
 
 
 def uri(picture: Image.Image) -> str:

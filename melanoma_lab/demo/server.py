@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import ipaddress
+import logging
 import os
 import socket
 from typing import Any
@@ -85,6 +86,8 @@ def serve(app: Any, taken: socket.socket, *, max_megabytes: int) -> None:
     """
     from waitress import create_server
 
+    # It warns of every request that waits a moment, as those of a page's second image do.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     server = create_server(
         app,
         sockets=[taken],

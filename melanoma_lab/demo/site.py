@@ -26,6 +26,8 @@ from melanoma_lab.errors import clipped
 from melanoma_lab.reporting.page import render
 from melanoma_lab.tracking.card import NOTICE
 
+#: The header by which the page's script asks for the answer without what is around it.
+PART = "X-Answer-Only"
 #: Unreadable images, by what HTTP calls what cannot be processed.
 UNPROCESSABLE = 422
 
@@ -84,7 +86,8 @@ def make_app(look: Look, about: About, *, open_to_others: bool = False) -> Flask
 def _page(
     about: About, shown: Shown | None = None, *, problem: str = "", status: int = 200
 ) -> Response:
-    """The page, with what is shown of an image or why nothing is."""
+    """The page, with what is shown of an image or why nothing is; or that part of it alone."""
+    template = "answer.html" if request.headers.get(PART) else "page.html"
     nonce = secrets.token_urlsafe(16)
     content = {
         "about": about,
@@ -95,7 +98,7 @@ def _page(
         "shown": shown,
         "version": __version__,
     }
-    response = Response(render("melanoma_lab.demo", "page.html", content), status)
+    response = Response(render("melanoma_lab.demo", template, content), status)
     response.headers["Content-Security-Policy"] = (
         f"default-src 'none'; img-src data:; style-src 'nonce-{nonce}'; "
         f"script-src 'nonce-{nonce}'; connect-src 'self'; form-action 'self'; "

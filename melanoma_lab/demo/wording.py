@@ -120,7 +120,7 @@ def limits(source: Source, card: ModelCard) -> list[str]:
         source: where it comes from.
         card: what its outputs mean.
     """
-    learned = f"It was trained on {card.dataset}. " if card.dataset else ""
+    learned = f"It was trained on images of {card.dataset}. " if card.dataset else ""
     classes = ", ".join(card.names)
     answers = "Whatever the picture shows, healthy skin or no skin at all, it names one of these"
     return [

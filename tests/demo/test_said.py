@@ -116,5 +116,5 @@ def test_labels_are_counted():
 def test_the_limits_name_the_classes_and_what_is_missing(tmp_path):
     said = wording.limits(Source("x.keras", tmp_path, CARD), CARD)
     assert "it names one of these: Melanoma, Nevus, Wart." in said[0]
-    assert said[1].startswith("It was trained on mine.")
+    assert said[1].startswith("It was trained on images of mine.")
     assert any("Nothing says what its training images look like" in line for line in said)

@@ -59,6 +59,13 @@ def test_an_answer_is_shown_and_names_are_no_markup(client_of):
     assert "its file has changed since" in text
 
 
+def test_the_pages_own_script_gets_the_answer_alone(client_of):
+    text = send(client_of(), headers={"X-Answer-Only": "yes"}).text
+    assert text.lstrip().startswith('<p id="status"')
+    assert "Most probable: Nevus, 70 %" in text
+    assert "<style" not in text  # it would be refused by the page around it
+
+
 def test_what_is_missing_is_said(client_of):
     less = shown(
         explanations=(), no_explanations="no convolution.", neighbours=(), no_neighbours="gone"

@@ -7,6 +7,7 @@
   const answer = document.getElementById("answer");
   const largest = Number(form.dataset.megabytes) * 1e6;
   let latest = 0;
+  document.documentElement.classList.add("scripted");
 
   const problem = text => {
     const box = document.createElement("div");
@@ -30,7 +31,9 @@
     const data = new FormData();
     data.append("image", file);
     try {
-      const response = await fetch("/", { method: "POST", body: data });
+      const response = await fetch("/", {
+        method: "POST", body: data, headers: { "X-Answer-Only": "yes" },
+      });
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       if (mine !== latest) return; // another image was given meanwhile
       answer.replaceChildren(...page.getElementById("answer").childNodes);
