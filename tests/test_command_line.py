@@ -324,6 +324,7 @@ sys.exit(f"loaded: {{loaded}}" if loaded else 0)
         ["dataset=x"],
         ["tune", "tuner.objective=val/acuracy"],
         ["tune", "tuner.space={optimizer.learning_rat:[1,2]}"],
+        ["demo", "demo.host=203.0.113.7"],
     ],
 )
 def test_help_and_config_errors_load_nothing_heavy(tmp_path, arguments):

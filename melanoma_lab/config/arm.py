@@ -62,7 +62,7 @@ def describe_arm(overrides: Sequence[str]) -> Arm:
         if key == "experiment":
             preset = value
         elif key not in NOT_AN_ARM and not key.startswith(
-            ("audit.", "tracking.", "tuner.", "hydra")
+            ("audit.", "demo.", "tracking.", "tuner.", "hydra")
         ):
             parts.append(f"~{key}" if override.is_delete() else f"{key}={value}")
     return Arm(",".join([preset, *sorted(parts)]), preset)

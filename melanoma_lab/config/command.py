@@ -10,12 +10,12 @@ from melanoma_lab.errors import UserError, clipped, nearest
 
 #: What a command begins with.
 PROGRAM = "python -m melanoma_lab"
-#: What ``predict`` and ``evaluate`` take as it was typed: names of files.
+#: What ``predict``, ``evaluate`` and ``demo`` take as it was typed: names of files.
 VERBATIM = frozenset({"images", "model", "output"})
 #: Tasks that write where they are told to and need no working folder from Hydra.
 NO_JOB_FOLDER = frozenset(
     {
-        *(Task.audit, Task.compare, Task.download, Task.ensemble, Task.evaluate),
+        *(Task.audit, Task.compare, Task.demo, Task.download, Task.ensemble, Task.evaluate),
         *(Task.predict, Task.seed_protocol, Task.sync, Task.tune),
     }
 )
@@ -45,7 +45,9 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
         # skipped: one process would then train them all, while another idles.
         words.insert(0, "hydra.launcher.batch_size=1")  # what was typed comes later and counts
     several = {"-m", "--multirun"} & {*words}
-    if f"task={Task.predict}" in words or (f"task={Task.evaluate}" in words and not several):
+    if {f"task={Task.predict}", f"task={Task.demo}"} & {*words} or (
+        f"task={Task.evaluate}" in words and not several
+    ):
         words = [_as_typed(word) for word in words]
     if any(f"task={task}" in words for task in NO_JOB_FOLDER):
         words += ["hydra.output_subdir=null", "hydra.run.dir=."]

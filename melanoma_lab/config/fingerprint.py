@@ -53,10 +53,10 @@ ADDED = {
 def resolved(config: Config) -> dict[str, Any]:
     """The configuration of a run as plain containers: strings, numbers, lists, dictionaries.
 
-    What searches for values (``tuner``) is none of a run's.
+    What searches for values (``tuner``) and what shows them (``demo``) is none of a run's.
     """
     plain = _plain(config)
-    del plain["tuner"]
+    del plain["tuner"], plain["demo"]
     return plain
 
 

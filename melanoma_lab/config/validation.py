@@ -15,6 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from melanoma_lab.config.combinations import refuse_combinations
 from melanoma_lab.config.schema import Audit, Config, Tracking
+from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.errors import UserError, clipped, nearest
@@ -128,6 +129,7 @@ def _nearest_key(full: str) -> str:
     path, _, key = full.rpartition(".")
     plain = {
         "audit": Audit,
+        "demo": Demo,
         "evaluation": Evaluation,
         "training": Training,
         "tracking": Tracking,

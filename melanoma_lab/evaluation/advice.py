@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
+from melanoma_lab.evaluation.proportions import UNDEFINED, Proportion
 from melanoma_lab.evaluation.temperature import Temperature
 
 FILE: Final = "advice.json"
@@ -22,12 +23,19 @@ class Advice:
         slug: the class that the threshold is of; empty where there is none.
         threshold: on the calibrated probability; NaN where there is none.
         target: the sensitivity that it was chosen for; NaN where there is none.
+        measured_on: the split that the threshold's rates were measured on: test, or val, by which
+            it was chosen, where test was left alone; empty where nothing says it.
+        sensitivity: there, with its interval over draws of lesions.
+        specificity: likewise.
     """
 
     temperature: Temperature
     slug: str = ""
     threshold: float = math.nan
     target: float = math.nan
+    measured_on: str = ""
+    sensitivity: Proportion = UNDEFINED
+    specificity: Proportion = UNDEFINED
 
     def plain(self) -> Any:
         """As plain containers, None for what is undefined."""
@@ -52,7 +60,14 @@ class Advice:
             }
             kept = said["temperature"]
             fitted = Temperature(float(kept["value"]), int(kept["n"]), str(kept["why_not"]))
-            advice = cls(fitted, str(said["slug"]), **numbers)
+            advice = cls(
+                fitted,
+                str(said["slug"]),
+                **numbers,
+                measured_on=str(said.get("measured_on", "")),
+                sensitivity=_proportion(said.get("sensitivity")),
+                specificity=_proportion(said.get("specificity")),
+            )
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"Expected what is said beside a model. Received {error!r}."
@@ -60,6 +75,14 @@ class Advice:
         if not 0 < fitted.value < math.inf:
             raise ValueError(f"Expected a temperature above 0. Received {fitted.value}.")
         return advice
+
+
+def _proportion(said: Any) -> Proportion:
+    """What ``text`` gave; undefined where it gave none, as before it told them."""
+    found = {} if said is None else {k: said[k] for k in asdict(UNDEFINED)}
+    if None in found.values() or not found:
+        return UNDEFINED
+    return Proportion(**{k: float(v) for k, v in found.items()})
 
 
 def strict_json(content: Any) -> str:

@@ -62,7 +62,17 @@ class Judgement:
         if self.point is None:
             return Advice(self.temperature)
         point = self.point
-        return Advice(self.temperature, point.slug, point.threshold, point.target)
+        split = [*point.rates][-1]  # what a run is judged by: test, or val where that is all
+        rates = point.rates[split]
+        return Advice(
+            self.temperature,
+            point.slug,
+            point.threshold,
+            point.target,
+            measured_on=split,
+            sensitivity=rates.sensitivity,
+            specificity=rates.specificity,
+        )
 
     def write(self, folder: Path) -> None:
         """Write ``calibration.json`` and, where there are any, operating points and subgroups."""

@@ -24,7 +24,7 @@ from melanoma_lab.evaluation.proportions import Proportion, mean_sensitivity
 from melanoma_lab.evaluation.summary import absent_by_split, split_metrics
 from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.external import identity, telling
-from melanoma_lab.external.answering import Answers
+from melanoma_lab.external.answering import DatasetAnswers
 from melanoma_lab.external.known import TrainedRun
 from melanoma_lab.external.overlap import Shown
 from melanoma_lab.prediction.source import Source
@@ -66,7 +66,7 @@ class Evaluated:
         return self.card.melanoma or self.matched.get(self.config.dataset.melanoma or "")
 
 
-def record_evaluation(evaluated: Evaluated, answers: Answers, tracker: Tracker) -> None:
+def record_evaluation(evaluated: Evaluated, answers: DatasetAnswers, tracker: Tracker) -> None:
     """Measure, draw, keep and show what an evaluation comes to; nothing is chosen by it.
 
     Args:
@@ -121,7 +121,11 @@ def _interval(table: pd.DataFrame) -> Proportion:
 
 
 def _keep(
-    folder: Path, evaluated: Evaluated, answers: Answers, table: pd.DataFrame, judgement: Judgement
+    folder: Path,
+    evaluated: Evaluated,
+    answers: DatasetAnswers,
+    table: pd.DataFrame,
+    judgement: Judgement,
 ) -> None:
     """Write what a run of an evaluation has beside its figures."""
     data, config = evaluated.data, evaluated.config

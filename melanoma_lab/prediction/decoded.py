@@ -66,7 +66,7 @@ def decoded_batches(
         while True:
             while len(waiting) < ahead and (item := next(remaining, None)) is not None:
                 image_id, path = item
-                waiting.append((image_id, pool.submit(_read, path, size)))
+                waiting.append((image_id, pool.submit(read_pixels, path, size)))
             if not waiting:
                 break
             image_id, future = waiting.popleft()
@@ -85,8 +85,16 @@ def decoded_batches(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(path: str, size: int) -> NDArray[np.uint8] | str:
-    """The pixels of a file, or why it has none."""
+def read_pixels(path: str, size: int) -> NDArray[np.uint8] | str:
+    """The pixels of a file, or why it has none.
+
+    Args:
+        path: of whatever is there.
+        size: side in pixels.
+
+    Returns:
+        uint8, shape (size, size, 3), RGB; or the reason in a few words.
+    """
     if not is_utf8(path):
         return "its name is not UTF-8; rename the file or its folder"
     try:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -26,6 +27,8 @@ FILE: Final = "MLmodel"
 NETWORK: Final = "model.keras"
 #: What the archive of a network holds; others would be unpacked, which no network here needs.
 MEMBERS: Final = {"config.json", "metadata.json", "model.weights.h5"}
+#: How MLflow names runs.
+RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
 #: An ``MLmodel`` is a page of text; more is no such file.
 LONGEST: Final = 2**20
 
@@ -43,21 +46,43 @@ def read_folder(folder: Path) -> tuple[Path, ModelCard | None]:
         UserError: the folder holds something else than a plain network of Keras.
     """
     described = folder / FILE
-    content, card = _read(described)
-    network = folder / _data_of(content.get("flavors"), described) / NETWORK
+    with _told_of(described):
+        content = _described(described)
+        card = ModelCard.read(content.get("metadata"))
+    flavors = content.get("flavors")
+    network = folder / _data_of(flavors, described) / NETWORK
     if not network.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{described}: names a network outside of its folder, {network}.")
     return checked_file(network), card
 
 
 def read_run(folder: Path) -> str | None:
-    """MLflow's id of the run that trained a model; None where its folder does not say.
+    """MLflow's id of the run that a model was logged by; None where its folder does not say.
 
     Raises:
-        UserError: the folder holds no model.
+        UserError: the folder's description cannot be read.
     """
-    run_id = _read(folder / FILE)[0].get("run_id")
-    return run_id if isinstance(run_id, str) and re.fullmatch(r"[0-9a-f]{32}", run_id) else None
+    with _told_of(folder / FILE):
+        run = _described(folder / FILE).get("run_id")
+    return run if isinstance(run, str) and RUN_ID.fullmatch(run) else None
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """What an ``MLmodel`` says, whatever that is."""
+    if path.stat().st_size > LONGEST:
+        raise ValueError("more than a page of text")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """What is wrong with an ``MLmodel`` that is read in the block, as a user's mistake."""
+    try:
+        yield
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        why = clipped(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise UserError(f"{path}: cannot be read as MLflow's description ({why}).") from error
 
 
 def read_appearance(folder: Path) -> Appearance | None:

@@ -17,9 +17,21 @@ N_SHOWN = 5
 
 def show_source(source: Source, card: ModelCard) -> None:
     """Say which network is applied, and what to know of it."""
-    where = f"run {source.run}" if source.run else str(source.typed)
+    where = name_of(source)
     trained = f", trained on {card.dataset}" if card.dataset else ""
     console.print(f"{where}: {len(card.slugs)} classes{trained}", markup=False)
+    for note in notes_of(source, card):
+        console.print(f"  {note}", style="yellow", markup=False)
+
+
+def name_of(source: Source) -> str:
+    """What a network is called by: its run where that was typed, else whatever was."""
+    by_run = source.run is not None and source.run in source.typed
+    return f"run {source.run}" if by_run else source.typed
+
+
+def notes_of(source: Source, card: ModelCard) -> list[str]:
+    """What is to be known of a network before it is believed, a sentence each."""
     notes = [source.note] if source.note else []
     if source.card is None:
         notes.append(
@@ -36,8 +48,7 @@ def show_source(source: Source, card: ModelCard) -> None:
             f"It was trained on files as version {card.decoding} of the lab's decoder read them; "
             f"this is version {DECODING_VERSION}, and some files differ."
         )
-    for note in notes:
-        console.print(f"  {note}", style="yellow", markup=False)
+    return notes
 
 
 def show_unlike(n_unlike: int, n_images: int) -> None:

@@ -89,6 +89,13 @@ def evaluate(config: Config, _arm: Arm) -> None:
     evaluate_model(config)
 
 
+def demo(config: Config, _arm: Arm) -> None:
+    """Show a page on which a kept network can be tried."""
+    from melanoma_lab.tasks.demo import show_page
+
+    show_page(config)
+
+
 def sync(config: Config, _arm: Arm) -> None:
     """Send runs that were kept on disk to the tracking server."""
     from melanoma_lab.tasks.sync import sync_runs
@@ -108,6 +115,7 @@ TASKS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.train: train,
     Task.audit: audit,
     Task.compare: compare,
+    Task.demo: demo,
     Task.download: download,
     Task.ensemble: ensemble,
     Task.evaluate: evaluate,

@@ -31,7 +31,7 @@ from melanoma_lab.external.known import (
 )
 from melanoma_lab.external.overlap import Shown, find_shown
 from melanoma_lab.external.record import Evaluated, record_evaluation
-from melanoma_lab.prediction.opened import open_network
+from melanoma_lab.prediction.answers import load
 from melanoma_lab.prediction.source import Source, find_model
 from melanoma_lab.prediction.telling import show_source
 from melanoma_lab.tracking.card import ModelCard
@@ -59,7 +59,7 @@ def evaluate_model(config: Config) -> str:
         source = find_model(config.model, config.tracking, Path(scratch))
         evaluated = _prepared(config, source, threads)
         connecting = tracking.connect(config.tracking, config.study)
-        network = open_network(
+        network = load(
             source, threads=threads, seed=config.seed, patients=evaluated.encoding is not None
         )
         with progress_of("evaluating") as tell:
@@ -68,7 +68,6 @@ def evaluate_model(config: Config) -> str:
                 np.arange(len(evaluated.data.manifest)),
                 network,
                 encoding=evaluated.encoding,
-                appearance=source.appearance,
                 batch_size=config.training.batch_size,
                 progress=tell,
             )
@@ -99,7 +98,7 @@ def _prepared(config: Config, source: Source, threads: int) -> Evaluated:
     known = known_images(run, config.evaluation.trained_on, threads)
     size = card.image_size
     if size is None:  # an old model's card; the network knows
-        size = open_network(source, threads=threads, seed=config.seed, patients=True).image_size
+        size = load(source, threads=threads, seed=config.seed, patients=True).size
     config = replace(config, dataset=replace(config.dataset, image_size=size))
     data, encoding = _dataset(config, source, card, threads)
     matched = match_classes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,12 +18,11 @@ from melanoma_lab.console import console, progress_of
 from melanoma_lab.errors import RunError
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.prediction import telling
+from melanoma_lab.prediction.answers import Loaded, load
 from melanoma_lab.prediction.decoded import Batch, decoded_batches
 from melanoma_lab.prediction.images import Images, find_images_of
-from melanoma_lab.prediction.opened import Opened, open_network
 from melanoma_lab.prediction.output import Columns, checked_output, writing
-from melanoma_lab.prediction.source import Source, find_model
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.prediction.source import find_model
 from melanoma_lab.training.backend import available_threads
 
 if TYPE_CHECKING:  # as slow to load as it is seldom needed
@@ -54,15 +52,13 @@ class Prediction:
     """A prediction that is about to be made.
 
     Attributes:
-        source: the network's.
+        model: the network.
         images: that are asked for.
-        card: what the network's outputs mean.
         batches: what comes out, as it comes.
     """
 
-    source: Source
+    model: Loaded
     images: Images
-    card: ModelCard
     batches: Iterator[Predicted]
 
 
@@ -85,15 +81,14 @@ def predict_to_file(config: Config) -> Path:
     unlike = 0
     shown: list[tuple[str, str]] = []
     with _predicting(config) as work, progress_of("predicting") as tell:
+        source, card = work.model.source, work.model.card
         facts = {
-            "model": work.source.typed,
-            "run_id": work.source.run,
-            "dataset": work.card.dataset,
-            "classes": dict(
-                zip(work.card.slugs, work.card.classes or work.card.slugs, strict=True)
-            ),
-            "melanoma": work.card.melanoma,
-            "advice": None if work.source.advice is None else work.source.advice.plain(),
+            "model": source.typed,
+            "run_id": source.run,
+            "dataset": card.dataset,
+            "classes": dict(zip(card.slugs, card.names, strict=True)),
+            "melanoma": card.melanoma,
+            "advice": None if source.advice is None else source.advice.plain(),
         }
         with writing(output, facts) as writer:
             for part in work.batches:
@@ -161,42 +156,35 @@ def _predicting(config: Config) -> Iterator[Prediction]:
         images = find_images_of(config.images)
         source = find_model(config.model, config.tracking, Path(scratch))
         threads = config.training.threads or available_threads()
-        network = open_network(source, threads=threads, seed=config.seed)
-        telling.show_source(source, network.card)
+        model = load(source, threads=threads, seed=config.seed)
+        telling.show_source(source, model.card)
         batches = decoded_batches(
             images.walk(),
-            size=network.image_size,
+            size=model.size,
             batch_size=config.training.batch_size,
             threads=threads,
         )
-        predicted = (_predicted(batch, network, source) for batch in batches)
-        yield Prediction(source, images, network.card, predicted)
+        yield Prediction(model, images, (_predicted(batch, model) for batch in batches))
 
 
-def _predicted(batch: Batch, network: Opened, source: Source) -> Predicted:
+def _predicted(batch: Batch, model: Loaded) -> Predicted:
     """What a network says of a batch, as columns, and whether it should be believed."""
     if not batch.image_ids:
         return Predicted({}, batch.unreadable)
-    card = network.card
-    probabilities = network.answer(batch.pixels)
-    decided = probabilities.argmax(axis=1)
+    answers, slugs = model.look_at(batch.pixels), model.card.slugs
+    probabilities, decided = answers.probabilities, answers.decided
     columns: dict[str, Any] = {
         "image_id": batch.image_ids,
-        "predicted": [card.slugs[k] for k in decided],
+        "predicted": [slugs[k] for k in decided],
         "probability": probabilities[np.arange(len(decided)), decided],
-        **{f"{PROBABILITY_PREFIX}{slug}": probabilities[:, k] for k, slug in enumerate(card.slugs)},
+        **{f"{PROBABILITY_PREFIX}{slug}": probabilities[:, k] for k, slug in enumerate(slugs)},
     }
-    looks, advice = source.appearance, source.advice
-    if advice is not None:
-        calibrated = advice.temperature.apply(probabilities.astype(np.float64))
-        columns |= {
-            f"{CALIBRATED}{slug}": calibrated[:, k].astype(np.float32)
-            for k, slug in enumerate(card.slugs)
-        }
-        if advice.slug in card.slugs and not math.isnan(advice.threshold):
-            reached = calibrated[:, card.slugs.index(advice.slug)] >= advice.threshold
-            columns["operating_point"] = [advice.slug if each else "" for each in reached]
-    if looks is not None:
-        columns["unlike_training"] = unlike = looks.unlikeness(batch.pixels)
-        columns["warning"] = [UNLIKE if distance > 1 else "" for distance in unlike]
+    if answers.calibrated is not None:
+        columns |= {f"{CALIBRATED}{slug}": answers.calibrated[:, k] for k, slug in enumerate(slugs)}
+    if answers.reached is not None and model.source.advice is not None:
+        slug = model.source.advice.slug
+        columns["operating_point"] = [slug if each else "" for each in answers.reached]
+    if answers.unlike is not None:
+        columns["unlike_training"] = answers.unlike
+        columns["warning"] = [UNLIKE if distance > 1 else "" for distance in answers.unlike]
     return Predicted(columns, batch.unreadable)

@@ -44,6 +44,11 @@ class ModelCard:
     version: str = __version__
     notice: str = NOTICE
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes as the dataset has them, else their slugs."""
+        return self.classes or self.slugs
+
     def metadata(self) -> dict[str, Any]:
         """As MLflow keeps it: lists, strings and numbers below one key."""
         return {KEY: {k: _plain(v) for k, v in asdict(self).items()}}

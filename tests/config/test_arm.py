@@ -38,6 +38,7 @@ def test_an_arm_is_the_preset_and_what_was_changed(overrides, name):
         "dataset.root=/x",
         "dataset.outside_root=true",
         "tracking.uri=sqlite:///a.db",
+        "demo.port=1",
         "study=mine",
         "reference=baseline",
         "arm=baseline",

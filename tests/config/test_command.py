@@ -38,6 +38,7 @@ NO_FOLDER = ("hydra.output_subdir=null", "hydra.run.dir=.")
         ),
         # Several models, one evaluation each.
         (["evaluate", "-m", "model=m,n"], ["-m", "task=evaluate", "model=m,n", *NO_FOLDER]),
+        (["demo", "model=a,b"], ["task=demo", "model='a,b'", *NO_FOLDER]),
         (["--help"], ["--help"]),
         (["~dataset"], ["~dataset"]),
     ],

@@ -38,6 +38,11 @@ def test_how_values_are_searched_is_none_of_a_runs(composed):
     assert "tuner" not in resolved(composed())
 
 
+def test_how_a_model_is_shown_is_none_of_a_runs(composed):
+    assert of(composed("demo.port=1", "demo.neighbours=0")) == of(composed())
+    assert "demo" not in resolved(composed())
+
+
 def test_ending_early_and_measuring_less_count(composed):
     config = composed()
     early = of(composed("training.stop_after=3"))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from melanoma_lab.evaluation.advice import Advice
+from melanoma_lab.evaluation.proportions import UNDEFINED, Proportion
 from melanoma_lab.evaluation.temperature import Temperature
 
 
@@ -15,13 +16,32 @@ from melanoma_lab.evaluation.temperature import Temperature
         Advice(Temperature(1.5, 200), "melanoma", 0.25, 0.9),
         Advice(Temperature(1.0, 3, "there are too few"), "melanoma", float("nan"), 0.9),
         Advice(Temperature(0.5, 40)),
+        Advice(
+            Temperature(1.5, 200),
+            "melanoma",
+            0.25,
+            0.9,
+            measured_on="test",
+            sensitivity=Proportion(0.8, 0.7, 0.9),
+            specificity=UNDEFINED,
+        ),
     ],
 )
 def test_it_is_read_as_it_was_kept(advice):
     again = Advice.read(advice.text())
     assert (again.temperature, again.slug) == (advice.temperature, advice.slug)
     np.testing.assert_equal((again.threshold, again.target), (advice.threshold, advice.target))
+    measured = (again.measured_on, again.sensitivity, again.specificity)
+    assert measured == (advice.measured_on, advice.sensitivity, advice.specificity)
     json.loads(advice.text(), parse_constant=pytest.fail)  # no NaN, which JSON does not have
+
+
+def test_one_that_was_kept_before_rates_were_is_read():
+    kept = json.loads(Advice(Temperature(1.5, 200), "melanoma", 0.25, 0.9).text())
+    for name in ("measured_on", "sensitivity", "specificity"):
+        del kept[name]
+    again = Advice.read(json.dumps(kept))
+    assert (again.measured_on, again.sensitivity, again.threshold) == ("", UNDEFINED, 0.25)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"temperature": 2}', "[1, 2"])

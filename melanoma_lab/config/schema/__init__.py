@@ -20,6 +20,7 @@ from melanoma_lab.config.schema.augmentation import Augmentation
 from melanoma_lab.config.schema.balancing import Balancing
 from melanoma_lab.config.schema.checks import require
 from melanoma_lab.config.schema.dataset import Dataset
+from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.finetuning import Finetuning
 from melanoma_lab.config.schema.loss import Loss
@@ -44,6 +45,7 @@ class Task(StrEnum):
     download = "download"
     seed_protocol = "seed_protocol"
     compare = "compare"
+    demo = "demo"
     ensemble = "ensemble"
     tune = "tune"
     predict = "predict"
@@ -99,7 +101,7 @@ class Config:
     arm: str | None = None
     #: ``ensemble``: seeds of each; null: one ensemble of all that the arm has.
     members: int | None = None
-    #: ``predict``, ``evaluate``: a run's id, a model's folder or ``.keras`` file, or
+    #: ``predict``, ``evaluate``, ``demo``: a run's id, a model's folder or ``.keras`` file, or
     #: ``models:/name/version``.
     model: str | None = None
     #: ``predict``: a folder, an image file, or a pattern such as ``DIR/*.jpg``.
@@ -120,6 +122,7 @@ class Config:
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
     audit: Audit = field(default_factory=Audit)
+    demo: Demo = field(default_factory=Demo)
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)

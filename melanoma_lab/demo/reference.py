@@ -1,0 +1,69 @@
+"""What images are compared with: the images that a model was made with, where they still are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from melanoma_lab.config.schema import Tracking
+from melanoma_lab.demo.answer import Reference
+from melanoma_lab.demo.features import kept_features, penultimate
+from melanoma_lab.demo.training_images import read_manifest, training_images
+from melanoma_lab.demo.wording import SPLIT_NAMES
+from melanoma_lab.errors import UserError
+from melanoma_lab.prediction.answers import Loaded
+from melanoma_lab.progress import Progress
+
+
+def prepare(
+    model: Loaded,
+    *,
+    tracked: Tracking,
+    root: str | None,
+    count: int,
+    cache: Path,
+    threads: int,
+    progress: Progress | None = None,
+) -> Reference:
+    """Find the images that a model was made with, and what it makes of those it learned from.
+
+    Whatever is missing is said and done without.
+
+    Args:
+        model: the network.
+        tracked: where runs are recorded.
+        root: where the dataset lies now; None: where it lay when the network was trained.
+        count: training images that are shown beside an image; 0: none.
+        cache: the lab's cache folder.
+        threads: for reading and decoding.
+        progress: called with (done, total) while images are decoded and looked at.
+
+    Raises:
+        RunError: the cache cannot be written.
+    """
+    try:
+        manifest = read_manifest(model.source, tracked)
+    except UserError as error:
+        return Reference({}, why_none=str(error).rstrip(".") if count else "")
+    columns = (map(str, manifest[name]) for name in ("digest", "split", "label"))
+    known = {
+        digest: (split, label)
+        for digest, split, label in zip(*columns, strict=True)
+        if split in SPLIT_NAMES
+    }
+    if not count:
+        return Reference(known)
+    try:
+        images = training_images(manifest, root)
+        of = penultimate(model.network)
+        features = kept_features(
+            of,
+            lambda: images.pixels(size=model.size, cache=cache, threads=threads, progress=progress),
+            size=model.size,
+            network=model.source.network,
+            digests=images.digests,
+            cache=cache,
+            progress=progress,
+        )
+    except UserError as error:
+        return Reference(known, why_none=str(error).rstrip("."))
+    return Reference(known, images, features, of, count=count)

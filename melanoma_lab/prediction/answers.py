@@ -1,0 +1,140 @@
+"""What a network says of decoded images, and whether it should be believed.
+
+``predict``, ``demo`` and ``evaluate`` come here, so that they never say two things of one image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_lab.config.schema.training import Precision
+from melanoma_lab.data.decoding import DECODING_VERSION
+from melanoma_lab.errors import UserError
+from melanoma_lab.evaluation.advice import Advice
+from melanoma_lab.prediction.source import Source
+from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.training.backend import start_backend
+
+#: From uint8 pixels, shape (n, s, s, 3), or a dictionary of these and of what is known of
+#: patients, to probabilities, float32, shape (n, K).
+Answer = Callable[[Any], NDArray[np.float32]]
+#: Nothing is known beside the images.
+NOTHING: Mapping[str, NDArray[Any]] = {}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network says of n images.
+
+    Attributes:
+        probabilities: float32, shape (n, K), as the network gives them.
+        calibrated: float32, shape (n, K); None where nothing says how to calibrate.
+        reached: bool, shape (n,): whether the operating point's threshold is reached; None where
+            there is none.
+        unlike: float32, shape (n,): above 1, an image looks unlike the training images; None where
+            nothing says what those look like.
+    """
+
+    probabilities: NDArray[np.float32]
+    calibrated: NDArray[np.float32] | None
+    reached: NDArray[np.bool_] | None
+    unlike: NDArray[np.float32] | None
+
+    @property
+    def decided(self) -> NDArray[np.int64]:
+        """The most probable class of each image; int64, shape (n,)."""
+        return np.asarray(self.probabilities.argmax(axis=1), np.int64)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network that can be asked.
+
+    Attributes:
+        source: where it comes from.
+        card: what its outputs mean.
+        network: the Keras model.
+        size: side in pixels of the images that it takes.
+        answer: from what it takes to probabilities.
+    """
+
+    source: Source
+    card: ModelCard
+    network: Any
+    size: int
+    answer: Answer
+
+    def look_at(
+        self, pixels: NDArray[np.uint8], known: Mapping[str, NDArray[Any]] = NOTHING
+    ) -> Answers:
+        """Ask the network, and read its answer as was chosen on val.
+
+        Args:
+            pixels: uint8, shape (n, size, size, 3), RGB, n at least 1.
+            known: what the network takes beside them, each of shape (n, 1).
+
+        Raises:
+            UserError: the network's answers are no probabilities.
+        """
+        probabilities = self.answer({"pixels": pixels, **known} if known else pixels)
+        calibrated = reached = unlike = None
+        if self.source.advice is not None:
+            scores = self.source.advice.temperature.apply(probabilities.astype(np.float64))
+            reached = _reached(scores, self.source.advice, self.card)
+            calibrated = scores.astype(np.float32)
+        if self.source.appearance is not None:
+            unlike = self.source.appearance.unlikeness(pixels)
+        return Answers(probabilities, calibrated, reached, unlike)
+
+
+def load(source: Source, *, threads: int, seed: int, patients: bool = False) -> Loaded:
+    """Start TensorFlow and load a network that was found.
+
+    Args:
+        source: as ``find_model`` gives it.
+        threads: for TensorFlow's kernels.
+        seed: of the global generators.
+        patients: whether what its card's encoding takes of patients is known.
+
+    Raises:
+        UserError: it cannot be loaded safely, takes more than what is known, or its card is of
+            another.
+    """
+    start_backend(threads=threads, seed=seed, precision=Precision.float32)
+    from melanoma_lab.prediction.network import answering, image_size, load_network, n_classes
+
+    encoding = source.card.encoding if source.card and patients else None
+    network = load_network(source.network, tuple(encoding or ()))
+    card = _card(source, n_classes(network))
+    return Loaded(source, card, network, image_size(network), answering(network))
+
+
+def _reached(
+    scores: NDArray[np.float64], advice: Advice, card: ModelCard
+) -> NDArray[np.bool_] | None:
+    """Which calibrated probabilities reach the operating point's threshold."""
+    if advice.slug not in card.slugs or math.isnan(advice.threshold):
+        return None
+    return np.asarray(scores[:, card.slugs.index(advice.slug)] >= advice.threshold)
+
+
+def _card(source: Source, n_outputs: int) -> ModelCard:
+    """What a network's outputs mean; numbered where nothing says it.
+
+    Raises:
+        UserError: it says so of another number of them.
+    """
+    if source.card is None:
+        return ModelCard(tuple(f"class_{k}" for k in range(n_outputs)), decoding=DECODING_VERSION)
+    if len(source.card.slugs) != n_outputs:
+        raise UserError(
+            f"model={source.typed}: names {len(source.card.slugs)} classes, but its network has "
+            f"{n_outputs} outputs."
+        )
+    return source.card

@@ -1,0 +1,82 @@
+"""Show a page on which a kept network can be tried: find, load, prepare, serve."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from melanoma_lab.config.schema import Config
+from melanoma_lab.console import console, progress_of
+from melanoma_lab.data.cache import cache_folder
+from melanoma_lab.demo.server import address_of, check_installed, is_own, listen_at, serve
+from melanoma_lab.errors import UserError
+from melanoma_lab.prediction import telling
+from melanoma_lab.prediction.source import find_model
+from melanoma_lab.training.backend import available_threads
+
+
+def show_page(config: Config) -> None:
+    """Serve the page until interrupted.
+
+    Args:
+        config: the checked configuration; ``model``, ``demo``, ``cache``, ``training.threads`` and,
+            where the dataset has moved, ``dataset.root`` count.
+
+    Raises:
+        UserError: the extra is not installed, the address is taken, or the model cannot be used.
+        KeyboardInterrupt: the page was ended.
+    """
+    check_installed()
+    with (
+        listen_at(config.demo.host, config.demo.port) as taken,
+        tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch,
+    ):
+        source = find_model(config.model, config.tracking, Path(scratch))
+        app = _page(config, source)
+        console.print(f"\nOpen [bold]{address_of(taken)}[/] in a browser. Ctrl-C ends it.")
+        if not is_own(config.demo.host):
+            console.print(
+                f"demo.host={config.demo.host}: whoever reaches this machine can open the page; "
+                "there is no password and no encryption.",
+                style="bold yellow",
+                markup=False,
+            )
+        telling.show_notice()
+        serve(app, taken, max_megabytes=config.demo.max_megabytes)
+
+
+def _page(config: Config, source: Any) -> Any:
+    """The page of a model, which is loaded, and of what images are compared with."""
+    from melanoma_lab.prediction.answers import load
+
+    threads = config.training.threads or available_threads()
+    model = load(source, threads=threads, seed=config.seed)
+    telling.show_source(source, model.card)
+    from melanoma_lab.demo import reference, site, wording
+    from melanoma_lab.demo.answer import Demo
+    from melanoma_lab.model.grad_cam import explaining
+
+    with progress_of("training images") as tell:
+        compared = reference.prepare(
+            model,
+            tracked=config.tracking,
+            root=config.dataset.root,
+            count=config.demo.neighbours,
+            cache=cache_folder(config.cache),
+            threads=threads,
+            progress=tell,
+        )
+    if compared.why_none:
+        console.print(f"  No similar images: {compared.why_none}.", style="yellow", markup=False)
+    try:
+        explain: Any = explaining(model.network)
+    except UserError as error:
+        explain = str(error)
+    demo = Demo(model, compared, explain)
+    about = site.About(
+        wording.facts(source, model.card, model.size),
+        wording.limits(source, model.card),
+        config.demo.max_megabytes,
+    )
+    return site.make_app(demo.look_at, about, open_to_others=not is_own(config.demo.host))
