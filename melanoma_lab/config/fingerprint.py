@@ -25,6 +25,7 @@ INCIDENTAL = (
     "members",
     "model",
     "images",
+    "grad_cam",
     "tracking",
     "audit",
     "dataset.root",

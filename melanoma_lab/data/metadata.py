@@ -110,6 +110,20 @@ class Encoding:
         ]
         return np.concatenate(parts, axis=1)
 
+    def columns_of(self, manifest: pd.DataFrame) -> dict[str, NDArray[np.generic]]:
+        """Rows of a manifest as the tracked model takes them: for each column shape (n, 1).
+
+        Years, float32, NaN where missing; of words their codes, int32, -1 where missing.
+        """
+        return {
+            name: (
+                manifest[name].to_numpy(np.float32)
+                if isinstance(column, Scale)
+                else column.codes(list(manifest[name])).astype(np.int32)
+            )[:, None]
+            for name, column in self.columns.items()
+        }
+
     def described(self) -> dict[str, Any]:
         """The same for JSON: the mean and sd of ages, the words of others by their codes."""
         return {name: asdict(column) for name, column in self.columns.items()}
