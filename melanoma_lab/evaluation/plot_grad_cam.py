@@ -18,10 +18,10 @@ NAME, DECIDED, NEXT = 0.24, 0.22, 0.16
 #: Classes in one column of blocks; with more there are two.
 MOST_ROWS = 4
 CAPTION = (
-    "Calibrated probabilities. The map (Grad-CAM of the predicted class; the line: half of its "
-    "highest) shows where the network\nfound what speaks for its answer: neither why, nor whether "
-    "it is right, nor that it would answer otherwise without it.\nThe surest decisions are no "
-    "typical ones; plain grey: nothing in the last maps spoke for the answer."
+    "{} probabilities. The map (Grad-CAM of the predicted class, {} x {} places, smoothed; the line: "
+    "half of its highest)\nshows where the network found what speaks for its answer: neither why, "
+    "nor whether it is right, nor that it would\nanswer otherwise without it. Plain grey: nothing "
+    "in the last maps spoke for it. The surest decisions are no typical ones."
 )
 
 
@@ -33,7 +33,7 @@ class Decided:
         pixels: uint8, shape (s, s, 3).
         laid_over: the same with the map over it.
         predicted: the class's slug.
-        probability: of it, calibrated.
+        probability: of it.
     """
 
     pixels: NDArray[np.uint8]
@@ -51,12 +51,16 @@ class Block:
     wrong: Decided | None
 
 
-def surest_decisions(blocks: Sequence[Block], split: str) -> Figure:
+def surest_decisions(
+    blocks: Sequence[Block], split: str, *, places: tuple[int, int], calibrated: bool
+) -> Figure:
     """Draw images beside their maps, class by class.
 
     Args:
         blocks: one or more.
         split: whose images they are.
+        places: rows and columns of the maps before they were smoothed.
+        calibrated: whether the probabilities are.
     """
     # Laid out by hand, as identical cells need no solver. Sizes are in inches.
     columns = 1 if len(blocks) <= MOST_ROWS else 2
@@ -99,6 +103,7 @@ def surest_decisions(blocks: Sequence[Block], split: str) -> Figure:
                   color=style.VERMILLION if wrong else style.BLACK)  # fmt: skip
     write(width / 2, height - 0.34, f"Where the network looked in its surest decisions, {split}",
           fontsize=style.TITLE_SIZE, ha="center")  # fmt: skip
-    write(0.2, 0.3, CAPTION, fontsize=style.NOTE_SIZE, color=style.GREY, va="bottom")
+    caption = CAPTION.format("Calibrated" if calibrated else "Uncalibrated", *places)
+    write(0.2, 0.3, caption, fontsize=style.NOTE_SIZE, color=style.GREY, va="bottom")
     write(width - 0.1, 0.08, style.FOOTER, fontsize=style.NOTE_SIZE, color=style.GREY, ha="right")
     return fig

@@ -135,7 +135,7 @@ def _pairs(wrong: pd.DataFrame, n_of_class: pd.Series) -> pd.DataFrame:
     pairs = wrong.groupby(["y_true", "predicted"], as_index=False, observed=True).agg(
         images=("image_id", "size"), groups=("group", "nunique")
     )
-    pairs["share"] = pairs["images"] / pairs["y_true"].map(n_of_class)
+    pairs["share"] = pairs["images"] / n_of_class.reindex(pairs["y_true"]).to_numpy()
     return pairs.sort_values(
         ["images", "y_true", "predicted"], ascending=[False, True, True], ignore_index=True
     )

@@ -11,7 +11,6 @@ import pandas as pd
 
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.judging import Judgement
-from melanoma_lab.evaluation.overlay import overlay
 from melanoma_lab.evaluation.plot_grad_cam import Block, Decided, surest_decisions
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of
 from melanoma_lab.examples.choice import decisions, mistakes, of_classes
@@ -19,6 +18,8 @@ from melanoma_lab.examples.page import PAGE, write_page
 from melanoma_lab.examples.pictures import Looking, Seen, see
 
 FIGURE = "grad_cam.png"
+#: Pixels that an image has a side in the figure, at least.
+SIDE = 192
 
 
 def write_examples(
@@ -53,28 +54,30 @@ def write_examples(
     if looking is not None:
         surest = [row for one in classes for row in (one.right, one.wrong) if row is not None]
         wanted = pd.concat([chosen.shown, pd.DataFrame(surest)]).drop_duplicates("image_id")
-        places = pd.Index(slugs).get_indexer(pd.Index(wanted["predicted"])).astype(np.intp)
+        predicted = pd.Index(slugs).get_indexer(pd.Index(wanted["predicted"])).astype(np.intp)
         try:
-            seen = see(looking, list(wanted["image_id"]), places)
+            seen = see(looking, list(wanted["image_id"]), predicted)
         except UserError as error:  # of a network of a user's own
             why_no_maps = str(error)
-            seen = see(Looking(looking.pixels), list(wanted["image_id"]), places)
+            seen = see(Looking(looking.pixels), list(wanted["image_id"]), predicted)
         except (OSError, ValueError) as error:  # of images that were read some other day
             why_no_maps = f"An image cannot be read again: {error}."
             looking = None
-    if any(one.heat is not None for one in seen.values()):
+    places = None
+    if looking and looking.places and any(one.heat is not None for one in seen.values()):
+        places = looking.places()
 
         def decided(row: pd.Series | None) -> Decided | None:
             if row is None:
                 return None
-            one = seen[row["image_id"]]
-            heat = np.zeros(one.pixels.shape[:2]) if one.heat is None else one.heat
-            laid_over = overlay(one.pixels, heat)
-            return Decided(one.pixels, laid_over, row["predicted"], row["probability"])
+            pair = seen[row["image_id"]].pair(SIDE)
+            return Decided(*pair, row["predicted"], row["probability"])
 
         blocks = [Block(one.slug, decided(one.right), decided(one.wrong)) for one in classes]
         (folder / "plots").mkdir(parents=True, exist_ok=True)
-        surest_decisions(blocks, split).savefig(folder / "plots" / FIGURE)
+        calibrated = not judgement.temperature.why_not
+        figure = surest_decisions(blocks, split, places=places, calibrated=calibrated)
+        figure.savefig(folder / "plots" / FIGURE)
     write_page(
         folder / PAGE,
         chosen,
@@ -87,6 +90,7 @@ def write_examples(
         audit=audit,
         judgement=judgement,
         seen=seen,
+        places=places,
         why_no_maps=why_no_maps,
         with_pictures=looking is not None,
     )

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from melanoma_lab import __version__
-from melanoma_lab.data.metadata import is_missing
 from melanoma_lab.evaluation.judging import Judgement
 from melanoma_lab.examples.choice import N_PAIRS, Mistakes
 from melanoma_lab.examples.pictures import Seen
@@ -18,8 +17,8 @@ from melanoma_lab.examples.remarks import Remark, remarks_of
 from melanoma_lab.reporting.page import render
 
 PAGE = "mistakes.html"
-#: Columns of the manifest that are shown where they are known, and what they are called.
-FACTS = {"age": "age", "sex": "sex", "site": "site", "source": "source"}
+#: Columns of the manifest that are shown where they are known.
+FACTS = ("age", "sex", "site", "source")
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ def write_page(
     audit: Mapping[str, Any],
     judgement: Judgement,
     seen: Mapping[str, Seen],
+    places: tuple[int, int] | None,
     why_no_maps: str = "",
     with_pictures: bool = True,
 ) -> None:
@@ -81,6 +81,7 @@ def write_page(
         audit: ``audit.json``; empty where there is none.
         judgement: of the predictions.
         seen: image_id -> what was looked at, of every mistake that has a picture.
+        places: rows and columns of the maps before they are smoothed; None: there are none.
         why_no_maps: why none are laid over the images, a sentence; empty where they are.
         with_pictures: whether images were to be shown at all.
     """
@@ -110,7 +111,7 @@ def write_page(
                 "uncalibrated": temperature.why_not,
                 "pairs": [_pair(row) for _, row in chosen.pairs.head(N_PAIRS).iterrows()],
                 "n_more_pairs": max(0, len(chosen.pairs) - N_PAIRS),
-                "with_maps": any(one.laid_over for one in [*missed, *others]),
+                "places": places if any(one.laid_over for one in [*missed, *others]) else None,
                 "with_pictures": with_pictures,
                 "why_no_maps": why_no_maps,
                 "version": __version__,
@@ -154,14 +155,14 @@ class _Showing:
 
     def _facts(self, known: pd.Series, group: str) -> list[tuple[str, str]]:
         lesion = str(known.get("lesion", "") or "")
-        facts = [("lesion", lesion)] if lesion else []
-        if self.group_sizes[group] > 1:
-            facts.append(("images of it", str(self.group_sizes[group])))
-        for column, said in FACTS.items():
-            if column in known.index:
-                value = known[column]
-                if not is_missing(pd.Series([value])).iloc[0] and value != "unknown":
-                    facts.append((said, f"{value:g}" if isinstance(value, float) else str(value)))
+        together = self.group_sizes[group]
+        count = f"{together} images" if together > 1 else ""
+        said = ", ".join(filter(None, (lesion, count)))
+        facts = [("lesion", said)] if said else []
+        for column in FACTS:
+            value = known.get(column)
+            if value is not None and not pd.isna(value) and value not in {"", "unknown"}:
+                facts.append((column, f"{value:g}" if isinstance(value, float) else str(value)))
         return facts
 
 

@@ -27,10 +27,12 @@ class Looking:
         pixels: image ids -> uint8, shape (n, s, s, 3), as the network takes them.
         heat: (image ids, pixels, classes) -> float32, shape (n, s, s), 0 to 1; None where there is
             no network.
+        places: rows and columns of the maps that heat is made of; called where there is heat.
     """
 
     pixels: Callable[[Sequence[str]], Pixels]
     heat: Callable[[Sequence[str], Pixels, NDArray[np.intp]], Heat] | None = None
+    places: Callable[[], tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,18 @@ class Seen:
 
     pixels: Pixels
     heat: Heat | None
+
+    def pair(self, side: int) -> tuple[Pixels, Pixels]:
+        """The image, and the map laid over it, as squares of at least so many pixels a side.
+
+        The line is drawn after the image has grown: it stays thin in a small one.
+        """
+        size = (max(side, len(self.pixels)),) * 2
+        image = np.asarray(Image.fromarray(self.pixels).resize(size, Image.Resampling.BILINEAR))
+        if self.heat is None:
+            raise ValueError("Expected a map. Received an image that no network has looked at.")
+        heat = np.asarray(Image.fromarray(self.heat).resize(size, Image.Resampling.BILINEAR))
+        return image, overlay(image, heat)
 
     def uris(self, path: str) -> tuple[str, str]:
         """The image, and the map laid over it (empty: none), as data URIs.

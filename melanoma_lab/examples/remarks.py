@@ -45,10 +45,12 @@ def remarks_of(audit: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str,
     for found in audit.get("metadata_conflicts", ()):
         text = f"labelled {found['label']}, but the metadata's diagnosis is {found['diagnosis']}"
         said[found["image_id"]].append(Remark(text, of_label=True))
-    tell(audit.get("label_conflicts", ()), "labelled otherwise, and identical:", of_label=True)
+    tell(
+        audit.get("label_conflicts", ()), "an identical image is labelled otherwise:", of_label=True
+    )
     tell(
         audit.get("near_label_conflicts", ()),
-        "labelled otherwise, and a copy of this photograph among:",
+        "a copy of this photograph is labelled otherwise; copies:",
         of_label=True,
     )
     tell(audit.get("exact_duplicate_groups", ()), "the same file:", of_label=False)

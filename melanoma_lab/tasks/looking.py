@@ -35,7 +35,9 @@ def looking_of_run(data: PreparedData, trained: Trained) -> Looking:
             known = [columns[name] for name in names if name in columns]
         return grad_cam(trained.network, pixels, classes, known)
 
-    return Looking(pixels, None if trained.network is None else heat)
+    if trained.network is None:
+        return Looking(pixels)
+    return Looking(pixels, heat, lambda: _places(trained.network))
 
 
 def looking_of_files(manifest: pd.DataFrame, size: int, network: Any) -> Looking:
@@ -56,4 +58,10 @@ def looking_of_files(manifest: pd.DataFrame, size: int, network: Any) -> Looking
 
         return grad_cam(network, pixels, classes)
 
-    return Looking(pixels, None if network is None else heat)
+    return Looking(pixels) if network is None else Looking(pixels, heat, lambda: _places(network))
+
+
+def _places(network: Any) -> tuple[int, int]:
+    from melanoma_lab.model.grad_cam import places_of
+
+    return places_of(network)

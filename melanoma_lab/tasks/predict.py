@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +25,7 @@ from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.decoded import Batch, decoded_batches
 from melanoma_lab.prediction.images import Images, find_images_of
 from melanoma_lab.prediction.output import Columns, checked_output, writing
+from melanoma_lab.prediction.overlays import checked_folder, place_of, write_map
 from melanoma_lab.prediction.source import Source, find_model
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.training.backend import available_threads, start_backend
@@ -36,6 +37,9 @@ if TYPE_CHECKING:  # as slow to load as it is seldom needed
 CALIBRATED = "calibrated/"
 #: What the column ``warning`` says of a picture of another kind, such as of no skin at all.
 UNLIKE = "unlike the training images"
+
+#: Told of images and the classes that were decided for them, int, shape (n,).
+DecidedListener = Callable[[Batch, NDArray[np.intp]], None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def predict_to_file(config: Config) -> Path:
     """Write what a network says of images into a file.
 
     Args:
-        config: the checked configuration; ``model``, ``images``, ``output`` and
+        config: the checked configuration; ``model``, ``images``, ``output``, ``grad_cam`` and
             ``training.batch_size`` count.
 
     Returns:
@@ -114,6 +118,8 @@ def predict_to_file(config: Config) -> Path:
     console.print(f"{writer.n_rows:,} images: {told}", markup=False)
     telling.show_unlike(unlike, writer.n_rows)
     console.print(f"written to {output}", markup=False)
+    if config.grad_cam is not None:
+        console.print(f"where the network looked: {config.grad_cam}", markup=False)
     telling.show_notice()
     return output
 
@@ -122,7 +128,7 @@ def predict_table(config: Config) -> pd.DataFrame:
     """What a network says of images, as a table in memory.
 
     Args:
-        config: as for ``predict_to_file``; nothing is written.
+        config: as for ``predict_to_file``; nothing is written but the maps of ``grad_cam``.
 
     Returns:
         A row for every image that can be read; ``attrs["unreadable"]`` says why the others cannot.
@@ -161,6 +167,9 @@ def _predicting(config: Config) -> Iterator[Prediction]:
     """Everything found and loaded; a mistake shows before TensorFlow is."""
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         images = find_images_of(config.images)
+        maps = None
+        if config.grad_cam is not None:
+            maps = checked_folder(config.grad_cam, str(config.images), images.walk())
         source = find_model(config.model, config.tracking, Path(scratch))
         threads = config.training.threads or available_threads()
         start_backend(threads=threads, seed=config.seed, precision=Precision.float32)
@@ -170,22 +179,48 @@ def _predicting(config: Config) -> Iterator[Prediction]:
         card = _card(source, n_classes(network))
         telling.show_source(source, card)
         answer = answering(network)
+        on_decided = _ignoring if maps is None else _mapping(network, maps)
         batches = decoded_batches(
             images.walk(),
             size=image_size(network),
             batch_size=config.training.batch_size,
             threads=threads,
         )
-        predicted = (_predicted(batch, answer, card, source) for batch in batches)
+        predicted = (_predicted(batch, answer, card, source, on_decided) for batch in batches)
         yield Prediction(source, images, card, predicted)
 
 
-def _predicted(batch: Batch, answer: Any, card: ModelCard, source: Source) -> Predicted:
+def _ignoring(_batch: Batch, _decided: NDArray[np.intp]) -> None:
+    """No maps are asked for."""
+
+
+def _mapping(network: Any, folder: Path) -> DecidedListener:
+    """What writes a map over each image of what was decided for it.
+
+    Raises:
+        UserError: the network has no convolution, or no softmax at its end.
+    """
+    from melanoma_lab.model.grad_cam import explaining
+
+    explain = explaining(network)
+
+    def write(batch: Batch, decided: NDArray[np.intp]) -> None:
+        heat = explain(batch.pixels, decided)
+        for image_id, pixels, where in zip(batch.image_ids, batch.pixels, heat, strict=True):
+            write_map(place_of(folder, image_id), pixels, where)
+
+    return write
+
+
+def _predicted(
+    batch: Batch, answer: Any, card: ModelCard, source: Source, on_decided: DecidedListener
+) -> Predicted:
     """What a network says of a batch, as columns, and whether it should be believed."""
     if not batch.image_ids:
         return Predicted({}, batch.unreadable)
     probabilities: NDArray[np.float32] = answer(batch.pixels)
     decided = probabilities.argmax(axis=1)
+    on_decided(batch, decided)
     columns: dict[str, Any] = {
         "image_id": batch.image_ids,
         "predicted": [card.slugs[k] for k in decided],
