@@ -18,10 +18,12 @@ NAME, DECIDED, NEXT = 0.24, 0.22, 0.16
 #: Classes in one column of blocks; with more there are two.
 MOST_ROWS = 4
 CAPTION = (
-    "{} probabilities. The map (Grad-CAM of the predicted class, {} x {} places, smoothed; the line: "
-    "half of its highest)\nshows where the network found what speaks for its answer: neither why, "
-    "nor whether it is right, nor that it would\nanswer otherwise without it. Plain grey: nothing "
-    "in the last maps spoke for it. The surest decisions are no typical ones."
+    "{} probabilities. The map (Grad-CAM of the predicted class, {} x {} places, smoothed; the "
+    "line: half of its highest)\n"
+    "shows where the network found what speaks for its answer: neither why, nor whether it is "
+    "right, nor that it would\n"
+    "answer otherwise without it. Plain grey: nothing in the last maps spoke for it. The surest "
+    "decisions are no typical ones."
 )
 
 
