@@ -278,6 +278,7 @@ def predict(
     images: str | Path,
     *,
     batch_size: int | None = None,
+    grad_cam: str | Path | None = None,
     tracking_uri: str | None = None,
     verbose: bool = True,
 ) -> pd.DataFrame:
@@ -287,6 +288,7 @@ def predict(
         model: a run or its id, a model's folder or ``.keras`` file, or ``models:/name/version``.
         images: a folder, a file, or a pattern such as ``"DIR/*.jpg"``.
         batch_size: images that are looked at together; None: 32.
+        grad_cam: a folder for a map over each image of where the network looked; None: none.
         tracking_uri: where the run is recorded; None: where a run of ``train`` is, else
             ``mlflow.db`` in the current folder.
         verbose: show what the command line shows.
@@ -310,7 +312,13 @@ def predict(
         from melanoma_lab.tasks.predict import predict_table
 
         return predict_table(
-            replace(config, model=str(model), images=str(images), tracking=tracked)
+            replace(
+                config,
+                model=str(model),
+                images=str(images),
+                grad_cam=None if grad_cam is None else str(grad_cam),
+                tracking=tracked,
+            )
         )
 
 

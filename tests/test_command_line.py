@@ -168,7 +168,7 @@ def test_a_finished_run_has_its_artifacts(finished):
     _, _, client, run = finished
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "predictions.csv", "manifest.csv", "plots"} <= names
-    assert {"calibration.json", "operating_points.json"} <= names
+    assert {"calibration.json", "operating_points.json", "mistakes.html"} <= names
     plots = {Path(item.path).name for item in client.list_artifacts(run.info.run_id, "plots")}
     assert {
         "class_distribution.png",
@@ -180,6 +180,7 @@ def test_a_finished_run_has_its_artifacts(finished):
         "reliability_diagram.png",
         "operating_curve.png",
         "decision_curve.png",
+        "grad_cam.png",
     } <= plots
     for name in plots:
         path = client.download_artifacts(run.info.run_id, f"plots/{name}")

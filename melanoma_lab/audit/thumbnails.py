@@ -6,6 +6,8 @@ import base64
 import io
 from typing import Final
 
+from PIL import Image
+
 from melanoma_lab.data.decoding import read_picture
 
 #: Longest side in pixels; shown at half of it, so sharp on a fine screen.
@@ -19,8 +21,27 @@ def thumbnail(path: str) -> str:
     Args:
         path: a readable image file.
     """
-    picture = read_picture(path, at_least=LONGEST)
-    picture.thumbnail((LONGEST, LONGEST))
+    return as_uri(small_picture(path))
+
+
+def small_picture(path: str, longest: int = LONGEST) -> Image.Image:
+    """An image file at a small size, upright, in its own proportions, in mode RGB.
+
+    Args:
+        path: an image file.
+        longest: side in pixels.
+
+    Raises:
+        ValueError: the content cannot be decoded; the message says why.
+        OSError: the file cannot be opened or read.
+    """
+    picture = read_picture(path, at_least=longest)
+    picture.thumbnail((longest, longest))
+    return picture
+
+
+def as_uri(picture: Image.Image) -> str:
+    """A picture as a JPEG in a data URI."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=_QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -26,6 +26,7 @@ INCIDENTAL = (
     "members",
     "model",
     "images",
+    "grad_cam",
     "tracking",
     "audit",
     "dataset.root",

@@ -111,7 +111,10 @@ class Encoding:
         return np.concatenate(parts, axis=1)
 
     def columns_of(self, manifest: pd.DataFrame) -> dict[str, NDArray[Any]]:
-        """Rows of a manifest as a kept model takes them: float32 years and int32 codes, (n, 1)."""
+        """Rows of a manifest as a kept model takes them: for each column shape (n, 1).
+
+        Years, float32, NaN where missing; of words their codes, int32, -1 where missing.
+        """
         return {
             name: manifest[[name]].to_numpy(np.float32)
             if isinstance(column, Scale)

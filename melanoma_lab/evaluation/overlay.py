@@ -25,18 +25,18 @@ def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np
     line runs around what is at least half as high as the highest place.
 
     Args:
-        pixels: uint8, shape (s, s, 3), RGB.
-        heat: float, shape (s, s), 0 to 1.
+        pixels: uint8, shape (h, w, 3), RGB.
+        heat: float, shape (h, w), 0 to 1; 1 is the highest place.
 
     Returns:
-        uint8, shape (s, s, 3), RGB.
+        uint8, shape (h, w, 3), RGB.
 
     Raises:
         ValueError: the two do not fit each other.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or heat.shape != pixels.shape[:2]:
         raise ValueError(
-            f"Expected pixels (s, s, 3) and heat (s, s). Received {pixels.shape} and {heat.shape}."
+            f"Expected pixels (h, w, 3) and heat (h, w). Received {pixels.shape} and {heat.shape}."
         )
     grey = pixels @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
     heat = np.clip(heat, 0.0, 1.0)

@@ -74,8 +74,8 @@ def explaining(network: keras.Model) -> Explaining:
         UserError: as ``grad_cam``.
     """
     places = [len(tensor.shape) == IMAGE for tensor in network.inputs]
-    nothing = [tf.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in network.inputs]
-    last = {answer.maps.number for answer in answers_of(network, nothing) if answer.maps}
+    met = answers_of(network, _nothing(network))
+    last = {answer.maps.number for answer in met if answer.maps}
 
     def explain(
         pixels: NDArray[np.uint8],
@@ -100,6 +100,26 @@ def explaining(network: keras.Model) -> Explaining:
         return _to_one(found)
 
     return explain
+
+
+def places_of(network: keras.Model) -> tuple[int, int]:
+    """Rows and columns of the maps that ``grad_cam`` weights; of several, of the finest.
+
+    Raises:
+        UserError: as ``grad_cam``.
+    """
+    shapes = [
+        tuple(map(int, answer.maps.values.shape[1:3]))
+        for answer in answers_of(network, _nothing(network))
+        if answer.maps
+    ]
+    rows, columns = max(shapes)
+    return rows, columns
+
+
+def _nothing(network: keras.Model) -> list[Any]:
+    """One black image, and zeros for what else a network takes."""
+    return [tf.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in network.inputs]
 
 
 def _weighted(

@@ -82,12 +82,12 @@ def answers_of(
     _, part = _Walk(on_maps).through(network, inputs)
     if not part.answers:
         raise UserError(
-            f"architecture={network.name}: no Grad-CAM: it ends in {_ending(network)}; expected a "
+            f"No Grad-CAM of {network.name}: it ends in {_ending(network)}; expected a "
             "softmax over the classes, or the mean (Average) of several."
         )
     if any(answer.maps is None for answer in part.answers):
         raise UserError(
-            f"architecture={network.name}: no Grad-CAM: nothing that a convolution makes is laid "
+            f"No Grad-CAM of {network.name}: nothing that a convolution makes is laid "
             "out as an image in it, and that is what Grad-CAM weights."
         )
     return part.answers

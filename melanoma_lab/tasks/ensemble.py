@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,10 @@ from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
+from melanoma_lab.examples.kept import write_examples
+from melanoma_lab.examples.pictures import Looking
 from melanoma_lab.prediction import mlmodel
+from melanoma_lab.tasks.looking import looking_of_files
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.model import fetch_model, has_model
 
@@ -76,7 +80,9 @@ def make_ensembles(
             run_ids.append(str(run_id))
         else:
             together = _together(client, members, table) if tracked.model else None
-            run_ids.append(_record(client, tracker, members, table, together))
+            run_ids.append(
+                _record(client, tracker, members, table, together, images=tracked.images)
+            )
     left = found[sum(map(len, ensembles)) :]
     if left:
         summary.show_note(f"Left over, in no ensemble: {_who(left)}.")
@@ -90,6 +96,8 @@ def _record(
     members: Sequence[Member],
     table: pd.DataFrame,
     together: _Together | None,
+    *,
+    images: bool,
 ) -> str:
     """Measure, draw, keep and show what an ensemble comes to; returns its run's id."""
     config = identity.config_of(members, [_config(client, member) for member in members])
@@ -125,6 +133,18 @@ def _record(
                 melanoma=melanoma,
                 judgement=judgement,
             )
+            looking, why_no_maps = _looking(manifest, config, together)
+            write_examples(
+                folder,
+                name=name,
+                table=table,
+                judgement=judgement,
+                melanoma=melanoma,
+                manifest=manifest,
+                audit=_audit(client, members[0]),
+                looking=looking if images else None,
+                why_no_maps=why_no_maps,
+            )
             tracker.log_folder(folder)
         if together is not None:
             beside = together.beside | {advice.FILE: judgement.advice().text()}
@@ -134,6 +154,33 @@ def _record(
     kept = f"kept in {tracker.kept}" if tracker.kept else f"run {run_id}"
     console.print(f"\n{len(members)} networks' cost, to train and to apply   {kept}")
     return run_id
+
+
+def _looking(
+    manifest: pd.DataFrame, config: dict[str, Any], together: _Together | None
+) -> tuple[Looking | None, str]:
+    """How an ensemble's images are had, and why no maps are, where none are."""
+    size = config.get("dataset", {}).get("image_size")
+    if size is None or "path" not in manifest:
+        return None, "Where its images lie is not known."
+    if together is None:
+        return looking_of_files(manifest, size, None), (
+            "No map says where it looked: not all its networks are at hand."
+        )
+    if together.card.encoding is not None:
+        return looking_of_files(manifest, size, None), (
+            "No map says where it looked: its networks also take what is known of the patient."
+        )
+    return looking_of_files(manifest, size, together.network), ""
+
+
+def _audit(client: Any, member: Member) -> dict[str, Any]:
+    """What a member's run knows of its dataset; nothing where it kept none."""
+    try:
+        with artifact_of(client, member.run, "audit.json") as path:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError:
+        return {}
 
 
 @dataclass(frozen=True)

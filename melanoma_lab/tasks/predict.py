@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Config
 from melanoma_lab.console import console, progress_of
@@ -22,6 +23,7 @@ from melanoma_lab.prediction.answers import Loaded, load
 from melanoma_lab.prediction.decoded import Batch, decoded_batches
 from melanoma_lab.prediction.images import Images, find_images_of
 from melanoma_lab.prediction.output import Columns, checked_output, writing
+from melanoma_lab.prediction.overlays import checked_folder, place_of, write_map
 from melanoma_lab.prediction.source import find_model
 from melanoma_lab.training.backend import available_threads
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:  # as slow to load as it is seldom needed
 CALIBRATED = "calibrated/"
 #: What the column ``warning`` says of a picture of another kind, such as of no skin at all.
 UNLIKE = "unlike the training images"
+
+#: Told of images and the classes that were decided for them, int, shape (n,).
+DecidedListener = Callable[[Batch, NDArray[np.intp]], None]
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def predict_to_file(config: Config) -> Path:
     """Write what a network says of images into a file.
 
     Args:
-        config: the checked configuration; ``model``, ``images``, ``output`` and
+        config: the checked configuration; ``model``, ``images``, ``output``, ``grad_cam`` and
             ``training.batch_size`` count.
 
     Returns:
@@ -107,6 +112,8 @@ def predict_to_file(config: Config) -> Path:
     console.print(f"{writer.n_rows:,} images: {told}", markup=False)
     telling.show_unlike(unlike, writer.n_rows)
     console.print(f"written to {output}", markup=False)
+    if config.grad_cam is not None:
+        console.print(f"where the network looked: {config.grad_cam}", markup=False)
     telling.show_notice()
     return output
 
@@ -115,7 +122,7 @@ def predict_table(config: Config) -> pd.DataFrame:
     """What a network says of images, as a table in memory.
 
     Args:
-        config: as for ``predict_to_file``; nothing is written.
+        config: as for ``predict_to_file``; nothing is written but the maps of ``grad_cam``.
 
     Returns:
         A row for every image that can be read; ``attrs["unreadable"]`` says why the others cannot.
@@ -154,25 +161,53 @@ def _predicting(config: Config) -> Iterator[Prediction]:
     """Everything found and loaded; a mistake shows before TensorFlow is."""
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         images = find_images_of(config.images)
+        maps = None
+        if config.grad_cam is not None:
+            maps = checked_folder(config.grad_cam, str(config.images), images.walk())
         source = find_model(config.model, config.tracking, Path(scratch))
         threads = config.training.threads or available_threads()
         model = load(source, threads=threads, seed=config.seed)
         telling.show_source(source, model.card)
+        on_decided = _ignoring if maps is None else _mapping(model.network, maps)
         batches = decoded_batches(
             images.walk(),
             size=model.size,
             batch_size=config.training.batch_size,
             threads=threads,
         )
-        yield Prediction(model, images, (_predicted(batch, model) for batch in batches))
+        predicted = (_predicted(batch, model, on_decided) for batch in batches)
+        yield Prediction(model, images, predicted)
 
 
-def _predicted(batch: Batch, model: Loaded) -> Predicted:
+def _ignoring(_batch: Batch, _decided: NDArray[np.intp]) -> None:
+    """No maps are asked for."""
+
+
+def _mapping(network: Any, folder: Path) -> DecidedListener:
+    """What writes a map over each image of what was decided for it.
+
+    Raises:
+        UserError: the network has no convolution, or no softmax at its end.
+    """
+    from melanoma_lab.model.grad_cam import explaining
+
+    explain = explaining(network)
+
+    def write(batch: Batch, decided: NDArray[np.intp]) -> None:
+        heat = explain(batch.pixels, decided)
+        for image_id, pixels, where in zip(batch.image_ids, batch.pixels, heat, strict=True):
+            write_map(place_of(folder, image_id), pixels, where)
+
+    return write
+
+
+def _predicted(batch: Batch, model: Loaded, on_decided: DecidedListener) -> Predicted:
     """What a network says of a batch, as columns, and whether it should be believed."""
     if not batch.image_ids:
         return Predicted({}, batch.unreadable)
     answers, slugs = model.look_at(batch.pixels), model.card.slugs
     probabilities, decided = answers.probabilities, answers.decided
+    on_decided(batch, decided)
     columns: dict[str, Any] = {
         "image_id": batch.image_ids,
         "predicted": [slugs[k] for k in decided],

@@ -27,7 +27,9 @@ from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
 from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
+from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.tasks.extent import Extent
+from melanoma_lab.tasks.looking import NO_NETWORK, looking_of_run
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.training.trained import Trained
@@ -89,7 +91,16 @@ def record_results(
         if extent.pictures:
             data.manifest.to_csv(folder / "manifest.csv", index=False)
             data.findings.write(folder / "audit.json")
-            draw(folder, data, images, trained, table, judgement=judgement)
+            draw(
+                folder,
+                data,
+                images,
+                trained,
+                table=table,
+                judgement=judgement,
+                name=tracker.run_name,
+                images_kept=config.tracking.images,
+            )
         tracker.log_folder(folder)
     if config.tracking.model and extent.pictures and trained.network is not None:
         card = card_of(config, data, trained.encoding)
@@ -163,25 +174,45 @@ def draw(
     data: PreparedData,
     images: BalancedSet,
     trained: Trained,
-    table: pd.DataFrame,
     *,
+    table: pd.DataFrame,
     judgement: Judgement,
+    name: str,
+    images_kept: bool,
 ) -> None:
-    """Draw a run's plots into ``plots`` in a folder; of a table without test, val is shown."""
+    """Draw a run into a folder: ``plots`` and ``mistakes.html``.
+
+    Of a table without test, val is shown. Images of the dataset are, unless they are not to be
+    kept.
+    """
     history = defaultdict(list)
     for figures in trained.fit.history:
-        for name, value in figures.items():
-            history[name].append(value)
+        for figure, value in figures.items():
+            history[figure].append(value)
+    n_samples = None if images_kept else 0
     save_plots(
         folder / "plots",
         table=table,
         history=history,
         kept_epoch=trained.fit.best_epoch or None,
         counts=_class_counts(data, images),
-        sample_images=trained.sample_images,
-        sample_names=[mixture_name(shares, data.slugs) for shares in trained.sample_labels],
+        sample_images=trained.sample_images[:n_samples],
+        sample_names=[
+            mixture_name(shares, data.slugs) for shares in trained.sample_labels[:n_samples]
+        ],
         melanoma=data.melanoma,
         judgement=judgement,
+    )
+    write_examples(
+        folder,
+        name=name,
+        table=table,
+        judgement=judgement,
+        melanoma=data.melanoma,
+        manifest=data.manifest,
+        audit=data.findings.as_json(),
+        looking=looking_of_run(data, trained) if images_kept else None,
+        why_no_maps=NO_NETWORK if trained.network is None else "",
     )
 
 

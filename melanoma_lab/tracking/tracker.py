@@ -345,6 +345,11 @@ class Tracker:
         return (str(found[0].info.run_id), dict(found[0].data.metrics)) if found else None
 
     @property
+    def run_name(self) -> str:
+        """What the run under way is called."""
+        return self._record.name
+
+    @property
     def client(self) -> Any:
         """The MlflowClient; None where runs are kept on disk."""
         return self._client

@@ -58,7 +58,16 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
             folder = Path(scratch)
             table = predictions_table(data, trained, MEASURED)
             judgement = judged(config, data, table)
-            draw(folder / ARTIFACTS, data, images, trained, table, judgement=judgement)
+            draw(
+                folder / ARTIFACTS,
+                data,
+                images,
+                trained,
+                table=table,
+                judgement=judgement,
+                name=f"trial {proposal.trial}",
+                images_kept=config.tracking.images,
+            )
             if config.tracking.model and trained.network is not None:
                 card = card_of(config, data, trained.encoding)
                 beside = beside_network(data, judgement)

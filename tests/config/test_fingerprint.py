@@ -57,7 +57,7 @@ def test_a_key_that_came_later_does_not_count_where_it_changes_nothing(composed)
     del plain["finetuning"], plain["evaluation"], plain["metadata"]
     for key in ("task", "study", "reference", "metric", "cache", "output", "against", "tracking"):
         del plain[key]
-    del plain["arm"], plain["members"], plain["model"], plain["images"]
+    del plain["arm"], plain["members"], plain["model"], plain["images"], plain["grad_cam"]
     del plain["audit"], plain["dataset"]["root"], plain["dataset"]["outside_root"]
     del plain["training"]["threads"], plain["training"]["resume"]
     text = json.dumps([plain, "d", "s"], sort_keys=True)

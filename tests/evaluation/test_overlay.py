@@ -51,5 +51,5 @@ def test_a_line_is_drawn_where_half_of_the_highest_begins(pixels):
 
 
 def test_what_does_not_fit_is_refused(pixels):
-    with pytest.raises(ValueError, match=r"\(s, s\)"):
+    with pytest.raises(ValueError, match=r"\(h, w\)"):
         overlay(pixels, np.zeros((SIDE, SIDE + 1)))

@@ -15,6 +15,7 @@ from PIL import Image
 
 import melanoma_lab as lab
 from melanoma_lab.errors import UserError
+from melanoma_lab.prediction.overlays import place_of
 from melanoma_lab.tasks.predict import predict_to_file
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -253,6 +254,62 @@ def test_files_are_decoded_as_for_training(work, tree, predict, tmp_path):
     table = pd.read_csv(predict(model=run.run_id, images=tmp_path, output="d.csv"))
     probabilities = table.filter(like="prob/").to_numpy()
     np.testing.assert_allclose(probabilities, probabilities[[0, 0, 0]], rtol=0, atol=1e-5)
+
+
+def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
+    """One over each image, of what was predicted, with the names and folders of the images."""
+    import keras
+
+    from melanoma_lab.data.decoding import decode
+    from melanoma_lab.evaluation.overlay import overlay
+    from melanoma_lab.model.grad_cam import grad_cam
+
+    _, run = work
+    plain = pd.read_csv(predict(model=run.run_id, images=tree), keep_default_na=False)
+    shutil.rmtree("maps", ignore_errors=True)
+    keys = {"model": run.run_id, "images": tree, "grad_cam": "maps"}
+    table = pd.read_csv(predict(**keys), keep_default_na=False)
+    pd.testing.assert_frame_equal(table, plain)
+    assert "where the network looked: maps" in capsys.readouterr().out
+    made = {path.relative_to("maps").as_posix() for path in Path("maps").rglob("*.*")}
+    assert made == {f"{image_id}.png" for image_id in table["image_id"]}
+    network = keras.saving.load_model(next(model_folder(run).rglob("model.keras")))
+    slugs = [name.removeprefix("prob/") for name in table if name.startswith("prob/")]
+    for _, row in table.iloc[[0, 11, -1]].iterrows():
+        pixels = decode(str(tree / row["image_id"]), 16)
+        heat = grad_cam(network, pixels[None], np.array([slugs.index(row["predicted"])]))[0]
+        with Image.open(Path("maps") / f"{row['image_id']}.png") as picture:
+            assert "not a medical device" in picture.text["Comment"]
+            shown = np.asarray(picture).astype(int)
+        assert np.abs(shown - overlay(pixels, heat)).mean() < 3  # another batch, other last bits
+    # An earlier result is replaced, and nothing else is.
+    before = Path("maps", "melanoma", "0.png.png").read_bytes()
+    predict(**keys)
+    assert Path("maps", "melanoma", "0.png.png").read_bytes() == before
+    Path("maps", "melanoma", "0.png.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"0.png.png is there already and is no map of predict"):
+        predict(**keys)
+    assert Path("maps", "melanoma", "0.png.png").read_bytes() == b"mine"
+
+
+def test_maps_do_not_end_up_among_the_images(work, tree, predict):
+    _, run = work
+    with pytest.raises(UserError, match="lies in images="):
+        predict(model=run.run_id, images=tree, grad_cam=tree / "maps")
+    with pytest.raises(UserError, match="has images in it that are asked for"):
+        predict(model=run.run_id, images=tree / "melanoma" / "0.png", grad_cam=tree)
+    Path("a file").write_text("mine")
+    with pytest.raises(UserError, match="this is a file"):
+        predict(model=run.run_id, images=tree, grad_cam="a file")
+    assert not (tree / "maps").exists()
+
+
+@pytest.mark.parametrize(
+    ("image_id", "place"),
+    [("a/b.jpg", "a/b.jpg.png"), ("/etc/b.jpg", "etc/b.jpg.png"), ("../../b.jpg", "b.jpg.png")],
+)
+def test_whatever_an_image_is_called_its_map_lies_in_the_folder(image_id, place):
+    assert place_of(Path("maps"), image_id) == Path("maps") / place
 
 
 def test_from_python(work, tree, predict, capsys):

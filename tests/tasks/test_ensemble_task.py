@@ -123,6 +123,9 @@ def test_an_ensemble_has_what_a_run_has(tracked, study, made):
     assert manifest["split"].value_counts().to_dict() == {"train": 160, "val": 160, "test": 160}
     plots = {path.stem for path in artifact(tracked, made[1], "plots").iterdir()}
     assert plots >= {"confusion_matrix", "roc_curves", "reliability_diagram"}
+    page = artifact(tracked, made[1], "mistakes.html").read_text()
+    assert "Where its images lie is not known." in page  # of a run of long ago
+    assert page.count("<article") == 40
 
 
 def test_the_same_command_again_makes_nothing(tracked, study, made, capsys):
@@ -316,6 +319,10 @@ def test_the_model_answers_with_the_mean(tree, tmp_path, session_cache, capsys):
     assert list(manifest["split"]) == list(table["split"])
     pixels = np.stack([decode(path, 16) for path in manifest["path"]])
     np.testing.assert_allclose(model.predict(pixels), table.filter(like="prob/"), atol=1e-5)
+    assert Path(client.download_artifacts(made, "plots/grad_cam.png")).is_file()
+    page = Path(client.download_artifacts(made, "mistakes.html")).read_text()
+    assert "compact,ensemble=2" in page
+    assert page.count("<img") == 2 * page.count("<article") > 0
     single = client.get_run(json.loads(client.get_run(made).data.params["ensemble.members"])[0])
     metrics = client.get_run(made).data.metrics
     assert metrics["parameters"] == 2 * single.data.metrics["parameters"]

@@ -45,6 +45,15 @@ def test_the_encoding_is_kept_beside_the_figures(run):
     assert done.data.tags["metadata_digest"]
 
 
+def test_what_is_known_of_the_patient_goes_into_the_maps_too(run):
+    client, done = run
+    assert client.download_artifacts(done.info.run_id, "plots/grad_cam.png")
+    with open(client.download_artifacts(done.info.run_id, "mistakes.html")) as file:  # noqa: PTH123
+        page = file.read()
+    assert page.count("<img") == 2 * page.count("<article") > 0
+    assert "<dt>age</dt>" in page
+
+
 def test_the_served_model_takes_years_and_codes(run):
     client, done = run
     (model,) = client.search_logged_models([done.info.experiment_id])

@@ -242,6 +242,20 @@ def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, 
     assert "macro means there are over 1 of 3 classes" in capsys.readouterr().out
 
 
+def test_images_of_the_dataset_may_be_kept_out_of_the_run(on_tree):
+    run, client = on_tree("tracking.model=false", "tracking.images=false")
+    plots = {entry.path for entry in client.list_artifacts(run.info.run_id, "plots")}
+    assert "plots/confusion_matrix.png" in plots
+    assert not plots & {"plots/samples.png", "plots/grad_cam.png"}
+    page = client.download_artifacts(run.info.run_id, "mistakes.html")
+    with open(page, encoding="utf-8") as file:  # noqa: PTH123
+        text = file.read()
+    assert "<img" not in text
+    assert text.count("<article") > 0
+    kept, _ = on_tree("tracking.model=false")
+    assert kept.data.tags["fingerprint"] == run.data.tags["fingerprint"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -85,6 +85,7 @@ def test_a_trivial_arm_is_tracked_like_any(fit, preset):
         "calibration.json",
         "config.yaml",
         "manifest.csv",
+        "mistakes.html",
         "operating_points.json",
         "predictions.csv",
         "subgroups.csv",
@@ -97,6 +98,9 @@ def test_a_trivial_arm_is_tracked_like_any(fit, preset):
         "plots/decision_curve.png",
         "plots/subgroups.png",
     }
+    page = (artifacts / "mistakes.html").read_text(encoding="utf-8")
+    assert "No map says where it looked: it is no network." in page
+    assert page.count("<img") == page.count("<article") > 0
 
 
 def test_majority_answers_with_the_training_frequencies(fit):

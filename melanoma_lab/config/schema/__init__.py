@@ -63,6 +63,9 @@ class Tracking:
     artifacts: str | None = None
     #: Keep the trained network with the run.
     model: bool = True
+    #: Keep images of the dataset with the run, in its plots and its page of mistakes. false, where
+    #: they must not lie wherever runs are tracked.
+    images: bool = True
     #: Send nothing: keep runs in the folder ``unsent`` until ``sync`` sends them.
     offline: bool = False
     #: Folder of runs that were not sent, or not whole.
@@ -106,6 +109,8 @@ class Config:
     model: str | None = None
     #: ``predict``: a folder, an image file, or a pattern such as ``DIR/*.jpg``.
     images: str | None = None
+    #: ``predict``: a folder for a map over each image of where the network looked (Grad-CAM).
+    grad_cam: str | None = None
     dataset: Dataset = MISSING
     split: Split = MISSING
     architecture: Architecture = MISSING

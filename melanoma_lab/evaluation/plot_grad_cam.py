@@ -1,0 +1,111 @@
+"""A figure of single decisions: the image, and where the network found what speaks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from melanoma_lab.evaluation import plot_style as style
+
+#: Inches: an image's side, and what lies between two, two pairs, two blocks.
+CELL, GAP, BETWEEN, APART = 1.3, 0.05, 0.24, 0.5
+#: Inches: a class's name over its images, what was decided beneath them, and before the next.
+NAME, DECIDED, NEXT = 0.24, 0.22, 0.16
+#: Classes in one column of blocks; with more there are two.
+MOST_ROWS = 4
+CAPTION = (
+    "{} probabilities. The map (Grad-CAM of the predicted class, {} x {} places, smoothed; the "
+    "line: half of its highest)\n"
+    "shows where the network found what speaks for its answer: neither why, nor whether it is "
+    "right, nor that it would\n"
+    "answer otherwise without it. Plain grey: nothing in the last maps spoke for it. The surest "
+    "decisions are no typical ones."
+)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One image and what was decided of it.
+
+    Attributes:
+        pixels: uint8, shape (s, s, 3).
+        laid_over: the same with the map over it.
+        predicted: the class's slug.
+        probability: of it.
+    """
+
+    pixels: NDArray[np.uint8]
+    laid_over: NDArray[np.uint8]
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """A class's surest right and surest wrong decision; None: there is none."""
+
+    slug: str
+    right: Decided | None
+    wrong: Decided | None
+
+
+def surest_decisions(
+    blocks: Sequence[Block], split: str, *, places: tuple[int, int], calibrated: bool
+) -> Figure:
+    """Draw images beside their maps, class by class.
+
+    Args:
+        blocks: one or more.
+        split: whose images they are.
+        places: rows and columns of the maps before they were smoothed.
+        calibrated: whether the probabilities are.
+    """
+    # Laid out by hand, as identical cells need no solver. Sizes are in inches.
+    columns = 1 if len(blocks) <= MOST_ROWS else 2
+    rows = -(-len(blocks) // columns)
+    block_width = 4 * CELL + 2 * GAP + BETWEEN
+    block_height = NAME + CELL + DECIDED + NEXT
+    inner = columns * block_width + (columns - 1) * APART
+    width, top, foot = max(inner, 8.2) + 0.4, 0.85, 0.95
+    height = top + rows * block_height + foot
+    fig = style.figure(width, height)
+    fig.set_layout_engine("none")
+
+    def write(x: float, y: float, text: str, **how: object) -> None:
+        fig.text(x / width, y / height, text, **how)  # type: ignore[arg-type]
+
+    for i, block in enumerate(blocks):
+        column, row = divmod(i, rows)
+        left = (width - inner) / 2 + column * (block_width + APART)
+        upper = height - top - row * block_height
+        write(left, upper - 0.17, style.class_label(block.slug), fontsize=style.LABEL_SIZE,
+              fontweight="bold")  # fmt: skip
+        pairs = (("surest right", block.right), ("surest wrong", block.wrong))
+        for j, (heading, decided) in enumerate(pairs):
+            x = left + j * (2 * CELL + GAP + BETWEEN)
+            if row == 0:
+                write(x, upper + 0.06, heading, fontsize=style.NOTE_SIZE, color=style.GREY)
+            y = upper - NAME - CELL
+            if decided is None:
+                write(x, y + CELL / 2, "none", fontsize=style.TICK_SIZE, color=style.GREY)
+                continue
+            for k, picture in enumerate((decided.pixels, decided.laid_over)):
+                place = ((x + k * (CELL + GAP)) / width, y / height, CELL / width, CELL / height)
+                ax = fig.add_axes(place)
+                ax.imshow(picture, aspect="auto", interpolation="bilinear")
+                ax.set_axis_off()
+            wrong = decided.predicted != block.slug
+            said = style.class_label(decided.predicted)
+            said = f"{'taken for ' if wrong else ''}{said}, {100 * decided.probability:.0f} %"
+            write(x, y - 0.16, said, fontsize=style.NOTE_SIZE,
+                  color=style.VERMILLION if wrong else style.BLACK)  # fmt: skip
+    write(width / 2, height - 0.34, f"Where the network looked in its surest decisions, {split}",
+          fontsize=style.TITLE_SIZE, ha="center")  # fmt: skip
+    caption = CAPTION.format("Calibrated" if calibrated else "Uncalibrated", *places)
+    write(0.2, 0.3, caption, fontsize=style.NOTE_SIZE, color=style.GREY, va="bottom")
+    write(width - 0.1, 0.08, style.FOOTER, fontsize=style.NOTE_SIZE, color=style.GREY, ha="right")
+    return fig

@@ -1,0 +1,96 @@
+"""A run's examples: the figure of its surest decisions and the page of its surest mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lab.errors import UserError
+from melanoma_lab.evaluation.judging import Judgement
+from melanoma_lab.evaluation.plot_grad_cam import Block, Decided, surest_decisions
+from melanoma_lab.evaluation.predictions import judged_split, slugs_of
+from melanoma_lab.examples.choice import decisions, mistakes, of_classes
+from melanoma_lab.examples.page import PAGE, write_page
+from melanoma_lab.examples.pictures import Looking, Seen, see
+
+FIGURE = "grad_cam.png"
+#: Pixels that an image has a side in the figure, at least.
+SIDE = 192
+
+
+def write_examples(
+    folder: Path,
+    *,
+    name: str,
+    table: pd.DataFrame,
+    judgement: Judgement,
+    melanoma: str | None,
+    manifest: pd.DataFrame,
+    audit: Mapping[str, Any],
+    looking: Looking | None,
+    why_no_maps: str = "",
+) -> None:
+    """Write ``mistakes.html`` and, where a network has looked, ``plots/grad_cam.png``.
+
+    Args:
+        folder: of the run's artifacts.
+        name: of the run.
+        table: its predictions.
+        judgement: of them.
+        melanoma: slug of the melanoma class, None where the dataset names none.
+        manifest: with image_id, and path, label and what is known of the images.
+        audit: ``audit.json`` of the dataset; empty where there is none.
+        looking: how images are had; None: none are shown.
+        why_no_maps: why no network has looked, a sentence; empty where one has.
+    """
+    slugs, split = slugs_of(table), judged_split(table)
+    found = decisions(table, judgement.temperature)
+    chosen, classes = mistakes(found, melanoma), of_classes(found, slugs)
+    seen: dict[str, Seen] = {}
+    if looking is not None:
+        surest = [row for one in classes for row in (one.right, one.wrong) if row is not None]
+        wanted = pd.concat([chosen.shown, pd.DataFrame(surest)]).drop_duplicates("image_id")
+        predicted = pd.Index(slugs).get_indexer(pd.Index(wanted["predicted"])).astype(np.intp)
+        try:
+            seen = see(looking, list(wanted["image_id"]), predicted)
+        except UserError as error:  # of a network of a user's own
+            why_no_maps = str(error)
+            seen = see(Looking(looking.pixels), list(wanted["image_id"]), predicted)
+        except (OSError, ValueError) as error:  # of images that were read some other day
+            why_no_maps = f"An image cannot be read again: {error}."
+            looking = None
+    places = None
+    if looking and looking.places and any(one.heat is not None for one in seen.values()):
+        places = looking.places()
+
+        def decided(row: pd.Series | None) -> Decided | None:
+            if row is None:
+                return None
+            pair = seen[row["image_id"]].pair(SIDE)
+            return Decided(*pair, row["predicted"], row["probability"])
+
+        blocks = [Block(one.slug, decided(one.right), decided(one.wrong)) for one in classes]
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+        calibrated = not judgement.temperature.why_not
+        figure = surest_decisions(blocks, split, places=places, calibrated=calibrated)
+        figure.savefig(folder / "plots" / FIGURE)
+    write_page(
+        folder / PAGE,
+        chosen,
+        name=name,
+        split=split,
+        n_images=len(found),
+        melanoma=melanoma,
+        group_sizes=dict(table["group"].value_counts()),
+        manifest=manifest,
+        audit=audit,
+        judgement=judgement,
+        seen=seen,
+        places=places,
+        why_no_maps=why_no_maps,
+        with_pictures=looking is not None,
+    )

@@ -1,0 +1,96 @@
+"""The images that are shown of a run, at a size for a page, and the maps laid over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from melanoma_lab.audit.thumbnails import as_uri, small_picture
+from melanoma_lab.evaluation.overlay import overlay
+
+#: Longest side of a picture on the page, in pixels; shown at about half of it.
+LONGEST = 300
+
+Pixels = NDArray[np.uint8]
+Heat = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How images, and where a network looks in them, are had.
+
+    Attributes:
+        pixels: image ids -> uint8, shape (n, s, s, 3), as the network takes them.
+        heat: (image ids, pixels, classes) -> float32, shape (n, s, s), 0 to 1; None where there is
+            no network.
+        places: rows and columns of the maps that heat is made of; called where there is heat.
+    """
+
+    pixels: Callable[[Sequence[str]], Pixels]
+    heat: Callable[[Sequence[str], Pixels, NDArray[np.intp]], Heat] | None = None
+    places: Callable[[], tuple[int, int]] | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One image as the network got it, and where it looked.
+
+    Attributes:
+        pixels: uint8, shape (s, s, 3).
+        heat: float32, shape (s, s), for what it predicted; None where there is no network.
+    """
+
+    pixels: Pixels
+    heat: Heat | None
+
+    def pair(self, side: int) -> tuple[Pixels, Pixels]:
+        """The image, and the map laid over it, as squares of at least so many pixels a side.
+
+        The line is drawn after the image has grown: it stays thin in a small one.
+        """
+        size = (max(side, len(self.pixels)),) * 2
+        image = np.asarray(Image.fromarray(self.pixels).resize(size, Image.Resampling.BILINEAR))
+        if self.heat is None:
+            raise ValueError("Expected a map. Received an image that no network has looked at.")
+        heat = np.asarray(Image.fromarray(self.heat).resize(size, Image.Resampling.BILINEAR))
+        return image, overlay(image, heat)
+
+    def uris(self, path: str) -> tuple[str, str]:
+        """The image, and the map laid over it (empty: none), as data URIs.
+
+        Both are made from the file, in its own proportions, and from what the network got of it
+        where it can no longer be read.
+        """
+        try:
+            picture = small_picture(path, LONGEST)
+        except (OSError, ValueError):
+            picture = Image.fromarray(self.pixels)
+        if self.heat is None:
+            return as_uri(picture), ""
+        # Images are squeezed into a square for the network; this undoes it.
+        stretched = Image.fromarray(self.heat).resize(picture.size, Image.Resampling.BILINEAR)
+        laid_over = overlay(np.asarray(picture), np.asarray(stretched))
+        return as_uri(picture), as_uri(Image.fromarray(laid_over))
+
+
+def see(looking: Looking, image_ids: Sequence[str], classes: NDArray[np.intp]) -> dict[str, Seen]:
+    """Look at images.
+
+    Args:
+        looking: how they are had.
+        image_ids: n ids, each once.
+        classes: intp, shape (n,): what each was predicted to be.
+    """
+    if not image_ids:
+        return {}
+    pixels = looking.pixels(image_ids)
+    if looking.heat is None:
+        return {one: Seen(image, None) for one, image in zip(image_ids, pixels, strict=True)}
+    heat = looking.heat(image_ids, pixels, classes)
+    return {
+        one: Seen(image, where) for one, image, where in zip(image_ids, pixels, heat, strict=True)
+    }

@@ -1,0 +1,67 @@
+"""How the images of a run are had, and where its network looks in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melanoma_lab.data.decoding import decode
+from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.examples.pictures import Heat, Looking, Pixels
+from melanoma_lab.training.trained import Trained
+
+NO_NETWORK = "No map says where it looked: it is no network."
+
+
+def looking_of_run(data: PreparedData, trained: Trained) -> Looking:
+    """Of a run that has just been trained."""
+    place = pd.Index(data.manifest["image_id"])
+
+    def pixels(image_ids: Sequence[str]) -> Pixels:
+        return np.asarray(data.pixels[data.rows[place.get_indexer(list(image_ids))]])
+
+    def heat(image_ids: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
+        from melanoma_lab.model.grad_cam import grad_cam
+
+        known: list[NDArray[np.generic]] = []
+        if trained.encoding is not None:
+            rows = data.manifest.iloc[place.get_indexer(list(image_ids))]
+            columns = trained.encoding.columns_of(rows)
+            names = [tensor.name for tensor in trained.network.inputs]
+            known = [columns[name] for name in names if name in columns]
+        return grad_cam(trained.network, pixels, classes, known)
+
+    if trained.network is None:
+        return Looking(pixels)
+    return Looking(pixels, heat, lambda: _places(trained.network))
+
+
+def looking_of_files(manifest: pd.DataFrame, size: int, network: Any) -> Looking:
+    """Of images that are read again, for a network that takes nothing else, or for none.
+
+    Args:
+        manifest: with image_id and path.
+        size: side in pixels that they are brought to.
+        network: a Keras model; None: there is none.
+    """
+    path = manifest.set_index("image_id")["path"]
+
+    def pixels(image_ids: Sequence[str]) -> Pixels:
+        return np.stack([decode(str(path[image_id]), size) for image_id in image_ids])
+
+    def heat(_: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
+        from melanoma_lab.model.grad_cam import grad_cam
+
+        return grad_cam(network, pixels, classes)
+
+    return Looking(pixels) if network is None else Looking(pixels, heat, lambda: _places(network))
+
+
+def _places(network: Any) -> tuple[int, int]:
+    from melanoma_lab.model.grad_cam import places_of
+
+    return places_of(network)
