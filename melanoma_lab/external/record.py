@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,8 @@ from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.proportions import Proportion, mean_sensitivity
 from melanoma_lab.evaluation.summary import absent_by_split, split_metrics
 from melanoma_lab.evaluation.temperature import Temperature
+from melanoma_lab.examples.kept import write_examples
+from melanoma_lab.examples.looking import looking_of_run
 from melanoma_lab.external import identity, telling
 from melanoma_lab.external.answering import DatasetAnswers
 from melanoma_lab.external.known import TrainedRun
@@ -66,13 +69,16 @@ class Evaluated:
         return self.card.melanoma or self.matched.get(self.config.dataset.melanoma or "")
 
 
-def record_evaluation(evaluated: Evaluated, answers: DatasetAnswers, tracker: Tracker) -> None:
+def record_evaluation(
+    evaluated: Evaluated, answers: DatasetAnswers, tracker: Tracker, network: Any
+) -> None:
     """Measure, draw, keep and show what an evaluation comes to; nothing is chosen by it.
 
     Args:
         evaluated: the model and the images.
         answers: to all of these.
         tracker: whose run has begun.
+        network: the Keras model, for its maps.
     """
     data, card = evaluated.data, evaluated.card
     manifest = data.manifest
@@ -106,6 +112,20 @@ def record_evaluation(evaluated: Evaluated, answers: DatasetAnswers, tracker: Tr
     tracker.set_tags({f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()})
     with tempfile.TemporaryDirectory() as scratch:
         _keep(Path(scratch), evaluated, answers, table, judgement)
+        write_examples(
+            Path(scratch),
+            name=tracker.run_name,
+            table=table,
+            judgement=judgement,
+            melanoma=evaluated.melanoma,
+            manifest=manifest,
+            audit=data.findings.as_json(),
+            looking=(
+                looking_of_run(data, network, evaluated.encoding)
+                if evaluated.config.tracking.images
+                else None
+            ),
+        )
         tracker.log_folder(Path(scratch))
     telling.show_figures(metrics, evaluated.run, evaluated.config.dataset.name, interval)
     summary.show_absent(absent, len(card.slugs))

@@ -32,9 +32,9 @@ from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
 from melanoma_lab.examples.kept import write_examples
+from melanoma_lab.examples.looking import looking_of_files
 from melanoma_lab.examples.pictures import Looking
 from melanoma_lab.prediction import mlmodel
-from melanoma_lab.tasks.looking import looking_of_files
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.model import fetch_model, has_model
 

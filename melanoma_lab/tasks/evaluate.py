@@ -59,14 +59,14 @@ def evaluate_model(config: Config) -> str:
         source = find_model(config.model, config.tracking, Path(scratch))
         evaluated = _prepared(config, source, threads)
         connecting = tracking.connect(config.tracking, config.study)
-        network = load(
+        model = load(
             source, threads=threads, seed=config.seed, patients=evaluated.encoding is not None
         )
         with progress_of("evaluating") as tell:
             answers = answers_to(
                 evaluated.data,
                 np.arange(len(evaluated.data.manifest)),
-                network,
+                model,
                 encoding=evaluated.encoding,
                 batch_size=config.training.batch_size,
                 progress=tell,
@@ -77,7 +77,7 @@ def evaluate_model(config: Config) -> str:
         params = tracking.flatten(identity.params_of(config, evaluated.matched))
     tracker = connecting.result()
     with tracker.run(identity.name_of(tags), tags, params) as run_id:
-        record_evaluation(evaluated, answers, tracker)
+        record_evaluation(evaluated, answers, tracker, model.network)
     summary.show_where(
         config, run_id, kept=tracker.kept, advice="It is an evaluation: compare does not see it."
     )

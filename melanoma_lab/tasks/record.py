@@ -28,8 +28,8 @@ from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
 from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
 from melanoma_lab.examples.kept import write_examples
+from melanoma_lab.examples.looking import NO_NETWORK, looking_of_run
 from melanoma_lab.tasks.extent import Extent
-from melanoma_lab.tasks.looking import NO_NETWORK, looking_of_run
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.training.trained import Trained
@@ -211,7 +211,7 @@ def draw(
         melanoma=data.melanoma,
         manifest=data.manifest,
         audit=data.findings.as_json(),
-        looking=looking_of_run(data, trained) if images_kept else None,
+        looking=looking_of_run(data, trained.network, trained.encoding) if images_kept else None,
         why_no_maps=NO_NETWORK if trained.network is None else "",
     )
 

@@ -10,15 +10,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.data.decoding import decode
+from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.examples.pictures import Heat, Looking, Pixels
-from melanoma_lab.training.trained import Trained
 
 NO_NETWORK = "No map says where it looked: it is no network."
 
 
-def looking_of_run(data: PreparedData, trained: Trained) -> Looking:
-    """Of a run that has just been trained."""
+def looking_of_run(data: PreparedData, network: Any, encoding: Encoding | None = None) -> Looking:
+    """Of images that are decoded already.
+
+    Args:
+        data: the dataset.
+        network: a Keras model; None: there is none.
+        encoding: of what it takes of patients; None where it takes images alone.
+    """
     place = pd.Index(data.manifest["image_id"])
 
     def pixels(image_ids: Sequence[str]) -> Pixels:
@@ -28,16 +34,14 @@ def looking_of_run(data: PreparedData, trained: Trained) -> Looking:
         from melanoma_lab.model.grad_cam import grad_cam
 
         known: list[NDArray[np.generic]] = []
-        if trained.encoding is not None:
+        if encoding is not None:
             rows = data.manifest.iloc[place.get_indexer(list(image_ids))]
-            columns = trained.encoding.columns_of(rows)
-            names = [tensor.name for tensor in trained.network.inputs]
+            columns = encoding.columns_of(rows)
+            names = [tensor.name for tensor in network.inputs]
             known = [columns[name] for name in names if name in columns]
-        return grad_cam(trained.network, pixels, classes, known)
+        return grad_cam(network, pixels, classes, known)
 
-    if trained.network is None:
-        return Looking(pixels)
-    return Looking(pixels, heat, lambda: _places(trained.network))
+    return Looking(pixels) if network is None else Looking(pixels, heat, lambda: _places(network))
 
 
 def looking_of_files(manifest: pd.DataFrame, size: int, network: Any) -> Looking:
