@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.errors import UserError
+from melanoma_lab import summary
+from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation.judging import Judgement
 from melanoma_lab.evaluation.plot_grad_cam import Block, Decided, surest_decisions
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of
 from melanoma_lab.examples.choice import decisions, mistakes, of_classes
 from melanoma_lab.examples.page import PAGE, write_page
-from melanoma_lab.examples.pictures import Looking, Seen, see
+from melanoma_lab.examples.pictures import ImagesGoneError, Looking, Seen, see
 
 FIGURE = "grad_cam.png"
 #: Pixels that an image has a side in the figure, at least.
@@ -57,12 +58,13 @@ def write_examples(
         predicted = pd.Index(slugs).get_indexer(pd.Index(wanted["predicted"])).astype(np.intp)
         try:
             seen = see(looking, list(wanted["image_id"]), predicted)
-        except UserError as error:  # of a network of a user's own
-            why_no_maps = str(error)
+        except ImagesGoneError as error:
+            why_no_maps, looking = str(error), None
+        except Exception as error:  # noqa: BLE001 - a user's own network must not fail for a map
+            told = str(error) if isinstance(error, UserError) else f"No Grad-CAM: {error!r}"
+            why_no_maps = clipped(told, 400)
+            summary.show_note(why_no_maps)
             seen = see(Looking(looking.pixels), list(wanted["image_id"]), predicted)
-        except (OSError, ValueError) as error:  # of images that were read some other day
-            why_no_maps = f"An image cannot be read again: {error}."
-            looking = None
     places = None
     if looking and looking.places and any(one.heat is not None for one in seen.values()):
         places = looking.places()

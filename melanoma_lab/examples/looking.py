@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from melanoma_lab.data.decoding import decode
 from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
-from melanoma_lab.examples.pictures import Heat, Looking, Pixels
+from melanoma_lab.examples.pictures import Heat, ImagesGoneError, Looking, Pixels
 
 NO_NETWORK = "No map says where it looked: it is no network."
 
@@ -55,7 +55,10 @@ def looking_of_files(manifest: pd.DataFrame, size: int, network: Any) -> Looking
     path = manifest.set_index("image_id")["path"]
 
     def pixels(image_ids: Sequence[str]) -> Pixels:
-        return np.stack([decode(str(path[image_id]), size) for image_id in image_ids])
+        try:
+            return np.stack([decode(str(path[image_id]), size) for image_id in image_ids])
+        except (OSError, ValueError) as error:
+            raise ImagesGoneError(f"An image cannot be read again: {error}.") from error
 
     def heat(_: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
         from melanoma_lab.model.grad_cam import grad_cam

@@ -19,12 +19,17 @@ Pixels = NDArray[np.uint8]
 Heat = NDArray[np.float32]
 
 
+class ImagesGoneError(Exception):
+    """Images that were read some other day cannot be read again."""
+
+
 @dataclass(frozen=True)
 class Looking:
     """How images, and where a network looks in them, are had.
 
     Attributes:
-        pixels: image ids -> uint8, shape (n, s, s, 3), as the network takes them.
+        pixels: image ids -> uint8, shape (n, s, s, 3), as the network takes them. It may raise
+            ``ImagesGoneError``.
         heat: (image ids, pixels, classes) -> float32, shape (n, s, s), 0 to 1; None where there is
             no network.
         places: rows and columns of the maps that heat is made of; called where there is heat.

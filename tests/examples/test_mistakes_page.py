@@ -12,6 +12,7 @@ from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.examples.choice import decisions, mistakes
 from melanoma_lab.examples.pictures import Looking
+from melanoma_lab.tasks.looking import looking_of_files
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +128,18 @@ def test_what_is_no_network_has_a_page_without_maps(table, manifest, tmp_path):
     assert not (tmp_path / "plots").exists()
 
 
-def test_a_network_that_cannot_be_looked_into_costs_the_maps_alone(table, manifest, tmp_path):
+@pytest.mark.parametrize("error", [UserError("No Grad-CAM of mine: odd."), KeyError("odd")])
+def test_a_network_that_cannot_be_looked_into_costs_the_maps_alone(
+    table, manifest, tmp_path, error, capsys
+):
     def refuse(*_):
-        raise UserError("No Grad-CAM of mine: it has no convolution.")
+        raise error
 
     looking = Looking(looking_at(manifest).pixels, refuse, lambda: (3, 3))
     text = write(tmp_path, table=table, manifest=manifest, looking=looking).read_text()
-    assert "No Grad-CAM of mine" in text
+    assert "No Grad-CAM" in text
+    assert "odd" in text
+    assert "No Grad-CAM" in capsys.readouterr().out
     assert text.count("<img") == text.count("<article")
 
 
@@ -146,7 +152,8 @@ def test_without_images_none_is_shown(table, manifest, tmp_path):
 
 def test_images_that_are_gone_cost_the_images_alone(table, manifest, tmp_path):
     gone = manifest.assign(path="nowhere.png")
-    text = write(tmp_path, table=table, manifest=gone).read_text()
+    looking = looking_of_files(gone, 16, None)
+    text = write(tmp_path, table=table, manifest=gone, looking=looking).read_text()
     assert "An image cannot be read again" in text
     assert "<img" not in text
 
