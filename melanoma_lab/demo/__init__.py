@@ -1,9 +1,12 @@
 """A page on which somebody who reads no code can try a model: one image at a time, on this machine.
 
 What is shown of an image is decided in ``answer`` and put into words in ``wording``, without a
-server; ``site`` is the page, ``server`` what listens. The page is written by hand and served by
-Flask, which comes with MLflow, and waitress, because it must work without a network and send
-nothing anywhere: Gradio 6 excludes the version of Pillow that images are decoded by here, brings 24
-packages and telemetry, Streamlit and NiceGUI 10 and 20, and none of them lets a page say that it
-loads nothing from elsewhere.
+server; ``site`` is the page, ``server`` what listens.
+
+The page is a template of the lab's own, served by Flask, which comes with MLflow, and waitress, a
+package without dependencies. Toolkits for such pages were weighed: Gradio 6 refuses the version of
+Pillow by which images are decoded here and adds 24 packages, NiceGUI adds 20 and Streamlit 10; two
+of them report on their users unless told not to. What matters here (nothing from elsewhere, which
+the browser enforces; a notice that stays in view; use by keyboard, by ear and on a phone) takes
+some 250 lines of HTML, CSS and JavaScript.
 """

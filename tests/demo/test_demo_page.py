@@ -37,18 +37,19 @@ def serving(folder, *arguments):
     for line in process.stdout:
         told += line
         if found := re.search(r"Open (http://\S+) in a browser", line):
+            told += process.stdout.readline()
             break
     else:
         pytest.fail(told + process.stderr.read())
     try:
         yield found[1]
         process.send_signal(signal.SIGINT)
-        rest, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert NOTICE in told + rest
+    assert NOTICE in told
 
 
 @pytest.fixture(scope="module")
