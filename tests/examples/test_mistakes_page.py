@@ -11,8 +11,8 @@ from PIL import Image
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.examples.choice import decisions, mistakes
+from melanoma_lab.examples.looking import looking_of_files
 from melanoma_lab.examples.pictures import Looking
-from melanoma_lab.tasks.looking import looking_of_files
 
 
 @pytest.fixture(scope="module")
