@@ -25,6 +25,7 @@ INCIDENTAL = (
     "members",
     "model",
     "images",
+    "formats",
     "tracking",
     "audit",
     "dataset.root",

@@ -57,6 +57,20 @@ def read_folder(folder: Path) -> tuple[Path, ModelCard | None]:
     return checked_file(network), card
 
 
+def read_run_id(folder: Path) -> str | None:
+    """The run that logged a model, as its ``MLmodel`` says; None where it does not.
+
+    Args:
+        folder: which ``read_folder`` has read, or will.
+    """
+    try:
+        content = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None
+    run_id = content.get("run_id") if isinstance(content, dict) else None
+    return run_id if isinstance(run_id, str) and run_id.isalnum() else None
+
+
 def read_appearance(folder: Path) -> Appearance | None:
     """What the training images of a model look like; None where its folder does not say.
 

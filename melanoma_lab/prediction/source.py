@@ -14,6 +14,7 @@ from typing import Any
 
 from melanoma_lab import tracking
 from melanoma_lab.config.schema import Tracking
+from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
@@ -80,6 +81,22 @@ def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> Source:
     return _of_run(typed, typed, tracked, scratch)
 
 
+def meaning(source: Source, n_outputs: int) -> ModelCard:
+    """What a network's outputs mean; numbered where nothing says it.
+
+    Raises:
+        UserError: it says so of another number of them.
+    """
+    if source.card is None:
+        return ModelCard(tuple(f"class_{k}" for k in range(n_outputs)), decoding=DECODING_VERSION)
+    if len(source.card.slugs) != n_outputs:
+        raise UserError(
+            f"model={source.typed}: names {len(source.card.slugs)} classes, but its network has "
+            f"{n_outputs} outputs."
+        )
+    return source.card
+
+
 def _of_path(typed: str, path: Path) -> Source:
     # A network within a model's folder: the folder says what its outputs are called.
     around = path.parent.parent if path.name == mlmodel.NETWORK else path
@@ -110,7 +127,7 @@ def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
             f"model={clipped(typed)}: not in tracking.uri={tracked.uri} "
             f"({clipped(str(error).splitlines()[0])}).{there}"
         ) from error
-    return _of_folder(typed, folder)
+    return _of_folder(typed, folder, run=mlmodel.read_run_id(folder))
 
 
 def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
+from melanoma_lab.model_card.facts import Facts, day_of
+from melanoma_lab.model_card.page import write_card
 from melanoma_lab.prediction import mlmodel
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.model import fetch_model, has_model
@@ -114,6 +117,20 @@ def _record(
             predictions.write_csv(table, folder / "predictions.csv")
             manifest.to_csv(folder / "manifest.csv", index=False)
             judgement.write(folder)
+            if together is not None:
+                facts = Facts(
+                    run_id=run_id,
+                    day=day_of(tracker.started),
+                    tags=tracker.tags,
+                    metrics=metrics,
+                    config=config,
+                    table=table,
+                    manifest=manifest,
+                    melanoma=melanoma,
+                    audit=_audit(client, members[0]),
+                    judgement=judgement,
+                )
+                write_card(facts, folder)
             save_plots(
                 folder / "plots",
                 table=table,
@@ -200,6 +217,15 @@ def _manifest(client: Any, member: Member, table: pd.DataFrame) -> pd.DataFrame:
         manifest["age"] = pd.to_numeric(manifest["age"])
     split = table.set_index("image_id")["split"]
     return manifest.assign(split=manifest["image_id"].map(split))
+
+
+def _audit(client: Any, member: Member) -> dict[str, Any] | None:
+    """What the audit of a member's dataset found; None where it was not kept."""
+    try:
+        with _file(client, member, "audit.json") as path:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (UserError, ValueError):
+        return None
 
 
 @contextmanager

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console, progress_of
-from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.errors import RunError
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.decoded import Batch, decoded_batches
 from melanoma_lab.prediction.images import Images, find_images_of
 from melanoma_lab.prediction.output import Columns, checked_output, writing
-from melanoma_lab.prediction.source import Source, find_model
+from melanoma_lab.prediction.source import Source, find_model, meaning
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.training.backend import available_threads, start_backend
 
@@ -167,7 +166,7 @@ def _predicting(config: Config) -> Iterator[Prediction]:
         from melanoma_lab.prediction.network import answering, image_size, load_network, n_classes
 
         network = load_network(source.network)
-        card = _card(source, n_classes(network))
+        card = meaning(source, n_classes(network))
         telling.show_source(source, card)
         answer = answering(network)
         batches = decoded_batches(
@@ -206,19 +205,3 @@ def _predicted(batch: Batch, answer: Any, card: ModelCard, source: Source) -> Pr
         columns["unlike_training"] = unlike = looks.unlikeness(batch.pixels)
         columns["warning"] = [UNLIKE if distance > 1 else "" for distance in unlike]
     return Predicted(columns, batch.unreadable)
-
-
-def _card(source: Source, n_outputs: int) -> ModelCard:
-    """What a network's outputs mean; numbered where nothing says it.
-
-    Raises:
-        UserError: it says so of another number of them.
-    """
-    if source.card is None:
-        return ModelCard(tuple(f"class_{k}" for k in range(n_outputs)), decoding=DECODING_VERSION)
-    if len(source.card.slugs) != n_outputs:
-        raise UserError(
-            f"model={source.typed}: names {len(source.card.slugs)} classes, but its network has "
-            f"{n_outputs} outputs."
-        )
-    return source.card

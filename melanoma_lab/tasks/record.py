@@ -27,6 +27,8 @@ from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
 from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
+from melanoma_lab.model_card.facts import Facts, day_of
+from melanoma_lab.model_card.page import write_card
 from melanoma_lab.tasks.train import Extent
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.card import ModelCard
@@ -78,11 +80,26 @@ def record_results(
             **{f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()},
         }
     )
+    keeps_model = config.tracking.model and extent.pictures and trained.network is not None
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         OmegaConf.save(OmegaConf.create(resolved(config)), folder / "config.yaml")
         predictions.write_csv(table, folder / "predictions.csv")
         judgement.write(folder)
+        if keeps_model:
+            facts = Facts(
+                run_id=tracker.run_id,
+                day=day_of(tracker.started),
+                tags=tracker.tags,
+                metrics=metrics,
+                config=resolved(config),
+                table=table,
+                manifest=data.manifest,
+                melanoma=data.melanoma,
+                audit=data.findings.as_json(),
+                judgement=judgement,
+            )
+            write_card(facts, folder)
         if trained.encoding is not None:
             described = json.dumps(trained.encoding.described(), indent=2)
             (folder / "metadata.json").write_text(described + "\n", encoding="utf-8")
@@ -91,7 +108,7 @@ def record_results(
             data.findings.write(folder / "audit.json")
             draw(folder, data, images, trained, table, judgement=judgement)
         tracker.log_folder(folder)
-    if config.tracking.model and extent.pictures and trained.network is not None:
+    if keeps_model:
         card = card_of(config, data, trained.encoding)
         tracker.log_network(trained.network, card, beside_network(data, judgement))
     if extent.said is None:

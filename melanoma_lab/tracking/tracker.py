@@ -345,6 +345,16 @@ class Tracker:
         return (str(found[0].info.run_id), dict(found[0].data.metrics)) if found else None
 
     @property
+    def tags(self) -> dict[str, str]:
+        """Facts of the run that are recorded so far."""
+        return dict(self._record.tags)
+
+    @property
+    def started(self) -> int:
+        """When the run began, in milliseconds since 1970."""
+        return self._record.start_time
+
+    @property
     def client(self) -> Any:
         """The MlflowClient; None where runs are kept on disk."""
         return self._client

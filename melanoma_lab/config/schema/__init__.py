@@ -47,7 +47,17 @@ class Task(StrEnum):
     ensemble = "ensemble"
     tune = "tune"
     predict = "predict"
+    export = "export"
+    card = "card"
     sync = "sync"
+
+
+class Format(StrEnum):
+    """Kinds of file that a network is exported as."""
+
+    saved_model = "saved_model"
+    onnx = "onnx"
+    litert = "litert"
 
 
 @dataclass
@@ -98,10 +108,14 @@ class Config:
     arm: str | None = None
     #: ``ensemble``: seeds of each; null: one ensemble of all that the arm has.
     members: int | None = None
-    #: ``predict``: a run's id, a model's folder or ``.keras`` file, or ``models:/name/version``.
+    #: ``predict``, ``export``, ``card``: a run's id, a model's folder or ``.keras`` file, or
+    #: ``models:/name/version``.
     model: str | None = None
-    #: ``predict``: a folder, an image file, or a pattern such as ``DIR/*.jpg``.
+    #: ``predict``: a folder, an image file, or a pattern such as ``DIR/*.jpg``; ``export``: on
+    #: which the exported files are held against the network, null: those that it was tested on.
     images: str | None = None
+    #: ``export``: as what; one or several of saved_model, onnx, litert.
+    formats: list[Format] = field(default_factory=lambda: [Format.saved_model])
     dataset: Dataset = MISSING
     split: Split = MISSING
     architecture: Architecture = MISSING
@@ -122,6 +136,7 @@ class Config:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)
         checked_study(self.study)
+        require(self.formats, "formats", "one of saved_model, onnx, litert at least", [])
         require(self.members is None or self.members >= 1, "members", "at least 1", self.members)
         if isinstance(self.architecture, Trivial):
             refuse_what_needs_a_network(self, self.architecture)
