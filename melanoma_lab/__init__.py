@@ -10,9 +10,10 @@ From Python::
     tuned = lab.tune("+experiment=dropout", "tuner=hyperband")
     findings = lab.audit_dataset("dataset=isic9", "dataset.root=isic9")
     table = lab.predict(run, "pictures")
+    exported = lab.export(run, "exported", formats=["onnx"])
 
-``train``, ``study``, ``tune``, ``compare``, ``ensemble``, ``audit_dataset`` and ``predict`` are
-described in :mod:`melanoma_lab.api`.
+``train``, ``study``, ``tune``, ``compare``, ``ensemble``, ``audit_dataset``, ``predict`` and
+``export`` are described in :mod:`melanoma_lab.api`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,25 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from melanoma_lab.api import Run, audit_dataset, compare, ensemble, predict, study, train, tune
+    from melanoma_lab.api import (
+        Run,
+        audit_dataset,
+        compare,
+        ensemble,
+        export,
+        predict,
+        study,
+        train,
+        tune,
+    )
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.errors import RunError, UserError
+    from melanoma_lab.tasks.export import Exported
     from melanoma_lab.tasks.tune import Tuned
 
 __all__ = [
     "ComparedStudy",
+    "Exported",
     "Run",
     "RunError",
     "Tuned",
@@ -36,6 +49,7 @@ __all__ = [
     "audit_dataset",
     "compare",
     "ensemble",
+    "export",
     "predict",
     "study",
     "train",
@@ -49,6 +63,7 @@ except PackageNotFoundError:  # run from a clone that is not installed
 
 _MODULES = {
     "ComparedStudy": "comparison.result",
+    "Exported": "tasks.export",
     "RunError": "errors",
     "Tuned": "tasks.tune",
     "UserError": "errors",

@@ -148,6 +148,7 @@ def _record(
             tracker.log_network(together.network, together.card, beside)
     summary.show_metrics(metrics)
     summary.show_judgement(judgement)
+    summary.show_registered(tracker.registered)
     kept = f"kept in {tracker.kept}" if tracker.kept else f"run {run_id}"
     console.print(f"\n{len(members)} networks' cost, to train and to apply   {kept}")
     return run_id

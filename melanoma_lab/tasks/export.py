@@ -153,7 +153,6 @@ def _write(
 
 def _answers(answer: Any, inputs: Mapping[str, Any], network: Any) -> Any:
     """What a network in Keras answers; a dictionary of inputs only where it takes one."""
-
     several = isinstance(network.input, dict)
     return np.concatenate([answer(p if several else p[PIXELS]) for p in batches(inputs)])
 

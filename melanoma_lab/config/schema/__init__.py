@@ -31,6 +31,7 @@ from melanoma_lab.config.schema.split import Split
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.config.schema.trivial import Trivial, refuse_what_needs_a_network
 from melanoma_lab.config.schema.tuner import Tuner
+from melanoma_lab.errors import UserError
 
 #: Bytes that the name of a study may take; file systems take 255, with endings.
 LONGEST_STUDY = 120
@@ -70,10 +71,22 @@ class Tracking:
     artifacts: str | None = None
     #: Keep the trained network with the run.
     model: bool = True
+    #: Register it under this name, as a new version (``models:/NAME/VERSION``); null: not at all.
+    register: str | None = None
     #: Send nothing: keep runs in the folder ``unsent`` until ``sync`` sends them.
     offline: bool = False
     #: Folder of runs that were not sent, or not whole.
     unsent: str = "unsent"
+
+    def __post_init__(self) -> None:
+        require(
+            self.register is None or re.fullmatch(r"[\w.-]*\w[\w.-]*", self.register),
+            "tracking.register",
+            "a name of letters, digits, dots, hyphens and underscores",
+            self.register,
+        )
+        if self.register and not self.model:
+            raise UserError("tracking.register: tracking.model=false keeps no model to register.")
 
 
 @dataclass
