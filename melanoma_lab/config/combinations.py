@@ -50,8 +50,8 @@ def _refuse_registering(config: Config) -> None:
         raise UserError("tracking.register: a trivial arm keeps no model to register.")
     if config.task not in {Task.train, Task.ensemble}:
         raise UserError(
-            f"tracking.register: {config.task} makes no run's model; it goes with training and with "
-            "ensemble. Of a finished run: mlflow.register_model('runs:/RUN_ID/model', NAME)."
+            f"tracking.register: {config.task} makes no run's model; it goes with training and "
+            "with ensemble. Of a finished run: mlflow.register_model('runs:/RUN_ID/model', NAME)."
         )
 
 

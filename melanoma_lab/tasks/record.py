@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,17 +87,11 @@ def record_results(
         predictions.write_csv(table, folder / "predictions.csv")
         judgement.write(folder)
         if keeps_model:
-            facts = Facts(
+            facts = facts_of_training(
+                *(config, data, table, judgement, metrics),
                 run_id=tracker.run_id,
-                day=day_of(tracker.started),
+                started=tracker.started,
                 tags=tracker.tags,
-                metrics=metrics,
-                config=resolved(config),
-                table=table,
-                manifest=data.manifest,
-                melanoma=data.melanoma,
-                audit=data.findings.as_json(),
-                judgement=judgement,
             )
             write_card(facts, folder)
         if trained.encoding is not None:
@@ -122,6 +116,43 @@ def record_results(
     if trained.network is not None and extent.said is None:  # a trivial arm may be at chance
         summary.show_outcome(learned)
     return metrics
+
+
+def facts_of_training(
+    config: Config,
+    data: PreparedData,
+    table: pd.DataFrame,
+    judgement: Judgement,
+    metrics: Mapping[str, float],
+    *,
+    run_id: str,
+    started: int,
+    tags: Mapping[str, str],
+) -> Facts:
+    """What a run's model card is written from, while it is at hand.
+
+    Args:
+        config: that it was trained with.
+        data: the split dataset.
+        table: its predictions table.
+        judgement: of them.
+        metrics: by name.
+        run_id: MLflow's.
+        started: when it began, in milliseconds since 1970.
+        tags: as tracked.
+    """
+    return Facts(
+        run_id=run_id,
+        day=day_of(started),
+        tags=tags,
+        metrics=metrics,
+        config=resolved(config),
+        table=table,
+        manifest=data.manifest,
+        melanoma=data.melanoma,
+        audit=data.findings.as_json(),
+        judgement=judgement,
+    )
 
 
 def card_of(config: Config, data: PreparedData, encoding: Encoding | None) -> ModelCard:

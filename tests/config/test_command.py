@@ -32,6 +32,11 @@ NO_FOLDER = ("hydra.output_subdir=null", "hydra.run.dir=.")
             ["predict", "images=a b/[0-9](1)*.jpg", "model='m,n'"],
             ["task=predict", "images='a b/[0-9](1)*.jpg'", "model='m,n'", *NO_FOLDER],
         ),
+        (
+            ["export", "model=m", "formats=onnx,litert", "output=a b"],
+            ["task=export", "model='m'", "formats=[onnx,litert]", "output='a b'", *NO_FOLDER],
+        ),
+        (["card", "model=m"], ["task=card", "model='m'", *NO_FOLDER]),
         (["--help"], ["--help"]),
         (["~dataset"], ["~dataset"]),
     ],
