@@ -11,9 +11,10 @@ From Python::
     findings = lab.audit_dataset("dataset=isic9", "dataset.root=isic9")
     table = lab.predict(run, "pictures")
     elsewhere = lab.evaluate(run, "dataset=folder", "dataset.root=others")
+    exported = lab.export(run, "exported", formats=["onnx"])
 
-``train``, ``study``, ``tune``, ``compare``, ``ensemble``, ``audit_dataset``, ``predict`` and
-``evaluate`` are described in :mod:`melanoma_lab.api`.
+``train``, ``study``, ``tune``, ``compare``, ``ensemble``, ``audit_dataset``, ``predict``,
+``evaluate`` and ``export`` are described in :mod:`melanoma_lab.api`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         compare,
         ensemble,
         evaluate,
+        export,
         predict,
         study,
         train,
@@ -36,10 +38,12 @@ if TYPE_CHECKING:
     )
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.errors import RunError, UserError
+    from melanoma_lab.tasks.export import Exported
     from melanoma_lab.tuning.tuned import Tuned
 
 __all__ = [
     "ComparedStudy",
+    "Exported",
     "Run",
     "RunError",
     "Tuned",
@@ -48,6 +52,7 @@ __all__ = [
     "compare",
     "ensemble",
     "evaluate",
+    "export",
     "predict",
     "study",
     "train",
@@ -61,6 +66,7 @@ except PackageNotFoundError:  # run from a clone that is not installed
 
 _MODULES = {
     "ComparedStudy": "comparison.result",
+    "Exported": "tasks.export",
     "RunError": "errors",
     "Tuned": "tuning.tuned",
     "UserError": "errors",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # their modules take a while to load
 
     from melanoma_lab.audit.findings import Findings
     from melanoma_lab.comparison.result import ComparedStudy
+    from melanoma_lab.tasks.export import Exported
     from melanoma_lab.tuning.tuned import Tuned
 
 _ONE_AT_A_TIME = threading.RLock()
@@ -356,6 +357,52 @@ def evaluate(
         from melanoma_lab.tasks.evaluate import evaluate_model
 
         return _run(evaluate_model(replace(config, model=str(model), tracking=tracked)))
+
+
+def export(
+    model: str | Path | Run,
+    output: str | Path,
+    *,
+    formats: Sequence[str] = ("saved_model",),
+    images: str | Path | None = None,
+    tracking_uri: str | None = None,
+    verbose: bool = True,
+) -> Exported:
+    """Write a kept network in formats of other programs, as ``export`` does.
+
+    Args:
+        model: as for ``predict``.
+        output: a folder, which is made, or holds an earlier export.
+        formats: any of ``"saved_model"``, ``"onnx"`` and ``"litert"``.
+        images: as for ``predict``: on which every file is held against the network; None: those
+            that its run was tested on.
+        tracking_uri: as for ``predict``.
+        verbose: show what the command line shows.
+
+    Returns:
+        The files, and the greatest difference of a probability that each shows.
+
+    Raises:
+        UserError: the model, the images or the output cannot be used, or a package is missing.
+        RunError: a file does not answer as the network does; nothing is left of it.
+    """
+    if isinstance(model, Run):
+        tracking_uri = tracking_uri or model.uri
+        model = model.run_id
+    with _working(verbose), _mlflow_left_alone():
+        config, _ = configure(["task=export", f"formats=[{','.join(formats)}]"])
+        tracked = Tracking() if tracking_uri is None else Tracking(uri=tracking_uri)
+        from melanoma_lab.tasks.export import export_network
+
+        return export_network(
+            replace(
+                config,
+                model=str(model),
+                output=str(output),
+                images=None if images is None else str(images),
+                tracking=tracked,
+            )
+        )
 
 
 def audit_dataset(*overrides: str, verbose: bool = True) -> Findings:

@@ -230,6 +230,16 @@ def show_where(config: Config, run_id: str, *, kept: Path | None, advice: str = 
     console.print(f"\n{where}\n{advice}\n[dim]Research use only: not a medical device.[/]")
 
 
+def show_registered(registered: str | None) -> None:
+    """Say what a run's model can be called from now on.
+
+    Args:
+        registered: ``NAME/VERSION``; None where it was not asked for, or waits to be sent.
+    """
+    if registered is not None:
+        console.print(f"registered: model=models:/{registered}", markup=False)
+
+
 def _shown(value: float | None, form: str) -> str:
     """A figure for reading; a dash where the split does not have it."""
     if value is None:

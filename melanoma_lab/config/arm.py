@@ -17,6 +17,7 @@ NOT_AN_ARM = frozenset(
         "cache",
         "dataset.outside_root",
         "dataset.root",
+        "formats",
         "images",
         "members",
         "metric",

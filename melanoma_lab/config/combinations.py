@@ -8,6 +8,7 @@ from melanoma_lab.config.schema.finetuning import Frozen, FrozenFirst, Staged
 from melanoma_lab.config.schema.loss import LogitAdjusted
 from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.split import Folds
+from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.errors import UserError
 
 
@@ -17,6 +18,7 @@ def refuse_combinations(config: Config) -> None:
     Raises:
         UserError: naming both.
     """
+    _refuse_registering(config)
     training, schedule = config.training, config.schedule
     evaluating = config.task is Task.evaluate
     config.evaluation.refuse_others(evaluating=evaluating)
@@ -45,6 +47,19 @@ def refuse_combinations(config: Config) -> None:
         raise UserError(
             f"training.patience={patience}: training stops before schedule=plateau lowers "
             f"anything; expected more than schedule.patience={schedule.patience}."
+        )
+
+
+def _refuse_registering(config: Config) -> None:
+    """Refuse a name for a model that will not be there."""
+    if config.tracking.register is None:
+        return
+    if config.task is Task.train and isinstance(config.architecture, Trivial):
+        raise UserError("tracking.register: a trivial arm keeps no model to register.")
+    if config.task not in {Task.train, Task.ensemble}:
+        raise UserError(
+            f"tracking.register: {config.task} makes no run's model; it goes with training and "
+            "with ensemble. Of a finished run: mlflow.register_model('runs:/RUN_ID/model', NAME)."
         )
 
 

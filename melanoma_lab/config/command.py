@@ -10,13 +10,14 @@ from melanoma_lab.errors import UserError, clipped, nearest
 
 #: What a command begins with.
 PROGRAM = "python -m melanoma_lab"
-#: What ``predict``, ``evaluate`` and ``demo`` take as it was typed: names of files.
+#: Tasks that take names of files as they were typed, and those keys.
+FILES = frozenset({Task.card, Task.demo, Task.evaluate, Task.export, Task.predict})
 VERBATIM = frozenset({"images", "model", "output"})
 #: Tasks that write where they are told to and need no working folder from Hydra.
 NO_JOB_FOLDER = frozenset(
     {
-        *(Task.audit, Task.compare, Task.demo, Task.download, Task.ensemble, Task.evaluate),
-        *(Task.predict, Task.seed_protocol, Task.sync, Task.tune),
+        *(Task.audit, Task.card, Task.compare, Task.demo, Task.download, Task.ensemble),
+        *(Task.evaluate, Task.export, Task.predict, Task.seed_protocol, Task.sync, Task.tune),
     }
 )
 
@@ -44,11 +45,10 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
         # joblib hands out several jobs at once when the first are short, as those are that are
         # skipped: one process would then train them all, while another idles.
         words.insert(0, "hydra.launcher.batch_size=1")  # what was typed comes later and counts
-    several = {"-m", "--multirun"} & {*words}
-    if {f"task={Task.predict}", f"task={Task.demo}"} & {*words} or (
-        f"task={Task.evaluate}" in words and not several
-    ):
-        words = [_as_typed(word) for word in words]
+    # Of several evaluations, the names are told apart by commas.
+    several = f"task={Task.evaluate}" in words and {"-m", "--multirun"} & {*words}
+    if any(f"task={task}" in words for task in FILES) and not several:
+        words = [_as_list(_as_typed(word)) for word in words]
     if any(f"task={task}" in words for task in NO_JOB_FOLDER):
         words += ["hydra.output_subdir=null", "hydra.run.dir=."]
     multirun = [word for word in words if word in {"-m", "--multirun"}]
@@ -67,3 +67,9 @@ def _as_typed(word: str) -> str:
     escaped = re.sub(r"(\\*)'", r"\1\1\'", value)
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f"{key}{equals}'{escaped}'"
+
+
+def _as_list(word: str) -> str:
+    """``formats=onnx,litert`` as the list that is meant; Hydra would take it for a sweep."""
+    key, _, value = word.partition("=")
+    return f"{key}=[{value}]" if key == "formats" and value and value[0] != "[" else word

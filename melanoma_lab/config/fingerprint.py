@@ -27,6 +27,7 @@ INCIDENTAL = (
     "model",
     "images",
     "grad_cam",
+    "formats",
     "tracking",
     "audit",
     "dataset.root",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from melanoma_lab.config.schema import Tracking
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.errors import UserError, clipped
-from melanoma_lab.prediction.run_files import file_of_run
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.progress import Progress
+from melanoma_lab.tracking.reading import read_run
 
 _COLUMNS = ("image_id", "path", "label", "group", "split", "digest")
 
@@ -89,7 +90,10 @@ def read_manifest(source: Source, tracked: Tracking) -> pd.DataFrame:
     """
     if source.run is None:
         raise UserError("nothing says which run trained this model")
-    with file_of_run(source.run, "manifest.csv", tracked) as path:
+    with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
+        path = read_run(source.run, tracked, Path(scratch)).artifact("manifest.csv")
+        if path is None:
+            raise UserError(f"run {source.run}: its manifest.csv is not there.")
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if missing := [name for name in _COLUMNS if name not in table]:
         raise UserError(f"run {source.run}: its manifest.csv has no column {', '.join(missing)}.")

@@ -9,9 +9,7 @@ from typing import Final
 
 import pandas as pd
 
-from melanoma_lab import tracking
 from melanoma_lab.audit.overlap import shared_photographs
-from melanoma_lab.comparison.tracked import artifact_of
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.data.files import find_images
 from melanoma_lab.data.pixels import file_digests
@@ -19,8 +17,7 @@ from melanoma_lab.data.split import TRAIN
 from melanoma_lab.errors import UserError
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.progress import Progress
-from melanoma_lab.tracking.connection import usable
-from melanoma_lab.tracking.record import ARTIFACTS, RECORD, RunRecord
+from melanoma_lab.tracking.reading import read_run
 
 MANIFEST: Final = "manifest.csv"
 KEY: Final = "evaluation.trained_on"
@@ -60,36 +57,22 @@ class KnownImages:
         return self.table[self.table["path"] != ""]
 
 
-def run_of(source: Source, tracked: Tracking) -> TrainedRun:
-    """Find the run that trained a model.
+def run_of(source: Source, tracked: Tracking, scratch: Path) -> TrainedRun:
+    """Find the run that trained a model; an empty one where it is not there.
 
     Args:
         source: the model's.
         tracked: where runs are recorded.
+        scratch: a folder for what has to be fetched.
     """
     if not source.run:
         return TrainedRun()
-    kept = Path(tracked.unsent) / source.run
-    if (kept / RECORD).is_file():
-        record = RunRecord.read(kept / RECORD)
-        metrics = {point.key: point.value for point in record.metrics}
-        path = kept / ARTIFACTS / MANIFEST
-        manifest = _read(path) if path.is_file() else None
-        return TrainedRun(source.run, record.tags, metrics, manifest)
-    from mlflow.exceptions import MlflowException
-
     try:
-        client = tracking.connect_for_reading(tracked)
-        with usable(tracked.uri):
-            run = client.get_run(source.run)
-    except (UserError, MlflowException):  # a model that came from elsewhere
+        run = read_run(source.run, tracked, scratch)
+    except UserError:  # a model that came from elsewhere
         return TrainedRun()
-    try:
-        with artifact_of(client, run, MANIFEST) as path:
-            manifest = _read(path)
-    except OSError:
-        manifest = None
-    return TrainedRun(source.run, run.data.tags, run.data.metrics, manifest)
+    path = run.artifact(MANIFEST)
+    return TrainedRun(run.run_id, run.tags, run.metrics, None if path is None else _read(path))
 
 
 def _read(path: Path) -> pd.DataFrame:

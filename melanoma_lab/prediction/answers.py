@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.advice import Advice
-from melanoma_lab.prediction.source import Source
+from melanoma_lab.prediction.source import Source, meaning
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.training.backend import start_backend
 
@@ -111,7 +109,7 @@ def load(source: Source, *, threads: int, seed: int, patients: bool = False) -> 
 
     encoding = source.card.encoding if source.card and patients else None
     network = load_network(source.network, tuple(encoding or ()))
-    card = _card(source, n_classes(network))
+    card = meaning(source, n_classes(network))
     return Loaded(source, card, network, image_size(network), answering(network))
 
 
@@ -122,19 +120,3 @@ def _reached(
     if advice.slug not in card.slugs or math.isnan(advice.threshold):
         return None
     return np.asarray(scores[:, card.slugs.index(advice.slug)] >= advice.threshold)
-
-
-def _card(source: Source, n_outputs: int) -> ModelCard:
-    """What a network's outputs mean; numbered where nothing says it.
-
-    Raises:
-        UserError: it says so of another number of them.
-    """
-    if source.card is None:
-        return ModelCard(tuple(f"class_{k}" for k in range(n_outputs)), decoding=DECODING_VERSION)
-    if len(source.card.slugs) != n_outputs:
-        raise UserError(
-            f"model={source.typed}: names {len(source.card.slugs)} classes, but its network has "
-            f"{n_outputs} outputs."
-        )
-    return source.card

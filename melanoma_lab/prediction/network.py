@@ -49,8 +49,8 @@ def load_network(path: Path, beside: Collection[str] = ()) -> keras.Model:
     Raises:
         UserError: it cannot be loaded safely, or is of another kind.
     """
-    network = load_safely(path)
-    images, others = _told_apart(network)
+    network = load_classifier(path)
+    _, others = _told_apart(network)
     if others and not beside:
         raise UserError(
             f"{path}: this model also needs {', '.join(others)}, which files of images do not say; "
@@ -61,6 +61,24 @@ def load_network(path: Path, beside: Collection[str] = ()) -> keras.Model:
             f"{path}: expected a network that takes {', '.join(beside)} beside pixels. Received "
             f"one that takes {', '.join(others) or 'nothing else'}."
         )
+    return network
+
+
+def load_classifier(path: Path) -> keras.Model:
+    """Load a network from images, and perhaps from what is known of patients, to classes.
+
+    Args:
+        path: a ``.keras`` file, as ``checked_file`` gives it.
+
+    Returns:
+        From pixels, 0 to 255, shape (n, s, s, 3), or a dictionary of these and columns, shape
+        (n, 1), to n answers for each of two or more classes.
+
+    Raises:
+        UserError: it cannot be loaded safely, or is of another kind.
+    """
+    network = load_safely(path)
+    images, _ = _told_apart(network)
     expected = "(n, size, size, 3) to (n, classes)"
     shapes = [tuple(tensor.shape) for tensor in (*images, *network.outputs)]
     if len(shapes) != 2 or not _fit(*shapes):
@@ -69,10 +87,14 @@ def load_network(path: Path, beside: Collection[str] = ()) -> keras.Model:
     return network
 
 
+def pixels_of(network: keras.Model) -> Any:
+    """The input of images, a Keras tensor, of a network that ``load_classifier`` gave."""
+    return _told_apart(network)[0][0]
+
+
 def image_size(network: keras.Model) -> int:
     """Side in pixels of the images that a network takes."""
-    images, _ = _told_apart(network)
-    return int(images[0].shape[1])
+    return int(pixels_of(network).shape[1])
 
 
 def n_classes(network: keras.Model) -> int:

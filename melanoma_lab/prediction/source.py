@@ -15,6 +15,7 @@ from typing import Any
 from melanoma_lab import tracking
 from melanoma_lab.comparison.tracked import EVALUATED_TAG
 from melanoma_lab.config.schema import Tracking
+from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
@@ -79,6 +80,22 @@ def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> Source:
     if path.name != typed or path.suffix:
         raise UserError(f"model={clipped(typed)}: no such file or folder; expected {EXPECTED}.")
     return _of_run(typed, typed, tracked, scratch)
+
+
+def meaning(source: Source, n_outputs: int) -> ModelCard:
+    """What a network's outputs mean; numbered where nothing says it.
+
+    Raises:
+        UserError: it says so of another number of them.
+    """
+    if source.card is None:
+        return ModelCard(tuple(f"class_{k}" for k in range(n_outputs)), decoding=DECODING_VERSION)
+    if len(source.card.slugs) != n_outputs:
+        raise UserError(
+            f"model={source.typed}: names {len(source.card.slugs)} classes, but its network has "
+            f"{n_outputs} outputs."
+        )
+    return source.card
 
 
 def _of_path(typed: str, path: Path) -> Source:

@@ -96,6 +96,20 @@ def demo(config: Config, _arm: Arm) -> None:
     show_page(config)
 
 
+def export(config: Config, _arm: Arm) -> None:
+    """Write a kept network in formats that other programs read."""
+    from melanoma_lab.tasks.export import export_network
+
+    export_network(config)
+
+
+def card(config: Config, _arm: Arm) -> None:
+    """Write the model card of a run."""
+    from melanoma_lab.tasks.card import card_to_folder
+
+    card_to_folder(config)
+
+
 def sync(config: Config, _arm: Arm) -> None:
     """Send runs that were kept on disk to the tracking server."""
     from melanoma_lab.tasks.sync import sync_runs
@@ -114,11 +128,13 @@ def _typed(key: str) -> bool:
 TASKS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.train: train,
     Task.audit: audit,
+    Task.card: card,
     Task.compare: compare,
     Task.demo: demo,
     Task.download: download,
     Task.ensemble: ensemble,
     Task.evaluate: evaluate,
+    Task.export: export,
     Task.predict: predict,
     Task.seed_protocol: seed_protocol,
     Task.sync: sync,

@@ -34,6 +34,8 @@ from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
 from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.examples.looking import looking_of_files
 from melanoma_lab.examples.pictures import Looking
+from melanoma_lab.model_card.facts import Facts, day_of
+from melanoma_lab.model_card.page import write_card
 from melanoma_lab.prediction import mlmodel
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.model import fetch_model, has_model
@@ -118,10 +120,25 @@ def _record(
         tracker.set_tags({"outcome": outcome(table).verdict, **_absent(table)})
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
+            audit = _audit(client, members[0])
             OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
             predictions.write_csv(table, folder / "predictions.csv")
             manifest.to_csv(folder / "manifest.csv", index=False)
             judgement.write(folder)
+            if together is not None:
+                facts = Facts(
+                    run_id=run_id,
+                    day=day_of(tracker.started),
+                    tags=tracker.tags,
+                    metrics=metrics,
+                    config=config,
+                    table=table,
+                    manifest=manifest,
+                    melanoma=melanoma,
+                    audit=audit,
+                    judgement=judgement,
+                )
+                write_card(facts, folder)
             save_plots(
                 folder / "plots",
                 table=table,
@@ -141,7 +158,7 @@ def _record(
                 judgement=judgement,
                 melanoma=melanoma,
                 manifest=manifest,
-                audit=_audit(client, members[0]),
+                audit=audit or {},
                 looking=looking if images else None,
                 why_no_maps=why_no_maps,
             )
@@ -151,6 +168,7 @@ def _record(
             tracker.log_network(together.network, together.card, beside)
     summary.show_metrics(metrics)
     summary.show_judgement(judgement)
+    summary.show_registered(tracker.registered)
     kept = f"kept in {tracker.kept}" if tracker.kept else f"run {run_id}"
     console.print(f"\n{len(members)} networks' cost, to train and to apply   {kept}")
     return run_id
@@ -172,15 +190,6 @@ def _looking(
             "No map says where it looked: its networks also take what is known of the patient."
         )
     return looking_of_files(manifest, size, together.network), ""
-
-
-def _audit(client: Any, member: Member) -> dict[str, Any]:
-    """What a member's run knows of its dataset; nothing where it kept none."""
-    try:
-        with artifact_of(client, member.run, "audit.json") as path:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError:
-        return {}
 
 
 @dataclass(frozen=True)
@@ -247,6 +256,15 @@ def _manifest(client: Any, member: Member, table: pd.DataFrame) -> pd.DataFrame:
         manifest["age"] = pd.to_numeric(manifest["age"])
     split = table.set_index("image_id")["split"]
     return manifest.assign(split=manifest["image_id"].map(split))
+
+
+def _audit(client: Any, member: Member) -> dict[str, Any] | None:
+    """What the audit of a member's dataset found; None where it was not kept."""
+    try:
+        with _file(client, member, "audit.json") as path:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (UserError, ValueError):
+        return None
 
 
 @contextmanager

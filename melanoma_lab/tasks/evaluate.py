@@ -57,7 +57,7 @@ def evaluate_model(config: Config) -> str:
     threads = config.training.threads or available_threads()
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         source = find_model(config.model, config.tracking, Path(scratch))
-        evaluated = _prepared(config, source, threads)
+        evaluated = _prepared(config, source, threads, Path(scratch))
         connecting = tracking.connect(config.tracking, config.study)
         model = load(
             source, threads=threads, seed=config.seed, patients=evaluated.encoding is not None
@@ -84,7 +84,7 @@ def evaluate_model(config: Config) -> str:
     return run_id
 
 
-def _prepared(config: Config, source: Source, threads: int) -> Evaluated:
+def _prepared(config: Config, source: Source, threads: int, scratch: Path) -> Evaluated:
     """All that is found before TensorFlow is needed; mistakes show here."""
     card = source.card
     if card is None:
@@ -94,7 +94,7 @@ def _prepared(config: Config, source: Source, threads: int) -> Evaluated:
             "MLmodel, or models:/NAME/VERSION."
         )
     show_source(source, card)
-    run = run_of(source, config.tracking)
+    run = run_of(source, config.tracking, scratch)
     known = known_images(run, config.evaluation.trained_on, threads)
     size = card.image_size
     if size is None:  # an old model's card; the network knows

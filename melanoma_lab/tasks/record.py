@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
 from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.examples.looking import NO_NETWORK, looking_of_run
+from melanoma_lab.model_card.facts import Facts, day_of
+from melanoma_lab.model_card.page import write_card
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.card import ModelCard
@@ -80,11 +82,20 @@ def record_results(
             **{f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()},
         }
     )
+    keeps_model = config.tracking.model and extent.pictures and trained.network is not None
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         OmegaConf.save(OmegaConf.create(resolved(config)), folder / "config.yaml")
         predictions.write_csv(table, folder / "predictions.csv")
         judgement.write(folder)
+        if keeps_model:
+            facts = facts_of_training(
+                *(config, data, table, judgement, metrics),
+                run_id=tracker.run_id,
+                started=tracker.started,
+                tags=tracker.tags,
+            )
+            write_card(facts, folder)
         if trained.encoding is not None:
             described = json.dumps(trained.encoding.described(), indent=2)
             (folder / "metadata.json").write_text(described + "\n", encoding="utf-8")
@@ -102,7 +113,7 @@ def record_results(
                 images_kept=config.tracking.images,
             )
         tracker.log_folder(folder)
-    if config.tracking.model and extent.pictures and trained.network is not None:
+    if keeps_model:
         card = card_of(config, data, trained.encoding)
         tracker.log_network(trained.network, card, beside_network(data, judgement))
     if extent.said is None:
@@ -116,6 +127,43 @@ def record_results(
     if trained.network is not None and extent.said is None:  # a trivial arm may be at chance
         summary.show_outcome(learned)
     return metrics
+
+
+def facts_of_training(
+    config: Config,
+    data: PreparedData,
+    table: pd.DataFrame,
+    judgement: Judgement,
+    metrics: Mapping[str, float],
+    *,
+    run_id: str,
+    started: int,
+    tags: Mapping[str, str],
+) -> Facts:
+    """What a run's model card is written from, while it is at hand.
+
+    Args:
+        config: that it was trained with.
+        data: the split dataset.
+        table: its predictions table.
+        judgement: of them.
+        metrics: by name.
+        run_id: MLflow's.
+        started: when it began, in milliseconds since 1970.
+        tags: as tracked.
+    """
+    return Facts(
+        run_id=run_id,
+        day=day_of(started),
+        tags=tags,
+        metrics=metrics,
+        config=resolved(config),
+        table=table,
+        manifest=data.manifest,
+        melanoma=data.melanoma,
+        audit=data.findings.as_json(),
+        judgement=judgement,
+    )
 
 
 def card_of(config: Config, data: PreparedData, encoding: Encoding | None) -> ModelCard:

@@ -82,6 +82,7 @@ def train_arm(
         tracker = train_claimed(
             config, arm, data, claim, connecting, threads=threads, extent=extent
         )
+    summary.show_registered(tracker.registered)
     summary.show_where(config, tracker.run_id, kept=tracker.kept)
     return tracker.run_id
 

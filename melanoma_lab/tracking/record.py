@@ -45,6 +45,7 @@ class RunRecord:
         tags: searchable facts.
         params: the resolved configuration, flattened.
         metrics: every value that was logged.
+        register: the name that its model is to be registered under; None: none.
     """
 
     run_id: str
@@ -58,6 +59,7 @@ class RunRecord:
     end_time: int | None = None
     status: str = "RUNNING"
     metrics: list[Point] = field(default_factory=list)
+    register: str | None = None
 
     def write(self, path: Path) -> None:
         """Write as JSON, in which infinity and NaN, unknown to it, are strings."""

@@ -44,6 +44,7 @@ from melanoma_lab.tracking.upload import (
     log_facts,
     log_files,
     log_points,
+    log_registration,
 )
 
 #: Servers that took a run of this process. When one of them is down later, that is an outage and
@@ -112,6 +113,8 @@ class Tracker:
         self.run_id = ""
         #: Where the last run is kept, if it was not sent.
         self.kept: Path | None = None
+        #: What its model is registered as, ``NAME/VERSION``, if it was.
+        self.registered: str | None = None
         self._record: RunRecord
         self._files: Path
         self._sender: Sender | None = None
@@ -188,8 +191,9 @@ class Tracker:
             start_time=_now(),
             tags=tags,
             params=params,
+            register=self._tracking.register,
         )
-        self.kept = None
+        self.kept = self.registered = None
         self._points = frozenset()
         if self._client is not None:
             try:
@@ -255,6 +259,7 @@ class Tracker:
                 return problem
             log_facts(self._client, run_id, self._record)
             log_files(self._client, run_id, self._files)
+            self.registered = log_registration(self._client, run_id, self._record, self._files)
             mlflow.end_run(self._record.status)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - of a server, of a driver
             return error
@@ -348,6 +353,16 @@ class Tracker:
     def run_name(self) -> str:
         """What the run under way is called."""
         return self._record.name
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Facts of the run that are recorded so far."""
+        return dict(self._record.tags)
+
+    @property
+    def started(self) -> int:
+        """When the run began, in milliseconds since 1970."""
+        return self._record.start_time
 
     @property
     def client(self) -> Any:

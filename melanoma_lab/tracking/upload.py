@@ -9,6 +9,7 @@ from melanoma_lab.config.schema import Tracking
 from melanoma_lab.tracking.connection import UPLOADING, experiment_id, patience
 from melanoma_lab.tracking.model import log_saved_model
 from melanoma_lab.tracking.record import ARTIFACTS, MODEL, Point, RunRecord
+from melanoma_lab.tracking.registration import register_model
 
 #: Which process a run belongs to; lets a later command tell a running run from a dead one.
 PROCESS_TAG = "process"
@@ -48,6 +49,13 @@ def log_files(client: Any, run_id: str, folder: Path) -> None:
             log_saved_model(client, run_id, folder / MODEL)
 
 
+def log_registration(client: Any, run_id: str, record: RunRecord, folder: Path) -> str | None:
+    """Register a run's model where that was asked for; returns ``NAME/VERSION``."""
+    if record.register is None or not (folder / MODEL).is_dir():
+        return None
+    return f"{record.register}/{register_model(client, run_id, record.register)}"
+
+
 def send_kept(client: Any, record: RunRecord, folder: Path, tracking: Tracking) -> str:
     """Send a kept run: into its own MLflow run where the server has that, else into a new one.
 
@@ -67,6 +75,7 @@ def send_kept(client: Any, record: RunRecord, folder: Path, tracking: Tracking) 
     log_facts(client, run_id, record)
     log_points(client, run_id, record.metrics)
     log_files(client, run_id, folder)
+    log_registration(client, run_id, record, folder)
     stale = client.get_run(run_id).data.tags.keys() & {REASON_TAG} - record.tags.keys()
     for tag in stale:  # another command took the run for dead, which it was not
         client.delete_tag(run_id, tag)

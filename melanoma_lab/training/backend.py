@@ -35,7 +35,7 @@ def load_tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _quiet_stderr():
+    with quiet_stderr():
         import keras  # noqa: F401
         import tensorflow as tf
 
@@ -61,7 +61,7 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
     tf = load_tensorflow()
     import keras
 
-    with _quiet_stderr():
+    with quiet_stderr():
         try:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -86,7 +86,7 @@ def threads_in_use() -> int:
 
 
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Hold back what native code prints on standard error; show it if the block fails.
 
     oneDNN and CUDA print start-up lines that TF_CPP_MIN_LOG_LEVEL does not silence.

@@ -12,7 +12,15 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.model.trivial import build_trivial
-from melanoma_lab.tasks.record import beside_network, card_of, draw, judged, predictions_table
+from melanoma_lab.model_card.page import write_card
+from melanoma_lab.tasks.record import (
+    beside_network,
+    card_of,
+    draw,
+    facts_of_training,
+    judged,
+    predictions_table,
+)
 from melanoma_lab.tracking.model import save_network
 from melanoma_lab.tracking.record import ARTIFACTS, MODEL
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, TRIAL_TAG
@@ -72,6 +80,14 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
                 card = card_of(config, data, trained.encoding)
                 beside = beside_network(data, judgement)
                 save_network(trained.network, card, folder / MODEL, beside)
+                run = client.get_run(found[0])
+                facts = facts_of_training(
+                    *(config, data, table, judgement, run.data.metrics),
+                    run_id=found[0],
+                    started=run.info.start_time,
+                    tags=run.data.tags,
+                )
+                write_card(facts, folder / ARTIFACTS)
             log_files(client, found[0], folder)
 
 

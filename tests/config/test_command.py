@@ -39,6 +39,11 @@ NO_FOLDER = ("hydra.output_subdir=null", "hydra.run.dir=.")
         # Several models, one evaluation each.
         (["evaluate", "-m", "model=m,n"], ["-m", "task=evaluate", "model=m,n", *NO_FOLDER]),
         (["demo", "model=a,b"], ["task=demo", "model='a,b'", *NO_FOLDER]),
+        (
+            ["export", "model=m", "formats=onnx,litert", "output=a b"],
+            ["task=export", "model='m'", "formats=[onnx,litert]", "output='a b'", *NO_FOLDER],
+        ),
+        (["card", "model=m"], ["task=card", "model='m'", *NO_FOLDER]),
         (["--help"], ["--help"]),
         (["~dataset"], ["~dataset"]),
     ],

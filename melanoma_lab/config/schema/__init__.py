@@ -32,6 +32,7 @@ from melanoma_lab.config.schema.split import Split
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.config.schema.trivial import Trivial, refuse_what_needs_a_network
 from melanoma_lab.config.schema.tuner import Tuner
+from melanoma_lab.errors import UserError
 
 #: Bytes that the name of a study may take; file systems take 255, with endings.
 LONGEST_STUDY = 120
@@ -50,7 +51,17 @@ class Task(StrEnum):
     tune = "tune"
     predict = "predict"
     evaluate = "evaluate"
+    export = "export"
+    card = "card"
     sync = "sync"
+
+
+class Format(StrEnum):
+    """Kinds of file that a network is exported as."""
+
+    saved_model = "saved_model"
+    onnx = "onnx"
+    litert = "litert"
 
 
 @dataclass
@@ -66,10 +77,22 @@ class Tracking:
     #: Keep images of the dataset with the run, in its plots and its page of mistakes. false, where
     #: they must not lie wherever runs are tracked.
     images: bool = True
+    #: Register it under this name, as a new version (``models:/NAME/VERSION``); null: not at all.
+    register: str | None = None
     #: Send nothing: keep runs in the folder ``unsent`` until ``sync`` sends them.
     offline: bool = False
     #: Folder of runs that were not sent, or not whole.
     unsent: str = "unsent"
+
+    def __post_init__(self) -> None:
+        require(
+            self.register is None or re.fullmatch(r"[\w.-]*\w[\w.-]*", self.register),
+            "tracking.register",
+            "a name of letters, digits, dots, hyphens and underscores",
+            self.register,
+        )
+        if self.register and not self.model:
+            raise UserError("tracking.register: tracking.model=false keeps no model to register.")
 
 
 @dataclass
@@ -104,13 +127,16 @@ class Config:
     arm: str | None = None
     #: ``ensemble``: seeds of each; null: one ensemble of all that the arm has.
     members: int | None = None
-    #: ``predict``, ``evaluate``, ``demo``: a run's id, a model's folder or ``.keras`` file, or
-    #: ``models:/name/version``.
+    #: ``predict``, ``evaluate``, ``demo``, ``export``, ``card``: a run's id, a model's folder or
+    #: ``.keras`` file, or ``models:/name/version``.
     model: str | None = None
-    #: ``predict``: a folder, an image file, or a pattern such as ``DIR/*.jpg``.
+    #: ``predict``: a folder, an image file, or a pattern such as ``DIR/*.jpg``; ``export``: on
+    #: which the exported files are held against the network, null: those that it was tested on.
     images: str | None = None
     #: ``predict``: a folder for a map over each image of where the network looked (Grad-CAM).
     grad_cam: str | None = None
+    #: ``export``: as what; one or several of saved_model, onnx, litert.
+    formats: list[Format] = field(default_factory=lambda: [Format.saved_model])
     dataset: Dataset = MISSING
     split: Split = MISSING
     architecture: Architecture = MISSING
@@ -132,6 +158,7 @@ class Config:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)
         checked_study(self.study)
+        require(self.formats, "formats", "one of saved_model, onnx, litert at least", [])
         require(self.members is None or self.members >= 1, "members", "at least 1", self.members)
         if isinstance(self.architecture, Trivial):
             refuse_what_needs_a_network(self, self.architecture)

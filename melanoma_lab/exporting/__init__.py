@@ -1,0 +1,1 @@
+"""A trained network for programs without the lab, without Keras, or without TensorFlow."""

@@ -1,0 +1,129 @@
+"""What lies beside exported files, as plain JSON: all that a stranger needs to use them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from melanoma_lab import __version__
+from melanoma_lab.config.schema import Format
+from melanoma_lab.evaluation.advice import Advice, strict_json
+from melanoma_lab.exporting.formats import KINDS, PROBABILITIES
+from melanoma_lab.exporting.parity import LIMIT, Parity, Sample
+from melanoma_lab.tracking.card import NOTICE, ModelCard
+from melanoma_lab.tracking.model import PIXELS
+
+FILE: Final = "model.json"
+DECODING: Final = (
+    "RGB; the camera's orientation (EXIF) applied; the first frame; 16 bits scaled to 8; "
+    "transparency laid on white; colour profiles not applied"
+)
+RESIZING: Final = (
+    "to the input's height and width, not keeping proportions; bilinear with the support widened "
+    "when shrinking (Pillow: resize((width, height), Image.Resampling.BILINEAR)); of a JPEG, "
+    "draft('RGB', (2 * width, 2 * height)) came before"
+)
+
+
+def description(
+    card: ModelCard,
+    *,
+    size: int,
+    run_id: str | None,
+    advice: Advice | None,
+    sample: Sample,
+    parities: Mapping[Format, Parity],
+    versions: Mapping[str, str],
+) -> str:
+    """The text of ``model.json``.
+
+    Args:
+        card: what the network's inputs and outputs mean.
+        size: side in pixels of the images that it takes.
+        run_id: MLflow's, of the run that trained it, where that is known.
+        advice: how its answers are to be read, where that is known.
+        sample: the images that answers were compared on.
+        parities: what that gave.
+        versions: of what wrote the files, by distribution.
+    """
+    content = {
+        "notice": NOTICE,
+        "files": {kind.value: KINDS[kind].file for kind in parities},
+        "inputs": {
+            PIXELS: {
+                "dtype": "uint8",
+                "shape": [None, size, size, 3],
+                "values": "0 to 255; scaling is inside the model",
+                "decoding": DECODING,
+                "resizing": RESIZING,
+            }
+        }
+        | {name: _column(column) for name, column in (card.encoding or {}).items()},
+        "outputs": {
+            PROBABILITIES: {
+                "dtype": "float32",
+                "shape": [None, len(card.slugs)],
+                "classes": list(card.classes or card.slugs),
+                "slugs": list(card.slugs),
+            }
+        },
+        "melanoma": card.melanoma,
+        "calibration": _calibration(advice),
+        "operating_point": _operating_point(advice),
+        "parity": {
+            "with": "the network in Keras, in float32",
+            "images": sample.told,
+            "limit": LIMIT,
+            "greatest_difference_of_a_probability": {
+                kind.value: parity.greatest for kind, parity in parities.items()
+            },
+        },
+        "trained": {
+            "run_id": run_id,
+            "dataset": card.dataset or None,
+            "melanoma_lab": card.version,
+        },
+        "exported": {"melanoma_lab": __version__, **versions},
+    }
+    return strict_json(content)
+
+
+def is_description(text: str) -> bool:
+    """Whether a text is what ``description`` gave."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and {"notice", "files", "parity"} <= set(said)
+
+
+def _column(column: Any) -> dict[str, Any]:
+    """A column beside the pixels; shape (n, 1)."""
+    if isinstance(column, dict) and "values" in column:
+        told = "a place in values, counted from 0; -1: not known"
+        return {"dtype": "int32", "shape": [None, 1], "means": told, "values": column["values"]}
+    return {"dtype": "float32", "shape": [None, 1], "means": "years; NaN or below 0: not known"}
+
+
+def _calibration(advice: Advice | None) -> dict[str, Any] | None:
+    if advice is None:
+        return None
+    fitted = advice.temperature
+    return {
+        "temperature": fitted.value,
+        "apply": "softmax(log(max(probabilities, 1.2e-38)) / temperature)",
+        "fitted_to_validation_images": fitted.n,
+        "why_not": fitted.why_not or None,
+    }
+
+
+def _operating_point(advice: Advice | None) -> dict[str, Any] | None:
+    if advice is None or not advice.slug:
+        return None
+    return {
+        "class": advice.slug,
+        "threshold": advice.threshold,
+        "of": "the calibrated probability",
+        "target_sensitivity_on_validation": advice.target,
+    }

@@ -1,0 +1,1 @@
+"""A run as a model card for people; what a model says of itself is ``tracking.card``."""

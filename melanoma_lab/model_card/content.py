@@ -1,0 +1,174 @@
+"""What a model card says, as words and rows for its templates.
+
+The sections are those of Mitchell et al., Model Cards for Model Reporting (FAT* 2019).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from melanoma_lab import __version__
+from melanoma_lab.comparison.wording import metric_name, split_name
+from melanoma_lab.evaluation.predictions import judged_split, slugs_of
+from melanoma_lab.evaluation.proportions import Proportion
+from melanoma_lab.model_card import data, limits, training
+from melanoma_lab.model_card.facts import Facts
+from melanoma_lab.model_card.shown import figure, share
+from melanoma_lab.model_card.uncertainty import (
+    arrays_of,
+    calibration_figures,
+    figures,
+    sensitivities,
+    specificities,
+)
+
+INTENDED = [
+    (
+        "To study what helps a classifier of skin lesions, and to be compared with others on the "
+        "same lesions, by researchers who know its limits below."
+    ),
+    (
+        "Not for diagnosis, triage, screening, reassurance, or any decision about a person; not "
+        "for patients; not as a second opinion."
+    ),
+]
+
+
+def content(facts: Facts) -> dict[str, Any]:
+    """What both pages say."""
+    judged = judged_split(facts.table)
+    point = facts.judgement.point
+    return {
+        "title": f"{facts.tags.get('arm', 'a model')}, seed {facts.tags.get('seed', '?')}",
+        "version": __version__,
+        "run_id": facts.run_id,
+        "judged": split_name(judged),
+        "detail_rows": training.details(facts),
+        "setting_rows": training.settings(facts),
+        "intended": INTENDED,
+        "factors": data.factors(facts),
+        "data_rows": data.summary(facts),
+        "splits": [split_name(split) for split in data.splits_of(facts)],
+        "count_rows": data.counts(facts),
+        "source_rows": data.sources(facts),
+        "protocol": data.protocol(facts),
+        "audit": data.audit(facts),
+        "metric_rows": _metric_rows(facts, judged),
+        "class_rows": _class_rows(facts, judged),
+        "calibration_rows": _calibration_rows(facts, judged),
+        "temperature": _temperature(facts),
+        "ece": _ece(facts, judged),
+        "point": _point(facts),
+        "point_rows": [] if point is None else _point_rows(facts),
+        "subgroup_rows": _subgroup_rows(facts),
+        "has_melanoma": point is not None,
+        "limits": limits.limits(facts),
+    }
+
+
+def _metric_rows(facts: Facts, judged: str) -> list[list[str]]:
+    """Each figure of the judged split with its interval, and of the training split for scale."""
+    slugs = slugs_of(facts.table)
+    melanoma = None if facts.melanoma is None else slugs.index(facts.melanoma)
+    rows = []
+    for name, found in figures(*arrays_of(facts.table, judged), melanoma).items():
+        rows.append([metric_name(name), figure(name, found)])
+    return rows
+
+
+def _class_rows(facts: Facts, judged: str) -> list[list[str]]:
+    """Each class with its size in the judged split, sensitivity and specificity."""
+    y_true, y_score, groups = arrays_of(facts.table, judged)
+    found = zip(
+        slugs_of(facts.table),
+        sensitivities(y_true, y_score, groups),
+        specificities(y_true, y_score, groups),
+        strict=True,
+    )
+    return [
+        [
+            slug.replace("_", " "),
+            f"{np.count_nonzero(y_true == k):,} ({len(np.unique(groups[y_true == k])):,})",
+            share(sensitive),
+            share(specific),
+        ]
+        for k, (slug, sensitive, specific) in enumerate(found)
+    ]
+
+
+def _calibration_rows(facts: Facts, judged: str) -> list[list[str]]:
+    y_true, y_score, groups = arrays_of(facts.table, judged)
+    after = facts.judgement.temperature.apply(y_score)
+    pairs = [calibration_figures(y_true, scores, groups) for scores in (y_score, after)]
+    return [
+        [metric_name(name), *(figure(name, measured[name]) for measured in pairs)]
+        for name in pairs[0]
+    ]
+
+
+def _ece(facts: Facts, judged: str) -> str:
+    """The calibration error that is asked for by name."""
+    y_true, y_score, groups = arrays_of(facts.table, judged)
+    after = facts.judgement.temperature.apply(y_score)
+    return figure("ece", calibration_figures(y_true, after, groups)["ece"])
+
+
+def _temperature(facts: Facts) -> str:
+    fitted = facts.judgement.temperature
+    if fitted.why_not:
+        return f"No temperature was fitted: {fitted.why_not}."
+    sure = "too sure of itself" if fitted.value > 1 else "not sure enough"
+    return (
+        f"Temperature {fitted.value:.2f}, fitted to {fitted.n:,} validation images: the network is "
+        f"{sure}. It changes no decision and is not in the model itself."
+    )
+
+
+def _point(facts: Facts) -> str:
+    point = facts.judgement.point
+    if point is None:
+        return "The dataset names no melanoma class, so that none was chosen."
+    if np.isnan(point.threshold):
+        return "The validation split has no melanoma, so that none could be chosen."
+    return (
+        f"{point.slug.replace('_', ' ').capitalize()} from a calibrated probability of "
+        f"{point.threshold:.3g} on: the largest threshold that finds {100 * point.target:g} % of "
+        "the melanomas of the validation split."
+    )
+
+
+def _point_rows(facts: Facts) -> list[list[str]]:
+    point = facts.judgement.point
+    if point is None or np.isnan(point.threshold):
+        return []
+    return [
+        [
+            split_name(split) + (" (chosen on)" if split == "val" else ""),
+            f"{found.positive_images:,} ({found.positive_lesions:,})",
+            *(share(each) for each in (found.sensitivity, found.specificity, found.ppv, found.npv)),
+        ]
+        for split, found in point.rates.items()
+    ]
+
+
+def _subgroup_rows(facts: Facts) -> list[list[str]]:
+    """Subgroups as they were measured; those of a few lesions say so."""
+    table = facts.judgement.subgroups
+    rows = []
+    for row in table.to_dict("records"):
+        name = "all" if row["column"] == "all" else f"{row['column']}: {row['value']}"
+        lesions = row["n_melanoma_lesions"]
+        cells = [name, f"{row['n_images']:,} ({row['n_lesions']:,})"]
+        if facts.judgement.point is not None:
+            cells.append("" if lesions is None else str(lesions))
+        cells += [_cell(row, "balanced_accuracy")]
+        if facts.judgement.point is not None:
+            cells += [_cell(row, "sensitivity"), _cell(row, "specificity")]
+        rows.append([*cells, "few" if row["few"] else ""])
+    return rows
+
+
+def _cell(row: dict[Any, Any], name: str) -> str:
+    return share(Proportion(row[name], row[f"{name}_low"], row[f"{name}_high"]))

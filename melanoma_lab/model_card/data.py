@@ -1,0 +1,143 @@
+"""What a model card says of the data: which, how many, from where, how divided, how sound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from melanoma_lab.data.metadata import AGE
+from melanoma_lab.data.prepare import slug
+from melanoma_lab.data.split import SPLITS
+from melanoma_lab.evaluation.predictions import slugs_of
+from melanoma_lab.evaluation.subgroups import COLUMNS, divided
+from melanoma_lab.model_card.facts import Facts
+
+#: What of an audit a card repeats -> how; the number comes after.
+_FOUND = {
+    "n_unreadable": "files that cannot be read",
+    "n_exact_duplicate_groups": "groups of identical files",
+    "n_near_duplicate_groups": "groups of near-duplicates",
+    "n_label_conflicts": "groups of identical images under different labels",
+    "n_near_label_conflicts": "groups of near-duplicates under different labels",
+    "n_metadata_conflicts": "labels against the archive's diagnosis",
+}
+_SEPARATED = {
+    "published": "groups (a lesion, or copies) on both sides of the published split",
+    "random": "groups (a lesion, or copies) that a random split of files would separate",
+}
+
+
+def splits_of(facts: Facts) -> list[str]:
+    """The splits that have images."""
+    there = set(facts.manifest["split"])
+    return [split for split in SPLITS if split in there]
+
+
+def summary(facts: Facts) -> list[list[str]]:
+    """The dataset in a few rows."""
+    manifest, tags = facts.manifest, facts.tags
+    size = f"{len(manifest):,} images in {manifest['group'].nunique():,} groups"
+    rows = [
+        ["dataset", str(tags.get("dataset", "unknown"))],
+        ["digest", str(tags.get("dataset_digest", ""))],
+        ["size", f"{size} (images of one lesion, and copies of one another)"],
+        ["digest of the split", str(tags.get("split_hash", ""))],
+    ]
+    return [row for row in rows if row[1]]
+
+
+def counts(facts: Facts) -> list[list[str]]:
+    """Images, and groups, of each class in each split."""
+    manifest = facts.manifest.assign(slug=[slug(name) for name in facts.manifest["label"]])
+    names = [*slugs_of(facts.table), None]
+    return [
+        [
+            "all" if name is None else name.replace("_", " "),
+            *(
+                _count(manifest[(manifest["split"] == split) & _of_class(manifest, name)])
+                for split in splits_of(facts)
+            ),
+        ]
+        for name in names
+    ]
+
+
+def _of_class(manifest: pd.DataFrame, name: str | None) -> Any:
+    return manifest["slug"].notna() if name is None else manifest["slug"] == name
+
+
+def _count(rows: pd.DataFrame) -> str:
+    return f"{len(rows):,} ({rows['group'].nunique():,})"
+
+
+def sources(facts: Facts) -> list[list[str]]:
+    """Images of each source in each split; none where the dataset does not say."""
+    manifest = facts.manifest
+    if "source" not in manifest or not (manifest["source"] != "").any():
+        return []
+    found = manifest["source"].where(manifest["source"] != "", "not known")
+    return [
+        [
+            name,
+            *(f"{((found == name) & (manifest['split'] == s)).sum():,}" for s in splits_of(facts)),
+        ]
+        for name in found.value_counts().index
+    ]
+
+
+def protocol(facts: Facts) -> str:
+    """How images were divided."""
+    split = facts.config.get("split", {})
+    how = {
+        "holdout": "at random",
+        "kfold": f"into {split.get('k')} folds; fold {split.get('fold')} is the test split",
+        "cross_val": f"into {split.get('k')} folds for validation, with one test split for all",
+        "predefined": "as published",
+    }.get(split.get("name"), "in a way of the user's own")
+    if facts.tags.get("protocol") == "leaking":
+        return (
+            f"Leaking: divided {how}, and images that belong together lie on both sides. Figures "
+            "on the test split are too good."
+        )
+    return (
+        f"Grouped: divided {how}; photographs of one lesion, identical files and near-duplicates "
+        "are on one side of every split."
+    )
+
+
+def audit(facts: Facts) -> list[str]:
+    """The audit's words: what it found in the dataset as published, and what was made of it."""
+    said = []
+    if facts.audit is not None:
+        separated = _SEPARATED.get(facts.audit.get("judged_split", ""), _SEPARATED["published"])
+        asked = _FOUND | {"n_cross_split_groups": separated}
+        found = [
+            f"{text}: {facts.audit[key]:,}" for key, text in asked.items() if facts.audit.get(key)
+        ]
+        listed = "; ".join(found) or "nothing of what it looks for"
+        said.append(f"Found in the dataset as published: {listed}.")
+    if facts.tags.get("notes"):
+        said.append(facts.tags["notes"])
+    if facts.tags.get("source_tells_class"):
+        auroc = float(facts.tags["source_tells_class"])
+        said.append(
+            f"The source of a photograph tells its class apart from another's with {auroc:.2f} "
+            "(0.5: not at all; 1: fully)."
+        )
+    return said
+
+
+def factors(facts: Facts) -> str:
+    """What divides the images, and what is not known of them."""
+    manifest = facts.manifest
+    known = [c for c in COLUMNS if c in manifest and list(divided(manifest[c]))]
+    names = {AGE: "age", "site": "body site"}
+    told = ", ".join(names.get(column, column) for column in known)
+    measured = f"Measured by {told}. " if told else "Nothing is known that would divide them. "
+    unknown = [names.get(c, c) for c in COLUMNS if c not in known]
+    also = f" Not known here, or the same for all: {', '.join(unknown)}." if unknown else ""
+    return (
+        f"{measured}Relevant and recorded by no dataset of the lab: skin tone, camera and "
+        f"dermatoscope, hair and artefacts, how a lesion came to be photographed.{also}"
+    )

@@ -1,0 +1,97 @@
+"""What a model card is written from: a run's tables, configuration and tags, however old it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from melanoma_lab.config.schema.evaluation import Evaluation
+from melanoma_lab.data.prepare import slug
+from melanoma_lab.errors import UserError
+from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.judging import Judgement, judge
+from melanoma_lab.tracking.reading import TrackedRun
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run, as its card needs it.
+
+    Attributes:
+        run_id: MLflow's.
+        day: on which it began, ISO.
+        tags: as tracked.
+        metrics: the last value of each.
+        config: resolved, as plain containers.
+        table: its predictions table.
+        manifest: its table of images.
+        melanoma: slug of the melanoma class; None where the dataset names none.
+        audit: what the audit found, as ``audit.json`` has it; None where it was not kept.
+        judgement: calibration, operating point and subgroups.
+    """
+
+    run_id: str
+    day: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    config: Mapping[str, Any]
+    table: pd.DataFrame
+    manifest: pd.DataFrame
+    melanoma: str | None
+    audit: Mapping[str, Any] | None
+    judgement: Judgement
+
+
+def facts_of(run: TrackedRun) -> Facts:
+    """Read a tracked run.
+
+    Raises:
+        UserError: it has not kept what a card is written from.
+    """
+    try:
+        table = predictions.read_csv(_needed(run, "predictions.csv"))
+        loaded = OmegaConf.to_container(OmegaConf.load(_needed(run, "config.yaml")))
+        config: dict[str, Any] = dict(loaded)  # type: ignore[arg-type]
+        manifest = pd.read_csv(_needed(run, "manifest.csv"), dtype=str, keep_default_na=False)
+        if "age" in manifest:
+            manifest["age"] = pd.to_numeric(manifest["age"])
+        found = run.artifact("audit.json")
+        audit = None if found is None else json.loads(found.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"run {run.run_id}: cannot be described: {error}") from error
+    named = config.get("dataset", {}).get("melanoma")
+    melanoma = slug(named) if named else None
+    if melanoma not in predictions.slugs_of(table):
+        melanoma = None
+    sensitivity = config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity)
+    return Facts(
+        run_id=run.run_id,
+        day=day_of(run.start_time),
+        tags=run.tags,
+        metrics=run.metrics,
+        config=config,
+        table=table,
+        manifest=manifest,
+        melanoma=melanoma,
+        audit=audit,
+        judgement=judge(table, melanoma, sensitivity=sensitivity, manifest=manifest),
+    )
+
+
+def day_of(milliseconds: int) -> str:
+    """The day of a time since 1970."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()
+
+
+def _needed(run: TrackedRun, name: str) -> Path:
+    path = run.artifact(name)
+    if path is None:
+        raise FileNotFoundError(f"it has no {name}")
+    return path

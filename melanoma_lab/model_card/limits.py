@@ -1,0 +1,104 @@
+"""What a model card says that its figures do not: where they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from melanoma_lab.evaluation.predictions import judged_split, slugs_of
+from melanoma_lab.evaluation.subgroups import FEW_LESIONS
+from melanoma_lab.model_card.facts import Facts
+from melanoma_lab.model_card.uncertainty import arrays_of
+
+#: Datasets of photographs through a dermatoscope.
+DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "seed_protocol"})
+#: Losses and balancings that make rare classes look more frequent than they are.
+_BALANCED_LOSSES = frozenset({"logit_adjusted"})
+
+
+def limits(facts: Facts) -> list[str]:
+    """Sentences, the gravest first."""
+    return list(_limits(facts))
+
+
+def _limits(facts: Facts) -> Iterator[str]:
+    tags, judged = facts.tags, judged_split(facts.table)
+    if tags.get("outcome") == "at_chance":
+        yield "This run stayed at chance: the network tells nothing apart."
+    if tags.get("outcome") == "diverged":
+        yield "This run diverged; what was kept is from before."
+    if tags.get("protocol") == "leaking":
+        yield "Test lesions, or copies of them, are in the training split: figures are too good."
+    if judged != "test":
+        yield "It never met its test split; the figures here are of the split it was chosen by."
+    yield (
+        "Not validated externally: test images are of other lesions, but from the same dataset as "
+        "the training images. Elsewhere expect less."
+    )
+    yield from _kind_of_images(facts)
+    yield from _prevalence(facts, judged)
+    yield (
+        "One network: another seed gives other figures. Intervals cover chance in lesions alone."
+        if "members" not in tags
+        else "Its intervals cover chance in the lesions, not in the seeds of its members."
+    )
+    yield from _few(facts, judged)
+    if _balanced(facts):
+        yield (
+            "It was trained as if classes were more alike in number than they are, and takes rare "
+            "ones for more frequent, after calibration too: read its probabilities as a ranking."
+        )
+    yield (
+        "It answers to any picture, of whatever it is. The lab's predict warns of what looks "
+        "unlike the training images; an exported file does not."
+    )
+
+
+def _kind_of_images(facts: Facts) -> Iterator[str]:
+    name = facts.tags.get("dataset", "")
+    if name in DERMOSCOPIC:
+        yield (
+            "Dermoscopic photographs alone: it knows nothing of pictures taken by a phone or a "
+            "camera without a dermatoscope."
+        )
+    elif name == "synthetic":
+        yield "Trained on drawings of the lab's own: it knows nothing of skin."
+    else:
+        yield "It knows the kind of photographs that its dataset has, and no other."
+    manifest = facts.manifest
+    if "source" in manifest and (manifest["source"] != "").any():
+        n = manifest.loc[manifest["source"] != "", "source"].nunique()
+        yield f"Its images come from {n} source{'s' * (n != 1)}; others may look different."
+    else:
+        yield "The dataset does not say from which clinics or cameras its images come."
+
+
+def _prevalence(facts: Facts, judged: str) -> Iterator[str]:
+    if facts.melanoma is None:
+        return
+    y_true, _, _ = arrays_of(facts.table, judged)
+    share = np.mean(y_true == slugs_of(facts.table).index(facts.melanoma))
+    split = {"val": "validation"}.get(judged, judged)
+    yield (
+        f"{100 * share:.1f} % of the {split} images are melanomas. Predictive values and "
+        "calibrated probabilities are for that share, which is no clinic's; and only lesions that "
+        "somebody chose to photograph, and often to excise, are in such a dataset."
+    )
+
+
+def _few(facts: Facts, judged: str) -> Iterator[str]:
+    y_true, _, groups = arrays_of(facts.table, judged)
+    few = [
+        f"{slug.replace('_', ' ')} ({len(np.unique(groups[y_true == k]))})"
+        for k, slug in enumerate(slugs_of(facts.table))
+        if len(np.unique(groups[y_true == k])) < FEW_LESIONS
+    ]
+    if few:
+        split = {"val": "validation"}.get(judged, judged)
+        yield f"Classes with few {split} lesions, of which little is known: {', '.join(few)}."
+
+
+def _balanced(facts: Facts) -> bool:
+    balancing = facts.config.get("balancing", {}).get("name", "none")
+    return balancing != "none" or facts.config.get("loss", {}).get("name") in _BALANCED_LOSSES

@@ -1,0 +1,22 @@
+"""Figures with their intervals, as a card shows them."""
+
+from __future__ import annotations
+
+import math
+
+from melanoma_lab.comparison.wording import level
+from melanoma_lab.evaluation.proportions import Proportion
+
+
+def figure(metric: str, found: Proportion) -> str:
+    """A metric with its interval: ``41.3 % [38.0, 44.6]`` or ``0.033 [0.010, 0.046]``."""
+    value = level(metric, found.value)
+    if not math.isfinite(found.low):
+        return value
+    low, high = (level(metric, end).removesuffix(" %") for end in (found.low, found.high))
+    return f"{value} [{low}, {high}]"
+
+
+def share(found: Proportion) -> str:
+    """A share in per cent with its interval; empty where there is nothing to take a share of."""
+    return "" if math.isnan(found.value) else figure("accuracy", found)

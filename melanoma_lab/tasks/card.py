@@ -1,0 +1,43 @@
+"""Write the model card of a run that is tracked, however old it is."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from melanoma_lab.config.schema import Config
+from melanoma_lab.console import console
+from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.model_card.facts import facts_of
+from melanoma_lab.model_card.page import PAGES, write_card
+from melanoma_lab.prediction import telling
+from melanoma_lab.tracking.reading import read_run
+
+
+def card_to_folder(config: Config) -> Path:
+    """Write ``model_card.md`` and ``model_card.html``; no TensorFlow.
+
+    Args:
+        config: the checked configuration; ``model`` (a run's id) and ``output`` count.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: there is no such run, or it has not kept what a card is written from.
+    """
+    if not config.model:
+        raise UserError("model is not set; add model=RUN_ID to the command.")
+    folder = Path(config.output or ".").expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output={clipped(folder)}: is a file; name a folder.")
+    if not folder.parent.is_dir():
+        raise UserError(f"output={clipped(folder)}: no such folder: {folder.parent}.")
+    run_id = config.model.removeprefix("runs:/").split("/")[0]
+    with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
+        facts = facts_of(read_run(run_id, config.tracking, Path(scratch)))
+        folder.mkdir(exist_ok=True)
+        write_card(facts, folder)
+    console.print(f"written to {folder}: {', '.join(PAGES)}", markup=False)
+    telling.show_notice()
+    return folder

@@ -1,0 +1,227 @@
+"""Hand a network over in other programs' formats, and prove that it answers alike in them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from melanoma_lab.config.schema import Config, Format
+from melanoma_lab.config.schema.training import Precision
+from melanoma_lab.console import console
+from melanoma_lab.errors import RunError, UserError, clipped
+from melanoma_lab.exporting import formats
+from melanoma_lab.exporting.description import FILE, description, is_description
+from melanoma_lab.exporting.parity import LIMIT, Parity, batches, compare, inputs_of, sample_of
+from melanoma_lab.model_card.facts import facts_of
+from melanoma_lab.model_card.page import PAGES, write_card
+from melanoma_lab.prediction import telling
+from melanoma_lab.prediction.source import Source, find_model, meaning
+from melanoma_lab.tracking.model import PIXELS
+from melanoma_lab.tracking.reading import TrackedRun, read_run
+from melanoma_lab.training.backend import available_threads, start_backend
+
+DEFAULT: Final = "exported"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        folder: that holds it, ``model.json`` and, of a run, its model card.
+        files: format -> file or folder.
+        differences: format -> greatest difference of a probability from the network's.
+    """
+
+    folder: Path
+    files: Mapping[str, Path]
+    differences: Mapping[str, float]
+
+
+def export_network(config: Config) -> Exported:
+    """Write a kept network in other formats, check each against the network, describe them.
+
+    Args:
+        config: the checked configuration; ``model``, ``formats``, ``output`` and ``images`` count.
+
+    Raises:
+        UserError: the model, the images or the output cannot be used, or a package is missing.
+        RunError: a format cannot say what the network says; nothing was written.
+    """
+    output = checked_output(config.output)
+    kinds = list(dict.fromkeys(config.formats))
+    formats.refuse_missing(kinds)
+    with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
+        scratch = Path(folder)
+        source = find_model(config.model, config.tracking, scratch)
+        run = _run_of(source, config, scratch)
+        with _appearing(output) as part:
+            parities = _write(config, kinds, source, run, part)
+            if run is not None:
+                _add_card(run, part)
+    telling.show_notice()
+    return Exported(
+        output,
+        {kind.value: output / formats.KINDS[kind].file for kind in kinds},
+        {kind.value: parity.greatest for kind, parity in parities.items()},
+    )
+
+
+def checked_output(typed: str | None) -> Path:
+    """The folder to write; an earlier export may be there, and will be replaced.
+
+    Raises:
+        UserError: the folder around it is not there, or something else has its name.
+    """
+    path = Path(typed or DEFAULT).expanduser()
+    said = f"output={clipped(path)}"
+    if not path.parent.is_dir():
+        raise UserError(f"{said}: no such folder: {path.parent}.")
+    if not path.exists():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{said}: is a file; name a folder, which will hold the export.")
+    ours = {FILE, *PAGES, *(kind.file for kind in formats.KINDS.values())}
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+    told = path / FILE
+    if others or (
+        any(path.iterdir())
+        and not (told.is_file() and is_description(told.read_text(errors="replace")))
+    ):
+        holds = f" ({clipped(others[0])})" if others else ""
+        raise UserError(f"{said}: holds other files{holds}; name a folder that is not there yet.")
+    return path
+
+
+def _write(
+    config: Config, kinds: list[Format], source: Source, run: TrackedRun | None, folder: Path
+) -> dict[Format, Parity]:
+    """Write and check every format and what describes them, into a folder."""
+    threads = config.training.threads or available_threads()
+    start_backend(threads=threads, seed=config.seed, precision=Precision.float32)
+    from melanoma_lab.exporting.servable import in_float32, servable
+    from melanoma_lab.prediction.network import (
+        answering,
+        image_size,
+        load_classifier,
+        n_classes,
+    )
+
+    loaded = load_classifier(source.network)
+    card = meaning(source, n_classes(loaded))
+    telling.show_source(source, card)
+    network = in_float32(loaded)
+    served = servable(network, source.network)
+    size = image_size(network)
+    sample = sample_of(config.images, run, size=size, threads=threads)
+    inputs = inputs_of(sample.pixels, card.encoding, network)
+    answer = answering(network)
+    expected = _answers(answer, inputs, network)
+    if network is not loaded:
+        mixed = np.abs(_answers(answering(loaded), inputs, loaded) - expected).max()
+        console.print(
+            f"  It was trained in mixed precision and is exported in float32, which changes its "
+            f"probabilities by {mixed:.1e} at most.",
+            style="yellow",
+            markup=False,
+        )
+    console.print(f"checked on {sample.told}", markup=False)
+    parities = {}
+    for kind in kinds:
+        path = formats.write(kind, served, folder)
+        parities[kind] = _checked(kind, path, inputs, expected)
+    text = description(
+        card,
+        size=size,
+        run_id=source.run or (run.run_id if run else None),
+        advice=source.advice,
+        sample=sample,
+        parities=parities,
+        versions={name: version(name) for name in ("tensorflow", "keras")},
+    )
+    (folder / FILE).write_text(text, encoding="utf-8")
+    return parities
+
+
+def _answers(answer: Any, inputs: Mapping[str, Any], network: Any) -> Any:
+    """What a network in Keras answers; a dictionary of inputs only where it takes one."""
+    several = isinstance(network.input, dict)
+    return np.concatenate([answer(p if several else p[PIXELS]) for p in batches(inputs)])
+
+
+def _checked(kind: Format, path: Path, inputs: Any, expected: Any) -> Parity:
+    """How a written file differs from the network.
+
+    Raises:
+        RunError: too much, or its runtime does not take it.
+    """
+    try:
+        parity = compare(formats.reader(kind, path), inputs, expected)
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # whatever a runtime raises
+        raise RunError(
+            f"formats={kind}: what was written cannot be used ({type(error).__name__}: "
+            f"{clipped(str(error).strip(), 300)}). Nothing was exported."
+        ) from error
+    told = f"{kind}: greatest difference of a probability {parity.greatest:.1e}"
+    if parity.greatest > LIMIT:
+        raise RunError(
+            f"{told}, more than {LIMIT:g}, and another class for {parity.other_class} of "
+            f"{len(expected)} images: the file does not say what the network says. Nothing was "
+            "exported."
+        )
+    size = _size(path)
+    console.print(f"  {told}  ({size / 2**20:.1f} MiB)", markup=False)
+    return parity
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _run_of(source: Source, config: Config, scratch: Path) -> TrackedRun | None:
+    """The run that trained a network; None where it is not known or no longer there."""
+    if source.run is None:
+        return None
+    try:
+        return read_run(source.run, config.tracking, scratch)
+    except UserError:
+        return None
+
+
+def _add_card(run: TrackedRun, folder: Path) -> None:
+    """The run's model card beside the files; without it where the run has not kept enough."""
+    try:
+        write_card(facts_of(run), folder)
+    except UserError as error:
+        console.print(f"  No model card: {error}", style="yellow", markup=False)
+
+
+@contextmanager
+def _appearing(output: Path) -> Iterator[Path]:
+    """A folder to write in the block; it gets its name when it is complete, or is removed."""
+    part = output.with_name(f".{output.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+        before = output.with_name(f".{output.name}.before")
+        if output.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            output.rename(before)
+        part.rename(output)
+        shutil.rmtree(before, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    files = ", ".join(sorted(entry.name for entry in output.iterdir()))
+    console.print(f"written to {output}: {files}", markup=False)

@@ -1,0 +1,85 @@
+"""A finished run's facts and files, wherever it is kept; nothing is created.
+
+MLflow only where the run is on a tracking server, no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from melanoma_lab.config.schema import Tracking
+from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.tracking.connection import connect_for_reading, usable
+from melanoma_lab.tracking.record import ARTIFACTS, RECORD, RunRecord
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run as it was recorded.
+
+    Attributes:
+        run_id: MLflow's.
+        tags: searchable facts.
+        metrics: the last value of each, by name.
+        start_time: in milliseconds since 1970.
+    """
+
+    run_id: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    start_time: int
+    _folder: Path
+    _client: Any = None
+
+    def artifact(self, name: str) -> Path | None:
+        """A file of the run, fetched where it is not on this disk; None where there is none.
+
+        Args:
+            name: of the file, such as ``predictions.csv``.
+        """
+        if self._client is None:
+            path = self._folder / ARTIFACTS / name
+            return path if path.is_file() else None
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(self._client.download_artifacts(self.run_id, name, str(self._folder)))
+        except (MlflowException, OSError):
+            return None
+
+
+def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
+    """Find a run among those that wait to be sent, or where runs are recorded.
+
+    Args:
+        run_id: MLflow's.
+        tracked: where runs are recorded.
+        scratch: a folder for what has to be fetched.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    kept = Path(tracked.unsent) / run_id
+    if run_id and (kept / RECORD).is_file():
+        record = RunRecord.read(kept / RECORD)
+        metrics = {point.key: point.value for point in record.metrics}
+        return TrackedRun(run_id, record.tags, metrics, record.start_time, kept)
+    from mlflow.exceptions import MlflowException
+
+    client = connect_for_reading(tracked)
+    with usable(tracked.uri):
+        try:
+            run = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                raise
+            raise UserError(
+                f"model={clipped(run_id)}: no such run in tracking.uri={tracked.uri}."
+            ) from None
+        data = run.data
+        return TrackedRun(
+            run_id, dict(data.tags), dict(data.metrics), run.info.start_time, scratch, client
+        )

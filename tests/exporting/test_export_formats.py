@@ -1,0 +1,141 @@
+"""Every format answers what the network answers, whatever the network is made of."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from small_backbone import on_a_backbone
+
+from melanoma_lab.config.schema import Format
+from melanoma_lab.config.schema.evaluation import Tta
+from melanoma_lab.config.schema.regularisation import NoRegularisation
+from melanoma_lab.data.metadata import Categories, Encoding, Scale
+from melanoma_lab.ensembles.network import mean_network
+from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.exporting import formats
+from melanoma_lab.exporting.parity import Sample, compare, inputs_of, sample_of
+from melanoma_lab.exporting.servable import in_float32, servable
+from melanoma_lab.model.metadata import join_metadata, with_encoding
+from melanoma_lab.model.regularisation import Regulariser
+from melanoma_lab.model.views import with_views
+
+ENCODING = Encoding(
+    {
+        "age": Scale(50.0, 15.0, missing=True),
+        "sex": Categories(("female", "male"), missing=True),
+        "site": Categories(("back", "face", "foot"), missing=False),
+    }
+)
+
+PLAIN = Regulariser(NoRegularisation("none"), 0)
+
+
+def backbone(policy="float32"):
+    """A network with a backbone whose batch normalisation has statistics of its own."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = on_a_backbone(None, 16, 3, PLAIN)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    draw = np.random.default_rng(0)
+    weights = network.get_weights()
+    network.set_weights(
+        [draw.uniform(0.5, 1.5, w.shape) if w.ndim == 1 else 2 * w for w in weights]
+    )
+    return network
+
+
+def views_in_half_precision():
+    return with_views(backbone("mixed_bfloat16"), Tta.dihedral)
+
+
+def members_with_metadata():
+    members = []
+    for seed in (1, 2):
+        keras.utils.set_random_seed(seed)
+        joined = join_metadata(
+            backbone(),
+            ENCODING.width,
+            width=4,
+            regulariser=Regulariser(NoRegularisation("none"), 0),
+        )
+        members.append(with_encoding(with_views(joined, Tta.flips), ENCODING))
+    return mean_network(members)
+
+
+@pytest.fixture(scope="module", params=[views_in_half_precision, members_with_metadata])
+def network(request):
+    return request.param()
+
+
+@pytest.mark.parametrize("kind", list(Format))
+def test_answers_are_the_networks(network, kind, tmp_path):
+    plain = in_float32(network)
+    pixels = sample_of(None, None, size=16, threads=1).pixels
+    inputs = inputs_of(pixels, ENCODING.described(), plain)
+    several = isinstance(network.input, dict)
+    expected = np.asarray(plain.predict_on_batch(inputs if several else pixels))
+    assert np.ptp(expected, axis=0).max() > 1e-2, "the network must tell these images apart"
+    path = formats.write(kind, servable(plain, tmp_path), tmp_path)
+    assert path == tmp_path / formats.KINDS[kind].file
+    parity = compare(formats.reader(kind, path), inputs, expected)
+    assert parity.greatest < 1e-5
+    assert parity.other_class == 0
+    with pytest.raises(RunError, match=r"expected finite answers of shape \(31, 2\)"):
+        compare(formats.reader(kind, path), inputs, expected[:, :2])
+
+
+def test_half_precision_becomes_float32_with_the_same_weights():
+    mixed = views_in_half_precision()
+    plain = in_float32(mixed)
+    policies = {layer.dtype_policy.name for layer in plain.get_layer("on_a_backbone").layers}
+    assert policies == {"float32"}
+    for ours, theirs in zip(plain.get_weights(), mixed.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert in_float32(plain) is plain
+
+
+def test_all_that_may_be_unknown_is_asked():
+    network = members_with_metadata()
+    inputs = inputs_of(np.zeros((100, 16, 16, 3), np.uint8), ENCODING.described(), network)
+    assert set(inputs["sex"].ravel()) == {-1, 0, 1}
+    assert set(inputs["site"].ravel()) == {-1, 0, 1, 2}
+    assert inputs["age"].min() == -1 or np.isnan(inputs["age"]).any()
+    assert any(map(math.isnan, inputs["age"].ravel()))
+    assert {inputs[name].dtype.name for name in ("sex", "age")} == {"int32", "float32"}
+
+
+def test_inputs_without_names_are_refused(tmp_path):
+    two = [keras.Input((4, 4, 3)), keras.Input((1,))]
+    joined = keras.layers.Concatenate()([keras.layers.Flatten()(two[0]), two[1]])
+    with pytest.raises(UserError, match="several inputs without names"):
+        servable(keras.Model(two, keras.layers.Dense(2)(joined)), tmp_path)
+
+
+def test_what_cannot_be_converted_is_said_in_a_line(tmp_path, monkeypatch):
+    def fail(network, path):
+        raise ValueError("op X is not known\n" * 500)
+
+    kind = formats.KINDS[Format.onnx]
+    broken = formats.Kind(kind.file, {}, fail, kind.read)
+    monkeypatch.setitem(formats.KINDS, Format.onnx, broken)
+    with pytest.raises(RunError, match=r"formats=onnx: .*ValueError: op X is not known") as caught:
+        formats.write(Format.onnx, None, tmp_path)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
+    monkeypatch.setattr(formats, "_installed", lambda module: module != "onnx")
+    formats.refuse_missing([Format.saved_model, Format.litert])
+    with pytest.raises(UserError, match=r"not installed: onnx\. pip install tf2onnx onnx onnxrun"):
+        formats.refuse_missing([Format.saved_model, Format.onnx])
+
+
+def test_without_images_some_are_drawn():
+    sample = sample_of(None, None, size=8, threads=1)
+    assert isinstance(sample, Sample)
+    assert "drawn" in sample.told
+    assert sample.pixels.shape == (32, 8, 8, 3)
+    assert (sample.pixels[0] == 127).all()  # the input example
+    assert len(np.unique(sample.pixels)) > 200
