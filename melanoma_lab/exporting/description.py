@@ -103,7 +103,7 @@ def _column(column: Any) -> dict[str, Any]:
     if isinstance(column, dict) and "values" in column:
         told = "a place in values, counted from 0; -1: not known"
         return {"dtype": "int32", "shape": [None, 1], "means": told, "values": column["values"]}
-    return {"dtype": "float32", "shape": [None, 1], "means": "years; NaN or below 0: not known"}
+    return {"dtype": "float32", "shape": [None, 1], "means": "years; below 0: not known"}
 
 
 def _calibration(advice: Advice | None) -> dict[str, Any] | None:

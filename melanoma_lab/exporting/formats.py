@@ -96,8 +96,22 @@ def reader(kind: Format, path: Path) -> Answer:
         return KINDS[kind].read(path)
 
 
+def _signature(network: Any) -> list[Any]:
+    """What a network takes; Keras finds it out by itself only of one that has been used."""
+    import keras
+
+    def said(tensor: Any) -> Any:
+        return keras.InputSpec(shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+
+    taken = network.input
+    several = isinstance(taken, dict)
+    return [{name: said(each) for name, each in taken.items()} if several else said(taken)]
+
+
 def _write_saved_model(network: Any, path: Path) -> None:
-    network.export(str(path), format="tf_saved_model", verbose=False)
+    network.export(
+        str(path), format="tf_saved_model", verbose=False, input_signature=_signature(network)
+    )
 
 
 def _read_saved_model(path: Path) -> Answer:
@@ -118,7 +132,7 @@ def _read_saved_model(path: Path) -> Answer:
 def _write_onnx(network: Any, path: Path) -> None:
     import onnx
 
-    network.export(str(path), format="onnx", verbose=False)
+    network.export(str(path), format="onnx", verbose=False, input_signature=_signature(network))
     model = onnx.load(str(path))
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "n"
@@ -143,7 +157,13 @@ def _write_litert(network: Any, path: Path) -> None:
 
     # With TensorFlow's own operations in it, a phone would need TensorFlow.
     plain = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-    network.export(str(path), format="litert", verbose=False, target_spec=plain)
+    network.export(
+        str(path),
+        format="litert",
+        verbose=False,
+        input_signature=_signature(network),
+        target_spec=plain,
+    )
 
 
 def _read_litert(path: Path) -> Answer:

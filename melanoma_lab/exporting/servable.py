@@ -78,8 +78,7 @@ def _as_taken(given: Any, taken: Any) -> Any:
     if taken.dtype.startswith("int"):
         # Of a code below zero ONNX counts from the end of the values, where TensorFlow finds none.
         return ops.where(given < 0, _NOWHERE, given)
-    # NaN is a number below zero from here on: converters trust that 0 * NaN is 0.
-    return ops.where(given >= 0.0, given, -1.0)
+    return given
 
 
 def _flattened(network: keras.Model) -> list[Any]:

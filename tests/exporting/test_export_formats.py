@@ -1,7 +1,5 @@
 """Every format answers what the network answers, whatever the network is made of."""
 
-import math
-
 import keras
 import numpy as np
 import pytest
@@ -82,7 +80,7 @@ def test_answers_are_the_networks(network, kind, tmp_path):
     parity = compare(formats.reader(kind, path), inputs, expected)
     assert parity.greatest < 1e-5
     assert parity.other_class == 0
-    with pytest.raises(RunError, match=r"expected finite answers of shape \(31, 2\)"):
+    with pytest.raises(RunError, match=r"expected finite answers of shape \(32, 2\)"):
         compare(formats.reader(kind, path), inputs, expected[:, :2])
 
 
@@ -101,8 +99,8 @@ def test_all_that_may_be_unknown_is_asked():
     inputs = inputs_of(np.zeros((100, 16, 16, 3), np.uint8), ENCODING.described(), network)
     assert set(inputs["sex"].ravel()) == {-1, 0, 1}
     assert set(inputs["site"].ravel()) == {-1, 0, 1, 2}
-    assert inputs["age"].min() == -1 or np.isnan(inputs["age"]).any()
-    assert any(map(math.isnan, inputs["age"].ravel()))
+    assert inputs["age"].min() == -1
+    assert inputs["age"].max() > 80
     assert {inputs[name].dtype.name for name in ("sex", "age")} == {"int32", "float32"}
 
 
