@@ -95,6 +95,8 @@ def test_every_trial_is_a_run_under_its_search_that_has_not_met_a_test_image(
         assert set(table["split"]) == {"train", "val"}
     with_plots = [run for run in trials if client.list_artifacts(run.info.run_id, "plots")]
     assert [run.data.tags["trial"] for run in with_plots] == [parent.data.tags["best_trial"]]
+    card = client.download_artifacts(with_plots[0].info.run_id, "model_card.md")
+    assert "It never met its test split" in Path(card).read_text(encoding="utf-8")
     model = mlflow.pyfunc.load_model(f"runs:/{with_plots[0].info.run_id}/model")
     assert model.metadata.signature is not None
     assert {a.path for a in client.list_artifacts(parent.info.run_id)} >= {
