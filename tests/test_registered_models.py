@@ -1,10 +1,10 @@
 """``tracking.register``: a run's model under a name, once, on whatever keeps the runs."""
 
+import keras
 import mlflow
 import pytest
 
 from melanoma_lab import tracking
-from melanoma_lab.config.fingerprint import fingerprint
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError
 from melanoma_lab.prediction.source import find_model
@@ -18,8 +18,6 @@ CARD = ModelCard(("melanoma", "nevus"), melanoma="melanoma", dataset="d")
 
 @pytest.fixture(scope="module")
 def network():
-    import keras
-
     pixels = keras.Input((4, 4, 3))
     x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels))
     return keras.Model(pixels, keras.layers.Dense(2, activation="softmax")(x))
@@ -109,12 +107,3 @@ def test_mlflows_own_way_works_too(network, tmp_path):
 def test_a_name_for_nothing_is_refused(composed, overrides, told):
     with pytest.raises(UserError, match=told):
         composed(*overrides)
-
-
-def test_a_name_says_nothing_of_what_is_computed(composed):
-    given = {"dataset_digest": "d", "split_hash": "s"}
-    named = composed("tracking.register=lesions")
-    assert fingerprint(named, **given) == fingerprint(composed(), **given)
-    exporting = composed("formats=[onnx,litert]")
-    assert fingerprint(exporting, **given) == fingerprint(composed(), **given)
-    assert [kind.value for kind in exporting.formats] == ["onnx", "litert"]

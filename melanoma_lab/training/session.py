@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.metadata import Patient
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData
-from melanoma_lab.data.split import VAL
+from melanoma_lab.data.split import SPLITS, VAL
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.augmentation import augment, augmentation_layers
 from melanoma_lab.model.freezing import find_backbone, head_of
@@ -227,9 +228,12 @@ def train_network(
     tta = config.evaluation.tta
     as_they_were = tta is Tta.none and all(phase.head_only for phase in begun)
     frozen = features if as_they_were else None
-    measured = _as_photographed(data, data.of_splits(splits), options.batch_size, frozen)
     looking = with_views(network, tta) if frozen is None else head_of(network)
-    probabilities = looking.predict(measured, verbose=0)
+    # Each split in batches of its own: its bits do not depend on which others are measured.
+    positions = [data.of_split(split) for split in splits or SPLITS]
+    parts_of = [_as_photographed(data, some, options.batch_size, frozen) for some in positions]
+    measured = reduce(lambda before, part: before.concatenate(part), parts_of)
+    probabilities = looking.predict(measured, verbose=0)[np.argsort(np.concatenate(positions))]
     if not np.isfinite(probabilities).all():
         probabilities = None
     sample_images, sample_labels = _samples(images, parts.augmentation, config)

@@ -57,7 +57,8 @@ def test_a_key_that_came_later_does_not_count_where_it_changes_nothing(composed)
     del plain["finetuning"], plain["evaluation"], plain["metadata"]
     for key in ("task", "study", "reference", "metric", "cache", "output", "against", "tracking"):
         del plain[key]
-    del plain["arm"], plain["members"], plain["model"], plain["images"], plain["grad_cam"]
+    del plain["arm"], plain["members"], plain["model"], plain["images"]
+    del plain["grad_cam"], plain["formats"]
     del plain["audit"], plain["dataset"]["root"], plain["dataset"]["outside_root"]
     del plain["training"]["threads"], plain["training"]["resume"]
     text = json.dumps([plain, "d", "s"], sort_keys=True)
@@ -70,6 +71,8 @@ def test_paths_tracking_threads_and_the_question_do_not_count(composed):
         "dataset.root=/x",
         "dataset.outside_root=true",
         "tracking.uri=sqlite:///x.db",
+        "tracking.register=lesions",
+        "formats=[onnx,litert]",
         "training.threads=1",
         "training.resume=false",
         "cache=/c",

@@ -310,6 +310,9 @@ def test_the_model_answers_with_the_mean(tree, tmp_path, session_cache, capsys):
     (made,) = make_ensembles("s", arm=None, size=None, tracked=tracking)
     assert "No model" not in capsys.readouterr().out
     client = mlflow.MlflowClient(tracking.uri)
+    card = Path(client.download_artifacts(made, "model_card.md")).read_text(encoding="utf-8")
+    assert "the mean of 2 networks (seeds 0,1)" in card
+    assert "What the audit says" in card
     table = predictions.read_csv(Path(client.download_artifacts(made, "predictions.csv")))
     model = mlflow.pyfunc.load_model(f"runs:/{made}/model")
     signature = model.metadata.signature.inputs.inputs[0]
