@@ -100,12 +100,15 @@ def _signature(network: Any) -> list[Any]:
     """What a network takes; Keras finds it out by itself only of one that has been used."""
     import keras
 
+    from melanoma_lab.model.inputs import named_inputs
+
     def said(tensor: Any) -> Any:
         return keras.InputSpec(shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
 
-    taken = network.input
-    several = isinstance(taken, dict)
-    return [{name: said(each) for name, each in taken.items()} if several else said(taken)]
+    named = named_inputs(network)
+    if named is None:
+        return [said(network.inputs[0])]
+    return [{name: said(each) for name, each in named.items()}]
 
 
 def _write_saved_model(network: Any, path: Path) -> None:

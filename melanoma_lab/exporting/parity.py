@@ -97,7 +97,9 @@ def inputs_of(
         By name; columns have shape (n, 1) and the network's own types.
     """
     inputs: dict[str, NDArray[Any]] = {PIXELS: pixels}
-    taken = network.input if isinstance(network.input, dict) else {}
+    from melanoma_lab.model.inputs import named_inputs
+
+    taken = named_inputs(network) or {}
     draw = np.random.default_rng(0)
     for name, tensor in taken.items():
         if name == PIXELS:

@@ -39,3 +39,9 @@ def fresh_inputs(network: keras.Model) -> Any:
 def image_shape(network: keras.Model) -> tuple[int, ...]:
     """Height, width and channels of the images that a network takes."""
     return tuple(network.inputs[0].shape[1:])
+
+
+def named_inputs(network: keras.Model) -> dict[str, Any] | None:
+    """A network's inputs by name, where it takes a dictionary of them; else None."""
+    taken = getattr(network, "input", None)  # a Sequential that was never called has none
+    return taken if isinstance(taken, dict) else None

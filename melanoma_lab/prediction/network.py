@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation.predictions import SUM_TOLERANCE
+from melanoma_lab.model.inputs import named_inputs
 
 
 def load_safely(path: Path) -> keras.Model:
@@ -56,7 +57,7 @@ def load_network(path: Path, beside: Collection[str] = ()) -> keras.Model:
             f"{path}: this model also needs {', '.join(others)}, which files of images do not say; "
             "expected one from pixels alone. evaluate takes them from a dataset that knows them."
         )
-    if set(others) != set(beside) or (beside and not isinstance(network.input, dict)):
+    if set(others) != set(beside) or (beside and named_inputs(network) is None):
         raise UserError(
             f"{path}: expected a network that takes {', '.join(beside)} beside pixels. Received "
             f"one that takes {', '.join(others) or 'nothing else'}."

@@ -43,8 +43,10 @@ def save_network(
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    several = isinstance(network.input, dict)
-    taken = network.input if several else {PIXELS: network.input}
+    from melanoma_lab.model.inputs import named_inputs
+
+    named = named_inputs(network)
+    several, taken = named is not None, named or {PIXELS: network.inputs[0]}
     example = {name: _example(tensor) for name, tensor in taken.items()}
     specs = [
         TensorSpec(array.dtype, (-1, *array.shape[1:]), name if several else None)
@@ -55,7 +57,7 @@ def save_network(
         str(folder),
         signature=ModelSignature(
             Schema(specs),
-            Schema([TensorSpec(np.dtype("float32"), (-1, network.output_shape[-1]))]),
+            Schema([TensorSpec(np.dtype("float32"), (-1, network.outputs[0].shape[-1]))]),
         ),
         input_example=example if several else example[PIXELS],
         metadata=card.metadata(),

@@ -1,0 +1,21 @@
+import keras
+
+from melanoma_lab.model.inputs import named_inputs
+
+
+def test_inputs_have_names_where_a_network_takes_a_dictionary():
+    inputs = {"pixels": keras.Input((4, 4, 3)), "age": keras.Input((1,))}
+    flat = keras.layers.Flatten()(inputs["pixels"])
+    network = keras.Model(inputs, keras.layers.Concatenate()([flat, inputs["age"]]))
+    assert set(named_inputs(network) or ()) == {"pixels", "age"}
+
+
+def test_a_network_of_images_alone_takes_no_dictionary():
+    pixels = keras.Input((4, 4, 3))
+    assert named_inputs(keras.Model(pixels, keras.layers.Flatten()(pixels))) is None
+
+
+def test_nor_does_a_sequential_one_that_was_never_called(tmp_path):
+    """As one loaded from a user's file: Keras gives it ``inputs`` and no ``input``."""
+    keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()]).save(tmp_path / "x.keras")
+    assert named_inputs(keras.saving.load_model(tmp_path / "x.keras")) is None
