@@ -22,6 +22,9 @@ from melanoma_lab.training.backend import start_backend
 #: From uint8 pixels, shape (n, s, s, 3), or a dictionary of these and of what is known of
 #: patients, to probabilities, float32, shape (n, K).
 Answer = Callable[[Any], NDArray[np.float32]]
+#: The threshold is the probability of an image of val, and the last bits of a network's answer
+#: depend on the batch that the image is in.
+ROUNDING = 1e-6
 #: Nothing is known beside the images.
 NOTHING: Mapping[str, NDArray[Any]] = {}
 
@@ -119,4 +122,5 @@ def _reached(
     """Which calibrated probabilities reach the operating point's threshold."""
     if advice.slug not in card.slugs or math.isnan(advice.threshold):
         return None
-    return np.asarray(scores[:, card.slugs.index(advice.slug)] >= advice.threshold)
+    least = advice.threshold - ROUNDING
+    return np.asarray(scores[:, card.slugs.index(advice.slug)] >= least)
