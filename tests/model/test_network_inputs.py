@@ -4,7 +4,8 @@ from melanoma_lab.model.inputs import named_inputs
 
 
 def test_inputs_have_names_where_a_network_takes_a_dictionary():
-    inputs = {"pixels": keras.Input((4, 4, 3)), "age": keras.Input((1,))}
+    shapes = {"pixels": (4, 4, 3), "age": (1,)}
+    inputs = {name: keras.Input(shape, name=name) for name, shape in shapes.items()}
     flat = keras.layers.Flatten()(inputs["pixels"])
     network = keras.Model(inputs, keras.layers.Concatenate()([flat, inputs["age"]]))
     assert set(named_inputs(network) or ()) == {"pixels", "age"}
