@@ -32,3 +32,16 @@ def interruption_after() -> Iterator[None]:
             signal.signal(number, handler)
     if asked:
         signal.raise_signal(asked[0])
+
+
+def heed() -> None:
+    """Interrupt again what was asked to stop and goes on.
+
+    An interruption is an exception in whatever code runs just then, and Keras and TensorFlow have
+    places that drop any exception. A handler that says ``asked`` keeps what it was asked for.
+
+    Raises:
+        KeyboardInterrupt: the process was asked to stop.
+    """
+    if getattr(signal.getsignal(signal.SIGTERM), "asked", False):
+        raise KeyboardInterrupt

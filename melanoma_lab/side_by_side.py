@@ -98,7 +98,7 @@ class _Stop:
     """How a job's process comes to its end before its time: once, and only within a job."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self.asked = False
         self._in_job = False
         self._prepared = False
 
@@ -107,7 +107,7 @@ class _Stop:
         if not self._prepared:
             self._prepared = True
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, self._ask)
+            signal.signal(signal.SIGTERM, self)
             threading.Thread(target=self._outlive, args=(notes.process,), daemon=True).start()
 
     @contextmanager
@@ -115,15 +115,15 @@ class _Stop:
         """A job, which is interrupted when the command asks; none begins after that."""
         self._in_job = True
         try:
-            if self._asked:
+            if self.asked:
                 raise KeyboardInterrupt
             yield
         finally:
             self._in_job = False
 
-    def _ask(self, _signal: int, _frame: FrameType | None) -> None:
-        if not self._asked:  # a second one would cut short what the first has begun
-            self._asked = True
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        if not self.asked:  # a second one would cut short what the first has begun
+            self.asked = True
             if self._in_job:
                 raise KeyboardInterrupt
 
@@ -149,12 +149,12 @@ class Interruption:
     """
 
     def __init__(self, notes: Notes) -> None:
-        self._notes, self._asked = notes, False
+        self._notes, self.asked = notes, False
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:
         """Stop the jobs of other processes, then whatever is done here."""
-        if not self._asked:
-            self._asked = True
+        if not self.asked:
+            self.asked = True
             self._stop_jobs()
         raise KeyboardInterrupt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from pictures import paint
+from search_processes import search_process
 
 from melanoma_lab.__main__ import CONF
 from melanoma_lab.config.schema import Config
@@ -98,3 +100,18 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(n):
             paint(root / name / f"{i}.png", np.roll([200, 90, 40], k), seed=100 * k + i)
     return root
+
+
+@pytest.fixture
+def start_search() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """A function that starts a search of a tiny network; what still runs ends with the test."""
+    started = []
+
+    def start(*args: Any, **kwargs: Any) -> subprocess.Popen[str]:
+        started.append(search_process(*args, **kwargs))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

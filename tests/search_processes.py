@@ -15,7 +15,7 @@ SMALL = (
 )
 
 
-def start_search(folder, tree, *more, environment=()):
+def search_process(folder, tree, *more, environment=()):
     """Start a search of a tiny network in a folder with its own database and cache."""
     folder.mkdir(exist_ok=True)
     words = ["tune", *SMALL, f"dataset.root={tree}", f"cache={folder / 'cache'}", *more]

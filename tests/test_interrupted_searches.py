@@ -3,7 +3,7 @@
 import signal
 
 import mlflow
-from search_processes import start_search, wait_for_an_epoch
+from search_processes import wait_for_an_epoch
 
 #: Four trials of an epoch, the best of them for four, and two of four.
 SEARCH = ("tuner=hyperband", "tuner.max_epochs=4", "tuner.factor=4")
@@ -27,7 +27,7 @@ def trials(folder):
     )
 
 
-def test_a_search_that_was_stopped_twice_ends_as_one_that_was_not(tmp_path, tree):
+def test_a_search_that_was_stopped_twice_ends_as_one_that_was_not(tmp_path, tree, start_search):
     calm, stopped = tmp_path / "calm", tmp_path / "stopped"
     undisturbed = start_search(calm, tree, *SEARCH)
     # In a trial of its own, and in the one that goes on from another's state.

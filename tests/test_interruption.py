@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from melanoma_lab.interruption import interruption_after
+from melanoma_lab.interruption import heed, interruption_after
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +57,21 @@ def test_threads_leave_signals_alone():
     thread.start()
     thread.join()
     assert found == [signal.getsignal(signal.SIGINT)]
+
+
+def test_what_was_dropped_is_heeded_later():
+    class Handler:
+        asked = False
+
+        def __call__(self, *_):
+            self.asked = True
+
+    before = signal.signal(signal.SIGTERM, Handler())
+    try:
+        heed()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            heed()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    heed()

@@ -4,7 +4,7 @@ import socket
 
 import mlflow
 import pytest
-from search_processes import start_search, wait_for_an_epoch
+from search_processes import wait_for_an_epoch
 
 from melanoma_lab.config.schema.tuner import RandomSearch
 from melanoma_lab.tuning.algorithms import build_oracle
@@ -15,12 +15,11 @@ SPACE = {"optimizer.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
 
 
 @pytest.fixture
-def start(tmp_path, tree):
-    """A function that starts a process of a search in its role; what still runs ends at last."""
+def start(tmp_path, tree, start_search):
+    """A function that starts a process of a search in its role."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    started = []
 
     def run(name, *more):
         role = {
@@ -29,15 +28,9 @@ def start(tmp_path, tree):
             "KERASTUNER_ORACLE_PORT": port,
         }
         budget = (f"training.epochs={EPOCHS}", "tuner.max_trials=3", "tuner.worker_timeout=15")
-        process = start_search(tmp_path, tree, *budget, *more, environment=role)
-        started.append(process)
-        return process
+        return start_search(tmp_path, tree, *budget, *more, environment=role)
 
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    return run
 
 
 def test_a_worker_is_killed_and_every_trial_is_there_once(start, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import MONITORS
+from melanoma_lab.interruption import heed
 from melanoma_lab.training.averages import averaged
 from melanoma_lab.training.checkpoint import Checkpoints
 from melanoma_lab.training.state import FitState
@@ -232,3 +233,13 @@ class Teller(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._on_epoch(epoch + 1, self._recorder.history[-1])
+
+
+class Heeder(keras.callbacks.Callback):
+    """Stops a fit between epochs that was asked to stop within one and went on."""
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        heed()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        heed()

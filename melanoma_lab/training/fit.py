@@ -15,6 +15,7 @@ from melanoma_lab.training import replicas
 from melanoma_lab.training.callbacks import (
     BestEpoch,
     EpochListener,
+    Heeder,
     Keeper,
     Recorder,
     StepListener,
@@ -148,7 +149,7 @@ def fit_network(
         watching.append(best)
         if checkpoints is not None:
             watching.append(Keeper(checkpoints, state, recorder, last_epoch=options.last_epoch))
-        watching.append(Teller(recorder, on_epoch))
+        watching += [Teller(recorder, on_epoch), Heeder()]
         val = stage.val
         if device_count(options) > 1:
             alone = compiled(replicas.on_one_device(network), None)

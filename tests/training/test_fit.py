@@ -1,3 +1,7 @@
+import os
+import signal
+from contextlib import suppress
+
 import keras
 import numpy as np
 import pytest
@@ -6,8 +10,10 @@ from sklearn.metrics import balanced_accuracy_score
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.training import Training
+from melanoma_lab.job_notes import Notes
 from melanoma_lab.model.losses import FocalLoss, LogitAdjustedLoss
 from melanoma_lab.model.schedules import Course, build_schedule
+from melanoma_lab.side_by_side import Interruption
 from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.feed import evaluation_batches, training_batches
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network
@@ -42,6 +48,7 @@ def fit(
     weight=None,
     loss=CROSS_ENTROPY,
     schedule=None,
+    on_step=lambda step, figures: None,
     **options,
 ):
     options = Training(**{"epochs": 4, "batch_size": 8} | options)
@@ -70,7 +77,7 @@ def fit(
         options=options,
         steps_per_epoch=steps,
         loss=loss,
-        on_step=lambda step, figures: None,
+        on_step=on_step,
         on_epoch=lambda number, figures: told.append((number, figures)) if told is not None else 0,
     )
 
@@ -165,6 +172,22 @@ def test_training_stops_when_patience_is_out():
     assert len(done.history) == 3
     assert done.best_epoch == 1
     assert fit(network(), learning_rate=1e-9, monitor="val_accuracy").optimizer_steps == 20
+
+
+def test_an_interruption_that_a_library_drops_ends_the_fit_with_the_epoch(tmp_path):
+    told = []
+
+    def drop(step, figures):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, Interruption(Notes(tmp_path, os.getpid())))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(network(), told=told, on_step=drop)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [number for number, _ in told] == [1]
 
 
 def test_a_loss_that_is_no_number_stops_the_fit_and_says_where():
