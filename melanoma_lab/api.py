@@ -225,7 +225,7 @@ def compare(
             study,
             reference=reference,
             metric=metric,
-            tracked=Tracking() if tracking_uri is None else Tracking(uri=tracking_uri),
+            tracked=Tracking(uri=tracking_uri or Tracking.uri),
             folder=Path("experiments"),
         )
 
@@ -267,8 +267,7 @@ def ensemble(
     from melanoma_lab.tasks.ensemble import make_ensembles
 
     with _working(verbose), _mlflow_left_alone():
-        uri = Tracking.uri if tracking_uri is None else tracking_uri
-        tracked = Tracking(uri=uri, model=model)
+        tracked = Tracking(uri=tracking_uri or Tracking.uri, model=model)
         return [
             _run(each) for each in make_ensembles(study, arm=arm, size=members, tracked=tracked)
         ]
@@ -304,18 +303,15 @@ def predict(
     """
     overrides = ["task=predict"]
     overrides += [] if batch_size is None else [f"training.batch_size={batch_size}"]
-    if isinstance(model, Run):
-        tracking_uri = tracking_uri or model.uri
-        model = model.run_id
+    named, tracked = _named(model, tracking_uri)
     with _working(verbose), _mlflow_left_alone():
         config, _ = configure(overrides)
-        tracked = Tracking() if tracking_uri is None else Tracking(uri=tracking_uri)
         from melanoma_lab.tasks.predict import predict_table
 
         return predict_table(
             replace(
                 config,
-                model=str(model),
+                model=named,
                 images=str(images),
                 grad_cam=None if grad_cam is None else str(grad_cam),
                 tracking=tracked,
@@ -347,16 +343,15 @@ def evaluate(
     Raises:
         UserError: the model or the dataset cannot be used, or their classes do not match.
     """
-    own = []
-    if isinstance(model, Run):
-        own = [] if any("tracking.uri=" in each for each in overrides) else [model.uri]
-        model = model.run_id
+    named, _ = _named(model, None)
     with _working(verbose), _mlflow_left_alone():
         config, _ = configure([*overrides, "task=evaluate"], config_dir)
-        tracked = replace(config.tracking, uri=own[0]) if own else config.tracking
+        tracked = config.tracking
+        if isinstance(model, Run) and not any("tracking.uri=" in each for each in overrides):
+            tracked = replace(tracked, uri=model.uri)
         from melanoma_lab.tasks.evaluate import evaluate_model
 
-        return _run(evaluate_model(replace(config, model=str(model), tracking=tracked)))
+        return _run(evaluate_model(replace(config, model=named, tracking=tracked)))
 
 
 def export(
@@ -386,18 +381,15 @@ def export(
         UserError: the model, the images or the output cannot be used, or a package is missing.
         RunError: a file does not answer as the network does; nothing is left of it.
     """
-    if isinstance(model, Run):
-        tracking_uri = tracking_uri or model.uri
-        model = model.run_id
+    named, tracked = _named(model, tracking_uri)
     with _working(verbose), _mlflow_left_alone():
         config, _ = configure(["task=export", f"formats=[{','.join(formats)}]"])
-        tracked = Tracking() if tracking_uri is None else Tracking(uri=tracking_uri)
         from melanoma_lab.tasks.export import export_network
 
         return export_network(
             replace(
                 config,
-                model=str(model),
+                model=named,
                 output=str(output),
                 images=None if images is None else str(images),
                 tracking=tracked,
@@ -431,6 +423,13 @@ def audit_dataset(*overrides: str, verbose: bool = True) -> Findings:
         from melanoma_lab.tasks.audit import audit_dataset as audit
 
         return audit(config)
+
+
+def _named(model: str | Path | Run, tracking_uri: str | None) -> tuple[str, Tracking]:
+    """What ``model=`` says of a model, and where its run is recorded."""
+    if isinstance(model, Run):
+        return model.run_id, Tracking(uri=tracking_uri or model.uri)
+    return str(model), Tracking(uri=tracking_uri or Tracking.uri)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import settings
 from pictures import paint
 from search_processes import search_process
 
+import melanoma_lab as lab
 from melanoma_lab.__main__ import CONF
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.training import Precision
@@ -100,6 +102,23 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(n):
             paint(root / name / f"{i}.png", np.roll([200, 90, 40], k), seed=100 * k + i)
     return root
+
+
+@pytest.fixture(scope="session")
+def train_tiny(tree: Path, session_cache: Path) -> Callable[..., lab.Run]:
+    """A function that trains a network of two small blocks on the tree, tracked in a folder."""
+
+    def train(folder: Path, *more: str) -> lab.Run:
+        with chdir(folder):
+            return lab.train(
+                *("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16"),
+                *("dataset.melanoma=melanoma", f"cache={session_cache}", "training.epochs=1"),
+                *("architecture.filters=[4,8]", "architecture.dense_units=8"),
+                *more,
+                verbose=False,
+            )
+
+    return train
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """The lab from Python: what the command line does, and nothing that a notebook would regret."""
 
 import doctest
-import os
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+from processes import LAB, run_python
 
 import melanoma_lab as lab
 from melanoma_lab import api
@@ -143,14 +142,7 @@ def test_an_arm_that_fails_stops_no_other(tree):
 
 def test_the_command_line_knows_what_python_has_trained(folder, session_cache):
     lab.study("+experiment=majority", "seed=0", "study=both", *TINY, verbose=False)
-    command = [sys.executable, "-m", "melanoma_lab", "-m", "+experiment=majority", "study=both"]
-    done = subprocess.run(
-        [*command, *TINY],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python(*LAB, "-m", "+experiment=majority", "study=both", *TINY)
     assert done.returncode == 0, done.stderr
     assert "Skipped" in done.stdout
 
@@ -166,9 +158,8 @@ assert lab.UserError and not set(sys.modules) & set({heavy})
 lab.train
 assert not set(sys.modules) & set({heavy[3:]}), set(sys.modules) & set({heavy[3:]})
 """
-    subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True
-    )
+    done = run_python("-c", script)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_public_name_is_there():

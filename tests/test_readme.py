@@ -1,15 +1,13 @@
 """What the README shows works as it stands there."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from evaluation.evaluation_cases import random_case, table_of
+from processes import run_python
 
 from melanoma_lab.__main__ import CONF
 from melanoma_lab.config.compose import configure
@@ -27,14 +25,8 @@ def block(language, containing):
 
 
 def lab(folder, *arguments, script=("-m", "melanoma_lab")):
-    return subprocess.run(
-        [sys.executable, *script, *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    cache = str(folder / "cache")
+    return run_python(*script, *arguments, folder=folder, XDG_CACHE_HOME=cache)
 
 
 @pytest.fixture

@@ -29,13 +29,13 @@ def save_plots(
     folder: Path,
     *,
     table: pd.DataFrame,
-    history: Mapping[str, Sequence[float]],
-    kept_epoch: int | None,
-    counts: ClassCounts | None,
-    sample_images: NDArray[np.generic],
-    sample_names: Sequence[str],
     melanoma: str | None,
     judgement: Judgement,
+    history: Mapping[str, Sequence[float]] | None = None,
+    kept_epoch: int | None = None,
+    counts: ClassCounts | None = None,
+    sample_images: NDArray[np.generic] | None = None,
+    sample_names: Sequence[str] = (),
     shown_as: str | None = None,
 ) -> list[Path]:
     """Draw and write every figure of a run; what it predicts is shown for the held-out images.
@@ -43,15 +43,15 @@ def save_plots(
     Args:
         folder: where to write; made if it is not there.
         table: the run's predictions table. The test split is shown, or val where test is empty.
-        history: lists of one value an epoch, as ``plot_training.learning_curves`` takes them; empty
-            where nothing was trained epoch by epoch, and then no curves are drawn.
+        melanoma: slug of the melanoma class, None where the dataset names none.
+        judgement: of the table.
+        history: lists of one value an epoch, as ``plot_training.learning_curves`` takes them; None
+            or empty where nothing was trained epoch by epoch, and then no curves are drawn.
         kept_epoch: epoch whose weights were kept, counted from 1.
         counts: images per class and split; None: they are not drawn.
         sample_images: training images as the network gets them, uint8 or float in 0 to 255,
-            shape (n, height, width, 3); with n = 0 they are not drawn.
+            shape (n, height, width, 3); None or n = 0: they are not drawn.
         sample_names: n class slugs.
-        melanoma: slug of the melanoma class, None where the dataset names none.
-        judgement: of the table.
         shown_as: what titles call the images; None: their split.
 
     Returns:
@@ -83,7 +83,7 @@ def save_plots(
         )
     if len(judgement.subgroups):
         figures["subgroups"] = plot_subgroups.forest(judgement.subgroups, judgement.point, title)
-    if len(sample_images):
+    if sample_images is not None and len(sample_images):
         figures["samples"] = plot_training.samples(sample_images, sample_names)
     if history:
         figures["learning_curves"] = plot_training.learning_curves(history, kept_epoch)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
@@ -165,11 +164,6 @@ def _keep(
     save_plots(
         folder / "plots",
         table=table,
-        history={},
-        kept_epoch=None,
-        counts=None,
-        sample_images=np.empty((0, 1, 1, 3), np.uint8),
-        sample_names=(),
         melanoma=evaluated.melanoma,
         judgement=judgement,
         shown_as=config.dataset.name,

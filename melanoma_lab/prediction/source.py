@@ -22,7 +22,7 @@ from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.prediction import mlmodel
 from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.tracking.connection import usable
+from melanoma_lab.tracking.connection import find_run, usable
 from melanoma_lab.tracking.model import models_of
 from melanoma_lab.tracking.record import MODEL
 
@@ -149,17 +149,12 @@ def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source
 
 
 def _tracked_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            raise
+    run = find_run(client, run_id)
+    if run is None:
         raise UserError(
             f"model={clipped(typed)}: neither a file or folder here nor a run in "
             f"tracking.uri={tracked.uri}. {_nearest_run(client, run_id)}"
-        ) from None
+        )
     if run.info.lifecycle_stage != "active":
         raise UserError(
             f"model={clipped(typed)}: this run was deleted; mlflow runs restore --run-id {run_id}"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
@@ -142,11 +141,6 @@ def _record(
             save_plots(
                 folder / "plots",
                 table=table,
-                history={},
-                kept_epoch=None,
-                counts=None,
-                sample_images=np.empty((0, 1, 1, 3), np.uint8),
-                sample_names=(),
                 melanoma=melanoma,
                 judgement=judgement,
             )

@@ -66,6 +66,23 @@ def connect_for_reading(tracking: Tracking) -> Any:
         return client
 
 
+def find_run(client: Any, run_id: str) -> Any:
+    """A run of that id as MLflow has it; None where there is none.
+
+    Args:
+        client: as of ``connect_for_reading``.
+        run_id: as somebody typed it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise
+        return None
+
+
 @contextmanager
 def usable(uri: str, *, training: bool = False) -> Iterator[None]:
     """Say whose fault it is where the tracking server or its database raises.

@@ -12,7 +12,7 @@ from typing import Any
 
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError, clipped
-from melanoma_lab.tracking.connection import connect_for_reading, usable
+from melanoma_lab.tracking.connection import connect_for_reading, find_run, usable
 from melanoma_lab.tracking.record import ARTIFACTS, RECORD, RunRecord
 
 
@@ -67,18 +67,11 @@ def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
         record = RunRecord.read(kept / RECORD)
         metrics = {point.key: point.value for point in record.metrics}
         return TrackedRun(run_id, record.tags, metrics, record.start_time, kept)
-    from mlflow.exceptions import MlflowException
-
     client = connect_for_reading(tracked)
     with usable(tracked.uri):
-        try:
-            run = client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-                raise
-            raise UserError(
-                f"model={clipped(run_id)}: no such run in tracking.uri={tracked.uri}."
-            ) from None
+        run = find_run(client, run_id)
+        if run is None:
+            raise UserError(f"model={clipped(run_id)}: no such run in tracking.uri={tracked.uri}.")
         data = run.data
         return TrackedRun(
             run_id, dict(data.tags), dict(data.metrics), run.info.start_time, scratch, client

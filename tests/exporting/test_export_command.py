@@ -1,16 +1,15 @@
 """``export`` of a run that was trained here: files, what lies beside them, and how it fails."""
 
 import json
-import os
 import re
-import subprocess
-import sys
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from processes import LAB, run_python
 
 import melanoma_lab as lab
 from melanoma_lab.config.schema import Format
@@ -25,23 +24,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory, tree, session_cache):
+def work(tmp_path_factory, tree, train_tiny):
     """A folder with one run, its export in all formats, and a picture."""
     folder = tmp_path_factory.mktemp("handed_over")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        run = lab.train(
-            *("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16"),
-            *("dataset.melanoma=melanoma", f"cache={session_cache}", "training.epochs=1"),
-            *("architecture.filters=[4,8]", "architecture.dense_units=8"),
-            verbose=False,
-        )
+    run = train_tiny(folder)
+    with chdir(folder):
         every = [kind.value for kind in Format]
         exported = lab.export(run, "exported", formats=every, verbose=False)
         Image.open(tree / "nevus" / "0.png").save("lesion.jpg")
-    finally:
-        os.chdir(before)
     return folder, run, exported
 
 
@@ -163,16 +153,7 @@ def test_a_bare_network_is_exported_without_names(work, export, capsys):
 
 
 def test_the_command_line_says_what_is_wrong(work):
-    def command(*words):
-        return subprocess.run(
-            [sys.executable, "-m", "melanoma_lab", *words],
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    done = command("export", "model=bare", "formats=onyx")
+    done = run_python(*LAB, "export", "model=bare", "formats=onyx")
     assert done.returncode == 2, done.stderr
     assert "onnx" in done.stderr
     assert "Traceback" not in done.stderr
@@ -187,8 +168,8 @@ from melanoma_lab.__main__ import main
 main()
 sys.exit("tensorflow" in sys.modules or "keras" in sys.modules)
 """
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    done = run_python("-c", script)
+    assert done.returncode == 0, done.stderr
     kept = {name: run.artifact(name).read_text() for name in ("model_card.md", "model_card.html")}
     for name, text in kept.items():
         assert Path("card", name).read_text() == text, name

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -12,33 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from processes import run_python
 
 import melanoma_lab as lab
 from melanoma_lab.errors import UserError
 from melanoma_lab.prediction.overlays import place_of
 from melanoma_lab.tasks.predict import predict_to_file
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 LOOKS = ("unlike_training", "warning")
-SMALL = ("architecture.filters=[4,8]", "architecture.dense_units=8", "training.epochs=1")
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory, tree, session_cache):
+def work(tmp_path_factory, train_tiny):
     """A folder with one run, of a network that sees mirrored views too, and its images."""
     folder = tmp_path_factory.mktemp("work")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        run = lab.train(
-            *("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16"),
-            *("dataset.melanoma=melanoma", "evaluation.tta=flips", f"cache={session_cache}"),
-            *("training.precision=mixed_bfloat16", *SMALL),
-            verbose=False,
-        )
-    finally:
-        os.chdir(before)
-    return folder, run
+    return folder, train_tiny(folder, "evaluation.tta=flips", "training.precision=mixed_bfloat16")
 
 
 @pytest.fixture(autouse=True)
@@ -379,13 +365,7 @@ main()
     Path("one").mkdir()
     Path("empty").mkdir()
     shutil.copy(tree / "nevus" / "0.png", "one/ISIC_1(1).png")
-    done = subprocess.run(
-        [sys.executable, "-c", script.replace("RUN", run.run_id)],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-c", script.replace("RUN", run.run_id))
     assert done.returncode == 0, done.stderr
     told = (
         "images is not set; add images=DIR",

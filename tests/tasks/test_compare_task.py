@@ -1,21 +1,17 @@
 """``compare`` as a user runs it: without TensorFlow, and with mistakes told."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import mlflow
 import pytest
 from fake_studies import Tracked
+from processes import run_python
 
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError
 from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tracking import connect
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SCRIPT = """
 import sys
 from melanoma_lab.__main__ import main
@@ -27,14 +23,7 @@ finally:
 
 
 def compare(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, "compare", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python("-c", SCRIPT, "compare", *arguments, folder=folder, COLUMNS="100")
 
 
 @pytest.fixture(scope="module")

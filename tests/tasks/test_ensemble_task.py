@@ -1,9 +1,6 @@
 """Ensembles of tracked runs: what is recorded, refused, and seen by a comparison."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -12,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_studies import Tracked, draw_table
+from processes import run_python
 
 from melanoma_lab.comparison.compare import as_json, compare_study
 from melanoma_lab.comparison.report import write_report
@@ -26,7 +24,6 @@ from melanoma_lab.tasks.ensemble import make_ensembles
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.tracking import connect
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SCRIPT = """
 import sys
 from melanoma_lab.__main__ import main
@@ -272,14 +269,8 @@ def test_the_command_makes_them_without_tensorflow_and_tells_mistakes_with_statu
     name = tracked.fill({ARM: (1.0, "")}, seeds=range(4))
 
     def lab(*arguments):
-        return subprocess.run(
-            [sys.executable, "-c", SCRIPT, *arguments, f"study={name}"],
-            cwd=tracked.folder,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "100"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        words = ("-c", SCRIPT, *arguments, f"study={name}")
+        return run_python(*words, folder=tracked.folder, COLUMNS="100")
 
     done = lab("ensemble", "arm='dropout,e=1'", "members=3")
     assert done.returncode == 0, done.stderr

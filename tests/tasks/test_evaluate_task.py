@@ -1,10 +1,7 @@
 """``evaluate``: a model that was trained here, on a dataset that shares some of its images."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -14,13 +11,13 @@ import pytest
 import yaml
 from pictures import paint
 from PIL import Image
+from processes import run_python
 
 import melanoma_lab as lab
 from melanoma_lab.comparison.tracked import tracked_runs
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import metrics, predictions
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 NETWORK = ("architecture=compact_cnn", "architecture.filters=[4,8]", "architecture.blocks=[0,1]")
 COLOURS = {"melanoma": (200, 90, 40), "nevus": (40, 200, 90), "vascular lesion": (90, 40, 200)}
 MAPPING = "evaluation.classes={mel: melanoma, angioma: vascular lesion, scar: null}"
@@ -349,13 +346,7 @@ assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 """
     kept = next(Path.cwd().rglob("model.keras"))
     shutil.copy(kept, "bare.keras")
-    done = subprocess.run(
-        [sys.executable, "-c", script.replace("RUN", run.run_id).replace("ROOT", str(elsewhere))],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-c", script.replace("RUN", run.run_id).replace("ROOT", str(elsewhere)))
     assert done.returncode == 0, done.stderr
     told = (
         "model is not set; add model=",

@@ -1,10 +1,7 @@
 """Trivial arms are tracked like any arm, without TensorFlow."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -12,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pictures import paint
+from processes import run_python
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.errors import UserError
@@ -20,7 +18,6 @@ from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.tasks.train import train_arm
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 PRESETS = ("majority", "colour_histogram", "source_only")
 
 
@@ -213,13 +210,6 @@ print("loaded:", sorted({"tensorflow", "keras"} & set(sys.modules)))
 """
     overrides = [f"+experiment={','.join(PRESETS)}", "dataset=csv", f"dataset.root={root}"]
     overrides += ["dataset.image_size=16", f"cache={session_cache}"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, "-m", *overrides],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-c", script, "-m", *overrides, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "loaded: []" in done.stdout
