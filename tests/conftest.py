@@ -28,6 +28,7 @@ from melanoma_lab.training.backend import available_threads, start_backend
 # Set before TensorFlow and MLflow are imported anywhere.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the lab does, which test modules precede
 
 # A busy machine is slow, not wrong; the same examples on every run.
 settings.register_profile("lab", deadline=None, derandomize=True, max_examples=60)

@@ -1,6 +1,9 @@
+import platform
+
 import keras
 import pytest
 import tensorflow as tf
+from processes import run_python
 
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.errors import UserError
@@ -17,6 +20,21 @@ def test_the_precision_is_keras_policy():
     finally:
         start_backend(threads=THREADS, seed=0, precision=Precision.float32)
     assert keras.layers.Dense(1).compute_dtype == "float32"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN is of x86-64")
+@pytest.mark.parametrize("asked", [None, "0"])
+def test_onednn_computes_on_every_processor_unless_it_is_switched_off(monkeypatch, asked):
+    script = """
+from melanoma_lab.training.backend import load_tensorflow
+load_tensorflow()
+from tensorflow.python.util import _pywrap_util_port
+print(_pywrap_util_port.IsMklEnabled())
+"""
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    environment = {} if asked is None else {"TF_ENABLE_ONEDNN_OPTS": asked}
+    done = run_python("-c", script, **environment)
+    assert done.stdout == f"{asked is None}\n", done.stderr
 
 
 def test_another_job_of_the_process_may_use_fewer_devices_but_not_more():
