@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from processes import run_python
 
 from melanoma_lab.tracking.study_run import PARENT_TAG, STUDY_TAG
 
@@ -329,14 +330,7 @@ sys.exit(f"loaded: {{loaded}}" if loaded else 0)
     ],
 )
 def test_help_and_config_errors_load_nothing_heavy(tmp_path, arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", LAZY.format(arguments=arguments)],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-c", LAZY.format(arguments=arguments), folder=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from processes import LAB, run_python
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = ("architecture.filters=[4,8]", "architecture.dense_units=8", "training.epochs=1")
@@ -180,14 +181,7 @@ def test_a_disk_that_fills_up_while_tracking(tmp_path, what):
     assert (record.parent / "artifacts" / "predictions.csv").stat().st_size == 3_000_000
 
     other = f"sqlite:///{tmp_path / 'other.db'}"
-    sent = subprocess.run(
-        lab("sync", f"tracking.uri={other}"),
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    sent = run_python(*LAB, "sync", f"tracking.uri={other}", folder=tmp_path)
     assert sent.returncode == 0, sent.stderr
     client = mlflow.MlflowClient(other)
     experiment = client.get_experiment_by_name("study").experiment_id

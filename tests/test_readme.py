@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from evaluation.evaluation_cases import random_case, table_of
-from processes import run_python
+from processes import LAB, run_python
 
 from melanoma_lab.__main__ import CONF
 from melanoma_lab.config.compose import configure
@@ -24,7 +24,7 @@ def block(language, containing):
     return found
 
 
-def lab(folder, *arguments, script=("-m", "melanoma_lab")):
+def lab(folder, *arguments, script=LAB):
     cache = str(folder / "cache")
     return run_python(*script, *arguments, folder=folder, XDG_CACHE_HOME=cache)
 
