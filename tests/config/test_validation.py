@@ -6,6 +6,7 @@ import pytest
 from hydra import compose
 from hydra.errors import HydraException
 
+from melanoma_lab.__main__ import CONF
 from melanoma_lab.config.fingerprint import fingerprint
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.augmentation import CutMix, Dermoscopy, MixUp, NoAugmentation
@@ -205,6 +206,13 @@ def test_augmentations_refuse_what_they_cannot_do(composed, overrides, message):
 def test_images_are_not_mixed_twice():
     with pytest.raises(UserError, match="does not mix images itself; received mixup"):
         CutMix("cutmix", before=MixUp("mixup", before=NoAugmentation("none")))
+
+
+def test_every_augmentation_that_does_not_mix_can_come_before_mixing(composed):
+    groups = {path.stem for path in (CONF / "augmentation").glob("*.yaml")} - {"mixup", "cutmix"}
+    for name in groups:
+        before = composed("augmentation=mixup", f"augmentation/before={name}").augmentation.before
+        assert before == composed(f"augmentation={name}").augmentation
 
 
 def test_what_comes_before_mixing_has_keys_of_its_own(composed):
