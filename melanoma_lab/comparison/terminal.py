@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from melanoma_lab.console import console
 STYLES = {"helps": "green", "hurts": "red", "no evidence": "default", "too few runs": "yellow"}
 #: Shown beside the metric that gives the verdicts.
 BESIDE = ("melanoma_sensitivity", "generalisation_gap")
+#: Characters from which on an arm's name has a line for every change.
+LONG = 25
+#: Characters that the other columns take; where there are fewer, what is beside is left out.
+OTHERS = 64
 
 
 def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Path) -> None:
@@ -29,23 +34,26 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
     for warning in warnings:
         console.print(f"  {warning}", style="yellow", markup=False)
     arms = Table(show_edge=False, pad_edge=False, header_style="bold")
-    arms.add_column("arm", overflow="fold")
+    names = {label: _lines(arm.label) for label, arm in comparison.arms.items()}
+    widest = max((len(line) for name in names.values() for line in name.splitlines()), default=0)
+    beside = BESIDE if console.width - widest >= OTHERS else ()
+    arms.add_column("arm", overflow="fold", min_width=widest if beside else None)
     arms.add_column("runs", justify="right")
     shown = [
         metric
-        for metric in dict.fromkeys((comparison.metric, *BESIDE))
+        for metric in dict.fromkeys((comparison.metric, *beside))
         if any(metric in arm.metrics for arm in comparison.arms.values())
     ]
     for metric in shown:
         arms.add_column(wording.metric_name(metric), no_wrap=metric == comparison.metric)
-    for arm in comparison.arms.values():
+    for label, arm in comparison.arms.items():
         first, *rest = shown
         cells = [
             wording.level_interval(first, arm.metrics[first]),
             *(wording.level(metric, arm.metrics[metric].mean) for metric in rest),
         ]
         arms.add_row(
-            escape(arm.label),
+            escape(names[label]),
             str(len(arm.runs)),
             *map(escape, cells),
             style="dim" if arm.for_scale else None,
@@ -57,3 +65,8 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
         sentence = wording.verdict_sentence(comparison, entry)
         console.print(sentence, style=STYLES[entry.verdict], markup=False)
     console.print(f"\nreport: [bold]{report}[/]   [dim]Research use only: not a medical device.[/]")
+
+
+def _lines(label: str) -> str:
+    """An arm's name, broken before every change where it is long."""
+    return label if len(label) < LONG else re.sub(r",(?=[\w./@]+=)", ",\n ", label)
