@@ -52,11 +52,13 @@ class Arm:
 def describe_arm(overrides: Sequence[str]) -> Arm:
     """Name the arm that a command's overrides describe, whatever order they were typed in.
 
+    Of a key that is given twice the last value counts, as in Hydra.
+
     Args:
         overrides: Hydra overrides, such as ``["+experiment=dropout", "seed=3"]``.
     """
     preset = CUSTOM
-    parts = []
+    parts: dict[str, str] = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = str(override.key_or_group)
         value = override.get_value_element_as_str()
@@ -65,5 +67,5 @@ def describe_arm(overrides: Sequence[str]) -> Arm:
         elif key not in NOT_AN_ARM and not key.startswith(
             ("audit.", "demo.", "tracking.", "tuner.", "hydra")
         ):
-            parts.append(f"~{key}" if override.is_delete() else f"{key}={value}")
-    return Arm(",".join([preset, *sorted(parts)]), preset)
+            parts[key] = f"~{key}" if override.is_delete() else f"{key}={value}"
+    return Arm(",".join([preset, *sorted(parts.values())]), preset)

@@ -59,5 +59,12 @@ def test_the_order_of_the_words_does_not_matter():
     assert describe_arm(words) == describe_arm(words[::-1])
 
 
+def test_of_a_key_that_is_given_twice_the_last_value_counts_as_in_hydra(composed):
+    words = ["evaluation.tta=none", "loss=focal", "evaluation.tta=flips", "loss=cross_entropy"]
+    config = composed(*words)
+    assert (config.evaluation.tta, config.loss.name) == ("flips", "cross_entropy")
+    assert describe_arm(words).name == "custom,evaluation.tta=flips,loss=cross_entropy"
+
+
 def test_the_preset_is_kept_apart():
     assert describe_arm(["+experiment=dropout", "optimizer=sgd"]).preset == "dropout"
