@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +11,11 @@ from rich.table import Table
 from melanoma_lab.comparison import wording
 from melanoma_lab.comparison.compare import Comparison
 from melanoma_lab.console import console
+from melanoma_lab.reporting.breaking import change_by_change
 
 STYLES = {"helps": "green", "hurts": "red", "no evidence": "default", "too few runs": "yellow"}
 #: Shown beside the metric that gives the verdicts.
 BESIDE = ("melanoma_sensitivity", "generalisation_gap")
-#: Characters from which on an arm's name has a line for every change.
-LONG = 25
 #: Characters that the other columns take; where there are fewer, what is beside is left out.
 OTHERS = 64
 
@@ -34,8 +32,8 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
     for warning in warnings:
         console.print(f"  {warning}", style="yellow", markup=False)
     arms = Table(show_edge=False, pad_edge=False, header_style="bold")
-    names = {label: _lines(arm.label) for label, arm in comparison.arms.items()}
-    widest = max((len(line) for name in names.values() for line in name.splitlines()), default=0)
+    names = [change_by_change(arm.label) for arm in comparison.arms.values()]
+    widest = max((len(line) for name in names for line in name.splitlines()), default=0)
     beside = BESIDE if console.width - widest >= OTHERS else ()
     arms.add_column("arm", overflow="fold", min_width=widest if beside else None)
     arms.add_column("runs", justify="right")
@@ -46,14 +44,14 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
     ]
     for metric in shown:
         arms.add_column(wording.metric_name(metric), no_wrap=metric == comparison.metric)
-    for label, arm in comparison.arms.items():
+    for name, arm in zip(names, comparison.arms.values(), strict=True):
         first, *rest = shown
         cells = [
             wording.level_interval(first, arm.metrics[first]),
             *(wording.level(metric, arm.metrics[metric].mean) for metric in rest),
         ]
         arms.add_row(
-            escape(names[label]),
+            escape(name),
             str(len(arm.runs)),
             *map(escape, cells),
             style="dim" if arm.for_scale else None,
@@ -65,8 +63,3 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
         sentence = wording.verdict_sentence(comparison, entry)
         console.print(sentence, style=STYLES[entry.verdict], markup=False)
     console.print(f"\nreport: [bold]{report}[/]   [dim]Research use only: not a medical device.[/]")
-
-
-def _lines(label: str) -> str:
-    """An arm's name, broken before every change where it is long."""
-    return label if len(label) < LONG else re.sub(r",(?=[\w./@]+=)", ",\n ", label)

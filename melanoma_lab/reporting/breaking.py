@@ -1,4 +1,4 @@
-"""Where long names of arms are broken into lines, in pages and figures: after punctuation."""
+"""Where long names of arms are broken into lines, in pages, figures and terminals."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import markupsafe
 
 #: Lines that an arm's name takes in a figure at most.
 MOST_LINES = 5
+#: Characters from which on an arm's name has a line for every change in a terminal.
+LONG = 25
 #: After the punctuation between and within overrides, not after that of a sentence or a number.
 PLACES = r"[,=_](?=[^\s,=_])|(?<=[a-z])\.(?=[a-z])"
 
@@ -28,6 +30,11 @@ def wrapped(name: str, width: int = 24) -> str:
         half = MOST_LINES // 2
         lines = [*lines[:half], "...", *lines[-half:]]
     return "\n".join(lines).replace("$", r"\$")  # a dollar sign would start a formula
+
+
+def change_by_change(name: str) -> str:
+    """An arm's name for a terminal, whole, with a line for every change where it is long."""
+    return name if len(name) < LONG else re.sub(r",(?=[\w./@]+=)", ",\n ", name)
 
 
 def breakable(text: object) -> markupsafe.Markup:
