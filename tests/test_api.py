@@ -109,7 +109,7 @@ def test_an_open_run_of_the_callers_is_not_touched():
         assert mlflow.active_run().info.run_id == open_run.info.run_id
 
 
-def test_a_study_is_trained_once_and_compared(capsys):
+def test_a_study_is_trained_once_and_compared(folder, capsys):
     asked = ("+experiment=majority,colour_histogram", "seed=0,1,2", "reference=majority", "study=s")
     result = lab.study(*asked, *TINY)
     assert "Skipped" not in capsys.readouterr().out
@@ -126,7 +126,7 @@ def test_a_study_is_trained_once_and_compared(capsys):
     compared = lab.compare("s", verbose=False)
     pd.testing.assert_frame_equal(again.table, compared.table)
     pd.testing.assert_frame_equal(result.arms, compared.arms)
-    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     recorded = client.search_runs([client.get_experiment_by_name("s").experiment_id])
     assert sum("mlflow.parentRunId" in run.data.tags for run in recorded) == 6  # under the study's
 

@@ -34,6 +34,12 @@ def _there(folder, monkeypatch):
     monkeypatch.chdir(folder)
 
 
+@pytest.fixture
+def client(folder):
+    """By a whole path: MLflow keeps a connection for each URI, whatever the folder was."""
+    return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
 def recorded(where, network):
     tracker = tracking.connect(where, "named").result()
     with tracker.run("baseline seed=0", {"arm": "baseline"}, {"seed": "0"}) as run_id:
@@ -46,14 +52,13 @@ def versions(client, name):
     return {int(v.version): v.run_id for v in client.search_model_versions(f"name = '{name}'")}
 
 
-def test_every_run_is_a_version_that_predict_finds(network, tmp_path):
+def test_every_run_is_a_version_that_predict_finds(network, client, tmp_path):
     where = Tracking(register="lesions")
     ids = []
     for version in (1, 2):
         tracker, run_id = recorded(where, network)
         assert tracker.registered == f"lesions/{version}"
         ids.append(run_id)
-    client = mlflow.MlflowClient(where.uri)
     assert versions(client, "lesions") == dict(enumerate(ids, start=1))
     assert client.get_registered_model("lesions").description == NOTICE
     source = find_model("models:/lesions/2", Tracking(), tmp_path)
@@ -64,31 +69,30 @@ def test_every_run_is_a_version_that_predict_finds(network, tmp_path):
     assert len(versions(client, "lesions")) == 2
 
 
-def test_a_run_without_a_model_is_no_version(network):
+def test_a_run_without_a_model_is_no_version(network, client):
     tracker, _ = recorded(Tracking(register="none_of_it"), None)
     assert tracker.registered is None
-    assert versions(mlflow.MlflowClient(tracker._tracking.uri), "none_of_it") == {}
+    assert versions(client, "none_of_it") == {}
 
 
-def test_a_run_that_waits_is_registered_when_it_is_sent(network, tmp_path):
+def test_a_run_that_waits_is_registered_when_it_is_sent(network, client, tmp_path):
     where = Tracking(register="later", offline=True, unsent=str(tmp_path / "unsent"))
     tracker, run_id = recorded(where, network)
     assert tracker.registered is None
     ((_, record),) = kept_runs(tmp_path / "unsent")
     assert record.register == "later"
     sync_runs(Tracking(unsent=where.unsent), elsewhere=False)
-    client = mlflow.MlflowClient(where.uri)
     ((version, sent),) = versions(client, "later").items()
     assert version == 1
     assert client.get_run(sent).data.tags["synced_from"] == run_id
     assert find_model("models:/later/1", Tracking(), tmp_path).card == CARD
 
 
-def test_mlflows_own_way_works_too(network, tmp_path):
+def test_mlflows_own_way_works_too(network, folder, tmp_path):
     """As the README says of a finished run."""
     tracker, run_id = recorded(Tracking(), network)
     assert tracker.registered is None
-    mlflow.set_tracking_uri(tracker._tracking.uri)
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
     mlflow.register_model(f"runs:/{run_id}/model", "afterwards")
     assert find_model("models:/afterwards/1", Tracking(), tmp_path).card == CARD
 
