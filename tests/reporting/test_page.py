@@ -1,0 +1,42 @@
+"""A chart's file: small, the same whenever it is drawn, and what was drawn."""
+
+from io import BytesIO
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from melanoma_lab.reporting.page import COLOURS, DPI, as_png
+
+
+def chart():
+    """Lines, words and a map of every shade of blue."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1, 2], [3, 1, 2], label="baseline")
+    left.plot([0, 1, 2], [1, 2, 3], label="augmented")
+    left.legend()
+    right.imshow(np.linspace(0, 1, 400).reshape(20, 20), cmap="Blues")
+    right.set_title("Balanced accuracy")
+    return figure
+
+
+def test_a_chart_is_small_and_the_same_bytes_whenever_it_is_drawn():
+    png, whole = as_png(chart()), BytesIO()
+    chart().savefig(whole, dpi=DPI)
+    assert png == as_png(chart())
+    assert len(png) < len(whole.getvalue()) / 2
+
+
+def test_no_eye_sees_that_it_has_fewer_colours():
+    whole = BytesIO()
+    chart().savefig(whole, dpi=DPI)
+    with Image.open(BytesIO(as_png(chart()))) as few, Image.open(whole) as all_of_them:
+        assert few.size == all_of_them.size == (6 * DPI, 4 * DPI)
+        assert len(few.getcolors()) <= COLOURS
+        ours, drawn = (
+            np.asarray(image.convert("RGB"), dtype=np.int16) for image in (few, all_of_them)
+        )
+    difference = np.abs(ours - drawn).max(axis=-1)
+    assert difference.max() <= 12  # of 255
+    assert (ours[drawn.min(axis=-1) == 255] == 255).all()  # paper stays white
