@@ -116,9 +116,15 @@ def test_a_study_can_be_found_read_and_compared(page):
     keys = set(re.findall(r"^[a-z_.]+(?=\t)", parameters, re.MULTILINE))
     assert {"architecture.name", "architecture.filters"} <= keys
     assert {key.split(".")[0] for key in keys} <= {"architecture", "reference", "regularisation"}
-    # Of the metrics the page holds only those in and near view.
+    # Of the metrics the page holds only those in and near view, and learns late of a turn.
     page.get_by_text("epoch/val_balanced_accuracy", exact=True).last.hover()
-    page.get_by_text("test/balanced_accuracy", exact=True).last.wait_for()
+    metric = page.get_by_text("test/balanced_accuracy", exact=True).last
+    for _ in range(200):
+        if metric.is_visible():
+            break
+        page.mouse.wheel(0, 100)
+        page.wait_for_timeout(300)
+    assert metric.is_visible()
 
 
 def test_the_studys_page_has_the_verdicts_and_the_report(page):
