@@ -39,6 +39,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 REAL = REPOSITORY.parent / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is seen in a browser or on real images is slow, without a mark of its own."""
+    for item in items:
+        if {"browser", "real_isic9", "real_ham10000"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _backend() -> None:
     """Pin TensorFlow's threads and divide the processor before any test computes."""

@@ -12,6 +12,8 @@ import mlflow
 import pytest
 from processes import LAB, run_python
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = ("architecture.filters=[4,8]", "architecture.dense_units=8", "training.epochs=1")
 #: What stands before a command in a mount namespace of its own, by what is mounted on $1.

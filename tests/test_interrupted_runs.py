@@ -12,6 +12,9 @@ from pathlib import Path
 import h5py
 import mlflow
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EPOCHS = 30

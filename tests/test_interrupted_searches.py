@@ -3,7 +3,10 @@
 import signal
 
 import mlflow
+import pytest
 from search_processes import wait_for_an_epoch
+
+pytestmark = pytest.mark.slow
 
 #: Four trials of an epoch, the best of them for four, and two of four.
 SEARCH = ("tuner=hyperband", "tuner.max_epochs=4", "tuner.factor=4")

@@ -10,6 +10,8 @@ from melanoma_lab.config.schema.tuner import RandomSearch
 from melanoma_lab.tuning.algorithms import build_oracle
 from melanoma_lab.tuning.space import declared
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 30
 SPACE = {"optimizer.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
 

@@ -10,6 +10,8 @@ from serving_server import Serving
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.model import save_network
 
+pytestmark = pytest.mark.slow
+
 SIZE = 8
 
 

@@ -23,6 +23,8 @@ from melanoma_lab.side_by_side import Interruption, PrefixedLines, at_once
 from melanoma_lab.tracking.upload import PROCESS_TAG
 from melanoma_lab.training.backend import available_threads
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = (
     "dataset=folder",

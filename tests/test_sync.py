@@ -23,6 +23,8 @@ from melanoma_lab.tracking.connection import PATIENCE
 from melanoma_lab.tracking.record import RECORD, Point, RunRecord, keep, kept_runs
 from melanoma_lab.tracking.sender import Sender
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):

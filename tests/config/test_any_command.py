@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, example, given, settings
 from melanoma_lab import __main__, tasks
 from melanoma_lab.config.schema import Config
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

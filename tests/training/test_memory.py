@@ -4,6 +4,7 @@ import gc
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.framework.ops import EagerTensor
@@ -15,6 +16,8 @@ from melanoma_lab.training.feed import evaluation_batches, training_batches
 from melanoma_lab.training.fit import fit_network
 from melanoma_lab.training.registered_gradients import registered_gradients_freed
 from melanoma_lab.training.stages import Stage
+
+pytestmark = pytest.mark.slow
 
 N, K = 8, 2
 PIXELS = np.zeros((N, 4, 4, 3), np.uint8)
