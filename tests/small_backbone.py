@@ -12,7 +12,12 @@ def on_a_backbone(options, image_size, n_classes, regulariser):
     pixels = x = keras.Input((image_size, image_size, 3))
     x = layers.Rescaling(1 / 255)(x)
     for block in (1, 2):
-        x = layers.Conv2D(4, 3, 2, use_bias=False, name=f"block{block}_conv")(x)
+        x = layers.Conv2D(
+            *(4, 3, 2),
+            use_bias=False,
+            kernel_regularizer=regulariser.kernel_penalty(),
+            name=f"block{block}_conv",
+        )(x)
         x = layers.BatchNormalization(name=f"block{block}_bn")(x)
         x = layers.ReLU(name=f"block{block}_relu")(x)
         x = layers.Dropout(0.5, seed=block, name=f"block{block}_drop")(x)
@@ -20,7 +25,13 @@ def on_a_backbone(options, image_size, n_classes, regulariser):
     backbone = keras.Model(pixels, x, name="backbone")
     inputs = keras.Input((image_size, image_size, 3))
     x = regulariser.after_block(backbone(inputs), 0, 1)
-    x = layers.Dense(n_classes, activation="softmax", dtype="float32", name="head")(x)
+    x = layers.Dense(
+        n_classes,
+        activation="softmax",
+        dtype="float32",
+        kernel_regularizer=regulariser.kernel_penalty(),
+        name="head",
+    )(x)
     return keras.Model(inputs, x, name="on_a_backbone")
 
 

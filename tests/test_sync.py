@@ -181,8 +181,8 @@ def test_offline_runs_are_kept_and_found(here):
     for fingerprint in ("a", "b"):
         tracker = tracking.connect(where, "study").result()
         record_all(tracker, here, fingerprint=fingerprint)
-    assert tracker.finished_run("b") == tracker.run_id
-    assert tracker.finished_run("c") is None
+    assert tracker.finished({"fingerprint": "b"}).run_id == tracker.run_id
+    assert tracker.finished({"fingerprint": "c"}) is None
     assert len(list(kept_runs(here / "elsewhere" / "kept"))) == 2
     database = f"sqlite:///{here / 'mlflow.db'}"
     sync_runs(Tracking(unsent="elsewhere/kept", uri=database), elsewhere=True)

@@ -9,12 +9,12 @@ import dataclasses
 import re
 from typing import Any, cast
 
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from melanoma_lab.config.combinations import refuse_combinations
-from melanoma_lab.config.schema import Audit, Config, Tracking
+from melanoma_lab.config.schema import Audit, Config, Task, Tracking
 from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.training import Training
@@ -29,6 +29,7 @@ LAUNCHERS = {
     "ray": "hydra-ray-launcher",
     "ray_aws": "hydra-ray-launcher",
 }
+TASKS = tuple(task.value for task in Task)
 KEYS = tuple(entry.name for entry in dataclasses.fields(Config))
 
 
@@ -148,6 +149,20 @@ def _nearest_key(full: str) -> str:
     return nearest(full, {f"{path}.{name}" for keys in names.values() for name in keys})
 
 
+def _unread(word: str) -> str:
+    """What is wrong with a word of the command line that Hydra's grammar does not take."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        first = f" A task comes first: python -m melanoma_lab {word} ..." if word in TASKS else ""
+        return f"{clipped(word)}: expected KEY=VALUE.{first}"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = clipped(f"'{key}=\"{escaped}\"'")
+    return (
+        f"{clipped(word)}: the value cannot be read. Brackets must match; one that has brackets, "
+        f"commas, = or letters beyond a to z of its own goes in quotes within quotes: {quoted}"
+    )
+
+
 def explain(error: Exception) -> str:
     """Say in the user's terms why Hydra could not compose the command.
 
@@ -157,6 +172,8 @@ def explain(error: Exception) -> str:
     Returns:
         What is wrong, and the nearest valid name where there is one.
     """
+    if isinstance(error, OverrideParseException):
+        return _unread(str(error.override))
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     text = f"{error}{cause}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:

@@ -31,7 +31,7 @@ from melanoma_lab.data.readers import Unmatched, read_listing
 from melanoma_lab.data.split import TRAIN, split_images
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.data.unreadable import without_unreadable
-from melanoma_lab.errors import UserError
+from melanoma_lab.errors import UserError, nearest
 from melanoma_lab.progress import Progress
 
 #: MLflow takes 250 characters for a metric, test/sensitivity/ included.
@@ -225,6 +225,7 @@ def _prepare(
         classes=dataset.classes,
     )
     _check_slugs(settled.classes)
+    _check_melanoma(dataset, settled.classes)
     manifest = settled.manifest.assign(group=group_images(settled.manifest, dataset.groups))
     manifest, left_out = split_images(manifest, config.split)
     manifest = manifest.loc[:, list(MANIFEST_COLUMNS)]
@@ -268,6 +269,15 @@ def _links(dataset: Dataset) -> list[str]:
 def _first_of(names: Sequence[str]) -> str:
     """A count and an example."""
     return names[0] if len(names) == 1 else f"{len(names)}, such as {names[0]}"
+
+
+def _check_melanoma(dataset: Dataset, classes: Sequence[str]) -> None:
+    """Refuse a melanoma class that the images have none of."""
+    if dataset.melanoma and slug(dataset.melanoma) not in map(slug, classes):
+        raise UserError(
+            f"dataset.melanoma={dataset.melanoma}: the images have no such class. "
+            f"{nearest(dataset.melanoma, classes)}"
+        )
 
 
 def _check_slugs(classes: Sequence[str]) -> None:

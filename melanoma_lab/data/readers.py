@@ -245,7 +245,7 @@ def _read_synthetic(
 ) -> pd.DataFrame:
     """The dataset that the program draws; it lies in the cache like any downloaded one."""
     root = ensure_dataset(
-        Path(dataset.root) if dataset.root else cache,
+        cache,
         classes=dataset.classes or (),
         lesions=dataset.lesions,
         image_size=dataset.image_size,

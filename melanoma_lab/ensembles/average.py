@@ -23,7 +23,7 @@ def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         The ensemble's predictions table; each image has the split that ``roles`` says.
 
     Raises:
-        UserError: an image that one member is tested on is not a test image of all.
+        UserError: as ``roles``.
     """
     columns = [name for name in tables[0].columns if name.startswith(PROBABILITY_PREFIX)]
     answers = np.stack([table[columns].to_numpy(np.float64) for table in tables])
@@ -49,7 +49,8 @@ def roles(splits: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
 
     Raises:
         UserError: members were tested on different images. What is left that none has seen would
-            be few or none, and not what the members were judged by.
+            be few or none, and not what the members were judged by. Or every image has trained one
+            or another of them.
     """
     stacked = np.stack(splits)
     tested = stacked == TEST
@@ -63,4 +64,11 @@ def roles(splits: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
             "split.fold), or on folds of split=cross_val, which have one test split."
         )
     role = np.where((stacked == TRAIN).any(axis=0), TRAIN, VAL)
-    return np.where(tested[0], TEST, role)
+    role = np.where(tested[0], TEST, role)
+    if (role == TRAIN).all():
+        raise UserError(
+            "Every image has trained one or another of these runs, so that none is left to judge "
+            "them together by: so it is with folds of split=cross_val and evaluation.test=false. "
+            "Train members with evaluation.test=true, or with other seeds on one fold."
+        )
+    return role

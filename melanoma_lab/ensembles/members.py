@@ -171,6 +171,12 @@ def read_tables(client: Any, members: Sequence[Member]) -> list[pd.DataFrame]:
                 f"{', '.join(slugs_of(first))} and {', '.join(slugs_of(table))}."
             )
         if not tables[-1][_SAME].equals(first[_SAME]):
+            if member.key.fold != members[0].key.fold:
+                raise UserError(
+                    f"{members[0]} and {member} were not measured on the same images: they are "
+                    "folds of split=kfold. Train members with other seeds on one fold, or on folds "
+                    "of split=cross_val, which have one test split."
+                )
             raise UserError(
                 f"The predictions of {members[0]} and {member} are not of the same images, groups "
                 "and labels, although their dataset is the same: one was edited, or some were left "

@@ -25,6 +25,18 @@ PLACES = {
 }
 
 
+def frozen_penalty(network: keras.Model) -> float:
+    """The penalty on kernels that do not train now, which Keras leaves out of a loss.
+
+    A loss and this together are the same of the same weights, whichever part of them trains.
+    """
+    return sum(
+        float(variable.regularizer(keras.ops.convert_to_numpy(variable)))
+        for variable in network.non_trainable_variables
+        if variable.regularizer is not None
+    )
+
+
 class Regulariser:
     """Adds what the configuration asks for while an architecture is being built.
 

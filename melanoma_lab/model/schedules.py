@@ -18,17 +18,21 @@ from melanoma_lab.config.schema.training import MONITORS
 from melanoma_lab.errors import UserError
 from melanoma_lab.registry import builder, find_builder
 
+#: The key of the configuration that says the learning rate of most courses.
+RATE_KEY = "optimizer.learning_rate"
+
 
 @dataclass(frozen=True)
 class Course:
     """What a schedule is laid over.
 
     Attributes:
-        learning_rate: the highest rate, that of the optimizer's configuration.
+        learning_rate: the highest rate, as configured.
         steps_per_epoch: optimizer steps an epoch, at least 1.
         epochs: how many there are at most, at least 1.
         monitor: the figure of an epoch that says whether it was better, one of ``MONITORS``.
         first_epoch: the number, from 0, of the first of them, where others came before.
+        rate_key: the key of the configuration that says the rate, for messages.
     """
 
     learning_rate: float
@@ -36,6 +40,7 @@ class Course:
     epochs: int
     monitor: str
     first_epoch: int = 0
+    rate_key: str = RATE_KEY
 
     @property
     def steps(self) -> int:
@@ -161,7 +166,7 @@ def plateau(schedule: schema.Plateau, course: Course) -> Schedule:
     """Lower where the monitored figure has stopped improving."""
     if schedule.minimum >= course.learning_rate:
         raise UserError(
-            f"schedule.minimum={schedule.minimum:g}: expected less than optimizer.learning_rate="
+            f"schedule.minimum={schedule.minimum:g}: expected less than {course.rate_key}="
             f"{course.learning_rate:g}, or nothing is ever lowered."
         )
     return Schedule(course.learning_rate, Plateau(schedule, course))

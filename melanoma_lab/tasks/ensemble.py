@@ -65,21 +65,23 @@ def make_ensembles(
     found = find_members(client, study, arm)
     ensembles = put_together(found, size)
     tracker = tracking.connect(tracked, study).result()
-    done = [tracker.finished_run(identity.fingerprint_of(members)) for members in ensembles]
+    done = [
+        tracker.finished({"fingerprint": identity.fingerprint_of(members)}) for members in ensembles
+    ]
     tables = [
-        None if run_id else average(read_tables(client, members))
-        for members, run_id in zip(ensembles, done, strict=True)
+        None if there else average(read_tables(client, members))
+        for members, there in zip(ensembles, done, strict=True)
     ]
     console.print(
         f"[bold]{found[0].key.arm}[/]  study {study}  {len(found)} finished runs", soft_wrap=True
     )
     run_ids = []
-    for members, run_id, table in zip(ensembles, done, tables, strict=True):
+    for members, there, table in zip(ensembles, done, tables, strict=True):
         console.print(f"\n[bold]{identity.name_of(members)}[/]  {_who(members)}")
-        if table is None:
-            summary.show_skipped(str(run_id))
-            run_ids.append(str(run_id))
-        else:
+        if there is not None:
+            summary.show_skipped(there.run_id)
+            run_ids.append(there.run_id)
+        elif table is not None:
             together = _together(client, members, table) if tracked.model else None
             run_ids.append(
                 _record(client, tracker, members, table, together, images=tracked.images)
@@ -204,9 +206,9 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
             "predictions are averaged all the same."
         )
         return None
-    from melanoma_lab.training.backend import available_threads, start_backend
+    from melanoma_lab.training.backend import start_backend, threads_for
 
-    start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
+    start_backend(threads=threads_for(None), seed=0, precision=Precision.float32)
     from melanoma_lab.ensembles.network import mean_network
     from melanoma_lab.prediction.network import load_safely
 
@@ -249,7 +251,8 @@ def _manifest(client: Any, member: Member, table: pd.DataFrame) -> pd.DataFrame:
     if "age" in manifest:
         manifest["age"] = pd.to_numeric(manifest["age"])
     split = table.set_index("image_id")["split"]
-    return manifest.assign(split=manifest["image_id"].map(split))
+    # The members met none of the images that they were not measured on (evaluation.test=false).
+    return manifest.assign(split=manifest["image_id"].map(split).fillna(manifest["split"]))
 
 
 def _audit(client: Any, member: Member) -> dict[str, Any] | None:

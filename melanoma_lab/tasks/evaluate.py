@@ -35,7 +35,7 @@ from melanoma_lab.prediction.answers import load
 from melanoma_lab.prediction.source import Source, find_model
 from melanoma_lab.prediction.telling import show_source
 from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.training.backend import available_threads
+from melanoma_lab.training.backend import threads_for
 
 
 def evaluate_model(config: Config) -> str:
@@ -54,7 +54,7 @@ def evaluate_model(config: Config) -> str:
             model has seen all of it.
         RunError: the tracking server did not take all of it.
     """
-    threads = config.training.threads or available_threads()
+    threads = threads_for(config.training.threads)
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         source = find_model(config.model, config.tracking, Path(scratch))
         evaluated = _prepared(config, source, threads, Path(scratch))

@@ -26,7 +26,7 @@ from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.source import Source, find_model, meaning
 from melanoma_lab.tracking.model import PIXELS
 from melanoma_lab.tracking.reading import TrackedRun, read_run
-from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.backend import start_backend, threads_for
 
 DEFAULT: Final = "exported"
 
@@ -105,7 +105,7 @@ def _write(
     config: Config, kinds: list[Format], source: Source, run: TrackedRun | None, folder: Path
 ) -> dict[Format, Parity]:
     """Write and check every format and what describes them, into a folder."""
-    threads = config.training.threads or available_threads()
+    threads = threads_for(config.training.threads)
     start_backend(threads=threads, seed=config.seed, precision=Precision.float32)
     from melanoma_lab.exporting.servable import in_float32, servable
     from melanoma_lab.prediction.network import (

@@ -25,7 +25,7 @@ from melanoma_lab.prediction.images import Images, find_images_of
 from melanoma_lab.prediction.output import Columns, checked_output, writing
 from melanoma_lab.prediction.overlays import checked_folder, place_of, write_map
 from melanoma_lab.prediction.source import find_model
-from melanoma_lab.training.backend import available_threads
+from melanoma_lab.training.backend import threads_for
 
 if TYPE_CHECKING:  # as slow to load as it is seldom needed
     import pandas as pd
@@ -165,7 +165,7 @@ def _predicting(config: Config) -> Iterator[Prediction]:
         if config.grad_cam is not None:
             maps = checked_folder(config.grad_cam, str(config.images), images.walk())
         source = find_model(config.model, config.tracking, Path(scratch))
-        threads = config.training.threads or available_threads()
+        threads = threads_for(config.training.threads)
         model = load(source, threads=threads, seed=config.seed)
         telling.show_source(source, model.card)
         on_decided = _ignoring if maps is None else _mapping(model.network, maps)

@@ -68,7 +68,10 @@ def record_results(
     if trained.probabilities is None:
         tracker.log_metrics(metrics)
         tracker.set_tags({"outcome": "diverged"})
-        raise RunError(f"diverged: {fit.diverged}; lower optimizer.learning_rate.")
+        raise RunError(
+            f"diverged: {trained.diverged}; nothing could be measured. "
+            "Lower optimizer.learning_rate."
+        )
 
     table = predictions_table(data, trained, extent.splits)
     judgement = judged(config, data, table)
@@ -119,7 +122,7 @@ def record_results(
     if extent.said is None:
         summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
         summary.show_judgement(judgement)
-    if fit.diverged:
+    if fit.diverged:  # after a good epoch, or there were no probabilities
         raise RunError(
             f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
             "Lower optimizer.learning_rate."

@@ -22,7 +22,7 @@ from melanoma_lab.model.trivial import TrivialModel, build_trivial
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
 from melanoma_lab.tasks.extent import WHOLE, Extent
 from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags
-from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.backend import start_backend, threads_for
 from melanoma_lab.training.circumstances import changed, circumstances
 from melanoma_lab.training.claim import Claim, claimed
 from melanoma_lab.training.machine import (
@@ -56,7 +56,7 @@ def train_arm(
         RunError: the run diverged or ran out of memory, and is recorded as FAILED; or another
             process is training it.
     """
-    threads = config.training.threads or available_threads(side_by_side)
+    threads = threads_for(config.training.threads, side_by_side)
     cache = cache_folder(config.cache)
     summary.show_headline(config, arm)
     find_weights(config.architecture)  # a missing file shows before images are prepared
@@ -75,10 +75,11 @@ def train_arm(
     ) as claim:
         # Takes seconds, as TensorFlow's import does; both while images are being balanced.
         connecting = tracking.connect(config.tracking, config.study)
-        if skip_finished and (finished := connecting.result().finished_run(same)):
+        if skip_finished and (there := connecting.result().finished({"fingerprint": same})):
             claim.forget()
-            summary.show_skipped(finished)
-            return finished
+            other = there.tags.get("arm")
+            summary.show_skipped(there.run_id, None if other == arm.name else other)
+            return there.run_id
         tracker = train_claimed(
             config, arm, data, claim, connecting, threads=threads, extent=extent
         )
@@ -161,7 +162,7 @@ def train_claimed(
         trained = fit_from_checkpoint(
             config, data, images, parts, tracker=tracker, claim=claim, begun=begun, extent=extent
         )
-        if trained.fit.diverged:
+        if trained.diverged:
             claim.forget()  # it would diverge again
         from melanoma_lab.tasks.record import record_results
 

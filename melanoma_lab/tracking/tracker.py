@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,21 @@ def _connect(tracking: Tracking, study: str) -> Tracker:
         if absolute(tracking.uri) not in _PROVEN:
             raise
         return Tracker(None, "", tracking, study, outage=error)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that the study has.
+
+    Attributes:
+        run_id: MLflow's; of a run that is kept on disk, its own.
+        tags: as recorded.
+        metrics: of each the last value.
+    """
+
+    run_id: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
 
 
 class Tracker:
@@ -319,16 +335,8 @@ class Tracker:
         with _staging():
             save_network(network, card, self._files / MODEL, beside)
 
-    def finished_run(self, fingerprint: str) -> str | None:
-        """The id of the newest finished run of this fingerprint in the study, if there is one.
-
-        Runs that are kept on disk count.
-        """
-        found = self.finished({"fingerprint": fingerprint})
-        return found[0] if found else None
-
-    def finished(self, tags: Mapping[str, str]) -> tuple[str, dict[str, float]] | None:
-        """The newest finished run with these tags in the study: its id and last metrics.
+    def finished(self, tags: Mapping[str, str]) -> FinishedRun | None:
+        """The newest finished run with these tags in the study, if there is one.
 
         Runs that are kept on disk count.
         """
@@ -338,7 +346,8 @@ class Tracker:
                 and record.status == "FINISHED"
                 and tags.items() <= record.tags.items()
             ):
-                return record.run_id, {point.key: point.value for point in record.metrics}
+                last = {point.key: point.value for point in record.metrics}
+                return FinishedRun(record.run_id, record.tags, last)
         if self._client is None:
             return None
         wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
@@ -347,7 +356,10 @@ class Tracker:
             " and ".join(["attributes.status = 'FINISHED'", *wanted]),
             max_results=1,
         )
-        return (str(found[0].info.run_id), dict(found[0].data.metrics)) if found else None
+        if not found:
+            return None
+        (run,) = found
+        return FinishedRun(str(run.info.run_id), dict(run.data.tags), dict(run.data.metrics))
 
     @property
     def run_name(self) -> str:

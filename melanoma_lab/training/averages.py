@@ -12,21 +12,57 @@ from contextlib import contextmanager
 import keras
 
 
+def put_in_place(model: keras.Model) -> None:
+    """Replace the weights by their mean, as Keras does after a fit, if there is one.
+
+    Args:
+        model: compiled.
+    """
+    if _has_mean(model):
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+
+
+@contextmanager
+def zeros_kept_out(model: keras.Model) -> Iterator[None]:
+    """In this context a fit without a step leaves the weights as they are.
+
+    At its end Keras puts the mean in their place, also where it is nothing but zeros.
+
+    Args:
+        model: compiled.
+    """
+    variables = model.trainable_variables if _averaging(model).use_ema else []
+    weights = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    yield
+    if not _has_mean(model):
+        for variable, weight in zip(variables, weights, strict=True):
+            variable.assign(weight)
+
+
+def _has_mean(model: keras.Model) -> bool:
+    """Whether there is a mean: not before a step, nor where loss scaling has skipped them all."""
+    optimizer = _averaging(model)
+    return optimizer.use_ema and bool(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
+def _averaging(model: keras.Model) -> keras.Optimizer:
+    """The optimizer that keeps a mean: the one within loss scaling, where there is that."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
 @contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
     """In this context what trains has the mean of its weights, if the optimizer keeps one.
 
     Args:
-        model: compiled; fitted for a step at least.
+        model: compiled.
     """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of loss scaling
-    # Before the first step, and where loss scaling has skipped all of them, there is no mean.
-    if not optimizer.use_ema or keras.ops.convert_to_numpy(optimizer.iterations) == 0:
+    if not _has_mean(model):
         yield
         return
     variables = model.trainable_variables
     weights = [keras.ops.convert_to_numpy(variable) for variable in variables]
-    optimizer.finalize_variable_values(variables)
+    put_in_place(model)
     try:
         yield
     finally:

@@ -27,6 +27,20 @@ def available_threads(shared_by: int = 1) -> int:
     return max(1, available // shared_by)
 
 
+def threads_for(asked: int | None, shared_by: int = 1) -> int:
+    """How many threads a task takes.
+
+    Args:
+        asked: ``training.threads``; None: those that an earlier task of this process took, which
+            TensorFlow keeps to its end, and else as many as the process may use.
+        shared_by: as for ``available_threads``.
+    """
+    if asked is not None:
+        return asked
+    running = threads_in_use() if "tensorflow" in sys.modules else 0
+    return running or available_threads(shared_by)
+
+
 def load_tensorflow() -> Any:
     """Import TensorFlow and Keras without their start-up lines.
 
@@ -69,10 +83,11 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         except RuntimeError as error:
+            running = threads_in_use() or "a number of its own choice"
             raise UserError(
                 f"training.threads={threads}: TensorFlow already runs in this process with "
-                f"{tf.config.threading.get_intra_op_parallelism_threads()}; "
-                "use one number for all jobs of a command."
+                f"{running}; use one number for all jobs of a command and all calls of a session, "
+                "and call the lab before anything else that computes with TensorFlow."
             ) from error
         _provide_devices(tf, devices)
         tf.config.experimental.enable_op_determinism()
@@ -84,7 +99,7 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
 
 
 def threads_in_use() -> int:
-    """The threads that ``start_backend`` has given to TensorFlow's kernels."""
+    """The threads that ``start_backend`` has given to TensorFlow's kernels; 0: it has not yet."""
     return int(load_tensorflow().config.threading.get_intra_op_parallelism_threads())
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import MONITORS
 from melanoma_lab.interruption import heed
+from melanoma_lab.model.regularisation import frozen_penalty
 from melanoma_lab.training.averages import averaged
 from melanoma_lab.training.checkpoint import Checkpoints
 from melanoma_lab.training.state import FitState
@@ -111,11 +112,12 @@ class BestEpoch(keras.callbacks.Callback):
     """Keeps the weights of the best epoch, and stops when no better one has come for long enough.
 
     As Keras's EarlyStopping, but with a state that a checkpoint can hold, and without ever taking
-    an epoch for the best in which the loss was no number.
+    an epoch for the best in which the loss of train or val was no number.
 
     Args:
         network: whose weights are kept, or their mean where the optimizer has one.
-        monitor: the figure that decides, one of ``MONITORS``.
+        monitor: the figure that decides, one of ``MONITORS``. To ``val_loss`` the penalty on frozen
+            kernels is added: without it every epoch would look worse from when they train.
         patience: epochs without a better one after which training stops; None: never.
         patient_from: the first epoch, from 0, that counts as one without.
     """
@@ -130,7 +132,7 @@ class BestEpoch(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._patient_from = patient_from
-        self.epoch = 1
+        self.epoch = 0
         self._network = network
         self._monitor, self._sign = monitor, {"min": -1.0, "max": 1.0}[MONITORS[monitor]]
         self._patience = patience
@@ -144,7 +146,7 @@ class BestEpoch(keras.callbacks.Callback):
         return self._patience is not None and self._waited >= self._patience
 
     def state(self) -> dict[str, Any]:
-        """The best epoch, its score and weights, and how long ago it was."""
+        """The best epoch (0: none so far), its score and weights, and how long ago it was."""
         return {
             "epoch": self.epoch,
             "score": self._score,
@@ -160,9 +162,9 @@ class BestEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         figures = logs or {}
-        score = self._sign * figures[self._monitor]
-        score = -np.inf if np.isnan(score) else score
-        if np.isfinite(figures["loss"]) and (score > self._score or self._weights is None):
+        score = self._sign * self._compared(figures)
+        # The train loss is a mean over steps: it does not tell what the last one has left behind.
+        if np.isfinite([figures["loss"], figures["val_loss"]]).all() and score > self._score:
             self.epoch, self._score, self._waited = epoch + 1, score, 0
             with averaged(self.model):
                 self._weights = self._network.get_weights()
@@ -170,6 +172,11 @@ class BestEpoch(keras.callbacks.Callback):
         self._waited += epoch >= self._patient_from
         if self.out_of_patience:
             self.model.stop_training = True
+
+    def _compared(self, figures: Mapping[str, float]) -> float:
+        """What an epoch of any stage is compared by."""
+        figure = figures[self._monitor]
+        return figure + frozen_penalty(self._network) if self._monitor == "val_loss" else figure
 
     def put_back_weights(self) -> None:
         """Leave the network with the best epoch's weights, if an epoch was any good."""

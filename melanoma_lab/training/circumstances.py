@@ -6,12 +6,16 @@ run's nor another's.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
+import marshal
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from melanoma_lab.registry import BUILDERS
 from melanoma_lab.training.machine import this_machine
@@ -59,15 +63,26 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def code_digest() -> str:
     """A digest of the source that computes: the lab's own, and that of a user's builders."""
     own = [path for part in COMPUTING for path in (PACKAGE / part).rglob("*.py")]
+    users = {
+        _source(build)
+        for build in BUILDERS.values()
+        if not str(build.__module__).startswith("melanoma_lab.")
+    }
     digest = hashlib.sha256()
-    for path in sorted({*own, *_users_sources()}):
+    for path in sorted(own):
         digest.update(path.name.encode() + path.read_bytes())
+    for source in sorted(users):
+        digest.update(source)
     return digest.hexdigest()[:16]
 
 
-def _users_sources() -> Iterable[Path]:
-    """The files in which builders are declared that are not the lab's."""
-    for build in BUILDERS.values():
-        file = inspect.getsourcefile(build)
-        if file and not build.__module__.startswith("melanoma_lab."):
-            yield Path(file)
+def _source(build: Any) -> bytes:
+    """The file that declares a builder; its own lines if of a notebook, its bytecode if typed."""
+    if isinstance(build, functools.partial):
+        return _source(build.func) + repr((build.args, build.keywords)).encode()
+    with suppress(OSError, TypeError):
+        return Path(inspect.getsourcefile(build) or "").read_bytes()
+    with suppress(OSError, TypeError):
+        return inspect.getsource(build).encode()
+    code = getattr(build, "__code__", None)
+    return marshal.dumps(code) if code else repr(build).encode()

@@ -22,6 +22,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.finetuning import FrozenFirst
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.sealed import kept, new_array, open_array
+from melanoma_lab.errors import UserError
 from melanoma_lab.progress import Progress
 from melanoma_lab.training.feed import evaluation_batches
 from melanoma_lab.training.machine import device_count
@@ -105,8 +106,15 @@ def load_features(
         progress: called with (done, total) while they are computed.
 
     Raises:
+        UserError: the backbone gives an image more than one row of features.
         RunError: the cache cannot be written.
     """
+    if len(backbone.output_shape) != 2:
+        raise UserError(
+            f"finetuning.cache_features=true: the backbone gives features of shape "
+            f"{tuple(backbone.output_shape[1:])}; expected a row of an image. End it with a "
+            "GlobalAveragePooling2D or Flatten layer."
+        )
     wanted = data.of_splits(splits)
     pixel_rows, first = np.unique(data.rows[wanted], return_index=True)
     first = wanted[first]
@@ -120,7 +128,7 @@ def load_features(
                 backbone.compute_dtype,
                 data.pixels.shape[1:],
                 list(digests),
-                [(layer.name, type(layer).__name__) for layer in backbone.layers],
+                backbone.to_json(),
             ]
         ).encode()
     )

@@ -12,6 +12,7 @@ import tensorflow as tf
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.errors import RunError
 from melanoma_lab.training import replicas
+from melanoma_lab.training.averages import put_in_place, zeros_kept_out
 from melanoma_lab.training.callbacks import (
     BestEpoch,
     EpochListener,
@@ -95,8 +96,9 @@ def fit_network(
         steps_per_epoch: optimizer steps an epoch.
         loss: what is lowered. ``val_loss`` is the same, label smoothing and weight penalties
             included, with every image weighing one: the epoch that it keeps is the best at what
-            was trained for. It compares epochs, not arms of different losses; ``val/log_loss``
-            does that.
+            was trained for. As frozen kernels are no part of a stage's loss, their penalty is
+            added where epochs are compared, not in the figure. It compares epochs, not arms of
+            different losses; ``val/log_loss`` does that.
         on_step: told after a step, a few times a second: its number within the epoch from 1, and
             the epoch's running figures.
         on_epoch: told after an epoch.
@@ -105,7 +107,7 @@ def fit_network(
         checkpoints: where the state after every epoch is kept; None: nowhere.
 
     Returns:
-        What was done; a diverged fit is left with its best finite epoch's weights if it had one.
+        What was done; a fit is left with its best finite epoch's weights if it had one.
 
     Raises:
         RunError: the machine has not enough memory.
@@ -158,19 +160,20 @@ def fit_network(
         first, stop = max(done, stage.epochs.start), min(stage.epochs.stop, options.last_epoch)
         if first >= stop or best.out_of_patience or recorder.diverged:
             # As Keras does after a fit: the next stage begins with the mean of the weights.
-            trained.optimizer.finalize_variable_values(trained.trainable_variables)
+            put_in_place(trained)
             continue
         try:
-            trained.fit(
-                stage.train(first),
-                validation_data=val,
-                initial_epoch=first,
-                epochs=stop,
-                steps_per_epoch=steps_per_epoch,
-                callbacks=watching,
-                shuffle=False,  # the batches come in the order that the seed gives them
-                verbose=0,
-            )
+            with zeros_kept_out(trained):
+                trained.fit(
+                    stage.train(first),
+                    validation_data=val,
+                    initial_epoch=first,
+                    epochs=stop,
+                    steps_per_epoch=steps_per_epoch,
+                    callbacks=watching,
+                    shuffle=False,  # the batches come in the order that the seed gives them
+                    verbose=0,
+                )
         except tf.errors.ResourceExhaustedError as error:
             raise RunError(
                 f"out of memory while training with training.batch_size={options.batch_size}; "

@@ -10,6 +10,7 @@ import keras
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.finetuning import Finetuning, Frozen, FrozenFirst, Staged
 from melanoma_lab.model.freezing import check_block, find_backbone, freeze, head_of, unfreeze
+from melanoma_lab.model.schedules import RATE_KEY
 from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.stages import FrozenBackbone
 
@@ -22,11 +23,13 @@ class Phase:
         epochs: their numbers, from 0.
         learning_rate: the highest, of everything that trains.
         head_only: whether the backbone is frozen.
+        rate_key: the key of the configuration that says the learning rate.
     """
 
     epochs: range
     learning_rate: float
     head_only: bool
+    rate_key: str = RATE_KEY
 
 
 def phases_of(config: Config) -> list[Phase]:
@@ -37,7 +40,12 @@ def phases_of(config: Config) -> list[Phase]:
         first = finetuning.head_epochs
         return [
             Phase(range(first), rate, head_only=True),
-            Phase(range(first, epochs), finetuning.learning_rate, head_only=False),
+            Phase(
+                range(first, epochs),
+                finetuning.learning_rate,
+                head_only=False,
+                rate_key="finetuning.learning_rate",
+            ),
         ]
     return [Phase(range(epochs), rate, head_only=isinstance(finetuning, Frozen))]
 

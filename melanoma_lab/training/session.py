@@ -119,6 +119,7 @@ def assemble(
         for phase in phases_of(config):
             course = Course(
                 learning_rate=phase.learning_rate,
+                rate_key=phase.rate_key,
                 steps_per_epoch=steps_of(config, data, images),
                 epochs=len(phase.epochs),
                 monitor=config.training.monitor,
@@ -234,7 +235,7 @@ def train_network(
     parts_of = [_as_photographed(data, some, options.batch_size, frozen) for some in positions]
     measured = reduce(lambda before, part: before.concatenate(part), parts_of)
     probabilities = looking.predict(measured, verbose=0)[np.argsort(np.concatenate(positions))]
-    if not np.isfinite(probabilities).all():
+    if not (fit.best_epoch and np.isfinite(probabilities).all()):
         probabilities = None
     sample_images, sample_labels = _samples(images, parts.augmentation, config)
     kept, encoding = with_views(network, tta), None

@@ -24,7 +24,8 @@ class Fit:
             images_per_second. The train ones are running means in training mode, with dropout and
             augmentation; of a mixed image, accuracy takes the class that
             has the largest share for the true one.
-        best_epoch: number, from 1, of the epoch whose weights were kept; 0 where there are none.
+        best_epoch: number, from 1, of the epoch whose weights were kept; 0 where there are none, or
+            no epoch was any good.
         optimizer_steps: steps taken, also after the best epoch.
         seconds: from the first step to the last validation, without what was done in vain between
             the last checkpoint and the end of a process that was killed.
@@ -49,7 +50,8 @@ class Trained:
         fit: what the fit did.
         parameters: how many numbers it computes with.
         probabilities: float, shape (n, n_classes), in inference mode, for the rows of the manifest
-            that it was applied to; None where they are not finite.
+            that it was applied to; None where they are not finite, or no epoch's weights were any
+            good.
         network: a Keras model from raw pixels, perhaps with raw metadata, to probabilities, with
             the kept epoch's weights; None for a trivial arm.
         encoding: of metadata, where they count.
@@ -68,3 +70,16 @@ class Trained:
         default_factory=lambda: np.empty((0, 1, 1, 3), np.float32)
     )
     sample_labels: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 1), np.float32))
+
+    @property
+    def diverged(self) -> str | None:
+        """Where and how numbers stopped being finite; None where they did not.
+
+        The last step of a fit shows in no loss of training: what it has done shows in what the
+        network predicts.
+        """
+        if self.fit.diverged is not None or self.probabilities is not None:
+            return self.fit.diverged
+        if not self.fit.best_epoch:
+            return "the loss on val was no finite number after any epoch"
+        return "the network predicts what is no finite number"

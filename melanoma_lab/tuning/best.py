@@ -45,7 +45,7 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
         config, data, same = trials.settled(proposal, part)
         tags = {SWEEP_TAG: trials.sweep, TRIAL_TAG: proposal.trial, "fingerprint": same}
         found = trials.tracker.finished(tags)
-        if client is None or found is None or client.list_artifacts(found[0], "plots"):
+        if client is None or found is None or client.list_artifacts(found.run_id, "plots"):
             continue
         claim = trials.claim_of(proposal, part)
         start = Checkpoints(claim.folder, summary.show_note).newest()
@@ -80,15 +80,15 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
                 card = card_of(config, data, trained.encoding)
                 beside = beside_network(data, judgement)
                 save_network(trained.network, card, folder / MODEL, beside)
-                run = client.get_run(found[0])
+                run = client.get_run(found.run_id)
                 facts = facts_of_training(
                     *(config, data, table, judgement, run.data.metrics),
-                    run_id=found[0],
+                    run_id=found.run_id,
                     started=run.info.start_time,
                     tags=run.data.tags,
                 )
                 write_card(facts, folder / ARTIFACTS)
-            log_files(client, found[0], folder)
+            log_files(client, found.run_id, folder)
 
 
 def _put_back(

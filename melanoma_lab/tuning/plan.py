@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import Folds
+from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.config.schema.tuner import Hyperband
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.names import OF_MELANOMA
@@ -73,6 +74,11 @@ def planned(config: Config, arm: Arm, command: Command) -> Plan:
         )
     if not config.training.resume:
         raise UserError("training.resume=false: a search goes on from what its trials keep.")
+    if tuner.space is None and isinstance(config.architecture, Trivial):
+        raise UserError(
+            f"tune: architecture={config.architecture.name} is not trained: the usual space says "
+            "nothing to it. Name what does: tuner.space={balancing:[none,class_weight]}"
+        )
     space = default_space(config) if tuner.space is None else tuner.space
     asked = command
     if isinstance(tuner, Hyperband):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from melanoma_lab.config.fingerprint import tuner_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.tasks.identity import fingerprint_of
-from melanoma_lab.training.backend import available_threads
+from melanoma_lab.training.backend import threads_for
 from melanoma_lab.tuning.plan import Plan
 from melanoma_lab.tuning.trial import Trials, parts_of
 
@@ -45,7 +45,7 @@ def prepare_trials(plan: Plan, tracker: Tracker) -> Trials:
         parent="",
         tracker=tracker,
         cache=cache_folder(config.cache),
-        threads=config.training.threads or available_threads(shared_by),
+        threads=threads_for(config.training.threads, shared_by),
     )
     trials.sweep = _fingerprint(plan, trials)
     return trials

@@ -271,7 +271,7 @@ class Trials:
         with claimed(self.cache, **self._what(config, same), wait=summary.show_waiting) as claim:
             self.claims[proposal.trial, part] = claim
             if finished := self.tracker.finished({**tags, "fingerprint": same}):
-                return finished[1], False
+                return dict(finished.metrics), False
             begun = self.tracker.run_id
             try:
                 train_claimed(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from fake_studies import draw_table
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from melanoma_lab.ensembles.average import average, roles
@@ -56,11 +56,21 @@ def test_members_that_share_some_test_images_only_are_refused():
         roles(splits)
 
 
+def test_folds_that_leave_no_image_to_judge_by_are_refused():
+    fold = np.arange(6) // 2
+    splits = [np.where(fold == k, "val", "train") for k in range(3)]
+    with pytest.raises(
+        UserError, match=r"Every image .* split=cross_val and evaluation.test=false"
+    ):
+        roles(splits)
+
+
 @given(st.integers(2, 5), st.integers(0, 2**32 - 1))
 def test_folds_of_validation_leave_test_and_groups_as_they_are(k, seed):
     rng = np.random.default_rng(seed)
     group = rng.integers(0, 12, size=40)
     part = rng.integers(-1, k, size=12)[group]  # -1: test; else the fold that validates with it
+    assume((part < 0).any())
     members = [np.where(part < 0, "test", np.where(part == i, "val", "train")) for i in range(k)]
     found = roles(members)
     assert ((found == "test") == (part < 0)).all()

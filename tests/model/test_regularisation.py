@@ -15,7 +15,7 @@ from melanoma_lab.config.schema.regularisation import (
     WeightDecay,
 )
 from melanoma_lab.errors import UserError
-from melanoma_lab.model.regularisation import Regulariser
+from melanoma_lab.model.regularisation import Regulariser, frozen_penalty
 
 DEPTH = StochasticDepth("stochastic_depth", rate=0.6)
 BLOCKS = 3
@@ -60,6 +60,19 @@ def test_blocks_are_skipped_independently_and_anew_at_every_step():
     # All of three chances 0.8 * 0.6 * 0.4 to stay.
     whole = 1 + 1 / 0.8 + 1 / 0.6 + 1 / 0.4
     assert np.isclose(first, whole).mean() == pytest.approx(0.192, abs=0.03)
+
+
+@pytest.mark.parametrize("frozen", [(), ("first",), ("first", "last")])
+def test_a_loss_and_the_frozen_penalty_are_of_all_kernels(frozen):
+    penalty = Regulariser(L2("l2", factor=0.5), seed=0).kernel_penalty()
+    dense = [keras.layers.Dense(3, kernel_regularizer=penalty, name=n) for n in ("first", "last")]
+    network = keras.Sequential([keras.Input((2,)), *dense, keras.layers.Dense(1)])
+    network.set_weights([np.full_like(weight, 2) for weight in network.get_weights()])
+    for name in frozen:
+        network.get_layer(name).trainable = False
+    squares = {"first": 2 * 3 * 4, "last": 3 * 3 * 4}
+    assert frozen_penalty(network) == 0.5 * sum(squares[name] for name in frozen)
+    assert float(sum(network.losses)) + frozen_penalty(network) == 0.5 * sum(squares.values())
 
 
 def test_nothing_is_skipped_outside_training():

@@ -2,12 +2,14 @@
 
 import importlib
 
+import keras
 import mlflow
 import pytest
 
 from melanoma_lab import summary
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.errors import RunError
+from melanoma_lab.model.schedules import Schedule
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.training.claim import Claim
 
@@ -98,6 +100,36 @@ def test_a_diverged_run_is_not_gone_on_with(place):
     with pytest.raises(RunError, match="diverged"):
         place.train("optimizer=sgd", "optimizer.learning_rate=1e30", "training.epochs=3")
     assert place.kept() == []
+
+
+class Breaking(keras.optimizers.schedules.LearningRateSchedule):
+    """The weights become no numbers in the last step of all."""
+
+    def __init__(self, course):
+        self.last = course.steps - 1
+
+    def __call__(self, step):
+        return keras.ops.where(step == self.last, float("nan"), 0.001)
+
+
+def test_a_run_that_breaks_in_its_last_step_has_diverged_and_is_not_gone_on_with(
+    place, monkeypatch
+):
+    module = importlib.import_module("melanoma_lab.training.session")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "build_schedule", lambda _, course: Schedule(Breaking(course)))
+        with pytest.raises(
+            RunError,
+            match=r"^diverged: the loss on val .*; nothing could be measured. Lower optimizer",
+        ):
+            place.train("training.epochs=1", "tracking.model=false")
+    assert place.kept() == []
+    (failed,) = place.runs()
+    run = mlflow.MlflowClient().get_run(failed)
+    assert run.data.tags["outcome"] == "diverged"
+    assert run.data.metrics["best_epoch"] == 0
+    run_id = place.train("training.epochs=1", "tracking.model=false")
+    assert place.runs() == {failed: "FAILED", run_id: "FINISHED"}
 
 
 def test_a_disk_that_takes_no_note_does_not_stop_a_run(place, capsys, monkeypatch):

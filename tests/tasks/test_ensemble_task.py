@@ -213,6 +213,33 @@ def test_folds_of_kfold_are_refused(tracked):
     assert "dropout,ensemble=3" not in tracked.load(name).arms
 
 
+def without_test(table):
+    """As ``evaluation.test=false`` leaves it."""
+    return table[table["split"] != "test"].reset_index(drop=True)
+
+
+def test_folds_that_met_no_test_image_are_refused(tracked):
+    name = tracked.study()
+    table = draw_table(1.0, seed=0)
+    for fold in range(3):
+        turned = without_test(table.assign(split=np.roll(table["split"], 160 * fold)))
+        tracked.add(name, "dropout", 0, fold=fold, table=turned, split_hash=f"fold {fold}")
+    with pytest.raises(UserError, match=r"not measured on the same images: .* split=kfold"):
+        ensemble(tracked, name)
+
+
+def test_images_that_no_member_was_measured_on_keep_their_split(tracked):
+    """They are known of an ensemble, as of its members: ``evaluate`` tells what it has seen."""
+    name = tracked.study()
+    table = draw_table(1.0, seed=0)
+    for seed in (0, 1):
+        run_id = tracked.add(name, "dropout", seed, table=without_test(table))
+        table[["image_id", "split"]].to_csv(artifact(tracked, run_id, "manifest.csv"), index=False)
+    (made,) = ensemble(tracked, name)
+    kept = pd.read_csv(artifact(tracked, made, "manifest.csv"), keep_default_na=False)
+    assert kept["split"].tolist() == table["split"].tolist()
+
+
 def test_runs_that_do_not_belong_together_are_refused(tracked):
     table = draw_table(1.0, seed=1)
     edited = table.assign(y_true=np.where(table.index == 0, "nevus", table["y_true"]))

@@ -48,14 +48,14 @@ def fit(composed, root, folder, session_cache, monkeypatch):
     """Fit a trivial arm with overrides; returns its MLflow run and its predictions."""
     monkeypatch.chdir(folder)
 
-    def run(preset, *overrides, skip_finished=True):
+    def run(preset, *overrides, skip_finished=True, name=None):
         config = composed(
             f"+experiment={preset}",
             *("dataset=csv", f"dataset.root={root}", "dataset.image_size=16"),
             *("dataset.melanoma=melanoma", f"cache={session_cache}"),
             *overrides,
         )
-        run_id = train_arm(config, Arm(preset, preset), skip_finished=skip_finished)
+        run_id = train_arm(config, Arm(name or preset, preset), skip_finished=skip_finished)
         client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
         table = predictions.read_csv(client.download_artifacts(run_id, "predictions.csv"))
         return client.get_run(run_id), table
@@ -198,7 +198,12 @@ def test_a_finished_trivial_arm_is_skipped(fit, capsys):
     assert "Skipped" not in capsys.readouterr().out
     again, _ = fit("majority", "seed=2")
     assert again.info.run_id == first.info.run_id
-    assert "Skipped" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Skipped" in said
+    assert "another name" not in said
+    same, _ = fit("majority", "seed=2", name="majority,evaluation.sensitivity=0.9")
+    assert same.info.run_id == first.info.run_id
+    assert "of another name there, with the same values: majority\n" in capsys.readouterr().out
 
 
 def test_trivial_arms_never_load_tensorflow(root, tmp_path, session_cache):

@@ -99,6 +99,17 @@ def test_a_fit_goes_on_with_the_same_bits(train_backbone, epoch):
     np.testing.assert_array_equal(continued.probabilities, whole.probabilities)
 
 
+def test_a_divergence_in_the_first_stage_puts_no_zeros_in_the_weights(train_backbone):
+    """The second stage takes no step, and there is no mean of its weights."""
+    arm = ("finetuning=staged", "finetuning.head_epochs=2", "optimizer=sgd")
+    done, _, _ = train_backbone(*arm, "optimizer.learning_rate=3e38", "optimizer.ema=0.9")
+    assert done.fit.diverged
+    assert all(np.any(weight != 0) for weight in weights_of(done.network)["block1_conv"])
+    assert done.fit.best_epoch == 0
+    assert done.probabilities is None
+    assert "in epoch 1" in done.diverged
+
+
 @pytest.mark.parametrize(
     "other",
     [

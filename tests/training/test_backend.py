@@ -44,3 +44,41 @@ def test_another_job_of_the_process_may_use_fewer_devices_but_not_more():
     start_backend(threads=THREADS, seed=0, precision=Precision.float32, devices=2)
     with pytest.raises(UserError, match=r"training\.devices=3: TensorFlow already runs .* with 2;"):
         start_backend(threads=THREADS, seed=0, precision=Precision.float32, devices=3)
+
+
+def test_a_task_takes_the_threads_that_one_before_it_took():
+    """As when a model of ``training.threads=1`` is asked to predict in the same notebook."""
+    script = """
+from melanoma_lab.config.schema.training import Precision
+from melanoma_lab.errors import UserError
+from melanoma_lab.training.backend import available_threads, start_backend, threads_for
+assert threads_for(None) == available_threads()
+for asked in (1, None, 2):
+    try:
+        start_backend(threads=threads_for(asked), seed=0, precision=Precision.float32)
+    except UserError as error:
+        print(error)
+    import tensorflow as tf
+    tf.ones(1) + 1
+    print(threads_for(None), threads_for(None, shared_by=9), threads_for(5))
+"""
+    done = run_python("-c", script)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said.count("1 1 5") == 3
+    assert said[2].startswith("training.threads=2: TensorFlow already runs in this process with 1;")
+
+
+def test_who_has_computed_before_the_lab_is_told_so():
+    script = """
+import tensorflow as tf
+from melanoma_lab.config.schema.training import Precision
+from melanoma_lab.errors import UserError
+from melanoma_lab.training.backend import start_backend
+tf.ones(1) + 1
+try:
+    start_backend(threads=1, seed=0, precision=Precision.float32)
+except UserError as error:
+    print(error)
+"""
+    assert "with a number of its own choice; " in run_python("-c", script).stdout

@@ -1,6 +1,8 @@
 """What may not change between two parts of one training."""
 
+import functools
 import importlib.util
+import linecache
 
 import pytest
 
@@ -48,3 +50,34 @@ def test_a_users_own_builder_counts(mine):
     assert code_digest() != first
     mine("def build():\n    return 1\n")
     assert code_digest() == first
+
+
+def declared_at_a_prompt(value):
+    """A builder of ``python -c``, a prompt or standard input: its lines are nowhere."""
+    names = {}
+    exec(compile(f"def build(): return {value}", "<stdin>", "exec"), names)  # noqa: S102
+    return names["build"]
+
+
+def declared_in_a_cell(value):
+    """A builder of a notebook: its file is not there, its lines are in Python's ``linecache``."""
+    name, text = f"/nowhere/ipykernel_1/{value}.py", f"def build():\n    return {value}\n"
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    names = {"__name__": "__main__"}
+    exec(compile(text, name, "exec"), names)  # noqa: S102
+    return names["build"]
+
+
+def declared_with_a_value(value):
+    return functools.partial(max, value)
+
+
+@pytest.mark.parametrize(
+    "declared", [declared_at_a_prompt, declared_in_a_cell, declared_with_a_value]
+)
+def test_a_builder_without_a_file_counts_too(monkeypatch, declared):
+    digests = []
+    for value in (1, 2, 1):
+        monkeypatch.setitem(registry.BUILDERS, ("architecture", "mine"), declared(value))
+        digests.append(code_digest())
+    assert digests[0] == digests[2] != digests[1]

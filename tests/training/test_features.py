@@ -8,7 +8,8 @@ import pytest
 
 from melanoma_lab.balancing import balance
 from melanoma_lab.data.prepare import prepare_data
-from melanoma_lab.training.features import can_be_kept, obstacle
+from melanoma_lab.errors import UserError
+from melanoma_lab.training.features import can_be_kept, load_features, obstacle
 
 FROZEN = ("finetuning=frozen", "training.epochs=2")
 ANEW = "finetuning.cache_features=false"
@@ -141,3 +142,33 @@ def test_what_changes_images_is_said_and_computed(train, small_config, cache, ov
         other = small_config(*overrides, *unconcerned)
         assert obstacle(other, images) is None
         assert not can_be_kept(other, images)
+
+
+def features_of(backbone, small_config, cache):
+    data = prepare_data(small_config(), cache=cache, threads=1)
+    return load_features(backbone, data, cache=cache, circumstances={})
+
+
+def backbone_of(*, activation="relu", pool=True):
+    """The same weights whatever is asked for."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, 2, activation=activation, name="conv")(pixels)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x) if pool else x
+    return keras.Model(pixels, x, name="backbone")
+
+
+def test_a_backbone_with_other_options_and_the_same_weights_has_features_of_its_own(
+    small_config, cache
+):
+    rectified, signed = (
+        features_of(backbone_of(activation=activation), small_config, cache).values
+        for activation in ("relu", "tanh")
+    )
+    assert len(kept_files(cache)) == 2
+    assert np.min(rectified) >= 0 > np.min(signed)
+
+
+def test_a_backbone_that_gives_maps_is_refused(small_config, cache):
+    with pytest.raises(UserError, match=r"features of shape \(7, 7, 4\).* GlobalAveragePooling2D"):
+        features_of(backbone_of(pool=False), small_config, cache)

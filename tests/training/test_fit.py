@@ -48,6 +48,7 @@ def fit(
     weight=None,
     loss=CROSS_ENTROPY,
     schedule=None,
+    optimizer=None,
     on_step=lambda step, figures: None,
     **options,
 ):
@@ -70,7 +71,7 @@ def fit(
                 lambda: AugmentedNetwork(model, augmentation),
                 lambda first: train,
                 val,
-                keras.optimizers.SGD(learning_rate),
+                optimizer or keras.optimizers.SGD(learning_rate),
                 schedule,
             )
         ],
@@ -199,6 +200,55 @@ def test_a_loss_that_is_no_number_stops_the_fit_and_says_where():
     done = fit(keras.Model(model.input, Explode()(model.output)), epochs=9)
     assert "the loss became nan in epoch 1" in done.diverged
     assert len(done.history) == 1
+
+
+class BreakingAt(keras.optimizers.schedules.LearningRateSchedule):
+    """The weights become no numbers in one step, which no loss of training sees any more."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, step):
+        return keras.ops.where(step == self.step, float("nan"), 0.05)
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_balanced_accuracy"])
+def test_an_epoch_that_ends_with_broken_weights_is_never_the_best(monitor):
+    model = network()
+    # What is no number is taken for the first class: nothing could be more accurate.
+    done = fit(
+        model,
+        epochs=2,
+        monitor=monitor,
+        val_labels=np.zeros(N, int),
+        learning_rate=BreakingAt(9),
+    )
+    assert done.diverged is None
+    assert np.isnan(done.history[1]["val_loss"])
+    assert done.best_epoch == 1
+    assert np.isfinite(model.get_weights()[0]).all()
+
+
+def test_where_no_epoch_was_any_good_none_is_said_to_be_kept():
+    model = network()
+    done = fit(model, epochs=1, learning_rate=BreakingAt(4))
+    assert np.isfinite(done.history[0]["train_loss"])
+    assert done.best_epoch == 0
+    assert np.isnan(model.get_weights()[0]).any()
+
+
+def test_a_fit_whose_steps_are_all_skipped_leaves_the_weights_and_not_the_zeros_of_no_mean():
+    class Nowhere(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return keras.ops.sum(y_pred, -1) * float("nan")
+
+    model = network()
+    before = model.get_weights()
+    averaging = keras.optimizers.SGD(0.05, use_ema=True)
+    done = fit(model, loss=Nowhere(), optimizer=keras.optimizers.LossScaleOptimizer(averaging))
+    assert done.diverged
+    for weight, was in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, was)
 
 
 def test_augmentation_is_in_training_only_and_not_in_the_kept_network():

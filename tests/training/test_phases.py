@@ -150,6 +150,40 @@ def test_patience_is_for_the_last_stage(train_backbone):
     assert done.fit.best_epoch == 1
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("finetuning.unfreeze_from=block2",),
+        ("optimizer.ema=0.3",),
+        ("training.devices=2", "training.batch_size=8"),
+    ],
+    ids=["all", "a_block", "mean", "two_devices"],
+)
+def test_a_penalty_on_what_joins_in_does_not_make_its_epochs_worse(train_backbone, overrides):
+    arm = ("optimizer=sgd", "regularisation=l2", "regularisation.factor=0.1", *STAGED, *overrides)
+    arm = (*arm, "optimizer.learning_rate=1e-30", "training.monitor=val_loss")
+    done, _, kept = train_backbone(*arm, "training.patience=1")
+    losses = [epoch["val_loss"] for epoch in done.fit.history]
+    assert losses[2] > losses[1] + 0.1  # the penalty is in the figure from there on
+    assert losses[3] < losses[2]
+    assert done.fit.best_epoch == 4
+    continued, _, _ = train_backbone(*arm, "training.patience=1", start=kept[2])
+    assert continued.fit.best_epoch == 4
+    np.testing.assert_array_equal(continued.probabilities, done.probabilities)
+
+
+def test_a_minimum_above_the_later_rate_is_refused_by_that_rates_key(train_backbone):
+    with pytest.raises(
+        UserError, match=r"minimum=0\.005: expected less than finetuning\.learning_rate=0\.003"
+    ):
+        train_backbone(*STAGED, "schedule=plateau", "schedule.minimum=0.005")
+    with pytest.raises(
+        UserError, match=r"minimum=0\.02: expected less than optimizer\.learning_rate=0\.01"
+    ):
+        train_backbone(*STAGED, "schedule=plateau", "schedule.minimum=0.02")
+
+
 def test_a_schedule_is_laid_over_every_stage(train_backbone):
     done, _, _ = train_backbone(*STAGED, "schedule=cosine")
     rates = [epoch["learning_rate"] for epoch in done.fit.history]

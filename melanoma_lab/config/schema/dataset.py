@@ -8,6 +8,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from melanoma_lab.config.schema.checks import require
+from melanoma_lab.errors import UserError
 from melanoma_lab.registry import option
 
 
@@ -171,7 +172,7 @@ class Ham10000Dataset(Dataset):
 @option("dataset", "synthetic")
 @dataclass
 class SyntheticDataset(Dataset):
-    """Lesions drawn by the program; ``root`` is where it keeps them (null: in the cache)."""
+    """Lesions drawn by the program, which keeps them in the cache."""
 
     lesions: int = 450
     #: Other seeds draw other lesions.
@@ -179,6 +180,12 @@ class SyntheticDataset(Dataset):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.root is not None:
+            raise UserError(
+                f"dataset.root={self.root}: dataset=synthetic is drawn by the program and has no "
+                "folder. For images of your own say which kind of dataset they are: "
+                "dataset=folder, csv, isic9, isic9_verified or ham10000."
+            )
         require(self.classes, "dataset.classes", "the names of the classes to draw", self.classes)
         require(self.lesions >= 1, "dataset.lesions", "at least 1", self.lesions)
         require(self.seed >= 0, "dataset.seed", "0 or more", self.seed)

@@ -46,7 +46,7 @@ class Training:
     #: GPUs that share every batch; null: all there are. Where there is none, that many parts of
     #: the processor, which is no faster.
     devices: int | None = 1
-    #: TensorFlow's threads; null: as many as this process may use.
+    #: TensorFlow's threads; null: as many as this process may use, or has taken before.
     threads: int | None = None
     #: Keep the state after every epoch until the run is complete, and go on from there where an
     #: earlier process was interrupted; false: start over.
