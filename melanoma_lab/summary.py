@@ -77,21 +77,9 @@ def show_machine(machine: Machine, precision: Precision, devices: int, *, depthw
     )
 
 
-def show_skipped(run_id: str, other: str | None = None) -> None:
-    """Say that a run of the same configuration and data has finished before.
-
-    Args:
-        run_id: that run's.
-        other: its arm, where that has another name.
-    """
+def show_skipped(run_id: str) -> None:
+    """Say that a run of the same configuration and data has finished before."""
     console.print(f"  Skipped: the study has this already, finished, as run {run_id}.")
-    if other is not None:
-        console.print(
-            f"  It is an arm of another name there, with the same values: {other}",
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
-        )
 
 
 def show_waiting(who: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from melanoma_lab.comparison.arms import parts_of
 from melanoma_lab.comparison.compare import PRIMARY, ArmSummary, Comparison
+from melanoma_lab.comparison.pairing import coverage
 from melanoma_lab.config.arm import CUSTOM
 from melanoma_lab.config.command import PROGRAM
 
@@ -43,7 +44,8 @@ def training_commands(comparison: Comparison, root: str | None) -> list[str]:
         if arm.is_ensemble:
             continue
         preset, overrides = parts_of(arm.name)
-        together.setdefault((overrides, arm.seeds, arm.folds), []).append(preset)
+        for seeds, folds in _grids(arm):
+            together.setdefault((overrides, seeds, folds), []).append(preset)
     commands = []
     for (overrides, seeds, folds), presets in together.items():
         words = [f"+experiment={','.join(presets)}"] if presets != [CUSTOM] else []
@@ -55,6 +57,16 @@ def training_commands(comparison: Comparison, root: str | None) -> list[str]:
         _join(f"{PROGRAM} ensemble", _ensemble_words(comparison, arm))
         for arm in comparison.arms.values()
         if arm.is_ensemble
+    ]
+
+
+def _grids(arm: ArmSummary) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Seeds and folds whose combinations are an arm's runs: all at once, or fold by fold."""
+    there = coverage(arm.runs)
+    if len(there) == len(arm.seeds) * len(arm.folds):
+        return [(arm.seeds, arm.folds)]
+    return [
+        (tuple(sorted(seed for seed, of in there if of == fold)), (fold,)) for fold in arm.folds
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def _content(
         "min_seeds": MIN_SEEDS,
         "judged": wording.split_name(study.judged),
         "ensembles": any(arm.is_ensemble for arm in arms),
-        "folds": len({fold for _, fold in coverage(study.runs)}),
+        "folds": max(Counter(seed for seed, _ in coverage(study.runs)).values()),
         "again": again,
         "training": commands.training_commands(comparison, study.root),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -33,6 +34,7 @@ def find_warnings(study: Study, comparison: Comparison) -> list[str]:
         *_without_reference(arms),
         *_no_better_than_trivial(comparison),
         *_few_seeds(comparison),
+        *_folds_for_seeds(study),
         *_unpaired(comparison),
         *_budgets(comparison),
         *_precisions(comparison),
@@ -157,6 +159,20 @@ def _few_seeds(comparison: Comparison) -> list[str]:
                 + needed(entry)
             )
     return found
+
+
+def _folds_for_seeds(study: Study) -> list[str]:
+    """Seeds that are paired with folds differ in their images too, and share most of those."""
+    there = coverage(study.runs)
+    folds_of = {seed: {fold for of, fold in there if of == seed} for seed, _ in there}
+    if not any(one.isdisjoint(other) for one, other in combinations(folds_of.values(), 2)):
+        return []
+    text = (
+        "Seeds have different folds, and count as repetitions although folds share most of their "
+        "training images: intervals may be narrower and p values smaller than is right. Give every "
+        "seed all folds, or all seeds one split."
+    )
+    return [text]
 
 
 def needed(entry: Difference) -> str:

@@ -77,8 +77,7 @@ def train_arm(
         connecting = tracking.connect(config.tracking, config.study)
         if skip_finished and (there := connecting.result().finished({"fingerprint": same})):
             claim.forget()
-            other = there.tags.get("arm")
-            summary.show_skipped(there.run_id, None if other == arm.name else other)
+            _show_skipped(config, arm, there)
             return there.run_id
         tracker = train_claimed(
             config, arm, data, claim, connecting, threads=threads, extent=extent
@@ -86,6 +85,19 @@ def train_arm(
     summary.show_registered(tracker.registered)
     summary.show_where(config, tracker.run_id, kept=tracker.kept)
     return tracker.run_id
+
+
+def _show_skipped(config: Config, arm: Arm, there: tracking.FinishedRun) -> None:
+    """Say that the run is there, and what of its tags is not what is asked for now."""
+    summary.show_skipped(there.run_id)
+    name, reference = (there.tags.get(key, "") for key in ("arm", "reference"))
+    if name != arm.name:
+        summary.show_note(f"It is an arm of another name there, with the same values: {name}")
+    if config.reference and config.reference != reference:
+        summary.show_note(
+            f"Its reference stays {reference or 'none'}. For another: python -m melanoma_lab "
+            f"compare study={config.study} reference={config.reference}"
+        )
 
 
 def settled(config: Config, threads: int) -> Config:

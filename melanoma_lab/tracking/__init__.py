@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from melanoma_lab.tracking.connection import absolute, connect_for_reading
 from melanoma_lab.tracking.origin import flatten, git_commit
-from melanoma_lab.tracking.tracker import Tracker, connect
+from melanoma_lab.tracking.tracker import FinishedRun, Tracker, connect
 
-__all__ = ["Tracker", "absolute", "connect", "connect_for_reading", "flatten", "git_commit"]
+__all__ = [
+    "FinishedRun",
+    "Tracker",
+    "absolute",
+    "connect",
+    "connect_for_reading",
+    "flatten",
+    "git_commit",
+]

@@ -9,6 +9,7 @@ from scipy import stats
 
 from melanoma_lab.comparison.compare import as_json, compare_study
 from melanoma_lab.comparison.pairing import by_unit, paired
+from melanoma_lab.comparison.report import write_report
 from melanoma_lab.comparison.statistics import holm, mean_over_seeds
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.errors import UserError
@@ -166,6 +167,29 @@ def test_folds_are_averaged_and_not_counted_as_repetitions(tracked):
             d[run.key.seed].append(sign * run.estimates["accuracy"].value / 3)
     assert entry.summary.mean == pytest.approx(np.mean([sum(d[0]), sum(d[1])]))
     assert entry.summary.sd == pytest.approx(np.std([sum(d[0]), sum(d[1])], ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "warned"),
+    [
+        ([(0, 0), (1, 1), (2, 2)], True),
+        ([(0, 0), (0, 1), (1, 0), (1, 1)], False),
+        ([(0, 0), (0, 1), (1, 1)], False),  # one is missing
+        ([(0, 0), (1, 0)], False),
+    ],
+)
+def test_folds_that_stand_for_seeds_are_said(tracked, tmp_path, pairs, warned):
+    name = tracked.study()
+    for seed, fold in pairs:
+        tracked.add(name, "baseline", seed, fold=fold)
+        tracked.add(name, "dropout", seed, fold=fold, reference="baseline")
+    study = tracked.load(name)
+    comparison = compare_study(study)
+    texts = find_warnings(study, comparison)
+    assert any(text.startswith("Seeds have different folds") for text in texts) == warned
+    report = write_report(tmp_path, study, comparison, texts, again="").with_suffix(".md")
+    averaged = len(pairs) > len(dict(pairs))
+    assert ("folds of a seed are averaged" in report.read_text()) == averaged
 
 
 def test_test_lesions_of_all_folds_count(tracked):

@@ -216,6 +216,17 @@ def test_commands_make_a_study_again(tracked):
     ]
 
 
+def test_commands_make_folds_that_go_with_seeds_again(tracked):
+    name = tracked.study()
+    for seed, fold in ((0, 0), (1, 1), (2, 1)):
+        tracked.add(name, "baseline", seed, fold=fold)
+    end = f"study={name}"
+    assert commands.training_commands(compare_study(tracked.load(name)), None) == [
+        f"python -m melanoma_lab +experiment=baseline seed=0 {end}",
+        f"python -m melanoma_lab -m +experiment=baseline seed=1,2 split.fold=1 {end}",
+    ]
+
+
 def test_the_comparing_command_has_what_is_not_default():
     found = commands.compare_command(
         "s", reference="a,b=1", metric="accuracy", uri="http://localhost:5000"

@@ -203,7 +203,13 @@ def test_a_finished_trivial_arm_is_skipped(fit, capsys):
     assert "another name" not in said
     same, _ = fit("majority", "seed=2", name="majority,evaluation.sensitivity=0.9")
     assert same.info.run_id == first.info.run_id
-    assert "of another name there, with the same values: majority\n" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "of another name there, with the same values: majority" in said
+    assert "reference" not in said
+    fit("majority", "seed=2", "reference=colour_histogram")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Its reference stays none. For another: python -m melanoma_lab compare" in said
+    assert said.endswith("reference=colour_histogram")
 
 
 def test_trivial_arms_never_load_tensorflow(root, tmp_path, session_cache):
