@@ -32,8 +32,11 @@ from melanoma_lab.config.schema.split import Split
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.config.schema.trivial import Trivial, refuse_what_needs_a_network
 from melanoma_lab.config.schema.tuner import Tuner
-from melanoma_lab.errors import UserError
+from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.evaluation.names import OF_EVERY_SPLIT, OF_MELANOMA
 
+#: What can give an arm its verdict, beside the sensitivity to a class.
+COMPARED = (*OF_EVERY_SPLIT, *OF_MELANOMA, "generalisation_gap")
 #: Bytes that the name of a study may take; file systems take 255, with endings.
 LONGEST_STUDY = 120
 
@@ -158,6 +161,11 @@ class Config:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)
         checked_study(self.study)
+        if self.metric not in COMPARED and not self.metric.startswith("sensitivity/"):
+            raise UserError(
+                f"metric={self.metric}: not among what is compared. "
+                f"{nearest(self.metric, [*COMPARED, 'sensitivity/CLASS'])}"
+            )
         require(self.formats, "formats", "one of saved_model, onnx, litert at least", [])
         require(self.members is None or self.members >= 1, "members", "at least 1", self.members)
         if isinstance(self.architecture, Trivial):
