@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import marshal
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from melanoma_lab.registry import BUILDERS
@@ -85,4 +85,13 @@ def _source(build: Any) -> bytes:
     with suppress(OSError, TypeError):
         return inspect.getsource(build).encode()
     code = getattr(build, "__code__", None)
-    return marshal.dumps(code) if code else repr(build).encode()
+    return _bytecode(code) if code else repr(build).encode()
+
+
+def _bytecode(code: CodeType) -> bytes:
+    """What a function does, with the functions within it, the same in every process."""
+    constants = (
+        _bytecode(value) if isinstance(value, CodeType) else repr(value).encode()
+        for value in code.co_consts
+    )
+    return b"\0".join([code.co_code, repr(code.co_names).encode(), *constants])

@@ -65,10 +65,14 @@ def test_a_key_that_came_later_does_not_count_where_it_changes_nothing(composed)
     assert of(config) == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def test_where_the_folder_lies_does_not_count(composed):
+    here, there = (of(composed("dataset=folder", f"dataset.root=/{at}")) for at in "xy")
+    assert here == there
+
+
 def test_paths_tracking_threads_and_the_question_do_not_count(composed):
     base = of(composed())
     for override in (
-        "dataset.root=/x",
         "dataset.outside_root=true",
         "tracking.uri=sqlite:///x.db",
         "tracking.register=lesions",

@@ -2,9 +2,11 @@
 
 import pytest
 
+from melanoma_lab.config.compose import configure
 from melanoma_lab.errors import UserError
 from melanoma_lab.tuning.checking import Command, checked
 from melanoma_lab.tuning.default_space import default_space
+from melanoma_lab.tuning.plan import planned
 from melanoma_lab.tuning.space import declared
 
 DROPOUT = Command.typed(["task=tune", "+experiment=dropout", "tuner=grid", "tuner.max_trials=3"])
@@ -114,3 +116,15 @@ def test_the_default_space_is_the_learning_rate_and_what_regularises(overrides, 
     assert space.keys() == keys
     assert check(space, command).keys() == keys
     assert space["optimizer.learning_rate"]["min"] < config.optimizer.learning_rate
+
+
+def test_an_arm_that_is_not_trained_needs_a_space_of_its_own():
+    words = ["task=tune", "+experiment=majority"]
+    config, arm = configure(words)
+    with pytest.raises(UserError, match=r"architecture=majority is not trained: .* tuner\.space="):
+        planned(config, arm, Command.typed(words))
+    words.append("tuner.space={balancing:[none,class_weight]}")
+    config, arm = configure(words)
+    assert [entry.key for entry in planned(config, arm, Command.typed(words)).searched] == [
+        "balancing"
+    ]

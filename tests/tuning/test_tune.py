@@ -303,7 +303,6 @@ def test_one_process_tunes_a_study(tune, folder):
         (["tuner.folds=[0,1]"], "split=holdout has none"),
         (["split=kfold", "tuner.folds=[7]"], "no fold 7; expected 0 to 4"),
         (["tracking.offline=true"], "record them in a file"),
-        (["+experiment=majority"], "architecture=majority is not trained: the usual space says"),
         (["training.resume=false"], "a search goes on from what its trials keep"),
         (["tuner=hyperband", "tuner.space={training.epochs:[2,3]}"], "tuner=hyperband decides it"),
         (["tuner.space={}"], "at least one key"),
