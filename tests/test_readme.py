@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from evaluation.evaluation_cases import random_case, table_of
+from evaluation_cases import random_case, table_of
 from processes import LAB, run_python
 
 from melanoma_lab.__main__ import CONF

@@ -46,6 +46,7 @@ ADDED = {
     "evaluation": {"tta": "none"},
     "finetuning": {"name": "none"},
     "metadata": {"name": "none"},
+    "dataset.resize": "squash",
     "dataset.columns.age": None,
     "dataset.columns.sex": None,
     "dataset.columns.site": None,

@@ -25,7 +25,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from melanoma_lab.config.schema.dataset import Resize
 
 #: Part of every key of decoded pixels: raise it when the same file would come out as others.
 DECODING_VERSION: Final = 2
@@ -61,14 +63,15 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-def decode(path: str, size: int) -> NDArray[np.uint8]:
-    """Decode one image file and resize it, without keeping its proportions.
+def decode(path: str, size: int, resize: Resize = Resize.squash) -> NDArray[np.uint8]:
+    """Decode one image file and resize it to a square.
 
     Resizing is bilinear with the support widened when shrinking, so nothing aliases.
 
     Args:
         path: an image file.
         size: side in pixels.
+        resize: what becomes of its proportions.
 
     Returns:
         uint8, shape (size, size, 3), RGB.
@@ -79,7 +82,30 @@ def decode(path: str, size: int) -> NDArray[np.uint8]:
     """
     # A JPEG far larger than needed is decoded at a half, quarter or eighth: much faster.
     picture = read_picture(path, at_least=2 * size)
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(squared(picture, size, resize))
+
+
+def squared(
+    picture: Image.Image,
+    size: int,
+    resize: Resize,
+    resampling: Image.Resampling = Image.Resampling.BILINEAR,
+) -> Image.Image:
+    """A picture as a square.
+
+    Args:
+        picture: in mode RGB.
+        size: side in pixels.
+        resize: what becomes of its proportions.
+        resampling: the filter.
+    """
+    match resize:
+        case Resize.squash:
+            return picture.resize((size, size), resampling)
+        case Resize.crop:
+            return ImageOps.fit(picture, (size, size), resampling)
+        case Resize.pad:
+            return ImageOps.pad(picture, (size, size), resampling, color=0)
 
 
 def read_picture(path: str, at_least: int | None = None) -> Image.Image:

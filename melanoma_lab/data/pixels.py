@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import DECODING_VERSION, decode
 from melanoma_lab.data.sealed import ArrayFile, kept, new_array, open_array, read_json, write_json
 from melanoma_lab.progress import Progress
@@ -99,6 +100,7 @@ def load_pixels(
     digests: Sequence[str],
     *,
     size: int,
+    resize: Resize = Resize.squash,
     cache: Path,
     threads: int,
     progress: Progress | None = None,
@@ -111,6 +113,7 @@ def load_pixels(
         paths: n image files.
         digests: n digests of their bytes, as ``file_digests`` gives them.
         size: side in pixels.
+        resize: what becomes of an image's proportions.
         cache: the lab's cache folder.
         threads: decoding threads.
         progress: called with (done, total) while decoding.
@@ -122,9 +125,8 @@ def load_pixels(
     not_opened = {"": NOT_OPENED} if path_of.pop("", None) is not None else {}
     if not path_of:
         return Pixels(np.empty((0, size, size, 3), np.uint8), {}, not_opened)
-    key = hashlib.sha256(json.dumps([DECODING_VERSION, size, list(path_of)]).encode()).hexdigest()[
-        :32
-    ]
+    told = json.dumps([DECODING_VERSION, size, resize, list(path_of)])
+    key = hashlib.sha256(told.encode()).hexdigest()[:32]
     folder = cache / "pixels"
     array, verdicts = folder / f"{key}.npy", folder / f"{key}.json"
     shape = (len(path_of), size, size, 3)
@@ -134,10 +136,13 @@ def load_pixels(
         images = open_array(array, shape)
         return None if images is None or unreadable is None else (images, unreadable)
 
+    def decoded(path: str) -> NDArray[np.uint8]:
+        return decode(path, size, resize)
+
     def build() -> None:
         with new_array(array, shape) as file:
             # The array comes last: where it is, the verdicts are.
-            write_json(verdicts, _decode_all(file, path_of, size, threads, progress))
+            write_json(verdicts, _decode_all(file, path_of, decoded, threads, progress))
 
     images, unreadable = kept(array, load, build)
     row = {digest: i for i, digest in enumerate(path_of) if digest not in unreadable}
@@ -147,7 +152,7 @@ def load_pixels(
 def _decode_all(
     file: ArrayFile,
     path_of: Mapping[str, str],
-    size: int,
+    decoded: Callable[[str], NDArray[np.uint8]],
     threads: int,
     progress: Progress | None,
 ) -> dict[str, str]:
@@ -156,7 +161,7 @@ def _decode_all(
     def fill(item: tuple[int, tuple[str, str]]) -> tuple[str, str]:
         i, (digest, path) = item
         try:
-            pixels = decode(path, size)
+            pixels = decoded(path)
         except ValueError as error:
             return digest, str(error)
         file.write(i, pixels)

@@ -20,7 +20,7 @@ from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.audit.near_duplicates import IDENTICAL
 from melanoma_lab.audit.unresolved import unresolved
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.dataset import Dataset, Groups, Isic9Dataset, Labels
+from melanoma_lab.config.schema.dataset import Dataset, Groups, Isic9Dataset, Labels, Resize
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Patient
 from melanoma_lab.data.files import describe_links_outside
 from melanoma_lab.data.groups import group_images, photographs
@@ -63,6 +63,7 @@ class PreparedData:
         classes: class names in the order of the network's outputs.
         melanoma: the slug of the melanoma class, or None.
         pixels: uint8, shape (m, size, size, 3); the decode cache, memory-mapped.
+        resize: what has become of the images' proportions there.
         rows: int64, shape (n,); where each row of the manifest lies in ``pixels``.
         labels: int64, shape (n,); class index of each row of the manifest.
         digest: of ids, contents and labels.
@@ -78,6 +79,7 @@ class PreparedData:
     classes: tuple[str, ...]
     melanoma: str | None
     pixels: NDArray[np.uint8]
+    resize: Resize
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     digest: str
@@ -205,7 +207,12 @@ def _prepare(
     dataset = config.dataset
     files = (list(manifest["path"]), list(manifest["digest"]))
     pixels = load_pixels(
-        *files, size=dataset.image_size, cache=cache, threads=threads, progress=progress
+        *files,
+        size=dataset.image_size,
+        resize=dataset.resize,
+        cache=cache,
+        threads=threads,
+        progress=progress,
     )
     inspection = inspect_files(*files, cache=cache, threads=threads, progress=progress)
     findings, _ = audit_images(
@@ -236,6 +243,7 @@ def _prepare(
         classes=settled.classes,
         melanoma=slug(dataset.melanoma) if dataset.melanoma else None,
         pixels=pixels.images,
+        resize=dataset.resize,
         rows=np.array([pixels.row[digest] for digest in manifest["digest"]], dtype=np.int64),
         labels=np.array([index[label] for label in manifest["label"]], dtype=np.int64),
         digest=_digest(

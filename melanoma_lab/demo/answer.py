@@ -214,11 +214,11 @@ class Demo:
             path: of the file.
             name: what whoever gave it calls it.
         """
-        pixels = read_pixels(path, self.model.size)
+        pixels = read_pixels(path, self.model.size, self.model.card.resize)
         if isinstance(pixels, str):
             return pixels
         try:
-            picture = pictures.shown(path, pictures.LARGE)
+            picture = pictures.shown(path, pictures.LARGE, self.model.card.resize)
         except ValueError as error:  # damaged where a smaller decoding does not look
             return str(error)
         (digest,) = file_digests([path], threads=1)

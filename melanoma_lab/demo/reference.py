@@ -57,7 +57,13 @@ def prepare(
         of = penultimate(model.network)
         features = kept_features(
             of,
-            lambda: images.pixels(size=model.size, cache=cache, threads=threads, progress=progress),
+            lambda: images.pixels(
+                size=model.size,
+                resize=model.card.resize,
+                cache=cache,
+                threads=threads,
+                progress=progress,
+            ),
             size=model.size,
             network=model.source.network,
             digests=images.digests,

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.errors import UserError, clipped
@@ -41,12 +42,19 @@ class TrainingImages:
     others: Mapping[str, str]
 
     def pixels(
-        self, *, size: int, cache: Path, threads: int, progress: Progress | None = None
+        self,
+        *,
+        size: int,
+        resize: Resize,
+        cache: Path,
+        threads: int,
+        progress: Progress | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Their pixels, from the decode cache where training has filled it.
 
         Args:
             size: side in pixels.
+            resize: what becomes of their proportions.
             cache: the lab's cache folder.
             threads: for reading and decoding.
             progress: called with (done, total) while decoding.
@@ -67,6 +75,7 @@ class TrainingImages:
             [path for path, as_it_was in zip(paths, same, strict=True) if as_it_was],
             [digest for digest, as_it_was in zip(digests, same, strict=True) if as_it_was],
             size=size,
+            resize=resize,
             cache=cache,
             threads=threads,
             progress=progress,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import decode
 from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
@@ -44,19 +45,22 @@ def looking_of_run(data: PreparedData, network: Any, encoding: Encoding | None =
     return Looking(pixels) if network is None else Looking(pixels, heat, lambda: _places(network))
 
 
-def looking_of_files(manifest: pd.DataFrame, size: int, network: Any) -> Looking:
+def looking_of_files(
+    manifest: pd.DataFrame, size: int, network: Any, resize: Resize = Resize.squash
+) -> Looking:
     """Of images that are read again, for a network that takes nothing else, or for none.
 
     Args:
         manifest: with image_id and path.
         size: side in pixels that they are brought to.
         network: a Keras model; None: there is none.
+        resize: what becomes of their proportions.
     """
     path = manifest.set_index("image_id")["path"]
 
     def pixels(image_ids: Sequence[str]) -> Pixels:
         try:
-            return np.stack([decode(str(path[image_id]), size) for image_id in image_ids])
+            return np.stack([decode(str(path[image_id]), size, resize) for image_id in image_ids])
         except (OSError, ValueError) as error:
             raise ImagesGoneError(f"An image cannot be read again: {error}.") from error
 

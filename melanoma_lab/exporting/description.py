@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from melanoma_lab import __version__
 from melanoma_lab.config.schema import Format
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.evaluation.advice import Advice, strict_json
 from melanoma_lab.exporting.formats import KINDS, PROBABILITIES
 from melanoma_lab.exporting.parity import LIMIT, Parity, Sample
@@ -19,11 +20,21 @@ DECODING: Final = (
     "RGB; the camera's orientation (EXIF) applied; the first frame; 16 bits scaled to 8; "
     "transparency laid on white; colour profiles not applied"
 )
-RESIZING: Final = (
-    "to the input's height and width, not keeping proportions; bilinear with the support widened "
-    "when shrinking (Pillow: resize((width, height), Image.Resampling.BILINEAR)); of a JPEG, "
-    "draft('RGB', (2 * width, 2 * height)) came before"
-)
+#: What happens to proportions, and in terms of Pillow.
+RESIZING: Final = {
+    Resize.squash: (
+        "not keeping proportions",
+        "image.resize((width, height), Image.Resampling.BILINEAR)",
+    ),
+    Resize.crop: (
+        "keeping proportions, the middle of the longer side",
+        "ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)",
+    ),
+    Resize.pad: (
+        "keeping proportions, with black on both sides of the shorter one",
+        "ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR, color=0)",
+    ),
+}
 
 
 def description(
@@ -56,7 +67,7 @@ def description(
                 "shape": [None, size, size, 3],
                 "values": "0 to 255; scaling is inside the model",
                 "decoding": DECODING,
-                "resizing": RESIZING,
+                "resizing": _resizing(card.resize),
             }
         }
         | {name: _column(column) for name, column in (card.encoding or {}).items()},
@@ -96,6 +107,15 @@ def is_description(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(said, dict) and {"notice", "files", "parity"} <= set(said)
+
+
+def _resizing(resize: Resize) -> str:
+    """How a decoded photograph becomes what the network takes."""
+    proportions, call = RESIZING[resize]
+    return (
+        f"to the input's height and width, {proportions}; bilinear with the support widened when "
+        f"shrinking (Pillow: {call}); of a JPEG, draft('RGB', (2 * width, 2 * height)) came before"
+    )
 
 
 def _column(column: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.metadata import AGE
 from melanoma_lab.errors import RunError
 from melanoma_lab.exporting.formats import Answer, Inputs
@@ -53,7 +54,9 @@ class Parity:
     other_class: int
 
 
-def sample_of(images: str | None, run: TrackedRun | None, *, size: int, threads: int) -> Sample:
+def sample_of(
+    images: str | None, run: TrackedRun | None, *, size: int, resize: Resize, threads: int
+) -> Sample:
     """The images that answers are compared on.
 
     Args:
@@ -61,6 +64,7 @@ def sample_of(images: str | None, run: TrackedRun | None, *, size: int, threads:
             some that are drawn.
         run: that trained the network, where it is known.
         size: side in pixels.
+        resize: what becomes of an image's proportions.
         threads: decoding threads.
 
     Raises:
@@ -71,13 +75,13 @@ def sample_of(images: str | None, run: TrackedRun | None, *, size: int, threads:
         found = find_images_of(images)
         places = _spaced(found.count)
         chosen = [item for i, item in enumerate(found.walk()) if i in places]
-        sample = _decoded(chosen, size=size, threads=threads)
+        sample = _decoded(chosen, size=size, resize=resize, threads=threads)
         if sample is None:
             raise RunError(f"images={images}: none can be read; nothing was exported.")
         return Sample(f"{len(sample)} of {found.count:,} images that were given", sample)
     tested = [] if run is None else _tested(run)
     spaced = [tested[i] for i in sorted(_spaced(len(tested)))]
-    sample = _decoded(spaced, size=size, threads=threads)
+    sample = _decoded(spaced, size=size, resize=resize, threads=threads)
     if sample is not None:
         return Sample(f"{len(sample)} of {len(tested):,} images of its own test split", sample)
     return Sample("32 drawn images (its own are not here; images=DIR names others)", _drawn(size))
@@ -166,10 +170,10 @@ def _tested(run: TrackedRun) -> list[tuple[str, str]]:
 
 
 def _decoded(
-    images: Sequence[tuple[str, str]], *, size: int, threads: int
+    images: Sequence[tuple[str, str]], *, size: int, resize: Resize, threads: int
 ) -> NDArray[np.uint8] | None:
     """The pixels of those that can be read; None where none can."""
-    parts = decoded_batches(images, size=size, batch_size=N_IMAGES, threads=threads)
+    parts = decoded_batches(images, size=size, resize=resize, batch_size=N_IMAGES, threads=threads)
     pixels = [part.pixels for part in parts if part.image_ids]
     return np.concatenate(pixels) if pixels else None
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.evaluation.predictions import slugs_of
 from melanoma_lab.model_card.facts import Facts
 
 #: What of an option says nothing of the model.
 _INCIDENTAL = frozenset({"name", "cache_features"})
+SQUARED: Final = {
+    Resize.squash: "other proportions",
+    Resize.crop: "the middle of the longer side",
+    Resize.pad: "black on both sides of the shorter one",
+}
 
 
 def details(facts: Facts) -> list[list[str]]:
     """What the model is and where it comes from."""
     tags, size = facts.tags, _of(facts, "dataset", "image_size")
+    resize = _of(facts, "dataset", "resize") or Resize.squash
     parameters = facts.metrics.get("parameters")
     counted = "" if parameters is None else f", {parameters:,.0f} parameters"
     network = _of(facts, "architecture", "name") or "unknown"
@@ -24,6 +31,7 @@ def details(facts: Facts) -> list[list[str]]:
     rows = [
         ["network", f"{together}{network}{counted}"],
         ["takes", f"raw pixels, uint8, {size} x {size}, RGB; scaling is inside"],
+        ["photographs become square by", SQUARED[Resize(resize)]],
         ["gives", f"probabilities of {len(slugs_of(facts.table))} classes"],
         ["run", f"{facts.run_id}, begun {facts.day}, study {tags.get('study', 'unknown')}"],
         ["arm", f"{tags.get('arm', 'unknown')}, seed {tags.get('seed', '?')}"],

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import decode
 from melanoma_lab.data.files import is_utf8
 from melanoma_lab.data.pixels import NOT_OPENED
@@ -34,13 +35,14 @@ class Batch:
 
 
 def decoded_batches(
-    images: Iterable[tuple[str, str]], *, size: int, batch_size: int, threads: int
+    images: Iterable[tuple[str, str]], *, size: int, resize: Resize, batch_size: int, threads: int
 ) -> Iterator[Batch]:
     """Decode files in their order.
 
     Args:
         images: (image_id, path), taken as they are needed.
         size: side in pixels.
+        resize: what becomes of an image's proportions.
         batch_size: images a batch; the last one may be smaller.
         threads: decoding threads.
 
@@ -66,7 +68,7 @@ def decoded_batches(
         while True:
             while len(waiting) < ahead and (item := next(remaining, None)) is not None:
                 image_id, path = item
-                waiting.append((image_id, pool.submit(read_pixels, path, size)))
+                waiting.append((image_id, pool.submit(read_pixels, path, size, resize)))
             if not waiting:
                 break
             image_id, future = waiting.popleft()
@@ -85,12 +87,13 @@ def decoded_batches(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def read_pixels(path: str, size: int) -> NDArray[np.uint8] | str:
+def read_pixels(path: str, size: int, resize: Resize) -> NDArray[np.uint8] | str:
     """The pixels of a file, or why it has none.
 
     Args:
         path: of whatever is there.
         size: side in pixels.
+        resize: what becomes of an image's proportions.
 
     Returns:
         uint8, shape (size, size, 3), RGB; or the reason in a few words.
@@ -100,7 +103,7 @@ def read_pixels(path: str, size: int) -> NDArray[np.uint8] | str:
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # a named pipe would keep us for ever
             return NOT_OPENED
-        return decode(path, size)
+        return decode(path, size, resize)
     except ValueError as error:
         return str(error)
     except OSError as error:

@@ -132,23 +132,6 @@ def checked_file(path: Path) -> Path:
     return path
 
 
-def _read(described: Path) -> tuple[dict[str, Any], ModelCard | None]:
-    """What an ``MLmodel`` says, and the card in it.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        if described.stat().st_size > LONGEST:
-            raise UserError(f"{described}: no MLmodel of MLflow (more than a page of text).")
-        content = yaml.safe_load(described.read_text(encoding="utf-8"))
-        content = content if isinstance(content, dict) else {}
-        return content, ModelCard.read(content.get("metadata"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        why = clipped(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise UserError(f"{described}: cannot be read as MLflow's description ({why}).") from error
-
-
 def _data_of(flavors: Any, described: Path) -> str:
     """The sub-folder that holds the network.
 

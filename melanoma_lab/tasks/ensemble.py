@@ -17,6 +17,7 @@ from melanoma_lab import summary, tracking
 from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.comparison.tracked import artifact_of
 from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console, progress_of
@@ -174,18 +175,19 @@ def _looking(
     manifest: pd.DataFrame, config: dict[str, Any], together: _Together | None
 ) -> tuple[Looking | None, str]:
     """How an ensemble's images are had, and why no maps are, where none are."""
-    size = config.get("dataset", {}).get("image_size")
+    dataset = config.get("dataset", {})
+    size, resize = dataset.get("image_size"), Resize(dataset.get("resize", Resize.squash))
     if size is None or "path" not in manifest:
         return None, "Where its images lie is not known."
     if together is None:
-        return looking_of_files(manifest, size, None), (
+        return looking_of_files(manifest, size, None, resize), (
             "No map says where it looked: not all its networks are at hand."
         )
     if together.card.encoding is not None:
-        return looking_of_files(manifest, size, None), (
+        return looking_of_files(manifest, size, None, resize), (
             "No map says where it looked: its networks also take what is known of the patient."
         )
-    return looking_of_files(manifest, size, together.network), ""
+    return looking_of_files(manifest, size, together.network, resize), ""
 
 
 @dataclass(frozen=True)

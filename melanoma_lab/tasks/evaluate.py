@@ -44,7 +44,7 @@ def evaluate_model(config: Config) -> str:
     Args:
         config: the checked configuration; ``model``, ``dataset``, ``split``, ``evaluation``,
             ``study``, ``tracking``, ``cache``, ``training.batch_size`` and ``training.threads``
-            count. Images get the size that the model takes.
+            count. Images get the size and the proportions that the model takes.
 
     Returns:
         The id of the evaluation's MLflow run.
@@ -99,7 +99,8 @@ def _prepared(config: Config, source: Source, threads: int, scratch: Path) -> Ev
     size = card.image_size
     if size is None:  # an old model's card; the network knows
         size = load(source, threads=threads, seed=config.seed, patients=True).size
-    config = replace(config, dataset=replace(config.dataset, image_size=size))
+    seen = replace(config.dataset, image_size=size, resize=card.resize)
+    config = replace(config, dataset=seen)
     data, encoding = _dataset(config, source, card, threads)
     matched = match_classes(
         data.classes,

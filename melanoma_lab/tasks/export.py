@@ -121,7 +121,7 @@ def _write(
     network = in_float32(loaded)
     served = servable(network, source.network)
     size = image_size(network)
-    sample = sample_of(config.images, run, size=size, threads=threads)
+    sample = sample_of(config.images, run, size=size, resize=card.resize, threads=threads)
     inputs = inputs_of(sample.pixels, card.encoding, network)
     answer = answering(network)
     expected = _answers(answer, inputs, network)

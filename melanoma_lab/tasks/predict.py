@@ -172,6 +172,7 @@ def _predicting(config: Config) -> Iterator[Prediction]:
         batches = decoded_batches(
             images.walk(),
             size=model.size,
+            resize=model.card.resize,
             batch_size=config.training.batch_size,
             threads=threads,
         )

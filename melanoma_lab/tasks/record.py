@@ -177,6 +177,7 @@ def card_of(config: Config, data: PreparedData, encoding: Encoding | None) -> Mo
         melanoma=data.melanoma,
         dataset=config.dataset.name,
         image_size=config.dataset.image_size,
+        resize=config.dataset.resize,
         encoding=None if encoding is None else encoding.described(),
     )
 

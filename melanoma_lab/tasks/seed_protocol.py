@@ -49,7 +49,13 @@ def prepare_seed_protocol(config: Config) -> Path:
         files = (list(manifest["path"]), list(manifest["digest"]))
         inspection = inspect_files(*files, cache=cache, threads=threads, progress=tell)
         _, images = audit_images(manifest, inspection, name=dataset.name, classes=dataset.classes)
-        pixels = load_pixels(*files, size=dataset.image_size, cache=cache, threads=threads)
+        pixels = load_pixels(
+            *files,
+            size=dataset.image_size,
+            resize=dataset.resize,
+            cache=cache,
+            threads=threads,
+        )
         written = write_seed_protocol(
             folder,
             images,

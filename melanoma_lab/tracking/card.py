@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 from melanoma_lab import __version__
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import DECODING_VERSION
 
 #: Below which key of the ``MLmodel``'s metadata it stands.
@@ -27,6 +28,7 @@ class ModelCard:
         melanoma: slug of the melanoma class; None where the dataset names none.
         dataset: what it was trained on.
         image_size: side in pixels of the images that it takes.
+        resize: what becomes of the proportions of an image that is not square.
         decoding: version of how files became pixels.
         encoding: what the columns that it takes beside pixels hold, as
             ``melanoma_lab.data.metadata`` describes it; None where it takes pixels alone.
@@ -39,6 +41,7 @@ class ModelCard:
     melanoma: str | None = None
     dataset: str = ""
     image_size: int | None = None
+    resize: Resize = Resize.squash
     decoding: int = DECODING_VERSION
     encoding: dict[str, Any] | None = None
     version: str = __version__
@@ -74,6 +77,7 @@ class ModelCard:
             melanoma=melanoma if melanoma in slugs else None,
             dataset=str(said.get("dataset", "")),
             image_size=said.get("image_size"),
+            resize=Resize(said.get("resize", Resize.squash)),
             decoding=said.get("decoding", DECODING_VERSION),
             encoding=said.get("encoding"),
             version=str(said.get("version", "")),
@@ -88,4 +92,6 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Resize):
+        return value.value
     return list(value) if isinstance(value, tuple) else value

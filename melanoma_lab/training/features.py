@@ -2,7 +2,8 @@
 
 Where nothing changes an image before a frozen backbone, it computes the same numbers in every
 epoch, arm and sweep. They are kept in the cache under a digest of all that they depend on: the
-images, their size, the backbone's weights, and what the bits of any computation here depend on.
+images, how they became squares, their size, the backbone's weights, and what the bits of any
+computation here depend on.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.finetuning import FrozenFirst
+from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.sealed import kept, new_array, open_array
 from melanoma_lab.errors import UserError
@@ -126,7 +128,9 @@ def load_features(
             [
                 dict(circumstances),
                 backbone.compute_dtype,
+                DECODING_VERSION,
                 data.pixels.shape[1:],
+                data.resize,
                 list(digests),
                 backbone.to_json(),
             ]

@@ -32,7 +32,7 @@ NOT_SEARCHED = (
     *("training.stop_after", "training.threads"),
 )
 #: Keys below those that may be searched all the same.
-SEARCHED_ALL_THE_SAME = ("dataset.image_size",)
+SEARCHED_ALL_THE_SAME = ("dataset.image_size", "dataset.resize")
 
 Kind = Literal["float", "int", "choice", "bool"]
 #: Key -> its value as a Hydra override has it; keys whose condition does not hold are missing.

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.evaluation_cases import cases, random_case, table_of
+from evaluation_cases import cases, random_case, table_of
 from hypothesis import given, settings
 
 from melanoma_lab.comparison import influence

@@ -55,6 +55,7 @@ def test_a_key_that_came_later_does_not_count_where_it_changes_nothing(composed)
     plain = resolved(config)
     del plain["training"]["stop_after"], plain["optimizer"]["ema"]
     del plain["finetuning"], plain["evaluation"], plain["metadata"]
+    del plain["dataset"]["resize"]
     for key in ("task", "study", "reference", "metric", "cache", "output", "against", "tracking"):
         del plain[key]
     del plain["arm"], plain["members"], plain["model"], plain["images"]

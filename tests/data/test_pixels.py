@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data import pixels as pixels_module
 from melanoma_lab.data.pixels import decode, file_digests, load_pixels
 from melanoma_lab.data.sealed import read_json
@@ -33,6 +34,32 @@ def test_a_picture_of_the_right_size_is_left_alone(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 255, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     np.testing.assert_array_equal(decode(str(tmp_path / "a.png"), 16), pixels)
+
+
+def test_how_a_photograph_becomes_a_square(tmp_path):
+    """Red, green, green, blue from left to right, twice as wide as high."""
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    for channel, columns in ((0, slice(0, 4)), (1, slice(4, 12)), (2, slice(12, 16))):
+        pixels[:, columns, channel] = 255
+    path = str(tmp_path / "wide.png")
+    Image.fromarray(pixels).save(path)
+    squashed, cropped, padded = (decode(path, 8, resize) for resize in Resize)
+    np.testing.assert_array_equal(squashed[:, [0, 3, 4, 7]].argmax(axis=2), [[0, 1, 1, 2]] * 8)
+    np.testing.assert_array_equal(cropped, np.broadcast_to([0, 255, 0], (8, 8, 3)))
+    assert not padded[[0, 1, 6, 7]].any()
+    np.testing.assert_array_equal(padded[2:6], squashed[2:6])
+    np.testing.assert_array_equal(decode(path, 8), squashed)
+    upright = str(tmp_path / "high.png")
+    Image.fromarray(pixels.transpose(1, 0, 2)).save(upright)
+    for resize, expected in zip(Resize, (squashed, cropped, padded), strict=True):
+        np.testing.assert_array_equal(decode(upright, 8, resize), expected.transpose(1, 0, 2))
+
+
+def test_the_cache_holds_each_kind_of_square_apart(tmp_path, picture):
+    kinds = [load([picture], tmp_path / "cache", resize=resize).images[0] for resize in Resize]
+    assert len({kind.tobytes() for kind in kinds}) == 3
+    for resize, kind in zip(Resize, kinds, strict=True):
+        np.testing.assert_array_equal(kind, decode(str(picture), 16, resize))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])

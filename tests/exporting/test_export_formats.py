@@ -6,6 +6,7 @@ import pytest
 from small_backbone import on_a_backbone
 
 from melanoma_lab.config.schema import Format
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.data.metadata import Categories, Encoding, Scale
@@ -70,7 +71,7 @@ def network(request):
 @pytest.mark.parametrize("kind", list(Format))
 def test_answers_are_the_networks(network, kind, tmp_path):
     plain = in_float32(network)
-    pixels = sample_of(None, None, size=16, threads=1).pixels
+    pixels = sample_of(None, None, size=16, resize=Resize.squash, threads=1).pixels
     inputs = inputs_of(pixels, ENCODING.described(), plain)
     several = isinstance(network.input, dict)
     expected = np.asarray(plain.predict_on_batch(inputs if several else pixels))
@@ -131,7 +132,7 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
 
 
 def test_without_images_some_are_drawn():
-    sample = sample_of(None, None, size=8, threads=1)
+    sample = sample_of(None, None, size=8, resize=Resize.squash, threads=1)
     assert isinstance(sample, Sample)
     assert "drawn" in sample.told
     assert sample.pixels.shape == (32, 8, 8, 3)

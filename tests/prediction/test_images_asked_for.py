@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pictures import paint
 
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.errors import UserError
 from melanoma_lab.prediction.decoded import decoded_batches
 from melanoma_lab.prediction.images import find_images_of
@@ -65,7 +66,7 @@ def test_a_folder_without_images_says_what_is_in_it(tmp_path):
 def test_a_bounded_number_of_files_is_decoded_ahead(folder):
     taken = itertools.count()
     asked = ((str(next(taken)), str(folder / "b.png")) for _ in itertools.repeat(0))
-    batches = decoded_batches(asked, size=8, batch_size=4, threads=2)
+    batches = decoded_batches(asked, size=8, resize=Resize.squash, batch_size=4, threads=2)
     first, second = next(batches), next(batches)
     assert first.image_ids == ("0", "1", "2", "3")
     assert second.pixels.shape == (4, 8, 8, 3)
@@ -77,7 +78,9 @@ def test_a_bounded_number_of_files_is_decoded_ahead(folder):
 def test_order_is_kept_and_what_cannot_be_read_is_passed_over(folder):
     paths = ["b.png", "notes.txt", "a.PNG", "nowhere.png", "sub"]
     batches = list(
-        decoded_batches(((path, path) for path in paths), size=8, batch_size=1, threads=2)
+        decoded_batches(
+            ((path, path) for path in paths), size=8, resize=Resize.squash, batch_size=1, threads=2
+        )
     )
     assert [batch.image_ids for batch in batches] == [("b.png",), ("a.PNG",), ()]
     assert [[name for name, _ in batch.unreadable] for batch in batches] == [

@@ -75,6 +75,13 @@ def test_they_are_computed_once_and_give_the_same_bits(train, cache):
     assert kept_files(cache) == [file]
 
 
+def test_those_of_other_proportions_are_others(train, cache):
+    train(*FROZEN)
+    for name in ("crop", "pad"):  # images that are square already: the same, and not taken for it
+        train(*FROZEN, f"dataset.resize={name}")
+    assert len(kept_files(cache)) == 3
+
+
 def test_the_backbone_meets_no_image_of_a_split_that_is_not_measured(
     train, small_config, cache, monkeypatch
 ):

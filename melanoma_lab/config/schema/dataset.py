@@ -53,6 +53,17 @@ class OnUnreadable(StrEnum):
     skip = "skip"
 
 
+class Resize(StrEnum):
+    """How a photograph becomes a square."""
+
+    #: Its proportions change; all of it is seen.
+    squash = "squash"
+    #: The middle of the longer side is kept.
+    crop = "crop"
+    #: Black is laid on both sides of the shorter one.
+    pad = "pad"
+
+
 @dataclass
 class Dataset:
     """What every dataset has."""
@@ -62,6 +73,8 @@ class Dataset:
     root: str | None = None
     #: Images are resized to image_size x image_size pixels.
     image_size: int = 180
+    #: How those that are not square become so.
+    resize: Resize = Resize.squash
     #: Class names in the order of the network's outputs; null: the folder's, sorted.
     classes: list[str] | None = None
     #: The class whose sensitivity, specificity and AUROC are reported on their own.
