@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
+
 from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.config.schema.backbone import FRESH
 from melanoma_lab.config.schema.finetuning import Frozen, FrozenFirst, Staged
@@ -11,6 +13,21 @@ from melanoma_lab.config.schema.split import Folds
 from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.errors import UserError
 
+_MODEL = (Task.predict, Task.evaluate, Task.demo, Task.export, Task.card)
+#: Keys and sections that some tasks take and all others would ignore.
+ONLY_OF: dict[str, tuple[Task, ...]] = {
+    "output": (Task.predict, Task.export, Task.card, Task.seed_protocol),
+    "against": (Task.audit,),
+    "arm": (Task.ensemble,),
+    "members": (Task.ensemble,),
+    "model": _MODEL,
+    "images": (Task.predict, Task.export),
+    "grad_cam": (Task.predict,),
+    "formats": (Task.export,),
+    "audit": (Task.audit,),
+    "demo": (Task.demo,),
+}
+
 
 def refuse_combinations(config: Config) -> None:
     """Refuse choices of which one undoes, repeats or forestalls the other.
@@ -18,6 +35,7 @@ def refuse_combinations(config: Config) -> None:
     Raises:
         UserError: naming both.
     """
+    _refuse_keys_of_other_tasks(config)
     _refuse_registering(config)
     training, schedule = config.training, config.schedule
     evaluating = config.task is Task.evaluate
@@ -48,6 +66,20 @@ def refuse_combinations(config: Config) -> None:
             f"training.patience={patience}: training stops before schedule=plateau lowers "
             f"anything; expected more than schedule.patience={schedule.patience}."
         )
+
+
+def _refuse_keys_of_other_tasks(config: Config) -> None:
+    """Refuse what the task would ignore."""
+    for entry in fields(Config):
+        tasks = ONLY_OF.get(entry.name, tuple(Task))
+        if config.task in tasks:
+            continue
+        usual = entry.default if entry.default_factory is MISSING else entry.default_factory()
+        if getattr(config, entry.name) != usual:
+            raise UserError(
+                f"{entry.name}: {config.task} would ignore it; it goes with "
+                f"{' and '.join(tasks) if len(tasks) < 3 else ', '.join(tasks)}."
+            )
 
 
 def _refuse_registering(config: Config) -> None:

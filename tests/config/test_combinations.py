@@ -35,6 +35,11 @@ from melanoma_lab.errors import UserError
         ),
         (["mapping=isic9_to_ham10000"], r"evaluation\.classes: a key of .* evaluate"),
         (["task=evaluate", "evaluation.test=false"], r"evaluation\.test: is settled when a model"),
+        (["model=x"], "model: train would ignore it; it goes with predict, evaluate, demo, export"),
+        (["task=tune", "images=x"], "images: tune would ignore it; it goes with predict and expor"),
+        (["task=audit", "output=x"], "output: audit would ignore it; .* predict, export, card, se"),
+        (["task=evaluate", "formats=[onnx]"], "formats: evaluate would ignore .* with export"),
+        (["demo.port=1"], "demo: train would ignore it; it goes with demo"),
         (["task=evaluate", "split=cross_val"], "split=cross_val: evaluate divides nothing"),
         (
             ["finetuning=frozen", "regularisation=stochastic_depth"],
@@ -67,6 +72,8 @@ def test_choices_that_exclude_each_other_are_refused(composed, overrides, messag
         ["schedule.warmup_epochs=4.9", "training.epochs=5"],
         ["schedule=plateau", "schedule.patience=3", "training.patience=4"],
         ["schedule=plateau"],
+        ["task=demo", "demo.port=1", "model=x"],
+        ["formats=[saved_model]", "members=null"],  # what they are anyway
     ],
 )
 def test_near_misses_are_not(composed, overrides):

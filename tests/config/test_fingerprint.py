@@ -39,7 +39,7 @@ def test_how_values_are_searched_is_none_of_a_runs(composed):
 
 
 def test_how_a_model_is_shown_is_none_of_a_runs(composed):
-    assert of(composed("demo.port=1", "demo.neighbours=0")) == of(composed())
+    assert of(composed("task=demo", "demo.port=1", "demo.neighbours=0")) == of(composed())
     assert "demo" not in resolved(composed())
 
 
@@ -77,19 +77,26 @@ def test_paths_tracking_threads_and_the_question_do_not_count(composed):
         "dataset.outside_root=true",
         "tracking.uri=sqlite:///x.db",
         "tracking.register=lesions",
-        "formats=[onnx,litert]",
         "training.threads=1",
         "training.resume=false",
         "cache=/c",
         "study=other",
         "reference=x",
-        "arm=x",
-        "members=3",
-        "model=x",
-        "images=x",
         "tracking.model=false",
     ):
         assert of(composed(override)) == base, override
+    for task, override in (
+        ("ensemble", "arm=x"),
+        ("ensemble", "members=3"),
+        ("evaluate", "model=x"),
+        ("predict", "images=x"),
+        ("predict", "grad_cam=x"),
+        ("export", "formats=[onnx,litert]"),
+        ("card", "output=x"),
+        ("audit", "against=x"),
+        ("audit", "audit.strict=true"),
+    ):
+        assert of(composed(f"task={task}", override)) == base, override
     of_evaluate = ("evaluation.overlap=keep", "evaluation.trained_on=x", "evaluation.lesions=false")
     for override in (*of_evaluate, "mapping=isic9_to_ham10000"):
         assert of(composed("task=evaluate", override)) == base, override

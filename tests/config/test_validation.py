@@ -64,7 +64,7 @@ def test_a_wrong_value_or_added_key_is_refused(composed, override, message):
     ("overrides", "message"),
     [
         (["regularisation=dropout", "regularisation.rates=[1.0]"], "rates from 0 to below 1"),
-        (["demo.port=65536"], "demo.port: expected 0 to 65535; received 65536"),
+        (["task=demo", "demo.port=65536"], "demo.port: expected 0 to 65535; received 65536"),
         (["demo.max_megabytes=0"], "demo.max_megabytes: expected 1 to 1000; received 0"),
         (["demo.neighbours=-1"], "demo.neighbours: expected 0 to 50; received -1"),
         (["+demo.prt=1"], "demo.prt: no such key. Did you mean demo.port?"),
