@@ -3,7 +3,11 @@
 import keras
 from keras import layers
 
+from melanoma_lab.model.architectures.head import on_backbone
 from melanoma_lab.registry import builder
+
+#: What its last layer is called.
+LAST = "probabilities"
 
 
 @builder("architecture", "on_a_backbone")
@@ -23,16 +27,7 @@ def on_a_backbone(options, image_size, n_classes, regulariser):
         x = layers.Dropout(0.5, seed=block, name=f"block{block}_drop")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     backbone = keras.Model(pixels, x, name="backbone")
-    inputs = keras.Input((image_size, image_size, 3))
-    x = regulariser.after_block(backbone(inputs), 0, 1)
-    x = layers.Dense(
-        n_classes,
-        activation="softmax",
-        dtype="float32",
-        kernel_regularizer=regulariser.kernel_penalty(),
-        name="head",
-    )(x)
-    return keras.Model(inputs, x, name="on_a_backbone")
+    return on_backbone(backbone, n_classes, regulariser, name="on_a_backbone")
 
 
 def weights_of(network):

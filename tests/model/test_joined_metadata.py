@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from keras import layers
-from small_backbone import on_a_backbone
+from small_backbone import LAST, on_a_backbone
 
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation
@@ -76,7 +76,7 @@ def test_a_head_takes_features_and_metadata(tmp_path, regularisation):
         head = head_of(network)
         np.testing.assert_allclose(answers(head, features, NUMBERS), expected, rtol=1e-5)
     paths = {variable.path for variable in head.trainable_variables}
-    assert paths == {f"{name}/{part}" for name in (BRANCH, "head") for part in ("kernel", "bias")}
+    assert paths == {f"{name}/{part}" for name in (BRANCH, LAST) for part in ("kernel", "bias")}
     network.save(tmp_path / "network.keras")  # its place in the network is not lost
 
 

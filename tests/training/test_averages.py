@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from small_backbone import weights_of
+from small_backbone import LAST, weights_of
 
 from melanoma_lab.training.averages import averaged
 
@@ -82,7 +82,7 @@ def test_the_mean_is_judged_and_kept_and_training_takes_no_notice(train_backbone
     losses = of_figure(plain, "val_loss")
     assert losses[-1] < losses[0] - 1e-3
     assert of_figure(kept, "val_loss") == pytest.approx([of_figure(kept, "val_loss")[0]] * 4)
-    head, moved = (weights_of(done.network)["head"][0] for done in (kept, plain))
+    head, moved = (weights_of(done.network)[LAST][0] for done in (kept, plain))
     assert np.abs(head - moved).max() > 1e-3
 
 

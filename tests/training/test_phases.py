@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from small_backbone import weights_of
+from small_backbone import LAST, weights_of
 
 from melanoma_lab.errors import UserError
 from melanoma_lab.registry import builder
@@ -30,7 +30,7 @@ def without_times(history):
 
 def test_only_the_head_of_a_frozen_network_trains(train_backbone):
     done, first, _ = train_backbone("finetuning=frozen", "training.monitor=val_loss")
-    assert changed(first, weights_of(done.network)) == {"head"}
+    assert changed(first, weights_of(done.network)) == {LAST}
     assert done.fit.trainable == 4 * 3 + 3
     assert done.parameters == done.fit.trainable + (27 + 36) * 4 + 2 * 16
     assert np.isfinite([epoch["train_loss"] for epoch in done.fit.history]).all()
@@ -67,18 +67,18 @@ def test_the_backbone_joins_in_at_a_rate_of_its_own(train_backbone):
     assert sorted(kept) == [1, 2, 3, 4]
     head_only, _, _ = train_backbone("finetuning=frozen", "training.epochs=2")
     assert without_times(head_only.fit.history) == without_times(done.fit.history[:2])
-    assert changed(first, weights_of(done.network)) <= {"block1_conv", "block2_conv", "head"}
+    assert changed(first, weights_of(done.network)) <= {"block1_conv", "block2_conv", LAST}
 
 
 @pytest.mark.parametrize(
     ("overrides", "trains"),
     [
-        ((), {"block1_conv", "block2_conv", "head"}),
-        (("finetuning.unfreeze_from=block2",), {"block2_conv", "head"}),
-        (("finetuning.unfreeze_from=block2_bn",), {"head"}),
+        ((), {"block1_conv", "block2_conv", LAST}),
+        (("finetuning.unfreeze_from=block2",), {"block2_conv", LAST}),
+        (("finetuning.unfreeze_from=block2_bn",), {LAST}),
         (
             ("finetuning.unfreeze_from=block2", "finetuning.batch_norm=true"),
-            {"block2_conv", "block2_bn", "head"},
+            {"block2_conv", "block2_bn", LAST},
         ),
     ],
 )
@@ -86,7 +86,7 @@ def test_it_trains_from_a_named_block_on(train_backbone, overrides, trains):
     """The last epoch's weights are looked at, whichever was the best."""
     _, first, kept = train_backbone(*STAGED, *overrides)
     _, again, _ = train_backbone(*STAGED, *overrides, start=kept[4])
-    assert all((a == b).all() for a, b in zip(first["head"], again["head"], strict=True))
+    assert all((a == b).all() for a, b in zip(first[LAST], again[LAST], strict=True))
     done, _, _ = train_backbone(
         *STAGED, *overrides, "training.monitor=val_loss", "training.epochs=6"
     )
@@ -199,7 +199,7 @@ def test_two_devices_share_the_batches_of_both_stages(train_backbone):
     done, first, _ = train_backbone(
         *STAGED, *several, "training.monitor=val_loss", "training.epochs=6"
     )
-    assert {"head"} <= changed(first, weights_of(done.network))
+    assert {LAST} <= changed(first, weights_of(done.network))
     assert done.fit.optimizer_steps == 6 * 3
 
 
