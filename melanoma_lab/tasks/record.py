@@ -17,6 +17,7 @@ from melanoma_lab import summary
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.finetuning import Staged
 from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
@@ -34,7 +35,7 @@ from melanoma_lab.model_card.page import write_card
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.training.trained import Trained
+from melanoma_lab.training.trained import Fit, Trained
 
 
 def record_results(
@@ -69,8 +70,7 @@ def record_results(
         tracker.log_metrics(metrics)
         tracker.set_tags({"outcome": "diverged"})
         raise RunError(
-            f"diverged: {trained.diverged}; nothing could be measured. "
-            "Lower optimizer.learning_rate."
+            f"diverged: {trained.diverged}; nothing could be measured. {_lower_rate(config, fit)}"
         )
 
     table = predictions_table(data, trained, extent.splits)
@@ -125,11 +125,18 @@ def record_results(
     if fit.diverged:  # after a good epoch, or there were no probabilities
         raise RunError(
             f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
-            "Lower optimizer.learning_rate."
+            f"{_lower_rate(config, fit)}"
         )
     if trained.network is not None and extent.said is None:  # a trivial arm may be at chance
         summary.show_outcome(learned)
     return metrics
+
+
+def _lower_rate(config: Config, fit: Fit) -> str:
+    """Which learning rate was too high where a fit ended."""
+    staged = config.finetuning
+    later = isinstance(staged, Staged) and len(fit.history) > staged.head_epochs
+    return f"Lower {'finetuning' if later else 'optimizer'}.learning_rate."
 
 
 def facts_of_training(

@@ -45,24 +45,41 @@ def test_so_is_a_failed_download(composed, no_images, monkeypatch):
         train_arm(composed("architecture=convnext_tiny"), ARM)
 
 
-def test_the_file_and_what_trains_are_recorded(
-    composed, tree, tmp_path, session_cache, monkeypatch
-):
+@pytest.fixture
+def train(composed, tree, tmp_path, session_cache, monkeypatch):
+    """Train a small network with a backbone; returns the run's id."""
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "mine.weights.h5"
     file.write_bytes(b"weights")
-    config = composed(
-        "dataset=folder",
-        f"dataset.root={tree}",
-        "dataset.image_size=16",
-        "dataset.melanoma=null",
-        "finetuning=frozen",
-        "training.epochs=1",
-        f"cache={session_cache}",
-    )
-    config.architecture = Backbone("on_a_backbone", str(file))
-    run = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(train_arm(config, ARM))
+
+    def run(*overrides):
+        config = composed(
+            "dataset=folder",
+            f"dataset.root={tree}",
+            "dataset.image_size=16",
+            "dataset.melanoma=null",
+            f"cache={session_cache}",
+            *overrides,
+        )
+        config.architecture = Backbone("on_a_backbone", str(file))
+        return train_arm(config, ARM)
+
+    return run
+
+
+def test_the_file_and_what_trains_are_recorded(train, tmp_path):
+    run_id = train("finetuning=frozen", "training.epochs=1")
+    run = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(run_id)
     assert run.data.tags["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert run.data.metrics["trainable_parameters"] == 15
     assert run.data.metrics["parameters"] > 200
     assert run.data.params["finetuning.name"] == "frozen"
+
+
+@pytest.mark.parametrize("stage", ["optimizer", "finetuning"])
+def test_what_diverges_names_the_rate_of_its_stage(train, stage):
+    with pytest.raises(RunError, match=rf"Lower {stage}\.learning_rate"):
+        train(
+            *("optimizer=sgd", f"{stage}.learning_rate=1e38"),
+            *("finetuning=staged", "finetuning.head_epochs=4", "training.epochs=6"),
+        )
