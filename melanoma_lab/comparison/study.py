@@ -129,6 +129,10 @@ def load_study(client: Any, name: str, tell: Callable[[int, int], None] | None =
         else:
             reason = run.data.tags.get("reason", "")
             unfinished.setdefault(key, f"{run.info.status}{f': {reason}' if reason else ''}")
+    if not tracked:
+        raise UserError(
+            f"study={name}: no arm has been trained in it; evaluations and sweeps are not compared."
+        )
     if not finished:
         raise UserError(f"study={name}: no run of it has finished yet.")
     newest = {key: finished[key][0] for key in sorted(finished, key=_order)}

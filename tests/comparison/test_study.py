@@ -150,8 +150,12 @@ def test_a_study_without_any_table_is_refused(tracked):
 def test_unknown_and_empty_studies_are_refused(tracked, ablation):
     with pytest.raises(UserError, match=rf"study={ablation}x: no such study. Did you mean study-"):
         tracked.load(f"{ablation}x")
-    with pytest.raises(UserError, match="no run of it has finished yet"):
+    with pytest.raises(UserError, match="no arm has been trained in it"):
         tracked.load(tracked.study())
+    unfinished = tracked.study()
+    tracked.add(unfinished, "baseline", 0, status="RUNNING")
+    with pytest.raises(UserError, match="no run of it has finished yet"):
+        tracked.load(unfinished)
 
 
 def test_reading_creates_nothing(tmp_path):

@@ -74,7 +74,7 @@ def test_a_study_is_compared_without_tensorflow(folder):
             {"tracked": Tracking(uri="http://127.0.0.1:9")},
             r"127.0.0.1:9: cannot be used .Connection refused\W+ Start it, or name another\.$",
         ),
-        ({"study": "empty"}, "study=empty: no run of it has finished yet."),
+        ({"study": "empty"}, "study=empty: no arm has been trained in it; evaluations and sweeps"),
     ],
 )
 def test_mistakes_point_to_what_would_be_right(folder, tmp_path, wrong, message):

@@ -11,6 +11,9 @@ from melanoma_lab.config.schema.checks import require
 from melanoma_lab.errors import UserError
 from melanoma_lab.registry import option
 
+#: Of a side; a batch of 32 larger ones takes 6 GB before the network begins.
+MOST_PIXELS = 4096
+
 
 def _is_encoding(name: str) -> bool:
     """Whether Python knows an encoding of text by this name."""
@@ -86,7 +89,12 @@ class Dataset:
     outside_root: bool = False
 
     def __post_init__(self) -> None:
-        require(self.image_size >= 1, "dataset.image_size", "at least 1 pixel", self.image_size)
+        require(
+            1 <= self.image_size <= MOST_PIXELS,
+            "dataset.image_size",
+            f"1 to {MOST_PIXELS:,} pixels",
+            self.image_size,
+        )
         if self.classes is not None:
             require(len(self.classes) >= 2, "dataset.classes", "at least two classes", self.classes)
             if self.melanoma is not None:
