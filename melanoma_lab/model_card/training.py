@@ -11,9 +11,9 @@ from melanoma_lab.model_card.facts import Facts
 #: What of an option says nothing of the model.
 _INCIDENTAL = frozenset({"name", "cache_features"})
 SQUARED: Final = {
-    Resize.squash: "other proportions",
-    Resize.crop: "the middle of the longer side",
-    Resize.pad: "black on both sides of the shorter one",
+    Resize.squash: "changing their proportions",
+    Resize.crop: "keeping the middle of the longer side",
+    Resize.pad: "laying black on both sides of the shorter one",
 }
 
 
