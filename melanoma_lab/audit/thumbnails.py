@@ -20,24 +20,14 @@ def thumbnail(path: str) -> str:
 
     Args:
         path: a readable image file.
-    """
-    return as_uri(small_picture(path))
-
-
-def small_picture(path: str, longest: int = LONGEST) -> Image.Image:
-    """An image file at a small size, upright, in its own proportions, in mode RGB.
-
-    Args:
-        path: an image file.
-        longest: side in pixels.
 
     Raises:
         ValueError: the content cannot be decoded; the message says why.
         OSError: the file cannot be opened or read.
     """
-    picture = read_picture(path, at_least=longest)
-    picture.thumbnail((longest, longest))
-    return picture
+    picture = read_picture(path, at_least=LONGEST)
+    picture.thumbnail((LONGEST, LONGEST))
+    return as_uri(picture)
 
 
 def as_uri(picture: Image.Image) -> str:

@@ -108,6 +108,29 @@ def squared(
             return ImageOps.pad(picture, (size, size), resampling, color=0)
 
 
+def seen(picture: Image.Image, longest: int, resize: Resize) -> Image.Image:
+    """What a network sees of a picture, in its true proportions and at most so large.
+
+    Args:
+        picture: in mode RGB.
+        longest: side in pixels.
+        resize: what becomes of its proportions where the network sees it.
+
+    Returns:
+        All of the picture, the square in its middle, or a square with black on two sides.
+    """
+    match resize:
+        case Resize.squash:
+            scale = min(1, longest / max(picture.size))
+            width, height = (max(1, round(side * scale)) for side in picture.size)
+            return picture.resize((width, height), Image.Resampling.LANCZOS)
+        case Resize.crop:
+            side = min(*picture.size, longest)
+        case Resize.pad:
+            side = min(max(picture.size), longest)
+    return squared(picture, side, resize, Image.Resampling.LANCZOS)
+
+
 def read_picture(path: str, at_least: int | None = None) -> Image.Image:
     """The picture in a file, upright, in mode RGB.
 

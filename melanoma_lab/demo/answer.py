@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.pixels import file_digests
 from melanoma_lab.data.split import TEST
 from melanoma_lab.demo import pictures, wording
@@ -109,6 +110,7 @@ class Shown:
         no_explanations: why there are none.
         neighbours: the nearest training images.
         no_neighbours: why there are none; both are empty where none were asked for.
+        part: which part of it is shown, because the network sees no more; empty: all of it.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Shown:
     no_explanations: str
     neighbours: tuple[Neighbour, ...]
     no_neighbours: str
+    part: str = ""
 
     @property
     def labels(self) -> str:
@@ -243,6 +246,7 @@ class Demo:
             no_explanations=why_not,
             neighbours=self._shown(near),
             no_neighbours=self.reference.why_none,
+            part=wording.PART if self.model.card.resize is Resize.crop else "",
         )
 
     def _explanations(
@@ -266,15 +270,16 @@ class Demo:
         images = self.reference.images
         if images is None:
             return ()
+        resize = self.model.card.resize
         return tuple(
-            Neighbour(images.labels[row], f"{cosine:.2f}", _unchanged(images, row))
+            Neighbour(images.labels[row], f"{cosine:.2f}", _unchanged(images, row, resize))
             for row, cosine in near
         )
 
 
-def _unchanged(images: TrainingImages, row: int) -> str:
+def _unchanged(images: TrainingImages, row: int, resize: Resize) -> str:
     """A training image, if its file is still the one that the network has seen."""
     path = images.paths[row]
     if file_digests([path], threads=1) != [images.digests[row]]:
         return ""
-    return pictures.uri(pictures.shown(path, pictures.SMALL))
+    return pictures.uri(pictures.shown(path, pictures.SMALL, resize))

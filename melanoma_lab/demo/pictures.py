@@ -10,35 +10,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from melanoma_lab.config.schema.dataset import Resize
-from melanoma_lab.data.decoding import read_picture, squared
+from melanoma_lab.data.decoding import read_picture, seen
 from melanoma_lab.evaluation.overlay import overlay
 
 #: Pixels of the longer side of a picture that was given, and of one that is shown beside it.
 LARGE, SMALL = 480, 192
 
 
-def shown(path: str, longest: int, resize: Resize = Resize.squash) -> Image.Image:
-    """A file's picture, upright and with its proportions, at most so large.
+def shown(path: str, longest: int, resize: Resize) -> Image.Image:
+    """What a network sees of a file, upright and in its true proportions, at most so large.
 
     Args:
         path: an image file.
         longest: side in pixels.
-        resize: of a network: what that sees of the picture is shown, with its proportions.
+        resize: what becomes of its proportions where the network sees it.
 
     Raises:
         ValueError: the content cannot be decoded.
         OSError: the file cannot be read.
     """
-    picture = read_picture(path, at_least=2 * longest)
-    match resize:
-        case Resize.squash:
-            picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-            return picture
-        case Resize.crop:
-            side = min(*picture.size, longest)
-        case Resize.pad:
-            side = min(max(picture.size), longest)
-    return squared(picture, side, resize, Image.Resampling.LANCZOS)
+    return seen(read_picture(path, at_least=2 * longest), longest, resize)
 
 
 def coloured(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:

@@ -17,6 +17,8 @@ from melanoma_lab.tracking.card import ModelCard
 SPACE = "\N{NO-BREAK SPACE}"
 #: What the splits are called before "images".
 SPLIT_NAMES = {TRAIN: "training", VAL: "validation", TEST: "test"}
+#: Of an image whose ends are cut off.
+PART = "its middle; the network sees no more of it"
 
 
 def percent(share: float) -> str:

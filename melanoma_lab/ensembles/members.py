@@ -65,7 +65,9 @@ def find_members(client: Any, study: str, arm: str | None) -> list[Member]:
     arms = {key_of(run).arm for run in tracked}
     ensembles = {key_of(run).arm for run in tracked if SEEDS_TAG in run.data.tags}
     if not arms:
-        raise UserError(f"study={study}: no run of it has finished yet.")
+        raise UserError(
+            f"study={study}: no arm has been trained in it; evaluations and sweeps take no part."
+        )
     if arm is not None:
         name = find_arm(arm, arms, key="arm")
     elif len(arms - ensembles) == 1:

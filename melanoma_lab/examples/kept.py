@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def write_examples(
             told = str(error) if isinstance(error, UserError) else f"No Grad-CAM: {error!r}"
             why_no_maps = clipped(told, 400)
             summary.show_note(why_no_maps)
-            seen = see(Looking(looking.pixels), list(wanted["image_id"]), predicted)
+            seen = see(replace(looking, heat=None), list(wanted["image_id"]), predicted)
     places = None
     if looking and looking.places and any(one.heat is not None for one in seen.values()):
         places = looking.places()

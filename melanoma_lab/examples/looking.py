@@ -42,7 +42,9 @@ def looking_of_run(data: PreparedData, network: Any, encoding: Encoding | None =
             known = [columns[name] for name in names if name in columns]
         return grad_cam(network, pixels, classes, known)
 
-    return Looking(pixels) if network is None else Looking(pixels, heat, lambda: _places(network))
+    if network is None:
+        return Looking(pixels, resize=data.resize)
+    return Looking(pixels, heat, lambda: _places(network), data.resize)
 
 
 def looking_of_files(
@@ -69,7 +71,9 @@ def looking_of_files(
 
         return grad_cam(network, pixels, classes)
 
-    return Looking(pixels) if network is None else Looking(pixels, heat, lambda: _places(network))
+    if network is None:
+        return Looking(pixels, resize=resize)
+    return Looking(pixels, heat, lambda: _places(network), resize)
 
 
 def _places(network: Any) -> tuple[int, int]:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from melanoma_lab.audit.thumbnails import as_uri, small_picture
+from melanoma_lab.audit.thumbnails import as_uri
+from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.data.decoding import read_picture, seen
 from melanoma_lab.evaluation.overlay import overlay
 
 #: Longest side of a picture on the page, in pixels; shown at about half of it.
@@ -33,11 +35,13 @@ class Looking:
         heat: (image ids, pixels, classes) -> float32, shape (n, s, s), 0 to 1; None where there is
             no network.
         places: rows and columns of the maps that heat is made of; called where there is heat.
+        resize: what has become of the images' proportions in ``pixels``.
     """
 
     pixels: Callable[[Sequence[str]], Pixels]
     heat: Callable[[Sequence[str], Pixels, NDArray[np.intp]], Heat] | None = None
     places: Callable[[], tuple[int, int]] | None = None
+    resize: Resize = Resize.squash
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,12 @@ class Seen:
     Attributes:
         pixels: uint8, shape (s, s, 3).
         heat: float32, shape (s, s), for what it predicted; None where there is no network.
+        resize: what has become of its proportions in ``pixels``.
     """
 
     pixels: Pixels
     heat: Heat | None
+    resize: Resize
 
     def pair(self, side: int) -> tuple[Pixels, Pixels]:
         """The image, and the map laid over it, as squares of at least so many pixels a side.
@@ -67,16 +73,16 @@ class Seen:
     def uris(self, path: str) -> tuple[str, str]:
         """The image, and the map laid over it (empty: none), as data URIs.
 
-        Both are made from the file, in its own proportions, and from what the network got of it
-        where it can no longer be read.
+        Both are made from what the network saw of the file, in its true proportions, and from what
+        the network got of it where it can no longer be read.
         """
         try:
-            picture = small_picture(path, LONGEST)
+            picture = seen(read_picture(path, at_least=2 * LONGEST), LONGEST, self.resize)
         except (OSError, ValueError):
             picture = Image.fromarray(self.pixels)
         if self.heat is None:
             return as_uri(picture), ""
-        # Images are squeezed into a square for the network; this undoes it.
+        # The map is a square, whatever was squeezed into it.
         stretched = Image.fromarray(self.heat).resize(picture.size, Image.Resampling.BILINEAR)
         laid_over = overlay(np.asarray(picture), np.asarray(stretched))
         return as_uri(picture), as_uri(Image.fromarray(laid_over))
@@ -94,8 +100,12 @@ def see(looking: Looking, image_ids: Sequence[str], classes: NDArray[np.intp]) -
         return {}
     pixels = looking.pixels(image_ids)
     if looking.heat is None:
-        return {one: Seen(image, None) for one, image in zip(image_ids, pixels, strict=True)}
+        return {
+            one: Seen(image, None, looking.resize)
+            for one, image in zip(image_ids, pixels, strict=True)
+        }
     heat = looking.heat(image_ids, pixels, classes)
     return {
-        one: Seen(image, where) for one, image, where in zip(image_ids, pixels, heat, strict=True)
+        one: Seen(image, where, looking.resize)
+        for one, image, where in zip(image_ids, pixels, heat, strict=True)
     }

@@ -230,6 +230,12 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
             tell(i + 1, len(members))
         # Of one split, and so of the same training images.
         looks = mlmodel.read_appearance(folder)
+    if len({(card.image_size, card.resize) for card in cards}) > 1:
+        summary.show_note(
+            "No model: the members see images of another size or other proportions "
+            "(dataset.image_size, dataset.resize). The predictions are averaged all the same."
+        )
+        return None
     if any(card.encoding != cards[0].encoding for card in cards):
         summary.show_note(
             "No model: the members encode what is known of patients in different ways, each by its "

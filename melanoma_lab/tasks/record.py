@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,6 @@ from melanoma_lab import summary
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.finetuning import Staged
 from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
@@ -133,10 +133,14 @@ def record_results(
 
 
 def _lower_rate(config: Config, fit: Fit) -> str:
-    """Which learning rate was too high where a fit ended."""
-    staged = config.finetuning
-    later = isinstance(staged, Staged) and len(fit.history) > staged.head_epochs
-    return f"Lower {'finetuning' if later else 'optimizer'}.learning_rate."
+    """Which learning rate was too high: that of the first epoch with a loss that is no number."""
+    from melanoma_lab.training.phases import phases_of
+
+    losses = [epoch["train_loss"] + epoch.get("val_loss", 0.0) for epoch in fit.history]
+    broken = [epoch for epoch, loss in enumerate(losses) if not math.isfinite(loss)]
+    first = min([*broken, max(len(losses) - 1, 0)])
+    key = next(phase.rate_key for phase in phases_of(config) if first in phase.epochs)
+    return f"Lower {key}."
 
 
 def facts_of_training(

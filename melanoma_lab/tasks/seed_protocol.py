@@ -10,6 +10,7 @@ from melanoma_lab.audit.inspection import inspect_files
 from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.balancing.seed_protocol import write_seed_protocol
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.pixels import file_digests, load_pixels
@@ -66,6 +67,8 @@ def prepare_seed_protocol(config: Config) -> Path:
             threads=threads,
             progress=tell,
         )
+    # The images that it has written are squares already; a model must know how they became so.
+    seen = "" if dataset.resize is Resize.squash else f" dataset.resize={dataset.resize}"
     counts = written["split"].value_counts()
     trained = set(written.loc[written["split"] == TRAIN, "lesion"])
     leaking = written.loc[written["split"] == VAL, "lesion"].isin(trained).mean()
@@ -75,6 +78,6 @@ def prepare_seed_protocol(config: Config) -> Path:
         f"{leaking:.0%} of the val images have a copy or another photograph of their lesion in "
         f"train; no test image has ({(images['published'] == TEST).sum() - counts.get(TEST, 0)} "
         "published test images were left out for that).\n"
-        f"Train on it: python -m melanoma_lab +experiment=seed_protocol dataset.root={folder}"
+        f"Train on it: python -m melanoma_lab +experiment=seed_protocol dataset.root={folder}{seen}"
     )
     return folder

@@ -18,7 +18,7 @@ from melanoma_lab.config.search_path import STUDY_PRESETS
 from melanoma_lab.errors import RunError
 from melanoma_lab.registry import OPTIONS
 from melanoma_lab.tuning.checking import Command, key_of
-from melanoma_lab.tuning.space import Values
+from melanoma_lab.tuning.space import SEARCHED_ALL_THE_SAME, Values
 
 #: What a preset leaves to the command: whatever the arm, a study's arms share it.
 SHARED = ("dataset", "split", "tuner")
@@ -68,7 +68,9 @@ def write_preset(command: Command, values: Values, *, study: str, notes: Sequenc
 
 
 def preset_text(config: Config, *, reference: str, comment: Sequence[str]) -> str:
-    """A configuration as a preset: what differs from the lab's defaults, dataset and split aside.
+    """A configuration as a preset: what differs from the lab's defaults.
+
+    Of the dataset only how its images are seen; of the split nothing.
 
     Args:
         config: the checked configuration.
@@ -90,6 +92,9 @@ def preset_text(config: Config, *, reference: str, comment: Sequence[str]) -> st
             values[section] = changed
     for key in INCIDENTAL:
         values.get("training", {}).pop(key, None)
+    searched = [key.removeprefix("dataset.") for key in SEARCHED_ALL_THE_SAME]
+    own = {key: plain["dataset"][key] for key in searched}
+    values["dataset"] = _changed(own, default["dataset"])
     content: dict[str, Any] = {"defaults": options} if options else {}
     content |= {"reference": reference}
     content |= {section: changed for section, changed in values.items() if changed}

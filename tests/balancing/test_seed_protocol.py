@@ -101,13 +101,18 @@ def test_the_preset_names_its_dataset_and_no_reference(composed):
 
 
 def test_a_folder_that_is_there_is_not_written_over(composed, published, tmp_path):
-    config = composed("dataset=folder", f"dataset.root={published}", f"output={tmp_path}")
+    config = composed(
+        "task=seed_protocol", "dataset=folder", f"dataset.root={published}", f"output={tmp_path}"
+    )
     with pytest.raises(UserError, match="is there already"):
         prepare_seed_protocol(config)
 
 
 def test_a_dataset_without_train_and_test_is_refused(composed, tree, tmp_path):
-    config = composed("dataset=folder", f"dataset.root={tree}", f"output={tmp_path / 'new'}")
+    config = composed(
+        *("task=seed_protocol", "dataset=folder", f"dataset.root={tree}"),
+        f"output={tmp_path / 'new'}",
+    )
     with pytest.raises(UserError, match="not published divided into Train and Test"):
         prepare_seed_protocol(config)
     assert not (tmp_path / "new").exists()

@@ -7,6 +7,7 @@ import pytest
 
 from melanoma_lab.demo.answer import Bar, Explanation, Neighbour, Said, Shown
 from melanoma_lab.demo.site import About, make_app
+from melanoma_lab.demo.wording import PART
 
 NOTICE = "Research use only: not a medical device; no diagnosis."
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
@@ -57,6 +58,9 @@ def test_an_answer_is_shown_and_names_are_no_markup(client_of):
     assert "<b>.png" not in text
     assert "<b>Wart</b> 0.93" in text
     assert "its file has changed since" in text
+    assert "network sees no more" not in text
+    cut = send(client_of(lambda path, name: shown(part=PART))).text
+    assert f"&lt;b&gt;.png: {PART}</figcaption>" in cut
 
 
 def test_the_pages_own_script_gets_the_answer_alone(client_of):

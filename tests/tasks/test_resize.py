@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 from base64 import b64decode
@@ -17,8 +18,11 @@ import melanoma_lab as lab
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import decode
 from melanoma_lab.demo import pictures
+from melanoma_lab.errors import UserError
+from melanoma_lab.examples.pictures import Seen
 from melanoma_lab.exporting.description import RESIZING
 from melanoma_lab.tasks.predict import predict_to_file
+from melanoma_lab.tracking.card import ModelCard
 
 CROP = "dataset.resize=crop"
 
@@ -46,8 +50,9 @@ def work(tmp_path_factory, train_tiny, wide):
 
 
 @pytest.fixture(autouse=True)
-def _there(work, monkeypatch):
+def _there(work, monkeypatch, session_cache):
     monkeypatch.chdir(work[0])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(session_cache))
 
 
 def probabilities(table):
@@ -59,7 +64,7 @@ def test_training_sees_what_was_chosen(work, train_tiny, wide, tmp_path):
     squashed = train_tiny(tmp_path, f"dataset.root={wide}", "study=wide")
     difference = probabilities(run.predictions) - probabilities(squashed.predictions)
     assert difference.abs().to_numpy().max() > 1e-3
-    assert run.arm == "custom,dataset.resize=crop" or CROP in run.arm
+    assert CROP in run.arm
 
 
 def test_predict_gives_the_runs_own_numbers(work, wide, composed):
@@ -110,10 +115,32 @@ def test_what_is_told_of_it_is_what_is_done(wide, resize):
 @pytest.mark.parametrize(
     ("resize", "shape"), [("squash", (20, 40)), ("crop", (20, 20)), ("pad", (40, 40))]
 )
-def test_the_page_shows_what_the_network_sees(wide, resize, shape):
-    picture = pictures.shown(str(wide / "nevus" / "0.png"), 480, Resize(resize))
+def test_pages_show_what_the_network_sees_and_the_map_where_it_looked(wide, resize, shape):
+    path, resize = str(wide / "nevus" / "0.png"), Resize(resize)
+    picture = pictures.shown(path, 480, resize)
     assert (picture.height, picture.width) == shape
-    kept = pictures.uri(picture).partition(",")[2]
-    assert Image.open(io.BytesIO(b64decode(kept))).size == picture.size
-    smaller = pictures.shown(str(wide / "nevus" / "0.png"), 10, Resize(resize))
-    assert max(smaller.size) == 10
+    assert max(pictures.shown(path, 10, resize).size) == 10
+    heat = np.zeros((16, 16), np.float32)
+    uris = Seen(decode(path, 16, resize), heat, resize).uris(path)
+    uris = (*uris, pictures.uri(picture), pictures.uri(pictures.coloured(picture, heat)))
+    shown = [Image.open(io.BytesIO(b64decode(uri.partition(",")[2]))) for uri in uris]
+    assert {image.width / image.height for image in shown} == {shape[1] / shape[0]}
+
+
+def test_networks_that_see_differently_are_not_put_together(
+    train_tiny, wide, tmp_path, monkeypatch, capsys
+):
+    for seed in (0, 1):
+        train_tiny(tmp_path, f"dataset.root={wide}", f"seed={seed}", "study=mixed")
+    cards = iter([ModelCard(("melanoma", "nevus"), resize=resize) for resize in Resize])
+    module = importlib.import_module("melanoma_lab.tasks.ensemble")
+    read = module.mlmodel.read_folder
+    monkeypatch.setattr(
+        module.mlmodel, "read_folder", lambda folder: (read(folder)[0], next(cards))
+    )
+    monkeypatch.chdir(tmp_path)
+    (together,) = lab.ensemble("mixed")
+    assert "No model: the members see images of another size" in capsys.readouterr().out
+    with pytest.raises(UserError):
+        lab.predict(together, wide, verbose=False)
+    assert len(together.predictions) == 20

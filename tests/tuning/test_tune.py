@@ -263,7 +263,8 @@ def test_a_trial_that_cannot_begin_is_recorded_too_and_failures_have_a_limit(tun
 def test_the_preset_runs_and_is_compared_with_the_arm_it_came_from(tune, tree):
     done = tune(
         "tuned", "+experiment=dropout", "regularisation.rates=[0.1,0.2]", "tuner.max_trials=1",
-        "tuner.space={regularisation.rates.0:{min:0.3,max:0.5},optimizer:[rmsprop,sgd]}",
+        "tuner.space={regularisation.rates.0:{min:0.3,max:0.5},optimizer:[rmsprop,sgd],"
+        "dataset.resize:[crop,pad]}",
     )  # fmt: skip
     assert done.preset == Path("experiments/tuned/conf/experiment/tuned_tuned.yaml")
     (command,) = done.commands
@@ -272,6 +273,8 @@ def test_the_preset_runs_and_is_compared_with_the_arm_it_came_from(tune, tree):
     assert arm.preset == "tuned_tuned"
     assert config.reference == "dropout"
     assert config.optimizer.name == dict(done.values)["optimizer"]
+    assert config.dataset.resize == dict(done.values)["dataset.resize"]
+    assert config.dataset.image_size == 16
     assert config.regularisation.rates == [float(dict(done.values)["regularisation.rates.0"]), 0.2]
     assert config.architecture.filters == [4, 8]
     shared = [f"dataset.root={tree}", "dataset=folder", "study=tuned", "tracking.model=false"]
