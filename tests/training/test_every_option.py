@@ -42,7 +42,6 @@ NEEDS = {
     "architecture=efficientnet_lite0": ["architecture.weights=none", "dataset.image_size=32"],
     "architecture=mobilenetv3_small": ["architecture.weights=none", "dataset.image_size=32"],
     "finetuning=staged": ["finetuning.head_epochs=1"],
-    "finetuning=staged_quick": ["finetuning.unfreeze_from=all"],
     "regularisation=combined": ["regularisation.label_smoothing=0.2"],
     "regularisation=dropout": ["regularisation.rates=[0.3]"],
     "balancing=augmentor": ["balancing.per_class=14"],
