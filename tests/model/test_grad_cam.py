@@ -53,9 +53,11 @@ def of_a_quadrant(k):
     pixels = keras.Input((SIDE, SIDE, 3))
     x = layers.Cropping2D(((top, 16 - top), (left, 16 - left)))(pixels)
     x = layers.ZeroPadding2D(((top, 16 - top), (left, 16 - left)))(x)
-    x = layers.Conv2D(4, 1, use_bias=False, activation="relu")(x)
-    x = layers.Flatten()(x)
-    return keras.Model(pixels, layers.Dense(CLASSES, activation="softmax")(x))
+    # Seeded, and positive: drawn by chance, filters may all be silent.
+    positive, drawn = (keras.initializers.RandomUniform(low, 1, seed=k) for low in (0, -1))
+    x = layers.Conv2D(4, 1, use_bias=False, activation="relu", kernel_initializer=positive)(x)
+    dense = layers.Dense(CLASSES, activation="softmax", kernel_initializer=drawn)
+    return keras.Model(pixels, dense(layers.Flatten()(x)))
 
 
 def pooled(seed=0, n_maps=5, name="pooled"):
