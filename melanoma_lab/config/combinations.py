@@ -13,14 +13,13 @@ from melanoma_lab.config.schema.split import Folds
 from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.errors import UserError
 
-_MODEL = (Task.predict, Task.evaluate, Task.demo, Task.export, Task.card)
 #: Keys and sections that some tasks take and all others would ignore.
 ONLY_OF: dict[str, tuple[Task, ...]] = {
     "output": (Task.predict, Task.export, Task.card, Task.seed_protocol),
     "against": (Task.audit,),
     "arm": (Task.ensemble,),
     "members": (Task.ensemble,),
-    "model": _MODEL,
+    "model": (Task.predict, Task.evaluate, Task.demo, Task.export, Task.card),
     "images": (Task.predict, Task.export),
     "grad_cam": (Task.predict,),
     "formats": (Task.export,),
@@ -71,8 +70,8 @@ def refuse_combinations(config: Config) -> None:
 def _refuse_keys_of_other_tasks(config: Config) -> None:
     """Refuse what the task would ignore."""
     for entry in fields(Config):
-        tasks = ONLY_OF.get(entry.name, tuple(Task))
-        if config.task in tasks:
+        tasks = ONLY_OF.get(entry.name)
+        if tasks is None or config.task in tasks:
             continue
         usual = entry.default if entry.default_factory is MISSING else entry.default_factory()
         if getattr(config, entry.name) != usual:
