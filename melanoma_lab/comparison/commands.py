@@ -10,6 +10,7 @@ from melanoma_lab.comparison.compare import PRIMARY, ArmSummary, Comparison
 from melanoma_lab.comparison.pairing import coverage
 from melanoma_lab.config.arm import CUSTOM
 from melanoma_lab.config.command import PROGRAM
+from melanoma_lab.config.compose import preset_reference
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 
@@ -44,6 +45,7 @@ def training_commands(comparison: Comparison, root: str | None) -> list[str]:
         if arm.is_ensemble:
             continue
         preset, overrides = parts_of(arm.name)
+        overrides = (*overrides, *_reference_words(arm, preset))
         for seeds, folds in _grids(arm):
             together.setdefault((overrides, seeds, folds), []).append(preset)
     commands = []
@@ -68,6 +70,14 @@ def _grids(arm: ArmSummary) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     return [
         (tuple(sorted(seed for seed, of in there if of == fold)), (fold,)) for fold in arm.folds
     ]
+
+
+def _reference_words(arm: ArmSummary, preset: str) -> list[str]:
+    """What tells an arm's runs their reference, where it is not the one that their preset names."""
+    named = arm.runs[0].tags.get("reference", "")
+    if named == (preset_reference(preset) or ""):
+        return []
+    return [f"reference={_hydra(named)}" if named else "reference=null"]
 
 
 def _ensemble_words(comparison: Comparison, arm: ArmSummary) -> list[str]:

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.version import VersionBase
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab.config import search_path
@@ -74,6 +74,16 @@ def compose_with(
             raise
         except ValueError as error:  # Hydra's own for architecture=0
             raise UserError(explain(error)) from error
+
+
+def preset_reference(preset: str) -> str | None:
+    """What one of the lab's presets names to be compared with.
+
+    Args:
+        preset: its name; None is the answer for one that the lab does not have.
+    """
+    path = CONF / "experiment" / f"{preset}.yaml"
+    return OmegaConf.load(path).get("reference") if path.is_file() else None
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

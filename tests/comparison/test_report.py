@@ -207,12 +207,29 @@ def test_commands_make_a_study_again(tracked):
     name = tracked.study()
     for arm in ("baseline,e=1", "dropout,e=1", "dropout,e=1,x=[1,2]"):
         for seed in (0, 1):
-            tracked.add(name, arm, seed)
+            tracked.add(name, arm, seed, reference="baseline" if "dropout" in arm else "")
     made = commands.training_commands(compare_study(tracked.load(name)), "my images")
     end = f"e=1 study={name} 'dataset.root=my images'"
     assert made == [
         f"python -m melanoma_lab -m +experiment=baseline,dropout seed=0,1 {end}",
         f"python -m melanoma_lab -m +experiment=dropout seed=0,1 e=1 'x=[1,2]' {end[4:]}",
+    ]
+
+
+def test_commands_name_references_that_presets_do_not(tracked):
+    name = tracked.study()
+    tracked.add(name, "baseline", 0, reference="")
+    tracked.add(name, "dropout", 0, reference="")
+    tracked.add(name, "best", 0, reference="baseline")
+    tracked.add(name, "augmented", 0, reference="best,x=1")
+    tracked.add(name, "of_my_own", 0, reference="dropout")
+    lab = "python -m melanoma_lab +experiment"
+    assert sorted(commands.training_commands(compare_study(tracked.load(name)), None)) == [
+        f"{lab}=augmented seed=0 'reference='\"'\"'best,x=1'\"'\"'' study={name}",
+        f"{lab}=baseline seed=0 study={name}",
+        f"{lab}=best seed=0 reference=baseline study={name}",
+        f"{lab}=dropout seed=0 reference=null study={name}",
+        f"{lab}=of_my_own seed=0 reference=dropout study={name}",
     ]
 
 
