@@ -16,10 +16,11 @@ N_SHOWN = 5
 
 
 def show_source(source: Source, card: ModelCard) -> None:
-    """Say which network is applied, and what to know of it."""
-    where = name_of(source)
+    """Say which network is applied, how it sees images, and what to know of it."""
     trained = f", trained on {card.dataset}" if card.dataset else ""
-    console.print(f"{where}: {len(card.slugs)} classes{trained}", markup=False)
+    size = card.image_size
+    sees = f", sees {size}x{size} pixels ({card.resize})" if size else ""
+    console.print(f"{name_of(source)}: {len(card.slugs)} classes{trained}{sees}", markup=False)
     for note in notes_of(source, card):
         console.print(f"  {note}", style="yellow", markup=False)
 

@@ -54,7 +54,7 @@ def test_the_same_numbers_as_in_the_runs_own_table(work, tree, predict, capsys):
     output = predict(model=run.run_id, images=tree)
     assert output == Path("predictions.csv")
     told = capsys.readouterr().out
-    assert f"run {run.run_id}: 3 classes, trained on folder" in told
+    assert f"run {run.run_id}: 3 classes, trained on folder, sees 16x16 pixels (squash)" in told
     assert "27 images: " in told
     assert "Research use only: not a medical device; no diagnosis." in told
     table = pd.read_csv(output, dtype={"image_id": str}, keep_default_na=False)

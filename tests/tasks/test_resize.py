@@ -74,13 +74,14 @@ def test_predict_gives_the_runs_own_numbers(work, wide, composed):
     np.testing.assert_allclose(table, own, rtol=0, atol=1e-5)
 
 
-def test_so_does_evaluate(work, wide):
+def test_so_does_evaluate_whatever_is_asked_for(work, wide, capsys):
     _, (run, _) = work
     again = lab.evaluate(
         run,
         *("dataset=folder", f"dataset.root={wide}", "evaluation.overlap=keep"),
-        verbose=False,
+        "dataset.resize=pad",
     )
+    assert "sees 16x16 pixels (crop)" in " ".join(capsys.readouterr().out.split())
     own = probabilities(run.predictions)
     np.testing.assert_allclose(probabilities(again.predictions), own, rtol=0, atol=1e-5)
 
