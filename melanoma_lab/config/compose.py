@@ -83,7 +83,8 @@ def preset_reference(preset: str) -> str | None:
         preset: its name; None is the answer for one that the lab does not have.
     """
     path = CONF / "experiment" / f"{preset}.yaml"
-    return OmegaConf.load(path).get("reference") if path.is_file() else None
+    named = OmegaConf.select(OmegaConf.load(path), "reference") if path.is_file() else None
+    return None if named is None else str(named)
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

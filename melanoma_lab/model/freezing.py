@@ -1,13 +1,15 @@
 """Which part of a network trains: everything, the head alone, or all from a block on.
 
-A backbone is a model within the network, called ``backbone``. What is frozen never computes in
-training mode as far as batch normalisation goes: Keras's takes the statistics that it has learned,
-and keeps them, where ``trainable`` is false.
+A backbone is a model within the network, called ``backbone``, that takes its pixels. What is
+frozen never computes in training mode as far as batch normalisation goes: Keras's takes the
+statistics that it has learned, and keeps them, where ``trainable`` is false.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import dropwhile
 
 import keras
 
@@ -26,16 +28,36 @@ def find_backbone(network: keras.Model, finetuning: Finetuning) -> keras.Model:
         finetuning: what needs it, for the message.
 
     Raises:
-        UserError: it has none.
+        UserError: it has none, or one that other layers come before.
     """
+    before: list[keras.Layer] = []
     for layer in network.layers:
         if layer.name == BACKBONE and isinstance(layer, keras.Model):
+            _refuse_layers_before(before, network, finetuning)
             return layer
+        before.append(layer)
     raise UserError(
         f"finetuning={finetuning.name}: architecture={network.name} has no backbone to freeze (a "
         f"model within it that is called {BACKBONE!r}); expected finetuning=none, or an "
         "architecture such as efficientnet_lite0."
     )
+
+
+def _refuse_layers_before(
+    before: list[keras.Layer], network: keras.Model, finetuning: Finetuning
+) -> None:
+    """Refuse layers that a head on the backbone's features would be trained without."""
+    names = [
+        layer.name
+        for layer in before
+        if not isinstance(layer, keras.layers.InputLayer) and layer.name not in {METADATA, BRANCH}
+    ]
+    if names:
+        raise UserError(
+            f"finetuning={finetuning.name}: architecture={network.name} has layers before its "
+            f"backbone ({', '.join(names)}); expected a backbone that takes the pixels and holds "
+            "them too, or finetuning=none."
+        )
 
 
 def head_of(network: keras.Model) -> keras.Model:
@@ -67,6 +89,8 @@ def head_of(network: keras.Model) -> keras.Model:
 def freeze(backbone: keras.Model) -> None:
     """Let nothing of a backbone train."""
     backbone.trainable = False
+    for layer in _layers(backbone):
+        layer.trainable = False  # of a Sequential Keras 3.15 leaves them as they are
 
 
 def unfreeze(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
@@ -79,34 +103,65 @@ def unfreeze(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
             inference mode, with the scales, offsets and statistics that it has.
     """
     backbone.trainable = True
-    first = _first_layer(backbone, block)
-    for i, layer in enumerate(backbone.layers):
-        normalises = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = i >= first and (batch_norm or not normalises)
+    joining = _from(backbone, block, batch_norm=batch_norm)
+    for layer in _layers(backbone):
+        layer.trainable = layer in joining
 
 
-def check_block(backbone: keras.Model, block: str) -> None:
-    """Refuse a block that a backbone does not have.
+def check_block(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
+    """Refuse a block that a backbone does not have, and what would let nothing train.
+
+    Args:
+        backbone: as it was built.
+        block: its first layer's name, or the beginning of that.
+        batch_norm: as ``unfreeze`` takes it.
 
     Raises:
-        UserError: no layer's name is that, or begins with it and a separator.
+        UserError: no layer's name is that, or begins with it and a separator; nothing trains from
+            there on; or batch normalisation shall, of which there is none.
     """
-    if _first_layer(backbone, block) == len(backbone.layers):
-        names = [layer.name for layer in backbone.layers if layer.weights]
+    names = [layer.name for layer in _layers(backbone) if layer.weights] or ["none"]
+    span = f"from {names[0]} to {names[-1]}"
+    after = _from(backbone, block, batch_norm=True)
+    if not after:
         raise UserError(
             f"finetuning.unfreeze_from={block}: no layer or block of the backbone is called so; "
-            f"expected {ALL}, or the beginning of a layer's name, from {names[0]} to {names[-1]}. "
+            f"expected {ALL}, or the beginning of a layer's name, {span}. "
             f"{nearest(block, [*_beginnings(names)])}"
+        )
+    if batch_norm and not any(_normalises(layer) for layer in after):
+        raise UserError(
+            f"finetuning.batch_norm=true: the backbone has no batch normalisation from {block} on; "
+            "leave it out."
+        )
+    if not any(
+        layer.trainable_variables for layer in _from(backbone, block, batch_norm=batch_norm)
+    ):
+        raise UserError(
+            f"finetuning.unfreeze_from={block}: nothing of the backbone trains from there on"
+            f"{'' if batch_norm else ' (finetuning.batch_norm=false)'}; expected {ALL}, or an "
+            f"earlier layer, {span}. To train the head alone, set finetuning=frozen."
         )
 
 
-def _first_layer(backbone: keras.Model, block: str) -> int:
-    """The number of a block's first layer; that of layers where there is none."""
-    if block == ALL:
-        return 0
-    begins = re.compile(rf"{re.escape(block)}(?![A-Za-z0-9])")
-    found = (i for i, layer in enumerate(backbone.layers) if begins.match(layer.name))
-    return next(found, len(backbone.layers))
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """A model's layers, those of models within it in their place."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
+
+
+def _normalises(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization)
+
+
+def _from(backbone: keras.Model, block: str, *, batch_norm: bool) -> list[keras.Layer]:
+    """The layers from a block on, with batch normalisation or without; none: no such block."""
+    begins = re.compile("" if block == ALL else rf"{re.escape(block)}(?![A-Za-z0-9])")
+    after = dropwhile(lambda layer: not begins.match(layer.name), _layers(backbone))
+    return [layer for layer in after if batch_norm or not _normalises(layer)]
 
 
 def _beginnings(names: list[str]) -> set[str]:

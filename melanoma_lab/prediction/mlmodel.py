@@ -7,7 +7,6 @@ whether the folder holds a plain network of Keras, and where; Keras then reads t
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +18,13 @@ from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation import advice, appearance
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
+from melanoma_lab.model.keras_file import checked_file
 from melanoma_lab.tracking.card import ModelCard
 
 _Read = TypeVar("_Read")
 FILE: Final = "MLmodel"
 #: Where MLflow keeps a network of Keras, below the folder that the flavor's ``data`` names.
 NETWORK: Final = "model.keras"
-#: What the archive of a network holds; others would be unpacked, which no network here needs.
-MEMBERS: Final = {"config.json", "metadata.json", "model.weights.h5"}
 #: How MLflow names runs.
 RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
 #: An ``MLmodel`` is a page of text; more is no such file.
@@ -111,25 +109,6 @@ def _beside(path: Path, read: Callable[[str], _Read]) -> _Read | None:
         return read(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({clipped(error)}).") from error
-
-
-def checked_file(path: Path) -> Path:
-    """A file that Keras will take for a ``.keras`` archive, which holds no code.
-
-    Raises:
-        UserError: it is something else.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            others = set(archive.namelist()) - MEMBERS
-    except (OSError, zipfile.BadZipFile):
-        others = {"no archive"}
-    if path.suffix != ".keras" or others:
-        found = f" Received {clipped(', '.join(sorted(others)))}." if others else ""
-        raise UserError(f"{path}: expected a .keras file, as Keras 3 saves a network.{found}")
-    return path
 
 
 def _data_of(flavors: Any, described: Path) -> str:

@@ -10,30 +10,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.predictions import SUM_TOLERANCE
 from melanoma_lab.model.inputs import named_inputs
-
-
-def load_safely(path: Path) -> keras.Model:
-    """Load a network by Keras's safe mode, which runs no code from a file.
-
-    Args:
-        path: a ``.keras`` file, as ``checked_file`` gives it.
-
-    Raises:
-        UserError: it cannot be loaded so, or is no network.
-    """
-    try:
-        network = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged or hostile file makes Keras and HDF5 raise anything
-        why = clipped(next(iter(str(error).strip().splitlines()), "") or type(error).__name__, 300)
-        raise UserError(f"{path}: Keras does not load this in its safe mode: {why}") from error
-    if not isinstance(network, keras.Model) or not hasattr(network, "inputs"):
-        raise UserError(f"{path}: expected a network from images to classes.")
-    return network
+from melanoma_lab.model.keras_file import load_safely
 
 
 def load_network(path: Path, beside: Collection[str] = ()) -> keras.Model:

@@ -20,6 +20,7 @@ from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
+from melanoma_lab.model.keras_file import checked_file
 from melanoma_lab.prediction import mlmodel
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.connection import find_run, usable
@@ -102,7 +103,7 @@ def _of_path(typed: str, path: Path) -> Source:
     # A network within a model's folder: the folder says what its outputs are called.
     around = path.parent.parent if path.name == mlmodel.NETWORK else path
     if path.is_file() and not (around / mlmodel.FILE).is_file():
-        return Source(typed, mlmodel.checked_file(path), None)
+        return Source(typed, checked_file(path), None)
     if not (around / mlmodel.FILE).is_file():
         raise UserError(f"model={clipped(typed)}: no MLmodel in this folder; expected {EXPECTED}.")
     return _of_folder(typed, around)

@@ -54,12 +54,12 @@ def check_finetuning(network: keras.Model, finetuning: Finetuning) -> None:
     """Refuse what a network has no place for.
 
     Raises:
-        UserError: it has no backbone, or not that block.
+        UserError: it has no backbone, or none of which that block would train.
     """
     if isinstance(finetuning, FrozenFirst):
         backbone = find_backbone(network, finetuning)
         if isinstance(finetuning, Staged):
-            check_block(backbone, finetuning.unfreeze_from)
+            check_block(backbone, finetuning.unfreeze_from, batch_norm=finetuning.batch_norm)
 
 
 def model_of(

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from melanoma_lab.errors import UserError
-from melanoma_lab.prediction.mlmodel import checked_file, read_folder
+from melanoma_lab.model.keras_file import checked_file
+from melanoma_lab.prediction.mlmodel import read_folder
 from melanoma_lab.prediction.network import answering, load_network
 from melanoma_lab.tracking.card import NOTICE, ModelCard
 from melanoma_lab.tracking.model import save_network

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from small_backbone import LAST, weights_of
+from small_backbone import LAST, on_a_backbone, weights_of
 
 from melanoma_lab.errors import UserError
 from melanoma_lab.registry import builder
@@ -75,7 +75,10 @@ def test_the_backbone_joins_in_at_a_rate_of_its_own(train_backbone):
     [
         ((), {"block1_conv", "block2_conv", LAST}),
         (("finetuning.unfreeze_from=block2",), {"block2_conv", LAST}),
-        (("finetuning.unfreeze_from=block2_bn",), {LAST}),
+        (
+            ("finetuning.unfreeze_from=block2_bn", "finetuning.batch_norm=true"),
+            {"block2_bn", LAST},
+        ),
         (
             ("finetuning.unfreeze_from=block2", "finetuning.batch_norm=true"),
             {"block2_conv", "block2_bn", LAST},
@@ -220,6 +223,32 @@ def test_a_block_that_is_not_there_is_refused(train_backbone):
         train_backbone(*STAGED, "finetuning.unfreeze_from=bloc")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            "block2_bn",
+            r"=block2_bn: nothing of the backbone trains .*\(finetuning\.batch_norm=false",
+        ),
+        ("pool", r"=pool: nothing of .* an earlier layer, from block1_conv to block2_bn"),
+        ("pool finetuning.batch_norm=true", "has no batch normalisation from pool on; leave it"),
+    ],
+)
+def test_a_second_stage_in_which_nothing_joins_in_is_refused(train_backbone, overrides, told):
+    with pytest.raises(UserError, match=told):
+        train_backbone(*STAGED, *f"finetuning.unfreeze_from={overrides}".split())
+
+
+@pytest.mark.parametrize("finetuning", ["frozen", "staged"])
+def test_layers_before_a_backbone_are_refused(train_backbone, finetuning):
+    """The head would be trained on features without them."""
+    overrides = [f"finetuning={finetuning}", *STAGED[1:]] if finetuning == "staged" else []
+    with pytest.raises(
+        UserError, match=r"behind_scaling has layers before .* \(scaling\); expected"
+    ):
+        train_backbone("finetuning=frozen", *overrides, architecture="behind_scaling")
+
+
 @pytest.mark.parametrize("finetuning", ["frozen", "staged"])
 def test_a_network_without_a_backbone_is_refused(train_backbone, finetuning):
     with pytest.raises(
@@ -238,3 +267,12 @@ def without_a_backbone(options, image_size, n_classes, regulariser):
     pixels = keras.Input((image_size, image_size, 3))
     x = layers.Dense(n_classes, activation="softmax")(layers.Flatten()(pixels))
     return keras.Model(pixels, x, name="without_a_backbone")
+
+
+@builder("architecture", "behind_scaling")
+def behind_scaling(options, image_size, n_classes, regulariser):
+    backbone = on_a_backbone(options, image_size, n_classes, regulariser).get_layer("backbone")
+    pixels = keras.Input((image_size, image_size, 3))
+    features = backbone(layers.Rescaling(2.0, name="scaling")(pixels))
+    x = layers.Dense(n_classes, activation="softmax", name=LAST)(features)
+    return keras.Model(pixels, x, name="behind_scaling")

@@ -10,6 +10,7 @@ import numpy as np
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.backbone import EfficientNetLite
 from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.model.keras_file import checked_file, load_safely
 from melanoma_lab.model.pretrained.sources import find_weights
 
 #: What a network's part that takes pixels to features is called in it.
@@ -34,19 +35,22 @@ def load_weights(backbone: keras.Model, architecture: Architecture) -> None:
     if found is None:
         return
     path = found.path
+    if path.suffix not in {".keras", ".h5"}:
+        torch = ", and PyTorch's .pth" if isinstance(architecture, EfficientNetLite) else ""
+        raise UserError(
+            f"{path}: architecture={architecture.name} takes weights from files of Keras, "
+            f".keras and .h5{torch}."
+        )
     try:
         if path.suffix == ".keras":
-            _copy(keras.saving.load_model(path, compile=False, safe_mode=True), backbone)
-        elif path.suffix == ".h5":
-            backbone.load_weights(path)
+            _copy(load_safely(checked_file(path)), backbone)
         else:
-            torch = ", and PyTorch's .pth" if isinstance(architecture, EfficientNetLite) else ""
-            raise UserError(
-                f"{path}: architecture={architecture.name} takes weights from files of Keras, "
-                f".keras and .h5{torch}."
-            )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = clipped(str(error).strip().splitlines()[0] if str(error).strip() else "damaged")
+            backbone.load_weights(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged or hostile file makes Keras and HDF5 raise anything
+        said = str(error).removeprefix(f"{path}: ").strip()
+        reason = clipped(next(iter(said.splitlines()), "damaged"))
         raise UserError(
             f"{path}: no weights of architecture={architecture.name} can be read from it: {reason}"
         ) from error

@@ -1,4 +1,5 @@
 import pickle
+import zipfile
 
 import h5py
 import keras
@@ -67,7 +68,7 @@ def test_weights_of_a_saved_network_are_taken(tmp_path, name, kind):
     assert any((a != b).any() for a, b in zip(fresh, backbone_weights(other), strict=True))
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_small", "efficientnetv2_b0"])
+@pytest.mark.parametrize("name", BUILDERS)
 def test_what_keras_downloads_gives_keras_features(tmp_path, monkeypatch, name):
     """A file as Keras publishes them, of a network as Keras builds it."""
     theirs = BUILDERS[name](include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
@@ -112,6 +113,33 @@ def test_code_in_a_saved_network_is_not_run(tmp_path):
     hostile.save(tmp_path / "trap.keras")
     with pytest.raises(UserError, match="no weights of architecture"):
         build("mobilenetv3_small", str(tmp_path / "trap.keras"))
+
+
+@pytest.mark.parametrize("member", ["assets/x", "config.json", "model.weights.h5"])
+def test_an_archive_that_was_tampered_with_is_refused(tmp_path, member):
+    """One file too many, or damaged bytes in one, at which zipfile and HDF5 raise their own."""
+    path = tmp_path / "mobile.keras"
+    build().save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        if member not in archive.namelist():
+            archive.writestr(member, b"x")
+        else:
+            at = archive.getinfo(member).header_offset + 10_000
+            damaged = bytearray(path.read_bytes())
+            damaged[at] ^= 255
+    if not member.startswith("assets"):
+        path.write_bytes(damaged)
+    with pytest.raises(
+        UserError, match=r"mobile\.keras: no weights of architecture=mobilenetv3_small"
+    ):
+        build(weights=str(path))
+    assert {p.name for p in tmp_path.rglob("*")} == {"mobile.keras"}
+
+
+def test_the_h5_of_another_network_is_refused(tmp_path):
+    build("efficientnet_lite0").get_layer("backbone").save_weights(tmp_path / "lite.weights.h5")
+    with pytest.raises(UserError, match="no weights of architecture=mobilenetv3_small"):
+        build(weights=str(tmp_path / "lite.weights.h5"))
 
 
 def test_penalties_are_on_the_head_alone():
