@@ -20,6 +20,7 @@ INHERITED = (
     "experiment",
     "dataset",
     "dataset_digest",
+    "metadata_digest",
     "audit_digest",
     "source_tells_class",
     "notes",

@@ -14,6 +14,11 @@ from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.predictions import slugs_of
 
 _SAME = ["image_id", "group", "y_true"]
+#: Tags in which members must agree, and what it means where they do not.
+_SEEN = {
+    "dataset_digest": "saw different images or labels",
+    "metadata_digest": "were told different things of the same patients",
+}
 
 
 @dataclass(frozen=True)
@@ -151,13 +156,14 @@ def read_tables(client: Any, members: Sequence[Member]) -> list[pd.DataFrame]:
         UserError: a table is not there, or they are not of the same images, groups, labels and
             classes.
     """
-    digests = {member.tags.get("dataset_digest"): member for member in reversed(members)}
-    if len(digests) > 1:
-        one, other = list(digests.values())[:2]
-        raise UserError(
-            f"{one} and {other} saw different images or labels (dataset_digest): they cannot "
-            "answer together. Train all members on the same dataset."
-        )
+    for tag, what in _SEEN.items():
+        digests = {member.tags.get(tag): member for member in reversed(members)}
+        if len(digests) > 1:
+            one, other = list(digests.values())[:2]
+            raise UserError(
+                f"{one} and {other} {what} ({tag}): they cannot answer together. Train all members "
+                "on the same dataset."
+            )
     tables: list[pd.DataFrame] = []
     for member in members:
         try:

@@ -228,8 +228,9 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
                 ) from error
             cards.append(card or ModelCard(predictions.slugs_of(table)))
             tell(i + 1, len(members))
-        # Of one split, and so of the same training images.
-        looks = mlmodel.read_appearance(folder)
+        # Of one split all have the same training images; of folds no member has seen them all.
+        one_split = len({member.tags.get("split_hash") for member in members}) == 1
+        looks = mlmodel.read_appearance(folder) if one_split else None
     if len({(card.image_size, card.resize) for card in cards}) > 1:
         summary.show_note(
             "No model: the members see images of another size or other proportions "

@@ -20,9 +20,12 @@ from melanoma_lab.data.pixels import decode
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.model.keras_file import load_safely
+from melanoma_lab.prediction.mlmodel import read_appearance, read_folder
 from melanoma_lab.tasks.ensemble import make_ensembles
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.tracking import connect
+from melanoma_lab.tracking.model import fetch_model
 
 SCRIPT = """
 import sys
@@ -245,6 +248,7 @@ def test_runs_that_do_not_belong_together_are_refused(tracked):
     edited = table.assign(y_true=np.where(table.index == 0, "nevus", table["y_true"]))
     for other, message in (
         ({"dataset_digest": "other"}, r"saw different images or labels \(dataset_digest\)"),
+        ({"metadata_digest": "other"}, r"of the same patients \(metadata_digest\)"),
         ({"table": table[[*table.columns[:4], *table.columns[:3:-1]]]}, "in another order"),
         ({"table": edited}, "not of the same images, groups and labels"),
     ):
@@ -311,19 +315,43 @@ def test_the_command_makes_them_without_tensorflow_and_tells_mistakes_with_statu
     assert "Traceback" not in wrong.stderr
 
 
-def test_the_model_answers_with_the_mean(tree, tmp_path, session_cache, capsys):
-    """Two networks, trained and tracked as a user does it."""
+def train_two(tree, tmp_path, cache, key):
+    """Two networks, trained and tracked as a user does it: of seeds or of folds."""
     tracking = Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    for seed in (0, 1):
+    for value in (0, 1):
         config, arm = configure(
             [
                 *("+experiment=compact", "architecture.filters=[4,8]", "architecture.blocks=[1,1]"),
                 *("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16"),
-                *("training.epochs=1", f"seed={seed}", f"cache={session_cache}", "study=s"),
-                f"tracking.uri={tracking.uri}",
+                *("training.epochs=1", f"cache={cache}", "study=s", f"tracking.uri={tracking.uri}"),
+                *(("split=cross_val", "split.k=2") if key == "split.fold" else ()),
+                f"{key}={value}",
             ]
         )
         train_arm(config, arm)
+    return tracking
+
+
+@pytest.mark.parametrize("key", ["seed", "split.fold"])
+def test_what_training_images_look_like_is_kept_where_all_members_saw_them(
+    tree, tmp_path, session_cache, key
+):
+    tracking = train_two(tree, tmp_path, session_cache, key)
+    (made,) = make_ensembles("s", arm=None, size=None, tracked=tracking)
+    folder = fetch_model(made, tmp_path / "model")
+    assert (read_appearance(folder) is not None) == (key == "seed")
+    network = load_safely(read_folder(folder)[0])
+    client = mlflow.MlflowClient(tracking.uri)
+    table = predictions.read_csv(Path(client.download_artifacts(made, "predictions.csv")))
+    manifest = pd.read_csv(client.download_artifacts(made, "manifest.csv"))
+    assert list(manifest["image_id"]) == list(table["image_id"])
+    pixels = np.stack([decode(path, 16) for path in manifest["path"]])
+    answers = network.predict(pixels, verbose=0)
+    np.testing.assert_allclose(answers, table.filter(like="prob/"), atol=1e-5)
+
+
+def test_the_model_answers_with_the_mean(tree, tmp_path, session_cache, capsys):
+    tracking = train_two(tree, tmp_path, session_cache, "seed")
     capsys.readouterr()
     (made,) = make_ensembles("s", arm=None, size=None, tracked=tracking)
     assert "No model" not in capsys.readouterr().out
