@@ -13,6 +13,8 @@ from melanoma_lab.config.command import PROGRAM
 from melanoma_lab.config.compose import preset_reference
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+#: What runs record where the lab is no clone.
+UNKNOWN = "unknown"
 
 
 def compare_command(study: str, *, reference: str | None, metric: str, uri: str) -> str:
@@ -60,6 +62,21 @@ def training_commands(comparison: Comparison, root: str | None) -> list[str]:
         for arm in comparison.arms.values()
         if arm.is_ensemble
     ]
+
+
+def trained_by(comparison: Comparison) -> str:
+    """Which lab trained the arms of a study: versions and commits, as its runs say."""
+    runs = [run for arm in comparison.arms.values() if not arm.is_ensemble for run in arm.runs]
+    versions = {run.tags.get("melanoma_lab", "") for run in runs} - {""}
+    commits = {_short(run.tags.get("git_commit", UNKNOWN)) for run in runs} - {UNKNOWN}
+    lab = f"melanoma_lab {' and '.join(sorted(versions))}".strip()
+    return f"{lab} at commit {' and '.join(sorted(commits))}" if commits else lab
+
+
+def _short(commit: str) -> str:
+    """A commit's hash as Git abbreviates it, and whether files differed from it."""
+    changes = "+changes"
+    return commit[:7] + changes * commit.endswith(changes)
 
 
 def _grids(arm: ArmSummary) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -118,6 +118,7 @@ def _content(
         "ensembles": any(arm.is_ensemble for arm in arms),
         "folds": max(Counter(seed for seed, _ in coverage(study.runs)).values()),
         "again": again,
+        "trained_by": commands.trained_by(comparison),
         "training": commands.training_commands(comparison, study.root),
     }
 

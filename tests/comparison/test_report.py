@@ -233,6 +233,22 @@ def test_commands_name_references_that_presets_do_not(tracked):
     ]
 
 
+def test_what_trained_a_study_is_told_from_its_runs(tracked):
+    name = tracked.study()
+    commit = {"melanoma_lab": "0.1.0", "git_commit": "0123456789"}
+    tracked.add(name, "baseline", 0, **commit)
+    tracked.add(name, "baseline", 1, **commit, fingerprint="f")
+    told = commands.trained_by(compare_study(tracked.load(name)))
+    assert told == "melanoma_lab 0.1.0 at commit 0123456"
+    other = {"melanoma_lab": "0.2.0", "git_commit": "abcdefabcdef+changes"}
+    tracked.add(name, "dropout", 0, **other)
+    told = commands.trained_by(compare_study(tracked.load(name)))
+    assert told == "melanoma_lab 0.1.0 and 0.2.0 at commit 0123456 and abcdefa+changes"
+    name = tracked.study()
+    tracked.add(name, "baseline", 0, git_commit="unknown")
+    assert commands.trained_by(compare_study(tracked.load(name))) == "melanoma_lab"
+
+
 def test_commands_make_folds_that_go_with_seeds_again(tracked):
     name = tracked.study()
     for seed, fold in ((0, 0), (1, 1), (2, 1)):
