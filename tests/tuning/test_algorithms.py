@@ -80,6 +80,7 @@ def search(tuner, space, folder, *, fails=lambda trial: False, kills=lambda mome
             oracle = begin()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuner", TUNERS, ids=lambda tuner: tuner.name)
 def test_a_search_that_is_killed_again_and_again_proposes_what_one_that_was_not_does(
     tuner, tmp_path
@@ -94,6 +95,7 @@ def test_a_search_that_is_killed_again_and_again_proposes_what_one_that_was_not_
     assert all(status == TrialStatus.COMPLETED for *_, status, _ in calm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuner", TUNERS[:2], ids=lambda tuner: tuner.name)
 def test_the_seed_decides(tuner, tmp_path):
     import dataclasses

@@ -127,6 +127,7 @@ def test_the_network_is_applied_to_train_and_val_alone(tune, monkeypatch):
     assert set(seen) == {int((manifest["split"] != "test").sum())}
 
 
+@pytest.mark.slow
 def test_a_promoted_trial_has_the_bits_of_a_longer_run(tune, monkeypatch):
     """It goes on from the state of the trial that it was promoted from, whatever the schedule."""
     overrides = (
@@ -169,6 +170,7 @@ def test_a_promoted_trial_has_the_bits_of_a_longer_run(tune, monkeypatch):
     assert longer == [point.value for point in points]
 
 
+@pytest.mark.slow
 def test_several_seeds_are_averaged_and_each_is_kept(tune):
     done = tune("seeds", "tuner.max_trials=2", "tuner.seeds=[0,1]", f"tuner.space={{{RATE}}}")
     _, trials = trials_of("seeds")
@@ -185,6 +187,7 @@ def test_several_seeds_are_averaged_and_each_is_kept(tune):
     assert done.sweep.repeats == ("seed 0", "seed 1")
 
 
+@pytest.mark.slow
 def test_folds_are_averaged_each_is_kept_and_the_user_is_warned(tune, capsys):
     folds = ("split=kfold", "split.k=3", "tuner.folds=[0,2]")
     done = tune("folds", *folds, "tuner.max_trials=1", f"tuner.space={{{RATE}}}")
@@ -199,6 +202,7 @@ def test_folds_are_averaged_each_is_kept_and_the_user_is_warned(tune, capsys):
     assert "Images of val here are test images of other folds" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_and_repeats_no_trial_unless_the_space_is_another(tune):
     space = f"tuner.space={{{RATE}}}"
     first = tune("again", "tuner.max_trials=2", space)
@@ -214,6 +218,7 @@ def test_a_search_goes_on_and_repeats_no_trial_unless_the_space_is_another(tune)
     assert len(trials_of("again")[1]) == 5
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_put_aside_and_nothing_is_trained_again(tune, folder, capsys):
     arguments = ("damaged", "tuner.max_trials=2", f"tuner.space={{{RATE}}}")
     first = tune(*arguments)
@@ -260,6 +265,7 @@ def test_a_trial_that_cannot_begin_is_recorded_too_and_failures_have_a_limit(tun
     assert parent.info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_the_preset_runs_and_is_compared_with_the_arm_it_came_from(tune, tree):
     done = tune(
         "tuned", "+experiment=dropout", "regularisation.rates=[0.1,0.2]", "tuner.max_trials=1",
