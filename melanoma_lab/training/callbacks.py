@@ -76,8 +76,8 @@ class Recorder(keras.callbacks.Callback):
         self._epoch_steps = 0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        self.steps += 1
-        self._epoch_steps += 1
+        self.steps += batch + 1 - self._epoch_steps  # more than one where several go at once
+        self._epoch_steps = batch + 1
         now = time.perf_counter()
         self._clock.training = now - self._clock.epoch
         # Reading a figure waits for the device, so it is not done at every step.

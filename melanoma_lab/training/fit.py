@@ -119,7 +119,9 @@ def fit_network(
     done = start.epoch if start is not None else 0
     trainable = 0
 
-    def compiled(model: keras.Model, optimizer: keras.Optimizer | None) -> keras.Model:
+    def compiled(
+        model: keras.Model, optimizer: keras.Optimizer | None, at_once: int = 1
+    ) -> keras.Model:
         model.compile(
             optimizer=optimizer,
             loss=loss,
@@ -129,12 +131,15 @@ def fit_network(
             ],
             # XLA is 3 to 4 times slower on a CPU, and Keras's "auto" picks it on a GPU only.
             jit_compile=False,
+            steps_per_execution=at_once,
         )
         return model
 
     for stage in _begun(stages, options):
         with replicas.scope(options):
-            trained = compiled(stage.model(), replicas.with_loss_scaling(stage.optimizer))
+            trained = compiled(
+                stage.model(), replicas.with_loss_scaling(stage.optimizer), stage.at_once
+            )
         trainable = max(trainable, _size(trained.trainable_variables))
         if done > stage.epochs.stop:
             continue  # the checkpoint is of a later stage, and holds what this one has come to

@@ -49,6 +49,8 @@ from melanoma_lab.training.trained import Trained
 
 #: Training images kept for the picture of what the network sees.
 SAMPLES = 18
+#: Steps of a head on kept features that go at once; more save nothing more.
+MOST_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,11 @@ def steps_of(config: Config, data: PreparedData, images: BalancedSet) -> int:
     )
 
 
+def steps_at_once(steps_per_epoch: int) -> int:
+    """How many steps of a head on kept features go at once: as many as divide an epoch evenly."""
+    return max(n for n in range(1, MOST_AT_ONCE + 1) if steps_per_epoch % n == 0)
+
+
 @registered_gradients_freed()
 def train_network(
     config: Config,
@@ -210,6 +217,7 @@ def train_network(
             _as_photographed(data, data.of_split(VAL), options.batch_size, computed),
             optimizer,
             schedule,
+            at_once=1 if computed is None else steps_at_once(steps),
         )
 
     fit = fit_network(

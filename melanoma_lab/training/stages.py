@@ -30,6 +30,8 @@ class Stage:
         val: the same, for one pass.
         optimizer: fresh.
         schedule: of its learning rate, which it has been given; None: constant.
+        at_once: how many steps TensorFlow takes before Python has its turn. A step of a head alone
+            is done sooner than Python gets to the next one.
     """
 
     epochs: range
@@ -38,6 +40,7 @@ class Stage:
     val: Any
     optimizer: keras.Optimizer
     schedule: Schedule | None = None
+    at_once: int = 1
 
 
 class FrozenBackbone(keras.Model):

@@ -8,7 +8,9 @@ from small_backbone import LAST, on_a_backbone, weights_of
 
 from melanoma_lab.errors import UserError
 from melanoma_lab.registry import builder
+from melanoma_lab.training import session
 from melanoma_lab.training.fit import epochs_until
+from melanoma_lab.training.session import steps_at_once
 
 STAGED = ("finetuning=staged", "finetuning.head_epochs=2", "finetuning.learning_rate=0.003")
 TURNED = "augmentation=flip_rotate_zoom"
@@ -237,6 +239,22 @@ def test_a_block_that_is_not_there_is_refused(train_backbone):
 def test_a_second_stage_in_which_nothing_joins_in_is_refused(train_backbone, overrides, told):
     with pytest.raises(UserError, match=told):
         train_backbone(*STAGED, *f"finetuning.unfreeze_from={overrides}".split())
+
+
+@pytest.mark.parametrize(("steps", "at_once"), [(220, 22), (213, 3), (4, 4), (1, 1), (37, 1)])
+def test_steps_on_kept_features_go_at_once_where_they_divide_an_epoch(steps, at_once):
+    assert steps_at_once(steps) == at_once
+
+
+def test_several_steps_at_once_give_the_bits_of_one_after_the_other(train_backbone, monkeypatch):
+    """All are counted, too."""
+    arm = ("finetuning=frozen", "training.batch_size=3")
+    together, _, _ = train_backbone(*arm)
+    monkeypatch.setattr(session, "MOST_AT_ONCE", 1)
+    alone, _, _ = train_backbone(*arm)
+    np.testing.assert_array_equal(together.probabilities, alone.probabilities)
+    assert without_times(together.fit.history) == without_times(alone.fit.history)
+    assert together.fit.optimizer_steps == alone.fit.optimizer_steps == 4 * 6
 
 
 @pytest.mark.parametrize("finetuning", ["frozen", "staged"])
