@@ -217,7 +217,8 @@ def train_network(
             _as_photographed(data, data.of_split(VAL), options.batch_size, computed),
             optimizer,
             schedule,
-            at_once=1 if computed is None else steps_at_once(steps),
+            # A plateau's warm-up sets the rate before every step, from Python.
+            at_once=1 if computed is None or schedule.callbacks else steps_at_once(steps),
         )
 
     fit = fit_network(
