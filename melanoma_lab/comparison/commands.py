@@ -11,10 +11,9 @@ from melanoma_lab.comparison.pairing import coverage
 from melanoma_lab.config.arm import CUSTOM
 from melanoma_lab.config.command import PROGRAM
 from melanoma_lab.config.compose import preset_reference
+from melanoma_lab.tracking.origin import UNKNOWN, short_commit
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-#: What runs record where the lab is no clone.
-UNKNOWN = "unknown"
 
 
 def compare_command(study: str, *, reference: str | None, metric: str, uri: str) -> str:
@@ -68,15 +67,9 @@ def trained_by(comparison: Comparison) -> str:
     """Which lab trained the arms of a study: versions and commits, as its runs say."""
     runs = [run for arm in comparison.arms.values() if not arm.is_ensemble for run in arm.runs]
     versions = {run.tags.get("melanoma_lab", "") for run in runs} - {""}
-    commits = {_short(run.tags.get("git_commit", UNKNOWN)) for run in runs} - {UNKNOWN}
+    commits = {short_commit(run.tags.get("git_commit", UNKNOWN), 7) for run in runs} - {UNKNOWN}
     lab = f"melanoma_lab {' and '.join(sorted(versions))}".strip()
     return f"{lab} at commit {' and '.join(sorted(commits))}" if commits else lab
-
-
-def _short(commit: str) -> str:
-    """A commit's hash as Git abbreviates it, and whether files differed from it."""
-    changes = "+changes"
-    return commit[:7] + changes * commit.endswith(changes)
 
 
 def _grids(arm: ArmSummary) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -28,6 +28,17 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+#: The commit where the lab is no clone.
+UNKNOWN: Final = "unknown"
+#: What follows a commit that files differ from.
+CHANGES: Final = "+changes"
+
+
+def short_commit(commit: str, digits: int) -> str:
+    """What ``git_commit`` gave, with the beginning of its hash."""
+    return commit[:digits] + CHANGES * commit.endswith(CHANGES)
+
+
 def git_commit() -> str:
     """The commit of the lab's own code, ``+changes`` where files differ from it, or ``unknown``."""
     package = Path(__file__).resolve().parent.parent
@@ -40,8 +51,8 @@ def git_commit() -> str:
 
     try:
         if not git("ls-files", "--", "__main__.py"):
-            return "unknown"  # installed below some other project's repository
+            return UNKNOWN  # installed below some other project's repository
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "..")
-        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+        return git("rev-parse", "HEAD") + (CHANGES if changed else "")
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return UNKNOWN
