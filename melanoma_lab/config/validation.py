@@ -19,6 +19,7 @@ from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.errors import UserError, clipped, nearest
+from melanoma_lab.installation import pip_install
 from melanoma_lab.registry import OPTIONS
 
 #: Launchers that Hydra's own plugins add, and the packages that hold them.
@@ -179,7 +180,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/launcher" and name in LAUNCHERS:
-            return f"hydra/launcher={name}: not installed; pip install {LAUNCHERS[name]}"
+            return f"hydra/launcher={name}: not installed: {pip_install(LAUNCHERS[name])}"
         options = [option for option in error.options or [] if not option.startswith("schema")]
         return f"{group}={name}: no such option. {nearest(name, options)}"
     unknown = re.search(r"Could not (?:override|append) '\+*([^'@]+)'", text)

@@ -12,6 +12,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.installation import install_extra
 
 #: Dataset option -> what its publisher calls it on Kaggle.
 KAGGLE: Final = {
@@ -20,7 +21,6 @@ KAGGLE: Final = {
 }
 #: What the downloaded folder must hold, at whatever depth, to be the one that is wanted.
 PARTS: Final = ("Train", "Test")
-EXTRA: Final = 'pip install "melanoma-lab[download]" (in a clone: pip install kagglehub)'
 
 #: From a name on Kaggle to the folder with its files; raises whatever it likes.
 Client = Callable[[str], str]
@@ -112,7 +112,7 @@ def kaggle_client() -> Client:
     try:
         import kagglehub
     except ImportError as error:
-        raise UserError(f"download needs Kaggle's client: {EXTRA}.") from error
+        raise UserError(f"download needs Kaggle's client: {install_extra('download')}") from error
 
     def fetch(handle: str) -> str:
         return str(kagglehub.dataset_download(handle))

@@ -11,8 +11,8 @@ import socket
 from typing import Any
 
 from melanoma_lab.errors import UserError
+from melanoma_lab.installation import install_extra
 
-EXTRA = 'pip install "melanoma-lab[demo]" (in a clone: pip install flask waitress)'
 #: Requests that are dealt with at once; images wait for each other all the same.
 THREADS = 4
 #: Times the largest upload that is still read to its end, so that the page can say it is too large.
@@ -26,7 +26,7 @@ def check_installed() -> None:
         UserError: the extra is not installed.
     """
     if missing := [n for n in ("flask", "waitress") if importlib.util.find_spec(n) is None]:
-        raise UserError(f"demo needs {' and '.join(missing)}: {EXTRA}.")
+        raise UserError(f"demo needs {' and '.join(missing)}: {install_extra('demo')}")
 
 
 def listen_at(host: str, port: int) -> socket.socket:

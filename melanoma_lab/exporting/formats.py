@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Format
 from melanoma_lab.errors import RunError, UserError, clipped
+from melanoma_lab.installation import install_extra
 from melanoma_lab.training.backend import quiet_stderr
 
 #: What a network takes, by name.
@@ -57,8 +58,7 @@ def refuse_missing(formats: Sequence[Format]) -> None:
         missing = [dist for module, dist in packages.items() if not _installed(module)]
         if missing:
             raise UserError(
-                f"formats={kind}: not installed: {', '.join(missing)}. "
-                f"pip install {' '.join(packages.values())}"
+                f"formats={kind}: not installed: {', '.join(missing)}. {install_extra('export')}"
             )
 
 

