@@ -129,10 +129,13 @@ def test_every_preset_and_dataset_is_listed():
             assert f"| `{path.stem}` |" in README, path
 
 
-def test_the_two_commands_use_the_locks():
-    commands = [line for line in README.splitlines() if line.startswith("pip install uv && ")]
-    assert len(commands) == 2
-    assert all("--with-requirements requirements" in line for line in commands)
+def test_the_two_commands_use_the_environment_that_they_make():
+    """`.ci/run` types them as they are found here."""
+    first, second = [line for line in README.splitlines() if line.startswith("python3 install.py")]
+    assert first.startswith("python3 install.py && .venv/bin/python -m melanoma_lab ")
+    assert second.startswith("python3 install.py --dev && .venv/bin/python -m pytest ")
+    assert BLOCKS[0][1].strip() == first
+    assert BLOCKS[1][1].strip() == second
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
