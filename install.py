@@ -7,13 +7,19 @@ Nothing of the machine's Python can be imported there: neither its own packages 
 nor what PYTHONPATH names. Typed again, it adds what is missing. To undo it, delete `.venv`.
 """
 
+import os
+import sys
+
+heeds_path = os.name == "posix" and not sys.flags.ignore_environment
+if __name__ == "__main__" and heeds_path and os.environ.get("PYTHONPATH"):
+    # Old copies of standard modules may lie there: start again without it, before more is imported.
+    os.execv(sys.executable, [sys.executable, "-E", *sys.argv])
+
 import argparse
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
@@ -23,32 +29,43 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     print(
         f"melanoma_lab: Python 3.11, 3.12 or 3.13 is needed; this is "
         f"{sys.version.split()[0]} ({sys.executable}). "
-        f"Start this file with one of these: {names[0] if names else 'python3.12'} install.py",
+        f"Type: {names[0] if names else 'python3.12'} install.py",
         file=sys.stderr,
     )
     sys.exit(2)
 
 CLONE = Path(__file__).resolve().parent
-ENVIRONMENT = CLONE / ".venv"
+
+#: Variables by which packages would go elsewhere, or other ones would come than the lock names.
+MISLEADING = {
+    *("PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_PYTHON"),
+    *("UV_REQUIRE_HASHES", "UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE_NEWER"),
+}
+
+#: pip's settings of the environment, for what its user installs later: it stays there.
+PIP_SETTINGS = "[install]\nuser = false\ntarget =\nprefix =\nroot =\n"
 
 #: A module of the environment, imported whenever its Python starts (by a .pth file). A venv leaves
-#: the packages of the machine and of the user out by itself, but not those on PYTHONPATH.
+#: the packages of the machine and of the user out by itself, but not those on PYTHONPATH. Python
+#: has mixed them into sys.path by then, so it starts again without.
 ISOLATION = '''\
 """Leave the machine's PYTHONPATH out of this environment. Written by install.py."""
 
 import os
 import sys
 
-# Set for the processes that this one starts: a PYTHONPATH that it gives them counts.
-MARK = "MELANOMA_LAB_ENVIRONMENT"
+# What was left out, for the processes that this one starts: other folders that it gives them count.
+LEFT_OUT = "MELANOMA_LAB_PYTHONPATH"
 
-if os.environ.get(MARK) != sys.prefix:
-    os.environ[MARK] = sys.prefix
-    os.environ.pop("PYTHONPATH", None)
-    library = "python{}{}.zip".format(*sys.version_info)
-    names = [os.path.basename(path) for path in sys.path]
-    if library in names:  # the first entry that does not come from PYTHONPATH
-        del sys.path[: names.index(library)]
+given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+left_out = os.environ.setdefault(LEFT_OUT, os.pathsep.join(given)).split(os.pathsep)
+kept = [folder for folder in given if folder and folder not in left_out]
+if "PYTHONPATH" in os.environ and kept != given:
+    os.environ["PYTHONPATH"] = os.pathsep.join(kept)
+    if not kept:
+        del os.environ["PYTHONPATH"]
+    if os.name == "posix" and not sys.flags.ignore_environment:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 '''
 
 
@@ -56,119 +73,127 @@ class InstallError(Exception):
     """The environment could not be made; the text says what to do."""
 
 
-def environment_python(environment: Path) -> Path:
-    """Return the path of an environment's Python, whether it is there or not."""
-    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+class Environment:
+    """A virtual environment of one clone.
+
+    Attributes:
+        folder: where it is, or will be.
+        python: its Python.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        self._complete = folder / "complete"
+
+    def is_usable(self) -> bool:
+        """Tell whether it can be kept.
+
+        It cannot if an installation was interrupted (uv takes a package as installed from its first
+        file on), if it was moved, if its Python is gone or not supported, if it has no pip, or if
+        it shows the machine's packages.
+        """
+        code = "import pip, sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13)"
+        try:
+            settings = (self.folder / "pyvenv.cfg").read_text()
+            made_here = self._complete.read_text() == str(self.folder)
+            subprocess.run([str(self.python), "-I", "-c", code], capture_output=True, check=True)
+        except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
+            return False
+        return made_here and bool(re.search(r"system-site-packages\s*=\s*false", settings))
+
+    def make(self, lock: Path) -> None:
+        """Make it, with pip and isolated; what lies in its folder is deleted.
+
+        Args:
+            lock: pins pip, which the machine's pip installs if there is no ensurepip.
+
+        Raises:
+            InstallError: Python, ensurepip or pip failed.
+        """
+        # Debian and Ubuntu leave ensurepip to a package of its own; the machine's pip does as well.
+        has_ensurepip = importlib.util.find_spec("ensurepip") is not None
+        package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+        if not has_ensurepip and importlib.util.find_spec("pip") is None:
+            raise InstallError(
+                f"{sys.executable} has neither ensurepip nor pip. Debian, Ubuntu: "
+                f"apt install {package}"
+            )
+        builder = venv.EnvBuilder(clear=True, symlinks=os.name != "nt", with_pip=has_ensurepip)
+        try:
+            builder.create(self.folder)
+        except subprocess.CalledProcessError as error:  # ensurepip
+            said = error.output.decode(errors="replace").strip().splitlines()
+            raise InstallError(f"ensurepip failed: {said[-1] if said else error}") from error
+        except ValueError as error:  # a path that cannot be on PATH
+            raise InstallError(str(error)) from error
+        if not has_ensurepip:
+            try:
+                self._install_pinned("pip", lock, sys.executable, "--python", str(self.python))
+            except InstallError as error:
+                raise InstallError(f"{error}. Debian, Ubuntu: apt install {package}") from error
+        code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        answer = subprocess.run(
+            [str(self.python), "-I", "-c", code], capture_output=True, text=True, check=True
+        )
+        packages = Path(answer.stdout.strip())
+        (packages / "_melanoma_lab_isolation.py").write_text(ISOLATION)
+        (packages / "_melanoma_lab_isolation.pth").write_text("import _melanoma_lab_isolation\n")
+        (self.folder / ("pip.ini" if os.name == "nt" else "pip.conf")).write_text(PIP_SETTINGS)
+
+    def install(self, lock: Path, clone: Path) -> None:
+        """Install the packages of a lock, and a clone itself as an editable package.
+
+        Args:
+            lock: pins every package with its hashes, uv among them, which installs the others.
+            clone: the folder of pyproject.toml.
+
+        Raises:
+            InstallError: pip or uv failed.
+        """
+        self._complete.unlink(missing_ok=True)
+        uv = self.python.with_name("uv.exe" if os.name == "nt" else "uv")
+        version = pin(lock, "uv").split()[0].replace("==", " ")
+        if not uv.exists() or version not in subprocess.check_output([str(uv), "-V"], text=True):
+            print("installing uv, which installs the rest", flush=True)
+            self._install_pinned("uv", lock, self.python)
+        pip = (str(uv), "pip", "install", "--python", str(self.python))
+        hashed = ("--require-hashes", "--build-constraints", str(lock), "-r", str(lock))
+        run(*pip, "--compile-bytecode", *hashed)
+        run(*pip, "--quiet", "--no-deps", "--no-build-isolation", "-e", str(clone))
+        run(str(self.python), "-I", "-c", "import melanoma_lab")  # settings may lead uv elsewhere
+        self._complete.write_text(str(self.folder))
+
+    def _install_pinned(self, package: str, lock: Path, *pip_of: "str | Path") -> None:
+        """Install one package of a lock with some Python's pip."""
+        pinned = self.folder / f"{package}.txt"
+        pinned.write_text(pin(lock, package))
+        python, *options = map(str, pip_of)
+        quiet = ("--disable-pip-version-check", "--quiet", "--no-user")
+        hashed = ("--require-hashes", "-r", str(pinned))
+        run(python, "-m", "pip", *options, "install", *quiet, *hashed)
 
 
-def run(*words: "str | Path") -> None:
-    """Run a command without PYTHONPATH; what it prints is shown.
+def run(*command: str) -> None:
+    """Run a command without variables that mislead it; what it prints is shown.
 
     Raises:
         InstallError: it failed.
     """
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [str(word) for word in words]
+    variables = {name: value for name, value in os.environ.items() if name not in MISLEADING}
     if subprocess.run(command, env=variables, check=False).returncode:
-        raise InstallError(f"this failed, for the reason above: {' '.join(command)}")
+        raise InstallError(f"this command failed, see its message above: {' '.join(command)}")
 
 
-def site_packages(environment: Path) -> "Path | None":
-    """Return where an environment keeps its packages.
-
-    Returns:
-        None if the environment has to be made again: it is not there or not whole, was moved, is
-        of a Python that is gone or not supported, has no pip, or shows the machine's packages.
-    """
-    code = (
-        "import pip, sys, sysconfig; assert (3, 11) <= sys.version_info[:2] <= (3, 13); "
-        "print(sysconfig.get_path('purelib'))"
-    )
-    try:
-        settings = (environment / "pyvenv.cfg").read_text()
-        activate = (environment_python(environment).parent / "activate").read_text()
-        answer = subprocess.run(
-            [str(environment_python(environment)), "-I", "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
-        return None
-    isolated = re.search(r"include-system-site-packages\s*=\s*false", settings)
-    return Path(answer.stdout.strip()) if isolated and str(environment) in activate else None
-
-
-def make_environment(environment: Path) -> Path:
-    """Make an environment with pip, unless a usable one is there, and isolate it.
-
-    Args:
-        environment: its folder; emptied if what it holds is not usable.
-
-    Returns:
-        Where it keeps its packages.
-
-    Raises:
-        InstallError: neither ensurepip nor pip is there.
-    """
-    packages = site_packages(environment)
-    if packages is None:
-        print(f"making {environment} with Python {sys.version.split()[0]}", flush=True)
-        # Debian and Ubuntu leave ensurepip to python3-venv; the machine's pip does as well.
-        has_ensurepip = importlib.util.find_spec("ensurepip") is not None
-        if not has_ensurepip and importlib.util.find_spec("pip") is None:
-            raise InstallError(
-                f"{sys.executable} has neither pip nor ensurepip. "
-                "Debian, Ubuntu: apt install python3-venv"
-            )
-        venv.EnvBuilder(clear=True, symlinks=os.name != "nt", with_pip=has_ensurepip).create(
-            environment
-        )
-        if not has_ensurepip:
-            into = ("--python", environment_python(environment), "install", "--quiet", "--no-user")
-            run(sys.executable, "-m", "pip", *into, "pip")
-        packages = site_packages(environment)
-        if packages is None:
-            raise InstallError(f"{environment} does not work: {sys.executable} could not make it")
-    (packages / "_melanoma_lab_isolation.py").write_text(ISOLATION)
-    (packages / "_melanoma_lab_isolation.pth").write_text("import _melanoma_lab_isolation\n")
-    return packages
-
-
-def pin(lock: Path, name: str) -> str:
+def pin(lock: Path, package: str) -> str:
     """Return the lines of a lock that pin one package, with its hashes."""
     (lines,) = re.findall(
-        rf"^{re.escape(name)}==[^\n]*\n(?: +--hash=[^\n]*\n)+", lock.read_text(), re.MULTILINE
+        rf"^{re.escape(package)}==[^\n]*\n(?: +--hash=[^\n]*\n)+", lock.read_text(), re.MULTILINE
     )
     return str(lines)
 
 
-def install(environment: Path, lock: Path, clone: Path) -> None:
-    """Install the packages of a lock, and the clone itself as an editable package.
-
-    Args:
-        environment: as `make_environment` makes it.
-        lock: pins every package with its hashes, uv among them, which installs the others.
-        clone: the folder of pyproject.toml.
-
-    Raises:
-        InstallError: pip or uv failed.
-    """
-    python = environment_python(environment)
-    uv_pin = environment / "uv.txt"
-    if not uv_pin.is_file() or uv_pin.read_text() != pin(lock, "uv"):
-        print("installing uv, which installs the rest", flush=True)
-        wanted = environment / "uv.txt.part"
-        wanted.write_text(pin(lock, "uv"))
-        pip = (python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install")
-        run(*pip, "--no-user", "--require-hashes", "-r", wanted)
-        wanted.replace(uv_pin)
-    uv = (python.with_name("uv"), "pip", "install", "--python", python)
-    run(*uv, "--require-hashes", "--build-constraints", lock, "--compile-bytecode", "-r", lock)
-    run(*uv, "--quiet", "--no-deps", "--no-build-isolation", "-e", clone)
-
-
-def main(arguments: list[str]) -> int:
+def main(arguments: "list[str]") -> int:
     """Run the command line.
 
     Returns:
@@ -183,16 +208,19 @@ def main(arguments: list[str]) -> int:
         print("melanoma_lab: no environment works with PYTHONHOME set: unset it", file=sys.stderr)
         return 2
     lock = CLONE / ("requirements-dev.lock" if options.dev else "requirements.lock")
+    environment = Environment(CLONE / ".venv")
     try:
-        make_environment(ENVIRONMENT)
-        install(ENVIRONMENT, lock, CLONE)
+        if not environment.is_usable():
+            print(f"making {environment.folder} with Python {sys.version.split()[0]}", flush=True)
+            environment.make(lock)
+        environment.install(lock, CLONE)
     except (InstallError, OSError) as error:
         print(f"melanoma_lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("melanoma_lab: interrupted; the same command goes on", file=sys.stderr)
+        print("melanoma_lab: interrupted; type the same command to go on", file=sys.stderr)
         return 130
-    print(f"ready: {ENVIRONMENT}")
+    print(f"ready: {environment.folder}")
     return 0
 
 

@@ -11,6 +11,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+#: What breaks Python itself; only PYTHONPATH can put it before the standard library.
+OLD_COPY = 'raise ImportError("an old copy of a standard module")\n'
+
 #: Modules that must not be seen -> their code.
 HOSTILE = {
     "numpy": '__version__ = "1.16.0"\nraise ImportError("the old numpy of the machine")\n',
@@ -81,6 +84,7 @@ def hostile_python(folder: Path) -> tuple[Path, dict[str, str]]:
             )
         plugin = packages / "hostile_plugin-1.16.0.dist-info" / "entry_points.txt"
         plugin.write_text("[pytest11]\nhostile = hostile_plugin\n")
+    (folder / "path" / "pathlib.py").write_text(OLD_COPY)
     return python, variables
 
 
