@@ -1,7 +1,8 @@
-"""The commands that install what is missing, into the environment of this process."""
+"""Command lines that work in the environment of this process, activated or not."""
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import shutil
 import sys
@@ -9,32 +10,57 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
+def program(name: str) -> str:
+    """Return how to type a program of this environment.
+
+    Args:
+        name: ``python``, ``mlflow``, ...
+
+    Returns:
+        The name alone if the environment is activated, else a path, relative to the current folder
+        if it lies below.
+    """
+    programs = Path(sys.executable).parent
+    found = shutil.which("python")
+    if found and Path(found).parent == programs:
+        return name
+    path = programs / name
+    if path.is_relative_to(Path.cwd()) and programs != Path.cwd():
+        path = path.relative_to(Path.cwd())
+    return shlex.quote(str(path))
+
+
+def lab_command(*words: str) -> str:
+    """Return a command of the lab, for a shell.
+
+    Args:
+        words: what follows ``python -m melanoma_lab``, quoted where that is needed.
+    """
+    return " ".join([program("python"), "-m", "melanoma_lab", *words])
+
+
 def pip_install(*words: str) -> str:
-    """Return the command that installs packages where this program runs.
+    """Return the command that installs packages where this program runs, for a shell.
 
     Args:
         words: requirements and options of ``pip install``.
-
-    Returns:
-        A line for a shell: with ``python`` if that is the Python of this process, else its path.
     """
-    python = sys.executable
-    if shutil.which("python") == python:
-        python = "python"
-    elif Path(python).is_relative_to(Path.cwd()):
-        python = str(Path(python).relative_to(Path.cwd()))
-    return shlex.join([python, "-m", "pip", "install", *words])
+    if importlib.util.find_spec("pip") is None:
+        pip = f"uv pip install --python {program('python')}"
+    else:
+        pip = f"{program('python')} -m pip install"
+    return f"{pip} {shlex.join(words)}"
 
 
 def install_extra(name: str) -> str:
-    """Return the command that installs an optional group of dependencies.
+    """Return the command that installs an optional group of dependencies, for a shell.
 
     Args:
         name: of the group, as in ``pyproject.toml``: ``demo``, ``export``, ...
 
     Returns:
-        A line for a shell. No index of packages has the lab: one that is not installed, but found
-        on a path, is installed from its clone.
+        The command. No index of packages has the lab: if it is not installed, but found on a path,
+        it is installed from its clone.
     """
     try:
         version("melanoma-lab")

@@ -16,6 +16,7 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
+from melanoma_lab.installation import lab_command, program
 from melanoma_lab.training.machine import Machine
 
 if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step
@@ -219,14 +220,14 @@ def show_where(config: Config, run_id: str, *, kept: Path | None, advice: str = 
         advice: what to make of it.
     """
     uri = config.tracking.uri
-    opened_by = "mlflow ui"
+    opened_by = f"{program('mlflow')} ui"
     if uri.startswith(("http://", "https://")):
         opened_by = uri
     elif uri != Tracking.uri:
         opened_by += f" --backend-store-uri {uri}"
     where = f"run {run_id}   open it with: [bold]{opened_by}[/]"
     if kept is not None:
-        where = f"kept in {kept}   send it with: [bold]python -m melanoma_lab sync[/]"
+        where = f"kept in {kept}   send it with: [bold]{lab_command('sync')}[/]"
     console.print(f"\n{where}\n{advice}\n[dim]Research use only: not a medical device.[/]")
 
 

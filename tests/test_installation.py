@@ -8,39 +8,52 @@ from pathlib import Path
 import pytest
 
 from melanoma_lab import installation
-from melanoma_lab.installation import install_extra, pip_install
+from melanoma_lab.installation import install_extra, lab_command, pip_install, program
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
-    """An environment that is not activated, and what runs in it."""
-    python = tmp_path / "bin" / "python"
-    python.parent.mkdir()
+    """An environment that is not activated; returns where its programs are."""
+    python = tmp_path / "my env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
     python.touch(mode=0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setenv("PATH", "/usr/bin")
-    return python
+    monkeypatch.setenv("PATH", "/nowhere")
+    return python.parent
 
 
-def test_packages_go_where_the_program_runs(environment, tmp_path, monkeypatch):
-    assert pip_install("flask>=3", "-q") == f"{environment} -m pip install 'flask>=3' -q"
-    monkeypatch.chdir(tmp_path)
-    assert pip_install("flask") == "bin/python -m pip install flask"
-    monkeypatch.setenv("PATH", str(environment.parent))  # activated
-    assert pip_install("flask") == "python -m pip install flask"
+def test_commands_work_whether_the_environment_is_activated_or_not(environment, monkeypatch):
+    assert program("mlflow") == f"'{environment}/mlflow'"
+    assert lab_command("sync", "a=b") == f"'{environment}/python' -m melanoma_lab sync a=b"
+    monkeypatch.chdir(environment)  # a bare name would be looked up on PATH
+    assert program("python") == f"'{environment}/python'"
+    monkeypatch.chdir(environment.parent)
+    assert program("mlflow") == "bin/mlflow"
+    assert lab_command("sync") == "bin/python -m melanoma_lab sync"
+    monkeypatch.setenv("PATH", str(environment))
+    assert program("mlflow") == "mlflow"
+    assert lab_command("sync") == "python -m melanoma_lab sync"
+
+
+def test_packages_go_where_the_program_runs(environment, monkeypatch):
+    monkeypatch.chdir(environment.parent)
+    assert pip_install("flask>=3", "-q") == "bin/python -m pip install 'flask>=3' -q"
+    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda name: None)
+    assert pip_install("flask") == "uv pip install --python bin/python flask"
 
 
 def test_an_extra_is_that_of_the_installed_lab_or_of_the_clone(environment, monkeypatch):
+    monkeypatch.chdir(environment.parent)
     monkeypatch.setattr(installation, "version", lambda name: "1.0")
-    assert install_extra("demo") == f"{environment} -m pip install 'melanoma-lab[demo]'"
+    assert install_extra("demo") == "bin/python -m pip install 'melanoma-lab[demo]'"
 
     def fail(name):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(installation, "version", fail)
-    assert install_extra("demo") == f"{environment} -m pip install -e '{REPOSITORY}[demo]'"
+    assert install_extra("demo") == f"bin/python -m pip install -e '{REPOSITORY}[demo]'"
 
 
 def test_extras_that_the_program_names_are_declared():

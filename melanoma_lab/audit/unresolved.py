@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from melanoma_lab.audit.findings import Findings
 from melanoma_lab.config.schema.dataset import Conflicts, Dataset, Isic9Dataset, Labels
+from melanoma_lab.installation import lab_command
 
 
 def unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
@@ -38,7 +39,5 @@ def unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
     if not parts:
         return ""
     where = f" dataset.root={dataset.root}" if dataset.root else ""
-    return (
-        f"Unresolved: {'; '.join(parts)}. "
-        f"See: python -m melanoma_lab audit dataset={dataset.name}{where}"
-    )
+    see = lab_command("audit", f"dataset={dataset.name}{where}")
+    return f"Unresolved: {'; '.join(parts)}. See: {see}"

@@ -19,7 +19,7 @@ from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.errors import UserError, clipped, nearest
-from melanoma_lab.installation import pip_install
+from melanoma_lab.installation import lab_command, pip_install
 from melanoma_lab.registry import OPTIONS
 
 #: Launchers that Hydra's own plugins add, and the packages that hold them.
@@ -154,7 +154,7 @@ def _unread(word: str) -> str:
     """What is wrong with a word of the command line that Hydra's grammar does not take."""
     key, equals, value = word.partition("=")
     if not equals:
-        first = f" A task comes first: python -m melanoma_lab {word} ..." if word in TASKS else ""
+        first = f" A task comes first: {lab_command(word)} ..." if word in TASKS else ""
         return f"{clipped(word)}: expected KEY=VALUE.{first}"
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     quoted = clipped(f"'{key}=\"{escaped}\"'")

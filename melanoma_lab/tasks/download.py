@@ -10,6 +10,7 @@ from melanoma_lab.console import console
 from melanoma_lab.data.download import download, kaggle_client
 from melanoma_lab.data.files import find_images
 from melanoma_lab.errors import UserError
+from melanoma_lab.installation import lab_command
 
 
 def download_dataset(config: Config) -> None:
@@ -28,9 +29,9 @@ def download_dataset(config: Config) -> None:
         raise UserError("dataset.root is not set: add dataset.root=DIR, the folder to download to.")
     root = Path(dataset.root).expanduser()
     download(dataset.name, root, kaggle_client)
+    words = (f"dataset={dataset.name}", f"dataset.root={shlex.quote(dataset.root)}")
     console.print(
-        f"{root}: {len(find_images(root))} images.\nWhat is wrong with them: "
-        f"python -m melanoma_lab audit dataset={dataset.name} "
-        f"dataset.root={shlex.quote(dataset.root)}",
+        f"{root}: {len(find_images(root))} images.\n"
+        f"What is wrong with them: {lab_command('audit', *words)}",
         markup=False,
     )

@@ -34,6 +34,7 @@ from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
 from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.examples.looking import looking_of_files
 from melanoma_lab.examples.pictures import Looking
+from melanoma_lab.installation import lab_command
 from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
 from melanoma_lab.prediction import mlmodel
@@ -90,7 +91,7 @@ def make_ensembles(
     left = found[sum(map(len, ensembles)) :]
     if left:
         summary.show_note(f"Left over, in no ensemble: {_who(left)}.")
-    console.print(f"\ncompare them: [bold]python -m melanoma_lab compare study={study}[/]")
+    console.print(f"\ncompare them: [bold]{lab_command('compare', f'study={study}')}[/]")
     return run_ids
 
 

@@ -17,6 +17,7 @@ from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.readers import read_dataset
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.errors import UserError
+from melanoma_lab.installation import lab_command
 from melanoma_lab.training.backend import available_threads
 
 
@@ -78,6 +79,6 @@ def prepare_seed_protocol(config: Config) -> Path:
         f"{leaking:.0%} of the val images have a copy or another photograph of their lesion in "
         f"train; no test image has ({(images['published'] == TEST).sum() - counts.get(TEST, 0)} "
         "published test images were left out for that).\n"
-        f"Train on it: python -m melanoma_lab +experiment=seed_protocol dataset.root={folder}{seen}"
+        f"Train on it: {lab_command('+experiment=seed_protocol', f'dataset.root={folder}{seen}')}"
     )
     return folder

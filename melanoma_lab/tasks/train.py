@@ -17,6 +17,7 @@ from melanoma_lab.console import progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import TRAIN, VAL
+from melanoma_lab.installation import lab_command
 from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.model.trivial import TrivialModel, build_trivial
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
@@ -95,8 +96,8 @@ def _show_skipped(config: Config, arm: Arm, there: tracking.FinishedRun) -> None
         summary.show_note(f"It is an arm of another name there, with the same values: {name}")
     if config.reference and config.reference != reference:
         summary.show_note(
-            f"Its reference stays {reference or 'none'}. For another: python -m melanoma_lab "
-            f"compare study={config.study} reference={config.reference}"
+            f"Its reference stays {reference or 'none'}. For another: "
+            + lab_command("compare", f"study={config.study}", f"reference={config.reference}")
         )
 
 

@@ -15,6 +15,7 @@ from melanoma_lab.config.fingerprint import tuner_of
 from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.evaluation.names import higher_is_better
+from melanoma_lab.installation import lab_command
 from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, close_run, keep_results, open_run
 from melanoma_lab.training.backend import load_tensorflow
@@ -186,9 +187,7 @@ def _conclude(plan: Plan, trials: Trials, ledger: Ledger) -> Tuned:
     )
     telling.show_best(tuned, sweep.untuned, notes)
     if ledger.unsent:
-        raise RunError(
-            f"The runs of {ledger.unsent} trials wait to be sent: python -m melanoma_lab sync"
-        )
+        raise RunError(f"The runs of {ledger.unsent} trials wait to be sent: {lab_command('sync')}")
     return tuned
 
 

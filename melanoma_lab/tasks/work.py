@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from melanoma_lab import summary, tracking
 from melanoma_lab.errors import RunError
+from melanoma_lab.installation import lab_command
 from melanoma_lab.training.backend import load_tensorflow
 from melanoma_lab.tuning.lifeline import Lifeline
 from melanoma_lab.tuning.plan import Plan
@@ -43,7 +44,7 @@ def train_for_chief(plan: Plan, role: Role) -> None:
             raise
     if worker.unsent:
         raise RunError(
-            f"The runs of {worker.unsent} trials wait here to be sent: python -m melanoma_lab sync"
+            f"The runs of {worker.unsent} trials wait here to be sent: {lab_command('sync')}"
         )
     summary.show_note(f"The search is over; {worker.count} of its trials were trained here.")
 

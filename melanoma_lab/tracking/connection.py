@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError
+from melanoma_lab.installation import lab_command
 
 #: Makes MLflow's pages show an experiment as model training, not as language-model evaluation, and
 #: its charts begin with what arms are judged by.
@@ -106,7 +107,7 @@ def usable(uri: str, *, training: bool = False) -> Iterator[None]:
             if training:
                 advice = (
                     " Start it, or train without it: tracking.offline=true keeps the run on disk, "
-                    "and `python -m melanoma_lab sync` sends it later."
+                    f"and `{lab_command('sync')}` sends it later."
                 )
         raise NotUsable(f"tracking.uri={uri}: cannot be used ({reason(error)}).{advice}") from error
 

@@ -23,6 +23,7 @@ from typing import Any
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.console import console
 from melanoma_lab.errors import RunError
+from melanoma_lab.installation import lab_command
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.connection import (
     HASTE,
@@ -285,7 +286,7 @@ class Tracker:
         """What became of a run that could not be sent, and what to type."""
         problem = self._problem or self._outage
         where = "" if self.kept is None else f" It is kept in {self.kept}"
-        command = "python -m melanoma_lab sync"
+        command = lab_command("sync")
         if self.kept is not None and self.kept.parent != Path(self._tracking.unsent):
             command += f" tracking.unsent={self.kept.parent}"
         return (
