@@ -159,7 +159,9 @@ class Environment:
             self._install_pinned("uv", lock, self.python)
         pip = (str(uv), "pip", "install", "--python", str(self.python))
         hashed = ("--require-hashes", "--build-constraints", str(lock), "-r", str(lock))
-        run(*pip, "--compile-bytecode", *hashed)
+        # Else every process would compile TensorFlow anew; usually the first keeps what it made.
+        compiled = ["--compile-bytecode"] if os.environ.get("PYTHONDONTWRITEBYTECODE") else []
+        run(*pip, *compiled, *hashed)
         run(*pip, "--quiet", "--no-deps", "--no-build-isolation", "-e", str(clone))
         run(str(self.python), "-I", "-c", "import melanoma_lab")  # settings may lead uv elsewhere
         self._complete.write_text(str(self.folder))

@@ -171,7 +171,7 @@ def started(monkeypatch):
 def test_an_interrupted_installation_is_not_taken_for_a_whole_one(machine, started):
     _, environment, _ = machine
     (environment.folder / "complete").write_text(str(environment.folder))
-    started.fail = "--compile-bytecode"
+    started.fail = "--build-constraints"
     with pytest.raises(install.InstallError):
         environment.install(REPOSITORY / "requirements.lock", REPOSITORY)
     assert not environment.is_usable()

@@ -16,6 +16,7 @@ from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.installation import lab_command
 from melanoma_lab.tasks.train import train_arm
 
 PRESETS = ("majority", "colour_histogram", "source_only")
@@ -208,7 +209,7 @@ def test_a_finished_trivial_arm_is_skipped(fit, capsys):
     assert "reference" not in said
     fit("majority", "seed=2", "reference=colour_histogram")
     said = " ".join(capsys.readouterr().out.split())
-    assert "Its reference stays none. For another: python -m melanoma_lab compare" in said
+    assert f"Its reference stays none. For another: {lab_command('compare')}" in said
     assert said.endswith("reference=colour_histogram")
 
 
