@@ -11,6 +11,7 @@ from hydra.version import VersionBase
 
 from melanoma_lab.config.compose import configure, expand
 from melanoma_lab.errors import UserError
+from melanoma_lab.installation import lab_command
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,10 @@ def test_jobs_are_those_of_hydras_own_sweeper(overrides):
         (["regularisation.droput=1"], "Did you mean regularisation.rate?"),
         (["dataset=folder"], "dataset.root is not set"),
         (["seed=0,1"], "seed=0,1"),
-        (["seed=0", "compare"], "compare: expected KEY=VALUE. A task comes first: python -m"),
+        (
+            ["seed=0", "compare"],
+            f"compare: expected KEY=VALUE. A task comes first: {lab_command('compare')}",
+        ),
         (["study=séance é"], "quotes within quotes: 'study=\"séance é\"'"),
         (["dataset.root=pictures (1)"], "quotes within quotes: 'dataset.root=\"pictures "),
         (["dataset.root=DIR"], "dataset=synthetic is drawn by the program and has no folder"),
