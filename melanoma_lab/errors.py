@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+#: Valid words that a message lists at most.
+MOST_CHOICES = 40
 
 
 class UserError(Exception):
@@ -38,6 +41,22 @@ def clipped(text: object, limit: int = 200) -> str:
     return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
+def some(names: Sequence[str], limit: int = 3) -> str:
+    """List the first few names for a message, and say how many more there are.
+
+    Args:
+        names: all of them; each is shortened if it is very long.
+        limit: of names that are listed.
+
+    Returns:
+        Such as ``a, b and c`` or ``a, b, c and 81 more``.
+    """
+    shown = [clipped(name, 80) for name in names[:limit]]
+    if len(names) > limit:
+        return f"{', '.join(shown)} and {len(names) - limit:,} more"
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The sentence that points from a misspelt word to a valid one.
 
@@ -52,4 +71,4 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]}?"
-    return f"Valid: {', '.join(choices)}." if choices else ""
+    return f"Valid: {some(choices, MOST_CHOICES)}." if choices else ""

@@ -16,6 +16,7 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
+from melanoma_lab.errors import some
 from melanoma_lab.installation import lab_command, program
 from melanoma_lab.training.machine import Machine
 
@@ -24,6 +25,13 @@ if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step
     from melanoma_lab.evaluation.outcome import Outcome
 
 ONE_THROW = "One seed is one throw of the dice: compare arms over several (seed=0,1,2,3,4)."
+#: Classes whose sizes are said; a folder may have hundreds.
+MOST_CLASSES = 20
+#: What it means that nothing names lesions or patients.
+UNGROUPED = (
+    "Nothing names lesions or patients: photographs of one lesion may be on both sides of the "
+    "split, and figures then look better than they are."
+)
 #: Rows of the closing table: metric, what it is called, how its value reads.
 ROWS = (
     ("balanced_accuracy", "balanced accuracy", "{:.1%}"),
@@ -52,11 +60,17 @@ def show_data(data: PreparedData) -> None:
     """Say what the dataset holds, how it is divided, and what was changed about it."""
     counts = data.manifest["split"].value_counts()
     groups = data.manifest["group"].nunique()
+    by = f"by {' and '.join(data.grouped_by)}; " if data.grouped_by else ""
     console.print(
-        f"{len(data.manifest)} images in {groups} groups (a group is never divided), "
-        f"{len(data.classes)} classes: "
-        + ", ".join(f"{counts.get(split, 0)} {split}" for split in SPLITS)
+        f"{len(data.manifest)} images in {groups} groups ({by}a group is never divided): "
+        + ", ".join(f"{counts.get(split, 0)} {split}" for split in SPLITS),
+        markup=False,
     )
+    of_class = data.manifest["label"].value_counts()
+    classes = [f"{name} {of_class.get(name, 0)}" for name in data.classes]
+    console.print(f"{len(classes)} classes: {some(classes, MOST_CLASSES)}", markup=False)
+    if data.columns:
+        console.print(data.columns, markup=False)
     for note in data.notes:
         console.print(f"  {note}", style="yellow", markup=False)
     if data.protocol == "leaking":
@@ -64,6 +78,8 @@ def show_data(data: PreparedData) -> None:
             "  Protocol: leaking. Val and test figures look better than they are.",
             style="bold red",
         )
+    if data.protocol == "ungrouped":
+        console.print(f"  Protocol: ungrouped. {UNGROUPED}", style="bold yellow")
     if data.unresolved:
         console.print(f"  {data.unresolved}", style="yellow", markup=False)
 
@@ -135,7 +151,7 @@ def show_absent(absent: Mapping[str, Sequence[str]], n_classes: int) -> None:
     """Say of which classes a split has no image, and what that does to means over classes."""
     for split, names in absent.items():
         console.print(
-            f"{split} has no {', '.join(names)}: macro means there are over "
+            f"{split} has no {some(names, 10)}: macro means there are over "
             f"{n_classes - len(names)} of {n_classes} classes.",
             style="yellow",
         )

@@ -16,7 +16,7 @@ from melanoma_lab.audit.sizes import class_sizes
 from melanoma_lab.audit.suspicion import suspicious_files
 from melanoma_lab.config.schema.dataset import Groups
 from melanoma_lab.data.groups import group_images, photographs
-from melanoma_lab.data.readers import Unmatched
+from melanoma_lab.data.listing import Listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 
 #: The random split that a folder without a published one is judged by, as the seed project made
@@ -26,27 +26,25 @@ N_RANDOM_SPLITS: Final = 20
 
 
 def audit_images(
-    manifest: pd.DataFrame,
+    listing: Listing,
     inspection: Inspection,
     *,
     name: str,
     classes: Sequence[str] | None,
-    unmatched: Unmatched = Unmatched(),  # noqa: B008 - frozen
 ) -> tuple[Findings, pd.DataFrame]:
     """Judge a dataset as it was published.
 
     Args:
-        manifest: table with the readers' columns and digest; labels are the folder's.
+        listing: of the dataset, its images with the column digest; labels are the folder's.
         inspection: of these files.
         name: of the dataset option.
         classes: ``dataset.classes``; None: whatever is found.
-        unmatched: what the metadata table and the folder do not both have.
 
     Returns:
         What was found, and the readable images with the columns photograph, pixels, group and
         judged (their part of the judged split).
     """
-    manifest = manifest.sort_values("image_id", ignore_index=True)
+    manifest = listing.images.sort_values("image_id", ignore_index=True)
     reason = manifest["digest"].map(inspection.unreadable)
     readable = manifest.loc[reason.isna()].reset_index(drop=True)
     readable["photograph"] = photographs(list(readable["digest"]), inspection.pairs)
@@ -92,9 +90,9 @@ def audit_images(
         val_images_leaking=_leaking(readable, VAL),
         classes_left_out=[] if classes is None else sorted(set(found) - set(classes)),
         classes_without_images=sorted(set(classes or ()) - set(found)),
-        unknown=_unknown(manifest),
-        missing_images=list(unmatched.missing),
-        unlisted_images=list(unmatched.unlisted),
+        unknown=[*_unknown(manifest, listing.grouped_by), *listing.notes],
+        missing_images=list(listing.unmatched.missing),
+        unlisted_images=list(listing.unmatched.unlisted),
     ), readable
 
 
@@ -170,14 +168,21 @@ def _metadata_conflicts(manifest: pd.DataFrame) -> list[dict[str, str]]:
     ]
 
 
-def _unknown(manifest: pd.DataFrame) -> list[str]:
+def _unknown(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> list[str]:
     """What cannot be found for lack of metadata."""
-    says = {
-        "lesion": "Which images show one lesion: nothing names the lesions, so only copies of one "
-        "photograph are known to belong together, not two photographs of one lesion.",
-        "diagnosis": "Whether the labels are right: nothing but the folders says what an image "
-        "shows.",
-        "source": "Whether a class gives itself away by its camera: nothing says where the "
-        "photographs come from.",
-    }
-    return [sentence for column, sentence in says.items() if (manifest[column] == "").all()]
+    sentences = []
+    if not grouped_by:
+        sentences.append(
+            "Which images show one lesion: nothing names lesions or patients, so only copies of "
+            "one photograph are known to belong together, not two photographs of one lesion."
+        )
+    if (manifest["diagnosis"] == "").all():
+        sentences.append(
+            "Whether the labels are right: nothing but the folders says what an image shows."
+        )
+    if (manifest["source"] == "").all():
+        sentences.append(
+            "Whether a class gives itself away by its camera: nothing says where the photographs "
+            "come from."
+        )
+    return sentences

@@ -13,7 +13,7 @@ def unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
     Args:
         findings: of the dataset as it was published.
         dataset: how the run takes it.
-        protocol: ``grouped`` or ``leaking``.
+        protocol: ``grouped``, ``ungrouped`` or ``leaking``.
 
     Returns:
         One line; empty where nothing is left unresolved.

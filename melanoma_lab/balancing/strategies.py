@@ -14,7 +14,7 @@ from melanoma_lab.balancing.augmentor import balance_with_augmentor
 from melanoma_lab.balancing.balanced import BalancedSet
 from melanoma_lab.balancing.seeding import generator
 from melanoma_lab.data.training_split import TrainingSplit
-from melanoma_lab.errors import UserError
+from melanoma_lab.errors import UserError, some
 from melanoma_lab.progress import Progress
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _require_every_class(split: TrainingSplit, strategy: str) -> None:
     ]
     if empty:
         raise UserError(
-            f"balancing={strategy}: the training split has no image of {', '.join(empty)}, so "
+            f"balancing={strategy}: the training split has no image of {some(empty)}, so "
             "there is nothing to repeat. Leave the class out (dataset.classes), or give the "
             "training split a larger share."
         )

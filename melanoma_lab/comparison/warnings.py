@@ -27,6 +27,7 @@ def find_warnings(study: Study, comparison: Comparison) -> list[str]:
     arms = list(comparison.arms.values())
     return [
         *_leaking(study),
+        *_ungrouped(study),
         *_test_unseen(study),
         *_confounded(study),
         *_outcomes(arms),
@@ -53,6 +54,18 @@ def _leaking(study: Study) -> list[str]:
     which = _of(len(leaking), len(study.runs), "run")
     text = "images that belong together lie on both sides of the split, so that all figures look"
     return [f"Leaking protocol in {which}: {text} better than they are."]
+
+
+def _ungrouped(study: Study) -> list[str]:
+    ungrouped = [run for run in study.runs if run.tags.get("protocol") == "ungrouped"]
+    if not ungrouped:
+        return []
+    which = _of(len(ungrouped), len(study.runs), "run")
+    sides = "photographs of one lesion may be on both sides of the split"
+    effect = "figures may look better than they are, and intervals narrower"
+    return [
+        f"Ungrouped protocol in {which}: nothing names lesions or patients, so that {sides}; {effect}."
+    ]
 
 
 def _test_unseen(study: Study) -> list[str]:

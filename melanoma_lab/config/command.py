@@ -36,7 +36,7 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: the first word is neither a task, an override nor an option.
     """
-    words = list(arguments)
+    words = [_as_patterns(word) for word in arguments]
     if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
         if words[0] not in list(Task):
             raise UserError(f"{clipped(words[0])}: no such task. {nearest(words[0], list(Task))}")
@@ -73,3 +73,12 @@ def _as_list(word: str) -> str:
     """``formats=onnx,litert`` as the list that is meant; Hydra would take it for a sweep."""
     key, _, value = word.partition("=")
     return f"{key}=[{value}]" if key == "formats" and value and value[0] != "[" else word
+
+
+def _as_patterns(word: str) -> str:
+    """``dataset.exclude=!*_lesion.jpg`` as a list of one pattern, in Hydra's quotes."""
+    key, _, value = word.partition("=")
+    if key != "dataset.exclude" or not value or value[0] in "['\"":
+        return word
+    quoted = ",".join(f"'{pattern}'" for pattern in value.replace("'", "\\'").split(","))
+    return f"{key}=[{quoted}]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Final
 
@@ -11,10 +11,19 @@ import pandas as pd
 
 from melanoma_lab.config.schema.dataset import CsvDataset
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
-from melanoma_lab.data.files import IMAGE_SUFFIXES, check_inside
+from melanoma_lab.data.archive import missing_table
+from melanoma_lab.data.columns import (
+    GROUPINGS,
+    check_grouping,
+    describe_columns,
+    find_columns,
+)
+from melanoma_lab.data.exclusion import leave_out
+from melanoma_lab.data.files import check_inside, existing_file
+from melanoma_lab.data.listing import Listing, as_listed
 from melanoma_lab.data.patient_columns import with_patients
-from melanoma_lab.data.tables import LINE, Column, read_table
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.data.tables import LINE, Column, Table, read_table
+from melanoma_lab.errors import UserError, nearest, some
 
 #: Words that say which part of a published split an image belongs to.
 PUBLISHED: Final = {
@@ -26,13 +35,15 @@ PUBLISHED: Final = {
     "test": "test",
     "testing": "test",
 }
-#: What a table may say, called so where ``dataset.columns`` does not say how.
-OPTIONAL: Final = ("lesion", "source", "diagnosis", "split", *PATIENT_COLUMNS)
+#: Columns that every table has.
+REQUIRED: Final = ("image", "label")
+#: What two rows of one image may differ in.
+DIFFERING: Final = ("label", "lesion", "patient", "diagnosis", "source", "published")
 #: Lines named in a message at most.
 N_SHOWN: Final = 5
 
 
-def read_csv(dataset: CsvDataset, root: Path, *, patients: bool = False) -> pd.DataFrame:
+def read_csv(dataset: CsvDataset, root: Path, *, patients: bool = False) -> Listing:
     """Read the table of a dataset.
 
     Args:
@@ -40,50 +51,54 @@ def read_csv(dataset: CsvDataset, root: Path, *, patients: bool = False) -> pd.D
         root: the folder that holds the table and the images.
         patients: whether what it says of patients counts.
 
-    Returns:
-        One row an image with the str columns image_id (path relative to the root, with ``/``),
-        path, label, lesion, source, diagnosis and published (train, val, test or empty), and of
-        the patient age (float), sex and site.
-
     Raises:
         UserError: the table does not fit; the message names lines and columns.
     """
     table_path = root / dataset.table
     if not table_path.is_file():
-        raise UserError(f"dataset.root={root}: no {dataset.table} in it; it says what is what.")
-    table = read_table(table_path, _columns(dataset), dataset.encoding)
-    if table.empty:
+        raise missing_table(root, dataset.table, "dataset.table")
+    table = read_table(table_path, dataset.encoding)
+    found = _find_columns(dataset, table)
+    images = table.select(_columns(dataset, found))
+    if images.empty:
         raise UserError(f"{table_path}: no images in it.")
-    _refuse(table_path, table[LINE][table["image"] == ""], "name no image")
-    _refuse(table_path, table[LINE][table["label"] == ""], "have no label")
-    table = with_patients(table_path, table, needed=patients)
-    table["published"] = _published(table_path, table)
-    table["path"] = list(_paths(dataset, root, table_path, table))
-    table["image_id"] = [_image_id(path, root) for path in table["path"]]
-    _refuse_repeated(table_path, table)
-    return table.drop(columns=["image", "split", LINE])
+    _refuse(table_path, images[LINE][images["image"] == ""], "name no image")
+    _refuse(table_path, images[LINE][images["label"] == ""], "have no label")
+    recognised = {w: name for w, name in found.items() if getattr(dataset.columns, w) is None}
+    check_grouping(table, recognised, list(images["label"]))
+    images = with_patients(table_path, images, needed=patients)
+    images["published"] = _published(table_path, images)
+    images["path"] = list(_paths(dataset, root, table_path, images))
+    images["image_id"] = [_image_id(path, root) for path in images["path"]]
+    _refuse_repeated(table_path, images)
+    kept, notes = leave_out(list(images["image_id"]), dataset.exclude)
+    return as_listed(
+        images.loc[kept],
+        columns=describe_columns(table, found),
+        groupings={what: found[what] for what in GROUPINGS if what in found},
+        notes=notes,
+    )
 
 
-def _columns(dataset: CsvDataset) -> dict[str, Column]:
+def _find_columns(dataset: CsvDataset, table: Table) -> dict[str, str]:
+    """What is known of the images -> the column that says it, if there is one."""
+    columns = dataset.columns
+    chosen = {name: value for name, value in vars(columns).items() if name not in REQUIRED}
+    return find_columns(table, chosen, [columns.image, columns.label])
+
+
+def _columns(dataset: CsvDataset, found: Mapping[str, str]) -> dict[str, Column]:
     """What is looked for under which name, and whether it must be there."""
-    chosen = dataset.columns
-    columns = {
-        "image": Column(chosen.image, "dataset.columns.image"),
-        "label": Column(chosen.label, "dataset.columns.label"),
+    return {
+        what: Column(name if what in REQUIRED else found.get(what, ""), f"dataset.columns.{what}")
+        for what, name in vars(dataset.columns).items()
     }
-    named = {name for name in vars(chosen).values() if name is not None}
-    for what in OPTIONAL:
-        name: str | None = getattr(chosen, what)
-        # A site may be a clinic: a column that is named as something else is not looked for again.
-        usual = "" if what in named else what
-        columns[what] = Column(name or usual, f"dataset.columns.{what}", required=name is not None)
-    return columns
 
 
 def _refuse(table_path: Path, lines: Iterable[int], what: str) -> None:
-    wrong = list(lines)
+    wrong = [str(line) for line in lines]
     if wrong:
-        shown = ", ".join(map(str, wrong[:N_SHOWN])) + (" ..." if len(wrong) > N_SHOWN else "")
+        shown = some(wrong, N_SHOWN)
         raise UserError(f"{table_path}: {len(wrong)} lines {what}: {shown}.")
 
 
@@ -103,9 +118,10 @@ def _published(table_path: Path, table: pd.DataFrame) -> pd.Series:
 def _paths(dataset: CsvDataset, root: Path, table_path: Path, table: pd.DataFrame) -> Iterator[str]:
     """Where each image lies; all that are not there are refused together."""
     inside, checked = root.resolve(), set[Path]()
+    folder = root / dataset.images
     missing: list[tuple[int, str]] = []
     for name, line in zip(table["image"], table[LINE], strict=True):
-        path = _existing(root / dataset.images, name)
+        path = existing_file(folder, name)
         if path is None:
             missing.append((line, name))
             continue
@@ -114,30 +130,22 @@ def _paths(dataset: CsvDataset, root: Path, table_path: Path, table: pd.DataFram
             checked.add(path.parent)
         yield str(path)
     if missing:
-        shown = ", ".join(f"{name} (line {line})" for line, name in missing[:N_SHOWN])
-        more = f" and {len(missing) - N_SHOWN} more" if len(missing) > N_SHOWN else ""
+        shown = some([f"{name} (line {line})" for line, name in missing], N_SHOWN)
         raise UserError(
-            f"{table_path}: {shown}{more}: no file below {root / dataset.images}. Paths in the "
-            "table are relative to dataset.root/dataset.images."
+            f"{table_path}: {shown}: no file below {folder}.{_near_miss(folder, missing[0][1])} "
+            "Paths in the table are relative to dataset.root/dataset.images."
         )
 
 
-def _existing(folder: Path, name: str) -> Path | None:
-    """The file that a table means: perhaps with Windows's separators, perhaps without an ending."""
-    for spelt in dict.fromkeys((name, PureWindowsPath(name).as_posix())):
-        path = folder / spelt
-        guesses = [] if path.suffix.lower() in IMAGE_SUFFIXES else sorted(IMAGE_SUFFIXES)
-        for ending in ("", *guesses):
-            if _is_file(candidate := Path(f"{path}{ending}")):
-                return candidate
-    return None
-
-
-def _is_file(path: Path) -> bool:
+def _near_miss(folder: Path, name: str) -> str:
+    """Say which file of another ending, or with other capitals, is there instead of one."""
+    path = folder / PureWindowsPath(name).as_posix()
     try:
-        return path.is_file()
-    except OSError:  # a name that is too long
-        return False
+        others = [other.name for other in path.parent.iterdir() if other.is_file()]
+    except (OSError, ValueError):  # no such folder; a name that cannot be one
+        return ""
+    same = sorted(other for other in others if Path(other).stem.lower() == path.stem.lower())
+    return f" {some(same)} is there." if same else ""
 
 
 def _image_id(path: str, root: Path) -> str:
@@ -154,15 +162,19 @@ def _refuse_repeated(table_path: Path, table: pd.DataFrame) -> None:
     image_id = repeated["image_id"].iloc[0]
     rows = repeated[repeated["image_id"] == image_id]
     differs = [
-        f"{what} {' and '.join(map(repr, rows[what].unique()))}"
-        for what in ("label", "lesion", "diagnosis", "source", "published", *PATIENT_COLUMNS)
+        f"{what} {some([repr(value) for value in rows[what].unique()])}"
+        for what in (*DIFFERING, *PATIENT_COLUMNS)
         if len(rows[what].unique()) > 1
     ]
-    lines = " and ".join(map(str, rows[LINE]))
+    lines = some([str(line) for line in rows[LINE]])
     others = repeated["image_id"].nunique() - 1
     raise UserError(
-        f"{table_path}: {image_id} is there twice, in lines {lines}, with "
+        f"{table_path}: {image_id} is there {_times(len(rows))}, in lines {lines}, with "
         + ("; ".join(differs) or "the same values")
         + "; expected a row an image."
         + (f" So are {others} others." if others else "")
     )
+
+
+def _times(n: int) -> str:
+    return "twice" if n == 2 else f"{n} times"

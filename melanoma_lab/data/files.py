@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Final
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.errors import UserError, some
 
 #: Endings, in lower case, by which a file is taken for an image.
 IMAGE_SUFFIXES: Final = frozenset(
@@ -149,9 +149,32 @@ def describe_left_aside(root: Path) -> list[str]:
             f"do: {_kinds(kinds)}."
         )
     if empty:
-        names = ", ".join(empty[:10]) + (" ..." if len(empty) > 10 else "")
+        names = some(empty, 10)
         sentences.append(f"{len(empty)} folders hold no images and make no class: {names}.")
     return sentences
+
+
+def existing_file(folder: Path, name: str) -> Path | None:
+    """Return the file that a table means; None if there is none.
+
+    Args:
+        folder: that the table's paths are relative to.
+        name: a path, perhaps with Windows's separators, perhaps without an image's ending.
+    """
+    for spelt in dict.fromkeys((name, PureWindowsPath(name).as_posix())):
+        path = folder / spelt
+        guesses = [] if path.suffix.lower() in IMAGE_SUFFIXES else sorted(IMAGE_SUFFIXES)
+        for ending in ("", *guesses):
+            if _is_file(candidate := Path(f"{path}{ending}")):
+                return candidate
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _leads_outside(path: Path, root: Path) -> bool:

@@ -15,8 +15,8 @@ from melanoma_lab.config.schema.dataset import Groups
 #: What a choice of ``dataset.groups`` joins images by: columns of the manifest. The photograph is
 #: what identical files, files of identical pixels and near-duplicates share.
 LINKS = {
-    Groups.all: ("lesion", "photograph"),
-    Groups.lesion: ("lesion",),
+    Groups.all: ("lesion", "patient", "photograph"),
+    Groups.lesion: ("lesion", "patient"),
     Groups.duplicates: ("photograph",),
     Groups.none: (),
 }
@@ -52,7 +52,7 @@ def group_images(manifest: pd.DataFrame, groups: Groups) -> NDArray[np.object_]:
     """The group of every image: connected components over all links, so joined transitively.
 
     Args:
-        manifest: table with the columns image_id, lesion and photograph.
+        manifest: table with the columns image_id, lesion, patient and photograph.
         groups: which links count.
 
     Returns:

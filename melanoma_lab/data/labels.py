@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from melanoma_lab.config.schema.dataset import Conflicts, Labels
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.errors import UserError, nearest, some
 
 #: Columns of the manifest by which images are copies of each other, surest first.
 COPIES = {"identical": "identical", "photograph": "copies of one photograph"}
@@ -67,12 +67,13 @@ def settle_labels(
     found = sorted(set(manifest["label"]))
     if classes is None:
         classes = found
-    for name in classes:
-        if name not in found:
-            raise UserError(
-                f"dataset.classes: no image of class {name!r}. {nearest(name, found)} "
-                "Leave the class out or correct dataset.root."
-            )
+    absent = [name for name in classes if name not in found]
+    if absent:
+        plural = "es" if len(absent) > 1 else ""
+        raise UserError(
+            f"dataset.classes: no image of class{plural} {some([repr(name) for name in absent])}. "
+            f"{nearest(absent[0], found)} Leave the class{plural} out or correct dataset.root."
+        )
     if len(classes) < 2:
         raise UserError(
             f"dataset: only one class, {''.join(classes)!r}; expected images of at least two."
@@ -95,7 +96,7 @@ def _resolve_conflicts(
     groups = "1 group" if n_groups == 1 else f"{n_groups} groups"
     what = f"{n_images} images in {groups} are {copies} but labelled differently"
     if conflicts is Conflicts.error and column == "identical":
-        example = " and ".join(manifest.loc[group == group[wrong].iloc[0], "image_id"])
+        example = some(list(manifest.loc[group == group[wrong].iloc[0], "image_id"]))
         raise UserError(
             f"{what}, such as {example}. Choose with dataset.conflicts: keep (as published), "
             "drop (leave them out), relabel (the metadata's diagnosis, drop where it has none)."

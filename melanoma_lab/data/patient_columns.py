@@ -10,7 +10,7 @@ import pandas as pd
 
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
 from melanoma_lab.data.tables import LINE
-from melanoma_lab.errors import UserError
+from melanoma_lab.errors import UserError, some
 
 #: Words that stand for nothing, in lower case.
 UNKNOWN: Final = frozenset({"", "unknown", "na", "n/a", "nan", "none", "null", "?"})
@@ -41,10 +41,8 @@ def with_patients(path: Path, table: pd.DataFrame, *, needed: bool) -> pd.DataFr
         if age is None
     ]
     if wrong and needed:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise UserError(
-            f"{path}: age {', '.join(wrong[:5])}{more}; expected years from 0 to {OLDEST}, or "
-            "nothing."
+            f"{path}: age {some(wrong, 5)}; expected years from 0 to {OLDEST}, or nothing."
         )
     return table.assign(**known).assign(age=pd.Series(ages, table.index, dtype="float64"))
 

@@ -25,9 +25,10 @@ from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Patient
 from melanoma_lab.data.files import describe_links_outside
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
+from melanoma_lab.data.listing import Listing, Unmatched
 from melanoma_lab.data.metadata import PatientData, patient_data
 from melanoma_lab.data.pixels import file_digests, load_pixels
-from melanoma_lab.data.readers import Unmatched, read_listing
+from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TRAIN, split_images
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.data.unreadable import without_unreadable
@@ -48,6 +49,7 @@ MANIFEST_COLUMNS = (
     "identical",
     "photograph",
     "lesion",
+    "patient",
     "diagnosis",
     "published",
     *PATIENT_COLUMNS,
@@ -68,7 +70,10 @@ class PreparedData:
         labels: int64, shape (n,); class index of each row of the manifest.
         digest: of ids, contents and labels.
         split_hash: of which image is in which split.
-        protocol: ``grouped``, or ``leaking`` where images that belong together are separated.
+        protocol: ``grouped``; ``ungrouped`` where nothing names lesions or patients; ``leaking``
+            where images that belong together are separated.
+        grouped_by: the columns of a table that name lesions or patients.
+        columns: which columns of the table count, in one line; empty where there is no table.
         notes: what was relabelled or left out, a sentence each.
         findings: what the audit found in the dataset as it was published.
         unresolved: what of it the run leaves as it is, in one line; empty where nothing.
@@ -85,6 +90,8 @@ class PreparedData:
     digest: str
     split_hash: str
     protocol: str
+    grouped_by: tuple[str, ...]
+    columns: str
     notes: tuple[str, ...]
     findings: Findings
     unresolved: str
@@ -179,14 +186,14 @@ def prepare_images(
         UserError: the dataset, its labels or the split cannot be used as configured.
     """
     dataset = config.dataset
-    manifest, unmatched = read_listing(dataset, cache, progress, patients=patients)
-    manifest["digest"] = file_digests(list(manifest["path"]), threads)
-    same = _digest(repr(dataset), repr(config.split), str(cache.absolute()), repr(unmatched))
-    same += _digest(pd.util.hash_pandas_object(manifest, index=False).tolist())
+    listing = read_listing(dataset, cache, progress, patients=patients)
+    images = listing.images
+    images["digest"] = file_digests(list(images["path"]), threads)
+    described = (listing.unmatched, listing.grouped_by, listing.columns, listing.notes)
+    same = _digest(repr(dataset), repr(config.split), str(cache.absolute()), repr(described))
+    same += _digest(pd.util.hash_pandas_object(images, index=False).tolist())
     if same not in _prepared:
-        data = _prepare(
-            config, manifest, unmatched, cache=cache, threads=threads, progress=progress
-        )
+        data = _prepare(config, listing, cache=cache, threads=threads, progress=progress)
         while len(_prepared) >= REMEMBERED:
             _prepared.pop(next(iter(_prepared)))  # the oldest
         _prepared[same] = data
@@ -196,15 +203,14 @@ def prepare_images(
 
 def _prepare(
     config: Config,
-    manifest: pd.DataFrame,
-    unmatched: Unmatched,
+    listing: Listing,
     *,
     cache: Path,
     threads: int,
     progress: Progress | None,
 ) -> PreparedData:
-    """Decode, label, group and split images that are listed."""
-    dataset = config.dataset
+    """Decode, label, group and split images that are listed, with the digests of their files."""
+    dataset, manifest = config.dataset, listing.images
     files = (list(manifest["path"]), list(manifest["digest"]))
     pixels = load_pixels(
         *files,
@@ -215,9 +221,7 @@ def _prepare(
         progress=progress,
     )
     inspection = inspect_files(*files, cache=cache, threads=threads, progress=progress)
-    findings, _ = audit_images(
-        manifest, inspection, name=dataset.name, classes=dataset.classes, unmatched=unmatched
-    )
+    findings, _ = audit_images(listing, inspection, name=dataset.name, classes=dataset.classes)
     pairs = inspection.pairs
     identical = pairs.loc[pairs["kind"] == IDENTICAL]
     manifest["identical"] = photographs(list(manifest["digest"]), identical)
@@ -236,7 +240,7 @@ def _prepare(
     manifest = settled.manifest.assign(group=group_images(settled.manifest, dataset.groups))
     manifest, left_out = split_images(manifest, config.split)
     manifest = manifest.loc[:, list(MANIFEST_COLUMNS)]
-    protocol = _protocol(manifest)
+    protocol = _protocol(manifest, listing.grouped_by)
     index = {name: i for i, name in enumerate(settled.classes)}
     return PreparedData(
         manifest=manifest,
@@ -252,7 +256,16 @@ def _prepare(
         ),
         split_hash=split_digest(manifest),
         protocol=protocol,
-        notes=(*_unmatched_notes(unmatched), *_links(dataset), *notes, *settled.notes, *left_out),
+        grouped_by=listing.grouped_by,
+        columns=listing.columns,
+        notes=(
+            *listing.notes,
+            *_unmatched_notes(listing.unmatched),
+            *_links(dataset),
+            *notes,
+            *settled.notes,
+            *left_out,
+        ),
         findings=findings,
         unresolved=unresolved(findings, dataset, protocol),
     )
@@ -307,11 +320,13 @@ def _check_slugs(classes: Sequence[str]) -> None:
         seen[slug(name)] = name
 
 
-def _protocol(manifest: pd.DataFrame) -> str:
-    """Whether any images that are known to belong together ended up on different sides."""
+def _protocol(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> str:
+    """Whether images that belong together are known, and are on one side of the split."""
     known = manifest.assign(group=group_images(manifest, Groups.all))
     sides = known.drop_duplicates(["group", "split"])
-    return "leaking" if sides["group"].duplicated().any() else "grouped"
+    if sides["group"].duplicated().any():
+        return "leaking"
+    return "grouped" if grouped_by else "ungrouped"
 
 
 def split_digest(table: pd.DataFrame) -> str:

@@ -1,30 +1,11 @@
-"""Readers: from a dataset's folder to a table of its images; no file is opened but metadata.
-
-Every reader returns a table with one row an image, sorted by image_id:
-
-========== =====================================================================================
-image_id   path relative to the root, with ``/``
-path       where the file lies
-label      class name as the dataset has it
-diagnosis  class name that the metadata's diagnosis stands for; empty where it says nothing
-lesion     what photographs of one lesion share; empty where unknown
-source     where the photograph comes from; empty where unknown
-published  ``train``, ``val`` or ``test`` where the dataset was published divided; else empty
-age        of the patient, float64 years; NaN where unknown
-sex        of the patient; empty where unknown
-site       where on the body; empty where unknown
-========== =====================================================================================
-"""
+"""Readers: from a dataset's folder to a listing of its images; no file is opened but metadata."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from melanoma_lab.config.schema.dataset import (
@@ -36,46 +17,31 @@ from melanoma_lab.config.schema.dataset import (
     SyntheticDataset,
 )
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
-from melanoma_lab.data.csv_reader import PUBLISHED, read_csv
+from melanoma_lab.data.archive import missing_table
+from melanoma_lab.data.class_tree import read_tree
+from melanoma_lab.data.columns import GROUPINGS, describe_columns, find_columns
+from melanoma_lab.data.csv_reader import read_csv
+from melanoma_lab.data.exclusion import leave_out
 from melanoma_lab.data.files import find_images
+from melanoma_lab.data.listing import Listing, Unmatched, as_listed
 from melanoma_lab.data.patient_columns import with_patients
 from melanoma_lab.data.root import check_root
 from melanoma_lab.data.synthetic import ensure_dataset
 from melanoma_lab.data.synthetic.patients import patients_of
-from melanoma_lab.data.tables import LINE, Column, read_table
-from melanoma_lab.errors import UserError
+from melanoma_lab.data.tables import Column, Table, read_table
+from melanoma_lab.errors import UserError, some
 from melanoma_lab.progress import Progress
 
-WORDS = ("image_id", "path", "label", "diagnosis", "lesion", "source", "published", "sex", "site")
-COLUMNS = (*WORDS, "age")
 #: How the ISIC archive names an image.
 ARCHIVE_ID = re.compile(r"ISIC_\d+", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Unmatched:
-    """Where a dataset's metadata table and its folder do not name the same images.
-
-    Attributes:
-        table: the table's file name; empty where the dataset has none.
-        missing: names in the table without an image in the folder, sorted.
-        unlisted: images, by image_id, that are left out because the table does not name them.
-    """
-
-    table: str = ""
-    missing: tuple[str, ...] = ()
-    unlisted: tuple[str, ...] = ()
-
-
-def read_dataset(dataset: Dataset, cache: Path, progress: Progress | None = None) -> pd.DataFrame:
-    """List the images of a configured dataset, as ``read_listing`` does."""
-    return read_listing(dataset, cache, progress)[0]
+#: What a table may say of an image beside its class.
+KNOWN = (*GROUPINGS, "source", *PATIENT_COLUMNS)
 
 
 def read_listing(
     dataset: Dataset, cache: Path, progress: Progress | None = None, *, patients: bool = False
-) -> tuple[pd.DataFrame, Unmatched]:
-    """List the images of a configured dataset, and where its metadata table does not fit them.
+) -> Listing:
+    """List the images of a configured dataset.
 
     A table of ``dataset=csv`` is the dataset itself: a row without an image is refused.
 
@@ -85,25 +51,26 @@ def read_listing(
         progress: told how far the drawing of a synthetic dataset has come.
         patients: whether what a table says of patients counts, and so must be right.
 
-    Returns:
-        A table with the columns of this module's description, sorted by image_id; and what the
-        metadata table, where there is one, and the folder do not both have.
-
     Raises:
         UserError: the root is missing, empty or a file, or a metadata table does not fit.
     """
     if isinstance(dataset, SyntheticDataset):
-        return _read_synthetic(dataset, cache, progress), Unmatched()
+        return _read_synthetic(dataset, cache, progress)
     check_root(dataset)
     root = Path(str(dataset.root)).expanduser()
     if isinstance(dataset, Isic9Dataset):
-        return _read_isic9(dataset, root)
+        return _read_isic9(dataset, root, patients=patients)
     if isinstance(dataset, Ham10000Dataset):
         return _read_ham10000(dataset, root, patients=patients)
     if isinstance(dataset, CsvDataset):
-        return _table(read_csv(dataset, root, patients=patients)), Unmatched()
+        return read_csv(dataset, root, patients=patients)
     if isinstance(dataset, FolderDataset):
-        return read_tree(root, outside_root=dataset.outside_root), Unmatched()
+        return read_tree(
+            root,
+            outside_root=dataset.outside_root,
+            exclude=dataset.exclude,
+            classes=dataset.classes or (),
+        )
     raise TypeError(f"Expected a known dataset. Received {type(dataset).__name__}.")
 
 
@@ -112,70 +79,51 @@ def archive_name(image_id: str) -> str:
     return re.sub(r"\(\d+\)$", "", Path(image_id).stem).strip()
 
 
-def read_tree(root: Path, *, outside_root: bool = False) -> pd.DataFrame:
-    """A tree of class folders: an image's label is the name of the folder that it lies in.
-
-    Args:
-        root: the folder.
-        outside_root: follow links that lead out of it.
-
-    Raises:
-        UserError: there are no images, some lie in no class folder, or a folder holds both images
-            and folders of images, so that either could be the class.
-    """
-    rows: list[dict[str, Any]] = []
-    paths = find_images(root, outside_root=outside_root)
-    _refuse_nested(root, {path.parent for path in paths})
-    for path in paths:
-        image_id = path.relative_to(root).as_posix()
-        *parents, _ = image_id.split("/")
-        published = next((PUBLISHED[p.lower()] for p in parents if p.lower() in PUBLISHED), "")
-        if not parents or parents[-1].lower() in PUBLISHED:
-            raise UserError(
-                f"dataset.root={root}: {image_id} lies in no class folder; "
-                "expected <class>/<image>, or Train/<class>/<image> and Test/<class>/<image>."
-            )
-        rows.append(_row(image_id, path, parents[-1], published=published))
-    return _table(rows)
-
-
-def _refuse_nested(root: Path, folders: Collection[Path]) -> None:
-    """No folder of images lies in another: which of the two would be the class?"""
-    for folder in sorted(folders):
-        outer = next((f for f in folder.parents if f in folders and f != root), None)
-        if outer is not None:
-            inner = folder.relative_to(root).as_posix()
-            raise UserError(
-                f"dataset.root={root}: {outer.relative_to(root).as_posix()} holds images and, in "
-                f"{inner}, a folder of images; expected either, so that the class is plain."
-            )
-
-
-def _read_isic9(dataset: Isic9Dataset, root: Path) -> tuple[pd.DataFrame, Unmatched]:
+def _read_isic9(dataset: Isic9Dataset, root: Path, *, patients: bool) -> Listing:
     """The published nine-class folder, with what the archive says of its images."""
-    table = read_tree(root, outside_root=dataset.outside_root)
-    names = [archive_name(image_id) for image_id in table["image_id"]]
+    tree = read_tree(
+        root,
+        outside_root=dataset.outside_root,
+        exclude=dataset.exclude,
+        classes=dataset.classes or (),
+    )
+    images = tree.images
+    names = [archive_name(image_id) for image_id in images["image_id"]]
     if not (root / dataset.metadata).is_file():
-        table["lesion"] = [name if ARCHIVE_ID.match(name) else "" for name in names]
-        return table, Unmatched()
-    optional = ("lesion_id", "source", *dataset.diagnosis_columns)
-    metadata = _read_metadata(root / dataset.metadata, ["image_id"], optional)
-    metadata = metadata.drop(columns=LINE).set_index("image_id")
+        # Files that share an archive id are one photograph; nothing names the lesions.
+        images["lesion"] = [name if ARCHIVE_ID.match(name) else "" for name in names]
+        return tree
+    table = read_table(root / dataset.metadata)
+    found = _find_columns(table, ["image_id", *dataset.diagnosis_columns])
+    metadata = _select(table, {"image_id": "image_id"}, found, dataset.diagnosis_columns)
+    metadata = with_patients(table.path, metadata, needed=patients).set_index("image_id")
+    metadata = metadata.drop("", errors="ignore")  # a row that names no image
     unmatched = Unmatched(dataset.metadata, missing=_missing(metadata.index, names))
     # Files that share an archive id are one photograph, whatever folder they lie in; files that
     # are both called 1.jpg are not.
     archive_id = [n if ARCHIVE_ID.match(n) or n in metadata.index else "" for n in names]
-    table["lesion"] = archive_id
+    groupings = _groupings(found, metadata)
     metadata = metadata.reindex(archive_id, fill_value="")
-    lesion = metadata["lesion_id"].to_numpy()
-    table["lesion"] = [known or own for known, own in zip(lesion, archive_id, strict=True)]
-    table["source"] = metadata["source"].to_numpy()
-    codes = metadata[list(dataset.diagnosis_columns)]
-    table["diagnosis"] = [
+    lesion = list(metadata["lesion"])
+    images["lesion"] = [known or own for known, own in zip(lesion, archive_id, strict=True)]
+    for name in ("patient", "source", "sex", "site"):
+        images[name] = metadata[name].to_numpy()
+    images["age"] = pd.to_numeric(metadata["age"]).to_numpy(float)
+    images["diagnosis"] = [
         _diagnosis([code for code in row if code], label, dataset.diagnoses, dataset.classes)
-        for row, label in zip(codes.itertuples(index=False), table["label"], strict=True)
+        for row, label in zip(
+            metadata[list(dataset.diagnosis_columns)].itertuples(index=False),
+            images["label"],
+            strict=True,
+        )
     ]
-    return table, unmatched
+    return as_listed(
+        images,
+        unmatched=unmatched,
+        columns=describe_columns(table, found),
+        groupings=groupings,
+        notes=tree.notes,
+    )
 
 
 def _diagnosis(
@@ -192,47 +140,62 @@ def _diagnosis(
     return label if label in names else next(iter(names), "")
 
 
-def _read_ham10000(
-    dataset: Ham10000Dataset, root: Path, *, patients: bool
-) -> tuple[pd.DataFrame, Unmatched]:
+def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> Listing:
     """A flat folder of images and a table with diagnosis and lesion of each."""
     table_path = root / dataset.metadata
     if not table_path.is_file():
-        raise UserError(f"dataset.root={root}: no {dataset.metadata} in it; it says what is what.")
-    metadata = _read_metadata(
-        table_path, ["image_id", "lesion_id", "dx"], ("age", "sex", "localization")
-    )
-    metadata = metadata.rename(columns={"localization": "site"})
+        raise missing_table(root, dataset.metadata, "dataset.metadata")
+    table = read_table(table_path)
+    required = {"image_id": "image_id", "dx": "dx", "lesion": "lesion_id"}
+    found = _find_columns(table, ["image_id", "dx"]) | {"lesion": "lesion_id"}
+    metadata = _select(table, required, found)
     metadata = with_patients(table_path, metadata, needed=patients)
     # Ages come in steps of five years, and 0 is not the youngest: 5 of its 39 photographs show
     # keratoses of the old, which of the 620 from 5 to 25 years one does.
     metadata["age"] = metadata["age"].where(metadata["age"] > 0)
     known = {row["image_id"]: row for row in metadata.to_dict("records")}
-    diagnosis = dict(zip(metadata["image_id"], metadata["dx"], strict=True))
-    lesion = dict(zip(metadata["image_id"], metadata["lesion_id"], strict=True))
-    unknown = sorted(set(diagnosis.values()) - set(dataset.diagnoses))
+    unknown = sorted(set(metadata["dx"]) - set(dataset.diagnoses))
     if unknown:
         raise UserError(
-            f"{table_path}: dx {', '.join(unknown)} is not in dataset.diagnoses "
-            f"({', '.join(dataset.diagnoses)})."
+            f"{table_path}: dx {some(unknown)} is not in dataset.diagnoses "
+            f"({some(list(dataset.diagnoses), 20)})."
         )
     folder = root / dataset.images if (root / dataset.images).is_dir() else root
+    paths = find_images(folder, outside_root=dataset.outside_root, boundary=root)
+    image_ids = [path.relative_to(root).as_posix() for path in paths]
+    kept, notes = leave_out(image_ids, dataset.exclude)
     rows, unlisted = [], []
-    for path in find_images(folder, outside_root=dataset.outside_root, boundary=root):
-        image_id = path.relative_to(root).as_posix()
-        if path.stem not in diagnosis:
-            unlisted.append(image_id)
-            continue
-        label = dataset.diagnoses[diagnosis[path.stem]]
-        of_patient = {name: known[path.stem][name] for name in PATIENT_COLUMNS}
-        rows.append(
-            _row(image_id, path, label, diagnosis=label, lesion=lesion[path.stem], **of_patient)
-        )
+    for image_id, path, keep in zip(image_ids, paths, kept, strict=True):
+        if path.stem not in known:
+            unlisted += [image_id] if keep else []
+        elif keep:
+            said = known[path.stem]
+            label = dataset.diagnoses[said["dx"]]
+            facts = {name: said[name] for name in KNOWN}
+            where = {"image_id": image_id, "path": str(path)}
+            rows.append({**where, "label": label, "diagnosis": label, **facts})
     if not rows:
         raise UserError(f"{table_path}: none of its image_ids is the name of an image in {folder}.")
-    table = _table(rows)
-    missing = _missing(diagnosis, map(archive_name, table["image_id"]))
-    return table, Unmatched(dataset.metadata, missing, tuple(sorted(unlisted)))
+    missing = _missing(known, (archive_name(row["image_id"]) for row in rows))
+    notes += _doubled([row["image_id"] for row in rows])
+    return as_listed(
+        rows,
+        unmatched=Unmatched(dataset.metadata, missing, tuple(sorted(unlisted))),
+        columns=describe_columns(table, found),
+        groupings=_groupings(found, metadata),
+        notes=notes,
+    )
+
+
+def _doubled(image_ids: Sequence[str]) -> tuple[str, ...]:
+    """Say which files of one name lie in several folders, as when an archive is unpacked twice."""
+    of_name: dict[str, list[str]] = {}
+    for image_id in image_ids:
+        of_name.setdefault(Path(image_id).stem, []).append(image_id)
+    doubled = [same for same in of_name.values() if len(same) > 1]
+    if not doubled:
+        return ()
+    return (f"{len(doubled)} images are there more than once, such as {some(doubled[0])}.",)
 
 
 def _missing(named: Iterable[str], found: Iterable[str]) -> tuple[str, ...]:
@@ -240,9 +203,7 @@ def _missing(named: Iterable[str], found: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(named) - {""} - set(found)))
 
 
-def _read_synthetic(
-    dataset: SyntheticDataset, cache: Path, progress: Progress | None
-) -> pd.DataFrame:
+def _read_synthetic(dataset: SyntheticDataset, cache: Path, progress: Progress | None) -> Listing:
     """The dataset that the program draws; it lies in the cache like any downloaded one."""
     root = ensure_dataset(
         cache,
@@ -252,46 +213,41 @@ def _read_synthetic(
         seed=dataset.seed,
         progress=progress,
     )
-    metadata = _read_metadata(root / "metadata.csv", ["image_id", "lesion_id", "label", "source"])
-    table = pd.DataFrame(
-        {
-            "image_id": "images/" + metadata["image_id"] + ".png",
-            "label": metadata["label"],
-            "diagnosis": metadata["label"],
-            "lesion": metadata["lesion_id"],
-            "source": metadata["source"],
-        }
-    )
+    names = {name: Column(name) for name in ("image_id", "label", "source")}
+    table = read_table(root / "metadata.csv").select({**names, "lesion": Column("lesion_id")})
+    table["image_id"] = "images/" + table["image_id"] + ".png"
     table["path"] = [str(root / image_id) for image_id in table["image_id"]]
+    table["diagnosis"] = table["label"]
     patients = patients_of(list(table["lesion"]), list(table["label"]), dataset.seed)
-    return _table(table.join(patients))
+    return as_listed(table.join(patients), groupings={"lesion": "lesion_id"})
 
 
-def _read_metadata(
-    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+def _find_columns(table: Table, taken: Sequence[str]) -> dict[str, str]:
+    """The columns that say what is known of the images, in a table of fixed format."""
+    return find_columns(table, dict.fromkeys(KNOWN), taken, configurable=False)
+
+
+def _select(
+    table: Table, required: Mapping[str, str], found: Mapping[str, str], others: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Columns of a table as text, empty cells as empty strings, with lines; one row an image."""
-    columns = {name: Column(name) for name in required}
-    columns |= {name: Column(name, required=False) for name in optional}
-    table = read_table(path, columns)
-    repeated = table.loc[table["image_id"].duplicated(), "image_id"]
+    """Columns of a metadata table that has one row an image; ``KNOWN`` ones are empty if absent."""
+    columns = {what: Column(found.get(what, "")) for what in KNOWN}
+    columns |= {name: Column(name, required=False) for name in others}
+    columns |= {what: Column(name) for what, name in required.items()}
+    selected = table.select(columns)
+    repeated = selected.loc[selected["image_id"].duplicated(), "image_id"]
     if len(repeated):
         image_id = repeated.iloc[0]
-        rows = table[table["image_id"] == image_id]
-        lesions = rows["lesion_id"].unique() if "lesion_id" in rows else []
-        differs = f", with lesion {' and '.join(lesions)}" if len(lesions) > 1 else ""
-        raise UserError(f"{path}: {image_id} is there twice{differs}; expected a row an image.")
-    return table
+        lesions = selected.loc[selected["image_id"] == image_id, "lesion"].unique()
+        differs = f", with lesion {some(sorted(lesions))}" if len(lesions) > 1 else ""
+        raise UserError(
+            f"{table.path}: {image_id} is there twice{differs}; expected a row an image."
+        )
+    return selected
 
 
-def _row(image_id: str, path: Path, label: str, **known: Any) -> dict[str, Any]:
-    unknown = dict.fromkeys(WORDS, "")
-    return {**unknown, "image_id": image_id, "path": str(path), "label": label, **known}
-
-
-def _table(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a table of COLUMNS, sorted; what a reader does not know is empty."""
-    found = pd.DataFrame(rows)
-    ages = found["age"].to_numpy(float) if "age" in found.columns else np.nan
-    table = found.reindex(columns=list(WORDS), fill_value="").assign(age=ages)
-    return table.sort_values("image_id", ignore_index=True)
+def _groupings(found: Mapping[str, str], metadata: pd.DataFrame) -> dict[str, str]:
+    """``lesion`` or ``patient`` -> the column that names them, if it names any."""
+    return {
+        what: found[what] for what in GROUPINGS if what in found and (metadata[what] != "").any()
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from melanoma_lab.config.schema.dataset import Dataset, SyntheticDataset
-from melanoma_lab.errors import UserError
+from melanoma_lab.errors import UserError, nearest
 
 
 def check_root(dataset: Dataset) -> None:
@@ -25,6 +25,16 @@ def check_root(dataset: Dataset) -> None:
         )
     root = Path(dataset.root).expanduser()
     if not root.exists():
-        raise UserError(f"dataset.root={dataset.root}: no such folder.")
+        raise UserError(f"dataset.root={dataset.root}: no such folder.{_near_miss(root)}")
     if not root.is_dir():
         raise UserError(f"dataset.root={dataset.root}: a file; expected the folder of the images.")
+
+
+def _near_miss(root: Path) -> str:
+    """The folder beside it whose name is alike, as a sentence."""
+    try:
+        names = [path.name for path in root.absolute().parent.iterdir() if path.is_dir()]
+    except OSError:
+        return ""
+    close = nearest(root.name, names)
+    return f" {close}" if close.startswith("Did you mean") else ""

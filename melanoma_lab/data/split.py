@@ -7,7 +7,8 @@ names and ``split.seed``; the order of the files does not matter.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,24 +24,23 @@ from melanoma_lab.config.schema.split import (
     Split,
     Undivided,
 )
-from melanoma_lab.errors import UserError
+from melanoma_lab.errors import UserError, some
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)
 
 
 class TooFewGroupsError(ValueError):
-    """A class has fewer groups than there are parts.
+    """Some classes have fewer groups than there are parts.
 
     Attributes:
-        label: the class.
-        groups: how many groups it has.
+        groups: class -> how many groups it has, of those that have too few.
         parts: how many parts each need one.
     """
 
-    def __init__(self, label: str, groups: int, parts: int) -> None:
-        super().__init__(f"Expected at least {parts} groups of {label!r}. Received {groups}.")
-        self.label, self.groups, self.parts = label, groups, parts
+    def __init__(self, groups: Mapping[str, int], parts: int) -> None:
+        super().__init__(f"Expected at least {parts} groups of each class. Received {groups}.")
+        self.groups, self.parts = dict(groups), parts
 
 
 def split_images(manifest: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -73,17 +73,26 @@ def split_images(manifest: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, tu
         if isinstance(split, Undivided):
             return _undivided(manifest, split), ()
     except TooFewGroupsError as error:
-        remedy = (
-            f"Set split.k={error.groups}"
-            if isinstance(split, Folds) and error.parts == split.k and 1 < error.groups < split.k
-            else "Add images of other lesions"
-        )
-        raise UserError(
-            f"split={split.name}: class {error.label!r} has {error.groups} of the {error.parts} "
-            "groups (of images that belong together) that it needs, one for every part. "
-            f"{remedy}, or leave the class out of dataset.classes."
-        ) from error
+        raise UserError(_too_few(error, split, list(manifest["label"]))) from error
     raise TypeError(f"Expected a known split. Received {type(split).__name__}.")
+
+
+def _too_few(error: TooFewGroupsError, split: Split, labels: Sequence[str]) -> str:
+    """Say which classes are too small for a split, and how to go on without them."""
+    fewest = min(error.groups.values())
+    remedy = (
+        f"Set split.k={fewest}"
+        if isinstance(split, Folds) and error.parts == split.k and 1 < fewest < split.k
+        else "Add images of other lesions"
+    )
+    small = some([f"{name} ({n})" for name, n in error.groups.items()], 10)
+    left = sorted(set(labels) - error.groups.keys())
+    classes = shlex.quote(f"dataset.classes=[{','.join(left)}]")
+    return (
+        f"split={split.name}: {len(error.groups)} of {len(set(labels))} classes have fewer groups "
+        f"(of images that belong together) than the {error.parts} that they need, one for every "
+        f"part: {small}. {remedy}" + (f", or leave them out: {classes}" if len(left) > 1 else ".")
+    )
 
 
 def allocate(
@@ -110,7 +119,7 @@ def allocate(
         the class has barely more groups than there are parts.
 
     Raises:
-        TooFewGroupsError: a class has fewer groups than there are parts.
+        TooFewGroupsError: classes have fewer groups than there are parts; it names all of them.
     """
     table = pd.DataFrame({"group": groups, "label": labels})
     size = table.groupby("group").size()
@@ -123,12 +132,14 @@ def allocate(
     )
     label_of = counts.drop_duplicates("group").set_index("group")["label"]
 
+    n_groups = {label: int((label_of == label).sum()) for label in sorted(set(labels))}
+    too_few = {label: n for label, n in n_groups.items() if n < len(fractions)}
+    if too_few:
+        raise TooFewGroupsError(too_few, len(fractions))
     part_of: dict[str, int] = {}
     lacking_in_all = np.asarray(fractions) * len(table)
-    for label in sorted(set(labels)):
+    for label in n_groups:
         names = sorted(label_of.index[label_of == label], key=lambda name: _order(seed, name))
-        if len(names) < len(fractions):
-            raise TooFewGroupsError(label, len(names), len(fractions))
         sizes = [int(size[name]) for name in names]
         parts = _fill(sizes, fractions, lacking_in_all)
         part_of.update(zip(names, parts, strict=True))

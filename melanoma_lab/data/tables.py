@@ -5,17 +5,19 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.errors import UserError, nearest, some
 
+#: Columns that a message lists at most.
+MOST_NAMES: Final = 20
 DELIMITERS: Final = ",;\t"
-#: The column that ``read_table`` adds: the line of the file that a row ends on.
+#: The column that ``Table.select`` adds: the line of the file that a row ends on.
 LINE: Final = "line"
 
 
@@ -34,32 +36,68 @@ class Column:
     required: bool = True
 
 
-def read_table(path: Path, columns: Mapping[str, Column], encoding: str = "utf-8") -> pd.DataFrame:
-    """Read the columns that are looked for.
+@dataclass(frozen=True)
+class Table:
+    """The cells of a table as text, without blanks around them.
+
+    Attributes:
+        path: of the file.
+        names: of its columns, as the first line has them; not always different ones.
+        rows: a list for every filled line, as long as ``names``.
+        lines: the line of the file that each row ends on.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    lines: Sequence[int]
+
+    def values(self, name: str) -> list[str]:
+        """Return the cells of a column, the first if several are called so.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        place = self.names.index(name)
+        return [row[place] for row in self.rows]
+
+    def select(self, columns: Mapping[str, Column]) -> pd.DataFrame:
+        """Return the columns that are looked for.
+
+        Args:
+            columns: what is looked for -> its column.
+
+        Returns:
+            str columns, named as in ``columns``, and ``line`` (int). A column that is not there,
+            and need not be, is empty.
+
+        Raises:
+            UserError: a column that is required is not there, or one is there twice.
+        """
+        place = {
+            what: _find(self.path, column, list(self.names)) if column.name else None
+            for what, column in columns.items()
+        }
+        table = {
+            what: [""] * len(self.rows) if at is None else [row[at] for row in self.rows]
+            for what, at in place.items()
+        }
+        return pd.DataFrame(table, dtype=object).assign(**{LINE: list(self.lines)})
+
+
+def read_table(path: Path, encoding: str = "utf-8") -> Table:
+    """Read a table with a line of column names.
 
     Args:
-        path: a table with a line of column names.
-        columns: what is looked for -> its column.
+        path: of the file; cells are divided by commas, semicolons or tabs.
         encoding: of the text, as Python calls it; a byte order mark is understood without it.
 
-    Returns:
-        str columns, named as in ``columns``, and ``line`` (int). Blanks around a value are taken
-        off; a column that is not there, and need not be, is empty.
-
     Raises:
-        UserError: the file is not there, not text in this encoding, or no table; or it lacks a
-            column.
+        UserError: the file is not there, not text in this encoding, or no table.
     """
-    rows = _rows(path, _text(path, encoding))
-    names, *entries = rows or [(0, [])]
-    place = {
-        what: _find(path, column, names[1]) if column.name else None
-        for what, column in columns.items()
-    }
-    table = {
-        what: ["" if at is None else row[at] for _, row in entries] for what, at in place.items()
-    }
-    return pd.DataFrame(table, dtype=object).assign(**{LINE: [line for line, _ in entries]})
+    (_, names), *entries = _rows(path, _text(path, encoding)) or [(0, [])]
+    lines, rows = [line for line, _ in entries], [row for _, row in entries]
+    return Table(path, tuple(names), rows, lines)
 
 
 def _text(path: Path, encoding: str) -> str:
@@ -112,7 +150,7 @@ def _find(path: Path, column: Column, names: list[str]) -> int | None:
         raise UserError(f"{path}: {len(found)} columns are called {column.name}{key}.")
     if not column.required:
         return None
-    columns = ", ".join(filter(None, names)) or "no columns"
+    columns = some(list(filter(None, names)), MOST_NAMES) or "no columns"
     advice = nearest(column.name, names)
     advice = advice if advice.startswith("Did you mean") else ""
     advice += f" It has {columns}." if advice else f"It has {columns}."

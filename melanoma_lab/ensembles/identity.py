@@ -20,6 +20,7 @@ INHERITED = (
     "experiment",
     "dataset",
     "dataset_digest",
+    "grouped_by",
     "metadata_digest",
     "audit_digest",
     "source_tells_class",
@@ -30,6 +31,8 @@ INHERITED = (
     "trivial",
     "weights_sha256",
 )
+#: Protocols, from the one whose figures say least.
+_WORST_FIRST = ("leaking", "", "unknown", "ungrouped", "grouped")
 #: What members cost together.
 COSTS = ("parameters", "trainable_parameters", "fit_seconds", "optimizer_steps")
 
@@ -71,7 +74,7 @@ def tags_of(members: Sequence[Member], table: pd.DataFrame) -> dict[str, str]:
         FOLDS_TAG: ",".join(map(str, folds)),
         "fingerprint": fingerprint_of(members),
         "split_hash": hashes.pop() if len(hashes) == 1 else split_digest(table),
-        "protocol": "leaking" if "leaking" in protocols else protocols.pop(),
+        "protocol": min(protocols, key=_WORST_FIRST.index),
         "git_commit": tracking.git_commit(),
         "melanoma_lab": __version__,
     }

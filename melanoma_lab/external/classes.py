@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from melanoma_lab.data.prepare import slug
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.errors import UserError, nearest, some
 
 KEY = "evaluation.classes"
 
@@ -60,7 +60,7 @@ def _unmatched(missing: Sequence[str], slugs: Sequence[str], shipped: Path | Non
     line = ", ".join(f"{name}: null" for name in missing)
     option = _shipped_for(missing, slugs, shipped)
     return (
-        f"The model has no class called {', '.join(missing)}. It has {', '.join(slugs)}. "
+        f"The model has no class called {some(missing)}. It has {some(slugs, 10)}. "
         + (f"mapping={option} says what is what. Or say it yourself: " if option else "Say it: ")
         + f"'{KEY}={{{line}}}' leaves out; instead of null, one of the model's classes maps to it."
     )

@@ -56,7 +56,8 @@ def tags_of(
         "dataset_digest": data.digest,
         "audit_digest": data.findings.digest,
         "fingerprint": _fingerprint(config, source, data),
-        "protocol": protocol_of(shown, kept=kept),
+        "protocol": protocol_of(shown, data, kept=kept),
+        "grouped_by": ", ".join(data.grouped_by),
         "overlap": overlap_of(shown, kept=kept),
         "notes": " ".join(data.notes),
         "git_commit": tracking.git_commit(),
@@ -64,11 +65,15 @@ def tags_of(
     }
 
 
-def protocol_of(shown: Shown | None, *, kept: bool) -> str:
-    """``grouped``; ``leaking`` where images that were seen are judged; ``unknown`` which were."""
+def protocol_of(shown: Shown | None, data: PreparedData, *, kept: bool) -> str:
+    """Return the protocol of an evaluation.
+
+    ``leaking`` where images that were seen are judged, ``unknown`` where nothing says which were;
+    else that of the dataset.
+    """
     if shown is None:
         return "unknown"
-    return "leaking" if kept and shown.seen.any() else "grouped"
+    return "leaking" if kept and shown.seen.any() else data.protocol
 
 
 def overlap_of(shown: Shown | None, *, kept: bool) -> str:

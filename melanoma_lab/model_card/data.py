@@ -100,9 +100,16 @@ def protocol(facts: Facts) -> str:
             f"Leaking: divided {how}, and images that belong together lie on both sides. Figures "
             "on the test split are too good."
         )
+    if facts.tags.get("protocol") == "ungrouped":
+        return (
+            f"Ungrouped: divided {how}; nothing names lesions or patients. Identical files and "
+            "near-duplicates are on one side of every split, other photographs of one lesion may "
+            "be on both."
+        )
+    by = facts.tags.get("grouped_by")
     return (
-        f"Grouped: divided {how}; photographs of one lesion, identical files and near-duplicates "
-        "are on one side of every split."
+        f"Grouped{f' by {by}' if by else ''}: divided {how}; what belongs together, identical "
+        "files and near-duplicates are on one side of every split."
     )
 
 

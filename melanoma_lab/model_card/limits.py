@@ -30,11 +30,16 @@ def _limits(facts: Facts) -> Iterator[str]:
         yield "This run diverged; what was kept is from before."
     if tags.get("protocol") == "leaking":
         yield "Test lesions, or copies of them, are in the training split: figures are too good."
+    if tags.get("protocol") == "ungrouped":
+        yield (
+            "Nothing names the lesions or patients of its images: photographs of one lesion may be "
+            "in training and in test, and figures then look better than they are."
+        )
     if judged != "test":
         yield "It never met its test split; the figures here are of the split it was chosen by."
     yield (
-        "Not validated externally: test images are of other lesions, but from the same dataset as "
-        "the training images. Elsewhere expect less."
+        "Not validated externally: test images are from the same dataset as the training images. "
+        "Elsewhere expect less."
     )
     yield from _kind_of_images(facts)
     yield from _prevalence(facts, judged)

@@ -51,7 +51,8 @@ def audit_dataset(config: Config) -> Findings:
     cache = cache_folder(config.cache)
     threads = config.training.threads or available_threads()
     with progress_of("looking at the images") as tell:
-        manifest, unmatched = read_listing(dataset, cache, tell)
+        listing = read_listing(dataset, cache, tell)
+        manifest = listing.images
         manifest["digest"] = file_digests(list(manifest["path"]), threads)
         inspection = inspect_files(
             list(manifest["path"]),
@@ -61,11 +62,10 @@ def audit_dataset(config: Config) -> Findings:
             progress=tell,
         )
     findings, images = audit_images(
-        manifest,
+        listing,
         inspection,
         name=dataset.name,
         classes=dataset.classes,
-        unmatched=unmatched,
     )
     if config.against:
         with progress_of("comparing with the other folder") as tell:

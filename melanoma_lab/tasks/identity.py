@@ -65,6 +65,7 @@ def run_tags(
         "dataset_digest": data.digest,
         "audit_digest": data.findings.digest,
         "protocol": data.protocol,
+        "grouped_by": ", ".join(data.grouped_by),
         "source_tells_class": _figure(data.findings.sources.pairwise_accuracy),
         "notes": " ".join(data.notes),
         "git_commit": tracking.git_commit(),

@@ -14,7 +14,7 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.pixels import file_digests, load_pixels
-from melanoma_lab.data.readers import read_dataset
+from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.errors import UserError
 from melanoma_lab.installation import lab_command
@@ -41,7 +41,8 @@ def prepare_seed_protocol(config: Config) -> Path:
     cache = cache_folder(config.cache)
     threads = config.training.threads or available_threads()
     with progress_of("copying images") as tell:
-        manifest = read_dataset(dataset, cache, tell)
+        listing = read_listing(dataset, cache, tell)
+        manifest = listing.images
         if not {TRAIN, TEST} <= set(manifest["published"]):
             raise UserError(
                 f"dataset={dataset.name}: not published divided into Train and Test; the seed "
@@ -50,7 +51,7 @@ def prepare_seed_protocol(config: Config) -> Path:
         manifest["digest"] = file_digests(list(manifest["path"]), threads)
         files = (list(manifest["path"]), list(manifest["digest"]))
         inspection = inspect_files(*files, cache=cache, threads=threads, progress=tell)
-        _, images = audit_images(manifest, inspection, name=dataset.name, classes=dataset.classes)
+        _, images = audit_images(listing, inspection, name=dataset.name, classes=dataset.classes)
         pixels = load_pixels(
             *files,
             size=dataset.image_size,

@@ -245,6 +245,7 @@ def _sweep(plan: Plan, trials: Trials, ledger: Ledger, commands: Sequence[str]) 
             "dataset": first.dataset.name,
             "split": first.split.name,
             "protocol": data.protocol,
+            "grouped_by": ", ".join(data.grouped_by),
             "split_hash": data.split_hash,
         },
         untuned=collect.values_in(untuned, plan.searched),

@@ -8,7 +8,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from melanoma_lab.config.schema.checks import require
-from melanoma_lab.errors import UserError
+from melanoma_lab.errors import UserError, some
 from melanoma_lab.registry import option
 
 #: Of a side; a batch of 32 larger ones takes 6 GB before the network begins.
@@ -85,6 +85,8 @@ class Dataset:
     conflicts: Conflicts = Conflicts.error
     groups: Groups = Groups.all
     on_unreadable: OnUnreadable = OnUnreadable.error
+    #: Files to leave out besides masks: patterns of a path, a file or a folder; !pattern keeps.
+    exclude: list[str] = field(default_factory=list)
     #: Follow links, and take paths of a table, that lead out of root.
     outside_root: bool = False
 
@@ -101,7 +103,7 @@ class Dataset:
                 require(
                     self.melanoma in self.classes,
                     "dataset.melanoma",
-                    f"one of dataset.classes ({', '.join(self.classes)})",
+                    f"one of dataset.classes ({some(self.classes, 10)})",
                     self.melanoma,
                 )
 
@@ -129,24 +131,29 @@ class Isic9Dataset(Dataset):
 
 @dataclass
 class CsvColumns:
-    """What the columns of a table are called."""
+    """What the columns of a table are called.
+
+    null: recognised by its name, such as ``lesion_id``, ``Patient-No``, ``age_approx``, ``gender``;
+    ``none``: done without.
+    """
 
     #: Path of the image relative to ``images``; its ending may be missing.
     image: str = "image_id"
     label: str = "label"
-    #: What photographs of one lesion (or patient) share; null: "lesion" where there is one.
+    #: What photographs of one lesion share; none: no lesions, and no patients that are not named.
     lesion: str | None = None
-    #: Where the photograph comes from; null: "source" where there is one.
+    #: What photographs of one patient share; a split keeps them together as it does lesions.
+    patient: str | None = None
+    #: Where the photograph comes from.
     source: str | None = None
-    #: A class that somebody else found; null: "diagnosis" where there is one.
+    #: A class that somebody else found.
     diagnosis: str | None = None
-    #: train, val or test, for split=predefined; null: "split" where there is one.
+    #: train, val or test, for split=predefined.
     split: str | None = None
-    #: The patient's age in years, for metadata=patient; null: "age" where there is one.
+    #: The patient's age in years, for metadata=patient.
     age: str | None = None
-    #: null: "sex" where there is one.
     sex: str | None = None
-    #: Where on the body; null: "site" where there is one.
+    #: Where on the body.
     site: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,0 +1,105 @@
+"""Find the reader that fits a folder which another one cannot read."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path, PureWindowsPath
+from typing import Final
+
+from melanoma_lab.config.schema.dataset import CsvColumns, CsvDataset, Ham10000Dataset
+from melanoma_lab.data.columns import column_words
+from melanoma_lab.data.files import existing_file, walk_images
+from melanoma_lab.data.tables import Table, read_table
+from melanoma_lab.errors import UserError, some
+
+#: Endings by which a file is taken for a table; one of Dataverse's has none.
+TABLE_SUFFIXES: Final = frozenset({"", ".csv", ".tab", ".tsv", ".txt"})
+#: A table whose images lie in more folders than one cannot be read by ``dataset=csv``.
+MOST_PLACES: Final = 2
+
+#: What the column of labels is called, the surest first.
+LABELS: Final = (
+    *("label", "class", "dx", "diagnosis", "diagnostic", "category", "benign malignant"),
+    *("diagnosis 1", "diagnosis 3", "target"),
+)
+#: Of the rows of a table this share must name an image.
+SHARE: Final = 0.9
+#: Larger tables are not opened for a message; bytes.
+MOST_BYTES: Final = 50_000_000
+
+
+def reader_that_fits(root: Path) -> str:
+    """Return the words of a command that read a folder by one of its tables; empty if none do."""
+    folders: dict[str, set[str]] = {}
+    for path in walk_images(root):
+        folders.setdefault(path.stem.lower(), set()).add(path.parent.relative_to(root).as_posix())
+    for path in _table_files(root):
+        try:
+            table = read_table(path) if path.stat().st_size <= MOST_BYTES else None
+        except (UserError, OSError):  # no table, or not readable: nothing to advise
+            continue
+        words = [] if table is None else _as_ham10000(table) or _as_csv(root, table, folders)
+        if words:
+            return shlex.join(words)
+    return ""
+
+
+def missing_table(root: Path, name: str, key: str) -> UserError:
+    """Return the error about a table that is not there, naming those that are.
+
+    Args:
+        root: of the dataset.
+        name: of the table that was expected.
+        key: of the configuration that names it.
+    """
+    there = [path.name for path in _table_files(root)]
+    same = [other for other in there if Path(other).stem.lower() == Path(name).stem.lower()]
+    advice = ""
+    if same:
+        advice = f" {same[0]} is there: set {key}={same[0]}."
+    elif line := reader_that_fits(root):
+        advice = f" Instead, `{line}` reads it."
+    elif there:
+        advice = f" {some(there)} {'is' if len(there) == 1 else 'are'} there: set {key}=..."
+    return UserError(f"dataset.root={root}: no {name} in it; it says what is what.{advice}")
+
+
+def _table_files(root: Path) -> list[Path]:
+    """The files in a folder that are called like tables, or like one without its ending."""
+    return sorted(
+        path for path in root.iterdir() if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES
+    )
+
+
+def _as_ham10000(table: Table) -> list[str]:
+    """The words by which ``dataset=ham10000`` reads a table, if it is one of its kind."""
+    if not {"lesion_id", "image_id", "dx"} <= set(table.names):
+        return []
+    name = table.path.name
+    return ["dataset=ham10000"] + [f"dataset.metadata={name}"] * (name != Ham10000Dataset.metadata)
+
+
+def _as_csv(root: Path, table: Table, folders: Mapping[str, set[str]]) -> list[str]:
+    """The words by which ``dataset=csv`` reads a table, if one folder has all its images."""
+    spelt = {" ".join(column_words(name)): name for name in reversed(table.names)}
+    label = next((spelt[usual] for usual in LABELS if usual in spelt), None)
+    if label is None or not table.rows:
+        return []
+    for name in table.names:
+        values = table.values(name)
+        found = [folders.get(PureWindowsPath(value).stem.lower(), set()) for value in values]
+        places = [".", *sorted(set().union(*found))]
+        if len(places) > MOST_PLACES or sum(map(bool, found)) < SHARE * len(found):
+            continue
+        for place in places:
+            if existing_file(root / place, values[0]):
+                said = {
+                    "dataset.table": (table.path.name, CsvDataset.table),
+                    "dataset.images": (place, CsvDataset.images),
+                    "dataset.columns.image": (name, CsvColumns.image),
+                    "dataset.columns.label": (label, CsvColumns.label),
+                }
+                words = [f"{key}={value}" for key, (value, usual) in said.items() if value != usual]
+                return ["dataset=csv", *words]
+    return []
