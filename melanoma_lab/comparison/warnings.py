@@ -64,7 +64,7 @@ def _ungrouped(study: Study) -> list[str]:
     sides = "photographs of one lesion may be on both sides of the split"
     effect = "figures may look better than they are, and intervals narrower"
     return [
-        f"Ungrouped protocol in {which}: nothing names lesions or patients, so that {sides}; {effect}."
+        f"Ungrouped protocol in {which}: nothing names lesions or patients, so {sides}; {effect}."
     ]
 
 

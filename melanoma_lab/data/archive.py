@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Final
 
 from melanoma_lab.config.schema.dataset import CsvColumns, CsvDataset, Ham10000Dataset
-from melanoma_lab.data.columns import column_words
+from melanoma_lab.data.columns import column_words, grouping_of
 from melanoma_lab.data.files import existing_file, walk_images
 from melanoma_lab.data.tables import Table, read_table
 from melanoma_lab.errors import UserError, some
@@ -26,7 +26,7 @@ LABELS: Final = (
 #: Of the rows of a table this share must name an image.
 SHARE: Final = 0.9
 #: Larger tables are not opened for a message; bytes.
-MOST_BYTES: Final = 50_000_000
+MOST_BYTES: Final = 10_000_000
 
 
 def reader_that_fits(root: Path) -> str:
@@ -43,6 +43,24 @@ def reader_that_fits(root: Path) -> str:
         if words:
             return shlex.join(words)
     return ""
+
+
+def unread_groupings(root: Path) -> tuple[str, ...]:
+    """Say which tables name the lesions or patients of a folder that is read without them.
+
+    Args:
+        root: of a dataset whose reader takes no table.
+    """
+    notes = []
+    for path in _table_files(root):
+        names = _names(path)
+        groupings = [name for name in names if grouping_of(name)]
+        if groupings:
+            notes.append(
+                f"{path.name} names {some(groupings)} and is not read: with dataset=csv it would "
+                "say which images belong together."
+            )
+    return tuple(notes)
 
 
 def missing_table(root: Path, name: str, key: str) -> UserError:
@@ -63,6 +81,14 @@ def missing_table(root: Path, name: str, key: str) -> UserError:
     elif there:
         advice = f" {some(there)} {'is' if len(there) == 1 else 'are'} there: set {key}=..."
     return UserError(f"dataset.root={root}: no {name} in it; it says what is what.{advice}")
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """The names of a table's columns; none if it is none."""
+    try:
+        return read_table(path).names if path.stat().st_size <= MOST_BYTES else ()
+    except (UserError, OSError):
+        return ()
 
 
 def _table_files(root: Path) -> list[Path]:

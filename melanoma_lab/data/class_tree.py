@@ -43,7 +43,7 @@ def read_tree(
         root: the folder.
         outside_root: follow links that lead out of it.
         exclude: ``dataset.exclude``.
-        classes: folders that are classes whatever their names.
+        classes: ``dataset.classes``: folders that are classes whatever their names and places.
 
     Raises:
         UserError: there are no images, some lie in no class folder, a folder holds both images
@@ -62,7 +62,7 @@ def read_tree(
             places.setdefault(row["label"], {}).setdefault(place, image_id)
     _refuse_parts(root, places, classes)
     _refuse_nested(root, {Path(row["path"]).parent for row in rows})
-    _refuse_scattered(root, places)
+    _refuse_scattered(root, places, classes)
     return as_listed(rows, notes=notes)
 
 
@@ -108,13 +108,10 @@ def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]
     if not parts:
         return
     are = "looks like a folder" if len(parts) == 1 else "look like folders"
-    meant = ""
-    if 2 <= len(folders) <= MOST_LISTED:
-        line = shlex.quote(f"dataset.classes=[{','.join(sorted(folders))}]")
-        meant = f" If these are classes, say so: {line}"
     raise UserError(
         f"dataset.root={root}: {some(parts)} {are} of images of several classes, as archives have "
-        f"them; expected <class>/<image>.{_advice(root)}{meant}"
+        f"them; expected <class>/<image>.{_advice(root)}"
+        + _meant(folders, "these are classes")
     )
 
 
@@ -138,16 +135,31 @@ def _refuse_nested(root: Path, folders: Collection[Path]) -> None:
             )
 
 
-def _refuse_scattered(root: Path, places: Mapping[str, Mapping[str, str]]) -> None:
-    """Folders of one name lie in one place, apart from Train and Test: else are they one class?"""
+def _refuse_scattered(
+    root: Path, places: Mapping[str, Mapping[str, str]], classes: Collection[str]
+) -> None:
+    """Folders of one name lie in one place, apart from Train and Test: else are they one class?
+
+    Args:
+        root: of the dataset.
+        places: name of a class folder -> where it lies -> one of its images.
+        classes: those that are one class wherever their folders lie.
+    """
     for name, where in places.items():
-        if len(where) > 1:
+        if len(where) > 1 and name not in classes:
             folders = [PurePosixPath(image_id).parent.as_posix() for image_id in where.values()]
             raise UserError(
                 f"dataset.root={root}: {len(where)} folders are called {name}: {some(folders)}. "
-                "They would become one class. Rename them if they are different classes, or put "
-                "their images into one folder if they are one." + _advice(root)
+                f"Rename them if they are different classes.{_meant(places, 'they are one class')}"
             )
+
+
+def _meant(names: Collection[str], what: str) -> str:
+    """The line that takes folders for classes as they are called, after a blank."""
+    if not 2 <= len(names) <= MOST_LISTED:
+        return ""
+    line = shlex.quote(f"dataset.classes=[{','.join(sorted(names))}]")
+    return f" If {what}, say so: {line}"
 
 
 def _advice(root: Path) -> str:

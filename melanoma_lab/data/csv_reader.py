@@ -59,12 +59,15 @@ def read_csv(dataset: CsvDataset, root: Path, *, patients: bool = False) -> List
         raise missing_table(root, dataset.table, "dataset.table")
     table = read_table(table_path, dataset.encoding)
     found = _find_columns(dataset, table)
+    recognised = {w: name for w, name in found.items() if getattr(dataset.columns, w) is None}
     images = table.select(_columns(dataset, found))
     if images.empty:
         raise UserError(f"{table_path}: no images in it.")
     _refuse(table_path, images[LINE][images["image"] == ""], "name no image")
     _refuse(table_path, images[LINE][images["label"] == ""], "have no label")
-    recognised = {w: name for w, name in found.items() if getattr(dataset.columns, w) is None}
+    if "diagnosis" in recognised and not set(images["label"]).intersection(images["diagnosis"]):
+        images["diagnosis"] = ""  # in other words than the labels: it could agree with none
+        del found["diagnosis"]
     check_grouping(table, recognised, list(images["label"]))
     images = with_patients(table_path, images, needed=patients)
     images["published"] = _published(table_path, images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from melanoma_lab.config.schema.dataset import (
     SyntheticDataset,
 )
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
-from melanoma_lab.data.archive import missing_table
+from melanoma_lab.data.archive import missing_table, unread_groupings
 from melanoma_lab.data.class_tree import read_tree
 from melanoma_lab.data.columns import GROUPINGS, describe_columns, find_columns
 from melanoma_lab.data.csv_reader import read_csv
@@ -28,7 +29,7 @@ from melanoma_lab.data.patient_columns import with_patients
 from melanoma_lab.data.root import check_root
 from melanoma_lab.data.synthetic import ensure_dataset
 from melanoma_lab.data.synthetic.patients import patients_of
-from melanoma_lab.data.tables import Column, Table, read_table
+from melanoma_lab.data.tables import LINE, Column, Table, read_table
 from melanoma_lab.errors import UserError, some
 from melanoma_lab.progress import Progress
 
@@ -65,12 +66,13 @@ def read_listing(
     if isinstance(dataset, CsvDataset):
         return read_csv(dataset, root, patients=patients)
     if isinstance(dataset, FolderDataset):
-        return read_tree(
+        tree = read_tree(
             root,
             outside_root=dataset.outside_root,
             exclude=dataset.exclude,
             classes=dataset.classes or (),
         )
+        return replace(tree, notes=(*tree.notes, *unread_groupings(root)))
     raise TypeError(f"Expected a known dataset. Received {type(dataset).__name__}.")
 
 
@@ -103,12 +105,12 @@ def _read_isic9(dataset: Isic9Dataset, root: Path, *, patients: bool) -> Listing
     # are both called 1.jpg are not.
     archive_id = [n if ARCHIVE_ID.match(n) or n in metadata.index else "" for n in names]
     groupings = _groupings(found, metadata)
-    metadata = metadata.reindex(archive_id, fill_value="")
+    images["age"] = metadata["age"].reindex(archive_id).to_numpy(float)
+    metadata = metadata.drop(columns=["age", LINE]).reindex(archive_id, fill_value="")
     lesion = list(metadata["lesion"])
     images["lesion"] = [known or own for known, own in zip(lesion, archive_id, strict=True)]
     for name in ("patient", "source", "sex", "site"):
         images[name] = metadata[name].to_numpy()
-    images["age"] = pd.to_numeric(metadata["age"]).to_numpy(float)
     images["diagnosis"] = [
         _diagnosis([code for code in row if code], label, dataset.diagnoses, dataset.classes)
         for row, label in zip(

@@ -21,7 +21,7 @@ from melanoma_lab.tracking.reading import read_run
 
 MANIFEST: Final = "manifest.csv"
 KEY: Final = "evaluation.trained_on"
-COLUMNS: Final = ("image_id", "split", "digest", "lesion", "path")
+COLUMNS: Final = ("image_id", "split", "digest", "lesion", "patient", "path")
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ def _all_below(root: Path, threads: int) -> pd.DataFrame:
             "split": TRAIN,
             "digest": file_digests([str(path) for path in paths], threads),
             "lesion": "",
+            "patient": "",
             "path": [str(path) for path in paths],
         }
     )

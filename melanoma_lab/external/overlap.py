@@ -1,7 +1,7 @@
 """Which images of a dataset show what a network was trained on, chosen by or tested on.
 
-Five ways to know, surest first. An image also shows what its group shows: photographs of one
-lesion, and copies of one photograph, transitively.
+Six ways to know, surest first. An image also shows what its group shows: photographs of one
+lesion or patient, and copies of one photograph, transitively.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ IDENTICAL: Final = "identical file"
 ARCHIVE: Final = "same archive id"
 NEAR: Final = "near-identical image"
 LESION: Final = "same lesion"
+PATIENT: Final = "same patient"
 GROUP: Final = "same group as one of these"
 #: How an image is known to show what another shows, surest first.
-KINDS: Final = (IDENTICAL, ARCHIVE, NEAR, LESION, GROUP)
+KINDS: Final = (IDENTICAL, ARCHIVE, NEAR, LESION, PATIENT, GROUP)
 #: What an image has been to a network that nobody has shown it to.
 NEW: Final = "new"
 #: What an image has been to a network, what weighs most first.
@@ -78,10 +79,10 @@ def find_shown(
     """Compare a dataset with the images that a network knows.
 
     Args:
-        manifest: table with the columns image_id, digest, lesion and photograph.
-        known: of the network's dataset: image_id, digest, lesion and split.
+        manifest: table with the columns image_id, digest, lesion, patient and photograph.
+        known: of the network's dataset: image_id, digest, lesion, patient and split.
         pairs: near-identical images: digest in the manifest, digest in ``known``, score, kind.
-        lesions: whether equal names of lesions are one lesion.
+        lesions: whether equal names of lesions are one lesion, and of patients one patient.
     """
     links = _links(manifest, known, pairs, lesions=lesions)
     rank = links["role"].map(ROLES.index)
@@ -110,6 +111,7 @@ def _links(
     ]
     if lesions:
         found.append(_equal(manifest, known, manifest["lesion"], known["lesion"], LESION))
+        found.append(_equal(manifest, known, manifest["patient"], known["patient"], PATIENT))
     table = pd.concat(found, ignore_index=True)
     by = table["role"].map(ROLES.index), table["kind"].map(KINDS.index)
     table = table.assign(role_rank=by[0], kind_rank=by[1])

@@ -11,7 +11,8 @@ from melanoma_lab.audit.inspection import FILE_COLUMNS, PAIR_COLUMNS, Inspection
 from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.audit.problems import find_problems
 from melanoma_lab.audit.unresolved import unresolved
-from melanoma_lab.data.readers import COLUMNS, read_dataset
+from melanoma_lab.data.listing import COLUMNS, Listing
+from melanoma_lab.data.readers import read_listing
 
 COLUMNS = (*COLUMNS, "digest")
 
@@ -30,7 +31,7 @@ def audit(manifest, pairs=(), classes=None):
         files=pd.DataFrame(files, columns=list(FILE_COLUMNS), index=digests),
         pairs=pd.DataFrame([(*p, 0.9, "cropped") for p in pairs], columns=list(PAIR_COLUMNS)),
     )
-    return audit_images(manifest, inspection, name="folder", classes=classes)[0]
+    return audit_images(Listing(manifest), inspection, name="folder", classes=classes)[0]
 
 
 CHAIN = table(
@@ -130,12 +131,12 @@ def real(composed, name, root, session_cache):
     from melanoma_lab.data.pixels import file_digests
 
     dataset = composed(f"dataset={name}", f"dataset.root={root}").dataset
-    manifest = read_dataset(dataset, session_cache)
+    manifest = read_listing(dataset, session_cache).images
     manifest["digest"] = file_digests(list(manifest["path"]), 2)
     inspection = inspect_files(
         list(manifest["path"]), list(manifest["digest"]), cache=session_cache, threads=2
     )
-    return audit_images(manifest, inspection, name=name, classes=dataset.classes)[0]
+    return audit_images(Listing(manifest), inspection, name=name, classes=dataset.classes)[0]
 
 
 def test_the_real_nine_class_folder(composed, real_isic9, session_cache):

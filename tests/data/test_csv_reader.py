@@ -6,7 +6,7 @@ import re
 import pytest
 from pictures import paint
 
-from melanoma_lab.data.readers import read_dataset
+from melanoma_lab.data.readers import read_listing
 from melanoma_lab.errors import UserError
 
 
@@ -21,7 +21,7 @@ def read(composed, tmp_path):
         content = lines if isinstance(lines, bytes) else "\n".join(lines).encode()
         (root / "manifest.csv").write_bytes(content)
         config = composed("dataset=csv", f"dataset.root={root}", *overrides)
-        return read_dataset(config.dataset, tmp_path)
+        return read_listing(config.dataset, tmp_path).images
 
     return read
 
@@ -58,6 +58,7 @@ def test_columns_may_have_other_names(read):
         "image_id": "a/1.png",
         "label": "nevus",
         "lesion": "P1",
+        "patient": "",
         "source": "Vienna",
         "diagnosis": "melanoma",
         "published": "train",
@@ -126,7 +127,7 @@ def test_an_image_that_has_two_lesions_or_labels_says_which(read):
         (["image_id,label,label", "a/1.png,x,y"], "2 columns are called label"),
         (["image_id,label"], "no images in it"),
         ([""], "no column image_id"),
-        (["image_id,label", "a/1.png,", "a/2.png, "], "2 lines have no label: 2, 3"),
+        (["image_id,label", "a/1.png,", "a/2.png, "], "2 lines have no label: 2 and 3"),
         (["image_id,label", ",x"], "1 lines name no image: 2"),
         (["image_id,label", "a/1.png"], "line 2 has 1 cells; expected 2"),
         (["image_id,label", "a/1.png,x,y"], "line 2 has 3 cells; expected 2"),

@@ -11,20 +11,24 @@ from melanoma_lab.data.split import split_images
 
 
 def manifest(*rows):
-    return pd.DataFrame(rows, columns=["image_id", "lesion", "photograph"])
+    return pd.DataFrame(rows, columns=["image_id", "lesion", "patient", "photograph"])
 
 
 CHAIN = manifest(
-    ("a", "L1", "d1"), ("b", "L1", "d2"), ("c", "", "d2"), ("d", "", "d3"), ("e", "L2", "d4")
+    ("a", "L1", "", "d1"),
+    ("b", "L1", "", "d2"),
+    ("c", "", "P1", "d2"),
+    ("d", "", "", "d3"),
+    ("e", "L2", "P1", "d4"),
 )
 
 
 @pytest.mark.parametrize(
     ("groups", "expected"),
     [
-        # a and b share a lesion, b and c are copies: all three belong together.
-        (Groups.all, ["a", "a", "a", "d", "e"]),
-        (Groups.lesion, ["a", "a", "c", "d", "e"]),
+        # a and b share a lesion, b and c are copies, c and e a patient: all belong together.
+        (Groups.all, ["a", "a", "a", "d", "a"]),
+        (Groups.lesion, ["a", "a", "c", "d", "c"]),
         (Groups.duplicates, ["a", "b", "b", "d", "e"]),
         (Groups.none, ["a", "b", "c", "d", "e"]),
     ],
@@ -103,6 +107,7 @@ def test_no_split_fold_or_seed_separates_a_known_pair(images, pairs, seed, fold)
         {
             "image_id": [f"i{n:03}" for n in range(len(labels))],
             "lesion": [f"L{lesion}" if lesion else "" for lesion in lesions],
+            "patient": "",
             "digest": digests,
             "photograph": photographs(digests, near),
             "label": labels,

@@ -3,9 +3,9 @@
 import pytest
 from pictures import paint
 
+from melanoma_lab.data.class_tree import read_tree
 from melanoma_lab.data.files import COMPANIONS, describe_left_aside, find_images, left_aside
 from melanoma_lab.data.prepare import LONGEST_SLUG, prepare_data, slug
-from melanoma_lab.data.readers import read_tree
 from melanoma_lab.errors import UserError
 
 
@@ -20,7 +20,7 @@ def plant(tmp_path):
 
 
 def labels(root):
-    table = read_tree(root)
+    table = read_tree(root).images
     return dict(zip(table["image_id"], table["label"], strict=True))
 
 
@@ -53,7 +53,7 @@ def test_what_was_left_aside_is_said(plant):
     files, folders = describe_left_aside(root)
     assert "1 files were not looked at" in files
     assert "1 .heic" in files
-    assert folders == "3 folders hold no images and make no class: b, c, c/d."
+    assert folders == "3 folders hold no images and make no class: b, c and c/d."
     assert describe_left_aside(root / "a") == []
 
 
@@ -82,7 +82,8 @@ def test_a_class_in_a_class_is_refused(plant, names):
 
 def test_classes_may_lie_at_different_depths(plant):
     names = ["site 1/nevus/1.png", "site 2/deep/nevus/2.png", "melanoma/3.png"]
-    assert set(labels(plant(*names)).values()) == {"nevus", "melanoma"}
+    table = read_tree(plant(*names), classes=["melanoma", "nevus"]).images
+    assert set(table["label"]) == {"nevus", "melanoma"}
 
 
 def test_images_beside_the_class_folders_are_refused(plant):

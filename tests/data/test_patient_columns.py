@@ -8,7 +8,7 @@ from pictures import paint
 from melanoma_lab.config.schema.dataset import Ham10000Dataset
 from melanoma_lab.data.patient_columns import with_patients
 from melanoma_lab.data.prepare import prepare_data
-from melanoma_lab.data.readers import read_dataset, read_listing
+from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.synthetic.patients import patients_of
 from melanoma_lab.errors import UserError
 
@@ -43,7 +43,7 @@ def table_of(composed, tmp_path):
     def read(header, rows, *overrides, patients=True):
         (tmp_path / "manifest.csv").write_text("\n".join([f"image_id,label,{header}", *rows]))
         config = composed("dataset=csv", f"dataset.root={tmp_path}", *overrides)
-        table, _ = read_listing(config.dataset, tmp_path, patients=patients)
+        table = read_listing(config.dataset, tmp_path, patients=patients).images
         return table[KNOWN].to_dict("list")
 
     return read
@@ -74,7 +74,7 @@ def test_ham10000_says_it_and_its_age_0_is_none(tmp_path):
     )
     diagnoses = {"mel": "melanoma", "nv": "nevus"}
     config = Ham10000Dataset(name="ham10000", root=str(tmp_path), diagnoses=diagnoses)
-    table = read_dataset(config, tmp_path)
+    table = read_listing(config, tmp_path).images
     np.testing.assert_array_equal(table["age"], [80, np.nan, np.nan])
     assert list(table["sex"]) == ["male", "", "female"]
     assert list(table["site"]) == ["scalp", "", "back"]

@@ -30,7 +30,7 @@ def test_the_manifest_has_a_row_an_image(on_tree, tree):
     assert len(data.manifest) == 27
     assert data.classes == ("Vascular lesion", "melanoma", "nevus")
     assert data.slugs == ("vascular_lesion", "melanoma", "nevus")
-    assert data.protocol == "grouped"
+    assert data.protocol == "ungrouped"
     assert [data.classes[label] for label in data.labels] == list(data.manifest["label"])
 
 
@@ -74,9 +74,9 @@ def test_known_groups_on_both_sides_make_the_protocol_leaking(prepare, tmp_path)
             )
             path.with_name(f"{i}-again.png").write_bytes(path.read_bytes())
     root = f"dataset.root={tmp_path / 'twins'}"
-    grouped = prepare("dataset=folder", root)
-    assert grouped.protocol == "grouped"
-    assert grouped.manifest["group"].nunique() == 24
+    apart = prepare("dataset=folder", root)
+    assert apart.protocol == "ungrouped"
+    assert apart.manifest["group"].nunique() == 24
     leaking = prepare("dataset=folder", root, "dataset.groups=none")
     assert leaking.protocol == "leaking"
     assert prepare("dataset=folder", root, "dataset.groups=lesion").protocol == "leaking"

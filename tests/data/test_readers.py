@@ -3,8 +3,10 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.config.schema.dataset import Ham10000Dataset, Isic9Dataset
+from melanoma_lab.data.class_tree import read_tree
 from melanoma_lab.data.files import describe_links_outside, links_outside
-from melanoma_lab.data.readers import COLUMNS, Unmatched, read_dataset, read_listing, read_tree
+from melanoma_lab.data.listing import COLUMNS, Unmatched
+from melanoma_lab.data.readers import read_listing
 from melanoma_lab.errors import UserError
 
 DIAGNOSES = {"MEL": ["melanoma"], "BKL": ["pigmented", "seborrheic"], "AK": ["actinic"]}
@@ -44,7 +46,7 @@ def column(table, name):
 
 
 def test_image_ids_are_relative_paths_and_labels_their_folders(isic):
-    table = read_dataset(isic_config(isic), isic)
+    table = read_listing(isic_config(isic), isic).images
     assert tuple(table.columns) == COLUMNS
     assert list(table["image_id"]) == sorted(table["image_id"])
     assert column(table, "label")["Train/melanoma/ISIC_1(1).jpg"] == "melanoma"
@@ -53,7 +55,7 @@ def test_image_ids_are_relative_paths_and_labels_their_folders(isic):
 
 
 def test_files_of_one_archive_id_are_one_lesion_and_lesions_are_the_archives(isic):
-    lesion = column(read_dataset(isic_config(isic), isic), "lesion")
+    lesion = column(read_listing(isic_config(isic), isic).images, "lesion")
     assert lesion["Train/melanoma/ISIC_1.jpg"] == lesion["Train/melanoma/ISIC_1(1).jpg"] == "L7"
     assert lesion["Test/nevus/ISIC_1.jpg"] == lesion["Train/nevus/ISIC_3.jpg"] == "L7"
     assert lesion["Train/seborrheic/ISIC_2.jpg"] == "ISIC_2"
@@ -61,7 +63,7 @@ def test_files_of_one_archive_id_are_one_lesion_and_lesions_are_the_archives(isi
 
 
 def test_diagnoses_come_from_the_most_trusted_column(isic):
-    diagnosis = column(read_dataset(isic_config(isic), isic), "diagnosis")
+    diagnosis = column(read_listing(isic_config(isic), isic).images, "diagnosis")
     assert diagnosis["Test/nevus/ISIC_1.jpg"] == "melanoma"  # isic2019 before isic2017
     assert diagnosis["Train/seborrheic/ISIC_2.jpg"] == "seborrheic"  # a code that covers the label
     assert diagnosis["Train/nevus/ISIC_3.jpg"] == "actinic"
@@ -70,13 +72,13 @@ def test_diagnoses_come_from_the_most_trusted_column(isic):
 
 def test_a_code_stands_for_the_first_class_that_the_dataset_has(isic):
     config = isic_config(isic, classes=["melanoma", "pigmented", "actinic"])
-    diagnosis = column(read_dataset(config, isic), "diagnosis")
+    diagnosis = column(read_listing(config, isic).images, "diagnosis")
     assert diagnosis["Train/seborrheic/ISIC_2.jpg"] == "pigmented"
 
 
 def test_the_table_may_be_absent(isic):
     (isic / "metadata.csv").unlink()
-    table = read_dataset(isic_config(isic), isic)
+    table = read_listing(isic_config(isic), isic).images
     assert set(table["diagnosis"]) == {""}
     lesion = column(table, "lesion")
     assert lesion["Train/melanoma/ISIC_1.jpg"] == lesion["Test/nevus/ISIC_1.jpg"]
@@ -86,18 +88,18 @@ def test_an_image_id_that_is_there_twice_is_refused(isic):
     with (isic / "metadata.csv").open("a") as table:
         table.write("ISIC_1,L8,NV,,other\n")
     with pytest.raises(UserError, match=r"ISIC_1 is there twice, with lesion .* and L8"):
-        read_dataset(isic_config(isic), isic)
+        read_listing(isic_config(isic), isic)
 
 
 def test_names_in_the_table_without_an_image_are_told(isic):
     config = isic_config(isic)
-    assert read_listing(config, isic)[1].missing == ()
+    assert read_listing(config, isic).unmatched.missing == ()
     with (isic / "metadata.csv").open("a") as table:
         table.write("ISIC_8,,NV,,other\nISIC_7,,NV,,other\n")
-    unmatched = read_listing(config, isic)[1]
+    unmatched = read_listing(config, isic).unmatched
     assert unmatched == Unmatched("metadata.csv", missing=("ISIC_7", "ISIC_8"))
     (isic / "metadata.csv").unlink()
-    assert read_listing(config, isic)[1] == Unmatched()
+    assert read_listing(config, isic).unmatched == Unmatched()
 
 
 @pytest.fixture
@@ -118,14 +120,14 @@ def ham_config(root, **changes):
 
 
 def test_ham10000_takes_images_that_are_there_and_in_the_table(ham):
-    table = read_dataset(ham_config(ham), ham)
+    table = read_listing(ham_config(ham), ham).images
     assert list(table["image_id"]) == ["images/ISIC_1.jpg", "images/ISIC_2.jpg"]
     assert set(table["label"]) == {"melanoma"}
     assert set(table["lesion"]) == {"L1"}
 
 
 def test_ham10000_tells_what_only_the_table_or_only_the_folder_has(ham):
-    unmatched = read_listing(ham_config(ham), ham)[1]
+    unmatched = read_listing(ham_config(ham), ham).unmatched
     assert unmatched.missing == ("ISIC_3",)
     assert unmatched.unlisted == ("images/ISIC_9.jpg",)
 
@@ -133,18 +135,18 @@ def test_ham10000_tells_what_only_the_table_or_only_the_folder_has(ham):
 def test_ham10000_needs_its_table(ham):
     (ham / "HAM10000_metadata.csv").unlink()
     with pytest.raises(UserError, match=r"no HAM10000_metadata\.csv"):
-        read_dataset(ham_config(ham), ham)
+        read_listing(ham_config(ham), ham)
 
 
 def test_ham10000_needs_the_columns(ham):
     (ham / "HAM10000_metadata.csv").write_text("image_id,dx\nISIC_1,mel\n")
-    with pytest.raises(UserError, match=r"no column lesion_id\. It has image_id, dx"):
-        read_dataset(ham_config(ham), ham)
+    with pytest.raises(UserError, match=r"no column lesion_id\. It has image_id and dx"):
+        read_listing(ham_config(ham), ham)
 
 
 def test_ham10000_needs_a_class_for_every_diagnosis(ham):
     with pytest.raises(UserError, match=r"dx nv is not in dataset\.diagnoses"):
-        read_dataset(ham_config(ham, diagnoses={"mel": "melanoma"}), ham)
+        read_listing(ham_config(ham, diagnoses={"mel": "melanoma"}), ham)
 
 
 def test_a_tree_may_lie_deeper_and_hidden_files_do_not_count(tmp_path):
@@ -153,7 +155,7 @@ def test_a_tree_may_lie_deeper_and_hidden_files_do_not_count(tmp_path):
     paint(tmp_path / "set" / "nevus" / "._b.jpeg", (9, 9, 9), seed=0)
     paint(tmp_path / ".thumbnails" / "nevus" / "c.png", (9, 9, 9), seed=0)
     (tmp_path / "set" / "nevus" / "notes.txt").write_text("not an image")
-    table = read_tree(tmp_path)
+    table = read_tree(tmp_path).images
     assert column(table, "published") == {"set/nevus/b.jpeg": "", "set/val/nevus/a.PNG": "val"}
 
 
@@ -167,11 +169,11 @@ def test_a_name_that_is_no_utf8_is_refused(tmp_path):
 def test_files_of_one_name_are_not_one_lesion_unless_the_archive_named_them(isic):
     for part in ("Train", "Test"):
         paint(isic / part / "nevus" / "1.jpg", (9, 9, 9), seed=1)
-    lesion = column(read_dataset(isic_config(isic), isic), "lesion")
+    lesion = column(read_listing(isic_config(isic), isic).images, "lesion")
     assert lesion["Train/nevus/1.jpg"] == lesion["Test/nevus/1.jpg"] == ""
     with (isic / "metadata.csv").open("a") as table:
         table.write("1,,NV,,other\n")
-    lesion = column(read_dataset(isic_config(isic), isic), "lesion")
+    lesion = column(read_listing(isic_config(isic), isic).images, "lesion")
     assert lesion["Train/nevus/1.jpg"] == lesion["Test/nevus/1.jpg"] == "1"
 
 
@@ -182,7 +184,7 @@ def test_links_that_loop_or_leave_the_root_are_not_followed(tmp_path):
     (tmp_path / "root" / "other").symlink_to(tmp_path / "outside")
     (tmp_path / "root" / "nevus" / "b.png").symlink_to(outside)
     (tmp_path / "root" / "nevus" / "c.png").symlink_to(kept)
-    assert list(read_tree(tmp_path / "root")["image_id"]) == ["nevus/a.png", "nevus/c.png"]
+    assert list(read_tree(tmp_path / "root").images["image_id"]) == ["nevus/a.png", "nevus/c.png"]
     assert links_outside(tmp_path / "root") == ["nevus/b.png", "other"]
     (said,) = describe_links_outside(tmp_path / "root")
     assert said.startswith("2 links (nevus/b.png...) lead out of dataset.root: not followed")
@@ -196,14 +198,14 @@ def test_links_out_of_the_root_are_followed_with_leave(tmp_path):
     paint(tmp_path / "root" / "melanoma" / "a.png", (9, 9, 9), seed=1)
     (tmp_path / "root" / "site").symlink_to(tmp_path / "outside")
     (tmp_path / "root" / "melanoma" / "b.png").symlink_to(outside)
-    found = read_tree(tmp_path / "root", outside_root=True)["image_id"]
+    found = read_tree(tmp_path / "root", outside_root=True).images["image_id"]
     assert list(found) == ["melanoma/a.png", "melanoma/b.png", "site/nevus/x.png"]
 
 
 def test_a_link_to_nothing_is_left_to_the_decoder(tmp_path):
     paint(tmp_path / "nevus" / "a.png", (9, 9, 9), seed=1)
     (tmp_path / "nevus" / "b.png").symlink_to(tmp_path / "nevus" / "gone.png")
-    assert list(read_tree(tmp_path)["image_id"]) == ["nevus/a.png", "nevus/b.png"]
+    assert list(read_tree(tmp_path).images["image_id"]) == ["nevus/a.png", "nevus/b.png"]
 
 
 @pytest.mark.parametrize("image_id", ["a.png", "Train/a.png"])
@@ -226,16 +228,17 @@ def test_a_root_that_is_none_is_refused(composed, tmp_path, make, message):
     make(root)
     for dataset in ("folder", "isic9"):
         with pytest.raises(UserError, match=message):
-            read_dataset(composed(f"dataset={dataset}", f"dataset.root={root}").dataset, tmp_path)
+            read_listing(composed(f"dataset={dataset}", f"dataset.root={root}").dataset, tmp_path)
 
 
 def test_a_root_that_is_not_set_is_asked_for(composed, tmp_path):
     with pytest.raises(UserError, match=r"dataset\.root is not set: add dataset\.root=DIR"):
-        read_dataset(composed("dataset=ham10000").dataset, tmp_path)
+        read_listing(composed("dataset=ham10000").dataset, tmp_path)
 
 
 def test_the_real_folder(composed, real_isic9, tmp_path):
-    table = read_dataset(composed("dataset=isic9", f"dataset.root={real_isic9}").dataset, tmp_path)
+    dataset = composed("dataset=isic9", f"dataset.root={real_isic9}").dataset
+    table = read_listing(dataset, tmp_path).images
     assert len(table) == 2359
     assert table["published"].value_counts().to_dict() == {"train": 2241, "test": 118}
     assert table["label"].nunique() == 9
@@ -247,7 +250,7 @@ def test_the_real_folder(composed, real_isic9, tmp_path):
 
 def test_real_ham10000(composed, real_ham10000, tmp_path):
     config = composed("dataset=ham10000", f"dataset.root={real_ham10000}").dataset
-    table = read_dataset(config, tmp_path)
+    table = read_listing(config, tmp_path).images
     assert (len(table), table["lesion"].nunique()) == (10015, 7470)
     assert sorted(set(table["label"])) == sorted(config.classes)
     assert table["age"].isna().sum() == 57 + 39  # blank, and 0

@@ -58,7 +58,9 @@ def test_what_is_missing_is_shown_with_a_line_to_type(composed):
     with pytest.raises(UserError) as error:
         match_classes(["nevus", "bcc", "Bowen's disease"], MODEL, {})
     told = str(error.value)
-    assert told.startswith("The model has no class called bcc, bowen_s_disease. It has basal_cell")
+    assert told.startswith(
+        "The model has no class called bcc and bowen_s_disease. It has basal_cell"
+    )
     typed = "evaluation.classes={bcc: null, bowen_s_disease: null}"
     assert f"'{typed}'" in told
     assert composed("task=evaluate", typed).evaluation.classes == {

@@ -6,7 +6,7 @@ import pytest
 
 from melanoma_lab.data.groups import photographs
 from melanoma_lab.data.pixels import file_digests
-from melanoma_lab.data.readers import read_dataset
+from melanoma_lab.data.readers import read_listing
 from melanoma_lab.external.overlap import ARCHIVE, GROUP, IDENTICAL, LESION, NEAR, find_shown
 
 
@@ -15,20 +15,24 @@ def manifest_of(rows):
     table = pd.DataFrame(
         [row if len(row) == 4 else (*row, row[1]) for row in rows],
         columns=["image_id", "digest", "lesion", "photograph"],
-    )
+    ).assign(patient="")
     return table.astype(object)
 
 
-KNOWN = pd.DataFrame(
-    [
-        ("t1.jpg", "aa", "L1", "train"),
-        ("t2.jpg", "bb", "L2", "train"),
-        ("v1.jpg", "cc", "L3", "val"),
-        ("e1.jpg", "dd", "L4", "test"),
-        ("ISIC_0000007.jpg", "ee", "", "val"),
-    ],
-    columns=["image_id", "digest", "lesion", "split"],
-).astype(object)
+KNOWN = (
+    pd.DataFrame(
+        [
+            ("t1.jpg", "aa", "L1", "train"),
+            ("t2.jpg", "bb", "L2", "train"),
+            ("v1.jpg", "cc", "L3", "val"),
+            ("e1.jpg", "dd", "L4", "test"),
+            ("ISIC_0000007.jpg", "ee", "", "val"),
+        ],
+        columns=["image_id", "digest", "lesion", "split"],
+    )
+    .assign(patient="")
+    .astype(object)
+)
 
 
 def told(manifest, pairs=(), **how):
@@ -109,12 +113,12 @@ def test_some_of_the_images():
 
 def test_the_two_real_datasets_share_photographs(composed, real_ham10000, real_isic9, tmp_path):
     """Without pixels: none of the files are the same, but the archive's ids and lesions are."""
-    theirs = read_dataset(
+    theirs = read_listing(
         composed("dataset=ham10000", f"dataset.root={real_ham10000}").dataset, tmp_path
-    )
-    own = read_dataset(
+    ).images
+    own = read_listing(
         composed("dataset=isic9_verified", f"dataset.root={real_isic9}").dataset, tmp_path
-    )
+    ).images
     some = own.iloc[::20].reset_index(drop=True)
     digests = file_digests(list(some["path"]), 1)
     manifest = some.assign(digest=digests, photograph=photographs(digests, _no_pairs()))

@@ -1,0 +1,196 @@
+"""Folders as archives ship them: refused with the reader that fits, or read honestly."""
+
+import csv
+from zlib import crc32
+
+import pytest
+from pictures import paint
+
+from melanoma_lab.data.class_tree import published_part, read_tree
+from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.data.readers import read_listing
+from melanoma_lab.errors import UserError
+
+
+@pytest.fixture
+def plant(tmp_path):
+    def plant(*names):
+        for name in names:
+            paint(tmp_path / name, (99, 90, 40), seed=crc32(name.encode()))
+        return tmp_path
+
+    return plant
+
+
+def write(path, *rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["HAM10000_images_part_1", "HAM10000_images_part_2"],
+        ["images/imgs_part_1/imgs_part_1", "images/imgs_part_2/imgs_part_2"],
+        ["ISIC2018_Task3_Training_Input", "ISIC2018_Task3_Test_Input"],
+        ["ISIC_2019_Training_Input"],
+        ["batch-1", "batch-2"],
+        ["fold1", "fold2"],
+        ["images"],
+        ["jpeg/images", "png/images"],
+        ["melanoma", "part3"],
+    ],
+)
+def test_parts_of_an_archive_are_no_classes(plant, folders):
+    root = plant(*(f"{folder}/{i}.png" for folder in folders for i in range(2)))
+    with pytest.raises(UserError, match="of images of several classes, as archives have them"):
+        read_tree(root)
+
+
+def test_parts_are_classes_if_the_user_says_so(plant):
+    root = plant("part1/1.png", "part2/2.png")
+    with pytest.raises(UserError, match=r"say so: 'dataset\.classes=\[part1,part2\]'"):
+        read_tree(root)
+    found = read_tree(root, classes=["part1", "part2"]).images
+    assert list(found["label"]) == ["part1", "part2"]
+
+
+def test_the_reader_that_fits_is_named(plant, composed):
+    root = plant(*(f"part_{i % 2 + 1}/ISIC_{i}.png" for i in range(4)))
+    rows = [[f"ISIC_{i}", f"L{i}", "mel"] for i in range(4)]
+    write(root / "meta.tab", ["image_id", "lesion_id", "dx"], *rows)
+    with pytest.raises(UserError, match=r"`dataset=ham10000 dataset.metadata=meta\.tab` reads it"):
+        read_tree(root)
+    write(root / "meta.tab", ["name", "patient_id", "dx"], *rows)
+    with pytest.raises(UserError, match="list the images and their labels in a table"):
+        read_tree(root)  # in two folders, so that no reader finds them
+
+
+@pytest.mark.parametrize("place", [".", "jpeg/train"])
+def test_a_table_of_any_columns_is_named_with_the_words_that_read_it(plant, composed, place):
+    root = plant(*(f"{place}/{i}.png" for i in range(4)))
+    write(
+        root / "train.csv",
+        ["patient_id", "file", "dx"],
+        *([f"P{i}", i, "ab"[i % 2]] for i in range(4)),
+    )
+    with pytest.raises(
+        UserError, match=r"lies in no class folder.* Instead, `dataset=csv"
+    ) as caught:
+        read_tree(root)
+    words = str(caught.value).split("`")[1].split()
+    assert ("dataset.images=jpeg/train" in words) == (place != ".")
+    listing = read_listing(composed(*words, f"dataset.root={root}").dataset, root)
+    assert list(listing.images["label"]) == ["a", "b", "a", "b"]
+    assert listing.grouped_by == ("patient_id",)
+    with pytest.raises(UserError, match=r"no manifest\.csv in it.* Instead, `dataset=csv"):
+        read_listing(composed("dataset=csv", f"dataset.root={root}").dataset, root)
+
+
+def test_a_table_with_another_ending_is_named(plant, composed):
+    root = plant("images/1.png")
+    write(root / "HAM10000_metadata", ["a"], ["b"])
+    with pytest.raises(UserError, match=r"set dataset\.metadata=HAM10000_metadata\."):
+        read_listing(composed("dataset=ham10000", f"dataset.root={root}").dataset, root)
+
+
+def test_folders_of_one_name_are_not_silently_one_class(plant):
+    root = plant("benign/other/1.png", "malignant/other/2.png", "malignant/melanoma/3.png")
+    with pytest.raises(
+        UserError, match=r"called other: benign/other and malignant/other\."
+    ) as caught:
+        read_tree(root)
+    assert "'dataset.classes=[melanoma,other]'" in str(caught.value)
+    found = read_tree(root, classes=["melanoma", "other"]).images
+    assert list(found["label"]) == ["other", "melanoma", "other"]
+
+
+def test_a_folder_of_images_in_a_class_folder_is_no_class(plant):
+    found = read_tree(plant("nevus/images/1.png", "melanoma/jpg/2.png")).images
+    assert list(found["label"]) == ["melanoma", "nevus"]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        *[("Train", "train"), ("train_set", "train"), ("Training Images", "train")],
+        *[("val_set", "val"), ("validation", "val"), ("valid", "val"), ("TestData", "test")],
+        *[("test1", ""), ("nevus", ""), ("train_val", ""), ("trainee", ""), ("images", "")],
+    ],
+)
+def test_usual_names_of_published_parts(name, part):
+    assert published_part(name) == part
+
+
+def test_a_table_that_names_lesions_and_is_not_read_is_said(plant, composed):
+    root = plant("a/1.png", "b/2.png")
+    write(root / "meta.csv", ["image", "lesion_id"], ["1", "L1"])
+    listing = read_listing(composed("dataset=folder", f"dataset.root={root}").dataset, root)
+    (note,) = listing.notes
+    assert note.startswith("meta.csv names lesion_id and is not read")
+
+
+def test_images_that_are_there_twice_are_said(plant, composed):
+    root = plant("part_1/1.png", "Part_1/1.png", "part_1/2.png")
+    write(
+        root / "HAM10000_metadata.csv",
+        ["image_id", "lesion_id", "dx"],
+        *[["1", "L1", "mel"], ["2", "L2", "nv"]],
+    )
+    listing = read_listing(composed("dataset=ham10000", f"dataset.root={root}").dataset, root)
+    assert "1 images are there more than once, such as Part_1/1.png and part_1/1.png." in (
+        listing.notes
+    )
+
+
+@pytest.fixture
+def prepared(plant, composed, session_cache):
+    """A table of 24 images, two a lesion and four a patient, prepared as overrides say."""
+
+    def prepared(header, *overrides):
+        root = plant(*(f"{i:02}.png" for i in range(24)))
+        known = {"L": lambda i: f"L{i // 2}", "P": lambda i: f"P{i // 4}", "": lambda _: ""}
+        rows = [
+            [f"{i:02}.png", "ab"[i // 12], *(known[kind](i) for kind in header.values())]
+            for i in range(24)
+        ]
+        write(root / "manifest.csv", ["image_id", "label", *header], *rows)
+        config = composed("dataset=csv", f"dataset.root={root}", "dataset.image_size=8", *overrides)
+        return prepare_data(config, cache=session_cache, threads=1)
+
+    return prepared
+
+
+@pytest.mark.parametrize(
+    ("header", "overrides", "protocol", "groups"),
+    [
+        ({"Lesion_ID": "L"}, [], "grouped", 12),
+        ({"lesion_id": "L", "case-no": "P"}, [], "grouped", 6),
+        ({"subject": "P"}, [], "grouped", 6),
+        ({"subject": "P"}, ["dataset.columns.lesion=none"], "ungrouped", 24),
+        ({"lesion_id": "L"}, ["dataset.columns.lesion=none"], "ungrouped", 24),
+        ({"lesion_id": "L", "pid": "P"}, ["dataset.columns.patient=pid"], "grouped", 6),
+        ({"lesion_id": "L", "pid": "P"}, ["dataset.columns.patient=none"], "grouped", 12),
+        ({"lesion_id": "L"}, ["dataset.groups=none"], "leaking", 24),
+        ({"patient_id": "P"}, ["dataset.groups=duplicates"], "leaking", 24),
+        ({}, [], "ungrouped", 24),
+        ({"lesion_id": ""}, [], "ungrouped", 24),
+    ],
+)
+def test_grouped_is_only_what_something_groups(prepared, header, overrides, protocol, groups):
+    data = prepared(header, *overrides)
+    assert (data.protocol, data.manifest["group"].nunique()) == (protocol, groups)
+    if protocol == "grouped":
+        sides = data.manifest.groupby("group")["split"].nunique()
+        assert set(sides) == {1}
+
+
+def test_an_empty_cell_is_a_group_of_its_own(plant, composed):
+    root = plant(*(f"{i}.png" for i in range(4)))
+    rows = zip((f"{i}.png" for i in range(4)), "abab", ["L1", "", "L1", ""], strict=True)
+    write(root / "manifest.csv", ["image_id", "label", "lesion_id"], *rows)
+    listing = read_listing(composed("dataset=csv", f"dataset.root={root}").dataset, root)
+    assert listing.notes == (
+        "lesion_id is empty for 2 of 4 images: each of them counts as a lesion of its own.",
+    )
+    assert listing.columns == "manifest.csv: groups by lesion_id."
