@@ -60,9 +60,8 @@ def show_data(data: PreparedData) -> None:
     """Say what the dataset holds, how it is divided, and what was changed about it."""
     counts = data.manifest["split"].value_counts()
     groups = data.manifest["group"].nunique()
-    by = f"by {' and '.join(data.grouped_by)}; " if data.grouped_by else ""
     console.print(
-        f"{len(data.manifest)} images in {groups} groups ({by}a group is never divided): "
+        f"{len(data.manifest)} images in {groups} groups: "
         + ", ".join(f"{counts.get(split, 0)} {split}" for split in SPLITS),
         markup=False,
     )
@@ -73,15 +72,23 @@ def show_data(data: PreparedData) -> None:
         console.print(data.columns, markup=False)
     for note in data.notes:
         console.print(f"  {note}", style="yellow", markup=False)
+    _show_protocol(data)
+    if data.unresolved:
+        console.print(f"  {data.unresolved}", style="yellow", markup=False)
+
+
+def _show_protocol(data: PreparedData) -> None:
+    """Say whether images that belong together are on one side of the split."""
     if data.protocol == "leaking":
         console.print(
             "  Protocol: leaking. Val and test figures look better than they are.",
             style="bold red",
         )
-    if data.protocol == "ungrouped":
+    elif data.protocol == "ungrouped":
         console.print(f"  Protocol: ungrouped. {UNGROUPED}", style="bold yellow")
-    if data.unresolved:
-        console.print(f"  {data.unresolved}", style="yellow", markup=False)
+    else:
+        by = " and ".join(data.grouped_by)
+        console.print(f"Protocol: grouped by {by}; a group is never divided", markup=False)
 
 
 def show_machine(machine: Machine, precision: Precision, devices: int, *, depthwise: bool) -> None:

@@ -126,13 +126,15 @@ def _content(
 def _facts(study: Study) -> list[str]:
     """What the study is about, in a few words each."""
     run = study.runs[0]
-    lesions = len(run.estimates["accuracy"].groups)
+    groups = len(run.estimates["accuracy"].groups)
+    ungrouped = run.tags.get("protocol") == "ungrouped"
+    kind = "groups of copies" if ungrouped else "lesions"
     images = int(run.confusion.sum())
     judged = wording.split_name(study.judged)
     return [
         f"dataset {run.tags.get('dataset', 'unknown')}",
         f"{len(study.arms)} arm{'s' * (len(study.arms) != 1)}, {len(study.runs)} finished runs",
-        f"{images} {judged} images of {lesions} lesions, {len(run.slugs)} classes",
+        f"{images} {judged} images of {groups} {kind}, {len(run.slugs)} classes",
         f"protocol {run.tags.get('protocol', 'unknown')}",
     ]
 

@@ -110,8 +110,7 @@ def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]
     are = "looks like a folder" if len(parts) == 1 else "look like folders"
     raise UserError(
         f"dataset.root={root}: {some(parts)} {are} of images of several classes, as archives have "
-        f"them; expected <class>/<image>.{_advice(root)}"
-        + _meant(folders, "these are classes")
+        f"them; expected <class>/<image>.{_advice(root)}" + _meant(folders, "these are classes")
     )
 
 

@@ -2,8 +2,7 @@
 
 No number of another split reaches an encoding: it is fitted to training rows and then applied to
 all. Photographs of one lesion, which share a patient, are never divided. Several lesions of one
-patient may be, unless a table names the patient as what a split keeps whole
-(``dataset.columns.lesion``).
+patient may be, unless a table names the patients (``dataset.columns.patient``).
 """
 
 from __future__ import annotations
