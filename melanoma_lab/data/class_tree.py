@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -66,6 +67,7 @@ def read_tree(
     return as_listed(rows, notes=notes)
 
 
+@lru_cache(maxsize=10_000)
 def published_part(folder: str) -> str:
     """Return the part of a published split that a folder's name stands for; empty if none.
 
@@ -82,9 +84,7 @@ def _row(root: Path, image_id: str, path: Path) -> tuple[dict[str, Any], str]:
     *parents, _ = image_id.split("/")
     published = next(filter(None, map(published_part, parents)), "")
     folders = list(parents)
-    while len(folders) > 1 and _HOLDERS.issuperset(_words(folders[-1])):
-        if published_part(folders[-1]):
-            break
+    while len(folders) > 1 and _is_holder(folders[-1]):
         folders.pop()  # nevus/images/1.jpg shows a nevus
     if not folders or published_part(folders[-1]):
         raise UserError(
@@ -94,6 +94,11 @@ def _row(root: Path, image_id: str, path: Path) -> tuple[dict[str, Any], str]:
     place = "/".join(folder for folder in folders if not published_part(folder))
     row = {"image_id": image_id, "path": str(path), "label": folders[-1], "published": published}
     return row, place
+
+
+@lru_cache(maxsize=10_000)
+def _is_holder(folder: str) -> bool:
+    return _HOLDERS.issuperset(_words(folder)) and not published_part(folder)
 
 
 def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Final
 
 import pandas as pd
@@ -19,7 +19,7 @@ from melanoma_lab.data.columns import (
     find_columns,
 )
 from melanoma_lab.data.exclusion import leave_out
-from melanoma_lab.data.files import check_inside, existing_file
+from melanoma_lab.data.files import check_inside, existing_file, near_miss
 from melanoma_lab.data.listing import Listing, as_listed
 from melanoma_lab.data.patient_columns import with_patients
 from melanoma_lab.data.tables import LINE, Column, Table, read_table
@@ -135,20 +135,9 @@ def _paths(dataset: CsvDataset, root: Path, table_path: Path, table: pd.DataFram
     if missing:
         shown = some([f"{name} (line {line})" for line, name in missing], N_SHOWN)
         raise UserError(
-            f"{table_path}: {shown}: no file below {folder}.{_near_miss(folder, missing[0][1])} "
+            f"{table_path}: {shown}: no file below {folder}.{near_miss(folder, missing[0][1])} "
             "Paths in the table are relative to dataset.root/dataset.images."
         )
-
-
-def _near_miss(folder: Path, name: str) -> str:
-    """Say which file of another ending, or with other capitals, is there instead of one."""
-    path = folder / PureWindowsPath(name).as_posix()
-    try:
-        others = [other.name for other in path.parent.iterdir() if other.is_file()]
-    except (OSError, ValueError):  # no such folder; a name that cannot be one
-        return ""
-    same = sorted(other for other in others if Path(other).stem.lower() == path.stem.lower())
-    return f" {some(same)} is there." if same else ""
 
 
 def _image_id(path: str, root: Path) -> str:

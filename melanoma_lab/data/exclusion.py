@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -48,7 +49,7 @@ def leave_out(
     Raises:
         UserError: nothing is kept.
     """
-    photographs = {PurePosixPath(name).stem.lower() for name in image_ids}
+    photographs = {_stem(name).lower() for name in image_ids}
     masks = [name for name in image_ids if _is_mask(name, photographs)]
     excluded = set(masks)
     unmatched = []
@@ -86,18 +87,25 @@ def _is_mask(image_id: str, photographs: set[str]) -> bool:
         image_id: its path below the root.
         photographs: names of all files without their endings, in lower case.
     """
-    *folders, _ = PurePosixPath(image_id).parts
-    stem = PurePosixPath(image_id).stem
-    if _IS_MASK.fullmatch(stem) or any(_MASK_FOLDER.fullmatch(folder) for folder in folders):
+    stem = _stem(image_id)
+    if _IS_MASK.fullmatch(stem) or _is_mask_folder(image_id.rpartition("/")[0]):
         return True
     beside = _IS_BESIDE.fullmatch(stem)
     return beside is not None and beside["photograph"].lower() in photographs
+
+
+@lru_cache(maxsize=10_000)
+def _is_mask_folder(path: str) -> bool:
+    return any(_MASK_FOLDER.fullmatch(folder) for folder in path.split("/"))
+
+
+def _stem(image_id: str) -> str:
+    """``a/x.tar.png`` is ``x.tar``; pathlib takes ten times as long for each of 400,000 images."""
+    return image_id.rpartition("/")[2].rpartition(".")[0]
 
 
 def _matches(image_id: str, pattern: str) -> bool:
     """Whether a pattern fits the whole path, or the name of the file or of one of its folders."""
     pattern = pattern.lower().rstrip("/")
     path = image_id.lower()
-    return fnmatchcase(path, pattern) or any(
-        fnmatchcase(part, pattern) for part in PurePosixPath(path).parts
-    )
+    return fnmatchcase(path, pattern) or any(fnmatchcase(part, pattern) for part in path.split("/"))

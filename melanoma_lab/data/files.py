@@ -177,6 +177,25 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def near_miss(folder: Path, name: str) -> str:
+    """Say which file of another ending, or with other capitals, is there; empty if none is.
+
+    Args:
+        folder: that the name is relative to.
+        name: the path of a file that is not there.
+
+    Returns:
+        A sentence with a blank before it.
+    """
+    path = folder / PureWindowsPath(name).as_posix()
+    try:
+        others = [other.name for other in path.parent.iterdir() if other.is_file()]
+    except (OSError, ValueError):  # no such folder; a name that cannot be one
+        return ""
+    same = sorted(other for other in others if Path(other).stem.lower() == path.stem.lower())
+    return f" {some(same)} {'is' if len(same) == 1 else 'are'} there." if same else ""
+
+
 def _leads_outside(path: Path, root: Path) -> bool:
     return path.is_symlink() and _target(path, root) is not None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from melanoma_lab.data.files import IMAGE_SUFFIXES, no_images, walk_images
+from melanoma_lab.data.files import IMAGE_SUFFIXES, near_miss, no_images, walk_images
 from melanoma_lab.errors import UserError, clipped
 
 
@@ -50,7 +50,9 @@ def find_images_of(typed: str | None) -> Images:
     except (OSError, ValueError):  # too long, or with a zero in it: no path
         pass
     if not glob.has_magic(str(path)):
-        raise UserError(f"images={clipped(typed)}: no such file or folder.")
+        raise UserError(
+            f"images={clipped(typed)}: no such file or folder.{near_miss(path.parent, path.name)}"
+        )
     return _counted(
         lambda: _matching(str(path)),
         f"images={clipped(typed)}: no image matches this pattern; expected files ending in "

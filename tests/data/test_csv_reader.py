@@ -138,9 +138,16 @@ def test_a_table_that_does_not_fit_is_refused(read, lines, message):
     assert re.search(message, refused(read, lines))
 
 
+def test_a_near_miss_is_named_and_few_of_many(read):
+    text = refused(read, ["image_id,label", "a/1.jpg,x", *(f"a/{i}.bmp,x" for i in range(7, 99))])
+    assert "a/1.jpg (line 2), a/7.bmp (line 3)" in text
+    assert "and 88 more: no file below" in text
+    assert "1.png is there." in text
+
+
 def test_a_column_that_was_named_must_be_there(read):
     lines = ["image_id,label,patient_id", "a/1.png,x,P1"]
-    assert read(lines)["lesion"].tolist() == [""]
+    assert read(lines)["patient"].tolist() == ["P1"]
     text = refused(read, lines, "dataset.columns.lesion=patient")
     assert "no column patient (dataset.columns.lesion). Did you mean patient_id?" in text
     text = refused(read, lines, "dataset.columns.label=''")

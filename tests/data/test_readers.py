@@ -77,7 +77,9 @@ def test_a_code_stands_for_the_first_class_that_the_dataset_has(isic):
 
 
 def test_the_table_may_be_absent(isic):
+    assert read_listing(isic_config(isic), isic).grouped_by == ("lesion_id",)
     (isic / "metadata.csv").unlink()
+    assert read_listing(isic_config(isic), isic).grouped_by == ()
     table = read_listing(isic_config(isic), isic).images
     assert set(table["diagnosis"]) == {""}
     lesion = column(table, "lesion")
@@ -98,7 +100,9 @@ def test_names_in_the_table_without_an_image_are_told(isic):
         table.write("ISIC_8,,NV,,other\nISIC_7,,NV,,other\n")
     unmatched = read_listing(config, isic).unmatched
     assert unmatched == Unmatched("metadata.csv", missing=("ISIC_7", "ISIC_8"))
+    assert read_listing(isic_config(isic), isic).grouped_by == ("lesion_id",)
     (isic / "metadata.csv").unlink()
+    assert read_listing(isic_config(isic), isic).grouped_by == ()
     assert read_listing(config, isic).unmatched == Unmatched()
 
 

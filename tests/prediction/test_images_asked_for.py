@@ -57,6 +57,12 @@ def test_mistakes(folder, typed, told):
         find_images_of(typed)
 
 
+def test_a_near_miss_is_named(tmp_path):
+    (tmp_path / "X.JPG").touch()
+    with pytest.raises(UserError, match=r"x\.jpg: no such file or folder\. X\.JPG is there\."):
+        find_images_of(str(tmp_path / "x.jpg"))
+
+
 def test_a_folder_without_images_says_what_is_in_it(tmp_path):
     (tmp_path / "scan.dcm").touch()
     with pytest.raises(UserError, match=r"found 1 \.dcm"):
