@@ -17,6 +17,8 @@ from processes import REPOSITORY, run_python
 from melanoma_lab import tracking
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError
+from melanoma_lab.tasks.compare import report_study
+from melanoma_lab.tasks.ensemble import make_ensembles
 from melanoma_lab.tracking import database
 from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking.connection import usable
@@ -239,6 +241,26 @@ def test_damage_that_shows_later_is_told(path):
     error.sqlite_errorname = "SQLITE_CORRUPT_INDEX"
     with pytest.raises(database.NotUsable, match="damaged"), usable(f"sqlite:///{path}"):
         raise RuntimeError from error
+
+
+def test_damage_among_the_runs_is_told(path):
+    assert_works(path)
+    with closing(sqlite3.connect(path)) as connection:
+        where = "SELECT pageno FROM dbstat WHERE name IN ('runs', 'tags')"
+        pages = [number for (number,) in connection.execute(where)]
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    path = path.rename(path.with_name("other.db"))  # MLflow remembers pages of the first
+    with path.open("r+b") as file:
+        for number in pages:
+            file.seek((number - 1) * size)
+            file.write(b"\x99" * size)
+    where = Tracking(uri=f"sqlite:///{path}")
+    with pytest.raises(database.NotUsable, match=r"is damaged .*Move it aside"):
+        report_study(
+            "study", reference=None, metric="test/accuracy", tracked=where, folder=path.parent
+        )
+    with pytest.raises(database.NotUsable, match=r"is damaged .*Move it aside"):
+        make_ensembles("study", arm=None, size=None, tracked=where)
 
 
 def test_another_programs_database_is_told(path):

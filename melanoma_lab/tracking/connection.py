@@ -92,6 +92,21 @@ def find_run(client: Any, run_id: str) -> Any:
 
 @contextmanager
 def usable(uri: str, *, training: bool = False) -> Iterator[None]:
+    """Begin to use a tracking server or its database in the block, and be the only one that does.
+
+    Args:
+        uri: of either.
+        training: as for ``explained``.
+
+    Raises:
+        NotUsable: it raised in the block.
+    """
+    with explained(uri, training=training), _first_use(uri):
+        yield
+
+
+@contextmanager
+def explained(uri: str, *, training: bool = False) -> Iterator[None]:
     """Say whose fault it is where the tracking server or its database raises.
 
     Args:
@@ -102,8 +117,7 @@ def usable(uri: str, *, training: bool = False) -> Iterator[None]:
         NotUsable: it raised in the block.
     """
     try:
-        with _first_use(uri):
-            yield
+        yield
     except UserError:
         raise
     except Exception as error:  # whatever a database driver or an HTTP client raises

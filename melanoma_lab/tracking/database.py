@@ -52,6 +52,9 @@ def absolute(uri: str) -> str:
 def is_empty(path: Path) -> bool:
     """Whether a database has no tables: no file, one of zero bytes, or one with nothing in it.
 
+    Args:
+        path: the file, absolute.
+
     Raises:
         sqlite3.Error: it cannot be read, or is none.
     """
@@ -65,7 +68,7 @@ def make_or_check(path: Path) -> None:
     """Make MLflow's tables in an empty database; look whether those of another can be used.
 
     Args:
-        path: the file; made where it is not there, as is its folder.
+        path: the file, absolute; made where it is not there, as is its folder.
 
     Raises:
         NotUsable: its tables are not those of the MLflow that is installed.
