@@ -123,14 +123,15 @@ def test_a_process_killed_at_any_statement_leaves_what_the_next_one_can_use(path
     n_statements = len(database._tables()["statements"])
     assert n_statements > 50
     killed = 0
-    for statement in [1, 2, 3, 20, n_statements // 2, n_statements, n_statements + 2]:
+    for statement in [2, 3, n_statements // 2, n_statements + 2]:
         killed += kill_at(statement, FIRST_USE, path)
         assert database.is_empty(path)
-    assert killed == 7
+    assert killed == 4
     assert_works(path)
     assert [file.name for file in path.parent.iterdir() if file.is_file()] == ["mlflow.db"]
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_commits_leaves_what_the_next_one_can_use(path):
     database._tables()
     draw = random.Random(0)  # noqa: S311 - no secret
@@ -278,6 +279,7 @@ def test_a_newer_mlflows_database_is_told(path):
     assert "mv " not in told  # its runs are wanted
 
 
+@pytest.mark.slow
 def test_an_older_mlflows_database_is_copied_and_upgraded(path, tmp_path):
     """As MLflow's migrations up to some point leave it, with a run in it."""
     path.parent.mkdir()
@@ -320,6 +322,7 @@ def upgrade_to(path, revision):
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it_in_a_line_and_exits_with_2(path, tmp_path):
     half_made(path)
     words = ("compare", "study=s", f"tracking.uri=sqlite:///{path}")
