@@ -294,7 +294,9 @@ def predict(
         verbose: show what the command line shows.
 
     Returns:
-        A row for every image, columns image_id, predicted, probability and ``prob/<class>``; in
+        A row for every image, columns image_id, predicted, probability, ``prob/<class>`` and
+        ``seen``: the split that it had where it is one of the run's images, ``no`` where it is
+        none, ``not known`` where the run is not there. In
         ``attrs["unreadable"]`` image_id -> reason of what cannot be read.
 
     Raises:

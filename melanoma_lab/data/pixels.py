@@ -58,7 +58,7 @@ def file_digests(paths: Sequence[str], threads: int) -> list[str]:
     digests = [_remembered(path) for path in paths]
     unread = [position for position, digest in enumerate(digests) if digest is None]
     with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(_file_digest, [paths[position] for position in unread])
+        found = pool.map(_digest_to_remember, [paths[position] for position in unread])
         for position, digest in zip(unread, found, strict=True):
             digests[position] = digest
     return [digest or "" for digest in digests]
@@ -75,16 +75,24 @@ def _remembered(path: str) -> str | None:
         return None
 
 
-def _file_digest(path: str) -> str:
+def file_digest(path: str) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; empty where it cannot be read. Nothing is kept."""
     try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a named pipe waits for ever
             return ""
         with Path(path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-    if time.time() - status.st_ctime > SETTLED:
+
+
+def _digest_to_remember(path: str) -> str:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return ""
+    digest = file_digest(path)
+    if digest and time.time() - status.st_ctime > SETTLED:
         _read[path] = (_state(status), digest)
     return digest
 

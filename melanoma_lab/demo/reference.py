@@ -8,8 +8,8 @@ from melanoma_lab.config.schema import Tracking
 from melanoma_lab.demo.answer import Reference
 from melanoma_lab.demo.features import kept_features, penultimate
 from melanoma_lab.demo.training_images import read_manifest, training_images
-from melanoma_lab.demo.wording import SPLIT_NAMES
 from melanoma_lab.errors import UserError
+from melanoma_lab.external.known import KnownFiles
 from melanoma_lab.prediction.answers import Loaded
 from melanoma_lab.progress import Progress
 
@@ -44,12 +44,8 @@ def prepare(
         manifest = read_manifest(model.source, tracked)
     except UserError as error:
         return Reference({}, why_none=str(error).rstrip(".") if count else "")
-    columns = (map(str, manifest[name]) for name in ("digest", "split", "label"))
-    known = {
-        digest: (split, label)
-        for digest, split, label in zip(*columns, strict=True)
-        if split in SPLIT_NAMES
-    }
+    files = KnownFiles.of(manifest)
+    known = files.digests if files else {}
     if not count:
         return Reference(known)
     try:

@@ -16,6 +16,7 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.external.known import manifest_of
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.progress import Progress
 from melanoma_lab.tracking.reading import read_run
@@ -100,10 +101,10 @@ def read_manifest(source: Source, tracked: Tracking) -> pd.DataFrame:
     if source.run is None:
         raise UserError("nothing says which run trained this model")
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
-        path = read_run(source.run, tracked, Path(scratch)).artifact("manifest.csv")
-        if path is None:
-            raise UserError(f"run {source.run}: its manifest.csv is not there.")
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        run = read_run(source.run, tracked, Path(scratch))
+        table = manifest_of(run, tracked, Path(scratch))
+    if table is None:
+        raise UserError(f"run {source.run}: its manifest.csv is not there.")
     if missing := [name for name in _COLUMNS if name not in table]:
         raise UserError(f"run {source.run}: its manifest.csv has no column {', '.join(missing)}.")
     return table

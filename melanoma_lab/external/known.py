@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Final
 
 import pandas as pd
+import yaml
 
 from melanoma_lab.audit.overlap import shared_photographs
+from melanoma_lab.comparison.tracked import SEEDS_TAG
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.data.files import find_images
 from melanoma_lab.data.pixels import file_digests
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.errors import UserError
+from melanoma_lab.external.overlap import NEW, ROLES, archive_id
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.progress import Progress
-from melanoma_lab.tracking.reading import read_run
+from melanoma_lab.tracking.reading import TrackedRun, read_run
 
 MANIFEST: Final = "manifest.csv"
 KEY: Final = "evaluation.trained_on"
@@ -71,12 +74,86 @@ def run_of(source: Source, tracked: Tracking, scratch: Path) -> TrainedRun:
         run = read_run(source.run, tracked, scratch)
     except UserError:  # a model that came from elsewhere
         return TrainedRun()
+    return TrainedRun(run.run_id, run.tags, run.metrics, manifest_of(run, tracked, scratch))
+
+
+def manifest_of(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.DataFrame | None:
+    """The table of the images that a run was made with, as text.
+
+    Args:
+        run: that trained a network, or put networks together: then an image is of ``train`` where
+            any of these was trained on it, and of ``val`` where any was chosen by it.
+        tracked: where runs are recorded.
+        scratch: a folder for what has to be fetched.
+
+    Returns:
+        None where the run, or one of those that it put together, has none.
+    """
     path = run.artifact(MANIFEST)
-    return TrainedRun(run.run_id, run.tags, run.metrics, None if path is None else _read(path))
+    if path is None:
+        return None
+    manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if SEEDS_TAG not in run.tags:
+        return manifest
+    config = run.artifact("config.yaml")
+    if config is None:
+        return None
+    said = yaml.safe_load(config.read_text(encoding="utf-8"))
+    for member in said["ensemble"]["members"]:
+        folder = scratch / member
+        folder.mkdir(exist_ok=True)
+        try:
+            theirs = manifest_of(read_run(member, tracked, folder), tracked, folder)
+        except UserError:
+            return None
+        if theirs is None:
+            return None
+        split = manifest["image_id"].map(theirs.set_index("image_id")["split"]).fillna(NEW)
+        pairs = zip(manifest["split"], split, strict=True)
+        manifest["split"] = [min(pair, key=ROLES.index) for pair in pairs]
+    return manifest
 
 
-def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+@dataclass(frozen=True)
+class KnownFiles:
+    """What files have been to a network, by their bytes or their ids in the ISIC archive.
+
+    Attributes:
+        digests: digest -> role and label; of the roles of equal files, what weighs most.
+        archive_ids: id -> role.
+    """
+
+    digests: Mapping[str, tuple[str, str]]
+    archive_ids: Mapping[str, str]
+
+    @classmethod
+    def of(cls, manifest: pd.DataFrame | None) -> KnownFiles | None:
+        """Those of a run; None where its table is not there, or does not say it.
+
+        Args:
+            manifest: as ``manifest_of`` gives it.
+        """
+        if manifest is None or not {"image_id", "split", "digest", "label"} <= set(manifest):
+            return None
+        table = manifest[manifest["split"].isin(ROLES)]
+        # The last of equal keys stays: what weighs most comes last.
+        table = table.sort_values("split", key=lambda s: -s.map(ROLES.index), kind="stable")
+        said = list(zip(table["split"], table["label"], strict=True))
+        ids = map(archive_id, table["image_id"])
+        digests = {d: known for d, known in zip(table["digest"], said, strict=True) if d}
+        roles = {i: role for i, role in zip(ids, table["split"], strict=True) if i}
+        return cls(digests, roles)
+
+    def role_of(self, image_id: str, digest: str) -> str:
+        """What a file has been to the network, of ``ROLES``.
+
+        Args:
+            image_id: its name or path.
+            digest: of its bytes.
+        """
+        by_bytes, _ = self.digests.get(digest, (NEW, ""))
+        by_id = self.archive_ids.get(archive_id(image_id), NEW)
+        return min(by_bytes, by_id, key=ROLES.index)
 
 
 def known_images(run: TrainedRun, folder: str | None, threads: int) -> KnownImages | None:

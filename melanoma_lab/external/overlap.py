@@ -147,8 +147,13 @@ def _near(
     )
 
 
+def archive_id(image_id: str) -> str:
+    """The ISIC archive's id of a photograph, by its file's name; empty where that has none."""
+    match = ARCHIVE_ID.match(archive_name(image_id))
+    return match.group().upper() if match else ""
+
+
 def _archive_ids(table: pd.DataFrame) -> pd.Series:
     """The ISIC archive's ids, each of one photograph, by the files' names; empty where none."""
-    found = [ARCHIVE_ID.match(archive_name(image_id)) for image_id in table["image_id"]]
-    ids = [match.group().upper() if match else "" for match in found]
+    ids = [archive_id(image_id) for image_id in table["image_id"]]
     return pd.Series(ids, index=table.index, dtype=object)

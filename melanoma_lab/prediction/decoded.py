@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import decode
 from melanoma_lab.data.files import is_utf8
-from melanoma_lab.data.pixels import NOT_OPENED
+from melanoma_lab.data.pixels import NOT_OPENED, file_digest
 from melanoma_lab.errors import explain_os_error
 
 
@@ -27,15 +27,23 @@ class Batch:
         image_ids: n ids.
         pixels: uint8, shape (n, size, size, 3), RGB; n may be 0 in the last one.
         unreadable: (image_id, reason) of the files met on the way to these images.
+        digests: n, of the files' bytes, as ``file_digest`` gives them; none unless asked for.
     """
 
     image_ids: tuple[str, ...]
     pixels: NDArray[np.uint8]
     unreadable: tuple[tuple[str, str], ...]
+    digests: tuple[str, ...] = ()
 
 
 def decoded_batches(
-    images: Iterable[tuple[str, str]], *, size: int, resize: Resize, batch_size: int, threads: int
+    images: Iterable[tuple[str, str]],
+    *,
+    size: int,
+    resize: Resize,
+    batch_size: int,
+    threads: int,
+    with_digests: bool = False,
 ) -> Iterator[Batch]:
     """Decode files in their order.
 
@@ -45,39 +53,49 @@ def decoded_batches(
         resize: what becomes of an image's proportions.
         batch_size: images a batch; the last one may be smaller.
         threads: decoding threads.
+        with_digests: say what the files' bytes are, too.
 
     Yields:
         Batches; every image is in one of them, as pixels or with the reason why not.
     """
     # What is decoded ahead: enough for the threads to be busy while a batch is looked at.
     ahead = 2 * batch_size + threads
-    waiting: deque[tuple[str, Future[NDArray[np.uint8] | str]]] = deque()
+    waiting: deque[tuple[str, Future[tuple[NDArray[np.uint8] | str, str]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
     remaining = iter(images)
     ids: list[str] = []
+    digests: list[str] = []
     unreadable: list[tuple[str, str]] = []
     pixels = np.empty((batch_size, size, size, 3), np.uint8)
 
     def batch() -> Batch:
-        made = Batch(tuple(ids), pixels[: len(ids)], tuple(unreadable))
+        made = Batch(tuple(ids), pixels[: len(ids)], tuple(unreadable), tuple(digests))
         ids.clear()
+        digests.clear()
         unreadable.clear()
         return made
+
+    def read(path: str) -> tuple[NDArray[np.uint8] | str, str]:
+        found = read_pixels(path, size, resize)
+        wanted = with_digests and not isinstance(found, str)
+        return found, file_digest(path) if wanted else ""
 
     try:
         while True:
             while len(waiting) < ahead and (item := next(remaining, None)) is not None:
                 image_id, path = item
-                waiting.append((image_id, pool.submit(read_pixels, path, size, resize)))
+                waiting.append((image_id, pool.submit(read, path)))
             if not waiting:
                 break
             image_id, future = waiting.popleft()
-            found = future.result()
+            found, digest = future.result()
             if isinstance(found, str):
                 unreadable.append((_shown(image_id), found))
                 continue
             pixels[len(ids)] = found
             ids.append(image_id)
+            if with_digests:
+                digests.append(digest)
             if len(ids) == batch_size:
                 yield batch()
                 pixels = np.empty_like(pixels)  # whoever has the last one may keep it

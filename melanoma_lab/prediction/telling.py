@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from melanoma_lab.console import console
 from melanoma_lab.data.decoding import DECODING_VERSION
+from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.prediction.output import unreadable_beside
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.tracking.card import NOTICE, ModelCard
 
 #: Unreadable files named in the terminal; the list beside the output has all of them.
 N_SHOWN = 5
+#: What the column ``seen`` says of a file that is none of the run's images; of one that is, it has
+#: the split.
+UNSEEN = "no"
+#: What it says where nothing tells which images the run had.
+NOT_KNOWN = "not known"
 
 
 def show_source(source: Source, card: ModelCard) -> None:
@@ -59,6 +65,44 @@ def show_unlike(n_unlike: int, n_images: int) -> None:
             f"{n_unlike:,} of {n_images:,} images look unlike the training images (column "
             "warning): are they photographs of the same kind? Answers to others mean nothing.",
             style="bold yellow",
+            markup=False,
+        )
+
+
+def show_seen(counts: Mapping[str, int]) -> None:
+    """Warn of images that the network was made with; say what was compared, and what was not.
+
+    Args:
+        counts: values of the column ``seen`` and how often each occurs.
+    """
+    total = sum(counts.values())
+    known = {split: counts.get(split, 0) for split in (TRAIN, VAL, TEST)}
+    if counts.get(NOT_KNOWN):
+        console.print(
+            "Whether the network was trained on these images is not known (column seen): its run, "
+            "or the run's manifest.csv, is not there.",
+            style="yellow",
+            markup=False,
+        )
+        return
+    if known[TRAIN] or known[VAL]:
+        console.print(
+            f"{known[TRAIN]:,} of {total:,} images are ones that the network was trained on, "
+            f"{known[VAL]:,} ones that it was chosen by (column seen): its answers to them are "
+            "better than to new images. Leave them out of any score.",
+            style="bold yellow",
+            markup=False,
+        )
+    if known[TEST]:
+        console.print(
+            f"{known[TEST]:,} of {total:,} images are of its run's own test split.", markup=False
+        )
+    if counts.get(UNSEEN):
+        console.print(
+            f"{counts[UNSEEN]:,} of {total:,} images are none of its run's by their bytes and ISIC "
+            "names. Photographs that were renamed and also resized or saved anew are not "
+            "recognised: evaluate compares what they show.",
+            style="dim",
             markup=False,
         )
 

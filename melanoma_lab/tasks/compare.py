@@ -19,7 +19,7 @@ from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.evaluation.plot_style import CYCLE
-from melanoma_lab.tracking.connection import reason
+from melanoma_lab.tracking.connection import explained, reason
 from melanoma_lab.tracking.study_run import Member, record_study
 
 
@@ -47,7 +47,7 @@ def report_study(
         UserError: there is no such study, arm or metric, or its runs cannot be compared.
     """
     client = tracking.connect_for_reading(tracked)
-    with progress_of("reading runs") as tell:
+    with explained(tracked.uri), progress_of("reading runs") as tell:
         runs = load_study(client, study, tell)
     comparison = compare_study(runs, reference, metric)
     warnings = find_warnings(runs, comparison)

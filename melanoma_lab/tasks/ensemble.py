@@ -39,6 +39,7 @@ from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
 from melanoma_lab.prediction import mlmodel
 from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.connection import explained
 from melanoma_lab.tracking.model import fetch_model, has_model
 
 
@@ -64,7 +65,8 @@ def make_ensembles(
         RunError: the tracking server did not take all of it.
     """
     client = tracking.connect_for_reading(tracked)
-    found = find_members(client, study, arm)
+    with explained(tracked.uri):
+        found = find_members(client, study, arm)
     ensembles = put_together(found, size)
     tracker = tracking.connect(tracked, study).result()
     done = [

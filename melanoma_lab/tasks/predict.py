@@ -18,6 +18,8 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.errors import RunError
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
+from melanoma_lab.external.known import KnownFiles, run_of
+from melanoma_lab.external.overlap import NEW
 from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.answers import Loaded, load
 from melanoma_lab.prediction.decoded import Batch, decoded_batches
@@ -34,6 +36,7 @@ if TYPE_CHECKING:  # as slow to load as it is seldom needed
 CALIBRATED = "calibrated/"
 #: What the column ``warning`` says of a picture of another kind, such as of no skin at all.
 UNLIKE = "unlike the training images"
+
 
 #: Told of images and the classes that were decided for them, int, shape (n,).
 DecidedListener = Callable[[Batch, NDArray[np.intp]], None]
@@ -83,6 +86,7 @@ def predict_to_file(config: Config) -> Path:
     """
     output = checked_output(config.output)
     counts: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     unlike = 0
     shown: list[tuple[str, str]] = []
     with _predicting(config) as work, progress_of("predicting") as tell:
@@ -100,6 +104,7 @@ def predict_to_file(config: Config) -> Path:
                 if part.columns:
                     writer.write(part.columns)
                     counts.update(part.columns["predicted"])
+                    seen.update(part.columns["seen"])
                     unlike += sum(map(bool, part.columns.get("warning", ())))
                 writer.list_unreadable(part.unreadable)
                 shown += part.unreadable[: telling.N_SHOWN - len(shown)]
@@ -111,6 +116,7 @@ def predict_to_file(config: Config) -> Path:
     told = ", ".join(f"{n:,} {slug}" for slug, n in counts.most_common())
     console.print(f"{writer.n_rows:,} images: {told}", markup=False)
     telling.show_unlike(unlike, writer.n_rows)
+    telling.show_seen(seen)
     console.print(f"written to {output}", markup=False)
     if config.grad_cam is not None:
         console.print(f"where the network looked: {config.grad_cam}", markup=False)
@@ -152,6 +158,7 @@ def predict_table(config: Config) -> pd.DataFrame:
     table.attrs["unreadable"] = unreadable
     if "warning" in table:
         telling.show_unlike(int((table["warning"] != "").sum()), len(table))
+    telling.show_seen(Counter(table["seen"]))
     telling.show_notice()
     return table
 
@@ -165,6 +172,8 @@ def _predicting(config: Config) -> Iterator[Prediction]:
         if config.grad_cam is not None:
             maps = checked_folder(config.grad_cam, str(config.images), images.walk())
         source = find_model(config.model, config.tracking, Path(scratch))
+        manifest = run_of(source, config.tracking, Path(scratch)).manifest
+        known = KnownFiles.of(manifest)
         threads = threads_for(config.training.threads)
         model = load(source, threads=threads, seed=config.seed)
         telling.show_source(source, model.card)
@@ -175,8 +184,9 @@ def _predicting(config: Config) -> Iterator[Prediction]:
             resize=model.card.resize,
             batch_size=config.training.batch_size,
             threads=threads,
+            with_digests=known is not None,
         )
-        predicted = (_predicted(batch, model, on_decided) for batch in batches)
+        predicted = (_predicted(batch, model, known, on_decided) for batch in batches)
         yield Prediction(model, images, predicted)
 
 
@@ -202,7 +212,9 @@ def _mapping(network: Any, folder: Path) -> DecidedListener:
     return write
 
 
-def _predicted(batch: Batch, model: Loaded, on_decided: DecidedListener) -> Predicted:
+def _predicted(
+    batch: Batch, model: Loaded, known: KnownFiles | None, on_decided: DecidedListener
+) -> Predicted:
     """What a network says of a batch, as columns, and whether it should be believed."""
     if not batch.image_ids:
         return Predicted({}, batch.unreadable)
@@ -223,4 +235,14 @@ def _predicted(batch: Batch, model: Loaded, on_decided: DecidedListener) -> Pred
     if answers.unlike is not None:
         columns["unlike_training"] = answers.unlike
         columns["warning"] = [UNLIKE if distance > 1 else "" for distance in answers.unlike]
+    columns["seen"] = _seen(batch, known)
     return Predicted(columns, batch.unreadable)
+
+
+def _seen(batch: Batch, known: KnownFiles | None) -> list[str]:
+    """What each file of a batch has been to the network, for the column ``seen``."""
+    if known is None:
+        return [telling.NOT_KNOWN] * len(batch.image_ids)
+    files = zip(batch.image_ids, batch.digests, strict=True)
+    roles = [known.role_of(image_id, digest) for image_id, digest in files]
+    return [telling.UNSEEN if role == NEW else role for role in roles]

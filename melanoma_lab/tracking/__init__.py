@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from melanoma_lab.tracking.connection import absolute, connect_for_reading
+from melanoma_lab.tracking.connection import connect_for_reading
+from melanoma_lab.tracking.database import absolute
 from melanoma_lab.tracking.origin import flatten, git_commit
 from melanoma_lab.tracking.tracker import FinishedRun, Tracker, connect
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.errors import UserError
 from melanoma_lab.installation import lab_command
+from melanoma_lab.tracking.database import (
+    NotUsable,
+    absolute,
+    damage,
+    is_empty,
+    make_or_check,
+    quieten,
+    sqlite_path,
+)
 
 #: Makes MLflow's pages show an experiment as model training, not as language-model evaluation, and
 #: its charts begin with what arms are judged by.
@@ -39,10 +48,6 @@ UPLOADING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
 HASTE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
-class NotUsable(UserError):  # noqa: N818 - a kind of UserError
-    """Nothing can be recorded where ``tracking.uri`` points."""
-
-
 def connect_for_reading(tracking: Tracking) -> Any:
     """Connect to what has been tracked, in this thread, and create nothing.
 
@@ -56,12 +61,13 @@ def connect_for_reading(tracking: Tracking) -> Any:
         UserError: nothing has been recorded there, or it cannot be used.
     """
     database = sqlite_path(tracking.uri)
-    if database is not None and not database.is_file():
-        raise UserError(
-            f"tracking.uri={tracking.uri}: no such file; nothing has been trained from this folder "
-            "yet."
-        )
     with usable(tracking.uri):
+        if database is not None and is_empty(database):
+            what = "nothing is in this file" if database.exists() else "no such file"
+            raise UserError(
+                f"tracking.uri={tracking.uri}: {what}; nothing has been trained from this folder "
+                "yet."
+            )
         client = mlflow_client(tracking.uri)
         client.search_experiments(max_results=1)  # does anybody answer?
         return client
@@ -86,6 +92,21 @@ def find_run(client: Any, run_id: str) -> Any:
 
 @contextmanager
 def usable(uri: str, *, training: bool = False) -> Iterator[None]:
+    """Begin to use a tracking server or its database in the block, and be the only one that does.
+
+    Args:
+        uri: of either.
+        training: as for ``explained``.
+
+    Raises:
+        NotUsable: it raised in the block.
+    """
+    with explained(uri, training=training), _first_use(uri):
+        yield
+
+
+@contextmanager
+def explained(uri: str, *, training: bool = False) -> Iterator[None]:
     """Say whose fault it is where the tracking server or its database raises.
 
     Args:
@@ -96,8 +117,7 @@ def usable(uri: str, *, training: bool = False) -> Iterator[None]:
         NotUsable: it raised in the block.
     """
     try:
-        with _first_use(uri):
-            yield
+        yield
     except UserError:
         raise
     except Exception as error:  # whatever a database driver or an HTTP client raises
@@ -109,11 +129,14 @@ def usable(uri: str, *, training: bool = False) -> Iterator[None]:
                     " Start it, or train without it: tracking.offline=true keeps the run on disk, "
                     f"and `{lab_command('sync')}` sends it later."
                 )
+        database = sqlite_path(uri)
+        if database is not None and (told := damage(database, innermost(error))):
+            raise NotUsable(f"tracking.uri={absolute(uri)}: {told}") from error
         raise NotUsable(f"tracking.uri={uri}: cannot be used ({reason(error)}).{advice}") from error
 
 
-def reason(error: BaseException) -> str:
-    """The innermost reason of an error, in one line.
+def innermost(error: BaseException) -> BaseException:
+    """What an error came from, at the very end.
 
     MLflow wraps what requests raises, which wraps what urllib3 raises, which says at the very end
     that the connection was refused.
@@ -130,9 +153,14 @@ def reason(error: BaseException) -> str:
             (e for e in nested if isinstance(e, BaseException) and id(e) not in seen), None
         )
         if inner is None:
-            break
+            return error
         seen.add(id(inner))
         error = inner
+
+
+def reason(error: BaseException) -> str:
+    """The innermost reason of an error, in one line."""
+    error = innermost(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, TimeoutError):
@@ -147,18 +175,19 @@ def reason(error: BaseException) -> str:
 
 
 def mlflow_client(uri: str) -> Any:
-    """An MlflowClient of the tracking server, which also becomes MLflow's own."""
+    """An MlflowClient of the tracking server, which also becomes MLflow's own.
+
+    A new SQLite database is made.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
+    if (database := sqlite_path(uri)) is not None:
+        make_or_check(database)
     import mlflow
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    # Above ERROR: a database that is full would be told with a traceback for every attempt.
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-    # urllib3 warns of every retry; what came of them is said once, at the end.
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    quieten()
     mlflow.set_tracking_uri(absolute(uri))
     return mlflow.MlflowClient()
 
@@ -203,15 +232,13 @@ def experiment_id(client: Any, tracking: Tracking, study: str) -> str:
     return str(experiment.experiment_id)
 
 
-def absolute(uri: str) -> str:
-    """The same place from whatever folder: MLflow keeps a connection for each URI."""
-    database = sqlite_path(uri)
-    return f"sqlite:///{database}" if database else uri
-
-
 def lock_of(path: Path) -> FileLock:
     """A lock that stands for a file or folder, so that nothing is left beside that."""
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return _lock_named(str(path.resolve()))
+
+
+def _lock_named(what: str) -> FileLock:
+    name = hashlib.sha256(what.encode()).hexdigest()[:16]
     return FileLock(Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-{name}.lock")
 
 
@@ -224,22 +251,37 @@ def _artifact_root(tracking: Tracking, study: str) -> str | None:
     if tracking.artifacts:
         root = tracking.artifacts.rstrip("/")
         return f"{root}/{study}" if "://" in root else str(Path(root).resolve() / study)
-    if tracking.uri.startswith(("http://", "https://", "databricks")):
+    if _is_server(tracking.uri):
         return None
     database = sqlite_path(tracking.uri)
     return str((database.parent if database else Path.cwd()) / "mlruns" / study)
 
 
-def sqlite_path(uri: str) -> Path | None:
-    """The file of an SQLite URI, absolute."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).resolve() if uri.startswith(prefix) else None
+def _is_server(uri: str) -> bool:
+    """Whether a tracking server is behind a URI, which keeps its database in order itself."""
+    return uri.startswith(("http://", "https://", "databricks"))
 
 
-def _first_use(uri: str) -> Any:
+def _first_use(uri: str) -> AbstractContextManager[Any]:
     """A lock around the first use of a database: its tables must be made by one process only."""
-    database = sqlite_path(uri)
-    if database is None:
+    if _is_server(uri):
         return nullcontext()
-    database.parent.mkdir(parents=True, exist_ok=True)
-    return lock_of(database)
+    if (database := sqlite_path(uri)) is not None:
+        return lock_of(database)
+    if uri.startswith("postgres"):
+        return _postgresql_lock(uri)
+    # Without user, password and options: the lock's name can be read by others.
+    place = urlsplit(uri)
+    return _lock_named(place.netloc.rpartition("@")[2] + place.path)
+
+
+@contextmanager
+def _postgresql_lock(uri: str) -> Iterator[None]:
+    """A lock that the server keeps for whoever uses this database, on whatever machine."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    # Each statement for itself: no transaction stays open beside the ones that make the tables.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(hashtext('melanoma_lab'))"))
+        yield  # the lock ends with the connection

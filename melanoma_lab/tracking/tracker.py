@@ -27,8 +27,6 @@ from melanoma_lab.installation import lab_command
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.connection import (
     HASTE,
-    NotUsable,
-    absolute,
     experiment_id,
     mlflow_client,
     patience,
@@ -36,6 +34,7 @@ from melanoma_lab.tracking.connection import (
     usable,
 )
 from melanoma_lab.tracking.continued import forget_kept, may_continue, recorded
+from melanoma_lab.tracking.database import NotUsable, absolute
 from melanoma_lab.tracking.model import save_network
 from melanoma_lab.tracking.record import ARTIFACTS, MODEL, Point, RunRecord, keep, kept_runs
 from melanoma_lab.tracking.sender import Sender

@@ -62,7 +62,7 @@ def test_the_same_numbers_as_in_the_runs_own_table(work, tree, predict, capsys):
     assert sorted(table["image_id"]) == sorted(own.index)
     columns = [name for name in own if name.startswith("prob/")]
     calibrated = [name.replace("prob/", "calibrated/") for name in columns]
-    read = [*calibrated, "operating_point", *LOOKS]
+    read = [*calibrated, "operating_point", *LOOKS, "seen"]
     assert list(table) == ["image_id", "predicted", "probability", *columns, *read]
     expected = own.loc[table["image_id"], columns].to_numpy()
     np.testing.assert_allclose(table[columns], expected, rtol=0, atol=1e-5)
@@ -113,7 +113,7 @@ def test_whatever_names_the_model_the_answer_is_the_same(work, tree, predict):
     shutil.copy(folder / "data" / "model.keras", "bare.keras")
     numbered = predict(model="bare.keras", images=tree, output="same.csv").read_text()
     first, _, rest = numbered.partition("\n")
-    assert first == "image_id,predicted,probability,prob/class_0,prob/class_1,prob/class_2"
+    assert first == "image_id,predicted,probability,prob/class_0,prob/class_1,prob/class_2,seen"
     (named,) = answers
     assert rest.count("\n") == named.count("\n") - 1
 
@@ -152,8 +152,11 @@ def test_pictures_of_another_kind_get_a_warning(work, tree, predict, tmp_path, c
 def test_a_run_that_waits_to_be_sent(work, tree, predict):
     _, run = work
     shutil.copytree(model_folder(run), "unsent/0123/model")
-    sent = predict(model=run.run_id, images=tree).read_text()
-    assert predict(model="0123", images=tree, output="kept.csv").read_text() == sent
+    sent, kept = (
+        pd.read_csv(predict(model=name, images=tree, output="sent.csv")).drop(columns="seen")
+        for name in (run.run_id, "0123")
+    )
+    pd.testing.assert_frame_equal(sent, kept)
     shutil.rmtree("unsent")
 
 
