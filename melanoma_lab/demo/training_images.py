@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema import Tracking
 from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.errors import UserError, clipped
@@ -100,9 +100,10 @@ def read_manifest(source: Source, tracked: Tracking) -> pd.DataFrame:
     if source.run is None:
         raise UserError("nothing says which run trained this model")
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
-        path = read_run(source.run, tracked, Path(scratch)).artifact("manifest.csv")
-        if path is None:
-            raise UserError(f"run {source.run}: its manifest.csv is not there.")
+        try:
+            path = read_run(source.run, tracked, Path(scratch)).needed("manifest.csv")
+        except OSError as error:
+            raise UserError(f"run {source.run}: {error}.") from error
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if missing := [name for name in _COLUMNS if name not in table]:
         raise UserError(f"run {source.run}: its manifest.csv has no column {', '.join(missing)}.")

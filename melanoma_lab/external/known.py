@@ -10,7 +10,7 @@ from typing import Final
 import pandas as pd
 
 from melanoma_lab.audit.overlap import shared_photographs
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.data.files import find_images
 from melanoma_lab.data.pixels import file_digests
 from melanoma_lab.data.split import TRAIN

@@ -14,9 +14,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import VARIABLE, Tracking, check_uri, named
+from melanoma_lab.console import console
 from melanoma_lab.errors import UserError
 from melanoma_lab.installation import lab_command
+from melanoma_lab.tracking.relocation import place_tags, settle
+from melanoma_lab.tracking.uris import absolute, sqlite_path
 
 #: Makes MLflow's pages show an experiment as model training, not as language-model evaluation, and
 #: its charts begin with what arms are judged by.
@@ -58,8 +61,7 @@ def connect_for_reading(tracking: Tracking) -> Any:
     database = sqlite_path(tracking.uri)
     if database is not None and not database.is_file():
         raise UserError(
-            f"tracking.uri={tracking.uri}: no such file; nothing has been trained from this folder "
-            "yet."
+            f"{named(tracking.uri)}: no such file; nothing has been trained from this folder yet."
         )
     with usable(tracking.uri):
         client = mlflow_client(tracking.uri)
@@ -93,8 +95,10 @@ def usable(uri: str, *, training: bool = False) -> Iterator[None]:
         training: a run is to be recorded there, which can be done without.
 
     Raises:
+        UserError: there is no such kind of URI.
         NotUsable: it raised in the block.
     """
+    check_uri(uri)
     try:
         with _first_use(uri):
             yield
@@ -109,7 +113,7 @@ def usable(uri: str, *, training: bool = False) -> Iterator[None]:
                     " Start it, or train without it: tracking.offline=true keeps the run on disk, "
                     f"and `{lab_command('sync')}` sends it later."
                 )
-        raise NotUsable(f"tracking.uri={uri}: cannot be used ({reason(error)}).{advice}") from error
+        raise NotUsable(f"{named(uri)}: cannot be used ({reason(error)}).{advice}") from error
 
 
 def reason(error: BaseException) -> str:
@@ -147,7 +151,10 @@ def reason(error: BaseException) -> str:
 
 
 def mlflow_client(uri: str) -> Any:
-    """An MlflowClient of the tracking server, which also becomes MLflow's own."""
+    """An MlflowClient of the tracking server, which also becomes MLflow's own.
+
+    A database that was moved or copied with its artifacts finds them from here on.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name, value in PATIENCE.items():
@@ -159,8 +166,33 @@ def mlflow_client(uri: str) -> Any:
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     # urllib3 warns of every retry; what came of them is said once, at the end.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    mlflow.set_tracking_uri(absolute(uri))
+    make_mlflows(absolute(uri))
+    if n_runs := settle(uri):
+        console.print(
+            f"{sqlite_path(uri)} was moved or copied: the artifacts of its {n_runs} "
+            f"run{'s' * (n_runs > 1)} are found beside it now.",
+            style="yellow",
+            markup=False,
+        )
     return mlflow.MlflowClient()
+
+
+def make_mlflows(uri: str | None) -> None:
+    """Make a tracking URI MLflow's own, and leave the environment as it is.
+
+    MLflow also puts it into the environment, where it would be taken for what the user says of the
+    next command of this process, and of those that it starts.
+
+    Args:
+        uri: of the tracking server; None: MLflow's default.
+    """
+    import mlflow
+
+    given = os.environ.get(VARIABLE)
+    mlflow.set_tracking_uri(uri)  # None: MLflow takes it for its default
+    os.environ.pop(VARIABLE, None)
+    if given is not None:
+        os.environ[VARIABLE] = given
 
 
 @contextmanager
@@ -190,7 +222,8 @@ def experiment_id(client: Any, tracking: Tracking, study: str) -> str:
     if experiment is None:
         try:
             root = _artifact_root(tracking, study)
-            return str(client.create_experiment(study, root, tags=TRAINING))
+            tags = TRAINING | place_tags(tracking.uri, root)
+            return str(client.create_experiment(study, root, tags=tags))
         except MlflowException:
             experiment = client.get_experiment_by_name(study)
             if experiment is None:  # it failed for another reason than that someone was faster
@@ -201,12 +234,6 @@ def experiment_id(client: Any, tracking: Tracking, study: str) -> str:
             f"experiments restore -x {experiment.experiment_id}) or choose another name."
         )
     return str(experiment.experiment_id)
-
-
-def absolute(uri: str) -> str:
-    """The same place from whatever folder: MLflow keeps a connection for each URI."""
-    database = sqlite_path(uri)
-    return f"sqlite:///{database}" if database else uri
 
 
 def lock_of(path: Path) -> FileLock:
@@ -228,12 +255,6 @@ def _artifact_root(tracking: Tracking, study: str) -> str | None:
         return None
     database = sqlite_path(tracking.uri)
     return str((database.parent if database else Path.cwd()) / "mlruns" / study)
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The file of an SQLite URI, absolute."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).resolve() if uri.startswith(prefix) else None
 
 
 def _first_use(uri: str) -> Any:
