@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melanoma_lab import multirun
+from melanoma_lab.config.arm import refuse_alike
 from melanoma_lab.config.compose import configure, expand
 from melanoma_lab.config.schema.tracking import VARIABLE, Tracking
 from melanoma_lab.console import console
@@ -150,7 +151,9 @@ def study(
         'report.html'
     """
     with _working(verbose):
-        jobs = [configure([*job, "task=train"], config_dir) for job in expand(overrides)]
+        listed = expand(overrides)
+        refuse_alike(listed)
+        jobs = [configure([*job, "task=train"], config_dir) for job in listed]
         asked = {(config.study, config.tracking.uri, config.metric) for config, _ in jobs}
         if len(asked) > 1:
             raise UserError("study, metric and tracking.uri: expected one of each in a study.")

@@ -220,3 +220,11 @@ def test_mlflows_variable_says_where_jobs_are_recorded_and_compared(tmp_path, tr
     assert none.stderr.startswith("melanoma_lab: tracking.uri=sqlite:///mlflow.db: no such file")
     none = run_python(*LAB, "compare", folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///no.db")
     assert none.stderr.startswith("melanoma_lab: MLFLOW_TRACKING_URI=sqlite:///no.db: no such file")
+
+
+def test_values_that_would_be_one_run_are_refused_before_anything_is_done(tmp_path):
+    words = ("-m", "+experiment=majority", "dataset=folder", "dataset.root=A,B")
+    refused = run_python(*LAB, *words, folder=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("melanoma_lab: dataset.root=A,B: a study tells runs apart by ")
+    assert not list(tmp_path.rglob("*.db"))
