@@ -134,7 +134,9 @@ def test_experiments_of_others_in_the_database_are_not_touched(project, tmp_path
     assert client.get_run(run.info.run_id).info.artifact_uri == run.info.artifact_uri
 
 
-def test_where_artifacts_are_gone_the_message_says_where_they_were_expected(project, tmp_path):
+def test_where_artifacts_are_gone_the_message_says_where_they_were_expected(
+    project, tmp_path, capsys
+):
     before, run_id = project
     after = before.rename(tmp_path / "after")
     shutil.rmtree(after / "mlruns")
@@ -151,6 +153,13 @@ def test_where_artifacts_are_gone_the_message_says_where_they_were_expected(proj
     client.finalize_logged_model(model.model_id, "READY")
     with pytest.raises(UserError, match=f"its network is not in {model.artifact_location}, a fol"):
         find_model(run_id, where, tmp_path)
+    client.create_registered_model("net")
+    client.create_model_version("net", f"models:/{model.model_id}", run_id, model_id=model.model_id)
+    client.set_registered_model_alias("net", "best", "1")
+    for typed in ("models:/net/1", "models:/net@best", f"models:/{model.model_id}"):
+        with pytest.raises(UserError, match=f"^model={typed}: its network is not in /.*: put it b"):
+            find_model(typed, where, tmp_path)
+    assert "was moved or copied" not in capsys.readouterr().out
 
 
 def test_a_study_is_known_by_where_it_was_begun_unless_that_is_still_there(project, tmp_path):

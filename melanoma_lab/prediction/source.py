@@ -122,6 +122,7 @@ def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
 
     client = tracking.connect_for_reading(tracked)
     try:
+        _refuse_missing(typed, _location(client, typed), None)
         folder = _local(typed, scratch)
     except (MlflowException, OSError) as error:
         names = [entry.name for entry in client.search_registered_models(max_results=RUNS)]
@@ -131,6 +132,19 @@ def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
             f"({clipped(str(error).splitlines()[0])}).{there}"
         ) from error
     return _of_folder(typed, folder)
+
+
+def _location(client: Any, typed: str) -> str:
+    """Where the files of ``models:/NAME/VERSION``, ``models:/NAME@ALIAS`` or ``models:/ID`` lie."""
+    name, _, version = typed.removeprefix("models:/").partition("/")
+    if "@" in name:
+        name, _, alias = name.partition("@")
+        version = client.get_model_version_by_alias(name, alias).version
+    if not version:
+        return str(client.get_logged_model(name).artifact_location)
+    if not str(version).isdigit():  # such as "latest": MLflow looks it up
+        return typed
+    return str(client.get_model_version_download_uri(name, version))
 
 
 def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source:

@@ -80,7 +80,8 @@ def settle(uri: str) -> int:
         uri: where runs are recorded.
 
     Returns:
-        How many runs' artifacts are found in a new place; 0 where nothing has moved.
+        How many runs' artifacts are found in a new place; 0 where nothing has moved, or all that
+        moved is gone.
     """
     database = sqlite_path(uri)
     if database is None or not database.is_file():
@@ -101,7 +102,7 @@ def settle(uri: str) -> int:
                     (new, old),
                 )
         connection.commit()
-        return sum(table == "runs" for table, *_ in changes)
+        return sum(table == "runs" and _there(new) for table, *_, new in changes)
 
 
 def _there(path: str) -> bool:
