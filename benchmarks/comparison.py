@@ -23,7 +23,7 @@ from melanoma_lab.comparison.compare import compare_study
 from melanoma_lab.comparison.report import write_report
 from melanoma_lab.comparison.study import load_study
 from melanoma_lab.comparison.warnings import find_warnings
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tracking import connect_for_reading

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melanoma_lab import multirun
+from melanoma_lab.config.arm import refuse_alike
 from melanoma_lab.config.compose import configure, expand
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import VARIABLE, Tracking
 from melanoma_lab.console import console
 from melanoma_lab.errors import UserError
+from melanoma_lab.tracking.connection import make_mlflows
 
 if TYPE_CHECKING:  # their modules take a while to load
     import pandas as pd
@@ -149,7 +151,9 @@ def study(
         'report.html'
     """
     with _working(verbose):
-        jobs = [configure([*job, "task=train"], config_dir) for job in expand(overrides)]
+        listed = expand(overrides)
+        refuse_alike(listed)
+        jobs = [configure([*job, "task=train"], config_dir) for job in listed]
         asked = {(config.study, config.tracking.uri, config.metric) for config, _ in jobs}
         if len(asked) > 1:
             raise UserError("study, metric and tracking.uri: expected one of each in a study.")
@@ -225,7 +229,7 @@ def compare(
             study,
             reference=reference,
             metric=metric,
-            tracked=Tracking(uri=tracking_uri or Tracking.uri),
+            tracked=Tracking(uri=tracking_uri or ""),
             folder=Path("experiments"),
         )
 
@@ -267,7 +271,7 @@ def ensemble(
     from melanoma_lab.tasks.ensemble import make_ensembles
 
     with _working(verbose), _mlflow_left_alone():
-        tracked = Tracking(uri=tracking_uri or Tracking.uri, model=model)
+        tracked = Tracking(uri=tracking_uri or "", model=model)
         return [
             _run(each) for each in make_ensembles(study, arm=arm, size=members, tracked=tracked)
         ]
@@ -431,7 +435,7 @@ def _named(model: str | Path | Run, tracking_uri: str | None) -> tuple[str, Trac
     """What ``model=`` says of a model, and where its run is recorded."""
     if isinstance(model, Run):
         return model.run_id, Tracking(uri=tracking_uri or model.uri)
-    return str(model), Tracking(uri=tracking_uri or Tracking.uri)
+    return str(model), Tracking(uri=tracking_uri or "")
 
 
 @contextmanager
@@ -451,12 +455,14 @@ def _mlflow_left_alone() -> Iterator[None]:
     """The caller's tracking URI comes back; a run that the caller has open is not touched."""
     if "mlflow" in sys.modules and sys.modules["mlflow"].active_run() is not None:
         raise UserError("an MLflow run is active: end it first (mlflow.end_run()).")
-    before = os.environ.get("MLFLOW_TRACKING_URI")  # mlflow.set_tracking_uri sets it, too
+    before = os.environ.get(VARIABLE)
+    if "mlflow" in sys.modules and sys.modules["mlflow"].is_tracking_uri_set():
+        before = sys.modules["mlflow"].get_tracking_uri()
     try:
         yield
     finally:
         if "mlflow" in sys.modules:
-            sys.modules["mlflow"].set_tracking_uri(before)
+            make_mlflows(before)
 
 
 def _run(run_id: str) -> Run:

@@ -21,7 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab.comparison.arms import shorten
 from melanoma_lab.config.arm import Arm, describe_arm
-from melanoma_lab.config.schema import Config, Task, Tracking
+from melanoma_lab.config.schema import Config, Task
+from melanoma_lab.config.schema.tracking import Tracking, default_uri
 from melanoma_lab.console import console
 from melanoma_lab.errors import RunError, UserError, explain_os_error
 from melanoma_lab.job_notes import Job, Notes
@@ -130,7 +131,7 @@ def _job(composed: DictConfig, ending: Ending) -> Job:
         task=value("task").removeprefix("Task."),
         study=value("study"),
         metric=value("metric"),
-        uri="" if _select(composed, "tracking.offline") else value("tracking.uri"),
+        uri="" if _select(composed, "tracking.offline") else value("tracking.uri") or default_uri(),
         failure=ending.failure,
         reason=ending.reason,
     )

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.combinations import doubts
-from melanoma_lab.config.schema import Config, Tracking
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.tracking import HERE, Tracking, named, without_password
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console
 from melanoma_lab.data.prepare import PreparedData
@@ -52,8 +53,15 @@ def show_headline(config: Config, arm: Arm) -> None:
         f"[bold]{arm.name}[/]  seed {config.seed}  study {config.study}  "
         f"dataset {config.dataset.name}"
     )
+    show_place(config.tracking)
     for doubt in doubts(config):
         console.print(f"  {doubt}", style="yellow", markup=False)
+
+
+def show_place(tracking: Tracking) -> None:
+    """Say where runs are recorded, unless it is where they are if nobody says anything."""
+    if not tracking.offline and tracking.uri != HERE:
+        console.print(f"  recorded in {named(tracking.uri)}", markup=False, soft_wrap=True)
 
 
 def show_data(data: PreparedData) -> None:
@@ -242,11 +250,11 @@ def show_where(config: Config, run_id: str, *, kept: Path | None, advice: str = 
         kept: its folder, where it was not to be sent.
         advice: what to make of it.
     """
-    uri = config.tracking.uri
+    uri = without_password(config.tracking.uri)
     opened_by = f"{program('mlflow')} ui"
     if uri.startswith(("http://", "https://")):
         opened_by = uri
-    elif uri != Tracking.uri:
+    elif uri != HERE:
         opened_by += f" --backend-store-uri {uri}"
     where = f"run {run_id}   open it with: [bold]{opened_by}[/]"
     if kept is not None:

@@ -21,6 +21,7 @@ from search_processes import search_process
 import melanoma_lab as lab
 from melanoma_lab.__main__ import CONF
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.tracking import VARIABLE
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.validation import validate
 from melanoma_lab.training.backend import available_threads, start_backend
@@ -51,6 +52,14 @@ def _backend() -> None:
     """Pin TensorFlow's threads and divide the processor before any test computes."""
     if "keras" in sys.modules:
         start_backend(threads=available_threads(), seed=0, precision=Precision.float32, devices=2)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_says_where() -> Iterator[None]:
+    """Runs are recorded where the test says: MLflow leaves in the environment where others were."""
+    os.environ.pop(VARIABLE, None)
+    yield
+    os.environ.pop(VARIABLE, None)
 
 
 @pytest.fixture(scope="session")

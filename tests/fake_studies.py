@@ -12,7 +12,7 @@ import numpy as np
 from mlflow.entities import Metric, Param
 
 from melanoma_lab.comparison.study import Study, load_study
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.outcome import outcome
 from melanoma_lab.tracking import connect_for_reading

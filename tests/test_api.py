@@ -1,6 +1,7 @@
 """The lab from Python: what the command line does, and nothing that a notebook would regret."""
 
 import doctest
+import os
 import signal
 import sys
 import threading
@@ -69,6 +70,18 @@ def test_silence_is_silent(capsys):
     lab.train("+experiment=majority", *TINY, verbose=False)
     assert capsys.readouterr().out == ""
     assert not console.quiet
+
+
+def test_where_one_call_records_is_not_where_the_next_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lab.train("+experiment=majority", "tracking.uri=sqlite:///x.db", *TINY, verbose=False)
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    run = lab.train("+experiment=majority", *TINY, verbose=False)
+    assert run.uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///y.db")
+    run = lab.train("+experiment=majority", *TINY, verbose=False)
+    assert run.uri == f"sqlite:///{tmp_path / 'y.db'}"
+    assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///y.db"
 
 
 def test_calls_from_threads_wait_for_each_other():

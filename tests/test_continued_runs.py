@@ -6,7 +6,7 @@ import mlflow
 import pytest
 
 from melanoma_lab import tracking
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 
 
 @pytest.fixture

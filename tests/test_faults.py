@@ -138,7 +138,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from melanoma_lab import tracking
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.errors import RunError
 
 full = Path(sys.argv[1])

@@ -176,3 +176,24 @@ def test_two_terminals_do_not_train_one_run(tmp_path, tree):
         ("FINISHED", "1"),
     ]
     assert place.left() == []
+
+
+def test_a_killed_run_goes_on_after_its_folder_was_moved(tmp_path, tree):
+    elsewhere = f"cache={tmp_path / 'cache'}"
+    place = Place(
+        tmp_path / "before", tree, "training.epochs=40", "tracking.model=false", elsewhere
+    )
+    process = place.start()
+    read_until(process, "epoch ")
+    process.send_signal(signal.SIGKILL)
+    end(process)
+    place.folder = place.folder.rename(tmp_path / "after")
+    process = place.start()
+    said = end(process)
+    assert process.returncode == 0, said
+    assert "Continuing run" in said
+    _, (run,) = place.runs()
+    assert run.info.status == "FINISHED"
+    assert run.info.artifact_uri.startswith(str(tmp_path / "after" / "mlruns"))
+    assert (Path(run.info.artifact_uri) / "predictions.csv").is_file()
+    assert not (tmp_path / "before").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from omegaconf import OmegaConf
+from processes import LAB, run_python
 
 from melanoma_lab import multirun
 from melanoma_lab.errors import RunError, UserError
@@ -199,3 +200,31 @@ def test_a_study_survives_a_failing_arm_and_runs_only_what_is_missing(tmp_path, 
     finished = client.search_runs([experiment], "attributes.status = 'FINISHED'")
     seeds = [run.data.tags["seed"] for run in finished if "arm" in run.data.tags]
     assert sorted(seeds) == ["0", "1"]
+
+
+@pytest.mark.slow
+def test_mlflows_variable_says_where_jobs_are_recorded_and_compared(tmp_path, tree):
+    words = ("-m", "+experiment=majority,colour_histogram", "seed=0", "dataset=folder")
+    words += (f"dataset.root={tree}", "dataset.image_size=16", f"cache={tmp_path / 'cache'}")
+    done = run_python(*LAB, *words, folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///there.db")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("recorded in MLFLOW_TRACKING_URI=sqlite:///there.db") == 2
+    assert (tmp_path / "there.db").is_file()
+    assert not (tmp_path / "mlflow.db").exists()
+    report = (tmp_path / "experiments" / "ablation" / "report.md").read_text(encoding="utf-8")
+    assert "melanoma_lab compare study=ablation tracking.uri=sqlite:///there.db" in report
+    again = run_python(*LAB, "compare", folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///there.db")
+    assert again.returncode == 0, again.stderr
+    none = run_python(*LAB, "compare", folder=tmp_path)
+    assert none.returncode == 2
+    assert none.stderr.startswith("melanoma_lab: tracking.uri=sqlite:///mlflow.db: no such file")
+    none = run_python(*LAB, "compare", folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///no.db")
+    assert none.stderr.startswith("melanoma_lab: MLFLOW_TRACKING_URI=sqlite:///no.db: no such file")
+
+
+def test_values_that_would_be_one_run_are_refused_before_anything_is_done(tmp_path):
+    words = ("-m", "+experiment=majority", "dataset=folder", "dataset.root=A,B")
+    refused = run_python(*LAB, *words, folder=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("melanoma_lab: dataset.root=A,B: a study tells runs apart by ")
+    assert not list(tmp_path.rglob("*.db"))

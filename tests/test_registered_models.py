@@ -5,7 +5,7 @@ import mlflow
 import pytest
 
 from melanoma_lab import tracking
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.errors import UserError
 from melanoma_lab.prediction.source import find_model
 from melanoma_lab.tasks.sync import sync_runs

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tracking_server import Server
 
 from melanoma_lab import tracking
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.tasks.sync import sync_runs
 from melanoma_lab.tracking import tracker as tracker_module

@@ -11,9 +11,8 @@ from melanoma_lab.comparison.pairing import coverage
 from melanoma_lab.config.arm import CUSTOM
 from melanoma_lab.config.command import PROGRAM
 from melanoma_lab.config.compose import preset_reference
+from melanoma_lab.config.schema.tracking import HERE, without_password
 from melanoma_lab.tracking.origin import UNKNOWN, short_commit
-
-DEFAULT_URI = "sqlite:///mlflow.db"
 
 
 def compare_command(study: str, *, reference: str | None, metric: str, uri: str) -> str:
@@ -28,7 +27,7 @@ def compare_command(study: str, *, reference: str | None, metric: str, uri: str)
     words = [f"study={study}"]
     words += [f"reference={_hydra(reference)}"] if reference else []
     words += [f"metric={metric}"] if metric != PRIMARY else []
-    words += [f"tracking.uri={uri}"] if uri != DEFAULT_URI else []
+    words += [f"tracking.uri={without_password(uri)}"] if uri != HERE else []
     return _join(f"{PROGRAM} compare", words)
 
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 import pandas as pd
 
 from melanoma_lab.errors import UserError, nearest
 from melanoma_lab.evaluation import predictions
+from melanoma_lab.tracking.artifacts import fetch_artifact
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG
 
 PAGE = 1000
@@ -109,23 +108,10 @@ def artifact_of(client: Any, run: Any, name: str) -> Iterator[Path]:
         name: of the file.
 
     Raises:
-        OSError: it is not there.
+        OSError: it is not there, as ``fetch_artifact`` has it.
     """
-    root = urlparse(run.info.artifact_uri)
-    if root.scheme in {"", "file"}:
-        path = Path(url2pathname(root.path)) / name
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        yield path
-        return
-    from mlflow.exceptions import MlflowException
-
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            path = Path(client.download_artifacts(run.info.run_id, name, scratch))
-        except MlflowException as error:
-            raise OSError(f"{name}: {error}") from error
-        yield path
+        yield fetch_artifact(client, run, name, Path(scratch))
 
 
 def predictions_of(client: Any, run: Any) -> pd.DataFrame:
@@ -135,8 +121,5 @@ def predictions_of(client: Any, run: Any) -> pd.DataFrame:
         OSError: it is not there.
         ValueError: it is no predictions table.
     """
-    try:
-        with artifact_of(client, run, "predictions.csv") as path:
-            return predictions.read_csv(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"its predictions table is not there: {error}") from error
+    with artifact_of(client, run, "predictions.csv") as path:
+        return predictions.read_csv(path)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from melanoma_lab.config.schema.tracking import without_password
+from melanoma_lab.errors import UserError, clipped
 
 #: The preset of an arm for which none was chosen.
 CUSTOM = "custom"
@@ -34,6 +37,10 @@ NOT_AN_ARM = frozenset(
         "tuner",
     }
 )
+#: What others of that kind begin with.
+NOT_AN_ARMS = ("audit.", "demo.", "tracking.", "tuner.", "hydra")
+#: What stands for the value of a key that was deleted; no value is read as it.
+DELETED = "~"
 
 
 @dataclass(frozen=True)
@@ -57,15 +64,61 @@ def describe_arm(overrides: Sequence[str]) -> Arm:
     Args:
         overrides: Hydra overrides, such as ``["+experiment=dropout", "seed=3"]``.
     """
-    preset = CUSTOM
-    parts: dict[str, str] = {}
+    return _arm(_values(overrides))
+
+
+def refuse_alike(jobs: Sequence[Sequence[str]]) -> None:
+    """Refuse different jobs that would be the same run of a study: one would be lost in the other.
+
+    They list values of a key that is no part of an arm's name, such as ``dataset.root=A,B``. Jobs
+    that are the same in everything are no loss.
+
+    Args:
+        jobs: the overrides of each job of a multirun.
+
+    Raises:
+        UserError: naming the keys.
+    """
+    seen: dict[tuple[str | None, ...], dict[str, str]] = {}
+    parsed = [_values(job) for job in jobs]
+    for values in parsed:
+        if values.get("task", "train") != "train":
+            continue
+        told_apart_by = ("study", "seed", "split.fold")
+        run = (_arm(values).name, *(values.get(key) for key in told_apart_by))
+        other = seen.setdefault(run, values)
+        if keys := [key for key in values if values[key] != other.get(key)]:
+            listed = [
+                f"{key}={_listed(dict.fromkeys(each.get(key, '') for each in parsed))}"
+                for key in keys
+            ]
+            raise UserError(
+                f"{' '.join(listed)}: a study tells runs apart by arm, seed and fold, and "
+                f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} none of these: of "
+                "several values it would show one. Name one value, or give each a command with a "
+                "study= of its own."
+            )
+
+
+def _listed(values: Iterable[str]) -> str:
+    """Values as they were typed, without Hydra's backslashes and without passwords."""
+    return clipped(",".join(without_password(value.replace("\\", "")) for value in values))
+
+
+def _values(overrides: Sequence[str]) -> dict[str, str]:
+    """Key -> value as text, in the order that they were first given; of a deleted key, ``~``."""
+    values = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key = str(override.key_or_group)
         value = override.get_value_element_as_str()
-        if key == "experiment":
-            preset = value
-        elif key not in NOT_AN_ARM and not key.startswith(
-            ("audit.", "demo.", "tracking.", "tuner.", "hydra")
-        ):
-            parts[key] = f"~{key}" if override.is_delete() else f"{key}={value}"
-    return Arm(",".join([preset, *sorted(parts.values())]), preset)
+        values[str(override.key_or_group)] = DELETED if override.is_delete() else value
+    return values
+
+
+def _arm(values: Mapping[str, str]) -> Arm:
+    preset = values.get("experiment", CUSTOM)
+    parts = [
+        f"~{key}" if value == DELETED else f"{key}={value}"
+        for key, value in values.items()
+        if key != "experiment" and key not in NOT_AN_ARM and not key.startswith(NOT_AN_ARMS)
+    ]
+    return Arm(",".join([preset, *sorted(parts)]), preset)

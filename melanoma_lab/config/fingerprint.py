@@ -12,6 +12,7 @@ from typing import Any
 
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import OF_EVALUATE
+from melanoma_lab.config.schema.tracking import without_password
 
 #: Which question, where, how recorded, on how many threads, in how many goes: not what is computed.
 INCIDENTAL = (
@@ -60,6 +61,7 @@ def resolved(config: Config) -> dict[str, Any]:
     """
     plain = _plain(config)
     del plain["tuner"], plain["demo"]
+    plain["tracking"]["uri"] = without_password(config.tracking.uri)  # it is kept with the run
     return plain
 
 

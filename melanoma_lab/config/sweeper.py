@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
+from melanoma_lab.config.arm import refuse_alike
+
 #: What a job can be composed with if it can be without.
 _A_SEED = re.compile(r"seed=\d{1,9}")
 
@@ -16,6 +18,8 @@ _A_SEED = re.compile(r"seed=\d{1,9}")
 def seeds_checked_as_one() -> Iterator[None]:
     """Inside the block, Hydra's basic sweeper checks jobs that differ in their seeds as one.
 
+    It also refuses jobs that a study could not tell apart.
+
     It composes all jobs before the first begins, so that a mistake in one of them shows then, and
     each again as it begins: where a study has finished this would be half of the time. A sweeper of
     the lab's own could do without; but those Hydra takes only from a package ``hydra_plugins``.
@@ -23,6 +27,7 @@ def seeds_checked_as_one() -> Iterator[None]:
     check = BasicSweeper.validate_batch_is_legal
 
     def check_different(self: BasicSweeper, batch: Sequence[Sequence[str]]) -> None:
+        refuse_alike(batch)
         check(self, different(batch))
 
     BasicSweeper.validate_batch_is_legal = check_different  # type: ignore[assignment,method-assign]

@@ -14,9 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from melanoma_lab.config.combinations import refuse_combinations
-from melanoma_lab.config.schema import Audit, Config, Task, Tracking
+from melanoma_lab.config.schema import Audit, Config, Task
 from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.errors import UserError, clipped, nearest
 from melanoma_lab.installation import lab_command, pip_install

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.demo.answer import Reference
 from melanoma_lab.demo.features import kept_features, penultimate
 from melanoma_lab.demo.training_images import read_manifest, training_images

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema import Tracking
 from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.errors import UserError, clipped
-from melanoma_lab.external.known import manifest_of
+from melanoma_lab.external.known import MANIFEST, manifest_of
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.progress import Progress
 from melanoma_lab.tracking.reading import read_run
@@ -102,11 +102,15 @@ def read_manifest(source: Source, tracked: Tracking) -> pd.DataFrame:
         raise UserError("nothing says which run trained this model")
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         run = read_run(source.run, tracked, Path(scratch))
+        try:
+            run.needed(MANIFEST)
+        except OSError as error:
+            raise UserError(f"run {source.run}: {error}.") from error
         table = manifest_of(run, tracked, Path(scratch))
     if table is None:
-        raise UserError(f"run {source.run}: its manifest.csv is not there.")
+        raise UserError(f"run {source.run}: a member's {MANIFEST} is not there.")
     if missing := [name for name in _COLUMNS if name not in table]:
-        raise UserError(f"run {source.run}: its manifest.csv has no column {', '.join(missing)}.")
+        raise UserError(f"run {source.run}: its {MANIFEST} has no column {', '.join(missing)}.")
     return table
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from melanoma_lab.audit.overlap import shared_photographs
 from melanoma_lab.comparison.tracked import SEEDS_TAG
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.data.files import find_images
 from melanoma_lab.data.pixels import file_digests
 from melanoma_lab.data.split import TRAIN

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -56,10 +55,10 @@ def facts_of(run: TrackedRun) -> Facts:
         UserError: it has not kept what a card is written from.
     """
     try:
-        table = predictions.read_csv(_needed(run, "predictions.csv"))
-        loaded = OmegaConf.to_container(OmegaConf.load(_needed(run, "config.yaml")))
+        table = predictions.read_csv(run.needed("predictions.csv"))
+        loaded = OmegaConf.to_container(OmegaConf.load(run.needed("config.yaml")))
         config: dict[str, Any] = dict(loaded)  # type: ignore[arg-type]
-        manifest = pd.read_csv(_needed(run, "manifest.csv"), dtype=str, keep_default_na=False)
+        manifest = pd.read_csv(run.needed("manifest.csv"), dtype=str, keep_default_na=False)
         if "age" in manifest:
             manifest["age"] = pd.to_numeric(manifest["age"])
         found = run.artifact("audit.json")
@@ -88,10 +87,3 @@ def facts_of(run: TrackedRun) -> Facts:
 def day_of(milliseconds: int) -> str:
     """The day of a time since 1970."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()
-
-
-def _needed(run: TrackedRun, name: str) -> Path:
-    path = run.artifact(name)
-    if path is None:
-        raise FileNotFoundError(f"it has no {name}")
-    return path

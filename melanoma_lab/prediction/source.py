@@ -14,7 +14,7 @@ from typing import Any
 
 from melanoma_lab import tracking
 from melanoma_lab.comparison.tracked import EVALUATED_TAG
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking, named
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation.advice import Advice
@@ -22,6 +22,7 @@ from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.model.keras_file import checked_file
 from melanoma_lab.prediction import mlmodel
+from melanoma_lab.tracking.artifacts import fetch_artifact, local_folder, remedy
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.connection import find_run, usable
 from melanoma_lab.tracking.model import models_of
@@ -121,15 +122,29 @@ def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
 
     client = tracking.connect_for_reading(tracked)
     try:
+        _refuse_missing(typed, _location(client, typed), None)
         folder = _local(typed, scratch)
     except (MlflowException, OSError) as error:
         names = [entry.name for entry in client.search_registered_models(max_results=RUNS)]
         there = f" Registered: {', '.join(names[:10])}." if names else " No model is registered."
         raise UserError(
-            f"model={clipped(typed)}: not in tracking.uri={tracked.uri} "
+            f"model={clipped(typed)}: not in {named(tracked.uri)} "
             f"({clipped(str(error).splitlines()[0])}).{there}"
         ) from error
     return _of_folder(typed, folder)
+
+
+def _location(client: Any, typed: str) -> str:
+    """Where the files of ``models:/NAME/VERSION``, ``models:/NAME@ALIAS`` or ``models:/ID`` lie."""
+    name, _, version = typed.removeprefix("models:/").partition("/")
+    if "@" in name:
+        name, _, alias = name.partition("@")
+        version = client.get_model_version_by_alias(name, alias).version
+    if not version:
+        return str(client.get_logged_model(name).artifact_location)
+    if not str(version).isdigit():  # such as "latest": MLflow looks it up
+        return typed
+    return str(client.get_model_version_download_uri(name, version))
 
 
 def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source:
@@ -142,10 +157,11 @@ def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source
         ready = [model for model in models_of(client, run) if model.status == "READY"]
         if not ready:
             raise UserError(f"model={clipped(typed)}: {_why_no_model(run)}")
+        _refuse_missing(typed, ready[-1].artifact_location, run_id)
         folder = _local(ready[-1].model_uri, scratch)
         source = _of_folder(typed, folder, run=run_id, note=_doubt(run))
         if source.card is None:
-            return replace(source, card=_card_of_table(client, run_id, scratch))
+            return replace(source, card=_card_of_table(client, run, scratch))
         return source
 
 
@@ -154,7 +170,7 @@ def _tracked_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any
     if run is None:
         raise UserError(
             f"model={clipped(typed)}: neither a file or folder here nor a run in "
-            f"tracking.uri={tracked.uri}. {_nearest_run(client, run_id)}"
+            f"{named(tracked.uri)}. {_nearest_run(client, run_id)}"
         )
     if run.info.lifecycle_stage != "active":
         raise UserError(
@@ -203,6 +219,15 @@ def _doubt(run: Any) -> str:
     return f"Its run is {run.info.status}{f': {why}' if why else ''}"
 
 
+def _refuse_missing(typed: str, location: str, run_id: str | None) -> None:
+    """Say where a model's files were expected, where they are not there."""
+    folder = local_folder(location)
+    if folder is not None and not folder.is_dir():
+        raise UserError(
+            f"model={clipped(typed)}: its network is not in {folder}{remedy(folder, run_id)}."
+        )
+
+
 def _local(uri: str, scratch: Path) -> Path:
     """A copy of a model's folder."""
     from mlflow.artifacts import download_artifacts
@@ -210,15 +235,13 @@ def _local(uri: str, scratch: Path) -> Path:
     return Path(download_artifacts(artifact_uri=uri, dst_path=str(scratch / "model")))
 
 
-def _card_of_table(client: Any, run_id: str, scratch: Path) -> ModelCard | None:
+def _card_of_table(client: Any, run: Any, scratch: Path) -> ModelCard | None:
     """The classes by the columns of a run's predictions table, for models without a card."""
-    from mlflow.exceptions import MlflowException
-
     try:
-        path = client.download_artifacts(run_id, "predictions.csv", str(scratch))
-    except (MlflowException, OSError):
+        path = fetch_artifact(client, run, "predictions.csv", scratch)
+    except OSError:
         return None
-    with Path(path).open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         header = next(csv.reader(file), [])
     slugs = [name.removeprefix(PROBABILITY_PREFIX) for name in header if "/" in name]
     return ModelCard(tuple(slugs)) if slugs else None

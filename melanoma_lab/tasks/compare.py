@@ -16,7 +16,7 @@ from melanoma_lab.comparison.result import ComparedStudy
 from melanoma_lab.comparison.study import Study, load_study
 from melanoma_lab.comparison.terminal import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.evaluation.plot_style import CYCLE
 from melanoma_lab.tracking.connection import explained, reason

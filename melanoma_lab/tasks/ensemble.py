@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 from melanoma_lab import summary, tracking
 from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.comparison.tracked import artifact_of
-from melanoma_lab.config.schema import Tracking
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.evaluation import Evaluation
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.data.prepare import slug
@@ -283,7 +283,7 @@ def _file(client: Any, member: Member, name: str) -> Iterator[Path]:
         with artifact_of(client, member.run, name) as path:
             yield path
     except OSError as error:
-        raise UserError(f"{member} cannot be a member: its {name} is not there.") from error
+        raise UserError(f"{member} cannot be a member: {error}.") from error
 
 
 def _absent(table: pd.DataFrame) -> dict[str, str]:

@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking, named, without_password
 from melanoma_lab.console import console
 from melanoma_lab.errors import RunError
 from melanoma_lab.installation import lab_command
@@ -44,7 +44,8 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
                 continue
             shutil.rmtree(folder)
             console.print(
-                f"sent: {record.name} (study {record.study}), run {run_id}, to {to.uri}",
+                f"sent: {record.name} (study {record.study}), run {run_id}, "
+                f"to {without_password(to.uri)}",
                 markup=False,
             )
         left = list(kept_runs(unsent))
@@ -52,7 +53,7 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
             with suppress(OSError):  # something else is in it, or it was never there
                 unsent.rmdir()
     if failures:
-        why = "; ".join(f"tracking.uri={uri}: {told}" for uri, told in failures.items())
+        why = "; ".join(f"{named(uri)}: {told}" for uri, told in failures.items())
         raise RunError(
             f"{len(left)} of {len(runs)} runs were not sent and stay in {unsent} ({why}). "
             f"Try again, or send them elsewhere: {lab_command('sync', 'tracking.uri=URI')}"

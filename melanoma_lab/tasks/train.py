@@ -70,7 +70,7 @@ def train_arm(
     with claimed(
         cache,
         study=config.study,
-        tracked=tracking.absolute(config.tracking.uri),
+        tracked=tracking.identity(config.tracking.uri, config.study),
         fingerprint=same,
         wait=summary.show_waiting if skip_finished else None,
     ) as claim:

@@ -14,18 +14,19 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import VARIABLE, Tracking, check_uri, named
+from melanoma_lab.console import console
 from melanoma_lab.errors import UserError
 from melanoma_lab.installation import lab_command
 from melanoma_lab.tracking.database import (
     NotUsable,
-    absolute,
     damage,
     is_empty,
     make_or_check,
     quieten,
-    sqlite_path,
 )
+from melanoma_lab.tracking.relocation import place_tags, settle
+from melanoma_lab.tracking.uris import absolute, sqlite_path
 
 #: Makes MLflow's pages show an experiment as model training, not as language-model evaluation, and
 #: its charts begin with what arms are judged by.
@@ -65,8 +66,7 @@ def connect_for_reading(tracking: Tracking) -> Any:
         if database is not None and is_empty(database):
             what = "nothing is in this file" if database.exists() else "no such file"
             raise UserError(
-                f"tracking.uri={tracking.uri}: {what}; nothing has been trained from this folder "
-                "yet."
+                f"{named(tracking.uri)}: {what}; nothing has been trained from this folder yet."
             )
         client = mlflow_client(tracking.uri)
         client.search_experiments(max_results=1)  # does anybody answer?
@@ -114,8 +114,10 @@ def explained(uri: str, *, training: bool = False) -> Iterator[None]:
         training: a run is to be recorded there, which can be done without.
 
     Raises:
+        UserError: there is no such kind of URI.
         NotUsable: it raised in the block.
     """
+    check_uri(uri)
     try:
         yield
     except UserError:
@@ -131,8 +133,8 @@ def explained(uri: str, *, training: bool = False) -> Iterator[None]:
                 )
         database = sqlite_path(uri)
         if database is not None and (told := damage(database, innermost(error))):
-            raise NotUsable(f"tracking.uri={absolute(uri)}: {told}") from error
-        raise NotUsable(f"tracking.uri={uri}: cannot be used ({reason(error)}).{advice}") from error
+            raise NotUsable(f"{named(absolute(uri))}: {told}") from error
+        raise NotUsable(f"{named(uri)}: cannot be used ({reason(error)}).{advice}") from error
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -177,7 +179,8 @@ def reason(error: BaseException) -> str:
 def mlflow_client(uri: str) -> Any:
     """An MlflowClient of the tracking server, which also becomes MLflow's own.
 
-    A new SQLite database is made.
+    A new SQLite database is made; one that was moved or copied with its artifacts finds them from
+    here on.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -188,8 +191,33 @@ def mlflow_client(uri: str) -> Any:
     import mlflow
 
     quieten()
-    mlflow.set_tracking_uri(absolute(uri))
+    make_mlflows(absolute(uri))
+    if n_runs := settle(uri):
+        console.print(
+            f"{sqlite_path(uri)} was moved or copied: the artifacts of its {n_runs} "
+            f"run{'s' * (n_runs > 1)} are found beside it now.",
+            style="yellow",
+            markup=False,
+        )
     return mlflow.MlflowClient()
+
+
+def make_mlflows(uri: str | None) -> None:
+    """Make a tracking URI MLflow's own, and leave the environment as it is.
+
+    MLflow also puts it into the environment, where it would be taken for what the user says of the
+    next command of this process, and of those that it starts.
+
+    Args:
+        uri: of the tracking server; None: MLflow's default.
+    """
+    import mlflow
+
+    given = os.environ.get(VARIABLE)
+    mlflow.set_tracking_uri(uri)  # None: MLflow takes it for its default
+    os.environ.pop(VARIABLE, None)
+    if given is not None:
+        os.environ[VARIABLE] = given
 
 
 @contextmanager
@@ -219,7 +247,8 @@ def experiment_id(client: Any, tracking: Tracking, study: str) -> str:
     if experiment is None:
         try:
             root = _artifact_root(tracking, study)
-            return str(client.create_experiment(study, root, tags=TRAINING))
+            tags = TRAINING | place_tags(tracking.uri, root)
+            return str(client.create_experiment(study, root, tags=tags))
         except MlflowException:
             experiment = client.get_experiment_by_name(study)
             if experiment is None:  # it failed for another reason than that someone was faster

@@ -19,12 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from melanoma_lab.config.schema.tracking import named
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.sealed import kept, read_json, write_json
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.installation import program
 
-_PREFIX = "sqlite:///"
 #: Seconds to wait for another process that writes, as MLflow does.
 _PATIENCE = 20.0
 _FOREIGN = "this database is another program's, none of MLflow's."
@@ -33,20 +33,6 @@ _NAMES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 class NotUsable(UserError):  # noqa: N818 - a kind of UserError
     """Nothing can be recorded where ``tracking.uri`` points."""
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The file of an SQLite URI, absolute; None of another URI."""
-    if not uri.startswith(_PREFIX):
-        return None
-    return Path(uri.removeprefix(_PREFIX).partition("?")[0]).resolve()
-
-
-def absolute(uri: str) -> str:
-    """The same place from whatever folder: MLflow keeps a connection for each URI."""
-    path = sqlite_path(uri)
-    _, mark, options = uri.partition("?")
-    return uri if path is None else f"{_PREFIX}{path}{mark}{options}"
 
 
 def is_empty(path: Path) -> bool:
@@ -93,7 +79,7 @@ def make_or_check(path: Path) -> None:
         # And its first row when all tables are made.
         used = ours and database.execute("SELECT 1 FROM experiments").fetchone() is not None
     why = _why_not(path, found, used=used) if ours else f"{_FOREIGN} {_aside(path)}"
-    raise NotUsable(f"tracking.uri={_PREFIX}{path}: {why}")
+    raise NotUsable(f"{named(f'sqlite:///{path}')}: {why}")
 
 
 def damage(path: Path, error: BaseException) -> str | None:
@@ -151,7 +137,7 @@ def _made() -> dict[str, Any]:
     quieten()
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
         path = Path(folder) / "mlflow.db"
-        mlflow.db.upgrade.main([f"{_PREFIX}{path}"], standalone_mode=False)
+        mlflow.db.upgrade.main([f"sqlite:///{path}"], standalone_mode=False)
         with _opened(path) as database:
             first, *statements, last = database.iterdump()
             if (first, last) != ("BEGIN TRANSACTION;", "COMMIT;"):
@@ -179,7 +165,7 @@ def _why_not(path: Path, found: str | None, *, used: bool) -> str:
     if found is not None and used:
         file = shlex.quote(str(path))
         before = shlex.quote(str(_free(path, "before")))
-        uri = shlex.quote(f"{_PREFIX}{path}")
+        uri = shlex.quote(f"sqlite:///{path}")
         return (
             f"an older MLflow than the one here ({here}) made this database. Copy it, then upgrade "
             f"it: cp {file} {before} && {program('mlflow')} db upgrade {uri}"

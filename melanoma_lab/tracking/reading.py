@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking, named
 from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.tracking.artifacts import fetch_artifact
 from melanoma_lab.tracking.connection import connect_for_reading, find_run, usable
 from melanoma_lab.tracking.record import ARTIFACTS, RECORD, RunRecord
 
@@ -33,6 +34,7 @@ class TrackedRun:
     start_time: int
     _folder: Path
     _client: Any = None
+    _run: Any = None
 
     def artifact(self, name: str) -> Path | None:
         """A file of the run, fetched where it is not on this disk; None where there is none.
@@ -40,15 +42,26 @@ class TrackedRun:
         Args:
             name: of the file, such as ``predictions.csv``.
         """
-        if self._client is None:
-            path = self._folder / ARTIFACTS / name
-            return path if path.is_file() else None
-        from mlflow.exceptions import MlflowException
-
         try:
-            return Path(self._client.download_artifacts(self.run_id, name, str(self._folder)))
-        except (MlflowException, OSError):
+            return self.needed(name)
+        except OSError:
             return None
+
+    def needed(self, name: str) -> Path:
+        """A file of the run that cannot be done without.
+
+        Args:
+            name: of the file.
+
+        Raises:
+            OSError: it is not there; the text says where it was expected.
+        """
+        if self._client is not None:
+            return fetch_artifact(self._client, self._run, name, self._folder)
+        path = self._folder / ARTIFACTS / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{name} is not in {path.parent}")
+        return path
 
 
 def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
@@ -71,8 +84,8 @@ def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
     with usable(tracked.uri):
         run = find_run(client, run_id)
         if run is None:
-            raise UserError(f"model={clipped(run_id)}: no such run in tracking.uri={tracked.uri}.")
+            raise UserError(f"model={clipped(run_id)}: no such run in {named(tracked.uri)}.")
         data = run.data
         return TrackedRun(
-            run_id, dict(data.tags), dict(data.metrics), run.info.start_time, scratch, client
+            run_id, dict(data.tags), dict(data.metrics), run.info.start_time, scratch, client, run
         )

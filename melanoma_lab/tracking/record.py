@@ -7,12 +7,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from melanoma_lab.errors import RunError
 from melanoma_lab.tracking.connection import reason
+from melanoma_lab.tracking.uris import sqlite_path
 
 #: The file that holds a run's record; where it is, the folder is whole.
 RECORD = "run.json"
@@ -46,6 +47,7 @@ class RunRecord:
         params: the resolved configuration, flattened.
         metrics: every value that was logged.
         register: the name that its model is to be registered under; None: none.
+        kept_in: the folder of runs that it was kept in, absolute; empty before it is kept.
     """
 
     run_id: str
@@ -60,6 +62,7 @@ class RunRecord:
     status: str = "RUNNING"
     metrics: list[Point] = field(default_factory=list)
     register: str | None = None
+    kept_in: str = ""
 
     def write(self, path: Path) -> None:
         """Write as JSON, in which infinity and NaN, unknown to it, are strings."""
@@ -105,6 +108,7 @@ def keep(record: RunRecord, files: Path, unsent: Path) -> Path:
         try:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(files, partial)
+            record.kept_in = str(parent.resolve())
             record.write(partial / RECORD)
             whole = parent / record.run_id
             shutil.rmtree(whole, ignore_errors=True)
@@ -116,6 +120,32 @@ def keep(record: RunRecord, files: Path, unsent: Path) -> Path:
 
 
 def kept_runs(unsent: Path) -> Iterator[tuple[Path, RunRecord]]:
-    """The runs that are kept in a folder, oldest first."""
-    found = [(path.parent, RunRecord.read(path)) for path in unsent.glob(f"[!.]*/{RECORD}")]
+    """The runs that are kept in a folder, oldest first.
+
+    Where that was moved or copied with what surrounds it, they are to be recorded at the place
+    that is as it was seen from the folder.
+    """
+    found = [
+        (path.parent, _settled(RunRecord.read(path), unsent.resolve()))
+        for path in unsent.glob(f"[!.]*/{RECORD}")
+    ]
     yield from sorted(found, key=lambda item: (item[1].start_time, item[1].run_id))
+
+
+def _settled(record: RunRecord, unsent: Path) -> RunRecord:
+    """A record with the paths of where its folder is now."""
+    if not record.kept_in or Path(record.kept_in) == unsent:
+        return record
+
+    def moved(path: Path) -> Path:
+        new = Path(os.path.normpath(unsent / os.path.relpath(path, record.kept_in)))
+        return new if new.exists() or not path.exists() else path
+
+    database, artifacts = sqlite_path(record.uri), record.artifacts
+    return replace(
+        record,
+        uri=f"sqlite:///{moved(database)}" if database else record.uri,
+        artifacts=str(moved(Path(artifacts)))
+        if artifacts and "://" not in artifacts
+        else artifacts,
+    )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking, named
 from melanoma_lab.console import console
 from melanoma_lab.errors import RunError
 from melanoma_lab.installation import lab_command
@@ -34,9 +34,10 @@ from melanoma_lab.tracking.connection import (
     usable,
 )
 from melanoma_lab.tracking.continued import forget_kept, may_continue, recorded
-from melanoma_lab.tracking.database import NotUsable, absolute
+from melanoma_lab.tracking.database import NotUsable
 from melanoma_lab.tracking.model import save_network
 from melanoma_lab.tracking.record import ARTIFACTS, MODEL, Point, RunRecord, keep, kept_runs
+from melanoma_lab.tracking.relocation import settle
 from melanoma_lab.tracking.sender import Sender
 from melanoma_lab.tracking.upload import (
     LONGEST_REASON,
@@ -47,6 +48,7 @@ from melanoma_lab.tracking.upload import (
     log_points,
     log_registration,
 )
+from melanoma_lab.tracking.uris import absolute
 
 #: Servers that took a run of this process. When one of them is down later, that is an outage and
 #: no mistyped address: the multirun's other jobs are trained all the same.
@@ -273,6 +275,8 @@ class Tracker:
         try:
             if self._sender and (problem := self._sender.close(wait)):
                 return problem
+            # Another process may know the folder by another path, as from within a container.
+            settle(self._tracking.uri)
             log_facts(self._client, run_id, self._record)
             log_files(self._client, run_id, self._files)
             self.registered = log_registration(self._client, run_id, self._record, self._files)
@@ -289,7 +293,7 @@ class Tracker:
         if self.kept is not None and self.kept.parent != Path(self._tracking.unsent):
             command += f" tracking.unsent={self.kept.parent}"
         return (
-            f"tracking.uri={self._tracking.uri} did not take the whole run "
+            f"{named(self._tracking.uri)} did not take the whole run "
             f"({reason(problem) if problem else 'no answer'}).{where}; nothing is lost. When it "
             f"works again, send it: {command}"
         )

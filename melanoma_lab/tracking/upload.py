@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.tracking.connection import UPLOADING, experiment_id, patience
 from melanoma_lab.tracking.model import log_saved_model
 from melanoma_lab.tracking.record import ARTIFACTS, MODEL, Point, RunRecord

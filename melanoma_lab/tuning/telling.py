@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
+from melanoma_lab import summary
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.command import PROGRAM
 from melanoma_lab.config.schema import Config
@@ -41,6 +42,7 @@ def show_search(
         f"tuner={tuner.name}: up to {total} trials for {tuner.objective} ({way} is better)"
         + (f", {done} of them done" if done else "")
     )
+    summary.show_place(config.tracking)
     for entry in searched:
         console.print(f"  {describe(entry)}", markup=False)
 

@@ -229,8 +229,8 @@ class Trials:
 
     def _what(self, config: Config, same: str) -> dict[str, str]:
         """What is claimed: not the run that somebody trains beside the search."""
-        uri = tracking.absolute(config.tracking.uri)
-        return {"study": config.study, "tracked": uri, "fingerprint": f"{self.sweep}/{same}"}
+        place = tracking.identity(config.tracking.uri, config.study)
+        return {"study": config.study, "tracked": place, "fingerprint": f"{self.sweep}/{same}"}
 
     def forget(self, proposal: Proposal) -> None:
         """Delete the state that a trial has kept."""

@@ -11,7 +11,7 @@ import pytest
 from melanoma_lab.comparison.influence import estimate_run
 from melanoma_lab.comparison.study import load_study
 from melanoma_lab.comparison.tracked import Key
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.tracking import connect_for_reading
@@ -134,7 +134,10 @@ def test_runs_without_a_readable_table_are_left_out_and_named(tracked):
     loaded = tracked.load(study)
     assert loaded.arms == ("baseline",)
     first, second = loaded.remarks
-    assert first.startswith(f"dropout seed 0 (run {deleted}) is left out: its predictions table is")
+    assert first == (
+        f"dropout seed 0 (run {deleted}) is left out: predictions.csv is not in "
+        f"{artifacts_of(tracked, deleted)}"
+    )
     assert f"(run {spoilt}) is left out" in second
     assert "not a predictions table" in second
 

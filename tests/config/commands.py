@@ -6,7 +6,8 @@ from dataclasses import fields
 
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema import Audit, Config, Task, Tracking
+from melanoma_lab.config.schema import Audit, Config, Task
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.registry import OPTIONS
 

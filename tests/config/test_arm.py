@@ -1,6 +1,8 @@
 import pytest
 
-from melanoma_lab.config.arm import describe_arm
+from melanoma_lab.config.arm import describe_arm, refuse_alike
+from melanoma_lab.config.compose import expand
+from melanoma_lab.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -68,3 +70,46 @@ def test_of_a_key_that_is_given_twice_the_last_value_counts_as_in_hydra(composed
 
 def test_the_preset_is_kept_apart():
     assert describe_arm(["+experiment=dropout", "optimizer=sgd"]).preset == "dropout"
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("dataset.root", "A,B"),
+        ("split.seed", "0,1"),
+        ("cache", "a,b"),
+        ("reference", "baseline,dropout"),
+        ("training.threads", "1,2"),
+        ("tracking.uri", "sqlite:///a.db,sqlite:///b.db"),
+        ("tracking.unsent", "a,b"),
+    ],
+)
+def test_values_of_a_key_that_tells_no_runs_apart_are_refused(key, values):
+    words = [f"{key}={values}", "+experiment=baseline,dropout", "seed=0,1"]
+    with pytest.raises(UserError) as raised:
+        refuse_alike(expand(words))
+    assert str(raised.value).startswith(
+        f"{key}={values}: a study tells runs apart by arm, seed and fold, and {key} is none of "
+        "these: of several values it would show one."
+    )
+
+
+def test_several_such_keys_are_all_named():
+    jobs = [["dataset.root=A", "cache=a"], ["dataset.root=B", "cache=b"]]
+    with pytest.raises(UserError, match=r"^dataset\.root=A,B cache=a,b: .* and dataset\.root and "):
+        refuse_alike(jobs)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["+experiment=baseline,dropout", "seed=0,1", "split.fold=0,1", "study=a,b"],
+        ["optimizer.learning_rate=0.1,0.2", "dataset.root=A"],
+        ["seed=0,0"],
+        ["task=audit", "dataset.root=A,B"],
+        ["task=evaluate", "model=a,b"],
+        ["task=train,audit"],
+    ],
+)
+def test_what_is_told_apart_the_same_or_no_run_of_a_study_is_taken(words):
+    refuse_alike(expand(words))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from pictures import paint
 
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.demo.answer import Demo
 from melanoma_lab.demo.features import penultimate
 from melanoma_lab.demo.reference import prepare

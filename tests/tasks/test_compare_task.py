@@ -7,7 +7,7 @@ import pytest
 from fake_studies import Tracked
 from processes import run_python
 
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.errors import UserError
 from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tracking import connect

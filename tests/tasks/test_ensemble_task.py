@@ -15,7 +15,7 @@ from melanoma_lab.comparison.compare import as_json, compare_study
 from melanoma_lab.comparison.report import write_report
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.compose import configure
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.data.pixels import decode
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import predictions
@@ -259,11 +259,11 @@ def test_runs_that_do_not_belong_together_are_refused(tracked):
     name = tracked.fill({"baseline": (1.0, "")}, seeds=(0, 1))
     lost = tracked.load(name).runs[1].run_id
     artifact(tracked, lost, "predictions.csv").unlink()
-    with pytest.raises(UserError, match=f"{lost}. cannot be a member: its predictions table is"):
+    with pytest.raises(UserError, match=f"{lost}. cannot be a member: predictions.csv is not in"):
         ensemble(tracked, name)
     lost = tracked.add(name, "baseline", 1)
     artifact(tracked, lost, "config.yaml").unlink()
-    with pytest.raises(UserError, match=f"{lost}. cannot be a member: its config.yaml is not"):
+    with pytest.raises(UserError, match=f"{lost}. cannot be a member: config.yaml is not in"):
         ensemble(tracked, name)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.summary import run_metrics

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from melanoma_lab.config.compose import configure
-from melanoma_lab.config.schema import Tracking
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.tasks.compare import report_study

@@ -29,6 +29,7 @@ from melanoma_lab.config.schema.optimizer import Optimizer
 from melanoma_lab.config.schema.regularisation import Regularisation
 from melanoma_lab.config.schema.schedule import Schedule
 from melanoma_lab.config.schema.split import Split
+from melanoma_lab.config.schema.tracking import COMPOSED, Tracking, check_uri
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.config.schema.trivial import Trivial, refuse_what_needs_a_network
 from melanoma_lab.config.schema.tuner import Tuner
@@ -59,43 +60,16 @@ class Task(StrEnum):
     sync = "sync"
 
 
+#: Tasks that use what has been tracked, whatever they are told.
+TRACKED = frozenset({Task.train, Task.compare, Task.ensemble, Task.tune, Task.evaluate, Task.sync})
+
+
 class Format(StrEnum):
     """Kinds of file that a network is exported as."""
 
     saved_model = "saved_model"
     onnx = "onnx"
     litert = "litert"
-
-
-@dataclass
-class Tracking:
-    """Where runs are recorded."""
-
-    #: MLflow tracking URI; the default is where a bare ``mlflow ui`` looks.
-    uri: str = "sqlite:///mlflow.db"
-    #: Folder or URI for artifacts when the URI names a database; null: ``mlruns`` beside it.
-    artifacts: str | None = None
-    #: Keep the trained network with the run.
-    model: bool = True
-    #: Keep images of the dataset with the run, in its plots and its page of mistakes. false, where
-    #: they must not lie wherever runs are tracked.
-    images: bool = True
-    #: Register it under this name, as a new version (``models:/NAME/VERSION``); null: not at all.
-    register: str | None = None
-    #: Send nothing: keep runs in the folder ``unsent`` until ``sync`` sends them.
-    offline: bool = False
-    #: Folder of runs that were not sent, or not whole.
-    unsent: str = "unsent"
-
-    def __post_init__(self) -> None:
-        require(
-            self.register is None or re.fullmatch(r"[\w.-]*\w[\w.-]*", self.register),
-            "tracking.register",
-            "a name of letters, digits, dots, hyphens and underscores",
-            self.register,
-        )
-        if self.register and not self.model:
-            raise UserError("tracking.register: tracking.model=false keeps no model to register.")
 
 
 @dataclass
@@ -154,13 +128,15 @@ class Config:
     tuner: Tuner = MISSING
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    tracking: Tracking = field(default_factory=Tracking)
+    tracking: Tracking = field(default_factory=lambda: Tracking(uri=COMPOSED))
     audit: Audit = field(default_factory=Audit)
     demo: Demo = field(default_factory=Demo)
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)
         checked_study(self.study)
+        if self.task in TRACKED:  # the others may do without, or do
+            check_uri(self.tracking.uri)
         if self.metric not in COMPARED and not self.metric.startswith("sensitivity/"):
             raise UserError(
                 f"metric={self.metric}: not among what is compared. "
