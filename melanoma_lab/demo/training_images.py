@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.data import table_files
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.errors import UserError, clipped
@@ -103,7 +104,7 @@ def read_manifest(source: Source, tracked: Tracking) -> pd.DataFrame:
         path = read_run(source.run, tracked, Path(scratch)).artifact("manifest.csv")
         if path is None:
             raise UserError(f"run {source.run}: its manifest.csv is not there.")
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = table_files.read_manifest(path)
     if missing := [name for name in _COLUMNS if name not in table]:
         raise UserError(f"run {source.run}: its manifest.csv has no column {', '.join(missing)}.")
     return table

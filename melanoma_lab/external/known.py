@@ -14,6 +14,7 @@ from melanoma_lab.config.schema import Tracking
 from melanoma_lab.data.files import find_images
 from melanoma_lab.data.pixels import file_digests
 from melanoma_lab.data.split import TRAIN
+from melanoma_lab.data.table_files import read_manifest
 from melanoma_lab.errors import UserError
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.progress import Progress
@@ -72,11 +73,9 @@ def run_of(source: Source, tracked: Tracking, scratch: Path) -> TrainedRun:
     except UserError:  # a model that came from elsewhere
         return TrainedRun()
     path = run.artifact(MANIFEST)
-    return TrainedRun(run.run_id, run.tags, run.metrics, None if path is None else _read(path))
-
-
-def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    return TrainedRun(
+        run.run_id, run.tags, run.metrics, None if path is None else read_manifest(path)
+    )
 
 
 def known_images(run: TrainedRun, folder: str | None, threads: int) -> KnownImages | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
+from melanoma_lab.bounded import read_json, read_yaml
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.data.prepare import slug
+from melanoma_lab.data.table_files import read_manifest
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.judging import Judgement, judge
@@ -57,13 +57,12 @@ def facts_of(run: TrackedRun) -> Facts:
     """
     try:
         table = predictions.read_csv(_needed(run, "predictions.csv"))
-        loaded = OmegaConf.to_container(OmegaConf.load(_needed(run, "config.yaml")))
-        config: dict[str, Any] = dict(loaded)  # type: ignore[arg-type]
-        manifest = pd.read_csv(_needed(run, "manifest.csv"), dtype=str, keep_default_na=False)
+        config = read_yaml(_needed(run, "config.yaml"))
+        manifest = read_manifest(_needed(run, "manifest.csv"))
         if "age" in manifest:
             manifest["age"] = pd.to_numeric(manifest["age"])
         found = run.artifact("audit.json")
-        audit = None if found is None else json.loads(found.read_text(encoding="utf-8"))
+        audit = None if found is None else read_json(found)
     except (OSError, ValueError) as error:
         raise UserError(f"run {run.run_id}: cannot be described: {error}") from error
     named = config.get("dataset", {}).get("melanoma")

@@ -16,6 +16,7 @@ from melanoma_lab import tracking
 from melanoma_lab.comparison.tracked import EVALUATED_TAG
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.data.decoding import DECODING_VERSION
+from melanoma_lab.data.table_files import check_table
 from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
@@ -218,7 +219,11 @@ def _card_of_table(client: Any, run_id: str, scratch: Path) -> ModelCard | None:
         path = client.download_artifacts(run_id, "predictions.csv", str(scratch))
     except (MlflowException, OSError):
         return None
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        header = next(csv.reader(file), [])
+    check_table(Path(path))
+    with Path(path).open(encoding="utf-8", errors="replace", newline="") as file:
+        try:
+            header = next(csv.reader(file), [])
+        except csv.Error:
+            return None
     slugs = [name.removeprefix(PROBABILITY_PREFIX) for name in header if "/" in name]
     return ModelCard(tuple(slugs)) if slugs else None
