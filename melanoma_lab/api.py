@@ -73,7 +73,11 @@ class Run:
         """The images with path, label, group, source, split and digests."""
         import pandas as pd
 
-        return pd.read_csv(self.artifact("manifest.csv"), keep_default_na=False)
+        from melanoma_lab.data.table_files import MANIFEST_BYTES, check_table
+
+        path = self.artifact("manifest.csv")
+        check_table(path, MANIFEST_BYTES)
+        return pd.read_csv(path, keep_default_na=False)
 
     def artifact(self, name: str) -> Path:
         """Where an artifact of the run lies on this machine; downloaded where it did not.

@@ -23,6 +23,7 @@ from melanoma_lab.comparison.arms import shorten
 from melanoma_lab.config.arm import Arm, describe_arm
 from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.config.schema.tracking import Tracking, default_uri
+from melanoma_lab.config.validation import refuse_expansions
 from melanoma_lab.console import console
 from melanoma_lab.errors import RunError, UserError, explain_os_error
 from melanoma_lab.job_notes import Job, Notes
@@ -166,9 +167,10 @@ def _repetition(seed: object, fold: object) -> str:
 def _select(composed: DictConfig, key: str) -> Any:
     """The value of a key; None where it has none, which may be what the job failed for."""
     try:
+        refuse_expansions(composed)
         return OmegaConf.select(composed, key)
-    except (AttributeError, OmegaConfBaseException):  # AttributeError: its group is missing
-        return None
+    except (AttributeError, UserError, OmegaConfBaseException):
+        return None  # AttributeError: its group is missing
 
 
 def conclude(jobs: Sequence[Job], broken: str = "") -> list[ComparedStudy]:

@@ -13,6 +13,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from melanoma_lab.bounded import check_references
 from melanoma_lab.config.combinations import refuse_combinations
 from melanoma_lab.config.schema import Audit, Config, Task
 from melanoma_lab.config.schema.demo import Demo
@@ -48,6 +49,7 @@ def validate(composed: DictConfig) -> Config:
         UserError: a key is unknown or missing, a value has the wrong type or is out of range, or
             two choices exclude each other.
     """
+    refuse_expansions(composed)
     try:
         merged = OmegaConf.merge(_schema_of(composed), composed)
         config = cast("Config", OmegaConf.to_object(merged))
@@ -60,6 +62,21 @@ def validate(composed: DictConfig) -> Config:
         raise UserError(message if message.startswith(key) else f"{key}: {message}") from error
     refuse_combinations(config)
     return config
+
+
+def refuse_expansions(composed: DictConfig) -> None:
+    """Refuse references such as ``${seed}`` that could come to gigabytes where they are followed.
+
+    Args:
+        composed: what Hydra composed.
+
+    Raises:
+        UserError: they could.
+    """
+    try:
+        check_references(str(OmegaConf.to_container(composed, resolve=False)))
+    except ValueError as error:
+        raise UserError(f"The configuration has {error}; write out what they stand for.") from error
 
 
 def _schema_of(composed: DictConfig) -> DictConfig:

@@ -17,6 +17,7 @@ Pillow would hand an EPS file to an interpreter of programs.
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # MPO comes with
 #: along a side (JPEG's limit): resizing a line of 80 million pixels would take 40 GB.
 MAX_PIXELS: Final = 89_478_485
 MAX_SIDE: Final = 65_535
+#: Bytes of a file: room for so many pixels of 16 bits and four channels without compression.
+MAX_BYTES: Final = 2**30
 #: Pictures of more pixels than this are decoded one at a time, whatever the number of threads.
 GIANT: Final = 2**24
 #: What shows through a transparent picture.
@@ -167,6 +170,7 @@ def picture_facts(path: str) -> tuple[str, int, int, str]:
 def _opened(path: str) -> Iterator[Image.Image]:
     """A file whose declared size is bearable, not decoded yet; every failure as decode's."""
     try:
+        _check_bytes(os.stat(path).st_size)  # noqa: PTH116
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:  # noqa: PTH123
             _check_size(*picture.size)
             yield picture
@@ -185,6 +189,12 @@ def _opened(path: str) -> Iterator[Image.Image]:
     except Exception as error:  # damaged bytes make Pillow raise anything: struct.error, KeyError
         reason = str(error) if isinstance(error, ValueError | SyntaxError) else ""
         raise ValueError(reason or f"damaged ({type(error).__name__})") from error
+
+
+def _check_bytes(n: int) -> None:
+    """Refuse a file that Pillow must not read whole, as it does a WebP of any size."""
+    if n > MAX_BYTES:
+        raise ValueError(f"too large: more than {MAX_BYTES >> 20:,} MiB")
 
 
 def _check_size(width: int, height: int) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import pandas as pd
 
+from melanoma_lab.data.table_files import check_table
 from melanoma_lab.errors import UserError, nearest, some
 
 #: Columns that a message lists at most.
@@ -95,22 +96,30 @@ def read_table(path: Path, encoding: str = "utf-8") -> Table:
     Raises:
         UserError: the file is not there, not text in this encoding, or no table.
     """
-    (_, names), *entries = _rows(path, _text(path, encoding)) or [(0, [])]
+    check_table(path)
+    (_, names), *entries = _rows(path, encoding) or [(0, [])]
     lines, rows = [line for line, _ in entries], [row for _, row in entries]
     return Table(path, tuple(names), rows, lines)
 
 
-def _text(path: Path, encoding: str) -> str:
+@contextmanager
+def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
+    """A table that is read in the block, line by line: a cell that never ends must not fill memory.
+
+    Raises:
+        UserError: the file is not there, or not text in this encoding.
+    """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(len(codecs.BOM_UTF8))
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            encoding = "utf-16"
+        elif start == codecs.BOM_UTF8:
+            encoding = "utf-8-sig"
+        with path.open(encoding=encoding, newline="") as text:
+            yield text
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif content.startswith(codecs.BOM_UTF8):
-        encoding = "utf-8-sig"
-    try:
-        return content.decode(encoding)
     except (UnicodeError, LookupError) as error:
         raise UserError(
             f"{path}: not a text in {encoding} ({error}). Set dataset.encoding, for example to "
@@ -118,19 +127,21 @@ def _text(path: Path, encoding: str) -> str:
         ) from error
 
 
-def _rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
+def _rows(path: Path, encoding: str) -> list[tuple[int, list[str]]]:
     """The filled lines of a table, each with its number; all of them as long as the first."""
-    first = text.partition("\n")[0]
-    delimiter = max(DELIMITERS, key=first.count)  # the first of equally frequent ones
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[tuple[int, list[str]]] = []
-    try:
-        for entry in reader:
-            cells = [cell.strip() for cell in entry]
-            if any(cells):
-                rows.append((reader.line_num, cells))
-    except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num} cannot be read ({error}).") from error
+    with _opened(path, encoding) as text:
+        first = text.readline()
+        delimiter = max(DELIMITERS, key=first.count)  # the first of equally frequent ones
+        text.seek(0)
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        try:
+            for entry in reader:
+                cells = [cell.strip() for cell in entry]
+                if any(cells):
+                    rows.append((reader.line_num, cells))
+        except csv.Error as error:
+            raise UserError(f"{path}: line {reader.line_num} cannot be read ({error}).") from error
     width = len(rows[0][1]) if rows else 0
     for line, row in rows:
         if len(row) != width:

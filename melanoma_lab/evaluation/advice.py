@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
+from melanoma_lab.bounded import parse_json
 from melanoma_lab.evaluation.proportions import UNDEFINED, Proportion
 from melanoma_lab.evaluation.temperature import Temperature
 
@@ -53,7 +54,7 @@ class Advice:
             ValueError: it gave something else.
         """
         try:
-            said = json.loads(text)
+            said = parse_json(text)
             numbers = {
                 name: math.nan if said[name] is None else float(said[name])
                 for name in ("threshold", "target")

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from melanoma_lab.bounded import parse_json
 from melanoma_lab.data.split import TRAIN, VAL
 
 if TYPE_CHECKING:  # as slow to load as it is seldom needed
@@ -95,7 +96,7 @@ class Appearance:
             ValueError: it is something else.
         """
         try:
-            content = dict(json.loads(text))
+            content = dict(parse_json(text))
             if content.get("version") != VERSION:
                 return None
             arrays = {k: np.array(content[k], np.float64) for k in ("mean", "scale", "whitening")}

@@ -14,6 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melanoma_lab.data.table_files import MANIFEST_BYTES, check_table
+from melanoma_lab.errors import UserError
+
 SPLITS = ("train", "val", "test")
 """Values of the column ``split``."""
 
@@ -161,6 +164,11 @@ def read_csv(path: Path) -> pd.DataFrame:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a predictions table, naming the file.
     """
+    path.stat()  # one that is not there is another mistake
+    try:
+        check_table(path, MANIFEST_BYTES)
+    except UserError as error:
+        raise ValueError(f"{path} is not a predictions table. {error}") from error
     try:
         # A class may be called "none" or "nan": no word stands for a missing value.
         table = pd.read_csv(

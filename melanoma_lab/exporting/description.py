@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from melanoma_lab import __version__
+from melanoma_lab.bounded import parse_json
 from melanoma_lab.config.schema import Format
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.evaluation.advice import Advice, strict_json
@@ -103,8 +103,8 @@ def description(
 def is_description(text: str) -> bool:
     """Whether a text is what ``description`` gave."""
     try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
+        said = parse_json(text)
+    except ValueError:
         return False
     return isinstance(said, dict) and {"notice", "files", "parity"} <= set(said)
 

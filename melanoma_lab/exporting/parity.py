@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.metadata import AGE
+from melanoma_lab.data.table_files import read_manifest
 from melanoma_lab.errors import RunError
 from melanoma_lab.exporting.formats import Answer, Inputs
 from melanoma_lab.prediction.decoded import decoded_batches
@@ -157,7 +157,7 @@ def _tested(run: TrackedRun) -> list[tuple[str, str]]:
     path = run.artifact("manifest.csv")
     if path is None:
         return []
-    manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
+    manifest = read_manifest(path)
     if not {"image_id", "path", "split"} <= set(manifest):
         return []
     for split in ("test", "val"):

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Final
 
 import pandas as pd
-import yaml
 
 from melanoma_lab.audit.overlap import shared_photographs
+from melanoma_lab.bounded import read_yaml
 from melanoma_lab.comparison.tracked import SEEDS_TAG
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.data.files import find_images
 from melanoma_lab.data.pixels import file_digests
 from melanoma_lab.data.split import TRAIN
+from melanoma_lab.data.table_files import read_manifest
 from melanoma_lab.errors import UserError
 from melanoma_lab.external.overlap import NEW, ROLES, archive_id
 from melanoma_lab.prediction.source import Source
@@ -92,13 +93,13 @@ def manifest_of(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.DataFra
     path = run.artifact(MANIFEST)
     if path is None:
         return None
-    manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
+    manifest = read_manifest(path)
     if SEEDS_TAG not in run.tags:
         return manifest
     config = run.artifact("config.yaml")
     if config is None:
         return None
-    said = yaml.safe_load(config.read_text(encoding="utf-8"))
+    said = read_yaml(config)
     for member in said["ensemble"]["members"]:
         folder = scratch / member
         folder.mkdir(exist_ok=True)

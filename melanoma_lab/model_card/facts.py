@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
+from melanoma_lab.bounded import read_json, read_yaml
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.data.prepare import slug
+from melanoma_lab.data.table_files import read_manifest
 from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.judging import Judgement, judge
@@ -56,13 +56,12 @@ def facts_of(run: TrackedRun) -> Facts:
     """
     try:
         table = predictions.read_csv(run.needed("predictions.csv"))
-        loaded = OmegaConf.to_container(OmegaConf.load(run.needed("config.yaml")))
-        config: dict[str, Any] = dict(loaded)  # type: ignore[arg-type]
-        manifest = pd.read_csv(run.needed("manifest.csv"), dtype=str, keep_default_na=False)
+        config = read_yaml(run.needed("config.yaml"))
+        manifest = read_manifest(run.needed("manifest.csv"))
         if "age" in manifest:
             manifest["age"] = pd.to_numeric(manifest["age"])
         found = run.artifact("audit.json")
-        audit = None if found is None else json.loads(found.read_text(encoding="utf-8"))
+        audit = None if found is None else read_json(found)
     except (OSError, ValueError) as error:
         raise UserError(f"run {run.run_id}: cannot be described: {error}") from error
     named = config.get("dataset", {}).get("melanoma")

@@ -7,13 +7,11 @@ whether the folder holds a plain network of Keras, and where; Keras then reads t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import yaml
-
+from melanoma_lab import bounded
 from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation import advice, appearance
 from melanoma_lab.evaluation.advice import Advice
@@ -27,7 +25,7 @@ FILE: Final = "MLmodel"
 NETWORK: Final = "model.keras"
 #: How MLflow names runs.
 RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
-#: An ``MLmodel`` is a page of text; more is no such file.
+#: Bytes of what lies beside a network and says something of it; its own files have some thousands.
 LONGEST: Final = 2**20
 
 
@@ -44,9 +42,11 @@ def read_folder(folder: Path) -> tuple[Path, ModelCard | None]:
         UserError: the folder holds something else than a plain network of Keras.
     """
     described = folder / FILE
-    with _told_of(described):
-        content = _described(described)
+    content = bounded.read_yaml(described)
+    try:
         card = ModelCard.read(content.get("metadata"))
+    except ValueError as error:
+        raise UserError(f"{described}: {clipped(error)}.") from error
     flavors = content.get("flavors")
     network = folder / _data_of(flavors, described) / NETWORK
     if not network.resolve().is_relative_to(folder.resolve()):
@@ -60,27 +60,8 @@ def read_run(folder: Path) -> str | None:
     Raises:
         UserError: the folder's description cannot be read.
     """
-    with _told_of(folder / FILE):
-        run = _described(folder / FILE).get("run_id")
+    run = bounded.read_yaml(folder / FILE).get("run_id")
     return run if isinstance(run, str) and RUN_ID.fullmatch(run) else None
-
-
-def _described(path: Path) -> dict[str, Any]:
-    """What an ``MLmodel`` says, whatever that is."""
-    if path.stat().st_size > LONGEST:
-        raise ValueError("more than a page of text")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
-
-
-@contextmanager
-def _told_of(path: Path) -> Iterator[None]:
-    """What is wrong with an ``MLmodel`` that is read in the block, as a user's mistake."""
-    try:
-        yield
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        why = clipped(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise UserError(f"{path}: cannot be read as MLflow's description ({why}).") from error
 
 
 def read_appearance(folder: Path) -> Appearance | None:
@@ -105,9 +86,10 @@ def _beside(path: Path, read: Callable[[str], _Read]) -> _Read | None:
     """What a file beside a model says; None where there is none."""
     if not path.is_file():
         return None
+    text = bounded.read_text(path, LONGEST)
     try:
-        return read(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return read(text)
+    except ValueError as error:
         raise UserError(f"{path}: cannot be read ({clipped(error)}).") from error
 
 

@@ -16,6 +16,7 @@ from melanoma_lab import tracking
 from melanoma_lab.comparison.tracked import EVALUATED_TAG
 from melanoma_lab.config.schema.tracking import Tracking, named
 from melanoma_lab.data.decoding import DECODING_VERSION
+from melanoma_lab.data.table_files import check_table
 from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
@@ -241,7 +242,11 @@ def _card_of_table(client: Any, run: Any, scratch: Path) -> ModelCard | None:
         path = fetch_artifact(client, run, "predictions.csv", scratch)
     except OSError:
         return None
-    with path.open(encoding="utf-8", newline="") as file:
-        header = next(csv.reader(file), [])
+    check_table(path)
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        try:
+            header = next(csv.reader(file), [])
+        except csv.Error:
+            return None
     slugs = [name.removeprefix(PROBABILITY_PREFIX) for name in header if "/" in name]
     return ModelCard(tuple(slugs)) if slugs else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from melanoma_lab import summary, tracking
+from melanoma_lab.bounded import read_json, read_yaml
 from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.comparison.tracked import artifact_of
 from melanoma_lab.config.schema.dataset import Resize
@@ -22,6 +22,7 @@ from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.data.prepare import slug
+from melanoma_lab.data.table_files import read_manifest
 from melanoma_lab.ensembles import identity
 from melanoma_lab.ensembles.average import average
 from melanoma_lab.ensembles.members import Member, find_members, put_together, read_tables
@@ -253,13 +254,13 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
 def _config(client: Any, member: Member) -> dict[str, Any]:
     """The resolved configuration of a member."""
     with _file(client, member, "config.yaml") as path:
-        return dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+        return read_yaml(path)
 
 
 def _manifest(client: Any, member: Member, table: pd.DataFrame) -> pd.DataFrame:
     """A member's table of images, with the splits that they have for the ensemble."""
     with _file(client, member, "manifest.csv") as path:
-        manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
+        manifest = read_manifest(path)
     if "age" in manifest:
         manifest["age"] = pd.to_numeric(manifest["age"])
     split = table.set_index("image_id")["split"]
@@ -271,8 +272,8 @@ def _audit(client: Any, member: Member) -> dict[str, Any] | None:
     """What the audit of a member's dataset found; None where it was not kept."""
     try:
         with _file(client, member, "audit.json") as path:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (UserError, ValueError):
+            return read_json(path)
+    except UserError:
         return None
 
 

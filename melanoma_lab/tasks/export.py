@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from melanoma_lab.bounded import read_text
 from melanoma_lab.config.schema import Config, Format
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console
@@ -23,6 +24,7 @@ from melanoma_lab.exporting.parity import LIMIT, Parity, batches, compare, input
 from melanoma_lab.model_card.facts import facts_of
 from melanoma_lab.model_card.page import PAGES, write_card
 from melanoma_lab.prediction import telling
+from melanoma_lab.prediction.mlmodel import LONGEST
 from melanoma_lab.prediction.source import Source, find_model, meaning
 from melanoma_lab.tracking.model import PIXELS
 from melanoma_lab.tracking.reading import TrackedRun, read_run
@@ -92,13 +94,18 @@ def checked_output(typed: str | None) -> Path:
     ours = {FILE, *PAGES, *(kind.file for kind in formats.KINDS.values())}
     others = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
     told = path / FILE
-    if others or (
-        any(path.iterdir())
-        and not (told.is_file() and is_description(told.read_text(errors="replace")))
-    ):
+    if others or (any(path.iterdir()) and not (told.is_file() and _is_ours(told))):
         holds = f" ({clipped(others[0])})" if others else ""
         raise UserError(f"{said}: holds other files{holds}; name a folder that is not there yet.")
     return path
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is the description of an export, which may be written over."""
+    try:
+        return is_description(read_text(path, LONGEST))
+    except UserError:
+        return False
 
 
 def _write(

@@ -71,6 +71,14 @@ class ModelCard:
         classes = _names(said.get("classes"))
         if not slugs or len(set(slugs)) < len(slugs):
             raise ValueError(f"metadata.{KEY}.slugs: expected a list of different names")
+        kinds: tuple[tuple[str, type], ...] = (
+            ("image_size", int),
+            ("decoding", int),
+            ("encoding", dict),
+        )
+        wrong = [name for name, kind in kinds if not isinstance(said.get(name), kind | None)]
+        if wrong:
+            raise ValueError(f"metadata.{KEY}.{wrong[0]}: is of another kind than the lab writes")
         return cls(
             slugs=slugs,
             classes=classes if len(classes) == len(slugs) else (),
@@ -78,7 +86,7 @@ class ModelCard:
             dataset=str(said.get("dataset", "")),
             image_size=said.get("image_size"),
             resize=Resize(said.get("resize", Resize.squash)),
-            decoding=said.get("decoding", DECODING_VERSION),
+            decoding=said.get("decoding") or DECODING_VERSION,
             encoding=said.get("encoding"),
             version=str(said.get("version", "")),
         )

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from melanoma_lab.errors import RunError
+from melanoma_lab.bounded import read_json
+from melanoma_lab.errors import RunError, UserError, clipped
 from melanoma_lab.tracking.connection import reason
 from melanoma_lab.tracking.uris import sqlite_path
 
@@ -74,13 +75,36 @@ class RunRecord:
 
     @classmethod
     def read(cls, path: Path) -> RunRecord:
-        """Read what ``write`` wrote."""
-        content = json.loads(path.read_text(encoding="utf-8"))
-        points = [
-            Point(p["key"], float(p["value"]), p["timestamp"], p["step"])
-            for p in content.pop("metrics")
-        ]
-        return cls(**content, metrics=points)
+        """Read what ``write`` wrote.
+
+        Raises:
+            UserError: it is something else.
+        """
+        content = read_json(path)
+        try:
+            points = [
+                Point(str(p["key"]), float(p["value"]), int(p["timestamp"]), int(p["step"]))
+                for p in content.pop("metrics")
+            ]
+            record = cls(**content, metrics=points)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: expected a run that was kept on disk. Received {clipped(repr(error))}. "
+                "Move its folder elsewhere to go on without it."
+            ) from error
+        texts = (record.run_id, record.name, record.study, record.uri, record.status)
+        named = (record.tags, record.params)
+        if (
+            not all(isinstance(text, str) for text in texts)
+            or not isinstance(record.start_time, int)
+            or not all(isinstance(values, dict) for values in named)
+            or not all(isinstance(v, str) for values in named for v in values.values())
+        ):
+            raise UserError(
+                f"{path}: expected a run that was kept on disk, its names, tags and parameters "
+                "texts. Move its folder elsewhere to go on without it."
+            )
+        return record
 
 
 def _as_json(value: float) -> float | str:

@@ -20,7 +20,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from melanoma_lab.errors import RunError
+from melanoma_lab.bounded import read_json
+from melanoma_lab.errors import RunError, UserError
 
 #: Days after which what an interrupted run left is deleted, if nobody has continued it.
 KEPT_DAYS = 30
@@ -124,6 +125,6 @@ def _write(path: Path, note: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     """A note; None where there is none that can be read."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return read_json(path)
+    except UserError:
         return None

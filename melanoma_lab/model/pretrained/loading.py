@@ -10,7 +10,7 @@ import numpy as np
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.backbone import EfficientNetLite
 from melanoma_lab.errors import UserError, clipped
-from melanoma_lab.model.keras_file import checked_file, load_safely
+from melanoma_lab.model.keras_file import check_weights, checked_file, load_safely
 from melanoma_lab.model.pretrained.sources import find_weights
 
 #: What a network's part that takes pixels to features is called in it.
@@ -41,10 +41,13 @@ def load_weights(backbone: keras.Model, architecture: Architecture) -> None:
             f"{path}: architecture={architecture.name} takes weights from files of Keras, "
             f".keras and .h5{torch}."
         )
+    if path.suffix == ".keras":
+        checked_file(path)
     try:
         if path.suffix == ".keras":
-            _copy(load_safely(checked_file(path)), backbone)
+            _copy(load_safely(path), backbone)
         else:
+            check_weights(path, path.stat().st_size)
             backbone.load_weights(path)
     except MemoryError:
         raise

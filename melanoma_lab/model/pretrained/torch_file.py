@@ -117,6 +117,8 @@ def _read_zip(content: bytes) -> tuple[Any, _Reader]:
         with _zip_errors():
             return archive.read(members[name])
 
+    if sum(member.file_size for member in members.values()) > len(content):
+        raise RefusedError("its members lie over each other")
     if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
         raise RefusedError("it is compressed, as PyTorch's never are")
     descriptions = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]

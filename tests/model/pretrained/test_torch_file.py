@@ -283,3 +283,15 @@ def test_what_holds_no_weights_is_refused(refused, content):
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.pth: cannot be read \(No such file"):
         read_torch_file(tmp_path / "nowhere.pth")
+
+
+def test_members_that_lie_over_each_other_are_refused(refused):
+    """Each of a thousand members of a file would be read as all of it."""
+    content = made.zipped(made.ordered({"w": made.tensor("a", 8, (8,), (1,), legacy=False)}), {
+        "a": (bytes(32), 8), "b": (bytes(10_000), 8),
+    })  # fmt: skip
+    start = content.rindex(b"PK\1\2", 0, content.rindex(b"PK\1\2"))  # of b, in the directory
+    grown = bytearray(content)
+    for place in (start + 20, start + 24):
+        grown[place : place + 4] = (20_000).to_bytes(4, "little")
+    refused(bytes(grown), "its members lie over each other")

@@ -1,0 +1,85 @@
+"""Tables of text that come from elsewhere: what they would come to is counted before they are read.
+
+A table of two-letter cells takes thirty times its length in memory, and a line that never ends all
+of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from melanoma_lab.errors import UserError, clipped
+
+#: Bytes of a table and of one of its lines.
+TABLE_BYTES: Final = 2**30
+LINE_BYTES: Final = 2**20
+#: Cells of a table, and of its first line: 500,000 rows of 40 columns.
+CELLS: Final = 20_000_000
+COLUMNS: Final = 10_000
+#: Bytes of a table that a run has kept, which pandas reads whole: 1,000,000 images.
+MANIFEST_BYTES: Final = 2**28
+_DELIMITERS: Final = (b",", b";", b"\t")
+_CHUNK: Final = 2**20
+
+
+def check_table(path: Path, limit: int = TABLE_BYTES) -> None:
+    """Refuse a table of text that would come to gigabytes, before it is read.
+
+    Args:
+        path: the file, its cells apart by comma, semicolon or tab.
+        limit: in bytes.
+
+    Raises:
+        UserError: there is no such file, or it, a line of it, or the number of its cells or
+            columns is too large.
+    """
+    try:
+        if not path.is_file():  # a pipe would never end
+            raise UserError(f"{path}: no such file.")
+        if path.stat().st_size > limit:
+            raise UserError(f"{path}: expected a table of at most {limit >> 20:,} MiB.")
+        with path.open("rb") as file:
+            _check_cells(iter(lambda: file.read(_CHUNK), b""))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:
+        raise UserError(f"{path}: expected a table of text. Received {error}.") from error
+
+
+def _check_cells(chunks: Iterable[bytes]) -> None:
+    cells = line = columns = 0
+    in_first = True
+    for chunk in chunks:
+        pieces = chunk.replace(b"\r", b"\n").split(b"\n")
+        if in_first:
+            columns += max(map(pieces[0].count, _DELIMITERS))
+            in_first = len(pieces) == 1
+        if max(line + len(pieces[0]), *map(len, pieces)) > LINE_BYTES:
+            raise ValueError(f"a line of more than {LINE_BYTES >> 20} MiB")
+        line = len(pieces[-1]) + (line if len(pieces) == 1 else 0)
+        cells += len(pieces) - 1 + sum(map(chunk.count, _DELIMITERS))
+        if cells > CELLS:
+            raise ValueError(f"more than {CELLS:,} cells")
+        if columns >= COLUMNS:
+            raise ValueError(f"more than {COLUMNS:,} columns")
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Read a run's table of images, every cell as text.
+
+    Args:
+        path: a ``manifest.csv``.
+
+    Raises:
+        UserError: it cannot be read, is too large, or is no table.
+    """
+    check_table(path, MANIFEST_BYTES)
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas's own errors and the encoding's are ones
+        why = clipped(next(iter(str(error).strip().splitlines()), "damaged"))
+        raise UserError(f"{path}: expected a table of text. Received: {why}") from error
