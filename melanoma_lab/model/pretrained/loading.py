@@ -41,11 +41,9 @@ def load_weights(backbone: keras.Model, architecture: Architecture) -> None:
             f"{path}: architecture={architecture.name} takes weights from files of Keras, "
             f".keras and .h5{torch}."
         )
-    if path.suffix == ".keras":
-        checked_file(path)
     try:
         if path.suffix == ".keras":
-            _copy(load_safely(path), backbone)
+            _copy(load_safely(checked_file(path)), backbone)
         else:
             check_weights(path, path.stat().st_size)
             backbone.load_weights(path)
