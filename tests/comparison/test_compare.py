@@ -267,6 +267,13 @@ def test_what_a_reader_must_know_first(tracked):
         assert any(text.startswith(start) for text in texts), start
 
 
+def test_runs_that_nothing_groups_are_told(tracked):
+    name = tracked.fill({"baseline": (1.0, "")}, protocol="ungrouped")
+    study = tracked.load(name)
+    (text,) = [t for t in find_warnings(study, compare_study(study)) if t.startswith("Ungrouped")]
+    assert text.startswith("Ungrouped protocol in all 3 runs: nothing names lesions or patients")
+
+
 @pytest.mark.parametrize(("told", "warned"), [("0.8712", True), ("0.5300", False), ("", False)])
 def test_sources_that_give_the_class_away_are_said(tracked, told, warned):
     name = tracked.fill({"baseline": (1.0, "")}, source_tells_class=told)

@@ -10,6 +10,7 @@ from melanoma_lab.data.class_tree import published_part, read_tree
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.errors import UserError
+from melanoma_lab.summary import show_data
 
 
 @pytest.fixture
@@ -194,3 +195,33 @@ def test_an_empty_cell_is_a_group_of_its_own(plant, composed):
         "lesion_id is empty for 2 of 4 images: each of them counts as a lesion of its own.",
     )
     assert listing.columns == "manifest.csv: groups by lesion_id."
+
+
+@pytest.mark.parametrize(
+    ("header", "overrides", "lines"),
+    [
+        (
+            {"lesion_id": "L", "case": "P", "Gender": ""},
+            [],
+            [
+                "24 images in 6 groups: ",
+                "2 classes: a 12 and b 12",
+                "manifest.csv: groups by lesion_id and case; sex from Gender.",
+                "Protocol: grouped by lesion_id and case; a group is never divided",
+            ],
+        ),
+        ({}, [], ["  Protocol: ungrouped. Nothing names lesions or patients: photographs of one"]),
+        (
+            {"lesion_id": "L"},
+            ["dataset.groups=none"],
+            ["  Protocol: leaking. Val and test figures"],
+        ),
+    ],
+)
+def test_the_first_lines_say_classes_columns_and_protocol(
+    prepared, capsys, header, overrides, lines
+):
+    show_data(prepared(header, *overrides))
+    said = capsys.readouterr().out
+    for line in lines:
+        assert line in said

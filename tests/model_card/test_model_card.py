@@ -110,6 +110,12 @@ def test_its_figures_are_those_of_the_test_split(pages):
     ("changes", "told"),
     [
         ({"tags": {"protocol": "leaking"}}, "in the training split: figures are too good"),
+        ({"tags": {"protocol": "ungrouped"}}, "photographs of one lesion may be in training and"),
+        (
+            {"tags": {"protocol": "ungrouped"}},
+            "Ungrouped: divided at random; nothing names lesions",
+        ),
+        ({"tags": {"grouped_by": "lesion_id"}}, "Grouped by lesion_id: divided at random"),
         ({"tags": {"outcome": "at_chance"}}, "stayed at chance"),
         ({"tags": {"dataset": "synthetic"}}, "it knows nothing of skin"),
         ({"tags": {"dataset": "ham10000"}}, "Dermoscopic photographs alone"),
