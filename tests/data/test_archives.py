@@ -186,14 +186,16 @@ def test_grouped_is_only_what_something_groups(prepared, header, overrides, prot
         assert set(sides) == {1}
 
 
-def test_an_empty_cell_is_a_group_of_its_own(plant, composed):
+@pytest.mark.parametrize("empty", ["", "NA", "nan", "Unknown", "None", "-", "?", "  "])
+def test_an_empty_cell_is_a_group_of_its_own(plant, composed, empty):
     root = plant(*(f"{i}.png" for i in range(4)))
-    rows = zip((f"{i}.png" for i in range(4)), "abab", ["L1", "", "L1", ""], strict=True)
+    rows = zip((f"{i}.png" for i in range(4)), "abab", ["L1", empty, "L1", empty], strict=True)
     write(root / "manifest.csv", ["image_id", "label", "lesion_id"], *rows)
     listing = read_listing(composed("dataset=csv", f"dataset.root={root}").dataset, root)
     assert listing.notes == (
         "lesion_id is empty for 2 of 4 images: each of them counts as a lesion of its own.",
     )
+    assert list(listing.images["lesion"]) == ["L1", "", "L1", ""]
     assert listing.columns == "manifest.csv: groups by lesion_id."
 
 

@@ -18,7 +18,9 @@ NAMES = ["years", "sx", "where"]
 
 def parsed(ages, **columns):
     table = pd.DataFrame({"age": ages, "sex": "Male", "site": "", "line": range(2, 2 + len(ages))})
-    return with_patients("t.csv", table.assign(**columns), needed=True)
+    return with_patients(
+        "t.csv", table.assign(lesion="", patient="").assign(**columns), needed=True
+    )
 
 
 def test_words_are_spelt_alike_and_what_is_unknown_is_missing():
