@@ -15,6 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from melanoma_lab.bounded import check_references
 from melanoma_lab.config.combinations import refuse_combinations
+from melanoma_lab.config.override import to_type
 from melanoma_lab.config.schema import Audit, Config, Task
 from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
@@ -174,8 +175,8 @@ def _unread(word: str) -> str:
     if not equals:
         first = f" A task comes first: {lab_command(word)} ..." if word in TASKS else ""
         return f"{clipped(word)}: expected KEY=VALUE.{first}"
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    quoted = clipped(f"'{key}=\"{escaped}\"'")
+    is_list = value.startswith("[") and value.endswith("]")
+    quoted = clipped(to_type(key, value[1:-1].split(",") if is_list else value))
     return (
         f"{clipped(word)}: the value cannot be read. Brackets must match; one that has brackets, "
         f"commas, = or letters beyond a to z of its own goes in quotes within quotes: {quoted}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Final
 
+from melanoma_lab.config.override import to_type
 from melanoma_lab.config.schema.dataset import CsvColumns, CsvDataset, Ham10000Dataset
-from melanoma_lab.data.columns import column_words, grouping_of
+from melanoma_lab.data.columns import looks_like_grouping
 from melanoma_lab.data.files import existing_file, walk_images
+from melanoma_lab.data.name_words import words_of
 from melanoma_lab.data.tables import Table, read_table
 from melanoma_lab.errors import UserError, some
 
@@ -23,6 +24,8 @@ LABELS: Final = (
     *("label", "class", "dx", "diagnosis", "diagnostic", "category", "benign malignant"),
     *("diagnosis 1", "diagnosis 3", "target"),
 )
+#: HAM10000's codes.
+DX: Final = frozenset({"akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"})
 #: Of the rows of a table this share must name an image.
 SHARE: Final = 0.9
 #: Larger tables are not opened for a message; bytes.
@@ -41,7 +44,7 @@ def reader_that_fits(root: Path) -> str:
             continue
         words = [] if table is None else _as_ham10000(table) or _as_csv(root, table, folders)
         if words:
-            return shlex.join(words)
+            return " ".join(words)
     return ""
 
 
@@ -54,7 +57,7 @@ def unread_groupings(root: Path) -> tuple[str, ...]:
     notes = []
     for path in _table_files(root):
         names = _names(path)
-        groupings = [name for name in names if grouping_of(name)]
+        groupings = [name for name in names if looks_like_grouping(name)]
         if groupings:
             notes.append(
                 f"{path.name} names {some(groupings)} and is not read: with dataset=csv it would "
@@ -75,7 +78,7 @@ def missing_table(root: Path, name: str, key: str) -> UserError:
     same = [other for other in there if Path(other).stem.lower() == Path(name).stem.lower()]
     advice = ""
     if same:
-        advice = f" {same[0]} is there: set {key}={same[0]}."
+        advice = f" {same[0]} is there: {to_type(key, same[0])}"
     elif line := reader_that_fits(root):
         advice = f" Instead, `{line}` reads it."
     elif there:
@@ -100,15 +103,16 @@ def _table_files(root: Path) -> list[Path]:
 
 def _as_ham10000(table: Table) -> list[str]:
     """The words by which ``dataset=ham10000`` reads a table, if it is one of its kind."""
-    if not {"lesion_id", "image_id", "dx"} <= set(table.names):
+    if not {"lesion_id", "image_id", "dx"} <= set(table.names) or set(table.values("dx")) != DX:
         return []
     name = table.path.name
-    return ["dataset=ham10000"] + [f"dataset.metadata={name}"] * (name != Ham10000Dataset.metadata)
+    words = [] if name == Ham10000Dataset.metadata else [to_type("dataset.metadata", name)]
+    return ["dataset=ham10000", *words]
 
 
 def _as_csv(root: Path, table: Table, folders: Mapping[str, set[str]]) -> list[str]:
     """The words by which ``dataset=csv`` reads a table, if one folder has all its images."""
-    spelt = {" ".join(column_words(name)): name for name in reversed(table.names)}
+    spelt = {" ".join(words_of(name)): name for name in reversed(table.names)}
     label = next((spelt[usual] for usual in LABELS if usual in spelt), None)
     if label is None or not table.rows:
         return []
@@ -126,6 +130,6 @@ def _as_csv(root: Path, table: Table, folders: Mapping[str, set[str]]) -> list[s
                     "dataset.columns.image": (name, CsvColumns.image),
                     "dataset.columns.label": (label, CsvColumns.label),
                 }
-                words = [f"{key}={value}" for key, (value, usual) in said.items() if value != usual]
+                words = [to_type(key, value) for key, (value, no) in said.items() if value != no]
                 return ["dataset=csv", *words]
     return []

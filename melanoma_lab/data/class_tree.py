@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from melanoma_lab.config.override import to_type
 from melanoma_lab.data.archive import reader_that_fits
+from melanoma_lab.data.columns import grouping_of
 from melanoma_lab.data.csv_reader import PUBLISHED
 from melanoma_lab.data.exclusion import leave_out
 from melanoma_lab.data.files import find_images
 from melanoma_lab.data.listing import Listing, as_listed
+from melanoma_lab.data.name_words import words_of
 from melanoma_lab.errors import UserError, some
 
 #: Classes that a line to type lists at most.
 MOST_LISTED: Final = 20
-#: Words that, with a number, name a part of an archive: imgs_part_1, batch-2, fold3.
+#: Words that, with a number or letter, name a part of an archive: imgs_part_1, batch-2, part_b.
 _PARTS: Final = frozenset(
     {"archive", "batch", "chunk", "disc", "disk", "folder", "fold", "image", "images", "img"}
-    | {"imgs", "part", "parts", "set", "shard", "split", "subset", "vol", "volume", "zip"}
+    | {"imgs", "msk", "part", "parts", "set", "shard", "sonic", "split", "subset", "uda", "vol"}
+    | {"volume", "zip"}
 )
+_NUMBERS: Final = frozenset({"one", "two", "three", "four", "five", "copy"})
 #: Words that name a folder of images whatever they show: images, train_data, jpeg.
 _HOLDERS: Final = frozenset(
     {"all", "data", "dataset", "files", "image", "images", "img", "imgs", "input", "inputs"}
     | {"jpeg", "jpegs", "jpg", "photo", "photos", "picture", "pictures", "png", "raw", "set"}
     | PUBLISHED.keys()
 )
+#: Images outside class folders that are taken for strays, and not for a folder without classes.
+SHARE_OF_STRAYS: Final = 0.1
 
 
 def read_tree(
@@ -55,13 +60,21 @@ def read_tree(
     image_ids = [path.relative_to(root).as_posix() for path in paths]
     kept, notes = leave_out(image_ids, exclude)
     rows: list[dict[str, Any]] = []
+    strays: list[str] = []
     places: dict[str, dict[str, str]] = {}
     for image_id, path, keep in zip(image_ids, paths, kept, strict=True):
-        if keep:
-            row, place = _row(root, image_id, path)
-            rows.append(row)
-            places.setdefault(row["label"], {}).setdefault(place, image_id)
+        if not keep:
+            continue
+        label, published, place = _class_of(image_id)
+        if label:
+            where = {"image_id": image_id, "path": str(path)}
+            rows.append({**where, "label": label, "published": published})
+            places.setdefault(label, {}).setdefault(place, image_id)
+        else:
+            strays.append(image_id)
+    _refuse_strays(root, strays, len(rows))
     _refuse_parts(root, places, classes)
+    _refuse_groups(root, rows)
     _refuse_nested(root, {Path(row["path"]).parent for row in rows})
     _refuse_scattered(root, places, classes)
     return as_listed(rows, notes=notes)
@@ -74,31 +87,44 @@ def published_part(folder: str) -> str:
     Args:
         folder: its name: ``Train``, ``val_set``, ``testing images``.
     """
-    words = _words(folder)
+    words = words_of(folder)
     parts = [PUBLISHED[word] for word in words if word in PUBLISHED]
     return parts[0] if len(parts) == 1 and _HOLDERS.issuperset(words) else ""
 
 
-def _row(root: Path, image_id: str, path: Path) -> tuple[dict[str, Any], str]:
-    """An image's row, and where its class folder lies, apart from the published part."""
+def _class_of(image_id: str) -> tuple[str, str, str]:
+    """The class of an image, its published part, and where its class folder lies.
+
+    The class is empty where the image lies in no class folder. The place tells folders of one name
+    apart, but not Train and Test, nor nevus and nevus/images.
+    """
     *parents, _ = image_id.split("/")
     published = next(filter(None, map(published_part, parents)), "")
     folders = list(parents)
     while len(folders) > 1 and _is_holder(folders[-1]):
-        folders.pop()  # nevus/images/1.jpg shows a nevus
+        folders.pop()
     if not folders or published_part(folders[-1]):
-        raise UserError(
-            f"dataset.root={root}: {image_id} lies in no class folder; expected <class>/<image>, "
-            "or Train/<class>/<image> and Test/<class>/<image>." + _advice(root)
-        )
-    place = "/".join(folder for folder in folders if not published_part(folder))
-    row = {"image_id": image_id, "path": str(path), "label": folders[-1], "published": published}
-    return row, place
+        return "", published, ""
+    others = [name for name in folders[:-1] if not published_part(name) and not _is_holder(name)]
+    return folders[-1], published, "/".join([*others, "published" if published else ""])
+
+
+def _refuse_strays(root: Path, strays: Sequence[str], n_others: int) -> None:
+    """Every image lies in a class folder; a few that do not can be left out."""
+    if not strays:
+        return
+    text = (
+        f"dataset.root={root}: {some(strays)} {'lies' if len(strays) == 1 else 'lie'} in no class "
+        "folder; expected <class>/<image>, or Train/<class>/<image> and Test/<class>/<image>."
+    )
+    if len(strays) <= SHARE_OF_STRAYS * n_others and len(strays) <= MOST_LISTED:
+        raise UserError(f"{text} To leave them out: {to_type('dataset.exclude', strays)}")
+    raise UserError(text + _advice(root))
 
 
 @lru_cache(maxsize=10_000)
 def _is_holder(folder: str) -> bool:
-    return _HOLDERS.issuperset(_words(folder)) and not published_part(folder)
+    return _HOLDERS.issuperset(words_of(folder)) and not published_part(folder)
 
 
 def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]) -> None:
@@ -120,11 +146,33 @@ def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]
 
 
 def _is_part(name: str) -> bool:
-    words = _words(name)
-    if words and words[-1].isdigit():
-        return bool(_PARTS.intersection(words))
-    ends = words and words[-1] in {"input", "inputs"} and PUBLISHED.keys() & set(words)
-    return bool(ends or (words and _HOLDERS.issuperset(words)))
+    words = words_of(name)
+    if _HOLDERS.issuperset(words):
+        return bool(words)
+    if PUBLISHED.keys() & set(words):  # ISIC_2020_Training_JPEG, mel_train
+        return True
+    name_of_parts = list(words)
+    while name_of_parts and _is_number(name_of_parts[-1]):
+        name_of_parts.pop()
+    return name_of_parts != words and bool(_PARTS.intersection(name_of_parts))
+
+
+def _is_number(word: str) -> bool:
+    """``2``, ``two``, ``b`` and ``copy`` count parts."""
+    return word.isdigit() or len(word) == 1 or word in _NUMBERS
+
+
+def _refuse_groups(root: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """No folder is one of a patient or lesion: a tree has no way to keep it together."""
+    folders = {name for row in rows for name in row["image_id"].split("/")[:-1]}
+    groups = sorted(f for f in folders if grouping_of(f) and any(map(str.isdigit, f)))
+    if groups:
+        raise UserError(
+            f"dataset.root={root}: {some(groups)} {'looks' if len(groups) == 1 else 'look'} like "
+            "folders of a patient or lesion each, which dataset=folder cannot keep on one side of "
+            "a split. List the images in a table with the columns image_id, label and patient_id "
+            "(dataset=csv)."
+        )
 
 
 def _refuse_nested(root: Path, folders: Collection[Path]) -> None:
@@ -162,8 +210,7 @@ def _meant(names: Collection[str], what: str) -> str:
     """The line that takes folders for classes as they are called, after a blank."""
     if not 2 <= len(names) <= MOST_LISTED:
         return ""
-    line = shlex.quote(f"dataset.classes=[{','.join(sorted(names))}]")
-    return f" If {what}, say so: {line}"
+    return f" If {what}, say so: {to_type('dataset.classes', sorted(names))}"
 
 
 def _advice(root: Path) -> str:
@@ -172,9 +219,3 @@ def _advice(root: Path) -> str:
     if line:
         return f" Instead, `{line}` reads it."
     return " Without class folders, list the images and their labels in a table (dataset=csv)."
-
-
-def _words(name: str) -> list[str]:
-    """A folder's name as words in lower case: ``imgs_part1`` is imgs, part, 1."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
-    return re.findall(r"[^\W\d_]+|\d+", spaced.lower())

@@ -7,10 +7,11 @@ name than the lab's own. Columns are recognised by their names, in any case and 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from melanoma_lab.config.override import to_type
+from melanoma_lab.data.name_words import words_of
 from melanoma_lab.data.tables import Table
 from melanoma_lab.errors import UserError, some
 
@@ -18,11 +19,17 @@ from melanoma_lab.errors import UserError, some
 GROUPINGS: Final = ("lesion", "patient")
 #: The value of ``dataset.columns.*`` that does without a column on purpose.
 WITHOUT: Final = "none"
+#: Words that stand for nothing, in lower case.
+UNKNOWN: Final = frozenset(
+    {"", "unknown", "unk", "na", "n/a", "n.a.", "nan", "none", "null", "?", "-", "--", ".", "nil"}
+    | {"missing", "not available", "not known", "undefined"}
+)
 #: Words for what an id in a column stands for.
 GROUPING_WORDS: Final[Mapping[str, frozenset[str]]] = {
-    "lesion": frozenset({"lesion"}),
+    "lesion": frozenset({"lesion", "lesao", "lasion"}),
     "patient": frozenset(
-        {"patient", "subject", "subj", "case", "person", "participant", "individual", "proband"}
+        {"patient", "paciente", "subject", "subj", "case", "person", "participant", "individual"}
+        | {"proband"}
     ),
 }
 #: Words that end the name of a column of ids.
@@ -30,17 +37,30 @@ ID_WORDS: Final = frozenset(
     {"id", "ids", "num", "number", "no", "nr", "uid", "uuid", "guid", "key", "idx", "index"}
     | {"hash", "identifier", "ref"}
 )
+#: Beginnings of words that say what belongs together in any compound: patients, Patientennummer.
+STEMS: Final = ("lesion", "lesao", "lasion", "patient", "pacient", "proband", "participant")
 #: Words that may stand for something that has several images; the values must say so too.
 DOUBTFUL_WORDS: Final = frozenset(
-    {"accession", "biopsy", "client", "code", "encounter", "exam", "examination", "family"}
-    | {"group", "grouping", "mole", "mrn", "naevus", "name", "nevus", "pat", "pid", "pt", "record"}
-    | {"series", "session", "specimen", "study", "tumor", "tumour", "visit", "wound"}
+    {"accession", "biopsy", "client", "cluster", "code", "donor", "dup", "duplicate", "encounter"}
+    | {"exam", "examination", "family", "group", "grouping", "hospital", "medical", "mole", "mrn"}
+    | {"naevus", "name", "nevus", "pat", "pid", "pt", "record", "sample", "series", "session"}
+    | {"specimen", "study", "tumor", "tumour", "unique", "user", "visit", "wound"}
+)
+#: Words by which a column says something of a lesion or patient, and not which one it is.
+CATEGORY_WORDS: Final = frozenset(
+    {"age", "area", "benign", "category", "class", "color", "colour", "count", "date", "day"}
+    | {"diagnosis", "diameter", "dx", "gender", "grade", "height", "history", "hx", "kind", "label"}
+    | {"length", "localisation", "localization", "location", "malignant", "month", "of", "position"}
+    | {"phototype", "race", "region", "risk", "score", "sex", "site", "size", "skin", "stage"}
+    | {"status", "thickness", "time", "type", "weight", "width", "year", "years", "mm", "cm"}
 )
 #: Of the filled cells of a doubtful column at least this share differ, else it is a category.
-SHARE_OF_IDS: Final = 0.1
+SHARE_OF_IDS: Final = 0.2
 #: Fewer values are categories too.
-FEWEST_IDS: Final = 4
-#: What else a column may say -> its names as in ``column_words``, the surest first.
+FEWEST_IDS: Final = 5
+#: Of a column called lesion or case alone, which may name kinds, this share of the cells.
+SHARE_OF_NAMES: Final = 0.05
+#: What else a column may say -> its names as words in lower case, the surest first.
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "age": ("age", "age approx", "approx age", "patient age", "age years", "age at diagnosis"),
     "sex": ("sex", "gender", "patient sex", "patient gender"),
@@ -64,11 +84,7 @@ def grouping_of(name: str) -> str | None:
     Args:
         name: of a column, such as ``lesion_id``, ``PatientID``, ``case-num``.
     """
-    words = column_words(name)
-    if words[:1] == ["id"]:
-        words = words[1:]
-    while words and (words[-1] in ID_WORDS or words[-1].isdigit()):
-        words = words[:-1]
+    words = _without_id_words(name)
     # patient_lesion_id numbers the lesions; patient_case_id the patients.
     found = [
         next((what for what, names in GROUPING_WORDS.items() if word in names), None)
@@ -77,6 +93,11 @@ def grouping_of(name: str) -> str | None:
     if not found or None in found:
         return None
     return "lesion" if "lesion" in found else "patient"
+
+
+def looks_like_grouping(name: str) -> bool:
+    """Return whether a column's name may say what belongs together; its values must do so too."""
+    return grouping_of(name) is not None or _least_share(name) is not None
 
 
 def find_columns(
@@ -108,19 +129,20 @@ def find_columns(
     found = {what: str(name) for what, name in named.items()}
     for what in NAMES:
         if what in chosen and chosen[what] is None:
-            spelt = {" ".join(column_words(name)): name for name in reversed(free)}
+            spelt = {" ".join(words_of(name)): name for name in reversed(free)}
             name = next((spelt[usual] for usual in NAMES[what] if usual in spelt), None)
             if name is not None:
                 found[what] = name
-    # A user who has named, or done without, what photographs of one lesion share has decided.
-    if chosen["lesion"] != WITHOUT:
-        for what in GROUPINGS:
-            names = [name for name in free if grouping_of(name) == what]
-            if chosen[what] is None and names:
-                found[what] = _only(table, what, names, configurable=configurable)
-    if chosen["lesion"] is None and chosen["patient"] is None:
-        unused = [name for name in free if name not in found.values()]
-        _refuse_unused(table, unused, configurable=configurable)
+    if chosen["lesion"] == WITHOUT:  # on purpose: nothing else is looked for
+        return found
+    for what in GROUPINGS:
+        names = [name for name in free if grouping_of(name) == what]
+        if chosen[what] is None and len(names) == 1:
+            found[what] = names[0]
+    for what in GROUPINGS:
+        if chosen[what] is None:
+            alike = [name for name in _alike(table, free, what) if name not in found.values()]
+            _refuse_unused(table, what, alike, found, configurable=configurable)
     return found
 
 
@@ -132,13 +154,17 @@ def describe_columns(table: Table, found: Mapping[str, str]) -> str:
         found: as of ``find_columns``.
     """
     by = [found[what] for what in GROUPINGS if what in found]
+    empty = [name for name in by if not any(map(is_known, table.values(name)))]
+    by = [name for name in by if name not in empty]
     parts = [f"groups by {' and '.join(by)}"] if by else []
+    parts += [f"{some(empty)} empty"] if empty else []
     parts += [
         what if what == name else f"{what} from {name}"
         for what, name in found.items()
         if what not in GROUPINGS
     ]
-    unused = [name for name in table.names if grouping_of(name) and name not in found.values()]
+    alike = [name for what in GROUPINGS for name in _alike(table, table.names, what)]
+    unused = [name for name in alike if name not in found.values()]
     parts += [f"{some(unused)} not used, as dataset.columns says"] if unused else []
     return f"{table.path.name}: {'; '.join(parts)}." if parts else ""
 
@@ -152,69 +178,122 @@ def check_grouping(table: Table, found: Mapping[str, str], labels: Sequence[str]
         labels: the class of each row.
 
     Raises:
-        UserError: a column has no more values than there are classes.
+        UserError: a column has few values for so many images.
     """
-    for what, name in found.items():
-        values = set(table.values(name)) - {""}
-        if what in GROUPINGS and values and len(values) <= len(set(labels)) < len(labels) / 4:
+    for what in set(GROUPINGS).intersection(found):
+        name = found[what]
+        values = [value for value in table.values(name) if is_known(value)]
+        least = len(set(labels))
+        if not ID_WORDS.intersection(words_of(name)):
+            least = max(least, int(SHARE_OF_NAMES * len(values)))
+        if values and len(set(values)) <= least < len(values) / 4:
+            shown = some(sorted(set(values)))
             raise UserError(
-                f"{table.path}: column {name} has {len(values)} different values "
-                f"({some(sorted(values))}) for {len(labels)} images; it looks like a kind of "
-                f"{what}, not like an id. Set dataset.columns.{what}={WITHOUT} to do without it, "
-                f"or dataset.columns.{what}={name} if it is an id."
+                f"{table.path}: column {name} has only the values {shown} for {len(labels)} "
+                f"images; it looks like a kind of {what}, not like an id. To do without it: "
+                f"{without(what, found)} If these are ids: "
+                f"{to_type(f'dataset.columns.{what}', name)}"
             )
 
 
-def _only(table: Table, what: str, names: Sequence[str], *, configurable: bool) -> str:
-    if len(names) > 1:
-        lines = " or ".join(f"dataset.columns.{what}={name}" for name in names[:3])
-        raise UserError(
-            f"{table.path}: {some(names)} could each say which images belong together ({what}). "
-            + (f"Set {lines}." if configurable else f"Rename one to {what}_id, remove the others.")
+def without(what: str, found: Mapping[str, str]) -> str:
+    """Return the words to type that do without a grouping and keep the other one.
+
+    Args:
+        what: ``lesion`` or ``patient``.
+        found: the columns that are used.
+    """
+    line = f"dataset.columns.{what}={WITHOUT}"
+    if what == "lesion" and "patient" in found:  # which are not looked for then
+        line += " " + to_type("dataset.columns.patient", found["patient"])
+    return line
+
+
+def is_known(value: str) -> bool:
+    """Return whether a cell says something."""
+    return value.strip().lower() not in UNKNOWN
+
+
+def _alike(table: Table, names: Sequence[str], what: str) -> list[str]:
+    """The columns whose names and values look as if they named lesions, or else patients."""
+    found = []
+    for name in dict.fromkeys(names):
+        says_lesion = grouping_of(name) == "lesion" or any(
+            word.startswith(("lesion", "lesao", "lasion")) for word in words_of(name)
         )
-    return names[0]
+        if says_lesion is not (what == "lesion"):
+            continue
+        if grouping_of(name) is not None:
+            found.append(name)
+            continue
+        share = _least_share(name)
+        values = [value for value in table.values(name) if is_known(value)]
+        fewest = 2 if share == 0 else FEWEST_IDS
+        if share is not None and max(fewest, share * len(values)) <= len(set(values)) < len(values):
+            found.append(name)
+    return found
 
 
-def _refuse_unused(table: Table, free: Sequence[str], *, configurable: bool) -> None:
-    for name in free:
-        values = [value for value in table.values(name) if value]
-        least = _least_values(name, len(values))
-        if least is not None and least <= len(set(values)) < len(values):
-            keep, without = (
-                f"Set dataset.columns.patient={name}",
-                f"dataset.columns.patient={WITHOUT}",
-            )
-            if not configurable:
-                keep, without = "Rename it to patient_id", "remove it"
-            raise UserError(
-                f"{table.path}: column {name} looks as if it said which images belong together "
-                f"({len(set(values))} different values in {len(values)} rows). {keep} to keep "
-                f"them on one side of every split, or {without} to do without."
-            )
+def _refuse_unused(
+    table: Table,
+    what: str,
+    alike: Sequence[str],
+    found: Mapping[str, str],
+    *,
+    configurable: bool,
+) -> None:
+    if not alike:
+        return
+    images = "look" if len(alike) > 1 else "looks"
+    start = (
+        f"{table.path}: {some(alike)} {images} as if it said which images belong together, and "
+        "would not be used. "
+    )
+    if not configurable:
+        raise UserError(
+            f"{start}Rename one column to {what}_id to keep them on one side of every split, and "
+            "remove others."
+        )
+    key = f"dataset.columns.{what}"
+    lines = [to_type(key, name) for name in alike[:3]]
+    without_it = to_type(key, found[what]) if what in found else without(what, found)
+    raise UserError(f"{start}To use it: {' or '.join(lines)} To do without it: {without_it}")
 
 
-def _least_values(name: str, filled: int) -> float | None:
-    """Return how many values make a column one of ids; None if its name says something else."""
-    words = {word for word in column_words(name) if not word.isdigit()}
+def _least_share(name: str) -> float | None:
+    """Return what share of values must differ in a column of ids; None if it is none by its name.
+
+    A name that says lesion or patient and id needs no share: lesion_id_x, isic_patient_id.
+    """
+    words = {word for word in _parts(words_of(name)) if not word.isdigit()}
+    if words & CATEGORY_WORDS or words_of(name)[:1] in (["n"], ["num"], ["number"], ["count"]):
+        return None
     groupings = frozenset().union(*GROUPING_WORDS.values())
-    if words & groupings and words & ID_WORDS:  # lesion_id_x, isic_patient_id
-        return FEWEST_IDS
+    says = words & groupings or any(word.startswith(STEMS) for word in words)
+    if says and words & ID_WORDS:
+        return 0.0
     known = DOUBTFUL_WORDS | groupings
-    if words & known and words <= known | ID_WORDS:
-        return max(FEWEST_IDS, SHARE_OF_IDS * filled)
+    if says or (words & known and words <= known | ID_WORDS):
+        return SHARE_OF_IDS
     return None
 
 
-def column_words(name: str) -> list[str]:
-    """Return the words of a column's name in lower case: ``PatientID_2`` is patient, id, 2."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
-    words = re.findall(r"[^\W\d_]+|\d+", spaced.lower())
-    return [part for word in words for part in _parts(word)]
+def _without_id_words(name: str) -> list[str]:
+    words = _parts(words_of(name))
+    if words[:1] == ["id"]:
+        words = words[1:]
+    while words and (words[-1] in ID_WORDS or words[-1].isdigit()):
+        words = words[:-1]
+    return words
 
 
-def _parts(word: str) -> list[str]:
-    """``lesionid`` is lesion, id."""
-    for known in (name for names in GROUPING_WORDS.values() for name in names):
-        if word.startswith(known) and word[len(known) :] in ID_WORDS:
-            return [known, word[len(known) :]]
-    return [word]
+def _parts(words: Sequence[str]) -> list[str]:
+    """``lesionid`` is lesion, id; so are the other words that an id may be of."""
+    known = DOUBTFUL_WORDS.union(*GROUPING_WORDS.values())
+    found: list[str] = []
+    for word in words:
+        ending = next(
+            (end for end in ID_WORDS if word.endswith(end) and word.removesuffix(end) in known), ""
+        )
+        found += [word.removesuffix(ending), ending] if ending else [word]
+    return found

@@ -20,6 +20,7 @@ from melanoma_lab.data.columns import (
 )
 from melanoma_lab.data.exclusion import leave_out
 from melanoma_lab.data.files import check_inside, existing_file, near_miss
+from melanoma_lab.data.groupings import with_groupings
 from melanoma_lab.data.listing import Listing, as_listed
 from melanoma_lab.data.patient_columns import with_patients
 from melanoma_lab.data.tables import LINE, Column, Table, read_table
@@ -70,6 +71,7 @@ def read_csv(dataset: CsvDataset, root: Path, *, patients: bool = False) -> List
         del found["diagnosis"]
     check_grouping(table, recognised, list(images["label"]))
     images = with_patients(table_path, images, needed=patients)
+    images, changed = with_groupings(images)
     images["published"] = _published(table_path, images)
     images["path"] = list(_paths(dataset, root, table_path, images))
     images["image_id"] = [_image_id(path, root) for path in images["path"]]
@@ -79,7 +81,7 @@ def read_csv(dataset: CsvDataset, root: Path, *, patients: bool = False) -> List
         images.loc[kept],
         columns=describe_columns(table, found),
         groupings={what: found[what] for what in GROUPINGS if what in found},
-        notes=notes,
+        notes=(*notes, *changed),
     )
 
 

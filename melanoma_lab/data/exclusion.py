@@ -6,7 +6,7 @@ images do, would be trained on as images of the same class, and are told apart b
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -16,20 +16,25 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_lab.config.override import to_type
+from melanoma_lab.data.name_words import words_of
 from melanoma_lab.errors import UserError, some
 
-#: How a file or folder is called that holds a mask, whatever else is there.
-_MASK: Final = r"(?:binary[ _-]?)?masks?|segmentations?|superpixels?|ground[ _-]?truths?"
-#: How a file is called that lies beside the photograph it was made from.
-_BESIDE: Final = r"seg|segmented|lesion|roi|gt|labels?|annotations?|annotated|contours?|borders?"
-_BESIDE_TOO: Final = r"outlines?|overlays?|heat[ _-]?maps?|saliency|attribute_\w+"
-_IS_MASK: Final = re.compile(
-    rf"(?:.*[ _.\-])?(?:{_MASK})(?:[ _.\-]?\d+)?|(?:{_MASK})[ _.\-].+", re.IGNORECASE
+#: Words by which a file or folder is one of masks, whatever else is there.
+MASK_WORDS: Final = frozenset(
+    {"mask", "masks", "binarymask", "hairmask", "segmentation", "segmentations", "superpixel"}
+    | {"superpixels", "groundtruth", "groundtruths", "trimap"}
 )
-_IS_BESIDE: Final = re.compile(
-    rf"(?P<photograph>.+?)[ _.\-](?:{_BESIDE}|{_BESIDE_TOO})(?:[ _.\-]?\d+)?", re.IGNORECASE
+#: Words by which a file is made from the photograph that it is called after.
+BESIDE_WORDS: Final = frozenset(
+    {"annot", "annotated", "annotation", "annotations", "binary", "border", "borders", "contour"}
+    | {"contours", "gt", "heatmap", "label", "labels", "lesion", "masked", "outline", "outlines"}
+    | {"overlay", "overlays", "roi", "saliency", "seg", "segmented"}
 )
-_MASK_FOLDER: Final = re.compile(rf"(?:.*[ _.\-])?(?:{_MASK})", re.IGNORECASE)
+#: Of these, the ones by which a folder is one of such files.
+BESIDE_FOLDERS: Final = BESIDE_WORDS - {"binary", "border", "label", "lesion"}
+#: Words that may follow them: x_mask_final, x_labels_colored.
+FILLERS: Final = frozenset({"color", "colored", "coloured", "final", "jpg", "new", "png", "v"})
 
 
 def leave_out(
@@ -49,23 +54,24 @@ def leave_out(
     Raises:
         UserError: nothing is kept.
     """
-    photographs = {_stem(name).lower() for name in image_ids}
-    masks = [name for name in image_ids if _is_mask(name, photographs)]
+    stems = Counter(_stem(name).lower() for name in image_ids)
+    masks = [name for name in image_ids if _is_mask(name, stems)]
     excluded = set(masks)
     unmatched = []
     for pattern in patterns:
-        matching = {name for name in image_ids if _matches(name, pattern.removeprefix("!"))}
-        excluded = excluded - matching if pattern.startswith("!") else excluded | matching
+        matching = {name for name in image_ids if _matches(name, pattern.strip().removeprefix("!"))}
+        keeps = pattern.strip().startswith("!")
+        excluded = excluded - matching if keeps else excluded | matching
         if not matching:
             unmatched.append(pattern)
     masks = [name for name in masks if name in excluded]
     others = sorted(excluded.difference(masks))
     notes = []
     if masks:
-        keep = f"!*{PurePosixPath(masks[0]).suffix}"
+        endings = sorted({f"!*{PurePosixPath(name).suffix}" for name in masks})
         notes.append(
-            f"{_files(masks)} left out, named like masks: {some(masks)}. To keep them, set "
-            f"'dataset.exclude={keep}'."
+            f"{_files(masks)} left out, named like masks: {some(masks)}. To keep them: "
+            + to_type("dataset.exclude", [*patterns, *endings])
         )
     if others:
         notes.append(f"{_files(others)} left out (dataset.exclude): {some(others)}.")
@@ -80,23 +86,42 @@ def _files(names: Sequence[str]) -> str:
     return "1 file is" if len(names) == 1 else f"{len(names):,} files are"
 
 
-def _is_mask(image_id: str, photographs: set[str]) -> bool:
+def _is_mask(image_id: str, stems: Counter[str]) -> bool:
     """Whether the name of a file or of its folders says that it is a mask.
 
     Args:
         image_id: its path below the root.
-        photographs: names of all files without their endings, in lower case.
+        stems: names of all files without their endings, in lower case, and how often they occur.
     """
-    stem = _stem(image_id)
-    if _IS_MASK.fullmatch(stem) or _is_mask_folder(image_id.rpartition("/")[0]):
+    folder, stem = image_id.rpartition("/")[0], _stem(image_id)
+    if _has(folder, MASK_WORDS) or (_has(folder, BESIDE_FOLDERS) and stems[stem.lower()] > 1):
         return True
-    beside = _IS_BESIDE.fullmatch(stem)
-    return beside is not None and beside["photograph"].lower() in photographs
+    words = words_of(stem)
+    numbers = 0
+    while words and (words[-1].isdigit() or len(words[-1]) == 1 or words[-1] in FILLERS):
+        numbers += words.pop().isdigit()
+    if {*words[:1], *words[-1:]} & MASK_WORDS or words[-2:] == ["ground", "truth"]:
+        return True
+    if not words or (words[-1] == "lesion" and numbers):  # p1_lesion2: a close-up
+        return False
+    if "attribute" in words:
+        return _begins_as_photograph(stem, "attribute", stems)
+    return words[-1] in BESIDE_WORDS and _begins_as_photograph(stem, words[-1], stems)
+
+
+def _begins_as_photograph(stem: str, word: str, stems: Counter[str]) -> bool:
+    """Whether what stands before the last such word in a file's name is another file's name."""
+    before = stem.lower()[: stem.lower().rfind(word)].rstrip(" _.-([")
+    return bool(before) and before in stems
 
 
 @lru_cache(maxsize=10_000)
-def _is_mask_folder(path: str) -> bool:
-    return any(_MASK_FOLDER.fullmatch(folder) for folder in path.split("/"))
+def _has(folder: str, words: frozenset[str]) -> bool:
+    """Whether the name of a folder, or of one that it lies in, has one of some words."""
+    return any(
+        words.intersection(found) or {"ground", "truth"} <= set(found)
+        for found in map(words_of, folder.split("/"))
+    )
 
 
 def _stem(image_id: str) -> str:
@@ -106,6 +131,6 @@ def _stem(image_id: str) -> str:
 
 def _matches(image_id: str, pattern: str) -> bool:
     """Whether a pattern fits the whole path, or the name of the file or of one of its folders."""
-    pattern = pattern.lower().rstrip("/")
+    pattern = pattern.lower().replace("\\", "/").removeprefix("./").rstrip("/")
     path = image_id.lower()
     return fnmatchcase(path, pattern) or any(fnmatchcase(part, pattern) for part in path.split("/"))

@@ -79,8 +79,11 @@ def settle_labels(
             f"dataset: only one class, {''.join(classes)!r}; expected images of at least two."
         )
     kept = manifest["label"].isin(list(classes))
-    for name, rows in manifest.loc[~kept].groupby("label"):
-        notes.append(f"{_images(len(rows))} of {name!r} left out: not one of dataset.classes.")
+    left_out = manifest.loc[~kept, "label"].value_counts().sort_index()
+    if len(left_out):
+        names = some([f"{name!r} ({n})" for name, n in left_out.items()], 5)
+        total = _images(int(left_out.sum()))
+        notes.append(f"{total} left out, of classes that are none of dataset.classes: {names}.")
     return Labelled(manifest.loc[kept].reset_index(drop=True), tuple(classes), tuple(notes))
 
 

@@ -96,7 +96,7 @@ def as_listed(
             grouped_by.append(name)
         if empty:
             unknown.append(
-                f"{name} is empty for {empty} of {len(images)} images: each of them counts as a "
-                f"{what} of its own."
+                f"{name} is empty for {empty} of {len(images)} images: as to it, each of them is a "
+                "group of its own."
             )
     return Listing(images, unmatched, tuple(grouped_by), columns, (*notes, *unknown))

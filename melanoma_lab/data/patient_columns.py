@@ -9,15 +9,10 @@ from typing import Final
 import pandas as pd
 
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
-from melanoma_lab.data.columns import GROUPINGS
+from melanoma_lab.data.columns import is_known
 from melanoma_lab.data.tables import LINE
 from melanoma_lab.errors import UserError, some
 
-#: Words that stand for nothing, in lower case.
-UNKNOWN: Final = frozenset(
-    {"", "unknown", "unk", "na", "n/a", "nan", "none", "null", "?", "-", "--", ".", "missing"}
-    | {"not available", "not known", "undefined"}
-)
 #: The oldest that somebody may be, in years.
 OLDEST: Final = 130
 
@@ -27,13 +22,12 @@ def with_patients(path: Path, table: pd.DataFrame, *, needed: bool) -> pd.DataFr
 
     Args:
         path: of the table, for messages.
-        table: str columns lesion, patient, age, sex and site, and ``line``.
+        table: str columns age, sex and site, and ``line``.
         needed: whether they count; else an age that is none is as good as a missing one.
 
     Returns:
         The same with ``age`` as float64 years, NaN where missing, and ``sex`` and ``site`` in lower
-        case, empty where missing; ``lesion`` and ``patient`` are empty where a word stands for
-        nothing, which would make one group of all that is not known.
+        case, empty where missing.
 
     Raises:
         UserError: an age is no number of years, and they are needed.
@@ -49,16 +43,12 @@ def with_patients(path: Path, table: pd.DataFrame, *, needed: bool) -> pd.DataFr
         raise UserError(
             f"{path}: age {some(wrong, 5)}; expected years from 0 to {OLDEST}, or nothing."
         )
-    known |= {
-        name: ["" if word.strip().lower() in UNKNOWN else word for word in table[name]]
-        for name in GROUPINGS
-    }
     return table.assign(**known).assign(age=pd.Series(ages, table.index, dtype="float64"))
 
 
 def _word(text: str) -> str:
     word = text.strip().lower()
-    return "" if word in UNKNOWN else word
+    return word if is_known(word) else ""
 
 
 def _age(word: str) -> float | None:

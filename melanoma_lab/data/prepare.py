@@ -7,6 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -229,16 +230,17 @@ def _prepare(
     # Both, so that training never takes what the audit lists, whatever the image size.
     unreadable = inspection.unreadable | pixels.unreadable
     manifest, notes = without_unreadable(manifest, unreadable, dataset)
-    settled = settle_labels(
-        manifest,
-        labels=dataset.labels if isinstance(dataset, Isic9Dataset) else Labels.folder,
-        conflicts=dataset.conflicts,
-        classes=dataset.classes,
-    )
-    _check_slugs(settled.classes)
-    _check_melanoma(dataset, settled.classes)
-    manifest = settled.manifest.assign(group=group_images(settled.manifest, dataset.groups))
-    manifest, left_out = split_images(manifest, config.split)
+    with _saying_first(listing):
+        settled = settle_labels(
+            manifest,
+            labels=dataset.labels if isinstance(dataset, Isic9Dataset) else Labels.folder,
+            conflicts=dataset.conflicts,
+            classes=dataset.classes,
+        )
+        _check_slugs(settled.classes)
+        _check_melanoma(dataset, settled.classes)
+        manifest = settled.manifest.assign(group=group_images(settled.manifest, dataset.groups))
+        manifest, left_out = split_images(manifest, config.split)
     manifest = manifest.loc[:, list(MANIFEST_COLUMNS)]
     protocol = _protocol(manifest, listing.grouped_by)
     index = {name: i for i, name in enumerate(settled.classes)}
@@ -269,6 +271,16 @@ def _prepare(
         findings=findings,
         unresolved=unresolved(findings, dataset, protocol),
     )
+
+
+@contextmanager
+def _saying_first(listing: Listing) -> Iterator[None]:
+    """Add to an error what was read and left out before, which may be its cause."""
+    try:
+        yield
+    except UserError as error:
+        before = " ".join(filter(None, [listing.columns, *listing.notes]))
+        raise UserError(f"{error}\n{before}" if before else str(error)) from error
 
 
 def _unmatched_notes(unmatched: Unmatched) -> Iterator[str]:

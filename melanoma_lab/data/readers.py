@@ -24,6 +24,7 @@ from melanoma_lab.data.columns import GROUPINGS, describe_columns, find_columns
 from melanoma_lab.data.csv_reader import read_csv
 from melanoma_lab.data.exclusion import leave_out
 from melanoma_lab.data.files import find_images
+from melanoma_lab.data.groupings import with_groupings
 from melanoma_lab.data.listing import Listing, Unmatched, as_listed
 from melanoma_lab.data.patient_columns import with_patients
 from melanoma_lab.data.root import check_root
@@ -94,11 +95,13 @@ def _read_isic9(dataset: Isic9Dataset, root: Path, *, patients: bool) -> Listing
     if not (root / dataset.metadata).is_file():
         # Files that share an archive id are one photograph; nothing names the lesions.
         images["lesion"] = [name if ARCHIVE_ID.match(name) else "" for name in names]
-        return tree
+        return replace(tree, notes=(*tree.notes, *unread_groupings(root)))
     table = read_table(root / dataset.metadata)
     found = _find_columns(table, ["image_id", *dataset.diagnosis_columns])
     metadata = _select(table, {"image_id": "image_id"}, found, dataset.diagnosis_columns)
-    metadata = with_patients(table.path, metadata, needed=patients).set_index("image_id")
+    metadata = with_patients(table.path, metadata, needed=patients)
+    metadata, changed = with_groupings(metadata)
+    metadata = metadata.set_index("image_id")
     metadata = metadata.drop("", errors="ignore")  # a row that names no image
     unmatched = Unmatched(dataset.metadata, missing=_missing(metadata.index, names))
     # Files that share an archive id are one photograph, whatever folder they lie in; files that
@@ -124,7 +127,7 @@ def _read_isic9(dataset: Isic9Dataset, root: Path, *, patients: bool) -> Listing
         unmatched=unmatched,
         columns=describe_columns(table, found),
         groupings=groupings,
-        notes=tree.notes,
+        notes=(*tree.notes, *changed),
     )
 
 
@@ -152,6 +155,7 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> L
     found = _find_columns(table, ["image_id", "dx"]) | {"lesion": "lesion_id"}
     metadata = _select(table, required, found)
     metadata = with_patients(table_path, metadata, needed=patients)
+    metadata, changed = with_groupings(metadata)
     # Ages come in steps of five years, and 0 is not the youngest: 5 of its 39 photographs show
     # keratoses of the old, which of the 620 from 5 to 25 years one does.
     metadata["age"] = metadata["age"].where(metadata["age"] > 0)
@@ -179,7 +183,7 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> L
     if not rows:
         raise UserError(f"{table_path}: none of its image_ids is the name of an image in {folder}.")
     missing = _missing(known, (archive_name(row["image_id"]) for row in rows))
-    notes += _doubled([row["image_id"] for row in rows])
+    notes += (*changed, *_doubled([row["image_id"] for row in rows]))
     return as_listed(
         rows,
         unmatched=Unmatched(dataset.metadata, missing, tuple(sorted(unlisted))),

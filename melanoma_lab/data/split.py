@@ -7,13 +7,13 @@ names and ``split.seed``; the order of the files does not matter.
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melanoma_lab.config.override import to_type
 from melanoma_lab.config.schema.split import (
     CrossVal,
     Folds,
@@ -82,12 +82,12 @@ def _too_few(error: TooFewGroupsError, split: Split, labels: Sequence[str]) -> s
     fewest = min(error.groups.values())
     remedy = (
         f"Set split.k={fewest}"
-        if isinstance(split, Folds) and error.parts == split.k and 1 < fewest < split.k
+        if isinstance(split, Folds) and error.parts == split.k and 2 < fewest < split.k
         else "Add images of other lesions"
     )
     small = some([f"{name} ({n})" for name, n in error.groups.items()], 10)
     left = sorted(set(labels) - error.groups.keys())
-    classes = shlex.quote(f"dataset.classes=[{','.join(left)}]")
+    classes = to_type("dataset.classes", left)
     return (
         f"split={split.name}: {len(error.groups)} of {len(set(labels))} classes have fewer groups "
         f"(of images that belong together) than the {error.parts} that they need, one for every "

@@ -1,6 +1,7 @@
 """Folders as archives ship them: refused with the reader that fits, or read honestly."""
 
 import csv
+import shlex
 from zlib import crc32
 
 import pytest
@@ -40,6 +41,11 @@ def write(path, *rows):
         ["images"],
         ["jpeg/images", "png/images"],
         ["melanoma", "part3"],
+        ["ISIC_2020_Training_JPEG", "ISIC_2020_Test_JPEG"],
+        ["mel_train", "nv_train"],
+        ["images_a", "images_b"],
+        ["part_one", "part_two - Copy"],
+        ["UDA-1", "MSK-2"],
     ],
 )
 def test_parts_of_an_archive_are_no_classes(plant, folders):
@@ -58,7 +64,8 @@ def test_parts_are_classes_if_the_user_says_so(plant):
 
 def test_the_reader_that_fits_is_named(plant, composed):
     root = plant(*(f"part_{i % 2 + 1}/ISIC_{i}.png" for i in range(4)))
-    rows = [[f"ISIC_{i}", f"L{i}", "mel"] for i in range(4)]
+    codes = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
+    rows = [[f"ISIC_{i}", f"L{i}", code] for i, code in enumerate(codes)]
     write(root / "meta.tab", ["image_id", "lesion_id", "dx"], *rows)
     with pytest.raises(UserError, match=r"`dataset=ham10000 dataset.metadata=meta\.tab` reads it"):
         read_tree(root)
@@ -76,7 +83,7 @@ def test_a_table_of_any_columns_is_named_with_the_words_that_read_it(plant, comp
         *([f"P{i}", i, "ab"[i % 2]] for i in range(4)),
     )
     with pytest.raises(
-        UserError, match=r"lies in no class folder.* Instead, `dataset=csv"
+        UserError, match=r"lie in no class folder.* Instead, `dataset=csv"
     ) as caught:
         read_tree(root)
     words = str(caught.value).split("`")[1].split()
@@ -91,7 +98,7 @@ def test_a_table_of_any_columns_is_named_with_the_words_that_read_it(plant, comp
 def test_a_table_with_another_ending_is_named(plant, composed):
     root = plant("images/1.png")
     write(root / "HAM10000_metadata", ["a"], ["b"])
-    with pytest.raises(UserError, match=r"set dataset\.metadata=HAM10000_metadata\."):
+    with pytest.raises(UserError, match=r"is there: dataset\.metadata=HAM10000_metadata$"):
         read_listing(composed("dataset=ham10000", f"dataset.root={root}").dataset, root)
 
 
@@ -104,6 +111,26 @@ def test_folders_of_one_name_are_not_silently_one_class(plant):
     assert "'dataset.classes=[melanoma,other]'" in str(caught.value)
     found = read_tree(root, classes=["melanoma", "other"]).images
     assert list(found["label"]) == ["other", "melanoma", "other"]
+
+
+def test_a_class_is_not_inside_and_outside_a_published_part(plant):
+    with pytest.raises(UserError, match="called mel: mel and train/mel"):
+        read_tree(plant("mel/1.png", "nv/2.png", "train/mel/3.png", "train/nv/4.png"))
+
+
+def test_folders_of_patients_are_no_classes(plant):
+    root = plant(*(f"mel/patient_{i:02}/{i}.png" for i in range(4)))
+    with pytest.raises(UserError, match=r"patient_00, patient_01, .* folders of a patient"):
+        read_tree(root)
+
+
+def test_stray_images_can_be_left_out(plant):
+    root = plant(*(f"{c}/{i}.png" for c in "ab" for i in range(10)), "class distribution.png")
+    with pytest.raises(UserError, match=r"class distribution\.png lies in no class") as caught:
+        read_tree(root)
+    (word,) = shlex.split(str(caught.value).partition("leave them out: ")[2])
+    assert word == "dataset.exclude=[class distribution.png]"
+    assert len(read_tree(root, exclude=["class distribution.png"]).images) == 20
 
 
 def test_a_folder_of_images_in_a_class_folder_is_no_class(plant):
@@ -193,7 +220,7 @@ def test_an_empty_cell_is_a_group_of_its_own(plant, composed, empty):
     write(root / "manifest.csv", ["image_id", "label", "lesion_id"], *rows)
     listing = read_listing(composed("dataset=csv", f"dataset.root={root}").dataset, root)
     assert listing.notes == (
-        "lesion_id is empty for 2 of 4 images: each of them counts as a lesion of its own.",
+        "lesion_id is empty for 2 of 4 images: as to it, each of them is a group of its own.",
     )
     assert list(listing.images["lesion"]) == ["L1", "", "L1", ""]
     assert listing.columns == "manifest.csv: groups by lesion_id."

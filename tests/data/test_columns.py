@@ -1,5 +1,6 @@
 """Columns that name lesions, patients, ages and the like are found, whatever they are called."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,13 @@ SIX = [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
         *[(name, "lesion") for name in ("lesion", "lesion_id", "LESION_ID", "Lesion ID")],
         *[(name, "lesion") for name in ("lesionId", "LesionID", "lesionid", "lesion_num")],
         *[(name, "lesion") for name in ("lesion-no", "id_lesion", "lesion_id_2", "Lesion.Number")],
-        *[(name, "lesion") for name in ("patient_lesion_id", "lesion_uuid", "lesion_index")],
+        *[(name, "lesion") for name in ("patient_lesion_id", "Läsion", "IDLesion")],
         *[(name, "patient") for name in ("patient", "patient_id", "PatientID", "PATIENT_NUM")],
         *[(name, "patient") for name in ("case", "case_id", "Case No", "caseid", "subject")],
         *[(name, "patient") for name in ("subject_id", "Subj_ID", "participant_id", "person_key")],
         *[(name, None) for name in ("lesions", "n_lesions", "num_lesions", "lesion_size_mm")],
         *[(name, None) for name in ("lesion_type", "patient_age", "case_type", "image_id", "id")],
-        *[(name, None) for name in ("", "_", "group", "num", "staircase", "diagnosis", "läsion")],
+        *[(name, None) for name in ("", "_", "group", "num", "staircase", "diagnosis")],
     ],
 )
 def test_what_a_name_says(name, what):
@@ -97,28 +98,62 @@ def refused(columns, **chosen):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["group", "exam_id", "visit", "lesion_id_x", "isic_lesion_id", "mole", "patient_name", "PID"],
+    ("name", "what"),
+    [
+        *[(name, "patient") for name in ("group", "exam_id", "visit", "mole", "patient_name")],
+        *[(name, "patient") for name in ("PID", "MRN", "patid", "PtNo", "studyid", "patients")],
+        *[(name, "patient") for name in ("anon_patient", "patient_x", "Patientennummer")],
+        *[(name, "patient") for name in ("Medical Record Number", "id_pacientes", "IDPatient_x")],
+        *[(name, "lesion") for name in ("lesion_id_x", "isic_lesion_id", "lesion_x", "lesions")],
+    ],
 )
-def test_a_column_that_looks_like_a_grouping_is_refused_with_the_line_to_type(name):
-    text = refused({name: SIX})
-    assert f"column {name} looks as if it said which images belong together" in text
-    assert "6 different values in 12 rows" in text
-    assert f"dataset.columns.patient={name}" in text
-    assert found({name: SIX}, patient=name) == {"patient": name}
-    assert found({name: SIX}, patient="none") == {}
-    assert found({name: SIX}, lesion="none") == {}
+def test_a_column_that_looks_like_a_grouping_is_refused_with_the_line_to_type(name, what):
+    columns = {name.replace(" ", "__"): SIX}
+    text = refused(columns)
+    assert f"{name} looks as if it said which images belong together" in text
+    for line, chosen in typed(text):
+        assert found(columns, **chosen) == ({} if "none" in line else {what: name})
+    assert found(columns, lesion="none") == {}
+
+
+def typed(text):
+    """The lines that a message gives, and what dataset.columns is by them."""
+    words = [word for word in shlex.split(text) if word.startswith("dataset.columns.")]
+    assert len(words) >= 2
+    for word in words:
+        key, _, name = word.removeprefix("dataset.columns.").partition("=")
+        yield word, {key: name.strip("'")}
+
+
+def test_deciding_one_does_not_decide_the_other():
+    columns = {"lesion_id": SIX, "mrn": SIX}
+    assert "dataset.columns.patient=mrn" in refused(columns)
+    assert "dataset.columns.patient=mrn" in refused(columns, lesion="lesion_id")
+    assert found(columns, patient="mrn") == {"lesion": "lesion_id", "patient": "mrn"}
+
+
+def test_all_that_could_be_meant_are_named_and_a_line_keeps_what_is_known():
+    text = refused({"lesion_id_x": SIX, "lesion_id_y": SIX, "patient_id": SIX})
+    assert "lesion_id_x and lesion_id_y look as if" in text
+    assert "dataset.columns.lesion=lesion_id_x or dataset.columns.lesion=lesion_id_y" in text
+    assert text.endswith("dataset.columns.lesion=none dataset.columns.patient=patient_id")
+    text = refused({"patient_id": SIX, "mrn": SIX, "accession": SIX})
+    assert "mrn and accession look" in text
+    assert text.endswith("To do without it: dataset.columns.patient=patient_id")
 
 
 @pytest.mark.parametrize(
     ("name", "values"),
     [
         ("group", ["control", "case"]),  # a category
+        ("code", ["mel", "nv", "bcc", "df"]),
         ("nevus", [0, 1]),  # one of several columns of a class each
         ("exam_id", range(12)),  # no image belongs to another
         ("exam_id", [""]),
+        ("exam_id", ["NA", "n.a.", "?"]),
         ("diameter_1", SIX),
         ("lesion_size_mm", SIX),
+        ("n_lesions", SIX),
         ("fold", SIX),
     ],
 )
@@ -128,14 +163,14 @@ def test_a_column_that_cannot_be_a_grouping_is_left_alone(name, values):
 
 def test_several_that_could_be_meant_are_refused():
     text = refused({"patient_id": SIX, "case": SIX})
-    assert "patient_id and case could each say which images belong together" in text
+    assert "patient_id and case look as if" in text
     assert "dataset.columns.patient=patient_id or dataset.columns.patient=case" in text
     assert found({"patient_id": SIX, "case": SIX}, patient="case") == {"patient": "case"}
 
 
 def test_a_table_of_fixed_format_is_mended_by_renaming():
     mole = table(image_id=range(12), mole=SIX)
-    with pytest.raises(UserError, match=r"Rename it to patient_id to keep them .* or remove it"):
+    with pytest.raises(UserError, match=r"Rename one column to patient_id to keep them"):
         find_columns(mole, ANYTHING, ["image_id"], configurable=False)
 
 
@@ -146,11 +181,18 @@ def test_what_is_used_is_said_in_one_line():
     line = describe_columns(known, find_columns(known, ANYTHING | {"lesion": "none"}, []))
     assert "lesion_id and patient_id not used, as dataset.columns says" in line
     assert describe_columns(table(image_id=range(12)), {}) == ""
+    one = table(lesion_id=["NA"], patient_id=SIX, mrn=SIX)
+    line = describe_columns(one, find_columns(one, ANYTHING | {"patient": "patient_id"}, []))
+    assert line == (
+        "labels.csv: groups by patient_id; lesion_id empty; mrn not used, as dataset.columns says."
+    )
 
 
 def test_kinds_of_lesions_are_no_ids():
-    kinds = table(lesion=["melanoma", "nevus"], label="ab")
-    with pytest.raises(UserError, match=r"lesion has 2 different values \(melanoma and nevus\)"):
-        check_grouping(kinds, {"lesion": "lesion"}, kinds.values("label"))
-    ids = table(lesion=SIX, label="ab")
-    check_grouping(ids, {"lesion": "lesion"}, ids.values("label"))
+    kinds = table(lesion=["melanoma", "nevus"], patient_id=SIX, label="ab")
+    both = {"lesion": "lesion", "patient": "patient_id"}
+    with pytest.raises(UserError, match=r"lesion has only the values melanoma and nevus") as caught:
+        check_grouping(kinds, both, kinds.values("label"))
+    assert "dataset.columns.lesion=none dataset.columns.patient=patient_id" in str(caught.value)
+    for ids in (table(lesion=SIX, label="ab"), table(lesion=["NA"], label="ab")):
+        check_grouping(ids, {"lesion": "lesion"}, ids.values("label"))

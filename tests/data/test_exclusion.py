@@ -1,5 +1,7 @@
 """Masks beside photographs are left out, and what the user names."""
 
+import shlex
+
 import pytest
 
 from melanoma_lab.config.command import canonical_arguments
@@ -24,17 +26,24 @@ def kept(others, *patterns):
         *("mel/ISIC_2_contour.png", "masks/ISIC_1.png", "mel/masks/ISIC_1.png", "mask_ISIC_1.png"),
         *("ISIC_Task1_Training_GroundTruth/ISIC_1.png", "x/ISIC_1_attribute_globules.png"),
         *("gone/ISIC_9_superpixels.png", "gone/ISIC_9_binary_mask.png", "nv/3_label1.png"),
+        *("mel/ISIC_1Mask.png", "mel/ISIC_1(mask).png", "mel/ISIC_1_mask_final.png"),
+        *("mel/ISIC_1_mask_v2.png", "mel/ISIC_1_labels_colored.png", "mel/ISIC_2_masked.png"),
+        *("Masks_png/ISIC_1.png", "SegmentationMasks/x.png", "masks (1)/x.png", "gt/ISIC_1.png"),
+        *("HAM10000_segmentations_lesion_tschandl/ISIC_1.png", "labels/isic_2.png"),
     ],
 )
 def test_masks_are_left_out_and_said(name):
     left, notes = kept([name])
     assert left == set()
-    assert notes[0].startswith(f"1 file is left out, named like masks: {name}. To keep them")
+    assert notes[0].startswith(f"1 file is left out, named like masks: {name}. To keep them: ")
+    (word,) = shlex.split(notes[0].partition("To keep them: ")[2])
+    assert kept([name], word.split("'")[1])[0] == {name}
 
 
 @pytest.mark.parametrize(
     "name",
     [
+        *("mel/ISIC_1_lesion2.jpg", "lesion/ISIC_1.jpg", "labels/new.jpg"),
         *("mel/back_lesion.jpg", "mel/upper_roi.jpg", "lesion/1.jpg", "mel/unmask.jpg"),
         *("mel/ISIC_1(1).jpg", "mel/ISIC_1_downsampled.jpg", "mel/lesion.jpg", "mel/label7.jpg"),
     ],
@@ -61,7 +70,10 @@ def test_a_pattern_with_an_exclamation_mark_keeps(patterns, left):
     assert kept(MASKS, *patterns)[0] == set(left)
 
 
-@pytest.mark.parametrize("pattern", ["*_old.jpg", "drafts", "drafts/", "DRAFTS/*", "drafts/?_*"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["*_old.jpg", "drafts", "drafts/", "DRAFTS/*", "drafts/?_*", " ./drafts/* ", "drafts\\*"],
+)
 def test_patterns_fit_paths_files_and_folders_in_any_case(pattern):
     left, notes = kept(["drafts/1_old.jpg"], pattern)
     assert left == set()

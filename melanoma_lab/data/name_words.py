@@ -1,0 +1,21 @@
+"""The words of a name, whatever way of spelling a program or a person has chosen for it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a column's, folder's or file's name, in lower case without accents.
+
+    Args:
+        name: ``PatientID_2``, ``IDPatient``, ``imgs_part1``, ``Läsion-Nr.``
+
+    Returns:
+        Words and numbers, such as patient, id, 2; id, patient; imgs, part, 1; lasion, nr.
+    """
+    plain = unicodedata.normalize("NFKD", name)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
+    return re.findall(r"[^\W\d_]+|\d+", spaced.lower())
