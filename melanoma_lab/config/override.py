@@ -30,6 +30,7 @@ def _quoted(text: str) -> str:
     plain = re.fullmatch(r"[A-Za-z_][\w/.*-]*(?: [\w/.*-]+)*", text, re.ASCII)
     if plain and text.lower() not in _NOT_TEXT:
         return text
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    # Backslashes count double before a quote, and nowhere else.
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f"'{escaped}'"
+    return f'"{escaped}"'

@@ -88,11 +88,12 @@ def _too_few(error: TooFewGroupsError, split: Split, labels: Sequence[str]) -> s
     small = some([f"{name} ({n})" for name, n in error.groups.items()], 10)
     left = sorted(set(labels) - error.groups.keys())
     classes = to_type("dataset.classes", left)
-    return (
-        f"split={split.name}: {len(error.groups)} of {len(set(labels))} classes have fewer groups "
-        f"(of images that belong together) than the {error.parts} that they need, one for every "
-        f"part: {small}. {remedy}" + (f", or leave them out: {classes}" if len(left) > 1 else ".")
+    text = (
+        f"split={split.name}: too few groups (of images that belong together; {error.parts} are "
+        f"needed, one for every part) in {len(error.groups)} of {len(set(labels))} classes: "
+        f"{small}. {remedy}"
     )
+    return f"{text}, or leave them out: {classes}" if len(left) > 1 else f"{text}."
 
 
 def allocate(

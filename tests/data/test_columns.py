@@ -122,7 +122,7 @@ def typed(text):
     assert len(words) >= 2
     for word in words:
         key, _, name = word.removeprefix("dataset.columns.").partition("=")
-        yield word, {key: name.strip("'")}
+        yield word, {key: name.strip('"')}
 
 
 def test_deciding_one_does_not_decide_the_other():

@@ -37,7 +37,7 @@ def test_masks_are_left_out_and_said(name):
     assert left == set()
     assert notes[0].startswith(f"1 file is left out, named like masks: {name}. To keep them: ")
     (word,) = shlex.split(notes[0].partition("To keep them: ")[2])
-    assert kept([name], word.split("'")[1])[0] == {name}
+    assert kept([name], word.split('"')[1])[0] == {name}
 
 
 @pytest.mark.parametrize(

@@ -155,12 +155,15 @@ def test_ham10000_needs_a_class_for_every_diagnosis(ham):
 
 def test_a_tree_may_lie_deeper_and_hidden_files_do_not_count(tmp_path):
     paint(tmp_path / "set" / "val" / "nevus" / "a.PNG", (9, 9, 9), seed=0)
-    paint(tmp_path / "set" / "nevus" / "b.jpeg", (9, 9, 9), seed=0)
-    paint(tmp_path / "set" / "nevus" / "._b.jpeg", (9, 9, 9), seed=0)
+    paint(tmp_path / "set" / "train" / "nevus" / "b.jpeg", (9, 9, 9), seed=0)
+    paint(tmp_path / "set" / "train" / "nevus" / "._b.jpeg", (9, 9, 9), seed=0)
     paint(tmp_path / ".thumbnails" / "nevus" / "c.png", (9, 9, 9), seed=0)
-    (tmp_path / "set" / "nevus" / "notes.txt").write_text("not an image")
+    (tmp_path / "set" / "train" / "nevus" / "notes.txt").write_text("not an image")
     table = read_tree(tmp_path).images
-    assert column(table, "published") == {"set/nevus/b.jpeg": "", "set/val/nevus/a.PNG": "val"}
+    assert column(table, "published") == {
+        "set/train/nevus/b.jpeg": "train",
+        "set/val/nevus/a.PNG": "val",
+    }
 
 
 def test_a_name_that_is_no_utf8_is_refused(tmp_path):

@@ -131,15 +131,16 @@ def test_folds_are_of_equal_size():
     ("split", "remedy"),
     [
         (Holdout("holdout"), "Add images of other lesions"),
-        (KFold("kfold"), "Set split.k=2"),
+        (KFold("kfold", k=9), "Set split.k=3"),
         (CrossVal("cross_val", test=0.1), "Add images of other lesions"),
     ],
 )
 def test_a_class_too_small_to_split_is_named(split, remedy):
+    n = 3 if isinstance(split, KFold) else 2
     with pytest.raises(UserError) as caught:
-        split_images(manifest_of({"a": [1] * 30, "rare": [4, 4]}), split)
-    assert "1 of 2 classes have fewer groups" in str(caught.value)
-    assert "rare (2)" in str(caught.value)
+        split_images(manifest_of({"a": [1] * 30, "b": [2] * 9, "rare": [4] * n}), split)
+    assert f"in 1 of 3 classes: rare ({n})." in str(caught.value)
+    assert "leave them out: 'dataset.classes=[a,b]'" in str(caught.value)
     assert remedy in str(caught.value)
 
 
