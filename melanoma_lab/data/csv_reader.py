@@ -64,8 +64,8 @@ def read_csv(dataset: CsvDataset, root: Path, *, patients: bool = False) -> List
     images = table.select(_columns(dataset, found))
     if images.empty:
         raise UserError(f"{table_path}: no images in it.")
-    _refuse(table_path, images[LINE][images["image"] == ""], "name no image")
-    _refuse(table_path, images[LINE][images["label"] == ""], "have no label")
+    _refuse(table_path, images[LINE][images["image"] == ""], "no image named")
+    _refuse(table_path, images[LINE][images["label"] == ""], "no label")
     if "diagnosis" in recognised and not set(images["label"]).intersection(images["diagnosis"]):
         images["diagnosis"] = ""  # in other words than the labels: it could agree with none
         del found["diagnosis"]
@@ -104,7 +104,8 @@ def _refuse(table_path: Path, lines: Iterable[int], what: str) -> None:
     wrong = [str(line) for line in lines]
     if wrong:
         shown = some(wrong, N_SHOWN)
-        raise UserError(f"{table_path}: {len(wrong)} lines {what}: {shown}.")
+        lines = "1 line" if len(wrong) == 1 else f"{len(wrong)} lines"
+        raise UserError(f"{table_path}: {what} in {lines}: {shown}.")
 
 
 def _published(table_path: Path, table: pd.DataFrame) -> pd.Series:
@@ -166,7 +167,7 @@ def _refuse_repeated(table_path: Path, table: pd.DataFrame) -> None:
         f"{table_path}: {image_id} is there {_times(len(rows))}, in lines {lines}, with "
         + ("; ".join(differs) or "the same values")
         + "; expected a row an image."
-        + (f" So are {others} others." if others else "")
+        + (f" So {'is 1 other' if others == 1 else f'are {others} others'}." if others else "")
     )
 
 
