@@ -82,7 +82,7 @@ def test_a_finished_run_has_its_tags(finished):
     assert "seed" not in tags["arm"]
     assert (tags["seed"], tags["fold"]) == ("3", "0")
     assert tags["reference"] == "dropout"
-    assert tags["protocol"] == "grouped"
+    assert (tags["protocol"], tags["grouped_by"]) == ("ungrouped", "")
     for name in ("fingerprint", "split_hash", "dataset_digest"):
         assert re.fullmatch(r"[0-9a-f]{16}", tags[name])
     assert tags["git_commit"]
@@ -300,7 +300,7 @@ def test_one_class_and_too_few_images_are_mistakes(tmp_path, tree):
     first = min((tree / "melanoma").iterdir())
     shutil.copy(first, tmp_path / "one" / "rare" / "a.png")
     status, _, err = command(tmp_path, "dataset=folder", "dataset.root=one")
-    assert (status, "class 'rare' has 1 of the 3 groups" in err) == (2, True)
+    assert (status, "in 1 of 2 classes: rare (1)" in err) == (2, True)
 
 
 LAZY = """

@@ -280,7 +280,7 @@ def _saying_first(listing: Listing) -> Iterator[None]:
         yield
     except UserError as error:
         before = " ".join(filter(None, [listing.columns, *listing.notes]))
-        raise UserError(f"{error}\n{before}" if before else str(error)) from error
+        raise UserError(f"{error} {before}".strip()) from error
 
 
 def _unmatched_notes(unmatched: Unmatched) -> Iterator[str]:

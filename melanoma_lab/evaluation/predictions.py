@@ -157,13 +157,14 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: str | Path) -> pd.DataFrame:
     """Read and check a table that ``write_csv`` wrote.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a predictions table, naming the file.
     """
+    path = Path(path)
     path.stat()  # one that is not there is another mistake
     try:
         check_table(path, MANIFEST_BYTES)

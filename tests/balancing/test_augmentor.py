@@ -272,7 +272,7 @@ def test_pixels_of_the_split_stay_as_they_were(make_split: MakeSplit, tmp_path: 
 
 
 def test_an_empty_class_is_named(make_split: MakeSplit, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no image of class 1, class 3"):
+    with pytest.raises(UserError, match="no image of class 1 and class 3"):
         balanced(make_split([3, 0, 2, 0]), tmp_path / "cache")
 
 
