@@ -252,7 +252,7 @@ def test_references_of_several_files_are_counted_together(tmp_path):
     overrides = [f"+a{i}='${{a{i + 1}}}${{a{i + 1}}}${{a{i + 1}}}'" for i in range(29)]
     with (
         at_most(256 * MIB),
-        pytest.raises(UserError, match=r"The configuration has \d+ references"),
+        pytest.raises(UserError, match=r"has \d+ references"),
     ):
         configure([*overrides, "study='${a0}'"])
 

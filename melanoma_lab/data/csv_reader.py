@@ -104,8 +104,8 @@ def _refuse(table_path: Path, lines: Iterable[int], what: str) -> None:
     wrong = [str(line) for line in lines]
     if wrong:
         shown = some(wrong, N_SHOWN)
-        lines = "1 line" if len(wrong) == 1 else f"{len(wrong)} lines"
-        raise UserError(f"{table_path}: {what} in {lines}: {shown}.")
+        count = "1 line" if len(wrong) == 1 else f"{len(wrong)} lines"
+        raise UserError(f"{table_path}: {what} in {count}: {shown}.")
 
 
 def _published(table_path: Path, table: pd.DataFrame) -> pd.Series:
