@@ -177,6 +177,15 @@ def test_a_study_is_known_by_where_it_was_begun_unless_that_is_still_there(proje
     assert identity("http://localhost:5000", "study") == "http://localhost:5000"
 
 
+def test_a_link_at_the_old_place_is_no_copy(project, tmp_path):
+    before, _ = project
+    begun = uri_of(before)
+    after = before.rename(tmp_path / "after")
+    before.symlink_to(after)
+    assert identity(f"sqlite:///{before}/mlflow.db", "study") == begun
+    assert identity(uri_of(after), "study") == begun
+
+
 @pytest.mark.parametrize("content", ["CREATE TABLE runs (run_uuid)", "CREATE TABLE a (b)"])
 def test_a_database_of_something_else_is_left_alone(tmp_path, content):
     database = tmp_path / "mlflow.db"

@@ -77,7 +77,7 @@ def identity(uri: str, study: str) -> str:
         return here
     there = Path(begun[0])
     try:
-        another = there.exists()
+        another = there.exists() and not there.samefile(database)  # a link was left there
     except OSError:  # this user may not look
         another = False
     return here if another else sqlite_uri(there)
