@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from sqlalchemy import make_url
 
 from melanoma_lab import tracking
 from melanoma_lab.config.schema.tracking import Tracking
@@ -16,10 +17,11 @@ from melanoma_lab.tracking.artifacts import fetch_artifact
 from melanoma_lab.tracking.reading import read_run
 from melanoma_lab.tracking.record import keep, kept_runs
 from melanoma_lab.tracking.relocation import identity, settle
+from melanoma_lab.tracking.uris import absolute, local_folder, sqlite_path, sqlite_uri
 
 
 def uri_of(folder):
-    return f"sqlite:///{folder / 'mlflow.db'}"
+    return sqlite_uri(folder / "mlflow.db")
 
 
 def record(folder, name="predictions.csv", *, study="study", artifacts=None):
@@ -40,7 +42,8 @@ def read(folder, run_id, name="predictions.csv"):
     client = tracking.connect_for_reading(Tracking(uri=uri_of(folder)))
     run = client.get_run(run_id)
     path = fetch_artifact(client, run, name, folder)
-    assert mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/{name}") == str(path)
+    theirs = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name)
+    assert Path(theirs).read_text() == path.read_text()
     return path
 
 
@@ -174,6 +177,15 @@ def test_a_study_is_known_by_where_it_was_begun_unless_that_is_still_there(proje
     assert identity("http://localhost:5000", "study") == "http://localhost:5000"
 
 
+def test_a_link_at_the_old_place_is_no_copy(project, tmp_path):
+    before, _ = project
+    begun = uri_of(before)
+    after = before.rename(tmp_path / "after")
+    before.symlink_to(after)
+    assert identity(f"sqlite:///{before}/mlflow.db", "study") == begun
+    assert identity(uri_of(after), "study") == begun
+
+
 @pytest.mark.parametrize("content", ["CREATE TABLE runs (run_uuid)", "CREATE TABLE a (b)"])
 def test_a_database_of_something_else_is_left_alone(tmp_path, content):
     database = tmp_path / "mlflow.db"
@@ -215,3 +227,55 @@ def test_kept_runs_that_are_taken_out_of_their_project_are_sent_there(tmp_path):
     keep(record, folder, tmp_path / "elsewhere" / "unsent")  # kept again, it stays so
     ((_, record),) = kept_runs(tmp_path / "elsewhere" / "unsent")
     assert record.uri == uri_of(tmp_path / "project")
+
+
+#: Names of folders that URIs, SQL or shells would take for something else.
+ODD_NAMES = ("n#1", "q?r", "50%41", "a b'c\"é", "x :y")
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_project_of_any_name_keeps_its_files_and_moves(tmp_path, monkeypatch, name):
+    before = tmp_path / name
+    before.mkdir()
+    monkeypatch.chdir(before)
+    assert sqlite_path("sqlite:///mlflow.db") == before / "mlflow.db"
+    run_id = record(before, study="100%41")
+    assert sorted(path.name for path in before.iterdir()) == ["mlflow.db", "mlruns"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    path = read(before, run_id)
+    assert path == before / "mlruns" / "100%41" / run_id / "artifacts" / "predictions.csv"
+    assert identity("sqlite:///mlflow.db", "100%41") == uri_of(before)
+    after = before.rename(tmp_path / f"{name} moved")
+    assert read(after, run_id).is_relative_to(after / "mlruns" / "100%41")
+    assert identity(uri_of(after), "100%41") == uri_of(before)
+    assert settle(uri_of(after)) == 0
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_sqlalchemy_and_the_lab_read_a_uri_alike(tmp_path, name):
+    path = tmp_path / name / "my runs.db"
+    assert make_url(sqlite_uri(path)).database == str(path)
+    assert sqlite_path(sqlite_uri(path)) == path
+    assert absolute(f"{sqlite_uri(path)}?timeout=5") == f"{sqlite_uri(path)}?timeout=5"
+
+
+def test_an_encoded_path_is_one_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sqlite_path("sqlite:///my%20runs.db") == tmp_path / "my runs.db"
+    assert absolute("sqlite:///my%20runs.db") == f"sqlite:///{tmp_path}/my runs.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("/x/n#1/a", "/x/n#1/a"),
+        ("/x :y/q?r", "/x :y/q?r"),
+        ("/50%2541", "/50%41"),
+        ("file:///a%20b/c", "/a b/c"),
+        ("file:/a", "/a"),
+        ("s3://bucket/a", None),
+        ("mlflow-artifacts:/1/a", None),
+    ],
+)
+def test_which_artifact_uris_are_folders(uri, folder):
+    assert local_folder(uri) == (folder and Path(folder))

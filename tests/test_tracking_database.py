@@ -52,6 +52,9 @@ BY_MLFLOW = """
 import mlflow.db
 mlflow.db.upgrade.main(["sqlite:///" + sys.argv[2]], standalone_mode=False)
 """
+BY_MLFLOWS_FIRST_USE = """
+mlflow.MlflowClient("sqlite:///" + sys.argv[2]).search_experiments()
+"""
 
 
 @pytest.fixture
@@ -102,15 +105,30 @@ def follow(message, folder):
     subprocess.run(["bash", "-ec", command], cwd=folder, check=True)
 
 
-def test_the_tables_are_those_that_mlflow_makes(path, tmp_path):
+def test_the_tables_and_the_default_experiment_are_those_that_mlflow_makes(path, tmp_path):
     database.make_or_check(path)
-    assert run_python("-c", "import sys\n" + BY_MLFLOW, "", str(tmp_path / "m.db")).returncode == 0
+    script = "import sys\n" + BY_MLFLOW + BY_MLFLOWS_FIRST_USE
+    assert run_python("-c", script, "", str(tmp_path / "m.db"), folder=tmp_path).returncode == 0
     with closing(sqlite3.connect(path)) as ours, closing(sqlite3.connect(tmp_path / "m.db")) as its:
         assert schema(ours) == schema(its)
         for (name,) in its.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
             rows = f'SELECT * FROM "{name}"'  # noqa: S608 - of our own
-            assert ours.execute(rows).fetchall() == its.execute(rows).fetchall()
+            if name != "experiments":
+                assert ours.execute(rows).fetchall() == its.execute(rows).fetchall()
+        (default,), (theirs,) = (rows_of(c, "experiments") for c in (ours, its))
+    created = default["creation_time"]
+    assert created == default["last_update_time"]
+    assert abs(created / 1000 - path.stat().st_mtime) < 60
+    assert theirs["artifact_location"] == str(tmp_path / "mlruns" / "0")
+    place = {"artifact_location": str(path.parent / "mlruns" / "0")}
+    times = {"creation_time": created, "last_update_time": created}
+    assert default == theirs | place | times
     assert_works(path)
+
+
+def rows_of(connection, table):
+    connection.row_factory = sqlite3.Row
+    return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]  # noqa: S608
 
 
 def schema(connection):
@@ -123,10 +141,10 @@ def test_a_process_killed_at_any_statement_leaves_what_the_next_one_can_use(path
     n_statements = len(database._tables()["statements"])
     assert n_statements > 50
     killed = 0
-    for statement in [2, 3, n_statements // 2, n_statements + 2]:
+    for statement in [2, 3, n_statements // 2, n_statements + 2, n_statements + 3]:
         killed += kill_at(statement, FIRST_USE, path)
         assert database.is_empty(path)
-    assert killed == 4
+    assert killed == 5
     assert_works(path)
     assert [file.name for file in path.parent.iterdir() if file.is_file()] == ["mlflow.db"]
 
@@ -171,7 +189,7 @@ def test_an_empty_file_and_the_rest_of_another_database_are_no_hindrance(path):
 def test_the_tables_are_kept_for_the_next_database(path, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     database.make_or_check(path)
-    (kept,) = (tmp_path / "cache").rglob("tables-*.json")
+    (kept,) = (tmp_path / "cache").rglob("database-*.json")
     assert mlflow.__version__ in kept.name
     monkeypatch.setattr(database, "_made", lambda: pytest.fail("they are kept"))
     database.make_or_check(path.with_name("other.db"))

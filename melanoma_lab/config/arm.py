@@ -68,7 +68,7 @@ def describe_arm(overrides: Sequence[str]) -> Arm:
 
 
 def refuse_alike(jobs: Sequence[Sequence[str]]) -> None:
-    """Refuse different jobs that would be the same run of a study: one would be lost in the other.
+    """Refuse different jobs that would be the same run or search: one would be lost in the other.
 
     They list values of a key that is no part of an arm's name, such as ``dataset.root=A,B``. Jobs
     that are the same in everything are no loss.
@@ -79,13 +79,16 @@ def refuse_alike(jobs: Sequence[Sequence[str]]) -> None:
     Raises:
         UserError: naming the keys.
     """
-    seen: dict[tuple[str | None, ...], dict[str, str]] = {}
+    seen: dict[tuple[str, ...], dict[str, str]] = {}
     parsed = [_values(job) for job in jobs]
     for values in parsed:
-        if values.get("task", "train") != "train":
+        task = values.get("task", "train")
+        if task not in {"train", "tune"}:
             continue
-        told_apart_by = ("study", "seed", "split.fold")
-        run = (_arm(values).name, *(values.get(key) for key in told_apart_by))
+        told_apart_by = ["study", "seed", "split.fold"]
+        if task == "tune":  # each tuner makes a search of its own
+            told_apart_by += sorted(key for key in values if key.split(".")[0] == "tuner")
+        run = (task, _arm(values).name, *(f"{key}={values.get(key)}" for key in told_apart_by))
         other = seen.setdefault(run, values)
         if keys := [key for key in values if values[key] != other.get(key)]:
             listed = [

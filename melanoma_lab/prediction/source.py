@@ -23,11 +23,12 @@ from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.model.keras_file import checked_file
 from melanoma_lab.prediction import mlmodel
-from melanoma_lab.tracking.artifacts import fetch_artifact, local_folder, remedy
+from melanoma_lab.tracking.artifacts import fetch_artifact, remedy
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.connection import find_run, usable
 from melanoma_lab.tracking.model import models_of
 from melanoma_lab.tracking.record import MODEL
+from melanoma_lab.tracking.uris import local_folder
 
 EXPECTED = "a run's id, a folder with MLflow's MLmodel, a .keras file, or models:/NAME/VERSION"
 #: Runs of which the ids are compared with a mistyped one, and those named where none is near.

@@ -77,7 +77,10 @@ def train_arm(
         # Takes seconds, as TensorFlow's import does; both while images are being balanced.
         connecting = tracking.connect(config.tracking, config.study)
         if skip_finished and (there := connecting.result().finished({"fingerprint": same})):
-            claim.forget()
+            begun = (claim.begun() or (there.run_id,))[0]
+            # Copies of a project that is gone have one claim: what another began stays.
+            if begun == there.run_id or connecting.result().can_continue(begun):
+                claim.forget()
             _show_skipped(config, arm, there)
             return there.run_id
         tracker = train_claimed(

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from melanoma_lab.installation import program
-
-
-def local_folder(uri: str) -> Path | None:
-    """The folder of this machine that an artifact URI names; None where it names none."""
-    parts = urlparse(uri)
-    return Path(url2pathname(parts.path)) if parts.scheme in {"", "file"} else None
+from melanoma_lab.tracking.uris import local_folder
 
 
 def fetch_artifact(client: Any, run: Any, name: str, scratch: Path) -> Path:

@@ -26,7 +26,7 @@ from melanoma_lab.tracking.database import (
     quieten,
 )
 from melanoma_lab.tracking.relocation import place_tags, settle
-from melanoma_lab.tracking.uris import absolute, sqlite_path
+from melanoma_lab.tracking.uris import absolute, for_mlflow, location, sqlite_path
 
 #: Makes MLflow's pages show an experiment as model training, not as language-model evaluation, and
 #: its charts begin with what arms are judged by.
@@ -191,7 +191,7 @@ def mlflow_client(uri: str) -> Any:
     import mlflow
 
     quieten()
-    make_mlflows(absolute(uri))
+    make_mlflows(for_mlflow(uri))
     if n_runs := settle(uri):
         console.print(
             f"{sqlite_path(uri)} was moved or copied: the artifacts of its {n_runs} "
@@ -279,11 +279,11 @@ def _artifact_root(tracking: Tracking, study: str) -> str | None:
     """
     if tracking.artifacts:
         root = tracking.artifacts.rstrip("/")
-        return f"{root}/{study}" if "://" in root else str(Path(root).resolve() / study)
+        return f"{root}/{study}" if "://" in root else location(Path(root).resolve() / study)
     if _is_server(tracking.uri):
         return None
     database = sqlite_path(tracking.uri)
-    return str((database.parent if database else Path.cwd()) / "mlruns" / study)
+    return location((database.parent if database else Path.cwd()) / "mlruns" / study)
 
 
 def _is_server(uri: str) -> bool:

@@ -13,6 +13,7 @@ import logging
 import shlex
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.sealed import kept, read_json, write_json
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.installation import program
+from melanoma_lab.tracking.uris import for_mlflow, location, sqlite_uri
 
 #: Seconds to wait for another process that writes, as MLflow does.
 _PATIENCE = 20.0
@@ -69,6 +71,7 @@ def make_or_check(path: Path) -> None:
             if not _tables_in(database):  # still, now that nobody else can write
                 for statement in tables["statements"]:
                     database.execute(statement)
+                _insert_default(database, tables["default"], path.parent)
             database.execute("COMMIT")
     with _opened(path) as database:
         names = _tables_in(database)
@@ -79,7 +82,7 @@ def make_or_check(path: Path) -> None:
         # And its first row when all tables are made.
         used = ours and database.execute("SELECT 1 FROM experiments").fetchone() is not None
     why = _why_not(path, found, used=used) if ours else f"{_FOREIGN} {_aside(path)}"
-    raise NotUsable(f"{named(f'sqlite:///{path}')}: {why}")
+    raise NotUsable(f"{named(sqlite_uri(path))}: {why}")
 
 
 def damage(path: Path, error: BaseException) -> str | None:
@@ -121,8 +124,13 @@ def _revision(database: sqlite3.Connection) -> str | None:
 
 
 def _tables() -> dict[str, Any]:
-    """The SQL ``statements`` that make MLflow's tables, and their ``revision``."""
-    path = cache_folder(None) / "mlflow" / f"tables-{version('mlflow')}.json"
+    """What makes a database MLflow's.
+
+    Returns:
+        The SQL ``statements`` that make its tables; their ``revision``; and the row of the
+        experiment ``default``, column -> value.
+    """
+    path = cache_folder(None) / "mlflow" / f"database-{version('mlflow')}.json"
     try:
         return dict(kept(path, lambda: read_json(path), lambda: write_json(path, _made())))
     except RunError:  # no cache folder that can be written
@@ -133,16 +141,44 @@ def _tables() -> dict[str, Any]:
 def _made() -> dict[str, Any]:
     """Let MLflow make its tables where nobody looks, and read them."""
     import mlflow.db
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     quieten()
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
         path = Path(folder) / "mlflow.db"
-        mlflow.db.upgrade.main([f"sqlite:///{path}"], standalone_mode=False)
+        mlflow.db.upgrade.main([for_mlflow(sqlite_uri(path))], standalone_mode=False)
         with _opened(path) as database:
             first, *statements, last = database.iterdump()
             if (first, last) != ("BEGIN TRANSACTION;", "COMMIT;"):
                 raise RuntimeError(f"expected one transaction, received {first} ... {last}")
-            return {"revision": _revision(database), "statements": statements}
+            revision = _revision(database)
+        # The first use adds the experiment to the tables.
+        SqlAlchemyStore(for_mlflow(sqlite_uri(path)), "/mlruns").engine.dispose()
+        with _opened(path) as database:
+            database.row_factory = sqlite3.Row
+            (row,) = database.execute("SELECT * FROM experiments")
+            return {"revision": revision, "statements": statements, "default": dict(row)}
+
+
+def _insert_default(database: sqlite3.Connection, row: dict[str, Any], folder: Path) -> None:
+    """Add the experiment that MLflow expects in every database.
+
+    MLflow would do so at the first use, but pastes the path into the SQL text, where quotes or a
+    colon in it make the statement another one.
+
+    Args:
+        database: with MLflow's tables.
+        row: of the experiment, as ``_tables`` has it.
+        folder: of the database.
+    """
+    now = int(time.time() * 1000)
+    place = location(folder / "mlruns" / str(row["experiment_id"]))
+    row = row | {"artifact_location": place, "creation_time": now, "last_update_time": now}
+    columns, values = ", ".join(row), ", ".join("?" * len(row))
+    database.execute(
+        f"INSERT INTO experiments ({columns}) VALUES ({values})",  # noqa: S608 - MLflow's names
+        tuple(row.values()),
+    )
 
 
 def quieten() -> None:
@@ -165,7 +201,7 @@ def _why_not(path: Path, found: str | None, *, used: bool) -> str:
     if found is not None and used:
         file = shlex.quote(str(path))
         before = shlex.quote(str(_free(path, "before")))
-        uri = shlex.quote(f"sqlite:///{path}")
+        uri = shlex.quote(sqlite_uri(path))
         return (
             f"an older MLflow than the one here ({here}) made this database. Copy it, then upgrade "
             f"it: cp {file} {before} && {program('mlflow')} db upgrade {uri}"

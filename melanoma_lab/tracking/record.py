@@ -14,7 +14,7 @@ from typing import NamedTuple
 from melanoma_lab.bounded import read_json
 from melanoma_lab.errors import RunError, UserError, clipped
 from melanoma_lab.tracking.connection import reason
-from melanoma_lab.tracking.uris import sqlite_path
+from melanoma_lab.tracking.uris import sqlite_path, sqlite_uri
 
 #: The file that holds a run's record; where it is, the folder is whole.
 RECORD = "run.json"
@@ -168,7 +168,7 @@ def _settled(record: RunRecord, unsent: Path) -> RunRecord:
     database, artifacts = sqlite_path(record.uri), record.artifacts
     return replace(
         record,
-        uri=f"sqlite:///{moved(database)}" if database else record.uri,
+        uri=sqlite_uri(moved(database)) if database else record.uri,
         artifacts=str(moved(Path(artifacts)))
         if artifacts and "://" not in artifacts
         else artifacts,

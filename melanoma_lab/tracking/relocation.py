@@ -14,7 +14,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from melanoma_lab.tracking.uris import absolute, sqlite_path
+from melanoma_lab.tracking.uris import (
+    absolute,
+    local_folder,
+    location,
+    sqlite_path,
+    sqlite_uri,
+)
 
 #: On an experiment: the folder of its artifacts, relative to that of the database.
 FOLDER_TAG = "melanoma_lab.folder"
@@ -37,10 +43,10 @@ def place_tags(uri: str, root: str | None) -> dict[str, str]:
         root: where its artifacts lie; None where a server decides.
     """
     database = sqlite_path(uri)
-    if database is None or root is None or not Path(root).is_relative_to(database.parent):
+    folder = None if root is None else local_folder(root)
+    if database is None or folder is None or not folder.is_relative_to(database.parent):
         return {}
-    folder = Path(root).relative_to(database.parent).as_posix()
-    return {FOLDER_TAG: folder, BEGUN_TAG: str(database)}
+    return {FOLDER_TAG: str(folder.relative_to(database.parent)), BEGUN_TAG: str(database)}
 
 
 def identity(uri: str, study: str) -> str:
@@ -67,7 +73,14 @@ def identity(uri: str, study: str) -> str:
             ).fetchone()
     except sqlite3.Error:  # none of MLflow's; whoever connects says so
         return here
-    return f"sqlite:///{begun[0]}" if begun and not _there(begun[0]) else here
+    if begun is None:
+        return here
+    there = Path(begun[0])
+    try:
+        another = there.exists() and not there.samefile(database)  # a link was left there
+    except OSError:  # this user may not look
+        another = False
+    return here if another else sqlite_uri(there)
 
 
 def settle(uri: str) -> int:
@@ -105,10 +118,11 @@ def settle(uri: str) -> int:
         return sum(table == "runs" and _there(new) for table, *_, new in changes)
 
 
-def _there(path: str) -> bool:
-    """Whether a path exists; none does that this user may not look for."""
+def _there(uri: str) -> bool:
+    """Whether a folder of artifacts exists; none does that this user may not look for."""
+    folder = local_folder(uri)
     try:
-        return Path(path).exists()
+        return folder is not None and folder.exists()
     except OSError:
         return False
 
@@ -133,8 +147,8 @@ def _changes(
         " FROM experiments e JOIN experiment_tags t USING (experiment_id) WHERE t.key = ?",
         (FOLDER_TAG,),
     ).fetchall()
-    for study, location, folder in studies:
-        home = (here / folder).as_posix()
+    for study, before, folder in studies:
+        home = location(here / folder)
         for table, key, column, between in PATHS:
             elsewhere = connection.execute(
                 f"SELECT {key}, {column} FROM {table}"  # noqa: S608 - names of ours
@@ -147,5 +161,5 @@ def _changes(
                 new = f"{home}{ending}"
                 if ours and (_there(new) or not _there(old)):
                     yield table, key, column, entry, old, new
-        if location != home:
-            yield "experiments", "experiment_id", "artifact_location", study, location, home
+        if before != home:
+            yield "experiments", "experiment_id", "artifact_location", study, before, home

@@ -94,6 +94,19 @@ def test_values_of_a_key_that_tells_no_runs_apart_are_refused(key, values):
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["dataset.root=A,B"], "dataset.root=A,B: "),
+        (["tracking.uri=sqlite:///a.db,sqlite:///b.db"], "tracking.uri="),
+    ],
+)
+def test_values_that_tell_no_searches_apart_are_refused(words, told):
+    with pytest.raises(UserError) as raised:
+        refuse_alike(expand(["task=tune", "+experiment=baseline,dropout", *words]))
+    assert str(raised.value).startswith(told)
+
+
 def test_several_such_keys_are_all_named():
     jobs = [["dataset.root=A", "cache=a"], ["dataset.root=B", "cache=b"]]
     with pytest.raises(UserError, match=r"^dataset\.root=A,B cache=a,b: .* and dataset\.root and "):
@@ -109,6 +122,8 @@ def test_several_such_keys_are_all_named():
         ["task=audit", "dataset.root=A,B"],
         ["task=evaluate", "model=a,b"],
         ["task=train,audit"],
+        ["task=tune", "tuner=random,hyperband", "+experiment=baseline,dropout"],
+        ["task=train,tune", "seed=0"],
     ],
 )
 def test_what_is_told_apart_the_same_or_no_run_of_a_study_is_taken(words):

@@ -1,6 +1,7 @@
 """An arm with metadata is tracked whole: how it encodes them, and a model that takes them raw."""
 
 import json
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -63,7 +64,9 @@ def test_the_served_model_takes_years_and_codes(run):
     assert names == ["pixels", "age", "sex", "site"]
     read = {"keep_default_na": False, "na_values": {"age": [""]}}
     manifest = pd.read_csv(client.download_artifacts(done.info.run_id, "manifest.csv"), **read)
-    table = predictions.read_csv(client.download_artifacts(done.info.run_id, "predictions.csv"))
+    table = predictions.read_csv(
+        Path(client.download_artifacts(done.info.run_id, "predictions.csv"))
+    )
     rows = manifest[manifest["split"] == "test"].index
     pixels = np.stack([np.asarray(Image.open(path)) for path in manifest["path"][rows]])
     codes = {

@@ -18,6 +18,8 @@ from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.installation import lab_command
 from melanoma_lab.tasks.train import train_arm
+from melanoma_lab.tracking import identity
+from melanoma_lab.training.claim import Claim
 
 PRESETS = ("majority", "colour_histogram", "source_only")
 
@@ -58,7 +60,7 @@ def fit(composed, root, folder, session_cache, monkeypatch):
         )
         run_id = train_arm(config, Arm(name or preset, preset), skip_finished=skip_finished)
         client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
-        table = predictions.read_csv(client.download_artifacts(run_id, "predictions.csv"))
+        table = predictions.read_csv(Path(client.download_artifacts(run_id, "predictions.csv")))
         return client.get_run(run_id), table
 
     return run
@@ -211,6 +213,25 @@ def test_a_finished_trivial_arm_is_skipped(fit, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert f"Its reference stays none. For another: {lab_command('compare')}" in said
     assert said.endswith("reference=colour_histogram")
+
+
+def test_a_skipped_run_forgets_what_its_own_study_began(fit, folder, session_cache):
+    run, _ = fit("majority", "seed=3")
+    claim = Claim.of(
+        session_cache,
+        study=run.data.tags["study"],
+        tracked=identity("sqlite:///mlflow.db", run.data.tags["study"]),
+        fingerprint=run.data.tags["fingerprint"],
+    )
+    claim.begin("0" * 32, {})  # by a copy of this project
+    fit("majority", "seed=3")
+    assert claim.begun() == ("0" * 32, {})
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    killed = client.create_run(run.info.experiment_id)
+    for begun in (killed.info.run_id, run.info.run_id):
+        claim.begin(begun, {})
+        fit("majority", "seed=3")
+        assert claim.begun() is None
 
 
 def test_trivial_arms_never_load_tensorflow(root, tmp_path, session_cache):
