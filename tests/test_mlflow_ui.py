@@ -119,10 +119,10 @@ def test_a_study_can_be_found_read_and_compared(page):
     # Of the metrics the page holds only those in and near view, and learns late of a turn.
     page.get_by_text("epoch/val_balanced_accuracy", exact=True).last.hover()
     metric = page.get_by_text("test/balanced_accuracy", exact=True).last
-    for _ in range(200):
+    for turn in range(400):
         if metric.is_visible():
             break
-        page.mouse.wheel(0, 100)
+        page.mouse.wheel(0, -100 if turn // 100 % 2 else 100)  # down, and again: it learns late
         page.wait_for_timeout(300)
     assert metric.is_visible()
 

@@ -13,6 +13,7 @@ from melanoma_lab import tracking
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.errors import UserError
 from melanoma_lab.prediction.source import find_model
+from melanoma_lab.tracking import relocation
 from melanoma_lab.tracking.artifacts import fetch_artifact
 from melanoma_lab.tracking.reading import read_run
 from melanoma_lab.tracking.record import keep, kept_runs
@@ -68,6 +69,19 @@ def test_a_moved_folder_finds_its_artifacts_and_new_runs_write_into_it(project, 
     assert not before.exists()
     assert settle(uri_of(after)) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_a_moved_database_that_may_only_be_read_says_what_to_do(project, tmp_path, monkeypatch):
+    before, _ = project
+    monkeypatch.setattr(
+        relocation,
+        "_opened",
+        lambda path: sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None),
+    )
+    assert settle(uri_of(before)) == 0  # nothing to write
+    after = before.rename(tmp_path / "after")
+    with pytest.raises(UserError, match=r"may not be written\. Copy its folder to one of yours"):
+        settle(uri_of(after))
 
 
 def test_a_copy_reads_its_own_artifacts_and_leaves_the_originals_alone(project, tmp_path):

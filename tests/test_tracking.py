@@ -11,6 +11,7 @@ import pytest
 from melanoma_lab import tracking
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.errors import UserError
+from melanoma_lab.installation import program
 
 
 @pytest.fixture
@@ -96,8 +97,10 @@ def test_a_place_that_cannot_be_used_is_named(uri):
 
 def test_a_deleted_study_is_named(uri, tracker):
     mlflow.MlflowClient(uri).delete_experiment(tracker.experiment_id)
-    with pytest.raises(UserError, match="study=study: the MLflow experiment of this name was del"):
+    with pytest.raises(UserError, match="study=study: the MLflow experiment of this name was") as e:
         tracking.connect(Tracking(uri=uri), "study").result()
+    command = f"MLFLOW_TRACKING_URI={uri} {program('mlflow')} experiments restore -x "
+    assert command + tracker.experiment_id in str(e.value)
 
 
 CONNECT = """

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server():
     """The port of a PostgreSQL server that needs no password, in a folder of its own."""
     pytest.importorskip("psycopg")
     places = [*sorted(Path("/usr/lib/postgresql").glob("*/bin")), *os.get_exec_path()]
@@ -29,15 +30,19 @@ def server(tmp_path_factory):
         pytest.skip("no PostgreSQL is installed (Debian: apt-get install postgresql)")
     # It does not run as root.
     user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    folder = tmp_path_factory.mktemp("postgresql")
-    data = folder / "data"
-    if user:
-        for above in (folder, *folder.parents[:2]):
-            above.chmod(0o755)
-        shutil.chown(folder, "postgres")
+    # Not below pytest's folders, which are root's alone.
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as place:
+        folder = Path(place)
+        if user:
+            shutil.chown(folder, "postgres")
+        yield from _served(programs, user, folder)
+
+
+def _served(programs, user, folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    data = folder / "data"
     setup = [programs / "initdb", "-D", data, "-U", "lab", "--auth", "trust", "--no-sync"]
     subprocess.run([*user, *setup], check=True, capture_output=True, cwd=folder)
     options = ["-D", data, "-p", str(port), "-k", folder, "-c", "fsync=off"]

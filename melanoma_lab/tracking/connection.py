@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,10 +15,16 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from melanoma_lab.config.schema.tracking import VARIABLE, Tracking, check_uri, named
+from melanoma_lab.config.schema.tracking import (
+    VARIABLE,
+    Tracking,
+    check_uri,
+    named,
+    without_password,
+)
 from melanoma_lab.console import console
 from melanoma_lab.errors import UserError
-from melanoma_lab.installation import lab_command
+from melanoma_lab.installation import lab_command, program
 from melanoma_lab.tracking.database import (
     NotUsable,
     damage,
@@ -254,9 +261,11 @@ def experiment_id(client: Any, tracking: Tracking, study: str) -> str:
             if experiment is None:  # it failed for another reason than that someone was faster
                 raise
     if experiment.lifecycle_stage != "active":
+        where = shlex.quote(without_password(absolute(tracking.uri)))
         raise UserError(
-            f"study={study}: the MLflow experiment of this name was deleted; restore it (mlflow "
-            f"experiments restore -x {experiment.experiment_id}) or choose another name."
+            f"study={study}: the MLflow experiment of this name was deleted; restore it "
+            f"({VARIABLE}={where} {program('mlflow')} experiments restore -x "
+            f"{experiment.experiment_id}) or choose another name."
         )
     return str(experiment.experiment_id)
 

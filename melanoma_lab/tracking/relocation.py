@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from melanoma_lab.errors import UserError
 from melanoma_lab.tracking.uris import (
     absolute,
     local_folder,
@@ -95,6 +96,9 @@ def settle(uri: str) -> int:
     Returns:
         How many runs' artifacts are found in a new place; 0 where nothing has moved, or all that
         moved is gone.
+
+    Raises:
+        UserError: paths would have to be written, and the database may only be read.
     """
     database = sqlite_path(uri)
     if database is None or not database.is_file():
@@ -102,20 +106,33 @@ def settle(uri: str) -> int:
     with closing(_opened(database)) as connection:
         if not _is_mlflows(connection) or not any(_changes(connection, database.parent)):
             return 0
-        connection.execute("BEGIN IMMEDIATE")
-        changes = list(_changes(connection, database.parent))  # another process may have been here
-        for table, key, column, entry, old, new in changes:
-            connection.execute(
-                f"UPDATE {table} SET {column} = ? WHERE {key} = ?",  # noqa: S608 - names of ours
-                (new, entry),
+        try:
+            return _write_anew(connection, database.parent)
+        except sqlite3.OperationalError as error:
+            if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
+                raise
+            raise UserError(
+                f"{database} was moved or copied: it has to learn where the artifacts beside it "
+                "lie now, and may not be written. Copy its folder to one of yours, and begin there."
+            ) from None
+
+
+def _write_anew(connection: sqlite3.Connection, here: Path) -> int:
+    """Write all paths that changed; return how many runs' artifacts are found by them."""
+    connection.execute("BEGIN IMMEDIATE")
+    changes = list(_changes(connection, here))  # another process may have been here
+    for table, key, column, entry, old, new in changes:
+        connection.execute(
+            f"UPDATE {table} SET {column} = ? WHERE {key} = ?",  # noqa: S608 - names of ours
+            (new, entry),
+        )
+        if table == "logged_models":
+            connection.execute(  # its registered versions
+                "UPDATE model_versions SET storage_location = ? WHERE storage_location = ?",
+                (new, old),
             )
-            if table == "logged_models":
-                connection.execute(  # its registered versions
-                    "UPDATE model_versions SET storage_location = ? WHERE storage_location = ?",
-                    (new, old),
-                )
-        connection.commit()
-        return sum(table == "runs" and _there(new) for table, *_, new in changes)
+    connection.commit()
+    return sum(table == "runs" and _there(new) for table, *_, new in changes)
 
 
 def _there(uri: str) -> bool:

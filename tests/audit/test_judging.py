@@ -131,12 +131,13 @@ def real(composed, name, root, session_cache):
     from melanoma_lab.data.pixels import file_digests
 
     dataset = composed(f"dataset={name}", f"dataset.root={root}").dataset
-    manifest = read_listing(dataset, session_cache).images
+    listing = read_listing(dataset, session_cache)
+    manifest = listing.images
     manifest["digest"] = file_digests(list(manifest["path"]), 2)
     inspection = inspect_files(
         list(manifest["path"]), list(manifest["digest"]), cache=session_cache, threads=2
     )
-    return audit_images(Listing(manifest), inspection, name=name, classes=dataset.classes)[0]
+    return audit_images(listing, inspection, name=name, classes=dataset.classes)[0]
 
 
 def test_the_real_nine_class_folder(composed, real_isic9, session_cache):
