@@ -72,40 +72,32 @@ def surest_decisions(
     inner = columns * block_width + (columns - 1) * APART
     width, top, foot = max(inner, 8.2) + 0.4, 0.85, 0.95
     height = top + rows * block_height + foot
-    fig = style.figure(width, height)
-    fig.set_layout_engine("none")
-
-    def write(x: float, y: float, text: str, **how: object) -> None:
-        fig.text(x / width, y / height, text, **how)  # type: ignore[arg-type]
-
+    fig, ax = style.sheet(width, height)
     for i, block in enumerate(blocks):
         column, row = divmod(i, rows)
         left = (width - inner) / 2 + column * (block_width + APART)
         upper = height - top - row * block_height
-        write(left, upper - 0.17, style.class_label(block.slug), fontsize=style.LABEL_SIZE,
+        ax.text(left, upper - 0.17, style.class_label(block.slug), fontsize=style.LABEL_SIZE,
               fontweight="bold")  # fmt: skip
         pairs = (("surest right", block.right), ("surest wrong", block.wrong))
         for j, (heading, decided) in enumerate(pairs):
             x = left + j * (2 * CELL + GAP + BETWEEN)
             if row == 0:
-                write(x, upper + 0.06, heading, fontsize=style.NOTE_SIZE, color=style.GREY)
+                ax.text(x, upper + 0.06, heading, fontsize=style.NOTE_SIZE, color=style.GREY)
             y = upper - NAME - CELL
             if decided is None:
-                write(x, y + CELL / 2, "none", fontsize=style.TICK_SIZE, color=style.GREY)
+                ax.text(x, y + CELL / 2, "none", fontsize=style.TICK_SIZE, color=style.GREY)
                 continue
             for k, picture in enumerate((decided.pixels, decided.laid_over)):
-                place = ((x + k * (CELL + GAP)) / width, y / height, CELL / width, CELL / height)
-                ax = fig.add_axes(place)
-                ax.imshow(picture, aspect="auto", interpolation="bilinear")
-                ax.set_axis_off()
+                style.put_picture(ax, picture, (x + k * (CELL + GAP), y), (CELL, CELL))
             wrong = decided.predicted != block.slug
             said = style.class_label(decided.predicted)
             said = f"{'taken for ' if wrong else ''}{said}, {100 * decided.probability:.0f} %"
-            write(x, y - 0.16, said, fontsize=style.NOTE_SIZE,
+            ax.text(x, y - 0.16, said, fontsize=style.NOTE_SIZE,
                   color=style.VERMILLION if wrong else style.BLACK)  # fmt: skip
-    write(width / 2, height - 0.34, f"Where the network looked in its surest decisions, {split}",
+    ax.text(width / 2, height - 0.34, f"Where the network looked in its surest decisions, {split}",
           fontsize=style.TITLE_SIZE, ha="center")  # fmt: skip
     caption = CAPTION.format("Calibrated" if calibrated else "Uncalibrated", *places)
-    write(0.2, 0.3, caption, fontsize=style.NOTE_SIZE, color=style.GREY, va="bottom")
-    write(width - 0.1, 0.08, style.FOOTER, fontsize=style.NOTE_SIZE, color=style.GREY, ha="right")
+    ax.text(0.2, 0.3, caption, fontsize=style.NOTE_SIZE, color=style.GREY, va="bottom")
+    ax.text(width - 0.1, 0.08, style.FOOTER, fontsize=style.NOTE_SIZE, color=style.GREY, ha="right")
     return fig

@@ -65,10 +65,10 @@ def confusion_matrix(y_true: Labels, y_score: Scores, slugs: Sequence[str], spli
     )
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_xticks(np.arange(k + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(k + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color=style.LIGHT_GREY, linewidth=0.8)
-    ax.tick_params(which="minor", length=0)
+    # Not by minor ticks, of which each is drawn by itself.
+    between = np.arange(k + 1) - 0.5
+    ax.hlines(between, -0.5, k - 0.5, color=style.LIGHT_GREY, linewidth=0.8)
+    ax.vlines(between, -0.5, k - 0.5, color=style.LIGHT_GREY, linewidth=0.8)
     bar = fig.colorbar(image, ax=ax, pad=0.02, format=PercentFormatter(1.0))
     bar.set_label(
         "share of the true class (diagonal: sensitivity)" if k > 4 else "share of the true class",

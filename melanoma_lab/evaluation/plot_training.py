@@ -110,19 +110,14 @@ def samples(images: NDArray[np.generic], names: Sequence[str]) -> Figure:
     cell_height = cell * height / width
     fig_width = max(2 * margin + columns * cell + (columns - 1) * gap, 6.6)
     fig_height = top + rows * (cell_height + head) + margin
-    fig = style.figure(fig_width, fig_height)
-    fig.set_layout_engine("none")
+    fig, ax = style.sheet(fig_width, fig_height)
     left = (fig_width - columns * cell - (columns - 1) * gap) / 2
     for i, (image, title) in enumerate(zip(shown, titles, strict=True)):
         row, column = divmod(i, columns)
         x = left + column * (cell + gap)
         y = fig_height - top - (row + 1) * (cell_height + head)
-        ax = fig.add_axes(
-            (x / fig_width, y / fig_height, cell / fig_width, cell_height / fig_height)
-        )
-        ax.imshow(image, aspect="auto")
-        ax.set_axis_off()
-        ax.set_title(title, fontsize=style.NOTE_SIZE, pad=3)
+        style.put_picture(ax, image, (x, y), (cell, cell_height))
+        ax.text(x + cell / 2, y + cell_height + 0.04, title, fontsize=style.NOTE_SIZE, ha="center")
     style.put_title(fig, f"Training images as the network sees them ({width} x {height} pixels)")
     return fig
 

@@ -20,6 +20,7 @@ from melanoma_lab.evaluation import (
     plot_subgroups,
     plot_training,
 )
+from melanoma_lab.evaluation import plot_style as style
 from melanoma_lab.evaluation.judging import Judgement, groups_of
 from melanoma_lab.evaluation.plot_training import ClassCounts
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of, split_arrays
@@ -91,5 +92,5 @@ def save_plots(
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1])
+        style.save(figure, paths[-1], photographs=name == "samples")
     return paths

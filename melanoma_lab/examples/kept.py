@@ -14,6 +14,7 @@ from melanoma_lab import summary
 from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation.judging import Judgement
 from melanoma_lab.evaluation.plot_grad_cam import Block, Decided, surest_decisions
+from melanoma_lab.evaluation.plot_style import save
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of
 from melanoma_lab.examples.choice import decisions, mistakes, of_classes
 from melanoma_lab.examples.page import PAGE, write_page
@@ -80,7 +81,7 @@ def write_examples(
         (folder / "plots").mkdir(parents=True, exist_ok=True)
         calibrated = not judgement.temperature.why_not
         figure = surest_decisions(blocks, split, places=places, calibrated=calibrated)
-        figure.savefig(folder / "plots" / FIGURE)
+        save(figure, folder / "plots" / FIGURE, photographs=True)
     write_page(
         folder / PAGE,
         chosen,
