@@ -19,6 +19,7 @@ from melanoma_lab.config.arm import describe_arm
 from melanoma_lab.config.command import canonical_arguments
 from melanoma_lab.config.compose import CONF
 from melanoma_lab.config.help import help_text
+from melanoma_lab.config.needed import refuse_unset
 from melanoma_lab.config.schema import Task
 from melanoma_lab.config.sweeper import seeds_checked_as_one
 from melanoma_lab.config.validation import explain, validate
@@ -41,6 +42,7 @@ def hydra_command(notes: Notes) -> Callable[[], None]:
         registry.declare_again(theirs)  # a launcher's process may not have run the user's script
         with multirun.noted(composed, notes):
             config = validate(composed)
+            refuse_unset(config)
             if config.task is not Task.download:
                 check_root(config.dataset)
             arm = describe_arm(list(HydraConfig.get().overrides.task))

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab.bounded import check_references
 from melanoma_lab.config.combinations import refuse_combinations
@@ -53,10 +53,11 @@ def validate(composed: DictConfig) -> Config:
     refuse_expansions(composed)
     try:
         merged = OmegaConf.merge(_schema_of(composed), composed)
+        if missing := sorted(OmegaConf.missing_keys(merged)):
+            raise UserError(
+                "\n".join(f"{key} is not set; add {key}=... to the command." for key in missing)
+            )
         config = cast("Config", OmegaConf.to_object(merged))
-    except MissingMandatoryValue as error:
-        key = str(error.full_key)
-        raise UserError(f"{key} is not set; add {key}=... to the command.") from error
     except OmegaConfBaseException as error:
         message = explain(error)
         key = str(error.full_key)
