@@ -89,7 +89,7 @@ class FitProgress:
 
     def __enter__(self) -> Self:
         self._bar.start()
-        self._begin(f"training, {self._epochs} epochs of {self._steps} steps")
+        self._begin(f"training epoch {self._epoch} of {self._epochs}")
         return self
 
     def __exit__(self, *_: object) -> None:

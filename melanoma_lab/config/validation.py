@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from melanoma_lab.bounded import check_references
 from melanoma_lab.config.combinations import refuse_combinations
@@ -53,17 +53,21 @@ def validate(composed: DictConfig) -> Config:
     refuse_expansions(composed)
     try:
         merged = OmegaConf.merge(_schema_of(composed), composed)
-        if missing := sorted(OmegaConf.missing_keys(merged)):
-            raise UserError(
-                "\n".join(f"{key} is not set; add {key}=... to the command." for key in missing)
-            )
+        if missing := [str(key) for key in merged if OmegaConf.is_missing(merged, key)]:
+            raise UserError("\n".join(map(_unset, missing)))
         config = cast("Config", OmegaConf.to_object(merged))
+    except MissingMandatoryValue as error:
+        raise UserError(_unset(str(error.full_key))) from error
     except OmegaConfBaseException as error:
         message = explain(error)
         key = str(error.full_key)
         raise UserError(message if message.startswith(key) else f"{key}: {message}") from error
     refuse_combinations(config)
     return config
+
+
+def _unset(key: str) -> str:
+    return f"{key} is not set; add {key}=... to the command."
 
 
 def refuse_expansions(composed: DictConfig) -> None:
