@@ -51,10 +51,10 @@ def validate(composed: DictConfig) -> Config:
             two choices exclude each other.
     """
     refuse_expansions(composed)
+    if missing := [str(key) for key in composed if OmegaConf.is_missing(composed, str(key))]:
+        raise UserError("\n".join(map(_unset, missing)))
     try:
         merged = OmegaConf.merge(_schema_of(composed), composed)
-        if missing := [str(key) for key in merged if OmegaConf.is_missing(merged, key)]:
-            raise UserError("\n".join(map(_unset, missing)))
         config = cast("Config", OmegaConf.to_object(merged))
     except MissingMandatoryValue as error:
         raise UserError(_unset(str(error.full_key))) from error
