@@ -24,6 +24,7 @@ from melanoma_lab.config.compose import configure, expand
 from melanoma_lab.config.schema.tracking import VARIABLE, Tracking
 from melanoma_lab.console import console
 from melanoma_lab.errors import UserError
+from melanoma_lab.tasks import train_one
 from melanoma_lab.tracking.connection import make_mlflows
 
 if TYPE_CHECKING:  # their modules take a while to load
@@ -118,10 +119,8 @@ def train(*overrides: str, config_dir: str | Path | None = None, verbose: bool =
         if len(expand(overrides)) > 1:
             raise UserError(f"{' '.join(overrides)}: several runs; study(...) trains them all.")
         config, arm = configure([*overrides, "task=train"], config_dir)
-        from melanoma_lab.tasks.train import train_arm
-
         with _mlflow_left_alone():
-            return _run(train_arm(config, arm))
+            return _run(train_one(config, arm))
 
 
 def study(
@@ -161,13 +160,11 @@ def study(
         asked = {(config.study, config.tracking.uri, config.metric) for config, _ in jobs}
         if len(asked) > 1:
             raise UserError("study, metric and tracking.uri: expected one of each in a study.")
-        from melanoma_lab.tasks.train import train_arm
-
         done = []
         with _mlflow_left_alone():
             for number, (config, arm) in enumerate(jobs):
                 with multirun.surviving() as ending:
-                    train_arm(config, arm, skip_finished=True)
+                    train_one(config, arm, skip_finished=True)
                 done.append(multirun.job_of(config, arm, number, ending))
             return multirun.conclude(done)[0]
 

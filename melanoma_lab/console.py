@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import Timer
 from typing import Self
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,23 +23,43 @@ from melanoma_lab.progress import Progress as Listener
 console = Console(highlight=False, soft_wrap=True)
 
 
+#: Seconds that a step may take before a line says what it is, where no terminal shows a spinner.
+SLOW = 1.0
+
+
 @contextmanager
-def progress_of(what: str) -> Iterator[Listener]:
-    """A bar for a step of unknown length; it shows once the step tells how far it has come.
+def progress_of(what: str, *, line: bool = True) -> Iterator[Listener]:
+    """Say what is being done while the block does it.
+
+    On a terminal: a spinner, and a bar once the step tells how far it has come. Elsewhere, such as
+    in a pipe or a notebook: a line where the step takes more than ``SLOW`` seconds.
 
     Args:
         what: what is being done, such as ``"decoding images"``.
+        line: say it off the terminal too; not where something else tells how far the work is.
 
     Yields:
         A function of (done, total).
     """
-    with _bar() as bar:
-        task = bar.add_task(what, total=None, visible=False)
+    if not _on_terminal():
+        with _line_if_slow(what if line else None):
+            yield _untold
+        return
+    spinner, bar = _spinner(), _bar()
+    spinner.add_task(what)
+    task = bar.add_task(what, total=None)
 
-        def tell(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
+    def tell(done: int, total: int) -> None:
+        spinner.stop()
+        bar.start()
+        bar.update(task, completed=done, total=total)
 
+    spinner.start()
+    try:
         yield tell
+    finally:
+        spinner.stop()
+        bar.stop()
 
 
 class FitProgress:
@@ -57,6 +79,7 @@ class FitProgress:
         self._lines = said is None
         self._epochs, self._steps = epochs, steps_per_epoch
         self._bar = _bar()
+        self._line = ExitStack()
         self._epoch = done + 1
         self._task = self._bar.add_task(
             f"{self._said}epoch {self._epoch}",
@@ -66,10 +89,18 @@ class FitProgress:
 
     def __enter__(self) -> Self:
         self._bar.start()
+        self._begin(f"training epoch {self._epoch} of {self._epochs}")
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._line.close()
         self._bar.stop()
+
+    def _begin(self, what: str) -> None:
+        """Off a terminal, say what is being done if nothing else is said soon."""
+        self._line.close()
+        if self._lines and not _on_terminal():
+            self._line.enter_context(_line_if_slow(what))
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
         """Show how far the current epoch has come."""
@@ -82,6 +113,7 @@ class FitProgress:
 
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:
         """Print an epoch's figures."""
+        self._line.close()
         self._epoch = number + 1
         self._bar.update(
             self._task,
@@ -98,6 +130,57 @@ class FitProgress:
             f"  | {figures['images_per_second']:.0f} images/s"
         )
 
+    def evaluating(self) -> None:
+        """Show that the fit is over, and the network is applied to all images."""
+        self._bar.update(self._task, description=f"{self._said}evaluating")
+        self._begin("evaluating")
+
+
+def _untold(_done: int, _total: int) -> None:
+    """Take how far a step has come where nobody is shown it."""
+
+
+@contextmanager
+def _line_if_slow(what: str | None) -> Iterator[None]:
+    """Print a line if the block takes more than ``SLOW`` seconds.
+
+    Args:
+        what: is being done; None: print nothing.
+    """
+    if what is None:
+        yield
+        return
+    said = f"{what} ..."
+    timer = Timer(SLOW, console.print, [said], {"style": "dim", "markup": False})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # its line comes before the next step's
+
+
+def _on_terminal() -> bool:
+    """Whether bars and spinners can be drawn.
+
+    Not on a terminal that is shared with other jobs, even if somebody forces colours.
+    """
+    return console.is_terminal and console.file.isatty() and not console.quiet
+
+
+def _spinner() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        # What is imported meanwhile keeps these streams for its own messages.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
 
 def _bar() -> Progress:
     return Progress(
@@ -108,6 +191,5 @@ def _bar() -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        # Not on a terminal that is shared with other jobs, even if somebody forces colours.
-        disable=not (console.is_terminal and console.file.isatty()),
+        disable=not _on_terminal(),
     )

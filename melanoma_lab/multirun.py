@@ -190,7 +190,10 @@ def conclude(jobs: Sequence[Job], broken: str = "") -> list[ComparedStudy]:
     trained = [job for job in jobs if job.task == Task.train and not job.failure and job.uri]
     problems, compared = [], []
     for study, uri, metric in dict.fromkeys((job.study, job.uri, job.metric) for job in trained):
-        from melanoma_lab.tasks.compare import report_study
+        from melanoma_lab.tasks import loading
+
+        with loading():
+            from melanoma_lab.tasks.compare import report_study
 
         try:
             compared.append(

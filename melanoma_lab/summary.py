@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.combinations import doubts
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.tracking import HERE, Tracking, named, without_password
+from melanoma_lab.config.schema.tracking import HERE, without_password
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import console
 from melanoma_lab.data.prepare import PreparedData
@@ -45,23 +43,6 @@ ROWS = (
     ("log_loss", "log loss", "{:.3f}"),
     ("ece", "calibration error (ECE)", "{:.3f}"),
 )
-
-
-def show_headline(config: Config, arm: Arm) -> None:
-    """Say what is about to be trained."""
-    console.print(
-        f"[bold]{arm.name}[/]  seed {config.seed}  study {config.study}  "
-        f"dataset {config.dataset.name}"
-    )
-    show_place(config.tracking)
-    for doubt in doubts(config):
-        console.print(f"  {doubt}", style="yellow", markup=False)
-
-
-def show_place(tracking: Tracking) -> None:
-    """Say where runs are recorded, unless it is where they are if nobody says anything."""
-    if not tracking.offline and tracking.uri != HERE:
-        console.print(f"  recorded in {named(tracking.uri)}", markup=False, soft_wrap=True)
 
 
 def show_data(data: PreparedData) -> None:

@@ -270,6 +270,10 @@ def test_output_goes_where_it_belongs(finished):
         (["tune", "tuner.space={optimizer.learning_rat:[1,2]}"], "optimizer.learning_rate?"),
         (["tune", "tuner.space={optimizer:[sgd]}"], "a single point, optimizer=sgd"),
         (["download", "dataset=folder", "dataset.root=new"], "nothing downloads it"),
+        (["~architecture", "~optimizer"], "optimizer is not set"),
+        (["download", "dataset=folder"], "add dataset.root=DIR, the folder to download to"),
+        (["evaluate", "dataset=folder"], "dataset.root is not set"),
+        (["evaluate", "dataset=folder"], "model is not set"),
         (
             [
                 "balancing=augmentor",
@@ -311,7 +315,8 @@ try:
     main()
 except SystemExit as end:
     print(end.code)
-loaded = [name for name in ("tensorflow", "keras", "mlflow", "matplotlib") if name in sys.modules]
+heavy = ("tensorflow", "keras", "mlflow", "matplotlib", "pandas", "scipy", "sklearn")
+loaded = [name for name in heavy if name in sys.modules]
 sys.exit(f"loaded: {{loaded}}" if loaded else 0)
 """
 
@@ -326,7 +331,14 @@ sys.exit(f"loaded: {{loaded}}" if loaded else 0)
         ["dataset=x"],
         ["tune", "tuner.objective=val/acuracy"],
         ["tune", "tuner.space={optimizer.learning_rat:[1,2]}"],
-        ["demo", "demo.host=203.0.113.7"],
+        ["predict"],
+        ["predict", "model=x"],
+        ["evaluate", "dataset=folder"],
+        ["export"],
+        ["card"],
+        ["demo"],
+        ["compare"],
+        ["ensemble", "study=none"],
     ],
 )
 def test_help_and_config_errors_load_nothing_heavy(tmp_path, arguments):

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma_lab.errors import UserError, nearest
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.tracking.artifacts import fetch_artifact
+from melanoma_lab.tracking.directly import no_such_study
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG
 
 PAGE = 1000
@@ -48,9 +48,7 @@ def tracked_runs(client: Any, name: str) -> list[Any]:
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is None or experiment.lifecycle_stage != "active":
-        studies = [entry.name for entry in client.search_experiments() if entry.name != "Default"]
-        hint = nearest(name, studies) or "Nothing has been trained here yet."
-        raise UserError(f"study={name}: no such study. {hint}")
+        raise no_such_study(name, [entry.name for entry in client.search_experiments()])
     runs: list[Any] = []
     token = None
     while True:

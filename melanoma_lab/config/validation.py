@@ -51,18 +51,23 @@ def validate(composed: DictConfig) -> Config:
             two choices exclude each other.
     """
     refuse_expansions(composed)
+    if missing := [str(key) for key in composed if OmegaConf.is_missing(composed, str(key))]:
+        raise UserError("\n".join(map(_unset, missing)))
     try:
         merged = OmegaConf.merge(_schema_of(composed), composed)
         config = cast("Config", OmegaConf.to_object(merged))
     except MissingMandatoryValue as error:
-        key = str(error.full_key)
-        raise UserError(f"{key} is not set; add {key}=... to the command.") from error
+        raise UserError(_unset(str(error.full_key))) from error
     except OmegaConfBaseException as error:
         message = explain(error)
         key = str(error.full_key)
         raise UserError(message if message.startswith(key) else f"{key}: {message}") from error
     refuse_combinations(config)
     return config
+
+
+def _unset(key: str) -> str:
+    return f"{key} is not set; add {key}=... to the command."
 
 
 def refuse_expansions(composed: DictConfig) -> None:

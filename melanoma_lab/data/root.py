@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from melanoma_lab.config.needed import NO_ROOT
 from melanoma_lab.config.schema.dataset import Dataset, SyntheticDataset
 from melanoma_lab.errors import UserError, nearest
 
@@ -20,9 +21,7 @@ def check_root(dataset: Dataset) -> None:
     if isinstance(dataset, SyntheticDataset):
         return
     if not dataset.root:
-        raise UserError(
-            "dataset.root is not set: add dataset.root=DIR, the folder that holds the images."
-        )
+        raise UserError(NO_ROOT)
     root = Path(dataset.root).expanduser()
     if not root.exists():
         raise UserError(f"dataset.root={dataset.root}: no such folder.{_near_miss(root)}")

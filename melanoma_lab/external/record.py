@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from melanoma_lab import summary
 from melanoma_lab.config.schema import Config
+from melanoma_lab.console import progress_of
 from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import TEST
@@ -110,21 +111,22 @@ def record_evaluation(
     tracker.log_metrics(metrics)
     tracker.set_tags({f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()})
     with tempfile.TemporaryDirectory() as scratch:
-        _keep(Path(scratch), evaluated, answers, table, judgement)
-        write_examples(
-            Path(scratch),
-            name=tracker.run_name,
-            table=table,
-            judgement=judgement,
-            melanoma=evaluated.melanoma,
-            manifest=manifest,
-            audit=data.findings.as_json(),
-            looking=(
-                looking_of_run(data, network, evaluated.encoding)
-                if evaluated.config.tracking.images
-                else None
-            ),
-        )
+        with progress_of("drawing figures"):
+            _keep(Path(scratch), evaluated, answers, table, judgement)
+            write_examples(
+                Path(scratch),
+                name=tracker.run_name,
+                table=table,
+                judgement=judgement,
+                melanoma=evaluated.melanoma,
+                manifest=manifest,
+                audit=data.findings.as_json(),
+                looking=(
+                    looking_of_run(data, network, evaluated.encoding)
+                    if evaluated.config.tracking.images
+                    else None
+                ),
+            )
         tracker.log_folder(Path(scratch))
     telling.show_figures(metrics, evaluated.run, evaluated.config.dataset.name, interval)
     summary.show_absent(absent, len(card.slugs))

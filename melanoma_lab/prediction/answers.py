@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import Precision
+from melanoma_lab.console import progress_of
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.prediction.source import Source, meaning
 from melanoma_lab.tracking.card import ModelCard
@@ -108,10 +109,11 @@ def load(source: Source, *, threads: int, seed: int, patients: bool = False) -> 
             another.
     """
     start_backend(threads=threads, seed=seed, precision=Precision.float32)
-    from melanoma_lab.prediction.network import answering, image_size, load_network, n_classes
+    with progress_of("loading the network"):
+        from melanoma_lab.prediction.network import answering, image_size, load_network, n_classes
 
-    encoding = source.card.encoding if source.card and patients else None
-    network = load_network(source.network, tuple(encoding or ()))
+        encoding = source.card.encoding if source.card and patients else None
+        network = load_network(source.network, tuple(encoding or ()))
     card = meaning(source, n_classes(network))
     return Loaded(source, card, network, image_size(network), answering(network))
 

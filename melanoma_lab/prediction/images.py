@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from melanoma_lab.config.needed import NO_IMAGES
 from melanoma_lab.data.files import IMAGE_SUFFIXES, near_miss, no_images, walk_images
 from melanoma_lab.errors import UserError, clipped
 
@@ -38,9 +39,7 @@ def find_images_of(typed: str | None) -> Images:
         UserError: it names nothing, or no images.
     """
     if not typed:
-        raise UserError(
-            "images is not set; add images=DIR, images=FILE or images='DIR/*.jpg' to the command."
-        )
+        raise UserError(NO_IMAGES)
     path = Path(typed).expanduser()
     try:
         if path.is_dir():

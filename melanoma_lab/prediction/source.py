@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import csv
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from melanoma_lab import tracking
 from melanoma_lab.comparison.tracked import EVALUATED_TAG
+from melanoma_lab.config.needed import MODELS, NO_MODEL
 from melanoma_lab.config.schema.tracking import Tracking, named
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.table_files import check_table
@@ -26,13 +28,13 @@ from melanoma_lab.prediction import mlmodel
 from melanoma_lab.tracking.artifacts import fetch_artifact, remedy
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.connection import find_run, usable
+from melanoma_lab.tracking.directly import RUNS, Named, runs_without
 from melanoma_lab.tracking.model import models_of
 from melanoma_lab.tracking.record import MODEL
 from melanoma_lab.tracking.uris import local_folder
 
-EXPECTED = "a run's id, a folder with MLflow's MLmodel, a .keras file, or models:/NAME/VERSION"
-#: Runs of which the ids are compared with a mistyped one, and those named where none is near.
-RUNS, NEWEST = 1000, 3
+#: Runs that are named where none is near a mistyped one.
+NEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> Source:
         UserError: there is no such model, or it is none that can be used without running its code.
     """
     if not typed:
-        raise UserError(f"model is not set; add model=... to the command: {EXPECTED}.")
+        raise UserError(NO_MODEL)
     if typed.startswith("models:/"):
         return _registered(typed, tracked, scratch)
     if typed.startswith("runs:/"):
@@ -82,7 +84,7 @@ def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> Source:
     except (OSError, ValueError):  # too long, or with a zero in it: no path
         pass
     if path.name != typed or path.suffix:
-        raise UserError(f"model={clipped(typed)}: no such file or folder; expected {EXPECTED}.")
+        raise UserError(f"model={clipped(typed)}: no such file or folder; expected {MODELS}.")
     return _of_run(typed, typed, tracked, scratch)
 
 
@@ -108,7 +110,7 @@ def _of_path(typed: str, path: Path) -> Source:
     if path.is_file() and not (around / mlmodel.FILE).is_file():
         return Source(typed, checked_file(path), None)
     if not (around / mlmodel.FILE).is_file():
-        raise UserError(f"model={clipped(typed)}: no MLmodel in this folder; expected {EXPECTED}.")
+        raise UserError(f"model={clipped(typed)}: no MLmodel in this folder; expected {MODELS}.")
     return _of_folder(typed, around)
 
 
@@ -153,6 +155,9 @@ def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source
     kept = Path(tracked.unsent) / run_id / MODEL
     if run_id and (kept / mlmodel.FILE).is_file():  # waits to be sent
         return _of_folder(typed, kept, run=run_id)
+    there = runs_without(run_id, tracked.uri)
+    if there is not None:
+        raise _unknown(typed, run_id, tracked, there)  # before MLflow is loaded
     client = tracking.connect_for_reading(tracked)
     with usable(tracked.uri):
         run = _tracked_run(client, typed, run_id, tracked)
@@ -170,10 +175,7 @@ def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source
 def _tracked_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any:
     run = find_run(client, run_id)
     if run is None:
-        raise UserError(
-            f"model={clipped(typed)}: neither a file or folder here nor a run in "
-            f"{named(tracked.uri)}. {_nearest_run(client, run_id)}"
-        )
+        raise _unknown(typed, run_id, tracked, _newest(client))
     if run.info.lifecycle_stage != "active":
         raise UserError(
             f"model={clipped(typed)}: this run was deleted; mlflow runs restore --run-id {run_id}"
@@ -181,16 +183,28 @@ def _tracked_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any
     return run
 
 
-def _nearest_run(client: Any, run_id: str) -> str:
-    """The sentence that points from a run that is not there to one that is."""
+def _newest(client: Any) -> list[Named]:
+    """The newest runs that are recorded, newest first."""
     experiments = [entry.experiment_id for entry in client.search_experiments()]
     runs = client.search_runs(experiments, max_results=RUNS) if experiments else []
-    ids = [run.info.run_id for run in runs]
+    return [Named(run.info.run_id, run.info.run_name, "arm" in run.data.tags) for run in runs]
+
+
+def _unknown(typed: str, run_id: str, tracked: Tracking, there: Sequence[Named]) -> UserError:
+    """The error of a run that is not there, which points to one that is."""
+    return UserError(
+        f"model={clipped(typed)}: neither a file or folder here nor a run in "
+        f"{named(tracked.uri)}. {_nearest_run(run_id, there)}"
+    )
+
+
+def _nearest_run(run_id: str, there: Sequence[Named]) -> str:
+    ids = [run.run_id for run in there]
     starting = [found for found in ids if len(run_id) >= 4 and found.startswith(run_id)]
     close = starting[:1] or difflib.get_close_matches(run_id, ids, n=1, cutoff=0.7)
     if close:
         return f"Did you mean {close[0]}?"
-    newest = [f"{run.info.run_id} ({run.info.run_name})" for run in runs if "arm" in run.data.tags]
+    newest = [f"{run.run_id} ({run.name})" for run in there if run.of_arm]
     if not newest:
         return "No run is recorded there."
     return f"The newest: {', '.join(newest[:NEWEST])}."

@@ -3,37 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config, Task
+from melanoma_lab.console import progress_of
+from melanoma_lab.headline import show_headline
+from melanoma_lab.progress import Progress
+
+
+def loading() -> AbstractContextManager[Progress]:
+    """Say that the block imports what a command needs, which may take seconds."""
+    return progress_of("loading the command")
 
 
 def train(config: Config, arm: Arm) -> None:
     """Train, evaluate and track one arm."""
     from melanoma_lab.multirun import in_multirun
     from melanoma_lab.side_by_side import at_once
-    from melanoma_lab.tasks.train import train_arm
 
-    train_arm(config, arm, skip_finished=in_multirun(), side_by_side=at_once())
+    train_one(config, arm, skip_finished=in_multirun(), side_by_side=at_once())
+
+
+def train_one(
+    config: Config, arm: Arm, *, skip_finished: bool = False, side_by_side: int = 1
+) -> str:
+    """Say what is about to be trained, load what trains it, and do what ``train_arm`` does."""
+    show_headline(config, arm)
+    with loading():
+        from melanoma_lab.tasks.train import train_arm
+
+    return train_arm(config, arm, skip_finished=skip_finished, side_by_side=side_by_side)
 
 
 def audit(config: Config, _arm: Arm) -> None:
     """Find what is wrong with a dataset."""
-    from melanoma_lab.tasks.audit import audit_dataset
+    with loading():
+        from melanoma_lab.tasks.audit import audit_dataset
 
     audit_dataset(config)
 
 
 def seed_protocol(config: Config, _arm: Arm) -> None:
     """Prepare the dataset that the seed project trained on."""
-    from melanoma_lab.tasks.seed_protocol import prepare_seed_protocol
+    with loading():
+        from melanoma_lab.tasks.seed_protocol import prepare_seed_protocol
 
     prepare_seed_protocol(config)
 
 
 def download(config: Config, _arm: Arm) -> None:
     """Download a published dataset."""
-    from melanoma_lab.tasks.download import download_dataset
+    with loading():
+        from melanoma_lab.tasks.download import download_dataset
 
     download_dataset(config)
 
@@ -42,7 +64,11 @@ def compare(config: Config, _arm: Arm) -> None:
     """Compare the arms of a study."""
     from pathlib import Path
 
-    from melanoma_lab.tasks.compare import report_study
+    from melanoma_lab.tracking.directly import refuse_unknown_study
+
+    refuse_unknown_study(config.study, config.tracking.uri)
+    with loading():
+        from melanoma_lab.tasks.compare import report_study
 
     report_study(
         config.study,
@@ -55,7 +81,11 @@ def compare(config: Config, _arm: Arm) -> None:
 
 def ensemble(config: Config, _arm: Arm) -> None:
     """Let the finished runs of an arm answer together."""
-    from melanoma_lab.tasks.ensemble import make_ensembles
+    from melanoma_lab.tracking.directly import refuse_unknown_study
+
+    refuse_unknown_study(config.study, config.tracking.uri)
+    with loading():
+        from melanoma_lab.tasks.ensemble import make_ensembles
 
     make_ensembles(config.study, arm=config.arm, size=config.members, tracked=config.tracking)
 
@@ -66,53 +96,61 @@ def tune(config: Config, arm: Arm) -> None:
 
     plan = planned(config, arm, typed())  # a mistake shows before anything else is loaded
     if plan.role is not None and not plan.role.is_chief:
-        from melanoma_lab.tasks.work import train_for_chief
+        with loading():
+            from melanoma_lab.tasks.work import train_for_chief
 
         train_for_chief(plan, plan.role)
         return
-    from melanoma_lab.tasks.tune import tune_arm
+    with loading():
+        from melanoma_lab.tasks.tune import tune_arm
 
     tune_arm(plan)
 
 
 def predict(config: Config, _arm: Arm) -> None:
     """Apply a kept network to images."""
-    from melanoma_lab.tasks.predict import predict_to_file
+    with loading():
+        from melanoma_lab.tasks.predict import predict_to_file
 
     predict_to_file(config)
 
 
 def evaluate(config: Config, _arm: Arm) -> None:
     """Evaluate a kept model on a dataset that it was not trained on."""
-    from melanoma_lab.tasks.evaluate import evaluate_model
+    with loading():
+        from melanoma_lab.tasks.evaluate import evaluate_model
 
     evaluate_model(config)
 
 
 def demo(config: Config, _arm: Arm) -> None:
     """Show a page on which a kept network can be tried."""
-    from melanoma_lab.tasks.demo import show_page
+    with loading():
+        from melanoma_lab.tasks.demo import show_page
 
     show_page(config)
 
 
 def export(config: Config, _arm: Arm) -> None:
     """Write a kept network in formats that other programs read."""
-    from melanoma_lab.tasks.export import export_network
+    with loading():
+        from melanoma_lab.tasks.export import export_network
 
     export_network(config)
 
 
 def card(config: Config, _arm: Arm) -> None:
     """Write the model card of a run."""
-    from melanoma_lab.tasks.card import card_to_folder
+    with loading():
+        from melanoma_lab.tasks.card import card_to_folder
 
     card_to_folder(config)
 
 
 def sync(config: Config, _arm: Arm) -> None:
     """Send runs that were kept on disk to the tracking server."""
-    from melanoma_lab.tasks.sync import sync_runs
+    with loading():
+        from melanoma_lab.tasks.sync import sync_runs
 
     sync_runs(config.tracking, elsewhere=_typed("tracking.uri"))
 

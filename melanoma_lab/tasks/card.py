@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from melanoma_lab.config.needed import NO_RUN
 from melanoma_lab.config.schema import Config
 from melanoma_lab.console import console
 from melanoma_lab.errors import UserError, clipped
@@ -27,7 +28,7 @@ def card_to_folder(config: Config) -> Path:
         UserError: there is no such run, or it has not kept what a card is written from.
     """
     if not config.model:
-        raise UserError("model is not set; add model=RUN_ID to the command.")
+        raise UserError(NO_RUN)
     folder = Path(config.output or ".").expanduser()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output={clipped(folder)}: is a file; name a folder.")

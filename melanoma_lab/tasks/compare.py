@@ -49,12 +49,15 @@ def report_study(
     client = tracking.connect_for_reading(tracked)
     with explained(tracked.uri), progress_of("reading runs") as tell:
         runs = load_study(client, study, tell)
-    comparison = compare_study(runs, reference, metric)
-    warnings = find_warnings(runs, comparison)
+    with progress_of("comparing"):
+        comparison = compare_study(runs, reference, metric)
+        warnings = find_warnings(runs, comparison)
     again = commands.compare_command(study, reference=reference, metric=metric, uri=tracked.uri)
-    report = write_report(folder / study, runs, comparison, warnings, again=again)
+    with progress_of("drawing figures"):
+        report = write_report(folder / study, runs, comparison, warnings, again=again)
     show_comparison(comparison, warnings, report)
-    _record(client, runs, comparison, warnings, folder / study)
+    with progress_of("recording in MLflow"):
+        _record(client, runs, comparison, warnings, folder / study)
     return ComparedStudy(study, metric, tuple(warnings), report, comparison)
 
 

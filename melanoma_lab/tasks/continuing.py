@@ -96,6 +96,7 @@ def fit_from_checkpoint(
                 parts,
                 on_step=progress.step,
                 on_epoch=tell,
+                on_fitted=progress.evaluating,
                 start=start,
                 checkpoints=checkpoints,
                 splits=extent.splits,

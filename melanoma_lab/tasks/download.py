@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from melanoma_lab.config.needed import NO_TARGET
 from melanoma_lab.config.schema import Config
 from melanoma_lab.console import console
 from melanoma_lab.data.download import download, kaggle_client
@@ -26,7 +27,7 @@ def download_dataset(config: Config) -> None:
     """
     dataset = config.dataset
     if not dataset.root:
-        raise UserError("dataset.root is not set: add dataset.root=DIR, the folder to download to.")
+        raise UserError(NO_TARGET)
     root = Path(dataset.root).expanduser()
     download(dataset.name, root, kaggle_client)
     words = (f"dataset={dataset.name}", f"dataset.root={shlex.quote(dataset.root)}")

@@ -145,28 +145,30 @@ def _record(
                     judgement=judgement,
                 )
                 write_card(facts, folder)
-            save_plots(
-                folder / "plots",
-                table=table,
-                melanoma=melanoma,
-                judgement=judgement,
-            )
-            looking, why_no_maps = _looking(manifest, config, together)
-            write_examples(
-                folder,
-                name=name,
-                table=table,
-                judgement=judgement,
-                melanoma=melanoma,
-                manifest=manifest,
-                audit=audit or {},
-                looking=looking if images else None,
-                why_no_maps=why_no_maps,
-            )
+            with progress_of("drawing figures"):
+                save_plots(
+                    folder / "plots",
+                    table=table,
+                    melanoma=melanoma,
+                    judgement=judgement,
+                )
+                looking, why_no_maps = _looking(manifest, config, together)
+                write_examples(
+                    folder,
+                    name=name,
+                    table=table,
+                    judgement=judgement,
+                    melanoma=melanoma,
+                    manifest=manifest,
+                    audit=audit or {},
+                    looking=looking if images else None,
+                    why_no_maps=why_no_maps,
+                )
             tracker.log_folder(folder)
         if together is not None:
             beside = together.beside | {advice.FILE: judgement.advice().text()}
-            tracker.log_network(together.network, together.card, beside)
+            with progress_of("saving the network"):
+                tracker.log_network(together.network, together.card, beside)
     summary.show_metrics(metrics)
     summary.show_judgement(judgement)
     summary.show_registered(tracker.registered)

@@ -18,6 +18,7 @@ from melanoma_lab import summary
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
+from melanoma_lab.console import progress_of
 from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
@@ -73,9 +74,11 @@ def record_results(
             f"diverged: {trained.diverged}; nothing could be measured. {_lower_rate(config, fit)}"
         )
 
+    lines = extent.said is None
     table = predictions_table(data, trained, extent.splits)
-    judgement = judged(config, data, table)
-    metrics |= run_metrics(table, data.melanoma, splits=extent.splits) | judgement.metrics()
+    with progress_of("computing metrics", line=lines):
+        judgement = judged(config, data, table)
+        metrics |= run_metrics(table, data.melanoma, splits=extent.splits) | judgement.metrics()
     learned = outcome(table)
     absent = absent_by_split(table, extent.splits or SPLITS)
     tracker.log_metrics(metrics)
@@ -105,21 +108,23 @@ def record_results(
         if extent.pictures:
             data.manifest.to_csv(folder / "manifest.csv", index=False)
             data.findings.write(folder / "audit.json")
-            draw(
-                folder,
-                data,
-                images,
-                trained,
-                table=table,
-                judgement=judgement,
-                name=tracker.run_name,
-                images_kept=config.tracking.images,
-            )
+            with progress_of("drawing figures", line=lines):
+                draw(
+                    folder,
+                    data,
+                    images,
+                    trained,
+                    table=table,
+                    judgement=judgement,
+                    name=tracker.run_name,
+                    images_kept=config.tracking.images,
+                )
         tracker.log_folder(folder)
     if keeps_model:
         card = card_of(config, data, trained.encoding)
-        tracker.log_network(trained.network, card, beside_network(data, judgement))
-    if extent.said is None:
+        with progress_of("saving the network", line=lines):
+            tracker.log_network(trained.network, card, beside_network(data, judgement))
+    if lines:
         summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
         summary.show_judgement(judgement)
     if fit.diverged:  # after a good epoch, or there were no probabilities
@@ -127,7 +132,7 @@ def record_results(
             f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
             f"{_lower_rate(config, fit)}"
         )
-    if trained.network is not None and extent.said is None:  # a trivial arm may be at chance
+    if trained.network is not None and lines:  # a trivial arm may be at chance
         summary.show_outcome(learned)
     return metrics
 

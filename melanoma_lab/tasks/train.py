@@ -31,6 +31,7 @@ from melanoma_lab.training.machine import (
     on_this_machine,
     this_machine,
 )
+from melanoma_lab.training.trained import Trained
 from melanoma_lab.training.trivial import fit_trivial
 
 if TYPE_CHECKING:  # its module loads TensorFlow
@@ -59,7 +60,6 @@ def train_arm(
     """
     threads = threads_for(config.training.threads, side_by_side)
     cache = cache_folder(config.cache)
-    summary.show_headline(config, arm)
     find_weights(config.architecture)  # a missing file shows before images are prepared
     with progress_of("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
@@ -141,7 +141,8 @@ def train_claimed(
         UserError: it cannot be built as configured; no run is recorded.
         RunError: it diverged, ran out of memory or was not sent.
     """
-    with progress_of("balancing") as tell:
+    lines = extent.said is None
+    with progress_of("balancing", line=lines) as tell:
         images = balance(
             config.balancing,
             data.training_split(),
@@ -151,17 +152,16 @@ def train_claimed(
             progress=tell,
         )
     parts = _assemble(config, data, images, threads, extent)
-    tracker = connecting.result()
+    with progress_of("connecting to MLflow", line=lines):
+        tracker = connecting.result()
     tags = run_tags(config, arm, data, threads=threads, extent=extent)
     params = tracking.flatten(resolved(config))
     name = name_of_run(config, arm, extent)
-    # Imported as late as can be: plotting and statistics would only delay the first step.
     if isinstance(parts, TrivialModel):  # takes seconds: nothing to go on with
-        with tracker.run(name, tags, params):
-            from melanoma_lab.tasks.record import record_results
-
-            trained = fit_trivial(parts, data, images, splits=extent.splits)
-            on_results(record_results(config, data, images, trained, tracker, extent=extent))
+        with tracker.run(name, tags, params, line=lines):
+            with progress_of("fitting and evaluating", line=lines):
+                trained = fit_trivial(parts, data, images, splits=extent.splits)
+            on_results(_record(config, data, images, trained, tracker=tracker, extent=extent))
         return tracker
     resume = config.training.resume
     now = circumstances(threads, device_count(config.training))
@@ -172,7 +172,7 @@ def train_claimed(
         done = extent.after.begun()
         if done is None or changed(done[1], now):  # its bits would not be those of this run
             extent = replace(extent, after=None)
-    with tracker.run(name, tags, params, continuing=begun) as run_id:
+    with tracker.run(name, tags, params, continuing=begun, line=lines) as run_id:
         if resume:
             note_begin(claim, run_id, now)
         trained = fit_from_checkpoint(
@@ -180,12 +180,27 @@ def train_claimed(
         )
         if trained.diverged:
             claim.forget()  # it would diverge again
-        from melanoma_lab.tasks.record import record_results
-
-        on_results(record_results(config, data, images, trained, tracker, extent=extent))
+        on_results(_record(config, data, images, trained, tracker=tracker, extent=extent))
     if not extent.keep_state:
         claim.forget()
     return tracker
+
+
+def _record(
+    config: Config,
+    data: PreparedData,
+    images: BalancedSet,
+    trained: Trained,
+    *,
+    tracker: tracking.Tracker,
+    extent: Extent,
+) -> dict[str, float]:
+    """Record what came out, and return the metrics."""
+    # Imported as late as can be: plotting and statistics would only delay the first step.
+    with progress_of("loading statistics and drawing", line=extent.said is None):
+        from melanoma_lab.tasks.record import record_results
+
+    return record_results(config, data, images, trained, tracker, extent=extent)
 
 
 def _assemble(
@@ -200,10 +215,12 @@ def _assemble(
     if extent.said is None:
         depthwise = config.architecture.depthwise
         summary.show_machine(this_machine(), precision, devices, depthwise=depthwise)
-    from melanoma_lab.training.features import obstacle
-    from melanoma_lab.training.session import assemble
+    from melanoma_lab.training.features import can_be_kept, obstacle
 
     if extent.said is None and (reason := obstacle(config, images)):
         summary.show_note(reason)
-    with progress_of("computing features") as tell:
+    what = "computing features" if can_be_kept(config, images) else "building the network"
+    with progress_of(what, line=extent.said is None) as tell:
+        from melanoma_lab.training.session import assemble
+
         return assemble(config, data, images, splits=extent.splits, progress=tell)

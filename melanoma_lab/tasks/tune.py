@@ -13,6 +13,7 @@ from melanoma_lab import summary, tracking
 from melanoma_lab.config.arm import CUSTOM
 from melanoma_lab.config.fingerprint import tuner_of
 from melanoma_lab.config.schema.split import KFold
+from melanoma_lab.console import progress_of
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.evaluation.names import higher_is_better
 from melanoma_lab.installation import lab_command
@@ -66,7 +67,9 @@ def tune_arm(plan: Plan) -> Tuned:
         from melanoma_lab.tuning.prepared import prepare_trials
         from melanoma_lab.tuning.search import Search, go_on
 
-        trials = prepare_trials(plan, connecting.result())
+        with progress_of("connecting to MLflow"):
+            tracker = connecting.result()
+        trials = prepare_trials(plan, tracker)
         summary.show_data(next(iter(trials.datasets.values())))
         own = folder / f"{config.tuner.name}-{trials.sweep}"
         oracle = build_oracle(config.tuner, plan.searched)
@@ -167,12 +170,14 @@ def _conclude(plan: Plan, trials: Trials, ledger: Ledger) -> Tuned:
         raise RunError("No trial of the search completed.")
     proposal = ledger.proposal(best)
     values = dict(proposal.values)
-    keep_pictures(trials, proposal)
+    with progress_of("drawing the best trial"):
+        keep_pictures(trials, proposal)
     commands = next_commands(command, values, config.study)
     notes = _notes(plan, trials, proposal, best.score)
     preset = write_preset(command, values, study=config.study, notes=notes)
     sweep = _sweep(plan, trials, ledger, commands)
-    report = write_report(sweep, Path("experiments") / config.study / "tuned")
+    with progress_of("writing the report"):
+        report = write_report(sweep, Path("experiments") / config.study / "tuned")
     files = [report, *report.parent.glob("*.md"), *report.parent.glob("*.csv"), preset]
     with tempfile.TemporaryDirectory() as scratch:
         manifest = Path(scratch) / "manifest.csv"

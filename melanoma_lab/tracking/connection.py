@@ -22,7 +22,7 @@ from melanoma_lab.config.schema.tracking import (
     named,
     without_password,
 )
-from melanoma_lab.console import console
+from melanoma_lab.console import console, progress_of
 from melanoma_lab.errors import UserError
 from melanoma_lab.installation import lab_command, program
 from melanoma_lab.tracking.database import (
@@ -68,16 +68,32 @@ def connect_for_reading(tracking: Tracking) -> Any:
     Raises:
         UserError: nothing has been recorded there, or it cannot be used.
     """
-    database = sqlite_path(tracking.uri)
     with usable(tracking.uri):
-        if database is not None and is_empty(database):
-            what = "nothing is in this file" if database.exists() else "no such file"
-            raise UserError(
-                f"{named(tracking.uri)}: {what}; nothing has been trained from this folder yet."
-            )
-        client = mlflow_client(tracking.uri)
-        client.search_experiments(max_results=1)  # does anybody answer?
+        _refuse_empty(tracking.uri)
+        with progress_of("connecting to MLflow"):
+            client = mlflow_client(tracking.uri)
+            client.search_experiments(max_results=1)  # does anybody answer?
         return client
+
+
+def refuse_empty(uri: str) -> None:
+    """Refuse an SQLite database that is not there or has nothing in it.
+
+    Args:
+        uri: where runs are recorded.
+
+    Raises:
+        UserError: it is such a database, or cannot be used.
+    """
+    with explained(uri):
+        _refuse_empty(uri)
+
+
+def _refuse_empty(uri: str) -> None:
+    database = sqlite_path(uri)
+    if database is not None and is_empty(database):
+        what = "nothing is in this file" if database.exists() else "no such file"
+        raise UserError(f"{named(uri)}: {what}; nothing has been trained from this folder yet.")
 
 
 def find_run(client: Any, run_id: str) -> Any:

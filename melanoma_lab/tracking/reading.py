@@ -14,6 +14,7 @@ from melanoma_lab.config.schema.tracking import Tracking, named
 from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.tracking.artifacts import fetch_artifact
 from melanoma_lab.tracking.connection import connect_for_reading, find_run, usable
+from melanoma_lab.tracking.directly import runs_without
 from melanoma_lab.tracking.record import ARTIFACTS, RECORD, RunRecord
 
 
@@ -80,11 +81,14 @@ def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
         record = RunRecord.read(kept / RECORD)
         metrics = {point.key: point.value for point in record.metrics}
         return TrackedRun(run_id, record.tags, metrics, record.start_time, kept)
+    unknown = UserError(f"model={clipped(run_id)}: no such run in {named(tracked.uri)}.")
+    if runs_without(run_id, tracked.uri) is not None:
+        raise unknown  # before MLflow is loaded
     client = connect_for_reading(tracked)
     with usable(tracked.uri):
         run = find_run(client, run_id)
         if run is None:
-            raise UserError(f"model={clipped(run_id)}: no such run in {named(tracked.uri)}.")
+            raise unknown
         data = run.data
         return TrackedRun(
             run_id, dict(data.tags), dict(data.metrics), run.info.start_time, scratch, client, run

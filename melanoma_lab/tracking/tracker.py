@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.config.schema.tracking import Tracking, named
-from melanoma_lab.console import console
+from melanoma_lab.console import console, progress_of
 from melanoma_lab.errors import RunError
 from melanoma_lab.installation import lab_command
 from melanoma_lab.tracking.card import ModelCard
@@ -136,6 +136,7 @@ class Tracker:
         self._record: RunRecord
         self._files: Path
         self._sender: Sender | None = None
+        self._line = True
         self._problem: BaseException | None = None
         self._points: frozenset[tuple[str, int]] = frozenset()
 
@@ -147,6 +148,7 @@ class Tracker:
         params: Mapping[str, str],
         *,
         continuing: str | None = None,
+        line: bool = True,
     ) -> Iterator[str]:
         """Record what happens in the block as one run.
 
@@ -158,6 +160,7 @@ class Tracker:
             tags: searchable facts about the run.
             params: the resolved configuration, flattened.
             continuing: the id of the run to go on with; it keeps what it has. None: a new one.
+            line: as for ``progress_of``, while the run is sent at its end.
 
         Yields:
             The run's id.
@@ -169,7 +172,7 @@ class Tracker:
         with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as files:
             record = self._begin(name, dict(tags), dict(params), continuing)
             self._record, self._files, self._problem = record, Path(files), self._outage
-            self._sender = None
+            self._sender, self._line = None, line
             if self._client is not None:
                 self._sender = Sender(
                     lambda points: log_points(self._client, record.run_id, points)
@@ -257,7 +260,7 @@ class Tracker:
             record.tags[REASON_TAG] = why[:LONGEST_REASON]
         if self._client is not None:
             limits, wait = (HASTE, _LAST_WAIT) if status == "KILLED" else ({}, None)
-            with patience(limits):
+            with patience(limits), progress_of("recording in MLflow", line=self._line):
                 self._problem = self._send(wait)
         if self._client is None or self._problem is not None:
             self.kept = keep(record, self._files, Path(self._tracking.unsent))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from melanoma_lab.config.schema.training import Precision
+from melanoma_lab.console import progress_of
 from melanoma_lab.errors import UserError
 from melanoma_lab.interruption import interruption_after
 
@@ -52,9 +53,9 @@ def load_tensorflow() -> Any:
     if "tensorflow" not in sys.modules:
         # Without AVX-512, TensorFlow would leave oneDNN out, and vgg5 take 1.7 times as long.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    with quiet_stderr():
-        import keras  # noqa: F401
-        import tensorflow as tf
+        with progress_of("starting TensorFlow"), quiet_stderr():
+            import keras  # noqa: F401
+    import tensorflow as tf
 
     return tf
 

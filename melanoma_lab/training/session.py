@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -172,6 +172,7 @@ def train_network(
     *,
     on_step: StepListener,
     on_epoch: EpochListener,
+    on_fitted: Callable[[], None] = lambda: None,
     start: Checkpoint | None = None,
     checkpoints: Checkpoints | None = None,
     splits: Sequence[str] | None = None,
@@ -185,6 +186,7 @@ def train_network(
         parts: what ``assemble`` built for them.
         on_step: told a few times a second how far an epoch has come.
         on_epoch: told every epoch's figures.
+        on_fitted: told when the fit is over, and the network is going to be applied.
         start: the checkpoint to go on from; None: from the start.
         checkpoints: where the state after every epoch is kept; None: nowhere.
         splits: those whose images the trained network is applied to; None: all.
@@ -232,6 +234,7 @@ def train_network(
         start=start,
         checkpoints=checkpoints,
     )
+    on_fitted()
     network = replicas.on_one_device(parts.network)
     # Of a backbone that was frozen throughout, the features are what they were.
     begun = [phase for phase, *_ in parts.optimizers if phase.epochs.start < options.last_epoch]

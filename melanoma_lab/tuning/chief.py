@@ -72,7 +72,7 @@ class Chief:
             self._server.start()
             self._crew.start()
             try:
-                with progress_of("trials") as tell:
+                with progress_of("trials", line=False) as tell:
                     while not service.over:
                         service.changed.wait(PAUSE)
                         service.changed.clear()

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
-from melanoma_lab import summary
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.command import PROGRAM
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.console import console
 from melanoma_lab.evaluation.names import higher_is_better
+from melanoma_lab.headline import show_place
 from melanoma_lab.tuning.checking import Command
 from melanoma_lab.tuning.space import Searched, Values, override_text
 
@@ -42,7 +42,7 @@ def show_search(
         f"tuner={tuner.name}: up to {total} trials for {tuner.objective} ({way} is better)"
         + (f", {done} of them done" if done else "")
     )
-    summary.show_place(config.tracking)
+    show_place(config.tracking)
     for entry in searched:
         console.print(f"  {describe(entry)}", markup=False)
 

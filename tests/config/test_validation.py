@@ -115,6 +115,10 @@ def test_a_wrong_value_or_added_key_is_refused(composed, override, message):
             "dataset.columns.imge: no such key. Did you mean image?",
         ),
         (["~architecture"], "architecture is not set"),
+        (
+            ["~architecture", "~optimizer"],
+            "architecture is not set; add architecture=... to the command.\noptimizer is not set",
+        ),
         (["cache=${nothing}"], "cache: Interpolation key 'nothing' not found"),
     ],
 )

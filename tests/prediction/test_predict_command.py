@@ -346,6 +346,7 @@ def test_mistakes_are_told_without_tensorflow_and_then_the_command_works(work, t
 import sys
 from melanoma_lab.__main__ import main
 mistakes = [
+    [],
     ["model=x"],
     ["images=one"],
     ["model=x", "images=nowhere"],
@@ -371,6 +372,8 @@ main()
     done = run_python("-c", script.replace("RUN", run.run_id))
     assert done.returncode == 0, done.stderr
     told = (
+        "model is not set; add model=",
+        "images is not set; add images=DIR",
         "images is not set; add images=DIR",
         "model is not set; add model=",
         "images=nowhere: no such file or folder",

@@ -19,6 +19,7 @@ try:
     main()
 finally:
     print("loaded:", sorted({"tensorflow", "keras"} & set(sys.modules)))
+    print("slow:", sorted({"mlflow", "pandas", "scipy", "matplotlib"} & set(sys.modules)))
 """
 
 
@@ -91,5 +92,6 @@ def test_a_mistake_is_told_with_status_2_and_leaves_nothing(folder):
     done = compare(folder, "study=abaltion")
     assert done.returncode == 2
     assert "Did you mean ablation?" in done.stderr
+    assert "slow: []" in done.stdout  # it is told without what takes seconds to load
     assert "Traceback" not in done.stderr
     assert not (folder / "experiments" / "abaltion").exists()

@@ -14,8 +14,8 @@ from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.tasks import train_one
 from melanoma_lab.tasks.compare import report_study
-from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.tracking.database import is_empty
 from melanoma_lab.training.backend import available_threads
 from melanoma_lab.training.machine import Machine
@@ -31,7 +31,7 @@ def train(composed, tmp_path, monkeypatch):
 
     def run(*overrides, arm=ARM):
         config = composed(f"cache={tmp_path / 'cache'}", *SMALL, *overrides)
-        run_id = train_arm(config, arm)
+        run_id = train_one(config, arm)
         client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
         return client.get_run(run_id), client
 

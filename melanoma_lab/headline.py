@@ -1,0 +1,26 @@
+"""The first lines of a command; nothing here takes long to load, so that they come at once."""
+
+from __future__ import annotations
+
+from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.combinations import doubts
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.tracking import HERE, Tracking, named
+from melanoma_lab.console import console
+
+
+def show_headline(config: Config, arm: Arm) -> None:
+    """Say what is about to be trained."""
+    console.print(
+        f"[bold]{arm.name}[/]  seed {config.seed}  study {config.study}  "
+        f"dataset {config.dataset.name}"
+    )
+    show_place(config.tracking)
+    for doubt in doubts(config):
+        console.print(f"  {doubt}", style="yellow", markup=False)
+
+
+def show_place(tracking: Tracking) -> None:
+    """Say where runs are recorded, unless it is where they are if nobody says anything."""
+    if not tracking.offline and tracking.uri != HERE:
+        console.print(f"  recorded in {named(tracking.uri)}", markup=False, soft_wrap=True)
