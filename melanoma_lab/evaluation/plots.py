@@ -38,6 +38,7 @@ def save_plots(
     sample_images: NDArray[np.generic] | None = None,
     sample_names: Sequence[str] = (),
     shown_as: str | None = None,
+    in_use: bool = True,
 ) -> list[Path]:
     """Draw and write every figure of a run; what it predicts is shown for the held-out images.
 
@@ -54,6 +55,8 @@ def save_plots(
             shape (n, height, width, 3); None or n = 0: they are not drawn.
         sample_names: n class slugs.
         shown_as: what titles call the images; None: their split.
+        in_use: whether to draw what it would be worth in use: the operating point, the decision
+            curve and the subgroups. Nobody uses a trivial classifier; its tables have them.
 
     Returns:
         The files written.
@@ -73,7 +76,7 @@ def save_plots(
     }
     if counts is not None:
         figures["class_distribution"] = plot_training.class_distribution(counts, slugs)
-    if judgement.point is not None:
+    if in_use and judgement.point is not None:
         k = slugs.index(judgement.point.slug)
         of_class = (y_true == k, judgement.temperature.apply(y_score)[:, k])
         figures["operating_curve"] = plot_judging.operating_curve(
@@ -82,7 +85,7 @@ def save_plots(
         figures["decision_curve"] = plot_judging.draw_decision_curve(
             *of_class, groups_of(table, split), title, judgement.point.slug
         )
-    if len(judgement.subgroups):
+    if in_use and len(judgement.subgroups):
         figures["subgroups"] = plot_subgroups.forest(judgement.subgroups, judgement.point, title)
     if sample_images is not None and len(sample_images):
         figures["samples"] = plot_training.samples(sample_images, sample_names)

@@ -270,6 +270,7 @@ def draw(
         ],
         melanoma=data.melanoma,
         judgement=judgement,
+        in_use=trained.network is not None,
     )
     write_examples(
         folder,

@@ -24,6 +24,7 @@ from melanoma_lab.config.schema.tracking import (
 )
 from melanoma_lab.console import console, progress_of
 from melanoma_lab.errors import UserError
+from melanoma_lab.heavy_imports import import_heavy
 from melanoma_lab.installation import lab_command, program
 from melanoma_lab.tracking.database import (
     NotUsable,
@@ -211,6 +212,7 @@ def mlflow_client(uri: str) -> Any:
         os.environ.setdefault(name, value)
     if (database := sqlite_path(uri)) is not None:
         make_or_check(database)
+    import_heavy("mlflow")
     import mlflow
 
     quieten()

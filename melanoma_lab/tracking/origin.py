@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 from collections.abc import Mapping
@@ -39,8 +40,12 @@ def short_commit(commit: str, digits: int) -> str:
     return commit[:digits] + CHANGES * commit.endswith(CHANGES)
 
 
+@functools.cache
 def git_commit() -> str:
-    """The commit of the lab's own code, ``+changes`` where files differ from it, or ``unknown``."""
+    """The commit of the lab's own code, ``+changes`` where files differ from it, or ``unknown``.
+
+    Asked for once a process: its code was loaded from the files as they were.
+    """
     package = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:

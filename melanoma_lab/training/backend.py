@@ -12,6 +12,7 @@ from typing import Any
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.console import progress_of
 from melanoma_lab.errors import UserError
+from melanoma_lab.heavy_imports import import_heavy
 from melanoma_lab.interruption import interruption_after
 
 
@@ -54,7 +55,7 @@ def load_tensorflow() -> Any:
         # Without AVX-512, TensorFlow would leave oneDNN out, and vgg5 take 1.7 times as long.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         with progress_of("starting TensorFlow"), quiet_stderr():
-            import keras  # noqa: F401
+            import_heavy("keras")
     import tensorflow as tf
 
     return tf
