@@ -41,7 +41,8 @@ def operating_curve(
         point: chosen on val.
         shown_as: what the title calls the images; None: their split.
     """
-    fig = style.figure(7.2, 5.0)
+    fig = style.figure(7.2, 5.0, by_hand=True)
+    style.leave_margins(fig, left=0.8, right=0.3, bottom=0.85, top=0.95)
     ax = fig.add_subplot()
     name = style.class_label(point.slug)
     at = point.rates[split]
@@ -116,7 +117,8 @@ def draw_decision_curve(
         split: that they are of.
         slug: of the class.
     """
-    fig = style.figure(7.2, 5.0)
+    fig = style.figure(7.2, 5.0, by_hand=True)
+    style.leave_margins(fig, left=0.85, right=0.3, bottom=0.85, top=0.7)
     ax = fig.add_subplot()
     name = style.class_label(slug)
     prevalence = float(positive.mean()) if len(positive) else float("nan")

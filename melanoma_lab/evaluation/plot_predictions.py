@@ -33,8 +33,18 @@ def confusion_matrix(y_true: Labels, y_score: Scores, slugs: Sequence[str], spli
     counts = metrics.confusion_matrix(y_true, y_score)
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
-    side = max(2.8, 1.8 + 0.5 * k)
-    fig = style.figure(side + 3.2, side + 1.8)
+    names = [style.class_label(slug) for slug in slugs]
+    rows = [
+        f"{name}  ({n:,})" if n else f"{name}  (absent)"
+        for name, n in zip(names, totals, strict=True)
+    ]
+    # Sizes are in inches.
+    side = max(3.0, 0.58 * k)
+    left = 0.45 + style.text_width(rows, style.TICK_SIZE)
+    slanted = 0.7 * style.text_width(names, style.TICK_SIZE)
+    bottom, top, right = 0.6 + (0.4 if k <= 3 else slanted), 0.75, 1.1
+    fig = style.figure(left + side + right, bottom + side + top, by_hand=True)
+    style.leave_margins(fig, left=left, right=right, bottom=bottom, top=top)
     ax = fig.add_subplot()
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 11 if k <= 12 else 9
@@ -51,25 +61,20 @@ def confusion_matrix(y_true: Labels, y_score: Scores, slugs: Sequence[str], spli
             fontweight="bold" if row == column else "normal",
         )
     style.dress(ax, x="decided class", y="true class")
-    names = [style.class_label(slug) for slug in slugs]
     if k <= 3:
         ax.set_xticks(range(k), [style.class_label(slug, width=14) for slug in slugs])
     else:
         ax.set_xticks(range(k), names, rotation=40, ha="right", rotation_mode="anchor")
-    ax.set_yticks(
-        range(k),
-        [
-            f"{name}  ({n:,})" if n else f"{name}  (absent)"
-            for name, n in zip(names, totals, strict=True)
-        ],
-    )
+    ax.set_yticks(range(k), rows)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     # Not by minor ticks, of which each is drawn by itself.
     between = np.arange(k + 1) - 0.5
     ax.hlines(between, -0.5, k - 0.5, color=style.LIGHT_GREY, linewidth=0.8)
     ax.vlines(between, -0.5, k - 0.5, color=style.LIGHT_GREY, linewidth=0.8)
-    bar = fig.colorbar(image, ax=ax, pad=0.02, format=PercentFormatter(1.0))
+    width, height = fig.get_size_inches()
+    cax = fig.add_axes(((left + side + 0.12) / width, bottom / height, 0.22 / width, side / height))
+    bar = fig.colorbar(image, cax=cax, format=PercentFormatter(1.0))
     bar.set_label(
         "share of the true class (diagonal: sensitivity)" if k > 4 else "share of the true class",
         fontsize=style.LABEL_SIZE,
@@ -174,7 +179,13 @@ def _one_vs_rest(
 ) -> tuple[Figure, Axes]:
     """One curve a class in unit axes, and a legend beside it with area and prevalence."""
     longest = max(map(len, slugs))
-    fig = style.figure(7.0 + 0.08 * longest, max(5.2, 1.2 + 0.205 * len(slugs)))
+    width, height = 7.0 + 0.08 * longest, max(5.2, 1.2 + 0.205 * len(slugs))
+    fig = style.figure(width, height, by_hand=True)
+    left, side = 0.75, 3.75  # inches
+    spare = height - side - 1.5
+    style.leave_margins(
+        fig, left=left, right=width - left - side, bottom=0.85 + spare / 2, top=0.65 + spare / 2
+    )
     ax = fig.add_subplot()
     ordinary = 0
     for k, slug in enumerate(slugs):
@@ -207,7 +218,8 @@ def _one_vs_rest(
     if not y_true.size:
         style.say_empty(ax, "no images")
     legend = fig.legend(
-        loc="outside right center",
+        loc="center left",
+        bbox_to_anchor=((left + side + 0.1) / width, 0.5),
         frameon=False,
         fontsize=style.TICK_SIZE,
         title=f"class: {area_name}  (images, prevalence)",

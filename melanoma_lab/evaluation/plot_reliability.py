@@ -28,8 +28,9 @@ def reliability_diagram(
         split: name of the split.
         temperature: where one was fitted, the same after calibration is drawn beside it.
     """
-    fig = style.figure(5.6, 6.4)
+    fig = style.figure(5.6, 6.4, by_hand=True)
     ax, count_ax = fig.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
+    style.leave_margins(fig, left=0.75, right=0.25, bottom=0.85, top=0.7, between=0.15)
     style.dress(ax, y="accuracy")
     style.dress(count_ax, x="confidence (probability of the decided class)", y="images")
     ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", label="calibrated")

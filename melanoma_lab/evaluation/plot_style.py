@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import textwrap
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +49,56 @@ NOTE_SIZE = 8.5
 FOOTER = "Research use only - not a medical device"
 
 
-def figure(width: float, height: float) -> Figure:
-    """An empty figure, sizes in inches, whose parts are laid out without overlapping."""
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+def figure(width: float, height: float, *, by_hand: bool = False) -> Figure:
+    """Return an empty figure.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        by_hand: whether the caller places its parts (``leave_margins``), in half the processor
+            time; otherwise they are laid out without overlapping.
+    """
+    layout = None if by_hand else ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     fig = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(fig)
     return fig
+
+
+def leave_margins(
+    fig: Figure, *, left: float, right: float, bottom: float, top: float, between: float = 0.0
+) -> None:
+    """Place a figure's axes.
+
+    Args:
+        fig: of ``figure``, by hand; axes that are made afterwards are placed too.
+        left: inches beside the axes.
+        right: likewise.
+        bottom: likewise.
+        top: likewise.
+        between: inches between columns of axes, and between rows.
+    """
+    width, height = fig.get_size_inches()
+    grid = fig.axes[0].get_gridspec() if fig.axes else None  # type: ignore[attr-defined]
+    columns, rows = (grid.ncols, grid.nrows) if grid else (1, 1)
+    fig.subplots_adjust(
+        left=left / width,
+        right=1 - right / width,
+        bottom=bottom / height,
+        top=1 - top / height,
+        wspace=columns * between / (width - left - right - (columns - 1) * between),
+        hspace=rows * between / (height - bottom - top - (rows - 1) * between),
+    )
+
+
+def text_width(texts: Iterable[str], size: float) -> float:
+    """Return about how wide the widest of some texts is, in inches; rather too much.
+
+    Args:
+        texts: of one line or several.
+        size: of the letters, in points.
+    """
+    longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
+    return 0.6 * size / 72 * longest  # an average letter of DejaVu Sans is 0.58 of its size
 
 
 def sheet(width: float, height: float) -> tuple[Figure, Axes]:
@@ -62,8 +107,7 @@ def sheet(width: float, height: float) -> tuple[Figure, Axes]:
     The axes are in inches from the lower left corner. Pictures that share them are drawn in a third
     of the time of pictures that each have their own.
     """
-    fig = figure(width, height)
-    fig.set_layout_engine("none")
+    fig = figure(width, height, by_hand=True)
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     ax.set_axis_off()
     return fig, ax

@@ -36,12 +36,15 @@ def forest(
     # A gap before every column's first subgroup.
     starts = np.flatnonzero((rows["column"] != rows["column"].shift()).to_numpy())
     y = np.arange(len(rows)) + 0.7 * np.searchsorted(starts, np.arange(len(rows)), side="right")
-    fig = style.figure(3.4 + 2.3 * len(panels), 1.9 + 0.27 * (y[-1] + 1))
+    names = [_row_name(row) for _, row in rows.iterrows()]
+    left = 0.15 + style.text_width(names, style.TICK_SIZE)
+    fig = style.figure(left + 0.2 + 2.0 * len(panels), 2.0 + 0.27 * (y[-1] + 1), by_hand=True)
     axes = np.atleast_1d(fig.subplots(1, len(panels), sharey=True))
+    style.leave_margins(fig, left=left, right=0.3, bottom=0.65, top=1.2, between=0.3)
     for ax, (figure, title, colour) in zip(axes, panels, strict=True):
         _forest_panel(ax, rows, y, figure, colour)
         style.dress(ax, title=title)
-    axes[0].set_yticks(y, [_row_name(row) for _, row in rows.iterrows()])
+    axes[0].set_yticks(y, names)
     axes[0].set_ylim(y[-1] + 0.8, y[0] - 0.8)
     in_brackets = "lesions" if point is None else f"lesions, of {style.class_label(point.slug)}"
     more = f"; {left_out} smaller: subgroups.csv" if left_out else ""

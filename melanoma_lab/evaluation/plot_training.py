@@ -50,7 +50,12 @@ def class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
     for name, values in vars(counts).items():
         if np.shape(values) != (k,):
             raise ValueError(f"Expected {k} counts of {name}. Received {np.shape(values)}.")
-    fig = style.figure(8.4, 1.9 + 0.46 * k)
+    labels = [style.class_label(slug) for slug in slugs]
+    left = 0.2 + style.text_width(labels, style.TICK_SIZE)
+    # Beside the axes, by their width: the numbers of the other splits.
+    right = 0.1 + (8.3 - left) * (1 - 1 / 1.19)
+    fig = style.figure(8.4, 1.9 + 0.46 * k, by_hand=True)
+    style.leave_margins(fig, left=left, right=right, bottom=0.9, top=0.75)
     ax = fig.add_subplot()
     y = np.arange(k)
     for values, offset, colour, label in (
@@ -60,7 +65,7 @@ def class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
         bars = ax.barh(y + offset, values, height=0.38, color=colour, label=label)
         ax.bar_label(bars, [f"{v:,}" for v in values], padding=3, fontsize=style.NOTE_SIZE)
     style.dress(ax, x="training images")
-    ax.set_yticks(y, [style.class_label(slug) for slug in slugs])
+    ax.set_yticks(y, labels)
     ax.set_ylim(k - 0.5, -0.5)  # first class on top
     ax.set_xlim(0, max(counts.train.max(), counts.balanced.max(), 1) * 1.12)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
@@ -79,7 +84,7 @@ def class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
                 fontsize=style.TICK_SIZE,
             )
     style.put_title(fig, "Images per class before and after balancing")
-    fig.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=style.TICK_SIZE)
+    fig.legend(loc="lower center", ncols=2, frameon=False, fontsize=style.TICK_SIZE)
     return fig
 
 
@@ -159,8 +164,9 @@ def learning_curves(history: Mapping[str, Sequence[float]], kept_epoch: int | No
             "Expected lists of one length and kept_epoch to be one of their epochs, from 1. "
             f"Received lengths {sorted(lengths)} and kept_epoch {kept_epoch}."
         )
-    fig = style.figure(9.2, 4.0)
+    fig = style.figure(9.2, 4.0, by_hand=True)
     loss_ax, accuracy_ax = fig.subplots(1, 2)
+    style.leave_margins(fig, left=0.55, right=0.25, bottom=0.95, top=0.7, between=0.6)
     curves = {"train_": ("training", style.BLUE), "val_": ("validation", style.VERMILLION)}
     for ax, quantity in ((loss_ax, "loss"), (accuracy_ax, "accuracy")):
         for prefix, (label, colour) in curves.items():
@@ -183,7 +189,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], kept_epoch: int | No
     fig.legend(
         handles,
         labels,
-        loc="outside upper center",
+        loc="upper center",
         ncols=len(labels),
         frameon=False,
         fontsize=style.TICK_SIZE,

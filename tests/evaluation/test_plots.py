@@ -462,7 +462,7 @@ def test_save_plots_writes_pictures_with_something_on_them(tmp_path: Path):
 )
 def test_save_plots_shows_the_test_split_or_else_val(tmp_path: Path, monkeypatch, splits, shown):
     seen = {}
-    monkeypatch.setattr(Figure, "savefig", lambda self, path: seen.update({path.stem: self}))
+    monkeypatch.setattr(plot_style, "save", lambda fig, path, **_: seen.update({path.stem: fig}))
     given = arguments(2, splits)
     save_plots(tmp_path, **given)
     value = ece(*predictions.split_arrays(given["table"], shown))
