@@ -80,7 +80,7 @@ def confusion_matrix(y_true: Labels, y_score: Scores, slugs: Sequence[str], spli
         fontsize=style.LABEL_SIZE,
     )
     bar.ax.tick_params(labelsize=style.TICK_SIZE, color=style.GREY)
-    bar.outline.set_visible(False)
+    bar.ax.spines[:].set_visible(False)
     style.put_title(
         fig,
         f"Confusion matrix, {split} ({len(y_true):,} images)",

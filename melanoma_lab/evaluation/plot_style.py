@@ -78,7 +78,7 @@ def leave_margins(
         between: inches between columns of axes, and between rows.
     """
     width, height = fig.get_size_inches()
-    grid = fig.axes[0].get_gridspec() if fig.axes else None  # type: ignore[attr-defined]
+    grid = fig.axes[0].get_gridspec() if fig.axes else None
     columns, rows = (grid.ncols, grid.nrows) if grid else (1, 1)
     fig.subplots_adjust(
         left=left / width,

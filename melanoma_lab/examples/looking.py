@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,9 @@ from melanoma_lab.data.decoding import decode
 from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.examples.pictures import Heat, ImagesGoneError, Looking, Pixels
+
+if TYPE_CHECKING:  # its module loads TensorFlow
+    from melanoma_lab.model.grad_cam import Explainer
 
 NO_NETWORK = "No map says where it looked: it is no network."
 
@@ -32,19 +36,18 @@ def looking_of_run(data: PreparedData, network: Any, encoding: Encoding | None =
         return np.asarray(data.pixels[data.rows[place.get_indexer(list(image_ids))]])
 
     def heat(image_ids: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
-        from melanoma_lab.model.grad_cam import grad_cam
-
         known: list[NDArray[np.generic]] = []
         if encoding is not None:
             rows = data.manifest.iloc[place.get_indexer(list(image_ids))]
             columns = encoding.columns_of(rows)
             names = [tensor.name for tensor in network.inputs]
             known = [columns[name] for name in names if name in columns]
-        return grad_cam(network, pixels, classes, known)
+        return explainer()(pixels, classes, known)
 
+    explainer = _explainer_of(network)
     if network is None:
         return Looking(pixels, resize=data.resize)
-    return Looking(pixels, heat, lambda: _places(network), data.resize)
+    return Looking(pixels, heat, lambda: explainer().places, data.resize)
 
 
 def looking_of_files(
@@ -67,16 +70,21 @@ def looking_of_files(
             raise ImagesGoneError(f"An image cannot be read again: {error}.") from error
 
     def heat(_: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
-        from melanoma_lab.model.grad_cam import grad_cam
+        return explainer()(pixels, classes)
 
-        return grad_cam(network, pixels, classes)
-
+    explainer = _explainer_of(network)
     if network is None:
         return Looking(pixels, resize=resize)
-    return Looking(pixels, heat, lambda: _places(network), resize)
+    return Looking(pixels, heat, lambda: explainer().places, resize)
 
 
-def _places(network: Any) -> tuple[int, int]:
-    from melanoma_lab.model.grad_cam import places_of
+def _explainer_of(network: Any) -> Callable[[], Explainer]:
+    """What makes Grad-CAM maps by a network, found when it is first asked for."""
 
-    return places_of(network)
+    @functools.cache
+    def explainer() -> Explainer:
+        from melanoma_lab.model.grad_cam import Explainer
+
+        return Explainer(network)
+
+    return explainer

@@ -22,7 +22,7 @@ answer is right, nor that the network would answer otherwise without that part o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -32,10 +32,9 @@ from numpy.typing import NDArray
 
 from melanoma_lab.model.last_maps import Maps, answers_of
 
-#: (pixels, classes, known) to maps, as ``grad_cam`` without the network.
-Explaining = Callable[..., NDArray[np.float32]]
-#: Images that are looked at together: while they are, all that the network makes of them is kept.
-AT_ONCE = 8
+#: Pixels of images that are looked at together, but eight images at least: while they are, all that
+#: the network makes of them is kept.
+AT_ONCE = 400_000
 #: Dimensions of what is laid out as an image, in batches.
 IMAGE = 4
 
@@ -64,57 +63,51 @@ def grad_cam(
     Raises:
         UserError: the network has no convolution, or no softmax at its end.
     """
-    return explaining(network)(pixels, classes, known)
+    return Explainer(network)(pixels, classes, known)
 
 
-def explaining(network: keras.Model) -> Explaining:
+class Explainer:
     """``grad_cam`` of one network, for many images in turn: where its maps are is found once.
+
+    Attributes:
+        places: rows and columns of the maps that are weighted; of several, of the finest.
 
     Raises:
         UserError: as ``grad_cam``.
     """
-    places = [len(tensor.shape) == IMAGE for tensor in network.inputs]
-    met = answers_of(network, _nothing(network))
-    last = {answer.maps.number for answer in met if answer.maps}
 
-    def explain(
+    def __init__(self, network: keras.Model) -> None:
+        self._network = network
+        self._images = [len(tensor.shape) == IMAGE for tensor in network.inputs]
+        maps = [answer.maps for answer in answers_of(network, _nothing(network)) if answer.maps]
+        self._last = {one.number for one in maps}
+        shapes = [one.values.shape[1:3] for one in maps]
+        self.places: tuple[int, int] = max((int(rows), int(columns)) for rows, columns in shapes)
+
+    def __call__(
+        self,
         pixels: NDArray[np.uint8],
         classes: NDArray[np.intp],
         known: Sequence[NDArray[np.generic]] = (),
     ) -> NDArray[np.float32]:
-        if len(known) != len(places) - 1:
+        """As ``grad_cam``."""
+        if len(known) != len(self._images) - 1:
             raise ValueError(
-                f"Expected {len(places) - 1} inputs beside pixels. Received {len(known)}."
+                f"Expected {len(self._images) - 1} inputs beside pixels. Received {len(known)}."
             )
         found = np.zeros(pixels.shape[:3], np.float32)
-        for start in range(0, len(pixels), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
+        n = max(8, AT_ONCE // max(1, pixels.shape[1] * pixels.shape[2]))
+        for start in range(0, len(pixels), n):
+            part = slice(start, start + n)
             others = iter(known)
             inputs = [
                 tf.cast(pixels[part] if is_image else next(others)[part], tensor.dtype)
-                for is_image, tensor in zip(places, network.inputs, strict=True)
+                for is_image, tensor in zip(self._images, self._network.inputs, strict=True)
             ]
-            for coarse in _weighted(network, inputs, classes[part], last):
+            for coarse in _weighted(self._network, inputs, classes[part], self._last):
                 fine = tf.image.resize(coarse[..., None], found.shape[1:], "bilinear")
                 found[part] += _to_one(fine[..., 0].numpy())
         return _to_one(found)
-
-    return explain
-
-
-def places_of(network: keras.Model) -> tuple[int, int]:
-    """Rows and columns of the maps that ``grad_cam`` weights; of several, of the finest.
-
-    Raises:
-        UserError: as ``grad_cam``.
-    """
-    shapes = [
-        tuple(map(int, answer.maps.values.shape[1:3]))
-        for answer in answers_of(network, _nothing(network))
-        if answer.maps
-    ]
-    rows, columns = max(shapes)
-    return rows, columns
 
 
 def _nothing(network: keras.Model) -> list[Any]:

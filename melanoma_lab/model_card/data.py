@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -49,26 +49,20 @@ def summary(facts: Facts) -> list[list[str]]:
 
 def counts(facts: Facts) -> list[list[str]]:
     """Images, and groups, of each class in each split."""
-    manifest = facts.manifest.assign(slug=[slug(name) for name in facts.manifest["label"]])
-    names = [*slugs_of(facts.table), None]
-    return [
-        [
-            "all" if name is None else name.replace("_", " "),
-            *(
-                _count(manifest[(manifest["split"] == split) & _of_class(manifest, name)])
-                for split in splits_of(facts)
-            ),
-        ]
-        for name in names
+    of_class = facts.manifest["label"].map(slug)
+    splits = splits_of(facts)
+    rows = [
+        [name.replace("_", " "), *_counts(facts.manifest[of_class == name], splits)]
+        for name in slugs_of(facts.table)
     ]
+    return [*rows, ["all", *_counts(facts.manifest, splits)]]
 
 
-def _of_class(manifest: pd.DataFrame, name: str | None) -> Any:
-    return manifest["slug"].notna() if name is None else manifest["slug"] == name
-
-
-def _count(rows: pd.DataFrame) -> str:
-    return f"{len(rows):,} ({rows['group'].nunique():,})"
+def _counts(images: pd.DataFrame, splits: Sequence[str]) -> list[str]:
+    """Of some images, how many, and of how many groups, there are in each split."""
+    groups = images.groupby("split")["group"]
+    n_images, n_groups = groups.size(), groups.nunique()
+    return [f"{n_images.get(split, 0):,} ({n_groups.get(split, 0):,})" for split in splits]
 
 
 def sources(facts: Facts) -> list[list[str]]:

@@ -11,7 +11,7 @@ from melanoma_lab.data.metadata import Encoding, Scale
 from melanoma_lab.ensembles.network import mean_network
 from melanoma_lab.errors import UserError
 from melanoma_lab.model.architectures import build_network
-from melanoma_lab.model.grad_cam import explaining, grad_cam
+from melanoma_lab.model.grad_cam import Explainer, grad_cam
 from melanoma_lab.model.last_maps import answers_of
 from melanoma_lab.model.metadata import join_metadata, with_encoding
 from melanoma_lab.model.regularisation import Regulariser
@@ -271,7 +271,7 @@ def test_a_sequential_network_is_looked_into(images):
         layers.GlobalAveragePooling2D(),
         layers.Dense(CLASSES, activation="softmax"),
     ])  # fmt: skip
-    explain = explaining(network)
+    explain = Explainer(network)
     assert explain(images, np.arange(3)).shape == (3, SIDE, SIDE)
 
 
