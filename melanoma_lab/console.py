@@ -28,7 +28,7 @@ SLOW = 1.0
 
 
 @contextmanager
-def progress_of(what: str, *, line: bool = True) -> Iterator[Listener]:
+def progress_of(what: str, *, line: bool = True, at_once: bool = False) -> Iterator[Listener]:
     """Say what is being done while the block does it.
 
     On a terminal: a spinner, and a bar once the step tells how far it has come. Elsewhere, such as
@@ -37,12 +37,15 @@ def progress_of(what: str, *, line: bool = True) -> Iterator[Listener]:
     Args:
         what: what is being done, such as ``"decoding images"``.
         line: say it off the terminal too; not where something else tells how far the work is.
+        at_once: do not wait with the line; for what is always slow, and lets no other thread run.
 
     Yields:
         A function of (done, total).
     """
     if not _on_terminal():
-        with _line_if_slow(what if line else None):
+        if line and at_once:
+            _say(what)
+        with _line_if_slow(what if line and not at_once else None):
             yield _untold
         return
     spinner, bar = _spinner(), _bar()
@@ -140,6 +143,10 @@ def _untold(_done: int, _total: int) -> None:
     """Take how far a step has come where nobody is shown it."""
 
 
+def _say(what: str) -> None:
+    console.print(f"{what} ...", style="dim", markup=False)
+
+
 @contextmanager
 def _line_if_slow(what: str | None) -> Iterator[None]:
     """Print a line if the block takes more than ``SLOW`` seconds.
@@ -150,8 +157,7 @@ def _line_if_slow(what: str | None) -> Iterator[None]:
     if what is None:
         yield
         return
-    said = f"{what} ..."
-    timer = Timer(SLOW, console.print, [said], {"style": "dim", "markup": False})
+    timer = Timer(SLOW, _say, [what])
     timer.daemon = True
     timer.start()
     try:

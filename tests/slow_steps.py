@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -20,9 +20,8 @@ class AtOnce:
         _seconds: float,
         function: Callable[..., None],
         args: Sequence[Any],
-        kwargs: Mapping[str, Any],
     ) -> None:
-        self._call = lambda: function(*args, **kwargs)
+        self._call = lambda: function(*args)
 
     def start(self) -> None:
         self._call()

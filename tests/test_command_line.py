@@ -346,6 +346,19 @@ def test_help_and_config_errors_load_nothing_heavy(tmp_path, arguments):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_command_ends_without_a_last_search_for_garbage(tmp_path):
+    script = """
+import atexit, gc, sys
+atexit.register(lambda: print("frozen:", gc.get_freeze_count() > 10_000))
+sys.argv[1:] = ["--help"]
+from melanoma_lab.__main__ import main
+main()
+print("frozen:", gc.get_freeze_count() > 0)
+"""
+    done = run_python("-c", script, folder=tmp_path)
+    assert done.stdout.splitlines()[-2:] == ["frozen: False", "frozen: True"], done.stderr
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_is_killed_and_says_130(tmp_path, tree, how):
     process = start(

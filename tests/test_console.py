@@ -74,9 +74,18 @@ def test_a_quick_step_is_no_line(shown, monkeypatch):
     assert shown.getvalue() == ""
 
 
+def test_what_is_always_slow_is_told_before_it_begins(shown, monkeypatch):
+    monkeypatch.setattr(console, "SLOW", 3600)
+    with progress_of("starting TensorFlow", at_once=True):
+        assert shown.getvalue() == "starting TensorFlow ...\n"
+    assert shown.getvalue() == "starting TensorFlow ...\n"
+
+
 def test_no_line_where_none_is_wanted(shown, slow):
     with progress_of("trials", line=False) as tell:
         tell(1, 2)
+    with progress_of("trials", line=False, at_once=True):
+        pass
     console.console.quiet = True
     with progress_of("drawing figures"):
         pass

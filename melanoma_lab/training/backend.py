@@ -54,7 +54,8 @@ def load_tensorflow() -> Any:
     if "tensorflow" not in sys.modules:
         # Without AVX-512, TensorFlow would leave oneDNN out, and vgg5 take 1.7 times as long.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-        with progress_of("starting TensorFlow"), quiet_stderr():
+        # Its libraries are loaded in one go of seconds.
+        with progress_of("starting TensorFlow", at_once=True), quiet_stderr():
             import_heavy("keras")
     import tensorflow as tf
 
