@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the lab does, which test modules precede
 
 # A busy machine is slow, not wrong; the same examples on every run.
-settings.register_profile("lab", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("lab", deadline=None, derandomize=True, max_examples=25)
 settings.register_profile("thorough", parent=settings.get_profile("lab"), max_examples=5000)
 settings.load_profile("lab")
 
@@ -136,6 +137,20 @@ def train_tiny(tree: Path, session_cache: Path) -> Callable[..., lab.Run]:
             )
 
     return train
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Runs in this module have no figures and no page of mistakes, half of what a small one costs.
+
+    For modules whose tests look at everything else: ``pytest.mark.usefixtures("undrawn")``.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("tasks.record", "tasks.ensemble", "external.record"):
+            module = importlib.import_module(f"melanoma_lab.{name}")
+            patch.setattr(module, "save_plots", lambda *_, **__: [])
+            patch.setattr(module, "write_examples", lambda *_, **__: None)
+        yield
 
 
 @pytest.fixture
