@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
+import copy
+import functools
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import chdir
+from contextlib import chdir, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from pictures import paint
 from search_processes import search_process
+from undrawn import undrawn_runs
 
 import melanoma_lab as lab
 from melanoma_lab.__main__ import CONF
@@ -67,7 +69,8 @@ def _nobody_says_where() -> Iterator[None]:
 def composed() -> Iterator[Callable[..., Config]]:
     """A function from overrides to the checked configuration."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield lambda *overrides: validate(compose("config", list(overrides)))
+        once = functools.cache(lambda *words: validate(compose("config", list(words))))
+        yield lambda *words: copy.deepcopy(once(*words))  # a test may change its own
 
 
 @pytest.fixture(scope="session")
@@ -124,10 +127,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def train_tiny(tree: Path, session_cache: Path) -> Callable[..., lab.Run]:
-    """A function that trains a network of two small blocks on the tree, tracked in a folder."""
+    """A function that trains a network of two small blocks on the tree, tracked in a folder.
+
+    Its runs have no figures: for tests of what is done with a model.
+    """
 
     def train(folder: Path, *more: str) -> lab.Run:
-        with chdir(folder):
+        with chdir(folder), undrawn_runs():
             return lab.train(
                 *("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16"),
                 *("dataset.melanoma=melanoma", f"cache={session_cache}", "training.epochs=1"),
@@ -139,17 +145,18 @@ def train_tiny(tree: Path, session_cache: Path) -> Callable[..., lab.Run]:
     return train
 
 
-@pytest.fixture(scope="module")
-def undrawn() -> Iterator[None]:
-    """Runs in this module have no figures and no page of mistakes, half of what a small one costs.
+@pytest.fixture
+def drawn() -> None:
+    """Asked for by a test that looks at figures, in a module whose runs have none."""
 
-    For modules whose tests look at everything else: ``pytest.mark.usefixtures("undrawn")``.
+
+@pytest.fixture
+def undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs of a test have no figures, unless it asks for ``drawn``.
+
+    For modules that look at everything else: ``pytestmark = pytest.mark.usefixtures("undrawn")``.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("tasks.record", "tasks.ensemble", "external.record"):
-            module = importlib.import_module(f"melanoma_lab.{name}")
-            patch.setattr(module, "save_plots", lambda *_, **__: [])
-            patch.setattr(module, "write_examples", lambda *_, **__: None)
+    with nullcontext() if "drawn" in request.fixturenames else undrawn_runs():
         yield
 
 
