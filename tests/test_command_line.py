@@ -334,7 +334,10 @@ def test_help_and_config_errors_load_nothing_heavy(tmp_path):
 def test_a_process_ends_with_the_status_of_the_command(tmp_path):
     process = start(tmp_path, "trian")
     _, err = process.communicate(timeout=300)
-    assert (process.returncode, err) == (2, "melanoma_lab: trian: no such task. Did you mean train?\n")
+    assert (process.returncode, err) == (
+        2,
+        "melanoma_lab: trian: no such task. Did you mean train?\n",
+    )
 
 
 @pytest.mark.slow
