@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import gc
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import chdir
+from contextlib import chdir, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from pictures import paint
 from search_processes import search_process
+from undrawn import undrawn_runs
 
 import melanoma_lab as lab
 from melanoma_lab.__main__ import CONF
@@ -32,7 +36,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the lab does, which test modules precede
 
 # A busy machine is slow, not wrong; the same examples on every run.
-settings.register_profile("lab", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("lab", deadline=None, derandomize=True, max_examples=25)
 settings.register_profile("thorough", parent=settings.get_profile("lab"), max_examples=5000)
 settings.load_profile("lab")
 
@@ -45,6 +49,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"browser", "real_isic9", "real_ham10000"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what test modules imported out of garbage collections, as the lab does in a run."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,7 +75,8 @@ def _nobody_says_where() -> Iterator[None]:
 def composed() -> Iterator[Callable[..., Config]]:
     """A function from overrides to the checked configuration."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield lambda *overrides: validate(compose("config", list(overrides)))
+        once = functools.cache(lambda *words: validate(compose("config", list(words))))
+        yield lambda *words: copy.deepcopy(once(*words))  # a test may change its own
 
 
 @pytest.fixture(scope="session")
@@ -123,10 +133,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def train_tiny(tree: Path, session_cache: Path) -> Callable[..., lab.Run]:
-    """A function that trains a network of two small blocks on the tree, tracked in a folder."""
+    """A function that trains a network of two small blocks on the tree, tracked in a folder.
+
+    Its runs have no figures: for tests of what is done with a model.
+    """
 
     def train(folder: Path, *more: str) -> lab.Run:
-        with chdir(folder):
+        with chdir(folder), undrawn_runs():
             return lab.train(
                 *("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16"),
                 *("dataset.melanoma=melanoma", f"cache={session_cache}", "training.epochs=1"),
@@ -136,6 +149,21 @@ def train_tiny(tree: Path, session_cache: Path) -> Callable[..., lab.Run]:
             )
 
     return train
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Asked for by a test that looks at figures, in a module whose runs have none."""
+
+
+@pytest.fixture
+def undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs of a test have no figures, unless it asks for ``drawn``.
+
+    For modules that look at everything else: ``pytestmark = pytest.mark.usefixtures("undrawn")``.
+    """
+    with nullcontext() if "drawn" in request.fixturenames else undrawn_runs():
+        yield
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from memory import at_most
 from PIL import Image
-from processes import LAB, run_python
+from processes import run_command
 
 from melanoma_lab import bounded
 from melanoma_lab.config.compose import configure
@@ -350,7 +350,7 @@ def test_a_picture_of_gigabytes_is_refused_before_it_is_read(tmp_path):
 def test_a_command_says_what_is_wrong_and_where(tmp_path, words, name, told):
     write(tmp_path / name, laughs())
     write(tmp_path / "a.png", png())
-    done = run_python(*LAB, *words, folder=tmp_path)
+    done = run_command(*words, folder=tmp_path)
     assert done.returncode == 2, done.stderr
     assert told in done.stderr
     assert name in done.stderr

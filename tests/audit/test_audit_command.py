@@ -1,26 +1,18 @@
-"""The command from outside: a folder with planted problems, a new process, the files it writes."""
+"""The command from outside: a folder with planted problems, the files it writes."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run_command, run_python
 
 
 def audit(folder, *overrides):
-    command = [sys.executable, "-m", "melanoma_lab", "audit", *overrides, f"cache={folder}/cache"]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, env=environment()
-    )
-
-
-def environment():
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "COLUMNS": "200"}
+    words = ("audit", *overrides, f"cache={folder}/cache")
+    return run_command(*words, folder=folder, COLUMNS="200")
 
 
 @pytest.fixture(scope="module")
@@ -167,14 +159,7 @@ def test_neither_tensorflow_nor_mlflow_is_loaded(tree, tmp_path):
         "loaded = {name.partition('.')[0] for name in sys.modules}\n"
         "assert not loaded & {'tensorflow', 'keras', 'mlflow', 'Augmentor', 'matplotlib'}, loaded\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
+    done = run_python("-c", program, folder=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from processes import LAB, run_python
+from processes import run_command, run_python
 
 import melanoma_lab as lab
 from melanoma_lab.config.schema import Format
@@ -153,7 +153,7 @@ def test_a_bare_network_is_exported_without_names(work, export, capsys):
 
 
 def test_the_command_line_says_what_is_wrong(work):
-    done = run_python(*LAB, "export", "model=bare", "formats=onyx")
+    done = run_command("export", "model=bare", "formats=onyx")
     assert done.returncode == 2, done.stderr
     assert "onnx" in done.stderr
     assert "Traceback" not in done.stderr

@@ -5,7 +5,7 @@ import json
 import mlflow
 import pytest
 from fake_studies import Tracked
-from processes import run_python
+from processes import run_command, run_python
 
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.errors import UserError
@@ -89,7 +89,7 @@ def test_mistakes_point_to_what_would_be_right(folder, tmp_path, wrong, message)
 
 
 def test_a_mistake_is_told_with_status_2_and_leaves_nothing(folder):
-    done = compare(folder, "study=abaltion")
+    done = run_command("compare", "study=abaltion", folder=folder)
     assert done.returncode == 2
     assert "Did you mean ablation?" in done.stderr
     assert "slow: []" in done.stdout  # it is told without what takes seconds to load

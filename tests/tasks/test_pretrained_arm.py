@@ -14,6 +14,8 @@ from melanoma_lab.config.schema.backbone import Backbone
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.tasks.train import train_arm
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ARM = Arm("pretrained", "pretrained")
 
 

@@ -36,10 +36,10 @@ class Kept:
 
 
 @pytest.fixture
-def train_backbone(composed, tree, tmp_path, session_cache):
-    """Train with overrides; returns what came out, the weights at first, and the checkpoints."""
+def assemble_backbone(composed, tree, session_cache):
+    """All that is needed to train with overrides: configuration, data, images, parts."""
 
-    def run(*overrides, start=None, architecture="on_a_backbone", splits=None, checkpoints=None):
+    def run(*overrides, architecture="on_a_backbone", splits=None):
         config = composed(
             f"dataset.root={tree}", f"cache={session_cache}", *SMALL_BACKBONE, *overrides
         )
@@ -52,7 +52,18 @@ def train_backbone(composed, tree, tmp_path, session_cache):
             precision=config.training.precision,
             devices=config.training.devices,
         )
-        parts = assemble(config, data, images, splits=splits)
+        return config, data, images, assemble(config, data, images, splits=splits)
+
+    yield run
+    start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
+
+
+@pytest.fixture
+def train_backbone(assemble_backbone, tmp_path):
+    """Train with overrides; returns what came out, the weights at first, and the checkpoints."""
+
+    def run(*overrides, start=None, splits=None, checkpoints=None, **more):
+        config, data, images, parts = assemble_backbone(*overrides, splits=splits, **more)
         first = weights_of(parts.network)
         kept = Kept(tmp_path)
         done = train_network(
@@ -68,5 +79,21 @@ def train_backbone(composed, tree, tmp_path, session_cache):
         )
         return done, first, kept.of_epoch
 
-    yield run
-    start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
+    return run
+
+
+@pytest.fixture(scope="module")
+def _made():
+    return {}
+
+
+@pytest.fixture
+def whole_backbone(train_backbone, _made):
+    """As ``train_backbone``, but a fit that tests of a module share; it is looked at only."""
+
+    def run(*overrides):
+        if overrides not in _made:
+            _made[overrides] = train_backbone(*overrides)
+        return _made[overrides]
+
+    return run

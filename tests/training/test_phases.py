@@ -16,6 +16,11 @@ STAGED = ("finetuning=staged", "finetuning.head_epochs=2", "finetuning.learning_
 TURNED = "augmentation=flip_rotate_zoom"
 
 
+def slow(*values):
+    """A case of a grid of which the fast tests have others."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def changed(before, after):
     """The layers whose weights are no longer what they were."""
     return {
@@ -60,8 +65,8 @@ def test_a_frozen_backbone_draws_nothing(train_backbone):
             np.testing.assert_array_equal(before, after)
 
 
-def test_the_backbone_joins_in_at_a_rate_of_its_own(train_backbone):
-    done, first, kept = train_backbone(*STAGED)
+def test_the_backbone_joins_in_at_a_rate_of_its_own(train_backbone, whole_backbone):
+    done, first, kept = whole_backbone(*STAGED)
     rates = [epoch["learning_rate"] for epoch in done.fit.history]
     assert rates == pytest.approx([0.01, 0.01, 0.003, 0.003])
     assert done.fit.trainable == (27 + 36) * 4 + 15
@@ -75,9 +80,9 @@ def test_the_backbone_joins_in_at_a_rate_of_its_own(train_backbone):
 @pytest.mark.parametrize(
     ("overrides", "trains"),
     [
-        ((), {"block1_conv", "block2_conv", LAST}),
+        slow((), {"block1_conv", "block2_conv", LAST}),
         (("finetuning.unfreeze_from=block2",), {"block2_conv", LAST}),
-        (
+        slow(
             ("finetuning.unfreeze_from=block2_bn", "finetuning.batch_norm=true"),
             {"block2_bn", LAST},
         ),
@@ -87,9 +92,9 @@ def test_the_backbone_joins_in_at_a_rate_of_its_own(train_backbone):
         ),
     ],
 )
-def test_it_trains_from_a_named_block_on(train_backbone, overrides, trains):
+def test_it_trains_from_a_named_block_on(train_backbone, whole_backbone, overrides, trains):
     """The last epoch's weights are looked at, whichever was the best."""
-    _, first, kept = train_backbone(*STAGED, *overrides)
+    _, first, kept = whole_backbone(*STAGED, *overrides)
     _, again, _ = train_backbone(*STAGED, *overrides, start=kept[4])
     assert all((a == b).all() for a, b in zip(first[LAST], again[LAST], strict=True))
     done, _, _ = train_backbone(
@@ -103,12 +108,14 @@ def test_it_trains_from_a_named_block_on(train_backbone, overrides, trains):
     [
         (1, (TURNED, "regularisation=dropout", "regularisation.rates=[0.3]")),
         (2, ("finetuning.batch_norm=true", "schedule=cosine", "optimizer=adamw")),
-        (3, ("finetuning.batch_norm=true", "schedule=cosine", "optimizer=adamw")),
+        slow(3, ("finetuning.batch_norm=true", "schedule=cosine", "optimizer=adamw")),
         (3, ("schedule=plateau", "schedule.patience=1", "training.patience=2", TURNED)),
     ],
 )
-def test_a_fit_goes_on_from_any_epoch_with_the_same_bits(train_backbone, overrides, epoch):
-    whole, _, kept = train_backbone(*STAGED, *overrides)
+def test_a_fit_goes_on_from_any_epoch_with_the_same_bits(
+    train_backbone, whole_backbone, overrides, epoch
+):
+    whole, _, kept = whole_backbone(*STAGED, *overrides)
     continued, _, again = train_backbone(*STAGED, *overrides, start=kept[epoch])
     assert sorted(again) == [e for e in kept if e > epoch]
     for number in again:
@@ -120,11 +127,11 @@ def test_a_fit_goes_on_from_any_epoch_with_the_same_bits(train_backbone, overrid
     assert continued.fit.optimizer_steps == whole.fit.optimizer_steps
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_fit_that_stops_early_has_the_bits_of_a_longer_one(train_backbone, stop):
+@pytest.mark.parametrize("stop", [slow(1), 2, 3])
+def test_a_fit_that_stops_early_has_the_bits_of_a_longer_one(train_backbone, whole_backbone, stop):
     """Whatever stage it stops in, and going on from there too, as a promoted trial does."""
     arm = (*STAGED, "schedule=cosine", "training.patience=2")
-    whole, _, _ = train_backbone(*arm)
+    whole, _, _ = whole_backbone(*arm)
     short, _, kept = train_backbone(*arm, f"training.stop_after={stop}")
     assert sorted(kept) == list(range(1, stop + 1))
     assert without_times(short.fit.history) == without_times(whole.fit.history[:stop])
@@ -134,7 +141,7 @@ def test_a_fit_that_stops_early_has_the_bits_of_a_longer_one(train_backbone, sto
     assert without_times(longer.fit.history) == without_times(whole.fit.history)
 
 
-@pytest.mark.parametrize(("stop", "last"), [("null", 4), ("2", 2), ("3", 3)])
+@pytest.mark.parametrize(("stop", "last"), [("null", 4), ("2", 2), slow("3", 3)])
 def test_only_the_last_epoch_of_all_is_the_last(train_backbone, stop, last):
     offered = []
 
@@ -159,9 +166,9 @@ def test_patience_is_for_the_last_stage(train_backbone):
     "overrides",
     [
         (),
-        ("finetuning.unfreeze_from=block2",),
+        slow(("finetuning.unfreeze_from=block2",)),
         ("optimizer.ema=0.3",),
-        ("training.devices=2", "training.batch_size=8"),
+        slow(("training.devices=2", "training.batch_size=8")),
     ],
     ids=["all", "a_block", "mean", "two_devices"],
 )
@@ -208,7 +215,7 @@ def test_two_devices_share_the_batches_of_both_stages(train_backbone):
     assert done.fit.optimizer_steps == 6 * 3
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", [slow("mixed_bfloat16"), "mixed_float16"])
 def test_half_precision_trains_both_stages(train_backbone, precision):
     done, _, _ = train_backbone(*STAGED, f"training.precision={precision}")
     assert np.isfinite(done.probabilities).all()

@@ -79,7 +79,7 @@ def test_photographs_are_recognised(name):
             left, top = ((length - side) / 2 for length in image.size)
             box = (left, top, left + side, top + side)
             middle = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
-        features = backbone.predict(np.stack([pixels, middle]).astype("f4"), verbose=0)
+        features = np.asarray(backbone(np.stack([pixels, middle]).astype("f4"), training=False))
         scores = features @ tensors["_fc.weight"].T + tensors["_fc.bias"]
         assert scores.argmax(1)[1] == label
 
@@ -132,7 +132,7 @@ def test_weights_of_another_network_are_refused(change, message):
 def test_it_takes_raw_pixels_and_gives_probabilities():
     network = build()
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    probabilities = network.predict(pixels, verbose=0)
+    probabilities = np.asarray(network(pixels, training=False))
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
     scale = network.get_layer("backbone").get_layer("scale")
