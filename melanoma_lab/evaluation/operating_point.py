@@ -78,7 +78,7 @@ def choose_threshold(positive: Bools, score: Floats, target: float) -> float:
     scores = np.sort(score[positive])[::-1]
     if not len(scores):
         return float("nan")
-    # 0.7 of ten are seven, though 0.7 * 10 is a hair more.
+    # 0.28 of 25 are seven, though 0.28 * 25 is a hair more.
     needed = int(np.ceil(target * len(scores) - 1e-9))
     return float(scores[needed - 1])
 

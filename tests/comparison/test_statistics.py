@@ -129,8 +129,9 @@ def test_identical_arms_by_metrics_of_probabilities(name):
     assert np.mean((alone.ci_low <= truth) & (truth <= alone.ci_high)) > 0.91
 
 
-def test_without_chance_in_the_lesions_it_is_the_t_test():
-    d = np.array([0.02, 0.05, 0.03, 0.06])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_without_chance_in_the_lesions_it_is_the_t_test(sign):
+    d = sign * np.array([0.02, 0.05, 0.03, 0.06])
     found = mean_over_seeds(d, np.zeros((4, 5)))
     expected = stats.ttest_1samp(d, 0)
     assert found.p == pytest.approx(expected.pvalue, rel=1e-6)

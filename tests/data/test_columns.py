@@ -74,6 +74,11 @@ def test_of_several_the_surest_name_counts():
     }
 
 
+def test_of_two_names_that_differ_in_capitals_the_first_counts():
+    assert found({"Age": "12", "age": "34"}) == {"age": "Age"}
+    assert found({"age": "12", "Age": "34"}) == {"age": "age"}
+
+
 def test_a_column_is_one_thing():
     columns = {"site": "xy", "localization": "xy"}
     assert found(columns, source="site") == {"source": "site", "site": "localization"}
@@ -159,6 +164,16 @@ def test_all_that_could_be_meant_are_named_and_a_line_keeps_what_is_known():
 )
 def test_a_column_that_cannot_be_a_grouping_is_left_alone(name, values):
     assert found({name: values}) == {}
+
+
+def test_a_fifth_of_the_cells_must_differ_in_a_column_of_ids():
+    def codes(different):
+        rows = [[str(i), str(i % different)] for i in range(60)]
+        return Table(Path("labels.csv"), ("image_id", "code"), rows, list(range(2, 62)))
+
+    assert find_columns(codes(11), ANYTHING, ["image_id"]) == {}
+    with pytest.raises(UserError, match="code looks as if it said which images belong together"):
+        find_columns(codes(12), ANYTHING, ["image_id"])
 
 
 def test_several_that_could_be_meant_are_refused():

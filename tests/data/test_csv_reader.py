@@ -138,6 +138,11 @@ def test_a_table_that_does_not_fit_is_refused(read, lines, message):
     assert re.search(message, refused(read, lines))
 
 
+def test_lines_are_counted_as_the_file_has_them(read):
+    lines = ["image_id,label,note", "", 'a/1.png,x,"one', 'two"', ",,", "a/2.png,,"]
+    assert "no label in 1 line: 6" in refused(read, lines)
+
+
 def test_a_near_miss_is_named_and_few_of_many(read):
     text = refused(read, ["image_id,label", "a/1.jpg,x", *(f"a/{i}.bmp,x" for i in range(7, 99))])
     assert "a/1.jpg (line 2), a/7.bmp (line 3)" in text

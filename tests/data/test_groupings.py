@@ -23,7 +23,10 @@ def test_two_spellings_of_one_id_are_one(first, second):
     assert notes == ()
 
 
-@pytest.mark.parametrize(("first", "second"), [("1", "10"), ("0", "00a"), ("1.5", "1"), ("a", "b")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("1", "10"), ("0", "00a"), ("1.5", "1"), ("a", "b"), ("1007", "17"), ("P100", "P10")],
+)
 def test_two_ids_are_two(first, second):
     assert list(with_groupings(table([first, second]))[0]["lesion"]) == [first, second]
 
@@ -43,4 +46,10 @@ def test_a_lesion_of_two_patients_joins_them():
     patients = ["P1", "P2", "P3", "P4", "P5"]
     found, notes = with_groupings(table("11234", patients))
     assert list(found["lesion"]) == list("11234")
+    assert notes == ()
+
+
+def test_half_of_the_lesions_with_several_patients_are_not_most():
+    found, notes = with_groupings(table("112", ["P1", "P2", "P3"]))
+    assert list(found["lesion"]) == list("112")
     assert notes == ()

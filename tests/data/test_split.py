@@ -153,6 +153,13 @@ def test_a_group_of_two_classes_stays_whole():
     assert len(set(both["split"])) == 1
 
 
+def test_a_group_of_as_many_images_of_two_classes_counts_for_the_rarer():
+    # j has an image of each: with it b has two groups, and one goes to each part.
+    groups, labels = np.array(list("ghijjk"), object), np.array(list("aaaabb"), object)
+    part = allocate(groups, labels, (0.5, 0.5), "0")
+    assert part[3] == part[4] != part[5]
+
+
 def test_allocate_says_what_it_expected():
     with pytest.raises(TooFewGroupsError, match=r"at least 2 groups .*'a': 1, 'c': 1}\."):
         allocate(np.array(list("ghij"), object), np.array(list("abbc"), object), (1, 0), "0")

@@ -50,7 +50,8 @@ def test_what_is_none_is_told(text):
         Advice.read(text)
 
 
-def test_a_temperature_is_above_zero():
-    text = Advice(Temperature(1.5, 200)).text().replace("1.5", "-1.5")
-    with pytest.raises(ValueError, match=r"above 0. Received -1.5"):
+@pytest.mark.parametrize("value", ["-1.5", "0.0"])
+def test_a_temperature_is_above_zero(value):
+    text = Advice(Temperature(1.5, 200)).text().replace("1.5", value)
+    with pytest.raises(ValueError, match=f"above 0. Received {value}"):
         Advice.read(text)

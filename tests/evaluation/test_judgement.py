@@ -11,7 +11,8 @@ from evaluation_cases import random_case, softmax, table_of
 from melanoma_lab.evaluation import metrics, predictions
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.judging import judge, judge_as_advised
-from melanoma_lab.evaluation.subgroups import FEW_LESIONS, divided
+from melanoma_lab.evaluation.operating_point import OperatingPoint
+from melanoma_lab.evaluation.subgroups import FEW_LESIONS, divided, subgroup_table
 
 SLUGS = ("benign", "melanoma", "nevus")
 
@@ -170,6 +171,21 @@ def test_small_subgroups_are_marked_and_shown_all_the_same():
     rows = judgement.subgroups.set_index("value")
     assert rows["few"].to_dict() == {"all": False, "back": False, "ear": True}
     assert rows.loc["ear", "sensitivity_high"] - rows.loc["ear", "sensitivity_low"] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("n", "melanomas", "few"), [(30, 10, False), (29, 10, True), (30, 9, True)]
+)
+def test_thirty_lesions_and_ten_melanomas_are_not_few(n, melanomas, few):
+    y_true = np.repeat([1, 0, 2], [melanomas, n - melanomas, 30])
+    found = table_of((y_true, np.full((len(y_true), 3), 1 / 3)), "test", SLUGS)
+    score = np.zeros(len(y_true))
+    manifest = manifest_of(found, site=np.repeat(["ear", "back"], [n, 30]))
+    point = OperatingPoint("melanoma", target=0.9, threshold=0.5, rates={})
+    rows = subgroup_table(found, "test", manifest, score, point).set_index("value")
+    assert rows.loc["ear", ["n_lesions", "n_melanoma_lesions", "few"]].tolist() == [
+        *(n, melanomas, few)
+    ]
 
 
 def test_ages_come_in_bands_and_the_unknown_last():

@@ -82,6 +82,12 @@ def test_one_certain_mistake_costs_a_finite_loss():
     assert metrics.brier(np.array([1]), certain) == 2
 
 
+def test_a_probability_that_rounded_to_above_one_costs_nothing():
+    rounded = np.array([[np.nextafter(np.float32(1), np.float32(2)), 0]], np.float64)
+    assert rounded[0, 0] > 1
+    assert metrics.log_loss(np.array([0]), rounded) == 0
+
+
 def test_a_tie_is_decided_for_the_first_class():
     tied = np.array([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4]])
     assert_array_equal(metrics.confusion_matrix(np.array([1, 1]), tied)[1], [1, 1, 0])

@@ -26,10 +26,14 @@ def test_by_hand():
     assert found.npv.value == 1 / 2
 
 
-@pytest.mark.parametrize(("target", "needed"), [(0.7, 7), (0.9, 9), (0.1, 1), (0.29, 3)])
-def test_a_target_that_can_be_met_exactly_is(target, needed):
-    score = np.arange(10, 0, -1) / 10
-    assert choose_threshold(np.ones(10, bool), score, target) == score[needed - 1]
+@pytest.mark.parametrize(
+    ("target", "n", "needed"),
+    # The last two products are a hair more than 7 and 55.
+    [(0.7, 10, 7), (0.9, 10, 9), (0.1, 10, 1), (0.29, 10, 3), (0.28, 25, 7), (0.55, 100, 55)],
+)
+def test_a_target_that_can_be_met_exactly_is(target, n, needed):
+    score = np.arange(n, 0, -1) / n
+    assert choose_threshold(np.ones(n, bool), score, target) == score[needed - 1]
 
 
 def test_without_a_positive_nothing_is_defined():

@@ -175,6 +175,19 @@ def test_split_arrays_by_hand():
     np.testing.assert_array_equal(y_score, [[0.25, 0.5, 0.25]])
 
 
+def test_classes_that_are_not_in_alphabetical_order_keep_theirs():
+    table = table_of((np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]])), slugs=("nevus", "bcc"))
+    y_true, y_score = predictions.split_arrays(table, "train")
+    np.testing.assert_array_equal(y_true, [0, 1])
+    np.testing.assert_array_equal(y_score.argmax(axis=1), [0, 1])
+
+
+def test_a_run_is_judged_by_test_where_it_has_test_images():
+    table = small_table()
+    assert predictions.judged_split(table) == "test"
+    assert predictions.judged_split(table[table["split"] != "test"]) == "val"
+
+
 def test_split_arrays_of_an_empty_split_keep_their_shape():
     table = table_of(random_case(5, 4, seed=0), "train")
     y_true, y_score = predictions.split_arrays(table, "val")

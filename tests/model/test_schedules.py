@@ -61,6 +61,13 @@ def test_a_warm_up_never_takes_the_whole_course_and_never_overshoots(warmup, ste
     assert np.all(np.diff(found[top:]) < 0)
 
 
+@pytest.mark.parametrize("epochs", [4, 9])
+def test_a_warm_up_as_long_as_the_course_leaves_the_last_step_by_hand(epochs):
+    # 39 of 40 steps, up in fortieths.
+    found = rates(Cosine("cosine", warmup_epochs=epochs), [0, 19, 38, 39])
+    assert found == pytest.approx([0.02, 0.4, 0.78, 0.8])
+
+
 def test_a_minimum_that_is_never_reached_is_refused():
     with pytest.raises(UserError, match=r"schedule.minimum=0.8: expected less than optimizer"):
         build_schedule(Plateau("plateau", minimum=0.8), COURSE)
@@ -137,6 +144,14 @@ def test_plateau_warms_up_and_does_not_judge_meanwhile():
     assert fit.schedule.state() == {"wait": 0.0, "best": 5.0}
     # The best of the warm-up does not count: two worse than the second epoch's halve it.
     assert fit.rates([5.5, 5.5, 5.5], first=2) == pytest.approx([0.8, 0.8, 0.4])
+
+
+def test_plateau_does_not_judge_an_epoch_that_the_warm_up_fills():
+    fit = Fit(Plateau("plateau", warmup_epochs=1, **HALVE))
+    assert fit.epoch(0, 1.0)[-1] == pytest.approx(0.8 * 10 / 11)
+    assert fit.schedule.state() == {"wait": 0.0}
+    assert fit.epoch(1, 5.0) == pytest.approx([0.8] * 10)
+    assert fit.schedule.state() == {"wait": 0.0, "best": 5.0}
 
 
 def test_every_schedule_of_the_configuration_has_a_builder():

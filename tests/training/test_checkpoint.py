@@ -73,6 +73,19 @@ def test_a_flipped_bit_is_noticed(tmp_path_factory, position, bit):
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_damage_is_noticed_anywhere_in_a_large_file(tmp_path, place):
+    """It is read in parts of 1 MiB, and has three."""
+    large = Checkpoint(1, {"large": np.zeros(3 * 2**20, np.uint8)}, {})
+    path = write_checkpoint(large, tmp_path)
+    read_checkpoint(path)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedCheckpointError, match="is damaged"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("left", [0, 1, 100, -1])
 def test_a_file_cut_short_gives_way_to_the_one_before(tmp_path, said, left):
     kept(tmp_path, said, 1, 2)
