@@ -8,6 +8,7 @@ for the training that follows. Whoever wants to forge a cache can; disks cannot.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -186,10 +187,23 @@ def is_whole(folder: Path) -> bool:
 def _checksums_of_files(folder: Path) -> dict[str, int]:
     """CRC-32 of every file below a folder, by its relative path."""
     return {
-        path.relative_to(folder).as_posix(): zlib.crc32(path.read_bytes())
+        path.relative_to(folder).as_posix(): _checksum_of_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != _CHECKSUMS
     }
+
+
+def _checksum_of_file(path: Path) -> int:
+    state = path.stat()
+    return _checksum_in_state(
+        path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+    )
+
+
+@functools.lru_cache(maxsize=100_000)
+def _checksum_in_state(path: Path, *_state: int) -> int:
+    """CRC-32 of a file, which a process reads again only if its state is another one."""
+    return zlib.crc32(path.read_bytes())
 
 
 def kept(path: Path, load: Callable[[], Any], make: Callable[[], None]) -> Any:

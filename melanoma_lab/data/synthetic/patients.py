@@ -7,6 +7,7 @@ ages differ widely and three in ten sites are anywhere.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def patients_of(lesions: Sequence[str], labels: Sequence[str], seed: int) -> pd.
     return pd.DataFrame(rows, columns=["age", "sex", "site"]).astype({"age": "float64"})
 
 
+@functools.lru_cache(maxsize=100_000)  # a study asks for the same ones in each run
 def _patient(lesion: str, label: str, seed: int) -> tuple[float, str, str]:
     """Age, sex and site, from the lesion's name, its class and the seed alone."""
     number = int.from_bytes(hashlib.sha256(lesion.encode()).digest()[:8])
