@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.version import VersionBase
 
 from melanoma_lab.__main__ import main
+from melanoma_lab.tracking.connection import make_mlflows
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LAB = ("-m", "melanoma_lab")
@@ -77,7 +78,8 @@ def _as_it_was() -> Iterator[None]:
     composing, job, base = GlobalHydra.instance(), HydraConfig.instance(), VersionBase.instance()
     hydra, config, version = composing.hydra, job.cfg, base.version_base
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    tracked = sys.modules["mlflow"].get_tracking_uri() if "mlflow" in sys.modules else None
+    mlflow = sys.modules.get("mlflow")  # not loaded for this
+    tracked = mlflow.get_tracking_uri() if mlflow and mlflow.is_tracking_uri_set() else None
     composing.hydra = job.cfg = None
     try:
         yield
@@ -85,5 +87,5 @@ def _as_it_was() -> Iterator[None]:
         composing.hydra, job.cfg, base.version_base = hydra, config, version
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        if tracked is not None:
-            sys.modules["mlflow"].set_tracking_uri(tracked)
+        if "mlflow" in sys.modules:
+            make_mlflows(tracked)

@@ -10,11 +10,13 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
-from processes import LAB, run_python
+from processes import run_command, run_python
 
 import melanoma_lab as lab
 from melanoma_lab import api
 from melanoma_lab.console import console
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ("dataset.lesions=110", "dataset.image_size=32")
@@ -38,7 +40,7 @@ def test_the_examples_of_the_docstrings():
     assert results.failed == 0
 
 
-def test_a_run_is_what_was_tracked(folder, capsys):
+def test_a_run_is_what_was_tracked(folder, capsys, drawn):
     before = mlflow.get_tracking_uri(), signal.getsignal(signal.SIGINT), list(sys.argv)
     run = lab.train("+experiment=majority", "seed=4", *TINY)
     assert (run.arm, run.study, run.seed) == (
@@ -155,7 +157,7 @@ def test_an_arm_that_fails_stops_no_other(tree):
 
 def test_the_command_line_knows_what_python_has_trained(folder, session_cache):
     lab.study("+experiment=majority", "seed=0", "study=both", *TINY, verbose=False)
-    done = run_python(*LAB, "-m", "+experiment=majority", "study=both", *TINY)
+    done = run_command("-m", "+experiment=majority", "study=both", *TINY)
     assert done.returncode == 0, done.stderr
     assert "Skipped" in done.stdout
 

@@ -2,22 +2,16 @@
 
 import importlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import mlflow
 import pytest
 from omegaconf import OmegaConf
-from processes import LAB, run_python
+from processes import LAB, run_command, run_python
 
 from melanoma_lab import multirun
 from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.job_notes import Job, noting
 from melanoma_lab.multirun import conclude, describe_failures, noted
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def job(number, arm="baseline", *, failure=0, reason="", study="ablation", task="train"):
@@ -162,22 +156,21 @@ def test_ctrl_c_stops_a_multirun(as_job):
         assert (ended.failure, ended.reason) == (130, "interrupted")
 
 
-def test_a_study_survives_a_failing_arm_and_runs_only_what_is_missing(tmp_path, tree):
+def test_a_study_survives_a_failing_arm_and_runs_only_what_is_missing(
+    tmp_path, tree, session_cache, undrawn
+):
     """The whole way: one arm diverges, the rest is compared; then only the new seed is trained."""
 
     settings = ["dataset=folder", f"dataset.root={tree}", "dataset.image_size=16"]
-    settings += ["training.epochs=1", "tracking.model=false", "architecture.filters=[4,8,8]"]
+    settings += [
+        f"cache={session_cache}",
+        "training.epochs=1",
+        "tracking.model=false",
+        "architecture.filters=[4,8,8]",
+    ]
 
     def lab(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "melanoma_lab", "-m", *arguments, *settings],
-            cwd=tmp_path,
-            env=os.environ
-            | {"PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(tmp_path / "cache")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return run_command("-m", *arguments, *settings, folder=tmp_path)
 
     first = lab("optimizer.learning_rate=1e30,1e-3")
     assert first.returncode == 1
@@ -224,7 +217,7 @@ def test_mlflows_variable_says_where_jobs_are_recorded_and_compared(tmp_path, tr
 
 def test_values_that_would_be_one_run_are_refused_before_anything_is_done(tmp_path):
     words = ("-m", "+experiment=majority", "dataset=folder", "dataset.root=A,B")
-    refused = run_python(*LAB, *words, folder=tmp_path)
+    refused = run_command(*words, folder=tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.startswith("melanoma_lab: dataset.root=A,B: a study tells runs apart by ")
     assert not list(tmp_path.rglob("*.db"))

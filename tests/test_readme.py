@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from evaluation_cases import random_case, table_of
-from processes import LAB, run_python
+from processes import run_command, run_python
 
 from melanoma_lab.__main__ import CONF
 from melanoma_lab.config.compose import configure
@@ -24,11 +24,6 @@ def block(language, containing):
     return found
 
 
-def lab(folder, *arguments, script=LAB):
-    cache = str(folder / "cache")
-    return run_python(*script, *arguments, folder=folder, XDG_CACHE_HOME=cache)
-
-
 @pytest.fixture
 def own(tmp_path):
     """The README's preset, network and their configuration, in files of their own."""
@@ -43,7 +38,8 @@ def own(tmp_path):
 
 
 def test_a_preset_of_ones_own(own):
-    shown = lab(own, "--config-dir", "my_conf", "+experiment=mine", "--cfg", "job")
+    words = ("--config-dir", "my_conf", "+experiment=mine", "--cfg", "job")
+    shown = run_command(*words, folder=own)
     assert shown.returncode == 0, shown.stderr
     assert "name: flip_rotate_zoom" in shown.stdout
     assert "learning_rate: 0.0003" in shown.stdout
@@ -70,18 +66,19 @@ def test_the_typed_space_can_be_searched():
 
 
 def test_a_network_of_ones_own_is_trained(own, tree):
-    done = lab(
-        own,
+    done = run_python(
+        "my_lab.py",
         *("--config-dir", "my_conf", "architecture=tiny", "architecture.width=16"),
         *("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16", "training.epochs=1"),
-        script=("my_lab.py",),
+        folder=own,
+        XDG_CACHE_HOME=str(own / "cache"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     # 3x3x3x16 + 16 of the convolution, 16x3 + 3 of the outputs.
     assert "499 parameters" in done.stdout
 
 
-def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch):
+def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch, undrawn):
     """The snippet as it stands, on few images: every call gets overrides that make it small."""
     tiny = ["dataset=folder", f"dataset.root={tree}", "dataset.image_size=16", "training.epochs=1"]
     tiny += ["architecture.filters=[4,8,8]", "tracking.model=false", f"cache={session_cache}"]

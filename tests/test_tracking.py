@@ -124,6 +124,7 @@ def start(uri, how):
     )
 
 
+@pytest.mark.slow
 def test_processes_share_a_fresh_database(uri):
     processes = [start(uri, "live") for _ in range(4)]
     for process in processes:

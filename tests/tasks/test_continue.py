@@ -13,6 +13,8 @@ from melanoma_lab.model.schedules import Schedule
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.training.claim import Claim
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ARM = Arm("baseline", "baseline")
 
 

@@ -24,6 +24,8 @@ from melanoma_lab.exporting.description import RESIZING
 from melanoma_lab.tasks.predict import predict_to_file
 from melanoma_lab.tracking.card import ModelCard
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CROP = "dataset.resize=crop"
 
 

@@ -86,12 +86,12 @@ def test_the_mean_is_judged_and_kept_and_training_takes_no_notice(train_backbone
     assert np.abs(head - moved).max() > 1e-3
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_a_fit_goes_on_with_the_same_bits(train_backbone, epoch):
+@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), 2, 3])
+def test_a_fit_goes_on_with_the_same_bits(train_backbone, whole_backbone, epoch):
     """Also at the end of a stage, of which the next one takes the mean."""
     arm = ("finetuning=staged", "finetuning.head_epochs=2", "finetuning.learning_rate=0.003")
     arm = (*arm, "optimizer.ema=0.7", "schedule=cosine")
-    whole, _, kept = train_backbone(*arm)
+    whole, _, kept = whole_backbone(*arm)
     continued, _, again = train_backbone(*arm, start=kept[epoch])
     for number in again:
         for name, value in kept[number].arrays.items():
@@ -113,8 +113,8 @@ def test_a_divergence_in_the_first_stage_puts_no_zeros_in_the_weights(train_back
 @pytest.mark.parametrize(
     "other",
     [
-        ("training.devices=2", "training.batch_size=8"),
-        ("training.precision=mixed_float16",),
+        pytest.param(("training.devices=2", "training.batch_size=8"), marks=pytest.mark.slow),
+        pytest.param(("training.precision=mixed_float16",), marks=pytest.mark.slow),
         ("training.devices=2", "training.batch_size=8", "training.precision=mixed_float16"),
     ],
 )

@@ -130,7 +130,14 @@ def train(session_cache):
     return run
 
 
-@pytest.mark.parametrize("choice", OPTIONS)
+#: Built in seconds, whatever they learn.
+LARGE = {"architecture=efficientnet_lite0", "architecture=mobilenetv3_small"}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [pytest.param(o, marks=pytest.mark.slow if o in LARGE else ()) for o in OPTIONS],
+)
 def test_every_option_trains_and_does_something(train, configured, choice):
     config = configured(choice, *NEEDS.get(choice, []))
     probabilities, fit = train(config)

@@ -27,6 +27,12 @@ def train(train_backbone, cache):
 
 
 @pytest.fixture
+def assemble(assemble_backbone, cache):
+    """All but the fit: features are computed when the parts are put together."""
+    return lambda *overrides: assemble_backbone(f"cache={cache}", *overrides)
+
+
+@pytest.fixture
 def small_config(composed, tree):
     return lambda *overrides: composed(
         f"dataset.root={tree}", "dataset=folder", "dataset.image_size=16", *overrides
@@ -64,21 +70,21 @@ def test_the_network_that_is_left_is_whole(train, small_config, cache):
     np.testing.assert_allclose(probabilities, done.probabilities, rtol=1e-4)
 
 
-def test_they_are_computed_once_and_give_the_same_bits(train, cache):
+def test_they_are_computed_once_and_give_the_same_bits(train, assemble, cache):
     first = train(*FROZEN)
     (file,) = kept_files(cache)
     status = file.stat()
     again = train(*FROZEN)
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
     np.testing.assert_array_equal(again.probabilities, first.probabilities)
-    train(*FROZEN, "optimizer.learning_rate=0.1", "balancing=class_weight")  # a sweep's next
+    assemble(*FROZEN, "optimizer.learning_rate=0.1", "balancing=class_weight")  # a sweep's next
     assert kept_files(cache) == [file]
 
 
-def test_those_of_other_proportions_are_others(train, cache):
-    train(*FROZEN)
+def test_those_of_other_proportions_are_others(assemble, cache):
+    assemble(*FROZEN)
     for name in ("crop", "pad"):  # images that are square already: the same, and not taken for it
-        train(*FROZEN, f"dataset.resize={name}")
+        assemble(*FROZEN, f"dataset.resize={name}")
     assert len(kept_files(cache)) == 3
 
 
@@ -107,17 +113,18 @@ def test_the_backbone_meets_no_image_of_a_split_that_is_not_measured(
 @pytest.mark.parametrize(
     "other", ["dataset.image_size=20", "training.precision=mixed_bfloat16", "seed=0"]
 )
-def test_others_are_kept_apart(train, cache, other, monkeypatch):
-    train(*FROZEN)
+def test_others_are_kept_apart(assemble, cache, other, monkeypatch):
+    assemble(*FROZEN)
     if other == "seed=0":  # the same, but for how TensorFlow is told to compute
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    train(*FROZEN, other)
+    assemble(*FROZEN, other)
     assert len(kept_files(cache)) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "pickled"])
-def test_a_damaged_file_is_made_again(train, cache, damage):
-    first = train(*FROZEN)
+def test_a_damaged_file_is_made_again(train, assemble, whole_backbone, cache, damage):
+    first, *_ = whole_backbone(*FROZEN)
+    assemble(*FROZEN)
     (file,) = kept_files(cache)
     content = bytearray(file.read_bytes())
     content[200] ^= 1

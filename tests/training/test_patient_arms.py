@@ -19,8 +19,8 @@ FROZEN = (*PATIENT, "finetuning=frozen")
 
 
 @pytest.fixture
-def train(train_backbone):
-    return lambda *overrides, **more: train_backbone(*overrides, **more)[0]
+def train(whole_backbone):
+    return lambda *overrides: whole_backbone(*overrides)[0]
 
 
 @pytest.fixture

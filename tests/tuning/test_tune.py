@@ -19,6 +19,8 @@ from melanoma_lab.tuning import trial as trial_module
 from melanoma_lab.tuning.checking import Command
 from melanoma_lab.tuning.plan import planned
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = (
     *("architecture.filters=[4,8]", "architecture.dense_units=8", "dataset=folder"),
     *("dataset.image_size=16", "training.batch_size=16", "training.epochs=1"),
@@ -63,13 +65,13 @@ def trials_of(study):
     ("tuner", "budget", "n"),
     [
         ("random", "tuner.max_trials=2", 2),
-        ("bayesian", "tuner.max_trials=3", 3),
-        ("grid", "tuner.max_trials=2", 2),
+        pytest.param("bayesian", "tuner.max_trials=3", 3, marks=pytest.mark.slow),
+        pytest.param("grid", "tuner.max_trials=2", 2, marks=pytest.mark.slow),
         ("hyperband", "tuner.max_epochs=2", 5),
     ],
 )
 def test_every_trial_is_a_run_under_its_search_that_has_not_met_a_test_image(
-    tune, tuner, budget, n
+    tune, drawn, tuner, budget, n
 ):
     extra = ("tuner.initial_trials=2",) if tuner == "bayesian" else ()
     extra += ("tuner.factor=2",) if tuner == "hyperband" else ()
