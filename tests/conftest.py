@@ -75,8 +75,13 @@ def _nobody_says_where() -> Iterator[None]:
 def composed() -> Iterator[Callable[..., Config]]:
     """A function from overrides to the checked configuration."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        once = functools.cache(lambda *words: validate(compose("config", list(words))))
-        yield lambda *words: copy.deepcopy(once(*words))  # a test may change its own
+
+        @functools.cache
+        def once(words: tuple[str, ...], _variable: str | None) -> Config:
+            return validate(compose("config", list(words)))
+
+        # A test may change its own; the configuration depends on the variable, too.
+        yield lambda *words: copy.deepcopy(once(words, os.environ.get(VARIABLE)))
 
 
 @pytest.fixture(scope="session")
