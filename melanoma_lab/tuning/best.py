@@ -64,6 +64,7 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
         trained = _put_back(config, data, images, start, trials.threads)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
+            (folder / ARTIFACTS).mkdir()
             table = predictions_table(data, trained, MEASURED)
             judgement = judged(config, data, table)
             draw(
