@@ -98,9 +98,6 @@ def test_a_trivial_arm_is_tracked_like_any(fit, preset):
         "plots/roc_curves.png",
         "plots/precision_recall_curves.png",
         "plots/reliability_diagram.png",
-        "plots/operating_curve.png",
-        "plots/decision_curve.png",
-        "plots/subgroups.png",
     }
     page = (artifacts / "mistakes.html").read_text(encoding="utf-8")
     assert "No map says where it looked: it is no network." in page
