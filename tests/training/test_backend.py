@@ -34,7 +34,7 @@ print(_pywrap_util_port.IsMklEnabled())
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
     environment = {} if asked is None else {"TF_ENABLE_ONEDNN_OPTS": asked}
     done = run_python("-c", script, **environment)
-    assert done.stdout == f"{asked is None}\n", done.stderr
+    assert done.stdout == f"starting TensorFlow ...\n{asked is None}\n", done.stderr
 
 
 def test_another_job_of_the_process_may_use_fewer_devices_but_not_more():
