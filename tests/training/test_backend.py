@@ -66,6 +66,7 @@ for asked in (1, None, 2):
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     assert said.count("1 1 5") == 3
+    assert said.pop(0) == "starting TensorFlow ..."
     assert said[2].startswith("training.threads=2: TensorFlow already runs in this process with 1;")
 
 
