@@ -34,6 +34,7 @@ def _there(folder, session_cache, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(session_cache))
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_docstrings():
     results = doctest.testmod(api)
     assert results.attempted >= 8

@@ -65,6 +65,7 @@ def machine(tmp_path_factory):
     return python, environment, variables
 
 
+@pytest.mark.slow
 def test_the_environment_sees_nothing_of_the_machine(machine):
     base, environment, variables = machine
     packages = "".join(f"{folder}:" for folder in site_packages(base, **variables)).strip(":")
@@ -202,6 +203,7 @@ def bundled_pip():
     return wheels[0]
 
 
+@pytest.mark.slow
 def test_without_ensurepip_the_pip_of_the_machine_makes_it(tmp_path, bundled_pip):
     python = base_interpreter(tmp_path / "debian", without=("ensurepip",))
     zipfile.ZipFile(bundled_pip).extractall(site_packages(python)[0])

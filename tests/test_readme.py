@@ -65,6 +65,7 @@ def test_the_typed_space_can_be_searched():
     assert [entry.key for entry in found.searched if entry.when] == ["optimizer.momentum"]
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_trained(own, tree):
     done = run_python(
         "my_lab.py",
@@ -78,6 +79,7 @@ def test_a_network_of_ones_own_is_trained(own, tree):
     assert "499 parameters" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_lab_from_python(tree, tmp_path, session_cache, monkeypatch, undrawn):
     """The snippet as it stands, on few images: every call gets overrides that make it small."""
     tiny = ["dataset=folder", f"dataset.root={tree}", "dataset.image_size=16", "training.epochs=1"]

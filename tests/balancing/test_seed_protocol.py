@@ -82,6 +82,7 @@ def test_copies_are_turned_originals(manifest, written):
     assert 0.4 < np.mean(changed) < 0.95  # seven of ten are turned
 
 
+@pytest.mark.slow
 def test_a_run_on_it_is_leaking_and_its_test_split_is_honest(written, composed, session_cache):
     config = composed(
         "+experiment=seed_protocol", f"dataset.root={written}", "dataset.image_size=24"

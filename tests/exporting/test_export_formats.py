@@ -1,8 +1,11 @@
 """Every format answers what the network answers, whatever the network is made of."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
+from marks import slow
 from small_backbone import on_a_backbone
 
 from melanoma_lab.config.schema import Format
@@ -63,13 +66,25 @@ def members_with_metadata():
     return mean_network(members)
 
 
-@pytest.fixture(scope="module", params=[views_in_half_precision, members_with_metadata])
-def network(request):
-    return request.param()
+@pytest.fixture(scope="module")
+def built():
+    """The networks that tests share, by the function that builds them."""
+    return functools.cache(lambda build: build())
 
 
-@pytest.mark.parametrize("kind", list(Format))
-def test_answers_are_the_networks(network, kind, tmp_path):
+@pytest.mark.parametrize(
+    ("build", "kind"),
+    [
+        (views_in_half_precision, Format.litert),
+        slow(views_in_half_precision, Format.onnx),
+        slow(views_in_half_precision, Format.saved_model),
+        slow(members_with_metadata, Format.litert),
+        (members_with_metadata, Format.onnx),
+        slow(members_with_metadata, Format.saved_model),
+    ],
+)
+def test_answers_are_the_networks(built, build, kind, tmp_path):
+    network = built(build)
     plain = in_float32(network)
     pixels = sample_of(None, None, size=16, resize=Resize.squash, threads=1).pixels
     inputs = inputs_of(pixels, ENCODING.described(), plain)

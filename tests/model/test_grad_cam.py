@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from marks import slow
 
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import Regularisation
@@ -228,8 +229,8 @@ def test_a_file_does_as_well_and_the_network_stays_as_it_was(images, tmp_path):
         ("compact_cnn", 2, 256),
         ("efficientnet_lite0", 2, 1280),
         ("mobilenetv3_small", 2, 576),
-        ("efficientnetv2_b0", 2, 1280),
-        ("convnext_tiny", 2, 768),
+        slow("efficientnetv2_b0", 2, 1280),
+        slow("convnext_tiny", 2, 768),
     ],
 )
 def test_every_architecture_has_maps(composed, name, n_places, n_maps):

@@ -341,6 +341,7 @@ class interrupting:  # noqa: N801 - stands for a function
         pass
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_without_tensorflow_and_then_the_command_works(work, tree):
     script = """
 import sys

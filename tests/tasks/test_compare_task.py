@@ -41,6 +41,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_study_is_compared_without_tensorflow(folder):
     done = compare(folder, "study=ablation", "reference=baseline")
     assert done.returncode == 0, done.stderr
@@ -62,6 +63,13 @@ def test_a_study_is_compared_without_tensorflow(folder):
         "no evidence",
         "too few runs",
     }
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_before_what_takes_seconds_is_loaded(folder):
+    done = compare(folder, "study=abaltion")
+    assert done.returncode == 2
+    assert "slow: []" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -92,6 +100,5 @@ def test_a_mistake_is_told_with_status_2_and_leaves_nothing(folder):
     done = run_command("compare", "study=abaltion", folder=folder)
     assert done.returncode == 2
     assert "Did you mean ablation?" in done.stderr
-    assert "slow: []" in done.stdout  # it is told without what takes seconds to load
     assert "Traceback" not in done.stderr
     assert not (folder / "experiments" / "abaltion").exists()

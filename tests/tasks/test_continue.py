@@ -78,6 +78,7 @@ def test_a_failed_run_goes_on_where_it_failed(place, capsys):
     assert len(points) == 1
 
 
+@pytest.mark.slow
 def test_a_run_starts_over_where_its_bits_would_differ(place, capsys, monkeypatch):
     place.fail("tracking.model=false")
     (failed,) = place.runs()
@@ -90,6 +91,7 @@ def test_a_run_starts_over_where_its_bits_would_differ(place, capsys, monkeypatc
     assert place.runs() == {failed: "FAILED", run_id: "FINISHED"}
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_where_nobody_wants_it(place, capsys):
     place.fail("tracking.model=false", "training.resume=false")
     assert place.kept() == []
@@ -114,6 +116,7 @@ class Breaking(keras.optimizers.schedules.LearningRateSchedule):
         return keras.ops.where(step == self.last, float("nan"), 0.001)
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_in_its_last_step_has_diverged_and_is_not_gone_on_with(
     place, monkeypatch
 ):

@@ -296,6 +296,7 @@ def test_too_few_runs_and_missing_folds_are_told(tracked):
         ensemble(tracked, name)
 
 
+@pytest.mark.slow
 def test_the_command_makes_them_without_tensorflow_and_tells_mistakes_with_status_2(tracked):
     name = tracked.fill({ARM: (1.0, "")}, seeds=range(4))
 
@@ -332,6 +333,7 @@ def train_two(tree, tmp_path, cache, key):
     return tracking
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["seed", "split.fold"])
 def test_what_training_images_look_like_is_kept_where_all_members_saw_them(
     tree, tmp_path, session_cache, key

@@ -322,6 +322,7 @@ def test_nothing_is_left_where_all_has_been_seen(work, trained_on, tmp_path):
         evaluate(run, write_table(tmp_path, rows), mapping=None)
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_without_tensorflow(work, elsewhere, tmp_path):
     _, run, _ = work
     script = """

@@ -130,6 +130,7 @@ def test_pages_show_what_the_network_sees_and_the_map_where_it_looked(wide, resi
     assert {image.width / image.height for image in shown} == {shape[1] / shape[0]}
 
 
+@pytest.mark.slow
 def test_networks_that_see_differently_are_not_put_together(
     train_tiny, wide, tmp_path, monkeypatch, capsys
 ):

@@ -8,6 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from marks import slow
 from PIL import Image
 from undrawn import undrawn_runs
 
@@ -107,7 +108,7 @@ def test_an_epoch_may_be_a_pass_over_the_balanced_images(on_tree):
     assert run.data.metrics["optimizer_steps"] == 15
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", slow("mixed_float16")])
 def test_half_precision_trains_and_answers_in_float32(on_tree, precision):
     try:
         run, client = on_tree(f"training.precision={precision}")
@@ -138,6 +139,7 @@ def test_what_auto_comes_to_is_recorded_and_shown(on_tree, monkeypatch, capsys):
     assert float32.data.tags["fingerprint"] != named.data.tags["fingerprint"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(available_threads() < 2, reason="one processor thread cannot be divided")
 def test_a_network_trained_on_two_devices_is_kept_like_any_other(on_tree):
     run, client = on_tree("training.devices=2", "regularisation=dropout", "training.batch_size=8")
@@ -204,6 +206,7 @@ def test_the_same_command_gives_the_same_bits(on_tree):
     assert not first.equals(table_of(client, run))
 
 
+@pytest.mark.slow
 def test_files_that_changed_between_runs_are_told(train, tree, tmp_path):
     root = shutil.copytree(tree, tmp_path / "set")
     overrides = ("dataset=folder", f"dataset.root={root}", "dataset.image_size=16")

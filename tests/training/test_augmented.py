@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from marks import slow
 
 from melanoma_lab.config.schema.augmentation import (
     CutMix,
@@ -28,6 +29,8 @@ OPTIONS = {
     "mixup": MixUp("mixup", before=Dermoscopy("dermoscopy")),
     "cutmix": CutMix("cutmix", before=FlipRotateZoom("flip_rotate_zoom")),
 }
+#: What the fast tests continue; the slow ones take all.
+CONTINUED = {"dermoscopy", "cutmix"}
 every = pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
 
 
@@ -79,7 +82,11 @@ def test_a_step_learns_and_only_that_is_augmented(option):
     assert model.variables == model.weights  # no random state
 
 
-@every
+@pytest.mark.parametrize(
+    "option",
+    [option if name in CONTINUED else slow(option) for name, option in OPTIONS.items()],
+    ids=OPTIONS,
+)
 def test_saved_variables_continue_the_fit_bit_for_bit(option):
     def three_steps(restart):
         model = network()

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from marks import slow
 from small_backbone import LAST, weights_of
 
 from melanoma_lab.training.averages import averaged
@@ -86,7 +87,7 @@ def test_the_mean_is_judged_and_kept_and_training_takes_no_notice(train_backbone
     assert np.abs(head - moved).max() > 1e-3
 
 
-@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), 2, 3])
+@pytest.mark.parametrize("epoch", [slow(1), 2, slow(3)])
 def test_a_fit_goes_on_with_the_same_bits(train_backbone, whole_backbone, epoch):
     """Also at the end of a stage, of which the next one takes the mean."""
     arm = ("finetuning=staged", "finetuning.head_epochs=2", "finetuning.learning_rate=0.003")
@@ -113,9 +114,9 @@ def test_a_divergence_in_the_first_stage_puts_no_zeros_in_the_weights(train_back
 @pytest.mark.parametrize(
     "other",
     [
-        pytest.param(("training.devices=2", "training.batch_size=8"), marks=pytest.mark.slow),
-        pytest.param(("training.precision=mixed_float16",), marks=pytest.mark.slow),
-        ("training.devices=2", "training.batch_size=8", "training.precision=mixed_float16"),
+        slow(("training.devices=2", "training.batch_size=8")),
+        ("training.precision=mixed_float16",),
+        slow(("training.devices=2", "training.batch_size=8", "training.precision=mixed_float16")),
     ],
 )
 def test_several_devices_and_loss_scaling_have_it_too(train_backbone, other):

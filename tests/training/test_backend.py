@@ -22,6 +22,7 @@ def test_the_precision_is_keras_policy():
     assert keras.layers.Dense(1).compute_dtype == "float32"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN is of x86-64")
 @pytest.mark.parametrize("asked", [None, "0"])
 def test_onednn_computes_on_every_processor_unless_it_is_switched_off(monkeypatch, asked):
@@ -46,6 +47,7 @@ def test_another_job_of_the_process_may_use_fewer_devices_but_not_more():
         start_backend(threads=THREADS, seed=0, precision=Precision.float32, devices=3)
 
 
+@pytest.mark.slow
 def test_a_task_takes_the_threads_that_one_before_it_took():
     """As when a model of ``training.threads=1`` is asked to predict in the same notebook."""
     script = """

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from marks import slow
 from omegaconf import OmegaConf
 
 from melanoma_lab.__main__ import CONF
@@ -136,7 +137,7 @@ LARGE = {"architecture=efficientnet_lite0", "architecture=mobilenetv3_small"}
 
 @pytest.mark.parametrize(
     "choice",
-    [pytest.param(o, marks=pytest.mark.slow if o in LARGE else ()) for o in OPTIONS],
+    [slow(option) if option in LARGE else option for option in OPTIONS],
 )
 def test_every_option_trains_and_does_something(train, configured, choice):
     config = configured(choice, *NEEDS.get(choice, []))

@@ -5,12 +5,14 @@ import pickle
 import keras
 import numpy as np
 import pytest
+from marks import slow
 
 from melanoma_lab.balancing import balance
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.errors import UserError
 from melanoma_lab.training.features import can_be_kept, load_features, obstacle
 
+DROPOUT = ("regularisation=dropout", "regularisation.rates=[0.3]")
 FROZEN = ("finetuning=frozen", "training.epochs=2")
 ANEW = "finetuning.cache_features=false"
 
@@ -47,8 +49,15 @@ def kept_files(cache):
     "arm",
     [
         (*FROZEN, "balancing=class_weight"),
-        (*FROZEN, "balancing=oversample", "regularisation=dropout", "regularisation.rates=[0.3]"),
-        ("finetuning=staged", "finetuning.head_epochs=3"),
+        slow(
+            (
+                *FROZEN,
+                "balancing=oversample",
+                "regularisation=dropout",
+                "regularisation.rates=[0.3]",
+            )
+        ),
+        slow(("finetuning=staged", "finetuning.head_epochs=3")),
     ],
 )
 def test_kept_features_give_what_computing_them_gives(train, cache, arm):
@@ -121,7 +130,7 @@ def test_others_are_kept_apart(assemble, cache, other, monkeypatch):
     assert len(kept_files(cache)) == 2
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "pickled"])
+@pytest.mark.parametrize("damage", [slow("cut"), "changed", slow("pickled")])
 def test_a_damaged_file_is_made_again(train, assemble, whole_backbone, cache, damage):
     first, *_ = whole_backbone(*FROZEN)
     assemble(*FROZEN)
@@ -139,8 +148,8 @@ def test_a_damaged_file_is_made_again(train, assemble, whole_backbone, cache, da
     ("overrides", "reason"),
     [
         (("augmentation=flip_rotate_zoom",), "augmentation=flip_rotate_zoom changes images"),
-        (("balancing=augmentor", "balancing.per_class=14"), "balancing=augmentor makes images"),
-        (("training.devices=2", "training.batch_size=8"), "training.devices=2 share"),
+        slow(("balancing=augmentor", "balancing.per_class=14"), "balancing=augmentor makes images"),
+        slow(("training.devices=2", "training.batch_size=8"), "training.devices=2 share"),
     ],
 )
 def test_what_changes_images_is_said_and_computed(train, small_config, cache, overrides, reason):

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from marks import slow
 
 from melanoma_lab.balancing import balance
 from melanoma_lab.data.prepare import prepare_data
@@ -79,7 +80,7 @@ def test_batches_hold_them_beside_the_pixels(prepared):
 @pytest.mark.parametrize(
     "arm",
     [
-        (*FROZEN, "regularisation=dropout", "regularisation.rates=[0.3]"),
+        slow((*FROZEN, "regularisation=dropout", "regularisation.rates=[0.3]")),
         (*PATIENT, "finetuning=staged", "finetuning.head_epochs=1"),
     ],
 )
@@ -121,6 +122,7 @@ def test_the_network_that_is_left_takes_raw_values(train, prepared):
     assert not np.allclose(done.network.predict(permuted, verbose=0), done.probabilities, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_several_devices_views_and_half_precision_go_with_it(train):
     more = ("training.devices=2", "training.precision=mixed_bfloat16", "evaluation.tta=flips")
     done = train(*FROZEN, *more)
@@ -128,6 +130,7 @@ def test_several_devices_views_and_half_precision_go_with_it(train):
     np.testing.assert_allclose(done.probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_continued_run_has_the_bits_of_a_whole_one(train_backbone):
     arm = (*PATIENT, "finetuning=staged", "finetuning.head_epochs=1")
     arm += ("augmentation=mixup", "regularisation=dropout")

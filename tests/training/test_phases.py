@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from marks import slow
 from small_backbone import LAST, on_a_backbone, weights_of
 
 from melanoma_lab.errors import UserError
@@ -14,11 +15,6 @@ from melanoma_lab.training.session import steps_at_once
 
 STAGED = ("finetuning=staged", "finetuning.head_epochs=2", "finetuning.learning_rate=0.003")
 TURNED = "augmentation=flip_rotate_zoom"
-
-
-def slow(*values):
-    """A case of a grid of which the fast tests have others."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def changed(before, after):
@@ -81,7 +77,7 @@ def test_the_backbone_joins_in_at_a_rate_of_its_own(train_backbone, whole_backbo
     ("overrides", "trains"),
     [
         slow((), {"block1_conv", "block2_conv", LAST}),
-        (("finetuning.unfreeze_from=block2",), {"block2_conv", LAST}),
+        slow(("finetuning.unfreeze_from=block2",), {"block2_conv", LAST}),
         slow(
             ("finetuning.unfreeze_from=block2_bn", "finetuning.batch_norm=true"),
             {"block2_bn", LAST},
@@ -106,7 +102,7 @@ def test_it_trains_from_a_named_block_on(train_backbone, whole_backbone, overrid
 @pytest.mark.parametrize(
     ("epoch", "overrides"),
     [
-        (1, (TURNED, "regularisation=dropout", "regularisation.rates=[0.3]")),
+        slow(1, (TURNED, "regularisation=dropout", "regularisation.rates=[0.3]")),
         (2, ("finetuning.batch_norm=true", "schedule=cosine", "optimizer=adamw")),
         slow(3, ("finetuning.batch_norm=true", "schedule=cosine", "optimizer=adamw")),
         (3, ("schedule=plateau", "schedule.patience=1", "training.patience=2", TURNED)),
@@ -127,7 +123,7 @@ def test_a_fit_goes_on_from_any_epoch_with_the_same_bits(
     assert continued.fit.optimizer_steps == whole.fit.optimizer_steps
 
 
-@pytest.mark.parametrize("stop", [slow(1), 2, 3])
+@pytest.mark.parametrize("stop", [slow(1), 2, slow(3)])
 def test_a_fit_that_stops_early_has_the_bits_of_a_longer_one(train_backbone, whole_backbone, stop):
     """Whatever stage it stops in, and going on from there too, as a promoted trial does."""
     arm = (*STAGED, "schedule=cosine", "training.patience=2")
@@ -167,7 +163,7 @@ def test_patience_is_for_the_last_stage(train_backbone):
     [
         (),
         slow(("finetuning.unfreeze_from=block2",)),
-        ("optimizer.ema=0.3",),
+        slow(("optimizer.ema=0.3",)),
         slow(("training.devices=2", "training.batch_size=8")),
     ],
     ids=["all", "a_block", "mean", "two_devices"],
@@ -206,6 +202,7 @@ def test_a_schedule_is_laid_over_every_stage(train_backbone):
     assert rates == pytest.approx([0.0075, 0.01, 0.00225, 0.003])
 
 
+@pytest.mark.slow
 def test_two_devices_share_the_batches_of_both_stages(train_backbone):
     several = ("training.batch_size=8", "training.devices=2")
     done, first, _ = train_backbone(

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import slow
 
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema.training import Training
@@ -72,7 +73,7 @@ def train(devices, *, steps=1, epochs=1, random=False, policy="float32"):
     return model, figures
 
 
-@pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (5, 3)])
+@pytest.mark.parametrize(("steps", "epochs"), [slow(1, 1), (5, 3)])
 def test_two_devices_take_the_step_of_one_and_measure_the_same(steps, epochs):
     one, one_figures = train(1, steps=steps, epochs=epochs)
     two, two_figures = train(2, steps=steps, epochs=epochs)
@@ -83,7 +84,7 @@ def test_two_devices_take_the_step_of_one_and_measure_the_same(steps, epochs):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["float32", slow("mixed_float16")])
 def test_two_devices_are_bit_identical_from_run_to_run(policy):
     first, first_figures = train(2, steps=5, epochs=2, random=True, policy=policy)
     second, second_figures = train(2, steps=5, epochs=2, random=True, policy=policy)

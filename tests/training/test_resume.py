@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from marks import slow
 
 from melanoma_lab.balancing import balance
 from melanoma_lab.config.schema.training import Precision
@@ -77,10 +78,10 @@ def without_times(history):
     ("overrides", "epoch"),
     [
         (["balancing=augmentor", "balancing.per_class=9", "training.patience=2"], 2),
-        (["balancing=oversample", "optimizer=sgd", "optimizer.momentum=0.9", HALF], 1),
+        slow(["balancing=oversample", "optimizer=sgd", "optimizer.momentum=0.9", HALF], 1),
         (["augmentation=mixup", "augmentation/before=dermoscopy", "loss=focal", *PLATEAU], 2),
-        (["augmentation=cutmix", "schedule=cosine", "schedule.warmup_epochs=1"], 1),
-        (["optimizer=adamw", "training.devices=2"], 2),
+        slow(["augmentation=cutmix", "schedule=cosine", "schedule.warmup_epochs=1"], 1),
+        slow(["optimizer=adamw", "training.devices=2"], 2),
     ],
 )
 def test_no_bit_shows_that_a_fit_was_interrupted(trained, overrides, epoch):
@@ -146,6 +147,7 @@ def test_a_diverged_epoch_is_not_kept(trained):
     assert len(kept) == len(done.fit.history) - 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_refused(trained):
     _, kept, _ = trained("training.epochs=1")
     with pytest.raises(RunError, match=r"of another network.*training\.resume=false starts over"):

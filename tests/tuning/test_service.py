@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_tuner.src import protos
 from keras_tuner.src.engine.trial import Trial, TrialStatus
+from marks import slow
 
 from melanoma_lab.config.schema.tuner import (
     BayesianOptimization,
@@ -198,7 +199,7 @@ def test_nothing_is_left_of_a_search_that_has_ended(tmp_path):
     "tuner",
     [
         RandomSearch("random", max_trials=6),
-        BayesianOptimization("bayesian", max_trials=6, initial_trials=3),
+        slow(BayesianOptimization("bayesian", max_trials=6, initial_trials=3)),
         GridSearch("grid", max_trials=6),
         Hyperband("hyperband", max_epochs=4, factor=2),
     ],

@@ -7,6 +7,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from marks import slow
 
 from melanoma_lab.config.compose import configure
 from melanoma_lab.config.schema.tracking import Tracking
@@ -65,9 +66,9 @@ def trials_of(study):
     ("tuner", "budget", "n"),
     [
         ("random", "tuner.max_trials=2", 2),
-        pytest.param("bayesian", "tuner.max_trials=3", 3, marks=pytest.mark.slow),
-        pytest.param("grid", "tuner.max_trials=2", 2, marks=pytest.mark.slow),
-        ("hyperband", "tuner.max_epochs=2", 5),
+        slow("bayesian", "tuner.max_trials=3", 3),
+        slow("grid", "tuner.max_trials=2", 2),
+        slow("hyperband", "tuner.max_epochs=2", 5),
     ],
 )
 def test_every_trial_is_a_run_under_its_search_that_has_not_met_a_test_image(

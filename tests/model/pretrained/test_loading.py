@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format
+from marks import slow
 
 from melanoma_lab.config.schema.backbone import EfficientNetLite, KerasApplication
 from melanoma_lab.config.schema.regularisation import L2, NoRegularisation
@@ -13,6 +14,9 @@ from melanoma_lab.errors import UserError
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.architectures.keras_applications import BUILDERS
 from melanoma_lab.model.regularisation import Regulariser
+
+#: The smallest is built by the fast tests, the others by the slow ones.
+APPLICATIONS = [name if name == "mobilenetv3_small" else slow(name) for name in BUILDERS]
 
 
 def build(name="mobilenetv3_small", weights="none", classes=3, regularisation=None, size=32):
@@ -34,7 +38,7 @@ def backbone_weights(network):
     return network.get_layer("backbone").get_weights()
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", APPLICATIONS)
 def test_every_application_takes_raw_pixels(tmp_path, name):
     network = build(name)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
@@ -48,7 +52,7 @@ def test_every_application_takes_raw_pixels(tmp_path, name):
     np.testing.assert_array_equal(answers(again, pixels), probabilities)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", APPLICATIONS)
 def test_an_application_has_no_regularisation_of_its_own(name):
     network = build(name)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
@@ -58,8 +62,17 @@ def test_an_application_has_no_regularisation_of_its_own(name):
     np.testing.assert_allclose(network(pixels, training=True), network(pixels, training=False))
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_small", "efficientnet_lite0"])
-@pytest.mark.parametrize("kind", ["network.keras", "backbone.keras", "backbone.weights.h5"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("network.keras", "mobilenetv3_small"),
+        slow("network.keras", "efficientnet_lite0"),
+        slow("backbone.keras", "mobilenetv3_small"),
+        slow("backbone.keras", "efficientnet_lite0"),
+        slow("backbone.weights.h5", "mobilenetv3_small"),
+        ("backbone.weights.h5", "efficientnet_lite0"),
+    ],
+)
 def test_weights_of_a_saved_network_are_taken(tmp_path, name, kind):
     other = build(name, classes=5)
     path = tmp_path / kind
@@ -73,7 +86,7 @@ def test_weights_of_a_saved_network_are_taken(tmp_path, name, kind):
     assert any((a != b).any() for a, b in zip(fresh, backbone_weights(other), strict=True))
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", APPLICATIONS)
 def test_what_keras_downloads_gives_keras_features(tmp_path, monkeypatch, name):
     """A file as Keras publishes them, of a network as Keras builds it."""
     theirs = BUILDERS[name](include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
