@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from pictures import paint
 from search_processes import search_process
+from threadpoolctl import threadpool_limits
 from undrawn import undrawn_runs
 
 import melanoma_lab as lab
@@ -61,6 +62,13 @@ def _backend() -> None:
     """Pin TensorFlow's threads and divide the processor before any test computes."""
     if "keras" in sys.modules:
         start_backend(threads=available_threads(), seed=0, precision=Precision.float32, devices=2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_of_blas() -> Iterator[None]:
+    """Small matrices gain nothing from more, and workers beside each other lose by them."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(autouse=True)

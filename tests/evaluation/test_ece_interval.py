@@ -26,6 +26,7 @@ def draw(rng, n_lesions, sharpness):
     return y_true, np.stack([said, 1 - said], axis=1), groups
 
 
+@pytest.mark.slow
 def test_it_covers_the_truth(monkeypatch):
     """Calibrated, too sure and not sure enough; few lesions and some hundreds."""
     monkeypatch.setattr(module, "MOST_DRAWS", 300)
