@@ -22,6 +22,7 @@ from melanoma_lab.tasks.ensemble import make_ensembles
 from melanoma_lab.tracking import database
 from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking.connection import usable
+from melanoma_lab.tracking.directly import refuse_unknown_study
 
 #: What a process runs to be killed when SQLite begins its statement of a number.
 DYING = """
@@ -338,6 +339,18 @@ def upgrade_to(path, revision):
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
     engine.dispose()
+
+
+def test_without_an_experiment_it_is_left_to_mlflow_to_say_what_is_wrong(path):
+    """A database has one once MLflow is through with making it."""
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE experiments (name TEXT, lifecycle_stage TEXT)")
+        refuse_unknown_study("s", f"sqlite:///{path}")
+        connection.execute("INSERT INTO experiments VALUES ('Default', 'active')")
+        connection.commit()
+    with pytest.raises(UserError, match="study=s: no such study"):
+        refuse_unknown_study("s", f"sqlite:///{path}")
 
 
 @pytest.mark.slow

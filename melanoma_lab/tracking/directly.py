@@ -87,12 +87,15 @@ def runs_without(run_id: str, uri: str) -> list[Named] | None:
 
 
 def _rows(uri: str, query: str, *values: object) -> list[tuple[Any, ...]] | None:
-    """What a query finds in an SQLite database; None where it cannot be asked."""
+    """What a query finds in an SQLite database; None where it cannot be asked, or is half made."""
     database = sqlite_path(uri)
     try:
         if database is None or not database.is_file():
             return None
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            # MLflow's last step in making one is its experiment Default.
+            if not connection.execute("SELECT 1 FROM experiments LIMIT 1").fetchall():
+                return None
             return connection.execute(query, values).fetchall()
     except (OSError, sqlite3.Error):
         return None
