@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         tune,
     )
     from melanoma_lab.comparison.result import ComparedStudy
-    from melanoma_lab.errors import RunError, UserError
+    from melanoma_lab.core.errors import RunError, UserError
     from melanoma_lab.tasks.export import Exported
     from melanoma_lab.tuning.tuned import Tuned
 
@@ -67,9 +67,9 @@ except PackageNotFoundError:  # run from a clone that is not installed
 _MODULES = {
     "ComparedStudy": "comparison.result",
     "Exported": "tasks.export",
-    "RunError": "errors",
+    "RunError": "core.errors",
     "Tuned": "tuning.tuned",
-    "UserError": "errors",
+    "UserError": "core.errors",
 }
 
 

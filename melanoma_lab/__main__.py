@@ -25,8 +25,8 @@ from melanoma_lab.config.needed import refuse_unset
 from melanoma_lab.config.schema import Task
 from melanoma_lab.config.sweeper import seeds_checked_as_one
 from melanoma_lab.config.validation import explain, validate
+from melanoma_lab.core.errors import RunError, UserError, explain_os_error
 from melanoma_lab.data.root import check_root
-from melanoma_lab.errors import RunError, UserError, explain_os_error
 from melanoma_lab.job_notes import Notes, noting
 from melanoma_lab.side_by_side import Interruption
 

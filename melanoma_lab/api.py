@@ -22,8 +22,8 @@ from melanoma_lab import multirun
 from melanoma_lab.config.arm import refuse_alike
 from melanoma_lab.config.compose import configure, expand
 from melanoma_lab.config.schema.tracking import VARIABLE, Tracking
-from melanoma_lab.console import console
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.console import console
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.tasks import train_one
 from melanoma_lab.tracking.connection import make_mlflows
 

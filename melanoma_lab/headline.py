@@ -6,7 +6,7 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.combinations import doubts
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tracking import HERE, Tracking, named
-from melanoma_lab.console import console
+from melanoma_lab.core.console import console
 
 
 def show_headline(config: Config, arm: Arm) -> None:

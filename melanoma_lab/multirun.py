@@ -24,8 +24,8 @@ from melanoma_lab.config.arm import Arm, describe_arm
 from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.config.schema.tracking import Tracking, default_uri
 from melanoma_lab.config.validation import refuse_expansions
-from melanoma_lab.console import console
-from melanoma_lab.errors import RunError, UserError, explain_os_error
+from melanoma_lab.core.console import console
+from melanoma_lab.core.errors import RunError, UserError, explain_os_error
 from melanoma_lab.job_notes import Job, Notes
 from melanoma_lab.side_by_side import process_of_its_own
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 Node = TypeVar("Node", bound=type)
 Build = TypeVar("Build", bound=Callable[..., Any])

@@ -19,7 +19,7 @@ from typing import IO, TextIO, cast
 
 from hydra.core.hydra_config import HydraConfig
 
-from melanoma_lab.console import console
+from melanoma_lab.core.console import console
 from melanoma_lab.job_notes import Notes
 from melanoma_lab.training.backend import available_threads
 

@@ -12,11 +12,11 @@ from rich.table import Table
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tracking import HERE, without_password
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.console import console
+from melanoma_lab.core.console import console
+from melanoma_lab.core.errors import format_list
+from melanoma_lab.core.shell_commands import format_lab_command, format_program
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
-from melanoma_lab.errors import some
-from melanoma_lab.installation import lab_command, program
 from melanoma_lab.training.machine import Machine
 
 if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step
@@ -56,7 +56,7 @@ def show_data(data: PreparedData) -> None:
     )
     of_class = data.manifest["label"].value_counts()
     classes = [f"{name} {of_class.get(name, 0)}" for name in data.classes]
-    console.print(f"{len(classes)} classes: {some(classes, MOST_CLASSES)}", markup=False)
+    console.print(f"{len(classes)} classes: {format_list(classes, MOST_CLASSES)}", markup=False)
     if data.columns:
         console.print(data.columns, markup=False)
     for note in data.notes:
@@ -147,7 +147,7 @@ def show_absent(absent: Mapping[str, Sequence[str]], n_classes: int) -> None:
     """Say of which classes a split has no image, and what that does to means over classes."""
     for split, names in absent.items():
         console.print(
-            f"{split} has no {some(names, 10)}: macro means there are over "
+            f"{split} has no {format_list(names, 10)}: macro means there are over "
             f"{n_classes - len(names)} of {n_classes} classes.",
             style="yellow",
         )
@@ -232,14 +232,14 @@ def show_where(config: Config, run_id: str, *, kept: Path | None, advice: str = 
         advice: what to make of it.
     """
     uri = without_password(config.tracking.uri)
-    opened_by = f"{program('mlflow')} ui"
+    opened_by = f"{format_program('mlflow')} ui"
     if uri.startswith(("http://", "https://")):
         opened_by = uri
     elif uri != HERE:
         opened_by += f" --backend-store-uri {uri}"
     where = f"run {run_id}   open it with: [bold]{opened_by}[/]"
     if kept is not None:
-        where = f"kept in {kept}   send it with: [bold]{lab_command('sync')}[/]"
+        where = f"kept in {kept}   send it with: [bold]{format_lab_command('sync')}[/]"
     console.print(f"\n{where}\n{advice}\n[dim]Research use only: not a medical device.[/]")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from melanoma_lab import console
+from melanoma_lab.core import console
 
 
 class AtOnce:

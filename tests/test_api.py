@@ -14,7 +14,7 @@ from processes import run_command, run_python
 
 import melanoma_lab as lab
 from melanoma_lab import api
-from melanoma_lab.console import console
+from melanoma_lab.core.console import console
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

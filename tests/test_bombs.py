@@ -17,13 +17,13 @@ from memory import at_most
 from PIL import Image
 from processes import run_command
 
-from melanoma_lab import bounded
 from melanoma_lab.config.compose import configure
+from melanoma_lab.core import untrusted_files
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data import table_files
 from melanoma_lab.data.decoding import MAX_BYTES, decode, picture_facts
 from melanoma_lab.data.table_files import check_table, read_manifest
 from melanoma_lab.data.tables import read_table
-from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.prediction.mlmodel import read_advice, read_appearance, read_folder, read_run
 from melanoma_lab.tracking.record import RECORD, RunRecord
@@ -97,7 +97,7 @@ def test_a_yaml_file_is_refused(tmp_path, monkeypatch, content, told):
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("read", [lambda path: read_run(path.parent), bounded.read_yaml])
+@pytest.mark.parametrize("read", [lambda path: read_run(path.parent), untrusted_files.read_yaml])
 def test_so_it_is_by_every_reader(tmp_path, read):
     with at_most(256 * MIB), pytest.raises(UserError, match="its aliases written out"):
         read(write(tmp_path / "MLmodel", laughs()))
@@ -107,7 +107,7 @@ def test_so_it_is_by_every_reader(tmp_path, read):
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("audit.json", bounded.read_json),
+        ("audit.json", untrusted_files.read_json),
         (RECORD, RunRecord.read),
         ("advice.json", lambda path: read_advice(path.parent)),
         ("appearance.json", lambda path: read_appearance(path.parent)),
@@ -126,7 +126,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path / "missing", tmp_path):
         with pytest.raises(UserError, match="no such file"):
-            bounded.read_json(path)
+            untrusted_files.read_json(path)
         with pytest.raises(UserError, match="no such file"):
             check_table(path)
 
@@ -136,11 +136,11 @@ def test_what_is_sound_is_read(tmp_path):
     names = ["melanoma", "nevus"]
     path = write(tmp_path / "MLmodel", yaml.safe_dump({"a": names, "b": [names, names]}))
     assert "*id001" in path.read_text()
-    assert bounded.read_yaml(path) == {"a": names, "b": [names, names]}
+    assert untrusted_files.read_yaml(path) == {"a": names, "b": [names, names]}
     content = {"a": [1.5, -(2**63), None, "[[[" * 1000, '"{'], "b": {"c": {}}}
-    assert bounded.read_json(write(tmp_path / "a.json", json.dumps(content))) == content
+    assert untrusted_files.read_json(write(tmp_path / "a.json", json.dumps(content))) == content
     nested = json.loads("[" * 100 + "]" * 100)
-    assert bounded.parse_json(json.dumps(nested)) == nested
+    assert untrusted_files.parse_json(json.dumps(nested)) == nested
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ from contextlib import suppress
 from pathlib import Path
 from melanoma_lab import tracking
 from melanoma_lab.config.schema.tracking import Tracking
-from melanoma_lab.errors import RunError
+from melanoma_lab.core.errors import RunError
 
 full = Path(sys.argv[1])
 tracker = tracking.connect(Tracking(uri=f"sqlite:///{full}/mlflow.db"), "study").result()

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from processes import LAB, run_command, run_python
 
 from melanoma_lab import multirun
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.job_notes import Job, noting
 from melanoma_lab.multirun import conclude, describe_failures, noted
 

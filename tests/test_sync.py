@@ -14,7 +14,7 @@ from tracking_server import Server
 
 from melanoma_lab import tracking
 from melanoma_lab.config.schema.tracking import Tracking
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.tasks.sync import sync_runs
 from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking import upload

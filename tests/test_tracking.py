@@ -10,8 +10,8 @@ import pytest
 
 from melanoma_lab import tracking
 from melanoma_lab.config.schema.tracking import Tracking
-from melanoma_lab.errors import UserError
-from melanoma_lab.installation import program
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.shell_commands import format_program
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_deleted_study_is_named(uri, tracker):
     mlflow.MlflowClient(uri).delete_experiment(tracker.experiment_id)
     with pytest.raises(UserError, match="study=study: the MLflow experiment of this name was") as e:
         tracking.connect(Tracking(uri=uri), "study").result()
-    command = f"MLFLOW_TRACKING_URI={uri} {program('mlflow')} experiments restore -x "
+    command = f"MLFLOW_TRACKING_URI={uri} {format_program('mlflow')} experiments restore -x "
     assert command + tracker.experiment_id in str(e.value)
 
 

@@ -16,7 +16,7 @@ from processes import REPOSITORY, run_python
 
 from melanoma_lab import tracking
 from melanoma_lab.config.schema import Tracking
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tasks.ensemble import make_ensembles
 from melanoma_lab.tracking import database

@@ -23,7 +23,7 @@ from scipy.linalg import eigh
 
 from melanoma_lab.audit.alignment import similarity_transform, warp
 from melanoma_lab.audit.descriptors import describe, reduce_size
-from melanoma_lab.progress import Progress
+from melanoma_lab.core.progress import ProgressCallback
 
 N_DIMENSIONS: Final = 48
 """Dimensions kept; 32 to 64 found the same copies among 10,000 images."""
@@ -148,7 +148,7 @@ def nearest_pairs(
     *,
     n_neighbours: int,
     min_similarity: float,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> NDArray[np.intp]:
     """Return the pairs of nearest neighbours by cosine similarity, exactly.
 

@@ -23,7 +23,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from melanoma_lab.progress import Progress
+from melanoma_lab.core.progress import ProgressCallback
 
 MIN_SIDE = 32
 """Smallest images that can be described; features are read from a reduction to this side."""
@@ -69,7 +69,7 @@ class Fingerprints:
 def describe(
     images: NDArray[np.uint8],
     executor: Executor | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Fingerprints:
     """Describe every image by numbers that flips, turns and brightness leave (nearly) alone.
 

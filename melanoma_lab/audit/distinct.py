@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.audit.descriptors import describe
-from melanoma_lab.progress import Progress
+from melanoma_lab.core.progress import ProgressCallback
 
 _IMAGES_AT_ONCE = 1024
 
@@ -32,7 +32,7 @@ class DistinctImages:
     """
 
     def __init__(
-        self, images: NDArray[np.uint8], pool: Executor, progress: Progress | None = None
+        self, images: NDArray[np.uint8], pool: Executor, progress: ProgressCallback | None = None
     ) -> None:
         self.images = images
         starts = range(0, len(images), _IMAGES_AT_ONCE)

@@ -26,9 +26,9 @@ from melanoma_lab.audit.near_duplicates import (
     N_NEIGHBOURS,
     find_near_duplicates,
 )
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION, picture_facts, read_picture
 from melanoma_lab.data.pixels import NOT_OPENED, Pixels, load_pixels
-from melanoma_lab.progress import Progress
 
 #: Raise it when the same files would be judged otherwise.
 INSPECTION_VERSION: Final = 2
@@ -87,7 +87,7 @@ def inspect_files(
     *,
     cache: Path,
     threads: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Inspection:
     """Look at every distinct file, and for copies of one photograph among them.
 
@@ -117,7 +117,7 @@ def inspect_files(
 
 
 def _inspect(
-    path_of: Mapping[str, str], *, cache: Path, threads: int, progress: Progress | None
+    path_of: Mapping[str, str], *, cache: Path, threads: int, progress: ProgressCallback | None
 ) -> dict[str, Any]:
     """Decode, describe and compare; the result is as JSON can write it."""
     digests = list(path_of)
@@ -150,7 +150,7 @@ def _inspect(
 
 
 def _pairs(
-    pixels: Pixels, digests: list[str], threads: int, progress: Progress | None
+    pixels: Pixels, digests: list[str], threads: int, progress: ProgressCallback | None
 ) -> list[list[Any]]:
     """The pairs of readable files that show one photograph."""
     if len(pixels.row) < 2:

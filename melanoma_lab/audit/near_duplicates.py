@@ -28,7 +28,7 @@ from melanoma_lab.audit.candidates import (
 from melanoma_lab.audit.descriptors import check_images
 from melanoma_lab.audit.distinct import DistinctImages
 from melanoma_lab.audit.verification import verified_pairs
-from melanoma_lab.progress import Progress
+from melanoma_lab.core.progress import ProgressCallback
 
 MIN_SCORE: Final = 0.55
 """Agreement of details from which on two images count as one photograph; see benchmarks/."""
@@ -49,7 +49,7 @@ def find_near_duplicates(
     min_score: float = MIN_SCORE,
     n_neighbours: int = N_NEIGHBOURS,
     n_threads: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> pd.DataFrame:
     """Find the pairs of images that are copies of one photograph.
 
@@ -107,7 +107,7 @@ class _How:
     min_score: float
     n_neighbours: int
     pool: ThreadPoolExecutor
-    progress: Progress | None
+    progress: ProgressCallback | None
 
     def describe(self, images: NDArray[np.uint8]) -> DistinctImages:
         return DistinctImages(images, self.pool, self.progress)

@@ -11,10 +11,10 @@ import pandas as pd
 from melanoma_lab.audit.answers import kept_answer
 from melanoma_lab.audit.inspection import COMPARED_SIZE, VERSION
 from melanoma_lab.audit.near_duplicates import find_near_duplicates
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.files import find_images
 from melanoma_lab.data.pixels import file_digests, load_pixels
-from melanoma_lab.errors import UserError
-from melanoma_lab.progress import Progress
 
 #: Paths, and the digests of their files.
 Files = tuple[Sequence[str], Sequence[str]]
@@ -27,7 +27,7 @@ def find_overlap(
     cache: Path,
     threads: int,
     outside_root: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[dict[str, Any]]:
     """Compare a dataset with a folder of images.
 
@@ -67,7 +67,7 @@ def shared_photographs(
     *,
     cache: Path,
     threads: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[list[Any]]:
     """Pairs of files, one of each side, that show one photograph; found once and kept.
 

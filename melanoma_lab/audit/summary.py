@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from melanoma_lab.audit.findings import Findings
 from melanoma_lab.audit.problem import Problem
-from melanoma_lab.console import console
+from melanoma_lab.core.console import console
 
 
 def show_findings(findings: Findings, problems: Sequence[Problem], folder: Path) -> None:

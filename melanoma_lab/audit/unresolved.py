@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from melanoma_lab.audit.findings import Findings
 from melanoma_lab.config.schema.dataset import Conflicts, Dataset, Isic9Dataset, Labels
-from melanoma_lab.installation import lab_command
+from melanoma_lab.core.shell_commands import format_lab_command
 
 
 def unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
@@ -39,5 +39,5 @@ def unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
     if not parts:
         return ""
     where = f" dataset.root={dataset.root}" if dataset.root else ""
-    see = lab_command("audit", f"dataset={dataset.name}{where}")
+    see = format_lab_command("audit", f"dataset={dataset.name}{where}")
     return f"Unresolved: {'; '.join(parts)}. See: {see}"

@@ -21,9 +21,9 @@ from melanoma_lab.balancing.operations import (
     parse_operations,
 )
 from melanoma_lab.balancing.seeding import copy_seed, generator
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.sealed import kept, open_array
 from melanoma_lab.data.training_split import TrainingSplit
-from melanoma_lab.progress import Progress
 
 #: Part of every cache key; raised when the same plan would give other copies.
 BALANCING_VERSION = 1
@@ -96,7 +96,7 @@ def balance_with_augmentor(
     seed: int,
     cache_dir: Path,
     workers: int,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> BalancedSet:
     """Bring every class to exactly ``per_class`` images.
 

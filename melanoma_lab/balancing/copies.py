@@ -19,8 +19,8 @@ from melanoma_lab.balancing.operations import (
     build_operations,
     quiet_augmentor,
 )
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.sealed import ArrayFile, new_array
-from melanoma_lab.progress import Progress
 
 #: Copies made and written at a time: a few hundredths of a second of work, a few MB.
 CHUNK = 16
@@ -34,7 +34,7 @@ def make_copies(
     operations: tuple[OperationSpec, ...],
     *,
     workers: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> None:
     """Make the copies and put them where ``open_array`` finds them.
 
@@ -67,7 +67,7 @@ def _write_all(
     operations: tuple[OperationSpec, ...],
     *,
     workers: int,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> None:
     """Make every copy and write it to its place."""
     built = build_operations(operations)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.core.errors import UserError, suggest_choice
 
 #: An operation is tried this often on noise before it is let near the images: enough for a range
 #: of which a part is invalid to show, in a few milliseconds.
@@ -120,7 +120,7 @@ def _parse_operation(where: str, entry: object) -> OperationSpec:
     signatures = _signatures()
     if name not in signatures:
         raise UserError(
-            f"{where}: Augmentor has no operation {name!r}. {nearest(str(name), signatures)}"
+            f"{where}: Augmentor has no operation {name!r}. {suggest_choice(str(name), signatures)}"
         )
     if not isinstance(arguments, Mapping):
         raise UserError(
@@ -132,7 +132,7 @@ def _parse_operation(where: str, entry: object) -> OperationSpec:
         if argument not in signature.parameters:
             raise UserError(
                 f"{where}.{name}: no argument {argument!r}. "
-                f"{nearest(str(argument), signature.parameters)}"
+                f"{suggest_choice(str(argument), signature.parameters)}"
             )
     missing = [
         parameter.name

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from melanoma_lab.balancing.augmentor import balance_with_augmentor, plan_copies
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.data.training_split import TrainingSplit
-from melanoma_lab.progress import Progress
 
 PER_CLASS: Final = 500
 OPERATIONS: Final = (
@@ -46,7 +46,7 @@ def write_seed_protocol(
     seed: int,
     cache: Path,
     threads: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> pd.DataFrame:
     """Make the dataset and write it, whole or not at all.
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from melanoma_lab.balancing.augmentor import balance_with_augmentor
 from melanoma_lab.balancing.balanced import BalancedSet
 from melanoma_lab.balancing.seeding import generator
+from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.training_split import TrainingSplit
-from melanoma_lab.errors import UserError, some
-from melanoma_lab.progress import Progress
 
 if TYPE_CHECKING:
     from melanoma_lab.config.schema.balancing import (
@@ -43,7 +43,7 @@ class Setting:
     seed: int
     cache_dir: Path
     workers: int = 1
-    progress: Progress | None = None
+    progress: ProgressCallback | None = None
 
 
 def balance(
@@ -53,7 +53,7 @@ def balance(
     seed: int,
     cache_dir: Path,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> BalancedSet:
     """Balance the training images as configured.
 
@@ -232,7 +232,7 @@ def _require_every_class(split: TrainingSplit, strategy: str) -> None:
     ]
     if empty:
         raise UserError(
-            f"balancing={strategy}: the training split has no image of {some(empty)}, so "
+            f"balancing={strategy}: the training split has no image of {format_list(empty)}, so "
             "there is nothing to repeat. Leave the class out (dataset.classes), or give the "
             "training split a larger share."
         )

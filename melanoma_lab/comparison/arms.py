@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.core.errors import UserError, suggest_choice
 
 
 def parts_of(arm: str) -> tuple[str, tuple[str, ...]]:
@@ -108,7 +108,7 @@ def find_arm(name: str, arms: Collection[str], *, key: str) -> str:
     """
     by_name = {short: arm for arm, short in shorten(arms).items()} | {arm: arm for arm in arms}
     if name not in by_name:
-        raise UserError(f"{key}={name}: the study has no such arm. {nearest(name, by_name)}")
+        raise UserError(f"{key}={name}: the study has no such arm. {suggest_choice(name, by_name)}")
     return by_name[name]
 
 

@@ -16,7 +16,7 @@ from melanoma_lab.comparison.arms import find_references, shorten
 from melanoma_lab.comparison.pairing import by_unit, coverage, paired, units_of
 from melanoma_lab.comparison.statistics import MeanOverSeeds, Verdict
 from melanoma_lab.comparison.study import Study, StudyRun
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.core.errors import UserError, suggest_choice
 
 PRIMARY = "balanced_accuracy"
 """The metric that gives an arm's verdict unless told otherwise."""
@@ -165,7 +165,9 @@ def compare_study(study: Study, reference: str | None = None, metric: str = PRIM
         runs[run.key.arm].append(run)
     names = list(study.runs[0].estimates)
     if metric not in names:
-        raise UserError(f"metric={metric}: not among what is compared. {nearest(metric, names)}")
+        raise UserError(
+            f"metric={metric}: not among what is compared. {suggest_choice(metric, names)}"
+        )
     named = {arm: of_arm[0].tags.get("reference", "") for arm, of_arm in runs.items()}
     references = find_references(named, reference)
     short = shorten({*runs, *(key.arm for key in study.unfinished)})

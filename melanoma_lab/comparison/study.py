@@ -22,8 +22,8 @@ from melanoma_lab.comparison.tracked import (
     predictions_of,
     tracked_runs,
 )
+from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.prepare import slug
-from melanoma_lab.errors import UserError, some
 from melanoma_lab.evaluation import metrics, predictions
 
 #: What is drawn as learning curves.
@@ -204,7 +204,7 @@ def _refuse_several(found: Mapping[str, list[str]], what: str) -> None:
     if len(found) > 1:
         raise UserError(
             f"These runs {what} and cannot be compared: "
-            + "; ".join(f"{digest}: {some(names, 4)}" for digest, names in found.items())
+            + "; ".join(f"{digest}: {format_list(names, 4)}" for digest, names in found.items())
             + ". Give each dataset a study of its own."
         )
 
@@ -222,7 +222,7 @@ def _check_splits(runs: Mapping[Key, Any]) -> None:
             raise UserError(
                 f"Runs of seed {seed}, fold {fold} have different splits (split_hash) and cannot "
                 "be compared: "
-                + "; ".join(f"{split}: {some(names, 4)}" for split, names in splits.items())
+                + "; ".join(f"{split}: {format_list(names, 4)}" for split, names in splits.items())
                 + ". Give each split a study of its own."
             )
 
@@ -236,8 +236,9 @@ def _check_images(runs: Iterable[StudyRun]) -> None:
     if len(by_split) > 1:
         raise UserError(
             f"Some of these runs have not met the test split (evaluation.test=false), such as "
-            f"{some(by_split['val'], 1)}, others have, such as {some(by_split['test'], 1)}: they "
-            "are not judged by the same images. Give each kind a study of its own."
+            f"{format_list(by_split['val'], 1)}, others have, such as "
+            f"{format_list(by_split['test'], 1)}: they are not judged by the same images. Give "
+            "each kind a study of its own."
         )
     seen: dict[tuple[int, int], StudyRun] = {}
     for run in runs:

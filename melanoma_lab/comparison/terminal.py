@@ -10,7 +10,7 @@ from rich.table import Table
 
 from melanoma_lab.comparison import wording
 from melanoma_lab.comparison.compare import Comparison
-from melanoma_lab.console import console
+from melanoma_lab.core.console import console
 from melanoma_lab.reporting.breaking import change_by_change
 
 STYLES = {"helps": "green", "hurts": "red", "no evidence": "default", "too few runs": "yellow"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from melanoma_lab.config.schema.tracking import without_password
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core.errors import UserError, truncate
 
 #: The preset of an arm for which none was chosen.
 CUSTOM = "custom"
@@ -105,7 +105,7 @@ def refuse_alike(jobs: Sequence[Sequence[str]]) -> None:
 
 def _listed(values: Iterable[str]) -> str:
     """Values as they were typed, without Hydra's backslashes and without passwords."""
-    return clipped(",".join(without_password(value.replace("\\", "")) for value in values))
+    return truncate(",".join(without_password(value.replace("\\", "")) for value in values))
 
 
 def _values(overrides: Sequence[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from melanoma_lab.config.schema.loss import LogitAdjusted
 from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.split import Folds
 from melanoma_lab.config.schema.trivial import Trivial
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 #: Keys and sections that some tasks take and all others would ignore.
 ONLY_OF: dict[str, tuple[Task, ...]] = {

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from melanoma_lab.config.schema import Task
-from melanoma_lab.errors import UserError, clipped, nearest
+from melanoma_lab.core.errors import UserError, suggest_choice, truncate
 
 #: What a command begins with.
 PROGRAM = "python -m melanoma_lab"
@@ -39,7 +39,9 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
     words = [_as_patterns(word) for word in arguments]
     if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
         if words[0] not in list(Task):
-            raise UserError(f"{clipped(words[0])}: no such task. {nearest(words[0], list(Task))}")
+            raise UserError(
+                f"{truncate(words[0])}: no such task. {suggest_choice(words[0], list(Task))}"
+            )
         words[0] = f"task={words[0]}"
     if "hydra/launcher=joblib" in words:
         # joblib hands out several jobs at once when the first are short, as those are that are

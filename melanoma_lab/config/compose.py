@@ -19,8 +19,8 @@ from melanoma_lab.config import search_path
 from melanoma_lab.config.arm import Arm, describe_arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain, validate
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.root import check_root
-from melanoma_lab.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: In a wheel conf/ lies inside the package, in a clone beside it.

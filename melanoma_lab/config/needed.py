@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.config.schema.dataset import SyntheticDataset
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 #: What names a network, for messages.
 MODELS = "a run's id, a folder with MLflow's MLmodel, a .keras file, or models:/NAME/VERSION"

@@ -14,7 +14,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from melanoma_lab.bounded import check_yaml_file
+from melanoma_lab.core.untrusted_files import check_yaml_file
 
 #: The folder of a study that is searched.
 STUDY_PRESETS = "conf"

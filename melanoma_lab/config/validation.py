@@ -13,7 +13,6 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from melanoma_lab.bounded import check_references
 from melanoma_lab.config.combinations import refuse_combinations
 from melanoma_lab.config.override import to_type
 from melanoma_lab.config.schema import Audit, Config, Task
@@ -21,8 +20,9 @@ from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.errors import UserError, clipped, nearest
-from melanoma_lab.installation import lab_command, pip_install
+from melanoma_lab.core.errors import UserError, suggest_choice, truncate
+from melanoma_lab.core.shell_commands import format_lab_command, format_pip_install
+from melanoma_lab.core.untrusted_files import check_interpolation_growth
 from melanoma_lab.registry import OPTIONS
 
 #: Launchers that Hydra's own plugins add, and the packages that hold them.
@@ -80,7 +80,7 @@ def refuse_expansions(composed: DictConfig) -> None:
         UserError: they could.
     """
     try:
-        check_references(str(OmegaConf.to_container(composed, resolve=False)))
+        check_interpolation_growth(str(OmegaConf.to_container(composed, resolve=False)))
     except ValueError as error:
         raise UserError(f"The configuration has {error}; write out what they stand for.") from error
 
@@ -125,7 +125,7 @@ def _refuse_unknown(path: str, values: DictConfig, schema: DictConfig) -> None:
     for key in map(str, values):
         full = f"{path}.{key}"
         if key not in known:
-            hint = nearest(key, known) if within else _nearest_key(full)
+            hint = suggest_choice(key, known) if within else _nearest_key(full)
             raise UserError(f"{full}: no such key. {hint}")
         if _is_section(schema, key) and isinstance(values[key], DictConfig):
             _refuse_unknown(full, values[key], schema[key])
@@ -143,8 +143,8 @@ def _option_class(group: str, values: Any) -> type:
     options = [option for g, option in OPTIONS if g == group]
     if name not in options:
         raise UserError(
-            f"{group}.name: no option {clipped(repr(name))} in {group}. "
-            f"{nearest(str(name), options)}"
+            f"{group}.name: no option {truncate(repr(name))} in {group}. "
+            f"{suggest_choice(str(name), options)}"
         )
     return OPTIONS[group, str(name)]
 
@@ -164,26 +164,26 @@ def _nearest_key(full: str) -> str:
     if section in plain:
         owners = {"": plain[section]}
     if not path or not owners:
-        return nearest(section, [*KEYS, "experiment"])
+        return suggest_choice(section, [*KEYS, "experiment"])
     names = {
         option: {entry.name for entry in dataclasses.fields(n)} for option, n in owners.items()
     }
     having = [f"{section}={option}" for option in owners if key in names[option]]
     if having:
         return f"It is a key of {' and '.join(having)}."
-    return nearest(full, {f"{path}.{name}" for keys in names.values() for name in keys})
+    return suggest_choice(full, {f"{path}.{name}" for keys in names.values() for name in keys})
 
 
 def _unread(word: str) -> str:
     """What is wrong with a word of the command line that Hydra's grammar does not take."""
     key, equals, value = word.partition("=")
     if not equals:
-        first = f" A task comes first: {lab_command(word)} ..." if word in TASKS else ""
-        return f"{clipped(word)}: expected KEY=VALUE.{first}"
+        first = f" A task comes first: {format_lab_command(word)} ..." if word in TASKS else ""
+        return f"{truncate(word)}: expected KEY=VALUE.{first}"
     is_list = value.startswith("[") and value.endswith("]")
-    quoted = clipped(to_type(key, value[1:-1].split(",") if is_list else value))
+    quoted = truncate(to_type(key, value[1:-1].split(",") if is_list else value))
     return (
-        f"{clipped(word)}: the value cannot be read. Brackets must match; one that has brackets, "
+        f"{truncate(word)}: the value cannot be read. Brackets must match; one that has brackets, "
         f"commas, = or letters beyond a to z of its own goes in quotes within quotes: {quoted}"
     )
 
@@ -204,9 +204,9 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/launcher" and name in LAUNCHERS:
-            return f"hydra/launcher={name}: not installed: {pip_install(LAUNCHERS[name])}"
+            return f"hydra/launcher={name}: not installed: {format_pip_install(LAUNCHERS[name])}"
         options = [option for option in error.options or [] if not option.startswith("schema")]
-        return f"{group}={name}: no such option. {nearest(name, options)}"
+        return f"{group}={name}: no such option. {suggest_choice(name, options)}"
     unknown = re.search(r"Could not (?:override|append) '\+*([^'@]+)'", text)
     if unknown and ("not in" in text or "No match in the defaults list" in text):
         key = unknown[1]
@@ -217,4 +217,4 @@ def explain(error: Exception) -> str:
     noise = ("full_key", "object_type", "reference_type")
     kept = [line for line in lines if line and not line.startswith(noise)]
     said = " ".join(kept).removeprefix("UserError raised while resolving interpolation: ")
-    return clipped(said, 600)
+    return truncate(said, 600)

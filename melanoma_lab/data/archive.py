@@ -8,11 +8,11 @@ from typing import Final
 
 from melanoma_lab.config.override import to_type
 from melanoma_lab.config.schema.dataset import CsvColumns, CsvDataset, Ham10000Dataset
+from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.columns import looks_like_grouping
 from melanoma_lab.data.files import existing_file, walk_images
 from melanoma_lab.data.name_words import words_of
 from melanoma_lab.data.tables import Table, read_table
-from melanoma_lab.errors import UserError, some
 
 #: Endings by which a file is taken for a table; one of Dataverse's has none.
 TABLE_SUFFIXES: Final = frozenset({"", ".csv", ".tab", ".tsv", ".txt"})
@@ -60,8 +60,8 @@ def unread_groupings(root: Path) -> tuple[str, ...]:
         groupings = [name for name in names if looks_like_grouping(name)]
         if groupings:
             notes.append(
-                f"{path.name} names {some(groupings)} and is not read: with dataset=csv it would "
-                "say which images belong together."
+                f"{path.name} names {format_list(groupings)} and is not read: with dataset=csv it "
+                "would say which images belong together."
             )
     return tuple(notes)
 
@@ -82,7 +82,7 @@ def missing_table(root: Path, name: str, key: str) -> UserError:
     elif line := reader_that_fits(root):
         advice = f" Instead, `{line}` reads it."
     elif there:
-        advice = f" {some(there)} {'is' if len(there) == 1 else 'are'} there: set {key}=..."
+        advice = f" {format_list(there)} {'is' if len(there) == 1 else 'are'} there: set {key}=..."
     return UserError(f"dataset.root={root}: no {name} in it; it says what is what.{advice}")
 
 

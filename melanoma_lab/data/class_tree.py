@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from melanoma_lab.config.override import to_type
+from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.archive import reader_that_fits
 from melanoma_lab.data.columns import grouping_of
 from melanoma_lab.data.csv_reader import PUBLISHED
@@ -15,7 +16,6 @@ from melanoma_lab.data.exclusion import leave_out
 from melanoma_lab.data.files import find_images
 from melanoma_lab.data.listing import Listing, as_listed
 from melanoma_lab.data.name_words import words_of
-from melanoma_lab.errors import UserError, some
 
 #: Classes that a line to type lists at most.
 MOST_LISTED: Final = 20
@@ -114,8 +114,8 @@ def _refuse_strays(root: Path, strays: Sequence[str], n_others: int) -> None:
     if not strays:
         return
     text = (
-        f"dataset.root={root}: {some(strays)} {'lies' if len(strays) == 1 else 'lie'} in no class "
-        "folder; expected <class>/<image>, or Train/<class>/<image> and Test/<class>/<image>."
+        f"dataset.root={root}: {format_list(strays)} {'lies' if len(strays) == 1 else 'lie'} in no "
+        "class folder; expected <class>/<image>, or Train/<class>/<image> and Test/<class>/<image>."
     )
     if len(strays) <= SHARE_OF_STRAYS * n_others and len(strays) <= MOST_LISTED:
         raise UserError(f"{text} To leave them out: {to_type('dataset.exclude', strays)}")
@@ -140,7 +140,8 @@ def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]
         return
     are = "looks like a folder" if len(parts) == 1 else "look like folders"
     raise UserError(
-        f"dataset.root={root}: {some(parts)} {are} of images of several classes, as archives have "
+        f"dataset.root={root}: {format_list(parts)} {are} of images of several classes, as "
+        "archives have "
         f"them; expected <class>/<image>.{_advice(root)}" + _meant(folders, "these are classes")
     )
 
@@ -168,10 +169,10 @@ def _refuse_groups(root: Path, rows: Sequence[Mapping[str, str]]) -> None:
     groups = sorted(f for f in folders if grouping_of(f) and any(map(str.isdigit, f)))
     if groups:
         raise UserError(
-            f"dataset.root={root}: {some(groups)} {'looks' if len(groups) == 1 else 'look'} like "
-            "folders of a patient or lesion each, which dataset=folder cannot keep on one side of "
-            "a split. List the images in a table with the columns image_id, label and patient_id "
-            "(dataset=csv)."
+            f"dataset.root={root}: {format_list(groups)} {'looks' if len(groups) == 1 else 'look'} "
+            "like folders of a patient or lesion each, which dataset=folder cannot keep on one "
+            "side of a split. List the images in a table with the columns image_id, label and "
+            "patient_id (dataset=csv)."
         )
 
 
@@ -201,8 +202,9 @@ def _refuse_scattered(
         if len(where) > 1 and name not in classes:
             folders = [PurePosixPath(image_id).parent.as_posix() for image_id in where.values()]
             raise UserError(
-                f"dataset.root={root}: {len(where)} folders are called {name}: {some(folders)}. "
-                f"Rename them if they are different classes.{_meant(places, 'they are one class')}"
+                f"dataset.root={root}: {len(where)} folders are called {name}: "
+                f"{format_list(folders)}. Rename them if they are different "
+                f"classes.{_meant(places, 'they are one class')}"
             )
 
 

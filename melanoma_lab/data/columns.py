@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from melanoma_lab.config.override import to_type
+from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.name_words import words_of
 from melanoma_lab.data.tables import Table
-from melanoma_lab.errors import UserError, some
 
 #: What a column may say of which images belong together.
 GROUPINGS: Final = ("lesion", "patient")
@@ -157,7 +157,7 @@ def describe_columns(table: Table, found: Mapping[str, str]) -> str:
     empty = [name for name in by if not any(map(is_known, table.values(name)))]
     by = [name for name in by if name not in empty]
     parts = [f"groups by {' and '.join(by)}"] if by else []
-    parts += [f"{some(empty)} empty"] if empty else []
+    parts += [f"{format_list(empty)} empty"] if empty else []
     parts += [
         what if what == name else f"{what} from {name}"
         for what, name in found.items()
@@ -165,7 +165,7 @@ def describe_columns(table: Table, found: Mapping[str, str]) -> str:
     ]
     alike = [name for what in GROUPINGS for name in _alike(table, table.names, what)]
     unused = [name for name in alike if name not in found.values()]
-    parts += [f"{some(unused)} not used, as dataset.columns says"] if unused else []
+    parts += [f"{format_list(unused)} not used, as dataset.columns says"] if unused else []
     return f"{table.path.name}: {'; '.join(parts)}." if parts else ""
 
 
@@ -187,7 +187,7 @@ def check_grouping(table: Table, found: Mapping[str, str], labels: Sequence[str]
         if not ID_WORDS.intersection(words_of(name)):
             least = max(least, int(SHARE_OF_NAMES * len(values)))
         if values and len(set(values)) <= least < len(values) / 4:
-            shown = some(sorted(set(values)))
+            shown = format_list(sorted(set(values)))
             raise UserError(
                 f"{table.path}: column {name} has only the values {shown} for {len(labels)} "
                 f"images; it looks like a kind of {what}, not like an id. To do without it: "
@@ -246,8 +246,8 @@ def _refuse_unused(
         return
     images = "look" if len(alike) > 1 else "looks"
     start = (
-        f"{table.path}: {some(alike)} {images} as if it said which images belong together, and "
-        "would not be used. "
+        f"{table.path}: {format_list(alike)} {images} as if it said which images belong together, "
+        "and would not be used. "
     )
     if not configurable:
         raise UserError(

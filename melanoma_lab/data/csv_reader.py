@@ -11,6 +11,7 @@ import pandas as pd
 
 from melanoma_lab.config.schema.dataset import CsvDataset
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
+from melanoma_lab.core.errors import UserError, format_list, suggest_choice
 from melanoma_lab.data.archive import missing_table
 from melanoma_lab.data.columns import (
     GROUPINGS,
@@ -24,7 +25,6 @@ from melanoma_lab.data.groupings import with_groupings
 from melanoma_lab.data.listing import Listing, as_listed
 from melanoma_lab.data.patient_columns import with_patients
 from melanoma_lab.data.tables import LINE, Column, Table, read_table
-from melanoma_lab.errors import UserError, nearest, some
 
 #: Words that say which part of a published split an image belongs to.
 PUBLISHED: Final = {
@@ -103,7 +103,7 @@ def _columns(dataset: CsvDataset, found: Mapping[str, str]) -> dict[str, Column]
 def _refuse(table_path: Path, lines: Iterable[int], what: str) -> None:
     wrong = [str(line) for line in lines]
     if wrong:
-        shown = some(wrong, N_SHOWN)
+        shown = format_list(wrong, N_SHOWN)
         count = "1 line" if len(wrong) == 1 else f"{len(wrong)} lines"
         raise UserError(f"{table_path}: {what} in {count}: {shown}.")
 
@@ -113,7 +113,7 @@ def _published(table_path: Path, table: pd.DataFrame) -> pd.Series:
     unknown = table.loc[(words != "") & ~words.isin(list(PUBLISHED)), ["split", LINE, "image"]]
     if len(unknown):
         word, line, image = unknown.iloc[0]
-        close = nearest(word.lower(), PUBLISHED)
+        close = suggest_choice(word.lower(), PUBLISHED)
         raise UserError(
             f"{table_path}: split {word} of {image} (line {line}); expected train, val, test or "
             "nothing." + (f" {close}" if close.startswith("Did") else "")
@@ -136,7 +136,7 @@ def _paths(dataset: CsvDataset, root: Path, table_path: Path, table: pd.DataFram
             checked.add(path.parent)
         yield str(path)
     if missing:
-        shown = some([f"{name} (line {line})" for line, name in missing], N_SHOWN)
+        shown = format_list([f"{name} (line {line})" for line, name in missing], N_SHOWN)
         raise UserError(
             f"{table_path}: {shown}: no file below {folder}.{near_miss(folder, missing[0][1])} "
             "Paths in the table are relative to dataset.root/dataset.images."
@@ -157,11 +157,11 @@ def _refuse_repeated(table_path: Path, table: pd.DataFrame) -> None:
     image_id = repeated["image_id"].iloc[0]
     rows = repeated[repeated["image_id"] == image_id]
     differs = [
-        f"{what} {some([repr(value) for value in rows[what].unique()])}"
+        f"{what} {format_list([repr(value) for value in rows[what].unique()])}"
         for what in (*DIFFERING, *PATIENT_COLUMNS)
         if len(rows[what].unique()) > 1
     ]
-    lines = some([str(line) for line in rows[LINE]])
+    lines = format_list([str(line) for line in rows[LINE]])
     others = repeated["image_id"].nunique() - 1
     raise UserError(
         f"{table_path}: {image_id} is there {_times(len(rows))}, in lines {lines}, with "

@@ -11,8 +11,8 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from melanoma_lab.errors import RunError, UserError
-from melanoma_lab.installation import install_extra
+from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.shell_commands import format_extra_install
 
 #: Dataset option -> what its publisher calls it on Kaggle.
 KAGGLE: Final = {
@@ -112,7 +112,9 @@ def kaggle_client() -> Client:
     try:
         import kagglehub
     except ImportError as error:
-        raise UserError(f"download needs Kaggle's client: {install_extra('download')}") from error
+        raise UserError(
+            f"download needs Kaggle's client: {format_extra_install('download')}"
+        ) from error
 
     def fetch(handle: str) -> str:
         return str(kagglehub.dataset_download(handle))

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.override import to_type
+from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.name_words import words_of
-from melanoma_lab.errors import UserError, some
 
 #: Words by which a file or folder is one of masks, whatever else is there.
 MASK_WORDS: Final = frozenset(
@@ -70,13 +70,13 @@ def leave_out(
     if masks:
         endings = sorted({f"!*{PurePosixPath(name).suffix}" for name in masks})
         notes.append(
-            f"{_files(masks)} left out, named like masks: {some(masks)}. To keep them: "
+            f"{_files(masks)} left out, named like masks: {format_list(masks)}. To keep them: "
             + to_type("dataset.exclude", [*patterns, *endings])
         )
     if others:
-        notes.append(f"{_files(others)} left out (dataset.exclude): {some(others)}.")
+        notes.append(f"{_files(others)} left out (dataset.exclude): {format_list(others)}.")
     if unmatched:
-        notes.append(f"dataset.exclude: no file is like {some(unmatched)}.")
+        notes.append(f"dataset.exclude: no file is like {format_list(unmatched)}.")
     if image_ids and len(excluded) == len(image_ids):
         raise UserError(f"dataset: no images are left. {' '.join(notes)}")
     return np.array([name not in excluded for name in image_ids], bool), tuple(notes)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Final
 
-from melanoma_lab.errors import UserError, some
+from melanoma_lab.core.errors import UserError, format_list
 
 #: Endings, in lower case, by which a file is taken for an image.
 IMAGE_SUFFIXES: Final = frozenset(
@@ -149,7 +149,7 @@ def describe_left_aside(root: Path) -> list[str]:
             f"do: {_kinds(kinds)}."
         )
     if empty:
-        names = some(empty, 10)
+        names = format_list(empty, 10)
         sentences.append(f"{len(empty)} folders hold no images and make no class: {names}.")
     return sentences
 
@@ -193,7 +193,7 @@ def near_miss(folder: Path, name: str) -> str:
     except (OSError, ValueError):  # no such folder; a name that cannot be one
         return ""
     same = sorted(other for other in others if Path(other).stem.lower() == path.stem.lower())
-    return f" {some(same)} {'is' if len(same) == 1 else 'are'} there." if same else ""
+    return f" {format_list(same)} {'is' if len(same) == 1 else 'are'} there." if same else ""
 
 
 def _leads_outside(path: Path, root: Path) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from melanoma_lab.config.schema.dataset import Conflicts, Labels
-from melanoma_lab.errors import UserError, nearest, some
+from melanoma_lab.core.errors import UserError, format_list, suggest_choice
 
 #: Columns of the manifest by which images are copies of each other, surest first.
 COPIES = {"identical": "identical", "photograph": "copies of one photograph"}
@@ -71,8 +71,10 @@ def settle_labels(
     if absent:
         plural = "es" if len(absent) > 1 else ""
         raise UserError(
-            f"dataset.classes: no image of class{plural} {some([repr(name) for name in absent])}. "
-            f"{nearest(absent[0], found)} Leave the class{plural} out or correct dataset.root."
+            f"dataset.classes: no image of class{plural} "
+            f"{format_list([repr(name) for name in absent])}. "
+            f"{suggest_choice(absent[0], found)} Leave the class{plural} out or correct "
+            "dataset.root."
         )
     if len(classes) < 2:
         raise UserError(
@@ -81,7 +83,7 @@ def settle_labels(
     kept = manifest["label"].isin(list(classes))
     left_out = manifest.loc[~kept, "label"].value_counts().sort_index()
     if len(left_out):
-        names = some([f"{name!r} ({n})" for name, n in left_out.items()], 5)
+        names = format_list([f"{name!r} ({n})" for name, n in left_out.items()], 5)
         total = _images(int(left_out.sum()))
         notes.append(f"{total} left out, of classes that are none of dataset.classes: {names}.")
     return Labelled(manifest.loc[kept].reset_index(drop=True), tuple(classes), tuple(notes))
@@ -99,7 +101,7 @@ def _resolve_conflicts(
     groups = "1 group" if n_groups == 1 else f"{n_groups} groups"
     what = f"{n_images} images in {groups} are {copies} but labelled differently"
     if conflicts is Conflicts.error and column == "identical":
-        example = some(list(manifest.loc[group == group[wrong].iloc[0], "image_id"]))
+        example = format_list(list(manifest.loc[group == group[wrong].iloc[0], "image_id"]))
         raise UserError(
             f"{what}, such as {example}. Choose with dataset.conflicts: keep (as published), "
             "drop (leave them out), relabel (the metadata's diagnosis, drop where it has none)."

@@ -18,8 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Metadata, Patient
+from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.split import TRAIN
-from melanoma_lab.errors import UserError, some
 
 Floats = NDArray[np.float32]
 #: The column that numbers stand in; the others hold words.
@@ -242,7 +242,7 @@ def unseen_words(others: pd.DataFrame, encoding: Encoding, of: str = "") -> list
         if isinstance(column, Categories):
             unseen = ~is_missing(others[name]) & ~others[name].isin(column.values)
             if unseen.any():
-                words = some(sorted(set(others.loc[unseen, name])))
+                words = format_list(sorted(set(others.loc[unseen, name])))
                 images = "1 image has" if unseen.sum() == 1 else f"{unseen.sum()} images have"
                 notes.append(
                     f"{of}{images} a {name} that no training image has ({words}): it counts as "

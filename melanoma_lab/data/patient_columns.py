@@ -9,9 +9,9 @@ from typing import Final
 import pandas as pd
 
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
+from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.columns import is_known
 from melanoma_lab.data.tables import LINE
-from melanoma_lab.errors import UserError, some
 
 #: The oldest that somebody may be, in years.
 OLDEST: Final = 130
@@ -41,7 +41,7 @@ def with_patients(path: Path, table: pd.DataFrame, *, needed: bool) -> pd.DataFr
     ]
     if wrong and needed:
         raise UserError(
-            f"{path}: age {some(wrong, 5)}; expected years from 0 to {OLDEST}, or nothing."
+            f"{path}: age {format_list(wrong, 5)}; expected years from 0 to {OLDEST}, or nothing."
         )
     return table.assign(**known).assign(age=pd.Series(ages, table.index, dtype="float64"))
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION, decode
 from melanoma_lab.data.sealed import ArrayFile, kept, new_array, open_array, read_json, write_json
-from melanoma_lab.progress import Progress
 
 #: Why a file without a digest is unreadable. It is not kept: it says nothing about the content.
 NOT_OPENED = "cannot be opened (is it there, is it a file, may you read it?)"
@@ -111,7 +111,7 @@ def load_pixels(
     resize: Resize = Resize.squash,
     cache: Path,
     threads: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Pixels:
     """Memory-map the decoded images, decoding them first where the cache has none that are whole.
 
@@ -162,7 +162,7 @@ def _decode_all(
     path_of: Mapping[str, str],
     decoded: Callable[[str], NDArray[np.uint8]],
     threads: int,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> dict[str, str]:
     """Decode every file; returns digest -> reason of those that cannot be read."""
 

@@ -23,6 +23,8 @@ from melanoma_lab.audit.unresolved import unresolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import Dataset, Groups, Isic9Dataset, Labels, Resize
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Patient
+from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.files import describe_links_outside
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.labels import settle_labels
@@ -33,8 +35,6 @@ from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TRAIN, split_images
 from melanoma_lab.data.training_split import TrainingSplit
 from melanoma_lab.data.unreadable import without_unreadable
-from melanoma_lab.errors import UserError, nearest
-from melanoma_lab.progress import Progress
 
 #: MLflow takes 250 characters for a metric, test/sensitivity/ included.
 LONGEST_SLUG = 200
@@ -142,7 +142,7 @@ def slug(name: str) -> str:
 
 
 def prepare_data(
-    config: Config, *, cache: Path, threads: int, progress: Progress | None = None
+    config: Config, *, cache: Path, threads: int, progress: ProgressCallback | None = None
 ) -> PreparedData:
     """Take a configured dataset all the way to a split manifest and decoded pixels.
 
@@ -172,7 +172,7 @@ def prepare_images(
     cache: Path,
     threads: int,
     patients: bool,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> PreparedData:
     """As ``prepare_data``, but for what is known of patients, which is left as words and years.
 
@@ -208,7 +208,7 @@ def _prepare(
     *,
     cache: Path,
     threads: int,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> PreparedData:
     """Decode, label, group and split images that are listed, with the digests of their files."""
     dataset, manifest = config.dataset, listing.images
@@ -309,7 +309,7 @@ def _check_melanoma(dataset: Dataset, classes: Sequence[str]) -> None:
     if dataset.melanoma and slug(dataset.melanoma) not in map(slug, classes):
         raise UserError(
             f"dataset.melanoma={dataset.melanoma}: the images have no such class. "
-            f"{nearest(dataset.melanoma, classes)}"
+            f"{suggest_choice(dataset.melanoma, classes)}"
         )
 
 

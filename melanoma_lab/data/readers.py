@@ -18,6 +18,8 @@ from melanoma_lab.config.schema.dataset import (
     SyntheticDataset,
 )
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
+from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.archive import missing_table, unread_groupings
 from melanoma_lab.data.class_tree import read_tree
 from melanoma_lab.data.columns import GROUPINGS, describe_columns, find_columns
@@ -31,8 +33,6 @@ from melanoma_lab.data.root import check_root
 from melanoma_lab.data.synthetic import ensure_dataset
 from melanoma_lab.data.synthetic.patients import patients_of
 from melanoma_lab.data.tables import LINE, Column, Table, read_table
-from melanoma_lab.errors import UserError, some
-from melanoma_lab.progress import Progress
 
 #: How the ISIC archive names an image.
 ARCHIVE_ID = re.compile(r"ISIC_\d+", re.IGNORECASE)
@@ -41,7 +41,11 @@ KNOWN = (*GROUPINGS, "source", *PATIENT_COLUMNS)
 
 
 def read_listing(
-    dataset: Dataset, cache: Path, progress: Progress | None = None, *, patients: bool = False
+    dataset: Dataset,
+    cache: Path,
+    progress: ProgressCallback | None = None,
+    *,
+    patients: bool = False,
 ) -> Listing:
     """List the images of a configured dataset.
 
@@ -163,8 +167,8 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> L
     unknown = sorted(set(metadata["dx"]) - set(dataset.diagnoses))
     if unknown:
         raise UserError(
-            f"{table_path}: dx {some(unknown)} is not in dataset.diagnoses "
-            f"({some(list(dataset.diagnoses), 20)})."
+            f"{table_path}: dx {format_list(unknown)} is not in dataset.diagnoses "
+            f"({format_list(list(dataset.diagnoses), 20)})."
         )
     folder = root / dataset.images if (root / dataset.images).is_dir() else root
     paths = find_images(folder, outside_root=dataset.outside_root, boundary=root)
@@ -201,7 +205,7 @@ def _doubled(image_ids: Sequence[str]) -> tuple[str, ...]:
     doubled = [same for same in of_name.values() if len(same) > 1]
     if not doubled:
         return ()
-    return (f"{len(doubled)} images are there more than once, such as {some(doubled[0])}.",)
+    return (f"{len(doubled)} images are there more than once, such as {format_list(doubled[0])}.",)
 
 
 def _missing(named: Iterable[str], found: Iterable[str]) -> tuple[str, ...]:
@@ -209,7 +213,9 @@ def _missing(named: Iterable[str], found: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(named) - {""} - set(found)))
 
 
-def _read_synthetic(dataset: SyntheticDataset, cache: Path, progress: Progress | None) -> Listing:
+def _read_synthetic(
+    dataset: SyntheticDataset, cache: Path, progress: ProgressCallback | None
+) -> Listing:
     """The dataset that the program draws; it lies in the cache like any downloaded one."""
     root = ensure_dataset(
         cache,
@@ -245,7 +251,7 @@ def _select(
     if len(repeated):
         image_id = repeated.iloc[0]
         lesions = selected.loc[selected["image_id"] == image_id, "lesion"].unique()
-        differs = f", with lesion {some(sorted(lesions))}" if len(lesions) > 1 else ""
+        differs = f", with lesion {format_list(sorted(lesions))}" if len(lesions) > 1 else ""
         raise UserError(
             f"{table.path}: {image_id} is there twice{differs}; expected a row an image."
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from melanoma_lab.config.needed import NO_ROOT
 from melanoma_lab.config.schema.dataset import Dataset, SyntheticDataset
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.core.errors import UserError, suggest_choice
 
 
 def check_root(dataset: Dataset) -> None:
@@ -35,5 +35,5 @@ def _near_miss(root: Path) -> str:
         names = [path.name for path in root.absolute().parent.iterdir() if path.is_dir()]
     except OSError:
         return ""
-    close = nearest(root.name, names)
+    close = suggest_choice(root.name, names)
     return f" {close}" if close.startswith("Did you mean") else ""

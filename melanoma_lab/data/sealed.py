@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from melanoma_lab.errors import RunError
+from melanoma_lab.core.errors import RunError
 
 _MAGIC = b"melanoma_lab seal 1\n"
 _FOOTER = len(_MAGIC) + 8

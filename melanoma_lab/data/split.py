@@ -24,7 +24,7 @@ from melanoma_lab.config.schema.split import (
     Split,
     Undivided,
 )
-from melanoma_lab.errors import UserError, some
+from melanoma_lab.core.errors import UserError, format_list
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)
@@ -85,7 +85,7 @@ def _too_few(error: TooFewGroupsError, split: Split, labels: Sequence[str]) -> s
         if isinstance(split, Folds) and error.parts == split.k and 2 < fewest < split.k
         else "Add images of other lesions"
     )
-    small = some([f"{name} ({n})" for name, n in error.groups.items()], 10)
+    small = format_list([f"{name} ({n})" for name, n in error.groups.items()], 10)
     left = sorted(set(labels) - error.groups.keys())
     classes = to_type("dataset.classes", left)
     text = (

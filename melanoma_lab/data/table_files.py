@@ -12,7 +12,7 @@ from typing import Final
 
 import pandas as pd
 
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core.errors import UserError, truncate
 
 #: Bytes of a table and of one of its lines.
 TABLE_BYTES: Final = 2**30
@@ -81,5 +81,5 @@ def read_manifest(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except ValueError as error:  # pandas's own errors and the encoding's are ones
-        why = clipped(next(iter(str(error).strip().splitlines()), "damaged"))
+        why = truncate(next(iter(str(error).strip().splitlines()), "damaged"))
         raise UserError(f"{path}: expected a table of text. Received: {why}") from error

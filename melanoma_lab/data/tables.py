@@ -12,8 +12,8 @@ from typing import Final, TextIO
 
 import pandas as pd
 
+from melanoma_lab.core.errors import UserError, format_list, suggest_choice
 from melanoma_lab.data.table_files import check_table
-from melanoma_lab.errors import UserError, nearest, some
 
 #: Columns that a message lists at most.
 MOST_NAMES: Final = 20
@@ -161,8 +161,8 @@ def _find(path: Path, column: Column, names: list[str]) -> int | None:
         raise UserError(f"{path}: {len(found)} columns are called {column.name}{key}.")
     if not column.required:
         return None
-    columns = some(list(filter(None, names)), MOST_NAMES) or "no columns"
-    advice = nearest(column.name, names)
+    columns = format_list(list(filter(None, names)), MOST_NAMES) or "no columns"
+    advice = suggest_choice(column.name, names)
     advice = advice if advice.startswith("Did you mean") else ""
     advice += f" It has {columns}." if advice else f"It has {columns}."
     if column.key:

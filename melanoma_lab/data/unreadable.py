@@ -9,8 +9,8 @@ from typing import Final
 import pandas as pd
 
 from melanoma_lab.config.schema.dataset import Dataset, OnUnreadable
-from melanoma_lab.errors import UserError
-from melanoma_lab.installation import lab_command
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.shell_commands import format_lab_command
 
 #: Files named in a message; the audit lists all of them.
 N_SHOWN: Final = 10
@@ -45,7 +45,7 @@ def without_unreadable(
         root = f" dataset.root={shlex.quote(dataset.root)}" if dataset.root else ""
         shown.append(
             f"  and {len(bad) - N_SHOWN} more, all listed by: "
-            + lab_command("audit", f"dataset={dataset.name}{root}")
+            + format_lab_command("audit", f"dataset={dataset.name}{root}")
         )
     listed = "\n".join(shown)
     if dataset.on_unreadable is OnUnreadable.error:

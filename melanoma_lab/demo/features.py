@@ -16,11 +16,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.sealed import kept, new_array, open_array
 from melanoma_lab.demo.neighbours import Features, unit_length
-from melanoma_lab.errors import UserError
-from melanoma_lab.progress import Progress
 
 #: Images that are looked at together.
 AT_ONCE = 64
@@ -56,7 +56,7 @@ def kept_features(
     network: Path,
     digests: Sequence[str],
     cache: Path,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> NDArray[np.float32]:
     """The features of images, computed first where the cache has none.
 

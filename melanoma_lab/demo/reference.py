@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from melanoma_lab.config.schema.tracking import Tracking
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.demo.answer import Reference
 from melanoma_lab.demo.features import kept_features, penultimate
 from melanoma_lab.demo.training_images import read_manifest, training_images
-from melanoma_lab.errors import UserError
 from melanoma_lab.external.known import KnownFiles
 from melanoma_lab.prediction.answers import Loaded
-from melanoma_lab.progress import Progress
 
 
 def prepare(
@@ -22,7 +22,7 @@ def prepare(
     count: int,
     cache: Path,
     threads: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Reference:
     """Find the images that a model was made with, and what it makes of those it learned from.
 

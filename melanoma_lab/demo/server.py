@@ -10,8 +10,8 @@ import os
 import socket
 from typing import Any
 
-from melanoma_lab.errors import UserError
-from melanoma_lab.installation import install_extra
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.shell_commands import format_extra_install
 
 #: Requests that are dealt with at once; images wait for each other all the same.
 THREADS = 4
@@ -26,7 +26,7 @@ def check_installed() -> None:
         UserError: the extra is not installed.
     """
     if missing := [n for n in ("flask", "waitress") if importlib.util.find_spec(n) is None]:
-        raise UserError(f"demo needs {' and '.join(missing)}: {install_extra('demo')}")
+        raise UserError(f"demo needs {' and '.join(missing)}: {format_extra_install('demo')}")
 
 
 def listen_at(host: str, port: int) -> socket.socket:

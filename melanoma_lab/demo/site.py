@@ -19,10 +19,10 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, RequestEntityTooLarge
 
 from melanoma_lab import __version__
+from melanoma_lab.core.errors import truncate
 from melanoma_lab.data.decoding import FORMATS
 from melanoma_lab.demo.answer import Shown
 from melanoma_lab.demo.server import is_own
-from melanoma_lab.errors import clipped
 from melanoma_lab.reporting.page import render
 from melanoma_lab.tracking.card import NOTICE
 
@@ -69,7 +69,7 @@ def make_app(look: Look, about: About, *, open_to_others: bool = False) -> Flask
         given = request.files.get("image")
         if given is None or not given.filename:
             raise BadRequest("No image was chosen.")
-        name = clipped(given.filename, 80)
+        name = truncate(given.filename, 80)
         with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
             path = Path(folder) / "image"
             given.save(path)

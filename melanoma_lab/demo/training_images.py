@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.tracking import Tracking
+from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
-from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.external.known import MANIFEST, manifest_of
 from melanoma_lab.prediction.source import Source
-from melanoma_lab.progress import Progress
 from melanoma_lab.tracking.reading import read_run
 
 _COLUMNS = ("image_id", "path", "label", "group", "split", "digest")
@@ -49,7 +49,7 @@ class TrainingImages:
         resize: Resize,
         cache: Path,
         threads: int,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Their pixels, from the decode cache where training has filled it.
 
@@ -142,7 +142,7 @@ def training_images(manifest: pd.DataFrame, root: str | None) -> TrainingImages:
 
 
 def _unlike_then(what: str, paths: Sequence[str], n: int) -> str:
-    example = f", such as {clipped(paths[0])}" if paths else ""
+    example = f", such as {truncate(paths[0])}" if paths else ""
     return (
         f"{len(paths):,} of the {n:,} training images {what}{example}; "
         "dataset.root=DIR says where they lie"

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX, check
 
 

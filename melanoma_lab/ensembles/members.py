@@ -10,7 +10,7 @@ import pandas as pd
 
 from melanoma_lab.comparison.arms import find_arm, shorten
 from melanoma_lab.comparison.tracked import SEEDS_TAG, Key, key_of, predictions_of, tracked_runs
-from melanoma_lab.errors import UserError, some
+from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.evaluation.predictions import slugs_of
 
 _SAME = ["image_id", "group", "y_true"]
@@ -176,7 +176,7 @@ def read_tables(client: Any, members: Sequence[Member]) -> list[pd.DataFrame]:
         if slugs_of(table) != slugs_of(first):
             raise UserError(
                 f"{members[0]} and {member} have different classes, or the same in another order: "
-                f"{some(slugs_of(first), 10)}; {some(slugs_of(table), 10)}."
+                f"{format_list(slugs_of(first), 10)}; {format_list(slugs_of(table), 10)}."
             )
         if not tables[-1][_SAME].equals(first[_SAME]):
             if member.key.fold != members[0].key.fold:

@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
-from melanoma_lab.bounded import parse_json
+from melanoma_lab.core.untrusted_files import parse_json
 from melanoma_lab.evaluation.proportions import UNDEFINED, Proportion
 from melanoma_lab.evaluation.temperature import Temperature
 

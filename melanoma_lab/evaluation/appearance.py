@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from melanoma_lab.bounded import parse_json
+from melanoma_lab.core.untrusted_files import parse_json
 from melanoma_lab.data.split import TRAIN, VAL
 
 if TYPE_CHECKING:  # as slow to load as it is seldom needed

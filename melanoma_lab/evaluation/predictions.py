@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.table_files import MANIFEST_BYTES, check_table
-from melanoma_lab.errors import UserError
 
 SPLITS = ("train", "val", "test")
 """Values of the column ``split``."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab import summary
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.evaluation.judging import Judgement
 from melanoma_lab.evaluation.plot_grad_cam import Block, Decided, surest_decisions
 from melanoma_lab.evaluation.plot_style import save
@@ -64,7 +64,7 @@ def write_examples(
             why_no_maps, looking = str(error), None
         except Exception as error:  # noqa: BLE001 - a user's own network must not fail for a map
             told = str(error) if isinstance(error, UserError) else f"No Grad-CAM: {error!r}"
-            why_no_maps = clipped(told, 400)
+            why_no_maps = truncate(told, 400)
             summary.show_note(why_no_maps)
             seen = see(replace(looking, heat=None), list(wanted["image_id"]), predicted)
     places = None

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from melanoma_lab import __version__
-from melanoma_lab.bounded import parse_json
 from melanoma_lab.config.schema import Format
 from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.core.untrusted_files import parse_json
 from melanoma_lab.evaluation.advice import Advice, strict_json
 from melanoma_lab.exporting.formats import KINDS, PROBABILITIES
 from melanoma_lab.exporting.parity import LIMIT, Parity, Sample

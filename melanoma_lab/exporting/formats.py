@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Format
-from melanoma_lab.errors import RunError, UserError, clipped
-from melanoma_lab.installation import install_extra
+from melanoma_lab.core.errors import RunError, UserError, truncate
+from melanoma_lab.core.shell_commands import format_extra_install
 from melanoma_lab.training.backend import quiet_stderr
 
 #: What a network takes, by name.
@@ -58,7 +58,8 @@ def refuse_missing(formats: Sequence[Format]) -> None:
         missing = [dist for module, dist in packages.items() if not _installed(module)]
         if missing:
             raise UserError(
-                f"formats={kind}: not installed: {', '.join(missing)}. {install_extra('export')}"
+                f"formats={kind}: not installed: {', '.join(missing)}. "
+                f"{format_extra_install('export')}"
             )
 
 
@@ -85,7 +86,7 @@ def write(kind: Format, network: Any, folder: Path) -> Path:
     except Exception as error:  # a converter raises anything
         raise RunError(
             f"formats={kind}: this network cannot be converted ({type(error).__name__}: "
-            f"{clipped(str(error).strip(), 300)})."
+            f"{truncate(str(error).strip(), 300)})."
         ) from error
     return path
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.metadata import AGE
 from melanoma_lab.data.table_files import read_manifest
-from melanoma_lab.errors import RunError
 from melanoma_lab.exporting.formats import Answer, Inputs
 from melanoma_lab.prediction.decoded import decoded_batches
 from melanoma_lab.prediction.images import find_images_of

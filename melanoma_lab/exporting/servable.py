@@ -8,7 +8,7 @@ from typing import Any, Final
 import keras
 from keras import ops
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.inputs import PIXELS, named_inputs
 from melanoma_lab.prediction.network import pixels_of
 

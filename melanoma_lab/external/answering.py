@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.prediction.answers import NOTHING, Loaded
-from melanoma_lab.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def answers_to(
     *,
     encoding: Encoding | None,
     batch_size: int,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> DatasetAnswers:
     """Apply a network to some of a dataset's images.
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from melanoma_lab.core.errors import UserError, format_list, suggest_choice
 from melanoma_lab.data.prepare import slug
-from melanoma_lab.errors import UserError, nearest, some
 
 KEY = "evaluation.classes"
 
@@ -42,9 +42,13 @@ def match_classes(
     known = [slug(name) for name in (*classes, *others)]
     for name, to in told.items():
         if name not in known:
-            raise UserError(f"{KEY}: the dataset has no class {name}. {nearest(name, known)}")
+            raise UserError(
+                f"{KEY}: the dataset has no class {name}. {suggest_choice(name, known)}"
+            )
         if to is not None and to not in slugs:
-            raise UserError(f"{KEY}.{name}: the model has no class {to}. {nearest(to, slugs)}")
+            raise UserError(
+                f"{KEY}.{name}: the model has no class {to}. {suggest_choice(to, slugs)}"
+            )
     own = {name: slug(name) for name in classes}
     missing = [name for name in own.values() if name not in told and name not in slugs]
     if missing:
@@ -60,7 +64,7 @@ def _unmatched(missing: Sequence[str], slugs: Sequence[str], shipped: Path | Non
     line = ", ".join(f"{name}: null" for name in missing)
     option = _shipped_for(missing, slugs, shipped)
     return (
-        f"The model has no class called {some(missing)}. It has {some(slugs, 10)}. "
+        f"The model has no class called {format_list(missing)}. It has {format_list(slugs, 10)}. "
         + (f"mapping={option} says what is what. Or say it yourself: " if option else "Say it: ")
         + f"'{KEY}={{{line}}}' leaves out; instead of null, one of the model's classes maps to it."
     )

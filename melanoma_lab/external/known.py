@@ -10,17 +10,17 @@ from typing import Final
 import pandas as pd
 
 from melanoma_lab.audit.overlap import shared_photographs
-from melanoma_lab.bounded import read_yaml
 from melanoma_lab.comparison.tracked import SEEDS_TAG
 from melanoma_lab.config.schema.tracking import Tracking
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.untrusted_files import read_yaml
 from melanoma_lab.data.files import find_images
 from melanoma_lab.data.pixels import file_digests
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.data.table_files import read_manifest
-from melanoma_lab.errors import UserError
 from melanoma_lab.external.overlap import NEW, ROLES, archive_id
 from melanoma_lab.prediction.source import Source
-from melanoma_lab.progress import Progress
 from melanoma_lab.tracking.reading import TrackedRun, read_run
 
 MANIFEST: Final = "manifest.csv"
@@ -211,7 +211,7 @@ def near_identical(
     *,
     cache: Path,
     threads: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[list[object]]:
     """Pairs of near-identical images: digests, score and kind, as ``find_shown`` takes them."""
     there = known.there

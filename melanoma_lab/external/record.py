@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from melanoma_lab import summary
 from melanoma_lab.config.schema import Config
-from melanoma_lab.console import progress_of
+from melanoma_lab.core.console import show_progress
 from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import TEST
@@ -111,7 +111,7 @@ def record_evaluation(
     tracker.log_metrics(metrics)
     tracker.set_tags({f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()})
     with tempfile.TemporaryDirectory() as scratch:
-        with progress_of("drawing figures"):
+        with show_progress("drawing figures"):
             _keep(Path(scratch), evaluated, answers, table, judgement)
             write_examples(
                 Path(scratch),

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from melanoma_lab import summary
-from melanoma_lab.console import console
+from melanoma_lab.core.console import console
 from melanoma_lab.data.prepare import PreparedData, slug
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.appearance import WITHIN

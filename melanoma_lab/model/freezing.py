@@ -14,7 +14,7 @@ from itertools import dropwhile
 import keras
 
 from melanoma_lab.config.schema.finetuning import ALL, Finetuning
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.model.inputs import METADATA
 from melanoma_lab.model.metadata import BRANCH, JOINED, has_metadata
 from melanoma_lab.model.pretrained.loading import BACKBONE
@@ -127,7 +127,7 @@ def check_block(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
         raise UserError(
             f"finetuning.unfreeze_from={block}: no layer or block of the backbone is called so; "
             f"expected {ALL}, or the beginning of a layer's name, {span}. "
-            f"{nearest(block, [*_beginnings(names)])}"
+            f"{suggest_choice(block, [*_beginnings(names)])}"
         )
     if batch_norm and not any(_normalises(layer) for layer in after):
         raise UserError(

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from melanoma_lab.bounded import check_json
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.untrusted_files import check_json
 
 if TYPE_CHECKING:
     import keras
@@ -53,7 +53,7 @@ def checked_file(path: Path) -> Path:
     else:
         others = sorted({member.filename for member in members} - MEMBERS.keys())
     if path.suffix != ".keras" or others:
-        found = f" Received {clipped(', '.join(others))}." if others else ""
+        found = f" Received {truncate(', '.join(others))}." if others else ""
         raise UserError(f"{path}: expected a .keras file, as Keras 3 saves a network.{found}")
     if why := _swelling(members, path.stat().st_size):
         raise UserError(
@@ -91,7 +91,7 @@ def load_safely(path: Path) -> keras.Model:
     except MemoryError:
         raise
     except Exception as error:  # a damaged or hostile file makes Keras and HDF5 raise anything
-        why = clipped(next(iter(str(error).strip().splitlines()), "") or type(error).__name__, 300)
+        why = truncate(next(iter(str(error).strip().splitlines()), "") or type(error).__name__, 300)
         raise UserError(f"{path}: Keras does not load this in its safe mode: {why}") from error
     if not isinstance(network, keras.Model) or not hasattr(network, "inputs"):
         raise UserError(f"{path}: expected a network from images to classes.")
@@ -140,7 +140,7 @@ def _bytes_of_network(content: Any) -> int:
             continue
         for shape in shapes:
             if math.prod(n or 1 for n in shape[1:]) > LARGEST_OUTPUT:
-                raise ValueError(f"layer {clipped(layer.name, 50)} makes {shape} of its input.")
+                raise ValueError(f"layer {truncate(layer.name, 50)} makes {shape} of its input.")
     return 4 * n_weights
 
 
@@ -179,7 +179,7 @@ def check_weights(file: Path | BinaryIO, n_bytes: int) -> None:
                     left.append((node, depth + 1))
                     continue
                 if not isinstance(node, h5py.Dataset) or _is_elsewhere(node):
-                    raise ValueError(f"{clipped(name, 50)} holds no numbers of this file.")
+                    raise ValueError(f"{truncate(name, 50)} holds no numbers of this file.")
                 whole += 0 if node.shape is None else math.prod(node.shape) * node.dtype.itemsize
                 if whole > EXPANSION * n_bytes + SLACK:
                     raise ValueError(

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 #: What comes of a layer of these tells places apart no better than what went in; pooled, worse.
 PASSED_OVER = (

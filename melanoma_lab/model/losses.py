@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.loss import CrossEntropy, Focal, LogitAdjusted, Loss
+from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.training_split import TrainingSplit
-from melanoma_lab.errors import UserError, some
 from melanoma_lab.registry import builder, find_builder
 
 #: The smallest normal number of float32, 1.2e-38.
@@ -67,7 +67,7 @@ def logit_adjusted(
     empty = [name for name, n in zip(split.class_names, counts, strict=True) if not n]
     if empty:
         raise UserError(
-            f"loss=logit_adjusted: the training split has no image of {some(empty)}, whose "
+            f"loss=logit_adjusted: the training split has no image of {format_list(empty)}, whose "
             "logarithm of frequency would be minus infinity. Leave the class out "
             "(dataset.classes), or give the training split a larger share."
         )

@@ -13,8 +13,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.metadata import Encoding, Scale
-from melanoma_lab.errors import UserError
 from melanoma_lab.model.inputs import METADATA, PIXELS, image_shape
 from melanoma_lab.model.regularisation import Regulariser
 

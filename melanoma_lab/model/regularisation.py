@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from melanoma_lab.config.schema.regularisation import Regularisation
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 #: Keeps the random numbers of stochastic depth apart from others that are drawn from one seed.
 DEPTH = 0xDE

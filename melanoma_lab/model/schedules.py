@@ -15,7 +15,7 @@ import keras
 
 from melanoma_lab.config.schema import schedule as schema
 from melanoma_lab.config.schema.training import MONITORS
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import builder, find_builder
 
 #: The key of the configuration that says the learning rate of most courses.

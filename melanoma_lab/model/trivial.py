@@ -23,8 +23,8 @@ from melanoma_lab.config.schema.trivial import (
     SourceOnly,
     Trivial,
 )
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.prepare import PreparedData
-from melanoma_lab.errors import UserError
 from melanoma_lab.registry import builder, find_builder
 
 Floats = NDArray[np.float64]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma_lab.bounded import read_json, read_yaml
 from melanoma_lab.config.schema.evaluation import Evaluation
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.data.prepare import slug
 from melanoma_lab.data.table_files import read_manifest
-from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.judging import Judgement, judge
 from melanoma_lab.tracking.reading import TrackedRun

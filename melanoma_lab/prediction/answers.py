@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.console import progress_of
+from melanoma_lab.core.console import show_progress
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.prediction.source import Source, meaning
 from melanoma_lab.tracking.card import ModelCard
@@ -109,7 +109,7 @@ def load(source: Source, *, threads: int, seed: int, patients: bool = False) -> 
             another.
     """
     start_backend(threads=threads, seed=seed, precision=Precision.float32)
-    with progress_of("loading the network"):
+    with show_progress("loading the network"):
         from melanoma_lab.prediction.network import answering, image_size, load_network, n_classes
 
         encoding = source.card.encoding if source.card and patients else None

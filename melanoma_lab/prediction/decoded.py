@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.core.errors import explain_os_error
 from melanoma_lab.data.decoding import decode
 from melanoma_lab.data.files import is_utf8
 from melanoma_lab.data.pixels import NOT_OPENED, file_digest
-from melanoma_lab.errors import explain_os_error
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from melanoma_lab.config.needed import NO_IMAGES
+from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.data.files import IMAGE_SUFFIXES, near_miss, no_images, walk_images
-from melanoma_lab.errors import UserError, clipped
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,20 @@ def find_images_of(typed: str | None) -> Images:
     path = Path(typed).expanduser()
     try:
         if path.is_dir():
-            return _counted(lambda: _in_folder(path), f"images={clipped(typed)}: {no_images(path)}")
+            return _counted(
+                lambda: _in_folder(path), f"images={truncate(typed)}: {no_images(path)}"
+            )
         if path.exists() or path.is_symlink():
             return Images(1, lambda: iter([(path.as_posix(), str(path))]))
     except (OSError, ValueError):  # too long, or with a zero in it: no path
         pass
     if not glob.has_magic(str(path)):
         raise UserError(
-            f"images={clipped(typed)}: no such file or folder.{near_miss(path.parent, path.name)}"
+            f"images={truncate(typed)}: no such file or folder.{near_miss(path.parent, path.name)}"
         )
     return _counted(
         lambda: _matching(str(path)),
-        f"images={clipped(typed)}: no image matches this pattern; expected files ending in "
+        f"images={truncate(typed)}: no image matches this pattern; expected files ending in "
         f"{', '.join(sorted(IMAGE_SUFFIXES))}.",
     )
 

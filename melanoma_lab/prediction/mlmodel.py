@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from melanoma_lab import bounded
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core import untrusted_files
+from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.evaluation import advice, appearance
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
@@ -42,11 +42,11 @@ def read_folder(folder: Path) -> tuple[Path, ModelCard | None]:
         UserError: the folder holds something else than a plain network of Keras.
     """
     described = folder / FILE
-    content = bounded.read_yaml(described)
+    content = untrusted_files.read_yaml(described)
     try:
         card = ModelCard.read(content.get("metadata"))
     except ValueError as error:
-        raise UserError(f"{described}: {clipped(error)}.") from error
+        raise UserError(f"{described}: {truncate(error)}.") from error
     flavors = content.get("flavors")
     network = folder / _data_of(flavors, described) / NETWORK
     if not network.resolve().is_relative_to(folder.resolve()):
@@ -60,7 +60,7 @@ def read_run(folder: Path) -> str | None:
     Raises:
         UserError: the folder's description cannot be read.
     """
-    run = bounded.read_yaml(folder / FILE).get("run_id")
+    run = untrusted_files.read_yaml(folder / FILE).get("run_id")
     return run if isinstance(run, str) and RUN_ID.fullmatch(run) else None
 
 
@@ -86,11 +86,11 @@ def _beside(path: Path, read: Callable[[str], _Read]) -> _Read | None:
     """What a file beside a model says; None where there is none."""
     if not path.is_file():
         return None
-    text = bounded.read_text(path, LONGEST)
+    text = untrusted_files.read_text(path, LONGEST)
     try:
         return read(text)
     except ValueError as error:
-        raise UserError(f"{path}: cannot be read ({clipped(error)}).") from error
+        raise UserError(f"{path}: cannot be read ({truncate(error)}).") from error
 
 
 def _data_of(flavors: Any, described: Path) -> str:
@@ -105,12 +105,12 @@ def _data_of(flavors: Any, described: Path) -> str:
     if not isinstance(keras, dict) or keras.get("model_type") != "keras":
         raise UserError(
             f"{described}: expected a network of Keras, logged by mlflow.tensorflow. Received "
-            f"{clipped(', '.join(map(str, flavors)) or 'no flavors')}."
+            f"{truncate(', '.join(map(str, flavors)) or 'no flavors')}."
         )
     loader = served.get("loader_module") if isinstance(served, dict) else None
     if loader != "mlflow.tensorflow" or keras.get("code") or served.get("code"):
         raise UserError(
-            f"{described}: brings code or a loader of its own ({clipped(loader)}); code from a "
+            f"{described}: brings code or a loader of its own ({truncate(loader)}); code from a "
             "model is not run."
         )
     data = keras.get("data")

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.predictions import SUM_TOLERANCE
 from melanoma_lab.model.inputs import named_inputs
 from melanoma_lab.model.keras_file import load_safely

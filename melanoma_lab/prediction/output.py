@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.tracking.card import NOTICE
 
 #: Column -> as many values as there are images. Numbers are float32, text, whole or true.
@@ -36,7 +36,7 @@ def checked_output(typed: str | None) -> Path:
         UserError: its name says no format, its folder is not there, or it is another file.
     """
     path = Path(typed or DEFAULT).expanduser()
-    said = f"output={clipped(path)}"
+    said = f"output={truncate(path)}"
     beginning = _BEGINNINGS.get(path.suffix.lower())
     if beginning is None:
         raise UserError(f"{said}: expected a name that ends in .csv, .json or .jsonl.")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.evaluation.overlay import overlay
 from melanoma_lab.reporting.page import replace_file
 from melanoma_lab.tracking.card import NOTICE
@@ -36,14 +36,14 @@ def checked_folder(typed: str, images: str, found: Iterable[tuple[str, str]]) ->
             already and is no map.
     """
     folder = Path(typed).expanduser()
-    said = f"grad_cam={clipped(typed)}"
+    said = f"grad_cam={truncate(typed)}"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{said}: this is a file; name a folder, which is made where it is not.")
     inside = _absolute(folder)
     asked = Path(images).expanduser()
     if asked.is_dir() and inside.startswith(_absolute(asked)):
         raise UserError(
-            f"{said}: lies in images={clipped(images)}, where the maps would be taken for images "
+            f"{said}: lies in images={truncate(images)}, where the maps would be taken for images "
             "the next time; name a folder outside it."
         )
     for image_id, path in found:
@@ -52,7 +52,7 @@ def checked_folder(typed: str, images: str, found: Iterable[tuple[str, str]]) ->
         place = place_of(folder, image_id)
         if place.exists() and not _is_map(place):
             raise UserError(
-                f"{said}: {clipped(place)} is there already and is no map of predict; choose "
+                f"{said}: {truncate(place)} is there already and is no map of predict; choose "
                 "another folder."
             )
     return folder

@@ -17,9 +17,9 @@ from melanoma_lab import tracking
 from melanoma_lab.comparison.tracked import EVALUATED_TAG
 from melanoma_lab.config.needed import MODELS, NO_MODEL
 from melanoma_lab.config.schema.tracking import Tracking, named
+from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.table_files import check_table
-from melanoma_lab.errors import UserError, clipped
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
@@ -84,7 +84,7 @@ def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> Source:
     except (OSError, ValueError):  # too long, or with a zero in it: no path
         pass
     if path.name != typed or path.suffix:
-        raise UserError(f"model={clipped(typed)}: no such file or folder; expected {MODELS}.")
+        raise UserError(f"model={truncate(typed)}: no such file or folder; expected {MODELS}.")
     return _of_run(typed, typed, tracked, scratch)
 
 
@@ -110,7 +110,7 @@ def _of_path(typed: str, path: Path) -> Source:
     if path.is_file() and not (around / mlmodel.FILE).is_file():
         return Source(typed, checked_file(path), None)
     if not (around / mlmodel.FILE).is_file():
-        raise UserError(f"model={clipped(typed)}: no MLmodel in this folder; expected {MODELS}.")
+        raise UserError(f"model={truncate(typed)}: no MLmodel in this folder; expected {MODELS}.")
     return _of_folder(typed, around)
 
 
@@ -132,8 +132,8 @@ def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
         names = [entry.name for entry in client.search_registered_models(max_results=RUNS)]
         there = f" Registered: {', '.join(names[:10])}." if names else " No model is registered."
         raise UserError(
-            f"model={clipped(typed)}: not in {named(tracked.uri)} "
-            f"({clipped(str(error).splitlines()[0])}).{there}"
+            f"model={truncate(typed)}: not in {named(tracked.uri)} "
+            f"({truncate(str(error).splitlines()[0])}).{there}"
         ) from error
     return _of_folder(typed, folder)
 
@@ -163,7 +163,7 @@ def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source
         run = _tracked_run(client, typed, run_id, tracked)
         ready = [model for model in models_of(client, run) if model.status == "READY"]
         if not ready:
-            raise UserError(f"model={clipped(typed)}: {_why_no_model(run)}")
+            raise UserError(f"model={truncate(typed)}: {_why_no_model(run)}")
         _refuse_missing(typed, ready[-1].artifact_location, run_id)
         folder = _local(ready[-1].model_uri, scratch)
         source = _of_folder(typed, folder, run=run_id, note=_doubt(run))
@@ -178,7 +178,7 @@ def _tracked_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any
         raise _unknown(typed, run_id, tracked, _newest(client))
     if run.info.lifecycle_stage != "active":
         raise UserError(
-            f"model={clipped(typed)}: this run was deleted; mlflow runs restore --run-id {run_id}"
+            f"model={truncate(typed)}: this run was deleted; mlflow runs restore --run-id {run_id}"
         )
     return run
 
@@ -193,7 +193,7 @@ def _newest(client: Any) -> list[Named]:
 def _unknown(typed: str, run_id: str, tracked: Tracking, there: Sequence[Named]) -> UserError:
     """The error of a run that is not there, which points to one that is."""
     return UserError(
-        f"model={clipped(typed)}: neither a file or folder here nor a run in "
+        f"model={truncate(typed)}: neither a file or folder here nor a run in "
         f"{named(tracked.uri)}. {_nearest_run(run_id, there)}"
     )
 
@@ -240,7 +240,7 @@ def _refuse_missing(typed: str, location: str, run_id: str | None) -> None:
     folder = local_folder(location)
     if folder is not None and not folder.is_dir():
         raise UserError(
-            f"model={clipped(typed)}: its network is not in {folder}{remedy(folder, run_id)}."
+            f"model={truncate(typed)}: its network is not in {folder}{remedy(folder, run_id)}."
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from melanoma_lab.console import console
+from melanoma_lab.core.console import console
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.prediction.output import unreadable_beside

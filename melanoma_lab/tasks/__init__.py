@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config, Task
-from melanoma_lab.console import progress_of
+from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.headline import show_headline
-from melanoma_lab.progress import Progress
 
 
-def loading() -> AbstractContextManager[Progress]:
+def loading() -> AbstractContextManager[ProgressCallback]:
     """Say that the block imports what a command needs, which may take seconds."""
-    return progress_of("loading the command")
+    return show_progress("loading the command")
 
 
 def train(config: Config, arm: Arm) -> None:

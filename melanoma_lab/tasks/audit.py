@@ -14,12 +14,12 @@ from melanoma_lab.audit.problems import find_problems
 from melanoma_lab.audit.summary import show_findings
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import CsvDataset
-from melanoma_lab.console import progress_of
+from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.files import describe_left_aside, describe_links_outside
 from melanoma_lab.data.pixels import file_digests
 from melanoma_lab.data.readers import read_listing
-from melanoma_lab.errors import RunError
 from melanoma_lab.training.backend import available_threads
 
 
@@ -50,7 +50,7 @@ def audit_dataset(config: Config) -> Findings:
         ) from error
     cache = cache_folder(config.cache)
     threads = config.training.threads or available_threads()
-    with progress_of("looking at the images") as tell:
+    with show_progress("looking at the images") as tell:
         listing = read_listing(dataset, cache, tell)
         manifest = listing.images
         manifest["digest"] = file_digests(list(manifest["path"]), threads)
@@ -68,7 +68,7 @@ def audit_dataset(config: Config) -> Findings:
         classes=dataset.classes,
     )
     if config.against:
-        with progress_of("comparing with the other folder") as tell:
+        with show_progress("comparing with the other folder") as tell:
             shared = find_overlap(
                 manifest,
                 config.against,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from melanoma_lab.config.needed import NO_RUN
 from melanoma_lab.config.schema import Config
-from melanoma_lab.console import console
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core.console import console
+from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.model_card.facts import facts_of
 from melanoma_lab.model_card.page import PAGES, write_card
 from melanoma_lab.prediction import telling
@@ -31,9 +31,9 @@ def card_to_folder(config: Config) -> Path:
         raise UserError(NO_RUN)
     folder = Path(config.output or ".").expanduser()
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"output={clipped(folder)}: is a file; name a folder.")
+        raise UserError(f"output={truncate(folder)}: is a file; name a folder.")
     if not folder.parent.is_dir():
-        raise UserError(f"output={clipped(folder)}: no such folder: {folder.parent}.")
+        raise UserError(f"output={truncate(folder)}: no such folder: {folder.parent}.")
     run_id = config.model.removeprefix("runs:/").split("/")[0]
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         facts = facts_of(read_run(run_id, config.tracking, Path(scratch)))

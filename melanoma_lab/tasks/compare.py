@@ -17,7 +17,7 @@ from melanoma_lab.comparison.study import Study, load_study
 from melanoma_lab.comparison.terminal import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.schema.tracking import Tracking
-from melanoma_lab.console import console, progress_of
+from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.evaluation.plot_style import CYCLE
 from melanoma_lab.tracking.connection import explained, reason
 from melanoma_lab.tracking.study_run import Member, record_study
@@ -47,16 +47,16 @@ def report_study(
         UserError: there is no such study, arm or metric, or its runs cannot be compared.
     """
     client = tracking.connect_for_reading(tracked)
-    with explained(tracked.uri), progress_of("reading runs") as tell:
+    with explained(tracked.uri), show_progress("reading runs") as tell:
         runs = load_study(client, study, tell)
-    with progress_of("comparing"):
+    with show_progress("comparing"):
         comparison = compare_study(runs, reference, metric)
         warnings = find_warnings(runs, comparison)
     again = commands.compare_command(study, reference=reference, metric=metric, uri=tracked.uri)
-    with progress_of("drawing figures"):
+    with show_progress("drawing figures"):
         report = write_report(folder / study, runs, comparison, warnings, again=again)
     show_comparison(comparison, warnings, report)
-    with progress_of("recording in MLflow"):
+    with show_progress("recording in MLflow"):
         _record(client, runs, comparison, warnings, folder / study)
     return ComparedStudy(study, metric, tuple(warnings), report, comparison)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from melanoma_lab import summary, tracking
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
-from melanoma_lab.console import FitProgress
+from melanoma_lab.core.console import FitProgress
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.training.checkpoint import Checkpoints
@@ -96,7 +96,7 @@ def fit_from_checkpoint(
                 parts,
                 on_step=progress.step,
                 on_epoch=tell,
-                on_fitted=progress.evaluating,
+                on_fitted=progress.begin_evaluation,
                 start=start,
                 checkpoints=checkpoints,
                 splits=extent.splits,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.console import console, progress_of
+from melanoma_lab.core.console import console, show_progress
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.demo.server import address_of, check_installed, is_own, listen_at, serve
-from melanoma_lab.errors import UserError
 from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.source import find_model
 from melanoma_lab.training.backend import threads_for
@@ -57,7 +57,7 @@ def _page(config: Config, source: Any) -> Any:
     from melanoma_lab.demo.answer import Demo
     from melanoma_lab.model.grad_cam import Explainer
 
-    with progress_of("training images") as tell:
+    with show_progress("training images") as tell:
         compared = reference.prepare(
             model,
             tracked=config.tracking,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from melanoma_lab.config.needed import NO_TARGET
 from melanoma_lab.config.schema import Config
-from melanoma_lab.console import console
+from melanoma_lab.core.console import console
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.download import download, kaggle_client
 from melanoma_lab.data.files import find_images
-from melanoma_lab.errors import UserError
-from melanoma_lab.installation import lab_command
 
 
 def download_dataset(config: Config) -> None:
@@ -33,6 +33,6 @@ def download_dataset(config: Config) -> None:
     words = (f"dataset={dataset.name}", f"dataset.root={shlex.quote(dataset.root)}")
     console.print(
         f"{root}: {len(find_images(root))} images.\n"
-        f"What is wrong with them: {lab_command('audit', *words)}",
+        f"What is wrong with them: {format_lab_command('audit', *words)}",
         markup=False,
     )

@@ -13,20 +13,21 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from melanoma_lab import summary, tracking
-from melanoma_lab.bounded import read_json, read_yaml
 from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.comparison.tracked import artifact_of
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.console import console, progress_of
+from melanoma_lab.core.console import console, show_progress
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.shell_commands import format_lab_command
+from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.data.prepare import slug
 from melanoma_lab.data.table_files import read_manifest
 from melanoma_lab.ensembles import identity
 from melanoma_lab.ensembles.average import average
 from melanoma_lab.ensembles.members import Member, find_members, put_together, read_tables
-from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import advice, appearance, predictions
 from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.evaluation.outcome import outcome
@@ -35,7 +36,6 @@ from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
 from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.examples.looking import looking_of_files
 from melanoma_lab.examples.pictures import Looking
-from melanoma_lab.installation import lab_command
 from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
 from melanoma_lab.prediction import mlmodel
@@ -94,7 +94,7 @@ def make_ensembles(
     left = found[sum(map(len, ensembles)) :]
     if left:
         summary.show_note(f"Left over, in no ensemble: {_who(left)}.")
-    console.print(f"\ncompare them: [bold]{lab_command('compare', f'study={study}')}[/]")
+    console.print(f"\ncompare them: [bold]{format_lab_command('compare', f'study={study}')}[/]")
     return run_ids
 
 
@@ -145,7 +145,7 @@ def _record(
                     judgement=judgement,
                 )
                 write_card(facts, folder)
-            with progress_of("drawing figures"):
+            with show_progress("drawing figures"):
                 save_plots(
                     folder / "plots",
                     table=table,
@@ -167,7 +167,7 @@ def _record(
             tracker.log_folder(folder)
         if together is not None:
             beside = together.beside | {advice.FILE: judgement.advice().text()}
-            with progress_of("saving the network"):
+            with show_progress("saving the network"):
                 tracker.log_network(together.network, together.card, beside)
     summary.show_metrics(metrics)
     summary.show_judgement(judgement)
@@ -221,7 +221,7 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
     from melanoma_lab.model.keras_file import load_safely
 
     networks, cards = [], []
-    with tempfile.TemporaryDirectory() as scratch, progress_of("reading networks") as tell:
+    with tempfile.TemporaryDirectory() as scratch, show_progress("reading networks") as tell:
         for i, member in enumerate(members):
             try:
                 folder = fetch_model(member.run_id, Path(scratch) / str(i))

@@ -14,12 +14,12 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import Overlap
 from melanoma_lab.config.schema.split import Predefined, Undivided
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.console import progress_of
+from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.metadata import Encoding, is_missing, unseen_words
 from melanoma_lab.data.prepare import PreparedData, prepare_images
 from melanoma_lab.data.split import TEST
-from melanoma_lab.errors import UserError
 from melanoma_lab.external import identity, telling
 from melanoma_lab.external.answering import answers_to
 from melanoma_lab.external.classes import match_classes
@@ -62,7 +62,7 @@ def evaluate_model(config: Config) -> str:
         model = load(
             source, threads=threads, seed=config.seed, patients=evaluated.encoding is not None
         )
-        with progress_of("evaluating") as tell:
+        with show_progress("evaluating") as tell:
             answers = answers_to(
                 evaluated.data,
                 np.arange(len(evaluated.data.manifest)),
@@ -147,7 +147,7 @@ def _dataset(
         except ValueError as error:
             raise UserError(f"model={source.typed}: {error}") from error
     published = isinstance(config.split, Predefined)
-    with progress_of("preparing images") as tell:
+    with show_progress("preparing images") as tell:
         data = prepare_images(
             replace(config, split=Undivided(published=published)),
             cache=cache_folder(config.cache),
@@ -168,7 +168,7 @@ def _dataset(
 
 def _shown(config: Config, data: PreparedData, known: KnownImages, threads: int) -> Shown:
     """What each image of the dataset has been to the model."""
-    with progress_of("looking for images that the model knows") as tell:
+    with show_progress("looking for images that the model knows") as tell:
         cache = cache_folder(config.cache)
         pairs = near_identical(data.manifest, known, cache=cache, threads=threads, progress=tell)
     return find_shown(data.manifest, known.table, pairs, lesions=config.evaluation.lesions)

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from melanoma_lab.bounded import read_text
 from melanoma_lab.config.schema import Config, Format
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.console import console
-from melanoma_lab.errors import RunError, UserError, clipped
+from melanoma_lab.core.console import console
+from melanoma_lab.core.errors import RunError, UserError, truncate
+from melanoma_lab.core.untrusted_files import read_text
 from melanoma_lab.exporting import formats
 from melanoma_lab.exporting.description import FILE, description, is_description
 from melanoma_lab.exporting.parity import LIMIT, Parity, batches, compare, inputs_of, sample_of
@@ -84,7 +84,7 @@ def checked_output(typed: str | None) -> Path:
         UserError: the folder around it is not there, or something else has its name.
     """
     path = Path(typed or DEFAULT).expanduser()
-    said = f"output={clipped(path)}"
+    said = f"output={truncate(path)}"
     if not path.parent.is_dir():
         raise UserError(f"{said}: no such folder: {path.parent}.")
     if not path.exists():
@@ -95,7 +95,7 @@ def checked_output(typed: str | None) -> Path:
     others = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
     told = path / FILE
     if others or (any(path.iterdir()) and not (told.is_file() and _is_ours(told))):
-        holds = f" ({clipped(others[0])})" if others else ""
+        holds = f" ({truncate(others[0])})" if others else ""
         raise UserError(f"{said}: holds other files{holds}; name a folder that is not there yet.")
     return path
 
@@ -179,7 +179,7 @@ def _checked(kind: Format, path: Path, inputs: Any, expected: Any) -> Parity:
     except Exception as error:  # whatever a runtime raises
         raise RunError(
             f"formats={kind}: what was written cannot be used ({type(error).__name__}: "
-            f"{clipped(str(error).strip(), 300)}). Nothing was exported."
+            f"{truncate(str(error).strip(), 300)}). Nothing was exported."
         ) from error
     told = f"{kind}: greatest difference of a probability {parity.greatest:.1e}"
     if parity.greatest > LIMIT:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.console import console, progress_of
-from melanoma_lab.errors import RunError
+from melanoma_lab.core.console import console, show_progress
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.external.known import KnownFiles, run_of
 from melanoma_lab.external.overlap import NEW
@@ -89,7 +89,7 @@ def predict_to_file(config: Config) -> Path:
     seen: Counter[str] = Counter()
     unlike = 0
     shown: list[tuple[str, str]] = []
-    with _predicting(config) as work, progress_of("predicting") as tell:
+    with _predicting(config) as work, show_progress("predicting") as tell:
         source, card = work.model.source, work.model.card
         facts = {
             "model": source.typed,
@@ -142,7 +142,7 @@ def predict_table(config: Config) -> pd.DataFrame:
     parts: list[pd.DataFrame] = []
     unreadable: dict[str, str] = {}
     done = 0
-    with _predicting(config) as work, progress_of("predicting") as tell:
+    with _predicting(config) as work, show_progress("predicting") as tell:
         for part in work.batches:
             if part.columns:
                 parts.append(pd.DataFrame(dict(part.columns)))

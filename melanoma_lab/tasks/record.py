@@ -18,11 +18,11 @@ from melanoma_lab import summary
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
-from melanoma_lab.console import progress_of
+from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.metadata import Encoding
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
-from melanoma_lab.errors import RunError
 from melanoma_lab.evaluation import advice, appearance, predictions
 from melanoma_lab.evaluation.judging import Judgement, judge
 from melanoma_lab.evaluation.outcome import outcome
@@ -76,7 +76,7 @@ def record_results(
 
     lines = extent.said is None
     table = predictions_table(data, trained, extent.splits)
-    with progress_of("computing metrics", line=lines):
+    with show_progress("computing metrics", line=lines):
         judgement = judged(config, data, table)
         metrics |= run_metrics(table, data.melanoma, splits=extent.splits) | judgement.metrics()
     learned = outcome(table)
@@ -108,7 +108,7 @@ def record_results(
         if extent.pictures:
             data.manifest.to_csv(folder / "manifest.csv", index=False)
             data.findings.write(folder / "audit.json")
-            with progress_of("drawing figures", line=lines):
+            with show_progress("drawing figures", line=lines):
                 draw(
                     folder,
                     data,
@@ -122,7 +122,7 @@ def record_results(
         tracker.log_folder(folder)
     if keeps_model:
         card = card_of(config, data, trained.encoding)
-        with progress_of("saving the network", line=lines):
+        with show_progress("saving the network", line=lines):
             tracker.log_network(trained.network, card, beside_network(data, judgement))
     if lines:
         summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)

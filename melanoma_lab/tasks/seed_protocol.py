@@ -11,13 +11,13 @@ from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.balancing.seed_protocol import write_seed_protocol
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import Resize
-from melanoma_lab.console import console, progress_of
+from melanoma_lab.core.console import console, show_progress
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.errors import UserError
-from melanoma_lab.installation import lab_command
 from melanoma_lab.training.backend import available_threads
 
 
@@ -40,7 +40,7 @@ def prepare_seed_protocol(config: Config) -> Path:
         raise UserError(f"output={folder}: is there already; choose another folder.")
     cache = cache_folder(config.cache)
     threads = config.training.threads or available_threads()
-    with progress_of("copying images") as tell:
+    with show_progress("copying images") as tell:
         listing = read_listing(dataset, cache, tell)
         manifest = listing.images
         if not {TRAIN, TEST} <= set(manifest["published"]):
@@ -80,6 +80,7 @@ def prepare_seed_protocol(config: Config) -> Path:
         f"{leaking:.0%} of the val images have a copy or another photograph of their lesion in "
         f"train; no test image has ({(images['published'] == TEST).sum() - counts.get(TEST, 0)} "
         "published test images were left out for that).\n"
-        f"Train on it: {lab_command('+experiment=seed_protocol', f'dataset.root={folder}{seen}')}"
+        "Train on it: "
+        f"{format_lab_command('+experiment=seed_protocol', f'dataset.root={folder}{seen}')}"
     )
     return folder

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from melanoma_lab.config.schema.tracking import Tracking, named, without_password
-from melanoma_lab.console import console
-from melanoma_lab.errors import RunError
-from melanoma_lab.installation import lab_command
+from melanoma_lab.core.console import console
+from melanoma_lab.core.errors import RunError
+from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.tracking.connection import lock_of, mlflow_client, reason, usable
 from melanoma_lab.tracking.record import kept_runs
 from melanoma_lab.tracking.upload import send_kept
@@ -56,7 +56,7 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
         why = "; ".join(f"{named(uri)}: {told}" for uri, told in failures.items())
         raise RunError(
             f"{len(left)} of {len(runs)} runs were not sent and stay in {unsent} ({why}). "
-            f"Try again, or send them elsewhere: {lab_command('sync', 'tracking.uri=URI')}"
+            f"Try again, or send them elsewhere: {format_lab_command('sync', 'tracking.uri=URI')}"
         )
     if not runs:
         console.print(f"Nothing to send: no runs are kept in {unsent}.", markup=False)

@@ -13,11 +13,11 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial import Trivial
-from melanoma_lab.console import progress_of
+from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import TRAIN, VAL
-from melanoma_lab.installation import lab_command
 from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.model.trivial import TrivialModel, build_trivial
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
@@ -61,7 +61,7 @@ def train_arm(
     threads = threads_for(config.training.threads, side_by_side)
     cache = cache_folder(config.cache)
     find_weights(config.architecture)  # a missing file shows before images are prepared
-    with progress_of("preparing images") as tell:
+    with show_progress("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
     summary.show_data(data)
     config = settled(config, threads)
@@ -100,7 +100,9 @@ def _show_skipped(config: Config, arm: Arm, there: tracking.FinishedRun) -> None
     if config.reference and config.reference != reference:
         summary.show_note(
             f"Its reference stays {reference or 'none'}. For another: "
-            + lab_command("compare", f"study={config.study}", f"reference={config.reference}")
+            + format_lab_command(
+                "compare", f"study={config.study}", f"reference={config.reference}"
+            )
         )
 
 
@@ -142,7 +144,7 @@ def train_claimed(
         RunError: it diverged, ran out of memory or was not sent.
     """
     lines = extent.said is None
-    with progress_of("balancing", line=lines) as tell:
+    with show_progress("balancing", line=lines) as tell:
         images = balance(
             config.balancing,
             data.training_split(),
@@ -152,14 +154,14 @@ def train_claimed(
             progress=tell,
         )
     parts = _assemble(config, data, images, threads, extent)
-    with progress_of("connecting to MLflow", line=lines):
+    with show_progress("connecting to MLflow", line=lines):
         tracker = connecting.result()
     tags = run_tags(config, arm, data, threads=threads, extent=extent)
     params = tracking.flatten(resolved(config))
     name = name_of_run(config, arm, extent)
     if isinstance(parts, TrivialModel):  # takes seconds: nothing to go on with
         with tracker.run(name, tags, params, line=lines):
-            with progress_of("fitting and evaluating", line=lines):
+            with show_progress("fitting and evaluating", line=lines):
                 trained = fit_trivial(parts, data, images, splits=extent.splits)
             on_results(_record(config, data, images, trained, tracker=tracker, extent=extent))
         return tracker
@@ -197,7 +199,7 @@ def _record(
 ) -> dict[str, float]:
     """Record what came out, and return the metrics."""
     # Imported as late as can be: plotting and statistics would only delay the first step.
-    with progress_of("loading statistics and drawing", line=extent.said is None):
+    with show_progress("loading statistics and drawing", line=extent.said is None):
         from melanoma_lab.tasks.record import record_results
 
     return record_results(config, data, images, trained, tracker, extent=extent)
@@ -220,7 +222,7 @@ def _assemble(
     if extent.said is None and (reason := obstacle(config, images)):
         summary.show_note(reason)
     what = "computing features" if can_be_kept(config, images) else "building the network"
-    with progress_of(what, line=extent.said is None) as tell:
+    with show_progress(what, line=extent.said is None) as tell:
         from melanoma_lab.training.session import assemble
 
         return assemble(config, data, images, splits=extent.splits, progress=tell)

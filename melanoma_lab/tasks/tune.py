@@ -13,10 +13,10 @@ from melanoma_lab import summary, tracking
 from melanoma_lab.config.arm import CUSTOM
 from melanoma_lab.config.fingerprint import tuner_of
 from melanoma_lab.config.schema.split import KFold
-from melanoma_lab.console import progress_of
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.evaluation.names import higher_is_better
-from melanoma_lab.installation import lab_command
 from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, close_run, keep_results, open_run
 from melanoma_lab.training.backend import load_tensorflow
@@ -67,7 +67,7 @@ def tune_arm(plan: Plan) -> Tuned:
         from melanoma_lab.tuning.prepared import prepare_trials
         from melanoma_lab.tuning.search import Search, go_on
 
-        with progress_of("connecting to MLflow"):
+        with show_progress("connecting to MLflow"):
             tracker = connecting.result()
         trials = prepare_trials(plan, tracker)
         summary.show_data(next(iter(trials.datasets.values())))
@@ -170,13 +170,13 @@ def _conclude(plan: Plan, trials: Trials, ledger: Ledger) -> Tuned:
         raise RunError("No trial of the search completed.")
     proposal = ledger.proposal(best)
     values = dict(proposal.values)
-    with progress_of("drawing the best trial"):
+    with show_progress("drawing the best trial"):
         keep_pictures(trials, proposal)
     commands = next_commands(command, values, config.study)
     notes = _notes(plan, trials, proposal, best.score)
     preset = write_preset(command, values, study=config.study, notes=notes)
     sweep = _sweep(plan, trials, ledger, commands)
-    with progress_of("writing the report"):
+    with show_progress("writing the report"):
         report = write_report(sweep, Path("experiments") / config.study / "tuned")
     files = [report, *report.parent.glob("*.md"), *report.parent.glob("*.csv"), preset]
     with tempfile.TemporaryDirectory() as scratch:
@@ -192,7 +192,9 @@ def _conclude(plan: Plan, trials: Trials, ledger: Ledger) -> Tuned:
     )
     telling.show_best(tuned, sweep.untuned, notes)
     if ledger.unsent:
-        raise RunError(f"The runs of {ledger.unsent} trials wait to be sent: {lab_command('sync')}")
+        raise RunError(
+            f"The runs of {ledger.unsent} trials wait to be sent: {format_lab_command('sync')}"
+        )
     return tuned
 
 

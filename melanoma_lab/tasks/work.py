@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from melanoma_lab import summary, tracking
-from melanoma_lab.errors import RunError
-from melanoma_lab.installation import lab_command
+from melanoma_lab.core.errors import RunError
+from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.training.backend import load_tensorflow
 from melanoma_lab.tuning.lifeline import Lifeline
 from melanoma_lab.tuning.plan import Plan
@@ -44,7 +44,7 @@ def train_for_chief(plan: Plan, role: Role) -> None:
             raise
     if worker.unsent:
         raise RunError(
-            f"The runs of {worker.unsent} trials wait here to be sent: {lab_command('sync')}"
+            f"The runs of {worker.unsent} trials wait here to be sent: {format_lab_command('sync')}"
         )
     summary.show_note(f"The search is over; {worker.count} of its trials were trained here.")
 

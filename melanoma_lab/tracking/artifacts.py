@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.installation import program
+from melanoma_lab.core.shell_commands import format_program
 from melanoma_lab.tracking.uris import local_folder
 
 
@@ -45,7 +45,7 @@ def remedy(folder: Path, run_id: str | None) -> str:
     """
     if folder.is_dir():
         return ""
-    delete = f" ({program('mlflow')} runs delete --run-id {run_id})" if run_id else ""
+    delete = f" ({format_program('mlflow')} runs delete --run-id {run_id})" if run_id else ""
     return (
         ", a folder that is gone: put it back there (mlruns belongs beside mlflow.db, and moves "
         f"with it), or delete the run{delete} and train it again"

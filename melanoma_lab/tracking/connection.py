@@ -22,10 +22,10 @@ from melanoma_lab.config.schema.tracking import (
     named,
     without_password,
 )
-from melanoma_lab.console import console, progress_of
-from melanoma_lab.errors import UserError
-from melanoma_lab.heavy_imports import import_heavy
-from melanoma_lab.installation import lab_command, program
+from melanoma_lab.core.console import console, show_progress
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.heavy_imports import import_heavy
+from melanoma_lab.core.shell_commands import format_lab_command, format_program
 from melanoma_lab.tracking.database import (
     NotUsable,
     damage,
@@ -71,7 +71,7 @@ def connect_for_reading(tracking: Tracking) -> Any:
     """
     with usable(tracking.uri):
         _refuse_empty(tracking.uri)
-        with progress_of("connecting to MLflow"):
+        with show_progress("connecting to MLflow"):
             client = mlflow_client(tracking.uri)
             client.search_experiments(max_results=1)  # does anybody answer?
         return client
@@ -153,7 +153,7 @@ def explained(uri: str, *, training: bool = False) -> Iterator[None]:
             if training:
                 advice = (
                     " Start it, or train without it: tracking.offline=true keeps the run on disk, "
-                    f"and `{lab_command('sync')}` sends it later."
+                    f"and `{format_lab_command('sync')}` sends it later."
                 )
         database = sqlite_path(uri)
         if database is not None and (told := damage(database, innermost(error))):
@@ -282,7 +282,7 @@ def experiment_id(client: Any, tracking: Tracking, study: str) -> str:
         where = shlex.quote(without_password(absolute(tracking.uri)))
         raise UserError(
             f"study={study}: the MLflow experiment of this name was deleted; restore it "
-            f"({VARIABLE}={where} {program('mlflow')} experiments restore -x "
+            f"({VARIABLE}={where} {format_program('mlflow')} experiments restore -x "
             f"{experiment.experiment_id}) or choose another name."
         )
     return str(experiment.experiment_id)

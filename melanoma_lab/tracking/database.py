@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.config.schema.tracking import named
+from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.shell_commands import format_program
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.sealed import kept, read_json, write_json
-from melanoma_lab.errors import RunError, UserError
-from melanoma_lab.installation import program
 from melanoma_lab.tracking.uris import for_mlflow, location, sqlite_uri
 
 #: Seconds to wait for another process that writes, as MLflow does.
@@ -204,7 +204,7 @@ def _why_not(path: Path, found: str | None, *, used: bool) -> str:
         uri = shlex.quote(sqlite_uri(path))
         return (
             f"an older MLflow than the one here ({here}) made this database. Copy it, then upgrade "
-            f"it: cp {file} {before} && {program('mlflow')} db upgrade {uri}"
+            f"it: cp {file} {before} && {format_program('mlflow')} db upgrade {uri}"
         )
     if used:
         return f"{_FOREIGN} {_aside(path)}"

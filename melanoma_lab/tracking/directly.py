@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.tracking.connection import refuse_empty
 from melanoma_lab.tracking.uris import sqlite_path
 
@@ -59,7 +59,7 @@ def no_such_study(study: str, there: Sequence[str]) -> UserError:
         there: names of MLflow's experiments, its own ``Default`` among them.
     """
     studies = [name for name in there if name != "Default"]
-    hint = nearest(study, studies) or "Nothing has been trained here yet."
+    hint = suggest_choice(study, studies) or "Nothing has been trained here yet."
     return UserError(f"study={study}: no such study. {hint}")
 
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from melanoma_lab.bounded import read_json
-from melanoma_lab.errors import RunError, UserError, clipped
+from melanoma_lab.core.errors import RunError, UserError, truncate
+from melanoma_lab.core.untrusted_files import read_json
 from melanoma_lab.tracking.connection import reason
 from melanoma_lab.tracking.uris import sqlite_path, sqlite_uri
 
@@ -89,7 +89,7 @@ class RunRecord:
             record = cls(**content, metrics=points)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{path}: expected a run that was kept on disk. Received {clipped(repr(error))}. "
+                f"{path}: expected a run that was kept on disk. Received {truncate(repr(error))}. "
                 "Move its folder elsewhere to go on without it."
             ) from error
         texts = (record.run_id, record.name, record.study, record.uri, record.status)

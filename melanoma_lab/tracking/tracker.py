@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.config.schema.tracking import Tracking, named
-from melanoma_lab.console import console, progress_of
-from melanoma_lab.errors import RunError
-from melanoma_lab.installation import lab_command
+from melanoma_lab.core.console import console, show_progress
+from melanoma_lab.core.errors import RunError
+from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.connection import (
     HASTE,
@@ -160,7 +160,7 @@ class Tracker:
             tags: searchable facts about the run.
             params: the resolved configuration, flattened.
             continuing: the id of the run to go on with; it keeps what it has. None: a new one.
-            line: as for ``progress_of``, while the run is sent at its end.
+            line: as for ``show_progress``, while the run is sent at its end.
 
         Yields:
             The run's id.
@@ -260,7 +260,7 @@ class Tracker:
             record.tags[REASON_TAG] = why[:LONGEST_REASON]
         if self._client is not None:
             limits, wait = (HASTE, _LAST_WAIT) if status == "KILLED" else ({}, None)
-            with patience(limits), progress_of("recording in MLflow", line=self._line):
+            with patience(limits), show_progress("recording in MLflow", line=self._line):
                 self._problem = self._send(wait)
         if self._client is None or self._problem is not None:
             self.kept = keep(record, self._files, Path(self._tracking.unsent))
@@ -292,7 +292,7 @@ class Tracker:
         """What became of a run that could not be sent, and what to type."""
         problem = self._problem or self._outage
         where = "" if self.kept is None else f" It is kept in {self.kept}"
-        command = lab_command("sync")
+        command = format_lab_command("sync")
         if self.kept is not None and self.kept.parent != Path(self._tracking.unsent):
             command += f" tracking.unsent={self.kept.parent}"
         return (

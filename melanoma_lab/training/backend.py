@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.console import progress_of
-from melanoma_lab.errors import UserError
-from melanoma_lab.heavy_imports import import_heavy
-from melanoma_lab.interruption import interruption_after
+from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.heavy_imports import import_heavy
+from melanoma_lab.core.interrupts import defer_interrupts
 
 
 def available_threads(shared_by: int = 1) -> int:
@@ -55,7 +55,7 @@ def load_tensorflow() -> Any:
         # Without AVX-512, TensorFlow would leave oneDNN out, and vgg5 take 1.7 times as long.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         # Its libraries are loaded in one go of seconds.
-        with progress_of("starting TensorFlow", at_once=True), quiet_stderr():
+        with show_progress("starting TensorFlow", at_once=True), quiet_stderr():
             import_heavy("keras")
     import tensorflow as tf
 
@@ -95,7 +95,7 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
         _provide_devices(tf, devices)
         tf.config.experimental.enable_op_determinism()
         tf.get_logger().setLevel("ERROR")  # it takes the next run of a process for retracing
-        with interruption_after():
+        with defer_interrupts():
             keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
         keras.config.set_dtype_policy(precision.value)

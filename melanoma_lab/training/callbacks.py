@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import MONITORS
-from melanoma_lab.interruption import heed
+from melanoma_lab.core.interrupts import check_interrupt
 from melanoma_lab.model.regularisation import frozen_penalty
 from melanoma_lab.training.averages import averaged
 from melanoma_lab.training.checkpoint import Checkpoints
@@ -246,7 +246,7 @@ class Heeder(keras.callbacks.Callback):
     """Stops a fit between epochs that was asked to stop within one and went on."""
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        heed()
+        check_interrupt()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        heed()
+        check_interrupt()

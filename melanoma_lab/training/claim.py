@@ -20,8 +20,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from melanoma_lab.bounded import read_json
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.untrusted_files import read_json
 
 #: Days after which what an interrupted run left is deleted, if nobody has continued it.
 KEPT_DAYS = 30

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.finetuning import FrozenFirst
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.sealed import kept, new_array, open_array
-from melanoma_lab.errors import UserError
-from melanoma_lab.progress import Progress
 from melanoma_lab.training.feed import evaluation_batches
 from melanoma_lab.training.machine import device_count
 
@@ -92,7 +92,7 @@ def load_features(
     splits: Sequence[str] | None = None,
     cache: Path,
     circumstances: Mapping[str, str],
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Features:
     """The features of a dataset's images, computed first where the cache has none.
 

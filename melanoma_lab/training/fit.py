@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.errors import RunError
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.training import replicas
 from melanoma_lab.training.averages import put_in_place, zeros_kept_out
 from melanoma_lab.training.callbacks import (

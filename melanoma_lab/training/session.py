@@ -15,6 +15,7 @@ from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.metadata import Patient
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS, VAL
@@ -27,7 +28,6 @@ from melanoma_lab.model.optimizers import build_optimizer
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.model.schedules import Course, Schedule, build_schedule
 from melanoma_lab.model.views import with_views
-from melanoma_lab.progress import Progress
 from melanoma_lab.training import replicas
 from melanoma_lab.training.backend import threads_in_use
 from melanoma_lab.training.callbacks import EpochListener, StepListener
@@ -80,7 +80,7 @@ def assemble(
     images: BalancedSet,
     *,
     splits: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Parts:
     """Build what the configuration names; ``start_backend`` has been called.
 

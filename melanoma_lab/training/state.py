@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from melanoma_lab.errors import RunError
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.training.checkpoint import Checkpoint
 
 

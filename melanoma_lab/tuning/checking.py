@@ -20,7 +20,7 @@ from melanoma_lab.config.arm import Arm, describe_arm
 from melanoma_lab.config.compose import compose_with, configure
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain, validate
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.tuning.space import Searched, Values, is_group, parents_first
 
 #: Combinations of ends and choices that are checked, at most, beside each of them on its own.

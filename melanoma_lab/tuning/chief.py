@@ -14,8 +14,8 @@ from typing import Any
 from keras_tuner.src import protos
 
 from melanoma_lab import summary
-from melanoma_lab.console import progress_of
-from melanoma_lab.errors import RunError
+from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.tuning.crew import Crew, Gone
 from melanoma_lab.tuning.ledger import Ledger
 from melanoma_lab.tuning.service import Facts, Service
@@ -72,7 +72,7 @@ class Chief:
             self._server.start()
             self._crew.start()
             try:
-                with progress_of("trials", line=False) as tell:
+                with show_progress("trials", line=False) as tell:
                     while not service.over:
                         service.changed.wait(PAUSE)
                         service.changed.clear()

@@ -9,7 +9,7 @@ from typing import Any
 from keras_tuner.src.engine.trial import TrialStatus
 
 from melanoma_lab.config.schema.tuner import Hyperband, Tuner
-from melanoma_lab.errors import RunError
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.tuning import algorithms
 from melanoma_lab.tuning.space import Searched
 from melanoma_lab.tuning.trial import Proposal, Trials

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from melanoma_lab.errors import RunError
+from melanoma_lab.core.errors import RunError
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import Folds
 from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.config.schema.tuner import Hyperband
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.names import OF_MELANOMA
 from melanoma_lab.tuning.checking import Command, checked
 from melanoma_lab.tuning.default_space import default_space

@@ -15,7 +15,7 @@ from melanoma_lab.config.compose import configure
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.search_path import STUDY_PRESETS
-from melanoma_lab.errors import RunError
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.registry import OPTIONS
 from melanoma_lab.tuning.checking import Command, key_of
 from melanoma_lab.tuning.space import SEARCHED_ALL_THE_SAME, Values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 #: Keras Tuner's environment variables: who this process is, and where the chief listens.
 TUNER_ID, ORACLE_IP, ORACLE_PORT = (

@@ -12,7 +12,7 @@ from keras_tuner import errors as keras_tuner_errors
 from keras_tuner.src.engine.base_tuner import BaseTuner
 from keras_tuner.src.engine.trial import TrialStatus
 
-from melanoma_lab.errors import RunError, UserError, explain_os_error
+from melanoma_lab.core.errors import RunError, UserError, explain_os_error
 from melanoma_lab.tuning import algorithms
 from melanoma_lab.tuning.ledger import Ledger
 from melanoma_lab.tuning.trial import Outcome

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from melanoma_lab.config.schema.checks import require
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.registry import OPTIONS
 
 #: What a mapping that declares a key may hold.
@@ -145,7 +145,7 @@ def _declared(key: str, given: Any) -> Searched:
         )
     for name in given:
         if name not in DECLARES:
-            raise UserError(f"{where}.{name}: no such key. {nearest(str(name), DECLARES)}")
+            raise UserError(f"{where}.{name}: no such key. {suggest_choice(str(name), DECLARES)}")
     when = _conditions(where, given.get("when"))
     if "choices" in given:
         for name in ("min", "max", "step", "log"):
@@ -232,13 +232,13 @@ def _check_condition(
 ) -> None:
     where = f"tuner.space: {key}.when: {other}"
     if other not in by_key:
-        raise UserError(f"{where}: not searched itself. {nearest(other, by_key)}")
+        raise UserError(f"{where}: not searched itself. {suggest_choice(other, by_key)}")
     known = by_key[other].choices
     require(known, where, "a key that has choices, not a range", "a range")
     require(other != key, where, "another key", "the same")
     for choice in choices:
         if choice not in known:
-            raise UserError(f"{where}: no such choice {choice}. {nearest(choice, known)}")
+            raise UserError(f"{where}: no such choice {choice}. {suggest_choice(choice, known)}")
 
 
 def _parents_first(by_key: Mapping[str, Searched]) -> list[Searched]:

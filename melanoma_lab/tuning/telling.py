@@ -17,7 +17,7 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.command import PROGRAM
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
-from melanoma_lab.console import console
+from melanoma_lab.core.console import console
 from melanoma_lab.evaluation.names import higher_is_better
 from melanoma_lab.headline import show_place
 from melanoma_lab.tuning.checking import Command

@@ -17,10 +17,10 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import Folds
-from melanoma_lab.console import progress_of
+from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import TRAIN, VAL
-from melanoma_lab.errors import RunError
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags
 from melanoma_lab.tasks.train import settled, train_claimed
@@ -207,7 +207,7 @@ class Trials:
             [plain[group] for group in ("dataset", "split", "metadata")], sort_keys=True
         )
         if key not in self.datasets:
-            with progress_of("preparing images") as tell:
+            with show_progress("preparing images") as tell:
                 self.datasets[key] = prepare_data(
                     config, cache=self.cache, threads=self.threads, progress=tell
                 )

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.tuning.role import ORACLE_IP, ORACLE_PORT, Role
 
 #: The metadata's key; gRPC takes bytes where it ends in -bin.

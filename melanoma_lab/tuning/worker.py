@@ -15,7 +15,7 @@ from keras_tuner.src.distribute.oracle_client import OracleClient
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from melanoma_lab.config.schema.tuner import Tuner
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.tuning.chief import marked
 from melanoma_lab.tuning.ledger import proposal_of
 from melanoma_lab.tuning.lifeline import PAUSE, Lifeline

@@ -7,7 +7,7 @@ import pytest
 from pictures import paint
 from PIL import Image
 
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.tasks.audit import audit_dataset
 
 

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from melanoma_lab.audit.overlap import find_overlap
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.pixels import file_digests
-from melanoma_lab.errors import UserError
 
 
 def save(path, pixels, **options):

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from melanoma_lab.balancing import BalancedSet, augmentor, balance
 from melanoma_lab.balancing.augmentor import plan_copies
 from melanoma_lab.config.schema.balancing import AugmentorBalancing
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.data.training_split import TrainingSplit
-from melanoma_lab.errors import RunError, UserError
 
 MakeSplit = Callable[..., TrainingSplit]
 

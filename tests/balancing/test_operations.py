@@ -20,7 +20,7 @@ from melanoma_lab.balancing.operations import (
     parse_operations,
     quiet_augmentor,
 )
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 ROTATE = {"rotate": {"probability": 0.7, "max_left_rotation": 10, "max_right_rotation": 10}}
 

@@ -6,8 +6,8 @@ import pytest
 from pictures import paint
 from PIL import Image
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.prepare import prepare_data
-from melanoma_lab.errors import UserError
 from melanoma_lab.tasks.seed_protocol import prepare_seed_protocol
 
 

@@ -26,8 +26,8 @@ from melanoma_lab.config.schema.balancing import (
     Oversample,
     Undersample,
 )
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.training_split import TrainingSplit
-from melanoma_lab.errors import UserError
 from melanoma_lab.registry import OPTIONS
 
 MakeSplit = Callable[..., TrainingSplit]

@@ -3,7 +3,7 @@
 import pytest
 
 from melanoma_lab.comparison.arms import find_references, parts_of, run_name, shorten
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 
 @pytest.mark.parametrize(

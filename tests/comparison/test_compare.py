@@ -12,7 +12,7 @@ from melanoma_lab.comparison.pairing import by_unit, paired
 from melanoma_lab.comparison.report import write_report
 from melanoma_lab.comparison.statistics import holm, mean_over_seeds
 from melanoma_lab.comparison.warnings import find_warnings
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from melanoma_lab.comparison.compare import as_json, compare_study
 from melanoma_lab.comparison.report import write_report
 from melanoma_lab.comparison.terminal import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
-from melanoma_lab.console import console
+from melanoma_lab.core.console import console
 
 FOR_SCALE = {"trivial": "true", "outcome": "at_chance", "steps": 0}
 

@@ -12,7 +12,7 @@ from melanoma_lab.comparison.influence import estimate_run
 from melanoma_lab.comparison.study import load_study
 from melanoma_lab.comparison.tracked import Key
 from melanoma_lab.config.schema.tracking import Tracking
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.tracking import connect_for_reading
 

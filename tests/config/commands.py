@@ -175,7 +175,7 @@ flags = st.sampled_from(
         "--shout",
     ]
 )
-commands = st.builds(
+command_lines = st.builds(
     lambda first, rest, flag: [*first, *rest, *flag],
     st.lists(st.sampled_from([*map(str, Task), "trian"]), max_size=1),
     st.lists(overrides, min_size=1, max_size=4),

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import commands
+from commands import command_lines
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import HealthCheck, example, given, settings
@@ -61,7 +61,7 @@ def lab(tmp_path, monkeypatch):
     max_examples=max(150, settings.default.max_examples),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(commands)
+@given(command_lines)
 @example(["study=${nothing}"])
 @example(["study=../../elsewhere"])
 @example([f"study={'n' * 300}"])

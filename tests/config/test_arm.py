@@ -2,7 +2,7 @@ import pytest
 
 from melanoma_lab.config.arm import describe_arm, refuse_alike
 from melanoma_lab.config.compose import expand
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 
 @pytest.mark.parametrize(

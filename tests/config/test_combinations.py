@@ -3,7 +3,7 @@
 import pytest
 
 from melanoma_lab.config.combinations import doubts
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from melanoma_lab.config.command import canonical_arguments
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 NO_FOLDER = ("hydra.output_subdir=null", "hydra.run.dir=.")
 

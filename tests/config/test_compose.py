@@ -10,8 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.version import VersionBase
 
 from melanoma_lab.config.compose import configure, expand
-from melanoma_lab.errors import UserError
-from melanoma_lab.installation import lab_command
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.shell_commands import format_lab_command
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_jobs_are_those_of_hydras_own_sweeper(overrides):
         (["seed=0,1"], "seed=0,1"),
         (
             ["seed=0", "compare"],
-            f"compare: expected KEY=VALUE. A task comes first: {lab_command('compare')}",
+            f"compare: expected KEY=VALUE. A task comes first: {format_lab_command('compare')}",
         ),
         (["study=séance é"], "quotes within quotes: 'study=\"séance é\"'"),
         (["dataset.root=pictures (1)"], "quotes within quotes: 'dataset.root=\"pictures "),

@@ -3,7 +3,7 @@ from hydra.errors import HydraException
 
 from melanoma_lab.__main__ import CONF
 from melanoma_lab.config.help import help_text
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 
 def test_every_group_with_its_options_and_no_internal_ones():

@@ -5,7 +5,7 @@ import pytest
 from melanoma_lab.config.fingerprint import fingerprint, resolved
 from melanoma_lab.config.help import help_text
 from melanoma_lab.config.schema.tracking import HERE, Tracking, check_uri, named, without_password
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.tracking import connect_for_reading
 
 VARIABLE = "MLFLOW_TRACKING_URI"

@@ -3,7 +3,7 @@
 import pytest
 
 from melanoma_lab.config.schema.trivial import MEANINGFUL
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import OPTIONS
 
 #: Groups that say something to a trivial arm, or how any network is trained.

@@ -11,7 +11,7 @@ from melanoma_lab.config.fingerprint import fingerprint
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.augmentation import CutMix, Dermoscopy, MixUp, NoAugmentation
 from melanoma_lab.config.validation import explain
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import OPTIONS
 
 

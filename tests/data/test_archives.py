@@ -7,10 +7,10 @@ from zlib import crc32
 import pytest
 from pictures import paint
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.class_tree import published_part, read_tree
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.data.readers import read_listing
-from melanoma_lab.errors import UserError
 from melanoma_lab.summary import show_data
 
 

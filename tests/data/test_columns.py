@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.columns import check_grouping, describe_columns, find_columns, grouping_of
 from melanoma_lab.data.tables import Table
-from melanoma_lab.errors import UserError
 
 KNOWN = ("lesion", "patient", "source", "diagnosis", "split", "age", "sex", "site")
 ANYTHING = dict.fromkeys(KNOWN)

@@ -6,8 +6,8 @@ import re
 import pytest
 from pictures import paint
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.readers import read_listing
-from melanoma_lab.errors import UserError
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from filelock import FileLock
 from pictures import paint
 
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.data.download import download, kaggle_client
-from melanoma_lab.errors import RunError, UserError
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.metadata import NoMetadata, Patient
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.metadata import Categories, Encoding, Scale, fit_encoding, patient_data
-from melanoma_lab.errors import UserError
 
 NAN = math.nan
 

@@ -5,8 +5,8 @@ import shlex
 import pytest
 
 from melanoma_lab.config.command import canonical_arguments
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.exclusion import leave_out
-from melanoma_lab.errors import UserError
 
 PHOTOGRAPHS = ("mel/ISIC_1.jpg", "mel/ISIC_2.JPG", "nv/3.png")
 

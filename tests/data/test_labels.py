@@ -2,8 +2,8 @@ import pandas as pd
 import pytest
 
 from melanoma_lab.config.schema.dataset import Conflicts, Labels
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.labels import settle_labels
-from melanoma_lab.errors import UserError
 
 MANIFEST = pd.DataFrame(
     [

@@ -3,10 +3,10 @@
 import pytest
 from pictures import paint
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.class_tree import read_tree
 from melanoma_lab.data.files import COMPANIONS, describe_left_aside, find_images, left_aside
 from melanoma_lab.data.prepare import LONGEST_SLUG, prepare_data, slug
-from melanoma_lab.errors import UserError
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.config.schema.dataset import Ham10000Dataset
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.patient_columns import with_patients
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.synthetic.patients import patients_of
-from melanoma_lab.errors import UserError
 
 KNOWN = ["age", "sex", "site"]
 NAMES = ["years", "sx", "where"]

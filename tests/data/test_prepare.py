@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from pictures import paint
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data import prepare as prepare_module
 from melanoma_lab.data.prepare import MANIFEST_COLUMNS, prepare_data, slug
-from melanoma_lab.errors import UserError
 
 
 @pytest.fixture

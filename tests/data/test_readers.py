@@ -3,11 +3,11 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.config.schema.dataset import Ham10000Dataset, Isic9Dataset
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.class_tree import read_tree
 from melanoma_lab.data.files import describe_links_outside, links_outside
 from melanoma_lab.data.listing import COLUMNS, Unmatched
 from melanoma_lab.data.readers import read_listing
-from melanoma_lab.errors import UserError
 
 DIAGNOSES = {"MEL": ["melanoma"], "BKL": ["pigmented", "seborrheic"], "AK": ["actinic"]}
 

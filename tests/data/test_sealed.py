@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.data import sealed
 from melanoma_lab.data.pixels import file_digests, load_pixels
 from melanoma_lab.data.sealed import (
@@ -16,7 +17,6 @@ from melanoma_lab.data.sealed import (
     write_checksums,
     write_json,
 )
-from melanoma_lab.errors import RunError
 
 SHAPE = (40, 20, 24, 3)  # 57,600 bytes
 

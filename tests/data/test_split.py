@@ -14,8 +14,8 @@ from melanoma_lab.config.schema.split import (
     Predefined,
     Undivided,
 )
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.split import TooFewGroupsError, allocate, split_images
-from melanoma_lab.errors import UserError
 
 
 def manifest_of(groups_of_class, published=None):

@@ -18,12 +18,12 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.synthetic import dataset, draw_dataset, ensure_dataset
 from melanoma_lab.data.synthetic.appearance import CLASSES, classes_for, one_lesion
 from melanoma_lab.data.synthetic.dataset import lesion_classes, lesion_pictures
 from melanoma_lab.data.synthetic.fields import curve, dots, net, step, strokes
 from melanoma_lab.data.synthetic.lesion import turned
-from melanoma_lab.errors import UserError
 
 ISIC = tuple(CLASSES)
 SMALL = {"classes": ("melanoma", "nevus", "mole"), "lesions": 9, "image_size": 24, "seed": 5}

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from melanoma_lab.config.schema.dataset import FolderDataset, OnUnreadable
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.unreadable import N_SHOWN, without_unreadable
-from melanoma_lab.errors import UserError
-from melanoma_lab.installation import lab_command
 
 
 def dataset(choice):
@@ -23,7 +23,7 @@ def test_thousands_are_counted_some_named_and_the_audit_has_all():
     text = str(caught.value)
     assert text.startswith("4000 of 5000 images cannot be read:\n  0.jpg: cut\n")
     assert text.count(": cut") == N_SHOWN
-    assert f"and 3990 more, all listed by: {lab_command('audit', 'dataset=folder')}" in text
+    assert f"and 3990 more, all listed by: {format_lab_command('audit', 'dataset=folder')}" in text
     assert "dataset.root='my images'" in text
 
 

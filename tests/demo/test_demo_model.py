@@ -11,11 +11,11 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.config.schema.tracking import Tracking
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.demo.answer import Demo
 from melanoma_lab.demo.features import penultimate
 from melanoma_lab.demo.reference import prepare
 from melanoma_lab.ensembles.network import mean_network
-from melanoma_lab.errors import UserError
 from melanoma_lab.model.grad_cam import Explainer
 from melanoma_lab.prediction.answers import load
 from melanoma_lab.prediction.source import find_model

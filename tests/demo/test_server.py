@@ -3,8 +3,8 @@ import socket
 
 import pytest
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.demo import server
-from melanoma_lab.errors import UserError
 
 
 def test_a_port_that_is_taken_is_named():

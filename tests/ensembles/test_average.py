@@ -6,8 +6,8 @@ from fake_studies import draw_table
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.ensembles.average import average, roles
-from melanoma_lab.errors import UserError
 
 
 def probabilities(table):

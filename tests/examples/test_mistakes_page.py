@@ -8,7 +8,7 @@ from example_cases import looking as looking_at
 from pages import opened, pale, too_wide
 from PIL import Image
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.examples.choice import decisions, mistakes
 from melanoma_lab.examples.looking import looking_of_files

@@ -13,8 +13,8 @@ from processes import run_command, run_python
 
 import melanoma_lab as lab
 from melanoma_lab.config.schema import Format
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.data.decoding import decode
-from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.exporting import formats
 from melanoma_lab.exporting.description import FILE
 from melanoma_lab.tasks.export import checked_output, export_network

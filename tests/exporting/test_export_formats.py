@@ -12,9 +12,9 @@ from melanoma_lab.config.schema import Format
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import NoRegularisation
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.data.metadata import Categories, Encoding, Scale
 from melanoma_lab.ensembles.network import mean_network
-from melanoma_lab.errors import RunError, UserError
 from melanoma_lab.exporting import formats
 from melanoma_lab.exporting.parity import Sample, compare, inputs_of, sample_of
 from melanoma_lab.exporting.servable import in_float32, servable

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from melanoma_lab.config.compose import CONF
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.external.classes import match_classes
 
 MODEL = ("basal_cell_carcinoma", "melanoma", "nevus")

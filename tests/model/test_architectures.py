@@ -3,7 +3,7 @@ import pytest
 
 from melanoma_lab.config.schema.architecture import Vgg5
 from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.model.trivial import build_trivial

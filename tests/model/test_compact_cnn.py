@@ -4,7 +4,7 @@ import pytest
 
 from melanoma_lab.config.schema.architecture import CompactCnn
 from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation, StochasticDepth
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.regularisation import Regulariser
 

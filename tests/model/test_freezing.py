@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 from melanoma_lab.config.schema.finetuning import ALL
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.freezing import check_block, freeze, unfreeze
 
 

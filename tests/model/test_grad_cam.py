@@ -8,9 +8,9 @@ from marks import slow
 
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import Regularisation
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.metadata import Encoding, Scale
 from melanoma_lab.ensembles.network import mean_network
-from melanoma_lab.errors import UserError
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.grad_cam import Explainer, grad_cam
 from melanoma_lab.model.last_maps import answers_of

@@ -9,8 +9,8 @@ from small_backbone import LAST, on_a_backbone
 
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.metadata import Categories, Encoding, Scale, fit_encoding
-from melanoma_lab.errors import UserError
 from melanoma_lab.model.augmentation import augment
 from melanoma_lab.model.augmentation.mixing import CutMix, MixUp
 from melanoma_lab.model.freezing import head_of

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from memory import at_most
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model import keras_file
 from melanoma_lab.model.keras_file import WEIGHTS, check_weights, checked_file, load_safely
 

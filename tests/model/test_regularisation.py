@@ -14,7 +14,7 @@ from melanoma_lab.config.schema.regularisation import (
     StochasticDepth,
     WeightDecay,
 )
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.regularisation import Regulariser, frozen_penalty
 
 DEPTH = StochasticDepth("stochastic_depth", rate=0.6)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.schedule import Constant, Cosine, Plateau
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.schedules import Course, build_schedule
 from melanoma_lab.registry import BUILDERS, OPTIONS
 

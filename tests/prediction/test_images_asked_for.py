@@ -8,7 +8,7 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.config.schema.dataset import Resize
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.prediction.decoded import decoded_batches
 from melanoma_lab.prediction.images import find_images_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.keras_file import checked_file
 from melanoma_lab.prediction.mlmodel import read_folder
 from melanoma_lab.prediction.network import answering, load_network

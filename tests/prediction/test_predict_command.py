@@ -13,7 +13,7 @@ from PIL import Image
 from processes import run_python
 
 import melanoma_lab as lab
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.prediction.overlays import place_of
 from melanoma_lab.tasks.predict import predict_to_file
 
@@ -320,7 +320,7 @@ def test_from_python(work, tree, predict, capsys):
 
 def test_an_interrupted_one_has_no_result(work, tree, predict, monkeypatch):
     _, run = work
-    monkeypatch.setattr("melanoma_lab.tasks.predict.progress_of", interrupting)
+    monkeypatch.setattr("melanoma_lab.tasks.predict.show_progress", interrupting)
     with pytest.raises(KeyboardInterrupt):
         predict(model=run.run_id, images=tree, output="cut.json")
     assert not Path("cut.json").exists()

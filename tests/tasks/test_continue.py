@@ -8,7 +8,7 @@ import pytest
 
 from melanoma_lab import summary
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.errors import RunError
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.model.schedules import Schedule
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.training.claim import Claim

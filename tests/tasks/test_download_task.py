@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pictures import paint
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.tasks.download import download_dataset
 
 

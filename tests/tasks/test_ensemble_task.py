@@ -16,8 +16,8 @@ from melanoma_lab.comparison.report import write_report
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.compose import configure
 from melanoma_lab.config.schema.tracking import Tracking
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.pixels import decode
-from melanoma_lab.errors import UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.model.keras_file import load_safely

@@ -16,7 +16,7 @@ from undrawn import undrawn_runs
 
 import melanoma_lab as lab
 from melanoma_lab.comparison.tracked import tracked_runs
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation import metrics, predictions
 
 NETWORK = ("architecture=compact_cnn", "architecture.filters=[4,8]", "architecture.blocks=[0,1]")

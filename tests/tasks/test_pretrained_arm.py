@@ -11,7 +11,7 @@ import small_backbone  # noqa: F401 (declares what builds architecture=on_a_back
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.backbone import Backbone
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.tasks.train import train_arm
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -16,9 +16,9 @@ from PIL import Image, ImageOps
 
 import melanoma_lab as lab
 from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.decoding import decode
 from melanoma_lab.demo import pictures
-from melanoma_lab.errors import UserError
 from melanoma_lab.examples.pictures import Seen
 from melanoma_lab.exporting.description import RESIZING
 from melanoma_lab.tasks.predict import predict_to_file

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from slow_steps import make_slow
 
-from melanoma_lab import console
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.tracking import Tracking
+from melanoma_lab.core import console
 from melanoma_lab.tasks import train_one
 from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.training.backend import load_tensorflow
@@ -74,7 +74,7 @@ def test_every_slow_step_of_a_run_is_told_once(train, monkeypatch, capsys):
 
 
 def test_quick_steps_are_not_told(train, monkeypatch, capsys):
-    monkeypatch.setattr(console, "SLOW", 3600)
+    monkeypatch.setattr(console, "SLOW_SECONDS", 3600)
     train("majority", "architecture=majority")
     out = capsys.readouterr().out
     assert "seed 0" in out

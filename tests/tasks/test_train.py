@@ -14,7 +14,7 @@ from undrawn import undrawn_runs
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.tracking import Tracking
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.tasks import train_one

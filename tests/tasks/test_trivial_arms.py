@@ -14,11 +14,11 @@ from processes import run_python
 from undrawn import undrawn_runs
 
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.evaluation.summary import run_metrics
-from melanoma_lab.installation import lab_command
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.tracking import identity
 from melanoma_lab.training.claim import Claim
@@ -212,7 +212,7 @@ def test_a_finished_trivial_arm_is_skipped(fit, capsys):
     assert "reference" not in said
     fit("majority", "seed=2", "reference=colour_histogram")
     said = " ".join(capsys.readouterr().out.split())
-    assert f"Its reference stays none. For another: {lab_command('compare')}" in said
+    assert f"Its reference stays none. For another: {format_lab_command('compare')}" in said
     assert said.endswith("reference=colour_histogram")
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from processes import run_python
 
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.training.backend import available_threads, start_backend
 
 THREADS = available_threads()
@@ -52,7 +52,7 @@ def test_a_task_takes_the_threads_that_one_before_it_took():
     """As when a model of ``training.threads=1`` is asked to predict in the same notebook."""
     script = """
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.training.backend import available_threads, start_backend, threads_for
 assert threads_for(None) == available_threads()
 for asked in (1, None, 2):
@@ -76,7 +76,7 @@ def test_who_has_computed_before_the_lab_is_told_so():
     script = """
 import tensorflow as tf
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.training.backend import start_backend
 tf.ones(1) + 1
 try:

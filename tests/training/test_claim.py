@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lab.errors import RunError
+from melanoma_lab.core.errors import RunError
 from melanoma_lab.training.claim import KEPT_DAYS, claimed
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

@@ -8,8 +8,8 @@ import pytest
 from marks import slow
 
 from melanoma_lab.balancing import balance
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.prepare import prepare_data
-from melanoma_lab.errors import UserError
 from melanoma_lab.training.features import can_be_kept, load_features, obstacle
 
 DROPOUT = ("regularisation=dropout", "regularisation.rates=[0.3]")

@@ -1,7 +1,7 @@
 import pytest
 
 from melanoma_lab.config.schema.training import Precision, Training
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.training import machine
 from melanoma_lab.training.machine import Gpu, Machine, device_count, on_this_machine
 

@@ -7,7 +7,7 @@ from keras import layers
 from marks import slow
 from small_backbone import LAST, on_a_backbone, weights_of
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import builder
 from melanoma_lab.training import session
 from melanoma_lab.training.fit import epochs_until

@@ -3,7 +3,7 @@
 import pytest
 
 from melanoma_lab.config.compose import configure
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.tuning.checking import Command, checked
 from melanoma_lab.tuning.default_space import default_space
 from melanoma_lab.tuning.plan import planned

@@ -12,7 +12,7 @@ from chief_cases import FACTS, ledger_of
 
 from melanoma_lab import registry
 from melanoma_lab.config.schema.tuner import RandomSearch
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.tuning import chief as chief_module
 from melanoma_lab.tuning import crew as crew_module
 from melanoma_lab.tuning.checking import Command

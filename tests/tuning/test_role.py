@@ -2,7 +2,7 @@
 
 import pytest
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.tuning.role import Role, role_of
 
 WHOLE = {

@@ -11,7 +11,7 @@ from marks import slow
 
 from melanoma_lab.config.compose import configure
 from melanoma_lab.config.schema.tracking import Tracking
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tasks.train import train_arm

@@ -33,7 +33,7 @@ from melanoma_lab.config.schema.tracking import COMPOSED, Tracking, check_uri
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.config.schema.trivial import Trivial, refuse_what_needs_a_network
 from melanoma_lab.config.schema.tuner import Tuner
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.evaluation.names import OF_EVERY_SPLIT, OF_MELANOMA
 
 #: What can give an arm its verdict, beside the sensitivity to a class.
@@ -140,7 +140,7 @@ class Config:
         if self.metric not in COMPARED and not self.metric.startswith("sensitivity/"):
             raise UserError(
                 f"metric={self.metric}: not among what is compared. "
-                f"{nearest(self.metric, [*COMPARED, 'sensitivity/CLASS'])}"
+                f"{suggest_choice(self.metric, [*COMPARED, 'sensitivity/CLASS'])}"
             )
         require(self.formats, "formats", "one of saved_model, onnx, litert at least", [])
         require(self.members is None or self.members >= 1, "members", "at least 1", self.members)

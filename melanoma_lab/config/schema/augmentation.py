@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from melanoma_lab.config.schema.checks import require
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.registry import option
 
 #: What ``augmentation=randaugment`` may draw from.
@@ -122,7 +122,7 @@ class RandAugment(Augmentation):
             if name not in RAND_AUGMENT_OPERATIONS:
                 raise UserError(
                     f"augmentation.operations: no operation {name!r}. "
-                    f"{nearest(name, RAND_AUGMENT_OPERATIONS)}"
+                    f"{suggest_choice(name, RAND_AUGMENT_OPERATIONS)}"
                 )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core.errors import UserError, truncate
 
 
 def require(condition: object, key: str, expected: str, received: object) -> None:
     """Refuse a value that its type allows and its meaning does not."""
     if not condition:
-        raise UserError(f"{key}: expected {expected}; received {clipped(received)}.")
+        raise UserError(f"{key}: expected {expected}; received {truncate(received)}.")
 
 
 def require_share(key: str, value: float) -> None:

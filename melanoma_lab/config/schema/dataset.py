@@ -8,7 +8,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from melanoma_lab.config.schema.checks import require
-from melanoma_lab.errors import UserError, some
+from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.registry import option
 
 #: Of a side; a batch of 32 larger ones takes 6 GB before the network begins.
@@ -103,7 +103,7 @@ class Dataset:
                 require(
                     self.melanoma in self.classes,
                     "dataset.melanoma",
-                    f"one of dataset.classes ({some(self.classes, 10)})",
+                    f"one of dataset.classes ({format_list(self.classes, 10)})",
                     self.melanoma,
                 )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from melanoma_lab.config.schema.checks import require, require_share
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 
 class Tta(StrEnum):

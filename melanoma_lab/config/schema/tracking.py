@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from melanoma_lab.config.schema.checks import require
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 #: MLflow's own variable for where runs are recorded.
 VARIABLE: Final = "MLFLOW_TRACKING_URI"

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from melanoma_lab.config.schema.checks import require
-from melanoma_lab.errors import UserError, nearest
+from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.evaluation.names import OF_EVERY_SPLIT, OF_MELANOMA
 from melanoma_lab.registry import option
 
@@ -46,7 +46,7 @@ class Tuner:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             split, _, metric = self.objective.rpartition("/")
-            hint = nearest(
+            hint = suggest_choice(
                 f"val/{metric}" if split in {"", "test", "train"} else metric, OBJECTIVES
             )
             if split == "test":

@@ -15,6 +15,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.sealed import caching, is_whole, write_checksums
 from melanoma_lab.data.synthetic.appearance import (
     LesionClass,
@@ -24,8 +26,6 @@ from melanoma_lab.data.synthetic.appearance import (
 )
 from melanoma_lab.data.synthetic.lesion import paint_patch
 from melanoma_lab.data.synthetic.photograph import CAMERAS, take_photograph
-from melanoma_lab.errors import UserError
-from melanoma_lab.progress import Progress
 
 # Part of the cache's key: raise it with every change that alters a pixel or a name.
 DRAWING_VERSION = 1
@@ -41,7 +41,7 @@ def draw_dataset(
     lesions: int,
     image_size: int,
     seed: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> None:
     """Draw the dataset: ``images/<image_id>.png`` and ``metadata.csv`` in ``folder``.
 
@@ -90,7 +90,7 @@ def ensure_dataset(
     lesions: int,
     image_size: int,
     seed: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Path:
     """The folder of the dataset in the cache, drawn first where it is not there yet.
 

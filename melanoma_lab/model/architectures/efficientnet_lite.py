@@ -15,7 +15,7 @@ import keras
 from keras import layers
 
 from melanoma_lab.config.schema.backbone import EfficientNetLite
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.architectures.head import on_backbone
 from melanoma_lab.model.pretrained.efficientnet_lite import put_in_torch_weights
 from melanoma_lab.model.pretrained.loading import BACKBONE, load_weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from melanoma_lab.config.schema.backbone import KerasApplication
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.architectures.head import on_backbone
 from melanoma_lab.model.pretrained.loading import BACKBONE, load_weights
 from melanoma_lab.model.regularisation import Regulariser

@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from melanoma_lab.config.schema.architecture import Vgg5
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.architectures.head import probabilities
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.registry import builder

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 
 #: What a block's layers are called by us and there.
 IN_A_BLOCK = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.backbone import EfficientNetLite
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.model.keras_file import check_weights, checked_file, load_safely
 from melanoma_lab.model.pretrained.sources import find_weights
 
@@ -51,7 +51,7 @@ def load_weights(backbone: keras.Model, architecture: Architecture) -> None:
         raise
     except Exception as error:  # a damaged or hostile file makes Keras and HDF5 raise anything
         said = str(error).removeprefix(f"{path}: ").strip()
-        reason = clipped(next(iter(said.splitlines()), "damaged"))
+        reason = truncate(next(iter(said.splitlines()), "damaged"))
         raise UserError(
             f"{path}: no weights of architecture={architecture.name} can be read from it: {reason}"
         ) from error

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.backbone import FRESH, IMAGENET, Backbone
-from melanoma_lab.errors import RunError, UserError
-from melanoma_lab.installation import install_extra, pip_install
+from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.shell_commands import format_extra_install, format_pip_install
 
 ANOTHER_WAY = "architecture.weights=none trains from fresh weights, and a path takes a file of them"
 
@@ -104,19 +104,19 @@ def _carried(name: str) -> WeightsFile:
     except metadata.PackageNotFoundError as error:
         raise UserError(
             f"architecture={name}: its ImageNet weights come with the package {package}, "
-            f"which is not installed: {install_extra('pretrained')}. {ANOTHER_WAY}."
+            f"which is not installed: {format_extra_install('pretrained')}. {ANOTHER_WAY}."
         ) from error
     path = Path(str(found[0].locate())) if found else None
     if path is None or not path.is_file():
         raise UserError(
             f"architecture={name}: the package {package} is installed without its weights: "
-            f"{pip_install('--force-reinstall', package)}"
+            f"{format_pip_install('--force-reinstall', package)}"
         )
     digest = _sha256(path)
     if digest != expected:
         raise UserError(
             f"{path}: not the file that was published (SHA-256 {digest}, expected {expected}): "
-            f"{pip_install('--force-reinstall', package)}"
+            f"{format_pip_install('--force-reinstall', package)}"
         )
     return WeightsFile(path, digest)
 

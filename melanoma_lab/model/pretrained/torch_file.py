@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.model.pretrained.instructions import RefusedError, Storage, Tensor, carry_out
 
 #: What the old format begins with, and the version of it that there was.
@@ -50,7 +50,7 @@ def read_torch_file(path: Path) -> dict[str, NDArray[Any]]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except RefusedError as error:
         raise UserError(
-            f"{path}: not a file of PyTorch weights that can be trusted: {clipped(error)}. "
+            f"{path}: not a file of PyTorch weights that can be trusted: {truncate(error)}. "
             "Nothing of it was run."
         ) from error
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from melanoma_lab.config.schema.backbone import EfficientNetLite
 from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation, StochasticDepth
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.architectures.efficientnet_lite import SCALES, lite_backbone
 from melanoma_lab.model.pretrained.efficientnet_lite import _places, put_in_torch_weights

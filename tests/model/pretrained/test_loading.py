@@ -10,7 +10,7 @@ from marks import slow
 
 from melanoma_lab.config.schema.backbone import EfficientNetLite, KerasApplication
 from melanoma_lab.config.schema.regularisation import L2, NoRegularisation
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.architectures.keras_applications import BUILDERS
 from melanoma_lab.model.regularisation import Regulariser

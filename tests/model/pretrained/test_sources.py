@@ -12,7 +12,7 @@ from melanoma_lab.config.schema.backbone import (
     EfficientNetLite0,
     MobileNetV3Small,
 )
-from melanoma_lab.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.model.pretrained import sources
 from melanoma_lab.model.pretrained.sources import PACKAGES, find_weights
 

@@ -9,7 +9,7 @@ import torch_files as made
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.errors import UserError
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.pretrained.torch_file import read_torch_file
 
 ARRAYS = {

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lab import installation
-from melanoma_lab.installation import install_extra, lab_command, pip_install, program
+from melanoma_lab.core import shell_commands
+from melanoma_lab.core.shell_commands import (
+    format_extra_install,
+    format_lab_command,
+    format_pip_install,
+    format_program,
+)
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
@@ -25,35 +30,35 @@ def environment(tmp_path, monkeypatch):
 
 
 def test_commands_work_whether_the_environment_is_activated_or_not(environment, monkeypatch):
-    assert program("mlflow") == f"'{environment}/mlflow'"
-    assert lab_command("sync", "a=b") == f"'{environment}/python' -m melanoma_lab sync a=b"
+    assert format_program("mlflow") == f"'{environment}/mlflow'"
+    assert format_lab_command("sync", "a=b") == f"'{environment}/python' -m melanoma_lab sync a=b"
     monkeypatch.chdir(environment)  # a bare name would be looked up on PATH
-    assert program("python") == f"'{environment}/python'"
+    assert format_program("python") == f"'{environment}/python'"
     monkeypatch.chdir(environment.parent)
-    assert program("mlflow") == "bin/mlflow"
-    assert lab_command("sync") == "bin/python -m melanoma_lab sync"
+    assert format_program("mlflow") == "bin/mlflow"
+    assert format_lab_command("sync") == "bin/python -m melanoma_lab sync"
     monkeypatch.setenv("PATH", str(environment))
-    assert program("mlflow") == "mlflow"
-    assert lab_command("sync") == "python -m melanoma_lab sync"
+    assert format_program("mlflow") == "mlflow"
+    assert format_lab_command("sync") == "python -m melanoma_lab sync"
 
 
 def test_packages_go_where_the_program_runs(environment, monkeypatch):
     monkeypatch.chdir(environment.parent)
-    assert pip_install("flask>=3", "-q") == "bin/python -m pip install 'flask>=3' -q"
-    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda name: None)
-    assert pip_install("flask") == "uv pip install --python bin/python flask"
+    assert format_pip_install("flask>=3", "-q") == "bin/python -m pip install 'flask>=3' -q"
+    monkeypatch.setattr(shell_commands.importlib.util, "find_spec", lambda name: None)
+    assert format_pip_install("flask") == "uv pip install --python bin/python flask"
 
 
 def test_an_extra_is_that_of_the_installed_lab_or_of_the_clone(environment, monkeypatch):
     monkeypatch.chdir(environment.parent)
-    monkeypatch.setattr(installation, "version", lambda name: "1.0")
-    assert install_extra("demo") == "bin/python -m pip install 'melanoma-lab[demo]'"
+    monkeypatch.setattr(shell_commands, "version", lambda name: "1.0")
+    assert format_extra_install("demo") == "bin/python -m pip install 'melanoma-lab[demo]'"
 
     def fail(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(installation, "version", fail)
-    assert install_extra("demo") == f"bin/python -m pip install -e '{REPOSITORY}[demo]'"
+    monkeypatch.setattr(shell_commands, "version", fail)
+    assert format_extra_install("demo") == f"bin/python -m pip install -e '{REPOSITORY}[demo]'"
 
 
 def test_extras_that_the_program_names_are_declared():
@@ -61,7 +66,7 @@ def test_extras_that_the_program_names_are_declared():
     named = {
         name
         for file in (REPOSITORY / "melanoma_lab").rglob("*.py")
-        for name in re.findall(r"install_extra\(['\"](\w+)['\"]\)", file.read_text())
+        for name in re.findall(r"format_extra_install\(['\"](\w+)['\"]\)", file.read_text())
     }
     assert named == {"demo", "download", "export", "pretrained"}
     assert all(re.search(rf"^{name} = \[", declared, flags=re.MULTILINE) for name in named)

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from slow_steps import make_slow
 
-from melanoma_lab import console
-from melanoma_lab.console import FitProgress, progress_of
+from melanoma_lab.core import console
+from melanoma_lab.core.console import FitProgress, show_progress
 
 
 class Terminal(io.StringIO):
@@ -45,20 +45,20 @@ def test_the_bar_of_a_continued_fit_starts_where_it_was():
     assert (task.completed, task.total, task.description) == (15, 50, "epoch 4")
     progress.step(2, {"train_loss": 0.5})
     assert (task.completed, task.description) == (17, "epoch 4  loss 0.500")
-    progress.evaluating()
+    progress.begin_evaluation()
     assert task.description == "evaluating"
 
 
 def test_a_slow_step_is_a_line_off_the_terminal(shown, slow):
-    with progress_of("drawing [figures]") as tell:
+    with show_progress("drawing [figures]") as tell:
         tell(1, 2)
     assert shown.getvalue() == "drawing [figures] ...\n"
 
 
 def test_the_line_comes_while_the_step_is_under_way(shown, monkeypatch):
-    monkeypatch.setattr(console, "SLOW", 0.01)
+    monkeypatch.setattr(console, "SLOW_SECONDS", 0.01)
     came = []
-    with progress_of("drawing figures"):
+    with show_progress("drawing figures"):
         for _ in range(10**9):
             if shown.getvalue():
                 came.append(shown.getvalue())
@@ -68,32 +68,32 @@ def test_the_line_comes_while_the_step_is_under_way(shown, monkeypatch):
 
 
 def test_a_quick_step_is_no_line(shown, monkeypatch):
-    monkeypatch.setattr(console, "SLOW", 3600)
-    with pytest.raises(KeyError), progress_of("drawing figures"):
+    monkeypatch.setattr(console, "SLOW_SECONDS", 3600)
+    with pytest.raises(KeyError), show_progress("drawing figures"):
         raise KeyError
     assert shown.getvalue() == ""
 
 
 def test_what_is_always_slow_is_told_before_it_begins(shown, monkeypatch):
-    monkeypatch.setattr(console, "SLOW", 3600)
-    with progress_of("starting TensorFlow", at_once=True):
+    monkeypatch.setattr(console, "SLOW_SECONDS", 3600)
+    with show_progress("starting TensorFlow", at_once=True):
         assert shown.getvalue() == "starting TensorFlow ...\n"
     assert shown.getvalue() == "starting TensorFlow ...\n"
 
 
 def test_no_line_where_none_is_wanted(shown, slow):
-    with progress_of("trials", line=False) as tell:
+    with show_progress("trials", line=False) as tell:
         tell(1, 2)
-    with progress_of("trials", line=False, at_once=True):
+    with show_progress("trials", line=False, at_once=True):
         pass
     console.console.quiet = True
-    with progress_of("drawing figures"):
+    with show_progress("drawing figures"):
         pass
     assert shown.getvalue() == ""
 
 
 def test_a_step_on_a_terminal_has_a_spinner_and_then_a_bar(on_terminal):
-    with progress_of("drawing figures") as tell:
+    with show_progress("drawing figures") as tell:
         begun = on_terminal.getvalue()
         tell(3, 7)
     assert "drawing figures" in begun
@@ -105,7 +105,7 @@ def test_a_step_on_a_terminal_has_a_spinner_and_then_a_bar(on_terminal):
 
 def test_nothing_moves_on_a_terminal_that_is_not_to_be_written_to(on_terminal):
     console.console.quiet = True
-    with progress_of("drawing figures") as tell:
+    with show_progress("drawing figures") as tell:
         tell(3, 7)
     assert on_terminal.getvalue() == ""
 
@@ -123,7 +123,7 @@ def test_a_fit_says_that_it_began_and_that_it_is_over(shown, slow):
     with FitProgress(epochs=2, steps_per_epoch=5) as progress:
         progress.epoch(1, FIGURES)
         progress.epoch(2, FIGURES)
-        progress.evaluating()
+        progress.begin_evaluation()
     begun, first, second, evaluating = shown.getvalue().splitlines()
     assert begun == "training epoch 1 of 2 ..."
     assert (first[:9], second[:9]) == ("epoch 1/2", "epoch 2/2")
@@ -133,5 +133,5 @@ def test_a_fit_says_that_it_began_and_that_it_is_over(shown, slow):
 def test_a_fit_of_a_search_says_nothing(shown, slow):
     with FitProgress(epochs=2, steps_per_epoch=5, said="trial 1") as progress:
         progress.epoch(1, FIGURES)
-        progress.evaluating()
+        progress.begin_evaluation()
     assert shown.getvalue() == ""

@@ -18,21 +18,21 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from melanoma_lab.progress import Progress as Listener
+from melanoma_lab.core.progress import ProgressCallback as Listener
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 #: Seconds that a step may take before a line says what it is, where no terminal shows a spinner.
-SLOW = 1.0
+SLOW_SECONDS = 1.0
 
 
 @contextmanager
-def progress_of(what: str, *, line: bool = True, at_once: bool = False) -> Iterator[Listener]:
+def show_progress(what: str, *, line: bool = True, at_once: bool = False) -> Iterator[Listener]:
     """Say what is being done while the block does it.
 
     On a terminal: a spinner, and a bar once the step tells how far it has come. Elsewhere, such as
-    in a pipe or a notebook: a line where the step takes more than ``SLOW`` seconds.
+    in a pipe or a notebook: a line where the step takes more than ``SLOW_SECONDS`` seconds.
 
     Args:
         what: what is being done, such as ``"decoding images"``.
@@ -44,9 +44,9 @@ def progress_of(what: str, *, line: bool = True, at_once: bool = False) -> Itera
     """
     if not _on_terminal():
         if line and at_once:
-            _say(what)
+            _print_step(what)
         with _line_if_slow(what if line and not at_once else None):
-            yield _untold
+            yield _ignore_progress
         return
     spinner, bar = _spinner(), _bar()
     spinner.add_task(what)
@@ -133,23 +133,23 @@ class FitProgress:
             f"  | {figures['images_per_second']:.0f} images/s"
         )
 
-    def evaluating(self) -> None:
+    def begin_evaluation(self) -> None:
         """Show that the fit is over, and the network is applied to all images."""
         self._bar.update(self._task, description=f"{self._said}evaluating")
         self._begin("evaluating")
 
 
-def _untold(_done: int, _total: int) -> None:
+def _ignore_progress(_done: int, _total: int) -> None:
     """Take how far a step has come where nobody is shown it."""
 
 
-def _say(what: str) -> None:
+def _print_step(what: str) -> None:
     console.print(f"{what} ...", style="dim", markup=False)
 
 
 @contextmanager
 def _line_if_slow(what: str | None) -> Iterator[None]:
-    """Print a line if the block takes more than ``SLOW`` seconds.
+    """Print a line if the block takes more than ``SLOW_SECONDS`` seconds.
 
     Args:
         what: is being done; None: print nothing.
@@ -157,7 +157,7 @@ def _line_if_slow(what: str | None) -> Iterator[None]:
     if what is None:
         yield
         return
-    timer = Timer(SLOW, _say, [what])
+    timer = Timer(SLOW_SECONDS, _print_step, [what])
     timer.daemon = True
     timer.start()
     try:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def interruption_after() -> Iterator[None]:
+def defer_interrupts() -> Iterator[None]:
     """Let an interruption that comes in the block wait for its end.
 
     For a block that deletes much: Python drops an exception that is raised while an object is
@@ -34,7 +34,7 @@ def interruption_after() -> Iterator[None]:
         signal.raise_signal(asked[0])
 
 
-def heed() -> None:
+def check_interrupt() -> None:
     """Interrupt again what was asked to stop and goes on.
 
     An interruption is an exception in whatever code runs just then, and Keras and TensorFlow have

@@ -11,7 +11,7 @@ import errno
 from collections.abc import Iterable, Sequence
 
 #: Valid words that a message lists at most.
-MOST_CHOICES = 40
+MAX_CHOICES = 40
 
 
 class UserError(Exception):
@@ -35,13 +35,13 @@ def explain_os_error(error: OSError) -> str:
     return f"{where}{error.strerror}.{advice}"
 
 
-def clipped(text: object, limit: int = 200) -> str:
+def truncate(text: object, limit: int = 200) -> str:
     """What the user gave, for a message: not longer than a few lines."""
     shown = str(text)
     return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
-def some(names: Sequence[str], limit: int = 3) -> str:
+def format_list(names: Sequence[str], limit: int = 3) -> str:
     """List the first few names for a message, and say how many more there are.
 
     Args:
@@ -51,13 +51,13 @@ def some(names: Sequence[str], limit: int = 3) -> str:
     Returns:
         Such as ``a, b and c`` or ``a, b, c and 81 more``.
     """
-    shown = [clipped(name, 80) for name in names[:limit]]
+    shown = [truncate(name, 80) for name in names[:limit]]
     if len(names) > limit:
         return f"{', '.join(shown)} and {len(names) - limit:,} more"
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 
-def nearest(word: str, valid: Iterable[str]) -> str:
+def suggest_choice(word: str, valid: Iterable[str]) -> str:
     """The sentence that points from a misspelt word to a valid one.
 
     Args:
@@ -71,4 +71,4 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]}?"
-    return f"Valid: {some(choices, MOST_CHOICES)}." if choices else ""
+    return f"Valid: {format_list(choices, MAX_CHOICES)}." if choices else ""

@@ -5,4 +5,4 @@ from __future__ import annotations
 from collections.abc import Callable
 
 #: Called with (done, total).
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]

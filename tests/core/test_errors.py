@@ -2,7 +2,7 @@
 
 import pytest
 
-from melanoma_lab.errors import MOST_CHOICES, nearest, some
+from melanoma_lab.core.errors import MAX_CHOICES, format_list, suggest_choice
 
 
 @pytest.mark.parametrize(
@@ -17,14 +17,14 @@ from melanoma_lab.errors import MOST_CHOICES, nearest, some
     ],
 )
 def test_a_few_names_and_a_count(names, text):
-    assert some(names) == text
+    assert format_list(names) == text
 
 
 def test_very_long_names_are_cut():
-    assert some(["x" * 500]) == "x" * 80 + "..."
+    assert format_list(["x" * 500]) == "x" * 80 + "..."
 
 
 def test_valid_words_are_listed_up_to_a_number():
     words = [f"class{i:04}" for i in range(500)]
-    assert nearest("zzz", words).endswith(f"and {500 - MOST_CHOICES} more.")
-    assert nearest("class0042x", words) == "Did you mean class0042?"
+    assert suggest_choice("zzz", words).endswith(f"and {500 - MAX_CHOICES} more.")
+    assert suggest_choice("class0042x", words) == "Did you mean class0042?"

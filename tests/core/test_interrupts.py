@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from melanoma_lab.interruption import heed, interruption_after
+from melanoma_lab.core.interrupts import check_interrupt, defer_interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -34,14 +34,14 @@ def delete_one():
 def test_python_drops_an_interruption_and_the_block_keeps_it():
     assert delete_one() == []  # nothing was raised
     left = []
-    with pytest.raises(KeyboardInterrupt), interruption_after():
+    with pytest.raises(KeyboardInterrupt), defer_interrupts():
         left.append(delete_one())
     assert left == [[]]  # the block went on to its end
 
 
 def test_nothing_is_left_changed():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with interruption_after():
+    with defer_interrupts():
         assert signal.getsignal(signal.SIGINT) != before[0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
@@ -50,7 +50,7 @@ def test_threads_leave_signals_alone():
     found = []
 
     def work():
-        with interruption_after():
+        with defer_interrupts():
             found.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)
@@ -68,10 +68,10 @@ def test_what_was_dropped_is_heeded_later():
 
     before = signal.signal(signal.SIGTERM, Handler())
     try:
-        heed()
+        check_interrupt()
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
-            heed()
+            check_interrupt()
     finally:
         signal.signal(signal.SIGTERM, before)
-    heed()
+    check_interrupt()

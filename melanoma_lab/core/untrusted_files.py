@@ -17,22 +17,22 @@ from typing import Any, Final
 
 import yaml
 
-from melanoma_lab.errors import UserError, clipped
+from melanoma_lab.core.errors import UserError, truncate
 
 #: Bytes of a JSON file, and what may be in it; the audit of 400,000 images needs half of that.
-JSON_BYTES: Final = 2**26
-JSON_VALUES: Final = 2_000_000
+MAX_JSON_BYTES: Final = 2**26
+MAX_JSON_VALUES: Final = 2_000_000
 #: Bytes of a YAML file, and how many nodes it may come to; a configuration has some hundreds.
-YAML_BYTES: Final = 2**20
-YAML_NODES: Final = 50_000
+MAX_YAML_BYTES: Final = 2**20
+MAX_YAML_NODES: Final = 50_000
 #: A node of a YAML file counts once more for each so many characters.
 NODE_LENGTH: Final = 100
 #: Containers within containers, in either format.
-DEPTH: Final = 100
+MAX_DEPTH: Final = 100
 #: Characters that a text with references such as ``${seed}`` may come to.
-EXPANDED: Final = 2**27
+MAX_EXPANDED_LENGTH: Final = 2**27
 #: Characters of a number.
-LONGEST_NUMBER: Final = 300
+MAX_NUMBER_LENGTH: Final = 300
 _NUMBERS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _DIGITS: Final = frozenset("0123456789:._+-")
 _JSON_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
@@ -72,7 +72,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, is too large or too deep, or holds something else.
     """
-    return _mapping(path, "JSON", parse_json, JSON_BYTES)
+    return _mapping(path, "JSON", parse_json, MAX_JSON_BYTES)
 
 
 def parse_json(text: str) -> Any:
@@ -87,10 +87,10 @@ def parse_json(text: str) -> Any:
     check_json(text)
     return json.loads(
         text,
-        object_pairs_hook=_once_each,
-        parse_constant=_not_finite,
-        parse_float=_finite,
-        parse_int=_whole,
+        object_pairs_hook=_build_unique_object,
+        parse_constant=_refuse_constant,
+        parse_float=_parse_finite_float,
+        parse_int=_parse_int,
     )
 
 
@@ -103,15 +103,15 @@ def check_json(text: str) -> None:
     Raises:
         ValueError: it is too deep or has too many values.
     """
-    if sum(map(text.count, ",:[{")) > JSON_VALUES:
-        raise ValueError(f"more than {JSON_VALUES:,} values")
+    if sum(map(text.count, ",:[{")) > MAX_JSON_VALUES:
+        raise ValueError(f"more than {MAX_JSON_VALUES:,} values")
     depth = 0
     for token in _JSON_TOKEN.finditer(text):
         mark = text[token.start()]
         if mark in "[{":
             depth += 1
-            if depth > DEPTH:
-                raise ValueError(f"more than {DEPTH} levels deep")
+            if depth > MAX_DEPTH:
+                raise ValueError(f"more than {MAX_DEPTH} levels deep")
         elif mark in "]}":
             depth -= 1
 
@@ -125,7 +125,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, is too large or too deep, or holds something else.
     """
-    return _mapping(path, "YAML", _parse_yaml, YAML_BYTES)
+    return _mapping(path, "YAML", _parse_yaml, MAX_YAML_BYTES)
 
 
 def check_yaml_file(path: Path) -> None:
@@ -137,10 +137,10 @@ def check_yaml_file(path: Path) -> None:
     Raises:
         UserError: it is too large or too deep, or its aliases or references repeat too much.
     """
-    text = read_text(path, YAML_BYTES)
+    text = read_text(path, MAX_YAML_BYTES)
     try:
         check_yaml(text)
-        check_references(text)
+        check_interpolation_growth(text)
     except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read as YAML ({_reason(error)}).") from error
 
@@ -164,12 +164,12 @@ def check_yaml(text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
             stack.append(_Node(event.anchor, isinstance(event, yaml.MappingStartEvent)))
-            if len(stack) > DEPTH:
-                raise ValueError(f"more than {DEPTH} levels deep")
+            if len(stack) > MAX_DEPTH:
+                raise ValueError(f"more than {MAX_DEPTH} levels deep")
             continue
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ValueError(f"alias *{clipped(event.anchor, 50)} within what it stands for")
+                raise ValueError(f"alias *{truncate(event.anchor, 50)} within what it stands for")
             size, key = sizes[event.anchor], None
         elif isinstance(event, yaml.ScalarEvent):
             _check_number(event)
@@ -196,11 +196,11 @@ class _Node:
 
     def add(self, size: int, key: str | None) -> None:
         self.size += size
-        if self.size > YAML_NODES:
-            raise ValueError(f"more than {YAML_NODES:,} values, its aliases written out")
+        if self.size > MAX_YAML_NODES:
+            raise ValueError(f"more than {MAX_YAML_NODES:,} values, its aliases written out")
         if self.is_mapping and self._parts % 2 == 0 and key is not None:
             if key in self._keys:
-                raise ValueError(f"key {clipped(key, 50)} is there twice")
+                raise ValueError(f"key {truncate(key, 50)} is there twice")
             self._keys.add(key)
         self._parts += 1
 
@@ -208,11 +208,11 @@ class _Node:
 def _check_number(event: yaml.ScalarEvent) -> None:
     """Refuse a number that YAML 1.1 has to the base of 60, 1:30:00, and that would take minutes."""
     digits = event.tag in _NUMBERS or set(event.value) <= _DIGITS
-    if digits and len(event.value) > LONGEST_NUMBER:
-        raise ValueError(f"a number of more than {LONGEST_NUMBER} digits")
+    if digits and len(event.value) > MAX_NUMBER_LENGTH:
+        raise ValueError(f"a number of more than {MAX_NUMBER_LENGTH} digits")
 
 
-def check_references(text: str) -> None:
+def check_interpolation_growth(text: str) -> None:
     """Refuse a configuration whose references, such as ``${seed}``, could come to gigabytes.
 
     Of n references that use each other, a text becomes at most 3^(n/3) times as long.
@@ -224,7 +224,7 @@ def check_references(text: str) -> None:
         ValueError: it could.
     """
     n = text.count("${")
-    if n and len(text) * 3.0 ** (min(n, 300) / 3) > EXPANDED:
+    if n and len(text) * 3.0 ** (min(n, 300) / 3) > MAX_EXPANDED_LENGTH:
         raise ValueError(f"{n} references ${{...}}, which could repeat each other without end")
 
 
@@ -246,28 +246,30 @@ def _parse_yaml(text: str) -> Any:
     return yaml.safe_load(text)
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])
-        raise ValueError(f"key {clipped(twice, 50)} is there twice")
+        raise ValueError(f"key {truncate(twice, 50)} is there twice")
     return content
 
 
-def _not_finite(word: str) -> Any:
+def _refuse_constant(word: str) -> Any:
     raise ValueError(f"expected finite numbers, received {word}")
 
 
-def _finite(digits: str) -> float:
+def _parse_finite_float(digits: str) -> float:
     value = float(digits)
-    return value if abs(value) < float("inf") else _not_finite(clipped(digits, 50))
+    return value if abs(value) < float("inf") else _refuse_constant(truncate(digits, 50))
 
 
-def _whole(digits: str) -> int:
+def _parse_int(digits: str) -> int:
     # As long as that of any file here; a longer one cannot even become a float.
-    return int(digits) if len(digits) <= len(str(-(2**64))) else _not_finite(clipped(digits, 50))
+    return (
+        int(digits) if len(digits) <= len(str(-(2**64))) else _refuse_constant(truncate(digits, 50))
+    )
 
 
 def _reason(error: Exception) -> str:
-    return clipped(next(iter(str(error).strip().splitlines()), "") or type(error).__name__)
+    return truncate(next(iter(str(error).strip().splitlines()), "") or type(error).__name__)

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
-def program(name: str) -> str:
+def format_program(name: str) -> str:
     """Return how to type a program of this environment.
 
     Args:
@@ -30,29 +30,29 @@ def program(name: str) -> str:
     return shlex.quote(str(path))
 
 
-def lab_command(*words: str) -> str:
+def format_lab_command(*words: str) -> str:
     """Return a command of the lab, for a shell.
 
     Args:
         words: what follows ``python -m melanoma_lab``, quoted where that is needed.
     """
-    return " ".join([program("python"), "-m", "melanoma_lab", *words])
+    return " ".join([format_program("python"), "-m", "melanoma_lab", *words])
 
 
-def pip_install(*words: str) -> str:
+def format_pip_install(*words: str) -> str:
     """Return the command that installs packages where this program runs, for a shell.
 
     Args:
         words: requirements and options of ``pip install``.
     """
     if importlib.util.find_spec("pip") is None:
-        pip = f"uv pip install --python {program('python')}"
+        pip = f"uv pip install --python {format_program('python')}"
     else:
-        pip = f"{program('python')} -m pip install"
+        pip = f"{format_program('python')} -m pip install"
     return f"{pip} {shlex.join(words)}"
 
 
-def install_extra(name: str) -> str:
+def format_extra_install(name: str) -> str:
     """Return the command that installs an optional group of dependencies, for a shell.
 
     Args:
@@ -65,5 +65,5 @@ def install_extra(name: str) -> str:
     try:
         version("melanoma-lab")
     except PackageNotFoundError:
-        return pip_install("-e", f"{Path(__file__).resolve().parent.parent}[{name}]")
-    return pip_install(f"melanoma-lab[{name}]")
+        return format_pip_install("-e", f"{Path(__file__).resolve().parent.parent.parent}[{name}]")
+    return format_pip_install(f"melanoma-lab[{name}]")

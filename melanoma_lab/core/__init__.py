@@ -1,0 +1,1 @@
+"""What every other part may use: errors, the console, interrupts, files that are not trusted."""
