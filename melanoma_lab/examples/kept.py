@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melanoma_lab import summary
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.evaluation.judging import Judgement
 from melanoma_lab.evaluation.plot_grad_cam import Block, Decided, surest_decisions
@@ -19,6 +18,7 @@ from melanoma_lab.evaluation.predictions import judged_split, slugs_of
 from melanoma_lab.examples.choice import decisions, mistakes, of_classes
 from melanoma_lab.examples.page import PAGE, write_page
 from melanoma_lab.examples.pictures import ImagesGoneError, Looking, Seen, see
+from melanoma_lab.runs import run_messages
 
 FIGURE = "grad_cam.png"
 #: Pixels that an image has a side in the figure, at least.
@@ -65,7 +65,7 @@ def write_examples(
         except Exception as error:  # noqa: BLE001 - a user's own network must not fail for a map
             told = str(error) if isinstance(error, UserError) else f"No Grad-CAM: {error!r}"
             why_no_maps = truncate(told, 400)
-            summary.show_note(why_no_maps)
+            run_messages.show_note(why_no_maps)
             seen = see(replace(looking, heat=None), list(wanted["image_id"]), predicted)
     places = None
     if looking and looking.places and any(one.heat is not None for one in seen.values()):

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from melanoma_lab import summary
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.data.metadata import Encoding
@@ -31,6 +30,7 @@ from melanoma_lab.external.answering import DatasetAnswers
 from melanoma_lab.external.known import TrainedRun
 from melanoma_lab.external.overlap import Shown
 from melanoma_lab.prediction.source import Source
+from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.card import ModelCard
 
@@ -129,8 +129,8 @@ def record_evaluation(
             )
         tracker.log_folder(Path(scratch))
     telling.show_figures(metrics, evaluated.run, evaluated.config.dataset.name, interval)
-    summary.show_absent(absent, len(card.slugs))
-    summary.show_judgement(judgement)
+    run_messages.show_absent_classes(absent, len(card.slugs))
+    run_messages.show_clinical_evaluation(judgement)
     if answers.unlike is not None:
         telling.show_unlike(int(metrics["images_unlike_training"]), int(judged.sum()))
 

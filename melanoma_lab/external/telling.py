@@ -7,7 +7,6 @@ from typing import Final
 
 import numpy as np
 
-from melanoma_lab import summary
 from melanoma_lab.core.console import console
 from melanoma_lab.data.prepare import PreparedData, slug
 from melanoma_lab.data.split import TEST, TRAIN, VAL
@@ -15,6 +14,7 @@ from melanoma_lab.evaluation.appearance import WITHIN
 from melanoma_lab.evaluation.proportions import Proportion
 from melanoma_lab.external.known import KEY, KnownImages, TrainedRun
 from melanoma_lab.external.overlap import Shown
+from melanoma_lab.runs import run_messages
 
 LOUD: Final = "bold red"
 NOTE: Final = "yellow"
@@ -92,7 +92,7 @@ def show_figures(
     columns = {name: _of_test(metrics)}
     if own := _of_test(run.metrics):
         columns["its own test split"] = own
-    summary.show_side_by_side(columns)
+    run_messages.show_metric_table(columns)
     if not np.isnan(interval.value):
         console.print(
             f"\nbalanced accuracy {interval.value:.1%}, 95 % interval over lesions "

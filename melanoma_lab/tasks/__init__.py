@@ -9,7 +9,7 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.headline import show_headline
+from melanoma_lab.runs.run_headline import show_headline
 
 
 def loading() -> AbstractContextManager[ProgressCallback]:

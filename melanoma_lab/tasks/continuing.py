@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from melanoma_lab import summary, tracking
+from melanoma_lab import tracking
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import FitProgress
 from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.training.checkpoint import Checkpoints
 from melanoma_lab.training.circumstances import changed
@@ -28,7 +29,7 @@ def run_begun(claim: Claim, tracker: tracking.Tracker, now: Mapping[str, str]) -
         return None
     run_id, before = begun
     if differences := changed(before, now):
-        summary.show_restart(run_id, differences)
+        run_messages.show_restart(run_id, differences)
         return None
     return run_id
 
@@ -38,7 +39,7 @@ def note_begin(claim: Claim, run_id: str, now: Mapping[str, str]) -> None:
     try:
         claim.begin(run_id, now)
     except OSError as error:
-        summary.show_note(f"Were this run interrupted, it could not be continued: {error}.")
+        run_messages.show_note(f"Were this run interrupted, it could not be continued: {error}.")
 
 
 def fit_from_checkpoint(
@@ -71,14 +72,14 @@ def fit_from_checkpoint(
         tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
 
     resume = config.training.resume
-    kept = Checkpoints(claim.folder, summary.show_note, final=extent.keep_state)
+    kept = Checkpoints(claim.folder, run_messages.show_note, final=extent.keep_state)
     with kept if resume else nullcontext() as checkpoints:
         start = checkpoints.newest() if checkpoints and begun else None
         if start is None and extent.after is not None:
-            start = Checkpoints(extent.after.folder, summary.show_note).newest()
+            start = Checkpoints(extent.after.folder, run_messages.show_note).newest()
         before = epochs_until(start) if start else []
         if begun:
-            summary.show_continuing(begun, len(before))
+            run_messages.show_resume(begun, len(before))
         for epoch, figures in enumerate(before, 1):
             record(epoch, figures)  # the process may have ended before it could
         steps = steps_of(config, data, images)

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from melanoma_lab import summary, tracking
+from melanoma_lab import tracking
 from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.comparison.tracked import artifact_of
 from melanoma_lab.config.schema.dataset import Resize
@@ -39,6 +39,7 @@ from melanoma_lab.examples.pictures import Looking
 from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
 from melanoma_lab.prediction import mlmodel
+from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.tracking.connection import explained
 from melanoma_lab.tracking.model import fetch_model, has_model
@@ -84,7 +85,7 @@ def make_ensembles(
     for members, there, table in zip(ensembles, done, tables, strict=True):
         console.print(f"\n[bold]{identity.name_of(members)}[/]  {_who(members)}")
         if there is not None:
-            summary.show_skipped(there.run_id)
+            run_messages.show_skipped(there.run_id)
             run_ids.append(there.run_id)
         elif table is not None:
             together = _together(client, members, table) if tracked.model else None
@@ -93,7 +94,7 @@ def make_ensembles(
             )
     left = found[sum(map(len, ensembles)) :]
     if left:
-        summary.show_note(f"Left over, in no ensemble: {_who(left)}.")
+        run_messages.show_note(f"Left over, in no ensemble: {_who(left)}.")
     console.print(f"\ncompare them: [bold]{format_lab_command('compare', f'study={study}')}[/]")
     return run_ids
 
@@ -169,9 +170,9 @@ def _record(
             beside = together.beside | {advice.FILE: judgement.advice().text()}
             with show_progress("saving the network"):
                 tracker.log_network(together.network, together.card, beside)
-    summary.show_metrics(metrics)
-    summary.show_judgement(judgement)
-    summary.show_registered(tracker.registered)
+    run_messages.show_metrics(metrics)
+    run_messages.show_clinical_evaluation(judgement)
+    run_messages.show_registered_model(tracker.registered)
     kept = f"kept in {tracker.kept}" if tracker.kept else f"run {run_id}"
     console.print(f"\n{len(members)} networks' cost, to train and to apply   {kept}")
     return run_id
@@ -209,7 +210,7 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
     """The members' networks as one; None where some were not kept, or take other inputs."""
     without = [member for member in members if not has_model(client, member.run)]
     if without:
-        summary.show_note(
+        run_messages.show_note(
             f"No model: {_who(without)} kept none (a trivial arm, or tracking.model=false). The "
             "predictions are averaged all the same."
         )
@@ -238,13 +239,13 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
         one_split = len({member.tags.get("split_hash") for member in members}) == 1
         looks = mlmodel.read_appearance(folder) if one_split else None
     if len({(card.image_size, card.resize) for card in cards}) > 1:
-        summary.show_note(
+        run_messages.show_note(
             "No model: the members see images of another size or other proportions "
             "(dataset.image_size, dataset.resize). The predictions are averaged all the same."
         )
         return None
     if any(card.encoding != cards[0].encoding for card in cards):
-        summary.show_note(
+        run_messages.show_note(
             "No model: the members encode what is known of patients in different ways, each by its "
             "own training images. The predictions are averaged all the same."
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from melanoma_lab import summary, tracking
+from melanoma_lab import tracking
 from melanoma_lab.config.compose import CONF
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import Overlap
@@ -34,6 +34,7 @@ from melanoma_lab.external.record import Evaluated, record_evaluation
 from melanoma_lab.prediction.answers import load
 from melanoma_lab.prediction.source import Source, find_model
 from melanoma_lab.prediction.telling import show_source
+from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.card import ModelCard
 from melanoma_lab.training.backend import threads_for
 
@@ -78,7 +79,7 @@ def evaluate_model(config: Config) -> str:
     tracker = connecting.result()
     with tracker.run(identity.name_of(tags), tags, params) as run_id:
         record_evaluation(evaluated, answers, tracker, model.network)
-    summary.show_where(
+    run_messages.show_run_location(
         config, run_id, kept=tracker.kept, advice="It is an evaluation: compare does not see it."
     )
     return run_id
@@ -111,7 +112,7 @@ def _prepared(config: Config, source: Source, threads: int, scratch: Path) -> Ev
     )
     telling.show_dataset(data, config.dataset.name, matched)
     for note in unseen_words(data.manifest, encoding) if encoding else ():
-        summary.show_note(f"  {note}")
+        run_messages.show_note(f"  {note}")
     shown = None if known is None else _shown(config, data, known, threads)
     # Groups are looked at whole; what is left out by its class counts no further.
     of_class = [matched[label] for label in data.manifest["label"]]

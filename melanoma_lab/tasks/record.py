@@ -14,7 +14,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from melanoma_lab import summary
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
@@ -33,6 +32,7 @@ from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.examples.looking import NO_NETWORK, looking_of_run
 from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
+from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.card import ModelCard
@@ -125,15 +125,15 @@ def record_results(
         with show_progress("saving the network", line=lines):
             tracker.log_network(trained.network, card, beside_network(data, judgement))
     if lines:
-        summary.show_results(metrics, data, epochs=len(fit.history), absent=absent)
-        summary.show_judgement(judgement)
+        run_messages.show_results(metrics, data, epochs=len(fit.history), absent=absent)
+        run_messages.show_clinical_evaluation(judgement)
     if fit.diverged:  # after a good epoch, or there were no probabilities
         raise RunError(
             f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
             f"{_lower_rate(config, fit)}"
         )
     if trained.network is not None and lines:  # a trivial arm may be at chance
-        summary.show_outcome(learned)
+        run_messages.show_chance_check(learned)
     return metrics
 
 

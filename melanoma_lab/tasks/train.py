@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from melanoma_lab import summary, tracking
+from melanoma_lab import tracking
 from melanoma_lab.balancing import BalancedSet, balance
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import resolved
@@ -20,6 +20,7 @@ from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.model.trivial import TrivialModel, build_trivial
+from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
 from melanoma_lab.tasks.extent import WHOLE, Extent
 from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags
@@ -63,7 +64,7 @@ def train_arm(
     find_weights(config.architecture)  # a missing file shows before images are prepared
     with show_progress("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
-    summary.show_data(data)
+    run_messages.show_data(data)
     config = settled(config, threads)
     extent = WHOLE if config.evaluation.test else Extent(splits=(TRAIN, VAL))
     same = fingerprint_of(config, data, extent.splits)
@@ -72,7 +73,7 @@ def train_arm(
         study=config.study,
         tracked=tracking.identity(config.tracking.uri, config.study),
         fingerprint=same,
-        wait=summary.show_waiting if skip_finished else None,
+        wait=run_messages.show_waiting if skip_finished else None,
     ) as claim:
         # Takes seconds, as TensorFlow's import does; both while images are being balanced.
         connecting = tracking.connect(config.tracking, config.study)
@@ -86,19 +87,19 @@ def train_arm(
         tracker = train_claimed(
             config, arm, data, claim, connecting, threads=threads, extent=extent
         )
-    summary.show_registered(tracker.registered)
-    summary.show_where(config, tracker.run_id, kept=tracker.kept)
+    run_messages.show_registered_model(tracker.registered)
+    run_messages.show_run_location(config, tracker.run_id, kept=tracker.kept)
     return tracker.run_id
 
 
 def _show_skipped(config: Config, arm: Arm, there: tracking.FinishedRun) -> None:
     """Say that the run is there, and what of its tags is not what is asked for now."""
-    summary.show_skipped(there.run_id)
+    run_messages.show_skipped(there.run_id)
     name, reference = (there.tags.get(key, "") for key in ("arm", "reference"))
     if name != arm.name:
-        summary.show_note(f"It is an arm of another name there, with the same values: {name}")
+        run_messages.show_note(f"It is an arm of another name there, with the same values: {name}")
     if config.reference and config.reference != reference:
-        summary.show_note(
+        run_messages.show_note(
             f"Its reference stays {reference or 'none'}. For another: "
             + format_lab_command(
                 "compare", f"study={config.study}", f"reference={config.reference}"
@@ -216,11 +217,11 @@ def _assemble(
     start_backend(threads=threads, seed=config.seed, precision=precision, devices=devices)
     if extent.said is None:
         depthwise = config.architecture.depthwise
-        summary.show_machine(this_machine(), precision, devices, depthwise=depthwise)
+        run_messages.show_hardware(this_machine(), precision, devices, depthwise=depthwise)
     from melanoma_lab.training.features import can_be_kept, obstacle
 
     if extent.said is None and (reason := obstacle(config, images)):
-        summary.show_note(reason)
+        run_messages.show_note(reason)
     what = "computing features" if can_be_kept(config, images) else "building the network"
     with show_progress(what, line=extent.said is None) as tell:
         from melanoma_lab.training.session import assemble

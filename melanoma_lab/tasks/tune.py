@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melanoma_lab import summary, tracking
+from melanoma_lab import tracking
 from melanoma_lab.config.arm import CUSTOM
 from melanoma_lab.config.fingerprint import tuner_of
 from melanoma_lab.config.schema.split import KFold
@@ -18,6 +18,7 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.evaluation.names import higher_is_better
 from melanoma_lab.model.pretrained.sources import find_weights
+from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, close_run, keep_results, open_run
 from melanoma_lab.training.backend import load_tensorflow
 from melanoma_lab.tuning import telling
@@ -70,11 +71,11 @@ def tune_arm(plan: Plan) -> Tuned:
         with show_progress("connecting to MLflow"):
             tracker = connecting.result()
         trials = prepare_trials(plan, tracker)
-        summary.show_data(next(iter(trials.datasets.values())))
+        run_messages.show_data(next(iter(trials.datasets.values())))
         own = folder / f"{config.tuner.name}-{trials.sweep}"
         oracle = build_oracle(config.tuner, plan.searched)
         if note := go_on(oracle, own):
-            summary.show_note(note)
+            run_messages.show_note(note)
         trials.parent = _open(plan, trials)
         progress = telling.Progress(config.tuner, plan.searched, oracle)
         done = len(oracle.end_order)

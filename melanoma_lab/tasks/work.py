@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melanoma_lab import summary, tracking
+from melanoma_lab import tracking
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.shell_commands import format_lab_command
+from melanoma_lab.runs import run_messages
 from melanoma_lab.training.backend import load_tensorflow
 from melanoma_lab.tuning.lifeline import Lifeline
 from melanoma_lab.tuning.plan import Plan
@@ -34,7 +35,7 @@ def train_for_chief(plan: Plan, role: Role) -> None:
         RunError: the chief does not come up, or no longer answers.
     """
     tuner = plan.config.tuner
-    summary.show_note(f"{role.name}: asking the chief at {role.address} for trials.")
+    run_messages.show_note(f"{role.name}: asking the chief at {role.address} for trials.")
     with Lifeline(tuner.worker_timeout / BEATS) as lifeline:
         try:
             worker = _work(plan, role, lifeline)
@@ -46,7 +47,7 @@ def train_for_chief(plan: Plan, role: Role) -> None:
         raise RunError(
             f"The runs of {worker.unsent} trials wait here to be sent: {format_lab_command('sync')}"
         )
-    summary.show_note(f"The search is over; {worker.count} of its trials were trained here.")
+    run_messages.show_note(f"The search is over; {worker.count} of its trials were trained here.")
 
 
 def _work(plan: Plan, role: Role, lifeline: Lifeline) -> Worker:

@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab import summary
 from melanoma_lab.balancing import BalancedSet, balance
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial import Trivial
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.model.trivial import build_trivial
 from melanoma_lab.model_card.page import write_card
+from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.record import (
     beside_network,
     card_of,
@@ -48,9 +48,9 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
         if client is None or found is None or client.list_artifacts(found.run_id, "plots"):
             continue
         claim = trials.claim_of(proposal, part)
-        start = Checkpoints(claim.folder, summary.show_note).newest()
+        start = Checkpoints(claim.folder, run_messages.show_note).newest()
         if start is None and not isinstance(config.architecture, Trivial):
-            summary.show_note(
+            run_messages.show_note(
                 f"Trial {proposal.trial} has no plots and no model: its state is not in the cache."
             )
             continue

@@ -19,7 +19,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.core.console import console
 from melanoma_lab.evaluation.names import higher_is_better
-from melanoma_lab.headline import show_place
+from melanoma_lab.runs.run_headline import show_tracking_uri
 from melanoma_lab.tuning.checking import Command
 from melanoma_lab.tuning.space import Searched, Values, override_text
 
@@ -42,7 +42,7 @@ def show_search(
         f"tuner={tuner.name}: up to {total} trials for {tuner.objective} ({way} is better)"
         + (f", {done} of them done" if done else "")
     )
-    show_place(config.tracking)
+    show_tracking_uri(config.tracking)
     for entry in searched:
         console.print(f"  {describe(entry)}", markup=False)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from melanoma_lab import summary, tracking
+from melanoma_lab import tracking
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import resolved
 from melanoma_lab.config.schema import Config
@@ -21,6 +21,7 @@ from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import TRAIN, VAL
+from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags
 from melanoma_lab.tasks.train import settled, train_claimed
@@ -268,7 +269,9 @@ class Trials:
             self.tracker.set_tags({SCORE_TAG: repr(score)})
 
         # Nobody else trains it, but a process of this search that was killed may still be ending.
-        with claimed(self.cache, **self._what(config, same), wait=summary.show_waiting) as claim:
+        with claimed(
+            self.cache, **self._what(config, same), wait=run_messages.show_waiting
+        ) as claim:
             self.claims[proposal.trial, part] = claim
             if finished := self.tracker.finished({**tags, "fingerprint": same}):
                 return dict(finished.metrics), False

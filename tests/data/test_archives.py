@@ -11,7 +11,7 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.class_tree import published_part, read_tree
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.data.readers import read_listing
-from melanoma_lab.summary import show_data
+from melanoma_lab.runs.run_messages import show_data
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import keras
 import mlflow
 import pytest
 
-from melanoma_lab import summary
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.model.schedules import Schedule
+from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.training.claim import Claim
 
@@ -44,7 +44,7 @@ def place(composed, tree, tmp_path, session_cache, monkeypatch):
                 raise ZeroDivisionError("a bug in the lab")
 
             with monkeypatch.context() as patch:
-                patch.setattr(summary, "show_results", broken)
+                patch.setattr(run_messages, "show_results", broken)
                 with pytest.raises(ZeroDivisionError):
                     self.train(*more)
 

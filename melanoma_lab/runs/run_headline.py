@@ -15,12 +15,12 @@ def show_headline(config: Config, arm: Arm) -> None:
         f"[bold]{arm.name}[/]  seed {config.seed}  study {config.study}  "
         f"dataset {config.dataset.name}"
     )
-    show_place(config.tracking)
+    show_tracking_uri(config.tracking)
     for doubt in doubts(config):
         console.print(f"  {doubt}", style="yellow", markup=False)
 
 
-def show_place(tracking: Tracking) -> None:
+def show_tracking_uri(tracking: Tracking) -> None:
     """Say where runs are recorded, unless it is where they are if nobody says anything."""
     if not tracking.offline and tracking.uri != HERE:
         console.print(f"  recorded in {named(tracking.uri)}", markup=False, soft_wrap=True)

@@ -23,16 +23,18 @@ if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step
     from melanoma_lab.evaluation.judging import Judgement
     from melanoma_lab.evaluation.outcome import Outcome
 
-ONE_THROW = "One seed is one throw of the dice: compare arms over several (seed=0,1,2,3,4)."
+SINGLE_SEED_ADVICE = (
+    "One seed is one throw of the dice: compare arms over several (seed=0,1,2,3,4)."
+)
 #: Classes whose sizes are said; a folder may have hundreds.
-MOST_CLASSES = 20
+MAX_CLASSES = 20
 #: What it means that nothing names lesions or patients.
-UNGROUPED = (
+UNGROUPED_WARNING = (
     "Nothing names lesions or patients: photographs of one lesion may be on both sides of the "
     "split, and figures then look better than they are."
 )
 #: Rows of the closing table: metric, what it is called, how its value reads.
-ROWS = (
+METRIC_ROWS = (
     ("balanced_accuracy", "balanced accuracy", "{:.1%}"),
     ("accuracy", "accuracy", "{:.1%}"),
     ("macro_f1", "macro F1", "{:.3f}"),
@@ -56,7 +58,7 @@ def show_data(data: PreparedData) -> None:
     )
     of_class = data.manifest["label"].value_counts()
     classes = [f"{name} {of_class.get(name, 0)}" for name in data.classes]
-    console.print(f"{len(classes)} classes: {format_list(classes, MOST_CLASSES)}", markup=False)
+    console.print(f"{len(classes)} classes: {format_list(classes, MAX_CLASSES)}", markup=False)
     if data.columns:
         console.print(data.columns, markup=False)
     for note in data.notes:
@@ -74,13 +76,13 @@ def _show_protocol(data: PreparedData) -> None:
             style="bold red",
         )
     elif data.protocol == "ungrouped":
-        console.print(f"  Protocol: ungrouped. {UNGROUPED}", style="bold yellow")
+        console.print(f"  Protocol: ungrouped. {UNGROUPED_WARNING}", style="bold yellow")
     else:
         by = " and ".join(data.grouped_by)
         console.print(f"Protocol: grouped by {by}; a group is never divided", markup=False)
 
 
-def show_machine(machine: Machine, precision: Precision, devices: int, *, depthwise: bool) -> None:
+def show_hardware(machine: Machine, precision: Precision, devices: int, *, depthwise: bool) -> None:
     """Say what is computed with, and what would be faster."""
     best = machine.best_precision(depthwise=depthwise)
     hint = precision is Precision.float32 is not best
@@ -100,7 +102,7 @@ def show_waiting(who: str) -> None:
     console.print(f"  Waiting: {who} is training this run.")
 
 
-def show_continuing(run_id: str, done: int) -> None:
+def show_resume(run_id: str, done: int) -> None:
     """Say that an interrupted run goes on."""
     console.print(f"Continuing run {run_id} from epoch {done + 1}.", style="bold")
 
@@ -140,10 +142,10 @@ def show_results(
         f"\ngeneralisation gap {metrics['generalisation_gap']:+.1%} (train - val accuracy)   "
         f"{steps}   {metrics['parameters']:,.0f} parameters"
     )
-    show_absent(absent, len(data.classes))
+    show_absent_classes(absent, len(data.classes))
 
 
-def show_absent(absent: Mapping[str, Sequence[str]], n_classes: int) -> None:
+def show_absent_classes(absent: Mapping[str, Sequence[str]], n_classes: int) -> None:
     """Say of which classes a split has no image, and what that does to means over classes."""
     for split, names in absent.items():
         console.print(
@@ -155,31 +157,33 @@ def show_absent(absent: Mapping[str, Sequence[str]], n_classes: int) -> None:
 
 def show_metrics(metrics: Mapping[str, float]) -> None:
     """Show the metrics that matter, side by side for the three splits."""
-    show_side_by_side(
+    show_metric_table(
         {
             split: {
-                key: metrics[f"{split}/{key}"] for key, *_ in ROWS if f"{split}/{key}" in metrics
+                key: metrics[f"{split}/{key}"]
+                for key, *_ in METRIC_ROWS
+                if f"{split}/{key}" in metrics
             }
             for split in SPLITS
         }
     )
 
 
-def show_side_by_side(columns: Mapping[str, Mapping[str, float]]) -> None:
+def show_metric_table(columns: Mapping[str, Mapping[str, float]]) -> None:
     """Show the metrics that matter, a column for each title; names are without a split."""
     table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("")
     for title in columns:
         table.add_column(title, justify="right")
-    for key, name, form in ROWS:
+    for key, name, form in METRIC_ROWS:
         values = [column.get(key) for column in columns.values()]
         if any(value is not None for value in values):
-            table.add_row(name, *(_shown(value, form) for value in values))
+            table.add_row(name, *(_format_metric(value, form) for value in values))
     console.print()
     console.print(table)
 
 
-def show_judgement(judgement: Judgement) -> None:
+def show_clinical_evaluation(judgement: Judgement) -> None:
     """Say what calibration changes, and what the operating point came to where it was not chosen.
 
     Where test was left alone these are figures of val, and look better than they are.
@@ -191,7 +195,8 @@ def show_judgement(judgement: Judgement) -> None:
     else:
         before, after = judgement.uncalibrated[split], judgement.calibrated[split]
         said = f"temperature {temperature.value:.2f} (from val): {split} " + ", ".join(
-            f"{name} {_shown(before[key], '{:.3f}')} -> {_shown(after[key], '{:.3f}')}"
+            f"{name} {_format_metric(before[key], '{:.3f}')} -> "
+            f"{_format_metric(after[key], '{:.3f}')}"
             for key, name in (("log_loss", "log loss"), ("ece", "calibration error"))
         )
     console.print(said)
@@ -206,7 +211,7 @@ def show_judgement(judgement: Judgement) -> None:
         f"operating point: {point.slug} from probability {point.threshold:.3g} on "
         f"(finds {point.target:.0%} in val); {split} "
         + ", ".join(
-            f"{name} {_shown(rate.value, '{:.1%}')} ({rate.low:.1%} to {rate.high:.1%})"
+            f"{name} {_format_metric(rate.value, '{:.1%}')} ({rate.low:.1%} to {rate.high:.1%})"
             for name, rate in (
                 ("sensitivity", rates.sensitivity),
                 ("specificity", rates.specificity),
@@ -216,13 +221,15 @@ def show_judgement(judgement: Judgement) -> None:
     )
 
 
-def show_outcome(outcome: Outcome) -> None:
+def show_chance_check(outcome: Outcome) -> None:
     """Warn where a run learned nothing."""
     if outcome.verdict == "at_chance":
         console.print(f"This run is at chance: {outcome.reason}", style="bold red")
 
 
-def show_where(config: Config, run_id: str, *, kept: Path | None, advice: str = ONE_THROW) -> None:
+def show_run_location(
+    config: Config, run_id: str, *, kept: Path | None, advice: str = SINGLE_SEED_ADVICE
+) -> None:
     """Say where the run is kept and how to look at it.
 
     Args:
@@ -243,7 +250,7 @@ def show_where(config: Config, run_id: str, *, kept: Path | None, advice: str = 
     console.print(f"\n{where}\n{advice}\n[dim]Research use only: not a medical device.[/]")
 
 
-def show_registered(registered: str | None) -> None:
+def show_registered_model(registered: str | None) -> None:
     """Say what a run's model can be called from now on.
 
     Args:
@@ -253,7 +260,7 @@ def show_registered(registered: str | None) -> None:
         console.print(f"registered: model=models:/{registered}", markup=False)
 
 
-def _shown(value: float | None, form: str) -> str:
+def _format_metric(value: float | None, form: str) -> str:
     """A figure for reading; a dash where the split does not have it."""
     if value is None:
         return ""
