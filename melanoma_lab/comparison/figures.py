@@ -15,7 +15,7 @@ from melanoma_lab.comparison import wording
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, Summary
 from melanoma_lab.evaluation import plot_style as style
 from melanoma_lab.evaluation.names import LOWER_IS_BETTER
-from melanoma_lab.reporting.breaking import wrapped
+from melanoma_lab.reports.line_breaking import wrap_arm_name
 
 WIDTH = 4.4
 #: Drawn in the forest plot below the metric that gives the verdicts, as far as they are there.
@@ -67,7 +67,7 @@ def forest(comparison: Comparison, metric: str) -> Figure:
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
     better = "left" if metric in LOWER_IS_BETTER else "right"
-    words = [f"minus {wrapped(shared, 34)}\n" if shared else "difference, "]
+    words = [f"minus {wrap_arm_name(shared, 34)}\n" if shared else "difference, "]
     words += ["in points, " if wording.unit(metric) else "", f"{better} is better"]
     style.dress(ax, wording.metric_name(metric), "".join(words))
     style.add_footer(fig)
@@ -101,7 +101,7 @@ def sensitivities(comparison: Comparison) -> Figure:
     offsets = _offsets(len(arms))
     for i, (arm, offset) in enumerate(zip(arms, offsets, strict=True)):
         entries = [arm.metrics[f"sensitivity/{slug}"] for slug in slugs]
-        _points(ax, entries, np.arange(len(slugs)) + offset, i, wrapped(arm.short))
+        _points(ax, entries, np.arange(len(slugs)) + offset, i, wrap_arm_name(arm.short))
     for y in range(1, len(slugs)):
         ax.axhline(y - 0.5, color=style.LIGHT_GREY, linewidth=0.6)
     ax.set_yticks(range(len(slugs)), [style.class_label(slug, width=16) for slug in slugs])
@@ -121,7 +121,7 @@ def sensitivities(comparison: Comparison) -> Figure:
 def gaps(comparison: Comparison) -> Figure:
     """Draw every arm's generalisation gap: its interval, and each of its runs."""
     arms = list(comparison.arms.values())
-    labels = [wrapped(arm.short) for arm in arms]
+    labels = [wrap_arm_name(arm.short) for arm in arms]
     rows = _rows(labels)
     fig = style.figure(WIDTH, 1.1 + rows[-1] + 0.2)
     ax = fig.add_subplot()
@@ -154,7 +154,7 @@ def learning_curves(comparison: Comparison) -> Figure:
             if not curves:
                 continue
             epochs = max(epochs, *map(len, curves))
-            _band(ax, curves, i, wrapped(arm.short))
+            _band(ax, curves, i, wrap_arm_name(arm.short))
         style.dress(ax, title, "epoch" if ax is axes[-1] else "", "accuracy")
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.grid(axis="y", color=style.LIGHT_GREY, linewidth=0.6)
@@ -171,7 +171,7 @@ def confusion(comparison: Comparison, arm: ArmSummary) -> Figure:
     slugs = comparison.slugs
     counts = np.sum([run.confusion for run in arm.runs], axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    name = wrapped(arm.short, 28)
+    name = wrap_arm_name(arm.short, 28)
     fig = style.figure(WIDTH, 2.0 + 0.44 * len(slugs) + 0.18 * name.count("\n"))
     ax = fig.add_subplot()
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -271,11 +271,15 @@ def _legend_columns(labels: Sequence[str]) -> int:
 
 def _legend_height(comparison: Comparison) -> float:
     """Inches that the arms' names take above a figure."""
-    labels = [wrapped(arm.short) for arm in comparison.arms.values()]
+    labels = [wrap_arm_name(arm.short) for arm in comparison.arms.values()]
     lines = sum(label.count("\n") + 1 for label in labels)
     return 0.2 + 0.17 * math.ceil(lines / _legend_columns(labels))
 
 
 def _pair_label(comparison: Comparison, entry: Difference, *, name_reference: bool) -> str:
     arm, reference = (comparison.arms[name].short for name in (entry.arm, entry.reference))
-    return f"{wrapped(arm)}\nvs {wrapped(reference)}" if name_reference else wrapped(arm)
+    return (
+        f"{wrap_arm_name(arm)}\nvs {wrap_arm_name(reference)}"
+        if name_reference
+        else wrap_arm_name(arm)
+    )

@@ -16,7 +16,13 @@ from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, 
 from melanoma_lab.comparison.pairing import coverage
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
-from melanoma_lab.reporting.page import Picture, as_png, render, replace_file, write_pictures
+from melanoma_lab.reports.rendering import (
+    ReportFigure,
+    encode_png,
+    render_template,
+    replace_file,
+    write_report_figures,
+)
 
 #: The arms' columns in the first table, after the metric that gives the verdicts.
 LEVELS = ("accuracy", "macro_auroc", "melanoma_sensitivity", "generalisation_gap")
@@ -39,36 +45,40 @@ def write_report(
     """
     pictures = draw(comparison)
     content = _content(study, comparison, warnings, again)
-    write_pictures(folder, pictures)
+    write_report_figures(folder, pictures)
     replace_file(folder / "comparison.json", as_json(comparison, warnings).encode())
     for name in ("report.md", "report.html"):
-        text = render("melanoma_lab.comparison", name, content | {"pictures": pictures})
+        text = render_template("melanoma_lab.comparison", name, content | {"pictures": pictures})
         replace_file(folder / name, text.encode())
     return folder / "report.html"
 
 
-def draw(comparison: Comparison) -> list[Picture]:
+def draw(comparison: Comparison) -> list[ReportFigure]:
     """Every figure that the comparison has something for."""
     drawn = []
     for metric in figures.forest_metrics(comparison):
         name = wording.metric_name(metric)
         alt = f"Difference of every arm from its reference in {name} with its 95 % interval"
-        png = as_png(figures.forest(comparison, metric))
-        drawn.append(Picture(f"difference_{metric.replace('/', '_')}", "verdicts", alt, png))
+        png = encode_png(figures.forest(comparison, metric))
+        drawn.append(ReportFigure(f"difference_{metric.replace('/', '_')}", "verdicts", alt, png))
     alt = "Sensitivity to every class in every arm with its 95 % interval"
-    drawn.append(Picture("sensitivity", "classes", alt, as_png(figures.sensitivities(comparison))))
+    drawn.append(
+        ReportFigure("sensitivity", "classes", alt, encode_png(figures.sensitivities(comparison)))
+    )
     alt = "Generalisation gap of every arm with its 95 % interval, and of every run"
-    drawn.append(Picture("generalisation_gap", "gap", alt, as_png(figures.gaps(comparison))))
+    drawn.append(
+        ReportFigure("generalisation_gap", "gap", alt, encode_png(figures.gaps(comparison)))
+    )
     if any(
         curve for arm in comparison.arms.values() for r in arm.runs for curve in r.curves.values()
     ):
         alt = "Accuracy by epoch, mean and range over the runs of every arm"
         curves = figures.learning_curves(comparison)
-        drawn.append(Picture("learning_curves", "curves", alt, as_png(curves)))
+        drawn.append(ReportFigure("learning_curves", "curves", alt, encode_png(curves)))
     for i, arm in enumerate(comparison.arms.values(), start=1):
         alt = f"Confusion matrix of {arm.short}, in per cent of each true class"
-        matrix = as_png(figures.confusion(comparison, arm))
-        drawn.append(Picture(f"confusion_{i}", "confusion", alt, matrix))
+        matrix = encode_png(figures.confusion(comparison, arm))
+        drawn.append(ReportFigure(f"confusion_{i}", "confusion", alt, matrix))
     return drawn
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from melanoma_lab.comparison import wording
 from melanoma_lab.comparison.compare import Comparison
 from melanoma_lab.core.console import console
-from melanoma_lab.reporting.breaking import change_by_change
+from melanoma_lab.reports.line_breaking import break_arm_name
 
 STYLES = {"helps": "green", "hurts": "red", "no evidence": "default", "too few runs": "yellow"}
 #: Shown beside the metric that gives the verdicts.
@@ -32,7 +32,7 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
     for warning in warnings:
         console.print(f"  {warning}", style="yellow", markup=False)
     arms = Table(show_edge=False, pad_edge=False, header_style="bold")
-    names = [change_by_change(arm.label) for arm in comparison.arms.values()]
+    names = [break_arm_name(arm.label) for arm in comparison.arms.values()]
     widest = max((len(line) for name in names for line in name.splitlines()), default=0)
     beside = BESIDE if console.width - widest >= OTHERS else ()
     arms.add_column("arm", overflow="fold", min_width=widest if beside else None)

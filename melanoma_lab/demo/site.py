@@ -23,7 +23,7 @@ from melanoma_lab.core.errors import truncate
 from melanoma_lab.data.decoding import FORMATS
 from melanoma_lab.demo.answer import Shown
 from melanoma_lab.demo.server import is_own
-from melanoma_lab.reporting.page import render
+from melanoma_lab.reports.rendering import render_template
 from melanoma_lab.tracking.card import NOTICE
 
 #: The header by which the page's script asks for the answer without what is around it.
@@ -98,7 +98,7 @@ def _page(
         "shown": shown,
         "version": __version__,
     }
-    response = Response(render("melanoma_lab.demo", template, content), status)
+    response = Response(render_template("melanoma_lab.demo", template, content), status)
     response.headers["Content-Security-Policy"] = (
         f"default-src 'none'; img-src data:; style-src 'nonce-{nonce}'; "
         f"script-src 'nonce-{nonce}'; connect-src 'self'; form-action 'self'; "

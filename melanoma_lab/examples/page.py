@@ -14,7 +14,7 @@ from melanoma_lab.evaluation.judging import Judgement
 from melanoma_lab.examples.choice import N_PAIRS, Mistakes
 from melanoma_lab.examples.pictures import Seen
 from melanoma_lab.examples.remarks import Remark, remarks_of
-from melanoma_lab.reporting.page import render
+from melanoma_lab.reports.rendering import render_template
 
 PAGE = "mistakes.html"
 #: Columns of the manifest that are shown where they are known.
@@ -93,7 +93,7 @@ def write_page(
     doubtful = sum(any(remark.of_label for remark in one.remarks) for one in [*missed, *others])
     temperature = judgement.temperature
     path.write_text(
-        render(
+        render_template(
             "melanoma_lab.examples",
             PAGE,
             {

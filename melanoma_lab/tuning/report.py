@@ -10,7 +10,13 @@ from typing import Any, Final
 import pandas as pd
 
 from melanoma_lab import __version__
-from melanoma_lab.reporting.page import Picture, as_png, render, replace_file, write_pictures
+from melanoma_lab.reports.rendering import (
+    ReportFigure,
+    encode_png,
+    render_template,
+    replace_file,
+    write_report_figures,
+)
 from melanoma_lab.tuning import wording
 from melanoma_lab.tuning.history import N_BLUE
 from melanoma_lab.tuning.importance import (
@@ -40,15 +46,15 @@ def write_report(sweep: Sweep, folder: Path) -> Path:
     """
     importance = rank_dimensions(sweep)
     pictures = draw(sweep, importance)
-    write_pictures(folder, pictures)
+    write_report_figures(folder, pictures)
     replace_file(folder / "trials.csv", as_csv(sweep).encode())
     content = _content(sweep, importance) | {"pictures": pictures}
     for name in ("report.md", "report.html"):
-        replace_file(folder / name, render("melanoma_lab.tuning", name, content).encode())
+        replace_file(folder / name, render_template("melanoma_lab.tuning", name, content).encode())
     return folder / "report.html"
 
 
-def draw(sweep: Sweep, importance: Importance) -> list[Picture]:
+def draw(sweep: Sweep, importance: Importance) -> list[ReportFigure]:
     """Every figure that the sweep has something for.
 
     Args:
@@ -61,24 +67,26 @@ def draw(sweep: Sweep, importance: Importance) -> list[Picture]:
 
     score = wording.score_name(sweep)
     alt = f"{score} of every trial in the order in which they began, and the best so far"
-    drawn = [Picture("best_so_far", "history", alt, as_png(figures.history(sweep)))]
+    drawn = [ReportFigure("best_so_far", "history", alt, encode_png(figures.history(sweep)))]
     order = [effect.key for effect in importance.effects]
     order += [dimension.key for dimension in sweep.dimensions if dimension.key not in order]
     varied = [key for key in order if key not in importance.constant]
     if varied:
         alt = f"Parallel coordinates: what every trial used of {', '.join(varied)}, and its {score}"
-        png = as_png(figures.parallel(sweep, varied))
-        drawn.append(Picture("parallel_coordinates", "parallel", alt, png))
+        png = encode_png(figures.parallel(sweep, varied))
+        drawn.append(ReportFigure("parallel_coordinates", "parallel", alt, png))
     if importance.effects:
         alt = "Share of the differences between trials that each hyperparameter accounts for"
         drawn.append(
-            Picture("importance", "importance", alt, as_png(figures.importance(importance)))
+            ReportFigure(
+                "importance", "importance", alt, encode_png(figures.importance(importance))
+            )
         )
     by_key = {dimension.key: dimension for dimension in sweep.dimensions}
     for i, key in enumerate(order, start=1):
-        png = as_png(figures.by_value(sweep, by_key[key]))
+        png = encode_png(figures.by_value(sweep, by_key[key]))
         drawn.append(
-            Picture(f"hyperparameter_{i}", "values", f"{score} of the trials by {key}", png)
+            ReportFigure(f"hyperparameter_{i}", "values", f"{score} of the trials by {key}", png)
         )
     return drawn
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from melanoma_lab.reporting.breaking import breakable, kept_together
+from melanoma_lab.reports.line_breaking import join_with_no_break_spaces, mark_line_breaks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ COLOURS = 256  # of a chart: a PNG palette's; no eye sees that it had more, at 4
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportFigure:
     """A figure as it stands in the reports.
 
     Attributes:
@@ -43,7 +43,7 @@ class Picture:
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
-def as_png(figure: Figure) -> bytes:
+def encode_png(figure: Figure) -> bytes:
     """A chart as a small PNG file, the same bytes whenever it is drawn."""
     from PIL import Image
 
@@ -55,7 +55,7 @@ def as_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def render(package: str, name: str, content: Mapping[str, Any]) -> str:
+def render_template(package: str, name: str, content: Mapping[str, Any]) -> str:
     """Fill a template; what is HTML is escaped.
 
     Args:
@@ -66,7 +66,7 @@ def render(package: str, name: str, content: Mapping[str, Any]) -> str:
     """
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader(package), jinja2.PackageLoader("melanoma_lab.reporting")]
+            [jinja2.PackageLoader(package), jinja2.PackageLoader("melanoma_lab.reports")]
         ),
         autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
@@ -74,12 +74,12 @@ def render(package: str, name: str, content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"breakable": breakable, "figures": kept_together}
+    environment.filters |= {"breakable": mark_line_breaks, "figures": join_with_no_break_spaces}
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
     return environment.get_template(f"{name}.j2").render(content)
 
 
-def write_pictures(folder: Path, pictures: Iterable[Picture]) -> None:
+def write_report_figures(folder: Path, pictures: Iterable[ReportFigure]) -> None:
     """Write figures into ``figures/`` of a report's folder and remove those of older reports."""
     drawn = {f"{picture.name}.png": picture.png for picture in pictures}
     (folder / "figures").mkdir(parents=True, exist_ok=True)

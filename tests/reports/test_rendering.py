@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from melanoma_lab.reporting.page import COLOURS, DPI, as_png
+from melanoma_lab.reports.rendering import COLOURS, DPI, encode_png
 
 
 def chart():
@@ -22,16 +22,16 @@ def chart():
 
 
 def test_a_chart_is_small_and_the_same_bytes_whenever_it_is_drawn():
-    png, whole = as_png(chart()), BytesIO()
+    png, whole = encode_png(chart()), BytesIO()
     chart().savefig(whole, dpi=DPI)
-    assert png == as_png(chart())
+    assert png == encode_png(chart())
     assert len(png) < len(whole.getvalue()) / 2
 
 
 def test_no_eye_sees_that_it_has_fewer_colours():
     whole = BytesIO()
     chart().savefig(whole, dpi=DPI)
-    with Image.open(BytesIO(as_png(chart()))) as few, Image.open(whole) as all_of_them:
+    with Image.open(BytesIO(encode_png(chart()))) as few, Image.open(whole) as all_of_them:
         assert few.size == all_of_them.size == (6 * DPI, 4 * DPI)
         assert len(few.getcolors()) <= COLOURS
         ours, drawn = (

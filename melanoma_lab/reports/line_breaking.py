@@ -14,7 +14,7 @@ LONG = 25
 PLACES = r"[,=_](?=[^\s,=_])|(?<=[a-z])\.(?=[a-z])"
 
 
-def wrapped(name: str, width: int = 24) -> str:
+def wrap_arm_name(name: str, width: int = 24) -> str:
     """An arm's name in a few lines for matplotlib; the middle of a very long one is left out.
 
     Args:
@@ -32,17 +32,17 @@ def wrapped(name: str, width: int = 24) -> str:
     return "\n".join(lines).replace("$", r"\$")  # a dollar sign would start a formula
 
 
-def change_by_change(name: str) -> str:
+def break_arm_name(name: str) -> str:
     """An arm's name for a terminal, whole, with a line for every change where it is long."""
     return name if len(name) < LONG else re.sub(r",(?=[\w./@]+=)", ",\n ", name)
 
 
-def breakable(text: object) -> markupsafe.Markup:
+def mark_line_breaks(text: object) -> markupsafe.Markup:
     """A text as HTML in which the names of arms and keys may be broken, and numbers may not."""
     escaped = re.sub(PLACES, r"\g<0><wbr>", str(markupsafe.escape(text)))
     return markupsafe.Markup(escaped)  # noqa: S704 - escaped one line above
 
 
-def kept_together(text: object) -> str:
+def join_with_no_break_spaces(text: object) -> str:
     """A value and its interval so that a line ends between the two and nowhere else."""
     return re.sub(r" (?=%)|(?<=[\d,]) (?=[-+\u2212\d])", "\N{NO-BREAK SPACE}", str(text))
