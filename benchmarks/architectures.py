@@ -18,9 +18,9 @@ import keras
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from melanoma_lab.__main__ import CONF
+from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.config.validation import validate
+from melanoma_lab.config.validation import validate_config
 from melanoma_lab.training.backend import available_threads, start_backend
 
 BATCH, STEPS, CLASSES = 32, 8, 9
@@ -63,8 +63,8 @@ def network(name: str, image_size: int) -> keras.Model:
     from melanoma_lab.model.architectures import build_network
     from melanoma_lab.model.regularisation import Regulariser
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = validate(compose("config", [f"architecture={name}"]))
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = validate_config(compose("config", [f"architecture={name}"]))
     built = build_network(
         config.architecture,
         image_size=image_size,

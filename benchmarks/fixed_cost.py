@@ -24,9 +24,9 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from melanoma_lab.config.arm import describe_arm
-from melanoma_lab.config.compose import CONF
-from melanoma_lab.config.validation import validate
+from melanoma_lab.config.arm import parse_arm
+from melanoma_lab.config.compose import CONF_DIR
+from melanoma_lab.config.validation import validate_config
 from melanoma_lab.tasks.train import train_arm
 
 #: Part -> its functions. A part has what its functions cost without those of other parts.
@@ -89,10 +89,10 @@ def main() -> None:
 
 def train(overrides: list[str]) -> float:
     """Train one arm; return its processor seconds."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = validate(compose("config", overrides))
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = validate_config(compose("config", overrides))
     before = processor_seconds()
-    train_arm(config, describe_arm(overrides))
+    train_arm(config, parse_arm(overrides))
     return processor_seconds() - before
 
 

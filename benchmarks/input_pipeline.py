@@ -22,11 +22,11 @@ import keras
 from bare_fit import vgg5
 from hydra import compose, initialize_config_dir
 
-from melanoma_lab.__main__ import CONF
+from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.balancing import balance
 from melanoma_lab.config.schema.augmentation import Augmentation, FlipRotateZoom, NoAugmentation
 from melanoma_lab.config.schema.training import Precision, Training
-from melanoma_lab.config.validation import validate
+from melanoma_lab.config.validation import validate_config
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.model.augmentation import augmentation_layers
 from melanoma_lab.training.augmented import AugmentedNetwork
@@ -86,8 +86,8 @@ class Clock:
 def arms(root: str, cache: Path) -> dict[str, Callable[[], list[Seconds]]]:
     """A fit of EPOCHS epochs of STEPS steps by each way."""
     overrides = ["dataset=isic9", "dataset.conflicts=keep", f"dataset.root={root}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = validate(compose("config", overrides))
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = validate_config(compose("config", overrides))
     data = prepare_data(config, cache=cache, threads=available_threads())
     split = data.training_split()
     images = balance(config.balancing, split, seed=0, cache_dir=cache)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from melanoma_lab.__main__ import CONF
+from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.validation import validate
+from melanoma_lab.config.validation import validate_config
 
 
 def resident() -> float:
@@ -29,14 +29,16 @@ def main(runs: int) -> None:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        initialize_config_dir(str(CONF), version_base="1.3"),
+        initialize_config_dir(str(CONF_DIR), version_base="1.3"),
     ):
         overrides = [f"cache={folder}/cache", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
         overrides += ["dataset.lesions=110", "dataset.image_size=16", "training.batch_size=256"]
         overrides += ["architecture.filters=[4,8,8]", "training.epochs=1", "tracking.model=false"]
         sizes = []
         for seed in range(runs):
-            train_arm(validate(compose("config", [*overrides, f"seed={seed}"])), Arm("a", "a"))
+            train_arm(
+                validate_config(compose("config", [*overrides, f"seed={seed}"])), Arm("a", "a")
+            )
             gc.collect()
             sizes.append(resident())
             print(f"run {seed}: {sizes[-1]:.0f} MB, {len(gc.get_objects())} objects", flush=True)

@@ -24,8 +24,8 @@ import mlflow
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from melanoma_lab.__main__ import CONF
-from melanoma_lab.config.validation import validate
+from melanoma_lab.__main__ import CONF_DIR
+from melanoma_lab.config.validation import validate_config
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.training.backend import available_threads
 
@@ -66,8 +66,8 @@ def main() -> None:
 
 def arrays(folder: Path, overrides: list[str]) -> None:
     """Write what the bare script loads; the lab's cache is warm from then on."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = validate(compose("config", overrides))
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = validate_config(compose("config", overrides))
     data = prepare_data(config, cache=folder / "cache", threads=available_threads())
     for split in ("train", "val"):
         positions = data.of_split(split)

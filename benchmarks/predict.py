@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from melanoma_lab.config.compose import configure
+from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.evaluation.appearance import FILE, fit, measure
@@ -91,7 +91,7 @@ def save(folder: Path, size: int) -> Path:
 
 def config_of(model: Path, images: Path) -> Config:
     """What the command line would be composed to."""
-    config, _ = configure(["task=predict", f"training.batch_size={BATCH}"])
+    config, _ = compose_config(["task=predict", f"training.batch_size={BATCH}"])
     return replace(config, model=str(model), images=str(images), output="out.csv")
 
 

@@ -17,14 +17,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab import multirun, registry
-from melanoma_lab.config.arm import describe_arm
-from melanoma_lab.config.command import canonical_arguments
-from melanoma_lab.config.compose import CONF
-from melanoma_lab.config.help import help_text
-from melanoma_lab.config.needed import refuse_unset
+from melanoma_lab.cli.arguments import normalise_arguments
+from melanoma_lab.cli.help import format_help
+from melanoma_lab.cli.job_validation import validate_seeds_once
+from melanoma_lab.config.arm import parse_arm
+from melanoma_lab.config.compose import CONF_DIR
+from melanoma_lab.config.required_keys import check_required_keys
 from melanoma_lab.config.schema import Task
-from melanoma_lab.config.sweeper import seeds_checked_as_one
-from melanoma_lab.config.validation import explain, validate
+from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
 from melanoma_lab.data.root import check_root
 from melanoma_lab.job_notes import Notes, noting
@@ -37,17 +37,19 @@ def hydra_command(notes: Notes) -> Callable[[], None]:
     Args:
         notes: where jobs note what becomes of them; a launcher takes them along to its processes.
     """
-    theirs = registry.own()
+    theirs = registry.get_user_options()
 
-    @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+    @hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")
     def run_job(composed: DictConfig) -> None:
-        registry.declare_again(theirs)  # a launcher's process may not have run the user's script
+        registry.register_user_options(
+            theirs
+        )  # a launcher's process may not have run the user's script
         with multirun.noted(composed, notes):
-            config = validate(composed)
-            refuse_unset(config)
+            config = validate_config(composed)
+            check_required_keys(config)
             if config.task is not Task.download:
                 check_root(config.dataset)
-            arm = describe_arm(list(HydraConfig.get().overrides.task))
+            arm = parse_arm(list(HydraConfig.get().overrides.task))
             from melanoma_lab import tasks
 
             tasks.TASKS[config.task](config, arm)
@@ -63,9 +65,9 @@ def main() -> None:
     # garbage, which takes seconds; the process's memory goes back all the same.
     atexit.register(gc.freeze)
     try:
-        sys.argv[1:] = canonical_arguments(sys.argv[1:])
+        sys.argv[1:] = normalise_arguments(sys.argv[1:])
         if {"--help", "-h"} & {*sys.argv[1:]}:
-            print(help_text(sys.argv[1:]))
+            print(format_help(sys.argv[1:]))
             return
         notes = _launch()
         if notes.error is not None:
@@ -76,7 +78,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(_report(str(error), status=2))
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(_report(explain(error), status=2))
+        sys.exit(_report(explain_hydra_error(error), status=2))
     except RunError as error:
         sys.exit(_report(str(error), status=1))
     except OSError as error:
@@ -93,7 +95,7 @@ def _launch() -> Notes:
         HydraException, OmegaConfBaseException, UserError: they cannot be composed.
     """
     try:
-        with noting() as notes, seeds_checked_as_one():
+        with noting() as notes, validate_seeds_once():
             # Ctrl-C, or a polite kill (a cluster's, a container's): runs are marked KILLED. SIGINT
             # too: a shell's background job would ignore it.
             interrupt = Interruption(notes)
@@ -103,7 +105,7 @@ def _launch() -> Notes:
     except (HydraException, OmegaConfBaseException, UserError, OSError):
         raise
     except Exception as error:  # such as a parser's, or a launcher's
-        raise UserError(f"Hydra cannot run this command: {explain(error)}") from error
+        raise UserError(f"Hydra cannot run this command: {explain_hydra_error(error)}") from error
     return notes
 
 

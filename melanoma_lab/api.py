@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melanoma_lab import multirun
-from melanoma_lab.config.arm import refuse_alike
-from melanoma_lab.config.compose import configure, expand
-from melanoma_lab.config.schema.tracking import VARIABLE, Tracking
+from melanoma_lab.config.arm import check_jobs_distinct
+from melanoma_lab.config.compose import compose_config, expand_multirun
+from melanoma_lab.config.schema.tracking import TRACKING_URI_VARIABLE, Tracking
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tasks import train_one
@@ -116,9 +116,9 @@ def train(*overrides: str, config_dir: str | Path | None = None, verbose: bool =
         ['test', 'train', 'val']
     """
     with _working(verbose):
-        if len(expand(overrides)) > 1:
+        if len(expand_multirun(overrides)) > 1:
             raise UserError(f"{' '.join(overrides)}: several runs; study(...) trains them all.")
-        config, arm = configure([*overrides, "task=train"], config_dir)
+        config, arm = compose_config([*overrides, "task=train"], config_dir)
         with _mlflow_left_alone():
             return _run(train_one(config, arm))
 
@@ -154,9 +154,9 @@ def study(
         'report.html'
     """
     with _working(verbose):
-        listed = expand(overrides)
-        refuse_alike(listed)
-        jobs = [configure([*job, "task=train"], config_dir) for job in listed]
+        listed = expand_multirun(overrides)
+        check_jobs_distinct(listed)
+        jobs = [compose_config([*job, "task=train"], config_dir) for job in listed]
         asked = {(config.study, config.tracking.uri, config.metric) for config, _ in jobs}
         if len(asked) > 1:
             raise UserError("study, metric and tracking.uri: expected one of each in a study.")
@@ -188,9 +188,9 @@ def tune(*overrides: str, config_dir: str | Path | None = None, verbose: bool = 
     from melanoma_lab.tuning.plan import planned
 
     with _working(verbose):
-        if len(expand(overrides)) > 1:
+        if len(expand_multirun(overrides)) > 1:
             raise UserError(f"{' '.join(overrides)}: several searches; one at a time.")
-        config, arm = configure([*overrides, "task=tune"], config_dir)
+        config, arm = compose_config([*overrides, "task=tune"], config_dir)
         plan = planned(config, arm, Command.typed(overrides, config_dir))
         from melanoma_lab.tasks.tune import tune_arm
 
@@ -312,7 +312,7 @@ def predict(
     overrides += [] if batch_size is None else [f"training.batch_size={batch_size}"]
     named, tracked = _named(model, tracking_uri)
     with _working(verbose), _mlflow_left_alone():
-        config, _ = configure(overrides)
+        config, _ = compose_config(overrides)
         from melanoma_lab.tasks.predict import predict_table
 
         return predict_table(
@@ -352,7 +352,7 @@ def evaluate(
     """
     named, _ = _named(model, None)
     with _working(verbose), _mlflow_left_alone():
-        config, _ = configure([*overrides, "task=evaluate"], config_dir)
+        config, _ = compose_config([*overrides, "task=evaluate"], config_dir)
         tracked = config.tracking
         if isinstance(model, Run) and not any("tracking.uri=" in each for each in overrides):
             tracked = replace(tracked, uri=model.uri)
@@ -390,7 +390,7 @@ def export(
     """
     named, tracked = _named(model, tracking_uri)
     with _working(verbose), _mlflow_left_alone():
-        config, _ = configure(["task=export", f"formats=[{','.join(formats)}]"])
+        config, _ = compose_config(["task=export", f"formats=[{','.join(formats)}]"])
         from melanoma_lab.tasks.export import export_network
 
         return export_network(
@@ -426,7 +426,7 @@ def audit_dataset(*overrides: str, verbose: bool = True) -> Findings:
         (206, 0)
     """
     with _working(verbose):
-        config, _ = configure([*overrides, "task=audit"])
+        config, _ = compose_config([*overrides, "task=audit"])
         from melanoma_lab.tasks.audit import audit_dataset as audit
 
         return audit(config)
@@ -456,7 +456,7 @@ def _mlflow_left_alone() -> Iterator[None]:
     """The caller's tracking URI comes back; a run that the caller has open is not touched."""
     if "mlflow" in sys.modules and sys.modules["mlflow"].active_run() is not None:
         raise UserError("an MLflow run is active: end it first (mlflow.end_run()).")
-    before = os.environ.get(VARIABLE)
+    before = os.environ.get(TRACKING_URI_VARIABLE)
     if "mlflow" in sys.modules and sys.modules["mlflow"].is_tracking_uri_set():
         before = sys.modules["mlflow"].get_tracking_uri()
     try:

@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab.comparison.arms import shorten
-from melanoma_lab.config.arm import Arm, describe_arm
+from melanoma_lab.config.arm import Arm, parse_arm
 from melanoma_lab.config.schema import Config, Task
-from melanoma_lab.config.schema.tracking import Tracking, default_uri
-from melanoma_lab.config.validation import refuse_expansions
+from melanoma_lab.config.schema.tracking import Tracking, get_default_uri
+from melanoma_lab.config.validation import check_interpolations
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
 from melanoma_lab.job_notes import Job, Notes
@@ -120,7 +120,7 @@ def surviving() -> Iterator[Ending]:
 
 def _job(composed: DictConfig, ending: Ending) -> Job:
     hydra = HydraConfig.get()
-    arm = describe_arm(list(hydra.overrides.task))
+    arm = parse_arm(list(hydra.overrides.task))
 
     def value(key: str) -> str:
         return str(_select(composed, key))
@@ -132,7 +132,9 @@ def _job(composed: DictConfig, ending: Ending) -> Job:
         task=value("task").removeprefix("Task."),
         study=value("study"),
         metric=value("metric"),
-        uri="" if _select(composed, "tracking.offline") else value("tracking.uri") or default_uri(),
+        uri=""
+        if _select(composed, "tracking.offline")
+        else value("tracking.uri") or get_default_uri(),
         failure=ending.failure,
         reason=ending.reason,
     )
@@ -167,7 +169,7 @@ def _repetition(seed: object, fold: object) -> str:
 def _select(composed: DictConfig, key: str) -> Any:
     """The value of a key; None where it has none, which may be what the job failed for."""
     try:
-        refuse_expansions(composed)
+        check_interpolations(composed)
         return OmegaConf.select(composed, key)
     except (AttributeError, UserError, OmegaConfBaseException):
         return None  # AttributeError: its group is missing

@@ -63,24 +63,24 @@ def builder(group: str, name: str) -> Callable[[Build], Build]:
 
 
 #: What a user declared: options and their builders.
-Own = tuple[dict[tuple[str, str], type], dict[tuple[str, str], Callable[..., Any]]]
+UserOptions = tuple[dict[tuple[str, str], type], dict[tuple[str, str], Callable[..., Any]]]
 
 
-def own() -> Own:
+def get_user_options() -> UserOptions:
     """What a user declared, to take along to processes that do not run the user's script."""
     return (
-        {key: node for key, node in OPTIONS.items() if not _is_the_labs(node)},
-        {key: build for key, build in BUILDERS.items() if not _is_the_labs(build)},
+        {key: node for key, node in OPTIONS.items() if not _is_built_in(node)},
+        {key: build for key, build in BUILDERS.items() if not _is_built_in(build)},
     )
 
 
-def declare_again(theirs: Own) -> None:
-    """Declare in this process what ``own`` gave in another; Hydra brings its own part of it."""
+def register_user_options(theirs: UserOptions) -> None:
+    """Declare in this process what ``get_user_options`` gave in another; Hydra brings its part."""
     OPTIONS.update(theirs[0])
     BUILDERS.update(theirs[1])
 
 
-def _is_the_labs(thing: Any) -> bool:
+def _is_built_in(thing: Any) -> bool:
     return str(thing.__module__).startswith("melanoma_lab.")
 
 

@@ -24,11 +24,11 @@ from threadpoolctl import threadpool_limits
 from undrawn import undrawn_runs
 
 import melanoma_lab as lab
-from melanoma_lab.__main__ import CONF
+from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.tracking import VARIABLE
+from melanoma_lab.config.schema.tracking import TRACKING_URI_VARIABLE
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.config.validation import validate
+from melanoma_lab.config.validation import validate_config
 from melanoma_lab.training.backend import available_threads, start_backend
 
 # Set before TensorFlow and MLflow are imported anywhere.
@@ -74,22 +74,22 @@ def _one_thread_of_blas() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nobody_says_where() -> Iterator[None]:
     """Runs are recorded where the test says: MLflow leaves in the environment where others were."""
-    os.environ.pop(VARIABLE, None)
+    os.environ.pop(TRACKING_URI_VARIABLE, None)
     yield
-    os.environ.pop(VARIABLE, None)
+    os.environ.pop(TRACKING_URI_VARIABLE, None)
 
 
 @pytest.fixture(scope="session")
 def composed() -> Iterator[Callable[..., Config]]:
     """A function from overrides to the checked configuration."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
 
         @functools.cache
         def once(words: tuple[str, ...], _variable: str | None) -> Config:
-            return validate(compose("config", list(words)))
+            return validate_config(compose("config", list(words)))
 
         # A test may change its own; the configuration depends on the variable, too.
-        yield lambda *words: copy.deepcopy(once(words, os.environ.get(VARIABLE)))
+        yield lambda *words: copy.deepcopy(once(words, os.environ.get(TRACKING_URI_VARIABLE)))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from memory import at_most
 from PIL import Image
 from processes import run_command
 
-from melanoma_lab.config.compose import configure
+from melanoma_lab.config.compose import compose_config
 from melanoma_lab.core import untrusted_files
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data import table_files
@@ -244,7 +244,7 @@ PRESETS = {
 def test_a_preset_is_refused(tmp_path, content, told):
     path = write(tmp_path / "experiment" / "bomb.yaml", "# @package _global_\n" + content)
     with at_most(256 * MIB), pytest.raises(UserError, match=told) as refused:
-        configure(["+experiment=bomb"], tmp_path)
+        compose_config(["+experiment=bomb"], tmp_path)
     assert str(path) in str(refused.value)
 
 
@@ -254,7 +254,7 @@ def test_references_of_several_files_are_counted_together(tmp_path):
         at_most(256 * MIB),
         pytest.raises(UserError, match=r"has \d+ references"),
     ):
-        configure([*overrides, "study='${a0}'"])
+        compose_config([*overrides, "study='${a0}'"])
 
 
 def test_a_preset_with_aliases_and_references_is_taken(tmp_path):
@@ -263,7 +263,7 @@ def test_a_preset_with_aliases_and_references_is_taken(tmp_path):
         "tracking:\n  unsent: ${study}/unsent\n"
     )
     write(tmp_path / "experiment" / "mine.yaml", text)
-    config, _ = configure(["+experiment=mine"], tmp_path)
+    config, _ = compose_config(["+experiment=mine"], tmp_path)
     assert (config.seed, config.study, config.tracking.unsent) == (3, "mine_3", "mine_3/unsent")
 
 

@@ -9,8 +9,8 @@ import pytest
 from evaluation_cases import random_case, table_of
 from processes import run_command, run_python
 
-from melanoma_lab.__main__ import CONF
-from melanoma_lab.config.compose import configure
+from melanoma_lab.__main__ import CONF_DIR
+from melanoma_lab.config.compose import compose_config
 from melanoma_lab.tuning.checking import Command
 from melanoma_lab.tuning.plan import planned
 
@@ -50,7 +50,7 @@ def test_the_declared_space_can_be_searched(tmp_path):
     preset.parent.mkdir(parents=True)
     preset.write_text(block("yaml", "tuner:"))
     overrides = ["+experiment=which_balancing"]
-    config, arm = configure(overrides, preset.parent.parent)
+    config, arm = compose_config(overrides, preset.parent.parent)
     found = planned(config, arm, Command.typed(overrides, preset.parent.parent))
     by_key = {entry.key: entry for entry in found.searched}
     assert by_key.keys() == config.tuner.space.keys()
@@ -60,7 +60,7 @@ def test_the_declared_space_can_be_searched(tmp_path):
 def test_the_typed_space_can_be_searched():
     (typed,) = re.findall(r"'tuner\.space=(.*?)'", README)
     overrides = ["+experiment=dropout", "tuner=bayesian", f"tuner.space={typed}"]
-    config, arm = configure(overrides)
+    config, arm = compose_config(overrides)
     found = planned(config, arm, Command.typed(overrides))
     assert [entry.key for entry in found.searched if entry.when] == ["optimizer.momentum"]
 
@@ -124,7 +124,7 @@ def test_another_operating_point_of_a_finished_run():
 
 def test_every_preset_and_dataset_is_listed():
     for group in ("experiment", "dataset"):
-        for path in (CONF / group).glob("*.yaml"):
+        for path in (CONF_DIR / group).glob("*.yaml"):
             assert f"| `{path.stem}` |" in README, path
 
 

@@ -6,7 +6,7 @@ import cloudpickle
 import pytest
 
 from melanoma_lab import registry
-from melanoma_lab.registry import declare_again, own
+from melanoma_lab.registry import get_user_options, register_user_options
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def _as_before(monkeypatch):
 
 @pytest.mark.usefixtures("_as_before")
 def test_a_users_parts_are_taken_along_and_the_labs_are_not(monkeypatch):
-    before = own()
+    before = get_user_options()
 
     @registry.option("loss", "mine")
     @dataclass
@@ -28,12 +28,12 @@ def test_a_users_parts_are_taken_along_and_the_labs_are_not(monkeypatch):
     def build(options):
         return options.weight
 
-    there = cloudpickle.loads(cloudpickle.dumps(own()))
+    there = cloudpickle.loads(cloudpickle.dumps(get_user_options()))
     assert {key for table in there for key in table} - {key for t in before for key in t} == {
         ("loss", "mine")
     }
     for table in ("OPTIONS", "BUILDERS"):  # a process that has imported the lab alone
         monkeypatch.setattr(registry, table, {})
-    declare_again(there)
+    register_user_options(there)
     options = registry.OPTIONS["loss", "mine"](weight=3.0)
     assert registry.find_builder("loss", "mine")(options) == 3.0

@@ -18,7 +18,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from melanoma_lab import side_by_side
-from melanoma_lab.config.validation import explain
+from melanoma_lab.config.validation import explain_hydra_error
 from melanoma_lab.core.shell_commands import format_pip_install
 from melanoma_lab.job_notes import Notes
 from melanoma_lab.side_by_side import Interruption, PrefixedLines, at_once
@@ -174,11 +174,11 @@ def test_lines_are_passed_on_whole_and_marked():
 
 def test_a_launcher_that_is_not_there_is_named_with_its_package():
     error = MissingConfigException("", missing_cfg_file="hydra/launcher/joblib", options=["basic"])
-    assert explain(error) == (
+    assert explain_hydra_error(error) == (
         f"hydra/launcher=joblib: not installed: {format_pip_install('hydra-joblib-launcher')}"
     )
     error = MissingConfigException("", missing_cfg_file="hydra/launcher/jobli", options=["basic"])
-    assert explain(error) == "hydra/launcher=jobli: no such option. Valid: basic."
+    assert explain_hydra_error(error) == "hydra/launcher=jobli: no such option. Valid: basic."
 
 
 def test_a_second_ctrl_c_does_not_wait_for_jobs(tmp_path, monkeypatch):

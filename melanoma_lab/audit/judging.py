@@ -14,7 +14,7 @@ from melanoma_lab.audit.findings import Findings, Group, RandomSplits
 from melanoma_lab.audit.inspection import Inspection
 from melanoma_lab.audit.sizes import class_sizes
 from melanoma_lab.audit.suspicion import suspicious_files
-from melanoma_lab.config.schema.dataset import Groups
+from melanoma_lab.config.schema.dataset import GroupingRule
 from melanoma_lab.data.groups import group_images, photographs
 from melanoma_lab.data.listing import Listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
@@ -50,7 +50,7 @@ def audit_images(
     readable["photograph"] = photographs(list(readable["digest"]), inspection.pairs)
     pixels = readable["digest"].map(inspection.files["pixels"])
     readable["pixels"] = pixels.where(pixels != "", readable["digest"])
-    readable["group"] = group_images(readable, Groups.all)
+    readable["group"] = group_images(readable, GroupingRule.all)
     published = len(set(readable["published"]) - {""}) > 1
     random_splits, example = _random_splits(readable["group"])
     readable["judged"] = readable["published"] if published else example

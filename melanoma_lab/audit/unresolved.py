@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from melanoma_lab.audit.findings import Findings
-from melanoma_lab.config.schema.dataset import Conflicts, Dataset, Isic9Dataset, Labels
+from melanoma_lab.config.schema.dataset import Dataset, Isic9Dataset, LabelSource, OnConflict
 from melanoma_lab.core.shell_commands import format_lab_command
 
 
@@ -22,15 +22,15 @@ def unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
     if protocol == "leaking":
         parts.append("images that belong together lie on both sides of the split")
     kept = {
-        Conflicts.keep: [*findings.label_conflicts, *findings.near_label_conflicts],
-        Conflicts.error: findings.near_label_conflicts,  # identical ones have been refused
+        OnConflict.keep: [*findings.label_conflicts, *findings.near_label_conflicts],
+        OnConflict.error: findings.near_label_conflicts,  # identical ones have been refused
     }
     conflicts = len(kept.get(dataset.conflicts, []))
     if conflicts:
         groups = "1 group" if conflicts == 1 else f"{conflicts} groups"
         choice = f"dataset.conflicts={dataset.conflicts}"
         parts.append(f"{groups} of copies under different labels ({choice})")
-    trusts_folder = isinstance(dataset, Isic9Dataset) and dataset.labels is Labels.folder
+    trusts_folder = isinstance(dataset, Isic9Dataset) and dataset.labels is LabelSource.folder
     if findings.metadata_conflicts and trusts_folder:
         parts.append(
             f"{len(findings.metadata_conflicts)} labels against the metadata's diagnosis "

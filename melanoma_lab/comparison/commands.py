@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from melanoma_lab.cli.arguments import LAB_COMMAND
 from melanoma_lab.comparison.arms import parts_of
 from melanoma_lab.comparison.compare import PRIMARY, ArmSummary, Comparison
 from melanoma_lab.comparison.pairing import coverage
-from melanoma_lab.config.arm import CUSTOM
-from melanoma_lab.config.command import PROGRAM
-from melanoma_lab.config.compose import preset_reference
-from melanoma_lab.config.schema.tracking import HERE, without_password
+from melanoma_lab.config.arm import CUSTOM_PRESET
+from melanoma_lab.config.compose import load_preset_reference
+from melanoma_lab.config.schema.tracking import DEFAULT_TRACKING_URI, mask_password
 from melanoma_lab.tracking.origin import UNKNOWN, short_commit
 
 
@@ -27,8 +27,8 @@ def compare_command(study: str, *, reference: str | None, metric: str, uri: str)
     words = [f"study={study}"]
     words += [f"reference={_hydra(reference)}"] if reference else []
     words += [f"metric={metric}"] if metric != PRIMARY else []
-    words += [f"tracking.uri={without_password(uri)}"] if uri != HERE else []
-    return _join(f"{PROGRAM} compare", words)
+    words += [f"tracking.uri={mask_password(uri)}"] if uri != DEFAULT_TRACKING_URI else []
+    return _join(f"{LAB_COMMAND} compare", words)
 
 
 def training_commands(comparison: Comparison, root: str | None) -> list[str]:
@@ -50,13 +50,13 @@ def training_commands(comparison: Comparison, root: str | None) -> list[str]:
             together.setdefault((overrides, seeds, folds), []).append(preset)
     commands = []
     for (overrides, seeds, folds), presets in together.items():
-        words = [f"+experiment={','.join(presets)}"] if presets != [CUSTOM] else []
+        words = [f"+experiment={','.join(presets)}"] if presets != [CUSTOM_PRESET] else []
         words += [f"seed={_listed(seeds)}"]
         words += [f"split.fold={_listed(folds)}"] if folds != (0,) else []
         many = len(presets) * len(seeds) * len(folds) > 1
-        commands.append(_join(PROGRAM + " -m" * many, [*words, *overrides, *shared]))
+        commands.append(_join(LAB_COMMAND + " -m" * many, [*words, *overrides, *shared]))
     return commands + [
-        _join(f"{PROGRAM} ensemble", _ensemble_words(comparison, arm))
+        _join(f"{LAB_COMMAND} ensemble", _ensemble_words(comparison, arm))
         for arm in comparison.arms.values()
         if arm.is_ensemble
     ]
@@ -84,7 +84,7 @@ def _grids(arm: ArmSummary) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 def _reference_words(arm: ArmSummary, preset: str) -> list[str]:
     """What tells an arm's runs their reference, where it is not the one that their preset names."""
     named = arm.runs[0].tags.get("reference", "")
-    if named == (preset_reference(preset) or ""):
+    if named == (load_preset_reference(preset) or ""):
         return []
     return [f"reference={_hydra(named)}" if named else "reference=null"]
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from melanoma_lab.config.schema.tracking import without_password
+from melanoma_lab.config.schema.tracking import mask_password
 from melanoma_lab.core.errors import UserError, truncate
 
 #: The preset of an arm for which none was chosen.
-CUSTOM = "custom"
+CUSTOM_PRESET = "custom"
 #: Overrides that say which repetition, where, or how it is recorded; not what is compared.
-NOT_AN_ARM = frozenset(
+NON_ARM_KEYS = frozenset(
     {
         "against",
         "arm",
@@ -38,9 +38,9 @@ NOT_AN_ARM = frozenset(
     }
 )
 #: What others of that kind begin with.
-NOT_AN_ARMS = ("audit.", "demo.", "tracking.", "tuner.", "hydra")
+NON_ARM_PREFIXES = ("audit.", "demo.", "tracking.", "tuner.", "hydra")
 #: What stands for the value of a key that was deleted; no value is read as it.
-DELETED = "~"
+DELETED_VALUE = "~"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Arm:
     preset: str
 
 
-def describe_arm(overrides: Sequence[str]) -> Arm:
+def parse_arm(overrides: Sequence[str]) -> Arm:
     """Name the arm that a command's overrides describe, whatever order they were typed in.
 
     Of a key that is given twice the last value counts, as in Hydra.
@@ -64,10 +64,10 @@ def describe_arm(overrides: Sequence[str]) -> Arm:
     Args:
         overrides: Hydra overrides, such as ``["+experiment=dropout", "seed=3"]``.
     """
-    return _arm(_values(overrides))
+    return _build_arm(_parse_values(overrides))
 
 
-def refuse_alike(jobs: Sequence[Sequence[str]]) -> None:
+def check_jobs_distinct(jobs: Sequence[Sequence[str]]) -> None:
     """Refuse different jobs that would be the same run or search: one would be lost in the other.
 
     They list values of a key that is no part of an arm's name, such as ``dataset.root=A,B``. Jobs
@@ -80,7 +80,7 @@ def refuse_alike(jobs: Sequence[Sequence[str]]) -> None:
         UserError: naming the keys.
     """
     seen: dict[tuple[str, ...], dict[str, str]] = {}
-    parsed = [_values(job) for job in jobs]
+    parsed = [_parse_values(job) for job in jobs]
     for values in parsed:
         task = values.get("task", "train")
         if task not in {"train", "tune"}:
@@ -88,11 +88,15 @@ def refuse_alike(jobs: Sequence[Sequence[str]]) -> None:
         told_apart_by = ["study", "seed", "split.fold"]
         if task == "tune":  # each tuner makes a search of its own
             told_apart_by += sorted(key for key in values if key.split(".")[0] == "tuner")
-        run = (task, _arm(values).name, *(f"{key}={values.get(key)}" for key in told_apart_by))
+        run = (
+            task,
+            _build_arm(values).name,
+            *(f"{key}={values.get(key)}" for key in told_apart_by),
+        )
         other = seen.setdefault(run, values)
         if keys := [key for key in values if values[key] != other.get(key)]:
             listed = [
-                f"{key}={_listed(dict.fromkeys(each.get(key, '') for each in parsed))}"
+                f"{key}={_format_values(dict.fromkeys(each.get(key, '') for each in parsed))}"
                 for key in keys
             ]
             raise UserError(
@@ -103,25 +107,25 @@ def refuse_alike(jobs: Sequence[Sequence[str]]) -> None:
             )
 
 
-def _listed(values: Iterable[str]) -> str:
+def _format_values(values: Iterable[str]) -> str:
     """Values as they were typed, without Hydra's backslashes and without passwords."""
-    return truncate(",".join(without_password(value.replace("\\", "")) for value in values))
+    return truncate(",".join(mask_password(value.replace("\\", "")) for value in values))
 
 
-def _values(overrides: Sequence[str]) -> dict[str, str]:
+def _parse_values(overrides: Sequence[str]) -> dict[str, str]:
     """Key -> value as text, in the order that they were first given; of a deleted key, ``~``."""
     values = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = override.get_value_element_as_str()
-        values[str(override.key_or_group)] = DELETED if override.is_delete() else value
+        values[str(override.key_or_group)] = DELETED_VALUE if override.is_delete() else value
     return values
 
 
-def _arm(values: Mapping[str, str]) -> Arm:
-    preset = values.get("experiment", CUSTOM)
+def _build_arm(values: Mapping[str, str]) -> Arm:
+    preset = values.get("experiment", CUSTOM_PRESET)
     parts = [
-        f"~{key}" if value == DELETED else f"{key}={value}"
+        f"~{key}" if value == DELETED_VALUE else f"{key}={value}"
         for key, value in values.items()
-        if key != "experiment" and key not in NOT_AN_ARM and not key.startswith(NOT_AN_ARMS)
+        if key != "experiment" and key not in NON_ARM_KEYS and not key.startswith(NON_ARM_PREFIXES)
     ]
     return Arm(",".join([preset, *sorted(parts)]), preset)

@@ -16,20 +16,22 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab.config import search_path
-from melanoma_lab.config.arm import Arm, describe_arm
+from melanoma_lab.config.arm import Arm, parse_arm
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.validation import explain, validate
+from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.root import check_root
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: In a wheel conf/ lies inside the package, in a clone beside it.
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
 search_path.register()
 
 
-def configure(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[Config, Arm]:
+def compose_config(
+    overrides: Sequence[str], config_dir: str | Path | None = None
+) -> tuple[Config, Arm]:
     """Compose and check what overrides ask for.
 
     Args:
@@ -43,16 +45,16 @@ def configure(overrides: Sequence[str], config_dir: str | Path | None = None) ->
         UserError: an override, a key, a value or the dataset's folder is wrong.
     """
     try:
-        composed = compose_with(overrides, config_dir)
-        arm = describe_arm(overrides)
+        composed = compose_unchecked(overrides, config_dir)
+        arm = parse_arm(overrides)
     except HydraException as error:
-        raise UserError(explain(error)) from error
-    config = validate(composed)
+        raise UserError(explain_hydra_error(error)) from error
+    config = validate_config(composed)
     check_root(config.dataset)
     return config, arm
 
 
-def compose_with(
+def compose_unchecked(
     overrides: Sequence[str], config_dir: str | Path | None, *, with_hydra: bool = False
 ) -> DictConfig:
     """Compose what overrides ask for, unchecked.
@@ -67,27 +69,27 @@ def compose_with(
         UserError: there is no such folder, or an option's name is no name.
     """
     words = [*overrides, *_search_path(config_dir)]
-    with _composing():
+    with _use_hydra():
         try:
             return compose("config", words, return_hydra_config=with_hydra)
         except (HydraException, OmegaConfBaseException):
             raise
         except ValueError as error:  # Hydra's own for architecture=0
-            raise UserError(explain(error)) from error
+            raise UserError(explain_hydra_error(error)) from error
 
 
-def preset_reference(preset: str) -> str | None:
+def load_preset_reference(preset: str) -> str | None:
     """What one of the lab's presets names to be compared with.
 
     Args:
         preset: its name; None is the answer for one that the lab does not have.
     """
-    path = CONF / "experiment" / f"{preset}.yaml"
+    path = CONF_DIR / "experiment" / f"{preset}.yaml"
     named = OmegaConf.select(OmegaConf.load(path), "reference") if path.is_file() else None
     return None if named is None else str(named)
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
+def expand_multirun(overrides: Sequence[str]) -> list[list[str]]:
     """The jobs of a multirun: every combination of the values that overrides list.
 
     Args:
@@ -100,7 +102,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
         UserError: an override cannot be read, or names an interval instead of values.
     """
     try:
-        with _composing():
+        with _use_hydra():
             loader = GlobalHydra.instance().config_loader()
             parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
             choices: dict[str, list[str]] = {}
@@ -113,18 +115,18 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
                 else:
                     raise UserError(f"{entry.input_line}: expected values, such as a,b or range(3)")
     except HydraException as error:
-        raise UserError(explain(error)) from error
+        raise UserError(explain_hydra_error(error)) from error
     return [list(job) for job in itertools.product(*choices.values())]
 
 
 @contextmanager
-def _composing() -> Iterator[None]:
+def _use_hydra() -> Iterator[None]:
     """Hydra with the lab's conf/ inside the block; what the caller made of it comes back after."""
     callers, version = GlobalHydra.instance(), VersionBase.instance()
     hydra, base = callers.hydra, version.version_base
     callers.clear()
     try:
-        with initialize_config_dir(str(CONF), job_name="melanoma_lab", version_base="1.3"):
+        with initialize_config_dir(str(CONF_DIR), job_name="melanoma_lab", version_base="1.3"):
             yield
     finally:
         callers.hydra, version.version_base = hydra, base

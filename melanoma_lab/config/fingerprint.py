@@ -11,11 +11,11 @@ from enum import Enum
 from typing import Any
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.evaluation import OF_EVALUATE
-from melanoma_lab.config.schema.tracking import without_password
+from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS
+from melanoma_lab.config.schema.tracking import mask_password
 
 #: Which question, where, how recorded, on how many threads, in how many goes: not what is computed.
-INCIDENTAL = (
+IGNORED_KEYS = (
     "task",
     "study",
     "reference",
@@ -35,7 +35,7 @@ INCIDENTAL = (
     "dataset.outside_root",
     "training.threads",
     "training.resume",
-    *(f"evaluation.{key}" for key in OF_EVALUATE),
+    *(f"evaluation.{key}" for key in EVALUATE_KEYS),
 )
 #: Keys and groups that came later -> what they were before; there they do not count, so that runs
 #: of then and now are known to be the same.
@@ -54,23 +54,23 @@ ADDED = {
 }
 
 
-def resolved(config: Config) -> dict[str, Any]:
+def config_to_dict(config: Config) -> dict[str, Any]:
     """The configuration of a run as plain containers: strings, numbers, lists, dictionaries.
 
     What searches for values (``tuner``) and what shows them (``demo``) is none of a run's.
     """
-    plain = _plain(config)
+    plain = _to_dict(config)
     del plain["tuner"], plain["demo"]
-    plain["tracking"]["uri"] = without_password(config.tracking.uri)  # it is kept with the run
+    plain["tracking"]["uri"] = mask_password(config.tracking.uri)  # it is kept with the run
     return plain
 
 
-def tuner_of(config: Config) -> dict[str, Any]:
-    """What ``resolved`` leaves out: how values are searched for, as plain containers."""
-    return _plain(config.tuner)
+def tuner_to_dict(config: Config) -> dict[str, Any]:
+    """What ``config_to_dict`` leaves out: how values are searched for, as plain containers."""
+    return _to_dict(config.tuner)
 
 
-def _plain(node: Any) -> dict[str, Any]:
+def _to_dict(node: Any) -> dict[str, Any]:
     return dict(
         dataclasses.asdict(
             node,
@@ -79,7 +79,7 @@ def _plain(node: Any) -> dict[str, Any]:
     )
 
 
-def fingerprint(
+def compute_fingerprint(
     config: Config,
     *,
     dataset_digest: str,
@@ -99,8 +99,8 @@ def fingerprint(
             where there is none.
         patients: digest of what is known of them; None where it does not count.
     """
-    plain = resolved(config)
-    for key in INCIDENTAL:
+    plain = config_to_dict(config)
+    for key in IGNORED_KEYS:
         section, _, name = key.rpartition(".")
         del (plain[section] if section else plain)[name]
     for key, value in ADDED.items():

@@ -32,11 +32,11 @@ class StudyPresets(SearchPathPlugin):
 def register() -> None:
     """Make Hydra use it, and read no file that is a bomb; it may be called more than once."""
     Plugins.instance().register(StudyPresets)
-    _bound_files()
+    _check_config_files()
 
 
 @cache
-def _bound_files() -> None:
+def _check_config_files() -> None:
     """Check every file that Hydra is about to read: it writes out what YAML's aliases stand for.
 
     Hydra takes no other source for files in the place of its own, so that gets a check in front.

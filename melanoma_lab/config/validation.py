@@ -13,8 +13,8 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from melanoma_lab.config.combinations import refuse_combinations
-from melanoma_lab.config.override import to_type
+from melanoma_lab.config.compatibility import check_compatibility
+from melanoma_lab.config.overrides import format_override
 from melanoma_lab.config.schema import Audit, Config, Task
 from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
@@ -26,18 +26,18 @@ from melanoma_lab.core.untrusted_files import check_interpolation_growth
 from melanoma_lab.registry import OPTIONS
 
 #: Launchers that Hydra's own plugins add, and the packages that hold them.
-LAUNCHERS = {
+LAUNCHER_PACKAGES = {
     "joblib": "hydra-joblib-launcher",
     "submitit_slurm": "hydra-submitit-launcher",
     "submitit_local": "hydra-submitit-launcher",
     "ray": "hydra-ray-launcher",
     "ray_aws": "hydra-ray-launcher",
 }
-TASKS = tuple(task.value for task in Task)
-KEYS = tuple(entry.name for entry in dataclasses.fields(Config))
+TASK_NAMES = tuple(task.value for task in Task)
+CONFIG_KEYS = tuple(entry.name for entry in dataclasses.fields(Config))
 
 
-def validate(composed: DictConfig) -> Config:
+def validate_config(composed: DictConfig) -> Config:
     """Check every key and value of a composed configuration.
 
     Args:
@@ -50,27 +50,27 @@ def validate(composed: DictConfig) -> Config:
         UserError: a key is unknown or missing, a value has the wrong type or is out of range, or
             two choices exclude each other.
     """
-    refuse_expansions(composed)
+    check_interpolations(composed)
     if missing := [str(key) for key in composed if OmegaConf.is_missing(composed, str(key))]:
-        raise UserError("\n".join(map(_unset, missing)))
+        raise UserError("\n".join(map(_format_unset, missing)))
     try:
-        merged = OmegaConf.merge(_schema_of(composed), composed)
+        merged = OmegaConf.merge(_build_schema(composed), composed)
         config = cast("Config", OmegaConf.to_object(merged))
     except MissingMandatoryValue as error:
-        raise UserError(_unset(str(error.full_key))) from error
+        raise UserError(_format_unset(str(error.full_key))) from error
     except OmegaConfBaseException as error:
-        message = explain(error)
+        message = explain_hydra_error(error)
         key = str(error.full_key)
         raise UserError(message if message.startswith(key) else f"{key}: {message}") from error
-    refuse_combinations(config)
+    check_compatibility(config)
     return config
 
 
-def _unset(key: str) -> str:
+def _format_unset(key: str) -> str:
     return f"{key} is not set; add {key}=... to the command."
 
 
-def refuse_expansions(composed: DictConfig) -> None:
+def check_interpolations(composed: DictConfig) -> None:
     """Refuse references such as ``${seed}`` that could come to gigabytes where they are followed.
 
     Args:
@@ -85,12 +85,12 @@ def refuse_expansions(composed: DictConfig) -> None:
         raise UserError(f"The configuration has {error}; write out what they stand for.") from error
 
 
-def _schema_of(composed: DictConfig) -> DictConfig:
+def _build_schema(composed: DictConfig) -> DictConfig:
     """The schema of the options that were chosen; unknown keys are refused."""
     schema = OmegaConf.structured(Config)
     for key in composed:
         name = str(key)
-        if name not in KEYS:
+        if name not in CONFIG_KEYS:
             raise UserError(f"{name}: no such key. {_nearest_key(name)}")
         if any(group == name for group, _ in OPTIONS):
             schema[name] = _option_schema(name, composed[name])
@@ -164,7 +164,7 @@ def _nearest_key(full: str) -> str:
     if section in plain:
         owners = {"": plain[section]}
     if not path or not owners:
-        return suggest_choice(section, [*KEYS, "experiment"])
+        return suggest_choice(section, [*CONFIG_KEYS, "experiment"])
     names = {
         option: {entry.name for entry in dataclasses.fields(n)} for option, n in owners.items()
     }
@@ -174,21 +174,21 @@ def _nearest_key(full: str) -> str:
     return suggest_choice(full, {f"{path}.{name}" for keys in names.values() for name in keys})
 
 
-def _unread(word: str) -> str:
+def _explain_unreadable_word(word: str) -> str:
     """What is wrong with a word of the command line that Hydra's grammar does not take."""
     key, equals, value = word.partition("=")
     if not equals:
-        first = f" A task comes first: {format_lab_command(word)} ..." if word in TASKS else ""
+        first = f" A task comes first: {format_lab_command(word)} ..." if word in TASK_NAMES else ""
         return f"{truncate(word)}: expected KEY=VALUE.{first}"
     is_list = value.startswith("[") and value.endswith("]")
-    quoted = truncate(to_type(key, value[1:-1].split(",") if is_list else value))
+    quoted = truncate(format_override(key, value[1:-1].split(",") if is_list else value))
     return (
         f"{truncate(word)}: the value cannot be read. Brackets must match; one that has brackets, "
         f"commas, = or letters beyond a to z of its own goes in quotes within quotes: {quoted}"
     )
 
 
-def explain(error: Exception) -> str:
+def explain_hydra_error(error: Exception) -> str:
     """Say in the user's terms why Hydra could not compose the command.
 
     Args:
@@ -198,13 +198,16 @@ def explain(error: Exception) -> str:
         What is wrong, and the nearest valid name where there is one.
     """
     if isinstance(error, OverrideParseException):
-        return _unread(str(error.override))
+        return _explain_unreadable_word(str(error.override))
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     text = f"{error}{cause}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        if group == "hydra/launcher" and name in LAUNCHERS:
-            return f"hydra/launcher={name}: not installed: {format_pip_install(LAUNCHERS[name])}"
+        if group == "hydra/launcher" and name in LAUNCHER_PACKAGES:
+            return (
+                f"hydra/launcher={name}: not installed: "
+                f"{format_pip_install(LAUNCHER_PACKAGES[name])}"
+            )
         options = [option for option in error.options or [] if not option.startswith("schema")]
         return f"{group}={name}: no such option. {suggest_choice(name, options)}"
     unknown = re.search(r"Could not (?:override|append) '\+*([^'@]+)'", text)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Final
 
-from melanoma_lab.config.override import to_type
+from melanoma_lab.config.overrides import format_override
 from melanoma_lab.config.schema.dataset import CsvColumns, CsvDataset, Ham10000Dataset
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.columns import looks_like_grouping
@@ -78,7 +78,7 @@ def missing_table(root: Path, name: str, key: str) -> UserError:
     same = [other for other in there if Path(other).stem.lower() == Path(name).stem.lower()]
     advice = ""
     if same:
-        advice = f" {same[0]} is there: {to_type(key, same[0])}"
+        advice = f" {same[0]} is there: {format_override(key, same[0])}"
     elif line := reader_that_fits(root):
         advice = f" Instead, `{line}` reads it."
     elif there:
@@ -106,7 +106,7 @@ def _as_ham10000(table: Table) -> list[str]:
     if not {"lesion_id", "image_id", "dx"} <= set(table.names) or set(table.values("dx")) != DX:
         return []
     name = table.path.name
-    words = [] if name == Ham10000Dataset.metadata else [to_type("dataset.metadata", name)]
+    words = [] if name == Ham10000Dataset.metadata else [format_override("dataset.metadata", name)]
     return ["dataset=ham10000", *words]
 
 
@@ -130,6 +130,8 @@ def _as_csv(root: Path, table: Table, folders: Mapping[str, set[str]]) -> list[s
                     "dataset.columns.image": (name, CsvColumns.image),
                     "dataset.columns.label": (label, CsvColumns.label),
                 }
-                words = [to_type(key, value) for key, (value, no) in said.items() if value != no]
+                words = [
+                    format_override(key, value) for key, (value, no) in said.items() if value != no
+                ]
                 return ["dataset=csv", *words]
     return []

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from melanoma_lab.config.override import to_type
+from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.archive import reader_that_fits
 from melanoma_lab.data.columns import grouping_of
@@ -118,7 +118,7 @@ def _refuse_strays(root: Path, strays: Sequence[str], n_others: int) -> None:
         "class folder; expected <class>/<image>, or Train/<class>/<image> and Test/<class>/<image>."
     )
     if len(strays) <= SHARE_OF_STRAYS * n_others and len(strays) <= MOST_LISTED:
-        raise UserError(f"{text} To leave them out: {to_type('dataset.exclude', strays)}")
+        raise UserError(f"{text} To leave them out: {format_override('dataset.exclude', strays)}")
     raise UserError(text + _advice(root))
 
 
@@ -212,7 +212,7 @@ def _meant(names: Collection[str], what: str) -> str:
     """The line that takes folders for classes as they are called, after a blank."""
     if not 2 <= len(names) <= MOST_LISTED:
         return ""
-    return f" If {what}, say so: {to_type('dataset.classes', sorted(names))}"
+    return f" If {what}, say so: {format_override('dataset.classes', sorted(names))}"
 
 
 def _advice(root: Path) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from melanoma_lab.config.override import to_type
+from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.name_words import words_of
 from melanoma_lab.data.tables import Table
@@ -192,7 +192,7 @@ def check_grouping(table: Table, found: Mapping[str, str], labels: Sequence[str]
                 f"{table.path}: column {name} has only the values {shown} for {len(labels)} "
                 f"images; it looks like a kind of {what}, not like an id. To do without it: "
                 f"{without(what, found)} If these are ids: "
-                f"{to_type(f'dataset.columns.{what}', name)}"
+                f"{format_override(f'dataset.columns.{what}', name)}"
             )
 
 
@@ -205,7 +205,7 @@ def without(what: str, found: Mapping[str, str]) -> str:
     """
     line = f"dataset.columns.{what}={WITHOUT}"
     if what == "lesion" and "patient" in found:  # which are not looked for then
-        line += " " + to_type("dataset.columns.patient", found["patient"])
+        line += " " + format_override("dataset.columns.patient", found["patient"])
     return line
 
 
@@ -255,8 +255,8 @@ def _refuse_unused(
             "remove others."
         )
     key = f"dataset.columns.{what}"
-    lines = [to_type(key, name) for name in alike[:3]]
-    without_it = to_type(key, found[what]) if what in found else without(what, found)
+    lines = [format_override(key, name) for name in alike[:3]]
+    without_it = format_override(key, found[what]) if what in found else without(what, found)
     raise UserError(f"{start}To use it: {' or '.join(lines)} To do without it: {without_it}")
 
 

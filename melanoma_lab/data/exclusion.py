@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.config.override import to_type
+from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.name_words import words_of
 
@@ -71,7 +71,7 @@ def leave_out(
         endings = sorted({f"!*{PurePosixPath(name).suffix}" for name in masks})
         notes.append(
             f"{_files(masks)} left out, named like masks: {format_list(masks)}. To keep them: "
-            + to_type("dataset.exclude", [*patterns, *endings])
+            + format_override("dataset.exclude", [*patterns, *endings])
         )
     if others:
         notes.append(f"{_files(others)} left out (dataset.exclude): {format_list(others)}.")

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from melanoma_lab.config.schema.dataset import Groups
+from melanoma_lab.config.schema.dataset import GroupingRule
 
 #: What a choice of ``dataset.groups`` joins images by: columns of the manifest. The photograph is
 #: what identical files, files of identical pixels and near-duplicates share.
 LINKS = {
-    Groups.all: ("lesion", "patient", "photograph"),
-    Groups.lesion: ("lesion", "patient"),
-    Groups.duplicates: ("photograph",),
-    Groups.none: (),
+    GroupingRule.all: ("lesion", "patient", "photograph"),
+    GroupingRule.lesion: ("lesion", "patient"),
+    GroupingRule.duplicates: ("photograph",),
+    GroupingRule.none: (),
 }
 
 
@@ -48,7 +48,7 @@ def photographs(digests: Sequence[str], pairs: pd.DataFrame) -> NDArray[np.objec
     return np.array([name[digest] for digest in digests], dtype=object)
 
 
-def group_images(manifest: pd.DataFrame, groups: Groups) -> NDArray[np.object_]:
+def group_images(manifest: pd.DataFrame, groups: GroupingRule) -> NDArray[np.object_]:
     """The group of every image: connected components over all links, so joined transitively.
 
     Args:

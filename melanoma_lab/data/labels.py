@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from melanoma_lab.config.schema.dataset import Conflicts, Labels
+from melanoma_lab.config.schema.dataset import LabelSource, OnConflict
 from melanoma_lab.core.errors import UserError, format_list, suggest_choice
 
 #: Columns of the manifest by which images are copies of each other, surest first.
@@ -32,8 +32,8 @@ class Labelled:
 def settle_labels(
     manifest: pd.DataFrame,
     *,
-    labels: Labels,
-    conflicts: Conflicts,
+    labels: LabelSource,
+    conflicts: OnConflict,
     classes: Sequence[str] | None,
 ) -> Labelled:
     """Take the trusted label of every image, resolve contradictions, keep the dataset's classes.
@@ -54,13 +54,13 @@ def settle_labels(
             has no image, or fewer than two classes are left.
     """
     notes: list[str] = []
-    if labels is Labels.diagnosis:
+    if labels is LabelSource.diagnosis:
         differs = (manifest["diagnosis"] != "") & (manifest["diagnosis"] != manifest["label"])
         manifest = manifest.assign(label=manifest["diagnosis"].where(differs, manifest["label"]))
         if differs.any():
             notes.append(f"{_images(int(differs.sum()))} relabelled to the archive's diagnosis.")
     for column, what in COPIES.items():
-        if conflicts is Conflicts.keep and column == "identical":
+        if conflicts is OnConflict.keep and column == "identical":
             continue  # the next column's groups hold these too
         manifest, note = _resolve_conflicts(manifest, conflicts, column, what)
         notes.extend(note)
@@ -90,7 +90,7 @@ def settle_labels(
 
 
 def _resolve_conflicts(
-    manifest: pd.DataFrame, conflicts: Conflicts, column: str, copies: str
+    manifest: pd.DataFrame, conflicts: OnConflict, column: str, copies: str
 ) -> tuple[pd.DataFrame, list[str]]:
     """Apply ``dataset.conflicts`` to the groups of a column; the notes say what was done."""
     group = manifest[column]
@@ -100,15 +100,15 @@ def _resolve_conflicts(
     n_images, n_groups = int(wrong.sum()), int(group[wrong].nunique())
     groups = "1 group" if n_groups == 1 else f"{n_groups} groups"
     what = f"{n_images} images in {groups} are {copies} but labelled differently"
-    if conflicts is Conflicts.error and column == "identical":
+    if conflicts is OnConflict.error and column == "identical":
         example = format_list(list(manifest.loc[group == group[wrong].iloc[0], "image_id"]))
         raise UserError(
             f"{what}, such as {example}. Choose with dataset.conflicts: keep (as published), "
             "drop (leave them out), relabel (the metadata's diagnosis, drop where it has none)."
         )
-    if conflicts in {Conflicts.error, Conflicts.keep}:
+    if conflicts in {OnConflict.error, OnConflict.keep}:
         return manifest, [f"{what}; kept as published."]
-    if conflicts is Conflicts.drop:
+    if conflicts is OnConflict.drop:
         return manifest.loc[~wrong].reset_index(drop=True), [f"{what}; left out."]
     said = manifest["diagnosis"].where(manifest["diagnosis"] != "").groupby(group)
     # One diagnosis for the whole group settles it; none or several settle nothing.

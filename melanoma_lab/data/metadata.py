@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Metadata, Patient
+from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Metadata, PatientMetadata
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.split import TRAIN
 
@@ -208,7 +208,7 @@ def patient_data(manifest: pd.DataFrame, metadata: Metadata) -> PatientData | No
     Raises:
         UserError: the dataset, or its training split, does not know what is asked for.
     """
-    if not isinstance(metadata, Patient):
+    if not isinstance(metadata, PatientMetadata):
         return None
     known = [name for name in PATIENT_COLUMNS if not is_missing(manifest[name]).all()]
     for name in metadata.columns:

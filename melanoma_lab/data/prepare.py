@@ -21,8 +21,14 @@ from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.audit.near_duplicates import IDENTICAL
 from melanoma_lab.audit.unresolved import unresolved
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.dataset import Dataset, Groups, Isic9Dataset, Labels, Resize
-from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Patient
+from melanoma_lab.config.schema.dataset import (
+    Dataset,
+    GroupingRule,
+    Isic9Dataset,
+    LabelSource,
+    Resize,
+)
+from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, PatientMetadata
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.files import describe_links_outside
@@ -159,7 +165,7 @@ def prepare_data(
         UserError: the dataset, its labels, what it knows of patients or the split cannot be used as
             configured.
     """
-    asked = isinstance(config.metadata, Patient)
+    asked = isinstance(config.metadata, PatientMetadata)
     data = prepare_images(config, cache=cache, threads=threads, patients=asked, progress=progress)
     known = patient_data(data.manifest, config.metadata)
     notes = (*data.notes, *(known.notes if known else ()))
@@ -233,7 +239,7 @@ def _prepare(
     with _saying_first(listing):
         settled = settle_labels(
             manifest,
-            labels=dataset.labels if isinstance(dataset, Isic9Dataset) else Labels.folder,
+            labels=dataset.labels if isinstance(dataset, Isic9Dataset) else LabelSource.folder,
             conflicts=dataset.conflicts,
             classes=dataset.classes,
         )
@@ -334,7 +340,7 @@ def _check_slugs(classes: Sequence[str]) -> None:
 
 def _protocol(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> str:
     """Whether images that belong together are known, and are on one side of the split."""
-    known = manifest.assign(group=group_images(manifest, Groups.all))
+    known = manifest.assign(group=group_images(manifest, GroupingRule.all))
     sides = known.drop_duplicates(["group", "split"])
     if sides["group"].duplicated().any():
         return "leaking"

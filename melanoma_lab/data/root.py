@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from melanoma_lab.config.needed import NO_ROOT
+from melanoma_lab.config.required_keys import NO_ROOT
 from melanoma_lab.config.schema.dataset import Dataset, SyntheticDataset
 from melanoma_lab.core.errors import UserError, suggest_choice
 

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.config.override import to_type
+from melanoma_lab.config.overrides import format_override
 from melanoma_lab.config.schema.split import (
     CrossVal,
-    Folds,
+    FoldSplit,
     Holdout,
     KFold,
-    LeakingTest,
+    OnLeakingTest,
     Predefined,
     Split,
     Undivided,
@@ -82,12 +82,12 @@ def _too_few(error: TooFewGroupsError, split: Split, labels: Sequence[str]) -> s
     fewest = min(error.groups.values())
     remedy = (
         f"Set split.k={fewest}"
-        if isinstance(split, Folds) and error.parts == split.k and 2 < fewest < split.k
+        if isinstance(split, FoldSplit) and error.parts == split.k and 2 < fewest < split.k
         else "Add images of other lesions"
     )
     small = format_list([f"{name} ({n})" for name, n in error.groups.items()], 10)
     left = sorted(set(labels) - error.groups.keys())
-    classes = to_type("dataset.classes", left)
+    classes = format_override("dataset.classes", left)
     text = (
         f"split={split.name}: too few groups (of images that belong together; {error.parts} are "
         f"needed, one for every part) in {len(error.groups)} of {len(set(labels))} classes: "
@@ -229,7 +229,7 @@ def _predefined(manifest: pd.DataFrame, split: Predefined) -> tuple[pd.DataFrame
             f"{leaking.sum()} of {is_test.sum()} published test images belong together "
             "with training images (one lesion, or copies of one photograph)"
         )
-        if split.leaking_test is LeakingTest.error:
+        if split.leaking_test is OnLeakingTest.error:
             raise UserError(
                 f"split=predefined: {what}. Choose: split=holdout or split=kfold (regroup), "
                 "split.leaking_test=drop (leave those test images out), or dataset.groups=none "

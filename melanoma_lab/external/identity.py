@@ -11,9 +11,9 @@ from typing import Any
 from melanoma_lab import __version__, tracking
 from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.comparison.tracked import EVALUATED_TAG
-from melanoma_lab.config.fingerprint import resolved
+from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.evaluation import OF_EVALUATE, Overlap
+from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
 from melanoma_lab.config.schema.split import Predefined
 from melanoma_lab.data.prepare import PreparedData, slug
 from melanoma_lab.external.known import TrainedRun
@@ -45,7 +45,7 @@ def tags_of(
         data: the dataset.
         shown: what its images have been to the model; None where nothing says it.
     """
-    kept = config.evaluation.overlap is Overlap.keep
+    kept = config.evaluation.overlap is OnOverlap.keep
     return {
         "study": config.study,
         EVALUATION_TAG: "external",
@@ -90,14 +90,14 @@ def params_of(config: Config, matched: Mapping[str, str | None]) -> dict[str, An
         config: the checked configuration.
         matched: class of the dataset -> class of the model, None where it is left out.
     """
-    plain = resolved(config)
+    plain = config_to_dict(config)
     return {
         "task": plain["task"],
         "study": plain["study"],
         "model": plain["model"],
         "dataset": plain["dataset"],
         "split": config.split.name if isinstance(config.split, Predefined) else "all",
-        "evaluation": {key: plain["evaluation"][key] for key in OF_EVALUATE}
+        "evaluation": {key: plain["evaluation"][key] for key in EVALUATE_KEYS}
         | {"classes": {slug(name): to for name, to in matched.items()}},
     }
 
@@ -113,6 +113,8 @@ def name_of(tags: Mapping[str, str]) -> str:
 def _fingerprint(config: Config, source: Source, data: PreparedData) -> str:
     """A hash of the model, the images and what is asked of them."""
     network = hashlib.sha256(Path(source.network).read_bytes()).hexdigest()
-    asked = {key: resolved(config)["evaluation"][key] for key in ("classes", "overlap", "lesions")}
+    asked = {
+        key: config_to_dict(config)["evaluation"][key] for key in ("classes", "overlap", "lesions")
+    }
     text = json.dumps(["evaluation", network, data.digest, config.split.name, asked])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

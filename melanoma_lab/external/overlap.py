@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.config.schema.dataset import Groups
+from melanoma_lab.config.schema.dataset import GroupingRule
 from melanoma_lab.data.groups import group_images
 from melanoma_lab.data.readers import ARCHIVE_ID, archive_name
 from melanoma_lab.data.split import TEST, TRAIN, VAL
@@ -89,7 +89,7 @@ def find_shown(
     direct = links.assign(rank=rank).sort_values("rank", kind="stable")
     direct = direct.drop_duplicates("image_id").set_index("image_id")
     own = direct["rank"].reindex(manifest["image_id"]).fillna(ROLES.index(NEW)).to_numpy(int)
-    group = pd.Series(group_images(manifest, Groups.all))
+    group = pd.Series(group_images(manifest, GroupingRule.all))
     least = pd.Series(own).groupby(group.to_numpy()).transform("min").to_numpy()
     kind = direct["kind"].reindex(manifest["image_id"]).fillna("").to_numpy(object)
     kind = np.where(least < own, GROUP, kind)

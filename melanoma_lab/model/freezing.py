@@ -13,7 +13,7 @@ from itertools import dropwhile
 
 import keras
 
-from melanoma_lab.config.schema.finetuning import ALL, Finetuning
+from melanoma_lab.config.schema.finetuning import ALL_BLOCKS, Finetuning
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.model.inputs import METADATA
 from melanoma_lab.model.metadata import BRANCH, JOINED, has_metadata
@@ -126,7 +126,7 @@ def check_block(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
     if not after:
         raise UserError(
             f"finetuning.unfreeze_from={block}: no layer or block of the backbone is called so; "
-            f"expected {ALL}, or the beginning of a layer's name, {span}. "
+            f"expected {ALL_BLOCKS}, or the beginning of a layer's name, {span}. "
             f"{suggest_choice(block, [*_beginnings(names)])}"
         )
     if batch_norm and not any(_normalises(layer) for layer in after):
@@ -139,8 +139,8 @@ def check_block(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
     ):
         raise UserError(
             f"finetuning.unfreeze_from={block}: nothing of the backbone trains from there on"
-            f"{'' if batch_norm else ' (finetuning.batch_norm=false)'}; expected {ALL}, or an "
-            f"earlier layer, {span}. To train the head alone, set finetuning=frozen."
+            f"{'' if batch_norm else ' (finetuning.batch_norm=false)'}; expected {ALL_BLOCKS}, or "
+            f"an earlier layer, {span}. To train the head alone, set finetuning=frozen."
         )
 
 
@@ -159,7 +159,7 @@ def _normalises(layer: keras.Layer) -> bool:
 
 def _from(backbone: keras.Model, block: str, *, batch_norm: bool) -> list[keras.Layer]:
     """The layers from a block on, with batch normalisation or without; none: no such block."""
-    begins = re.compile("" if block == ALL else rf"{re.escape(block)}(?![A-Za-z0-9])")
+    begins = re.compile("" if block == ALL_BLOCKS else rf"{re.escape(block)}(?![A-Za-z0-9])")
     after = dropwhile(lambda layer: not begins.match(layer.name), _layers(backbone))
     return [layer for layer in after if batch_norm or not _normalises(layer)]
 

@@ -47,7 +47,7 @@ class Regulariser:
 
     def __init__(self, options: Regularisation, seed: int) -> None:
         self._name = options.name
-        self._amounts = options.amounts()
+        self._amounts = options.strengths()
         self._seed = seed
         self._taken: set[str] = set()
 

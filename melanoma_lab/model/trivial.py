@@ -16,12 +16,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.trivial import (
+from melanoma_lab.config.schema.trivial_classifiers import (
     ColourHistogram,
     Majority,
     MetadataOnly,
     SourceOnly,
-    Trivial,
+    TrivialArchitecture,
 )
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.prepare import PreparedData
@@ -49,7 +49,7 @@ class TrivialModel:
     weight_name: str = "sample_weight"
 
 
-def build_trivial(architecture: Trivial, data: PreparedData) -> TrivialModel:
+def build_trivial(architecture: TrivialArchitecture, data: PreparedData) -> TrivialModel:
     """Build a trivial arm for a dataset.
 
     Args:

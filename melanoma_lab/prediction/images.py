@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from melanoma_lab.config.needed import NO_IMAGES
+from melanoma_lab.config.required_keys import NO_IMAGES
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.data.files import IMAGE_SUFFIXES, near_miss, no_images, walk_images
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from melanoma_lab import tracking
 from melanoma_lab.comparison.tracked import EVALUATED_TAG
-from melanoma_lab.config.needed import MODELS, NO_MODEL
-from melanoma_lab.config.schema.tracking import Tracking, named
+from melanoma_lab.config.required_keys import MODEL_FORMS, NO_MODEL
+from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.table_files import check_table
@@ -84,7 +84,7 @@ def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> Source:
     except (OSError, ValueError):  # too long, or with a zero in it: no path
         pass
     if path.name != typed or path.suffix:
-        raise UserError(f"model={truncate(typed)}: no such file or folder; expected {MODELS}.")
+        raise UserError(f"model={truncate(typed)}: no such file or folder; expected {MODEL_FORMS}.")
     return _of_run(typed, typed, tracked, scratch)
 
 
@@ -110,7 +110,9 @@ def _of_path(typed: str, path: Path) -> Source:
     if path.is_file() and not (around / mlmodel.FILE).is_file():
         return Source(typed, checked_file(path), None)
     if not (around / mlmodel.FILE).is_file():
-        raise UserError(f"model={truncate(typed)}: no MLmodel in this folder; expected {MODELS}.")
+        raise UserError(
+            f"model={truncate(typed)}: no MLmodel in this folder; expected {MODEL_FORMS}."
+        )
     return _of_folder(typed, around)
 
 
@@ -132,7 +134,7 @@ def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
         names = [entry.name for entry in client.search_registered_models(max_results=RUNS)]
         there = f" Registered: {', '.join(names[:10])}." if names else " No model is registered."
         raise UserError(
-            f"model={truncate(typed)}: not in {named(tracked.uri)} "
+            f"model={truncate(typed)}: not in {describe_tracking_uri(tracked.uri)} "
             f"({truncate(str(error).splitlines()[0])}).{there}"
         ) from error
     return _of_folder(typed, folder)
@@ -194,7 +196,7 @@ def _unknown(typed: str, run_id: str, tracked: Tracking, there: Sequence[Named])
     """The error of a run that is not there, which points to one that is."""
     return UserError(
         f"model={truncate(typed)}: neither a file or folder here nor a run in "
-        f"{named(tracked.uri)}. {_nearest_run(run_id, there)}"
+        f"{describe_tracking_uri(tracked.uri)}. {_nearest_run(run_id, there)}"
     )
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.combinations import doubts
+from melanoma_lab.config.compatibility import find_doubtful_choices
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.tracking import HERE, Tracking, named
+from melanoma_lab.config.schema.tracking import (
+    DEFAULT_TRACKING_URI,
+    Tracking,
+    describe_tracking_uri,
+)
 from melanoma_lab.core.console import console
 
 
@@ -16,11 +20,13 @@ def show_headline(config: Config, arm: Arm) -> None:
         f"dataset {config.dataset.name}"
     )
     show_tracking_uri(config.tracking)
-    for doubt in doubts(config):
+    for doubt in find_doubtful_choices(config):
         console.print(f"  {doubt}", style="yellow", markup=False)
 
 
 def show_tracking_uri(tracking: Tracking) -> None:
     """Say where runs are recorded, unless it is where they are if nobody says anything."""
-    if not tracking.offline and tracking.uri != HERE:
-        console.print(f"  recorded in {named(tracking.uri)}", markup=False, soft_wrap=True)
+    if not tracking.offline and tracking.uri != DEFAULT_TRACKING_URI:
+        console.print(
+            f"  recorded in {describe_tracking_uri(tracking.uri)}", markup=False, soft_wrap=True
+        )

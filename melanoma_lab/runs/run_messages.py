@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.tracking import HERE, without_password
+from melanoma_lab.config.schema.tracking import DEFAULT_TRACKING_URI, mask_password
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import format_list
@@ -238,11 +238,11 @@ def show_run_location(
         kept: its folder, where it was not to be sent.
         advice: what to make of it.
     """
-    uri = without_password(config.tracking.uri)
+    uri = mask_password(config.tracking.uri)
     opened_by = f"{format_program('mlflow')} ui"
     if uri.startswith(("http://", "https://")):
         opened_by = uri
-    elif uri != HERE:
+    elif uri != DEFAULT_TRACKING_URI:
         opened_by += f" --backend-store-uri {uri}"
     where = f"run {run_id}   open it with: [bold]{opened_by}[/]"
     if kept is not None:

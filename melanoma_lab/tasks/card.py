@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from melanoma_lab.config.needed import NO_RUN
+from melanoma_lab.config.required_keys import NO_RUN
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError, truncate

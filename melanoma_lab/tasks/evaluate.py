@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_lab import tracking
-from melanoma_lab.config.compose import CONF
+from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.evaluation import Overlap
+from melanoma_lab.config.schema.evaluation import OnOverlap
 from melanoma_lab.config.schema.split import Predefined, Undivided
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import show_progress
@@ -108,7 +108,7 @@ def _prepared(config: Config, source: Source, threads: int, scratch: Path) -> Ev
         card.slugs,
         config.evaluation.classes,
         others=data.findings.classes_left_out,
-        shipped=CONF / "mapping",
+        shipped=CONF_DIR / "mapping",
     )
     telling.show_dataset(data, config.dataset.name, matched)
     for note in unseen_words(data.manifest, encoding) if encoding else ():
@@ -117,7 +117,7 @@ def _prepared(config: Config, source: Source, threads: int, scratch: Path) -> Ev
     # Groups are looked at whole; what is left out by its class counts no further.
     of_class = [matched[label] for label in data.manifest["label"]]
     chosen = np.flatnonzero([name is not None for name in of_class])
-    kept = config.evaluation.overlap is Overlap.keep
+    kept = config.evaluation.overlap is OnOverlap.keep
     shown = None if shown is None else shown.of(chosen)
     telling.show_overlap(shown, known, kept=kept)
     splits = [TEST] * len(chosen) if shown is None or kept else list(shown.splits)

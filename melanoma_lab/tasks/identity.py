@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from melanoma_lab import __version__, tracking
 from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.fingerprint import fingerprint
+from melanoma_lab.config.fingerprint import compute_fingerprint
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.split import Folds
-from melanoma_lab.config.schema.trivial import Trivial
+from melanoma_lab.config.schema.split import FoldSplit
+from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.tasks.extent import WHOLE, Extent
@@ -30,7 +30,7 @@ def fingerprint_of(config: Config, data: PreparedData, splits: Sequence[str] | N
         RunError: it could not be downloaded.
     """
     weights = find_weights(config.architecture)
-    return fingerprint(
+    return compute_fingerprint(
         config,
         dataset_digest=data.digest,
         split_hash=data.split_hash,
@@ -50,7 +50,7 @@ def run_tags(
     config: Config, arm: Arm, data: PreparedData, *, threads: int, extent: Extent = WHOLE
 ) -> dict[str, str]:
     """What a run is searched, grouped and compared by."""
-    trivial = isinstance(config.architecture, Trivial)
+    trivial = isinstance(config.architecture, TrivialArchitecture)
     weights = find_weights(config.architecture)
     return {
         "study": config.study,
@@ -83,7 +83,7 @@ def run_tags(
 
 
 def _fold(config: Config) -> int:
-    return config.split.fold if isinstance(config.split, Folds) else 0
+    return config.split.fold if isinstance(config.split, FoldSplit) else 0
 
 
 def _figure(value: float | None) -> str:

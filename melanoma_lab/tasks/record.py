@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from melanoma_lab.balancing import BalancedSet
-from melanoma_lab.config.fingerprint import resolved
+from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
@@ -91,7 +91,7 @@ def record_results(
     keeps_model = config.tracking.model and extent.pictures and trained.network is not None
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        OmegaConf.save(OmegaConf.create(resolved(config)), folder / "config.yaml")
+        OmegaConf.save(OmegaConf.create(config_to_dict(config)), folder / "config.yaml")
         predictions.write_csv(table, folder / "predictions.csv")
         judgement.write(folder)
         if keeps_model:
@@ -176,7 +176,7 @@ def facts_of_training(
         day=day_of(started),
         tags=tags,
         metrics=metrics,
-        config=resolved(config),
+        config=config_to_dict(config),
         table=table,
         manifest=data.manifest,
         melanoma=data.melanoma,

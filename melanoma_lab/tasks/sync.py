@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from melanoma_lab.config.schema.tracking import Tracking, named, without_password
+from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri, mask_password
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.shell_commands import format_lab_command
@@ -45,7 +45,7 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
             shutil.rmtree(folder)
             console.print(
                 f"sent: {record.name} (study {record.study}), run {run_id}, "
-                f"to {without_password(to.uri)}",
+                f"to {mask_password(to.uri)}",
                 markup=False,
             )
         left = list(kept_runs(unsent))
@@ -53,7 +53,7 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
             with suppress(OSError):  # something else is in it, or it was never there
                 unsent.rmdir()
     if failures:
-        why = "; ".join(f"{named(uri)}: {told}" for uri, told in failures.items())
+        why = "; ".join(f"{describe_tracking_uri(uri)}: {told}" for uri, told in failures.items())
         raise RunError(
             f"{len(left)} of {len(runs)} runs were not sent and stay in {unsent} ({why}). "
             f"Try again, or send them elsewhere: {format_lab_command('sync', 'tracking.uri=URI')}"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from melanoma_lab import tracking
 from melanoma_lab.balancing import BalancedSet, balance
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.fingerprint import resolved
+from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.trivial import Trivial
+from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.cache import cache_folder
@@ -109,7 +109,7 @@ def _show_skipped(config: Config, arm: Arm, there: tracking.FinishedRun) -> None
 
 def settled(config: Config, threads: int) -> Config:
     """The configuration with what ``auto`` comes to on this machine."""
-    if isinstance(config.architecture, Trivial):
+    if isinstance(config.architecture, TrivialArchitecture):
         return config
     training = on_this_machine(
         config.training, threads=threads, depthwise=config.architecture.depthwise
@@ -158,7 +158,7 @@ def train_claimed(
     with show_progress("connecting to MLflow", line=lines):
         tracker = connecting.result()
     tags = run_tags(config, arm, data, threads=threads, extent=extent)
-    params = tracking.flatten(resolved(config))
+    params = tracking.flatten(config_to_dict(config))
     name = name_of_run(config, arm, extent)
     if isinstance(parts, TrivialModel):  # takes seconds: nothing to go on with
         with tracker.run(name, tags, params, line=lines):
@@ -210,7 +210,7 @@ def _assemble(
     config: Config, data: PreparedData, images: BalancedSet, threads: int, extent: Extent
 ) -> Parts | TrivialModel:
     """What is going to be trained; a mistake shows here, before a run is recorded."""
-    if isinstance(config.architecture, Trivial):
+    if isinstance(config.architecture, TrivialArchitecture):
         return build_trivial(config.architecture, data)
     devices = device_count(config.training)
     precision = config.training.precision

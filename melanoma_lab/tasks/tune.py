@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melanoma_lab import tracking
-from melanoma_lab.config.arm import CUSTOM
-from melanoma_lab.config.fingerprint import tuner_of
+from melanoma_lab.config.arm import CUSTOM_PRESET
+from melanoma_lab.config.fingerprint import tuner_to_dict
 from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError, UserError
@@ -155,7 +155,7 @@ def _open(plan: Plan, trials: Trials) -> str:
             "objective": config.tuner.objective,
             "git_commit": tracking.git_commit(),
         },
-        tracking.flatten({"tuner": tuner_of(config)}),
+        tracking.flatten({"tuner": tuner_to_dict(config)}),
     )
 
 
@@ -232,7 +232,7 @@ def _sweep(plan: Plan, trials: Trials, ledger: Ledger, commands: Sequence[str]) 
     return Sweep(
         study=config.study,
         # Without the overrides: what the study is called, and the command, tell them.
-        name=plan.arm.preset if plan.arm.preset != CUSTOM else config.study,
+        name=plan.arm.preset if plan.arm.preset != CUSTOM_PRESET else config.study,
         command=telling.command_of(plan.command, config),
         objective=tuner.objective,
         higher_is_better=higher_is_better(tuner.objective),

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from melanoma_lab.config.schema.tracking import (
-    VARIABLE,
+    TRACKING_URI_VARIABLE,
     Tracking,
-    check_uri,
-    named,
-    without_password,
+    check_tracking_uri,
+    describe_tracking_uri,
+    mask_password,
 )
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
@@ -94,7 +94,9 @@ def _refuse_empty(uri: str) -> None:
     database = sqlite_path(uri)
     if database is not None and is_empty(database):
         what = "nothing is in this file" if database.exists() else "no such file"
-        raise UserError(f"{named(uri)}: {what}; nothing has been trained from this folder yet.")
+        raise UserError(
+            f"{describe_tracking_uri(uri)}: {what}; nothing has been trained from this folder yet."
+        )
 
 
 def find_run(client: Any, run_id: str) -> Any:
@@ -141,7 +143,7 @@ def explained(uri: str, *, training: bool = False) -> Iterator[None]:
         UserError: there is no such kind of URI.
         NotUsable: it raised in the block.
     """
-    check_uri(uri)
+    check_tracking_uri(uri)
     try:
         yield
     except UserError:
@@ -157,8 +159,10 @@ def explained(uri: str, *, training: bool = False) -> Iterator[None]:
                 )
         database = sqlite_path(uri)
         if database is not None and (told := damage(database, innermost(error))):
-            raise NotUsable(f"{named(absolute(uri))}: {told}") from error
-        raise NotUsable(f"{named(uri)}: cannot be used ({reason(error)}).{advice}") from error
+            raise NotUsable(f"{describe_tracking_uri(absolute(uri))}: {told}") from error
+        raise NotUsable(
+            f"{describe_tracking_uri(uri)}: cannot be used ({reason(error)}).{advice}"
+        ) from error
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -238,11 +242,11 @@ def make_mlflows(uri: str | None) -> None:
     """
     import mlflow
 
-    given = os.environ.get(VARIABLE)
+    given = os.environ.get(TRACKING_URI_VARIABLE)
     mlflow.set_tracking_uri(uri)  # None: MLflow takes it for its default
-    os.environ.pop(VARIABLE, None)
+    os.environ.pop(TRACKING_URI_VARIABLE, None)
     if given is not None:
-        os.environ[VARIABLE] = given
+        os.environ[TRACKING_URI_VARIABLE] = given
 
 
 @contextmanager
@@ -279,10 +283,10 @@ def experiment_id(client: Any, tracking: Tracking, study: str) -> str:
             if experiment is None:  # it failed for another reason than that someone was faster
                 raise
     if experiment.lifecycle_stage != "active":
-        where = shlex.quote(without_password(absolute(tracking.uri)))
+        where = shlex.quote(mask_password(absolute(tracking.uri)))
         raise UserError(
             f"study={study}: the MLflow experiment of this name was deleted; restore it "
-            f"({VARIABLE}={where} {format_program('mlflow')} experiments restore -x "
+            f"({TRACKING_URI_VARIABLE}={where} {format_program('mlflow')} experiments restore -x "
             f"{experiment.experiment_id}) or choose another name."
         )
     return str(experiment.experiment_id)

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.config.schema.tracking import named
+from melanoma_lab.config.schema.tracking import describe_tracking_uri
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.shell_commands import format_program
 from melanoma_lab.data.cache import cache_folder
@@ -82,7 +82,7 @@ def make_or_check(path: Path) -> None:
         # And its first row when all tables are made.
         used = ours and database.execute("SELECT 1 FROM experiments").fetchone() is not None
     why = _why_not(path, found, used=used) if ours else f"{_FOREIGN} {_aside(path)}"
-    raise NotUsable(f"{named(sqlite_uri(path))}: {why}")
+    raise NotUsable(f"{describe_tracking_uri(sqlite_uri(path))}: {why}")
 
 
 def damage(path: Path, error: BaseException) -> str | None:

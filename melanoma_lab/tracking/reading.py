@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.config.schema.tracking import Tracking, named
+from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.tracking.artifacts import fetch_artifact
 from melanoma_lab.tracking.connection import connect_for_reading, find_run, usable
@@ -81,7 +81,9 @@ def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
         record = RunRecord.read(kept / RECORD)
         metrics = {point.key: point.value for point in record.metrics}
         return TrackedRun(run_id, record.tags, metrics, record.start_time, kept)
-    unknown = UserError(f"model={truncate(run_id)}: no such run in {named(tracked.uri)}.")
+    unknown = UserError(
+        f"model={truncate(run_id)}: no such run in {describe_tracking_uri(tracked.uri)}."
+    )
     if runs_without(run_id, tracked.uri) is not None:
         raise unknown  # before MLflow is loaded
     client = connect_for_reading(tracked)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.config.schema.tracking import Tracking, named
+from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.shell_commands import format_lab_command
@@ -296,7 +296,7 @@ class Tracker:
         if self.kept is not None and self.kept.parent != Path(self._tracking.unsent):
             command += f" tracking.unsent={self.kept.parent}"
         return (
-            f"{named(self._tracking.uri)} did not take the whole run "
+            f"{describe_tracking_uri(self._tracking.uri)} did not take the whole run "
             f"({reason(problem) if problem else 'no answer'}).{where}; nothing is lost. When it "
             f"works again, send it: {command}"
         )

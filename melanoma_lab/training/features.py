@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.finetuning import FrozenFirst
+from melanoma_lab.config.schema.finetuning import FrozenStart
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION
@@ -61,7 +61,7 @@ def obstacle(config: Config, images: BalancedSet) -> str | None:
         config: the whole configuration.
         images: what balancing made of the training split.
     """
-    if not isinstance(config.finetuning, FrozenFirst) or not config.finetuning.cache_features:
+    if not isinstance(config.finetuning, FrozenStart) or not config.finetuning.cache_features:
         return None
     reason = None
     if config.augmentation.name != "none":
@@ -79,7 +79,7 @@ def can_be_kept(config: Config, images: BalancedSet) -> bool:
     """Whether the features of a frozen backbone are computed once and kept."""
     finetuning = config.finetuning
     return (
-        isinstance(finetuning, FrozenFirst)
+        isinstance(finetuning, FrozenStart)
         and finetuning.cache_features
         and obstacle(config, images) is None
     )

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.balancing import BalancedSet
-from melanoma_lab.config.schema.training import EpochOf
+from melanoma_lab.config.schema.training import EpochLength
 
 #: Keeps the order's random numbers apart from others that are drawn from the same seed.
 ORDER = 0x0D
 
 
-def steps_per_epoch(epoch: EpochOf, *, n_split: int, n_balanced: int, batch_size: int) -> int:
+def steps_per_epoch(epoch: EpochLength, *, n_split: int, n_balanced: int, batch_size: int) -> int:
     """Optimizer steps an epoch.
 
     Args:
@@ -29,7 +29,7 @@ def steps_per_epoch(epoch: EpochOf, *, n_split: int, n_balanced: int, batch_size
         n_balanced: images that balancing made of them.
         batch_size: images a step.
     """
-    n = n_balanced if epoch is EpochOf.balanced else n_split
+    n = n_balanced if epoch is EpochLength.balanced else n_split
     return -(-n // batch_size)
 
 

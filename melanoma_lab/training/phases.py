@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.finetuning import Finetuning, Frozen, FrozenFirst, Staged
+from melanoma_lab.config.schema.finetuning import Finetuning, Frozen, FrozenStart, Staged
 from melanoma_lab.model.freezing import check_block, find_backbone, freeze, head_of, unfreeze
 from melanoma_lab.model.schedules import RATE_KEY
 from melanoma_lab.training.augmented import AugmentedNetwork
@@ -56,7 +56,7 @@ def check_finetuning(network: keras.Model, finetuning: Finetuning) -> None:
     Raises:
         UserError: it has no backbone, or none of which that block would train.
     """
-    if isinstance(finetuning, FrozenFirst):
+    if isinstance(finetuning, FrozenStart):
         backbone = find_backbone(network, finetuning)
         if isinstance(finetuning, Staged):
             check_block(backbone, finetuning.unfreeze_from, batch_norm=finetuning.batch_norm)

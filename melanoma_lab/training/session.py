@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import Tta
-from melanoma_lab.config.schema.metadata import Patient
+from melanoma_lab.config.schema.metadata import PatientMetadata
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.data.prepare import PreparedData
@@ -104,7 +104,7 @@ def assemble(
             n_classes=len(data.classes),
             regulariser=regulariser,
         )
-        if isinstance(config.metadata, Patient) and data.patients is not None:
+        if isinstance(config.metadata, PatientMetadata) and data.patients is not None:
             network = join_metadata(
                 network,
                 data.patients.encoding.width,
@@ -112,7 +112,7 @@ def assemble(
                 regulariser=regulariser,
             )
         augmentation = augmentation_layers(config.augmentation, seed=config.seed)
-        amounts = config.regularisation.amounts()
+        amounts = config.regularisation.strengths()
         loss = build_loss(
             config.loss, data.training_split(), label_smoothing=amounts.label_smoothing
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from melanoma_lab.balancing import BalancedSet, balance
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.trivial import Trivial
+from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.model.trivial import build_trivial
 from melanoma_lab.model_card.page import write_card
@@ -49,7 +49,7 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
             continue
         claim = trials.claim_of(proposal, part)
         start = Checkpoints(claim.folder, run_messages.show_note).newest()
-        if start is None and not isinstance(config.architecture, Trivial):
+        if start is None and not isinstance(config.architecture, TrivialArchitecture):
             run_messages.show_note(
                 f"Trial {proposal.trial} has no plots and no model: its state is not in the cache."
             )
@@ -100,7 +100,7 @@ def _put_back(
     threads: int,
 ) -> Trained:
     """What a trial had left when it ended."""
-    if isinstance(config.architecture, Trivial):
+    if isinstance(config.architecture, TrivialArchitecture):
         model = build_trivial(config.architecture, data)
         return fit_trivial(model, data, images, splits=MEASURED)
     from melanoma_lab.training.session import assemble, train_network

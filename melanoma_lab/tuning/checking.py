@@ -16,10 +16,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from melanoma_lab.config.arm import Arm, describe_arm
-from melanoma_lab.config.compose import compose_with, configure
+from melanoma_lab.config.arm import Arm, parse_arm
+from melanoma_lab.config.compose import compose_config, compose_unchecked
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.validation import explain, validate
+from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tuning.space import Searched, Values, is_group, parents_first
 
@@ -62,8 +62,8 @@ class Command:
         Raises:
             UserError: these values cannot be, or not together.
         """
-        config, _ = configure(self.with_values(values), self.config_dir)
-        return config, describe_arm(self.overrides)
+        config, _ = compose_config(self.with_values(values), self.config_dir)
+        return config, parse_arm(self.overrides)
 
 
 def key_of(override: str) -> str:
@@ -97,9 +97,9 @@ class Checker:
         if chosen not in self._composed:
             overrides = self._command.with_values(dict(chosen))
             try:
-                self._composed[chosen] = compose_with(overrides, self._command.config_dir)
+                self._composed[chosen] = compose_unchecked(overrides, self._command.config_dir)
             except HydraException as error:
-                raise UserError(explain(error)) from error
+                raise UserError(explain_hydra_error(error)) from error
         return self._composed[chosen]
 
     def check(self, values: Values) -> None:
@@ -116,7 +116,7 @@ class Checker:
                 if not _has(composed, key):
                     _refuse(self._command, {**_groups(values), key: text})
                 OmegaConf.update(composed, key, _parsed(text), merge=True)
-        validate(cast("DictConfig", composed))
+        validate_config(cast("DictConfig", composed))
 
     def has(self, groups: Values, key: str) -> bool:
         """Whether the configuration has a key, or a group, under a choice of groups."""
@@ -129,7 +129,7 @@ class Checker:
 
 def _refuse(command: Command, values: Values) -> None:
     """Have the configuration say why it has no such key."""
-    configure(command.with_values(values), command.config_dir)
+    compose_config(command.with_values(values), command.config_dir)
     key = list(values)[-1]
     raise UserError(f"{key}: no such key.")
 

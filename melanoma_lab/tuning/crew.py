@@ -178,7 +178,7 @@ def words_of(command: Command) -> list[str]:
         UserError: it needs what is declared in this process alone.
     """
     program = [sys.executable, "-m", "melanoma_lab"]
-    if any(registry.own()):
+    if any(registry.get_user_options()):
         script = getattr(sys.modules["__main__"], "__file__", None)
         if script is None or not HydraConfig.initialized():
             raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.regularisation import Combined, Dropout
+from melanoma_lab.config.schema.regularisation import CombinedRegularisation, Dropout
 
 #: The learning rate is searched between so many times less and more than the option's own.
 LEARNING_RATES = 10.0
@@ -36,9 +36,9 @@ def default_space(config: Config) -> dict[str, Any]:
     }
     regularisation = config.regularisation
     found = dict(REGULARISATION.get(regularisation.name, {}))
-    if isinstance(regularisation, Dropout | Combined):
+    if isinstance(regularisation, Dropout | CombinedRegularisation):
         found |= {f"rates.{i}": dict(DROPOUT) for i in range(len(regularisation.rates))}
-    if isinstance(regularisation, Combined):
+    if isinstance(regularisation, CombinedRegularisation):
         of = {"l2": "factor", "label_smoothing": "factor", "weight_decay": "factor"}
         of["stochastic_depth"] = "rate"
         for name, key in of.items():

@@ -10,8 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.split import Folds
-from melanoma_lab.config.schema.trivial import Trivial
+from melanoma_lab.config.schema.split import FoldSplit
+from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.config.schema.tuner import Hyperband
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.names import OF_MELANOMA
@@ -74,7 +74,7 @@ def planned(config: Config, arm: Arm, command: Command) -> Plan:
         )
     if not config.training.resume:
         raise UserError("training.resume=false: a search goes on from what its trials keep.")
-    if tuner.space is None and isinstance(config.architecture, Trivial):
+    if tuner.space is None and isinstance(config.architecture, TrivialArchitecture):
         raise UserError(
             f"tune: architecture={config.architecture.name} is not trained: the usual space says "
             "nothing to it. Name what does: tuner.space={balancing:[none,class_weight]}"
@@ -95,7 +95,7 @@ def _check_folds(config: Config) -> None:
     folds = config.tuner.folds
     if folds is None:
         return
-    if not isinstance(config.split, Folds):
+    if not isinstance(config.split, FoldSplit):
         raise UserError(
             f"tuner.folds: split={config.split.name} has none; expected cross_val or kfold."
         )

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from melanoma_lab.config.fingerprint import tuner_of
+from melanoma_lab.config.fingerprint import tuner_to_dict
 from melanoma_lab.data.cache import cache_folder
 from melanoma_lab.tasks.identity import fingerprint_of
 from melanoma_lab.training.backend import threads_for
@@ -53,7 +53,7 @@ def prepare_trials(plan: Plan, tracker: Tracker) -> Trials:
 
 def _fingerprint(plan: Plan, trials: Trials) -> str:
     """What makes two searches the same: the space, the algorithm, the base, the data."""
-    algorithm = {k: v for k, v in tuner_of(plan.config).items() if k not in {*BUDGET, "space"}}
+    algorithm = {k: v for k, v in tuner_to_dict(plan.config).items() if k not in {*BUDGET, "space"}}
     bases = []
     for part in trials.parts:
         base, _ = plan.command.configure(part.overrides())

@@ -9,10 +9,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from melanoma_lab.config.arm import CUSTOM, Arm, describe_arm
-from melanoma_lab.config.command import PROGRAM
-from melanoma_lab.config.compose import configure
-from melanoma_lab.config.fingerprint import resolved
+from melanoma_lab.cli.arguments import LAB_COMMAND
+from melanoma_lab.config.arm import CUSTOM_PRESET, Arm, parse_arm
+from melanoma_lab.config.compose import compose_config
+from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.search_path import STUDY_PRESETS
 from melanoma_lab.core.errors import RunError
@@ -77,7 +77,7 @@ def preset_text(config: Config, *, reference: str, comment: Sequence[str]) -> st
         reference: the arm that it is compared with.
         comment: lines to begin with.
     """
-    plain, default = resolved(config), resolved(configure([])[0])
+    plain, default = config_to_dict(config), config_to_dict(compose_config([])[0])
     options, values = [], {}
     chosen = []
     for group in sorted({group for group, _ in OPTIONS} - {*SHARED}):
@@ -86,7 +86,7 @@ def preset_text(config: Config, *, reference: str, comment: Sequence[str]) -> st
             if option != dict(_options(group, default[group])).get(path):
                 package = f"@{path.replace('/', '.')}" if "/" in path else ""
                 options.append({f"override /{path}{package}": option})
-    of_options = resolved(configure(chosen)[0])
+    of_options = config_to_dict(compose_config(chosen)[0])
     for section in [*sorted({group for group, _ in OPTIONS} - {*SHARED}), "training"]:
         if changed := _changed(plain[section], of_options[section]):
             values[section] = changed
@@ -128,7 +128,7 @@ def reference_of(command: Command, values: Values) -> str:
 
     All of it where the search replaced something that was typed: only the arm has that.
     """
-    arm = describe_arm(command.overrides)
+    arm = parse_arm(command.overrides)
     return arm.name if _replaced(command, values) else arm.preset
 
 
@@ -140,14 +140,14 @@ def next_commands(command: Command, values: Values, study: str) -> list[str]:
         values: of the best trial.
         study: whose preset it is.
     """
-    arm: Arm = describe_arm(command.overrides)
+    arm: Arm = parse_arm(command.overrides)
     typed = [o for o in command.overrides if key_of(o) not in {"experiment", "seed"}]
     shared = [o for o in typed if key_of(o) not in values]
     own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
-    if not _replaced(command, values) and arm.preset != CUSTOM:
+    if not _replaced(command, values) and arm.preset != CUSTOM_PRESET:
         both = f"+experiment={arm.preset},{preset_name(study)}"
         return [_command([*own, both, f"seed={SEEDS}", *shared])]
-    preset = [] if arm.preset == CUSTOM else [f"+experiment={arm.preset}"]
+    preset = [] if arm.preset == CUSTOM_PRESET else [f"+experiment={arm.preset}"]
     return [
         _command([*own, *preset, f"seed={SEEDS}", *typed]),
         _command([*own, f"+experiment={preset_name(study)}", f"seed={SEEDS}", *shared]),
@@ -159,4 +159,4 @@ def _replaced(command: Command, values: Values) -> bool:
 
 
 def _command(words: Sequence[str]) -> str:
-    return " ".join([PROGRAM, "-m", *(shlex.quote(word) for word in words)])
+    return " ".join([LAB_COMMAND, "-m", *(shlex.quote(word) for word in words)])

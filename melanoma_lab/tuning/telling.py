@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
+from melanoma_lab.cli.arguments import LAB_COMMAND
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.command import PROGRAM
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.core.console import console
@@ -200,7 +200,7 @@ def command_of(command: Command, config: Config) -> str:
         if entry.name != "name" and value != entry.default:
             words.append(f"tuner.{entry.name}={override_text(value)}")
     own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
-    return " ".join([f"{PROGRAM} tune", *map(shlex.quote, [*own, *words])])
+    return " ".join([f"{LAB_COMMAND} tune", *map(shlex.quote, [*own, *words])])
 
 
 def show_best(tuned: Tuned, untuned: Mapping[str, object], notes: Sequence[str]) -> None:

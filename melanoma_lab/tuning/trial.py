@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from melanoma_lab import tracking
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.fingerprint import resolved
+from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.split import Folds
+from melanoma_lab.config.schema.split import FoldSplit
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.prepare import PreparedData, prepare_data
@@ -112,7 +112,7 @@ class Outcome:
 def parts_of(config: Config) -> list[Part]:
     """The seeds and folds that every trial of a search is trained with."""
     folds: Sequence[int | None] = [None]
-    if isinstance(config.split, Folds):
+    if isinstance(config.split, FoldSplit):
         folds = config.tuner.folds or [config.split.fold]
     return [Part(*part) for part in itertools.product(config.tuner.seeds or [config.seed], folds)]
 
@@ -164,7 +164,7 @@ class Trials:
             return self._outcome(done)
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial, PARENT_TAG: self.parent}
         config, _ = self.command.configure(proposal.overrides())
-        params = tracking.flatten(resolved(config))
+        params = tracking.flatten(config_to_dict(config))
         for key in Part(0, 0).overrides():
             params.pop(key, None)
         run_id = open_run(
@@ -203,7 +203,7 @@ class Trials:
 
     def data_of(self, config: Config) -> PreparedData:
         """The dataset of a trial, prepared once in a process."""
-        plain = resolved(config)
+        plain = config_to_dict(config)
         key = json.dumps(
             [plain[group] for group in ("dataset", "split", "metadata")], sort_keys=True
         )
@@ -300,7 +300,7 @@ class Trials:
     ) -> None:
         """Record a run that could not even begin."""
         tags = run_tags(config, self.arm, data, threads=self.threads, extent=extent)
-        params = tracking.flatten(resolved(config))
+        params = tracking.flatten(config_to_dict(config))
         try:
             with self.tracker.run(name_of_run(config, self.arm, extent), tags, params):
                 raise error

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import command_lines
+from command_lines import command_lines
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import HealthCheck, example, given, settings

@@ -1,7 +1,7 @@
 import pytest
 
-from melanoma_lab.config.arm import describe_arm, refuse_alike
-from melanoma_lab.config.compose import expand
+from melanoma_lab.config.arm import check_jobs_distinct, parse_arm
+from melanoma_lab.config.compose import expand_multirun
 from melanoma_lab.core.errors import UserError
 
 
@@ -26,7 +26,7 @@ from melanoma_lab.core.errors import UserError
     ],
 )
 def test_an_arm_is_the_preset_and_what_was_changed(overrides, name):
-    assert describe_arm(overrides).name == name
+    assert parse_arm(overrides).name == name
 
 
 @pytest.mark.parametrize(
@@ -53,23 +53,23 @@ def test_an_arm_is_the_preset_and_what_was_changed(overrides, name):
     ],
 )
 def test_seeds_folds_paths_and_tracking_are_no_part_of_an_arm(override):
-    assert describe_arm(["+experiment=baseline", override]).name == "baseline"
+    assert parse_arm(["+experiment=baseline", override]).name == "baseline"
 
 
 def test_the_order_of_the_words_does_not_matter():
     words = ["+experiment=dropout", "balancing=none", "optimizer=sgd"]
-    assert describe_arm(words) == describe_arm(words[::-1])
+    assert parse_arm(words) == parse_arm(words[::-1])
 
 
 def test_of_a_key_that_is_given_twice_the_last_value_counts_as_in_hydra(composed):
     words = ["evaluation.tta=none", "loss=focal", "evaluation.tta=flips", "loss=cross_entropy"]
     config = composed(*words)
     assert (config.evaluation.tta, config.loss.name) == ("flips", "cross_entropy")
-    assert describe_arm(words).name == "custom,evaluation.tta=flips,loss=cross_entropy"
+    assert parse_arm(words).name == "custom,evaluation.tta=flips,loss=cross_entropy"
 
 
 def test_the_preset_is_kept_apart():
-    assert describe_arm(["+experiment=dropout", "optimizer=sgd"]).preset == "dropout"
+    assert parse_arm(["+experiment=dropout", "optimizer=sgd"]).preset == "dropout"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_the_preset_is_kept_apart():
 def test_values_of_a_key_that_tells_no_runs_apart_are_refused(key, values):
     words = [f"{key}={values}", "+experiment=baseline,dropout", "seed=0,1"]
     with pytest.raises(UserError) as raised:
-        refuse_alike(expand(words))
+        check_jobs_distinct(expand_multirun(words))
     assert str(raised.value).startswith(
         f"{key}={values}: a study tells runs apart by arm, seed and fold, and {key} is none of "
         "these: of several values it would show one."
@@ -103,14 +103,14 @@ def test_values_of_a_key_that_tells_no_runs_apart_are_refused(key, values):
 )
 def test_values_that_tell_no_searches_apart_are_refused(words, told):
     with pytest.raises(UserError) as raised:
-        refuse_alike(expand(["task=tune", "+experiment=baseline,dropout", *words]))
+        check_jobs_distinct(expand_multirun(["task=tune", "+experiment=baseline,dropout", *words]))
     assert str(raised.value).startswith(told)
 
 
 def test_several_such_keys_are_all_named():
     jobs = [["dataset.root=A", "cache=a"], ["dataset.root=B", "cache=b"]]
     with pytest.raises(UserError, match=r"^dataset\.root=A,B cache=a,b: .* and dataset\.root and "):
-        refuse_alike(jobs)
+        check_jobs_distinct(jobs)
 
 
 @pytest.mark.parametrize(
@@ -127,4 +127,4 @@ def test_several_such_keys_are_all_named():
     ],
 )
 def test_what_is_told_apart_the_same_or_no_run_of_a_study_is_taken(words):
-    refuse_alike(expand(words))
+    check_jobs_distinct(expand_multirun(words))

@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.version import VersionBase
 
-from melanoma_lab.config.compose import configure, expand
+from melanoma_lab.config.compose import compose_config, expand_multirun
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 
@@ -28,7 +28,7 @@ from melanoma_lab.core.shell_commands import format_lab_command
 def test_jobs_are_those_of_hydras_own_sweeper(overrides):
     parsed = OverridesParser.create().parse_overrides(overrides)
     (expected,) = BasicSweeper.split_arguments(parsed, None)
-    assert expand(overrides) == expected
+    assert expand_multirun(overrides) == expected
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_jobs_are_those_of_hydras_own_sweeper(overrides):
 )
 def test_mistakes_are_the_users(overrides, message):
     def ask():
-        expand(overrides)
-        configure(overrides)
+        expand_multirun(overrides)
+        compose_config(overrides)
 
     with pytest.raises(UserError) as caught:
         ask()
@@ -63,14 +63,14 @@ def test_mistakes_are_the_users(overrides, message):
 @pytest.mark.parametrize("value", ["séance é", "pictures (1)", "a=b,c", 'say "yes"', "br[1]"])
 def test_the_quotes_that_are_told_are_right(value):
     with pytest.raises(UserError) as caught:
-        configure([f"cache={value}"])
+        compose_config([f"cache={value}"])
     _, _, told = str(caught.value).partition("quotes within quotes: ")
-    config, _ = configure(shlex.split(told))
+    config, _ = compose_config(shlex.split(told))
     assert config.cache == value
 
 
 def test_the_arm_is_that_of_the_command_line():
-    config, arm = configure(["+experiment=dropout", "seed=3", "training.epochs=2"])
+    config, arm = compose_config(["+experiment=dropout", "seed=3", "training.epochs=2"])
     assert (config.seed, config.regularisation.name) == (3, "dropout")
     assert arm.name == "dropout,training.epochs=2"
 
@@ -79,10 +79,10 @@ def test_a_folder_of_ones_own_presets(tmp_path):
     folder = tmp_path / "my, conf"
     (folder / "experiment").mkdir(parents=True)
     (folder / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
-    config, arm = configure(["+experiment=mine"], folder)
+    config, arm = compose_config(["+experiment=mine"], folder)
     assert (config.seed, arm.name) == (7, "mine")
     with pytest.raises(UserError, match="config_dir=nowhere: no such folder"):
-        configure([], "nowhere")
+        compose_config([], "nowhere")
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -94,13 +94,13 @@ def test_a_notebooks_own_hydra_goes_on(tmp_path, fails):
         with initialize_config_dir(str(tmp_path), version_base="1.2"):
             if fails:
                 with pytest.raises(UserError):
-                    configure(["sed=1"])
+                    compose_config(["sed=1"])
             else:
-                configure(["seed=1"])
+                compose_config(["seed=1"])
             assert str(VersionBase.instance().getbase()) == "1.2"
             assert compose("own")["answer"] == 42
         assert not GlobalHydra.instance().is_initialized()
-        configure(["seed=1"])
+        compose_config(["seed=1"])
         assert not GlobalHydra.instance().is_initialized()
     finally:
         GlobalHydra.instance().hydra, VersionBase.instance().version_base = hydra, base

@@ -2,11 +2,11 @@ import dataclasses
 import hashlib
 import json
 
-from melanoma_lab.config.fingerprint import fingerprint, resolved
+from melanoma_lab.config.fingerprint import compute_fingerprint, config_to_dict
 
 
 def of(config):
-    return fingerprint(config, dataset_digest="d", split_hash="s")
+    return compute_fingerprint(config, dataset_digest="d", split_hash="s")
 
 
 def test_what_is_computed_counts(composed):
@@ -35,24 +35,24 @@ def test_what_is_computed_counts(composed):
 
 def test_how_values_are_searched_is_none_of_a_runs(composed):
     assert of(composed("tuner=hyperband", "tuner.max_epochs=3")) == of(composed())
-    assert "tuner" not in resolved(composed())
+    assert "tuner" not in config_to_dict(composed())
 
 
 def test_how_a_model_is_shown_is_none_of_a_runs(composed):
     assert of(composed("task=demo", "demo.port=1", "demo.neighbours=0")) == of(composed())
-    assert "demo" not in resolved(composed())
+    assert "demo" not in config_to_dict(composed())
 
 
 def test_ending_early_and_measuring_less_count(composed):
     config = composed()
     early = of(composed("training.stop_after=3"))
-    less = fingerprint(config, dataset_digest="d", split_hash="s", splits=("train", "val"))
+    less = compute_fingerprint(config, dataset_digest="d", split_hash="s", splits=("train", "val"))
     assert len({of(config), early, less}) == 3
 
 
 def test_a_key_that_came_later_does_not_count_where_it_changes_nothing(composed):
     config = composed()
-    plain = resolved(config)
+    plain = config_to_dict(config)
     del plain["training"]["stop_after"], plain["optimizer"]["ema"]
     del plain["finetuning"], plain["evaluation"], plain["metadata"]
     del plain["dataset"]["resize"]
@@ -104,28 +104,28 @@ def test_paths_tracking_threads_and_the_question_do_not_count(composed):
 
 def test_the_data_count(composed):
     config = composed()
-    assert fingerprint(config, dataset_digest="e", split_hash="s") != of(config)
-    assert fingerprint(config, dataset_digest="d", split_hash="t") != of(config)
+    assert compute_fingerprint(config, dataset_digest="e", split_hash="s") != of(config)
+    assert compute_fingerprint(config, dataset_digest="d", split_hash="t") != of(config)
 
 
 def test_what_is_known_of_patients_counts(composed):
     config = composed("metadata=patient")
 
     def digest(patients):
-        return fingerprint(config, dataset_digest="d", split_hash="s", patients=patients)
+        return compute_fingerprint(config, dataset_digest="d", split_hash="s", patients=patients)
 
     assert len({digest(None), digest("p"), digest("q")}) == 3
 
 
 def test_a_tables_columns_of_patients_count_where_they_are_named(composed):
-    plain = resolved(composed("dataset=csv"))["dataset"]["columns"]
+    plain = config_to_dict(composed("dataset=csv"))["dataset"]["columns"]
     assert {"age", "sex", "site"} <= plain.keys()
     named = [composed("dataset=csv", f"dataset.columns.{k}=x") for k in ("age", "sex", "site")]
     assert len({of(composed("dataset=csv")), *map(of, named)}) == 4
 
 
 def test_resolved_is_plain(composed):
-    plain = resolved(composed("dataset=isic9"))
+    plain = config_to_dict(composed("dataset=isic9"))
     assert plain["dataset"]["conflicts"] == "error"
     assert type(plain["dataset"]["conflicts"]) is str
     assert plain["dataset"]["diagnoses"]["MEL"] == ["melanoma"]
@@ -135,7 +135,7 @@ def test_resolved_is_plain(composed):
 def test_a_file_of_weights_counts_by_its_content(composed):
     def digest(path, weights):
         config = composed("architecture=efficientnet_lite0", f"architecture.weights={path}")
-        return fingerprint(config, dataset_digest="d", split_hash="s", weights=weights)
+        return compute_fingerprint(config, dataset_digest="d", split_hash="s", weights=weights)
 
     assert digest("a.pth", "123") == digest("b.pth", "123")
     assert digest("a.pth", "123") != digest("a.pth", "124")

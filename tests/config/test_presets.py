@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 
-from melanoma_lab.__main__ import CONF
+from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.registry import OPTIONS
 
-PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-DATASETS = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
+PRESETS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
+DATASETS = sorted(path.stem for path in (CONF_DIR / "dataset").glob("*.yaml"))
 
 
 #: Every preset with one dataset, and every dataset with some presets; the others are slow.
@@ -31,7 +31,7 @@ def test_a_preset_composes_with_every_dataset(composed, preset, dataset):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_opens_with_its_question_and_command(preset):
-    text = (CONF / "experiment" / f"{preset}.yaml").read_text()
+    text = (CONF_DIR / "experiment" / f"{preset}.yaml").read_text()
     comment = [line for line in text.splitlines() if line.startswith("#")]
     assert "?" in "".join(comment) or preset == "baseline"
     assert f"+experiment={preset}" in "".join(comment)

@@ -2,9 +2,15 @@
 
 import pytest
 
-from melanoma_lab.config.fingerprint import fingerprint, resolved
-from melanoma_lab.config.help import help_text
-from melanoma_lab.config.schema.tracking import HERE, Tracking, check_uri, named, without_password
+from melanoma_lab.cli.help import format_help
+from melanoma_lab.config.fingerprint import compute_fingerprint, config_to_dict
+from melanoma_lab.config.schema.tracking import (
+    DEFAULT_TRACKING_URI,
+    Tracking,
+    check_tracking_uri,
+    describe_tracking_uri,
+    mask_password,
+)
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tracking import connect_for_reading
 
@@ -27,9 +33,9 @@ def test_the_variable_is_the_default_and_the_key_wins(composed, monkeypatch):
 
 
 def test_the_fingerprint_does_not_depend_on_it(composed, monkeypatch):
-    before = fingerprint(composed(), dataset_digest="d", split_hash="s")
+    before = compute_fingerprint(composed(), dataset_digest="d", split_hash="s")
     monkeypatch.setenv(VARIABLE, "http://lab:5000")
-    assert fingerprint(composed(), dataset_digest="d", split_hash="s") == before
+    assert compute_fingerprint(composed(), dataset_digest="d", split_hash="s") == before
 
 
 @pytest.mark.parametrize("uri", ["runs", "./runs", "/data/runs", "file:runs", "file:///data/runs"])
@@ -68,7 +74,7 @@ def test_an_sqlite_uri_without_a_file_is_refused(composed, uri):
     ],
 )
 def test_databases_and_servers_are_taken(uri):
-    check_uri(uri)
+    check_tracking_uri(uri)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +88,10 @@ def test_databases_and_servers_are_taken(uri):
     ],
 )
 def test_passwords_are_neither_shown_nor_recorded(composed, uri, shown):
-    assert without_password(uri) == shown
-    assert named(uri) == f"tracking.uri={shown}"
-    assert resolved(composed(f'tracking.uri="{uri}"'))["tracking"]["uri"] == shown
+    assert mask_password(uri) == shown
+    assert describe_tracking_uri(uri) == f"tracking.uri={shown}"
+    assert config_to_dict(composed(f'tracking.uri="{uri}"'))["tracking"]["uri"] == shown
 
 
 def test_help_names_the_variable_and_the_file():
-    assert f'  uri: ${{oc.env:{VARIABLE},"{HERE}"}}\n' in help_text(["--help"])
+    assert f'  uri: ${{oc.env:{VARIABLE},"{DEFAULT_TRACKING_URI}"}}\n' in format_help(["--help"])

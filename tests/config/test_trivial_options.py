@@ -2,7 +2,7 @@
 
 import pytest
 
-from melanoma_lab.config.schema.trivial import MEANINGFUL
+from melanoma_lab.config.schema.trivial_classifiers import ALLOWED_OPTIONS
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import OPTIONS
 
@@ -40,7 +40,7 @@ def test_what_means_something_or_is_every_arms_is_accepted(composed, override):
 
 def test_every_group_is_decided_upon():
     """A new group: does it mean anything without a network? Say so in MEANINGFUL or here."""
-    assert {group for group, _ in OPTIONS} == SHARED | MEANINGFUL.keys()
+    assert {group for group, _ in OPTIONS} == SHARED | ALLOWED_OPTIONS.keys()
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import pytest
 from hydra import compose
 from hydra.errors import HydraException
 
-from melanoma_lab.__main__ import CONF
-from melanoma_lab.config.fingerprint import fingerprint
+from melanoma_lab.__main__ import CONF_DIR
+from melanoma_lab.config.fingerprint import compute_fingerprint
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.augmentation import CutMix, Dermoscopy, MixUp, NoAugmentation
-from melanoma_lab.config.validation import explain
+from melanoma_lab.config.validation import explain_hydra_error
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import OPTIONS
 
@@ -56,7 +56,11 @@ from melanoma_lab.registry import OPTIONS
 def test_a_wrong_value_or_added_key_is_refused(composed, override, message):
     with pytest.raises((UserError, HydraException)) as caught:
         composed(override)
-    text = str(caught.value) if isinstance(caught.value, UserError) else explain(caught.value)
+    text = (
+        str(caught.value)
+        if isinstance(caught.value, UserError)
+        else explain_hydra_error(caught.value)
+    )
     assert message in text
     assert "\n" not in text
 
@@ -148,7 +152,7 @@ def test_an_option_checks_its_own_values(composed, overrides, message):
 def test_what_hydra_refuses_is_explained(composed, overrides, message):
     with pytest.raises(HydraException) as caught:
         compose("config", overrides)
-    text = explain(caught.value)
+    text = explain_hydra_error(caught.value)
     assert message in text
     assert "\n" not in text
     assert "object_type" not in text
@@ -215,7 +219,10 @@ def test_images_are_not_mixed_twice():
 
 
 def test_every_augmentation_that_does_not_mix_can_come_before_mixing(composed):
-    groups = {path.stem for path in (CONF / "augmentation").glob("*.yaml")} - {"mixup", "cutmix"}
+    groups = {path.stem for path in (CONF_DIR / "augmentation").glob("*.yaml")} - {
+        "mixup",
+        "cutmix",
+    }
     for name in groups:
         before = composed("augmentation=mixup", f"augmentation/before={name}").augmentation.before
         assert before == composed(f"augmentation={name}").augmentation
@@ -227,5 +234,7 @@ def test_what_comes_before_mixing_has_keys_of_its_own(composed):
     assert config.augmentation.before == Dermoscopy("dermoscopy", rotation=90)
     assert composed("augmentation=mixup").augmentation.before == NoAugmentation("none")
     digests = {"dataset_digest": "d", "split_hash": "s"}
-    assert len({fingerprint(composed(*mixing[:n]), **digests) for n in range(3)}) == 3
-    assert fingerprint(config, **digests) != fingerprint(composed(*mixing), **digests)
+    assert len({compute_fingerprint(composed(*mixing[:n]), **digests) for n in range(3)}) == 3
+    assert compute_fingerprint(config, **digests) != compute_fingerprint(
+        composed(*mixing), **digests
+    )

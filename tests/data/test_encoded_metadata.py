@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema.metadata import NoMetadata, Patient
+from melanoma_lab.config.schema.metadata import NoMetadata, PatientMetadata
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.metadata import Categories, Encoding, Scale, fit_encoding, patient_data
 
@@ -31,7 +31,7 @@ BY_HAND = rows_of(
 
 
 def test_by_hand():
-    found = patient_data(BY_HAND, Patient("patient"))
+    found = patient_data(BY_HAND, PatientMetadata("patient"))
     assert dict(found.encoding.columns) == {
         "age": Scale(mean=40, sd=10, missing=True),
         "sex": Categories(("female", "male"), missing=False),
@@ -67,15 +67,15 @@ def test_one_age_only_divides_by_nothing():
 def test_columns_without_a_training_value_are_refused():
     table = rows_of(("train", NAN, "m", "a"), ("test", 4.0, "m", "a"))
     with pytest.raises(UserError, match="no training image has its age; leave it out"):
-        patient_data(table, Patient("patient"))
-    assert patient_data(table, Patient("patient", columns=["sex", "site"])) is not None
+        patient_data(table, PatientMetadata("patient"))
+    assert patient_data(table, PatientMetadata("patient", columns=["sex", "site"])) is not None
     assert patient_data(table, NoMetadata("none")) is None
 
 
 def test_what_the_dataset_knows_is_said():
     table = BY_HAND.assign(site="")
     with pytest.raises(UserError, match=r"does not say what site .*; it knows age and sex"):
-        patient_data(table, Patient("patient"))
+        patient_data(table, PatientMetadata("patient"))
 
 
 PATIENTS = st.tuples(
@@ -98,7 +98,7 @@ def test_other_splits_change_nothing_of_the_encoding(train, others, instead):
             *(("val", *row) for row in rest[::2]),
             *(("test", *row) for row in rest[1::2]),
         )
-        return patient_data(table, Patient("patient"))
+        return patient_data(table, PatientMetadata("patient"))
 
     one, other = found(others), found(instead)
     assert one.encoding == other.encoding
@@ -114,7 +114,9 @@ def test_other_splits_change_nothing_of_the_encoding(train, others, instead):
 
 def test_the_digest_covers_every_fact_and_nothing_else():
     def digest(table, **columns):
-        return patient_data(table.assign(**columns), Patient("patient", columns=["sex"])).digest
+        return patient_data(
+            table.assign(**columns), PatientMetadata("patient", columns=["sex"])
+        ).digest
 
     assert digest(BY_HAND) == digest(BY_HAND, label="x", split="train")
     others = [{"age": [31.0, 50, NAN, 60, NAN]}, {"site": "back"}, {"image_id": list("abcde")}]
@@ -122,7 +124,7 @@ def test_the_digest_covers_every_fact_and_nothing_else():
 
 
 def test_an_encoding_is_read_as_it_was_described():
-    found = patient_data(BY_HAND, Patient("patient")).encoding
+    found = patient_data(BY_HAND, PatientMetadata("patient")).encoding
     read = Encoding.read(json.loads(json.dumps(found.described())))
     np.testing.assert_array_equal(read.encode(BY_HAND), found.encode(BY_HAND))
     columns = read.columns_of(BY_HAND)

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from melanoma_lab.config.command import canonical_arguments
+from melanoma_lab.cli.arguments import normalise_arguments
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.exclusion import leave_out
 
@@ -98,5 +98,5 @@ def test_nothing_left_is_refused():
     ],
 )
 def test_patterns_are_typed_as_they_are(composed, typed, meant):
-    (word,) = canonical_arguments([typed])
+    (word,) = normalise_arguments([typed])
     assert composed(word).dataset.exclude == meant

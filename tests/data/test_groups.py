@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema.dataset import Groups
+from melanoma_lab.config.schema.dataset import GroupingRule
 from melanoma_lab.config.schema.split import Holdout, KFold
 from melanoma_lab.data.groups import group_images, join_groups, photographs
 from melanoma_lab.data.split import split_images
@@ -27,10 +27,10 @@ CHAIN = manifest(
     ("groups", "expected"),
     [
         # a and b share a lesion, b and c are copies, c and e a patient: all belong together.
-        (Groups.all, ["a", "a", "a", "d", "a"]),
-        (Groups.lesion, ["a", "a", "c", "d", "c"]),
-        (Groups.duplicates, ["a", "b", "b", "d", "e"]),
-        (Groups.none, ["a", "b", "c", "d", "e"]),
+        (GroupingRule.all, ["a", "a", "a", "d", "a"]),
+        (GroupingRule.lesion, ["a", "a", "c", "d", "c"]),
+        (GroupingRule.duplicates, ["a", "b", "b", "d", "e"]),
+        (GroupingRule.none, ["a", "b", "c", "d", "e"]),
     ],
 )
 def test_groups_are_joined_transitively(groups, expected):
@@ -38,7 +38,7 @@ def test_groups_are_joined_transitively(groups, expected):
 
 
 def test_an_empty_manifest_has_no_groups():
-    assert len(group_images(manifest(), Groups.all)) == 0
+    assert len(group_images(manifest(), GroupingRule.all)) == 0
 
 
 @given(
@@ -114,7 +114,7 @@ def test_no_split_fold_or_seed_separates_a_known_pair(images, pairs, seed, fold)
             "published": "",
         }
     )
-    table["group"] = group_images(table, Groups.all)
+    table["group"] = group_images(table, GroupingRule.all)
     split = KFold("kfold", seed, 3, fold) if fold >= 0 else Holdout("holdout", seed)
     divided, _ = split_images(table, split)
 

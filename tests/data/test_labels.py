@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from melanoma_lab.config.schema.dataset import Conflicts, Labels
+from melanoma_lab.config.schema.dataset import LabelSource, OnConflict
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.labels import settle_labels
 
@@ -21,7 +21,7 @@ MANIFEST = pd.DataFrame(
 ).assign(photograph=lambda table: table["identical"])
 
 
-def settle(conflicts, labels=Labels.folder, classes=None, manifest=MANIFEST):
+def settle(conflicts, labels=LabelSource.folder, classes=None, manifest=MANIFEST):
     return settle_labels(manifest, labels=labels, conflicts=conflicts, classes=classes)
 
 
@@ -31,7 +31,7 @@ def labels_of(settled):
 
 def test_conflicts_are_refused_with_the_choices():
     with pytest.raises(UserError) as caught:
-        settle(Conflicts.error)
+        settle(OnConflict.error)
     text = str(caught.value)
     assert "4 images in 2 groups" in text
     assert "1 and 2" in text
@@ -39,14 +39,14 @@ def test_conflicts_are_refused_with_the_choices():
 
 
 def test_keep_leaves_them_as_published():
-    settled = settle(Conflicts.keep)
+    settled = settle(OnConflict.keep)
     assert labels_of(settled) == dict(zip("123456", MANIFEST["label"], strict=True))
     assert "kept as published" in settled.notes[0]
 
 
 def test_drop_leaves_out_the_whole_group():
     other = MANIFEST.assign(label=[*MANIFEST["label"][:5], "melanoma"])
-    settled = settle(Conflicts.drop, manifest=other)
+    settled = settle(OnConflict.drop, manifest=other)
     assert labels_of(settled) == {"5": "nevus", "6": "melanoma"}
     assert "left out" in settled.notes[0]
 
@@ -55,26 +55,26 @@ NEAR = MANIFEST.assign(identical=MANIFEST["image_id"])
 
 
 def test_near_duplicates_are_noted_where_identical_images_would_be_refused():
-    settled = settle(Conflicts.error, manifest=NEAR)
+    settled = settle(OnConflict.error, manifest=NEAR)
     assert len(settled.manifest) == 6
     assert "4 images in 2 groups are copies of one photograph" in settled.notes[0]
     assert "kept" in settled.notes[0]
 
 
 def test_near_duplicates_are_relabelled_and_dropped_like_identical_images():
-    settled = settle(Conflicts.relabel, manifest=NEAR)
+    settled = settle(OnConflict.relabel, manifest=NEAR)
     assert labels_of(settled) == {"1": "melanoma", "2": "melanoma", "5": "nevus", "6": "nevus"}
     other = NEAR.assign(label=[*NEAR["label"][:5], "melanoma"])
-    assert labels_of(settle(Conflicts.drop, manifest=other)) == {"5": "nevus", "6": "melanoma"}
+    assert labels_of(settle(OnConflict.drop, manifest=other)) == {"5": "nevus", "6": "melanoma"}
 
 
 def test_one_class_is_not_enough():
     with pytest.raises(UserError, match="only one class, 'nevus'"):
-        settle(Conflicts.drop)
+        settle(OnConflict.drop)
 
 
 def test_relabel_takes_the_diagnosis_and_drops_where_there_is_none():
-    settled = settle(Conflicts.relabel)
+    settled = settle(OnConflict.relabel)
     assert labels_of(settled) == {"1": "melanoma", "2": "melanoma", "5": "nevus", "6": "nevus"}
     assert "2 got the metadata's diagnosis, 2 without one were left out" in settled.notes[0]
 
@@ -82,12 +82,12 @@ def test_relabel_takes_the_diagnosis_and_drops_where_there_is_none():
 def test_contradicting_diagnoses_settle_nothing():
     manifest = MANIFEST.assign(diagnosis=["melanoma", "keratosis", "", "", "", "nevus"])
     manifest.loc[4, "label"] = "melanoma"
-    settled = settle(Conflicts.relabel, manifest=manifest)
+    settled = settle(OnConflict.relabel, manifest=manifest)
     assert labels_of(settled) == {"5": "melanoma", "6": "nevus"}
 
 
 def test_the_archive_counts_before_conflicts_are_looked_for():
-    settled = settle(Conflicts.drop, Labels.diagnosis)
+    settled = settle(OnConflict.drop, LabelSource.diagnosis)
     assert labels_of(settled) == {
         "1": "melanoma",
         "2": "melanoma",
@@ -97,7 +97,7 @@ def test_the_archive_counts_before_conflicts_are_looked_for():
 
 
 def test_classes_keep_their_order_and_leave_others_out():
-    settled = settle(Conflicts.keep, classes=["nevus", "melanoma"])
+    settled = settle(OnConflict.keep, classes=["nevus", "melanoma"])
     assert settled.classes == ("nevus", "melanoma")
     assert set(labels_of(settled).values()) == {"nevus", "melanoma"}
     left_out = "2 images left out, of classes that are none of dataset.classes: 'keratosis' (2)."
@@ -105,9 +105,9 @@ def test_classes_keep_their_order_and_leave_others_out():
 
 
 def test_found_classes_are_sorted():
-    assert settle(Conflicts.keep).classes == ("keratosis", "melanoma", "nevus")
+    assert settle(OnConflict.keep).classes == ("keratosis", "melanoma", "nevus")
 
 
 def test_a_class_without_images_is_refused_with_the_nearest():
     with pytest.raises(UserError, match=r"no image of class 'nevi'\. Did you mean nevus\?"):
-        settle(Conflicts.keep, classes=["nevi", "melanoma"])
+        settle(OnConflict.keep, classes=["nevi", "melanoma"])

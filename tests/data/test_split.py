@@ -10,7 +10,7 @@ from melanoma_lab.config.schema.split import (
     CrossVal,
     Holdout,
     KFold,
-    LeakingTest,
+    OnLeakingTest,
     Predefined,
     Undivided,
 )
@@ -195,7 +195,7 @@ def test_predefined_refuses_a_leak_with_the_count_and_the_choices():
 
 
 def test_predefined_drops_leaking_test_images_when_told():
-    split = Predefined("predefined", leaking_test=LeakingTest.drop)
+    split = Predefined("predefined", leaking_test=OnLeakingTest.drop)
     manifest, notes = split_images(published(leaking=True), split)
     assert (manifest["split"] == "test").sum() == 4
     assert "1 of 5" in notes[0]

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from melanoma_lab.config.compose import CONF
+from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.external.classes import match_classes
 
@@ -80,7 +80,7 @@ def test_the_shipped_mappings_are_named_and_are_enough(composed, dataset):
         option = f"{source.removesuffix('_verified')}_to_{target.removesuffix('_verified')}"
         classes = composed(f"dataset={source}").dataset.classes
         with pytest.raises(UserError, match=f"mapping={option} says what is what"):
-            match_classes(classes, slugs[target], {}, shipped=CONF / "mapping")
+            match_classes(classes, slugs[target], {}, shipped=CONF_DIR / "mapping")
         said = composed("task=evaluate", f"mapping={option}").evaluation.classes
         others = ["seborrheic keratosis"] if source == "isic9_verified" else []
         found = match_classes(classes, slugs[target], said, others=others)
@@ -94,5 +94,5 @@ def test_a_shipped_mapping_can_be_changed(composed):
         "mapping=isic9_to_ham10000",
         "evaluation.classes={seborrheic_keratosis: null, scar: nevus}",
     ).evaluation.classes
-    kept = OmegaConf.load(CONF / "mapping" / "isic9_to_ham10000.yaml").classes
+    kept = OmegaConf.load(CONF_DIR / "mapping" / "isic9_to_ham10000.yaml").classes
     assert said == {**kept, "seborrheic_keratosis": None, "scar": "nevus"}

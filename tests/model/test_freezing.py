@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from melanoma_lab.config.schema.finetuning import ALL
+from melanoma_lab.config.schema.finetuning import ALL_BLOCKS
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.model.freezing import check_block, freeze, unfreeze
 
@@ -33,8 +33,8 @@ def names_of(variables):
 @pytest.mark.parametrize(
     ("block", "batch_norm", "trains"),
     [
-        (ALL, True, {"stem", "stem_bn", "top", "top_bn"}),
-        (ALL, False, {"stem", "top"}),
+        (ALL_BLOCKS, True, {"stem", "stem_bn", "top", "top_bn"}),
+        (ALL_BLOCKS, False, {"stem", "top"}),
         ("top", False, {"top"}),
         ("top", True, {"top", "top_bn"}),
         ("stem_bn", False, {"top"}),
@@ -49,7 +49,7 @@ def test_layers_of_a_model_within_count_one_by_one(nested, block, batch_norm, tr
 
 
 def test_statistics_of_a_model_within_stay_as_they_are(nested):
-    unfreeze(nested, ALL, batch_norm=False)
+    unfreeze(nested, ALL_BLOCKS, batch_norm=False)
     before = nested.get_layer("inner").get_layer("stem_bn").get_weights()
     nested(keras.random.uniform((4, 8, 8, 3), 0, 255), training=True)
     after = nested.get_layer("inner").get_layer("stem_bn").get_weights()
@@ -73,4 +73,4 @@ def test_a_check_changes_nothing(nested):
 def test_a_backbone_without_weights_has_nothing_to_train():
     pooled = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten()])
     with pytest.raises(UserError, match="=all: nothing of the backbone trains"):
-        check_block(pooled, ALL, batch_norm=False)
+        check_block(pooled, ALL_BLOCKS, batch_norm=False)

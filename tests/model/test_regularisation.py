@@ -6,11 +6,11 @@ import pytest
 
 from melanoma_lab.config.schema.regularisation import (
     L2,
-    Amounts,
-    Combined,
+    CombinedRegularisation,
     Dropout,
     LabelSmoothing,
     NoRegularisation,
+    RegularisationStrengths,
     StochasticDepth,
     WeightDecay,
 )
@@ -110,7 +110,10 @@ def test_half_precision_skips_too():
     ("options", "message"),
     [
         (DEPTH, "regularisation=stochastic_depth: architecture=plain has no residual blocks"),
-        (Combined("combined", stochastic_depth=0.1), "regularisation=combined: .* no residual"),
+        (
+            CombinedRegularisation("combined", stochastic_depth=0.1),
+            "regularisation=combined: .* no residual",
+        ),
         (Dropout("dropout"), "has no blocks for dropout to follow"),
         (L2("l2"), "puts no penalty on any kernel"),
     ],
@@ -145,11 +148,17 @@ def test_what_asks_nothing_of_the_network_is_fine_with_any(options):
 )
 def test_combined_is_each_of_them(alone, key):
     value = getattr(alone, "rates", None) or getattr(alone, "factor", None) or alone.rate
-    assert Combined("combined", **{key: value}).amounts() == alone.amounts() != Amounts()
+    assert (
+        CombinedRegularisation("combined", **{key: value}).strengths()
+        == alone.strengths()
+        != RegularisationStrengths()
+    )
 
 
 def test_combined_acts_in_the_network_as_each_alone():
-    regulariser = Regulariser(Combined("combined", rates=[0.5], l2=0.1, stochastic_depth=0.5), 0)
+    regulariser = Regulariser(
+        CombinedRegularisation("combined", rates=[0.5], l2=0.1, stochastic_depth=0.5), 0
+    )
     inputs = keras.Input((4, 4, 2))
     x = keras.layers.Conv2D(2, 1, kernel_regularizer=regulariser.kernel_penalty())(inputs)
     x = regulariser.residual(x, 0, 1)

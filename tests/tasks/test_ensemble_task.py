@@ -14,7 +14,7 @@ from processes import run_python
 from melanoma_lab.comparison.compare import as_json, compare_study
 from melanoma_lab.comparison.report import write_report
 from melanoma_lab.comparison.warnings import find_warnings
-from melanoma_lab.config.compose import configure
+from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.pixels import decode
@@ -320,7 +320,7 @@ def train_two(tree, tmp_path, cache, key):
     """Two networks, trained and tracked as a user does it: of seeds or of folds."""
     tracking = Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     for value in (0, 1):
-        config, arm = configure(
+        config, arm = compose_config(
             [
                 *("+experiment=compact", "architecture.filters=[4,8]", "architecture.blocks=[1,1]"),
                 *("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16"),

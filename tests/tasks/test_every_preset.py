@@ -6,11 +6,11 @@ import mlflow
 import numpy as np
 import pytest
 
-from melanoma_lab.__main__ import CONF
+from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.balancing import balance
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.config.schema.trivial import Trivial
+from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.model.pretrained.sources import PACKAGES
 from melanoma_lab.model.trivial import build_trivial
@@ -23,7 +23,7 @@ from melanoma_lab.training.trivial import fit_trivial
 
 #: Of a trivial arm, of a pretrained backbone in two stages, of a network from the start.
 WHOLE = ("metadata_only", "transfer_finetune", "mixup")
-PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+PRESETS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
 #: Whatever the preset says: few and small images, one step. (group, option) -> what makes it small.
 SMALL = {
     ("architecture", "vgg5"): ("architecture.filters=[4,8,8]", "architecture.dense_units=8"),
@@ -79,7 +79,7 @@ def test_a_preset_takes_a_step_on_synthetic(composed, session_cache, preset):
     config = small(composed, preset, session_cache)
     data = prepare_data(config, cache=session_cache, threads=1)
     images = balance(config.balancing, data.training_split(), seed=0, cache_dir=session_cache)
-    if isinstance(config.architecture, Trivial):
+    if isinstance(config.architecture, TrivialArchitecture):
         done = fit_trivial(build_trivial(config.architecture, data), data, images)
         np.testing.assert_allclose(done.probabilities.sum(axis=1), 1, atol=1e-5)
         assert done.fit.optimizer_steps == 0
@@ -98,5 +98,5 @@ def test_a_preset_runs_on_synthetic(composed, tmp_path, session_cache, monkeypat
     assert run.info.status == "FINISHED"
     assert run.data.tags["experiment"] == preset
     assert 0 <= run.data.metrics["test/balanced_accuracy"] <= 1
-    steps = 0 if isinstance(config.architecture, Trivial) else config.training.epochs
+    steps = 0 if isinstance(config.architecture, TrivialArchitecture) else config.training.epochs
     assert run.data.metrics["optimizer_steps"] == steps

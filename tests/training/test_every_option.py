@@ -8,11 +8,11 @@ import pytest
 from marks import slow
 from omegaconf import OmegaConf
 
-from melanoma_lab.__main__ import CONF
+from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.balancing import balance
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.config.schema.trivial import Trivial
+from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.prepare import prepare_data
 from melanoma_lab.registry import OPTIONS as DECLARED
@@ -30,9 +30,9 @@ BUILT_ALIKE = {
 #: Trivial arms are left out: they train nothing.
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
-    for path in CONF.glob("*/*.yaml")
+    for path in CONF_DIR.glob("*/*.yaml")
     if path.parent.name not in NOT_OF_TRAINING
-    and not issubclass(DECLARED[path.parent.name, OmegaConf.load(path).name], Trivial)
+    and not issubclass(DECLARED[path.parent.name, OmegaConf.load(path).name], TrivialArchitecture)
     and path.stem not in BUILT_ALIKE
 )
 SMALL_VGG5 = ("architecture.filters=[4,4]", "architecture.dense_units=4")

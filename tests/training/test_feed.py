@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.balancing import BalancedSet
-from melanoma_lab.config.schema.training import EpochOf
+from melanoma_lab.config.schema.training import EpochLength
 from melanoma_lab.training.feed import (
     batch_positions,
     evaluation_batches,
@@ -32,7 +32,9 @@ def test_order_changes_with_the_pass_and_the_seed():
     assert list(first) == list(batch_positions(0, n=50, batch_size=50, seed=0))
 
 
-@pytest.mark.parametrize(("epoch", "expected"), [(EpochOf.originals, 4), (EpochOf.balanced, 10)])
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(EpochLength.originals, 4), (EpochLength.balanced, 10)]
+)
 def test_an_epoch_is_a_pass_over_originals_unless_told_otherwise(epoch, expected):
     assert steps_per_epoch(epoch, n_split=100, n_balanced=300, batch_size=32) == expected
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from melanoma_lab.config.compose import configure
+from melanoma_lab.config.compose import compose_config
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tuning.checking import Command, checked
 from melanoma_lab.tuning.default_space import default_space
@@ -120,11 +120,11 @@ def test_the_default_space_is_the_learning_rate_and_what_regularises(overrides, 
 
 def test_an_arm_that_is_not_trained_needs_a_space_of_its_own():
     words = ["task=tune", "+experiment=majority"]
-    config, arm = configure(words)
+    config, arm = compose_config(words)
     with pytest.raises(UserError, match=r"architecture=majority is not trained: .* tuner\.space="):
         planned(config, arm, Command.typed(words))
     words.append("tuner.space={balancing:[none,class_weight]}")
-    config, arm = configure(words)
+    config, arm = compose_config(words)
     assert [entry.key for entry in planned(config, arm, Command.typed(words)).searched] == [
         "balancing"
     ]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from marks import slow
 
-from melanoma_lab.config.compose import configure
+from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.evaluation import predictions
@@ -43,7 +43,7 @@ def tune(folder, tree, monkeypatch):
     def run(study, *overrides):
         words = [*SMALL, f"dataset.root={tree}", f"cache={folder / 'cache'}", f"study={study}"]
         words += overrides
-        config, arm = configure(words)
+        config, arm = compose_config(words)
         return tune_arm(planned(config, arm, Command.typed(words)))
 
     return run
@@ -165,7 +165,7 @@ def test_a_promoted_trial_has_the_bits_of_a_longer_run(tune, monkeypatch):
         f"optimizer.learning_rate={promoted['rate']}",
     ]
     whole = at_once(
-        *configure([*words, f"cache={Path('cache').resolve()}", "tracking.model=false"])
+        *compose_config([*words, f"cache={Path('cache').resolve()}", "tracking.model=false"])
     )
     for name in ("val/balanced_accuracy", "val/log_loss", "train/log_loss", "best_epoch"):
         assert whole.data.metrics[name] == promoted["run"].data.metrics[name]
@@ -278,7 +278,7 @@ def test_the_preset_runs_and_is_compared_with_the_arm_it_came_from(tune, tree):
     assert done.preset == Path("experiments/tuned/conf/experiment/tuned_tuned.yaml")
     (command,) = done.commands
     assert "+experiment=dropout,tuned_tuned seed=0,1,2,3,4" in command
-    config, arm = configure(["+experiment=tuned_tuned"])
+    config, arm = compose_config(["+experiment=tuned_tuned"])
     assert arm.preset == "tuned_tuned"
     assert config.reference == "dropout"
     assert config.optimizer.name == dict(done.values)["optimizer"]
@@ -291,7 +291,7 @@ def test_the_preset_runs_and_is_compared_with_the_arm_it_came_from(tune, tree):
     shared += ["architecture.filters=[4,8]", "architecture.dense_units=8"]
     for preset in ("+experiment=tuned_tuned", "+experiment=dropout"):
         rates = ["regularisation.rates=[0.1,0.2]"] if "dropout" in preset else []
-        train_arm(*configure([preset, *shared, *rates]))
+        train_arm(*compose_config([preset, *shared, *rates]))
     compared = report_study(
         "tuned", reference=None, metric="balanced_accuracy", tracked=Tracking(),
         folder=Path("experiments"),

@@ -29,17 +29,20 @@ from melanoma_lab.config.schema.optimizer import Optimizer
 from melanoma_lab.config.schema.regularisation import Regularisation
 from melanoma_lab.config.schema.schedule import Schedule
 from melanoma_lab.config.schema.split import Split
-from melanoma_lab.config.schema.tracking import COMPOSED, Tracking, check_uri
+from melanoma_lab.config.schema.tracking import URI_INTERPOLATION, Tracking, check_tracking_uri
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.config.schema.trivial import Trivial, refuse_what_needs_a_network
+from melanoma_lab.config.schema.trivial_classifiers import (
+    TrivialArchitecture,
+    check_network_options,
+)
 from melanoma_lab.config.schema.tuner import Tuner
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.evaluation.names import OF_EVERY_SPLIT, OF_MELANOMA
 
 #: What can give an arm its verdict, beside the sensitivity to a class.
-COMPARED = (*OF_EVERY_SPLIT, *OF_MELANOMA, "generalisation_gap")
+COMPARED_METRICS = (*OF_EVERY_SPLIT, *OF_MELANOMA, "generalisation_gap")
 #: Bytes that the name of a study may take; file systems take 255, with endings.
-LONGEST_STUDY = 120
+MAX_STUDY_BYTES = 120
 
 
 class Task(StrEnum):
@@ -61,7 +64,9 @@ class Task(StrEnum):
 
 
 #: Tasks that use what has been tracked, whatever they are told.
-TRACKED = frozenset({Task.train, Task.compare, Task.ensemble, Task.tune, Task.evaluate, Task.sync})
+TRACKING_TASKS = frozenset(
+    {Task.train, Task.compare, Task.ensemble, Task.tune, Task.evaluate, Task.sync}
+)
 
 
 class Format(StrEnum):
@@ -128,27 +133,27 @@ class Config:
     tuner: Tuner = MISSING
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    tracking: Tracking = field(default_factory=lambda: Tracking(uri=COMPOSED))
+    tracking: Tracking = field(default_factory=lambda: Tracking(uri=URI_INTERPOLATION))
     audit: Audit = field(default_factory=Audit)
     demo: Demo = field(default_factory=Demo)
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)
-        checked_study(self.study)
-        if self.task in TRACKED:  # the others may do without, or do
-            check_uri(self.tracking.uri)
-        if self.metric not in COMPARED and not self.metric.startswith("sensitivity/"):
+        check_study_name(self.study)
+        if self.task in TRACKING_TASKS:  # the others may do without, or do
+            check_tracking_uri(self.tracking.uri)
+        if self.metric not in COMPARED_METRICS and not self.metric.startswith("sensitivity/"):
             raise UserError(
                 f"metric={self.metric}: not among what is compared. "
-                f"{suggest_choice(self.metric, [*COMPARED, 'sensitivity/CLASS'])}"
+                f"{suggest_choice(self.metric, [*COMPARED_METRICS, 'sensitivity/CLASS'])}"
             )
         require(self.formats, "formats", "one of saved_model, onnx, litert at least", [])
         require(self.members is None or self.members >= 1, "members", "at least 1", self.members)
-        if isinstance(self.architecture, Trivial):
-            refuse_what_needs_a_network(self, self.architecture)
+        if isinstance(self.architecture, TrivialArchitecture):
+            check_network_options(self, self.architecture)
 
 
-def checked_study(study: object) -> str:
+def check_study_name(study: object) -> str:
     """The name of a study, which is also a folder's.
 
     Raises:
@@ -158,17 +163,17 @@ def checked_study(study: object) -> str:
     require(
         re.fullmatch(r"[\w.-]+", name)
         and name.strip(".")
-        and len(name.encode(errors="replace")) <= LONGEST_STUDY,
+        and len(name.encode(errors="replace")) <= MAX_STUDY_BYTES,
         "study",
-        f"letters, digits, dots, hyphens and underscores, {LONGEST_STUDY} bytes at most (it names "
-        "a folder)",
+        f"letters, digits, dots, hyphens and underscores, {MAX_STUDY_BYTES} bytes at most (it "
+        "names a folder)",
         name,
     )
     return name
 
 
 #: For hydra.run.dir, which Hydra makes before anything else is checked.
-OmegaConf.register_new_resolver("study", checked_study, replace=True)
+OmegaConf.register_new_resolver("study", check_study_name, replace=True)
 SCHEMA = OmegaConf.structured(Config)
 # Its keys are a dataset's classes: no override of one is a mistyped key.
 OmegaConf.set_struct(SCHEMA.evaluation.classes, False)

@@ -13,7 +13,7 @@ from melanoma_lab.config.schema.checks import require
 from melanoma_lab.registry import option
 
 #: Values of ``weights`` that are no files.
-IMAGENET, FRESH = "imagenet", "none"
+IMAGENET_WEIGHTS, RANDOM_WEIGHTS = "imagenet", "none"
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Backbone(Architecture):
     depthwise = True
 
     #: imagenet, none (fresh ones), or a file of weights of the same backbone.
-    weights: str = IMAGENET
+    weights: str = IMAGENET_WEIGHTS
 
     def __post_init__(self) -> None:
         require(self.weights.strip(), "architecture.weights", "imagenet, none or a file", "nothing")

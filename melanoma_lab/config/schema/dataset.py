@@ -12,7 +12,7 @@ from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.registry import option
 
 #: Of a side; a batch of 32 larger ones takes 6 GB before the network begins.
-MOST_PIXELS = 4096
+MAX_IMAGE_SIZE = 4096
 
 
 def _is_encoding(name: str) -> bool:
@@ -24,7 +24,7 @@ def _is_encoding(name: str) -> bool:
     return True
 
 
-class Conflicts(StrEnum):
+class OnConflict(StrEnum):
     """What happens to identical images under different labels."""
 
     error = "error"
@@ -33,7 +33,7 @@ class Conflicts(StrEnum):
     relabel = "relabel"
 
 
-class Groups(StrEnum):
+class GroupingRule(StrEnum):
     """Which images a split must never separate."""
 
     all = "all"
@@ -42,7 +42,7 @@ class Groups(StrEnum):
     none = "none"
 
 
-class Labels(StrEnum):
+class LabelSource(StrEnum):
     """Whose word is the label: the folder's or the archive's diagnosis where there is one."""
 
     folder = "folder"
@@ -82,8 +82,8 @@ class Dataset:
     classes: list[str] | None = None
     #: The class whose sensitivity, specificity and AUROC are reported on their own.
     melanoma: str | None = None
-    conflicts: Conflicts = Conflicts.error
-    groups: Groups = Groups.all
+    conflicts: OnConflict = OnConflict.error
+    groups: GroupingRule = GroupingRule.all
     on_unreadable: OnUnreadable = OnUnreadable.error
     #: Files to leave out besides masks: patterns of a path, a file or a folder; !pattern keeps.
     exclude: list[str] = field(default_factory=list)
@@ -92,9 +92,9 @@ class Dataset:
 
     def __post_init__(self) -> None:
         require(
-            1 <= self.image_size <= MOST_PIXELS,
+            1 <= self.image_size <= MAX_IMAGE_SIZE,
             "dataset.image_size",
-            f"1 to {MOST_PIXELS:,} pixels",
+            f"1 to {MAX_IMAGE_SIZE:,} pixels",
             self.image_size,
         )
         if self.classes is not None:
@@ -122,7 +122,7 @@ class Isic9Dataset(Dataset):
 
     #: Table in the root; may be absent.
     metadata: str = "metadata.csv"
-    labels: Labels = Labels.folder
+    labels: LabelSource = LabelSource.folder
     #: Columns of the table that hold a diagnosis, most trusted first.
     diagnosis_columns: list[str] = field(default_factory=list)
     #: Diagnosis code -> the classes that agree with it; the first is the one it stands for.

@@ -19,7 +19,7 @@ class Tta(StrEnum):
     dihedral = "dihedral"
 
 
-class Overlap(StrEnum):
+class OnOverlap(StrEnum):
     """What becomes of images of another dataset that show what a network was trained on."""
 
     leave_out = "leave_out"
@@ -27,8 +27,8 @@ class Overlap(StrEnum):
 
 
 #: Keys that ``evaluate`` alone asks for, and those that say nothing to a network that is kept.
-OF_EVALUATE = ("classes", "trained_on", "overlap", "lesions")
-OF_A_RUN = ("tta", "test", "sensitivity")
+EVALUATE_KEYS = ("classes", "trained_on", "overlap", "lesions")
+TRAINING_RUN_KEYS = ("tta", "test", "sensitivity")
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Evaluation:
     #: ones; null: where its run found them.
     trained_on: str | None = None
     #: ``evaluate``: images that show what the model was trained on: leave_out or keep.
-    overlap: Overlap = Overlap.leave_out
+    overlap: OnOverlap = OnOverlap.leave_out
     #: ``evaluate``: whether equal names of lesions, here and in training, mean the same lesion.
     lesions: bool = True
 
@@ -59,7 +59,7 @@ class Evaluation:
         require_share("evaluation.sensitivity", self.sensitivity)
         require(self.trained_on != "", "evaluation.trained_on", "a folder", "nothing")
 
-    def refuse_others(self, *, evaluating: bool) -> None:
+    def check_keys_of_task(self, *, evaluating: bool) -> None:
         """Refuse keys that the command would not ask for.
 
         Args:
@@ -69,7 +69,7 @@ class Evaluation:
             UserError: naming one that is set.
         """
         usual = Evaluation()
-        for key in OF_A_RUN if evaluating else OF_EVALUATE:
+        for key in TRAINING_RUN_KEYS if evaluating else EVALUATE_KEYS:
             if getattr(self, key) != getattr(usual, key):
                 raise UserError(
                     f"evaluation.{key}: "

@@ -10,7 +10,7 @@ from melanoma_lab.config.schema.checks import require
 from melanoma_lab.registry import option
 
 #: The value of ``unfreeze_from`` that unfreezes everything.
-ALL = "all"
+ALL_BLOCKS = "all"
 
 
 @dataclass
@@ -27,7 +27,7 @@ class NoFinetuning(Finetuning):
 
 
 @dataclass
-class FrozenFirst(Finetuning):
+class FrozenStart(Finetuning):
     """What begins with a frozen backbone: it computes what it does in inference mode."""
 
     #: Compute the features of every image once and keep them, where nothing changes images.
@@ -36,19 +36,19 @@ class FrozenFirst(Finetuning):
 
 @option("finetuning", "frozen")
 @dataclass
-class Frozen(FrozenFirst):
+class Frozen(FrozenStart):
     """Only the head trains."""
 
 
 @option("finetuning", "staged")
 @dataclass
-class Staged(FrozenFirst):
+class Staged(FrozenStart):
     """The head trains first, then also the backbone from a block on, at a rate of its own."""
 
     #: Epochs of ``training.epochs`` in which only the head trains.
     head_epochs: int = 5
     #: The block from which on the backbone trains afterwards, by its name; all: the whole of it.
-    unfreeze_from: str = ALL
+    unfreeze_from: str = ALL_BLOCKS
     #: Highest rate afterwards, of head and backbone; ``optimizer.learning_rate`` is that before.
     #: The default is that of Keras's guide to transfer learning.
     learning_rate: float = 1e-5

@@ -29,7 +29,7 @@ class NoMetadata(Metadata):
 
 @option("metadata", "patient")
 @dataclass
-class Patient(Metadata):
+class PatientMetadata(Metadata):
     """Age, sex and body site, encoded, through a layer of their own, beside a network's features.
 
     A missing value is allowed everywhere; what it and the others become is fitted to the training

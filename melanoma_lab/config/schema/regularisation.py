@@ -12,7 +12,7 @@ from melanoma_lab.registry import option
 
 
 @dataclass(frozen=True)
-class Amounts:
+class RegularisationStrengths:
     """How much of each kind of regularisation an option asks for; 0 is none.
 
     Attributes:
@@ -36,9 +36,9 @@ class Regularisation:
 
     name: str = MISSING
 
-    def amounts(self) -> Amounts:
+    def strengths(self) -> RegularisationStrengths:
         """What the option asks of the network, the loss and the optimizer."""
-        return Amounts()
+        return RegularisationStrengths()
 
 
 @option("regularisation", "none")
@@ -57,9 +57,9 @@ class Dropout(Regularisation):
     def __post_init__(self) -> None:
         _require_rates(self.rates)
 
-    def amounts(self) -> Amounts:
+    def strengths(self) -> RegularisationStrengths:
         """Dropout alone."""
-        return Amounts(dropout=tuple(self.rates))
+        return RegularisationStrengths(dropout=tuple(self.rates))
 
 
 @option("regularisation", "l2")
@@ -72,9 +72,9 @@ class L2(Regularisation):
     def __post_init__(self) -> None:
         require(self.factor >= 0, "regularisation.factor", "0 or more", self.factor)
 
-    def amounts(self) -> Amounts:
+    def strengths(self) -> RegularisationStrengths:
         """The penalty alone."""
-        return Amounts(l2=self.factor)
+        return RegularisationStrengths(l2=self.factor)
 
 
 @option("regularisation", "label_smoothing")
@@ -88,9 +88,9 @@ class LabelSmoothing(Regularisation):
     def __post_init__(self) -> None:
         _require_below_one("regularisation.factor", self.factor)
 
-    def amounts(self) -> Amounts:
+    def strengths(self) -> RegularisationStrengths:
         """Label smoothing alone."""
-        return Amounts(label_smoothing=self.factor)
+        return RegularisationStrengths(label_smoothing=self.factor)
 
 
 @option("regularisation", "weight_decay")
@@ -105,9 +105,9 @@ class WeightDecay(Regularisation):
     def __post_init__(self) -> None:
         require(self.factor >= 0, "regularisation.factor", "0 or more", self.factor)
 
-    def amounts(self) -> Amounts:
+    def strengths(self) -> RegularisationStrengths:
         """Weight decay alone."""
-        return Amounts(weight_decay=self.factor)
+        return RegularisationStrengths(weight_decay=self.factor)
 
 
 @option("regularisation", "stochastic_depth")
@@ -121,14 +121,14 @@ class StochasticDepth(Regularisation):
     def __post_init__(self) -> None:
         _require_below_one("regularisation.rate", self.rate)
 
-    def amounts(self) -> Amounts:
+    def strengths(self) -> RegularisationStrengths:
         """Stochastic depth alone."""
-        return Amounts(stochastic_depth=self.rate)
+        return RegularisationStrengths(stochastic_depth=self.rate)
 
 
 @option("regularisation", "combined")
 @dataclass
-class Combined(Regularisation):
+class CombinedRegularisation(Regularisation):
     """Several at once; each key means what it means in the option that has it alone."""
 
     #: Dropout's.
@@ -154,9 +154,9 @@ class Combined(Regularisation):
             "none",
         )
 
-    def amounts(self) -> Amounts:
+    def strengths(self) -> RegularisationStrengths:
         """All of them."""
-        return Amounts(
+        return RegularisationStrengths(
             dropout=tuple(self.rates),
             l2=self.l2,
             label_smoothing=self.label_smoothing,

@@ -11,7 +11,7 @@ from melanoma_lab.config.schema.checks import require, require_share
 from melanoma_lab.registry import option
 
 
-class LeakingTest(StrEnum):
+class OnLeakingTest(StrEnum):
     """What happens to published test images whose group has training images."""
 
     error = "error"
@@ -62,7 +62,7 @@ class Undivided(Split):
 
 
 @dataclass
-class Folds(Split):
+class FoldSplit(Split):
     """What rotates: fold number ``fold`` of ``k`` is set aside, the others are not."""
 
     k: int = 5
@@ -78,7 +78,7 @@ class Folds(Split):
 
 @option("split", "kfold")
 @dataclass
-class KFold(Folds):
+class KFold(FoldSplit):
     """A fold is the test split; ``val`` is a share of the rest."""
 
     val: float = 0.15
@@ -90,7 +90,7 @@ class KFold(Folds):
 
 @option("split", "cross_val")
 @dataclass
-class CrossVal(Folds):
+class CrossVal(FoldSplit):
     """A fold is the val split; the test split is the same for all of them, that of a holdout."""
 
     test: float = 0.15
@@ -106,7 +106,7 @@ class Predefined(Split):
     """The published Train/Test; ``val`` is a share of Train."""
 
     val: float = 0.15
-    leaking_test: LeakingTest = LeakingTest.error
+    leaking_test: OnLeakingTest = OnLeakingTest.error
 
     def __post_init__(self) -> None:
         super().__post_init__()

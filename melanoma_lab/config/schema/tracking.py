@@ -11,27 +11,29 @@ from melanoma_lab.config.schema.checks import require
 from melanoma_lab.core.errors import UserError
 
 #: MLflow's own variable for where runs are recorded.
-VARIABLE: Final = "MLFLOW_TRACKING_URI"
+TRACKING_URI_VARIABLE: Final = "MLFLOW_TRACKING_URI"
 #: Where runs are recorded when nobody says anything: where a bare ``mlflow ui`` looks.
-HERE: Final = "sqlite:///mlflow.db"
+DEFAULT_TRACKING_URI: Final = "sqlite:///mlflow.db"
 #: How the configuration says it, to be looked up anew for every command of a process.
-COMPOSED: Final = f'${{oc.env:{VARIABLE},"{HERE}"}}'
+URI_INTERPOLATION: Final = f'${{oc.env:{TRACKING_URI_VARIABLE},"{DEFAULT_TRACKING_URI}"}}'
 #: MLflow's own variable that allows what it otherwise refuses: runs as files in a folder.
-ALLOWS_FOLDERS: Final = "MLFLOW_ALLOW_FILE_STORE"
+FILE_STORE_VARIABLE: Final = "MLFLOW_ALLOW_FILE_STORE"
 
 
-def default_uri() -> str:
+def get_default_uri() -> str:
     """Where runs are recorded that no command says it of; an empty variable says nothing."""
-    return os.environ.get(VARIABLE) or HERE
+    return os.environ.get(TRACKING_URI_VARIABLE) or DEFAULT_TRACKING_URI
 
 
-def named(uri: str) -> str:
+def describe_tracking_uri(uri: str) -> str:
     """A tracking URI and what it was given by, as messages begin; passwords are left out."""
-    given_by = VARIABLE if uri == os.environ.get(VARIABLE) else "tracking.uri"
-    return f"{given_by}={without_password(uri)}"
+    given_by = (
+        TRACKING_URI_VARIABLE if uri == os.environ.get(TRACKING_URI_VARIABLE) else "tracking.uri"
+    )
+    return f"{given_by}={mask_password(uri)}"
 
 
-def without_password(uri: str) -> str:
+def mask_password(uri: str) -> str:
     """A URI as it may be shown and recorded: ``https://user:***@host`` for one with a password."""
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
@@ -57,7 +59,7 @@ class Tracking:
     unsent: str = "unsent"
 
     def __post_init__(self) -> None:
-        self.uri = self.uri or default_uri()
+        self.uri = self.uri or get_default_uri()
         require(
             self.register is None or re.fullmatch(r"[\w.-]*\w[\w.-]*", self.register),
             "tracking.register",
@@ -68,7 +70,7 @@ class Tracking:
             raise UserError("tracking.register: tracking.model=false keeps no model to register.")
 
 
-def check_uri(uri: str) -> None:
+def check_tracking_uri(uri: str) -> None:
     """Refuse what MLflow would take for a folder, and an SQLite file that is not named.
 
     Raises:
@@ -80,12 +82,12 @@ def check_uri(uri: str) -> None:
     if scheme.partition("+")[0] == "sqlite":
         wrong = "names no file" if not re.match(r"///[^?]", rest) else ""
     elif scheme == "file" or not separator or not rest.startswith("//"):
-        allowed = os.environ.get(ALLOWS_FOLDERS, "").lower() in {"true", "1"}
+        allowed = os.environ.get(FILE_STORE_VARIABLE, "").lower() in {"true", "1"}
         wrong = "" if allowed else "MLflow keeps no runs in a folder any more"
     else:
         wrong = ""
     if wrong:
         raise UserError(
-            f"{named(uri)}: {wrong}; expected a file, such as sqlite:///runs.db (in the current "
-            "folder) or sqlite:////data/runs.db, or a server, such as http://HOST:5000."
+            f"{describe_tracking_uri(uri)}: {wrong}; expected a file, such as sqlite:///runs.db "
+            "(in the current folder) or sqlite:////data/runs.db, or a server, such as http://HOST:5000."
         )

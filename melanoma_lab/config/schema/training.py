@@ -11,7 +11,7 @@ from melanoma_lab.config.schema.checks import require
 MONITORS = {"val_loss": "min", "val_accuracy": "max", "val_balanced_accuracy": "max"}
 
 
-class EpochOf(StrEnum):
+class EpochLength(StrEnum):
     """What one epoch is a pass over, and so how many optimizer steps it takes."""
 
     originals = "originals"
@@ -37,7 +37,7 @@ class Training:
     batch_size: int = 32
     #: An epoch is a pass over the training split before balancing, so that arms which balance
     #: take as many optimizer steps as arms that do not; ``balanced``: over what balancing made.
-    epoch: EpochOf = EpochOf.originals
+    epoch: EpochLength = EpochLength.originals
     #: Which epoch's weights are kept: the best of val_loss, val_accuracy, val_balanced_accuracy.
     monitor: str = "val_balanced_accuracy"
     #: Epochs without improvement after which training stops; null: never.

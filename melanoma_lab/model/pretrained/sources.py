@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from melanoma_lab.config.schema.architecture import Architecture
-from melanoma_lab.config.schema.backbone import FRESH, IMAGENET, Backbone
+from melanoma_lab.config.schema.backbone import IMAGENET_WEIGHTS, RANDOM_WEIGHTS, Backbone
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.shell_commands import format_extra_install, format_pip_install
 
@@ -79,9 +79,9 @@ def find_weights(architecture: Architecture) -> WeightsFile | None:
         UserError: it is not there, or not what it was when it was published.
         RunError: it could not be downloaded.
     """
-    if not isinstance(architecture, Backbone) or architecture.weights == FRESH:
+    if not isinstance(architecture, Backbone) or architecture.weights == RANDOM_WEIGHTS:
         return None
-    if architecture.weights != IMAGENET:
+    if architecture.weights != IMAGENET_WEIGHTS:
         path = Path(architecture.weights).expanduser()
         if not path.is_file():
             raise UserError(

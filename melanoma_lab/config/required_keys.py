@@ -7,15 +7,15 @@ from melanoma_lab.config.schema.dataset import SyntheticDataset
 from melanoma_lab.core.errors import UserError
 
 #: What names a network, for messages.
-MODELS = "a run's id, a folder with MLflow's MLmodel, a .keras file, or models:/NAME/VERSION"
-NO_MODEL = f"model is not set; add model=... to the command: {MODELS}."
+MODEL_FORMS = "a run's id, a folder with MLflow's MLmodel, a .keras file, or models:/NAME/VERSION"
+NO_MODEL = f"model is not set; add model=... to the command: {MODEL_FORMS}."
 NO_RUN = "model is not set; add model=RUN_ID to the command."
 NO_IMAGES = "images is not set; add images=DIR, images=FILE or images='DIR/*.jpg' to the command."
 NO_ROOT = "dataset.root is not set: add dataset.root=DIR, the folder that holds the images."
 NO_TARGET = "dataset.root is not set: add dataset.root=DIR, the folder to download to."
 
 #: Task -> key -> what is said where it is not set.
-NEEDED = {
+REQUIRED_KEYS = {
     Task.card: {"model": NO_RUN},
     Task.demo: {"model": NO_MODEL},
     Task.download: {"dataset.root": NO_TARGET},
@@ -25,7 +25,7 @@ NEEDED = {
 }
 
 
-def refuse_unset(config: Config) -> None:
+def check_required_keys(config: Config) -> None:
     """Refuse a configuration in which keys are not set that its command needs.
 
     Args:
@@ -34,7 +34,7 @@ def refuse_unset(config: Config) -> None:
     Raises:
         UserError: with a sentence for every such key.
     """
-    needed = dict(NEEDED.get(config.task, {}))
+    needed = dict(REQUIRED_KEYS.get(config.task, {}))
     if not isinstance(config.dataset, SyntheticDataset):
         needed.setdefault("dataset.root", NO_ROOT)
     values = {"model": config.model, "images": config.images, "dataset.root": config.dataset.root}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from melanoma_lab.config.combinations import doubts
+from melanoma_lab.config.compatibility import find_doubtful_choices
 from melanoma_lab.core.errors import UserError
 
 
@@ -81,16 +81,19 @@ def test_near_misses_are_not(composed, overrides):
 
 
 def test_correcting_twice_for_class_frequencies_is_pointed_out(composed):
-    (doubt,) = doubts(composed("loss=logit_adjusted", "balancing=class_weight"))
+    (doubt,) = find_doubtful_choices(composed("loss=logit_adjusted", "balancing=class_weight"))
     assert "loss=logit_adjusted and balancing=class_weight both make up for class" in doubt
-    assert doubts(composed("loss=logit_adjusted")) == []
-    assert doubts(composed("loss=logit_adjusted", "loss.tau=0", "balancing=oversample")) == []
-    assert doubts(composed("loss=focal", "balancing=class_weight")) == []
+    assert find_doubtful_choices(composed("loss=logit_adjusted")) == []
+    assert (
+        find_doubtful_choices(composed("loss=logit_adjusted", "loss.tau=0", "balancing=oversample"))
+        == []
+    )
+    assert find_doubtful_choices(composed("loss=focal", "balancing=class_weight")) == []
 
 
 def test_a_frozen_backbone_with_fresh_weights_is_pointed_out(composed):
     fresh = ("architecture=efficientnet_lite0", "architecture.weights=none")
-    (doubt,) = doubts(composed("finetuning=frozen", *fresh))
+    (doubt,) = find_doubtful_choices(composed("finetuning=frozen", *fresh))
     assert "the frozen backbone computes random features" in doubt
-    assert doubts(composed("finetuning=none", *fresh)) == []
-    assert doubts(composed("finetuning=frozen", *fresh[:1])) == []
+    assert find_doubtful_choices(composed("finetuning=none", *fresh)) == []
+    assert find_doubtful_choices(composed("finetuning=frozen", *fresh[:1])) == []

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.override import to_type
+from melanoma_lab.config.overrides import format_override
 
 NAMES = [
     *("mel", "basal cell carcinoma", "a,b", "x (1)", "[y]", "{z}", "it's", 'say "hi"', "a=b"),
@@ -23,16 +23,16 @@ def understood(line):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_names(name):
-    assert understood(to_type("dataset.classes", [name, "other"])) == [name, "other"]
-    assert understood(to_type("dataset.table", name)) == name
+    assert understood(format_override("dataset.classes", [name, "other"])) == [name, "other"]
+    assert understood(format_override("dataset.table", name)) == name
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)))
 def test_any_names(names):
-    assert understood(to_type("dataset.classes", names)) == names
+    assert understood(format_override("dataset.classes", names)) == names
 
 
 def test_usual_names_need_no_quotes():
-    assert to_type("dataset.classes", ["bcc", "mel"]) == "'dataset.classes=[bcc,mel]'"
-    assert to_type("dataset.table", "train.csv") == "dataset.table=train.csv"
-    assert to_type("dataset.columns.lesion", "none") == "dataset.columns.lesion=none"
+    assert format_override("dataset.classes", ["bcc", "mel"]) == "'dataset.classes=[bcc,mel]'"
+    assert format_override("dataset.table", "train.csv") == "dataset.table=train.csv"
+    assert format_override("dataset.columns.lesion", "none") == "dataset.columns.lesion=none"

@@ -9,12 +9,12 @@ from melanoma_lab.config.schema import Task
 from melanoma_lab.core.errors import UserError, suggest_choice, truncate
 
 #: What a command begins with.
-PROGRAM = "python -m melanoma_lab"
+LAB_COMMAND = "python -m melanoma_lab"
 #: Tasks that take names of files as they were typed, and those keys.
-FILES = frozenset({Task.card, Task.demo, Task.evaluate, Task.export, Task.predict})
-VERBATIM = frozenset({"images", "model", "output"})
+FILE_TASKS = frozenset({Task.card, Task.demo, Task.evaluate, Task.export, Task.predict})
+FILE_KEYS = frozenset({"images", "model", "output"})
 #: Tasks that write where they are told to and need no working folder from Hydra.
-NO_JOB_FOLDER = frozenset(
+FOLDERLESS_TASKS = frozenset(
     {
         *(Task.audit, Task.card, Task.compare, Task.demo, Task.download, Task.ensemble),
         *(Task.evaluate, Task.export, Task.predict, Task.seed_protocol, Task.sync, Task.tune),
@@ -22,7 +22,7 @@ NO_JOB_FOLDER = frozenset(
 )
 
 
-def canonical_arguments(arguments: Sequence[str]) -> list[str]:
+def normalise_arguments(arguments: Sequence[str]) -> list[str]:
     """Turn a leading task word into ``task=``, put ``--multirun`` first, keep folders clean.
 
     Hydra's parser takes ``a=1 -m b=1,2`` for a mistake; a user should not have to know.
@@ -36,7 +36,7 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: the first word is neither a task, an override nor an option.
     """
-    words = [_as_patterns(word) for word in arguments]
+    words = [_quote_patterns(word) for word in arguments]
     if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
         if words[0] not in list(Task):
             raise UserError(
@@ -49,21 +49,21 @@ def canonical_arguments(arguments: Sequence[str]) -> list[str]:
         words.insert(0, "hydra.launcher.batch_size=1")  # what was typed comes later and counts
     # Of several evaluations, the names are told apart by commas.
     several = f"task={Task.evaluate}" in words and {"-m", "--multirun"} & {*words}
-    if any(f"task={task}" in words for task in FILES) and not several:
-        words = [_as_list(_as_typed(word)) for word in words]
-    if any(f"task={task}" in words for task in NO_JOB_FOLDER):
+    if any(f"task={task}" in words for task in FILE_TASKS) and not several:
+        words = [_quote_formats(_quote_file_name(word)) for word in words]
+    if any(f"task={task}" in words for task in FOLDERLESS_TASKS):
         words += ["hydra.output_subdir=null", "hydra.run.dir=."]
     multirun = [word for word in words if word in {"-m", "--multirun"}]
     return [*multirun[:1], *(word for word in words if word not in {"-m", "--multirun"})]
 
 
-def _as_typed(word: str) -> str:
+def _quote_file_name(word: str) -> str:
     """An override of a file's name in Hydra's quotes: ``images=ISIC_1(1).jpg``, ``images=[ab]*``.
 
     Hydra would take brackets, commas and blanks for more than letters of a name.
     """
     key, equals, value = word.partition("=")
-    if key not in VERBATIM or not value or value[0] in "'\"":
+    if key not in FILE_KEYS or not value or value[0] in "'\"":
         return word
     # Backslashes count double before a quote, and nowhere else.
     escaped = re.sub(r"(\\*)'", r"\1\1\'", value)
@@ -71,13 +71,13 @@ def _as_typed(word: str) -> str:
     return f"{key}{equals}'{escaped}'"
 
 
-def _as_list(word: str) -> str:
+def _quote_formats(word: str) -> str:
     """``formats=onnx,litert`` as the list that is meant; Hydra would take it for a sweep."""
     key, _, value = word.partition("=")
     return f"{key}=[{value}]" if key == "formats" and value and value[0] != "[" else word
 
 
-def _as_patterns(word: str) -> str:
+def _quote_patterns(word: str) -> str:
     """``dataset.exclude=!*_lesion.jpg`` as a list of one pattern, in Hydra's quotes."""
     key, _, value = word.partition("=")
     if key != "dataset.exclude" or not value or value[0] in "['\"":

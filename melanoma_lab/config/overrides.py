@@ -10,7 +10,7 @@ from collections.abc import Sequence
 _NOT_TEXT = frozenset({"true", "false", "null", "nan", "inf", "none"})
 
 
-def to_type(key: str, value: str | Sequence[str]) -> str:
+def format_override(key: str, value: str | Sequence[str]) -> str:
     """Return an override of the command line, quoted for Hydra and for a shell where needed.
 
     Args:
@@ -19,13 +19,13 @@ def to_type(key: str, value: str | Sequence[str]) -> str:
     """
     if isinstance(value, str):
         # ``none`` is the value of dataset.columns that does without a column.
-        text = value if value == "none" else _quoted(value)
+        text = value if value == "none" else _quote(value)
     else:
-        text = f"[{','.join(map(_quoted, value))}]"
+        text = f"[{','.join(map(_quote, value))}]"
     return shlex.quote(f"{key}={text}")
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """A text in Hydra's quotes, unless Hydra takes it for that text without them."""
     plain = re.fullmatch(r"[A-Za-z_][\w/.*-]*(?: [\w/.*-]+)*", text, re.ASCII)
     if plain and text.lower() not in _NOT_TEXT:

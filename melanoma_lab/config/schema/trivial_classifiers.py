@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Groups that change what a network is trained on or how -> the options that mean something without
 #: one. ``optimizer`` and ``training`` are not among them: every arm of a study shares them, and a
 #: trivial arm says that it takes no steps.
-MEANINGFUL = {
+ALLOWED_OPTIONS = {
     "regularisation": ("none",),
     "balancing": ("none", "class_weight", "effective_number"),
     "augmentation": ("none",),
@@ -27,22 +27,22 @@ MEANINGFUL = {
 
 
 @dataclass
-class Trivial(Architecture):
+class TrivialArchitecture(Architecture):
     """What is fitted in one go and never sees the shape of a lesion: for scale."""
 
     #: Where it differs from MEANINGFUL.
-    meaningful: ClassVar[dict[str, tuple[str, ...]]] = {}
+    allowed_options: ClassVar[dict[str, tuple[str, ...]]] = {}
 
 
 @option("architecture", "majority")
 @dataclass
-class Majority(Trivial):
+class Majority(TrivialArchitecture):
     """The class frequencies of the training split, whatever the image."""
 
 
 @option("architecture", "colour_histogram")
 @dataclass
-class ColourHistogram(Trivial):
+class ColourHistogram(TrivialArchitecture):
     """Logistic regression on how many pixels have which colour, wherever they are."""
 
     #: Red, green and blue are each cut into so many equal parts; every combination is a colour.
@@ -57,7 +57,7 @@ class ColourHistogram(Trivial):
 
 @option("architecture", "source_only")
 @dataclass
-class SourceOnly(Trivial):
+class SourceOnly(TrivialArchitecture):
     """The class frequencies of the training images of the same source."""
 
     #: So many images with the frequencies of the whole training split are added to each source.
@@ -69,10 +69,10 @@ class SourceOnly(Trivial):
 
 @option("architecture", "metadata_only")
 @dataclass
-class MetadataOnly(Trivial):
+class MetadataOnly(TrivialArchitecture):
     """Logistic regression on what ``metadata`` says of the patient, encoded as for a network."""
 
-    meaningful: ClassVar[dict[str, tuple[str, ...]]] = {"metadata": ("patient",)}
+    allowed_options: ClassVar[dict[str, tuple[str, ...]]] = {"metadata": ("patient",)}
 
     #: Inverse of the L2 penalty's strength, scikit-learn's ``C``.
     c: float = 1.0
@@ -81,16 +81,16 @@ class MetadataOnly(Trivial):
         require(self.c > 0, "architecture.c", "more than 0", self.c)
 
 
-def refuse_what_needs_a_network(config: Config, architecture: Trivial) -> None:
+def check_network_options(config: Config, architecture: TrivialArchitecture) -> None:
     """Refuse options that a trivial arm would silently ignore.
 
     Raises:
         UserError: naming the option and what would be right.
     """
-    for group, meaningful in (MEANINGFUL | architecture.meaningful).items():
+    for group, meaningful in (ALLOWED_OPTIONS | architecture.allowed_options).items():
         chosen = getattr(config, group).name
         if chosen not in meaningful:
-            needed = group in architecture.meaningful
+            needed = group in architecture.allowed_options
             fault = "looks at nothing else" if needed else "would ignore it"
             right = " or ".join(f"{group}={name}" for name in meaningful)
             raise UserError(

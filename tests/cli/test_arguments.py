@@ -1,6 +1,6 @@
 import pytest
 
-from melanoma_lab.config.command import canonical_arguments
+from melanoma_lab.cli.arguments import normalise_arguments
 from melanoma_lab.core.errors import UserError
 
 NO_FOLDER = ("hydra.output_subdir=null", "hydra.run.dir=.")
@@ -49,12 +49,12 @@ NO_FOLDER = ("hydra.output_subdir=null", "hydra.run.dir=.")
     ],
 )
 def test_words_come_in_the_order_that_hydra_takes(typed, taken):
-    assert canonical_arguments(typed) == taken
+    assert normalise_arguments(typed) == taken
 
 
 def test_a_word_that_is_no_task_is_refused():
     with pytest.raises(UserError, match=r"trian: no such task\. Did you mean train\?"):
-        canonical_arguments(["trian"])
+        normalise_arguments(["trian"])
 
 
 @pytest.mark.parametrize(
@@ -62,5 +62,5 @@ def test_a_word_that_is_no_task_is_refused():
     ["ISIC_1(1).jpg", "a b", "it's", "a\\b", "ends\\", "\\'", "[!a]*.png", "a,b", "é{1}", "1e5"],
 )
 def test_predict_takes_names_of_files_as_they_are(composed, name):
-    (_, word, *_) = canonical_arguments(["predict", f"images={name}"])
+    (_, word, *_) = normalise_arguments(["predict", f"images={name}"])
     assert composed("task=predict", word).images == name

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 
 from melanoma_lab.config.schema import Config, Task
-from melanoma_lab.config.schema.backbone import FRESH
-from melanoma_lab.config.schema.finetuning import Frozen, FrozenFirst, Staged
+from melanoma_lab.config.schema.backbone import RANDOM_WEIGHTS
+from melanoma_lab.config.schema.finetuning import Frozen, FrozenStart, Staged
 from melanoma_lab.config.schema.loss import LogitAdjusted
 from melanoma_lab.config.schema.schedule import Plateau
-from melanoma_lab.config.schema.split import Folds
-from melanoma_lab.config.schema.trivial import Trivial
+from melanoma_lab.config.schema.split import FoldSplit
+from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.core.errors import UserError
 
 #: Keys and sections that some tasks take and all others would ignore.
-ONLY_OF: dict[str, tuple[Task, ...]] = {
+TASKS_OF_KEY: dict[str, tuple[Task, ...]] = {
     "output": (Task.predict, Task.export, Task.card, Task.seed_protocol),
     "against": (Task.audit,),
     "arm": (Task.ensemble,),
@@ -28,25 +28,25 @@ ONLY_OF: dict[str, tuple[Task, ...]] = {
 }
 
 
-def refuse_combinations(config: Config) -> None:
+def check_compatibility(config: Config) -> None:
     """Refuse choices of which one undoes, repeats or forestalls the other.
 
     Raises:
         UserError: naming both.
     """
-    _refuse_keys_of_other_tasks(config)
-    _refuse_registering(config)
+    _check_keys_of_task(config)
+    _check_registering(config)
     training, schedule = config.training, config.schedule
     evaluating = config.task is Task.evaluate
-    config.evaluation.refuse_others(evaluating=evaluating)
-    if evaluating and isinstance(config.split, Folds):
+    config.evaluation.check_keys_of_task(evaluating=evaluating)
+    if evaluating and isinstance(config.split, FoldSplit):
         raise UserError(
             f"split={config.split.name}: evaluate divides nothing; leave it out (all images), or "
             "set split=predefined (those of the published Test)."
         )
     if (
         getattr(config.optimizer, "weight_decay", 0)
-        and config.regularisation.amounts().weight_decay
+        and config.regularisation.strengths().weight_decay
     ):
         raise UserError(
             f"optimizer={config.optimizer.name} regularisation={config.regularisation.name}: both "
@@ -58,7 +58,7 @@ def refuse_combinations(config: Config) -> None:
             f"schedule.warmup_epochs={schedule.warmup_epochs:g}: expected less than "
             f"training.epochs={training.epochs}."
         )
-    _refuse_finetuning(config)
+    _check_finetuning(config)
     patience = training.patience
     if isinstance(schedule, Plateau) and patience is not None and patience <= schedule.patience:
         raise UserError(
@@ -67,10 +67,10 @@ def refuse_combinations(config: Config) -> None:
         )
 
 
-def _refuse_keys_of_other_tasks(config: Config) -> None:
+def _check_keys_of_task(config: Config) -> None:
     """Refuse what the task would ignore."""
     for entry in fields(Config):
-        tasks = ONLY_OF.get(entry.name)
+        tasks = TASKS_OF_KEY.get(entry.name)
         if tasks is None or config.task in tasks:
             continue
         usual = entry.default if entry.default_factory is MISSING else entry.default_factory()
@@ -81,11 +81,11 @@ def _refuse_keys_of_other_tasks(config: Config) -> None:
             )
 
 
-def _refuse_registering(config: Config) -> None:
+def _check_registering(config: Config) -> None:
     """Refuse a name for a model that will not be there."""
     if config.tracking.register is None:
         return
-    if config.task is Task.train and isinstance(config.architecture, Trivial):
+    if config.task is Task.train and isinstance(config.architecture, TrivialArchitecture):
         raise UserError("tracking.register: a trivial arm keeps no model to register.")
     if config.task not in {Task.train, Task.ensemble}:
         raise UserError(
@@ -94,7 +94,7 @@ def _refuse_registering(config: Config) -> None:
         )
 
 
-def _refuse_finetuning(config: Config) -> None:
+def _check_finetuning(config: Config) -> None:
     """Refuse stages without epochs, and what a frozen backbone would silently ignore."""
     training, finetuning, schedule = config.training, config.finetuning, config.schedule
     if isinstance(finetuning, Staged):
@@ -110,14 +110,14 @@ def _refuse_finetuning(config: Config) -> None:
                 f"schedule is laid over {finetuning.head_epochs} epochs of the head and anew over "
                 f"the {left} after them; expected less than either."
             )
-    if isinstance(finetuning, Frozen) and config.regularisation.amounts().stochastic_depth:
+    if isinstance(finetuning, Frozen) and config.regularisation.strengths().stochastic_depth:
         raise UserError(
             f"finetuning=frozen regularisation={config.regularisation.name}: stochastic depth "
             "skips blocks of the backbone, which does not train."
         )
 
 
-def doubts(config: Config) -> list[str]:
+def find_doubtful_choices(config: Config) -> list[str]:
     """What somebody may want but should know of, a sentence each."""
     found = []
     if (
@@ -130,11 +130,11 @@ def doubts(config: Config) -> list[str]:
             "frequencies: together they favour rare classes."
         )
     if (
-        isinstance(config.finetuning, FrozenFirst)
-        and getattr(config.architecture, "weights", None) == FRESH
+        isinstance(config.finetuning, FrozenStart)
+        and getattr(config.architecture, "weights", None) == RANDOM_WEIGHTS
     ):
         found.append(
-            f"finetuning={config.finetuning.name} architecture.weights={FRESH}: the frozen "
-            "backbone computes random features."
+            f"finetuning={config.finetuning.name} architecture.weights={RANDOM_WEIGHTS}: the "
+            "frozen backbone computes random features."
         )
     return found

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-from melanoma_lab.config.arm import refuse_alike
+from melanoma_lab.config.arm import check_jobs_distinct
 
 #: What a job can be composed with if it can be without.
 _A_SEED = re.compile(r"seed=\d{1,9}")
 
 
 @contextmanager
-def seeds_checked_as_one() -> Iterator[None]:
+def validate_seeds_once() -> Iterator[None]:
     """Inside the block, Hydra's basic sweeper checks jobs that differ in their seeds as one.
 
     It also refuses jobs that a study could not tell apart.
@@ -27,8 +27,8 @@ def seeds_checked_as_one() -> Iterator[None]:
     check = BasicSweeper.validate_batch_is_legal
 
     def check_different(self: BasicSweeper, batch: Sequence[Sequence[str]]) -> None:
-        refuse_alike(batch)
-        check(self, different(batch))
+        check_jobs_distinct(batch)
+        check(self, drop_seed_repeats(batch))
 
     BasicSweeper.validate_batch_is_legal = check_different  # type: ignore[assignment,method-assign]
     try:
@@ -37,7 +37,7 @@ def seeds_checked_as_one() -> Iterator[None]:
         BasicSweeper.validate_batch_is_legal = check  # type: ignore[method-assign]
 
 
-def different(batch: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+def drop_seed_repeats(batch: Sequence[Sequence[str]]) -> list[Sequence[str]]:
     """Of jobs that are the same but for their seeds, the last.
 
     Args:
