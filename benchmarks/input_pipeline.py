@@ -27,7 +27,7 @@ from melanoma_lab.balancing import balance
 from melanoma_lab.config.schema.augmentation import Augmentation, FlipRotateZoom, NoAugmentation
 from melanoma_lab.config.schema.training import Precision, Training
 from melanoma_lab.config.validation import validate_config
-from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.model.augmentation import augmentation_layers
 from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.backend import available_threads, start_backend

@@ -26,7 +26,7 @@ from hydra import compose, initialize_config_dir
 
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.validation import validate_config
-from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.backend import available_threads
 
 HERE = Path(__file__).resolve().parent
@@ -70,7 +70,7 @@ def arrays(folder: Path, overrides: list[str]) -> None:
         config = validate_config(compose("config", overrides))
     data = prepare_data(config, cache=folder / "cache", threads=available_threads())
     for split in ("train", "val"):
-        positions = data.of_split(split)
+        positions = data.select_split(split)
         np.save(folder / f"{split}.npy", data.pixels[data.rows[positions]])
         np.save(folder / f"{split}_y.npy", data.labels[positions])
     np.save(folder / "everything.npy", data.pixels[data.rows])

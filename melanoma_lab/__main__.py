@@ -22,11 +22,11 @@ from melanoma_lab.cli.help import format_help
 from melanoma_lab.cli.job_validation import validate_seeds_once
 from melanoma_lab.config.arm import parse_arm
 from melanoma_lab.config.compose import CONF_DIR
+from melanoma_lab.config.dataset_root import check_dataset_root
 from melanoma_lab.config.required_keys import check_required_keys
 from melanoma_lab.config.schema import Task
 from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
-from melanoma_lab.data.root import check_root
 from melanoma_lab.job_notes import Notes, noting
 from melanoma_lab.side_by_side import Interruption
 
@@ -48,7 +48,7 @@ def hydra_command(notes: Notes) -> Callable[[], None]:
             config = validate_config(composed)
             check_required_keys(config)
             if config.task is not Task.download:
-                check_root(config.dataset)
+                check_dataset_root(config.dataset)
             arm = parse_arm(list(HydraConfig.get().overrides.task))
             from melanoma_lab import tasks
 

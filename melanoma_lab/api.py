@@ -74,10 +74,10 @@ class Run:
         """The images with path, label, group, source, split and digests."""
         import pandas as pd
 
-        from melanoma_lab.data.table_files import MANIFEST_BYTES, check_table
+        from melanoma_lab.data.untrusted_tables import MAX_MANIFEST_BYTES, check_table
 
         path = self.artifact("manifest.csv")
-        check_table(path, MANIFEST_BYTES)
+        check_table(path, MAX_MANIFEST_BYTES)
         return pd.read_csv(path, keep_default_na=False)
 
     def artifact(self, name: str) -> Path:

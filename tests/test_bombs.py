@@ -20,10 +20,10 @@ from processes import run_command
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.core import untrusted_files
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data import table_files
-from melanoma_lab.data.decoding import MAX_BYTES, decode, picture_facts
-from melanoma_lab.data.table_files import check_table, read_manifest
+from melanoma_lab.data import untrusted_tables
+from melanoma_lab.data.decoding import MAX_BYTES, decode_image, describe_picture
 from melanoma_lab.data.tables import read_table
+from melanoma_lab.data.untrusted_tables import check_table, read_manifest
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.prediction.mlmodel import read_advice, read_appearance, read_folder, read_run
 from melanoma_lab.tracking.record import RECORD, RunRecord
@@ -213,10 +213,10 @@ def test_a_cell_that_never_ends_is_refused(tmp_path):
 
 
 def test_lines_and_cells_are_counted_across_the_pieces_that_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_files, "_CHUNK", 7)
-    monkeypatch.setattr(table_files, "LINE_BYTES", 12)
-    monkeypatch.setattr(table_files, "CELLS", 12)
-    monkeypatch.setattr(table_files, "COLUMNS", 5)
+    monkeypatch.setattr(untrusted_tables, "_CHUNK", 7)
+    monkeypatch.setattr(untrusted_tables, "MAX_LINE_BYTES", 12)
+    monkeypatch.setattr(untrusted_tables, "MAX_CELLS", 12)
+    monkeypatch.setattr(untrusted_tables, "MAX_COLUMNS", 5)
     write(tmp_path / "sound", "aaaa,bbbb,cc\n" * 4)
     check_table(tmp_path / "sound")
     for name, text, told in (
@@ -312,8 +312,8 @@ def frames(kind, n=3000):
 def test_a_picture_with_much_around_it_is_read_with_little_memory(tmp_path, content):
     path = write(tmp_path / "a.png", content())
     with at_most(256 * MIB):
-        pixels = decode(str(path), 8)
-        assert picture_facts(str(path))[1] >= 8
+        pixels = decode_image(str(path), 8)
+        assert describe_picture(str(path))[1] >= 8
     np.testing.assert_allclose(pixels, 128, atol=2)
 
 
@@ -330,13 +330,13 @@ def test_a_picture_with_much_around_it_is_read_with_little_memory(tmp_path, cont
 def test_a_picture_that_unpacks_to_gigabytes_is_refused(tmp_path, content, told):
     path = write(tmp_path / "a.png", content())
     with at_most(128 * MIB), pytest.raises(ValueError, match=told):
-        decode(str(path), 8)
+        decode_image(str(path), 8)
 
 
 def test_a_picture_of_gigabytes_is_refused_before_it_is_read(tmp_path):
     path = sparse(tmp_path / "a.webp", MAX_BYTES + 1, b"RIFF\xff\xff\xff\x7fWEBPVP8X")
     with at_most(256 * MIB), pytest.raises(ValueError, match="too large: more than 1,024 MiB"):
-        decode(str(path), 8)
+        decode_image(str(path), 8)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from pictures import paint
 
 import melanoma_lab
 from melanoma_lab.audit.inspection import inspect_files
-from melanoma_lab.data.pixels import file_digests, load_pixels
-from melanoma_lab.data.sealed import open_array
+from melanoma_lab.core.checksummed_files import open_array
+from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 
 PACKAGE = Path(melanoma_lab.__file__).parent
 
@@ -52,7 +52,7 @@ def test_the_traps_work(tmp_path, traps):
 def test_every_kind_of_cache_file_is_found_out_and_made_anew(tmp_path, traps, which):
     cache = tmp_path / "cache"
     paths = [str(paint(tmp_path / f"{i}.png", (90, 90, 90), seed=i)) for i in range(3)]
-    digests = file_digests(paths, 1)
+    digests = compute_file_digests(paths, 1)
 
     def everything():
         pixels = load_pixels(paths, digests, size=16, cache=cache, threads=1)

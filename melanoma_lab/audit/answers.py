@@ -8,7 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.data.sealed import kept, read_json, write_json
+from melanoma_lab.core.checksummed_files import (
+    load_or_compute,
+    read_checksummed_json,
+    write_checksummed_json,
+)
 
 
 def kept_answer(folder: Path, question: object, find: Callable[[], Any]) -> Any:
@@ -25,4 +29,6 @@ def kept_answer(folder: Path, question: object, find: Callable[[], Any]) -> Any:
     """
     key = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:32]
     path = folder / f"{key}.json"
-    return kept(path, lambda: read_json(path), lambda: write_json(path, find()))
+    return load_or_compute(
+        path, lambda: read_checksummed_json(path), lambda: write_checksummed_json(path, find())
+    )

@@ -27,8 +27,8 @@ from melanoma_lab.audit.near_duplicates import (
     find_near_duplicates,
 )
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.decoding import DECODING_VERSION, picture_facts, read_picture
-from melanoma_lab.data.pixels import NOT_OPENED, Pixels, load_pixels
+from melanoma_lab.data.decoding import DECODING_VERSION, describe_picture, read_picture
+from melanoma_lab.data.pixel_cache import NOT_OPENED, DecodedImages, load_pixels
 
 #: Raise it when the same files would be judged otherwise.
 INSPECTION_VERSION: Final = 2
@@ -93,7 +93,7 @@ def inspect_files(
 
     Args:
         paths: n image files.
-        digests: n digests of their bytes, as ``file_digests`` gives them.
+        digests: n digests of their bytes, as ``compute_file_digests`` gives them.
         cache: the lab's cache folder.
         threads: for decoding and comparing.
         progress: called with (done, total) of each step in turn (decoding, describing, seeking
@@ -139,7 +139,7 @@ def _inspect(
         if reason:
             return [reason, *_UNKNOWN]
         same = _pixel_digest(path_of[digest]) if digest in twins else ""
-        return ["", *picture_facts(path_of[digest]), bool(constant[row]), same]
+        return ["", *describe_picture(path_of[digest]), bool(constant[row]), same]
 
     with ThreadPoolExecutor(threads) as pool:
         files = list(pool.map(describe, enumerate(digests), chunksize=32))
@@ -150,7 +150,7 @@ def _inspect(
 
 
 def _pairs(
-    pixels: Pixels, digests: list[str], threads: int, progress: ProgressCallback | None
+    pixels: DecodedImages, digests: list[str], threads: int, progress: ProgressCallback | None
 ) -> list[list[Any]]:
     """The pairs of readable files that show one photograph."""
     if len(pixels.row) < 2:

@@ -15,7 +15,7 @@ from melanoma_lab.audit.inspection import Inspection
 from melanoma_lab.audit.sizes import class_sizes
 from melanoma_lab.audit.suspicion import suspicious_files
 from melanoma_lab.config.schema.dataset import GroupingRule
-from melanoma_lab.data.groups import group_images, photographs
+from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.listing import Listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 
@@ -47,7 +47,7 @@ def audit_images(
     manifest = listing.images.sort_values("image_id", ignore_index=True)
     reason = manifest["digest"].map(inspection.unreadable)
     readable = manifest.loc[reason.isna()].reset_index(drop=True)
-    readable["photograph"] = photographs(list(readable["digest"]), inspection.pairs)
+    readable["photograph"] = assign_photographs(list(readable["digest"]), inspection.pairs)
     pixels = readable["digest"].map(inspection.files["pixels"])
     readable["pixels"] = pixels.where(pixels != "", readable["digest"])
     readable["group"] = group_images(readable, GroupingRule.all)

@@ -13,8 +13,8 @@ from melanoma_lab.audit.inspection import COMPARED_SIZE, VERSION
 from melanoma_lab.audit.near_duplicates import find_near_duplicates
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.files import find_images
-from melanoma_lab.data.pixels import file_digests, load_pixels
+from melanoma_lab.data.image_files import find_images
+from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 
 #: Paths, and the digests of their files.
 Files = tuple[Sequence[str], Sequence[str]]
@@ -50,7 +50,7 @@ def find_overlap(
     if not root.is_dir():
         raise UserError(f"against={against}: no such folder.")
     paths = [str(path) for path in find_images(root, outside_root=outside_root)]
-    digests = file_digests(paths, threads)
+    digests = compute_file_digests(paths, threads)
     pairs = shared_photographs(
         (list(manifest["path"]), list(manifest["digest"])),
         (paths, digests),
@@ -72,7 +72,7 @@ def shared_photographs(
     """Pairs of files, one of each side, that show one photograph; found once and kept.
 
     Args:
-        own: n paths and the digests of their bytes, as ``file_digests`` gives them.
+        own: n paths and the digests of their bytes, as ``compute_file_digests`` gives them.
         other: the same of the other side.
         cache: the lab's cache folder.
         threads: for decoding and comparing.

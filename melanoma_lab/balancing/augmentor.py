@@ -21,9 +21,9 @@ from melanoma_lab.balancing.operations import (
     parse_operations,
 )
 from melanoma_lab.balancing.seeding import copy_seed, generator
+from melanoma_lab.core.checksummed_files import load_or_compute, open_array
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.sealed import kept, open_array
-from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 #: Part of every cache key; raised when the same plan would give other copies.
 BALANCING_VERSION = 1
@@ -139,7 +139,7 @@ def balance_with_augmentor(
                 progress=progress,
             )
 
-        copies: NDArray[np.uint8] = kept(path, lambda: open_array(path, shape), make)
+        copies: NDArray[np.uint8] = load_or_compute(path, lambda: open_array(path, shape), make)
         sources = (split.pixels, copies)
         rows = np.concatenate([rows, len(split.pixels) + np.arange(len(copies))])
     originals = np.concatenate([plan.kept, plan.copied])
@@ -148,7 +148,7 @@ def balance_with_augmentor(
         rows=rows,
         labels=split.labels[originals],
         n_classes=split.n_classes,
-        metadata=split.metadata_of(originals),
+        metadata=split.select_metadata(originals),
     )
 
 

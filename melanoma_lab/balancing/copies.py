@@ -19,8 +19,8 @@ from melanoma_lab.balancing.operations import (
     build_operations,
     quiet_augmentor,
 )
+from melanoma_lab.core.checksummed_files import ArrayFile, write_array
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.sealed import ArrayFile, new_array
 
 #: Copies made and written at a time: a few hundredths of a second of work, a few MB.
 CHUNK = 16
@@ -55,7 +55,7 @@ def make_copies(
     """
     if workers < 1:
         raise ValueError(f"Expected at least 1 worker. Received {workers}")
-    with new_array(path, (len(rows), *originals.shape[1:])) as file:
+    with write_array(path, (len(rows), *originals.shape[1:])) as file:
         _write_all(file, originals, rows, seeds, operations, workers=workers, progress=progress)
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from melanoma_lab.balancing.augmentor import balance_with_augmentor, plan_copies
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 PER_CLASS: Final = 500
 OPERATIONS: Final = (

@@ -15,7 +15,7 @@ from melanoma_lab.balancing.balanced import BalancedSet
 from melanoma_lab.balancing.seeding import generator
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 if TYPE_CHECKING:
     from melanoma_lab.config.schema.balancing import (
@@ -219,7 +219,7 @@ def _originals(
         labels=split.labels[positions],
         n_classes=split.n_classes,
         class_weight=weights,
-        metadata=split.metadata_of(positions),
+        metadata=split.select_metadata(positions),
     )
 
 

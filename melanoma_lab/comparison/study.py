@@ -23,8 +23,8 @@ from melanoma_lab.comparison.tracked import (
     tracked_runs,
 )
 from melanoma_lab.core.errors import UserError, format_list
-from melanoma_lab.data.prepare import slug
 from melanoma_lab.evaluation import metrics, predictions
+from melanoma_lab.input_pipeline.prepare import slugify
 
 #: What is drawn as learning curves.
 CURVES = ("train_accuracy", "val_accuracy")
@@ -253,7 +253,7 @@ def _check_images(runs: Iterable[StudyRun]) -> None:
 def _melanoma(runs: Iterable[Any]) -> str | None:
     """Slug of the class that the runs' configuration names."""
     names = {run.data.params.get("dataset.melanoma", "null") for run in runs} - {"null"}
-    return slug(names.pop()) if len(names) == 1 else None
+    return slugify(names.pop()) if len(names) == 1 else None
 
 
 def _root(run: Any) -> str | None:

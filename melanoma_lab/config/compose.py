@@ -17,10 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab.config import search_path
 from melanoma_lab.config.arm import Arm, parse_arm
+from melanoma_lab.config.dataset_root import check_dataset_root
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.root import check_root
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: In a wheel conf/ lies inside the package, in a clone beside it.
@@ -50,7 +50,7 @@ def compose_config(
     except HydraException as error:
         raise UserError(explain_hydra_error(error)) from error
     config = validate_config(composed)
-    check_root(config.dataset)
+    check_dataset_root(config.dataset)
     return config, arm
 
 

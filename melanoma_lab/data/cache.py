@@ -7,7 +7,7 @@ from pathlib import Path
 import platformdirs
 
 
-def cache_folder(chosen: str | None) -> Path:
+def get_cache_folder(chosen: str | None) -> Path:
     """The cache folder.
 
     Args:

@@ -12,13 +12,13 @@ from typing import Final
 
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError, format_list
-from melanoma_lab.data.name_words import words_of
+from melanoma_lab.data.name_words import split_words
 from melanoma_lab.data.tables import Table
 
 #: What a column may say of which images belong together.
 GROUPINGS: Final = ("lesion", "patient")
 #: The value of ``dataset.columns.*`` that does without a column on purpose.
-WITHOUT: Final = "none"
+NO_COLUMN: Final = "none"
 #: Words that stand for nothing, in lower case.
 UNKNOWN: Final = frozenset(
     {"", "unknown", "unk", "na", "n/a", "n.a.", "nan", "none", "null", "?", "-", "--", ".", "nil"}
@@ -57,7 +57,7 @@ CATEGORY_WORDS: Final = frozenset(
 #: Of the filled cells of a doubtful column at least this share differ, else it is a category.
 SHARE_OF_IDS: Final = 0.2
 #: Fewer values are categories too.
-FEWEST_IDS: Final = 5
+MIN_IDS: Final = 5
 #: Of a column called lesion or case alone, which may name kinds, this share of the cells.
 SHARE_OF_NAMES: Final = 0.05
 #: What else a column may say -> its names as words in lower case, the surest first.
@@ -78,7 +78,7 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def grouping_of(name: str) -> str | None:
+def detect_grouping(name: str) -> str | None:
     """Return what a column's name says that equal values share: ``lesion``, ``patient`` or None.
 
     Args:
@@ -95,9 +95,9 @@ def grouping_of(name: str) -> str | None:
     return "lesion" if "lesion" in found else "patient"
 
 
-def looks_like_grouping(name: str) -> bool:
+def is_grouping_candidate(name: str) -> bool:
     """Return whether a column's name may say what belongs together; its values must do so too."""
-    return grouping_of(name) is not None or _least_share(name) is not None
+    return detect_grouping(name) is not None or _least_share(name) is not None
 
 
 def find_columns(
@@ -124,24 +124,28 @@ def find_columns(
         UserError: several columns could be meant, or one looks as if it said which images belong
             together and is not used.
     """
-    named = {what: name for what, name in chosen.items() if name not in (None, WITHOUT)}
+    named = {what: name for what, name in chosen.items() if name not in (None, NO_COLUMN)}
     free = [name for name in dict.fromkeys(table.names) if name not in {*taken, *named.values()}]
     found = {what: str(name) for what, name in named.items()}
     for what in NAMES:
         if what in chosen and chosen[what] is None:
-            spelt = {" ".join(words_of(name)): name for name in reversed(free)}
+            spelt = {" ".join(split_words(name)): name for name in reversed(free)}
             name = next((spelt[usual] for usual in NAMES[what] if usual in spelt), None)
             if name is not None:
                 found[what] = name
-    if chosen["lesion"] == WITHOUT:  # on purpose: nothing else is looked for
+    if chosen["lesion"] == NO_COLUMN:  # on purpose: nothing else is looked for
         return found
     for what in GROUPINGS:
-        names = [name for name in free if grouping_of(name) == what]
+        names = [name for name in free if detect_grouping(name) == what]
         if chosen[what] is None and len(names) == 1:
             found[what] = names[0]
     for what in GROUPINGS:
         if chosen[what] is None:
-            alike = [name for name in _alike(table, free, what) if name not in found.values()]
+            alike = [
+                name
+                for name in _find_grouping_candidates(table, free, what)
+                if name not in found.values()
+            ]
             _refuse_unused(table, what, alike, found, configurable=configurable)
     return found
 
@@ -163,13 +167,15 @@ def describe_columns(table: Table, found: Mapping[str, str]) -> str:
         for what, name in found.items()
         if what not in GROUPINGS
     ]
-    alike = [name for what in GROUPINGS for name in _alike(table, table.names, what)]
+    alike = [
+        name for what in GROUPINGS for name in _find_grouping_candidates(table, table.names, what)
+    ]
     unused = [name for name in alike if name not in found.values()]
     parts += [f"{format_list(unused)} not used, as dataset.columns says"] if unused else []
     return f"{table.path.name}: {'; '.join(parts)}." if parts else ""
 
 
-def check_grouping(table: Table, found: Mapping[str, str], labels: Sequence[str]) -> None:
+def check_grouping_ids(table: Table, found: Mapping[str, str], labels: Sequence[str]) -> None:
     """Refuse a recognised column of lesions or patients whose values are categories, not ids.
 
     Args:
@@ -184,26 +190,26 @@ def check_grouping(table: Table, found: Mapping[str, str], labels: Sequence[str]
         name = found[what]
         values = [value for value in table.values(name) if is_known(value)]
         least = len(set(labels))
-        if not ID_WORDS.intersection(words_of(name)):
+        if not ID_WORDS.intersection(split_words(name)):
             least = max(least, int(SHARE_OF_NAMES * len(values)))
         if values and len(set(values)) <= least < len(values) / 4:
             shown = format_list(sorted(set(values)))
             raise UserError(
                 f"{table.path}: column {name} has only the values {shown} for {len(labels)} "
                 f"images; it looks like a kind of {what}, not like an id. To do without it: "
-                f"{without(what, found)} If these are ids: "
+                f"{format_without_grouping(what, found)} If these are ids: "
                 f"{format_override(f'dataset.columns.{what}', name)}"
             )
 
 
-def without(what: str, found: Mapping[str, str]) -> str:
+def format_without_grouping(what: str, found: Mapping[str, str]) -> str:
     """Return the words to type that do without a grouping and keep the other one.
 
     Args:
         what: ``lesion`` or ``patient``.
         found: the columns that are used.
     """
-    line = f"dataset.columns.{what}={WITHOUT}"
+    line = f"dataset.columns.{what}={NO_COLUMN}"
     if what == "lesion" and "patient" in found:  # which are not looked for then
         line += " " + format_override("dataset.columns.patient", found["patient"])
     return line
@@ -214,21 +220,21 @@ def is_known(value: str) -> bool:
     return value.strip().lower() not in UNKNOWN
 
 
-def _alike(table: Table, names: Sequence[str], what: str) -> list[str]:
+def _find_grouping_candidates(table: Table, names: Sequence[str], what: str) -> list[str]:
     """The columns whose names and values look as if they named lesions, or else patients."""
     found = []
     for name in dict.fromkeys(names):
-        says_lesion = grouping_of(name) == "lesion" or any(
-            word.startswith(("lesion", "lesao", "lasion")) for word in words_of(name)
+        says_lesion = detect_grouping(name) == "lesion" or any(
+            word.startswith(("lesion", "lesao", "lasion")) for word in split_words(name)
         )
         if says_lesion is not (what == "lesion"):
             continue
-        if grouping_of(name) is not None:
+        if detect_grouping(name) is not None:
             found.append(name)
             continue
         share = _least_share(name)
         values = [value for value in table.values(name) if is_known(value)]
-        fewest = 2 if share == 0 else FEWEST_IDS
+        fewest = 2 if share == 0 else MIN_IDS
         if share is not None and max(fewest, share * len(values)) <= len(set(values)) < len(values):
             found.append(name)
     return found
@@ -256,7 +262,9 @@ def _refuse_unused(
         )
     key = f"dataset.columns.{what}"
     lines = [format_override(key, name) for name in alike[:3]]
-    without_it = format_override(key, found[what]) if what in found else without(what, found)
+    without_it = (
+        format_override(key, found[what]) if what in found else format_without_grouping(what, found)
+    )
     raise UserError(f"{start}To use it: {' or '.join(lines)} To do without it: {without_it}")
 
 
@@ -265,8 +273,8 @@ def _least_share(name: str) -> float | None:
 
     A name that says lesion or patient and id needs no share: lesion_id_x, isic_patient_id.
     """
-    words = {word for word in _parts(words_of(name)) if not word.isdigit()}
-    if words & CATEGORY_WORDS or words_of(name)[:1] in (["n"], ["num"], ["number"], ["count"]):
+    words = {word for word in _parts(split_words(name)) if not word.isdigit()}
+    if words & CATEGORY_WORDS or split_words(name)[:1] in (["n"], ["num"], ["number"], ["count"]):
         return None
     groupings = frozenset().union(*GROUPING_WORDS.values())
     says = words & groupings or any(word.startswith(STEMS) for word in words)
@@ -279,7 +287,7 @@ def _least_share(name: str) -> float | None:
 
 
 def _without_id_words(name: str) -> list[str]:
-    words = _parts(words_of(name))
+    words = _parts(split_words(name))
     if words[:1] == ["id"]:
         words = words[1:]
     while words and (words[-1] in ID_WORDS or words[-1].isdigit()):

@@ -12,22 +12,22 @@ import pandas as pd
 from melanoma_lab.config.schema.dataset import CsvDataset
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
 from melanoma_lab.core.errors import UserError, format_list, suggest_choice
-from melanoma_lab.data.archive import missing_table
 from melanoma_lab.data.columns import (
     GROUPINGS,
-    check_grouping,
+    check_grouping_ids,
     describe_columns,
     find_columns,
 )
-from melanoma_lab.data.exclusion import leave_out
-from melanoma_lab.data.files import check_inside, existing_file, near_miss
-from melanoma_lab.data.groupings import with_groupings
-from melanoma_lab.data.listing import Listing, as_listed
-from melanoma_lab.data.patient_columns import with_patients
-from melanoma_lab.data.tables import LINE, Column, Table, read_table
+from melanoma_lab.data.exclusion import exclude_files
+from melanoma_lab.data.group_ids import normalise_group_ids
+from melanoma_lab.data.image_files import check_inside, find_table_file, suggest_file
+from melanoma_lab.data.listing import Listing, build_listing
+from melanoma_lab.data.patient_columns import normalise_patient_columns
+from melanoma_lab.data.reader_suggestion import build_missing_table_error
+from melanoma_lab.data.tables import LINE_COLUMN, ColumnSpec, Table, read_table
 
 #: Words that say which part of a published split an image belongs to.
-PUBLISHED: Final = {
+PUBLISHED_SPLITS: Final = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -39,12 +39,12 @@ PUBLISHED: Final = {
 #: Columns that every table has.
 REQUIRED: Final = ("image", "label")
 #: What two rows of one image may differ in.
-DIFFERING: Final = ("label", "lesion", "patient", "diagnosis", "source", "published")
+COMPARED_COLUMNS: Final = ("label", "lesion", "patient", "diagnosis", "source", "published")
 #: Lines named in a message at most.
 N_SHOWN: Final = 5
 
 
-def read_csv(dataset: CsvDataset, root: Path, *, patients: bool = False) -> Listing:
+def read_csv_dataset(dataset: CsvDataset, root: Path, *, patients: bool = False) -> Listing:
     """Read the table of a dataset.
 
     Args:
@@ -57,27 +57,27 @@ def read_csv(dataset: CsvDataset, root: Path, *, patients: bool = False) -> List
     """
     table_path = root / dataset.table
     if not table_path.is_file():
-        raise missing_table(root, dataset.table, "dataset.table")
+        raise build_missing_table_error(root, dataset.table, "dataset.table")
     table = read_table(table_path, dataset.encoding)
     found = _find_columns(dataset, table)
     recognised = {w: name for w, name in found.items() if getattr(dataset.columns, w) is None}
     images = table.select(_columns(dataset, found))
     if images.empty:
         raise UserError(f"{table_path}: no images in it.")
-    _refuse(table_path, images[LINE][images["image"] == ""], "no image named")
-    _refuse(table_path, images[LINE][images["label"] == ""], "no label")
+    _refuse(table_path, images[LINE_COLUMN][images["image"] == ""], "no image named")
+    _refuse(table_path, images[LINE_COLUMN][images["label"] == ""], "no label")
     if "diagnosis" in recognised and not set(images["label"]).intersection(images["diagnosis"]):
         images["diagnosis"] = ""  # in other words than the labels: it could agree with none
         del found["diagnosis"]
-    check_grouping(table, recognised, list(images["label"]))
-    images = with_patients(table_path, images, needed=patients)
-    images, changed = with_groupings(images)
+    check_grouping_ids(table, recognised, list(images["label"]))
+    images = normalise_patient_columns(table_path, images, needed=patients)
+    images, changed = normalise_group_ids(images)
     images["published"] = _published(table_path, images)
     images["path"] = list(_paths(dataset, root, table_path, images))
     images["image_id"] = [_image_id(path, root) for path in images["path"]]
     _refuse_repeated(table_path, images)
-    kept, notes = leave_out(list(images["image_id"]), dataset.exclude)
-    return as_listed(
+    kept, notes = exclude_files(list(images["image_id"]), dataset.exclude)
+    return build_listing(
         images.loc[kept],
         columns=describe_columns(table, found),
         groupings={what: found[what] for what in GROUPINGS if what in found},
@@ -92,10 +92,12 @@ def _find_columns(dataset: CsvDataset, table: Table) -> dict[str, str]:
     return find_columns(table, chosen, [columns.image, columns.label])
 
 
-def _columns(dataset: CsvDataset, found: Mapping[str, str]) -> dict[str, Column]:
+def _columns(dataset: CsvDataset, found: Mapping[str, str]) -> dict[str, ColumnSpec]:
     """What is looked for under which name, and whether it must be there."""
     return {
-        what: Column(name if what in REQUIRED else found.get(what, ""), f"dataset.columns.{what}")
+        what: ColumnSpec(
+            name if what in REQUIRED else found.get(what, ""), f"dataset.columns.{what}"
+        )
         for what, name in vars(dataset.columns).items()
     }
 
@@ -110,15 +112,17 @@ def _refuse(table_path: Path, lines: Iterable[int], what: str) -> None:
 
 def _published(table_path: Path, table: pd.DataFrame) -> pd.Series:
     words = table["split"].str.lower()
-    unknown = table.loc[(words != "") & ~words.isin(list(PUBLISHED)), ["split", LINE, "image"]]
+    unknown = table.loc[
+        (words != "") & ~words.isin(list(PUBLISHED_SPLITS)), ["split", LINE_COLUMN, "image"]
+    ]
     if len(unknown):
         word, line, image = unknown.iloc[0]
-        close = suggest_choice(word.lower(), PUBLISHED)
+        close = suggest_choice(word.lower(), PUBLISHED_SPLITS)
         raise UserError(
             f"{table_path}: split {word} of {image} (line {line}); expected train, val, test or "
             "nothing." + (f" {close}" if close.startswith("Did") else "")
         )
-    return words.map(PUBLISHED).fillna("")
+    return words.map(PUBLISHED_SPLITS).fillna("")
 
 
 def _paths(dataset: CsvDataset, root: Path, table_path: Path, table: pd.DataFrame) -> Iterator[str]:
@@ -126,8 +130,8 @@ def _paths(dataset: CsvDataset, root: Path, table_path: Path, table: pd.DataFram
     inside, checked = root.resolve(), set[Path]()
     folder = root / dataset.images
     missing: list[tuple[int, str]] = []
-    for name, line in zip(table["image"], table[LINE], strict=True):
-        path = existing_file(folder, name)
+    for name, line in zip(table["image"], table[LINE_COLUMN], strict=True):
+        path = find_table_file(folder, name)
         if path is None:
             missing.append((line, name))
             continue
@@ -138,7 +142,7 @@ def _paths(dataset: CsvDataset, root: Path, table_path: Path, table: pd.DataFram
     if missing:
         shown = format_list([f"{name} (line {line})" for line, name in missing], N_SHOWN)
         raise UserError(
-            f"{table_path}: {shown}: no file below {folder}.{near_miss(folder, missing[0][1])} "
+            f"{table_path}: {shown}: no file below {folder}.{suggest_file(folder, missing[0][1])} "
             "Paths in the table are relative to dataset.root/dataset.images."
         )
 
@@ -158,10 +162,10 @@ def _refuse_repeated(table_path: Path, table: pd.DataFrame) -> None:
     rows = repeated[repeated["image_id"] == image_id]
     differs = [
         f"{what} {format_list([repr(value) for value in rows[what].unique()])}"
-        for what in (*DIFFERING, *PATIENT_COLUMNS)
+        for what in (*COMPARED_COLUMNS, *PATIENT_COLUMNS)
         if len(rows[what].unique()) > 1
     ]
-    lines = format_list([str(line) for line in rows[LINE]])
+    lines = format_list([str(line) for line in rows[LINE_COLUMN]])
     others = repeated["image_id"].nunique() - 1
     raise UserError(
         f"{table_path}: {image_id} is there {_times(len(rows))}, in lines {lines}, with "

@@ -40,9 +40,9 @@ MAX_SIDE: Final = 65_535
 #: Bytes of a file: room for so many pixels of 16 bits and four channels without compression.
 MAX_BYTES: Final = 2**30
 #: Pictures of more pixels than this are decoded one at a time, whatever the number of threads.
-GIANT: Final = 2**24
+LARGE_PICTURE: Final = 2**24
 #: What shows through a transparent picture.
-PAPER: Final = (255, 255, 255, 255)
+BACKGROUND: Final = (255, 255, 255, 255)
 
 #: Modes whose conversion to RGB or RGBA by Pillow is right.
 _CONVERTIBLE: Final = frozenset(
@@ -66,7 +66,7 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-def decode(path: str, size: int, resize: Resize = Resize.squash) -> NDArray[np.uint8]:
+def decode_image(path: str, size: int, resize: Resize = Resize.squash) -> NDArray[np.uint8]:
     """Decode one image file and resize it to a square.
 
     Resizing is bilinear with the support widened when shrinking, so nothing aliases.
@@ -85,10 +85,10 @@ def decode(path: str, size: int, resize: Resize = Resize.squash) -> NDArray[np.u
     """
     # A JPEG far larger than needed is decoded at a half, quarter or eighth: much faster.
     picture = read_picture(path, at_least=2 * size)
-    return np.asarray(squared(picture, size, resize))
+    return np.asarray(make_square(picture, size, resize))
 
 
-def squared(
+def make_square(
     picture: Image.Image,
     size: int,
     resize: Resize,
@@ -111,7 +111,7 @@ def squared(
             return ImageOps.pad(picture, (size, size), resampling, color=0)
 
 
-def seen(picture: Image.Image, longest: int, resize: Resize) -> Image.Image:
+def resize_for_display(picture: Image.Image, longest: int, resize: Resize) -> Image.Image:
     """What a network sees of a picture, in its true proportions and at most so large.
 
     Args:
@@ -131,7 +131,7 @@ def seen(picture: Image.Image, longest: int, resize: Resize) -> Image.Image:
             side = min(*picture.size, longest)
         case Resize.pad:
             side = min(max(picture.size), longest)
-    return squared(picture, side, resize, Image.Resampling.LANCZOS)
+    return make_square(picture, side, resize, Image.Resampling.LANCZOS)
 
 
 def read_picture(path: str, at_least: int | None = None) -> Image.Image:
@@ -145,14 +145,14 @@ def read_picture(path: str, at_least: int | None = None) -> Image.Image:
         ValueError: the content cannot be decoded; the message says why.
         OSError: the file cannot be opened or read.
     """
-    with _opened(path) as picture:
+    with _open_picture(path) as picture:
         if at_least is not None:
             picture.draft("RGB", (at_least, at_least))
-        with _one_giant if picture.width * picture.height > GIANT else nullcontext():
+        with _one_giant if picture.width * picture.height > LARGE_PICTURE else nullcontext():
             return _rgb(_upright(picture))
 
 
-def picture_facts(path: str) -> tuple[str, int, int, str]:
+def describe_picture(path: str) -> tuple[str, int, int, str]:
     """Format, width, height and what is to be known of the colours.
 
     Args:
@@ -162,12 +162,12 @@ def picture_facts(path: str) -> tuple[str, int, int, str]:
         The format as Pillow calls it; the width and height in pixels, as stored; and a sentence
         where the colours may not be what the photographer saw, else nothing.
     """
-    with _opened(path) as picture:
+    with _open_picture(path) as picture:
         return picture.format or "", picture.width, picture.height, _colours(picture)
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
+def _open_picture(path: str) -> Iterator[Image.Image]:
     """A file whose declared size is bearable, not decoded yet; every failure as decode's."""
     try:
         _check_bytes(os.stat(path).st_size)  # noqa: PTH116
@@ -222,7 +222,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
     if not picture.has_transparency_data:
         return picture if picture.mode == "RGB" else picture.convert("RGB")
     layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, PAPER), layer).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
 
 
 def _from_16_bits(picture: Image.Image) -> Image.Image:

@@ -15,18 +15,18 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.shell_commands import format_extra_install
 
 #: Dataset option -> what its publisher calls it on Kaggle.
-KAGGLE: Final = {
+KAGGLE_HANDLES: Final = {
     "isic9": "nodoubttome/skin-cancer9-classesisic",
     "isic9_verified": "nodoubttome/skin-cancer9-classesisic",
 }
 #: What the downloaded folder must hold, at whatever depth, to be the one that is wanted.
-PARTS: Final = ("Train", "Test")
+EXPECTED_FOLDERS: Final = ("Train", "Test")
 
 #: From a name on Kaggle to the folder with its files; raises whatever it likes.
-Client = Callable[[str], str]
+DownloadClient = Callable[[str], str]
 
 
-def download(name: str, root: Path, connect: Callable[[], Client]) -> None:
+def download_from_kaggle(name: str, root: Path, connect: Callable[[], DownloadClient]) -> None:
     """Put a published dataset into a folder that is not there yet, or is empty.
 
     The download goes to a hidden folder beside ``root`` and stays there where it breaks off, so
@@ -35,14 +35,16 @@ def download(name: str, root: Path, connect: Callable[[], Client]) -> None:
     Args:
         name: of the dataset option.
         root: the folder to make.
-        connect: gives what does the download; ``kaggle_client``.
+        connect: gives what does the download; ``make_kaggle_client``.
 
     Raises:
         UserError: nothing downloads this dataset, or ``root`` is a file or holds something.
         RunError: the download failed, or what came is something else.
     """
-    if name not in KAGGLE:
-        raise UserError(f"dataset={name}: nothing downloads it; expected {', '.join(KAGGLE)}.")
+    if name not in KAGGLE_HANDLES:
+        raise UserError(
+            f"dataset={name}: nothing downloads it; expected {', '.join(KAGGLE_HANDLES)}."
+        )
     _check_free(root)
     client = connect()
     staging = root.with_name(f".{root.name}.download")
@@ -50,7 +52,7 @@ def download(name: str, root: Path, connect: Callable[[], Client]) -> None:
     try:
         with FileLock(staging / "lock", timeout=0):
             _check_free(root)
-            arrived = _fetch(KAGGLE[name], staging, client)
+            arrived = _fetch(KAGGLE_HANDLES[name], staging, client)
             if not arrived.is_relative_to(staging.resolve()):  # a mounted copy, as on Kaggle itself
                 arrived = Path(shutil.copytree(arrived, staging / "copy", dirs_exist_ok=True))
             if root.is_dir():
@@ -72,7 +74,7 @@ def _check_free(root: Path) -> None:
         )
 
 
-def _fetch(handle: str, staging: Path, client: Client) -> Path:
+def _fetch(handle: str, staging: Path, client: DownloadClient) -> Path:
     """The downloaded folder that holds PARTS."""
     try:
         with _kaggle_cache(staging):
@@ -83,10 +85,12 @@ def _fetch(handle: str, staging: Path, client: Client) -> Path:
             f"{handle} was not downloaded from Kaggle: {reason}\nIs the network there? What has "
             f"arrived is kept in {staging}; the same command goes on with it."
         ) from error
-    for found in sorted(folder.rglob(PARTS[0])):
-        if all((found.parent / part).is_dir() for part in PARTS):
+    for found in sorted(folder.rglob(EXPECTED_FOLDERS[0])):
+        if all((found.parent / part).is_dir() for part in EXPECTED_FOLDERS):
             return found.parent
-    raise RunError(f"{handle}: no {' and '.join(PARTS)} in what was downloaded to {folder}.")
+    raise RunError(
+        f"{handle}: no {' and '.join(EXPECTED_FOLDERS)} in what was downloaded to {folder}."
+    )
 
 
 @contextmanager
@@ -103,7 +107,7 @@ def _kaggle_cache(folder: Path) -> Iterator[None]:
             os.environ["KAGGLEHUB_CACHE"] = before
 
 
-def kaggle_client() -> Client:
+def make_kaggle_client() -> DownloadClient:
     """Kaggle's own client: no account for public data, resumes, checks what has arrived.
 
     Raises:

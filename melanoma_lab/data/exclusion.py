@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError, format_list
-from melanoma_lab.data.name_words import words_of
+from melanoma_lab.data.name_words import split_words
 
 #: Words by which a file or folder is one of masks, whatever else is there.
 MASK_WORDS: Final = frozenset(
@@ -26,18 +26,18 @@ MASK_WORDS: Final = frozenset(
     | {"superpixels", "groundtruth", "groundtruths", "trimap"}
 )
 #: Words by which a file is made from the photograph that it is called after.
-BESIDE_WORDS: Final = frozenset(
+ANNOTATION_WORDS: Final = frozenset(
     {"annot", "annotated", "annotation", "annotations", "binary", "border", "borders", "contour"}
     | {"contours", "gt", "heatmap", "label", "labels", "lesion", "masked", "outline", "outlines"}
     | {"overlay", "overlays", "roi", "saliency", "seg", "segmented"}
 )
 #: Of these, the ones by which a folder is one of such files.
-BESIDE_FOLDERS: Final = BESIDE_WORDS - {"binary", "border", "label", "lesion"}
+ANNOTATION_FOLDERS: Final = ANNOTATION_WORDS - {"binary", "border", "label", "lesion"}
 #: Words that may follow them: x_mask_final, x_labels_colored.
-FILLERS: Final = frozenset({"color", "colored", "coloured", "final", "jpg", "new", "png", "v"})
+SUFFIX_WORDS: Final = frozenset({"color", "colored", "coloured", "final", "jpg", "new", "png", "v"})
 
 
-def leave_out(
+def exclude_files(
     image_ids: Sequence[str], patterns: Sequence[str]
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Choose the images of a dataset among its files.
@@ -94,11 +94,13 @@ def _is_mask(image_id: str, stems: Counter[str]) -> bool:
         stems: names of all files without their endings, in lower case, and how often they occur.
     """
     folder, stem = image_id.rpartition("/")[0], _stem(image_id)
-    if _has(folder, MASK_WORDS) or (_has(folder, BESIDE_FOLDERS) and stems[stem.lower()] > 1):
+    if _folder_has_word(folder, MASK_WORDS) or (
+        _folder_has_word(folder, ANNOTATION_FOLDERS) and stems[stem.lower()] > 1
+    ):
         return True
-    words = words_of(stem)
+    words = split_words(stem)
     numbers = 0
-    while words and (words[-1].isdigit() or len(words[-1]) == 1 or words[-1] in FILLERS):
+    while words and (words[-1].isdigit() or len(words[-1]) == 1 or words[-1] in SUFFIX_WORDS):
         numbers += words.pop().isdigit()
     if {*words[:1], *words[-1:]} & MASK_WORDS or words[-2:] == ["ground", "truth"]:
         return True
@@ -106,7 +108,7 @@ def _is_mask(image_id: str, stems: Counter[str]) -> bool:
         return False
     if "attribute" in words:
         return _begins_as_photograph(stem, "attribute", stems)
-    return words[-1] in BESIDE_WORDS and _begins_as_photograph(stem, words[-1], stems)
+    return words[-1] in ANNOTATION_WORDS and _begins_as_photograph(stem, words[-1], stems)
 
 
 def _begins_as_photograph(stem: str, word: str, stems: Counter[str]) -> bool:
@@ -116,11 +118,11 @@ def _begins_as_photograph(stem: str, word: str, stems: Counter[str]) -> bool:
 
 
 @lru_cache(maxsize=10_000)
-def _has(folder: str, words: frozenset[str]) -> bool:
+def _folder_has_word(folder: str, words: frozenset[str]) -> bool:
     """Whether the name of a folder, or of one that it lies in, has one of some words."""
     return any(
         words.intersection(found) or {"ground", "truth"} <= set(found)
-        for found in map(words_of, folder.split("/"))
+        for found in map(split_words, folder.split("/"))
     )
 
 

@@ -11,11 +11,11 @@ from melanoma_lab.config.schema.dataset import LabelSource, OnConflict
 from melanoma_lab.core.errors import UserError, format_list, suggest_choice
 
 #: Columns of the manifest by which images are copies of each other, surest first.
-COPIES = {"identical": "identical", "photograph": "copies of one photograph"}
+DUPLICATE_COLUMNS = {"identical": "identical", "photograph": "copies of one photograph"}
 
 
 @dataclass(frozen=True)
-class Labelled:
+class ResolvedLabels:
     """A manifest whose labels are settled.
 
     Attributes:
@@ -29,13 +29,13 @@ class Labelled:
     notes: tuple[str, ...]
 
 
-def settle_labels(
+def resolve_labels(
     manifest: pd.DataFrame,
     *,
     labels: LabelSource,
     conflicts: OnConflict,
     classes: Sequence[str] | None,
-) -> Labelled:
+) -> ResolvedLabels:
     """Take the trusted label of every image, resolve contradictions, keep the dataset's classes.
 
     Args:
@@ -59,7 +59,7 @@ def settle_labels(
         manifest = manifest.assign(label=manifest["diagnosis"].where(differs, manifest["label"]))
         if differs.any():
             notes.append(f"{_images(int(differs.sum()))} relabelled to the archive's diagnosis.")
-    for column, what in COPIES.items():
+    for column, what in DUPLICATE_COLUMNS.items():
         if conflicts is OnConflict.keep and column == "identical":
             continue  # the next column's groups hold these too
         manifest, note = _resolve_conflicts(manifest, conflicts, column, what)
@@ -86,7 +86,7 @@ def settle_labels(
         names = format_list([f"{name!r} ({n})" for name, n in left_out.items()], 5)
         total = _images(int(left_out.sum()))
         notes.append(f"{total} left out, of classes that are none of dataset.classes: {names}.")
-    return Labelled(manifest.loc[kept].reset_index(drop=True), tuple(classes), tuple(notes))
+    return ResolvedLabels(manifest.loc[kept].reset_index(drop=True), tuple(classes), tuple(notes))
 
 
 def _resolve_conflicts(

@@ -26,15 +26,15 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-WORDS: Final = (
+TEXT_COLUMNS: Final = (
     *("image_id", "path", "label", "diagnosis", "lesion", "patient", "source", "published"),
     *("sex", "site"),
 )
-COLUMNS: Final = (*WORDS, "age")
+LISTING_COLUMNS: Final = (*TEXT_COLUMNS, "age")
 
 
 @dataclass(frozen=True)
-class Unmatched:
+class UnmatchedImages:
     """Where a dataset's metadata table and its folder do not name the same images.
 
     Attributes:
@@ -62,16 +62,16 @@ class Listing:
     """
 
     images: pd.DataFrame
-    unmatched: Unmatched = Unmatched()
+    unmatched: UnmatchedImages = UnmatchedImages()
     grouped_by: tuple[str, ...] = ()
     columns: str = ""
     notes: tuple[str, ...] = ()
 
 
-def as_listed(
+def build_listing(
     rows: pd.DataFrame | Sequence[Mapping[str, Any]],
     *,
-    unmatched: Unmatched = Unmatched(),
+    unmatched: UnmatchedImages = UnmatchedImages(),
     columns: str = "",
     groupings: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
@@ -79,7 +79,7 @@ def as_listed(
     """Make a listing of what a reader found.
 
     Args:
-        rows: some of ``COLUMNS`` for each image; what a reader does not know is empty.
+        rows: some of ``LISTING_COLUMNS`` for each image; what a reader does not know is empty.
         unmatched: what the metadata table and the folder do not both have.
         columns: which columns of the table count, in one line.
         groupings: ``lesion`` or ``patient`` -> the column of the table that names them.
@@ -87,7 +87,7 @@ def as_listed(
     """
     found = pd.DataFrame(rows)
     ages = found["age"].to_numpy(float) if "age" in found.columns else np.nan
-    images = found.reindex(columns=list(WORDS), fill_value="").assign(age=ages)
+    images = found.reindex(columns=list(TEXT_COLUMNS), fill_value="").assign(age=ages)
     images = images.sort_values("image_id", ignore_index=True)
     grouped_by, unknown = [], []
     for what, name in (groupings or {}).items():

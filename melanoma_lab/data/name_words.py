@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 
-def words_of(name: str) -> list[str]:
+def split_words(name: str) -> list[str]:
     """Return the words of a column's, folder's or file's name, in lower case without accents.
 
     Args:

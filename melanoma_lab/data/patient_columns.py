@@ -11,13 +11,13 @@ import pandas as pd
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.columns import is_known
-from melanoma_lab.data.tables import LINE
+from melanoma_lab.data.tables import LINE_COLUMN
 
 #: The oldest that somebody may be, in years.
-OLDEST: Final = 130
+MAX_AGE: Final = 130
 
 
-def with_patients(path: Path, table: pd.DataFrame, *, needed: bool) -> pd.DataFrame:
+def normalise_patient_columns(path: Path, table: pd.DataFrame, *, needed: bool) -> pd.DataFrame:
     """A table whose columns of patients are as the manifest has them.
 
     Args:
@@ -36,12 +36,12 @@ def with_patients(path: Path, table: pd.DataFrame, *, needed: bool) -> pd.DataFr
     ages = [_age(word) for word in known["age"]]
     wrong = [
         f"{word} (line {line})"
-        for word, age, line in zip(table["age"], ages, table[LINE], strict=True)
+        for word, age, line in zip(table["age"], ages, table[LINE_COLUMN], strict=True)
         if age is None
     ]
     if wrong and needed:
         raise UserError(
-            f"{path}: age {format_list(wrong, 5)}; expected years from 0 to {OLDEST}, or nothing."
+            f"{path}: age {format_list(wrong, 5)}; expected years from 0 to {MAX_AGE}, or nothing."
         )
     return table.assign(**known).assign(age=pd.Series(ages, table.index, dtype="float64"))
 
@@ -59,4 +59,4 @@ def _age(word: str) -> float | None:
         age = float(word)
     except ValueError:
         return None
-    return age if 0 <= age <= OLDEST else None
+    return age if 0 <= age <= MAX_AGE else None

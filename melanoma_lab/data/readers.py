@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from melanoma_lab.config.dataset_root import check_dataset_root
 from melanoma_lab.config.schema.dataset import (
     CsvDataset,
     Dataset,
@@ -20,24 +21,23 @@ from melanoma_lab.config.schema.dataset import (
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.archive import missing_table, unread_groupings
-from melanoma_lab.data.class_tree import read_tree
 from melanoma_lab.data.columns import GROUPINGS, describe_columns, find_columns
-from melanoma_lab.data.csv_reader import read_csv
-from melanoma_lab.data.exclusion import leave_out
-from melanoma_lab.data.files import find_images
-from melanoma_lab.data.groupings import with_groupings
-from melanoma_lab.data.listing import Listing, Unmatched, as_listed
-from melanoma_lab.data.patient_columns import with_patients
-from melanoma_lab.data.root import check_root
+from melanoma_lab.data.csv_reader import read_csv_dataset
+from melanoma_lab.data.exclusion import exclude_files
+from melanoma_lab.data.folder_reader import read_class_folders
+from melanoma_lab.data.group_ids import normalise_group_ids
+from melanoma_lab.data.image_files import find_images
+from melanoma_lab.data.listing import Listing, UnmatchedImages, build_listing
+from melanoma_lab.data.patient_columns import normalise_patient_columns
+from melanoma_lab.data.reader_suggestion import build_missing_table_error, describe_unread_tables
 from melanoma_lab.data.synthetic import ensure_dataset
-from melanoma_lab.data.synthetic.patients import patients_of
-from melanoma_lab.data.tables import LINE, Column, Table, read_table
+from melanoma_lab.data.synthetic.patients import sample_patients
+from melanoma_lab.data.tables import LINE_COLUMN, ColumnSpec, Table, read_table
 
 #: How the ISIC archive names an image.
-ARCHIVE_ID = re.compile(r"ISIC_\d+", re.IGNORECASE)
+ISIC_ID = re.compile(r"ISIC_\d+", re.IGNORECASE)
 #: What a table may say of an image beside its class.
-KNOWN = (*GROUPINGS, "source", *PATIENT_COLUMNS)
+OPTIONAL_COLUMNS = (*GROUPINGS, "source", *PATIENT_COLUMNS)
 
 
 def read_listing(
@@ -62,58 +62,58 @@ def read_listing(
     """
     if isinstance(dataset, SyntheticDataset):
         return _read_synthetic(dataset, cache, progress)
-    check_root(dataset)
+    check_dataset_root(dataset)
     root = Path(str(dataset.root)).expanduser()
     if isinstance(dataset, Isic9Dataset):
         return _read_isic9(dataset, root, patients=patients)
     if isinstance(dataset, Ham10000Dataset):
         return _read_ham10000(dataset, root, patients=patients)
     if isinstance(dataset, CsvDataset):
-        return read_csv(dataset, root, patients=patients)
+        return read_csv_dataset(dataset, root, patients=patients)
     if isinstance(dataset, FolderDataset):
-        tree = read_tree(
+        tree = read_class_folders(
             root,
             outside_root=dataset.outside_root,
             exclude=dataset.exclude,
             classes=dataset.classes or (),
         )
-        return replace(tree, notes=(*tree.notes, *unread_groupings(root)))
+        return replace(tree, notes=(*tree.notes, *describe_unread_tables(root)))
     raise TypeError(f"Expected a known dataset. Received {type(dataset).__name__}.")
 
 
-def archive_name(image_id: str) -> str:
+def get_archive_name(image_id: str) -> str:
     """The name that a metadata table has for an image: ``a/x(1).jpg`` is ``x``."""
     return re.sub(r"\(\d+\)$", "", Path(image_id).stem).strip()
 
 
 def _read_isic9(dataset: Isic9Dataset, root: Path, *, patients: bool) -> Listing:
     """The published nine-class folder, with what the archive says of its images."""
-    tree = read_tree(
+    tree = read_class_folders(
         root,
         outside_root=dataset.outside_root,
         exclude=dataset.exclude,
         classes=dataset.classes or (),
     )
     images = tree.images
-    names = [archive_name(image_id) for image_id in images["image_id"]]
+    names = [get_archive_name(image_id) for image_id in images["image_id"]]
     if not (root / dataset.metadata).is_file():
         # Files that share an archive id are one photograph; nothing names the lesions.
-        images["lesion"] = [name if ARCHIVE_ID.match(name) else "" for name in names]
-        return replace(tree, notes=(*tree.notes, *unread_groupings(root)))
+        images["lesion"] = [name if ISIC_ID.match(name) else "" for name in names]
+        return replace(tree, notes=(*tree.notes, *describe_unread_tables(root)))
     table = read_table(root / dataset.metadata)
     found = _find_columns(table, ["image_id", *dataset.diagnosis_columns])
     metadata = _select(table, {"image_id": "image_id"}, found, dataset.diagnosis_columns)
-    metadata = with_patients(table.path, metadata, needed=patients)
-    metadata, changed = with_groupings(metadata)
+    metadata = normalise_patient_columns(table.path, metadata, needed=patients)
+    metadata, changed = normalise_group_ids(metadata)
     metadata = metadata.set_index("image_id")
     metadata = metadata.drop("", errors="ignore")  # a row that names no image
-    unmatched = Unmatched(dataset.metadata, missing=_missing(metadata.index, names))
+    unmatched = UnmatchedImages(dataset.metadata, missing=_missing(metadata.index, names))
     # Files that share an archive id are one photograph, whatever folder they lie in; files that
     # are both called 1.jpg are not.
-    archive_id = [n if ARCHIVE_ID.match(n) or n in metadata.index else "" for n in names]
+    archive_id = [n if ISIC_ID.match(n) or n in metadata.index else "" for n in names]
     groupings = _groupings(found, metadata)
     images["age"] = metadata["age"].reindex(archive_id).to_numpy(float)
-    metadata = metadata.drop(columns=["age", LINE]).reindex(archive_id, fill_value="")
+    metadata = metadata.drop(columns=["age", LINE_COLUMN]).reindex(archive_id, fill_value="")
     lesion = list(metadata["lesion"])
     images["lesion"] = [known or own for known, own in zip(lesion, archive_id, strict=True)]
     for name in ("patient", "source", "sex", "site"):
@@ -126,7 +126,7 @@ def _read_isic9(dataset: Isic9Dataset, root: Path, *, patients: bool) -> Listing
             strict=True,
         )
     ]
-    return as_listed(
+    return build_listing(
         images,
         unmatched=unmatched,
         columns=describe_columns(table, found),
@@ -153,13 +153,13 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> L
     """A flat folder of images and a table with diagnosis and lesion of each."""
     table_path = root / dataset.metadata
     if not table_path.is_file():
-        raise missing_table(root, dataset.metadata, "dataset.metadata")
+        raise build_missing_table_error(root, dataset.metadata, "dataset.metadata")
     table = read_table(table_path)
     required = {"image_id": "image_id", "dx": "dx", "lesion": "lesion_id"}
     found = _find_columns(table, ["image_id", "dx"]) | {"lesion": "lesion_id"}
     metadata = _select(table, required, found)
-    metadata = with_patients(table_path, metadata, needed=patients)
-    metadata, changed = with_groupings(metadata)
+    metadata = normalise_patient_columns(table_path, metadata, needed=patients)
+    metadata, changed = normalise_group_ids(metadata)
     # Ages come in steps of five years, and 0 is not the youngest: 5 of its 39 photographs show
     # keratoses of the old, which of the 620 from 5 to 25 years one does.
     metadata["age"] = metadata["age"].where(metadata["age"] > 0)
@@ -173,7 +173,7 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> L
     folder = root / dataset.images if (root / dataset.images).is_dir() else root
     paths = find_images(folder, outside_root=dataset.outside_root, boundary=root)
     image_ids = [path.relative_to(root).as_posix() for path in paths]
-    kept, notes = leave_out(image_ids, dataset.exclude)
+    kept, notes = exclude_files(image_ids, dataset.exclude)
     rows, unlisted = [], []
     for image_id, path, keep in zip(image_ids, paths, kept, strict=True):
         if path.stem not in known:
@@ -181,23 +181,23 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> L
         elif keep:
             said = known[path.stem]
             label = dataset.diagnoses[said["dx"]]
-            facts = {name: said[name] for name in KNOWN}
+            facts = {name: said[name] for name in OPTIONAL_COLUMNS}
             where = {"image_id": image_id, "path": str(path)}
             rows.append({**where, "label": label, "diagnosis": label, **facts})
     if not rows:
         raise UserError(f"{table_path}: none of its image_ids is the name of an image in {folder}.")
-    missing = _missing(known, (archive_name(row["image_id"]) for row in rows))
-    notes += (*changed, *_doubled([row["image_id"] for row in rows]))
-    return as_listed(
+    missing = _missing(known, (get_archive_name(row["image_id"]) for row in rows))
+    notes += (*changed, *_describe_repeated([row["image_id"] for row in rows]))
+    return build_listing(
         rows,
-        unmatched=Unmatched(dataset.metadata, missing, tuple(sorted(unlisted))),
+        unmatched=UnmatchedImages(dataset.metadata, missing, tuple(sorted(unlisted))),
         columns=describe_columns(table, found),
         groupings=_groupings(found, metadata),
         notes=notes,
     )
 
 
-def _doubled(image_ids: Sequence[str]) -> tuple[str, ...]:
+def _describe_repeated(image_ids: Sequence[str]) -> tuple[str, ...]:
     """Say which files of one name lie in several folders, as when an archive is unpacked twice."""
     of_name: dict[str, list[str]] = {}
     for image_id in image_ids:
@@ -225,27 +225,27 @@ def _read_synthetic(
         seed=dataset.seed,
         progress=progress,
     )
-    names = {name: Column(name) for name in ("image_id", "label", "source")}
-    table = read_table(root / "metadata.csv").select({**names, "lesion": Column("lesion_id")})
+    names = {name: ColumnSpec(name) for name in ("image_id", "label", "source")}
+    table = read_table(root / "metadata.csv").select({**names, "lesion": ColumnSpec("lesion_id")})
     table["image_id"] = "images/" + table["image_id"] + ".png"
     table["path"] = [str(root / image_id) for image_id in table["image_id"]]
     table["diagnosis"] = table["label"]
-    patients = patients_of(list(table["lesion"]), list(table["label"]), dataset.seed)
-    return as_listed(table.join(patients), groupings={"lesion": "lesion_id"})
+    patients = sample_patients(list(table["lesion"]), list(table["label"]), dataset.seed)
+    return build_listing(table.join(patients), groupings={"lesion": "lesion_id"})
 
 
 def _find_columns(table: Table, taken: Sequence[str]) -> dict[str, str]:
     """The columns that say what is known of the images, in a table of fixed format."""
-    return find_columns(table, dict.fromkeys(KNOWN), taken, configurable=False)
+    return find_columns(table, dict.fromkeys(OPTIONAL_COLUMNS), taken, configurable=False)
 
 
 def _select(
     table: Table, required: Mapping[str, str], found: Mapping[str, str], others: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Columns of a metadata table that has one row an image; ``KNOWN`` ones are empty if absent."""
-    columns = {what: Column(found.get(what, "")) for what in KNOWN}
-    columns |= {name: Column(name, required=False) for name in others}
-    columns |= {what: Column(name) for what, name in required.items()}
+    """Columns of a metadata table of one row an image; absent ``OPTIONAL_COLUMNS`` are empty."""
+    columns = {what: ColumnSpec(found.get(what, "")) for what in OPTIONAL_COLUMNS}
+    columns |= {name: ColumnSpec(name, required=False) for name in others}
+    columns |= {what: ColumnSpec(name) for what, name in required.items()}
     selected = table.select(columns)
     repeated = selected.loc[selected["image_id"].duplicated(), "image_id"]
     if len(repeated):

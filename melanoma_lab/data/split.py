@@ -96,7 +96,7 @@ def _too_few(error: TooFewGroupsError, split: Split, labels: Sequence[str]) -> s
     return f"{text}, or leave them out: {classes}" if len(left) > 1 else f"{text}."
 
 
-def allocate(
+def allocate_groups(
     groups: NDArray[np.object_],
     labels: NDArray[np.object_],
     fractions: Sequence[float],
@@ -179,7 +179,7 @@ def _order(seed: str, group: str) -> bytes:
 
 
 def _allocate(manifest: pd.DataFrame, fractions: Sequence[float], seed: str) -> NDArray[np.int64]:
-    return allocate(
+    return allocate_groups(
         manifest["group"].to_numpy(dtype=object),
         manifest["label"].to_numpy(dtype=object),
         fractions,

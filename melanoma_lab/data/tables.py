@@ -13,17 +13,17 @@ from typing import Final, TextIO
 import pandas as pd
 
 from melanoma_lab.core.errors import UserError, format_list, suggest_choice
-from melanoma_lab.data.table_files import check_table
+from melanoma_lab.data.untrusted_tables import check_table
 
 #: Columns that a message lists at most.
-MOST_NAMES: Final = 20
+MAX_NAMES: Final = 20
 DELIMITERS: Final = ",;\t"
 #: The column that ``Table.select`` adds: the line of the file that a row ends on.
-LINE: Final = "line"
+LINE_COLUMN: Final = "line"
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnSpec:
     """A column that is looked for.
 
     Attributes:
@@ -62,7 +62,7 @@ class Table:
         place = self.names.index(name)
         return [row[place] for row in self.rows]
 
-    def select(self, columns: Mapping[str, Column]) -> pd.DataFrame:
+    def select(self, columns: Mapping[str, ColumnSpec]) -> pd.DataFrame:
         """Return the columns that are looked for.
 
         Args:
@@ -83,7 +83,7 @@ class Table:
             what: [""] * len(self.rows) if at is None else [row[at] for row in self.rows]
             for what, at in place.items()
         }
-        return pd.DataFrame(table, dtype=object).assign(**{LINE: list(self.lines)})
+        return pd.DataFrame(table, dtype=object).assign(**{LINE_COLUMN: list(self.lines)})
 
 
 def read_table(path: Path, encoding: str = "utf-8") -> Table:
@@ -103,7 +103,7 @@ def read_table(path: Path, encoding: str = "utf-8") -> Table:
 
 
 @contextmanager
-def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
+def _open_table(path: Path, encoding: str) -> Iterator[TextIO]:
     """A table that is read in the block, line by line: a cell that never ends must not fill memory.
 
     Raises:
@@ -130,7 +130,7 @@ def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
 def _rows(path: Path, encoding: str) -> list[tuple[int, list[str]]]:
     """The filled lines of a table, each with its number; all of them as long as the first."""
     rows: list[tuple[int, list[str]]] = []
-    with _opened(path, encoding) as text:
+    with _open_table(path, encoding) as text:
         first = text.readline()
         delimiter = max(DELIMITERS, key=first.count)  # the first of equally frequent ones
         text.seek(0)
@@ -151,7 +151,7 @@ def _rows(path: Path, encoding: str) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _find(path: Path, column: Column, names: list[str]) -> int | None:
+def _find(path: Path, column: ColumnSpec, names: list[str]) -> int | None:
     """The place of a column; None where it is not there and need not be."""
     found = [i for i, name in enumerate(names) if name == column.name]
     if len(found) == 1:
@@ -161,7 +161,7 @@ def _find(path: Path, column: Column, names: list[str]) -> int | None:
         raise UserError(f"{path}: {len(found)} columns are called {column.name}{key}.")
     if not column.required:
         return None
-    columns = format_list(list(filter(None, names)), MOST_NAMES) or "no columns"
+    columns = format_list(list(filter(None, names)), MAX_NAMES) or "no columns"
     advice = suggest_choice(column.name, names)
     advice = advice if advice.startswith("Did you mean") else ""
     advice += f" It has {columns}." if advice else f"It has {columns}."

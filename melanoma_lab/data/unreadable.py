@@ -16,7 +16,7 @@ from melanoma_lab.core.shell_commands import format_lab_command
 N_SHOWN: Final = 10
 
 
-def without_unreadable(
+def drop_unreadable(
     manifest: pd.DataFrame, unreadable: Mapping[str, str], dataset: Dataset
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Refuse or leave out what could not be decoded.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.dataset import Resize
-from melanoma_lab.data.pixels import file_digests
+from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.split import TEST
 from melanoma_lab.demo import pictures, wording
 from melanoma_lab.demo.neighbours import Features, nearest
@@ -224,7 +224,7 @@ class Demo:
             picture = pictures.shown(path, pictures.LARGE, self.model.card.resize)
         except ValueError as error:  # damaged where a smaller decoding does not look
             return str(error)
-        (digest,) = file_digests([path], threads=1)
+        (digest,) = compute_file_digests([path], threads=1)
         with self._one_at_a_time:
             answers = self.model.look_at(pixels[np.newaxis])
             said = said_of(
@@ -280,6 +280,6 @@ class Demo:
 def _unchanged(images: TrainingImages, row: int, resize: Resize) -> str:
     """A training image, if its file is still the one that the network has seen."""
     path = images.paths[row]
-    if file_digests([path], threads=1) != [images.digests[row]]:
+    if compute_file_digests([path], threads=1) != [images.digests[row]]:
         return ""
     return pictures.uri(pictures.shown(path, pictures.SMALL, resize))

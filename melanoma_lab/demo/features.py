@@ -16,10 +16,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.data.sealed import kept, new_array, open_array
 from melanoma_lab.demo.neighbours import Features, unit_length
 
 #: Images that are looked at together.
@@ -82,14 +82,14 @@ def kept_features(
 
     def compute() -> None:
         pixels, rows = images()
-        with new_array(path, shape) as file:
+        with write_array(path, shape) as file:
             for first in range(0, len(rows), AT_ONCE):
                 made = features(pixels[rows[first : first + AT_ONCE]])
                 file.write(first, made.astype("<f4").view(np.uint8))
                 if progress:
                     progress(first + len(made), len(rows))
 
-    found: NDArray[np.uint8] = kept(path, lambda: open_array(path, shape), compute)
+    found: NDArray[np.uint8] = load_or_compute(path, lambda: open_array(path, shape), compute)
     return found.view("<f4")
 
 

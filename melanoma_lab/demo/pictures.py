@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from melanoma_lab.config.schema.dataset import Resize
-from melanoma_lab.data.decoding import read_picture, seen
+from melanoma_lab.data.decoding import read_picture, resize_for_display
 from melanoma_lab.evaluation.overlay import overlay
 
 #: Pixels of the longer side of a picture that was given, and of one that is shown beside it.
@@ -29,7 +29,7 @@ def shown(path: str, longest: int, resize: Resize) -> Image.Image:
         ValueError: the content cannot be decoded.
         OSError: the file cannot be read.
     """
-    return seen(read_picture(path, at_least=2 * longest), longest, resize)
+    return resize_for_display(read_picture(path, at_least=2 * longest), longest, resize)
 
 
 def coloured(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:

@@ -15,7 +15,7 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.pixels import file_digests, load_pixels
+from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.external.known import MANIFEST, manifest_of
 from melanoma_lab.prediction.source import Source
@@ -67,7 +67,7 @@ class TrainingImages:
             UserError: a file is another one than training saw.
         """
         paths, digests = [*self.paths, *self.others], [*self.digests, *self.others.values()]
-        found = file_digests(paths, threads)
+        found = compute_file_digests(paths, threads)
         same = [now == then for now, then in zip(found, digests, strict=True)]
         if not all(same[: len(self.paths)]):
             changed = [p for p, as_it_was in zip(self.paths, same, strict=False) if not as_it_was]

@@ -11,8 +11,8 @@ import pandas as pd
 
 from melanoma_lab import __version__, tracking
 from melanoma_lab.comparison.tracked import FOLDS_TAG, SEEDS_TAG
-from melanoma_lab.data.prepare import split_digest
 from melanoma_lab.ensembles.members import Member
+from melanoma_lab.input_pipeline.prepare import compute_split_hash
 
 #: Tags that an ensemble has where all members have the same.
 INHERITED = (
@@ -73,7 +73,7 @@ def tags_of(members: Sequence[Member], table: pd.DataFrame) -> dict[str, str]:
         SEEDS_TAG: ",".join(map(str, seeds)),
         FOLDS_TAG: ",".join(map(str, folds)),
         "fingerprint": fingerprint_of(members),
-        "split_hash": hashes.pop() if len(hashes) == 1 else split_digest(table),
+        "split_hash": hashes.pop() if len(hashes) == 1 else compute_split_hash(table),
         "protocol": min(protocols, key=_WORST_FIRST.index),
         "git_commit": tracking.git_commit(),
         "melanoma_lab": __version__,

@@ -25,7 +25,7 @@ from melanoma_lab.core.untrusted_files import parse_json
 from melanoma_lab.data.split import TRAIN, VAL
 
 if TYPE_CHECKING:  # as slow to load as it is seldom needed
-    from melanoma_lab.data.prepare import PreparedData
+    from melanoma_lab.input_pipeline.prepare import PreparedData
 
 #: What a reference is called beside its network.
 FILE: Final = "appearance.json"
@@ -185,7 +185,7 @@ def _rings() -> NDArray[np.float32]:
 
 def _pixels(data: PreparedData, split: str, most: int) -> Any:
     """Some images of a split, evenly spaced over its rows, which lie class by class or by name."""
-    rows = data.rows[data.of_split(split)]
+    rows = data.rows[data.select_split(split)]
     chosen = np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64)
     return data.pixels[np.sort(rows[chosen])]
 

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.table_files import MANIFEST_BYTES, check_table
+from melanoma_lab.data.untrusted_tables import MAX_MANIFEST_BYTES, check_table
 
 SPLITS = ("train", "val", "test")
 """Values of the column ``split``."""
@@ -167,7 +167,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     path.stat()  # one that is not there is another mistake
     try:
-        check_table(path, MANIFEST_BYTES)
+        check_table(path, MAX_MANIFEST_BYTES)
     except UserError as error:
         raise ValueError(f"{path} is not a predictions table. {error}") from error
     try:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.data.metadata import AGE, is_missing
+from melanoma_lab.data.patient_metadata import AGE_COLUMN, is_missing
 from melanoma_lab.evaluation.operating_point import OperatingPoint, rates
 from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
 from melanoma_lab.evaluation.proportions import (
@@ -24,7 +24,7 @@ from melanoma_lab.evaluation.proportions import (
 )
 
 #: Columns of the manifest that divide images.
-COLUMNS: Final = (AGE, "sex", "site", "source")
+COLUMNS: Final = (AGE_COLUMN, "sex", "site", "source")
 #: Years at which an age band begins. Melanoma is rare before 40 and commonest from 60 on, and
 #: narrower bands would have too few melanomas for an interval to say anything.
 AGE_BANDS: Final = {"under 40": 0, "40 to 59": 40, "60 and over": 60}
@@ -116,7 +116,7 @@ def divided(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     Ages come in bands, words in alphabetical order, what is not known last.
     """
     missing = is_missing(column).to_numpy()
-    if column.name == AGE:
+    if column.name == AGE_COLUMN:
         years = column.astype(np.float64).to_numpy()
         band = np.searchsorted(list(AGE_BANDS.values()), years, side="right") - 1
         parts = [(name, (band == i) & ~missing) for i, name in enumerate(AGE_BANDS)]

@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.dataset import Resize
-from melanoma_lab.data.decoding import decode
-from melanoma_lab.data.metadata import Encoding
-from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.data.decoding import decode_image
+from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.examples.pictures import Heat, ImagesGoneError, Looking, Pixels
+from melanoma_lab.input_pipeline.prepare import PreparedData
 
 if TYPE_CHECKING:  # its module loads TensorFlow
     from melanoma_lab.model.grad_cam import Explainer
@@ -22,7 +22,9 @@ if TYPE_CHECKING:  # its module loads TensorFlow
 NO_NETWORK = "No map says where it looked: it is no network."
 
 
-def looking_of_run(data: PreparedData, network: Any, encoding: Encoding | None = None) -> Looking:
+def looking_of_run(
+    data: PreparedData, network: Any, encoding: PatientEncoder | None = None
+) -> Looking:
     """Of images that are decoded already.
 
     Args:
@@ -39,7 +41,7 @@ def looking_of_run(data: PreparedData, network: Any, encoding: Encoding | None =
         known: list[NDArray[np.generic]] = []
         if encoding is not None:
             rows = data.manifest.iloc[place.get_indexer(list(image_ids))]
-            columns = encoding.columns_of(rows)
+            columns = encoding.to_model_inputs(rows)
             names = [tensor.name for tensor in network.inputs]
             known = [columns[name] for name in names if name in columns]
         return explainer()(pixels, classes, known)
@@ -65,7 +67,9 @@ def looking_of_files(
 
     def pixels(image_ids: Sequence[str]) -> Pixels:
         try:
-            return np.stack([decode(str(path[image_id]), size, resize) for image_id in image_ids])
+            return np.stack(
+                [decode_image(str(path[image_id]), size, resize) for image_id in image_ids]
+            )
         except (OSError, ValueError) as error:
             raise ImagesGoneError(f"An image cannot be read again: {error}.") from error
 

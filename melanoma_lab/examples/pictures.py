@@ -11,7 +11,7 @@ from PIL import Image
 
 from melanoma_lab.audit.thumbnails import as_uri
 from melanoma_lab.config.schema.dataset import Resize
-from melanoma_lab.data.decoding import read_picture, seen
+from melanoma_lab.data.decoding import read_picture, resize_for_display
 from melanoma_lab.evaluation.overlay import overlay
 
 #: Longest side of a picture on the page, in pixels; shown at about half of it.
@@ -77,7 +77,9 @@ class Seen:
         the network got of it where it can no longer be read.
         """
         try:
-            picture = seen(read_picture(path, at_least=2 * LONGEST), LONGEST, self.resize)
+            picture = resize_for_display(
+                read_picture(path, at_least=2 * LONGEST), LONGEST, self.resize
+            )
         except (OSError, ValueError):
             picture = Image.fromarray(self.pixels)
         if self.heat is None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.data.metadata import AGE
-from melanoma_lab.data.table_files import read_manifest
+from melanoma_lab.data.patient_metadata import AGE_COLUMN
+from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.exporting.formats import Answer, Inputs
 from melanoma_lab.prediction.decoded import decoded_batches
 from melanoma_lab.prediction.images import find_images_of
@@ -108,7 +108,7 @@ def inputs_of(
     for name, tensor in taken.items():
         if name == PIXELS:
             continue
-        if name == AGE:
+        if name == AGE_COLUMN:
             # Not NaN, of which tf2onnx makes NaN: it has where(missing, 0, x) as a sum of products.
             values = [*range(0, 100, 5), -1]
         else:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.metadata import Encoding
-from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.data.patient_metadata import PatientEncoder
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.prediction.answers import NOTHING, Loaded
 
 
@@ -32,7 +32,7 @@ def answers_to(
     positions: NDArray[np.int64],
     model: Loaded,
     *,
-    encoding: Encoding | None,
+    encoding: PatientEncoder | None,
     batch_size: int,
     progress: ProgressCallback,
 ) -> DatasetAnswers:
@@ -53,7 +53,7 @@ def answers_to(
     for start in range(0, len(positions), batch_size):
         chosen = positions[start : start + batch_size]
         pixels = np.asarray(data.pixels[data.rows[chosen]])
-        known = encoding.columns_of(data.manifest.iloc[chosen]) if encoding else NOTHING
+        known = encoding.to_model_inputs(data.manifest.iloc[chosen]) if encoding else NOTHING
         answers = model.look_at(pixels, known)
         probabilities.append(answers.probabilities)
         if answers.unlike is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from melanoma_lab.core.errors import UserError, format_list, suggest_choice
-from melanoma_lab.data.prepare import slug
+from melanoma_lab.input_pipeline.prepare import slugify
 
 KEY = "evaluation.classes"
 
@@ -38,8 +38,8 @@ def match_classes(
         UserError: a class is neither found nor said, a name is none of either side's, or nothing
             is left.
     """
-    told = {slug(name): None if to is None else slug(to) for name, to in said.items()}
-    known = [slug(name) for name in (*classes, *others)]
+    told = {slugify(name): None if to is None else slugify(to) for name, to in said.items()}
+    known = [slugify(name) for name in (*classes, *others)]
     for name, to in told.items():
         if name not in known:
             raise UserError(
@@ -49,7 +49,7 @@ def match_classes(
             raise UserError(
                 f"{KEY}.{name}: the model has no class {to}. {suggest_choice(to, slugs)}"
             )
-    own = {name: slug(name) for name in classes}
+    own = {name: slugify(name) for name in classes}
     missing = [name for name in own.values() if name not in told and name not in slugs]
     if missing:
         raise UserError(_unmatched(missing, slugs, shipped))

@@ -15,9 +15,9 @@ from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
 from melanoma_lab.config.schema.split import Predefined
-from melanoma_lab.data.prepare import PreparedData, slug
 from melanoma_lab.external.known import TrainedRun
 from melanoma_lab.external.overlap import Shown
+from melanoma_lab.input_pipeline.prepare import PreparedData, slugify
 from melanoma_lab.prediction.source import Source
 
 #: On the run of an evaluation: of what kind.
@@ -98,7 +98,7 @@ def params_of(config: Config, matched: Mapping[str, str | None]) -> dict[str, An
         "dataset": plain["dataset"],
         "split": config.split.name if isinstance(config.split, Predefined) else "all",
         "evaluation": {key: plain["evaluation"][key] for key in EVALUATE_KEYS}
-        | {"classes": {slug(name): to for name, to in matched.items()}},
+        | {"classes": {slugify(name): to for name, to in matched.items()}},
     }
 
 

@@ -15,10 +15,10 @@ from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.core.untrusted_files import read_yaml
-from melanoma_lab.data.files import find_images
-from melanoma_lab.data.pixels import file_digests
+from melanoma_lab.data.image_files import find_images
+from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.split import TRAIN
-from melanoma_lab.data.table_files import read_manifest
+from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.external.overlap import NEW, ROLES, archive_id
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.tracking.reading import TrackedRun, read_run
@@ -179,7 +179,7 @@ def known_images(run: TrainedRun, folder: str | None, threads: int) -> KnownImag
     table = run.manifest.reindex(columns=list(COLUMNS), fill_value="")
     if root is not None:
         table["path"] = [str(root / image_id) for image_id in table["image_id"]]
-    found = file_digests(list(table["path"]), threads)
+    found = compute_file_digests(list(table["path"]), threads)
     same = (table["digest"] == found) & (table["digest"] != "")
     if root is not None and not same.any():
         raise UserError(
@@ -196,7 +196,7 @@ def _all_below(root: Path, threads: int) -> pd.DataFrame:
         {
             "image_id": [path.relative_to(root).as_posix() for path in paths],
             "split": TRAIN,
-            "digest": file_digests([str(path) for path in paths], threads),
+            "digest": compute_file_digests([str(path) for path in paths], threads),
             "lesion": "",
             "patient": "",
             "path": [str(path) for path in paths],

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab.config.schema.dataset import GroupingRule
-from melanoma_lab.data.groups import group_images
-from melanoma_lab.data.readers import ARCHIVE_ID, archive_name
+from melanoma_lab.data.grouping import group_images
+from melanoma_lab.data.readers import ISIC_ID, get_archive_name
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 
 IDENTICAL: Final = "identical file"
@@ -149,7 +149,7 @@ def _near(
 
 def archive_id(image_id: str) -> str:
     """The ISIC archive's id of a photograph, by its file's name; empty where that has none."""
-    match = ARCHIVE_ID.match(archive_name(image_id))
+    match = ISIC_ID.match(get_archive_name(image_id))
     return match.group().upper() if match else ""
 
 

@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import show_progress
-from melanoma_lab.data.metadata import Encoding
-from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.data.split import TEST
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.advice import Advice
@@ -29,6 +28,7 @@ from melanoma_lab.external import identity, telling
 from melanoma_lab.external.answering import DatasetAnswers
 from melanoma_lab.external.known import TrainedRun
 from melanoma_lab.external.overlap import Shown
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking import Tracker
@@ -59,7 +59,7 @@ class Evaluated:
     card: ModelCard
     run: TrainedRun
     data: PreparedData
-    encoding: Encoding | None
+    encoding: PatientEncoder | None
     matched: Mapping[str, str | None]
     shown: Shown | None
 

@@ -8,12 +8,12 @@ from typing import Final
 import numpy as np
 
 from melanoma_lab.core.console import console
-from melanoma_lab.data.prepare import PreparedData, slug
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.appearance import WITHIN
 from melanoma_lab.evaluation.proportions import Proportion
 from melanoma_lab.external.known import KEY, KnownImages, TrainedRun
 from melanoma_lab.external.overlap import Shown
+from melanoma_lab.input_pipeline.prepare import PreparedData, slugify
 from melanoma_lab.runs import run_messages
 
 LOUD: Final = "bold red"
@@ -33,7 +33,7 @@ def show_dataset(data: PreparedData, name: str, matched: Mapping[str, str | None
         images = f"{class_name!r} ({sizes.get(class_name, 0):,} images)"
         if to is None:
             notes.append(f"{images} is left out: the model does not have it.")
-        elif to != slug(class_name):
+        elif to != slugify(class_name):
             notes.append(f"{images} counts as the model's {to}.")
     for note in notes:
         console.print(f"  {note}", style=NOTE, markup=False)

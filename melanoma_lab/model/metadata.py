@@ -1,7 +1,7 @@
 """Metadata in a network: joined before its last layer, and encoded inside the model that is kept.
 
-In training a network takes what ``melanoma_lab.data.metadata`` has encoded. The model that is
-tracked takes an age in years and codes: its encoding is made of Keras's own operations, so that
+In training a network takes what ``melanoma_lab.data.patient_metadata`` has encoded. The model that
+is tracked takes an age in years and codes: its encoding is made of Keras's own operations, so that
 Keras's safe mode reads it wherever it is served. Words would have to be strings, which Keras 3.15
 refuses from NumPy arrays in ``predict``, and so behind ``mlflow models serve``.
 """
@@ -14,7 +14,7 @@ import keras
 from keras import layers, ops
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.metadata import Encoding, Scale
+from melanoma_lab.data.patient_metadata import AgeScaler, PatientEncoder
 from melanoma_lab.model.inputs import METADATA, PIXELS, image_shape
 from melanoma_lab.model.regularisation import Regulariser
 
@@ -69,7 +69,7 @@ def has_metadata(network: keras.Model) -> bool:
     return any(layer.name == JOINED for layer in network.layers)
 
 
-def with_encoding(network: keras.Model, encoding: Encoding) -> keras.Model:
+def with_encoding(network: keras.Model, encoding: PatientEncoder) -> keras.Model:
     """A model that takes what is known of a patient as it is known.
 
     Args:
@@ -85,7 +85,7 @@ def with_encoding(network: keras.Model, encoding: Encoding) -> keras.Model:
     taken = {PIXELS: keras.Input(image_shape(network), name=PIXELS)}
     parts = []
     for name, column in encoding.columns.items():
-        if isinstance(column, Scale):
+        if isinstance(column, AgeScaler):
             taken[name] = keras.Input((1,), dtype="float32", name=name)
             parts += _scaled(taken[name], column)
         else:
@@ -99,8 +99,8 @@ def with_encoding(network: keras.Model, encoding: Encoding) -> keras.Model:
     return keras.Model(taken, network((taken[PIXELS], encoded)), name=network.name)
 
 
-def _scaled(age: Any, scale: Scale) -> list[Any]:
-    """As ``Scale.encode``."""
+def _scaled(age: Any, scale: AgeScaler) -> list[Any]:
+    """As ``AgeScaler.encode``."""
     missing = ops.logical_or(ops.isnan(age), age < 0.0)
     scaled = ops.where(missing, 0.0, (age - scale.mean) / scale.sd)
     return [scaled, ops.cast(missing, "float32")][: scale.width]

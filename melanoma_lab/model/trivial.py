@@ -24,7 +24,7 @@ from melanoma_lab.config.schema.trivial_classifiers import (
     TrivialArchitecture,
 )
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.registry import builder, find_builder
 
 Floats = NDArray[np.float64]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from melanoma_lab.data.metadata import AGE
-from melanoma_lab.data.prepare import slug
+from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.evaluation.predictions import slugs_of
 from melanoma_lab.evaluation.subgroups import COLUMNS, divided
+from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.model_card.facts import Facts
 
 #: What of an audit a card repeats -> how; the number comes after.
@@ -49,7 +49,7 @@ def summary(facts: Facts) -> list[list[str]]:
 
 def counts(facts: Facts) -> list[list[str]]:
     """Images, and groups, of each class in each split."""
-    of_class = facts.manifest["label"].map(slug)
+    of_class = facts.manifest["label"].map(slugify)
     splits = splits_of(facts)
     rows = [
         [name.replace("_", " "), *_counts(facts.manifest[of_class == name], splits)]
@@ -133,7 +133,7 @@ def factors(facts: Facts) -> str:
     """What divides the images, and what is not known of them."""
     manifest = facts.manifest
     known = [c for c in COLUMNS if c in manifest and list(divided(manifest[c]))]
-    names = {AGE: "age", "site": "body site"}
+    names = {AGE_COLUMN: "age", "site": "body site"}
     told = ", ".join(names.get(column, column) for column in known)
     measured = f"Measured by {told}. " if told else "Nothing is known that would divide them. "
     unknown = [names.get(c, c) for c in COLUMNS if c not in known]

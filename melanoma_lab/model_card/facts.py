@@ -12,10 +12,10 @@ import pandas as pd
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
-from melanoma_lab.data.prepare import slug
-from melanoma_lab.data.table_files import read_manifest
+from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.judging import Judgement, judge
+from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.tracking.reading import TrackedRun
 
 
@@ -65,7 +65,7 @@ def facts_of(run: TrackedRun) -> Facts:
     except (OSError, ValueError) as error:
         raise UserError(f"run {run.run_id}: cannot be described: {error}") from error
     named = config.get("dataset", {}).get("melanoma")
-    melanoma = slug(named) if named else None
+    melanoma = slugify(named) if named else None
     if melanoma not in predictions.slugs_of(table):
         melanoma = None
     sensitivity = config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.errors import explain_os_error
-from melanoma_lab.data.decoding import decode
-from melanoma_lab.data.files import is_utf8
-from melanoma_lab.data.pixels import NOT_OPENED, file_digest
+from melanoma_lab.data.decoding import decode_image
+from melanoma_lab.data.image_files import is_utf8
+from melanoma_lab.data.pixel_cache import NOT_OPENED, compute_file_digest
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Batch:
         image_ids: n ids.
         pixels: uint8, shape (n, size, size, 3), RGB; n may be 0 in the last one.
         unreadable: (image_id, reason) of the files met on the way to these images.
-        digests: n, of the files' bytes, as ``file_digest`` gives them; none unless asked for.
+        digests: n, of the files' bytes, as ``compute_file_digest`` gives them; none unless asked
+            for.
     """
 
     image_ids: tuple[str, ...]
@@ -78,7 +79,7 @@ def decoded_batches(
     def read(path: str) -> tuple[NDArray[np.uint8] | str, str]:
         found = read_pixels(path, size, resize)
         wanted = with_digests and not isinstance(found, str)
-        return found, file_digest(path) if wanted else ""
+        return found, compute_file_digest(path) if wanted else ""
 
     try:
         while True:
@@ -121,7 +122,7 @@ def read_pixels(path: str, size: int, resize: Resize) -> NDArray[np.uint8] | str
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # a named pipe would keep us for ever
             return NOT_OPENED
-        return decode(path, size, resize)
+        return decode_image(path, size, resize)
     except ValueError as error:
         return str(error)
     except OSError as error:

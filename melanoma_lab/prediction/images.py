@@ -9,7 +9,12 @@ from pathlib import Path
 
 from melanoma_lab.config.required_keys import NO_IMAGES
 from melanoma_lab.core.errors import UserError, truncate
-from melanoma_lab.data.files import IMAGE_SUFFIXES, near_miss, no_images, walk_images
+from melanoma_lab.data.image_files import (
+    IMAGE_SUFFIXES,
+    describe_missing_images,
+    suggest_file,
+    walk_images,
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ def find_images_of(typed: str | None) -> Images:
     try:
         if path.is_dir():
             return _counted(
-                lambda: _in_folder(path), f"images={truncate(typed)}: {no_images(path)}"
+                lambda: _in_folder(path),
+                f"images={truncate(typed)}: {describe_missing_images(path)}",
             )
         if path.exists() or path.is_symlink():
             return Images(1, lambda: iter([(path.as_posix(), str(path))]))
@@ -52,7 +58,8 @@ def find_images_of(typed: str | None) -> Images:
         pass
     if not glob.has_magic(str(path)):
         raise UserError(
-            f"images={truncate(typed)}: no such file or folder.{near_miss(path.parent, path.name)}"
+            f"images={truncate(typed)}: no such file or "
+            f"folder.{suggest_file(path.parent, path.name)}"
         )
     return _counted(
         lambda: _matching(str(path)),

@@ -19,7 +19,7 @@ from melanoma_lab.config.required_keys import MODEL_FORMS, NO_MODEL
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.data.table_files import check_table
+from melanoma_lab.data.untrusted_tables import check_table
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX

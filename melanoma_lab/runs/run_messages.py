@@ -15,8 +15,8 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import format_list
 from melanoma_lab.core.shell_commands import format_lab_command, format_program
-from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import SPLITS
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.training.machine import Machine
 
 if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step

@@ -16,9 +16,9 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import CsvDataset
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.data.cache import cache_folder
-from melanoma_lab.data.files import describe_left_aside, describe_links_outside
-from melanoma_lab.data.pixels import file_digests
+from melanoma_lab.data.cache import get_cache_folder
+from melanoma_lab.data.image_files import describe_ignored_files, describe_outside_links
+from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.training.backend import available_threads
 
@@ -48,12 +48,12 @@ def audit_dataset(config: Config) -> Findings:
             f"{folder.absolute()}: cannot be made ({error.strerror}); run the command in a folder "
             "that you may write to."
         ) from error
-    cache = cache_folder(config.cache)
+    cache = get_cache_folder(config.cache)
     threads = config.training.threads or available_threads()
     with show_progress("looking at the images") as tell:
         listing = read_listing(dataset, cache, tell)
         manifest = listing.images
-        manifest["digest"] = file_digests(list(manifest["path"]), threads)
+        manifest["digest"] = compute_file_digests(list(manifest["path"]), threads)
         inspection = inspect_files(
             list(manifest["path"]),
             list(manifest["digest"]),
@@ -80,9 +80,9 @@ def audit_dataset(config: Config) -> Findings:
         findings = dataclasses.replace(findings, against=config.against, shared_images=shared)
     if dataset.root and not isinstance(dataset, CsvDataset):  # whose table says what counts
         root = Path(dataset.root).expanduser()
-        aside = describe_left_aside(root)
+        aside = describe_ignored_files(root)
         if not dataset.outside_root:
-            aside += describe_links_outside(root)
+            aside += describe_outside_links(root)
         findings = dataclasses.replace(findings, unknown=[*findings.unknown, *aside])
     problems = find_problems(findings)
     findings.write(folder / "audit.json")

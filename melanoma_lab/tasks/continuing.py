@@ -10,7 +10,7 @@ from melanoma_lab import tracking
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import FitProgress
-from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.training.checkpoint import Checkpoints

@@ -9,7 +9,7 @@ from typing import Any
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.cache import cache_folder
+from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.demo.server import address_of, check_installed, is_own, listen_at, serve
 from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.source import find_model
@@ -63,7 +63,7 @@ def _page(config: Config, source: Any) -> Any:
             tracked=config.tracking,
             root=config.dataset.root,
             count=config.demo.neighbours,
-            cache=cache_folder(config.cache),
+            cache=get_cache_folder(config.cache),
             threads=threads,
             progress=tell,
         )

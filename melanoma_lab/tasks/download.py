@@ -10,8 +10,8 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.data.download import download, kaggle_client
-from melanoma_lab.data.files import find_images
+from melanoma_lab.data.download import download_from_kaggle, make_kaggle_client
+from melanoma_lab.data.image_files import find_images
 
 
 def download_dataset(config: Config) -> None:
@@ -29,7 +29,7 @@ def download_dataset(config: Config) -> None:
     if not dataset.root:
         raise UserError(NO_TARGET)
     root = Path(dataset.root).expanduser()
-    download(dataset.name, root, kaggle_client)
+    download_from_kaggle(dataset.name, root, make_kaggle_client)
     words = (f"dataset={dataset.name}", f"dataset.root={shlex.quote(dataset.root)}")
     console.print(
         f"{root}: {len(find_images(root))} images.\n"

@@ -23,8 +23,7 @@ from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
-from melanoma_lab.data.prepare import slug
-from melanoma_lab.data.table_files import read_manifest
+from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.ensembles import identity
 from melanoma_lab.ensembles.average import average
 from melanoma_lab.ensembles.members import Member, find_members, put_together, read_tables
@@ -36,6 +35,7 @@ from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
 from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.examples.looking import looking_of_files
 from melanoma_lab.examples.pictures import Looking
+from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
 from melanoma_lab.prediction import mlmodel
@@ -113,7 +113,7 @@ def _record(
     manifest = _manifest(client, members[0], table)
     tags = identity.tags_of(members, table)
     named = config.get("dataset", {}).get("melanoma")
-    melanoma = slug(named) if named else None
+    melanoma = slugify(named) if named else None
     judgement = judge(
         table,
         melanoma,

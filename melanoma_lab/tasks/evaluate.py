@@ -16,9 +16,12 @@ from melanoma_lab.config.schema.split import Predefined, Undivided
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.cache import cache_folder
-from melanoma_lab.data.metadata import Encoding, is_missing, unseen_words
-from melanoma_lab.data.prepare import PreparedData, prepare_images
+from melanoma_lab.data.cache import get_cache_folder
+from melanoma_lab.data.patient_metadata import (
+    PatientEncoder,
+    describe_unseen_categories,
+    is_missing,
+)
 from melanoma_lab.data.split import TEST
 from melanoma_lab.external import identity, telling
 from melanoma_lab.external.answering import answers_to
@@ -31,6 +34,7 @@ from melanoma_lab.external.known import (
 )
 from melanoma_lab.external.overlap import Shown, find_shown
 from melanoma_lab.external.record import Evaluated, record_evaluation
+from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_images
 from melanoma_lab.prediction.answers import load
 from melanoma_lab.prediction.source import Source, find_model
 from melanoma_lab.prediction.telling import show_source
@@ -111,7 +115,7 @@ def _prepared(config: Config, source: Source, threads: int, scratch: Path) -> Ev
         shipped=CONF_DIR / "mapping",
     )
     telling.show_dataset(data, config.dataset.name, matched)
-    for note in unseen_words(data.manifest, encoding) if encoding else ():
+    for note in describe_unseen_categories(data.manifest, encoding) if encoding else ():
         run_messages.show_note(f"  {note}")
     shown = None if known is None else _shown(config, data, known, threads)
     # Groups are looked at whole; what is left out by its class counts no further.
@@ -139,19 +143,19 @@ def _prepared(config: Config, source: Source, threads: int, scratch: Path) -> Ev
 
 def _dataset(
     config: Config, source: Source, card: ModelCard, threads: int
-) -> tuple[PreparedData, Encoding | None]:
+) -> tuple[PreparedData, PatientEncoder | None]:
     """The dataset, undivided, and how the model takes what is known of patients."""
     encoding = None
     if card.encoding:
         try:
-            encoding = Encoding.read(card.encoding)
+            encoding = PatientEncoder.read(card.encoding)
         except ValueError as error:
             raise UserError(f"model={source.typed}: {error}") from error
     published = isinstance(config.split, Predefined)
     with show_progress("preparing images") as tell:
         data = prepare_images(
             replace(config, split=Undivided(published=published)),
-            cache=cache_folder(config.cache),
+            cache=get_cache_folder(config.cache),
             threads=threads,
             patients=encoding is not None,
             progress=tell,
@@ -170,6 +174,6 @@ def _dataset(
 def _shown(config: Config, data: PreparedData, known: KnownImages, threads: int) -> Shown:
     """What each image of the dataset has been to the model."""
     with show_progress("looking for images that the model knows") as tell:
-        cache = cache_folder(config.cache)
+        cache = get_cache_folder(config.cache)
         pairs = near_identical(data.manifest, known, cache=cache, threads=threads, progress=tell)
     return find_shown(data.manifest, known.table, pairs, lesions=config.evaluation.lesions)

@@ -19,8 +19,7 @@ from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.data.metadata import Encoding
-from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.evaluation import advice, appearance, predictions
 from melanoma_lab.evaluation.judging import Judgement, judge
@@ -30,6 +29,7 @@ from melanoma_lab.evaluation.plots import save_plots
 from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
 from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.examples.looking import NO_NETWORK, looking_of_run
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
 from melanoma_lab.runs import run_messages
@@ -103,7 +103,7 @@ def record_results(
             )
             write_card(facts, folder)
         if trained.encoding is not None:
-            described = json.dumps(trained.encoding.described(), indent=2)
+            described = json.dumps(trained.encoding.to_dict(), indent=2)
             (folder / "metadata.json").write_text(described + "\n", encoding="utf-8")
         if extent.pictures:
             data.manifest.to_csv(folder / "manifest.csv", index=False)
@@ -185,7 +185,7 @@ def facts_of_training(
     )
 
 
-def card_of(config: Config, data: PreparedData, encoding: Encoding | None) -> ModelCard:
+def card_of(config: Config, data: PreparedData, encoding: PatientEncoder | None) -> ModelCard:
     """What a network says about itself that was trained on a dataset, with metadata or without."""
     return ModelCard(
         slugs=data.slugs,
@@ -194,7 +194,7 @@ def card_of(config: Config, data: PreparedData, encoding: Encoding | None) -> Mo
         dataset=config.dataset.name,
         image_size=config.dataset.image_size,
         resize=config.dataset.resize,
-        encoding=None if encoding is None else encoding.described(),
+        encoding=None if encoding is None else encoding.to_dict(),
     )
 
 
@@ -215,7 +215,7 @@ def predictions_table(
     """What a training predicts for the splits that it was applied to; None: all."""
     if trained.probabilities is None:
         raise ValueError("Expected finite probabilities. Received those of a diverged training.")
-    measured = data.of_splits(splits)
+    measured = data.select_splits(splits)
     manifest = data.manifest.iloc[measured]
     return predictions.build(
         image_ids=list(manifest["image_id"]),
@@ -289,7 +289,7 @@ def _class_counts(data: PreparedData, images: BalancedSet) -> ClassCounts:
     """Images per class: in each split, and in what an epoch draws from."""
 
     def count(split: str) -> NDArray[np.int64]:
-        return np.bincount(data.labels[data.of_split(split)], minlength=len(data.classes))
+        return np.bincount(data.labels[data.select_split(split)], minlength=len(data.classes))
 
     return ClassCounts(
         train=count("train"), balanced=images.class_counts(), val=count("val"), test=count("test")

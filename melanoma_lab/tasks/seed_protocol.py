@@ -14,8 +14,8 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.data.cache import cache_folder
-from melanoma_lab.data.pixels import file_digests, load_pixels
+from melanoma_lab.data.cache import get_cache_folder
+from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.training.backend import available_threads
@@ -38,7 +38,7 @@ def prepare_seed_protocol(config: Config) -> Path:
     folder = Path(config.output or f"seed-{dataset.name}")
     if folder.exists():
         raise UserError(f"output={folder}: is there already; choose another folder.")
-    cache = cache_folder(config.cache)
+    cache = get_cache_folder(config.cache)
     threads = config.training.threads or available_threads()
     with show_progress("copying images") as tell:
         listing = read_listing(dataset, cache, tell)
@@ -48,7 +48,7 @@ def prepare_seed_protocol(config: Config) -> Path:
                 f"dataset={dataset.name}: not published divided into Train and Test; the seed "
                 "project's protocol makes copies of one and is judged on the other."
             )
-        manifest["digest"] = file_digests(list(manifest["path"]), threads)
+        manifest["digest"] = compute_file_digests(list(manifest["path"]), threads)
         files = (list(manifest["path"]), list(manifest["digest"]))
         inspection = inspect_files(*files, cache=cache, threads=threads, progress=tell)
         _, images = audit_images(listing, inspection, name=dataset.name, classes=dataset.classes)

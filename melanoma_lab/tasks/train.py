@@ -15,9 +15,9 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.data.cache import cache_folder
-from melanoma_lab.data.prepare import PreparedData, prepare_data
+from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.split import TRAIN, VAL
+from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data
 from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.model.trivial import TrivialModel, build_trivial
 from melanoma_lab.runs import run_messages
@@ -60,7 +60,7 @@ def train_arm(
             process is training it.
     """
     threads = threads_for(config.training.threads, side_by_side)
-    cache = cache_folder(config.cache)
+    cache = get_cache_folder(config.cache)
     find_weights(config.architecture)  # a missing file shows before images are prepared
     with show_progress("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
@@ -150,7 +150,7 @@ def train_claimed(
             config.balancing,
             data.training_split(),
             seed=config.seed,
-            cache_dir=cache_folder(config.cache),
+            cache_dir=get_cache_folder(config.cache),
             workers=threads,
             progress=tell,
         )

@@ -31,7 +31,7 @@ class ModelCard:
         resize: what becomes of the proportions of an image that is not square.
         decoding: version of how files became pixels.
         encoding: what the columns that it takes beside pixels hold, as
-            ``melanoma_lab.data.metadata`` describes it; None where it takes pixels alone.
+            ``melanoma_lab.data.patient_metadata`` describes it; None where it takes pixels alone.
         version: of the lab.
         notice: what it must not be used for.
     """

@@ -21,10 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.config.schema.tracking import describe_tracking_uri
+from melanoma_lab.core.checksummed_files import (
+    load_or_compute,
+    read_checksummed_json,
+    write_checksummed_json,
+)
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.shell_commands import format_program
-from melanoma_lab.data.cache import cache_folder
-from melanoma_lab.data.sealed import kept, read_json, write_json
+from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.tracking.uris import for_mlflow, location, sqlite_uri
 
 #: Seconds to wait for another process that writes, as MLflow does.
@@ -130,9 +134,15 @@ def _tables() -> dict[str, Any]:
         The SQL ``statements`` that make its tables; their ``revision``; and the row of the
         experiment ``default``, column -> value.
     """
-    path = cache_folder(None) / "mlflow" / f"database-{version('mlflow')}.json"
+    path = get_cache_folder(None) / "mlflow" / f"database-{version('mlflow')}.json"
     try:
-        return dict(kept(path, lambda: read_json(path), lambda: write_json(path, _made())))
+        return dict(
+            load_or_compute(
+                path,
+                lambda: read_checksummed_json(path),
+                lambda: write_checksummed_json(path, _made()),
+            )
+        )
     except RunError:  # no cache folder that can be written
         return _made()
 

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.finetuning import FrozenStart
+from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.data.prepare import PreparedData
-from melanoma_lab.data.sealed import kept, new_array, open_array
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.training.feed import evaluation_batches
 from melanoma_lab.training.machine import device_count
 
@@ -117,7 +117,7 @@ def load_features(
             f"{tuple(backbone.output_shape[1:])}; expected a row of an image. End it with a "
             "GlobalAveragePooling2D or Flatten layer."
         )
-    wanted = data.of_splits(splits)
+    wanted = data.select_splits(splits)
     pixel_rows, first = np.unique(data.rows[wanted], return_index=True)
     first = wanted[first]
     digests = data.manifest["digest"].to_numpy()[first]
@@ -147,7 +147,7 @@ def load_features(
             data.pixels, pixel_rows, data.labels[first], n_classes=len(data.classes),
             batch_size=AT_ONCE,
         )  # fmt: skip
-        with new_array(path, shape) as file:
+        with write_array(path, shape) as file:
             done = 0
             for pixels, _, _ in batches:
                 made = np.asarray(backbone.predict_on_batch(pixels)).astype("<f4")
@@ -156,5 +156,5 @@ def load_features(
                 if progress:
                     progress(done, len(pixel_rows))
 
-    found = kept(path, lambda: open_array(path, shape), compute)
+    found = load_or_compute(path, lambda: open_array(path, shape), compute)
     return Features(found.view("<f4"), pixel_rows)

@@ -16,9 +16,9 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.metadata import PatientMetadata
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.cache import cache_folder
-from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.split import SPLITS, VAL
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.augmentation import augment, augmentation_layers
 from melanoma_lab.model.freezing import find_backbone, head_of
@@ -141,7 +141,7 @@ def assemble(
             find_backbone(network, config.finetuning),
             data,
             splits=splits,
-            cache=cache_folder(config.cache),
+            cache=get_cache_folder(config.cache),
             circumstances=circumstances(threads_in_use(), devices=1),
             progress=progress,
         )
@@ -216,7 +216,7 @@ def train_network(
                 first_step=first * steps,
                 last_step=min(phase.epochs.stop, options.last_epoch) * steps,
             ),
-            _as_photographed(data, data.of_split(VAL), options.batch_size, computed),
+            _as_photographed(data, data.select_split(VAL), options.batch_size, computed),
             optimizer,
             schedule,
             # A plateau's warm-up sets the rate before every step, from Python.
@@ -243,7 +243,7 @@ def train_network(
     frozen = features if as_they_were else None
     looking = with_views(network, tta) if frozen is None else head_of(network)
     # Each split in batches of its own: its bits do not depend on which others are measured.
-    positions = [data.of_split(split) for split in splits or SPLITS]
+    positions = [data.select_split(split) for split in splits or SPLITS]
     parts_of = [_as_photographed(data, some, options.batch_size, frozen) for some in positions]
     measured = reduce(lambda before, part: before.concatenate(part), parts_of)
     probabilities = looking.predict(measured, verbose=0)[np.argsort(np.concatenate(positions))]

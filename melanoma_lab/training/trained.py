@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.data.metadata import Encoding
+from melanoma_lab.data.patient_metadata import PatientEncoder
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Trained:
     parameters: int
     probabilities: NDArray[np.floating] | None
     network: Any = None
-    encoding: Encoding | None = None
+    encoding: PatientEncoder | None = None
     sample_images: NDArray[np.float32] = field(
         default_factory=lambda: np.empty((0, 1, 1, 3), np.float32)
     )

@@ -9,8 +9,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from melanoma_lab.balancing import BalancedSet
-from melanoma_lab.data.prepare import PreparedData
 from melanoma_lab.data.split import TRAIN
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.model.trivial import TrivialModel
 from melanoma_lab.training.trained import Fit, Trained
 
@@ -30,11 +30,11 @@ def fit_trivial(
         images: what balancing made of its training split; its class weights count.
         splits: those whose images it is applied to; None: all.
     """
-    train = data.of_split(TRAIN)
+    train = data.select_split(TRAIN)
     labels = data.labels[train]
     weight = images.class_weight
     weights = np.ones(len(train)) if weight is None else weight[labels].astype(np.float64)
-    measured = data.of_splits(splits)
+    measured = data.select_splits(splits)
     started = time.perf_counter()
     # One thread is fast enough for so little, and the bits do not depend on how many there are.
     with threadpool_limits(1):

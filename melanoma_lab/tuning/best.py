@@ -9,7 +9,7 @@ from typing import Any
 from melanoma_lab.balancing import BalancedSet, balance
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
-from melanoma_lab.data.prepare import PreparedData
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.model.trivial import build_trivial
 from melanoma_lab.model_card.page import write_card
 from melanoma_lab.runs import run_messages

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from melanoma_lab.config.fingerprint import tuner_to_dict
-from melanoma_lab.data.cache import cache_folder
+from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.tasks.identity import fingerprint_of
 from melanoma_lab.training.backend import threads_for
 from melanoma_lab.tuning.plan import Plan
@@ -44,7 +44,7 @@ def prepare_trials(plan: Plan, tracker: Tracker) -> Trials:
         sweep="",
         parent="",
         tracker=tracker,
-        cache=cache_folder(config.cache),
+        cache=get_cache_folder(config.cache),
         threads=threads_for(config.training.threads, shared_by),
     )
     trials.sweep = _fingerprint(plan, trials)

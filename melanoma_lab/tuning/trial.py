@@ -19,8 +19,8 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import FoldSplit
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.data.prepare import PreparedData, prepare_data
 from melanoma_lab.data.split import TRAIN, VAL
+from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags

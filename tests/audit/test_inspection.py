@@ -6,13 +6,13 @@ from PIL import Image
 
 from melanoma_lab.audit import inspection
 from melanoma_lab.audit.inspection import inspect_files
-from melanoma_lab.data.pixels import file_digests
+from melanoma_lab.data.pixel_cache import compute_file_digests
 
 
 @pytest.fixture
 def inspect(tmp_path):
     def run(paths):
-        digests = file_digests([str(path) for path in paths], 2)
+        digests = compute_file_digests([str(path) for path in paths], 2)
         found = inspect_files(
             [str(path) for path in paths], digests, cache=tmp_path / "cache", threads=2
         )

@@ -11,10 +11,10 @@ from melanoma_lab.audit.inspection import FILE_COLUMNS, PAIR_COLUMNS, Inspection
 from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.audit.problems import find_problems
 from melanoma_lab.audit.unresolved import unresolved
-from melanoma_lab.data.listing import COLUMNS, Listing
+from melanoma_lab.data.listing import LISTING_COLUMNS, Listing
 from melanoma_lab.data.readers import read_listing
 
-COLUMNS = (*COLUMNS, "digest")
+COLUMNS = (*LISTING_COLUMNS, "digest")
 
 
 def table(*rows):
@@ -128,12 +128,12 @@ def test_a_run_says_what_it_leaves_unresolved(composed, overrides, protocol, say
 
 def real(composed, name, root, session_cache):
     from melanoma_lab.audit.inspection import inspect_files
-    from melanoma_lab.data.pixels import file_digests
+    from melanoma_lab.data.pixel_cache import compute_file_digests
 
     dataset = composed(f"dataset={name}", f"dataset.root={root}").dataset
     listing = read_listing(dataset, session_cache)
     manifest = listing.images
-    manifest["digest"] = file_digests(list(manifest["path"]), 2)
+    manifest["digest"] = compute_file_digests(list(manifest["path"]), 2)
     inspection = inspect_files(
         list(manifest["path"]), list(manifest["digest"]), cache=session_cache, threads=2
     )

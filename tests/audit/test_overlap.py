@@ -5,7 +5,7 @@ from PIL import Image
 
 from melanoma_lab.audit.overlap import find_overlap
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.pixels import file_digests
+from melanoma_lab.data.pixel_cache import compute_file_digests
 
 
 def save(path, pixels, **options):
@@ -20,7 +20,9 @@ def overlap(tmp_path):
             p.relative_to(tmp_path / "own").as_posix() for p in (tmp_path / "own").rglob("*.*")
         )
         paths = [str(tmp_path / "own" / image_id) for image_id in ids]
-        table = pd.DataFrame({"image_id": ids, "path": paths, "digest": file_digests(paths, 2)})
+        table = pd.DataFrame(
+            {"image_id": ids, "path": paths, "digest": compute_file_digests(paths, 2)}
+        )
         return find_overlap(table, str(against), cache=tmp_path / "cache", threads=2)
 
     return run

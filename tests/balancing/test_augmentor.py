@@ -20,7 +20,7 @@ from melanoma_lab.balancing import BalancedSet, augmentor, balance
 from melanoma_lab.balancing.augmentor import plan_copies
 from melanoma_lab.config.schema.balancing import AugmentorBalancing
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 MakeSplit = Callable[..., TrainingSplit]
 
@@ -217,7 +217,7 @@ from pathlib import Path
 import numpy as np
 from melanoma_lab.balancing import balance
 from melanoma_lab.config.schema.balancing import AugmentorBalancing
-from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.input_pipeline.training_split import TrainingSplit
 stored = np.load({str(tmp_path / "split.npz")!r})
 digests = tuple(stored["digests"].tolist())
 pixels = np.load({str(split.pixels.filename)!r}, mmap_mode="r")

@@ -15,7 +15,7 @@ from melanoma_lab.balancing import copies
 from melanoma_lab.balancing.copies import make_copies
 from melanoma_lab.balancing.operations import parse_operations
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 MakeSplit = Callable[..., TrainingSplit]
 

@@ -7,7 +7,7 @@ from pictures import paint
 from PIL import Image
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.tasks.seed_protocol import prepare_seed_protocol
 
 

@@ -27,7 +27,7 @@ from melanoma_lab.config.schema.balancing import (
     Undersample,
 )
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.training_split import TrainingSplit
+from melanoma_lab.input_pipeline.training_split import TrainingSplit
 from melanoma_lab.registry import OPTIONS
 
 MakeSplit = Callable[..., TrainingSplit]

@@ -8,9 +8,9 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.class_tree import published_part, read_tree
-from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.data.folder_reader import parse_published_split, read_class_folders
 from melanoma_lab.data.readers import read_listing
+from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.runs.run_messages import show_data
 
 
@@ -51,14 +51,14 @@ def write(path, *rows):
 def test_parts_of_an_archive_are_no_classes(plant, folders):
     root = plant(*(f"{folder}/{i}.png" for folder in folders for i in range(2)))
     with pytest.raises(UserError, match="of images of several classes, as archives have them"):
-        read_tree(root)
+        read_class_folders(root)
 
 
 def test_parts_are_classes_if_the_user_says_so(plant):
     root = plant("part1/1.png", "part2/2.png")
     with pytest.raises(UserError, match=r"say so: 'dataset\.classes=\[part1,part2\]'"):
-        read_tree(root)
-    found = read_tree(root, classes=["part1", "part2"]).images
+        read_class_folders(root)
+    found = read_class_folders(root, classes=["part1", "part2"]).images
     assert list(found["label"]) == ["part1", "part2"]
 
 
@@ -68,10 +68,10 @@ def test_the_reader_that_fits_is_named(plant, composed):
     rows = [[f"ISIC_{i}", f"L{i}", code] for i, code in enumerate(codes)]
     write(root / "meta.tab", ["image_id", "lesion_id", "dx"], *rows)
     with pytest.raises(UserError, match=r"`dataset=ham10000 dataset.metadata=meta\.tab` reads it"):
-        read_tree(root)
+        read_class_folders(root)
     write(root / "meta.tab", ["name", "patient_id", "dx"], *rows)
     with pytest.raises(UserError, match="list the images and their labels in a table"):
-        read_tree(root)  # in two folders, so that no reader finds them
+        read_class_folders(root)  # in two folders, so that no reader finds them
 
 
 @pytest.mark.parametrize("place", [".", "jpeg/train"])
@@ -85,7 +85,7 @@ def test_a_table_of_any_columns_is_named_with_the_words_that_read_it(plant, comp
     with pytest.raises(
         UserError, match=r"lie in no class folder.* Instead, `dataset=csv"
     ) as caught:
-        read_tree(root)
+        read_class_folders(root)
     words = str(caught.value).split("`")[1].split()
     assert ("dataset.images=jpeg/train" in words) == (place != ".")
     listing = read_listing(composed(*words, f"dataset.root={root}").dataset, root)
@@ -107,34 +107,34 @@ def test_folders_of_one_name_are_not_silently_one_class(plant):
     with pytest.raises(
         UserError, match=r"called other: benign/other and malignant/other\."
     ) as caught:
-        read_tree(root)
+        read_class_folders(root)
     assert "'dataset.classes=[melanoma,other]'" in str(caught.value)
-    found = read_tree(root, classes=["melanoma", "other"]).images
+    found = read_class_folders(root, classes=["melanoma", "other"]).images
     assert list(found["label"]) == ["other", "melanoma", "other"]
 
 
 def test_a_class_is_not_inside_and_outside_a_published_part(plant):
     with pytest.raises(UserError, match="called mel: mel and train/mel"):
-        read_tree(plant("mel/1.png", "nv/2.png", "train/mel/3.png", "train/nv/4.png"))
+        read_class_folders(plant("mel/1.png", "nv/2.png", "train/mel/3.png", "train/nv/4.png"))
 
 
 def test_folders_of_patients_are_no_classes(plant):
     root = plant(*(f"mel/patient_{i:02}/{i}.png" for i in range(4)))
     with pytest.raises(UserError, match=r"patient_00, patient_01, .* folders of a patient"):
-        read_tree(root)
+        read_class_folders(root)
 
 
 def test_stray_images_can_be_left_out(plant):
     root = plant(*(f"{c}/{i}.png" for c in "ab" for i in range(10)), "class distribution.png")
     with pytest.raises(UserError, match=r"class distribution\.png lies in no class") as caught:
-        read_tree(root)
+        read_class_folders(root)
     (word,) = shlex.split(str(caught.value).partition("leave them out: ")[2])
     assert word == "dataset.exclude=[class distribution.png]"
-    assert len(read_tree(root, exclude=["class distribution.png"]).images) == 20
+    assert len(read_class_folders(root, exclude=["class distribution.png"]).images) == 20
 
 
 def test_a_folder_of_images_in_a_class_folder_is_no_class(plant):
-    found = read_tree(plant("nevus/images/1.png", "melanoma/jpg/2.png")).images
+    found = read_class_folders(plant("nevus/images/1.png", "melanoma/jpg/2.png")).images
     assert list(found["label"]) == ["melanoma", "nevus"]
 
 
@@ -147,7 +147,7 @@ def test_a_folder_of_images_in_a_class_folder_is_no_class(plant):
     ],
 )
 def test_usual_names_of_published_parts(name, part):
-    assert published_part(name) == part
+    assert parse_published_split(name) == part
 
 
 def test_a_table_that_names_lesions_and_is_not_read_is_said(plant, composed):

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.columns import check_grouping, describe_columns, find_columns, grouping_of
+from melanoma_lab.data.columns import (
+    check_grouping_ids,
+    describe_columns,
+    detect_grouping,
+    find_columns,
+)
 from melanoma_lab.data.tables import Table
 
 KNOWN = ("lesion", "patient", "source", "diagnosis", "split", "age", "sex", "site")
@@ -43,7 +48,7 @@ SIX = [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
     ],
 )
 def test_what_a_name_says(name, what):
-    assert grouping_of(name) == what
+    assert detect_grouping(name) == what
 
 
 def test_lesion_and_patient_are_both_used():
@@ -207,7 +212,7 @@ def test_kinds_of_lesions_are_no_ids():
     kinds = table(lesion=["melanoma", "nevus"], patient_id=SIX, label="ab")
     both = {"lesion": "lesion", "patient": "patient_id"}
     with pytest.raises(UserError, match=r"lesion has only the values melanoma and nevus") as caught:
-        check_grouping(kinds, both, kinds.values("label"))
+        check_grouping_ids(kinds, both, kinds.values("label"))
     assert "dataset.columns.lesion=none dataset.columns.patient=patient_id" in str(caught.value)
     for ids in (table(lesion=SIX, label="ab"), table(lesion=["NA"], label="ab")):
-        check_grouping(ids, {"lesion": "lesion"}, ids.values("label"))
+        check_grouping_ids(ids, {"lesion": "lesion"}, ids.values("label"))

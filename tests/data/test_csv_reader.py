@@ -188,7 +188,7 @@ def test_an_absolute_path_inside_the_root_is_one_of_it(read, tmp_path):
 
 
 def test_the_tables_split_is_taken(composed, tmp_path, session_cache):
-    from melanoma_lab.data.prepare import prepare_data
+    from melanoma_lab.input_pipeline.prepare import prepare_data
 
     lines = ["image_id,label,split"]
     for number, part in enumerate(["train"] * 4 + ["val", "test"]):

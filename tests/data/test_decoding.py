@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 
 from melanoma_lab.data import decoding
-from melanoma_lab.data.decoding import MAX_SIDE, decode, picture_facts, read_picture
-from melanoma_lab.data.pixels import file_digests, load_pixels
+from melanoma_lab.data.decoding import MAX_SIDE, decode_image, describe_picture, read_picture
+from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 
 #: Every level of 16 bits that matters, dark to bright, 32 x 32.
 RAMP = np.linspace(0, 65535, 32 * 32).round().astype(np.uint16).reshape(32, 32)
@@ -52,7 +52,7 @@ def saved(tmp_path):
 
 
 def shown(path, size=32):
-    return decode(path, size)
+    return decode_image(path, size)
 
 
 @pytest.mark.parametrize("name", ["grey.png", "grey.tif"])
@@ -196,11 +196,11 @@ def test_a_bomb_is_refused_by_the_size_it_declares(saved, monkeypatch, size, rea
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     path = saved(png(np.zeros((1, 1, 3), np.uint8), 2, size=size))
     with pytest.raises(ValueError, match=reason):
-        decode(path, 32)
+        decode_image(path, 32)
 
 
 def test_a_giant_is_decoded_while_no_other_is(saved, monkeypatch):
-    monkeypatch.setattr(decoding, "GIANT", 100)
+    monkeypatch.setattr(decoding, "LARGE_PICTURE", 100)
     held, upright = [], decoding._upright
 
     def watched(picture):
@@ -233,7 +233,7 @@ def test_a_file_that_was_cut_short_is_refused(saved, tmp_path, name, kept):
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(ValueError, match=r"."):
-        decode(path, 32)
+        decode_image(path, 32)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # as the module does outside pytest
@@ -258,7 +258,7 @@ def test_damage_gives_pixels_or_a_reason_and_the_same_at_every_size(tmp_path_fac
 def reason_of(path, size):
     """Why a file is refused; empty where it is not."""
     try:
-        assert decode(path, size).shape == (size, size, 3)
+        assert decode_image(path, size).shape == (size, size, 3)
     except ValueError as error:
         return str(error) or "no reason at all"
     return ""
@@ -276,7 +276,7 @@ def test_the_content_counts_and_not_the_name(saved, tmp_path):
     jpeg = io.BytesIO()
     Image.fromarray(NOISE).save(jpeg, "JPEG")
     path = saved(jpeg.getvalue(), "really_a_jpeg.png")
-    assert picture_facts(path) == ("JPEG", 40, 40, "")
+    assert describe_picture(path) == ("JPEG", 40, 40, "")
 
 
 def test_a_failing_disk_is_no_damaged_image(saved, monkeypatch):
@@ -287,7 +287,7 @@ def test_a_failing_disk_is_no_damaged_image(saved, monkeypatch):
 
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(OSError, match="Input/output error"):
-        decode(path, 16)
+        decode_image(path, 16)
 
 
 def test_too_little_memory_is_no_damaged_image(saved, monkeypatch):
@@ -298,7 +298,7 @@ def test_too_little_memory_is_no_damaged_image(saved, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "load", fail)
     with pytest.raises(MemoryError):
-        decode(path, 16)
+        decode_image(path, 16)
 
 
 def test_a_colour_profile_is_named_and_not_applied(saved):
@@ -310,16 +310,16 @@ def test_a_colour_profile_is_named_and_not_applied(saved):
         (b"no profile", ""),
     ):
         path = saved(NOISE, "profile.png", icc_profile=profile)
-        assert picture_facts(path)[3].startswith(said) is True
-        assert bool(picture_facts(path)[3]) is bool(said)
+        assert describe_picture(path)[3].startswith(said) is True
+        assert bool(describe_picture(path)[3]) is bool(said)
         np.testing.assert_array_equal(shown(path), shown(plain))
-    assert "CMYK" in picture_facts(saved(Image.new("CMYK", (9, 9)), "a.jpg"))[3]
+    assert "CMYK" in describe_picture(saved(Image.new("CMYK", (9, 9)), "a.jpg"))[3]
 
 
 def test_the_same_file_gives_the_same_pixels_whatever_the_threads(saved, tmp_path):
     paths = [saved(np.roll(NOISE, k, axis=0), f"{k}.jpg") for k in range(12)]
     paths += [saved(np.roll(RAMP, k, axis=0), f"{k}.tif") for k in range(12)]
-    digests = file_digests(paths, 4)
+    digests = compute_file_digests(paths, 4)
     one, many = (
         load_pixels(paths, digests, size=16, cache=tmp_path / str(threads), threads=threads)
         for threads in (1, 8)
@@ -331,5 +331,5 @@ def test_no_reason_names_a_python_class_alone(saved):
     """A reason is for people; what Pillow says of these is."""
     for content in (b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"II*\0", b"RIFF\0\0\0\0WEBP"):
         with pytest.raises(ValueError, match=r"\w") as caught:
-            decode(saved(content), 16)
+            decode_image(saved(content), 16)
         assert not re.fullmatch(r"[A-Z]\w+Error", str(caught.value))

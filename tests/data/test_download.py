@@ -10,7 +10,7 @@ from filelock import FileLock
 from pictures import paint
 
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.data.download import download, kaggle_client
+from melanoma_lab.data.download import download_from_kaggle, make_kaggle_client
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def client():
 def test_a_broken_download_is_told_kept_and_gone_on_with(tmp_path, client):
     root = tmp_path / "isic9"
     with pytest.raises(RunError) as caught:
-        download("isic9", root, lambda: client)
+        download_from_kaggle("isic9", root, lambda: client)
     assert "was not downloaded from Kaggle: no route to host\n" in str(caught.value)
     assert "the same command goes on with it" in str(caught.value)
     assert not root.exists()
     assert (tmp_path / ".isic9.download").is_dir()
-    download("isic9", root, lambda: client)
+    download_from_kaggle("isic9", root, lambda: client)
     assert {p.relative_to(root).as_posix() for p in root.rglob("*.jpg")} == {
         "Train/nevus/a.jpg",
         "Test/nevus/b.jpg",
@@ -56,7 +56,9 @@ def test_an_empty_folder_is_filled_and_a_mounted_copy_is_not_moved(tmp_path, mon
     for part in ("Train", "Test"):
         paint(tmp_path / "input" / "set" / part / "nevus" / "a.jpg", (9, 9, 9), seed=0)
     (tmp_path / "root").mkdir()
-    download("isic9_verified", tmp_path / "root", lambda: lambda handle: tmp_path / "input")
+    download_from_kaggle(
+        "isic9_verified", tmp_path / "root", lambda: lambda handle: tmp_path / "input"
+    )
     assert (tmp_path / "root" / "Test" / "nevus" / "a.jpg").exists()
     assert (tmp_path / "input" / "set" / "Test" / "nevus" / "a.jpg").exists()
     assert os.environ["KAGGLEHUB_CACHE"] == "mine"
@@ -71,10 +73,10 @@ def test_nothing_is_written_over(tmp_path):
     (tmp_path / "full" / "notes.txt").write_text("mine")
     for name, message in (("file", "a file"), ("full", "holds something already")):
         with pytest.raises(UserError, match=message):
-            download("isic9", tmp_path / name, never)
+            download_from_kaggle("isic9", tmp_path / name, never)
     assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
     with pytest.raises(UserError, match="dataset=folder: nothing downloads it; expected isic9"):
-        download("folder", tmp_path / "new", never)
+        download_from_kaggle("folder", tmp_path / "new", never)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
 
 
@@ -84,7 +86,7 @@ def test_something_else_than_expected_is_no_dataset(tmp_path):
         return str(tmp_path / "else")
 
     with pytest.raises(RunError, match="no Train and Test in what was downloaded"):
-        download("isic9", tmp_path / "root", lambda: fetch)
+        download_from_kaggle("isic9", tmp_path / "root", lambda: fetch)
     assert not (tmp_path / "root").exists()
 
 
@@ -94,18 +96,18 @@ def test_two_at_once_do_not_mix(tmp_path, client):
         FileLock(tmp_path / ".root.download" / "lock"),
         pytest.raises(UserError, match="another process is downloading"),
     ):
-        download("isic9", tmp_path / "root", lambda: client)
+        download_from_kaggle("isic9", tmp_path / "root", lambda: client)
 
 
 def test_the_client_is_kaggles(monkeypatch):
     asked = []
     fake = types.SimpleNamespace(dataset_download=lambda handle: asked.append(handle) or "folder")
     monkeypatch.setitem(sys.modules, "kagglehub", fake)
-    assert kaggle_client()("owner/set") == "folder"
+    assert make_kaggle_client()("owner/set") == "folder"
     assert asked == ["owner/set"]
 
 
 def test_a_missing_client_is_told_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     with pytest.raises(UserError, match=r"python -m pip install .*melanoma-lab\[download\]'"):
-        kaggle_client()
+        make_kaggle_client()

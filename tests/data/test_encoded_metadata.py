@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.metadata import NoMetadata, PatientMetadata
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.metadata import Categories, Encoding, Scale, fit_encoding, patient_data
+from melanoma_lab.data.patient_metadata import (
+    AgeScaler,
+    CategoryEncoder,
+    PatientEncoder,
+    encode_patients,
+    fit_patient_encoder,
+)
 
 NAN = math.nan
 
@@ -31,11 +37,11 @@ BY_HAND = rows_of(
 
 
 def test_by_hand():
-    found = patient_data(BY_HAND, PatientMetadata("patient"))
+    found = encode_patients(BY_HAND, PatientMetadata("patient"))
     assert dict(found.encoding.columns) == {
-        "age": Scale(mean=40, sd=10, missing=True),
-        "sex": Categories(("female", "male"), missing=False),
-        "site": Categories(("back", "face"), missing=False),
+        "age": AgeScaler(mean=40, sd=10, missing=True),
+        "sex": CategoryEncoder(("female", "male"), missing=False),
+        "site": CategoryEncoder(("back", "face"), missing=False),
     }
     expected = [
         # age, missing; female, male; back, face
@@ -53,29 +59,31 @@ def test_by_hand():
 
 
 def test_what_training_images_lack_has_a_number_of_its_own():
-    encoding = fit_encoding(rows_of(("train", 1.0, "", "a"), ("train", 1.0, "m", "")), ["sex"])
-    assert encoding.described() == {"sex": {"values": ("m",), "missing": True}}
+    encoding = fit_patient_encoder(
+        rows_of(("train", 1.0, "", "a"), ("train", 1.0, "m", "")), ["sex"]
+    )
+    assert encoding.to_dict() == {"sex": {"values": ("m",), "missing": True}}
     asked = rows_of(("test", 1.0, "", ""), ("test", 1.0, "m", ""), ("test", 1.0, "new", ""))
     np.testing.assert_array_equal(encoding.encode(asked), [[0, 1], [1, 0], [0, 1]])
 
 
 def test_one_age_only_divides_by_nothing():
-    encoding = fit_encoding(rows_of(("train", 7.0, "", ""), ("train", 7.0, "", "")), ["age"])
+    encoding = fit_patient_encoder(rows_of(("train", 7.0, "", ""), ("train", 7.0, "", "")), ["age"])
     np.testing.assert_array_equal(encoding.encode(rows_of(("test", 9.0, "", ""))), [[2]])
 
 
 def test_columns_without_a_training_value_are_refused():
     table = rows_of(("train", NAN, "m", "a"), ("test", 4.0, "m", "a"))
     with pytest.raises(UserError, match="no training image has its age; leave it out"):
-        patient_data(table, PatientMetadata("patient"))
-    assert patient_data(table, PatientMetadata("patient", columns=["sex", "site"])) is not None
-    assert patient_data(table, NoMetadata("none")) is None
+        encode_patients(table, PatientMetadata("patient"))
+    assert encode_patients(table, PatientMetadata("patient", columns=["sex", "site"])) is not None
+    assert encode_patients(table, NoMetadata("none")) is None
 
 
 def test_what_the_dataset_knows_is_said():
     table = BY_HAND.assign(site="")
     with pytest.raises(UserError, match=r"does not say what site .*; it knows age and sex"):
-        patient_data(table, PatientMetadata("patient"))
+        encode_patients(table, PatientMetadata("patient"))
 
 
 PATIENTS = st.tuples(
@@ -98,7 +106,7 @@ def test_other_splits_change_nothing_of_the_encoding(train, others, instead):
             *(("val", *row) for row in rest[::2]),
             *(("test", *row) for row in rest[1::2]),
         )
-        return patient_data(table, PatientMetadata("patient"))
+        return encode_patients(table, PatientMetadata("patient"))
 
     one, other = found(others), found(instead)
     assert one.encoding == other.encoding
@@ -114,7 +122,7 @@ def test_other_splits_change_nothing_of_the_encoding(train, others, instead):
 
 def test_the_digest_covers_every_fact_and_nothing_else():
     def digest(table, **columns):
-        return patient_data(
+        return encode_patients(
             table.assign(**columns), PatientMetadata("patient", columns=["sex"])
         ).digest
 
@@ -124,10 +132,10 @@ def test_the_digest_covers_every_fact_and_nothing_else():
 
 
 def test_an_encoding_is_read_as_it_was_described():
-    found = patient_data(BY_HAND, PatientMetadata("patient")).encoding
-    read = Encoding.read(json.loads(json.dumps(found.described())))
+    found = encode_patients(BY_HAND, PatientMetadata("patient")).encoding
+    read = PatientEncoder.read(json.loads(json.dumps(found.to_dict())))
     np.testing.assert_array_equal(read.encode(BY_HAND), found.encode(BY_HAND))
-    columns = read.columns_of(BY_HAND)
+    columns = read.to_model_inputs(BY_HAND)
     assert {name: (column.dtype, column.shape) for name, column in columns.items()} == {
         "age": (np.float32, (5, 1)),
         "sex": (np.int32, (5, 1)),
@@ -142,4 +150,4 @@ def test_an_encoding_is_read_as_it_was_described():
 )
 def test_what_is_no_encoding_is_refused(said):
     with pytest.raises(ValueError, match="Expected an encoding of patients"):
-        Encoding.read(said)
+        PatientEncoder.read(said)

@@ -6,14 +6,14 @@ import pytest
 
 from melanoma_lab.cli.arguments import normalise_arguments
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.exclusion import leave_out
+from melanoma_lab.data.exclusion import exclude_files
 
 PHOTOGRAPHS = ("mel/ISIC_1.jpg", "mel/ISIC_2.JPG", "nv/3.png")
 
 
 def kept(others, *patterns):
     names = [*PHOTOGRAPHS, *others]
-    keep, notes = leave_out(names, patterns)
+    keep, notes = exclude_files(names, patterns)
     return {name for name, yes in zip(names, keep, strict=True) if yes} - {*PHOTOGRAPHS}, notes
 
 
@@ -86,7 +86,7 @@ def test_a_pattern_that_fits_nothing_is_said():
 
 def test_nothing_left_is_refused():
     with pytest.raises(UserError, match=r"no images are left\. 1 file is left out, named like"):
-        leave_out(["a/1_mask.png"], [])
+        exclude_files(["a/1_mask.png"], [])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 
 from melanoma_lab.config.schema.dataset import LabelSource, OnConflict
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.labels import settle_labels
+from melanoma_lab.data.labels import resolve_labels
 
 MANIFEST = pd.DataFrame(
     [
@@ -22,7 +22,7 @@ MANIFEST = pd.DataFrame(
 
 
 def settle(conflicts, labels=LabelSource.folder, classes=None, manifest=MANIFEST):
-    return settle_labels(manifest, labels=labels, conflicts=conflicts, classes=classes)
+    return resolve_labels(manifest, labels=labels, conflicts=conflicts, classes=classes)
 
 
 def labels_of(settled):

@@ -4,9 +4,14 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.class_tree import read_tree
-from melanoma_lab.data.files import COMPANIONS, describe_left_aside, find_images, left_aside
-from melanoma_lab.data.prepare import LONGEST_SLUG, prepare_data, slug
+from melanoma_lab.data.folder_reader import read_class_folders
+from melanoma_lab.data.image_files import (
+    COMPANIONS,
+    describe_ignored_files,
+    find_ignored_files,
+    find_images,
+)
+from melanoma_lab.input_pipeline.prepare import MAX_SLUG_LENGTH, prepare_data, slugify
 
 
 @pytest.fixture
@@ -20,7 +25,7 @@ def plant(tmp_path):
 
 
 def labels(root):
-    table = read_tree(root).images
+    table = read_class_folders(root).images
     return dict(zip(table["image_id"], table["label"], strict=True))
 
 
@@ -40,7 +45,7 @@ def test_endings_count_in_any_case_and_companions_do_not(plant):
     for name in ("Thumbs.db", "._1.JPG", ".DS_Store", "notes.txt", "8", "9.heic", "10.jpg.part"):
         (root / "a" / name).write_text("no image")
     assert len(labels(root)) == 7
-    kinds, empty = left_aside(root)
+    kinds, empty = find_ignored_files(root)
     assert kinds == {"without an ending": 1, ".heic": 1, ".part": 1}
     assert empty == []
 
@@ -50,11 +55,11 @@ def test_what_was_left_aside_is_said(plant):
     for name in ("b", "c/d"):
         (root / name).mkdir(parents=True)
     (root / "b" / "1.HEIC").write_text("x")
-    files, folders = describe_left_aside(root)
+    files, folders = describe_ignored_files(root)
     assert "1 files were not looked at" in files
     assert "1 .heic" in files
     assert folders == "3 folders hold no images and make no class: b, c and c/d."
-    assert describe_left_aside(root / "a") == []
+    assert describe_ignored_files(root / "a") == []
 
 
 def test_where_there_are_none_the_message_says_what_there_is(tmp_path):
@@ -77,18 +82,18 @@ def test_companions_are_spelt_as_they_are_looked_up():
 )
 def test_a_class_in_a_class_is_refused(plant, names):
     with pytest.raises(UserError, match=r"nevus holds images and, in .*, a folder of images"):
-        read_tree(plant(*names))
+        read_class_folders(plant(*names))
 
 
 def test_classes_may_lie_at_different_depths(plant):
     names = ["site 1/nevus/1.png", "site 2/deep/nevus/2.png", "melanoma/3.png"]
-    table = read_tree(plant(*names), classes=["melanoma", "nevus"]).images
+    table = read_class_folders(plant(*names), classes=["melanoma", "nevus"]).images
     assert set(table["label"]) == {"nevus", "melanoma"}
 
 
 def test_images_beside_the_class_folders_are_refused(plant):
     with pytest.raises(UserError, match=r"cover\.jpg lies in no class folder"):
-        read_tree(plant("nevus/1.png", "cover.jpg"))
+        read_class_folders(plant("nevus/1.png", "cover.jpg"))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def test_images_beside_the_class_folders_are_refused(plant):
         (("nævus",), "only one class"),
         (("cafe\u0301", "caf\xe9"), "would share the column prob/caf\xe9"),
         (("!!!", "nevus"), "has no letters or digits"),
-        (("n" * (LONGEST_SLUG + 1), "nevus"), "too long to name a metric by"),
+        (("n" * (MAX_SLUG_LENGTH + 1), "nevus"), "too long to name a metric by"),
     ],
 )
 def test_classes_that_cannot_be_told_apart_by_name_are_refused(
@@ -118,6 +123,6 @@ def test_slugs_of_every_script_fit_mlflow():
     from mlflow.utils.validation import _validate_metric_name
 
     for name in ("nævus", "色素痣", "Spitz-Nevus, 2", "e\u0301"):
-        _validate_metric_name(f"test/sensitivity/{slug(name)}")
-    assert slug("Nævus (blå)") == "nævus_blå"
-    assert slug("色素痣") == "色素痣"
+        _validate_metric_name(f"test/sensitivity/{slugify(name)}")
+    assert slugify("Nævus (blå)") == "nævus_blå"
+    assert slugify("色素痣") == "色素痣"

@@ -7,10 +7,10 @@ from pictures import paint
 
 from melanoma_lab.config.schema.dataset import Ham10000Dataset
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.patient_columns import with_patients
-from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.data.patient_columns import normalise_patient_columns
 from melanoma_lab.data.readers import read_listing
-from melanoma_lab.data.synthetic.patients import patients_of
+from melanoma_lab.data.synthetic.patients import sample_patients
+from melanoma_lab.input_pipeline.prepare import prepare_data
 
 KNOWN = ["age", "sex", "site"]
 NAMES = ["years", "sx", "where"]
@@ -18,7 +18,7 @@ NAMES = ["years", "sx", "where"]
 
 def parsed(ages, **columns):
     table = pd.DataFrame({"age": ages, "sex": "Male", "site": "", "line": range(2, 2 + len(ages))})
-    return with_patients(
+    return normalise_patient_columns(
         "t.csv", table.assign(lesion="", patient="").assign(**columns), needed=True
     )
 
@@ -85,11 +85,11 @@ def test_ham10000_says_it_and_its_age_0_is_none(tmp_path):
 def test_patients_of_drawn_lesions_are_the_same_ever_again_and_tell_a_little():
     lesions = [f"SYNL_{i // 2:06d}" for i in range(4000)]
     labels = ["nevus" if i // 2 % 2 else "Melanoma" for i in range(4000)]
-    table = patients_of(lesions, labels, 0)
-    pd.testing.assert_frame_equal(table, patients_of(lesions, labels, 0))
-    assert not table.equals(patients_of(lesions, labels, 1))
+    table = sample_patients(lesions, labels, 0)
+    pd.testing.assert_frame_equal(table, sample_patients(lesions, labels, 0))
+    assert not table.equals(sample_patients(lesions, labels, 1))
     pd.testing.assert_frame_equal(  # of one lesion, and whatever others there are
-        table.iloc[10:11].reset_index(drop=True), patients_of(lesions[11:12], labels[11:12], 0)
+        table.iloc[10:11].reset_index(drop=True), sample_patients(lesions[11:12], labels[11:12], 0)
     )
     older = table["age"][np.array(labels) == "Melanoma"].mean()
     assert 15 < older - table["age"][np.array(labels) == "nevus"].mean() < 25
@@ -108,7 +108,7 @@ def test_the_digest_of_the_images_does_not_know_of_patients(composed, session_ca
     assert (plain.digest, plain.split_hash) == (patient.digest, patient.split_hash)
     assert plain.patients is None
     assert plain.training_split().metadata is None
-    assert patient.training_split().metadata.shape[0] == len(patient.of_split("train"))
+    assert patient.training_split().metadata.shape[0] == len(patient.select_split("train"))
 
 
 def test_a_dataset_without_them_is_refused(composed, tree, session_cache):

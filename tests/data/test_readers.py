@@ -4,9 +4,9 @@ from pictures import paint
 
 from melanoma_lab.config.schema.dataset import Ham10000Dataset, Isic9Dataset
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.class_tree import read_tree
-from melanoma_lab.data.files import describe_links_outside, links_outside
-from melanoma_lab.data.listing import COLUMNS, Unmatched
+from melanoma_lab.data.folder_reader import read_class_folders
+from melanoma_lab.data.image_files import describe_outside_links, find_outside_links
+from melanoma_lab.data.listing import LISTING_COLUMNS, UnmatchedImages
 from melanoma_lab.data.readers import read_listing
 
 DIAGNOSES = {"MEL": ["melanoma"], "BKL": ["pigmented", "seborrheic"], "AK": ["actinic"]}
@@ -47,7 +47,7 @@ def column(table, name):
 
 def test_image_ids_are_relative_paths_and_labels_their_folders(isic):
     table = read_listing(isic_config(isic), isic).images
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == LISTING_COLUMNS
     assert list(table["image_id"]) == sorted(table["image_id"])
     assert column(table, "label")["Train/melanoma/ISIC_1(1).jpg"] == "melanoma"
     assert column(table, "published")["Test/nevus/ISIC_1.jpg"] == "test"
@@ -99,11 +99,11 @@ def test_names_in_the_table_without_an_image_are_told(isic):
     with (isic / "metadata.csv").open("a") as table:
         table.write("ISIC_8,,NV,,other\nISIC_7,,NV,,other\n")
     unmatched = read_listing(config, isic).unmatched
-    assert unmatched == Unmatched("metadata.csv", missing=("ISIC_7", "ISIC_8"))
+    assert unmatched == UnmatchedImages("metadata.csv", missing=("ISIC_7", "ISIC_8"))
     assert read_listing(isic_config(isic), isic).grouped_by == ("lesion_id",)
     (isic / "metadata.csv").unlink()
     assert read_listing(isic_config(isic), isic).grouped_by == ()
-    assert read_listing(config, isic).unmatched == Unmatched()
+    assert read_listing(config, isic).unmatched == UnmatchedImages()
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_tree_may_lie_deeper_and_hidden_files_do_not_count(tmp_path):
     paint(tmp_path / "set" / "train" / "nevus" / "._b.jpeg", (9, 9, 9), seed=0)
     paint(tmp_path / ".thumbnails" / "nevus" / "c.png", (9, 9, 9), seed=0)
     (tmp_path / "set" / "train" / "nevus" / "notes.txt").write_text("not an image")
-    table = read_tree(tmp_path).images
+    table = read_class_folders(tmp_path).images
     assert column(table, "published") == {
         "set/train/nevus/b.jpeg": "train",
         "set/val/nevus/a.PNG": "val",
@@ -170,7 +170,7 @@ def test_a_name_that_is_no_utf8_is_refused(tmp_path):
     path = paint(tmp_path / "nevus" / "a.png", (9, 9, 9), seed=0)
     path.rename(path.with_name("caf\udce9.png"))
     with pytest.raises(UserError, match=r"nevus/caf\\udce9\.png: this name is not UTF-8"):
-        read_tree(tmp_path)
+        read_class_folders(tmp_path)
 
 
 def test_files_of_one_name_are_not_one_lesion_unless_the_archive_named_them(isic):
@@ -191,11 +191,14 @@ def test_links_that_loop_or_leave_the_root_are_not_followed(tmp_path):
     (tmp_path / "root" / "other").symlink_to(tmp_path / "outside")
     (tmp_path / "root" / "nevus" / "b.png").symlink_to(outside)
     (tmp_path / "root" / "nevus" / "c.png").symlink_to(kept)
-    assert list(read_tree(tmp_path / "root").images["image_id"]) == ["nevus/a.png", "nevus/c.png"]
-    assert links_outside(tmp_path / "root") == ["nevus/b.png", "other"]
-    (said,) = describe_links_outside(tmp_path / "root")
+    assert list(read_class_folders(tmp_path / "root").images["image_id"]) == [
+        "nevus/a.png",
+        "nevus/c.png",
+    ]
+    assert find_outside_links(tmp_path / "root") == ["nevus/b.png", "other"]
+    (said,) = describe_outside_links(tmp_path / "root")
     assert said.startswith("2 links (nevus/b.png...) lead out of dataset.root: not followed")
-    assert describe_links_outside(tmp_path / "outside") == []
+    assert describe_outside_links(tmp_path / "outside") == []
 
 
 def test_links_out_of_the_root_are_followed_with_leave(tmp_path):
@@ -205,21 +208,21 @@ def test_links_out_of_the_root_are_followed_with_leave(tmp_path):
     paint(tmp_path / "root" / "melanoma" / "a.png", (9, 9, 9), seed=1)
     (tmp_path / "root" / "site").symlink_to(tmp_path / "outside")
     (tmp_path / "root" / "melanoma" / "b.png").symlink_to(outside)
-    found = read_tree(tmp_path / "root", outside_root=True).images["image_id"]
+    found = read_class_folders(tmp_path / "root", outside_root=True).images["image_id"]
     assert list(found) == ["melanoma/a.png", "melanoma/b.png", "site/nevus/x.png"]
 
 
 def test_a_link_to_nothing_is_left_to_the_decoder(tmp_path):
     paint(tmp_path / "nevus" / "a.png", (9, 9, 9), seed=1)
     (tmp_path / "nevus" / "b.png").symlink_to(tmp_path / "nevus" / "gone.png")
-    assert list(read_tree(tmp_path).images["image_id"]) == ["nevus/a.png", "nevus/b.png"]
+    assert list(read_class_folders(tmp_path).images["image_id"]) == ["nevus/a.png", "nevus/b.png"]
 
 
 @pytest.mark.parametrize("image_id", ["a.png", "Train/a.png"])
 def test_an_image_in_no_class_folder_is_refused(tmp_path, image_id):
     paint(tmp_path / image_id, (9, 9, 9), seed=0)
     with pytest.raises(UserError, match=f"{image_id} lies in no class folder"):
-        read_tree(tmp_path)
+        read_class_folders(tmp_path)
 
 
 @pytest.mark.parametrize(

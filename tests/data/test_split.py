@@ -15,7 +15,7 @@ from melanoma_lab.config.schema.split import (
     Undivided,
 )
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.split import TooFewGroupsError, allocate, split_images
+from melanoma_lab.data.split import TooFewGroupsError, allocate_groups, split_images
 
 
 def manifest_of(groups_of_class, published=None):
@@ -99,7 +99,7 @@ def test_val_rotates_over_what_a_holdout_does_not_test(dataset, seed):
 def test_shares_are_off_by_less_than_the_largest_group(sizes, seed):
     table = manifest_of({"a": sizes})
     fractions = (0.7, 0.15, 0.15)
-    part = allocate(
+    part = allocate_groups(
         table["group"].to_numpy(object), table["label"].to_numpy(object), fractions, str(seed)
     )
     for index, fraction in enumerate(fractions):
@@ -158,13 +158,13 @@ def test_a_group_of_two_classes_stays_whole():
 def test_a_group_of_as_many_images_of_two_classes_counts_for_the_rarer():
     # j has an image of each: with it b has two groups, and one goes to each part.
     groups, labels = np.array(list("ghijjk"), object), np.array(list("aaaabb"), object)
-    part = allocate(groups, labels, (0.5, 0.5), "0")
+    part = allocate_groups(groups, labels, (0.5, 0.5), "0")
     assert part[3] == part[4] != part[5]
 
 
 def test_allocate_says_what_it_expected():
     with pytest.raises(TooFewGroupsError, match=r"at least 2 groups .*'a': 1, 'c': 1}\."):
-        allocate(np.array(list("ghij"), object), np.array(list("abbc"), object), (1, 0), "0")
+        allocate_groups(np.array(list("ghij"), object), np.array(list("abbc"), object), (1, 0), "0")
 
 
 def published(leaking=False):

@@ -20,10 +20,10 @@ from sklearn.preprocessing import StandardScaler
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.synthetic import dataset, draw_dataset, ensure_dataset
-from melanoma_lab.data.synthetic.appearance import CLASSES, classes_for, one_lesion
-from melanoma_lab.data.synthetic.dataset import lesion_classes, lesion_pictures
-from melanoma_lab.data.synthetic.fields import curve, dots, net, step, strokes
-from melanoma_lab.data.synthetic.lesion import turned
+from melanoma_lab.data.synthetic.appearance import CLASSES, choose_lesion_classes, sample_lesion
+from melanoma_lab.data.synthetic.dataset import apportion_lesions, draw_lesion
+from melanoma_lab.data.synthetic.fields import dots, draw_curve, draw_strokes, net, smooth_step
+from melanoma_lab.data.synthetic.lesion import rotate_hue
 
 ISIC = tuple(CLASSES)
 SMALL = {"classes": ("melanoma", "nevus", "mole"), "lesions": 9, "image_size": 24, "seed": 5}
@@ -96,7 +96,7 @@ def test_a_lesion_can_be_drawn_alone(tmp_path):
     draw_dataset(tmp_path, **SMALL)
     last = [row for row in rows_of(tmp_path) if row["lesion_id"] == "SYNL_000008"]
     label = SMALL["classes"].index(last[0]["label"])
-    source, pictures = lesion_pictures(classes_for(SMALL["classes"])[label], 8, 24, seed=5)
+    source, pictures = draw_lesion(choose_lesion_classes(SMALL["classes"])[label], 8, 24, seed=5)
     assert source == last[0]["source"]
     for row, picture in zip(last, pictures, strict=True):
         with Image.open(tmp_path / "images" / f"{row['image_id']}.png") as written:
@@ -109,13 +109,13 @@ def test_a_lesion_can_be_drawn_alone(tmp_path):
 def test_seats_worked_by_hand():
     # Shares 2 and 1. One each; then 2/sqrt(2) > 1/sqrt(2), 2/sqrt(6) > 1/sqrt(2), and
     # 2/sqrt(12) < 1/sqrt(2).
-    assert list(lesion_classes([2, 1], 5)) == [0, 1, 0, 0, 1]
+    assert list(apportion_lesions([2, 1], 5)) == [0, 1, 0, 0, 1]
 
 
 @given(st.lists(st.floats(0.5, 20), min_size=2, max_size=12), st.integers(0, 200))
 def test_every_class_gets_a_lesion_and_a_greater_share_no_fewer(shares, more):
     lesions = len(shares) + more
-    counts = np.bincount(list(lesion_classes(shares, lesions)), minlength=len(shares))
+    counts = np.bincount(list(apportion_lesions(shares, lesions)), minlength=len(shares))
     assert counts.sum() == lesions
     assert counts.min() >= 1
     assert (np.diff(counts[np.argsort(shares, kind="stable")]) >= -1).all()
@@ -132,12 +132,12 @@ def test_classes_are_as_unbalanced_as_declared(drawn):
 
 @pytest.mark.parametrize("n", [2, 9, 10, 25])
 def test_any_number_of_classes_all_different(n):
-    table = classes_for([f"class {i}" for i in range(n)])
+    table = choose_lesion_classes([f"class {i}" for i in range(n)])
     assert len({row.appearance for row in table}) == n
 
 
 def test_a_known_name_is_drawn_as_itself_and_another_as_what_is_left():
-    table = classes_for(["naevus", "Vascular_Lesion", "actinic keratosis"])
+    table = choose_lesion_classes(["naevus", "Vascular_Lesion", "actinic keratosis"])
     assert table[1] is CLASSES["vascular lesion"]
     assert table[2] is CLASSES["actinic keratosis"]
     assert table[0] == CLASSES["basal cell carcinoma"]
@@ -148,8 +148,8 @@ def test_each_look_alike_is_another_class():
 
 
 def test_a_lesion_keeps_its_hue_and_strays_in_everything_else():
-    (*_, row) = classes_for([f"class {i}" for i in range(10)])
-    lesions = [one_lesion(np.random.default_rng(seed), row) for seed in range(5)]
+    (*_, row) = choose_lesion_classes([f"class {i}" for i in range(10)])
+    lesions = [sample_lesion(np.random.default_rng(seed), row) for seed in range(5)]
     assert {lesion.hue for lesion in lesions} == {1.0}
     assert len({lesion.radius for lesion in lesions}) == 5
 
@@ -171,7 +171,7 @@ def test_photographs_of_a_lesion_share_all_but_the_pixels(drawn):
 
 def test_photographs_of_a_lesion_are_more_alike_than_lesions_of_a_class():
     row = CLASSES["nevus"]
-    lesions = [lesion_pictures(row, index, 32, seed=0)[1] for index in range(60)]
+    lesions = [draw_lesion(row, index, 32, seed=0)[1] for index in range(60)]
     darkness = [
         [picture[12:20, 12:20].mean() for picture in pictures]
         for pictures in lesions
@@ -203,7 +203,7 @@ def test_colour_tells_every_class_from_the_rest_but_far_from_perfectly():
     y_true = np.repeat(np.arange(len(ISIC)), 30)
     histograms = []
     for index, label in enumerate(y_true):
-        _, pictures = lesion_pictures(CLASSES[ISIC[label]], index, 32, seed=0)
+        _, pictures = draw_lesion(CLASSES[ISIC[label]], index, 32, seed=0)
         pixels = pictures[0][8:24, 8:24].reshape(-1, 3)
         histograms.append(np.histogramdd(pixels, bins=5, range=[(0, 256)] * 3)[0].ravel())
     y_score = cross_val_predict(
@@ -311,19 +311,21 @@ def test_an_argument_out_of_range_is_refused_before_anything_is_written(tmp_path
 @given(st.integers(0, 2**32 - 1))
 def test_masks_lie_between_nothing_and_all(seed):
     rng = np.random.default_rng(seed)
-    line = curve(rng, np.zeros(2), 0.3, 0.4, 1.0)
-    for mask in (dots(rng, 24, 10, 0.05), net(rng, 24, 0.2), strokes(24, [line], 0.05)):
+    line = draw_curve(rng, np.zeros(2), 0.3, 0.4, 1.0)
+    for mask in (dots(rng, 24, 10, 0.05), net(rng, 24, 0.2), draw_strokes(24, [line], 0.05)):
         assert mask.shape == (24, 24)
         assert mask.min() >= 0
         assert mask.max() <= 1
 
 
 def test_step_is_half_at_zero_and_flat_far_off():
-    np.testing.assert_allclose(step(np.array([-9.0, 0.0, 9.0]), 0.5), [0, 0.5, 1], atol=1e-12)
+    np.testing.assert_allclose(
+        smooth_step(np.array([-9.0, 0.0, 9.0]), 0.5), [0, 0.5, 1], atol=1e-12
+    )
 
 
 def test_a_stroke_covers_its_line_and_nothing_else():
-    mask = strokes(20, [np.array([[-0.5, 0.025], [0.5, 0.025]])], 0.05)
+    mask = draw_strokes(20, [np.array([[-0.5, 0.025], [0.5, 0.025]])], 0.05)
     assert (mask[10] > 0.9).all()
     assert not mask[:8].any()
     assert not mask[13:].any()
@@ -331,9 +333,9 @@ def test_a_stroke_covers_its_line_and_nothing_else():
 
 def test_turning_by_a_third_of_a_circle_exchanges_the_channels():
     colour = np.array([0.5, 0.3, 0.2])
-    np.testing.assert_allclose(turned(colour, 0.0), colour)
-    np.testing.assert_allclose(turned(colour, 2 * np.pi / 3), colour[[2, 0, 1]])
-    np.testing.assert_allclose(turned(np.full(3, 0.4), 1.0), 0.4)
+    np.testing.assert_allclose(rotate_hue(colour, 0.0), colour)
+    np.testing.assert_allclose(rotate_hue(colour, 2 * np.pi / 3), colour[[2, 0, 1]])
+    np.testing.assert_allclose(rotate_hue(np.full(3, 0.4), 1.0), 0.4)
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "images/SYN_0000003.png"])

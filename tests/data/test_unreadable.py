@@ -6,7 +6,7 @@ import pytest
 from melanoma_lab.config.schema.dataset import FolderDataset, OnUnreadable
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.data.unreadable import N_SHOWN, without_unreadable
+from melanoma_lab.data.unreadable import N_SHOWN, drop_unreadable
 
 
 def dataset(choice):
@@ -19,7 +19,7 @@ def manifest(n):
 
 def test_thousands_are_counted_some_named_and_the_audit_has_all():
     with pytest.raises(UserError) as caught:
-        without_unreadable(manifest(5000), {str(i): "cut" for i in range(4000)}, dataset("error"))
+        drop_unreadable(manifest(5000), {str(i): "cut" for i in range(4000)}, dataset("error"))
     text = str(caught.value)
     assert text.startswith("4000 of 5000 images cannot be read:\n  0.jpg: cut\n")
     assert text.count(": cut") == N_SHOWN
@@ -28,7 +28,7 @@ def test_thousands_are_counted_some_named_and_the_audit_has_all():
 
 
 def test_what_is_skipped_is_noted_in_few_words():
-    kept, (note,) = without_unreadable(
+    kept, (note,) = drop_unreadable(
         manifest(5000), {str(i): "cut" for i in range(4000)}, dataset("skip")
     )
     assert kept["path"].tolist() == [f"{i}.jpg" for i in range(4000, 5000)]
@@ -38,9 +38,9 @@ def test_what_is_skipped_is_noted_in_few_words():
 
 def test_nothing_left_is_a_mistake_even_when_skipping():
     with pytest.raises(UserError, match="none of 3 images can be read"):
-        without_unreadable(manifest(3), {"0": "a", "1": "b", "2": "c"}, dataset("skip"))
+        drop_unreadable(manifest(3), {"0": "a", "1": "b", "2": "c"}, dataset("skip"))
 
 
 def test_nothing_to_say_where_all_can_be_read():
     table = manifest(3)
-    assert without_unreadable(table, {}, dataset("error")) == (table, ())
+    assert drop_unreadable(table, {}, dataset("error")) == (table, ())

@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 
-from melanoma_lab.data.decoding import decode
+from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.evaluation.appearance import Appearance, fit, measure
 
 
@@ -100,7 +100,9 @@ def test_photographs_that_are_not_dermoscopic_are_told_from_real_lesions(real_ha
     lesions = table["lesion_id"].drop_duplicates().sample(600, random_state=0)
     images = table.drop_duplicates("lesion_id").set_index("lesion_id").loc[lesions, "image_id"]
     size = 64
-    pixels = np.stack([decode(str(real_ham10000 / "images" / f"{i}.jpg"), size) for i in images])
+    pixels = np.stack(
+        [decode_image(str(real_ham10000 / "images" / f"{i}.jpg"), size) for i in images]
+    )
     train, val, test = np.split(pixels, [300, 450])
     looks = fit(measure(train), measure(val))
     rng = np.random.default_rng(0)
@@ -111,7 +113,7 @@ def test_photographs_that_are_not_dermoscopic_are_told_from_real_lesions(real_ha
     assert (scores[truth] > 1).mean() > 0.95
     assert (scores[~truth] > 1).mean() < 0.05
     files = sorted(map(str, real_isic9.rglob("*.jpg")))[::15]
-    elsewhere = looks.unlikeness(np.stack([decode(path, size) for path in files]))
+    elsewhere = looks.unlikeness(np.stack([decode_image(path, size) for path in files]))
     assert (elsewhere > 1).mean() < 0.15
 
 

@@ -14,7 +14,7 @@ from processes import run_command, run_python
 import melanoma_lab as lab
 from melanoma_lab.config.schema import Format
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.data.decoding import decode
+from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.exporting import formats
 from melanoma_lab.exporting.description import FILE
 from melanoma_lab.tasks.export import checked_output, export_network
@@ -75,7 +75,7 @@ def test_a_stranger_gets_the_runs_own_probabilities(work, tree):
     _, run, exported = work
     own = run.predictions.set_index("image_id")
     columns = [name for name in own if name.startswith("prob/")]
-    pixels = np.stack([decode(str(tree / name), 16) for name in own.index])
+    pixels = np.stack([decode_image(str(tree / name), 16) for name in own.index])
     for name, path in exported.files.items():
         found = formats.reader(Format(name), path)({"pixels": pixels})
         np.testing.assert_allclose(found, own[columns], rtol=0, atol=1e-5)

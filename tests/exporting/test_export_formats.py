@@ -13,7 +13,7 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.data.metadata import Categories, Encoding, Scale
+from melanoma_lab.data.patient_metadata import AgeScaler, CategoryEncoder, PatientEncoder
 from melanoma_lab.ensembles.network import mean_network
 from melanoma_lab.exporting import formats
 from melanoma_lab.exporting.parity import Sample, compare, inputs_of, sample_of
@@ -22,11 +22,11 @@ from melanoma_lab.model.metadata import join_metadata, with_encoding
 from melanoma_lab.model.regularisation import Regulariser
 from melanoma_lab.model.views import with_views
 
-ENCODING = Encoding(
+ENCODING = PatientEncoder(
     {
-        "age": Scale(50.0, 15.0, missing=True),
-        "sex": Categories(("female", "male"), missing=True),
-        "site": Categories(("back", "face", "foot"), missing=False),
+        "age": AgeScaler(50.0, 15.0, missing=True),
+        "sex": CategoryEncoder(("female", "male"), missing=True),
+        "site": CategoryEncoder(("back", "face", "foot"), missing=False),
     }
 )
 
@@ -87,7 +87,7 @@ def test_answers_are_the_networks(built, build, kind, tmp_path):
     network = built(build)
     plain = in_float32(network)
     pixels = sample_of(None, None, size=16, resize=Resize.squash, threads=1).pixels
-    inputs = inputs_of(pixels, ENCODING.described(), plain)
+    inputs = inputs_of(pixels, ENCODING.to_dict(), plain)
     several = isinstance(network.input, dict)
     expected = np.asarray(plain.predict_on_batch(inputs if several else pixels))
     assert np.ptp(expected, axis=0).max() > 1e-2, "the network must tell these images apart"
@@ -112,7 +112,7 @@ def test_half_precision_becomes_float32_with_the_same_weights():
 
 def test_all_that_may_be_unknown_is_asked():
     network = members_with_metadata()
-    inputs = inputs_of(np.zeros((100, 16, 16, 3), np.uint8), ENCODING.described(), network)
+    inputs = inputs_of(np.zeros((100, 16, 16, 3), np.uint8), ENCODING.to_dict(), network)
     assert set(inputs["sex"].ravel()) == {-1, 0, 1}
     assert set(inputs["site"].ravel()) == {-1, 0, 1, 2}
     assert inputs["age"].min() == -1

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma_lab.data.groups import photographs
-from melanoma_lab.data.pixels import file_digests
+from melanoma_lab.data.grouping import assign_photographs
+from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.external.overlap import ARCHIVE, GROUP, IDENTICAL, LESION, NEAR, find_shown
 
@@ -120,8 +120,8 @@ def test_the_two_real_datasets_share_photographs(composed, real_ham10000, real_i
         composed("dataset=isic9_verified", f"dataset.root={real_isic9}").dataset, tmp_path
     ).images
     some = own.iloc[::20].reset_index(drop=True)
-    digests = file_digests(list(some["path"]), 1)
-    manifest = some.assign(digest=digests, photograph=photographs(digests, _no_pairs()))
+    digests = compute_file_digests(list(some["path"]), 1)
+    manifest = some.assign(digest=digests, photograph=assign_photographs(digests, _no_pairs()))
     known = theirs.assign(digest="", split="train")
     shown = find_shown(manifest, known, ())
     assert 0.4 < shown.seen.mean() < 0.8

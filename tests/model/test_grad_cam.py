@@ -9,7 +9,7 @@ from marks import slow
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import Regularisation
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.metadata import Encoding, Scale
+from melanoma_lab.data.patient_metadata import AgeScaler, PatientEncoder
 from melanoma_lab.ensembles.network import mean_network
 from melanoma_lab.model.architectures import build_network
 from melanoma_lab.model.grad_cam import Explainer, grad_cam
@@ -194,7 +194,7 @@ def test_of_an_ensemble_it_is_the_mean_of_the_members(images):
 
 
 def test_metadata_pass_through(images):
-    scale = Scale(mean=50.0, sd=10.0, missing=True)
+    scale = AgeScaler(mean=50.0, sd=10.0, missing=True)
     regulariser = Regulariser(Regularisation(), seed=0)
     joined = join_metadata(pooled(), scale.width, width=3, regulariser=regulariser)
     ages = np.array([[30.0], [70.0], [np.nan]], np.float32)
@@ -202,7 +202,7 @@ def test_metadata_pass_through(images):
     classes = np.arange(3)
     heat = grad_cam(joined, images, classes, [encoded])
     assert (heat.max(axis=(1, 2)) == 1).any()
-    raw = with_encoding(with_views(joined, Tta.flips), Encoding({"age": scale}))
+    raw = with_encoding(with_views(joined, Tta.flips), PatientEncoder({"age": scale}))
     np.testing.assert_allclose(grad_cam(raw, images, classes, [ages]), heat, atol=1e-5)
     with pytest.raises(ValueError, match="1 inputs beside pixels"):
         grad_cam(joined, images, classes)

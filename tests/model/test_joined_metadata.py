@@ -10,7 +10,12 @@ from small_backbone import LAST, on_a_backbone
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.metadata import Categories, Encoding, Scale, fit_encoding
+from melanoma_lab.data.patient_metadata import (
+    AgeScaler,
+    CategoryEncoder,
+    PatientEncoder,
+    fit_patient_encoder,
+)
 from melanoma_lab.model.augmentation import augment
 from melanoma_lab.model.augmentation.mixing import CutMix, MixUp
 from melanoma_lab.model.freezing import head_of
@@ -21,7 +26,7 @@ from melanoma_lab.model.views import with_views
 SIDE, K = 16, 3
 WORDS = ["", "f", "m"]
 TRAIN = pd.DataFrame({"age": [30.0, 60.0, np.nan], "sex": ["m", "f", "m"], "site": ["b", "", "a"]})
-ENCODING = fit_encoding(TRAIN, ["age", "sex", "site"])
+ENCODING = fit_patient_encoder(TRAIN, ["age", "sex", "site"])
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (4, SIDE, SIDE, 3)).astype("float32")
 NUMBERS = RNG.normal(size=(4, ENCODING.width)).astype("float32")
@@ -102,8 +107,8 @@ def test_what_is_kept_takes_raw_values_and_is_read_in_safe_mode(tmp_path, tta):
 
 
 def test_one_fact_alone_is_taken_too():
-    one = Encoding({"sex": Categories(("f", "m"), missing=False)})
-    other = Encoding({"age": Scale(50, 10, missing=False)})
+    one = PatientEncoder({"sex": CategoryEncoder(("f", "m"), missing=False)})
+    other = PatientEncoder({"age": AgeScaler(50, 10, missing=False)})
     for encoding, code in (
         (one, np.array([[1], [0], [-1], [7]], "int32")),
         (other, np.ones((4, 1))),

@@ -249,7 +249,7 @@ def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
     """One over each image, of what was predicted, with the names and folders of the images."""
     import keras
 
-    from melanoma_lab.data.decoding import decode
+    from melanoma_lab.data.decoding import decode_image
     from melanoma_lab.evaluation.overlay import overlay
     from melanoma_lab.model.grad_cam import grad_cam
 
@@ -265,7 +265,7 @@ def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
     network = keras.saving.load_model(next(model_folder(run).rglob("model.keras")))
     slugs = [name.removeprefix("prob/") for name in table if name.startswith("prob/")]
     for _, row in table.iloc[[0, 11, -1]].iterrows():
-        pixels = decode(str(tree / row["image_id"]), 16)
+        pixels = decode_image(str(tree / row["image_id"]), 16)
         heat = grad_cam(network, pixels[None], np.array([slugs.index(row["predicted"])]))[0]
         with Image.open(Path("maps") / f"{row['image_id']}.png") as picture:
             assert "not a medical device" in picture.text["Comment"]

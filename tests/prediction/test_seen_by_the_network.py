@@ -13,7 +13,7 @@ import melanoma_lab as lab
 from melanoma_lab import tracking
 from melanoma_lab.comparison.tracked import SEEDS_TAG
 from melanoma_lab.config.schema import Tracking
-from melanoma_lab.data.pixels import file_digest
+from melanoma_lab.data.pixel_cache import compute_file_digest
 from melanoma_lab.external.known import KnownFiles, manifest_of
 from melanoma_lab.tasks.predict import predict_to_file
 from melanoma_lab.tracking.reading import read_run
@@ -167,5 +167,5 @@ def test_an_ensemble_has_seen_what_any_member_has(tmp_path):
 
 def test_digests_are_those_of_the_manifest(work, tree, manifest):
     image_id = manifest.index[0]
-    assert file_digest(str(tree / image_id)) == manifest["digest"][image_id]
-    assert file_digest(str(tree)) == ""
+    assert compute_file_digest(str(tree / image_id)) == manifest["digest"][image_id]
+    assert compute_file_digest(str(tree)) == ""

@@ -17,7 +17,7 @@ from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.pixels import decode
+from melanoma_lab.data.pixel_cache import decode_image
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.model.keras_file import load_safely
@@ -347,7 +347,7 @@ def test_what_training_images_look_like_is_kept_where_all_members_saw_them(
     table = predictions.read_csv(Path(client.download_artifacts(made, "predictions.csv")))
     manifest = pd.read_csv(client.download_artifacts(made, "manifest.csv"))
     assert list(manifest["image_id"]) == list(table["image_id"])
-    pixels = np.stack([decode(path, 16) for path in manifest["path"]])
+    pixels = np.stack([decode_image(path, 16) for path in manifest["path"]])
     answers = network.predict(pixels, verbose=0)
     np.testing.assert_allclose(answers, table.filter(like="prob/"), atol=1e-5)
 
@@ -368,7 +368,7 @@ def test_the_model_answers_with_the_mean(tree, tmp_path, session_cache, capsys):
     manifest = pd.read_csv(client.download_artifacts(made, "manifest.csv"))
     assert list(manifest["image_id"]) == list(table["image_id"])
     assert list(manifest["split"]) == list(table["split"])
-    pixels = np.stack([decode(path, 16) for path in manifest["path"]])
+    pixels = np.stack([decode_image(path, 16) for path in manifest["path"]])
     np.testing.assert_allclose(model.predict(pixels), table.filter(like="prob/"), atol=1e-5)
     assert Path(client.download_artifacts(made, "plots/grad_cam.png")).is_file()
     page = Path(client.download_artifacts(made, "mistakes.html")).read_text()

@@ -11,7 +11,7 @@ from melanoma_lab.balancing import balance
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
-from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.model.pretrained.sources import PACKAGES
 from melanoma_lab.model.trivial import build_trivial
 from melanoma_lab.tasks.train import train_arm

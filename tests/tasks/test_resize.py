@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 import melanoma_lab as lab
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.decoding import decode
+from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.demo import pictures
 from melanoma_lab.examples.pictures import Seen
 from melanoma_lab.exporting.description import RESIZING
@@ -112,7 +112,7 @@ def test_what_is_told_of_it_is_what_is_done(wide, resize):
     told = RESIZING[resize][1]
     names = {"Image": Image, "ImageOps": ImageOps, "width": 16, "height": 16}
     expected = eval(told, names | {"image": Image.open(path)})  # noqa: S307 - our own words
-    np.testing.assert_array_equal(decode(str(path), 16, resize), np.asarray(expected))
+    np.testing.assert_array_equal(decode_image(str(path), 16, resize), np.asarray(expected))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_pages_show_what_the_network_sees_and_the_map_where_it_looked(wide, resi
     assert (picture.height, picture.width) == shape
     assert max(pictures.shown(path, 10, resize).size) == 10
     heat = np.zeros((16, 16), np.float32)
-    uris = Seen(decode(path, 16, resize), heat, resize).uris(path)
+    uris = Seen(decode_image(path, 16, resize), heat, resize).uris(path)
     uris = (*uris, pictures.uri(picture), pictures.uri(pictures.coloured(picture, heat)))
     shown = [Image.open(io.BytesIO(b64decode(uri.partition(",")[2]))) for uri in uris]
     assert {image.width / image.height for image in shown} == {shape[1] / shape[0]}

@@ -8,7 +8,7 @@ from small_backbone import weights_of
 from melanoma_lab.balancing import balance
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.backend import available_threads, start_backend
 from melanoma_lab.training.checkpoint import read_checkpoint, write_checkpoint
 from melanoma_lab.training.session import assemble, train_network

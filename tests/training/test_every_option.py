@@ -14,7 +14,7 @@ from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.registry import OPTIONS as DECLARED
 from melanoma_lab.registry import builder
 from melanoma_lab.training.backend import available_threads, start_backend

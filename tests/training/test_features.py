@@ -9,7 +9,7 @@ from marks import slow
 
 from melanoma_lab.balancing import balance
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.features import can_be_kept, load_features, obstacle
 
 DROPOUT = ("regularisation=dropout", "regularisation.rates=[0.3]")
@@ -111,11 +111,11 @@ def test_the_backbone_meets_no_image_of_a_split_that_is_not_measured(
     some = train(*FROZEN, splits=("train", "val"))
     data = prepare_data(small_config(), cache=cache, threads=1)
     sums = data.pixels[data.rows].sum(axis=(1, 2, 3))
-    assert sorted(met) == sorted(sums[data.of_splits(("train", "val"))])
+    assert sorted(met) == sorted(sums[data.select_splits(("train", "val"))])
     met.clear()
     whole = train(*FROZEN)
     assert sorted(met) == sorted(sums)
-    measured = data.of_splits(("train", "val"))
+    measured = data.select_splits(("train", "val"))
     np.testing.assert_allclose(some.probabilities, whole.probabilities[measured], rtol=1e-4)
 
 

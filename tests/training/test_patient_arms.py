@@ -8,7 +8,7 @@ import pytest
 from marks import slow
 
 from melanoma_lab.balancing import balance
-from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.feed import batch_positions, evaluation_batches, training_batches
 
 SMALL = (
@@ -69,7 +69,7 @@ def test_batches_hold_them_beside_the_pixels(prepared):
     positions = batch_positions(2, n=len(images), batch_size=9, seed=3)
     np.testing.assert_array_equal(batch[0][0], images.gather(positions)[0])
     np.testing.assert_array_equal(batch[0][1], images.metadata[positions])
-    val = data.of_split("val")
+    val = data.select_split("val")
     known = data.patients.numbers[val]
     batches = evaluation_batches(
         data.pixels, data.rows[val], data.labels[val], n_classes=3, batch_size=4, metadata=known

@@ -8,7 +8,7 @@ from marks import slow
 from melanoma_lab.balancing import balance
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.data.prepare import prepare_data
+from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.backend import available_threads, start_backend
 from melanoma_lab.training.checkpoint import read_checkpoint, write_checkpoint
 from melanoma_lab.training.fit import epochs_until

@@ -16,7 +16,7 @@ SPREADS = {"radius": 0.2, "hue": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Appearance:
+class LesionAppearance:
     """The average lesion of a class, or one lesion.
 
     Pigments are optical densities (0 none, 1 strong); structures are prominences (0 none, 1
@@ -74,7 +74,7 @@ class LesionClass:
     """
 
     share: float
-    appearance: Appearance
+    appearance: LesionAppearance
     look_alike: str
 
 
@@ -85,7 +85,7 @@ CLASSES: dict[str, LesionClass] = {
     "actinic keratosis": LesionClass(
         share=4,
         look_alike="squamous cell carcinoma",
-        appearance=Appearance(
+        appearance=LesionAppearance(
             radius=0.32, ragged=0.30, softness=0.30, mottle=0.5, melanin=0.30, blood=0.35,
             cysts=0.6, scale=0.3, halo=0.5, network=0.3,
         ),
@@ -93,7 +93,7 @@ CLASSES: dict[str, LesionClass] = {
     "basal cell carcinoma": LesionClass(
         share=9,
         look_alike="squamous cell carcinoma",
-        appearance=Appearance(
+        appearance=LesionAppearance(
             radius=0.21, ragged=0.22, softness=0.20, mottle=0.4, melanin=0.10, blood=0.35,
             deep=0.55, vessels=1.0, halo=0.2,
         ),
@@ -101,7 +101,7 @@ CLASSES: dict[str, LesionClass] = {
     "dermatofibroma": LesionClass(
         share=2.5,
         look_alike="nevus",
-        appearance=Appearance(
+        appearance=LesionAppearance(
             radius=0.23, elongation=0.1, ragged=0.08, softness=0.35, asymmetry=0.05, mottle=0.2,
             melanin=0.50, blood=0.25, network=0.4, scar=1.4, halo=0.4,
         ),
@@ -109,7 +109,7 @@ CLASSES: dict[str, LesionClass] = {
     "melanoma": LesionClass(
         share=12,
         look_alike="nevus",
-        appearance=Appearance(
+        appearance=LesionAppearance(
             radius=0.25, elongation=0.3, ragged=0.24, softness=0.12, asymmetry=0.6, mottle=0.40,
             melanin=0.90, blood=0.15, deep=0.35, network=0.4, globules=0.4, scar=0.10,
         ),
@@ -117,7 +117,7 @@ CLASSES: dict[str, LesionClass] = {
     "nevus": LesionClass(
         share=16,
         look_alike="melanoma",
-        appearance=Appearance(
+        appearance=LesionAppearance(
             radius=0.21, ragged=0.12, softness=0.14, asymmetry=0.20, mottle=0.2, melanin=0.85,
             blood=0.10, network=0.6, globules=0.3,
         ),
@@ -125,7 +125,7 @@ CLASSES: dict[str, LesionClass] = {
     "pigmented benign keratosis": LesionClass(
         share=12,
         look_alike="seborrheic keratosis",
-        appearance=Appearance(
+        appearance=LesionAppearance(
             radius=0.26, elongation=0.3, ragged=0.28, softness=0.16, mottle=0.4, melanin=0.33,
             blood=0.10, deep=0.05, cysts=0.2,
         ),
@@ -133,7 +133,7 @@ CLASSES: dict[str, LesionClass] = {
     "seborrheic keratosis": LesionClass(
         share=2.5,
         look_alike="pigmented benign keratosis",
-        appearance=Appearance(
+        appearance=LesionAppearance(
             radius=0.28, ragged=0.18, softness=0.07, mottle=0.4, melanin=0.70, blood=0.08,
             deep=0.1, globules=0.6, cysts=1.0,
         ),
@@ -141,7 +141,7 @@ CLASSES: dict[str, LesionClass] = {
     "squamous cell carcinoma": LesionClass(
         share=5,
         look_alike="actinic keratosis",
-        appearance=Appearance(
+        appearance=LesionAppearance(
             radius=0.26, ragged=0.30, softness=0.22, mottle=0.5, melanin=0.15, blood=0.70,
             scale=1.0, vessels=0.4, halo=0.4, scar=0.2,
         ),
@@ -149,7 +149,7 @@ CLASSES: dict[str, LesionClass] = {
     "vascular lesion": LesionClass(
         share=3.5,
         look_alike="basal cell carcinoma",
-        appearance=Appearance(
+        appearance=LesionAppearance(
             radius=0.17, ragged=0.12, softness=0.12, mottle=0.15, melanin=0.05, blood=1.10,
             deep=0.30, lacunae=0.9,
         ),
@@ -157,12 +157,12 @@ CLASSES: dict[str, LesionClass] = {
 }  # fmt: skip
 
 
-def table_name(name: str) -> str:
+def normalise_class_name(name: str) -> str:
     """A class's name as the table spells it: lower case, with spaces."""
     return name.lower().replace("_", " ")
 
 
-def classes_for(names: Sequence[str]) -> list[LesionClass]:
+def choose_lesion_classes(names: Sequence[str]) -> list[LesionClass]:
     """How each class is drawn.
 
     A name of the table is drawn as itself; any other takes the next of the table that is not
@@ -174,27 +174,27 @@ def classes_for(names: Sequence[str]) -> list[LesionClass]:
     Returns:
         One row of the table (or a recoloured one) per name, in the order of ``names``.
     """
-    named = {table_name(name) for name in names} & CLASSES.keys()
+    named = {normalise_class_name(name) for name in names} & CLASSES.keys()
     spare = [row for name, row in CLASSES.items() if name not in named]
     rows = []
     turn = 0.0
     for name in names:
-        if table_name(name) in CLASSES:
-            rows.append(CLASSES[table_name(name)])
+        if normalise_class_name(name) in CLASSES:
+            rows.append(CLASSES[normalise_class_name(name)])
             continue
         if not spare:
             turn += 1.0
             spare = list(CLASSES.values())
-        rows.append(_turned(spare.pop(0), turn))
+        rows.append(_rotate_row_hue(spare.pop(0), turn))
     return rows
 
 
-def _turned(row: LesionClass, hue: float) -> LesionClass:
+def _rotate_row_hue(row: LesionClass, hue: float) -> LesionClass:
     appearance = dataclasses.replace(row.appearance, hue=hue)
     return dataclasses.replace(row, appearance=appearance)
 
 
-def one_lesion(rng: np.random.Generator, row: LesionClass) -> Appearance:
+def sample_lesion(rng: np.random.Generator, row: LesionClass) -> LesionAppearance:
     """The appearance of one lesion of a class, which may be an untypical one.
 
     It lies somewhere between its class and the look-alike, mostly nearer to its class, and each
@@ -203,7 +203,7 @@ def one_lesion(rng: np.random.Generator, row: LesionClass) -> Appearance:
     mine = dataclasses.asdict(row.appearance)
     theirs = dataclasses.asdict(CLASSES[row.look_alike].appearance) | {"hue": mine["hue"]}
     towards = LIKENESS * rng.beta(1.0, 2.0)
-    return Appearance(
+    return LesionAppearance(
         **{
             name: ((1 - towards) * mine[name] + towards * theirs[name])
             * float(np.exp(rng.normal(0.0, SPREADS.get(name, SPREAD))))

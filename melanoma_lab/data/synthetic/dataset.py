@@ -15,14 +15,18 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
+from melanoma_lab.core.checksummed_files import (
+    is_folder_intact,
+    report_cache_errors,
+    write_folder_checksums,
+)
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.sealed import caching, is_whole, write_checksums
 from melanoma_lab.data.synthetic.appearance import (
     LesionClass,
-    classes_for,
-    one_lesion,
-    table_name,
+    choose_lesion_classes,
+    normalise_class_name,
+    sample_lesion,
 )
 from melanoma_lab.data.synthetic.lesion import paint_patch
 from melanoma_lab.data.synthetic.photograph import CAMERAS, take_photograph
@@ -66,10 +70,10 @@ def draw_dataset(
     _check(classes, lesions, image_size, seed)
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
-    table = classes_for(classes)
+    table = choose_lesion_classes(classes)
     rows: list[tuple[str, str, str, str]] = []
-    for index, label in enumerate(lesion_classes([row.share for row in table], lesions)):
-        source, pictures = lesion_pictures(table[label], index, image_size, seed)
+    for index, label in enumerate(apportion_lesions([row.share for row in table], lesions)):
+        source, pictures = draw_lesion(table[label], index, image_size, seed)
         for picture in pictures:
             image_id = f"SYN_{len(rows):07d}"
             Image.fromarray(picture).save(images / f"{image_id}.png", compress_level=1)
@@ -80,7 +84,7 @@ def draw_dataset(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("image_id", "lesion_id", "label", "source"))
         writer.writerows(rows)
-    write_checksums(folder)
+    write_folder_checksums(folder)
 
 
 def ensure_dataset(
@@ -117,10 +121,10 @@ def ensure_dataset(
     arguments = [DRAWING_VERSION, list(classes), lesions, image_size, seed]
     key = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:16]
     whole = cache / "synthetic" / key
-    if is_whole(whole):
+    if is_folder_intact(whole):
         return whole
-    with caching(whole.parent), FileLock(whole.with_name(f".{key}.lock")):
-        if not is_whole(whole):
+    with report_cache_errors(whole.parent), FileLock(whole.with_name(f".{key}.lock")):
+        if not is_folder_intact(whole):
             partial = whole.with_name(f".{key}.partial")
             # Left by a killed process: nobody else writes to it while the lock is held.
             shutil.rmtree(partial, ignore_errors=True)
@@ -141,7 +145,7 @@ def ensure_dataset(
     return whole
 
 
-def lesion_classes(shares: Sequence[float], lesions: int) -> Iterator[int]:
+def apportion_lesions(shares: Sequence[float], lesions: int) -> Iterator[int]:
     """The class of each lesion in turn, so that any number of them keeps to the shares.
 
     Huntington and Hill's method, by which the seats of the US House are apportioned: one of each
@@ -164,7 +168,7 @@ def lesion_classes(shares: Sequence[float], lesions: int) -> Iterator[int]:
         heapq.heapreplace(queue, (-shares[label] / np.sqrt(n * (n + 1)), label))
 
 
-def lesion_pictures(
+def draw_lesion(
     row: LesionClass, index: int, image_size: int, seed: int
 ) -> tuple[str, list[NDArray[np.uint8]]]:
     """All photographs of one lesion.
@@ -181,12 +185,12 @@ def lesion_pictures(
     rng = np.random.default_rng(np.random.SeedSequence((seed, index)))
     camera = CAMERAS[rng.integers(len(CAMERAS))]
     number = 1 + rng.choice(len(_PHOTOGRAPHS), p=_PHOTOGRAPHS)
-    patch = paint_patch(rng, one_lesion(rng, row), image_size)
+    patch = paint_patch(rng, sample_lesion(rng, row), image_size)
     return camera.name, [take_photograph(rng, patch, camera, image_size) for _ in range(number)]
 
 
 def _check(classes: Sequence[str], lesions: int, image_size: int, seed: int) -> None:
-    if len(classes) < 2 or len({table_name(name) for name in classes}) < len(classes):
+    if len(classes) < 2 or len({normalise_class_name(name) for name in classes}) < len(classes):
         raise UserError(
             f"The synthetic dataset needs at least two classes, all different: {list(classes)}."
         )

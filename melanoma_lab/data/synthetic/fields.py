@@ -19,18 +19,18 @@ Field = NDArray[np.float64]
 _SUPERSAMPLING = 3
 
 
-def step(x: Field, softness: float) -> Field:
+def smooth_step(x: Field, softness: float) -> Field:
     """A smooth step: 0 where ``x`` is far below zero, 1 where it is far above."""
     return np.asarray(0.5 + 0.5 * np.tanh(x / softness))
 
 
-def coordinates(size: int) -> tuple[Field, Field]:
+def pixel_coordinates(size: int) -> tuple[Field, Field]:
     """The pixels' x, shape (1, size), and y, shape (size, 1), from -0.5 to 0.5."""
     line = (np.arange(size) + 0.5) / size - 0.5
     return line[np.newaxis, :], line[:, np.newaxis]
 
 
-def smoothed(field: Field, scale: float) -> Field:
+def gaussian_blur(field: Field, scale: float) -> Field:
     """``field`` blurred by a Gaussian of standard deviation ``scale``; its edges wrap around."""
     size = field.shape[0]
     spectrum = ndimage.fourier_gaussian(np.fft.rfft2(field), sigma=scale * size, n=size)
@@ -39,7 +39,7 @@ def smoothed(field: Field, scale: float) -> Field:
 
 def clouds(rng: np.random.Generator, size: int, scale: float) -> Field:
     """Smooth noise of mean 0 and variance 1, whose patches are about ``scale`` wide."""
-    noise = smoothed(rng.standard_normal((size, size)), scale)
+    noise = gaussian_blur(rng.standard_normal((size, size)), scale)
     return np.asarray((noise - noise.mean()) / noise.std())
 
 
@@ -47,7 +47,7 @@ def dots(rng: np.random.Generator, size: int, number: float, radius: float) -> F
     """On average ``number`` soft round dots anywhere in the field, from 0 (none) to 1 (inside)."""
     impulses = (rng.random((size, size)) < number / size**2).astype(np.float64)
     peak = 1 / (2 * np.pi * (radius * size) ** 2)
-    return step(smoothed(impulses, radius) / peak - 0.6, softness=0.2)
+    return smooth_step(gaussian_blur(impulses, radius) / peak - 0.6, softness=0.2)
 
 
 def net(rng: np.random.Generator, size: int, mesh: float) -> Field:
@@ -55,12 +55,12 @@ def net(rng: np.random.Generator, size: int, mesh: float) -> Field:
 
     The lines are where band-limited noise crosses zero.
     """
-    noise = smoothed(rng.standard_normal((size, size)), 0.35 * mesh)
-    band = noise - smoothed(noise, 0.6 * mesh)
+    noise = gaussian_blur(rng.standard_normal((size, size)), 0.35 * mesh)
+    band = noise - gaussian_blur(noise, 0.6 * mesh)
     return np.asarray(np.exp(-((band / (0.45 * band.std())) ** 2)))
 
 
-def strokes(size: int, lines: Sequence[Field], width: float) -> Field:
+def draw_strokes(size: int, lines: Sequence[Field], width: float) -> Field:
     """Polylines drawn with a round pen, from 0 to 1 (on the line).
 
     Args:
@@ -78,7 +78,7 @@ def strokes(size: int, lines: Sequence[Field], width: float) -> Field:
     return np.asarray(small, dtype=np.float64) / 255
 
 
-def curve(
+def draw_curve(
     rng: np.random.Generator, start: Field, angle: float, length: float, bend: float
 ) -> Field:
     """A wandering line as points, shape (12, 2).

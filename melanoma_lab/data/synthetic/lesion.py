@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from melanoma_lab.data.synthetic.appearance import Appearance
+from melanoma_lab.data.synthetic.appearance import LesionAppearance
 from melanoma_lab.data.synthetic.fields import (
     Field,
     clouds,
-    coordinates,
-    curve,
     dots,
+    draw_curve,
+    draw_strokes,
+    gaussian_blur,
     net,
-    smoothed,
-    step,
-    strokes,
+    pixel_coordinates,
+    smooth_step,
 )
 
 # Width of the patch over that of a picture: room for turning and shifting the view.
@@ -32,7 +32,7 @@ _BARE = np.array([0.97, 0.90, 0.87])
 _WHITE = np.array([0.98, 0.93, 0.90])
 
 
-def paint_patch(rng: np.random.Generator, lesion: Appearance, image_size: int) -> Field:
+def paint_patch(rng: np.random.Generator, lesion: LesionAppearance, image_size: int) -> Field:
     """Paint one lesion in the middle of a patch of skin.
 
     Args:
@@ -51,7 +51,7 @@ def paint_patch(rng: np.random.Generator, lesion: Appearance, image_size: int) -
     white = white_structures(rng, lesion, inside)
     colour = skin(rng, size)
     for density, transmittance in ((melanin, _MELANIN), (blood, _BLOOD), (deep, _DEEP)):
-        colour = colour * turned(transmittance, lesion.hue) ** density[..., np.newaxis]
+        colour = colour * rotate_hue(transmittance, lesion.hue) ** density[..., np.newaxis]
     cover = np.clip(white, 0, 0.9)[..., np.newaxis]
     return np.asarray((1 - cover) * colour + cover * _WHITE)
 
@@ -59,7 +59,7 @@ def paint_patch(rng: np.random.Generator, lesion: Appearance, image_size: int) -
 def skin(rng: np.random.Generator, size: int) -> Field:
     """Bare skin of a random tone: RGB, shape (size, size, 3)."""
     tan = rng.gamma(2.0, 0.04) * np.exp(0.15 * clouds(rng, size, 0.1))
-    freckles = rng.gamma(1.0, 0.08) * step(clouds(rng, size, 0.02) - 2.0, 0.4)
+    freckles = rng.gamma(1.0, 0.08) * smooth_step(clouds(rng, size, 0.02) - 2.0, 0.4)
     lines = rng.uniform(0.0, 0.08) * net(rng, size, 0.025)
     flush = rng.gamma(2.0, 0.055) * np.exp(0.25 * clouds(rng, size, 0.04))
     flush += 0.03 * clouds(rng, size, 0.008)
@@ -67,32 +67,32 @@ def skin(rng: np.random.Generator, size: int) -> Field:
     return np.asarray(_BARE * _MELANIN**melanin * _BLOOD ** flush[..., np.newaxis])
 
 
-def outline(rng: np.random.Generator, lesion: Appearance, size: int) -> Field:
+def outline(rng: np.random.Generator, lesion: LesionAppearance, size: int) -> Field:
     """Where the lesion is: shape (size, size), from 0 (skin) to 1 (lesion)."""
-    x, y = coordinates(size)
+    x, y = pixel_coordinates(size)
     radius = lesion.radius / PATCH
     stretch = np.sqrt(1 + lesion.elongation)
     distance = np.hypot(x / stretch, y * stretch) / radius
     stray = clouds(rng, size, 0.08) + 0.5 * clouds(rng, size, 0.025)
-    return step(1 - distance + lesion.ragged * stray, max(lesion.softness, 0.03))
+    return smooth_step(1 - distance + lesion.ragged * stray, max(lesion.softness, 0.03))
 
 
 def pigments(
-    rng: np.random.Generator, lesion: Appearance, inside: Field
+    rng: np.random.Generator, lesion: LesionAppearance, inside: Field
 ) -> tuple[Field, Field, Field]:
     """Densities of melanin, blood and deep pigment, each of the shape of ``inside``."""
     size = inside.shape[0]
-    x, _ = coordinates(size)
+    x, _ = pixel_coordinates(size)
     slope = np.exp(lesion.asymmetry * (3 * x + 0.8 * clouds(rng, size, 0.09)))
     patches = np.exp(lesion.mottle * (clouds(rng, size, 0.035) + 0.5 * clouds(rng, size, 0.012)))
     melanin = lesion.melanin * inside * slope * patches
-    halo = 0.25 * lesion.halo * smoothed(inside, 0.07) * np.exp(0.3 * clouds(rng, size, 0.05))
+    halo = 0.25 * lesion.halo * gaussian_blur(inside, 0.07) * np.exp(0.3 * clouds(rng, size, 0.05))
     blood = lesion.blood * inside * np.exp(0.6 * lesion.mottle * clouds(rng, size, 0.04)) + halo
-    deep = 1.5 * lesion.deep * inside**2 * step(clouds(rng, size, 0.06) - 0.2, 0.5)
+    deep = 1.5 * lesion.deep * inside**2 * smooth_step(clouds(rng, size, 0.06) - 0.2, 0.5)
     return melanin, blood, deep
 
 
-def brown_structures(rng: np.random.Generator, lesion: Appearance, inside: Field) -> Field:
+def brown_structures(rng: np.random.Generator, lesion: LesionAppearance, inside: Field) -> Field:
     """Melanin added by the network and the globules."""
     size = inside.shape[0]
     network = lesion.network * (net(rng, size, 0.035) - 0.35)
@@ -100,39 +100,43 @@ def brown_structures(rng: np.random.Generator, lesion: Appearance, inside: Field
     return np.asarray(inside * (0.8 * lesion.melanin * network + globules))
 
 
-def red_structures(rng: np.random.Generator, lesion: Appearance, inside: Field) -> Field:
+def red_structures(rng: np.random.Generator, lesion: LesionAppearance, inside: Field) -> Field:
     """Blood added by branching vessels and by lacunae."""
     size = inside.shape[0]
     lakes = 0.9 * lesion.lacunae * (dots(rng, size, 250, 0.022) - 0.3)
-    return np.asarray(inside * lakes) + 0.9 * smoothed(inside, 0.02) * vessels(rng, lesion, size)
+    return np.asarray(inside * lakes) + 0.9 * gaussian_blur(inside, 0.02) * vessels(
+        rng, lesion, size
+    )
 
 
-def vessels(rng: np.random.Generator, lesion: Appearance, size: int) -> Field:
+def vessels(rng: np.random.Generator, lesion: LesionAppearance, size: int) -> Field:
     """Vessels that grow towards the lesion's centre and branch once, from 0 to 1."""
     lines = []
     for _ in range(rng.poisson(5 * lesion.vessels)):
         angle = rng.uniform(0, 2 * np.pi)
         start = 1.2 * lesion.radius / PATCH * np.array([np.cos(angle), np.sin(angle)])
-        stem = curve(rng, start, angle + np.pi + rng.normal(0, 0.5), rng.uniform(0.08, 0.2), 1.2)
-        branch = curve(rng, stem[6], angle + np.pi + rng.normal(0, 1.0), 0.07, 1.2)
+        stem = draw_curve(
+            rng, start, angle + np.pi + rng.normal(0, 0.5), rng.uniform(0.08, 0.2), 1.2
+        )
+        branch = draw_curve(rng, stem[6], angle + np.pi + rng.normal(0, 1.0), 0.07, 1.2)
         lines += [stem, branch]
-    return strokes(size, lines, 0.006)
+    return draw_strokes(size, lines, 0.006)
 
 
-def white_structures(rng: np.random.Generator, lesion: Appearance, inside: Field) -> Field:
+def white_structures(rng: np.random.Generator, lesion: LesionAppearance, inside: Field) -> Field:
     """How much white covers each pixel: cysts, scar and scale."""
     size = inside.shape[0]
-    x, y = coordinates(size)
+    x, y = pixel_coordinates(size)
     cysts = 0.6 * min(lesion.cysts, 1.2) * dots(rng, size, 350 * lesion.cysts, 0.008)
     width = 0.45 * lesion.radius / PATCH
     distance = np.hypot(x, y) / width + 0.35 * clouds(rng, size, 0.04)
-    scar = 0.55 * min(lesion.scar, 1.5) * step(1 - distance, 0.6)
+    scar = 0.55 * min(lesion.scar, 1.5) * smooth_step(1 - distance, 0.6)
     flakes = clouds(rng, size, 0.03) + 0.8 * clouds(rng, size, 0.008)
-    scale = 0.5 * lesion.scale * step(flakes - 1.0, 0.6)
+    scale = 0.5 * lesion.scale * smooth_step(flakes - 1.0, 0.6)
     return np.asarray(inside * (cysts + scar + scale))
 
 
-def turned(transmittance: Field, hue: float) -> Field:
+def rotate_hue(transmittance: Field, hue: float) -> Field:
     """A colour turned about the grey axis by ``hue`` radians (Rodrigues), kept within 0.05 to 1."""
     grey = np.full(3, 1 / np.sqrt(3))
     rotated = (

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.data.synthetic.appearance import table_name
+from melanoma_lab.data.synthetic.appearance import normalise_class_name
 
 #: Keeps patients' random numbers apart from others that are drawn from the same seed.
-PATIENTS = 0x9A
+PATIENT_STREAM = 0x9A
 SITES = ("back", "chest", "face", "lower extremity", "scalp", "upper extremity")
 #: Share of each fact that is not known.
 MISSING = 0.05
@@ -29,7 +29,7 @@ SPREAD = 16
 
 
 @dataclass(frozen=True)
-class Patients:
+class PatientProfile:
     """Who has lesions of a class: mean age in years, share of men, usual sites."""
 
     age: float
@@ -37,21 +37,21 @@ class Patients:
     sites: tuple[str, ...]
 
 
-ANYBODY = Patients(50, 0.5, SITES)
+ANYBODY = PatientProfile(50, 0.5, SITES)
 CLASSES = {
-    "actinic keratosis": Patients(68, 0.65, ("face", "scalp")),
-    "basal cell carcinoma": Patients(66, 0.6, ("face", "back")),
-    "dermatofibroma": Patients(46, 0.4, ("lower extremity", "upper extremity")),
-    "melanoma": Patients(60, 0.55, ("back", "lower extremity")),
-    "nevus": Patients(40, 0.5, ("back", "chest", "lower extremity")),
-    "pigmented benign keratosis": Patients(62, 0.5, ("face", "back", "chest")),
-    "seborrheic keratosis": Patients(65, 0.5, ("back", "chest")),
-    "squamous cell carcinoma": Patients(68, 0.65, ("face", "scalp", "upper extremity")),
-    "vascular lesion": Patients(50, 0.5, ("chest", "upper extremity")),
+    "actinic keratosis": PatientProfile(68, 0.65, ("face", "scalp")),
+    "basal cell carcinoma": PatientProfile(66, 0.6, ("face", "back")),
+    "dermatofibroma": PatientProfile(46, 0.4, ("lower extremity", "upper extremity")),
+    "melanoma": PatientProfile(60, 0.55, ("back", "lower extremity")),
+    "nevus": PatientProfile(40, 0.5, ("back", "chest", "lower extremity")),
+    "pigmented benign keratosis": PatientProfile(62, 0.5, ("face", "back", "chest")),
+    "seborrheic keratosis": PatientProfile(65, 0.5, ("back", "chest")),
+    "squamous cell carcinoma": PatientProfile(68, 0.65, ("face", "scalp", "upper extremity")),
+    "vascular lesion": PatientProfile(50, 0.5, ("chest", "upper extremity")),
 }
 
 
-def patients_of(lesions: Sequence[str], labels: Sequence[str], seed: int) -> pd.DataFrame:
+def sample_patients(lesions: Sequence[str], labels: Sequence[str], seed: int) -> pd.DataFrame:
     """The patient of each photograph; photographs of one lesion have the same.
 
     Args:
@@ -74,8 +74,8 @@ def patients_of(lesions: Sequence[str], labels: Sequence[str], seed: int) -> pd.
 def _patient(lesion: str, label: str, seed: int) -> tuple[float, str, str]:
     """Age, sex and site, from the lesion's name, its class and the seed alone."""
     number = int.from_bytes(hashlib.sha256(lesion.encode()).digest()[:8])
-    rng = np.random.default_rng([PATIENTS, seed, number])
-    usual = CLASSES.get(table_name(label), ANYBODY)
+    rng = np.random.default_rng([PATIENT_STREAM, seed, number])
+    usual = CLASSES.get(normalise_class_name(label), ANYBODY)
     age = float(np.clip(5 * np.round(rng.normal(usual.age, SPREAD) / 5), 5, 85))
     sex = "male" if rng.random() < usual.men else "female"
     site = str(rng.choice(SITES if rng.random() < ANYWHERE else usual.sites))

@@ -11,10 +11,10 @@ from scipy import ndimage
 from melanoma_lab.data.synthetic.fields import (
     Field,
     clouds,
-    coordinates,
-    curve,
-    step,
-    strokes,
+    draw_curve,
+    draw_strokes,
+    pixel_coordinates,
+    smooth_step,
 )
 
 
@@ -58,12 +58,12 @@ def take_photograph(
         uint8, shape (image_size, image_size, 3).
     """
     picture = view(rng, patch, image_size)
-    picture = with_hairs(rng, picture)
-    picture = with_bubbles(rng, picture, camera)
-    picture = with_ruler(rng, picture, camera)
-    picture = lit(rng, picture, camera)
-    picture = in_tube(rng, picture, camera)
-    return developed(rng, picture)
+    picture = add_hairs(rng, picture)
+    picture = add_bubbles(rng, picture, camera)
+    picture = add_ruler(rng, picture, camera)
+    picture = apply_lighting(rng, picture, camera)
+    picture = add_tube(rng, picture, camera)
+    return apply_sensor(rng, picture)
 
 
 def view(rng: np.random.Generator, patch: Field, image_size: int) -> Field:
@@ -82,7 +82,7 @@ def view(rng: np.random.Generator, patch: Field, image_size: int) -> Field:
     return np.stack(channels, axis=-1)
 
 
-def with_hairs(rng: np.random.Generator, picture: Field) -> Field:
+def add_hairs(rng: np.random.Generator, picture: Field) -> Field:
     """Hairs over most pictures: few or many, all of one colour, roughly combed one way."""
     number = rng.poisson(rng.gamma(0.5, 8.0))
     stubble = rng.random() < 0.25
@@ -91,15 +91,17 @@ def with_hairs(rng: np.random.Generator, picture: Field) -> Field:
     for _ in range(number):
         length = 0.08 if stubble else rng.uniform(0.3, 1.2)
         angle = direction + rng.normal(0, 0.5)
-        lines.append(curve(rng, rng.uniform(-0.6, 0.6, 2), angle, length, bend=0.6))
-    cover = rng.uniform(0.4, 0.85) * strokes(picture.shape[0], lines, rng.uniform(0.006, 0.013))
+        lines.append(draw_curve(rng, rng.uniform(-0.6, 0.6, 2), angle, length, bend=0.6))
+    cover = rng.uniform(0.4, 0.85) * draw_strokes(
+        picture.shape[0], lines, rng.uniform(0.006, 0.013)
+    )
     colour = rng.uniform(0.05, 0.4) * np.array([1.0, 0.75, 0.6])
     return _over(picture, cover, colour)
 
 
-def with_bubbles(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
+def add_bubbles(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
     """Bubbles in the contact gel: bright rings with a glint."""
-    x, y = coordinates(picture.shape[0])
+    x, y = pixel_coordinates(picture.shape[0])
     cover = np.zeros(picture.shape[:2])
     for _ in range(rng.poisson(camera.gel)):
         radius = rng.uniform(0.015, 0.05)
@@ -111,7 +113,7 @@ def with_bubbles(rng: np.random.Generator, picture: Field, camera: Camera) -> Fi
     return _over(picture, np.clip(cover, 0, 0.9), np.array([1.0, 1.0, 1.0]))
 
 
-def with_ruler(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
+def add_ruler(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
     """The scale engraved in the glass, along one edge."""
     if rng.random() >= camera.ruler:
         return picture
@@ -123,13 +125,13 @@ def with_ruler(rng: np.random.Generator, picture: Field, camera: Camera) -> Fiel
         for place, length in zip(places, lengths, strict=True)
     ]
     axis = np.array([[-0.5, edge], [0.5, edge]])
-    marks = np.rot90(strokes(picture.shape[0], [axis, *ticks], 0.008), int(rng.integers(4)))
+    marks = np.rot90(draw_strokes(picture.shape[0], [axis, *ticks], 0.008), int(rng.integers(4)))
     return _over(picture, 0.75 * marks, np.array([0.08, 0.08, 0.1]))
 
 
-def lit(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
+def apply_lighting(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
     """Light that falls off to the edges and to one side, with the camera's cast."""
-    x, y = coordinates(picture.shape[0])
+    x, y = pixel_coordinates(picture.shape[0])
     tilt = rng.normal(0.0, 0.15, 2)
     falloff = rng.uniform(0.1, 0.7) * (x**2 + y**2)
     unevenness = 0.015 * clouds(rng, picture.shape[0], 0.2)
@@ -139,18 +141,18 @@ def lit(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
     return np.asarray(picture * (exposure * light)[..., np.newaxis] * cast)
 
 
-def in_tube(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
+def add_tube(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
     """The dark corners outside the dermatoscope's round tube, where it is in the picture."""
     if rng.random() >= camera.tube:
         return picture
-    x, y = coordinates(picture.shape[0])
+    x, y = pixel_coordinates(picture.shape[0])
     centre = rng.normal(0.0, 0.02, 2)
     distance = np.hypot(x - centre[0], y - centre[1])
-    dark = step(distance - rng.uniform(0.47, 0.6), 0.012)
+    dark = smooth_step(distance - rng.uniform(0.47, 0.6), 0.012)
     return _over(picture, dark, np.array([0.03, 0.025, 0.03]))
 
 
-def developed(rng: np.random.Generator, picture: Field) -> NDArray[np.uint8]:
+def apply_sensor(rng: np.random.Generator, picture: Field) -> NDArray[np.uint8]:
     """What the sensor makes of it: slightly out of focus, noisy, contrasty, eight bits."""
     size = picture.shape[0]
     blur = rng.uniform(0.1, 0.7)

@@ -6,8 +6,8 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data import prepare as prepare_module
-from melanoma_lab.data.prepare import MANIFEST_COLUMNS, prepare_data, slug
+from melanoma_lab.input_pipeline import prepare as prepare_module
+from melanoma_lab.input_pipeline.prepare import MANIFEST_COLUMNS, prepare_data, slugify
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def test_the_manifest_has_a_row_an_image(on_tree, tree):
 
 
 def test_rows_lead_to_the_decoded_image(on_tree, tree):
-    from melanoma_lab.data.pixels import decode
+    from melanoma_lab.data.pixel_cache import decode_image
 
     data = on_tree()
     for position in (0, 13, 26):
         path = data.manifest["path"].iloc[position]
-        np.testing.assert_array_equal(data.pixels[data.rows[position]], decode(path, 16))
+        np.testing.assert_array_equal(data.pixels[data.rows[position]], decode_image(path, 16))
 
 
 def test_the_training_split_holds_training_images_only(on_tree):
@@ -48,7 +48,7 @@ def test_the_training_split_holds_training_images_only(on_tree):
     train = data.training_split()
     ids = set(data.manifest.loc[data.manifest["split"] == "train", "image_id"])
     assert set(train.image_ids) == ids
-    np.testing.assert_array_equal(train.rows, data.rows[data.of_split("train")])
+    np.testing.assert_array_equal(train.rows, data.rows[data.select_split("train")])
 
 
 def test_digest_and_split_hash_follow_what_they_name(on_tree):
@@ -161,7 +161,7 @@ def test_class_names_must_stay_apart_as_column_names(prepare, tmp_path):
     ],
 )
 def test_slugs_are_fit_for_metric_names(name, expected):
-    assert slug(name) == expected
+    assert slugify(name) == expected
 
 
 def test_a_melanoma_class_that_the_images_lack_is_refused(prepare, tree):
@@ -226,6 +226,6 @@ def test_what_has_changed_in_a_folder_is_seen_by_the_same_process(prepare, tree,
 
 
 def test_a_process_remembers_a_few_only(on_tree):
-    for seed in range(50, 52 + prepare_module.REMEMBERED):
+    for seed in range(50, 52 + prepare_module.MAX_PREPARED):
         on_tree(f"split.seed={seed}")
-    assert len(prepare_module._prepared) == prepare_module.REMEMBERED
+    assert len(prepare_module._prepared) == prepare_module.MAX_PREPARED

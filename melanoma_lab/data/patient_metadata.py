@@ -23,11 +23,11 @@ from melanoma_lab.data.split import TRAIN
 
 Floats = NDArray[np.float32]
 #: The column that numbers stand in; the others hold words.
-AGE = "age"
+AGE_COLUMN = "age"
 
 
 @dataclass(frozen=True)
-class Scale:
+class AgeScaler:
     """How an age becomes a number: standardised, the mean where it is missing.
 
     Attributes:
@@ -55,13 +55,13 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Categories:
+class CategoryEncoder:
     """How a word becomes numbers: one for each that a training image has, and one for none.
 
     Attributes:
         values: words of the training images, sorted; a word's place is its code.
         missing: whether a last number says that it is missing, or no training image has it; as in
-            ``Scale``.
+            ``AgeScaler``.
     """
 
     values: tuple[str, ...]
@@ -85,14 +85,14 @@ class Categories:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class PatientEncoder:
     """How a row of the manifest becomes a row of numbers.
 
     Attributes:
         columns: column of the manifest -> how it is encoded, in the order of the numbers.
     """
 
-    columns: Mapping[str, Scale | Categories]
+    columns: Mapping[str, AgeScaler | CategoryEncoder]
 
     @property
     def width(self) -> int:
@@ -103,52 +103,52 @@ class Encoding:
         """Rows of a manifest as numbers, float32, shape (n, width); none of them is NaN."""
         parts = [
             column.encode(manifest[name].to_numpy(np.float64))
-            if isinstance(column, Scale)
+            if isinstance(column, AgeScaler)
             else column.encode(list(manifest[name]))
             for name, column in self.columns.items()
         ]
         return np.concatenate(parts, axis=1)
 
-    def columns_of(self, manifest: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    def to_model_inputs(self, manifest: pd.DataFrame) -> dict[str, NDArray[Any]]:
         """Rows of a manifest as a kept model takes them: for each column shape (n, 1).
 
         Years, float32, NaN where missing; of words their codes, int32, -1 where missing.
         """
         return {
             name: manifest[[name]].to_numpy(np.float32)
-            if isinstance(column, Scale)
+            if isinstance(column, AgeScaler)
             else column.codes(list(manifest[name])).astype(np.int32)[:, None]
             for name, column in self.columns.items()
         }
 
     @classmethod
     def read(cls, described: object) -> Self:
-        """What ``described`` gave, as a file may have it.
+        """What ``to_dict`` gave, as a file may have it.
 
         Raises:
             ValueError: it is something else.
         """
         if not isinstance(described, Mapping) or not set(described) <= set(PATIENT_COLUMNS):
             raise ValueError(f"Expected an encoding of patients. Received {described!r}.")
-        columns: dict[str, Scale | Categories] = {}
+        columns: dict[str, AgeScaler | CategoryEncoder] = {}
         try:
             for name, said in described.items():
-                if name == AGE:
-                    scale = Scale(float(said["mean"]), float(said["sd"]), bool(said["missing"]))
+                if name == AGE_COLUMN:
+                    scale = AgeScaler(float(said["mean"]), float(said["sd"]), bool(said["missing"]))
                     columns[name] = scale
                 else:
                     words = tuple(map(str, said["values"]))
-                    columns[name] = Categories(words, bool(said["missing"]))
+                    columns[name] = CategoryEncoder(words, bool(said["missing"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"Expected an encoding of patients. Received {error!r}.") from error
         return cls(columns)
 
-    def described(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The same for JSON: the mean and sd of ages, the words of others by their codes."""
         return {name: asdict(column) for name, column in self.columns.items()}
 
 
-def fit_encoding(train: pd.DataFrame, columns: Sequence[str]) -> Encoding:
+def fit_patient_encoder(train: pd.DataFrame, columns: Sequence[str]) -> PatientEncoder:
     """Fit an encoding to training images, each of which counts once.
 
     Args:
@@ -158,19 +158,19 @@ def fit_encoding(train: pd.DataFrame, columns: Sequence[str]) -> Encoding:
     Raises:
         UserError: no training image has a value in one of them.
     """
-    fitted: dict[str, Scale | Categories] = {}
+    fitted: dict[str, AgeScaler | CategoryEncoder] = {}
     for name in columns:
         missing = is_missing(train[name])
         if missing.all():
             raise UserError(f"metadata.columns: no training image has its {name}; leave it out.")
         known = train.loc[~missing, name]
         some = bool(missing.any())
-        if name == AGE:
+        if name == AGE_COLUMN:
             ages = known.to_numpy(np.float64)
-            fitted[name] = Scale(float(ages.mean()), float(ages.std()) or 1.0, some)
+            fitted[name] = AgeScaler(float(ages.mean()), float(ages.std()) or 1.0, some)
         else:
-            fitted[name] = Categories(tuple(sorted(set(known))), some)
-    return Encoding(fitted)
+            fitted[name] = CategoryEncoder(tuple(sorted(set(known))), some)
+    return PatientEncoder(fitted)
 
 
 def is_missing(column: pd.Series) -> pd.Series:
@@ -190,12 +190,12 @@ class PatientData:
     """
 
     numbers: Floats
-    encoding: Encoding
+    encoding: PatientEncoder
     digest: str
     notes: tuple[str, ...]
 
 
-def patient_data(manifest: pd.DataFrame, metadata: Metadata) -> PatientData | None:
+def encode_patients(manifest: pd.DataFrame, metadata: Metadata) -> PatientData | None:
     """Encode what is known of the patients, as configured.
 
     Args:
@@ -220,16 +220,20 @@ def patient_data(manifest: pd.DataFrame, metadata: Metadata) -> PatientData | No
                 "dataset=ham10000 knows all, dataset=csv what dataset.columns names."
             )
     is_train = (manifest["split"] == TRAIN).to_numpy()
-    encoding = fit_encoding(manifest.loc[is_train], metadata.columns)
+    encoding = fit_patient_encoder(manifest.loc[is_train], metadata.columns)
     return PatientData(
         numbers=encoding.encode(manifest),
         encoding=encoding,
         digest=_digest(manifest),
-        notes=tuple(unseen_words(manifest.loc[~is_train], encoding, "Of val and test ")),
+        notes=tuple(
+            describe_unseen_categories(manifest.loc[~is_train], encoding, "Of val and test ")
+        ),
     )
 
 
-def unseen_words(others: pd.DataFrame, encoding: Encoding, of: str = "") -> list[str]:
+def describe_unseen_categories(
+    others: pd.DataFrame, encoding: PatientEncoder, of: str = ""
+) -> list[str]:
     """Words that no training image has, for notes.
 
     Args:
@@ -239,7 +243,7 @@ def unseen_words(others: pd.DataFrame, encoding: Encoding, of: str = "") -> list
     """
     notes = []
     for name, column in encoding.columns.items():
-        if isinstance(column, Categories):
+        if isinstance(column, CategoryEncoder):
             unseen = ~is_missing(others[name]) & ~others[name].isin(column.values)
             if unseen.any():
                 words = format_list(sorted(set(others.loc[unseen, name])))

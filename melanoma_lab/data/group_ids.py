@@ -10,7 +10,7 @@ import pandas as pd
 from melanoma_lab.data.columns import GROUPINGS, is_known
 
 
-def with_groupings(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def normalise_group_ids(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return a table whose equal ids of lesions and patients are equal texts.
 
     Ids that differ in capitals, blanks, leading zeros or Unicode form only are taken for one:
@@ -24,7 +24,7 @@ def with_groupings(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
         The same, empty where a word stands for nothing; and what was changed, a sentence each.
     """
     notes = []
-    table = table.assign(**{name: _in_one_spelling(table[name]) for name in GROUPINGS})
+    table = table.assign(**{name: _unify_spelling(table[name]) for name in GROUPINGS})
     both = table[(table["lesion"] != "") & (table["patient"] != "")]
     patients = both.groupby("lesion")["patient"].nunique()
     # One lesion of two patients is a slip, and joins them; if most lesions have several, it is
@@ -39,12 +39,12 @@ def with_groupings(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     return table, tuple(notes)
 
 
-def _in_one_spelling(ids: pd.Series) -> list[str]:
+def _unify_spelling(ids: pd.Series) -> list[str]:
     first: dict[str, str] = {}
-    return [first.setdefault(_key(text), text) if is_known(text) else "" for text in ids]
+    return [first.setdefault(_spelling_key(text), text) if is_known(text) else "" for text in ids]
 
 
-def _key(text: str) -> str:
+def _spelling_key(text: str) -> str:
     """What two spellings of one id share: ``P 007``, ``p007`` and ``P007.0``."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")

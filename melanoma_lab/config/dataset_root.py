@@ -9,7 +9,7 @@ from melanoma_lab.config.schema.dataset import Dataset, SyntheticDataset
 from melanoma_lab.core.errors import UserError, suggest_choice
 
 
-def check_root(dataset: Dataset) -> None:
+def check_dataset_root(dataset: Dataset) -> None:
     """Refuse a root that is not set, not there, or no folder; the synthetic dataset needs none.
 
     Args:

@@ -41,7 +41,7 @@ class TrainingSplit:
         """Number of classes of the dataset, whether or not all of them occur here."""
         return len(self.class_names)
 
-    def metadata_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    def select_metadata(self, positions: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """Metadata of some images, by their positions in the split, float32, shape (m, d)."""
         return None if self.metadata is None else self.metadata[positions]
 

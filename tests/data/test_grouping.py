@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.dataset import GroupingRule
 from melanoma_lab.config.schema.split import Holdout, KFold
-from melanoma_lab.data.groups import group_images, join_groups, photographs
+from melanoma_lab.data.grouping import assign_photographs, group_images, join_groups
 from melanoma_lab.data.split import split_images
 
 
@@ -76,15 +76,15 @@ def _join(ids, *columns):
 
 def test_photographs_are_joined_transitively():
     pairs = pd.DataFrame([("d2", "d1"), ("d2", "d4"), ("d3", "gone")], columns=["first", "second"])
-    assert list(photographs(["d4", "d3", "d1", "d1", "d5", "d2"], pairs)) == [
+    assert list(assign_photographs(["d4", "d3", "d1", "d1", "d5", "d2"], pairs)) == [
         *("d1", "d3", "d1", "d1", "d5", "d1")
     ]
 
 
 def test_no_pairs_and_no_images():
     none = pd.DataFrame(columns=["first", "second"])
-    assert list(photographs(["b", "a", "b"], none)) == ["b", "a", "b"]
-    assert len(photographs([], none)) == 0
+    assert list(assign_photographs(["b", "a", "b"], none)) == ["b", "a", "b"]
+    assert len(assign_photographs([], none)) == 0
 
 
 @given(
@@ -109,7 +109,7 @@ def test_no_split_fold_or_seed_separates_a_known_pair(images, pairs, seed, fold)
             "lesion": [f"L{lesion}" if lesion else "" for lesion in lesions],
             "patient": "",
             "digest": digests,
-            "photograph": photographs(digests, near),
+            "photograph": assign_photographs(digests, near),
             "label": labels,
             "published": "",
         }

@@ -65,7 +65,7 @@ class ArrayFile:
 
 
 @contextmanager
-def new_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
+def write_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
     """Make an array file in the block; it appears whole and sealed, or not at all.
 
     Two processes may even make the same one at once: each writes a file of its own and renames it.
@@ -77,16 +77,16 @@ def new_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
     Raises:
         RunError: the disk is full or cannot be written.
     """
-    with _writing(path) as partial:
+    with _write_atomically(path) as partial:
         yield ArrayFile(partial, shape)
-        _seal(partial)
+        _append_checksums(partial)
 
 
 def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """Memory-map an array that is whole.
 
     Args:
-        path: what ``new_array`` made, or may have made.
+        path: what ``write_array`` made, or may have made.
         shape: expected.
 
     Returns:
@@ -97,12 +97,12 @@ def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
         return None
     array = None
     try:
-        if _is_sealed(path):  # before NumPy parses a header that may be anything
+        if _is_intact(path):  # before NumPy parses a header that may be anything
             array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError:
         pass
     if array is None or array.shape != shape or array.dtype != np.uint8:
-        _say_damaged(path)
+        _warn_damaged(path)
         return None
     return cast("NDArray[np.uint8]", array)
 
@@ -116,7 +116,7 @@ def _checksums(path: Path, n_bytes: int) -> bytes:
     return np.array(sums, "<u4").tobytes()
 
 
-def _seal(path: Path) -> None:
+def _append_checksums(path: Path) -> None:
     n_bytes = path.stat().st_size
     tail = _checksums(path, n_bytes) + _MAGIC + n_bytes.to_bytes(8, "little")
     with path.open("ab") as file:
@@ -126,7 +126,7 @@ def _seal(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _is_sealed(path: Path) -> bool:
+def _is_intact(path: Path) -> bool:
     status = path.stat()
     state = (status.st_ino, status.st_size, status.st_mtime_ns)
     if _checked.get(path) == state:
@@ -144,19 +144,19 @@ def _is_sealed(path: Path) -> bool:
     return True
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_checksummed_json(path: Path, content: Any) -> None:
     """Keep what JSON can write, under a checksum; it appears whole or not at all.
 
     Raises:
         RunError: the disk is full or cannot be written.
     """
     text = json.dumps(content, separators=(",", ":"))
-    with _writing(path) as partial:
+    with _write_atomically(path) as partial:
         partial.write_text(f"{zlib.crc32(text.encode()):08x}\n{text}", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """What ``write_json`` kept; None where there is nothing, or it is damaged."""
+def read_checksummed_json(path: Path) -> Any:
+    """What ``write_checksummed_json`` kept; None where there is nothing, or it is damaged."""
     try:
         checksum, _, text = path.read_text(encoding="utf-8").partition("\n")
     except FileNotFoundError:
@@ -164,23 +164,23 @@ def read_json(path: Path) -> Any:
     except (OSError, ValueError):
         checksum, text = "", ""
     if checksum != f"{zlib.crc32(text.encode()):08x}":
-        _say_damaged(path)
+        _warn_damaged(path)
         return None
     return json.loads(text)
 
 
-def write_checksums(folder: Path) -> None:
-    """Write down what the files of a folder hold, for ``is_whole``."""
-    write_json(folder / _CHECKSUMS, _checksums_of_files(folder))
+def write_folder_checksums(folder: Path) -> None:
+    """Write down what the files of a folder hold, for ``is_folder_intact``."""
+    write_checksummed_json(folder / _CHECKSUMS, _checksums_of_files(folder))
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a folder holds the files that ``write_checksums`` found in it, unchanged."""
+def is_folder_intact(folder: Path) -> bool:
+    """Whether a folder holds the files that ``write_folder_checksums`` found in it, unchanged."""
     if not folder.is_dir():
         return False
-    whole = bool(read_json(folder / _CHECKSUMS) == _checksums_of_files(folder))
+    whole = bool(read_checksummed_json(folder / _CHECKSUMS) == _checksums_of_files(folder))
     if not whole:
-        _say_damaged(folder)
+        _warn_damaged(folder)
     return whole
 
 
@@ -206,7 +206,7 @@ def _checksum_in_state(path: Path, *_state: int) -> int:
     return zlib.crc32(path.read_bytes())
 
 
-def kept(path: Path, load: Callable[[], Any], make: Callable[[], None]) -> Any:
+def load_or_compute(path: Path, load: Callable[[], Any], make: Callable[[], None]) -> Any:
     """What a cache file holds, made first where it is not there or damaged.
 
     Of several processes that want the same one makes it, and the others wait.
@@ -224,7 +224,7 @@ def kept(path: Path, load: Callable[[], Any], make: Callable[[], None]) -> Any:
     if found is not None:
         return found
     lock = FileLock(path.with_suffix(".lock"), is_singleton=True)
-    with caching(path.parent):
+    with report_cache_errors(path.parent):
         lock.acquire()
     try:
         found = load()
@@ -243,7 +243,7 @@ def kept(path: Path, load: Callable[[], Any], make: Callable[[], None]) -> Any:
 
 
 @contextmanager
-def caching(folder: Path) -> Iterator[None]:
+def report_cache_errors(folder: Path) -> Iterator[None]:
     """Make the folder and write into it in the block; say what to do where that fails.
 
     Raises:
@@ -260,11 +260,11 @@ def caching(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[Path]:
+def _write_atomically(path: Path) -> Iterator[Path]:
     """A new file beside ``path`` that takes its name at the end of the block."""
     partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
     try:
-        with caching(path.parent):
+        with report_cache_errors(path.parent):
             yield partial
             partial.replace(path)
             _told.discard(path)
@@ -273,7 +273,7 @@ def _writing(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def _say_damaged(path: Path) -> None:
+def _warn_damaged(path: Path) -> None:
     if path not in _told:
         _told.add(path)
         _logger.warning("melanoma_lab: %s is damaged; it is made again.", path)

@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.core.errors import RunError
-from melanoma_lab.data import sealed
-from melanoma_lab.data.pixels import file_digests, load_pixels
-from melanoma_lab.data.sealed import (
-    is_whole,
-    kept,
-    new_array,
+from melanoma_lab.core import checksummed_files
+from melanoma_lab.core.checksummed_files import (
+    is_folder_intact,
+    load_or_compute,
     open_array,
-    read_json,
-    write_checksums,
-    write_json,
+    read_checksummed_json,
+    write_array,
+    write_checksummed_json,
+    write_folder_checksums,
 )
+from melanoma_lab.core.errors import RunError
+from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 
 SHAPE = (40, 20, 24, 3)  # 57,600 bytes
 
@@ -24,9 +24,9 @@ SHAPE = (40, 20, 24, 3)  # 57,600 bytes
 @pytest.fixture(autouse=True)
 def fresh_process(monkeypatch):
     """Nothing has been checked yet."""
-    monkeypatch.setattr(sealed, "_checked", {})
-    monkeypatch.setattr(sealed, "_told", set())
-    monkeypatch.setattr(sealed, "_BLOCK", 4096)
+    monkeypatch.setattr(checksummed_files, "_checked", {})
+    monkeypatch.setattr(checksummed_files, "_told", set())
+    monkeypatch.setattr(checksummed_files, "_BLOCK", 4096)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def pixels():
 @pytest.fixture
 def path(tmp_path, pixels):
     path = tmp_path / "cache" / "images.npy"
-    with new_array(path, SHAPE) as file:
+    with write_array(path, SHAPE) as file:
         for first in (30, 0, 10, 20):
             file.write(first, pixels[first : first + 10])
     return path
@@ -85,12 +85,12 @@ def test_an_array_of_another_form_or_without_a_seal_is_refused(path, tmp_path, p
 
 def test_a_process_checks_a_file_once(path, monkeypatch):
     assert open_array(path, SHAPE) is not None
-    monkeypatch.setattr(sealed, "_checksums", None)
+    monkeypatch.setattr(checksummed_files, "_checksums", None)
     assert open_array(path, SHAPE) is not None
 
 
 def test_what_fails_in_the_making_leaves_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), new_array(tmp_path / "a.npy", SHAPE):
+    with pytest.raises(ZeroDivisionError), write_array(tmp_path / "a.npy", SHAPE):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
@@ -103,37 +103,37 @@ def test_what_fails_in_the_making_leaves_nothing(tmp_path):
 )
 def test_json_comes_back_as_it_was(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("json") / "a.json"
-    write_json(path, content)
-    assert read_json(path) == content
+    write_checksummed_json(path, content)
+    assert read_checksummed_json(path) == content
 
 
 def test_damaged_json_is_noticed_though_it_still_parses(tmp_path):
     path = tmp_path / "a.json"
-    write_json(path, {"score": 0.93})
+    write_checksummed_json(path, {"score": 0.93})
     path.write_text(path.read_text().replace("0.93", "0.13"))
-    assert read_json(path) is None
+    assert read_checksummed_json(path) is None
     path.write_bytes(b"\xff\xfe")
-    assert read_json(path) is None
-    assert read_json(tmp_path / "nothing.json") is None
+    assert read_checksummed_json(path) is None
+    assert read_checksummed_json(tmp_path / "nothing.json") is None
 
 
 def test_a_folder_is_whole_or_not(tmp_path):
     folder = tmp_path / "folder"
     (folder / "images").mkdir(parents=True)
     (folder / "images" / "a.png").write_bytes(b"abc")
-    assert not is_whole(tmp_path / "nothing")
-    assert not is_whole(folder)
-    write_checksums(folder)
-    assert is_whole(folder)
+    assert not is_folder_intact(tmp_path / "nothing")
+    assert not is_folder_intact(folder)
+    write_folder_checksums(folder)
+    assert is_folder_intact(folder)
     (folder / "images" / "a.png").write_bytes(b"abd")
-    assert not is_whole(folder)
+    assert not is_folder_intact(folder)
     (folder / "images" / "a.png").unlink()
-    assert not is_whole(folder)
+    assert not is_folder_intact(folder)
 
 
 def test_a_disk_that_damages_everything_is_named(tmp_path):
     with pytest.raises(RunError, match=r"just written and already damaged.*cache=DIR"):
-        kept(tmp_path / "a", lambda: None, lambda: None)
+        load_or_compute(tmp_path / "a", lambda: None, lambda: None)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
@@ -143,7 +143,7 @@ def test_damaged_pixels_are_decoded_again(tmp_path, tree, suffix):
     def load(told):
         return load_pixels(
             paths,
-            file_digests(paths, 2),
+            compute_file_digests(paths, 2),
             size=16,
             cache=tmp_path,
             threads=2,

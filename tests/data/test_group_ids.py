@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from melanoma_lab.data.groupings import with_groupings
+from melanoma_lab.data.group_ids import normalise_group_ids
 
 
 def table(lesions, patients=""):
@@ -18,7 +18,7 @@ def table(lesions, patients=""):
     ],
 )
 def test_two_spellings_of_one_id_are_one(first, second):
-    found, notes = with_groupings(table([first, second, "other"]))
+    found, notes = normalise_group_ids(table([first, second, "other"]))
     assert list(found["lesion"]) == [first, first, "other"]
     assert notes == ()
 
@@ -28,28 +28,28 @@ def test_two_spellings_of_one_id_are_one(first, second):
     [("1", "10"), ("0", "00a"), ("1.5", "1"), ("a", "b"), ("1007", "17"), ("P100", "P10")],
 )
 def test_two_ids_are_two(first, second):
-    assert list(with_groupings(table([first, second]))[0]["lesion"]) == [first, second]
+    assert list(normalise_group_ids(table([first, second]))[0]["lesion"]) == [first, second]
 
 
 @pytest.mark.parametrize("word", ["", "NA", "n.a.", "Unknown", "-", "?", "nan", "None"])
 def test_words_for_nothing_are_no_id(word):
-    assert list(with_groupings(table(["1", word, word]))[0]["lesion"]) == ["1", "", ""]
+    assert list(normalise_group_ids(table(["1", word, word]))[0]["lesion"]) == ["1", "", ""]
 
 
 def test_lesions_that_are_numbered_within_patients_are_told_apart():
-    found, (note,) = with_groupings(table("1212x", ["P1", "P1", "P2", "P2", ""]))
+    found, (note,) = normalise_group_ids(table("1212x", ["P1", "P1", "P2", "P2", ""]))
     assert list(found["lesion"]) == ["P1/1", "P1/2", "P2/1", "P2/2", "x"]
     assert "numbered anew for each" in note
 
 
 def test_a_lesion_of_two_patients_joins_them():
     patients = ["P1", "P2", "P3", "P4", "P5"]
-    found, notes = with_groupings(table("11234", patients))
+    found, notes = normalise_group_ids(table("11234", patients))
     assert list(found["lesion"]) == list("11234")
     assert notes == ()
 
 
 def test_half_of_the_lesions_with_several_patients_are_not_most():
-    found, notes = with_groupings(table("112", ["P1", "P2", "P3"]))
+    found, notes = normalise_group_ids(table("112", ["P1", "P2", "P3"]))
     assert list(found["lesion"]) == list("112")
     assert notes == ()

@@ -31,7 +31,7 @@ def find_images(
     Args:
         root: where to look.
         outside_root: follow links that lead out of the boundary; they are passed over else, and
-            ``links_outside`` names them.
+            ``find_outside_links`` names them.
         boundary: the dataset's root where it is not ``root`` itself.
 
     Raises:
@@ -39,7 +39,7 @@ def find_images(
     """
     found = list(walk_images(root, outside_root=outside_root, boundary=boundary))
     if not found:
-        raise UserError(f"dataset.root={root}: {no_images(root)}")
+        raise UserError(f"dataset.root={root}: {describe_missing_images(root)}")
     for path in found:
         if not is_utf8(str(path)):
             shown = str(path).encode(errors="backslashreplace").decode()
@@ -67,15 +67,15 @@ def walk_images(
                 yield folder / name
 
 
-def no_images(root: Path) -> str:
+def describe_missing_images(root: Path) -> str:
     """The sentence about a folder without images: what would count, and what is there."""
-    others = _kinds(left_aside(root)[0])
+    others = _kinds(find_ignored_files(root)[0])
     return f"no images in it; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}" + (
         f"; found {others}." if others else "."
     )
 
 
-def links_outside(root: Path) -> list[str]:
+def find_outside_links(root: Path) -> list[str]:
     """Links to folders and images out of a folder, relative to it and sorted."""
     inside = root.resolve()
     return sorted(
@@ -86,9 +86,9 @@ def links_outside(root: Path) -> list[str]:
     )
 
 
-def describe_links_outside(root: Path) -> list[str]:
-    """What ``links_outside`` found, in a sentence or none."""
-    links = links_outside(root)
+def describe_outside_links(root: Path) -> list[str]:
+    """What ``find_outside_links`` found, in a sentence or none."""
+    links = find_outside_links(root)
     if not links:
         return []
     what = f"{links[0]} leads" if len(links) == 1 else f"{len(links)} links ({links[0]}...) lead"
@@ -112,7 +112,7 @@ def check_inside(path: Path, root: Path) -> None:
         )
 
 
-def left_aside(root: Path) -> tuple[Counter[str], list[str]]:
+def find_ignored_files(root: Path) -> tuple[Counter[str], list[str]]:
     """What below a folder is taken for no image and no class, and might be meant as one.
 
     Args:
@@ -139,9 +139,9 @@ def left_aside(root: Path) -> tuple[Counter[str], list[str]]:
     return kinds, sorted(folder.relative_to(root).as_posix() for folder in empty)
 
 
-def describe_left_aside(root: Path) -> list[str]:
-    """What ``left_aside`` found, a sentence each."""
-    kinds, empty = left_aside(root)
+def describe_ignored_files(root: Path) -> list[str]:
+    """What ``find_ignored_files`` found, a sentence each."""
+    kinds, empty = find_ignored_files(root)
     sentences = []
     if kinds:
         sentences.append(
@@ -154,7 +154,7 @@ def describe_left_aside(root: Path) -> list[str]:
     return sentences
 
 
-def existing_file(folder: Path, name: str) -> Path | None:
+def find_table_file(folder: Path, name: str) -> Path | None:
     """Return the file that a table means; None if there is none.
 
     Args:
@@ -177,7 +177,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def near_miss(folder: Path, name: str) -> str:
+def suggest_file(folder: Path, name: str) -> str:
     """Say which file of another ending, or with other capitals, is there; empty if none is.
 
     Args:

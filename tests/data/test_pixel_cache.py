@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from melanoma_lab.config.schema.dataset import Resize
-from melanoma_lab.data import pixels as pixels_module
-from melanoma_lab.data.pixels import decode, file_digests, load_pixels
-from melanoma_lab.data.sealed import read_json
+from melanoma_lab.core.checksummed_files import read_checksummed_json
+from melanoma_lab.data import pixel_cache as pixels_module
+from melanoma_lab.data.pixel_cache import compute_file_digests, decode_image, load_pixels
 
 
 @pytest.fixture
@@ -22,18 +22,20 @@ def picture(tmp_path):
 
 def load(paths, cache, size=16, **more):
     paths = [str(p) for p in paths]
-    return load_pixels(paths, file_digests(paths, 2), size=size, cache=cache, threads=2, **more)
+    return load_pixels(
+        paths, compute_file_digests(paths, 2), size=size, cache=cache, threads=2, **more
+    )
 
 
 def test_decoding_is_pillows_bilinear(picture):
     expected = Image.open(picture).resize((16, 16), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(decode(str(picture), 16), np.asarray(expected))
+    np.testing.assert_array_equal(decode_image(str(picture), 16), np.asarray(expected))
 
 
 def test_a_picture_of_the_right_size_is_left_alone(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 255, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(decode(str(tmp_path / "a.png"), 16), pixels)
+    np.testing.assert_array_equal(decode_image(str(tmp_path / "a.png"), 16), pixels)
 
 
 def test_how_a_photograph_becomes_a_square(tmp_path):
@@ -43,30 +45,30 @@ def test_how_a_photograph_becomes_a_square(tmp_path):
         pixels[:, columns, channel] = 255
     path = str(tmp_path / "wide.png")
     Image.fromarray(pixels).save(path)
-    squashed, cropped, padded = (decode(path, 8, resize) for resize in Resize)
+    squashed, cropped, padded = (decode_image(path, 8, resize) for resize in Resize)
     np.testing.assert_array_equal(squashed[:, [0, 3, 4, 7]].argmax(axis=2), [[0, 1, 1, 2]] * 8)
     np.testing.assert_array_equal(cropped, np.broadcast_to([0, 255, 0], (8, 8, 3)))
     assert not padded[[0, 1, 6, 7]].any()
     np.testing.assert_array_equal(padded[2:6], squashed[2:6])
-    np.testing.assert_array_equal(decode(path, 8), squashed)
+    np.testing.assert_array_equal(decode_image(path, 8), squashed)
     upright = str(tmp_path / "high.png")
     Image.fromarray(pixels.transpose(1, 0, 2)).save(upright)
     for resize, expected in zip(Resize, (squashed, cropped, padded), strict=True):
-        np.testing.assert_array_equal(decode(upright, 8, resize), expected.transpose(1, 0, 2))
+        np.testing.assert_array_equal(decode_image(upright, 8, resize), expected.transpose(1, 0, 2))
 
 
 def test_the_cache_holds_each_kind_of_square_apart(tmp_path, picture):
     kinds = [load([picture], tmp_path / "cache", resize=resize).images[0] for resize in Resize]
     assert len({kind.tobytes() for kind in kinds}) == 3
     for resize, kind in zip(Resize, kinds, strict=True):
-        np.testing.assert_array_equal(kind, decode(str(picture), 16, resize))
+        np.testing.assert_array_equal(kind, decode_image(str(picture), 16, resize))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_other_colour_models_become_rgb(tmp_path, picture, mode):
     path = tmp_path / f"other.{'tif' if mode == 'CMYK' else 'png'}"
     Image.open(picture).convert(mode).save(path)
-    assert decode(str(path), 16).shape == (16, 16, 3)
+    assert decode_image(str(path), 16).shape == (16, 16, 3)
 
 
 def test_the_cameras_orientation_is_applied(tmp_path):
@@ -75,7 +77,7 @@ def test_the_cameras_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    decoded = decode(str(tmp_path / "turned.jpg"), 32)
+    decoded = decode_image(str(tmp_path / "turned.jpg"), 32)
     assert decoded[:14].max() < 50
     assert decoded[18:].min() > 200
 
@@ -88,14 +90,14 @@ def test_what_is_no_image_says_why(tmp_path, content, reason):
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=reason):
-        decode(str(path), 16)
+        decode_image(str(path), 16)
 
 
 def test_a_truncated_image_is_refused(tmp_path, picture):
     path = tmp_path / "half.png"
     path.write_bytes(picture.read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"truncated|broken|cut"):
-        decode(str(path), 16)
+        decode_image(str(path), 16)
 
 
 def test_images_are_decoded_once(tmp_path, picture):
@@ -133,10 +135,12 @@ def test_the_size_and_the_content_make_another_entry(tmp_path, picture):
 
 def test_a_file_is_read_again_only_where_it_has_changed(tmp_path, picture, monkeypatch):
     def digest_of(*paths):
-        return file_digests([str(path) for path in paths], 1)
+        return compute_file_digests([str(path) for path in paths], 1)
 
     reads = []
-    monkeypatch.setattr(pixels_module, "SETTLED", -1.0)  # as if the files had been there for long
+    monkeypatch.setattr(
+        pixels_module, "SETTLED_SECONDS", -1.0
+    )  # as if the files had been there for long
     once = hashlib.file_digest
     monkeypatch.setattr(hashlib, "file_digest", lambda *given: reads.append(given) or once(*given))
     other = tmp_path / "other.png"
@@ -157,7 +161,7 @@ def test_a_file_that_was_just_written_is_read_again(tmp_path):
     file = tmp_path / "a.png"
     for content in (b"one", b"two"):  # within a tick of the disk's clock, perhaps
         file.write_bytes(content)
-        assert file_digests([str(file)], 1) == [hashlib.sha256(content).hexdigest()]
+        assert compute_file_digests([str(file)], 1) == [hashlib.sha256(content).hexdigest()]
     assert str(file) not in pixels_module._read
 
 
@@ -168,8 +172,8 @@ def test_unreadable_files_are_kept_apart(tmp_path, picture):
         pixels = load([bad, picture], tmp_path / "cache")
         assert list(pixels.unreadable.values()) == ["not an image"]
         assert len(pixels.row) == 1
-        row = pixels.row[file_digests([str(picture)], 1)[0]]
-        np.testing.assert_array_equal(pixels.images[row], decode(str(picture), 16))
+        row = pixels.row[compute_file_digests([str(picture)], 1)[0]]
+        np.testing.assert_array_equal(pixels.images[row], decode_image(str(picture), 16))
 
 
 def test_a_missing_file_has_no_digest_and_is_unreadable(tmp_path):
@@ -199,7 +203,7 @@ def test_what_a_killed_process_left_is_not_used(tmp_path, picture):
     folder.mkdir(parents=True)
     (folder / "images.npy").write_bytes(b"half")
     pixels = load([picture], tmp_path / "cache")
-    np.testing.assert_array_equal(pixels.images[0], decode(str(picture), 16))
+    np.testing.assert_array_equal(pixels.images[0], decode_image(str(picture), 16))
 
 
 def _load_in_process(arguments):
@@ -221,4 +225,4 @@ def test_of_two_processes_one_decodes_and_the_other_waits(tmp_path):
     assert sorted(decoded for _, decoded in done) == [0, 40]
     left = sorted(path.name for path in (tmp_path / "cache" / "pixels").iterdir())
     assert [name.split(".")[-1] for name in left] == ["json", "npy"]
-    assert read_json(tmp_path / "cache" / "pixels" / left[0]) == {}
+    assert read_checksummed_json(tmp_path / "cache" / "pixels" / left[0]) == {}

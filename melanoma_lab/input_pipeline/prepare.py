@@ -31,19 +31,19 @@ from melanoma_lab.config.schema.dataset import (
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, PatientMetadata
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.files import describe_links_outside
-from melanoma_lab.data.groups import group_images, photographs
-from melanoma_lab.data.labels import settle_labels
-from melanoma_lab.data.listing import Listing, Unmatched
-from melanoma_lab.data.metadata import PatientData, patient_data
-from melanoma_lab.data.pixels import file_digests, load_pixels
+from melanoma_lab.data.grouping import assign_photographs, group_images
+from melanoma_lab.data.image_files import describe_outside_links
+from melanoma_lab.data.labels import resolve_labels
+from melanoma_lab.data.listing import Listing, UnmatchedImages
+from melanoma_lab.data.patient_metadata import PatientData, encode_patients
+from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TRAIN, split_images
-from melanoma_lab.data.training_split import TrainingSplit
-from melanoma_lab.data.unreadable import without_unreadable
+from melanoma_lab.data.unreadable import drop_unreadable
+from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 #: MLflow takes 250 characters for a metric, test/sensitivity/ included.
-LONGEST_SLUG = 200
+MAX_SLUG_LENGTH = 200
 
 MANIFEST_COLUMNS = (
     "image_id",
@@ -107,13 +107,13 @@ class PreparedData:
     @property
     def slugs(self) -> tuple[str, ...]:
         """Class names as they stand in column and metric names."""
-        return tuple(slug(name) for name in self.classes)
+        return tuple(slugify(name) for name in self.classes)
 
-    def of_split(self, split: str) -> NDArray[np.int64]:
+    def select_split(self, split: str) -> NDArray[np.int64]:
         """Positions in the manifest of a split's images; int64, sorted."""
         return np.flatnonzero(self.manifest["split"].to_numpy() == split)
 
-    def of_splits(self, splits: Sequence[str] | None) -> NDArray[np.int64]:
+    def select_splits(self, splits: Sequence[str] | None) -> NDArray[np.int64]:
         """Positions in the manifest of the images of some splits, sorted; None: of all."""
         if splits is None:
             return np.arange(len(self.manifest))
@@ -121,7 +121,7 @@ class PreparedData:
 
     def training_split(self) -> TrainingSplit:
         """The images that weights may be fitted to, and nothing else."""
-        train = self.of_split(TRAIN)
+        train = self.select_split(TRAIN)
         return TrainingSplit(
             pixels=self.pixels,
             rows=self.rows[train],
@@ -135,10 +135,10 @@ class PreparedData:
 
 #: What a process prepared last, by all that it depends on; as many as a study has folds, mostly.
 _prepared: dict[str, PreparedData] = {}
-REMEMBERED = 10
+MAX_PREPARED = 10
 
 
-def slug(name: str) -> str:
+def slugify(name: str) -> str:
     """A class name in lower case with underscores, as column and metric names have it.
 
     Letters and digits of every script stay, as MLflow takes them.
@@ -167,7 +167,7 @@ def prepare_data(
     """
     asked = isinstance(config.metadata, PatientMetadata)
     data = prepare_images(config, cache=cache, threads=threads, patients=asked, progress=progress)
-    known = patient_data(data.manifest, config.metadata)
+    known = encode_patients(data.manifest, config.metadata)
     notes = (*data.notes, *(known.notes if known else ()))
     return replace(data, patients=known, notes=notes)
 
@@ -195,13 +195,13 @@ def prepare_images(
     dataset = config.dataset
     listing = read_listing(dataset, cache, progress, patients=patients)
     images = listing.images
-    images["digest"] = file_digests(list(images["path"]), threads)
+    images["digest"] = compute_file_digests(list(images["path"]), threads)
     described = (listing.unmatched, listing.grouped_by, listing.columns, listing.notes)
     same = _digest(repr(dataset), repr(config.split), str(cache.absolute()), repr(described))
     same += _digest(pd.util.hash_pandas_object(images, index=False).tolist())
     if same not in _prepared:
         data = _prepare(config, listing, cache=cache, threads=threads, progress=progress)
-        while len(_prepared) >= REMEMBERED:
+        while len(_prepared) >= MAX_PREPARED:
             _prepared.pop(next(iter(_prepared)))  # the oldest
         _prepared[same] = data
     data = _prepared[same]
@@ -231,20 +231,20 @@ def _prepare(
     findings, _ = audit_images(listing, inspection, name=dataset.name, classes=dataset.classes)
     pairs = inspection.pairs
     identical = pairs.loc[pairs["kind"] == IDENTICAL]
-    manifest["identical"] = photographs(list(manifest["digest"]), identical)
-    manifest["photograph"] = photographs(list(manifest["digest"]), pairs)
+    manifest["identical"] = assign_photographs(list(manifest["digest"]), identical)
+    manifest["photograph"] = assign_photographs(list(manifest["digest"]), pairs)
     # Both, so that training never takes what the audit lists, whatever the image size.
     unreadable = inspection.unreadable | pixels.unreadable
-    manifest, notes = without_unreadable(manifest, unreadable, dataset)
-    with _saying_first(listing):
-        settled = settle_labels(
+    manifest, notes = drop_unreadable(manifest, unreadable, dataset)
+    with _append_listing_notes(listing):
+        settled = resolve_labels(
             manifest,
             labels=dataset.labels if isinstance(dataset, Isic9Dataset) else LabelSource.folder,
             conflicts=dataset.conflicts,
             classes=dataset.classes,
         )
         _check_slugs(settled.classes)
-        _check_melanoma(dataset, settled.classes)
+        _check_positive_class(dataset, settled.classes)
         manifest = settled.manifest.assign(group=group_images(settled.manifest, dataset.groups))
         manifest, left_out = split_images(manifest, config.split)
     manifest = manifest.loc[:, list(MANIFEST_COLUMNS)]
@@ -253,7 +253,7 @@ def _prepare(
     return PreparedData(
         manifest=manifest,
         classes=settled.classes,
-        melanoma=slug(dataset.melanoma) if dataset.melanoma else None,
+        melanoma=slugify(dataset.melanoma) if dataset.melanoma else None,
         pixels=pixels.images,
         resize=dataset.resize,
         rows=np.array([pixels.row[digest] for digest in manifest["digest"]], dtype=np.int64),
@@ -262,7 +262,7 @@ def _prepare(
             [*manifest[["image_id", "digest", "label"]].itertuples(index=False, name=None)],
             settled.classes,
         ),
-        split_hash=split_digest(manifest),
+        split_hash=compute_split_hash(manifest),
         protocol=protocol,
         grouped_by=listing.grouped_by,
         columns=listing.columns,
@@ -280,7 +280,7 @@ def _prepare(
 
 
 @contextmanager
-def _saying_first(listing: Listing) -> Iterator[None]:
+def _append_listing_notes(listing: Listing) -> Iterator[None]:
     """Add to an error what was read and left out before, which may be its cause."""
     try:
         yield
@@ -289,30 +289,30 @@ def _saying_first(listing: Listing) -> Iterator[None]:
         raise UserError(f"{error} {before}".strip()) from error
 
 
-def _unmatched_notes(unmatched: Unmatched) -> Iterator[str]:
+def _unmatched_notes(unmatched: UnmatchedImages) -> Iterator[str]:
     """What of the metadata table or of the folder takes no part, for want of its counterpart."""
     missing, unlisted = unmatched.missing, unmatched.unlisted
     if missing:
-        yield f"{unmatched.table} names images that are not there: {_first_of(missing)}."
+        yield f"{unmatched.table} names images that are not there: {_format_example(missing)}."
     if unlisted:
-        yield f"{unmatched.table} does not name, and so are left out: {_first_of(unlisted)}."
+        yield f"{unmatched.table} does not name, and so are left out: {_format_example(unlisted)}."
 
 
 def _links(dataset: Dataset) -> list[str]:
     """Links that were not followed, for a note."""
     if dataset.root is None or dataset.outside_root:
         return []
-    return describe_links_outside(Path(dataset.root).expanduser())
+    return describe_outside_links(Path(dataset.root).expanduser())
 
 
-def _first_of(names: Sequence[str]) -> str:
+def _format_example(names: Sequence[str]) -> str:
     """A count and an example."""
     return names[0] if len(names) == 1 else f"{len(names)}, such as {names[0]}"
 
 
-def _check_melanoma(dataset: Dataset, classes: Sequence[str]) -> None:
+def _check_positive_class(dataset: Dataset, classes: Sequence[str]) -> None:
     """Refuse a melanoma class that the images have none of."""
-    if dataset.melanoma and slug(dataset.melanoma) not in map(slug, classes):
+    if dataset.melanoma and slugify(dataset.melanoma) not in map(slugify, classes):
         raise UserError(
             f"dataset.melanoma={dataset.melanoma}: the images have no such class. "
             f"{suggest_choice(dataset.melanoma, classes)}"
@@ -323,19 +323,19 @@ def _check_slugs(classes: Sequence[str]) -> None:
     """Class names must stay apart, and stay something, as column and metric names."""
     seen: dict[str, str] = {}
     for name in classes:
-        if not slug(name):
+        if not slugify(name):
             raise UserError(f"dataset.classes: {name!r} has no letters or digits to name it by.")
-        if len(slug(name)) > LONGEST_SLUG:
+        if len(slugify(name)) > MAX_SLUG_LENGTH:
             raise UserError(
                 f"dataset.classes: {name!r} is too long to name a metric by; rename it to at most "
-                f"{LONGEST_SLUG} letters."
+                f"{MAX_SLUG_LENGTH} letters."
             )
-        if slug(name) in seen:
+        if slugify(name) in seen:
             raise UserError(
-                f"dataset.classes: {seen[slug(name)]!r} and {name!r} would share the column "
-                f"prob/{slug(name)}; rename one."
+                f"dataset.classes: {seen[slugify(name)]!r} and {name!r} would share the column "
+                f"prob/{slugify(name)}; rename one."
             )
-        seen[slug(name)] = name
+        seen[slugify(name)] = name
 
 
 def _protocol(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> str:
@@ -347,7 +347,7 @@ def _protocol(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> str:
     return "grouped" if grouped_by else "ungrouped"
 
 
-def split_digest(table: pd.DataFrame) -> str:
+def compute_split_hash(table: pd.DataFrame) -> str:
     """A hash of which image is in which split.
 
     Args:

@@ -9,16 +9,16 @@ from typing import Any, Final
 
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError, format_list
-from melanoma_lab.data.archive import reader_that_fits
-from melanoma_lab.data.columns import grouping_of
-from melanoma_lab.data.csv_reader import PUBLISHED
-from melanoma_lab.data.exclusion import leave_out
-from melanoma_lab.data.files import find_images
-from melanoma_lab.data.listing import Listing, as_listed
-from melanoma_lab.data.name_words import words_of
+from melanoma_lab.data.columns import detect_grouping
+from melanoma_lab.data.csv_reader import PUBLISHED_SPLITS
+from melanoma_lab.data.exclusion import exclude_files
+from melanoma_lab.data.image_files import find_images
+from melanoma_lab.data.listing import Listing, build_listing
+from melanoma_lab.data.name_words import split_words
+from melanoma_lab.data.reader_suggestion import suggest_reader
 
 #: Classes that a line to type lists at most.
-MOST_LISTED: Final = 20
+MAX_LISTED: Final = 20
 #: Words that, with a number or letter, name a part of an archive: imgs_part_1, batch-2, part_b.
 _PARTS: Final = frozenset(
     {"archive", "batch", "chunk", "disc", "disk", "folder", "fold", "image", "images", "img"}
@@ -30,13 +30,13 @@ _NUMBERS: Final = frozenset({"one", "two", "three", "four", "five", "copy"})
 _HOLDERS: Final = frozenset(
     {"all", "data", "dataset", "files", "image", "images", "img", "imgs", "input", "inputs"}
     | {"jpeg", "jpegs", "jpg", "photo", "photos", "picture", "pictures", "png", "raw", "set"}
-    | PUBLISHED.keys()
+    | PUBLISHED_SPLITS.keys()
 )
 #: Images outside class folders that are taken for strays, and not for a folder without classes.
-SHARE_OF_STRAYS: Final = 0.1
+MAX_STRAY_SHARE: Final = 0.1
 
 
-def read_tree(
+def read_class_folders(
     root: Path,
     *,
     outside_root: bool = False,
@@ -58,7 +58,7 @@ def read_tree(
     """
     paths = find_images(root, outside_root=outside_root)
     image_ids = [path.relative_to(root).as_posix() for path in paths]
-    kept, notes = leave_out(image_ids, exclude)
+    kept, notes = exclude_files(image_ids, exclude)
     rows: list[dict[str, Any]] = []
     strays: list[str] = []
     places: dict[str, dict[str, str]] = {}
@@ -77,18 +77,18 @@ def read_tree(
     _refuse_groups(root, rows)
     _refuse_nested(root, {Path(row["path"]).parent for row in rows})
     _refuse_scattered(root, places, classes)
-    return as_listed(rows, notes=notes)
+    return build_listing(rows, notes=notes)
 
 
 @lru_cache(maxsize=10_000)
-def published_part(folder: str) -> str:
+def parse_published_split(folder: str) -> str:
     """Return the part of a published split that a folder's name stands for; empty if none.
 
     Args:
         folder: its name: ``Train``, ``val_set``, ``testing images``.
     """
-    words = words_of(folder)
-    parts = [PUBLISHED[word] for word in words if word in PUBLISHED]
+    words = split_words(folder)
+    parts = [PUBLISHED_SPLITS[word] for word in words if word in PUBLISHED_SPLITS]
     return parts[0] if len(parts) == 1 and _HOLDERS.issuperset(words) else ""
 
 
@@ -99,13 +99,15 @@ def _class_of(image_id: str) -> tuple[str, str, str]:
     apart, but not Train and Test, nor nevus and nevus/images.
     """
     *parents, _ = image_id.split("/")
-    published = next(filter(None, map(published_part, parents)), "")
+    published = next(filter(None, map(parse_published_split, parents)), "")
     folders = list(parents)
     while len(folders) > 1 and _is_holder(folders[-1]):
         folders.pop()
-    if not folders or published_part(folders[-1]):
+    if not folders or parse_published_split(folders[-1]):
         return "", published, ""
-    others = [name for name in folders[:-1] if not published_part(name) and not _is_holder(name)]
+    others = [
+        name for name in folders[:-1] if not parse_published_split(name) and not _is_holder(name)
+    ]
     return folders[-1], published, "/".join([*others, "published" if published else ""])
 
 
@@ -117,14 +119,14 @@ def _refuse_strays(root: Path, strays: Sequence[str], n_others: int) -> None:
         f"dataset.root={root}: {format_list(strays)} {'lies' if len(strays) == 1 else 'lie'} in no "
         "class folder; expected <class>/<image>, or Train/<class>/<image> and Test/<class>/<image>."
     )
-    if len(strays) <= SHARE_OF_STRAYS * n_others and len(strays) <= MOST_LISTED:
+    if len(strays) <= MAX_STRAY_SHARE * n_others and len(strays) <= MAX_LISTED:
         raise UserError(f"{text} To leave them out: {format_override('dataset.exclude', strays)}")
     raise UserError(text + _advice(root))
 
 
 @lru_cache(maxsize=10_000)
 def _is_holder(folder: str) -> bool:
-    return _HOLDERS.issuperset(words_of(folder)) and not published_part(folder)
+    return _HOLDERS.issuperset(split_words(folder)) and not parse_published_split(folder)
 
 
 def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]) -> None:
@@ -142,15 +144,16 @@ def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]
     raise UserError(
         f"dataset.root={root}: {format_list(parts)} {are} of images of several classes, as "
         "archives have "
-        f"them; expected <class>/<image>.{_advice(root)}" + _meant(folders, "these are classes")
+        f"them; expected <class>/<image>.{_advice(root)}"
+        + _format_classes_hint(folders, "these are classes")
     )
 
 
 def _is_part(name: str) -> bool:
-    words = words_of(name)
+    words = split_words(name)
     if _HOLDERS.issuperset(words):
         return bool(words)
-    if PUBLISHED.keys() & set(words):  # ISIC_2020_Training_JPEG, mel_train
+    if PUBLISHED_SPLITS.keys() & set(words):  # ISIC_2020_Training_JPEG, mel_train
         return True
     name_of_parts = list(words)
     while name_of_parts and _is_number(name_of_parts[-1]):
@@ -166,7 +169,7 @@ def _is_number(word: str) -> bool:
 def _refuse_groups(root: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """No folder is one of a patient or lesion: a tree has no way to keep it together."""
     folders = {name for row in rows for name in row["image_id"].split("/")[:-1]}
-    groups = sorted(f for f in folders if grouping_of(f) and any(map(str.isdigit, f)))
+    groups = sorted(f for f in folders if detect_grouping(f) and any(map(str.isdigit, f)))
     if groups:
         raise UserError(
             f"dataset.root={root}: {format_list(groups)} {'looks' if len(groups) == 1 else 'look'} "
@@ -204,20 +207,20 @@ def _refuse_scattered(
             raise UserError(
                 f"dataset.root={root}: {len(where)} folders are called {name}: "
                 f"{format_list(folders)}. Rename them if they are different "
-                f"classes.{_meant(places, 'they are one class')}"
+                f"classes.{_format_classes_hint(places, 'they are one class')}"
             )
 
 
-def _meant(names: Collection[str], what: str) -> str:
+def _format_classes_hint(names: Collection[str], what: str) -> str:
     """The line that takes folders for classes as they are called, after a blank."""
-    if not 2 <= len(names) <= MOST_LISTED:
+    if not 2 <= len(names) <= MAX_LISTED:
         return ""
     return f" If {what}, say so: {format_override('dataset.classes', sorted(names))}"
 
 
 def _advice(root: Path) -> str:
     """The reader that fits, as a sentence with a blank before it."""
-    line = reader_that_fits(root)
+    line = suggest_reader(root)
     if line:
         return f" Instead, `{line}` reads it."
     return " Without class folders, list the images and their labels in a table (dataset=csv)."

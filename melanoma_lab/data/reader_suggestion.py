@@ -9,37 +9,37 @@ from typing import Final
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.config.schema.dataset import CsvColumns, CsvDataset, Ham10000Dataset
 from melanoma_lab.core.errors import UserError, format_list
-from melanoma_lab.data.columns import looks_like_grouping
-from melanoma_lab.data.files import existing_file, walk_images
-from melanoma_lab.data.name_words import words_of
+from melanoma_lab.data.columns import is_grouping_candidate
+from melanoma_lab.data.image_files import find_table_file, walk_images
+from melanoma_lab.data.name_words import split_words
 from melanoma_lab.data.tables import Table, read_table
 
 #: Endings by which a file is taken for a table; one of Dataverse's has none.
 TABLE_SUFFIXES: Final = frozenset({"", ".csv", ".tab", ".tsv", ".txt"})
 #: A table whose images lie in more folders than one cannot be read by ``dataset=csv``.
-MOST_PLACES: Final = 2
+MAX_FOLDERS: Final = 2
 
 #: What the column of labels is called, the surest first.
-LABELS: Final = (
+LABEL_COLUMNS: Final = (
     *("label", "class", "dx", "diagnosis", "diagnostic", "category", "benign malignant"),
     *("diagnosis 1", "diagnosis 3", "target"),
 )
 #: HAM10000's codes.
-DX: Final = frozenset({"akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"})
+HAM10000_CODES: Final = frozenset({"akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"})
 #: Of the rows of a table this share must name an image.
-SHARE: Final = 0.9
+MIN_MATCHING_SHARE: Final = 0.9
 #: Larger tables are not opened for a message; bytes.
-MOST_BYTES: Final = 10_000_000
+MAX_TABLE_BYTES: Final = 10_000_000
 
 
-def reader_that_fits(root: Path) -> str:
+def suggest_reader(root: Path) -> str:
     """Return the words of a command that read a folder by one of its tables; empty if none do."""
     folders: dict[str, set[str]] = {}
     for path in walk_images(root):
         folders.setdefault(path.stem.lower(), set()).add(path.parent.relative_to(root).as_posix())
     for path in _table_files(root):
         try:
-            table = read_table(path) if path.stat().st_size <= MOST_BYTES else None
+            table = read_table(path) if path.stat().st_size <= MAX_TABLE_BYTES else None
         except (UserError, OSError):  # no table, or not readable: nothing to advise
             continue
         words = [] if table is None else _as_ham10000(table) or _as_csv(root, table, folders)
@@ -48,7 +48,7 @@ def reader_that_fits(root: Path) -> str:
     return ""
 
 
-def unread_groupings(root: Path) -> tuple[str, ...]:
+def describe_unread_tables(root: Path) -> tuple[str, ...]:
     """Say which tables name the lesions or patients of a folder that is read without them.
 
     Args:
@@ -57,7 +57,7 @@ def unread_groupings(root: Path) -> tuple[str, ...]:
     notes = []
     for path in _table_files(root):
         names = _names(path)
-        groupings = [name for name in names if looks_like_grouping(name)]
+        groupings = [name for name in names if is_grouping_candidate(name)]
         if groupings:
             notes.append(
                 f"{path.name} names {format_list(groupings)} and is not read: with dataset=csv it "
@@ -66,7 +66,7 @@ def unread_groupings(root: Path) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def missing_table(root: Path, name: str, key: str) -> UserError:
+def build_missing_table_error(root: Path, name: str, key: str) -> UserError:
     """Return the error about a table that is not there, naming those that are.
 
     Args:
@@ -79,7 +79,7 @@ def missing_table(root: Path, name: str, key: str) -> UserError:
     advice = ""
     if same:
         advice = f" {same[0]} is there: {format_override(key, same[0])}"
-    elif line := reader_that_fits(root):
+    elif line := suggest_reader(root):
         advice = f" Instead, `{line}` reads it."
     elif there:
         advice = f" {format_list(there)} {'is' if len(there) == 1 else 'are'} there: set {key}=..."
@@ -89,7 +89,7 @@ def missing_table(root: Path, name: str, key: str) -> UserError:
 def _names(path: Path) -> tuple[str, ...]:
     """The names of a table's columns; none if it is none."""
     try:
-        return read_table(path).names if path.stat().st_size <= MOST_BYTES else ()
+        return read_table(path).names if path.stat().st_size <= MAX_TABLE_BYTES else ()
     except (UserError, OSError):
         return ()
 
@@ -103,7 +103,10 @@ def _table_files(root: Path) -> list[Path]:
 
 def _as_ham10000(table: Table) -> list[str]:
     """The words by which ``dataset=ham10000`` reads a table, if it is one of its kind."""
-    if not {"lesion_id", "image_id", "dx"} <= set(table.names) or set(table.values("dx")) != DX:
+    if (
+        not {"lesion_id", "image_id", "dx"} <= set(table.names)
+        or set(table.values("dx")) != HAM10000_CODES
+    ):
         return []
     name = table.path.name
     words = [] if name == Ham10000Dataset.metadata else [format_override("dataset.metadata", name)]
@@ -112,18 +115,18 @@ def _as_ham10000(table: Table) -> list[str]:
 
 def _as_csv(root: Path, table: Table, folders: Mapping[str, set[str]]) -> list[str]:
     """The words by which ``dataset=csv`` reads a table, if one folder has all its images."""
-    spelt = {" ".join(words_of(name)): name for name in reversed(table.names)}
-    label = next((spelt[usual] for usual in LABELS if usual in spelt), None)
+    spelt = {" ".join(split_words(name)): name for name in reversed(table.names)}
+    label = next((spelt[usual] for usual in LABEL_COLUMNS if usual in spelt), None)
     if label is None or not table.rows:
         return []
     for name in table.names:
         values = table.values(name)
         found = [folders.get(PureWindowsPath(value).stem.lower(), set()) for value in values]
         places = [".", *sorted(set().union(*found))]
-        if len(places) > MOST_PLACES or sum(map(bool, found)) < SHARE * len(found):
+        if len(places) > MAX_FOLDERS or sum(map(bool, found)) < MIN_MATCHING_SHARE * len(found):
             continue
         for place in places:
-            if existing_file(root / place, values[0]):
+            if find_table_file(root / place, values[0]):
                 said = {
                     "dataset.table": (table.path.name, CsvDataset.table),
                     "dataset.images": (place, CsvDataset.images),

@@ -20,22 +20,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.core.checksummed_files import (
+    ArrayFile,
+    load_or_compute,
+    open_array,
+    read_checksummed_json,
+    write_array,
+    write_checksummed_json,
+)
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.data.decoding import DECODING_VERSION, decode
-from melanoma_lab.data.sealed import ArrayFile, kept, new_array, open_array, read_json, write_json
+from melanoma_lab.data.decoding import DECODING_VERSION, decode_image
 
 #: Why a file without a digest is unreadable. It is not kept: it says nothing about the content.
 NOT_OPENED = "cannot be opened (is it there, is it a file, may you read it?)"
 
 
 #: Seconds after which a file's times tell whether it has changed: the clocks of disks tick.
-SETTLED = 2.0
+SETTLED_SECONDS = 2.0
 #: What this process has read: path -> what changes when a file does, and its digest then.
 _read: dict[str, tuple[tuple[int, ...], str]] = {}
 
 
 @dataclass(frozen=True)
-class Pixels:
+class DecodedImages:
     """Decoded images.
 
     Attributes:
@@ -50,21 +57,21 @@ class Pixels:
     unreadable: dict[str, str]
 
 
-def file_digests(paths: Sequence[str], threads: int) -> list[str]:
+def compute_file_digests(paths: Sequence[str], threads: int) -> list[str]:
     """SHA-256 of every file's bytes, in hexadecimal; empty where a file cannot be read.
 
     A process reads a file again where its inode, size, or time of change is another one.
     """
-    digests = [_remembered(path) for path in paths]
+    digests = [_look_up_digest(path) for path in paths]
     unread = [position for position, digest in enumerate(digests) if digest is None]
     with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(_digest_to_remember, [paths[position] for position in unread])
+        found = pool.map(_compute_and_store_digest, [paths[position] for position in unread])
         for position, digest in zip(unread, found, strict=True):
             digests[position] = digest
     return [digest or "" for digest in digests]
 
 
-def _remembered(path: str) -> str | None:
+def _look_up_digest(path: str) -> str | None:
     """The digest of a file that this process has read and that has not changed since."""
     if path not in _read:
         return None
@@ -75,7 +82,7 @@ def _remembered(path: str) -> str | None:
         return None
 
 
-def file_digest(path: str) -> str:
+def compute_file_digest(path: str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal; empty where it cannot be read. Nothing is kept."""
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a named pipe waits for ever
@@ -86,13 +93,13 @@ def file_digest(path: str) -> str:
         return ""
 
 
-def _digest_to_remember(path: str) -> str:
+def _compute_and_store_digest(path: str) -> str:
     try:
         status = Path(path).stat()
     except OSError:
         return ""
-    digest = file_digest(path)
-    if digest and time.time() - status.st_ctime > SETTLED:
+    digest = compute_file_digest(path)
+    if digest and time.time() - status.st_ctime > SETTLED_SECONDS:
         _read[path] = (_state(status), digest)
     return digest
 
@@ -112,14 +119,14 @@ def load_pixels(
     cache: Path,
     threads: int,
     progress: ProgressCallback | None = None,
-) -> Pixels:
+) -> DecodedImages:
     """Memory-map the decoded images, decoding them first where the cache has none that are whole.
 
     Of several processes that want the same images one decodes them, and the others wait.
 
     Args:
         paths: n image files.
-        digests: n digests of their bytes, as ``file_digests`` gives them.
+        digests: n digests of their bytes, as ``compute_file_digests`` gives them.
         size: side in pixels.
         resize: what becomes of an image's proportions.
         cache: the lab's cache folder.
@@ -132,7 +139,7 @@ def load_pixels(
     path_of = dict(sorted(zip(digests, paths, strict=True)))
     not_opened = {"": NOT_OPENED} if path_of.pop("", None) is not None else {}
     if not path_of:
-        return Pixels(np.empty((0, size, size, 3), np.uint8), {}, not_opened)
+        return DecodedImages(np.empty((0, size, size, 3), np.uint8), {}, not_opened)
     told = json.dumps([DECODING_VERSION, size, resize, list(path_of)])
     key = hashlib.sha256(told.encode()).hexdigest()[:32]
     folder = cache / "pixels"
@@ -140,21 +147,21 @@ def load_pixels(
     shape = (len(path_of), size, size, 3)
 
     def load() -> tuple[NDArray[np.uint8], dict[str, str]] | None:
-        unreadable = read_json(verdicts)
+        unreadable = read_checksummed_json(verdicts)
         images = open_array(array, shape)
         return None if images is None or unreadable is None else (images, unreadable)
 
     def decoded(path: str) -> NDArray[np.uint8]:
-        return decode(path, size, resize)
+        return decode_image(path, size, resize)
 
     def build() -> None:
-        with new_array(array, shape) as file:
+        with write_array(array, shape) as file:
             # The array comes last: where it is, the verdicts are.
-            write_json(verdicts, _decode_all(file, path_of, decoded, threads, progress))
+            write_checksummed_json(verdicts, _decode_all(file, path_of, decoded, threads, progress))
 
-    images, unreadable = kept(array, load, build)
+    images, unreadable = load_or_compute(array, load, build)
     row = {digest: i for i, digest in enumerate(path_of) if digest not in unreadable}
-    return Pixels(images, row, unreadable | not_opened)
+    return DecodedImages(images, row, unreadable | not_opened)
 
 
 def _decode_all(

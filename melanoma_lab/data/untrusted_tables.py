@@ -15,18 +15,18 @@ import pandas as pd
 from melanoma_lab.core.errors import UserError, truncate
 
 #: Bytes of a table and of one of its lines.
-TABLE_BYTES: Final = 2**30
-LINE_BYTES: Final = 2**20
+MAX_TABLE_BYTES: Final = 2**30
+MAX_LINE_BYTES: Final = 2**20
 #: Cells of a table, and of its first line: 500,000 rows of 40 columns.
-CELLS: Final = 20_000_000
-COLUMNS: Final = 10_000
+MAX_CELLS: Final = 20_000_000
+MAX_COLUMNS: Final = 10_000
 #: Bytes of a table that a run has kept, which pandas reads whole: 1,000,000 images.
-MANIFEST_BYTES: Final = 2**28
+MAX_MANIFEST_BYTES: Final = 2**28
 _DELIMITERS: Final = (b",", b";", b"\t")
 _CHUNK: Final = 2**20
 
 
-def check_table(path: Path, limit: int = TABLE_BYTES) -> None:
+def check_table(path: Path, limit: int = MAX_TABLE_BYTES) -> None:
     """Refuse a table of text that would come to gigabytes, before it is read.
 
     Args:
@@ -58,14 +58,14 @@ def _check_cells(chunks: Iterable[bytes]) -> None:
         if in_first:
             columns += max(map(pieces[0].count, _DELIMITERS))
             in_first = len(pieces) == 1
-        if max(line + len(pieces[0]), *map(len, pieces)) > LINE_BYTES:
-            raise ValueError(f"a line of more than {LINE_BYTES >> 20} MiB")
+        if max(line + len(pieces[0]), *map(len, pieces)) > MAX_LINE_BYTES:
+            raise ValueError(f"a line of more than {MAX_LINE_BYTES >> 20} MiB")
         line = len(pieces[-1]) + (line if len(pieces) == 1 else 0)
         cells += len(pieces) - 1 + sum(map(chunk.count, _DELIMITERS))
-        if cells > CELLS:
-            raise ValueError(f"more than {CELLS:,} cells")
-        if columns >= COLUMNS:
-            raise ValueError(f"more than {COLUMNS:,} columns")
+        if cells > MAX_CELLS:
+            raise ValueError(f"more than {MAX_CELLS:,} cells")
+        if columns >= MAX_COLUMNS:
+            raise ValueError(f"more than {MAX_COLUMNS:,} columns")
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -77,7 +77,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     Raises:
         UserError: it cannot be read, is too large, or is no table.
     """
-    check_table(path, MANIFEST_BYTES)
+    check_table(path, MAX_MANIFEST_BYTES)
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except ValueError as error:  # pandas's own errors and the encoding's are ones

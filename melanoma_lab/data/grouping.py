@@ -14,7 +14,7 @@ from melanoma_lab.config.schema.dataset import GroupingRule
 
 #: What a choice of ``dataset.groups`` joins images by: columns of the manifest. The photograph is
 #: what identical files, files of identical pixels and near-duplicates share.
-LINKS = {
+GROUPING_COLUMNS = {
     GroupingRule.all: ("lesion", "patient", "photograph"),
     GroupingRule.lesion: ("lesion", "patient"),
     GroupingRule.duplicates: ("photograph",),
@@ -22,7 +22,7 @@ LINKS = {
 }
 
 
-def photographs(digests: Sequence[str], pairs: pd.DataFrame) -> NDArray[np.object_]:
+def assign_photographs(digests: Sequence[str], pairs: pd.DataFrame) -> NDArray[np.object_]:
     """The photograph that every image is, or is a copy of.
 
     Args:
@@ -60,7 +60,8 @@ def group_images(manifest: pd.DataFrame, groups: GroupingRule) -> NDArray[np.obj
         so that its name does not depend on the order of the rows.
     """
     return join_groups(
-        manifest["image_id"].to_numpy(), [manifest[column].to_numpy() for column in LINKS[groups]]
+        manifest["image_id"].to_numpy(),
+        [manifest[column].to_numpy() for column in GROUPING_COLUMNS[groups]],
     )
 
 

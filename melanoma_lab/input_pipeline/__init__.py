@@ -1,0 +1,1 @@
+"""From a dataset to batches: audited, split, decoded and balanced images."""
