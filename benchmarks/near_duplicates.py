@@ -71,7 +71,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
-from melanoma_lab.audit.candidates import N_DIMENSIONS, nearest_pairs
+from melanoma_lab.audit.candidates import N_DIMENSIONS, find_nearest_pairs
 from melanoma_lab.audit.near_duplicates import MIN_SIMILARITY, N_NEIGHBOURS, find_near_duplicates
 
 Change = Callable[[Image.Image, random.Random], Image.Image]
@@ -267,7 +267,9 @@ def scale(sizes: list[int]) -> None:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         with threadpool_limits(1, user_api="blas"):
             start, cpu = time.perf_counter(), time.process_time()
-            pairs = nearest_pairs(vectors, n_neighbours=N_NEIGHBOURS, min_similarity=MIN_SIMILARITY)
+            pairs = find_nearest_pairs(
+                vectors, n_neighbours=N_NEIGHBOURS, min_similarity=MIN_SIMILARITY
+            )
             components(n, pairs)
             wall, cpu = time.perf_counter() - start, time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2

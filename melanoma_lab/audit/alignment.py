@@ -52,7 +52,7 @@ def similarity_transform(
     return transform
 
 
-def turn_hypotheses(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> _Floats:
+def propose_turns(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> _Floats:
     """Find flip, turn and scale from circular harmonics.
 
     Args:
@@ -85,7 +85,7 @@ def turn_hypotheses(first: NDArray[np.complex64], second: NDArray[np.complex64])
     )
 
 
-def shift_hypotheses(first: _Floats, second: _Floats, scales: Sequence[float] = (1.0,)) -> _Floats:
+def propose_shifts(first: _Floats, second: _Floats, scales: Sequence[float] = (1.0,)) -> _Floats:
     """Find the flip or quarter turn, the scale and the shift by cross-correlation.
 
     Args:
@@ -104,7 +104,7 @@ def shift_hypotheses(first: _Floats, second: _Floats, scales: Sequence[float] = 
     best = np.zeros((n_pairs, 2, 3), np.float32)
     for scale in scales:
         # Both are compared at the scale of the one that shows less.
-        template, moving = _magnified(first, 1 / scale), _magnified(second, scale)
+        template, moving = _magnify(first, 1 / scale), _magnify(second, scale)
         spectrum = scipy.fft.rfft2(moving * window)
         energy = _energy(template * window) * _energy(moving * window) + 1e-3
         for mirrored, quarter in product((False, True), range(4)):
@@ -134,7 +134,9 @@ def band_pass(planes: _Floats, sigma: float) -> _Floats:
     return band
 
 
-def warp(planes: _Floats, transform: _Floats, size: int) -> tuple[_Floats, NDArray[np.bool_]]:
+def warp_planes(
+    planes: _Floats, transform: _Floats, size: int
+) -> tuple[_Floats, NDArray[np.bool_]]:
     """Read planes at transformed coordinates, bilinearly.
 
     Args:
@@ -194,13 +196,13 @@ def refine(
     return np.where(planes, invert(best), best), correlation
 
 
-def _magnified(planes: _Floats, scale: float) -> _Floats:
+def _magnify(planes: _Floats, scale: float) -> _Floats:
     """The middle part of planes, `scale` of their side, at their own size; all where scale >= 1."""
     if scale >= 1:
         return planes
     n, size = planes.shape[:2]
     cut = similarity_transform(np.zeros(n, bool), np.zeros(n), np.full(n, scale))
-    return warp(planes, cut, size)[0].reshape(planes.shape)
+    return warp_planes(planes, cut, size)[0].reshape(planes.shape)
 
 
 def _energy(planes: _Floats) -> _Floats:
@@ -231,7 +233,7 @@ def _descend(
     inverse = np.linalg.inv(hessian + damping[:, None, None] * np.eye(6, dtype=np.float32))
     best, best_correlation = transform.copy(), np.full(n_pairs, -1.0, np.float32)
     for iteration in range(n_iterations + 1):
-        warped, inside = warp(second, transform, size)
+        warped, inside = warp_planes(second, transform, size)
         weight = inside.astype(np.float32)
         overlap = weight.mean(axis=1)
         error = _standardised(warped, weight) - _standardised(template, weight)
@@ -254,7 +256,9 @@ def _descend(
     return best, best_correlation
 
 
-def detail_agreement(first: _Floats, second: _Floats, transform: _Floats, sigma: float) -> _Floats:
+def score_detail_agreement(
+    first: _Floats, second: _Floats, transform: _Floats, sigma: float
+) -> _Floats:
     """Score how well the details of aligned images agree.
 
     Args:
@@ -269,8 +273,8 @@ def detail_agreement(first: _Floats, second: _Floats, transform: _Floats, sigma:
         ones. 0 where too few blocks have any detail to compare.
     """
     n_pairs, size, _ = first.shape
-    details, inside = warp(band_pass(second, sigma), transform, size)
-    rim, _ = warp(_rim(second), transform, size)
+    details, inside = warp_planes(band_pass(second, sigma), transform, size)
+    rim, _ = warp_planes(_rim(second), transform, size)
     keep = inside & (np.maximum(rim, _rim(first).reshape(n_pairs, size**2)) < 0.02)
     weight = _blocks(keep.astype(np.float32), size)
     a = _blocks(band_pass(first, sigma).reshape(n_pairs, size**2), size)

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from melanoma_lab.audit.alignment import similarity_transform, warp
-from melanoma_lab.audit.descriptors import describe, reduce_size
+from melanoma_lab.audit.alignment import similarity_transform, warp_planes
+from melanoma_lab.audit.descriptors import compute_fingerprints, reduce_size
 from melanoma_lab.core.progress import ProgressCallback
 
 N_DIMENSIONS: Final = 48
@@ -65,11 +65,11 @@ def learn_projection(
     return projection
 
 
-def distorted_features(
+def compute_distorted_features(
     images: NDArray[np.uint8], executor: Executor | None = None
 ) -> NDArray[np.float32]:
     """Return the features (v, n, d) of the v distorted versions of n images."""
-    described = (executor.map if executor else map)(describe, distort(images))
+    described = (executor.map if executor else map)(compute_fingerprints, distort(images))
     return np.stack([fingerprints.features for fingerprints in described])
 
 
@@ -103,7 +103,7 @@ def distort(images: NDArray[np.uint8], seed: int = 0) -> list[NDArray[np.uint8]]
         # Turning a 4:3 photograph crops its height more than its width.
         transform[:, :, :2] *= rng.uniform(0.94, 1.06, (n, 2, 1))
         transform[:, 0, 2], transform[:, 1, 2] = dx, dy
-        return _images(warp(planes, np.repeat(transform, 3, axis=0), side)[0], n, side)
+        return _images(warp_planes(planes, np.repeat(transform, 3, axis=0), side)[0], n, side)
 
     def recoloured(gain: NDArray[np.float64], pivot: NDArray[np.float32]) -> NDArray[np.uint8]:
         factor = np.repeat(gain, 3)[:, None, None].astype(np.float32)
@@ -142,7 +142,7 @@ def distort(images: NDArray[np.uint8], seed: int = 0) -> list[NDArray[np.uint8]]
     ]
 
 
-def nearest_pairs(
+def find_nearest_pairs(
     queries: NDArray[np.float32],
     base: NDArray[np.float32] | None = None,
     *,

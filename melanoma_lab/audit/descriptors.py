@@ -66,7 +66,7 @@ class Fingerprints:
         )
 
 
-def describe(
+def compute_fingerprints(
     images: NDArray[np.uint8],
     executor: Executor | None = None,
     progress: ProgressCallback | None = None,

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.audit.confounding import SourceFindings
-from melanoma_lab.audit.sizes import ClassSize
+from melanoma_lab.audit.class_sizes import ClassSize
+from melanoma_lab.audit.source_confounding import SourceFindings
 
 Group = list[str]
 
 
 @dataclass(frozen=True)
-class RandomSplits:
+class RandomSplitLeakage:
     """What random splits of files, not groups, would leak.
 
     Attributes:
@@ -80,7 +80,7 @@ class Findings:
     source_by_class: dict[str, dict[str, int]]
     class_sizes: dict[str, ClassSize]
     sources: SourceFindings
-    random_splits: RandomSplits
+    random_splits: RandomSplitLeakage
     unreadable: list[dict[str, str]]
     suspicious: list[dict[str, str]]
     exact_duplicate_groups: list[Group]

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.audit.answers import kept_answer
 from melanoma_lab.audit.near_duplicates import (
     IDENTICAL,
     MIN_SCORE,
@@ -29,6 +28,7 @@ from melanoma_lab.audit.near_duplicates import (
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION, describe_picture, read_picture
 from melanoma_lab.data.pixel_cache import NOT_OPENED, DecodedImages, load_pixels
+from melanoma_lab.data.result_cache import load_or_compute_json
 
 #: Raise it when the same files would be judged otherwise.
 INSPECTION_VERSION: Final = 2
@@ -38,7 +38,7 @@ COMPARED_SIZE: Final = 128
 #: Levels (of 256) by which a picture of a single colour may vary once it was compressed.
 CONSTANT_RANGE: Final = 4
 #: All that a verdict depends on, beside the files: another version is another answer.
-VERSION: Final = (
+CACHE_VERSION: Final = (
     INSPECTION_VERSION,
     DECODING_VERSION,
     COMPARED_SIZE,
@@ -101,9 +101,9 @@ def inspect_files(
     """
     path_of = dict(sorted(zip(digests, paths, strict=True)))
     not_opened = path_of.pop("", None)
-    found = kept_answer(
+    found = load_or_compute_json(
         cache / "inspections",
-        [VERSION, list(path_of)],
+        [CACHE_VERSION, list(path_of)],
         lambda: _inspect(path_of, cache=cache, threads=threads, progress=progress),
     )
     index, files = list(path_of), list(found["files"])

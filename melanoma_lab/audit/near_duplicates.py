@@ -20,14 +20,14 @@ from threadpoolctl import threadpool_limits
 
 from melanoma_lab.audit.candidates import (
     N_SAMPLE,
-    distorted_features,
+    compute_distorted_features,
+    find_nearest_pairs,
     learn_projection,
-    nearest_pairs,
     project,
 )
 from melanoma_lab.audit.descriptors import check_images
-from melanoma_lab.audit.distinct import DistinctImages
-from melanoma_lab.audit.verification import verified_pairs
+from melanoma_lab.audit.distinct_images import DistinctImages
+from melanoma_lab.audit.verification import verify_pairs
 from melanoma_lab.core.progress import ProgressCallback
 
 MIN_SCORE: Final = 0.55
@@ -90,7 +90,7 @@ def find_near_duplicates(
         threadpool_limits(1, user_api="blas"),
         ThreadPoolExecutor(n_threads or os.cpu_count() or 1) as pool,
     ):
-        how = _How(min_score, n_neighbours, pool, progress)
+        how = _SearchSettings(min_score, n_neighbours, pool, progress)
         found = _within(images, how) if against is None else _between(images, against, how)
     frame = pd.DataFrame(found, columns=["first", "second", "score", "kind"])
     frame = frame.astype({"first": np.int64, "second": np.int64, "score": np.float64, "kind": str})
@@ -101,7 +101,7 @@ _Row = tuple[int, int, float, str]
 
 
 @dataclass(frozen=True)
-class _How:
+class _SearchSettings:
     """How pairs are sought."""
 
     min_score: float
@@ -113,22 +113,22 @@ class _How:
         return DistinctImages(images, self.pool, self.progress)
 
     def candidates(self, *vectors: NDArray[np.float32]) -> NDArray[np.intp]:
-        return nearest_pairs(
+        return find_nearest_pairs(
             *vectors,
             n_neighbours=self.n_neighbours,
             min_similarity=MIN_SIMILARITY,
             progress=self.progress,
         )
 
-    def verified(
+    def verify(
         self, source: DistinctImages, other: DistinctImages, pairs: NDArray[np.intp]
     ) -> Iterator[tuple[int, int, float, str]]:
-        return verified_pairs(
+        return verify_pairs(
             source, other, pairs, min_score=self.min_score, pool=self.pool, progress=self.progress
         )
 
 
-def _within(images: NDArray[np.uint8], how: _How) -> list[_Row]:
+def _within(images: NDArray[np.uint8], how: _SearchSettings) -> list[_Row]:
     source = how.describe(images)
     rows: list[_Row] = [
         (same[0], other, 1.0, IDENTICAL) for same in source.members.values() for other in same[1:]
@@ -138,13 +138,15 @@ def _within(images: NDArray[np.uint8], how: _How) -> list[_Row]:
         pairs = np.stack(np.triu_indices(n, 1), axis=1)
     else:
         pairs = how.candidates(*_vectors(how.pool, source))
-    for a, b, score, kind in how.verified(source, source, pairs):
+    for a, b, score, kind in how.verify(source, source, pairs):
         first, second = sorted((int(source.distinct[a]), int(source.distinct[b])))
         rows.append((first, second, score, kind))
     return rows
 
 
-def _between(images: NDArray[np.uint8], against: NDArray[np.uint8], how: _How) -> list[_Row]:
+def _between(
+    images: NDArray[np.uint8], against: NDArray[np.uint8], how: _SearchSettings
+) -> list[_Row]:
     source, other = how.describe(images), how.describe(against)
     shared = sorted(source.members.keys() & other.members.keys())
     rows: list[_Row] = [
@@ -160,7 +162,7 @@ def _between(images: NDArray[np.uint8], against: NDArray[np.uint8], how: _How) -
         ways = [how.candidates(*way) for way in (vectors, vectors[::-1])]
         pairs = np.unique(np.concatenate([ways[0], ways[1][:, ::-1]]), axis=0)
     known = np.array([source.digests[a] == other.digests[b] for a, b in pairs], dtype=bool)
-    for a, b, score, kind in how.verified(source, other, pairs[~known]):
+    for a, b, score, kind in how.verify(source, other, pairs[~known]):
         second = int(other.distinct[b])
         rows += [(index, second, score, kind) for index in source.members[source.digests[a]]]
     return rows
@@ -171,7 +173,7 @@ def _vectors(pool: ThreadPoolExecutor, *sources: DistinctImages) -> list[NDArray
     samples = [source.distinct[: N_SAMPLE // len(sources)] for source in sources]
     drawn = list(zip(sources, samples, strict=True))
     # The distorted versions need one size for all; the smallest loses nothing that they keep.
-    versions = [distorted_features(source.images[sample], pool) for source, sample in drawn]
+    versions = [compute_distorted_features(source.images[sample], pool) for source, sample in drawn]
     original = np.concatenate([source.fingerprints.features[sample] for source, sample in drawn])
     projection = learn_projection(original, np.concatenate(versions, axis=1))
     centre = original.mean(axis=0, dtype=np.float64)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from melanoma_lab.audit.findings import Group
 
 
-class Kind(StrEnum):
+class ProblemKind(StrEnum):
     """What a problem spoils."""
 
     leakage = "leakage"
@@ -45,7 +45,7 @@ class Problem:
     """
 
     key: str
-    kind: Kind
+    kind: ProblemKind
     title: str
     effect: str
     remedies: tuple[Remedy, ...] = ()

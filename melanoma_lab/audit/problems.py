@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from melanoma_lab.audit.confounding import GIVEN_AWAY
 from melanoma_lab.audit.findings import Findings
-from melanoma_lab.audit.problem import Kind, Problem, Remedy
+from melanoma_lab.audit.problem import Problem, ProblemKind, Remedy
+from melanoma_lab.audit.source_confounding import CONFOUNDING_THRESHOLD
 
 
 def find_problems(findings: Findings) -> list[Problem]:
@@ -42,7 +42,7 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             what = f"{_count(n_crossing, 'group')} lie in both the validation and the test split"
         yield Problem(
             key="cross_split_groups",
-            kind=Kind.leakage,
+            kind=ProblemKind.leakage,
             title=f"The published split leaks: {what}.",
             effect="They show a lesion, or are a copy of a photograph, that the network has seen. "
             "Its accuracy there measures memory, not skill, and looks better than it is. "
@@ -60,7 +60,7 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
     if findings.groups:
         yield Problem(
             key="groups",
-            kind=Kind.leakage,
+            kind=ProblemKind.leakage,
             title=f"A random split of files would leak: {share} would have a training image of "
             "the same lesion or photograph.",
             effect=f"{_count(len(findings.groups), 'group holds', 'groups hold')} "
@@ -76,7 +76,7 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
         shared = {row["image_id"]: f"is {row['other']}" for row in findings.shared_images}
         yield Problem(
             key="shared_images",
-            kind=Kind.leakage,
+            kind=ProblemKind.leakage,
             title=f"{_count(len(shared), 'image')} of {findings.n_images} are in "
             f"{findings.against} too.",
             effect="A network trained on the one is no stranger to the other: a test on these "
@@ -89,7 +89,7 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
     if any(identical):
         yield Problem(
             key="exact_duplicate_groups",
-            kind=Kind.leakage,
+            kind=ProblemKind.leakage,
             title=f"{_count(identical[0], 'group')} of identical files"
             + (f", {identical[1]} more of identical pixels." if identical[1] else "."),
             effect="A picture that is there twice counts twice, in training and in every figure; "
@@ -100,7 +100,7 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
     if findings.near_duplicate_groups:
         yield Problem(
             key="near_duplicate_groups",
-            kind=Kind.leakage,
+            kind=ProblemKind.leakage,
             title=f"{_count(len(findings.near_duplicate_groups), 'group')} of near-duplicates: "
             "one photograph, or the next of the same lesion, cut, turned, mirrored, brightened or "
             "encoded anew.",
@@ -125,7 +125,7 @@ def _labels(findings: Findings) -> Iterator[Problem]:
         n = sum(map(len, findings.label_conflicts))
         yield Problem(
             key="label_conflicts",
-            kind=Kind.labels,
+            kind=ProblemKind.labels,
             title=f"{_count(len(findings.label_conflicts), 'group')} of identical images "
             f"under different labels ({n} images).",
             effect="At least one label of each group is wrong. No network can get all of them "
@@ -138,7 +138,7 @@ def _labels(findings: Findings) -> Iterator[Problem]:
         n = sum(map(len, findings.near_label_conflicts))
         yield Problem(
             key="near_label_conflicts",
-            kind=Kind.labels,
+            kind=ProblemKind.labels,
             title=f"{_count(len(findings.near_label_conflicts), 'group')} of near-duplicates "
             f"under different labels ({n} images).",
             effect="One photograph, or one lesion, cannot have two diagnoses: at least one label "
@@ -149,7 +149,7 @@ def _labels(findings: Findings) -> Iterator[Problem]:
     if findings.metadata_conflicts:
         yield Problem(
             key="metadata_conflicts",
-            kind=Kind.labels,
+            kind=ProblemKind.labels,
             title=f"{_count(len(findings.metadata_conflicts), 'label')} against the diagnosis in "
             "the metadata.",
             effect="The folder says one disease and the archive another. A network that is right "
@@ -170,10 +170,10 @@ def _bias(findings: Findings) -> Iterator[Problem]:
     sources = findings.sources
     told_apart = sources.pairwise_accuracy or 0.0
     only = sources.single_source_classes
-    if only or told_apart >= GIVEN_AWAY:
+    if only or told_apart >= CONFOUNDING_THRESHOLD:
         yield Problem(
             key="sources",
-            kind=Kind.bias,
+            kind=ProblemKind.bias,
             title="The source gives the class away"
             + (f": {_count(len(only), 'class', 'classes')} in one source only." if only else "."),
             effect="Knowing nothing but where a photograph comes from tells two classes apart in "
@@ -195,7 +195,7 @@ def _bias(findings: Findings) -> Iterator[Problem]:
         kept = [name for name in sizes if name not in small]
         yield Problem(
             key="class_sizes",
-            kind=Kind.bias,
+            kind=ProblemKind.bias,
             title=f"{_count(len(small), 'class', 'classes')} too small to measure.",
             effect="So few test lesions make a sensitivity a matter of luck: its 95% interval is "
             "wider than 20 points both ways. A class with fewer than three groups cannot be "
@@ -219,7 +219,7 @@ def _bias(findings: Findings) -> Iterator[Problem]:
         notes |= dict.fromkeys(findings.classes_without_images, "in dataset.classes, not found")
         yield Problem(
             key="classes_left_out",
-            kind=Kind.bias,
+            kind=ProblemKind.bias,
             title="The folder's classes are not those of dataset.classes.",
             effect="Training leaves images of other classes out, and refuses a class without "
             "images.",
@@ -232,7 +232,7 @@ def _files(findings: Findings) -> Iterator[Problem]:
     if findings.unreadable:
         yield Problem(
             key="unreadable",
-            kind=Kind.files,
+            kind=ProblemKind.files,
             title=f"{_count(len(findings.unreadable), 'file')} cannot be read.",
             effect="Training refuses to start, so that nothing is left out without your knowing.",
             remedies=(Remedy("dataset.on_unreadable=skip", "leaves them out and says so"),),
@@ -242,7 +242,7 @@ def _files(findings: Findings) -> Iterator[Problem]:
         names = findings.missing_images
         yield Problem(
             key="missing_images",
-            kind=Kind.files,
+            kind=ProblemKind.files,
             title=f"The metadata table names {_count(len(names), 'image')} not in the folder.",
             effect="A download that broke off loses images, perhaps most of one class; a table of "
             "a larger collection does no harm. Only images that are there take part.",
@@ -253,7 +253,7 @@ def _files(findings: Findings) -> Iterator[Problem]:
         names = findings.unlisted_images
         yield Problem(
             key="unlisted_images",
-            kind=Kind.files,
+            kind=ProblemKind.files,
             title=f"{_count(len(names), 'image')} in the folder not named in the metadata table.",
             effect="Nothing says what they show, so they are left out, of training and of all "
             "counts here.",
@@ -267,7 +267,7 @@ def _files(findings: Findings) -> Iterator[Problem]:
             notes[row["image_id"]] = f"{earlier}; {row['reason']}" if earlier else row["reason"]
         yield Problem(
             key="suspicious",
-            kind=Kind.files,
+            kind=ProblemKind.files,
             title=f"{_count(len(notes), 'file')} can be read but look wrong.",
             effect="A picture of one colour or of a few pixels teaches nothing and is "
             "classified by luck; a wrong extension often means a failed download or export.",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.audit import alignment
 from melanoma_lab.audit.descriptors import MIN_SIDE, reduce_size
-from melanoma_lab.audit.distinct import DistinctImages
+from melanoma_lab.audit.distinct_images import DistinctImages
 from melanoma_lab.core.progress import ProgressCallback
 
 _DETAIL_SIDE = 128  # pixels beyond this are noise and compression more often than detail
@@ -28,7 +28,7 @@ _MAX_SCALE, _MAX_STRETCH = 2.0, 1.8
 _PAIRS_AT_ONCE, _FINE_PAIRS_AT_ONCE = 128, 16  # arrays that fit a processor's cache
 
 
-def verified_pairs(
+def verify_pairs(
     source: DistinctImages,
     other: DistinctImages,
     pairs: NDArray[np.intp],
@@ -90,12 +90,12 @@ def _align_coarsely(
     greys = [reduce_size(grey, MIN_SIDE) for grey in thumbnails]
     small = [alignment.band_pass(reduce_size(grey, MIN_SIDE // 2), MIN_SIDE / 12) for grey in greys]
     by_turn, turn_correlation = alignment.refine(
-        small[0], small[1], alignment.turn_hypotheses(first.harmonics, second.harmonics), 5
+        small[0], small[1], alignment.propose_turns(first.harmonics, second.harmonics), 5
     )
     # Which of the eight flips and quarter turns it is, only finer structure tells.
     bands = [alignment.band_pass(grey, MIN_SIDE / 16) for grey in greys]
     by_shift, shift_correlation = alignment.refine(
-        small[0], small[1], alignment.shift_hypotheses(bands[0], bands[1]), 5
+        small[0], small[1], alignment.propose_shifts(bands[0], bands[1]), 5
     )
     better = shift_correlation > turn_correlation
     transforms = np.where(better[:, None, None], by_shift, by_turn)
@@ -103,7 +103,7 @@ def _align_coarsely(
     keep = correlation >= _COARSE_CORRELATION
     pairs, transforms = pairs[keep], transforms[keep]
     thumbnails, greys, bands = ([each[keep] for each in x] for x in (thumbnails, greys, bands))
-    score = alignment.detail_agreement(greys[0], greys[1], transforms, MIN_SIDE / 32)
+    score = alignment.score_detail_agreement(greys[0], greys[1], transforms, MIN_SIDE / 32)
     doubtful = np.flatnonzero((score >= _COARSE_SCORE) & (score < _DOUBTFUL_SCORE))
     if len(doubtful):
         again, score_again = _align_again(*([each[doubtful] for each in x] for x in (greys, bands)))
@@ -116,7 +116,8 @@ def _align_coarsely(
         details = [alignment.band_pass(grey, side / 16) for grey in large]
         transforms, _ = alignment.refine(details[0], details[1], transforms, 4)
         keep = (
-            alignment.detail_agreement(large[0], large[1], transforms, side / 32) >= _COARSE_SCORE
+            alignment.score_detail_agreement(large[0], large[1], transforms, side / 32)
+            >= _COARSE_SCORE
         )
         pairs, transforms = pairs[keep], transforms[keep]
     return pairs, transforms
@@ -127,9 +128,11 @@ def _align_again(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Align from the finest structure that there is, at several scales; return scores too."""
     finest = [alignment.band_pass(grey, MIN_SIDE / 32) for grey in greys]
-    transforms = alignment.shift_hypotheses(finest[0], finest[1], _SCALES)
+    transforms = alignment.propose_shifts(finest[0], finest[1], _SCALES)
     transforms, _ = alignment.refine(bands[0], bands[1], transforms, 4)
-    return transforms, alignment.detail_agreement(greys[0], greys[1], transforms, MIN_SIDE / 32)
+    return transforms, alignment.score_detail_agreement(
+        greys[0], greys[1], transforms, MIN_SIDE / 32
+    )
 
 
 def _compare_finely(
@@ -146,11 +149,11 @@ def _compare_finely(
     sigma = side / 32
     details = [alignment.band_pass(grey, sigma) for grey in (first, second)]
     transforms, _ = alignment.refine(details[0], details[1], transforms, 3)
-    scores = alignment.detail_agreement(first, second, transforms, sigma)
-    return pairs, transforms, np.where(_plausible(transforms), scores, 0).astype(np.float32)
+    scores = alignment.score_detail_agreement(first, second, transforms, sigma)
+    return pairs, transforms, np.where(_is_plausible(transforms), scores, 0).astype(np.float32)
 
 
-def _plausible(transforms: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _is_plausible(transforms: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Tell transforms that lead from a photograph to a copy from those that distort one."""
     sizes = np.linalg.svd(transforms[:, :, :2], compute_uv=False)
     plausible: NDArray[np.bool_] = (

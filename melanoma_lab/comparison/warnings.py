@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from melanoma_lab.audit.confounding import GIVEN_AWAY
+from melanoma_lab.audit.source_confounding import CONFOUNDING_THRESHOLD
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
 from melanoma_lab.comparison.pairing import coverage
 from melanoma_lab.comparison.statistics import MIN_SEEDS
@@ -82,7 +82,7 @@ def _test_unseen(study: Study) -> list[str]:
 def _confounded(study: Study) -> list[str]:
     told = [run.tags.get("source_tells_class", "") for run in study.runs]
     highest = max((float(value) for value in told if value), default=0.0)
-    if highest < GIVEN_AWAY:
+    if highest < CONFOUNDING_THRESHOLD:
         return []
     text = f"knowing only where a photograph comes from tells two classes apart in {highest:.0%}"
     why = "an arm may look better for telling cameras apart, not diseases"

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from melanoma_lab.audit.thumbnails import as_uri
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import read_picture, resize_for_display
 from melanoma_lab.evaluation.overlay import overlay
+from melanoma_lab.reports.thumbnails import encode_jpeg_uri
 
 #: Longest side of a picture on the page, in pixels; shown at about half of it.
 LONGEST = 300
@@ -83,11 +83,11 @@ class Seen:
         except (OSError, ValueError):
             picture = Image.fromarray(self.pixels)
         if self.heat is None:
-            return as_uri(picture), ""
+            return encode_jpeg_uri(picture), ""
         # The map is a square, whatever was squeezed into it.
         stretched = Image.fromarray(self.heat).resize(picture.size, Image.Resampling.BILINEAR)
         laid_over = overlay(np.asarray(picture), np.asarray(stretched))
-        return as_uri(picture), as_uri(Image.fromarray(laid_over))
+        return encode_jpeg_uri(picture), encode_jpeg_uri(Image.fromarray(laid_over))
 
 
 def see(looking: Looking, image_ids: Sequence[str], classes: NDArray[np.intp]) -> dict[str, Seen]:

@@ -9,7 +9,7 @@ from typing import Final
 
 import pandas as pd
 
-from melanoma_lab.audit.overlap import shared_photographs
+from melanoma_lab.audit.shared_images import find_shared_photographs
 from melanoma_lab.comparison.tracked import SEEDS_TAG
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
@@ -217,7 +217,7 @@ def near_identical(
     there = known.there
     if there.empty:
         return []
-    return shared_photographs(
+    return find_shared_photographs(
         (list(manifest["path"]), list(manifest["digest"])),
         (list(there["path"]), list(there["digest"])),
         cache=cache,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from melanoma_lab.audit.audit_messages import show_findings
+from melanoma_lab.audit.dataset_audit import audit_images
 from melanoma_lab.audit.findings import Findings
 from melanoma_lab.audit.inspection import inspect_files
-from melanoma_lab.audit.judging import audit_images
-from melanoma_lab.audit.overlap import find_overlap
-from melanoma_lab.audit.page import write_page
 from melanoma_lab.audit.problems import find_problems
-from melanoma_lab.audit.summary import show_findings
+from melanoma_lab.audit.shared_images import find_shared_images
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import CsvDataset
 from melanoma_lab.core.console import show_progress
@@ -20,6 +19,7 @@ from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.image_files import describe_ignored_files, describe_outside_links
 from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.readers import read_listing
+from melanoma_lab.reports.audit_page import write_audit_page
 from melanoma_lab.training.backend import available_threads
 
 
@@ -69,7 +69,7 @@ def audit_dataset(config: Config) -> Findings:
     )
     if config.against:
         with show_progress("comparing with the other folder") as tell:
-            shared = find_overlap(
+            shared = find_shared_images(
                 manifest,
                 config.against,
                 cache=cache,
@@ -86,7 +86,7 @@ def audit_dataset(config: Config) -> Findings:
         findings = dataclasses.replace(findings, unknown=[*findings.unknown, *aside])
     problems = find_problems(findings)
     findings.write(folder / "audit.json")
-    write_page(folder / "audit.html", findings, problems, images, root=dataset.root or "")
+    write_audit_page(folder / "audit.html", findings, problems, images, root=dataset.root or "")
     show_findings(findings, problems, folder)
     if config.audit.strict and findings.leaks:
         raise RunError(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from melanoma_lab.audit.dataset_audit import audit_images
 from melanoma_lab.audit.inspection import inspect_files
-from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.balancing.seed_protocol import write_seed_protocol
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import Resize

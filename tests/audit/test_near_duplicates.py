@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from scipy.ndimage import gaussian_filter
 
-from melanoma_lab.audit import candidates, distinct, near_duplicates, verification
+from melanoma_lab.audit import candidates, distinct_images, near_duplicates, verification
 from melanoma_lab.audit.alignment import (
     band_pass,
-    detail_agreement,
     invert,
+    propose_shifts,
+    propose_turns,
     refine,
-    shift_hypotheses,
+    score_detail_agreement,
     similarity_transform,
-    turn_hypotheses,
-    warp,
+    warp_planes,
 )
-from melanoma_lab.audit.candidates import nearest_pairs
-from melanoma_lab.audit.descriptors import describe, reduce_size
+from melanoma_lab.audit.candidates import find_nearest_pairs
+from melanoma_lab.audit.descriptors import compute_fingerprints, reduce_size
 from melanoma_lab.audit.near_duplicates import IDENTICAL, find_near_duplicates
 
 HAM10000 = Path(__file__).parents[2].parent / "shared" / "data" / "ham10000"
@@ -310,7 +310,7 @@ class TestTheResultIsAFunctionOfTheImages:
         whole = find_near_duplicates(mixed, n_threads=1)
         monkeypatch.setattr(verification, "_PAIRS_AT_ONCE", 7)
         monkeypatch.setattr(verification, "_FINE_PAIRS_AT_ONCE", 3)
-        monkeypatch.setattr(distinct, "_IMAGES_AT_ONCE", 5)
+        monkeypatch.setattr(distinct_images, "_IMAGES_AT_ONCE", 5)
         monkeypatch.setattr(candidates, "_ROWS_AT_ONCE", 5)
         monkeypatch.setattr("melanoma_lab.audit.descriptors._BLOCK", 5)
 
@@ -353,7 +353,10 @@ class TestParts:
     ) -> None:
         moved = np.rot90(lesions[:, :, ::-1] if mirrored else lesions, turn, axes=(1, 2))
 
-        original, changed = describe(lesions), describe(np.ascontiguousarray(moved))
+        original, changed = (
+            compute_fingerprints(lesions),
+            compute_fingerprints(np.ascontiguousarray(moved)),
+        )
 
         spread = original.features.std(axis=0).max()
         np.testing.assert_allclose(original.features, changed.features, atol=0.02 * spread)
@@ -364,15 +367,18 @@ class TestParts:
         self, lesions: Images, mirrored: bool, turn: int
     ) -> None:
         moved = np.rot90(lesions[:, ::-1] if mirrored else lesions, turn, axes=(1, 2))
-        first, second = describe(lesions), describe(np.ascontiguousarray(moved))
+        first, second = (
+            compute_fingerprints(lesions),
+            compute_fingerprints(np.ascontiguousarray(moved)),
+        )
         a = first.thumbnails.astype(np.float32)
         b = second.thumbnails.astype(np.float32)
 
-        by_turn = turn_hypotheses(first.harmonics, second.harmonics)
-        by_shift = shift_hypotheses(band_pass(a, 8.0), band_pass(b, 8.0))
+        by_turn = propose_turns(first.harmonics, second.harmonics)
+        by_shift = propose_shifts(band_pass(a, 8.0), band_pass(b, 8.0))
 
         for transform in (by_turn, by_shift):
-            aligned, inside = warp(b, transform, a.shape[1])
+            aligned, inside = warp_planes(b, transform, a.shape[1])
             difference = np.abs(aligned - a.reshape(len(a), -1))[inside]
             assert difference.mean() < 2.0  # grey levels: rounding and interpolation
 
@@ -385,11 +391,11 @@ class TestParts:
         turn = np.full(10, np.pi / 2)
         truth = similarity_transform(np.full(10, mirrored), turn, np.full(10, 0.8))
         truth[:, 0, 2] = 0.1
-        part = warp(whole, truth, SIDE)[0].reshape(whole.shape)
+        part = warp_planes(whole, truth, SIDE)[0].reshape(whole.shape)
         pair = (part, whole) if scale < 1 else (whole, part)
         expected = truth if scale < 1 else invert(truth)
 
-        found = shift_hypotheses(*(band_pass(grey, 3.0) for grey in pair), (1.0, scale))
+        found = propose_shifts(*(band_pass(grey, 3.0) for grey in pair), (1.0, scale))
 
         np.testing.assert_allclose(found, expected, atol=2.5 / SIDE)
 
@@ -399,12 +405,12 @@ class TestParts:
         copies = change_all(lesions[:10], CHANGES["cropped"][0])
         upside_down = similarity_transform(np.zeros(1, bool), np.full(1, np.pi), np.ones(1))
         monkeypatch.setattr(
-            verification.alignment, "turn_hypotheses", lambda a, _: upside_down.repeat(len(a), 0)
+            verification.alignment, "propose_turns", lambda a, _: upside_down.repeat(len(a), 0)
         )
-        once = verification.alignment.shift_hypotheses
+        once = verification.alignment.propose_shifts
         monkeypatch.setattr(
             verification.alignment,
-            "shift_hypotheses",
+            "propose_shifts",
             lambda a, b, scales=None: (
                 once(a, b, scales) if scales else upside_down.repeat(len(a), axis=0)
             ),
@@ -422,7 +428,7 @@ class TestParts:
         grey = lesions[:10].mean(axis=3, dtype=np.float32)
         truth = similarity_transform(np.zeros(10, bool), np.full(10, 0.06), np.full(10, 0.95))
         truth[:, :, 2] = 0.03
-        first = warp(grey, truth, SIDE)[0].reshape(-1, SIDE, SIDE)
+        first = warp_planes(grey, truth, SIDE)[0].reshape(-1, SIDE, SIDE)
         start = similarity_transform(np.zeros(10, bool), np.zeros(10), np.ones(10))
 
         found, correlation = refine(band_pass(first, 8.0), band_pass(grey, 8.0), start, 25)
@@ -438,8 +444,8 @@ class TestParts:
             np.zeros(len(grey), bool), np.zeros(len(grey)), np.ones(len(grey))
         )
 
-        same = detail_agreement(grey, grey * 0.8 + 10, identity, 3.0)
-        other = detail_agreement(grey, np.roll(grey, 1, axis=0), identity, 3.0)
+        same = score_detail_agreement(grey, grey * 0.8 + 10, identity, 3.0)
+        other = score_detail_agreement(grey, np.roll(grey, 1, axis=0), identity, 3.0)
 
         assert same.min() > 0.98
         assert np.abs(other).max() < 0.25
@@ -468,7 +474,7 @@ class TestParts:
             if cosine[i, j] >= 0.8
         }
 
-        found = nearest_pairs(vectors, n_neighbours=4, min_similarity=0.8)
+        found = find_nearest_pairs(vectors, n_neighbours=4, min_similarity=0.8)
 
         assert {tuple(pair) for pair in found.tolist()} == expected
         assert len(found) == len(expected) > 20

@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.audit.confounding import judge_sources
-from melanoma_lab.audit.findings import Findings, Group, RandomSplits
+from melanoma_lab.audit.class_sizes import measure_class_sizes
+from melanoma_lab.audit.findings import Findings, Group, RandomSplitLeakage
 from melanoma_lab.audit.inspection import Inspection
-from melanoma_lab.audit.sizes import class_sizes
-from melanoma_lab.audit.suspicion import suspicious_files
+from melanoma_lab.audit.source_confounding import measure_source_confounding
+from melanoma_lab.audit.suspicious_files import find_suspicious_files
 from melanoma_lab.config.schema.dataset import GroupingRule
 from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.listing import Listing
@@ -62,15 +62,15 @@ def audit_images(
         judged_split="published" if published else "random",
         class_counts=_class_counts(manifest, published=published),
         source_by_class=_counts(manifest["label"], manifest["source"].replace("", "unknown")),
-        class_sizes=class_sizes(readable, published=published),
-        sources=judge_sources(readable["label"], readable["source"]),
+        class_sizes=measure_class_sizes(readable, published=published),
+        sources=measure_source_confounding(readable["label"], readable["source"]),
         random_splits=random_splits,
         unreadable=[
             {"image_id": image_id, "reason": why}
             for image_id, why in zip(manifest["image_id"], reason, strict=True)
             if isinstance(why, str)
         ],
-        suspicious=suspicious_files(readable, inspection.files),
+        suspicious=find_suspicious_files(readable, inspection.files),
         exact_duplicate_groups=_groups(readable, "digest"),
         pixel_duplicate_groups=_groups(readable, "pixels", _several(readable, "pixels", "digest")),
         near_duplicate_groups=near,
@@ -117,7 +117,7 @@ def _leaking(table: pd.DataFrame, part: str) -> list[str]:
     return sorted(table.loc[leaking, "image_id"])
 
 
-def _random_splits(group: pd.Series) -> tuple[RandomSplits, list[str]]:
+def _random_splits(group: pd.Series) -> tuple[RandomSplitLeakage, list[str]]:
     """Draw splits of single files; the second value is the first of them, part by part."""
     codes, names = pd.factorize(group)
     n_test = round(TEST_SHARE * len(codes))
@@ -130,7 +130,7 @@ def _random_splits(group: pd.Series) -> tuple[RandomSplits, list[str]]:
         if seed == 0:
             example = [TEST if test else TRAIN for test in is_test]
     figures = (float(np.mean(shares)), min(shares), max(shares))
-    return RandomSplits(TEST_SHARE, N_RANDOM_SPLITS, *(round(f, 4) for f in figures)), example
+    return RandomSplitLeakage(TEST_SHARE, N_RANDOM_SPLITS, *(round(f, 4) for f in figures)), example
 
 
 def _class_counts(manifest: pd.DataFrame, *, published: bool) -> dict[str, dict[str, int]]:

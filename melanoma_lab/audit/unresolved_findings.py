@@ -7,7 +7,7 @@ from melanoma_lab.config.schema.dataset import Dataset, Isic9Dataset, LabelSourc
 from melanoma_lab.core.shell_commands import format_lab_command
 
 
-def unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
+def describe_unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
     """Say what is wrong with a run's data and left as it is.
 
     Args:

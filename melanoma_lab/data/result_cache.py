@@ -15,7 +15,7 @@ from melanoma_lab.core.checksummed_files import (
 )
 
 
-def kept_answer(folder: Path, question: object, find: Callable[[], Any]) -> Any:
+def load_or_compute_json(folder: Path, question: object, find: Callable[[], Any]) -> Any:
     """The answer to a question, found first where the folder does not have it.
 
     Of several processes with the same question one finds the answer and the others wait.

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from melanoma_lab.audit.overlap import find_overlap
+from melanoma_lab.audit.shared_images import find_shared_images
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.pixel_cache import compute_file_digests
 
@@ -23,7 +23,7 @@ def overlap(tmp_path):
         table = pd.DataFrame(
             {"image_id": ids, "path": paths, "digest": compute_file_digests(paths, 2)}
         )
-        return find_overlap(table, str(against), cache=tmp_path / "cache", threads=2)
+        return find_shared_images(table, str(against), cache=tmp_path / "cache", threads=2)
 
     return run
 

@@ -20,12 +20,12 @@ FORMATS: Final = {
     ".webp": {"WEBP"},
 }
 #: Fewer pixels than this along a side show no lesion.
-SMALLEST_SIDE: Final = 32
+MIN_SIDE_PIXELS: Final = 32
 #: A photograph is hardly ever longer than this, compared with its height.
-LONGEST_ASPECT: Final = 3.0
+MAX_ASPECT_RATIO: Final = 3.0
 
 
-def suspicious_files(readable: pd.DataFrame, files: pd.DataFrame) -> list[dict[str, str]]:
+def find_suspicious_files(readable: pd.DataFrame, files: pd.DataFrame) -> list[dict[str, str]]:
     """Name the files and what is odd about each.
 
     Args:
@@ -51,9 +51,9 @@ def _reasons(image_id: str, fact: tuple[str, int, int, str, bool]) -> list[str]:
     reasons = []
     if kind not in FORMATS.get(suffix, {kind}):
         reasons.append(f"holds {kind}, not what {suffix} says")
-    if min(width, height) < SMALLEST_SIDE:
+    if min(width, height) < MIN_SIDE_PIXELS:
         reasons.append(f"tiny: {width}x{height} pixels")
-    if max(width, height) > LONGEST_ASPECT * min(width, height):
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         reasons.append(f"extreme shape: {width}x{height} pixels")
     if colours:
         reasons.append(colours)

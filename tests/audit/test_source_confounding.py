@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats.contingency import association
 
-from melanoma_lab.audit.confounding import judge_sources
+from melanoma_lab.audit.source_confounding import measure_source_confounding
 
 
 def judge(counts):
     """Judge {class: {source: images}}."""
     rows = [(c, s) for c, row in counts.items() for s, n in row.items() for _ in range(n)]
     labels, sources = zip(*rows, strict=True)
-    return judge_sources(pd.Series(labels), pd.Series(sources))
+    return measure_source_confounding(pd.Series(labels), pd.Series(sources))
 
 
 def test_source_that_is_the_class():

@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab.audit.findings import Findings, Group
-from melanoma_lab.audit.problem import Kind, Problem
-from melanoma_lab.audit.thumbnails import thumbnail
+from melanoma_lab.audit.problem import Problem, ProblemKind
 from melanoma_lab.data.split import SPLITS
+from melanoma_lab.reports.thumbnails import make_thumbnail
 
-TEMPLATE: Final = "page.html.j2"
+TEMPLATE: Final = "audit.html.j2"
 #: Shown of a problem at most: groups, images of a group, single images, lines of a list.
 N_GROUPS, N_OF_GROUP, N_SINGLE, N_NOTES = 12, 6, 18, 12
 
 
 @dataclass(frozen=True)
-class Picture:
+class GalleryImage:
     """One image of a gallery.
 
     Attributes:
@@ -46,7 +46,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Section:
+class ProblemSection:
     """A problem and what is shown of it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Section:
     """
 
     problem: Problem
-    groups: list[list[Picture]]
+    groups: list[list[GalleryImage]]
     n_more_groups: int
     notes: list[tuple[str, str]]
     n_more_notes: int
@@ -79,7 +79,7 @@ class ClassBar:
     parts: list[tuple[str, int, float]]
 
 
-def write_page(
+def write_audit_page(
     path: Path,
     findings: Findings,
     problems: Sequence[Problem],
@@ -101,7 +101,7 @@ def write_page(
     hues = {name: round(360 * i / len(classes)) for i, name in enumerate(classes)}
     sources = sorted({name for row in findings.source_by_class.values() for name in row})
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -110,7 +110,7 @@ def write_page(
     text = environment.get_template(TEMPLATE).render(
         findings=findings,
         root=root,
-        kinds=Kind,
+        kinds=ProblemKind,
         sections=[_section(problem, known, hues) for problem in problems],
         bars=_bars(findings, classes),
         splits=[part for part in (*SPLITS, "none", "all") if part in findings.class_counts],
@@ -120,25 +120,27 @@ def write_page(
     path.write_text(text, encoding="utf-8")
 
 
-def _section(problem: Problem, known: pd.DataFrame, hues: dict[str, int]) -> Section:
+def _section(problem: Problem, known: pd.DataFrame, hues: dict[str, int]) -> ProblemSection:
     single = all(len(group) == 1 for group in problem.groups)
     shown = _spread(problem.groups, N_SINGLE if single else N_GROUPS)
     names = known.to_dict("index")
-    uri = cache(thumbnail)
+    uri = cache(make_thumbnail)
 
-    def picture(image_id: str) -> Picture:
+    def picture(image_id: str) -> GalleryImage:
         row = names[image_id]
         note = problem.notes.get(image_id, "")
         label = row["label"]
         name = PurePosixPath(image_id).stem
-        return Picture(image_id, name, label, hues[label], row["judged"], note, uri(row["path"]))
+        return GalleryImage(
+            image_id, name, label, hues[label], row["judged"], note, uri(row["path"])
+        )
 
     groups = [
         [picture(image_id) for image_id in group[:N_OF_GROUP] if image_id in names]
         for group in shown
     ]
     notes = [] if problem.groups else list(problem.notes.items())
-    return Section(
+    return ProblemSection(
         problem=problem,
         groups=[group for group in groups if group],
         n_more_groups=len(problem.groups) - len(shown),

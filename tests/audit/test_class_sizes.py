@@ -2,14 +2,14 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from melanoma_lab.audit.sizes import class_sizes
+from melanoma_lab.audit.class_sizes import measure_class_sizes
 
 
 def sizes(groups_in_test, groups_in_train=40, published=True):
     rows = [("a", f"t{n}", "test") for n in range(groups_in_test)]
     rows += [("a", f"r{n}", "train") for n in range(groups_in_train) for _ in range(2)]
     table = pd.DataFrame(rows, columns=["label", "group", "judged"])
-    return class_sizes(table, published=published)["a"]
+    return measure_class_sizes(table, published=published)["a"]
 
 
 def test_images_that_belong_together_count_once():

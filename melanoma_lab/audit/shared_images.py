@@ -8,19 +8,19 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma_lab.audit.answers import kept_answer
-from melanoma_lab.audit.inspection import COMPARED_SIZE, VERSION
+from melanoma_lab.audit.inspection import CACHE_VERSION, COMPARED_SIZE
 from melanoma_lab.audit.near_duplicates import find_near_duplicates
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.image_files import find_images
 from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
+from melanoma_lab.data.result_cache import load_or_compute_json
 
 #: Paths, and the digests of their files.
-Files = tuple[Sequence[str], Sequence[str]]
+HashedFiles = tuple[Sequence[str], Sequence[str]]
 
 
-def find_overlap(
+def find_shared_images(
     manifest: pd.DataFrame,
     against: str,
     *,
@@ -51,7 +51,7 @@ def find_overlap(
         raise UserError(f"against={against}: no such folder.")
     paths = [str(path) for path in find_images(root, outside_root=outside_root)]
     digests = compute_file_digests(paths, threads)
-    pairs = shared_photographs(
+    pairs = find_shared_photographs(
         (list(manifest["path"]), list(manifest["digest"])),
         (paths, digests),
         cache=cache,
@@ -61,9 +61,9 @@ def find_overlap(
     return _named(manifest, pairs, _names(paths, digests, root))
 
 
-def shared_photographs(
-    own: Files,
-    other: Files,
+def find_shared_photographs(
+    own: HashedFiles,
+    other: HashedFiles,
     *,
     cache: Path,
     threads: int,
@@ -100,7 +100,9 @@ def shared_photographs(
             if distinct[0][a] in first.row and distinct[1][b] in second.row
         ]
 
-    pairs: list[list[Any]] = kept_answer(cache / "overlaps", [VERSION, *distinct], find)
+    pairs: list[list[Any]] = load_or_compute_json(
+        cache / "overlaps", [CACHE_VERSION, *distinct], find
+    )
     return pairs
 
 

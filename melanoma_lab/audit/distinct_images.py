@@ -8,7 +8,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.audit.descriptors import describe
+from melanoma_lab.audit.descriptors import compute_fingerprints
 from melanoma_lab.core.progress import ProgressCallback
 
 _IMAGES_AT_ONCE = 1024
@@ -42,7 +42,7 @@ class DistinctImages:
             self.members.setdefault(digest, []).append(index)
         self.digests = sorted(self.members)
         self.distinct = np.array([self.members[digest][0] for digest in self.digests], np.intp)
-        self.fingerprints = describe(images, pool, progress)
+        self.fingerprints = compute_fingerprints(images, pool, progress)
 
 
 def _digests(images: NDArray[np.uint8]) -> list[bytes]:

@@ -11,11 +11,11 @@ from PIL import Image
 from melanoma_lab.data.decoding import read_picture
 
 #: Longest side in pixels; shown at half of it, so sharp on a fine screen.
-LONGEST: Final = 208
+MAX_SIDE: Final = 208
 _QUALITY = 68
 
 
-def thumbnail(path: str) -> str:
+def make_thumbnail(path: str) -> str:
     """A small JPEG of an image file as a data URI, upright, in its own proportions.
 
     Args:
@@ -25,12 +25,12 @@ def thumbnail(path: str) -> str:
         ValueError: the content cannot be decoded; the message says why.
         OSError: the file cannot be opened or read.
     """
-    picture = read_picture(path, at_least=LONGEST)
-    picture.thumbnail((LONGEST, LONGEST))
-    return as_uri(picture)
+    picture = read_picture(path, at_least=MAX_SIDE)
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    return encode_jpeg_uri(picture)
 
 
-def as_uri(picture: Image.Image) -> str:
+def encode_jpeg_uri(picture: Image.Image) -> str:
     """A picture as a JPEG in a data URI."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=_QUALITY, optimize=True)

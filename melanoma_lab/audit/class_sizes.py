@@ -11,9 +11,9 @@ import pandas as pd
 from melanoma_lab.data.split import SPLITS, TEST
 
 #: Share of a class that is kept for testing where no split was published (``split=holdout``).
-USUAL_TEST_SHARE: Final = 0.15
+DEFAULT_TEST_SHARE: Final = 0.15
 #: A class whose sensitivity would be uncertain by more than this, both ways, is hardly measured.
-WIDEST_MARGIN: Final = 0.2
+MAX_MARGIN: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ClassSize:
         margin: half the width of the 95 % Wilson interval of a sensitivity of about 80 % measured
             on ``test_groups`` lesions; 0.2 is twenty percentage points both ways.
         splittable: whether there is a group for each of train, val and test.
-        measurable: whether the margin is at most ``WIDEST_MARGIN``.
+        measurable: whether the margin is at most ``MAX_MARGIN``.
     """
 
     images: int
@@ -38,7 +38,7 @@ class ClassSize:
     measurable: bool
 
 
-def class_sizes(readable: pd.DataFrame, *, published: bool) -> dict[str, ClassSize]:
+def measure_class_sizes(readable: pd.DataFrame, *, published: bool) -> dict[str, ClassSize]:
     """Judge every class.
 
     Args:
@@ -50,7 +50,7 @@ def class_sizes(readable: pd.DataFrame, *, published: bool) -> dict[str, ClassSi
         groups = rows["group"].nunique()
         test = rows.loc[rows["judged"] == TEST, "group"].nunique()
         if not (published and test):
-            test = round(USUAL_TEST_SHARE * groups)
+            test = round(DEFAULT_TEST_SHARE * groups)
         margin = _margin(test)
         sizes[str(label)] = ClassSize(
             images=len(rows),
@@ -58,7 +58,7 @@ def class_sizes(readable: pd.DataFrame, *, published: bool) -> dict[str, ClassSi
             test_groups=test,
             margin=round(margin, 3),
             splittable=groups >= len(SPLITS),
-            measurable=margin <= WIDEST_MARGIN,
+            measurable=margin <= MAX_MARGIN,
         )
     return sizes
 

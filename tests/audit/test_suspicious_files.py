@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from melanoma_lab.audit.suspicion import suspicious_files
+from melanoma_lab.audit.suspicious_files import find_suspicious_files
 
 FACTS = ["format", "width", "height", "colours", "constant"]
 
@@ -20,5 +20,5 @@ FACTS = ["format", "width", "height", "colours", "constant"]
 )
 def test_what_looks_wrong(image_id, fact, reasons):
     files = pd.DataFrame([fact], columns=FACTS, index=["d"])
-    found = suspicious_files(pd.DataFrame({"image_id": [image_id], "digest": ["d"]}), files)
+    found = find_suspicious_files(pd.DataFrame({"image_id": [image_id], "digest": ["d"]}), files)
     assert [row["reason"] for row in found] == reasons

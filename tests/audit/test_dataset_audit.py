@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from melanoma_lab.audit.dataset_audit import audit_images
 from melanoma_lab.audit.inspection import FILE_COLUMNS, PAIR_COLUMNS, Inspection
-from melanoma_lab.audit.judging import audit_images
 from melanoma_lab.audit.problems import find_problems
-from melanoma_lab.audit.unresolved import unresolved
+from melanoma_lab.audit.unresolved_findings import describe_unresolved
 from melanoma_lab.data.listing import LISTING_COLUMNS, Listing
 from melanoma_lab.data.readers import read_listing
 
@@ -120,7 +120,7 @@ def test_problems_come_with_their_effect_and_a_way_out():
 )
 def test_a_run_says_what_it_leaves_unresolved(composed, overrides, protocol, says):
     dataset = composed("dataset=folder", "dataset.root=here", *overrides).dataset
-    line = unresolved(audit(CHAIN, [("2", "3")]), dataset, protocol)
+    line = describe_unresolved(audit(CHAIN, [("2", "3")]), dataset, protocol)
     assert says in line
     assert "\n" not in line
     assert bool(line) == bool(says)

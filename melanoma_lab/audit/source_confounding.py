@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 #: From this balanced accuracy on, telling two classes apart by source alone is worth a warning.
-GIVEN_AWAY: Final = 0.6
+CONFOUNDING_THRESHOLD: Final = 0.6
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class SourceFindings:
     single_source_classes: dict[str, str]
 
 
-def judge_sources(labels: pd.Series, sources: pd.Series) -> SourceFindings:
+def measure_source_confounding(labels: pd.Series, sources: pd.Series) -> SourceFindings:
     """Measure how well source predicts class.
 
     Args:
