@@ -24,8 +24,8 @@ import Augmentor
 import numpy as np
 from PIL import Image
 
-from melanoma_lab.balancing import BalancedSet, balance
 from melanoma_lab.config.schema.balancing import AugmentorBalancing
+from melanoma_lab.input_pipeline.balancing import BalancedSet, balance
 from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 ROTATE = {"probability": 0.7, "max_left_rotation": 10, "max_right_rotation": 10}

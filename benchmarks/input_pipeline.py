@@ -23,10 +23,10 @@ from bare_fit import vgg5
 from hydra import compose, initialize_config_dir
 
 from melanoma_lab.__main__ import CONF_DIR
-from melanoma_lab.balancing import balance
 from melanoma_lab.config.schema.augmentation import Augmentation, FlipRotateZoom, NoAugmentation
 from melanoma_lab.config.schema.training import Precision, Training
 from melanoma_lab.config.validation import validate_config
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.model.augmentation import augmentation_layers
 from melanoma_lab.training.augmented import AugmentedNetwork

@@ -18,10 +18,10 @@ from collections import defaultdict
 
 import numpy as np
 
-from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema.architecture import Vgg5
 from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.config.schema.training import Precision, Training
+from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.training.backend import available_threads, start_backend
 from melanoma_lab.training.feed import evaluation_batches, training_batches
 from melanoma_lab.training.machine import on_this_machine, this_machine

@@ -8,7 +8,6 @@ import numpy as np
 
 from melanoma_lab.audit.dataset_audit import audit_images
 from melanoma_lab.audit.inspection import inspect_files
-from melanoma_lab.balancing.seed_protocol import write_seed_protocol
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.console import console, show_progress
@@ -18,6 +17,7 @@ from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
+from melanoma_lab.input_pipeline.leaky_protocol import write_leaky_protocol
 from melanoma_lab.training.backend import available_threads
 
 
@@ -59,7 +59,7 @@ def prepare_seed_protocol(config: Config) -> Path:
             cache=cache,
             threads=threads,
         )
-        written = write_seed_protocol(
+        written = write_leaky_protocol(
             folder,
             images,
             pixels.images,

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from melanoma_lab import tracking
-from melanoma_lab.balancing import BalancedSet, balance
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
@@ -17,6 +16,7 @@ from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.split import TRAIN, VAL
+from melanoma_lab.input_pipeline.balancing import BalancedSet, balance
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data
 from melanoma_lab.model.pretrained.sources import find_weights
 from melanoma_lab.model.trivial import TrivialModel, build_trivial

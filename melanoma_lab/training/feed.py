@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema.training import EpochLength
+from melanoma_lab.input_pipeline.balancing import BalancedSet
 
 #: Keeps the order's random numbers apart from others that are drawn from the same seed.
 ORDER = 0x0D

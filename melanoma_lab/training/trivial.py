@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.data.split import TRAIN
+from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.model.trivial import TrivialModel
 from melanoma_lab.training.trained import Fit, Trained

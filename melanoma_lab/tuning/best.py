@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.balancing import BalancedSet, balance
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
+from melanoma_lab.input_pipeline.balancing import BalancedSet, balance
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.model.trivial import build_trivial
 from melanoma_lab.model_card.page import write_card

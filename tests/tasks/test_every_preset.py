@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from melanoma_lab.__main__ import CONF_DIR
-from melanoma_lab.balancing import balance
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.model.pretrained.sources import PACKAGES
 from melanoma_lab.model.trivial import build_trivial

@@ -9,11 +9,11 @@ from marks import slow
 from omegaconf import OmegaConf
 
 from melanoma_lab.__main__ import CONF_DIR
-from melanoma_lab.balancing import balance
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.registry import OPTIONS as DECLARED
 from melanoma_lab.registry import builder

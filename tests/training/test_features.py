@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from marks import slow
 
-from melanoma_lab.balancing import balance
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.features import can_be_kept, load_features, obstacle
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema.training import EpochLength
+from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.training.feed import (
     batch_positions,
     evaluation_batches,

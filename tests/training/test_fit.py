@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.training import Training
+from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.job_notes import Notes
 from melanoma_lab.model.losses import FocalLoss, LogitAdjustedLoss
 from melanoma_lab.model.schedules import Course, build_schedule

@@ -9,8 +9,8 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.framework.ops import EagerTensor
 
-from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema.training import Training
+from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.feed import evaluation_batches, training_batches
 from melanoma_lab.training.fit import fit_network

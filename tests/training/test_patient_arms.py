@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from marks import slow
 
-from melanoma_lab.balancing import balance
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.feed import batch_positions, evaluation_batches, training_batches
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from marks import slow
 
-from melanoma_lab.balancing import BalancedSet
 from melanoma_lab.config.schema.training import Training
+from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.training import replicas
 from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.feed import evaluation_batches, training_batches

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from marks import slow
 
-from melanoma_lab.balancing import balance
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import RunError
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.backend import available_threads, start_backend
 from melanoma_lab.training.checkpoint import read_checkpoint, write_checkpoint

@@ -4,20 +4,20 @@
 gathered. Originals are never changed; copies live in the cache folder.
 """
 
-from melanoma_lab.balancing.balanced import BalancedSet
-from melanoma_lab.balancing.operations import check_operations
-from melanoma_lab.balancing.strategies import (
+from melanoma_lab.input_pipeline.balancing.augmentor_operations import check_operations
+from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balancing.strategies import (
     STRATEGIES,
     balance,
-    balanced_class_weight,
-    effective_number_weight,
+    compute_balanced_weights,
+    compute_effective_number_weights,
 )
 
 __all__ = [
     "STRATEGIES",
     "BalancedSet",
     "balance",
-    "balanced_class_weight",
     "check_operations",
-    "effective_number_weight",
+    "compute_balanced_weights",
+    "compute_effective_number_weights",
 ]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.balancing.augmentor import balance_with_augmentor
-from melanoma_lab.balancing.balanced import BalancedSet
-from melanoma_lab.balancing.seeding import generator
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.input_pipeline.balancing.augmentor import balance_with_augmentor
+from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balancing.random_streams import make_generator
 from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Setting:
+class BalancingContext:
     """What a strategy may use beside its options and the split.
 
     Attributes:
@@ -79,29 +79,35 @@ def balance(
         )
     if options.name not in STRATEGIES:
         raise ValueError(f"Expected one of {sorted(STRATEGIES)}. Received {options.name!r}")
-    setting = Setting(seed=seed, cache_dir=cache_dir, workers=workers, progress=progress)
+    setting = BalancingContext(seed=seed, cache_dir=cache_dir, workers=workers, progress=progress)
     return STRATEGIES[options.name](options, split, setting)
 
 
-def no_balancing(_options: NoBalancing, split: TrainingSplit, _setting: Setting) -> BalancedSet:
+def keep_as_is(
+    _options: NoBalancing, split: TrainingSplit, _setting: BalancingContext
+) -> BalancedSet:
     """The training images as they are."""
     return _originals(split, np.arange(len(split)))
 
 
-def class_weight(_options: ClassWeight, split: TrainingSplit, _setting: Setting) -> BalancedSet:
+def weight_classes(
+    _options: ClassWeight, split: TrainingSplit, _setting: BalancingContext
+) -> BalancedSet:
     """The training images as they are, and a weight for each class in the loss."""
-    return _originals(split, np.arange(len(split)), balanced_class_weight(split.class_counts()))
+    return _originals(split, np.arange(len(split)), compute_balanced_weights(split.class_counts()))
 
 
-def effective_number(
-    options: EffectiveNumber, split: TrainingSplit, _setting: Setting
+def weight_by_effective_number(
+    options: EffectiveNumber, split: TrainingSplit, _setting: BalancingContext
 ) -> BalancedSet:
     """The training images as they are, weighted by how much their class's images tell."""
-    weights = effective_number_weight(split.class_counts(), options.beta)
+    weights = compute_effective_number_weights(split.class_counts(), options.beta)
     return _originals(split, np.arange(len(split)), weights)
 
 
-def oversample(_options: Oversample, split: TrainingSplit, setting: Setting) -> BalancedSet:
+def oversample(
+    _options: Oversample, split: TrainingSplit, setting: BalancingContext
+) -> BalancedSet:
     """Every class to the size of the largest, by repeating whole originals.
 
     Each original occurs ``largest // n`` or ``largest // n + 1`` times, where n is its class's
@@ -113,14 +119,16 @@ def oversample(_options: Oversample, split: TrainingSplit, setting: Setting) -> 
     for index in range(split.n_classes):
         members = np.flatnonzero(split.labels == index)
         times, rest = divmod(largest, len(members))
-        once_more = generator(setting.seed, "oversample", index).choice(
+        once_more = make_generator(setting.seed, "oversample", index).choice(
             members, rest, replace=False
         )
         positions += [np.repeat(members, times - 1), np.sort(once_more)]
     return _originals(split, np.concatenate(positions))
 
 
-def undersample(options: Undersample, split: TrainingSplit, setting: Setting) -> BalancedSet:
+def undersample(
+    options: Undersample, split: TrainingSplit, setting: BalancingContext
+) -> BalancedSet:
     """Every class to the size of the smallest that occurs, or to at most ``per_class``.
 
     Which images stay is random. An epoch keeps its number of steps, so they are seen more often.
@@ -135,12 +143,14 @@ def undersample(options: Undersample, split: TrainingSplit, setting: Setting) ->
     kept = []
     for index in range(split.n_classes):
         members = np.flatnonzero(split.labels == index)
-        cut = generator(setting.seed, "undersample", index)
+        cut = make_generator(setting.seed, "undersample", index)
         kept.append(cut.choice(members, min(size, len(members)), replace=False))
     return _originals(split, np.sort(np.concatenate(kept)))
 
 
-def augmentor(options: AugmentorBalancing, split: TrainingSplit, setting: Setting) -> BalancedSet:
+def fill_with_augmentor(
+    options: AugmentorBalancing, split: TrainingSplit, setting: BalancingContext
+) -> BalancedSet:
     """Every class to exactly ``per_class`` images; Augmentor's operations make the copies."""
     _require_every_class(split, "augmentor")
     return balance_with_augmentor(
@@ -155,17 +165,17 @@ def augmentor(options: AugmentorBalancing, split: TrainingSplit, setting: Settin
 
 
 #: Name of an option of the group ``balancing`` -> its strategy. An entry added here is found.
-STRATEGIES: dict[str, Callable[[Any, TrainingSplit, Setting], BalancedSet]] = {
-    "none": no_balancing,
-    "class_weight": class_weight,
-    "effective_number": effective_number,
+STRATEGIES: dict[str, Callable[[Any, TrainingSplit, BalancingContext], BalancedSet]] = {
+    "none": keep_as_is,
+    "class_weight": weight_classes,
+    "effective_number": weight_by_effective_number,
     "oversample": oversample,
     "undersample": undersample,
-    "augmentor": augmentor,
+    "augmentor": fill_with_augmentor,
 }
 
 
-def balanced_class_weight(class_counts: NDArray[np.int64]) -> NDArray[np.float32]:
+def compute_balanced_weights(class_counts: NDArray[np.int64]) -> NDArray[np.float32]:
     """Weights under which every class that occurs weighs the same in the loss.
 
     ``n / (k * n_c)`` for n images, k classes that occur and n_c images of class c: scikit-learn's
@@ -183,12 +193,14 @@ def balanced_class_weight(class_counts: NDArray[np.int64]) -> NDArray[np.float32
     return weights.astype(np.float32)
 
 
-def effective_number_weight(class_counts: NDArray[np.int64], beta: float) -> NDArray[np.float32]:
+def compute_effective_number_weights(
+    class_counts: NDArray[np.int64], beta: float
+) -> NDArray[np.float32]:
     """Weights by the inverse of a class's effective number of images.
 
     That number is ``(1 - beta**n) / (1 - beta)`` for n images: Cui et al. (2019), Proposition 1.
     The weights are scaled so that their mean over images is 1, as those of
-    ``balanced_class_weight`` are, and not, as in the paper, to a sum over classes: so the choice
+    ``compute_balanced_weights`` are, and not, as in the paper, to a sum over classes: so the choice
     of beta does not change the size of a step.
 
     Args:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from melanoma_lab.balancing import copies
-from melanoma_lab.balancing.copies import make_copies
-from melanoma_lab.balancing.operations import parse_operations
 from melanoma_lab.core.errors import RunError
+from melanoma_lab.input_pipeline.balancing import copies
+from melanoma_lab.input_pipeline.balancing.augmentor_operations import parse_operations
+from melanoma_lab.input_pipeline.balancing.copies import make_copies
 from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 MakeSplit = Callable[..., TrainingSplit]
@@ -87,7 +87,7 @@ def test_a_full_disk_fails_the_run_and_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(copies, "augmented_copy", full)
+    monkeypatch.setattr(copies, "augment_image", full)
     folder = tmp_path / "balanced"
     with pytest.raises(RunError, match="No space left"):
         make_copies(folder / "copies.npy", **arguments, workers=1)
@@ -122,7 +122,7 @@ def test_an_interrupt_stops_the_threads_and_leaves_nothing(
     def interrupt(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(copies, "augmented_copy", slow_copy)
+    monkeypatch.setattr(copies, "augment_image", slow_copy)
     folder = tmp_path / "balanced"
     with pytest.raises(KeyboardInterrupt):
         make_copies(folder / "copies.npy", **arguments, workers=2, progress=interrupt)

@@ -20,9 +20,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from melanoma_lab.balancing.augmentor import balance_with_augmentor, plan_copies
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.split import TEST, TRAIN, VAL
+from melanoma_lab.input_pipeline.balancing.augmentor import balance_with_augmentor, plan_copies
 from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 PER_CLASS: Final = 500
@@ -33,11 +33,11 @@ VAL_SHARE: Final = 0.2
 #: Pillow's, which Augmentor leaves as it is.
 JPEG_QUALITY: Final = 75
 
-COLUMNS = ("image_id", "label", "lesion", "source", "split", "protocol", "original")
+PROTOCOL_COLUMNS = ("image_id", "label", "lesion", "source", "split", "protocol", "original")
 _GATHERED = 256
 
 
-def write_seed_protocol(
+def write_leaky_protocol(
     folder: Path,
     images: pd.DataFrame,
     pixels: NDArray[np.uint8],
@@ -65,7 +65,7 @@ def write_seed_protocol(
         The manifest, with COLUMNS.
     """
     published = images["published"].to_numpy()
-    train, test = np.flatnonzero(published == TRAIN), _honest_test(images)
+    train, test = np.flatnonzero(published == TRAIN), _find_unleaked_test(images)
     classes = sorted(set(images["label"].iloc[train]))
     split = TrainingSplit(
         pixels=pixels,
@@ -107,7 +107,7 @@ def write_seed_protocol(
     return manifest
 
 
-def _honest_test(images: pd.DataFrame) -> NDArray[np.int64]:
+def _find_unleaked_test(images: pd.DataFrame) -> NDArray[np.int64]:
     """Positions of the published test images of which no training image shows the lesion."""
     trained = set(images.loc[images["published"] == TRAIN, "group"])
     honest = (images["published"] == TEST) & ~images["group"].isin(trained)
@@ -133,7 +133,7 @@ def _manifest(origins: pd.DataFrame, splits: Sequence[str]) -> pd.DataFrame:
             "original": origins["image_id"].to_numpy(),
         }
     )
-    return manifest.loc[:, list(COLUMNS)]
+    return manifest.loc[:, list(PROTOCOL_COLUMNS)]
 
 
 def _save(folder: Path, image_ids: Sequence[str], pixels: NDArray[np.uint8]) -> None:

@@ -29,7 +29,7 @@ from melanoma_lab.core.errors import UserError, suggest_choice
 #: of which a part is invalid to show, in a few milliseconds.
 TRIALS = 8
 
-KEY = "balancing.operations"
+OPERATIONS_KEY = "balancing.operations"
 EXAMPLE = "{rotate: {probability: 0.7, max_left_rotation: 10, max_right_rotation: 10}}"
 
 
@@ -70,19 +70,19 @@ def check_operations(operations: object, image_size: tuple[int, int] = (180, 180
     """
     specs = parse_operations(operations)
     noise = np.random.default_rng(0).integers(0, 256, (*image_size, 3), np.uint8)
-    with quiet_augmentor():
+    with silence_augmentor():
         for position, (spec, operation) in enumerate(
             zip(specs, build_operations(specs), strict=True)
         ):
             always = _Always(operation)
             try:
                 for seed in range(TRIALS):
-                    augmented_copy(noise, [always], seed)
+                    augment_image(noise, [always], seed)
             except Exception as error:  # whatever Augmentor raises, an argument caused it
                 height, width = image_size
                 raise UserError(
-                    f"{KEY}[{position}].{spec.name}: fails on an image of {width}x{height} pixels "
-                    f"with these arguments: {error}"
+                    f"{OPERATIONS_KEY}[{position}].{spec.name}: fails on an image of "
+                    f"{width}x{height} pixels with these arguments: {error}"
                 ) from error
 
 
@@ -101,11 +101,12 @@ def parse_operations(operations: object) -> tuple[OperationSpec, ...]:
     """
     if not isinstance(operations, Sequence) or isinstance(operations, str) or not operations:
         raise UserError(
-            f"{KEY}: expected a list of at least one operation, such as [{EXAMPLE}]; "
+            f"{OPERATIONS_KEY}: expected a list of at least one operation, such as [{EXAMPLE}]; "
             f"received {operations!r}. Copies without any would be repeats: balancing=oversample."
         )
     return tuple(
-        _parse_operation(f"{KEY}[{position}]", entry) for position, entry in enumerate(operations)
+        _parse_operation(f"{OPERATIONS_KEY}[{position}]", entry)
+        for position, entry in enumerate(operations)
     )
 
 
@@ -181,20 +182,20 @@ def _signatures() -> dict[str, inspect.Signature]:
 
 def _empty_pipeline() -> Any:
     """A new Augmentor pipeline without folders or operations."""
-    with _compiling_quietly():
+    with _silence_compilation():
         import Augmentor
     return Augmentor.Pipeline()
 
 
 @contextmanager
-def _compiling_quietly() -> Iterator[None]:
+def _silence_compilation() -> Iterator[None]:
     """Augmentor's docstrings have invalid escapes, which Python reports when it compiles them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def augmentor_version() -> str:
+def get_augmentor_version() -> str:
     """Version of the installed Augmentor."""
     _empty_pipeline()
     import Augmentor
@@ -214,10 +215,10 @@ def build_operations(specs: Sequence[OperationSpec]) -> list[Operation]:
     pipeline = _empty_pipeline()
     for name, arguments in specs:
         getattr(pipeline, name)(**arguments)
-    return [_privately(operation) for operation in pipeline.operations]
+    return [_use_private_random(operation) for operation in pipeline.operations]
 
 
-def _privately(operation: Any) -> Operation:
+def _use_private_random(operation: Any) -> Operation:
     """The same operation as an object of the private module's class."""
     twin = object.__new__(getattr(_private_module(), type(operation).__name__))
     vars(twin).update(vars(operation))
@@ -227,7 +228,7 @@ def _privately(operation: Any) -> Operation:
 @cache
 def _private_module() -> ModuleType:
     """A second copy of Augmentor's operations, with other sources of random numbers."""
-    with _compiling_quietly():
+    with _silence_compilation():
         spec = importlib.util.find_spec("Augmentor.Operations")
         if spec is None or spec.loader is None:
             raise ImportError("Augmentor has no module Operations.")
@@ -282,14 +283,14 @@ class _Always(NamedTuple):
 
 
 @contextmanager
-def quiet_augmentor() -> Iterator[None]:
-    """Surround calls of ``augmented_copy``: its skewing uses ``numpy.matrix``, which warns."""
+def silence_augmentor() -> Iterator[None]:
+    """Surround calls of ``augment_image``: its skewing uses ``numpy.matrix``, which warns."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PendingDeprecationWarning)
         yield
 
 
-def augmented_copy(
+def augment_image(
     pixels: NDArray[np.uint8], operations: Sequence[Operation], seed: int
 ) -> NDArray[np.uint8]:
     """Apply operations to one image, each with its exact probability.

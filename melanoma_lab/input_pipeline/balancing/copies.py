@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.balancing.operations import (
-    OperationSpec,
-    augmented_copy,
-    build_operations,
-    quiet_augmentor,
-)
 from melanoma_lab.core.checksummed_files import ArrayFile, write_array
 from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
+    OperationSpec,
+    augment_image,
+    build_operations,
+    silence_augmentor,
+)
 
 #: Copies made and written at a time: a few hundredths of a second of work, a few MB.
 CHUNK = 16
@@ -74,12 +74,12 @@ def _write_all(
     pixels = np.asarray(originals)
 
     def write(chunk: range) -> int:
-        block = np.stack([augmented_copy(pixels[rows[i]], built, seeds[i]) for i in chunk])
+        block = np.stack([augment_image(pixels[rows[i]], built, seeds[i]) for i in chunk])
         file.write(chunk.start, block)
         return len(chunk)
 
     chunks = [range(i, min(i + CHUNK, len(rows))) for i in range(0, len(rows), CHUNK)]
-    with quiet_augmentor(), ThreadPoolExecutor(workers) as threads:
+    with silence_augmentor(), ThreadPoolExecutor(workers) as threads:
         written = [threads.submit(write, chunk) for chunk in chunks]
         done = 0
         try:

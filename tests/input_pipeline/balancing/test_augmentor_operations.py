@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from melanoma_lab.balancing.operations import (
-    augmented_copy,
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
+    augment_image,
     build_operations,
     check_operations,
     parse_operations,
-    quiet_augmentor,
+    silence_augmentor,
 )
-from melanoma_lab.core.errors import UserError
 
 ROTATE = {"rotate": {"probability": 0.7, "max_left_rotation": 10, "max_right_rotation": 10}}
 
@@ -67,8 +67,8 @@ def all_operations() -> dict[str, dict[str, Any]]:
 
 
 def changed(operations: list[Any], seed: int, pixels: np.ndarray) -> np.ndarray:
-    with quiet_augmentor():
-        return augmented_copy(pixels, build_operations(parse_operations(operations)), seed)
+    with silence_augmentor():
+        return augment_image(pixels, build_operations(parse_operations(operations)), seed)
 
 
 @pytest.mark.parametrize("name", all_operations())
@@ -97,8 +97,8 @@ def test_the_probability_is_exact() -> None:
     pixels = noise(4, 4)
     operations = build_operations(parse_operations([{"flip_left_right": {"probability": 0.7}}]))
     n = 2000
-    with quiet_augmentor():
-        fired = sum((augmented_copy(pixels, operations, i) != pixels).any() for i in range(n))
+    with silence_augmentor():
+        fired = sum((augment_image(pixels, operations, i) != pixels).any() for i in range(n))
     assert abs(fired - 0.7 * n) < 3 * (n * 0.7 * 0.3) ** 0.5
 
 
@@ -152,7 +152,7 @@ def test_threads_do_not_share_random_numbers() -> None:
     alone = [changed(operations, seed, pixels) for seed in range(40)]
     built = build_operations(parse_operations(operations))
     with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(lambda seed: augmented_copy(pixels, built, seed), range(40)))
+        together = list(threads.map(lambda seed: augment_image(pixels, built, seed), range(40)))
     np.testing.assert_array_equal(alone, together)
 
 
@@ -222,7 +222,7 @@ def test_a_colour_may_be_a_list() -> None:
 def test_checking_loads_no_tensorflow_and_importing_no_augmentor() -> None:
     program = f"""
 import sys
-from melanoma_lab.balancing import check_operations
+from melanoma_lab.input_pipeline.balancing import check_operations
 assert not {{"Augmentor", "hydra"}} & set(sys.modules)
 check_operations([{ROTATE!r}])
 assert not {{"tensorflow", "keras", "mlflow", "matplotlib"}} & set(sys.modules)

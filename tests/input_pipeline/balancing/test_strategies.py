@@ -12,13 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from melanoma_lab.balancing import (
-    STRATEGIES,
-    balance,
-    balanced_class_weight,
-    effective_number_weight,
-)
-from melanoma_lab.balancing.strategies import Setting, oversample, undersample
 from melanoma_lab.config.schema.balancing import (
     ClassWeight,
     EffectiveNumber,
@@ -27,6 +20,17 @@ from melanoma_lab.config.schema.balancing import (
     Undersample,
 )
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.input_pipeline.balancing import (
+    STRATEGIES,
+    balance,
+    compute_balanced_weights,
+    compute_effective_number_weights,
+)
+from melanoma_lab.input_pipeline.balancing.strategies import (
+    BalancingContext,
+    oversample,
+    undersample,
+)
 from melanoma_lab.input_pipeline.training_split import TrainingSplit
 from melanoma_lab.registry import OPTIONS
 
@@ -64,7 +68,7 @@ def test_class_weight_weighs_and_repeats_nothing(make_split: MakeSplit) -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=9).filter(any))
 def test_class_weight_agrees_with_scikit_learn(counts: list[int]) -> None:
-    weights = balanced_class_weight(np.array(counts))
+    weights = compute_balanced_weights(np.array(counts))
     y = np.repeat(np.arange(len(counts)), counts)
     present = np.unique(y)
     expected = compute_class_weight("balanced", classes=present, y=y)
@@ -93,16 +97,16 @@ def test_effective_number_lies_between_none_and_class_weight(
 ) -> None:
     n = np.array(counts)
     present = n > 0
-    weights = effective_number_weight(n, beta)
+    weights = compute_effective_number_weights(n, beta)
     assert (weights[~present] == 0).all()
     assert np.average(weights, weights=n) == pytest.approx(1, rel=1e-4)
     # Weights relative to the largest class: at least 1, at most the inverse of the frequency.
     relative = (weights / weights[n.argmax()])[present]
     assert (relative >= 1 - 1e-5).all()
     assert (relative <= n.max() / n[present] + 1e-3).all()
-    np.testing.assert_allclose(effective_number_weight(n, 0)[present], 1)
+    np.testing.assert_allclose(compute_effective_number_weights(n, 0)[present], 1)
     np.testing.assert_allclose(
-        effective_number_weight(n, 1 - 1e-12), balanced_class_weight(n), rtol=1e-3
+        compute_effective_number_weights(n, 1 - 1e-12), compute_balanced_weights(n), rtol=1e-3
     )
 
 
@@ -122,7 +126,7 @@ def split_of(labels: np.ndarray, n_classes: int) -> TrainingSplit:
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
 def test_oversample_repeats_as_evenly_as_possible(counts: list[int], seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
-    setting = Setting(seed=seed, cache_dir=UNUSED)
+    setting = BalancingContext(seed=seed, cache_dir=UNUSED)
     result = oversample(Oversample(name="oversample"), split_of(labels, len(counts)), setting)
     largest = max(counts)
     assert result.class_counts().tolist() == [largest] * len(counts)
@@ -166,7 +170,7 @@ def test_undersample_leaves_out_no_more_than_it_must(
     size = per_class or min(filter(None, counts))
     options = Undersample(name="undersample", per_class=per_class)
     result = undersample(
-        options, split_of(labels, len(counts)), Setting(seed=seed, cache_dir=UNUSED)
+        options, split_of(labels, len(counts)), BalancingContext(seed=seed, cache_dir=UNUSED)
     )
     assert result.class_counts().tolist() == [min(size, count) for count in counts]
     assert len(set(result.rows.tolist())) == len(result)

@@ -12,17 +12,17 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from melanoma_lab.balancing.balanced import BalancedSet
-from melanoma_lab.balancing.copies import make_copies
-from melanoma_lab.balancing.operations import (
-    OperationSpec,
-    augmentor_version,
-    check_operations,
-    parse_operations,
-)
-from melanoma_lab.balancing.seeding import copy_seed, generator
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array
 from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
+    OperationSpec,
+    check_operations,
+    get_augmentor_version,
+    parse_operations,
+)
+from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balancing.copies import make_copies
+from melanoma_lab.input_pipeline.balancing.random_streams import derive_copy_seed, make_generator
 from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 #: Part of every cache key; raised when the same plan would give other copies.
@@ -64,11 +64,11 @@ def plan_copies(split: TrainingSplit, per_class: int, seed: int) -> CopyPlan:
     for index in range(split.n_classes):
         members = np.flatnonzero(split.labels == index)
         if len(members) >= per_class:
-            cut = generator(seed, "augmentor/cut", index)
+            cut = make_generator(seed, "augmentor/cut", index)
             kept.append(np.sort(cut.choice(members, per_class, replace=False)))
         else:
             kept.append(members)
-            order = generator(seed, "augmentor/originals", index).permutation(members)
+            order = make_generator(seed, "augmentor/originals", index).permutation(members)
             copied.append(np.resize(order, per_class - len(members)))
     originals = np.concatenate(copied) if copied else np.empty(0, np.int64)
     return CopyPlan(
@@ -83,7 +83,7 @@ def _copy_seeds(seed: int, digests: list[str]) -> tuple[int, ...]:
     numbers: Counter[str] = Counter()
     seeds = []
     for digest in digests:
-        seeds.append(copy_seed(seed, digest, numbers[digest]))
+        seeds.append(derive_copy_seed(seed, digest, numbers[digest]))
         numbers[digest] += 1
     return tuple(seeds)
 
@@ -168,7 +168,7 @@ def _cache_key(split: TrainingSplit, plan: CopyPlan, specs: tuple[OperationSpec,
         "image_shape": split.pixels.shape[1:],
         "seeds": plan.seeds,
         "operations": specs,
-        "augmentor": augmentor_version(),
+        "augmentor": get_augmentor_version(),
         "pillow": PIL.__version__,
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

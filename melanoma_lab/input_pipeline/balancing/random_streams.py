@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 
-def generator(seed: int, purpose: str, class_index: int) -> np.random.Generator:
+def make_generator(seed: int, purpose: str, class_index: int) -> np.random.Generator:
     """A stream of its own for one purpose and one class.
 
     What is drawn for one class does not depend on how many images another class has.
@@ -24,7 +24,7 @@ def generator(seed: int, purpose: str, class_index: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, tag, class_index]))
 
 
-def copy_seed(seed: int, digest: str, number: int) -> int:
+def derive_copy_seed(seed: int, digest: str, number: int) -> int:
     """The seed of one augmented copy.
 
     Args:
