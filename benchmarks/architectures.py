@@ -60,8 +60,8 @@ def main() -> None:
 
 def network(name: str, image_size: int) -> keras.Model:
     """One of the lab's networks, compiled as the lab trains it."""
-    from melanoma_lab.model.architectures import build_network
-    from melanoma_lab.model.regularisation import Regulariser
+    from melanoma_lab.models.architectures import build_network
+    from melanoma_lab.models.regularisation import Regulariser
 
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = validate_config(compose("config", [f"architecture={name}"]))

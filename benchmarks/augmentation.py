@@ -25,9 +25,9 @@ from melanoma_lab.config.schema import augmentation as schema
 from melanoma_lab.config.schema.architecture import Vgg5
 from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.model.architectures import build_network
-from melanoma_lab.model.augmentation import augmentation_layers
-from melanoma_lab.model.regularisation import Regulariser
+from melanoma_lab.models.architectures import build_network
+from melanoma_lab.models.augmentation import build_augmentation_layers
+from melanoma_lab.models.regularisation import Regulariser
 from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.backend import available_threads, start_backend
 
@@ -88,7 +88,7 @@ def main() -> None:
 
 def arms() -> dict[str, list[keras.Layer]]:
     """Layers by name."""
-    ours = {arm: augmentation_layers(option, seed=0) for arm, option in AUGMENTATIONS.items()}
+    ours = {arm: build_augmentation_layers(option, seed=0) for arm, option in AUGMENTATIONS.items()}
     return ours | keras_layers()
 
 

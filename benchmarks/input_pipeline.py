@@ -28,7 +28,7 @@ from melanoma_lab.config.schema.training import Precision, Training
 from melanoma_lab.config.validation import validate_config
 from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
-from melanoma_lab.model.augmentation import augmentation_layers
+from melanoma_lab.models.augmentation import build_augmentation_layers
 from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.backend import available_threads, start_backend
 from melanoma_lab.training.feed import evaluation_batches, training_batches
@@ -114,7 +114,7 @@ def arms(root: str, cache: Path) -> dict[str, Callable[[], list[Seconds]]]:
         network = vgg5(size, n_classes)
         stage = Stage(
             range(EPOCHS),
-            lambda: AugmentedNetwork(network, augmentation_layers(augmentation, seed=0)),
+            lambda: AugmentedNetwork(network, build_augmentation_layers(augmentation, seed=0)),
             lambda _first: training_batches(
                 images, batch_size=BATCH, seed=0, first_step=0, last_step=EPOCHS * STEPS
             ),

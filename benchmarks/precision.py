@@ -62,8 +62,8 @@ def rates(precision: Precision, size: int, batch_size: int) -> Rates:
     start_backend(threads=available_threads(), seed=0, precision=precision)
     import keras
 
-    from melanoma_lab.model.architectures import build_network
-    from melanoma_lab.model.regularisation import Regulariser
+    from melanoma_lab.models.architectures import build_network
+    from melanoma_lab.models.regularisation import Regulariser
     from melanoma_lab.training.augmented import AugmentedNetwork
     from melanoma_lab.training.fit import fit_network
     from melanoma_lab.training.stages import Stage

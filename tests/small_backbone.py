@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from melanoma_lab.model.architectures.head import on_backbone
+from melanoma_lab.models.architectures.head import add_classification_head
 from melanoma_lab.registry import builder
 
 #: What its last layer is called.
@@ -27,7 +27,7 @@ def on_a_backbone(options, image_size, n_classes, regulariser):
         x = layers.Dropout(0.5, seed=block, name=f"block{block}_drop")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     backbone = keras.Model(pixels, x, name="backbone")
-    return on_backbone(backbone, n_classes, regulariser, name="on_a_backbone")
+    return add_classification_head(backbone, n_classes, regulariser, name="on_a_backbone")
 
 
 def weights_of(network):

@@ -17,7 +17,7 @@ from melanoma_lab.examples.pictures import Heat, ImagesGoneError, Looking, Pixel
 from melanoma_lab.input_pipeline.prepare import PreparedData
 
 if TYPE_CHECKING:  # its module loads TensorFlow
-    from melanoma_lab.model.grad_cam import Explainer
+    from melanoma_lab.models.grad_cam import GradCam
 
 NO_NETWORK = "No map says where it looked: it is no network."
 
@@ -82,13 +82,13 @@ def looking_of_files(
     return Looking(pixels, heat, lambda: explainer().places, resize)
 
 
-def _explainer_of(network: Any) -> Callable[[], Explainer]:
+def _explainer_of(network: Any) -> Callable[[], GradCam]:
     """What makes Grad-CAM maps by a network, found when it is first asked for."""
 
     @functools.cache
-    def explainer() -> Explainer:
-        from melanoma_lab.model.grad_cam import Explainer
+    def explainer() -> GradCam:
+        from melanoma_lab.models.grad_cam import GradCam
 
-        return Explainer(network)
+        return GradCam(network)
 
     return explainer

@@ -101,12 +101,12 @@ def _signature(network: Any) -> list[Any]:
     """What a network takes; Keras finds it out by itself only of one that has been used."""
     import keras
 
-    from melanoma_lab.model.inputs import named_inputs
+    from melanoma_lab.models.inputs import get_named_inputs
 
     def said(tensor: Any) -> Any:
         return keras.InputSpec(shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
 
-    named = named_inputs(network)
+    named = get_named_inputs(network)
     if named is None:
         return [said(network.inputs[0])]
     return [{name: said(each) for name, each in named.items()}]

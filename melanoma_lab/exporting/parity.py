@@ -101,9 +101,9 @@ def inputs_of(
         By name; columns have shape (n, 1) and the network's own types.
     """
     inputs: dict[str, NDArray[Any]] = {PIXELS: pixels}
-    from melanoma_lab.model.inputs import named_inputs
+    from melanoma_lab.models.inputs import get_named_inputs
 
-    taken = named_inputs(network) or {}
+    taken = get_named_inputs(network) or {}
     draw = np.random.default_rng(0)
     for name, tensor in taken.items():
         if name == PIXELS:

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.model.inputs import PIXELS, named_inputs
+from melanoma_lab.models.inputs import PIXELS, get_named_inputs
 from melanoma_lab.prediction.network import pixels_of
 
 #: What the output is called, where a format has names.
@@ -53,7 +53,7 @@ def servable(network: keras.Model, path: Path) -> keras.Model:
     Raises:
         UserError: it takes several inputs and does not say which is which.
     """
-    taken = named_inputs(network)
+    taken = get_named_inputs(network)
     if taken is not None:
         inputs = {
             name: keras.Input(

@@ -16,7 +16,7 @@ from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.evaluation import advice, appearance
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
-from melanoma_lab.model.keras_file import checked_file
+from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.tracking.card import ModelCard
 
 _Read = TypeVar("_Read")
@@ -51,7 +51,7 @@ def read_folder(folder: Path) -> tuple[Path, ModelCard | None]:
     network = folder / _data_of(flavors, described) / NETWORK
     if not network.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{described}: names a network outside of its folder, {network}.")
-    return checked_file(network), card
+    return check_keras_file(network), card
 
 
 def read_run(folder: Path) -> str | None:

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.predictions import SUM_TOLERANCE
-from melanoma_lab.model.inputs import named_inputs
-from melanoma_lab.model.keras_file import load_safely
+from melanoma_lab.models.inputs import get_named_inputs
+from melanoma_lab.models.safe_loading import load_safely
 
 
 def load_network(path: Path, beside: Collection[str] = ()) -> keras.Model:
     """Load a network that looks at images, and at nothing else that is not known.
 
     Args:
-        path: a ``.keras`` file, as ``checked_file`` gives it.
+        path: a ``.keras`` file, as ``check_keras_file`` gives it.
         beside: names of the columns that are known beside pixels.
 
     Returns:
@@ -37,7 +37,7 @@ def load_network(path: Path, beside: Collection[str] = ()) -> keras.Model:
             f"{path}: this model also needs {', '.join(others)}, which files of images do not say; "
             "expected one from pixels alone. evaluate takes them from a dataset that knows them."
         )
-    if set(others) != set(beside) or (beside and named_inputs(network) is None):
+    if set(others) != set(beside) or (beside and get_named_inputs(network) is None):
         raise UserError(
             f"{path}: expected a network that takes {', '.join(beside)} beside pixels. Received "
             f"one that takes {', '.join(others) or 'nothing else'}."
@@ -49,7 +49,7 @@ def load_classifier(path: Path) -> keras.Model:
     """Load a network from images, and perhaps from what is known of patients, to classes.
 
     Args:
-        path: a ``.keras`` file, as ``checked_file`` gives it.
+        path: a ``.keras`` file, as ``check_keras_file`` gives it.
 
     Returns:
         From pixels, 0 to 255, shape (n, s, s, 3), or a dictionary of these and columns, shape

@@ -23,7 +23,7 @@ from melanoma_lab.data.untrusted_tables import check_table
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
-from melanoma_lab.model.keras_file import checked_file
+from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.prediction import mlmodel
 from melanoma_lab.tracking.artifacts import fetch_artifact, remedy
 from melanoma_lab.tracking.card import ModelCard
@@ -108,7 +108,7 @@ def _of_path(typed: str, path: Path) -> Source:
     # A network within a model's folder: the folder says what its outputs are called.
     around = path.parent.parent if path.name == mlmodel.NETWORK else path
     if path.is_file() and not (around / mlmodel.FILE).is_file():
-        return Source(typed, checked_file(path), None)
+        return Source(typed, check_keras_file(path), None)
     if not (around / mlmodel.FILE).is_file():
         raise UserError(
             f"model={truncate(typed)}: no MLmodel in this folder; expected {MODEL_FORMS}."

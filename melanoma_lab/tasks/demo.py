@@ -55,7 +55,7 @@ def _page(config: Config, source: Any) -> Any:
     telling.show_source(source, model.card)
     from melanoma_lab.demo import reference, site, wording
     from melanoma_lab.demo.answer import Demo
-    from melanoma_lab.model.grad_cam import Explainer
+    from melanoma_lab.models.grad_cam import GradCam
 
     with show_progress("training images") as tell:
         compared = reference.prepare(
@@ -70,7 +70,7 @@ def _page(config: Config, source: Any) -> Any:
     if compared.why_none:
         console.print(f"  No similar images: {compared.why_none}.", style="yellow", markup=False)
     try:
-        explain: Any = Explainer(model.network)
+        explain: Any = GradCam(model.network)
     except UserError as error:
         explain = str(error)
     demo = Demo(model, compared, explain)

@@ -219,7 +219,7 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
 
     start_backend(threads=threads_for(None), seed=0, precision=Precision.float32)
     from melanoma_lab.ensembles.network import mean_network
-    from melanoma_lab.model.keras_file import load_safely
+    from melanoma_lab.models.safe_loading import load_safely
 
     networks, cards = [], []
     with tempfile.TemporaryDirectory() as scratch, show_progress("reading networks") as tell:

@@ -160,9 +160,9 @@ def _write(
 
 def _answers(answer: Any, inputs: Mapping[str, Any], network: Any) -> Any:
     """What a network in Keras answers; a dictionary of inputs only where it takes one."""
-    from melanoma_lab.model.inputs import named_inputs
+    from melanoma_lab.models.inputs import get_named_inputs
 
-    several = named_inputs(network) is not None
+    several = get_named_inputs(network) is not None
     return np.concatenate([answer(p if several else p[PIXELS]) for p in batches(inputs)])
 
 

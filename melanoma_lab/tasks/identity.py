@@ -12,7 +12,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import FoldSplit
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.model.pretrained.sources import find_weights
+from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.tasks.extent import WHOLE, Extent
 from melanoma_lab.training.machine import device_count, processor_name, this_machine
 

@@ -200,9 +200,9 @@ def _mapping(network: Any, folder: Path) -> DecidedListener:
     Raises:
         UserError: the network has no convolution, or no softmax at its end.
     """
-    from melanoma_lab.model.grad_cam import Explainer
+    from melanoma_lab.models.grad_cam import GradCam
 
-    explain = Explainer(network)
+    explain = GradCam(network)
 
     def write(batch: Batch, decided: NDArray[np.intp]) -> None:
         heat = explain(batch.pixels, decided)

@@ -18,8 +18,8 @@ from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.input_pipeline.balancing import BalancedSet, balance
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data
-from melanoma_lab.model.pretrained.sources import find_weights
-from melanoma_lab.model.trivial import TrivialModel, build_trivial
+from melanoma_lab.models.pretrained.weight_files import find_weights
+from melanoma_lab.models.trivial_classifiers import TrivialClassifier, build_trivial_classifier
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
 from melanoma_lab.tasks.extent import WHOLE, Extent
@@ -160,7 +160,7 @@ def train_claimed(
     tags = run_tags(config, arm, data, threads=threads, extent=extent)
     params = tracking.flatten(config_to_dict(config))
     name = name_of_run(config, arm, extent)
-    if isinstance(parts, TrivialModel):  # takes seconds: nothing to go on with
+    if isinstance(parts, TrivialClassifier):  # takes seconds: nothing to go on with
         with tracker.run(name, tags, params, line=lines):
             with show_progress("fitting and evaluating", line=lines):
                 trained = fit_trivial(parts, data, images, splits=extent.splits)
@@ -208,10 +208,10 @@ def _record(
 
 def _assemble(
     config: Config, data: PreparedData, images: BalancedSet, threads: int, extent: Extent
-) -> Parts | TrivialModel:
+) -> Parts | TrivialClassifier:
     """What is going to be trained; a mistake shows here, before a run is recorded."""
     if isinstance(config.architecture, TrivialArchitecture):
-        return build_trivial(config.architecture, data)
+        return build_trivial_classifier(config.architecture, data)
     devices = device_count(config.training)
     precision = config.training.precision
     start_backend(threads=threads, seed=config.seed, precision=precision, devices=devices)

@@ -43,9 +43,9 @@ def save_network(
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    from melanoma_lab.model.inputs import named_inputs
+    from melanoma_lab.models.inputs import get_named_inputs
 
-    named = named_inputs(network)
+    named = get_named_inputs(network)
     several, taken = named is not None, named or {PIXELS: network.inputs[0]}
     example = {name: _example(tensor) for name, tensor in taken.items()}
     specs = [

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from melanoma_lab.model.augmentation import augment
-from melanoma_lab.model.inputs import fresh_inputs
+from melanoma_lab.models.augmentation import augment
+from melanoma_lab.models.inputs import build_inputs
 
 
 class AugmentedNetwork(keras.Model):
@@ -19,11 +19,11 @@ class AugmentedNetwork(keras.Model):
 
     Args:
         network: from pixels, or pixels and metadata, to probabilities.
-        augmentation: layers as of ``melanoma_lab.model.augmentation``.
+        augmentation: layers as of ``melanoma_lab.models.augmentation``.
     """
 
     def __init__(self, network: keras.Model, augmentation: Sequence[keras.Layer]) -> None:
-        inputs = fresh_inputs(network)
+        inputs = build_inputs(network)
         super().__init__(inputs, network(inputs), name="training")
         self.augmentation = list(augmentation)
 

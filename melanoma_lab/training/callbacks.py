@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import MONITORS
 from melanoma_lab.core.interrupts import check_interrupt
-from melanoma_lab.model.regularisation import frozen_penalty
+from melanoma_lab.models.regularisation import compute_frozen_penalty
 from melanoma_lab.training.averages import averaged
 from melanoma_lab.training.checkpoint import Checkpoints
 from melanoma_lab.training.state import FitState
@@ -176,7 +176,11 @@ class BestEpoch(keras.callbacks.Callback):
     def _compared(self, figures: Mapping[str, float]) -> float:
         """What an epoch of any stage is compared by."""
         figure = figures[self._monitor]
-        return figure + frozen_penalty(self._network) if self._monitor == "val_loss" else figure
+        return (
+            figure + compute_frozen_penalty(self._network)
+            if self._monitor == "val_loss"
+            else figure
+        )
 
     def put_back_weights(self) -> None:
         """Leave the network with the best epoch's weights, if an epoch was any good."""

@@ -23,7 +23,7 @@ from melanoma_lab.training.machine import this_machine
 PACKAGE = Path(__file__).resolve().parent.parent
 #: The parts of the lab that a training's bits come from. Others, such as plots or the report, may
 #: be repaired between a failure and the attempt that continues it.
-COMPUTING = ("data", "input_pipeline", "model", "training")
+COMPUTING = ("data", "input_pipeline", "models", "training")
 DISTRIBUTIONS = ("tensorflow", "keras", "numpy", "pillow", "augmentor")
 #: Environment variables that change how TensorFlow computes.
 SWITCHES = (

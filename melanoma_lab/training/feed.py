@@ -144,7 +144,7 @@ def _numpy_dataset(
     """
     import tensorflow as tf
 
-    from melanoma_lab.model.inputs import together
+    from melanoma_lab.models.inputs import join_inputs
 
     def element(step: Any) -> Any:
         dtypes = (*(tf.as_dtype(array.dtype) for array in like), tf.float32, tf.float32)
@@ -153,7 +153,7 @@ def _numpy_dataset(
             tensor.set_shape((None, *array.shape[1:]))
         labels.set_shape((None, n_classes))
         weights.set_shape((None,))
-        return together(inputs[0], tuple(inputs[1:])), labels, weights
+        return join_inputs(inputs[0], tuple(inputs[1:])), labels, weights
 
     dataset = tf.data.Dataset.range(first, last).map(element)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(0, last - first)))

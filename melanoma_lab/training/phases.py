@@ -9,8 +9,14 @@ import keras
 
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.finetuning import Finetuning, Frozen, FrozenStart, Staged
-from melanoma_lab.model.freezing import check_block, find_backbone, freeze, head_of, unfreeze
-from melanoma_lab.model.schedules import RATE_KEY
+from melanoma_lab.models.finetuning import (
+    check_block,
+    extract_head,
+    find_backbone,
+    freeze,
+    unfreeze,
+)
+from melanoma_lab.models.schedules import RATE_KEY
 from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.stages import FrozenBackbone
 
@@ -89,6 +95,6 @@ def model_of(
     def head() -> keras.Model:
         backbone = find_backbone(network, finetuning)
         freeze(backbone)
-        return FrozenBackbone(head_of(network), backbone, augmentation, computed=computed)
+        return FrozenBackbone(extract_head(network), backbone, augmentation, computed=computed)
 
     return head if phase.head_only else everything

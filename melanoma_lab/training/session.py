@@ -19,15 +19,15 @@ from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.split import SPLITS, VAL
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.model.architectures import build_network
-from melanoma_lab.model.augmentation import augment, augmentation_layers
-from melanoma_lab.model.freezing import find_backbone, head_of
-from melanoma_lab.model.losses import build_loss
-from melanoma_lab.model.metadata import join_metadata, with_encoding
-from melanoma_lab.model.optimizers import build_optimizer
-from melanoma_lab.model.regularisation import Regulariser
-from melanoma_lab.model.schedules import Course, Schedule, build_schedule
-from melanoma_lab.model.views import with_views
+from melanoma_lab.models.architectures import build_network
+from melanoma_lab.models.augmentation import augment, build_augmentation_layers
+from melanoma_lab.models.finetuning import extract_head, find_backbone
+from melanoma_lab.models.losses import build_loss
+from melanoma_lab.models.metadata_branch import add_metadata_branch, add_metadata_encoding
+from melanoma_lab.models.optimizers import build_optimizer
+from melanoma_lab.models.regularisation import Regulariser
+from melanoma_lab.models.schedules import ScheduleContext, ScheduledLearningRate, build_schedule
+from melanoma_lab.models.test_time_augmentation import add_test_time_augmentation
 from melanoma_lab.training import replicas
 from melanoma_lab.training.backend import threads_in_use
 from melanoma_lab.training.callbacks import EpochListener, StepListener
@@ -70,7 +70,7 @@ class Parts:
     network: keras.Model
     augmentation: list[keras.Layer]
     loss: keras.losses.Loss
-    optimizers: list[tuple[Phase, keras.Optimizer, Schedule]]
+    optimizers: list[tuple[Phase, keras.Optimizer, ScheduledLearningRate]]
     features: Features | None = None
 
 
@@ -105,13 +105,13 @@ def assemble(
             regulariser=regulariser,
         )
         if isinstance(config.metadata, PatientMetadata) and data.patients is not None:
-            network = join_metadata(
+            network = add_metadata_branch(
                 network,
                 data.patients.encoding.width,
                 width=config.metadata.width,
                 regulariser=regulariser,
             )
-        augmentation = augmentation_layers(config.augmentation, seed=config.seed)
+        augmentation = build_augmentation_layers(config.augmentation, seed=config.seed)
         amounts = config.regularisation.strengths()
         loss = build_loss(
             config.loss, data.training_split(), label_smoothing=amounts.label_smoothing
@@ -119,7 +119,7 @@ def assemble(
         check_finetuning(network, config.finetuning)
         optimizers = []
         for phase in phases_of(config):
-            course = Course(
+            course = ScheduleContext(
                 learning_rate=phase.learning_rate,
                 rate_key=phase.rate_key,
                 steps_per_epoch=steps_of(config, data, images),
@@ -198,7 +198,7 @@ def train_network(
     steps = steps_of(config, data, images)
     features = parts.features
 
-    def stage(phase: Phase, optimizer: keras.Optimizer, schedule: Schedule) -> Stage:
+    def stage(phase: Phase, optimizer: keras.Optimizer, schedule: ScheduledLearningRate) -> Stage:
         computed = features if phase.head_only else None
         return Stage(
             phase.epochs,
@@ -241,7 +241,7 @@ def train_network(
     tta = config.evaluation.tta
     as_they_were = tta is Tta.none and all(phase.head_only for phase in begun)
     frozen = features if as_they_were else None
-    looking = with_views(network, tta) if frozen is None else head_of(network)
+    looking = add_test_time_augmentation(network, tta) if frozen is None else extract_head(network)
     # Each split in batches of its own: its bits do not depend on which others are measured.
     positions = [data.select_split(split) for split in splits or SPLITS]
     parts_of = [_as_photographed(data, some, options.batch_size, frozen) for some in positions]
@@ -250,10 +250,10 @@ def train_network(
     if not (fit.best_epoch and np.isfinite(probabilities).all()):
         probabilities = None
     sample_images, sample_labels = _samples(images, parts.augmentation, config)
-    kept, encoding = with_views(network, tta), None
+    kept, encoding = add_test_time_augmentation(network, tta), None
     if data.patients is not None:
         encoding = data.patients.encoding
-        kept = with_encoding(kept, encoding)
+        kept = add_metadata_encoding(kept, encoding)
     return Trained(
         fit=fit,
         parameters=network.count_params(),

@@ -12,9 +12,9 @@ from typing import Any
 
 import keras
 
-from melanoma_lab.model.augmentation import augment
-from melanoma_lab.model.inputs import parted, together
-from melanoma_lab.model.schedules import Schedule
+from melanoma_lab.models.augmentation import augment
+from melanoma_lab.models.inputs import join_inputs, split_inputs
+from melanoma_lab.models.schedules import ScheduledLearningRate
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Stage:
     train: Callable[[int], Any]
     val: Any
     optimizer: keras.Optimizer
-    schedule: Schedule | None = None
+    schedule: ScheduledLearningRate | None = None
     at_once: int = 1
 
 
@@ -73,9 +73,9 @@ class FrozenBackbone(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Probabilities, shape (b, n_classes), of pixels or of features, perhaps with metadata."""
-        image, known = parted(inputs)
+        image, known = split_inputs(inputs)
         features = image if self._computed else self.backbone(image, training=False)
-        return self.head(together(features, known), training=training)
+        return self.head(join_inputs(features, known), training=training)
 
     def train_step(self, data: tuple[Any, Any, Any]) -> Mapping[str, Any]:
         """One optimizer step of the head."""

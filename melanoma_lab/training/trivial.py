@@ -11,12 +11,12 @@ from threadpoolctl import threadpool_limits
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.model.trivial import TrivialModel
+from melanoma_lab.models.trivial_classifiers import TrivialClassifier
 from melanoma_lab.training.trained import Fit, Trained
 
 
 def fit_trivial(
-    model: TrivialModel,
+    model: TrivialClassifier,
     data: PreparedData,
     images: BalancedSet,
     *,

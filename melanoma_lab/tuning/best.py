@@ -10,8 +10,8 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.input_pipeline.balancing import BalancedSet, balance
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.model.trivial import build_trivial
 from melanoma_lab.model_card.page import write_card
+from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.record import (
     beside_network,
@@ -101,7 +101,7 @@ def _put_back(
 ) -> Trained:
     """What a trial had left when it ended."""
     if isinstance(config.architecture, TrivialArchitecture):
-        model = build_trivial(config.architecture, data)
+        model = build_trivial_classifier(config.architecture, data)
         return fit_trivial(model, data, images, splits=MEASURED)
     from melanoma_lab.training.session import assemble, train_network
 

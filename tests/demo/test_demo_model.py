@@ -16,7 +16,7 @@ from melanoma_lab.demo.answer import Demo
 from melanoma_lab.demo.features import penultimate
 from melanoma_lab.demo.reference import prepare
 from melanoma_lab.ensembles.network import mean_network
-from melanoma_lab.model.grad_cam import Explainer
+from melanoma_lab.models.grad_cam import GradCam
 from melanoma_lab.prediction.answers import load
 from melanoma_lab.prediction.source import find_model
 from melanoma_lab.tasks.predict import predict_table
@@ -41,7 +41,7 @@ def prepared(model, session_cache):
 
 
 def demo_of(model, reference):
-    return Demo(model, reference, Explainer(model.network))
+    return Demo(model, reference, GradCam(model.network))
 
 
 def test_the_answer_is_that_of_predict(trained, model, prepared, tree, composed):

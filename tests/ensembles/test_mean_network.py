@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from melanoma_lab.ensembles.network import mean_network
-from melanoma_lab.model.keras_file import load_safely
+from melanoma_lab.models.safe_loading import load_safely
 
 
 def network(seed, *, views=False):

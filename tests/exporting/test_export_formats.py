@@ -18,9 +18,9 @@ from melanoma_lab.ensembles.network import mean_network
 from melanoma_lab.exporting import formats
 from melanoma_lab.exporting.parity import Sample, compare, inputs_of, sample_of
 from melanoma_lab.exporting.servable import in_float32, servable
-from melanoma_lab.model.metadata import join_metadata, with_encoding
-from melanoma_lab.model.regularisation import Regulariser
-from melanoma_lab.model.views import with_views
+from melanoma_lab.models.metadata_branch import add_metadata_branch, add_metadata_encoding
+from melanoma_lab.models.regularisation import Regulariser
+from melanoma_lab.models.test_time_augmentation import add_test_time_augmentation
 
 ENCODING = PatientEncoder(
     {
@@ -49,20 +49,22 @@ def backbone(policy="float32"):
 
 
 def views_in_half_precision():
-    return with_views(backbone("mixed_bfloat16"), Tta.dihedral)
+    return add_test_time_augmentation(backbone("mixed_bfloat16"), Tta.dihedral)
 
 
 def members_with_metadata():
     members = []
     for seed in (1, 2):
         keras.utils.set_random_seed(seed)
-        joined = join_metadata(
+        joined = add_metadata_branch(
             backbone(),
             ENCODING.width,
             width=4,
             regulariser=Regulariser(NoRegularisation("none"), 0),
         )
-        members.append(with_encoding(with_views(joined, Tta.flips), ENCODING))
+        members.append(
+            add_metadata_encoding(add_test_time_augmentation(joined, Tta.flips), ENCODING)
+        )
     return mean_network(members)
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.model.keras_file import checked_file
+from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.prediction.mlmodel import read_folder
 from melanoma_lab.prediction.network import answering, load_network
 from melanoma_lab.tracking.card import NOTICE, ModelCard
@@ -137,7 +137,7 @@ def altered(saved, path, members):
 def test_an_archive_with_more_than_a_network_is_refused(saved, tmp_path, name):
     path = altered(saved, tmp_path / "m.keras", {name: b"x"})
     with pytest.raises(UserError, match=f"expected a .keras file.* Received {name}"):
-        checked_file(path)
+        check_keras_file(path)
     assert {p.name for p in tmp_path.rglob("*")} == {"m.keras"}
 
 

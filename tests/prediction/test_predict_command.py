@@ -251,7 +251,7 @@ def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
 
     from melanoma_lab.data.decoding import decode_image
     from melanoma_lab.evaluation.overlay import overlay
-    from melanoma_lab.model.grad_cam import grad_cam
+    from melanoma_lab.models.grad_cam import compute_grad_cam
 
     _, run = work
     plain = pd.read_csv(predict(model=run.run_id, images=tree), keep_default_na=False)
@@ -266,7 +266,7 @@ def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
     slugs = [name.removeprefix("prob/") for name in table if name.startswith("prob/")]
     for _, row in table.iloc[[0, 11, -1]].iterrows():
         pixels = decode_image(str(tree / row["image_id"]), 16)
-        heat = grad_cam(network, pixels[None], np.array([slugs.index(row["predicted"])]))[0]
+        heat = compute_grad_cam(network, pixels[None], np.array([slugs.index(row["predicted"])]))[0]
         with Image.open(Path("maps") / f"{row['image_id']}.png") as picture:
             assert "not a medical device" in picture.text["Comment"]
             shown = np.asarray(picture).astype(int)

@@ -8,7 +8,7 @@ import pytest
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.model.schedules import Schedule
+from melanoma_lab.models.schedules import ScheduledLearningRate
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.training.claim import Claim
@@ -122,7 +122,9 @@ def test_a_run_that_breaks_in_its_last_step_has_diverged_and_is_not_gone_on_with
 ):
     module = importlib.import_module("melanoma_lab.training.session")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "build_schedule", lambda _, course: Schedule(Breaking(course)))
+        patch.setattr(
+            module, "build_schedule", lambda _, course: ScheduledLearningRate(Breaking(course))
+        )
         with pytest.raises(
             RunError,
             match=r"^diverged: the loss on val .*; nothing could be measured. Lower optimizer",

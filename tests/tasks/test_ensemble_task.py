@@ -20,7 +20,7 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.pixel_cache import decode_image
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.summary import run_metrics
-from melanoma_lab.model.keras_file import load_safely
+from melanoma_lab.models.safe_loading import load_safely
 from melanoma_lab.prediction.mlmodel import read_appearance, read_folder
 from melanoma_lab.tasks.ensemble import make_ensembles
 from melanoma_lab.tasks.train import train_arm

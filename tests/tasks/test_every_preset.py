@@ -12,8 +12,8 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
-from melanoma_lab.model.pretrained.sources import PACKAGES
-from melanoma_lab.model.trivial import build_trivial
+from melanoma_lab.models.pretrained.weight_files import PACKAGES
+from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.training.backend import available_threads, start_backend
 from melanoma_lab.training.feed import training_batches
@@ -80,7 +80,7 @@ def test_a_preset_takes_a_step_on_synthetic(composed, session_cache, preset):
     data = prepare_data(config, cache=session_cache, threads=1)
     images = balance(config.balancing, data.training_split(), seed=0, cache_dir=session_cache)
     if isinstance(config.architecture, TrivialArchitecture):
-        done = fit_trivial(build_trivial(config.architecture, data), data, images)
+        done = fit_trivial(build_trivial_classifier(config.architecture, data), data, images)
         np.testing.assert_allclose(done.probabilities.sum(axis=1), 1, atol=1e-5)
         assert done.fit.optimizer_steps == 0
     else:

@@ -12,8 +12,8 @@ from melanoma_lab.config.schema.augmentation import (
     MixUp,
     RandAugment,
 )
-from melanoma_lab.model.augmentation import augmentation_layers
-from melanoma_lab.model.augmentation.mixing import Mixing
+from melanoma_lab.models.augmentation import build_augmentation_layers
+from melanoma_lab.models.augmentation.mixing import MixingLayer
 from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.fit import BalancedAccuracy
 
@@ -34,7 +34,7 @@ CONTINUED = {"dermoscopy", "cutmix"}
 every = pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
 
 
-class Half(Mixing):
+class Half(MixingLayer):
     """Half of each image and half of the next."""
 
     def __init__(self):
@@ -69,7 +69,7 @@ def compiled(model, layers):
 def test_a_step_learns_and_only_that_is_augmented(option):
     model = network()
     plain = compiled(model, []).evaluate(PIXELS, LABELS, batch_size=B, verbose=0)
-    trained = compiled(model, augmentation_layers(option, seed=0))
+    trained = compiled(model, build_augmentation_layers(option, seed=0))
     assert trained.evaluate(PIXELS, LABELS, batch_size=B, verbose=0) == plain
     np.testing.assert_array_equal(
         trained.predict(PIXELS, verbose=0), model.predict(PIXELS, verbose=0)
@@ -90,11 +90,11 @@ def test_a_step_learns_and_only_that_is_augmented(option):
 def test_saved_variables_continue_the_fit_bit_for_bit(option):
     def three_steps(restart):
         model = network()
-        trained = compiled(model, augmentation_layers(option, seed=0))
+        trained = compiled(model, build_augmentation_layers(option, seed=0))
         trained.train_on_batch(PIXELS, LABELS, WEIGHTS)
         if restart:
             saved = [np.array(v.value) for v in trained.variables]
-            trained = compiled(network(), augmentation_layers(option, seed=99))
+            trained = compiled(network(), build_augmentation_layers(option, seed=99))
             trained.build((None, 16, 16, 3))
             for variable, value in zip(trained.variables, saved, strict=False):
                 if value.shape == tuple(variable.shape):

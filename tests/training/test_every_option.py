@@ -22,7 +22,7 @@ from melanoma_lab.training.session import assemble, train_network
 
 #: Groups whose options say what is read, or which values are tried, not how it is trained.
 NOT_OF_TRAINING = {"dataset", "mapping", "split", "experiment", "tuner"}
-#: Other sizes of what is tried; tests/model/pretrained/test_loading.py builds all of them.
+#: Other sizes of what is tried; tests/models/pretrained/test_loading.py builds all of them.
 BUILT_ALIKE = {
     *("efficientnet_lite1", "efficientnet_lite2", "efficientnetv2_b0", "mobilenetv3_large"),
     "convnext_tiny",

@@ -11,8 +11,8 @@ from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.job_notes import Notes
-from melanoma_lab.model.losses import FocalLoss, LogitAdjustedLoss
-from melanoma_lab.model.schedules import Course, build_schedule
+from melanoma_lab.models.losses import FocalLoss, LogitAdjustedLoss
+from melanoma_lab.models.schedules import ScheduleContext, build_schedule
 from melanoma_lab.side_by_side import Interruption
 from melanoma_lab.training.augmented import AugmentedNetwork
 from melanoma_lab.training.feed import evaluation_batches, training_batches
@@ -153,7 +153,7 @@ def test_the_learning_rate_is_told_as_it_is_at_the_epochs_end():
 
 def test_a_plateau_lowers_the_rate_of_the_epochs_after_it():
     options = Plateau("plateau", factor=0.1, patience=2, minimum=0)
-    schedule = build_schedule(options, Course(0.05, 5, 6, "val_accuracy"))
+    schedule = build_schedule(options, ScheduleContext(0.05, 5, 6, "val_accuracy"))
     one_class = np.zeros(N, int)  # of which the accuracy is 1 from the first epoch on
     done = fit(
         network(),

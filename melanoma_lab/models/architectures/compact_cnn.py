@@ -1,0 +1,95 @@
+"""A small residual network for processors without an accelerator.
+
+What is slow on a processor is the full-resolution picture, and normalising it. So a strided
+convolution halves the picture's side, each stage halves it again by max-pooling before it
+convolves, residual branches are bottlenecks, and nothing is normalised: the last convolution of
+each branch starts at zero, so that every block starts as the identity (Zhang, Dauphin and Ma,
+"Fixup initialization", ICLR 2019; De and Smith, "Batch normalization biases residual blocks towards
+the identity function", NeurIPS 2020). Images of a batch therefore do not influence each other, and
+the network does in training what it does afterwards.
+
+With strided convolutions in place of max-pooling it was slower and, on ham10000 with three seeds,
+10 points of balanced accuracy worse on validation lesions. Batch normalisation where each stage
+begins, tried with those, was slower still and, on isic9_verified with two seeds, no better.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from melanoma_lab.config.schema.architecture import CompactCnn
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.models.architectures.head import add_softmax_output
+from melanoma_lab.models.regularisation import Regulariser
+from melanoma_lab.registry import builder
+
+
+@builder("architecture", "compact_cnn")
+def compact_cnn(
+    architecture: CompactCnn, image_size: int, n_classes: int, regulariser: Regulariser
+) -> keras.Model:
+    """Stem, stages of residual bottlenecks, global average pooling, one dense layer."""
+    stages = len(architecture.filters)
+    smallest = 2 ** (stages + 1)
+    if image_size < smallest:
+        raise UserError(
+            f"dataset.image_size={image_size}: architecture=compact_cnn halves the image "
+            f"{stages + 1} times; expected at least {smallest}."
+        )
+    inputs = keras.Input((image_size, image_size, 3), name="pixels")
+    x = layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="scale")(inputs)
+    x = _convolve(x, architecture.stem, 3, regulariser, strides=2, name="stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    n_blocks, first = sum(architecture.blocks), 0
+    for stage, (filters, blocks) in enumerate(
+        zip(architecture.filters, architecture.blocks, strict=True)
+    ):
+        name = f"stage{stage + 1}"
+        x = layers.MaxPooling2D(name=f"{name}_pool")(x)
+        x = _convolve(x, filters, 3, regulariser, name=f"{name}_widen")
+        x = layers.ReLU(name=f"{name}_relu")(x)
+        for block in range(blocks):
+            branch = _bottleneck(x, filters, regulariser, name=f"{name}_block{block + 1}")
+            branch = regulariser.residual(branch, first + block, n_blocks)
+            x = layers.Add(name=f"{name}_block{block + 1}_add")([x, branch])
+            x = layers.ReLU(name=f"{name}_block{block + 1}_relu3")(x)
+        first += blocks
+        x = regulariser.after_block(x, stage, stages)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = add_softmax_output(x, n_classes, regulariser)
+    return keras.Model(inputs, outputs, name="compact_cnn")
+
+
+def _bottleneck(x: Any, filters: int, regulariser: Regulariser, *, name: str) -> Any:
+    """The branch of a residual block: half the channels, 3x3, all the channels; zero at first."""
+    y = layers.ReLU(name=f"{name}_relu1")(
+        _convolve(x, filters // 2, 1, regulariser, name=f"{name}_reduce")
+    )
+    y = layers.ReLU(name=f"{name}_relu2")(
+        _convolve(y, filters // 2, 3, regulariser, name=f"{name}_conv")
+    )
+    return _convolve(y, filters, 1, regulariser, initializer="zeros", name=f"{name}_expand")
+
+
+def _convolve(
+    x: Any,
+    filters: int,
+    size: int,
+    regulariser: Regulariser,
+    *,
+    name: str,
+    strides: int = 1,
+    initializer: str = "he_normal",
+) -> Any:
+    return layers.Conv2D(
+        filters,
+        size,
+        strides=strides,
+        padding="same",
+        kernel_initializer=initializer,
+        kernel_regularizer=regulariser.kernel_penalty(),
+        name=name,
+    )(x)

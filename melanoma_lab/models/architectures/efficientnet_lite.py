@@ -1,0 +1,169 @@
+"""EfficientNet-Lite: EfficientNet for processors that are slow at swish and squeezing.
+
+Tan and Le, "EfficientNet", ICML 2019, with ReLU6 for swish, no squeeze-and-excitation, and a stem,
+a top, a first and a last stage that are not scaled ("Higher accuracy on vision models with
+EfficientNet-Lite", TensorFlow blog, 2020). Pixels are scaled as (x - 127) / 128.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+from keras import layers
+
+from melanoma_lab.config.schema.backbone import EfficientNetLite
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.models.architectures.head import add_classification_head
+from melanoma_lab.models.pretrained.loading import BACKBONE, load_weights
+from melanoma_lab.models.pretrained.torch_file import read_torch_file
+from melanoma_lab.models.pretrained.torch_weights import set_torch_weights
+from melanoma_lab.models.pretrained.weight_files import find_weights
+from melanoma_lab.models.regularisation import Regulariser
+from melanoma_lab.registry import builder
+
+#: The image is halved five times.
+SMALLEST = 32
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Blocks of one kind: how many, kernel, stride of the first, expansion, channels."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    filters: int
+
+
+#: EfficientNet-B0's.
+STAGES = (
+    _Stage(1, 3, 1, 1, 16),
+    _Stage(2, 3, 2, 6, 24),
+    _Stage(2, 5, 2, 6, 40),
+    _Stage(3, 3, 2, 6, 80),
+    _Stage(3, 5, 1, 6, 112),
+    _Stage(4, 5, 2, 6, 192),
+    _Stage(1, 3, 1, 6, 320),
+)
+#: How many times as wide and as deep.
+SCALES = {
+    "efficientnet_lite0": (1.0, 1.0),
+    "efficientnet_lite1": (1.0, 1.1),
+    "efficientnet_lite2": (1.1, 1.2),
+}
+
+
+@builder("architecture", "efficientnet_lite0")
+@builder("architecture", "efficientnet_lite1")
+@builder("architecture", "efficientnet_lite2")
+def efficientnet_lite(
+    architecture: EfficientNetLite, image_size: int, n_classes: int, regulariser: Regulariser
+) -> keras.Model:
+    """The backbone with the weights that are configured, and a head of the lab's own."""
+    if image_size < SMALLEST:
+        raise UserError(
+            f"dataset.image_size={image_size}: architecture={architecture.name} halves the image 5 "
+            f"times; expected at least {SMALLEST}."
+        )
+    width, depth = SCALES[architecture.name]
+    backbone = build_lite_backbone(image_size, width, depth, regulariser)
+    found = find_weights(architecture)
+    if found is not None and found.path.suffix == ".pth":
+        set_torch_weights(backbone, read_torch_file(found.path), found.path)
+    else:
+        load_weights(backbone, architecture)
+    return add_classification_head(backbone, n_classes, regulariser, name=architecture.name)
+
+
+def build_lite_backbone(
+    image_size: int, width: float, depth: float, regulariser: Regulariser
+) -> keras.Model:
+    """From raw pixels to 1,280 features.
+
+    Args:
+        image_size: side in pixels.
+        width: factor on the channels, which stay multiples of 8.
+        depth: factor on the number of blocks of a stage.
+        regulariser: puts stochastic depth on residual branches, and its penalty on kernels.
+    """
+    pixels = keras.Input((image_size, image_size, 3), name="pixels")
+    x = layers.Rescaling(1 / 128, offset=-127 / 128, dtype="float32", name="scale")(pixels)
+    x = _normalised(
+        layers.Conv2D(32, 3, 2, "same", use_bias=False, name="stem", **_kernel(regulariser))(x),
+        "stem",
+    )
+    stages = [
+        (stage, _repeats(stage, depth, fixed=i in {0, len(STAGES) - 1}))
+        for i, stage in enumerate(STAGES)
+    ]
+    n_blocks, block = sum(repeats for _, repeats in stages), 0
+    for i, (stage, repeats) in enumerate(stages, 1):
+        for j in range(repeats):
+            name = f"block{i}{'abcdefgh'[j]}"
+            filters = _filters(stage.filters, width)
+            like = replace(stage, stride=stage.stride if j == 0 else 1, filters=filters)
+            branch = _branch(x, like, regulariser, name)
+            if branch.shape[1:] == x.shape[1:]:
+                branch = regulariser.residual(branch, block, n_blocks)
+                branch = layers.Add(name=f"{name}_add")([branch, x])
+            x = branch
+            block += 1
+    x = layers.Conv2D(1280, 1, use_bias=False, name="top", **_kernel(regulariser))(x)
+    x = _normalised(x, "top")
+    features = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(pixels, features, name=BACKBONE)
+
+
+def _branch(x: Any, stage: _Stage, regulariser: Regulariser, name: str) -> Any:
+    """Widen, look around in every channel, narrow: an inverted residual (Sandler et al., 2018)."""
+    if stage.expansion > 1:
+        widened = x.shape[-1] * stage.expansion
+        x = layers.Conv2D(
+            widened, 1, use_bias=False, name=f"{name}_expand", **_kernel(regulariser)
+        )(x)
+        x = _normalised(x, f"{name}_expand")
+    x = layers.DepthwiseConv2D(
+        stage.kernel,
+        stage.stride,
+        "same",
+        use_bias=False,
+        depthwise_initializer=_initializer(),
+        name=f"{name}_depthwise",
+    )(x)
+    x = _normalised(x, f"{name}_depthwise")
+    x = layers.Conv2D(
+        stage.filters, 1, use_bias=False, name=f"{name}_project", **_kernel(regulariser)
+    )(x)
+    return _normalised(x, f"{name}_project", relu=False)
+
+
+def _normalised(x: Any, name: str, *, relu: bool = True) -> Any:
+    x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
+    return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
+
+
+def _kernel(regulariser: Regulariser) -> dict[str, Any]:
+    return {
+        "kernel_initializer": _initializer(),
+        "kernel_regularizer": regulariser.kernel_penalty(),
+    }
+
+
+def _initializer() -> keras.Initializer:
+    """As the original: a normal distribution by the number of outputs."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+
+def _filters(filters: int, width: float) -> int:
+    """Channels to the nearest multiple of 8, and not over a tenth fewer than asked."""
+    scaled = filters * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+def _repeats(stage: _Stage, depth: float, *, fixed: bool) -> int:
+    return stage.repeats if fixed else math.ceil(stage.repeats * depth)

@@ -1,0 +1,165 @@
+"""RandAugment (Cubuk et al. 2020, arXiv:1909.13719), a choice of operations for every image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from melanoma_lab.models.augmentation.affine import apply_affine, build_affine_transform
+from melanoma_lab.models.augmentation.colour import recolour
+from melanoma_lab.models.augmentation.random_layer import RandomLayer
+
+
+class RandAugmentLayer(RandomLayer):
+    """Does some operations to each image, drawn from a list for each image anew.
+
+    Ranges are torchvision's. Operations are Pillow's, except that geometric ones interpolate and
+    mirror the image beyond its edges instead of filling with black or grey. Keras's layer of this
+    name draws one choice for a whole batch, and computes every operation on every image to keep
+    two: here only what was drawn is computed.
+
+    Args:
+        per_image: operations done to an image, one after the other; one may be drawn twice.
+        magnitude: strength, 0 to 30.
+        operations: names to draw from, keys of ``OPERATIONS``.
+        seed: of the random numbers.
+        name: the layer's.
+    """
+
+    #: The magnitude at which every operation is at its strongest.
+    STRONGEST = 30
+
+    def __init__(
+        self,
+        *,
+        per_image: int,
+        magnitude: float,
+        operations: Sequence[str],
+        seed: int,
+        name: str = "rand_augment",
+    ) -> None:
+        super().__init__(seed=seed, name=name)
+        self.per_image = per_image
+        self.level = magnitude / self.STRONGEST
+        self.operations = [OPERATIONS[operation] for operation in operations]
+
+    def change(self, batch: Any) -> Any:
+        """Pixels 0 to 255, shape (b, height, width, 3), to the same."""
+        drawn = (ops.shape(batch)[0], self.per_image)
+        which = ops.floor(self.uniform(drawn, 0, len(self.operations)))
+        level = ops.where(self.uniform(drawn) < 0.5, -self.level, self.level)
+
+        def one_image(element: tuple[Any, Any, Any]) -> Any:
+            image, which, level = element
+            for k in range(self.per_image):
+                image = ops.switch(ops.cast(which[k], "int32"), self.operations, image, level[k])
+            return image
+
+        return ops.map(one_image, (batch, which, level))
+
+
+def _shear(image: Any, x: Any, y: Any) -> Any:
+    one = ops.ones_like(x)
+    return _warp(image, [one, x, y, one], [0 * x, 0 * x])
+
+
+def _translate(image: Any, x: Any, y: Any) -> Any:
+    """By shares of the width and the height."""
+    height, width, _ = ops.shape(image)
+    one = ops.ones_like(x)
+    # Shifts are in halves of the way from the first pixel's middle to the last one's.
+    shifts = [2 * x * width / (width - 1), 2 * y * height / (height - 1)]
+    return _warp(image, [one, 0 * x, 0 * x, one], shifts)
+
+
+def _rotate(image: Any, level: Any) -> Any:
+    angle = level * math.radians(30)
+    return _warp(
+        image, [ops.cos(angle), -ops.sin(angle), ops.sin(angle), ops.cos(angle)], [0 * angle] * 2
+    )
+
+
+def _warp(image: Any, linear: list[Any], shifts: list[Any]) -> Any:
+    height, width, _ = ops.shape(image)
+    transform = build_affine_transform(
+        linear=ops.stack(linear)[:, None],
+        shifts=ops.stack(shifts)[:, None],
+        height=height,
+        width=width,
+    )
+    return apply_affine(image[None], transform)[0]
+
+
+def _recolour(image: Any, **factor: Any) -> Any:
+    one = ops.ones((1,))
+    factors = {"brightness": one, "contrast": one, "saturation": one, "turn": 0 * one}
+    given = {name: ops.reshape(value, (1,)) for name, value in factor.items()}
+    return recolour(image[None], **factors | given)[0]
+
+
+def _sharpness(image: Any, factor: Any) -> Any:
+    """Away from, or towards, a slightly blurred image; the outermost pixels stay."""
+    rows, middle = image[:-2] + image[1:-1] + image[2:], image[1:-1, 1:-1]
+    blurred = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * middle) / 13
+    inner = blurred + factor * (middle - blurred)
+    middle = ops.concatenate([image[1:-1, :1], inner, image[1:-1, -1:]], axis=1)
+    return ops.clip(ops.concatenate([image[:1], middle, image[-1:]], axis=0), 0, 255)
+
+
+def _posterize(image: Any, level: Any) -> Any:
+    """Drop up to four of the eight bits."""
+    step = 2.0 ** ops.round(4 * ops.abs(level))
+    return ops.floor(image / step) * step
+
+
+def _solarize(image: Any, level: Any) -> Any:
+    """Invert what is bright."""
+    return ops.where(image < 255 * (1 - ops.abs(level)), image, 255 - image)
+
+
+def _autocontrast(image: Any) -> Any:
+    """Stretch every channel to 0 to 255."""
+    low, high = ops.min(image, axis=(0, 1)), ops.max(image, axis=(0, 1))
+    flat = high <= low
+    stretched = (image - low) * (255 / ops.where(flat, 1.0, high - low))
+    return ops.where(flat, image, ops.minimum(stretched, 255))
+
+
+def _equalize(image: Any) -> Any:
+    """Give every channel as many pixels of one value as of another, as Pillow does."""
+    values = ops.cast(ops.round(image), "int32")
+    # Counted by segment sums: bincount is not deterministic on a GPU.
+    bins = ops.reshape(values + 256 * np.arange(3, dtype=np.int32), (-1,))
+    counts = ops.reshape(ops.segment_sum(ops.ones_like(bins), bins, 3 * 256), (3, 256))
+    up_to = ops.cumsum(counts, axis=1)
+    total = up_to[:, -1:]
+    highest = ops.max(values, axis=(0, 1))[:, None]
+    step = (total - ops.take_along_axis(counts, highest, axis=1)) // 255
+    table = ops.minimum((step // 2 + up_to - counts) // ops.maximum(step, 1), 255)
+    table = ops.where(step == 0, np.arange(256, dtype=np.int32), table)
+    equalized = ops.take(ops.reshape(table, (-1,)), bins)
+    return ops.cast(ops.reshape(equalized, ops.shape(image)), image.dtype)
+
+
+#: Name -> (image, float32, shape (height, width, 3), 0 to 255; level, -1 to 1) to the same image
+#: changed: signed where an operation has two directions, by size alone where it has one.
+OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "identity": lambda image, _level: image,
+    "shear_x": lambda image, level: _shear(image, 0.3 * level, 0 * level),
+    "shear_y": lambda image, level: _shear(image, 0 * level, 0.3 * level),
+    "translate_x": lambda image, level: _translate(image, 150 / 331 * level, 0 * level),
+    "translate_y": lambda image, level: _translate(image, 0 * level, 150 / 331 * level),
+    "rotate": _rotate,
+    "brightness": lambda image, level: _recolour(image, brightness=1 + 0.9 * level),
+    "colour": lambda image, level: _recolour(image, saturation=1 + 0.9 * level),
+    "contrast": lambda image, level: _recolour(image, contrast=1 + 0.9 * level),
+    "sharpness": lambda image, level: _sharpness(image, 1 + 0.9 * level),
+    "posterize": _posterize,
+    "solarize": _solarize,
+    "autocontrast": lambda image, _level: _autocontrast(image),
+    "equalize": lambda image, _level: _equalize(image),
+}

@@ -1,0 +1,235 @@
+"""A pickle carried out by a machine that can make nothing but containers, numbers and tensors.
+
+Python's own unpickler calls whatever a file names, and guarding it means knowing all its ways in.
+This one is built from nothing: it takes the instructions apart with ``pickletools.genops``, which
+carries none out, and knows those that PyTorch writes for a dictionary of tensors. It has no
+instruction that imports or calls. A name such as ``torch._utils._rebuild_tensor_v2`` is a word
+that only stands for a record below, any other is refused, and so is every instruction
+that is not listed. Work and memory are bounded by the length of the file: nothing is allocated by
+a size that stands in it, and only strings can be keys, because hashing tuples of tuples takes
+exponential time.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+#: Names of PyTorch's storages, and the NumPy dtype of their elements, little endian.
+STORAGES = {
+    "torch FloatStorage": "<f4",
+    "torch DoubleStorage": "<f8",
+    "torch HalfStorage": "<f2",
+    "torch LongStorage": "<i8",
+    "torch IntStorage": "<i4",
+    "torch ShortStorage": "<i2",
+    "torch CharStorage": "|i1",
+    "torch ByteStorage": "|u1",
+    "torch BoolStorage": "|b1",
+}
+DICTIONARY = "collections OrderedDict"
+TENSOR = "torch._utils _rebuild_tensor_v2"
+PARAMETER = "torch._utils _rebuild_parameter"
+NAMES = frozenset({*STORAGES, DICTIONARY, TENSOR, PARAMETER})
+#: Forty for each of a network's tensors: enough for any, and no room for a file that is nothing
+#: but instructions.
+MOST_INSTRUCTIONS = 1_000_000
+
+
+class UnsafePickleError(Exception):
+    """The instructions ask for what a file of weights has no need of, or make no sense."""
+
+
+@dataclass(frozen=True)
+class PickleName:
+    """One of ``NAMES``, standing in a file."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class TensorStorage:
+    """A piece of the file that tensors share.
+
+    Attributes:
+        key: what the file calls it.
+        dtype: of its elements, as NumPy writes it.
+        length: how many elements the file says it has.
+    """
+
+    key: str
+    dtype: str
+    length: int
+
+
+@dataclass(frozen=True)
+class TensorDescription:
+    """What a tensor is made of; all numbers are in elements, and not checked yet."""
+
+    storage: TensorStorage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass
+class _Machine:
+    stack: list[Any] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+
+    def pop(self) -> Any:
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise UnsafePickleError("it takes from an empty stack")
+        return self.stack.pop()
+
+    def pop_marked(self) -> list[Any]:
+        if not self.marks:
+            raise UnsafePickleError("it takes from an empty stack")
+        mark = self.marks.pop()
+        taken = self.stack[mark:]
+        del self.stack[mark:]
+        return taken
+
+    def recall(self, slot: int) -> Any:
+        if slot not in self.memo:
+            raise UnsafePickleError("it recalls what it has not kept")
+        return self.memo[slot]
+
+    def keep(self, slot: int) -> None:
+        if not self.stack:
+            raise UnsafePickleError("it takes from an empty stack")
+        self.memo[slot] = self.stack[-1]
+
+    def set_items(self, pairs: list[Any]) -> None:
+        target = self.stack[-1] if self.stack else None
+        keys, values = pairs[::2], pairs[1::2]
+        if (
+            type(target) is not dict
+            or len(keys) != len(values)
+            or any(type(key) is not str for key in keys)
+        ):
+            raise UnsafePickleError(
+                "it fills something that is no dictionary with strings for keys"
+            )
+        target.update(zip(keys, values, strict=True))
+
+    def append(self, values: list[Any]) -> None:
+        target = self.stack[-1] if self.stack else None
+        if type(target) is not list:
+            raise UnsafePickleError("it appends to something that is no list")
+        target.extend(values)
+
+    def build(self) -> None:
+        # PyTorch sets an attribute of the dictionary to versions of its modules: of no use here.
+        self.pop()
+        if not self.stack or type(self.stack[-1]) is not dict:
+            raise UnsafePickleError("it sets attributes of something that is no dictionary")
+
+    def reduce(self) -> None:
+        arguments, name = self.pop(), self.pop()
+        if type(name) is not PickleName or type(arguments) is not tuple:
+            raise UnsafePickleError("it calls something that is no name")
+        self.stack.append(_record(name.name, arguments))
+
+    def mark(self) -> None:
+        self.marks.append(len(self.stack))
+
+    def persistent(self) -> None:
+        self.stack.append(_storage(self.pop()))
+
+    def tuple_of(self, n: int) -> None:
+        taken = [self.pop() for _ in range(n)]
+        self.stack.append(tuple(reversed(taken)))
+
+
+def _record(name: str, arguments: tuple[Any, ...]) -> Any:
+    """What PyTorch's function of that name would make, as a plain record."""
+    match arguments:
+        case () if name == DICTIONARY:
+            return {}
+        case (
+            TensorStorage() as storage,
+            int() as offset,
+            tuple() as shape,
+            tuple() as strides,
+            *_,
+        ) if name == TENSOR and all(type(number) is int for number in (*shape, *strides)):
+            return TensorDescription(storage, offset, shape, strides)
+        case (TensorDescription() as tensor, *_) if name == PARAMETER:
+            return tensor
+    raise UnsafePickleError(f"it calls {name.replace(' ', '.')} as PyTorch never does")
+
+
+def _storage(identity: Any) -> TensorStorage:
+    match identity:
+        case ("storage", PickleName(name), str() as key, str(), int() as length, *more):
+            if name in STORAGES and more in ([], [None]):
+                return TensorStorage(key, STORAGES[name], length)
+    raise UnsafePickleError("it describes a storage as PyTorch never does")
+
+
+#: What an instruction does with its argument.
+_INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "MARK": lambda machine, _: machine.mark(),
+    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
+    "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
+    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
+    "NONE": lambda machine, _: machine.stack.append(None),
+    "NEWTRUE": lambda machine, _: machine.stack.append(True),
+    "NEWFALSE": lambda machine, _: machine.stack.append(False),
+    **dict.fromkeys(
+        ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"),
+        lambda machine, value: machine.stack.append(value),
+    ),
+    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_marked())),
+    "TUPLE1": lambda machine, _: machine.tuple_of(1),
+    "TUPLE2": lambda machine, _: machine.tuple_of(2),
+    "TUPLE3": lambda machine, _: machine.tuple_of(3),
+    "APPEND": lambda machine, _: machine.append([machine.pop()]),
+    "APPENDS": lambda machine, _: machine.append(machine.pop_marked()),
+    "SETITEM": lambda machine, _: machine.set_items([machine.pop(), machine.pop()][::-1]),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_marked()),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.keep),
+    **dict.fromkeys(
+        ("BINGET", "LONG_BINGET"), lambda machine, slot: machine.stack.append(machine.recall(slot))
+    ),
+    "GLOBAL": lambda machine, name: machine.stack.append(PickleName(name)),
+    "BINPERSID": lambda machine, _: machine.persistent(),
+    "REDUCE": lambda machine, _: machine.reduce(),
+    "BUILD": lambda machine, _: machine.build(),
+}
+
+
+def execute_pickle(file: BinaryIO) -> Any:
+    """Carry out one pickle.
+
+    Args:
+        file: at its first byte; left after its last.
+
+    Returns:
+        Dictionaries with strings for keys, lists, tuples, numbers, strings, None,
+        ``TensorDescription`` records and names.
+
+    Raises:
+        UnsafePickleError: it holds a name or an instruction that is not allowed, or is no pickle.
+    """
+    machine = _Machine()
+    try:
+        for number, (instruction, argument, _) in enumerate(pickletools.genops(file)):
+            if number == MOST_INSTRUCTIONS:
+                raise UnsafePickleError(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
+            if instruction.name == "GLOBAL" and argument not in NAMES:
+                raise UnsafePickleError(f"it names {str(argument).replace(' ', '.')}")
+            if instruction.name == "STOP":
+                return machine.pop()
+            if instruction.name == "PROTO":  # the same instructions in every version
+                continue
+            if instruction.name not in _INSTRUCTIONS:
+                raise UnsafePickleError(f"it uses the instruction {instruction.name}")
+            _INSTRUCTIONS[instruction.name](machine, argument)
+    except (ValueError, UnicodeError) as error:
+        raise UnsafePickleError("it is cut short or damaged") from error
+    raise UnsafePickleError("it is cut short or damaged")
