@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.validation import validate_config
-from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.backend import count_available_threads, start_backend
 
 BATCH, STEPS, CLASSES = 32, 8, 9
 ARCHITECTURES = ("vgg5", "compact_cnn")
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=180)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    start_backend(threads=available_threads(), seed=0, precision=Precision(options.precision))
+    start_backend(threads=count_available_threads(), seed=0, precision=Precision(options.precision))
     networks = {name: network(name, options.image_size) for name in ARCHITECTURES}
     shape = (BATCH * STEPS, options.image_size, options.image_size, 3)
     rng = np.random.default_rng(0)

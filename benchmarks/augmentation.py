@@ -28,8 +28,8 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.augmentation import build_augmentation_layers
 from melanoma_lab.models.regularisation import Regulariser
-from melanoma_lab.training.augmented import AugmentedNetwork
-from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.augmented_network import AugmentedNetwork
+from melanoma_lab.training.backend import count_available_threads, start_backend
 
 BATCH, SIZE, CLASSES = 32, 180, 9
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
-    start_backend(threads=available_threads(), seed=0, precision=Precision(options.precision))
+    start_backend(threads=count_available_threads(), seed=0, precision=Precision(options.precision))
     for name, architecture in NETWORKS.items():
         steps = {arm: step(architecture, change) for arm, change in arms().items()}
         measured: dict[str, list[float]] = defaultdict(list)

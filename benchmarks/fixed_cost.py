@@ -41,7 +41,7 @@ PARTS = {
     "building the network": ["melanoma_lab.tasks.train._assemble"],
     "fit and inference": [
         "melanoma_lab.tasks.train.fit_from_checkpoint",
-        "melanoma_lab.tasks.train.fit_trivial",
+        "melanoma_lab.tasks.train.fit_trivial_classifier",
     ],
     "metrics": ["melanoma_lab.tasks.record.run_metrics", "melanoma_lab.tasks.record.judged"],
     "figures": [

@@ -27,13 +27,13 @@ from melanoma_lab.config.schema.augmentation import Augmentation, FlipRotateZoom
 from melanoma_lab.config.schema.training import Precision, Training
 from melanoma_lab.config.validation import validate_config
 from melanoma_lab.input_pipeline.balancing import balance
+from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.models.augmentation import build_augmentation_layers
-from melanoma_lab.training.augmented import AugmentedNetwork
-from melanoma_lab.training.backend import available_threads, start_backend
-from melanoma_lab.training.feed import evaluation_batches, training_batches
+from melanoma_lab.training.augmented_network import AugmentedNetwork
+from melanoma_lab.training.backend import count_available_threads, start_backend
 from melanoma_lab.training.fit import fit_network
-from melanoma_lab.training.stages import Stage
+from melanoma_lab.training.train_steps import Stage
 
 BATCH, STEPS, EPOCHS = 32, 10, 4
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
-    start_backend(threads=available_threads(), seed=0, precision=Precision(options.precision))
+    start_backend(threads=count_available_threads(), seed=0, precision=Precision(options.precision))
     measured: dict[str, list[Seconds]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as cache:
         fits = arms(options.root, Path(cache))
@@ -88,7 +88,7 @@ def arms(root: str, cache: Path) -> dict[str, Callable[[], list[Seconds]]]:
     overrides = ["dataset=isic9", "dataset.conflicts=keep", f"dataset.root={root}"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = validate_config(compose("config", overrides))
-    data = prepare_data(config, cache=cache, threads=available_threads())
+    data = prepare_data(config, cache=cache, threads=count_available_threads())
     split = data.training_split()
     images = balance(config.balancing, split, seed=0, cache_dir=cache)
     x, y = split.pixels[split.rows[: BATCH * STEPS]], split.labels[: BATCH * STEPS]
@@ -115,10 +115,10 @@ def arms(root: str, cache: Path) -> dict[str, Callable[[], list[Seconds]]]:
         stage = Stage(
             range(EPOCHS),
             lambda: AugmentedNetwork(network, build_augmentation_layers(augmentation, seed=0)),
-            lambda _first: training_batches(
+            lambda _first: make_training_batches(
                 images, batch_size=BATCH, seed=0, first_step=0, last_step=EPOCHS * STEPS
             ),
-            evaluation_batches(
+            make_evaluation_batches(
                 data.pixels, data.rows[:1], data.labels[:1], n_classes=n_classes, batch_size=1
             ),
             keras.optimizers.Adam(),

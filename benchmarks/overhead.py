@@ -27,7 +27,7 @@ from hydra import compose, initialize_config_dir
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.validation import validate_config
 from melanoma_lab.input_pipeline.prepare import prepare_data
-from melanoma_lab.training.backend import available_threads
+from melanoma_lab.training.backend import count_available_threads
 
 HERE = Path(__file__).resolve().parent
 
@@ -68,7 +68,7 @@ def arrays(folder: Path, overrides: list[str]) -> None:
     """Write what the bare script loads; the lab's cache is warm from then on."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = validate_config(compose("config", overrides))
-    data = prepare_data(config, cache=folder / "cache", threads=available_threads())
+    data = prepare_data(config, cache=folder / "cache", threads=count_available_threads())
     for split in ("train", "val"):
         positions = data.select_split(split)
         np.save(folder / f"{split}.npy", data.pixels[data.rows[positions]])
@@ -79,7 +79,7 @@ def arrays(folder: Path, overrides: list[str]) -> None:
 def bare(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """One run of the bare script."""
     command = [sys.executable, str(HERE / "bare_fit.py"), str(folder), str(options.epochs), "32"]
-    command += [str(available_threads()), options.precision]
+    command += [str(count_available_threads()), options.precision]
     launched = time.time()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     wall = time.time() - launched

@@ -22,9 +22,9 @@ from melanoma_lab.config.schema.architecture import Vgg5
 from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.config.schema.training import Precision, Training
 from melanoma_lab.input_pipeline.balancing import BalancedSet
-from melanoma_lab.training.backend import available_threads, start_backend
-from melanoma_lab.training.feed import evaluation_batches, training_batches
-from melanoma_lab.training.machine import on_this_machine, this_machine
+from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
+from melanoma_lab.training.backend import count_available_threads, start_backend
+from melanoma_lab.training.hardware import detect_hardware, resolve_hardware_options
 
 N_CLASSES, STEPS, EPOCHS = 9, 5, 3
 
@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     wanted = Training(precision=Precision(options.precision))
-    other = on_this_machine(wanted, threads=available_threads()).precision
-    print(f"{other} against float32 on {this_machine().describe(1)}")
+    other = resolve_hardware_options(wanted, threads=count_available_threads()).precision
+    print(f"{other} against float32 on {detect_hardware().describe(1)}")
     measured: dict[Precision, list[Rates]] = defaultdict(list)
     for _ in range(options.rounds):
         for precision in (Precision.float32, other):
@@ -59,14 +59,14 @@ def main() -> None:
 
 def rates(precision: Precision, size: int, batch_size: int) -> Rates:
     """Images a second of one fit, its first epoch left out."""
-    start_backend(threads=available_threads(), seed=0, precision=precision)
+    start_backend(threads=count_available_threads(), seed=0, precision=precision)
     import keras
 
     from melanoma_lab.models.architectures import build_network
     from melanoma_lab.models.regularisation import Regulariser
-    from melanoma_lab.training.augmented import AugmentedNetwork
+    from melanoma_lab.training.augmented_network import AugmentedNetwork
     from melanoma_lab.training.fit import fit_network
-    from melanoma_lab.training.stages import Stage
+    from melanoma_lab.training.train_steps import Stage
 
     n = batch_size * STEPS
     random = np.random.default_rng(0)
@@ -82,14 +82,16 @@ def rates(precision: Precision, size: int, batch_size: int) -> Rates:
     stage = Stage(
         range(EPOCHS),
         lambda: AugmentedNetwork(network, []),
-        lambda _first: training_batches(
+        lambda _first: make_training_batches(
             BalancedSet((pixels,), np.arange(n), labels, N_CLASSES),
             batch_size=batch_size,
             seed=0,
             first_step=0,
             last_step=EPOCHS * STEPS,
         ),
-        evaluation_batches(pixels, np.arange(1), labels[:1], n_classes=N_CLASSES, batch_size=1),
+        make_evaluation_batches(
+            pixels, np.arange(1), labels[:1], n_classes=N_CLASSES, batch_size=1
+        ),
         keras.optimizers.Adam(),
     )
     fit_network(

@@ -31,7 +31,7 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.evaluation.appearance import FILE, fit, measure
 from melanoma_lab.tasks.predict import predict_to_file
 from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.backend import count_available_threads, start_backend
 
 SIZE, BATCH = 180, 32
 
@@ -77,7 +77,7 @@ def links(source: Path, folder: Path, count: int) -> Path:
 
 def save(folder: Path, size: int) -> Path:
     """A network with fresh weights, kept as a run's is."""
-    start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
+    start_backend(threads=count_available_threads(), seed=0, precision=Precision.float32)
     from bare_fit import vgg5
 
     from melanoma_lab.tracking.model import save_network

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from melanoma_lab.core.console import console
 from melanoma_lab.job_notes import Notes
-from melanoma_lab.training.backend import available_threads
+from melanoma_lab.training.backend import count_available_threads
 
 #: Seconds that a job has to mark its run as KILLED before its process is ended.
 GRACE = 20.0
@@ -37,7 +37,9 @@ def at_once() -> int:
     n_jobs = int(launcher.n_jobs)
     if n_jobs > 0:
         return n_jobs
-    return max(1, available_threads() + 1 + n_jobs)  # -1: one for every processor, -2: one fewer
+    return max(
+        1, count_available_threads() + 1 + n_jobs
+    )  # -1: one for every processor, -2: one fewer
 
 
 class PrefixedLines(io.TextIOBase):

@@ -29,7 +29,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tracking import TRACKING_URI_VARIABLE
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.validation import validate_config
-from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.backend import count_available_threads, start_backend
 
 # Set before TensorFlow and MLflow are imported anywhere.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -61,7 +61,9 @@ def pytest_collection_finish() -> None:
 def _backend() -> None:
     """Pin TensorFlow's threads and divide the processor before any test computes."""
     if "keras" in sys.modules:
-        start_backend(threads=available_threads(), seed=0, precision=Precision.float32, devices=2)
+        start_backend(
+            threads=count_available_threads(), seed=0, precision=Precision.float32, devices=2
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,7 +23,7 @@ from melanoma_lab.core.shell_commands import format_pip_install
 from melanoma_lab.job_notes import Notes
 from melanoma_lab.side_by_side import Interruption, PrefixedLines, at_once
 from melanoma_lab.tracking.upload import PROCESS_TAG
-from melanoma_lab.training.backend import available_threads
+from melanoma_lab.training.backend import count_available_threads
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +93,7 @@ def test_two_at_once_from_an_empty_folder_one_failing_then_skipped(tmp_path, lau
     assert (failed.info.status, finished.info.status) == ("FAILED", "FINISHED")
     assert failed.data.tags[PROCESS_TAG] != finished.data.tags[PROCESS_TAG]
     for run in (failed, finished):
-        assert run.data.tags["threads"] == str(max(1, available_threads() // 2))
+        assert run.data.tags["threads"] == str(max(1, count_available_threads() // 2))
     content = json.loads((tmp_path / "experiments" / "ablation" / "comparison.json").read_text())
     assert [arm["seeds"] for arm in content["arms"].values()] == [[0]]
     # Whole lines, each told apart, up to the steps of the command itself, which compares.
@@ -145,7 +145,7 @@ def test_no_job_outlives_its_command(tmp_path, launch, how):
     ],
 )
 def test_how_many_jobs_share_the_machine(monkeypatch, launcher, expected):
-    monkeypatch.setattr(side_by_side, "available_threads", lambda: 8)
+    monkeypatch.setattr(side_by_side, "count_available_threads", lambda: 8)
     monkeypatch.setattr(side_by_side.HydraConfig, "initialized", lambda: True)
     config = OmegaConf.create({"launcher": launcher})
     monkeypatch.setattr(side_by_side.HydraConfig, "get", lambda: config)
@@ -157,8 +157,8 @@ def test_without_a_command_nobody_shares():
 
 
 def test_threads_are_shared_out():
-    assert available_threads(1) == available_threads()
-    assert available_threads(10**6) == 1
+    assert count_available_threads(1) == count_available_threads()
+    assert count_available_threads(10**6) == 1
 
 
 def test_lines_are_passed_on_whole_and_marked():

@@ -17,7 +17,7 @@ from melanoma_lab.core.errors import format_list
 from melanoma_lab.core.shell_commands import format_lab_command, format_program
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.training.machine import Machine
+from melanoma_lab.training.hardware import Hardware
 
 if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step
     from melanoma_lab.evaluation.judging import Judgement
@@ -82,7 +82,9 @@ def _show_protocol(data: PreparedData) -> None:
         console.print(f"Protocol: grouped by {by}; a group is never divided", markup=False)
 
 
-def show_hardware(machine: Machine, precision: Precision, devices: int, *, depthwise: bool) -> None:
+def show_hardware(
+    machine: Hardware, precision: Precision, devices: int, *, depthwise: bool
+) -> None:
     """Say what is computed with, and what would be faster."""
     best = machine.best_precision(depthwise=depthwise)
     hint = precision is Precision.float32 is not best

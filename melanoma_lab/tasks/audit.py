@@ -20,7 +20,7 @@ from melanoma_lab.data.image_files import describe_ignored_files, describe_outsi
 from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.reports.audit_page import write_audit_page
-from melanoma_lab.training.backend import available_threads
+from melanoma_lab.training.backend import count_available_threads
 
 
 def audit_dataset(config: Config) -> Findings:
@@ -49,7 +49,7 @@ def audit_dataset(config: Config) -> Findings:
             "that you may write to."
         ) from error
     cache = get_cache_folder(config.cache)
-    threads = config.training.threads or available_threads()
+    threads = config.training.threads or count_available_threads()
     with show_progress("looking at the images") as tell:
         listing = read_listing(dataset, cache, tell)
         manifest = listing.images

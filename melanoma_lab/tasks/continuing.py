@@ -12,29 +12,29 @@ from melanoma_lab.core.console import FitProgress
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.runs import run_messages
+from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.tasks.extent import Extent
-from melanoma_lab.training.checkpoint import Checkpoints
-from melanoma_lab.training.circumstances import changed
-from melanoma_lab.training.claim import Claim
-from melanoma_lab.training.trained import Trained
+from melanoma_lab.training.checkpoint import CheckpointManager
+from melanoma_lab.training.environment import describe_changes
+from melanoma_lab.training.training_result import TrainingResult
 
 if TYPE_CHECKING:  # its module loads TensorFlow
-    from melanoma_lab.training.session import Parts
+    from melanoma_lab.training.trainer import TrainingSetup
 
 
-def run_begun(claim: Claim, tracker: tracking.Tracker, now: Mapping[str, str]) -> str | None:
+def run_begun(claim: RunLock, tracker: tracking.Tracker, now: Mapping[str, str]) -> str | None:
     """The MLflow run to go on with; None where there is none, or it would get other bits."""
-    begun = claim.begun()
+    begun = claim.read_interrupted_run()
     if begun is None or not tracker.can_continue(begun[0]):
         return None
     run_id, before = begun
-    if differences := changed(before, now):
+    if differences := describe_changes(before, now):
         run_messages.show_restart(run_id, differences)
         return None
     return run_id
 
 
-def note_begin(claim: Claim, run_id: str, now: Mapping[str, str]) -> None:
+def note_begin(claim: RunLock, run_id: str, now: Mapping[str, str]) -> None:
     """Note that a run has begun; a disk that cannot take the note costs a warning."""
     try:
         claim.begin(run_id, now)
@@ -46,13 +46,13 @@ def fit_from_checkpoint(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
-    parts: Parts,
+    parts: TrainingSetup,
     *,
     tracker: tracking.Tracker,
-    claim: Claim,
+    claim: RunLock,
     begun: str | None,
     extent: Extent,
-) -> Trained:
+) -> TrainingResult:
     """Train, telling MLflow and the terminal, with a checkpoint an epoch.
 
     Args:
@@ -65,24 +65,24 @@ def fit_from_checkpoint(
         begun: the run's id where an earlier process began it; None: it is new.
         extent: how much is measured and kept.
     """
-    from melanoma_lab.training.fit import epochs_until
-    from melanoma_lab.training.session import steps_of, train_network
+    from melanoma_lab.training.fit import read_history
+    from melanoma_lab.training.trainer import count_epoch_steps, train_network
 
     def record(epoch: int, figures: Mapping[str, float]) -> None:
         tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
 
     resume = config.training.resume
-    kept = Checkpoints(claim.folder, run_messages.show_note, final=extent.keep_state)
+    kept = CheckpointManager(claim.folder, run_messages.show_note, final=extent.keep_state)
     with kept if resume else nullcontext() as checkpoints:
-        start = checkpoints.newest() if checkpoints and begun else None
+        start = checkpoints.load_newest() if checkpoints and begun else None
         if start is None and extent.after is not None:
-            start = Checkpoints(extent.after.folder, run_messages.show_note).newest()
-        before = epochs_until(start) if start else []
+            start = CheckpointManager(extent.after.folder, run_messages.show_note).load_newest()
+        before = read_history(start) if start else []
         if begun:
             run_messages.show_resume(begun, len(before))
         for epoch, figures in enumerate(before, 1):
             record(epoch, figures)  # the process may have ended before it could
-        steps = steps_of(config, data, images)
+        steps = count_epoch_steps(config, data, images)
         epochs = config.training.last_epoch
         with FitProgress(epochs, steps, done=len(before), said=extent.said) as progress:
 

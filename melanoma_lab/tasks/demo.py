@@ -13,7 +13,7 @@ from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.demo.server import address_of, check_installed, is_own, listen_at, serve
 from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.source import find_model
-from melanoma_lab.training.backend import threads_for
+from melanoma_lab.training.backend import choose_threads
 
 
 def show_page(config: Config) -> None:
@@ -50,7 +50,7 @@ def _page(config: Config, source: Any) -> Any:
     """The page of a model, which is loaded, and of what images are compared with."""
     from melanoma_lab.prediction.answers import load
 
-    threads = threads_for(config.training.threads)
+    threads = choose_threads(config.training.threads)
     model = load(source, threads=threads, seed=config.seed)
     telling.show_source(source, model.card)
     from melanoma_lab.demo import reference, site, wording

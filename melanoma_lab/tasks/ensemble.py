@@ -215,9 +215,9 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
             "predictions are averaged all the same."
         )
         return None
-    from melanoma_lab.training.backend import start_backend, threads_for
+    from melanoma_lab.training.backend import choose_threads, start_backend
 
-    start_backend(threads=threads_for(None), seed=0, precision=Precision.float32)
+    start_backend(threads=choose_threads(None), seed=0, precision=Precision.float32)
     from melanoma_lab.ensembles.network import mean_network
     from melanoma_lab.models.safe_loading import load_safely
 

@@ -40,7 +40,7 @@ from melanoma_lab.prediction.source import Source, find_model
 from melanoma_lab.prediction.telling import show_source
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.training.backend import threads_for
+from melanoma_lab.training.backend import choose_threads
 
 
 def evaluate_model(config: Config) -> str:
@@ -59,7 +59,7 @@ def evaluate_model(config: Config) -> str:
             model has seen all of it.
         RunError: the tracking server did not take all of it.
     """
-    threads = threads_for(config.training.threads)
+    threads = choose_threads(config.training.threads)
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         source = find_model(config.model, config.tracking, Path(scratch))
         evaluated = _prepared(config, source, threads, Path(scratch))

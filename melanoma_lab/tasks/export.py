@@ -28,7 +28,7 @@ from melanoma_lab.prediction.mlmodel import LONGEST
 from melanoma_lab.prediction.source import Source, find_model, meaning
 from melanoma_lab.tracking.model import PIXELS
 from melanoma_lab.tracking.reading import TrackedRun, read_run
-from melanoma_lab.training.backend import start_backend, threads_for
+from melanoma_lab.training.backend import choose_threads, start_backend
 
 DEFAULT: Final = "exported"
 
@@ -112,7 +112,7 @@ def _write(
     config: Config, kinds: list[Format], source: Source, run: TrackedRun | None, folder: Path
 ) -> dict[Format, Parity]:
     """Write and check every format and what describes them, into a folder."""
-    threads = threads_for(config.training.threads)
+    threads = choose_threads(config.training.threads)
     start_backend(threads=threads, seed=config.seed, precision=Precision.float32)
     from melanoma_lab.exporting.servable import in_float32, servable
     from melanoma_lab.prediction.network import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from melanoma_lab.training.claim import Claim
+from melanoma_lab.runs.run_lock import RunLock
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Extent:
     splits: tuple[str, ...] | None = None
     pictures: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
-    after: Claim | None = None
+    after: RunLock | None = None
     keep_state: bool = False
     said: str | None = None
 

@@ -14,7 +14,11 @@ from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.tasks.extent import WHOLE, Extent
-from melanoma_lab.training.machine import device_count, processor_name, this_machine
+from melanoma_lab.training.hardware import (
+    detect_hardware,
+    read_processor_name,
+    require_device_count,
+)
 
 
 def fingerprint_of(config: Config, data: PreparedData, splits: Sequence[str] | None = None) -> str:
@@ -73,7 +77,9 @@ def run_tags(
         "threads": str(threads),
         "precision": config.training.precision.value,
         "device": (
-            processor_name() if trivial else this_machine().describe(device_count(config.training))
+            read_processor_name()
+            if trivial
+            else detect_hardware().describe(require_device_count(config.training))
         ),
         **({"trivial": "true"} if trivial else {}),
         **({"weights_sha256": weights.sha256} if weights else {}),

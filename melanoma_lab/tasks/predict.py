@@ -27,7 +27,7 @@ from melanoma_lab.prediction.images import Images, find_images_of
 from melanoma_lab.prediction.output import Columns, checked_output, writing
 from melanoma_lab.prediction.overlays import checked_folder, place_of, write_map
 from melanoma_lab.prediction.source import find_model
-from melanoma_lab.training.backend import threads_for
+from melanoma_lab.training.backend import choose_threads
 
 if TYPE_CHECKING:  # as slow to load as it is seldom needed
     import pandas as pd
@@ -174,7 +174,7 @@ def _predicting(config: Config) -> Iterator[Prediction]:
         source = find_model(config.model, config.tracking, Path(scratch))
         manifest = run_of(source, config.tracking, Path(scratch)).manifest
         known = KnownFiles.of(manifest)
-        threads = threads_for(config.training.threads)
+        threads = choose_threads(config.training.threads)
         model = load(source, threads=threads, seed=config.seed)
         telling.show_source(source, model.card)
         on_decided = _ignoring if maps is None else _mapping(model.network, maps)

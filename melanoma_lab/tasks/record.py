@@ -36,14 +36,14 @@ from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.training.trained import Fit, Trained
+from melanoma_lab.training.training_result import FitResult, TrainingResult
 
 
 def record_results(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
-    trained: Trained,
+    trained: TrainingResult,
     tracker: Tracker,
     *,
     extent: Extent,
@@ -137,14 +137,14 @@ def record_results(
     return metrics
 
 
-def _lower_rate(config: Config, fit: Fit) -> str:
+def _lower_rate(config: Config, fit: FitResult) -> str:
     """Which learning rate was too high: that of the first epoch with a loss that is no number."""
-    from melanoma_lab.training.phases import phases_of
+    from melanoma_lab.training.finetuning_stages import plan_stages
 
     losses = [epoch["train_loss"] + epoch.get("val_loss", 0.0) for epoch in fit.history]
     broken = [epoch for epoch, loss in enumerate(losses) if not math.isfinite(loss)]
     first = min([*broken, max(len(losses) - 1, 0)])
-    key = next(phase.rate_key for phase in phases_of(config) if first in phase.epochs)
+    key = next(phase.rate_key for phase in plan_stages(config) if first in phase.epochs)
     return f"Lower {key}."
 
 
@@ -210,7 +210,7 @@ def beside_network(data: PreparedData, judgement: Judgement) -> dict[str, str]:
 
 
 def predictions_table(
-    data: PreparedData, trained: Trained, splits: Sequence[str] | None
+    data: PreparedData, trained: TrainingResult, splits: Sequence[str] | None
 ) -> pd.DataFrame:
     """What a training predicts for the splits that it was applied to; None: all."""
     if trained.probabilities is None:
@@ -241,7 +241,7 @@ def draw(
     folder: Path,
     data: PreparedData,
     images: BalancedSet,
-    trained: Trained,
+    trained: TrainingResult,
     *,
     table: pd.DataFrame,
     judgement: Judgement,

@@ -18,7 +18,7 @@ from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.input_pipeline.leaky_protocol import write_leaky_protocol
-from melanoma_lab.training.backend import available_threads
+from melanoma_lab.training.backend import count_available_threads
 
 
 def prepare_seed_protocol(config: Config) -> Path:
@@ -39,7 +39,7 @@ def prepare_seed_protocol(config: Config) -> Path:
     if folder.exists():
         raise UserError(f"output={folder}: is there already; choose another folder.")
     cache = get_cache_folder(config.cache)
-    threads = config.training.threads or available_threads()
+    threads = config.training.threads or count_available_threads()
     with show_progress("copying images") as tell:
         listing = read_listing(dataset, cache, tell)
         manifest = listing.images

@@ -21,22 +21,22 @@ from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.models.trivial_classifiers import TrivialClassifier, build_trivial_classifier
 from melanoma_lab.runs import run_messages
+from melanoma_lab.runs.run_lock import RunLock, acquire_run_lock
 from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
 from melanoma_lab.tasks.extent import WHOLE, Extent
 from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags
-from melanoma_lab.training.backend import start_backend, threads_for
-from melanoma_lab.training.circumstances import changed, circumstances
-from melanoma_lab.training.claim import Claim, claimed
-from melanoma_lab.training.machine import (
-    device_count,
-    on_this_machine,
-    this_machine,
+from melanoma_lab.training.backend import choose_threads, start_backend
+from melanoma_lab.training.environment import describe_changes, describe_environment
+from melanoma_lab.training.hardware import (
+    detect_hardware,
+    require_device_count,
+    resolve_hardware_options,
 )
-from melanoma_lab.training.trained import Trained
-from melanoma_lab.training.trivial import fit_trivial
+from melanoma_lab.training.training_result import TrainingResult
+from melanoma_lab.training.trivial_fit import fit_trivial_classifier
 
 if TYPE_CHECKING:  # its module loads TensorFlow
-    from melanoma_lab.training.session import Parts
+    from melanoma_lab.training.trainer import TrainingSetup
 
 
 def train_arm(
@@ -59,7 +59,7 @@ def train_arm(
         RunError: the run diverged or ran out of memory, and is recorded as FAILED; or another
             process is training it.
     """
-    threads = threads_for(config.training.threads, side_by_side)
+    threads = choose_threads(config.training.threads, side_by_side)
     cache = get_cache_folder(config.cache)
     find_weights(config.architecture)  # a missing file shows before images are prepared
     with show_progress("preparing images") as tell:
@@ -68,7 +68,7 @@ def train_arm(
     config = settled(config, threads)
     extent = WHOLE if config.evaluation.test else Extent(splits=(TRAIN, VAL))
     same = fingerprint_of(config, data, extent.splits)
-    with claimed(
+    with acquire_run_lock(
         cache,
         study=config.study,
         tracked=tracking.identity(config.tracking.uri, config.study),
@@ -78,7 +78,7 @@ def train_arm(
         # Takes seconds, as TensorFlow's import does; both while images are being balanced.
         connecting = tracking.connect(config.tracking, config.study)
         if skip_finished and (there := connecting.result().finished({"fingerprint": same})):
-            begun = (claim.begun() or (there.run_id,))[0]
+            begun = (claim.read_interrupted_run() or (there.run_id,))[0]
             # Copies of a project that is gone have one claim: what another began stays.
             if begun == there.run_id or connecting.result().can_continue(begun):
                 claim.forget()
@@ -111,7 +111,7 @@ def settled(config: Config, threads: int) -> Config:
     """The configuration with what ``auto`` comes to on this machine."""
     if isinstance(config.architecture, TrivialArchitecture):
         return config
-    training = on_this_machine(
+    training = resolve_hardware_options(
         config.training, threads=threads, depthwise=config.architecture.depthwise
     )
     return replace(config, training=training)
@@ -121,7 +121,7 @@ def train_claimed(
     config: Config,
     arm: Arm,
     data: PreparedData,
-    claim: Claim,
+    claim: RunLock,
     connecting: Future[tracking.Tracker],
     *,
     threads: int,
@@ -163,17 +163,19 @@ def train_claimed(
     if isinstance(parts, TrivialClassifier):  # takes seconds: nothing to go on with
         with tracker.run(name, tags, params, line=lines):
             with show_progress("fitting and evaluating", line=lines):
-                trained = fit_trivial(parts, data, images, splits=extent.splits)
+                trained = fit_trivial_classifier(parts, data, images, splits=extent.splits)
             on_results(_record(config, data, images, trained, tracker=tracker, extent=extent))
         return tracker
     resume = config.training.resume
-    now = circumstances(threads, device_count(config.training))
+    now = describe_environment(threads, require_device_count(config.training))
     begun = run_begun(claim, tracker, now) if resume else None
     if begun is None:
         claim.forget()
     if extent.after is not None:
-        done = extent.after.begun()
-        if done is None or changed(done[1], now):  # its bits would not be those of this run
+        done = extent.after.read_interrupted_run()
+        if done is None or describe_changes(
+            done[1], now
+        ):  # its bits would not be those of this run
             extent = replace(extent, after=None)
     with tracker.run(name, tags, params, continuing=begun, line=lines) as run_id:
         if resume:
@@ -193,7 +195,7 @@ def _record(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
-    trained: Trained,
+    trained: TrainingResult,
     *,
     tracker: tracking.Tracker,
     extent: Extent,
@@ -208,22 +210,22 @@ def _record(
 
 def _assemble(
     config: Config, data: PreparedData, images: BalancedSet, threads: int, extent: Extent
-) -> Parts | TrivialClassifier:
+) -> TrainingSetup | TrivialClassifier:
     """What is going to be trained; a mistake shows here, before a run is recorded."""
     if isinstance(config.architecture, TrivialArchitecture):
         return build_trivial_classifier(config.architecture, data)
-    devices = device_count(config.training)
+    devices = require_device_count(config.training)
     precision = config.training.precision
     start_backend(threads=threads, seed=config.seed, precision=precision, devices=devices)
     if extent.said is None:
         depthwise = config.architecture.depthwise
-        run_messages.show_hardware(this_machine(), precision, devices, depthwise=depthwise)
-    from melanoma_lab.training.features import can_be_kept, obstacle
+        run_messages.show_hardware(detect_hardware(), precision, devices, depthwise=depthwise)
+    from melanoma_lab.training.feature_cache import is_cacheable, why_not_cacheable
 
-    if extent.said is None and (reason := obstacle(config, images)):
+    if extent.said is None and (reason := why_not_cacheable(config, images)):
         run_messages.show_note(reason)
-    what = "computing features" if can_be_kept(config, images) else "building the network"
+    what = "computing features" if is_cacheable(config, images) else "building the network"
     with show_progress(what, line=extent.said is None) as tell:
-        from melanoma_lab.training.session import assemble
+        from melanoma_lab.training.trainer import build_training_setup
 
-        return assemble(config, data, images, splits=extent.splits, progress=tell)
+        return build_training_setup(config, data, images, splits=extent.splits, progress=tell)

@@ -16,7 +16,7 @@ from melanoma_lab.core.heavy_imports import import_heavy
 from melanoma_lab.core.interrupts import defer_interrupts
 
 
-def available_threads(shared_by: int = 1) -> int:
+def count_available_threads(shared_by: int = 1) -> int:
     """Processors that this process may use; fewer than the machine has under a scheduler.
 
     Args:
@@ -29,18 +29,18 @@ def available_threads(shared_by: int = 1) -> int:
     return max(1, available // shared_by)
 
 
-def threads_for(asked: int | None, shared_by: int = 1) -> int:
+def choose_threads(asked: int | None, shared_by: int = 1) -> int:
     """How many threads a task takes.
 
     Args:
         asked: ``training.threads``; None: those that an earlier task of this process took, which
             TensorFlow keeps to its end, and else as many as the process may use.
-        shared_by: as for ``available_threads``.
+        shared_by: as for ``count_available_threads``.
     """
     if asked is not None:
         return asked
-    running = threads_in_use() if "tensorflow" in sys.modules else 0
-    return running or available_threads(shared_by)
+    running = count_threads_in_use() if "tensorflow" in sys.modules else 0
+    return running or count_available_threads(shared_by)
 
 
 def load_tensorflow() -> Any:
@@ -71,8 +71,8 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
         threads: for TensorFlow's kernels; results depend on it.
         seed: of Python's, NumPy's and Keras's global generators.
         precision: Keras dtype policy.
-        devices: how many share a batch, as ``on_this_machine`` allows: GPUs, or parts of the
-            processor where there is none.
+        devices: how many share a batch, as ``resolve_hardware_options`` allows: GPUs, or parts of
+            the processor where there is none.
 
     Raises:
         UserError: TensorFlow already runs in this process with another number of threads, or with
@@ -86,7 +86,7 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         except RuntimeError as error:
-            running = threads_in_use() or "a number of its own choice"
+            running = count_threads_in_use() or "a number of its own choice"
             raise UserError(
                 f"training.threads={threads}: TensorFlow already runs in this process with "
                 f"{running}; use one number for all jobs of a command and all calls of a session, "
@@ -101,7 +101,7 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
         keras.config.set_dtype_policy(precision.value)
 
 
-def threads_in_use() -> int:
+def count_threads_in_use() -> int:
     """The threads that ``start_backend`` has given to TensorFlow's kernels; 0: it has not yet."""
     return int(load_tensorflow().config.threading.get_intra_op_parallelism_threads())
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from melanoma_lab.config.schema.training import MONITORS
 from melanoma_lab.core.interrupts import check_interrupt
 from melanoma_lab.models.regularisation import compute_frozen_penalty
-from melanoma_lab.training.averages import averaged
-from melanoma_lab.training.checkpoint import Checkpoints
-from melanoma_lab.training.state import FitState
+from melanoma_lab.training.checkpoint import CheckpointManager
+from melanoma_lab.training.ema import use_averaged_weights
+from melanoma_lab.training.fit_state import FitState
 
 #: Told after every epoch: its number from 1, and its figures by name.
 EpochListener = Callable[[int, Mapping[str, float]], None]
@@ -33,7 +33,7 @@ class _Clock:
     shown: float = 0.0
 
 
-class Recorder(keras.callbacks.Callback):
+class HistoryCallback(keras.callbacks.Callback):
     """Keeps every epoch's figures, tells steps, and stops when the loss is no number.
 
     Args:
@@ -108,7 +108,7 @@ class Recorder(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-class BestEpoch(keras.callbacks.Callback):
+class BestWeights(keras.callbacks.Callback):
     """Keeps the weights of the best epoch, and stops when no better one has come for long enough.
 
     As Keras's EarlyStopping, but with a state that a checkpoint can hold, and without ever taking
@@ -166,7 +166,7 @@ class BestEpoch(keras.callbacks.Callback):
         # The train loss is a mean over steps: it does not tell what the last one has left behind.
         if np.isfinite([figures["loss"], figures["val_loss"]]).all() and score > self._score:
             self.epoch, self._score, self._waited = epoch + 1, score, 0
-            with averaged(self.model):
+            with use_averaged_weights(self.model):
                 self._weights = self._network.get_weights()
             return
         self._waited += epoch >= self._patient_from
@@ -182,13 +182,13 @@ class BestEpoch(keras.callbacks.Callback):
             else figure
         )
 
-    def put_back_weights(self) -> None:
+    def restore_best_weights(self) -> None:
         """Leave the network with the best epoch's weights, if an epoch was any good."""
         if self._weights is not None:
             self._network.set_weights(self._weights)
 
 
-class ValidateAverages(keras.callbacks.Callback):
+class ValidateAveragedWeights(keras.callbacks.Callback):
     """Lets ``fit`` validate the mean of the weights, if the optimizer keeps one."""
 
     def __init__(self) -> None:
@@ -196,13 +196,13 @@ class ValidateAverages(keras.callbacks.Callback):
         self._while_testing = ExitStack()
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        self._while_testing.enter_context(averaged(self.model))
+        self._while_testing.enter_context(use_averaged_weights(self.model))
 
     def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
         self._while_testing.close()
 
 
-class Keeper(keras.callbacks.Callback):
+class CheckpointCallback(keras.callbacks.Callback):
     """Offers a checkpoint after every epoch.
 
     Args:
@@ -214,9 +214,9 @@ class Keeper(keras.callbacks.Callback):
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointManager,
         state: FitState,
-        recorder: Recorder,
+        recorder: HistoryCallback,
         *,
         last_epoch: int,
     ) -> None:
@@ -227,10 +227,10 @@ class Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         if not self._recorder.diverged:
             last = self.model.stop_training or epoch + 1 == self._last_epoch
-            self._checkpoints.offer(lambda: self._state.take(epoch + 1), last=last)
+            self._checkpoints.save_if_affordable(lambda: self._state.take(epoch + 1), last=last)
 
 
-class Teller(keras.callbacks.Callback):
+class EpochLogger(keras.callbacks.Callback):
     """Tells every epoch's figures when everything else has been done with them.
 
     Args:
@@ -238,7 +238,7 @@ class Teller(keras.callbacks.Callback):
         on_epoch: is told.
     """
 
-    def __init__(self, recorder: Recorder, on_epoch: EpochListener) -> None:
+    def __init__(self, recorder: HistoryCallback, on_epoch: EpochListener) -> None:
         super().__init__()
         self._recorder, self._on_epoch = recorder, on_epoch
 
@@ -246,7 +246,7 @@ class Teller(keras.callbacks.Callback):
         self._on_epoch(epoch + 1, self._recorder.history[-1])
 
 
-class Heeder(keras.callbacks.Callback):
+class InterruptCallback(keras.callbacks.Callback):
     """Stops a fit between epochs that was asked to stop within one and went on."""
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:

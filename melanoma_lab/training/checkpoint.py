@@ -106,7 +106,7 @@ def _checksum(file: BinaryIO) -> str:
     return f"{checksum:08x}"
 
 
-class Checkpoints:
+class CheckpointManager:
     """The checkpoints of one run; closes, as a context manager, when the last one is written.
 
     They are written in a thread of their own while training goes on. A checkpoint that cannot be
@@ -136,7 +136,7 @@ class Checkpoints:
         if kind is KeyboardInterrupt and self._kept:
             self._say(f"Interrupted; the same command goes on from epoch {self._kept + 1}.")
 
-    def newest(self) -> Checkpoint | None:
+    def load_newest(self) -> Checkpoint | None:
         """The newest checkpoint that is as it was written; damaged ones are removed."""
         for path in self._paths():
             try:
@@ -149,7 +149,7 @@ class Checkpoints:
                 return checkpoint
         return None
 
-    def offer(self, take: Callable[[], Checkpoint], *, last: bool = False) -> None:
+    def save_if_affordable(self, take: Callable[[], Checkpoint], *, last: bool = False) -> None:
         """Keep the state of this moment, if training has not waited too long for such already.
 
         Args:

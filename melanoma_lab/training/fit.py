@@ -11,23 +11,23 @@ import tensorflow as tf
 
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.training import replicas
-from melanoma_lab.training.averages import put_in_place, zeros_kept_out
+from melanoma_lab.training import distribution
 from melanoma_lab.training.callbacks import (
-    BestEpoch,
+    BestWeights,
+    CheckpointCallback,
     EpochListener,
-    Heeder,
-    Keeper,
-    Recorder,
+    EpochLogger,
+    HistoryCallback,
+    InterruptCallback,
     StepListener,
-    Teller,
-    ValidateAverages,
+    ValidateAveragedWeights,
 )
-from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
-from melanoma_lab.training.machine import device_count
-from melanoma_lab.training.stages import Stage
-from melanoma_lab.training.state import FitState, Stateful
-from melanoma_lab.training.trained import Fit
+from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
+from melanoma_lab.training.ema import assign_averaged_weights, protect_untrained_weights
+from melanoma_lab.training.fit_state import FitState, Stateful
+from melanoma_lab.training.hardware import require_device_count
+from melanoma_lab.training.train_steps import Stage
+from melanoma_lab.training.training_result import FitResult
 
 #: What remembers something from epoch to epoch, as it is called in a checkpoint.
 RECORDER, BEST, SCHEDULE = "recorder", "best", "schedule"
@@ -68,8 +68,8 @@ class BalancedAccuracy(keras.metrics.Metric):
         return keras.ops.sum(sensitivity * occurs) / keras.ops.maximum(keras.ops.sum(occurs), 1)
 
 
-def epochs_until(checkpoint: Checkpoint) -> list[dict[str, float]]:
-    """The figures of every epoch before a checkpoint, as in ``Fit.history``."""
+def read_history(checkpoint: Checkpoint) -> list[dict[str, float]]:
+    """The figures of every epoch before a checkpoint, as in ``FitResult.history``."""
     return list(checkpoint.facts[RECORDER]["history"])
 
 
@@ -83,8 +83,8 @@ def fit_network(
     on_step: StepListener,
     on_epoch: EpochListener,
     start: Checkpoint | None = None,
-    checkpoints: Checkpoints | None = None,
-) -> Fit:
+    checkpoints: CheckpointManager | None = None,
+) -> FitResult:
     """Train a network in place and leave it with the weights of its best epoch.
 
     Args:
@@ -112,10 +112,10 @@ def fit_network(
     Raises:
         RunError: the machine has not enough memory.
     """
-    best = BestEpoch(
+    best = BestWeights(
         network, options.monitor, options.patience, patient_from=stages[-1].epochs.start
     )
-    recorder = Recorder(options.batch_size, on_step)
+    recorder = HistoryCallback(options.batch_size, on_step)
     done = start.epoch if start is not None else 0
     trainable = 0
 
@@ -136,39 +136,45 @@ def fit_network(
         return model
 
     for stage in _begun(stages, options):
-        with replicas.scope(options):
+        with distribution.scope(options):
             trained = compiled(
-                stage.model(), replicas.with_loss_scaling(stage.optimizer), stage.at_once
+                stage.model(), distribution.with_loss_scaling(stage.optimizer), stage.at_once
             )
         trainable = max(trainable, _size(trained.trainable_variables))
         if done > stage.epochs.stop:
             continue  # the checkpoint is of a later stage, and holds what this one has come to
         memories: dict[str, Stateful] = {RECORDER: recorder, BEST: best}
-        watching = [recorder, ValidateAverages()]
+        watching = [recorder, ValidateAveragedWeights()]
         if stage.schedule is not None:
             memories[SCHEDULE] = stage.schedule
             watching += stage.schedule.callbacks  # told before the epoch is judged
-        with replicas.scope(options):
+        with distribution.scope(options):
             state = FitState(trained, memories)
             if start is not None and done > stage.epochs.start:
-                state.put_back(start)
+                state.restore(start)
         # The checkpoint comes before the telling: what has been told is on its way to the disk.
         watching.append(best)
         if checkpoints is not None:
-            watching.append(Keeper(checkpoints, state, recorder, last_epoch=options.last_epoch))
-        watching += [Teller(recorder, on_epoch), Heeder()]
+            watching.append(
+                CheckpointCallback(checkpoints, state, recorder, last_epoch=options.last_epoch)
+            )
+        watching += [EpochLogger(recorder, on_epoch), InterruptCallback()]
         val = stage.val
-        if device_count(options) > 1:
-            alone = compiled(replicas.on_one_device(network), None)
-            watching = [replicas.Validation(alone, val), *watching, replicas.SeparateRandomness()]
+        if require_device_count(options) > 1:
+            alone = compiled(distribution.rebuild_on_one_device(network), None)
+            watching = [
+                distribution.ValidationCallback(alone, val),
+                *watching,
+                distribution.ReplicaSeedsCallback(),
+            ]
             val = None
         first, stop = max(done, stage.epochs.start), min(stage.epochs.stop, options.last_epoch)
         if first >= stop or best.out_of_patience or recorder.diverged:
             # As Keras does after a fit: the next stage begins with the mean of the weights.
-            put_in_place(trained)
+            assign_averaged_weights(trained)
             continue
         try:
-            with zeros_kept_out(trained):
+            with protect_untrained_weights(trained):
                 trained.fit(
                     stage.train(first),
                     validation_data=val,
@@ -185,8 +191,8 @@ def fit_network(
                 "lower it, or dataset.image_size."
             ) from error
     seconds = recorder.seconds
-    best.put_back_weights()
-    return Fit(
+    best.restore_best_weights()
+    return FitResult(
         history=recorder.history,
         best_epoch=best.epoch,
         optimizer_steps=recorder.steps,

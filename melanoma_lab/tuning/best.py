@@ -26,10 +26,10 @@ from melanoma_lab.tracking.record import ARTIFACTS, MODEL
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tracking.upload import log_files
 from melanoma_lab.training.backend import start_backend
-from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
-from melanoma_lab.training.machine import device_count
-from melanoma_lab.training.trained import Trained
-from melanoma_lab.training.trivial import fit_trivial
+from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
+from melanoma_lab.training.hardware import require_device_count
+from melanoma_lab.training.training_result import TrainingResult
+from melanoma_lab.training.trivial_fit import fit_trivial_classifier
 from melanoma_lab.tuning.trial import MEASURED, Proposal, Trials
 
 
@@ -48,7 +48,7 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
         if client is None or found is None or client.list_artifacts(found.run_id, "plots"):
             continue
         claim = trials.claim_of(proposal, part)
-        start = Checkpoints(claim.folder, run_messages.show_note).newest()
+        start = CheckpointManager(claim.folder, run_messages.show_note).load_newest()
         if start is None and not isinstance(config.architecture, TrivialArchitecture):
             run_messages.show_note(
                 f"Trial {proposal.trial} has no plots and no model: its state is not in the cache."
@@ -98,18 +98,18 @@ def _put_back(
     images: BalancedSet,
     start: Checkpoint | None,
     threads: int,
-) -> Trained:
+) -> TrainingResult:
     """What a trial had left when it ended."""
     if isinstance(config.architecture, TrivialArchitecture):
         model = build_trivial_classifier(config.architecture, data)
-        return fit_trivial(model, data, images, splits=MEASURED)
-    from melanoma_lab.training.session import assemble, train_network
+        return fit_trivial_classifier(model, data, images, splits=MEASURED)
+    from melanoma_lab.training.trainer import build_training_setup, train_network
 
     start_backend(
         threads=threads,
         seed=config.seed,
         precision=config.training.precision,
-        devices=device_count(config.training),
+        devices=require_device_count(config.training),
     )
 
     def nobody(*_: Any) -> None:
@@ -119,7 +119,7 @@ def _put_back(
         config,
         data,
         images,
-        assemble(config, data, images, splits=MEASURED),
+        build_training_setup(config, data, images, splits=MEASURED),
         on_step=nobody,
         on_epoch=nobody,
         start=start,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from melanoma_lab.config.fingerprint import tuner_to_dict
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.tasks.identity import fingerprint_of
-from melanoma_lab.training.backend import threads_for
+from melanoma_lab.training.backend import choose_threads
 from melanoma_lab.tuning.plan import Plan
 from melanoma_lab.tuning.trial import Trials, parts_of
 
@@ -45,7 +45,7 @@ def prepare_trials(plan: Plan, tracker: Tracker) -> Trials:
         parent="",
         tracker=tracker,
         cache=get_cache_folder(config.cache),
-        threads=threads_for(config.training.threads, shared_by),
+        threads=choose_threads(config.training.threads, shared_by),
     )
     trials.sweep = _fingerprint(plan, trials)
     return trials

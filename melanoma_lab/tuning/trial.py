@@ -22,6 +22,7 @@ from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data
 from melanoma_lab.runs import run_messages
+from melanoma_lab.runs.run_lock import RunLock, acquire_run_lock
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags
 from melanoma_lab.tasks.train import settled, train_claimed
@@ -34,7 +35,6 @@ from melanoma_lab.tracking.sweep_run import (
     close_run,
     open_run,
 )
-from melanoma_lab.training.claim import Claim, claimed
 from melanoma_lab.tuning.checking import Command
 from melanoma_lab.tuning.space import Values
 
@@ -145,7 +145,7 @@ class Trials:
     cache: Path
     threads: int
     datasets: dict[str, PreparedData] = field(default_factory=dict)
-    claims: dict[tuple[str, Part], Claim] = field(default_factory=dict)
+    claims: dict[tuple[str, Part], RunLock] = field(default_factory=dict)
 
     def run(self, proposal: Proposal, said: str) -> Outcome:
         """Train, measure and record a trial; what of it has finished is not done again.
@@ -221,11 +221,11 @@ class Trials:
         data = self.data_of(config)
         return config, data, fingerprint_of(config, data, MEASURED)
 
-    def claim_of(self, proposal: Proposal, part: Part) -> Claim:
+    def claim_of(self, proposal: Proposal, part: Part) -> RunLock:
         """Where a part of a trial keeps its state; whoever asks holds the search's lock."""
         if (proposal.trial, part) not in self.claims:
             config, _, same = self.settled(proposal, part)
-            self.claims[proposal.trial, part] = Claim.of(self.cache, **self._what(config, same))
+            self.claims[proposal.trial, part] = RunLock.of(self.cache, **self._what(config, same))
         return self.claims[proposal.trial, part]
 
     def _what(self, config: Config, same: str) -> dict[str, str]:
@@ -269,7 +269,7 @@ class Trials:
             self.tracker.set_tags({SCORE_TAG: repr(score)})
 
         # Nobody else trains it, but a process of this search that was killed may still be ending.
-        with claimed(
+        with acquire_run_lock(
             self.cache, **self._what(config, same), wait=run_messages.show_waiting
         ) as claim:
             self.claims[proposal.trial, part] = claim

@@ -20,7 +20,7 @@ from melanoma_lab.models.grad_cam import GradCam
 from melanoma_lab.prediction.answers import load
 from melanoma_lab.prediction.source import find_model
 from melanoma_lab.tasks.predict import predict_table
-from melanoma_lab.training.backend import available_threads
+from melanoma_lab.training.backend import count_available_threads
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def model(trained, monkeypatch, tmp_path):
     folder, run = trained
     monkeypatch.chdir(folder)
     source = find_model(run.run_id, Tracking(), tmp_path)
-    return load(source, threads=available_threads(), seed=0)
+    return load(source, threads=count_available_threads(), seed=0)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.models.schedules import ScheduledLearningRate
 from melanoma_lab.runs import run_messages
+from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.tasks.train import train_arm
-from melanoma_lab.training.claim import Claim
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -83,7 +83,7 @@ def test_a_run_starts_over_where_its_bits_would_differ(place, capsys, monkeypatc
     place.fail("tracking.model=false")
     (failed,) = place.runs()
     module = importlib.import_module("melanoma_lab.tasks.train")  # a function shadows its name
-    monkeypatch.setattr(module, "circumstances", lambda *_: {"threads": "77"})
+    monkeypatch.setattr(module, "describe_environment", lambda *_: {"threads": "77"})
     run_id = place.train("tracking.model=false")
     said = capsys.readouterr().out
     assert f"Starting over: run {failed} was interrupted, but its bits depend on" in said
@@ -120,7 +120,7 @@ class Breaking(keras.optimizers.schedules.LearningRateSchedule):
 def test_a_run_that_breaks_in_its_last_step_has_diverged_and_is_not_gone_on_with(
     place, monkeypatch
 ):
-    module = importlib.import_module("melanoma_lab.training.session")
+    module = importlib.import_module("melanoma_lab.training.trainer")
     with monkeypatch.context() as patch:
         patch.setattr(
             module, "build_schedule", lambda _, course: ScheduledLearningRate(Breaking(course))
@@ -143,7 +143,7 @@ def test_a_disk_that_takes_no_note_does_not_stop_a_run(place, capsys, monkeypatc
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Claim, "begin", full)
+    monkeypatch.setattr(RunLock, "begin", full)
     place.train("tracking.model=false")
     assert "it could not be continued: [Errno 28] No space left" in capsys.readouterr().out
     assert list(place.runs().values()) == ["FINISHED"]

@@ -11,15 +11,15 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.input_pipeline.balancing import balance
+from melanoma_lab.input_pipeline.batches import make_training_batches
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.models.pretrained.weight_files import PACKAGES
 from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
 from melanoma_lab.tasks.train import train_arm
-from melanoma_lab.training.backend import available_threads, start_backend
-from melanoma_lab.training.feed import training_batches
-from melanoma_lab.training.phases import model_of
-from melanoma_lab.training.session import assemble
-from melanoma_lab.training.trivial import fit_trivial
+from melanoma_lab.training.backend import count_available_threads, start_backend
+from melanoma_lab.training.finetuning_stages import make_model_factory
+from melanoma_lab.training.trainer import build_training_setup
+from melanoma_lab.training.trivial_fit import fit_trivial_classifier
 
 #: Of a trivial arm, of a pretrained backbone in two stages, of a network from the start.
 WHOLE = ("metadata_only", "transfer_finetune", "mixup")
@@ -64,11 +64,15 @@ def small(composed, preset, cache):
 
 def one_step(config, data, images):
     """The loss of one training step of what a configuration names, not compiled into a graph."""
-    parts = assemble(config, data, images)
+    parts = build_training_setup(config, data, images)
     phase, optimizer, _ = parts.optimizers[0]
-    model = model_of(phase, parts.network, parts.augmentation, config.finetuning, computed=False)()
+    model = make_model_factory(
+        phase, parts.network, parts.augmentation, config.finetuning, computed=False
+    )()
     model.compile(optimizer, parts.loss, run_eagerly=True)
-    batch = next(iter(training_batches(images, batch_size=16, seed=0, first_step=0, last_step=1)))
+    batch = next(
+        iter(make_training_batches(images, batch_size=16, seed=0, first_step=0, last_step=1))
+    )
     loss = model.train_on_batch(*batch)
     assert int(optimizer.iterations) == 1
     return float(loss)
@@ -80,11 +84,13 @@ def test_a_preset_takes_a_step_on_synthetic(composed, session_cache, preset):
     data = prepare_data(config, cache=session_cache, threads=1)
     images = balance(config.balancing, data.training_split(), seed=0, cache_dir=session_cache)
     if isinstance(config.architecture, TrivialArchitecture):
-        done = fit_trivial(build_trivial_classifier(config.architecture, data), data, images)
+        done = fit_trivial_classifier(
+            build_trivial_classifier(config.architecture, data), data, images
+        )
         np.testing.assert_allclose(done.probabilities.sum(axis=1), 1, atol=1e-5)
         assert done.fit.optimizer_steps == 0
     else:
-        start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
+        start_backend(threads=count_available_threads(), seed=0, precision=Precision.float32)
         assert np.isfinite(one_step(config, data, images))
 
 

@@ -20,8 +20,8 @@ from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.tasks import train_one
 from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tracking.database import is_empty
-from melanoma_lab.training.backend import available_threads
-from melanoma_lab.training.machine import Machine
+from melanoma_lab.training.backend import count_available_threads
+from melanoma_lab.training.hardware import Hardware
 
 SMALL = ("architecture.filters=[4,8,8]", "architecture.dense_units=8", "training.epochs=1")
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -120,9 +120,9 @@ def test_half_precision_trains_and_answers_in_float32(on_tree, precision):
 
 
 def test_what_auto_comes_to_is_recorded_and_shown(on_tree, monkeypatch, capsys):
-    machine = Machine("a processor", frozenset({"avx512_bf16"}))
-    for module in ("melanoma_lab.training.machine", "melanoma_lab.tasks.train"):
-        monkeypatch.setattr(f"{module}.this_machine", lambda: machine)
+    machine = Hardware("a processor", frozenset({"avx512_bf16"}))
+    for module in ("melanoma_lab.training.hardware", "melanoma_lab.tasks.train"):
+        monkeypatch.setattr(f"{module}.detect_hardware", lambda: machine)
     try:
         auto, _ = on_tree("training.precision=auto", "tracking.model=false")
         assert "mixed_bfloat16 on a processor" in capsys.readouterr().out
@@ -140,7 +140,7 @@ def test_what_auto_comes_to_is_recorded_and_shown(on_tree, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(available_threads() < 2, reason="one processor thread cannot be divided")
+@pytest.mark.skipif(count_available_threads() < 2, reason="one processor thread cannot be divided")
 def test_a_network_trained_on_two_devices_is_kept_like_any_other(on_tree):
     run, client = on_tree("training.devices=2", "regularisation=dropout", "training.batch_size=8")
     assert run.data.tags["device"].startswith("2 parts of ")

@@ -19,9 +19,9 @@ from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.tracking import identity
-from melanoma_lab.training.claim import Claim
 
 PRESETS = ("majority", "colour_histogram", "source_only")
 
@@ -218,7 +218,7 @@ def test_a_finished_trivial_arm_is_skipped(fit, capsys):
 
 def test_a_skipped_run_forgets_what_its_own_study_began(fit, folder, session_cache):
     run, _ = fit("majority", "seed=3")
-    claim = Claim.of(
+    claim = RunLock.of(
         session_cache,
         study=run.data.tags["study"],
         tracked=identity("sqlite:///mlflow.db", run.data.tags["study"]),
@@ -226,13 +226,13 @@ def test_a_skipped_run_forgets_what_its_own_study_began(fit, folder, session_cac
     )
     claim.begin("0" * 32, {})  # by a copy of this project
     fit("majority", "seed=3")
-    assert claim.begun() == ("0" * 32, {})
+    assert claim.read_interrupted_run() == ("0" * 32, {})
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     killed = client.create_run(run.info.experiment_id)
     for begun in (killed.info.run_id, run.info.run_id):
         claim.begin(begun, {})
         fit("majority", "seed=3")
-        assert claim.begun() is None
+        assert claim.read_interrupted_run() is None
 
 
 def test_trivial_arms_never_load_tensorflow(root, tmp_path, session_cache):

@@ -9,9 +9,9 @@ from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
-from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.backend import count_available_threads, start_backend
 from melanoma_lab.training.checkpoint import read_checkpoint, write_checkpoint
-from melanoma_lab.training.session import assemble, train_network
+from melanoma_lab.training.trainer import build_training_setup, train_network
 
 SMALL_BACKBONE = (
     "dataset=folder",
@@ -29,7 +29,7 @@ class Kept:
     def __init__(self, folder):
         self.folder, self.of_epoch = folder, {}
 
-    def offer(self, take, *, last=False):
+    def save_if_affordable(self, take, *, last=False):
         del last
         checkpoint = read_checkpoint(write_checkpoint(take(), self.folder))
         self.of_epoch[checkpoint.epoch] = checkpoint
@@ -47,15 +47,15 @@ def assemble_backbone(composed, tree, session_cache):
         data = prepare_data(config, cache=session_cache, threads=2)
         images = balance(config.balancing, data.training_split(), seed=0, cache_dir=session_cache)
         start_backend(
-            threads=available_threads(),
+            threads=count_available_threads(),
             seed=0,
             precision=config.training.precision,
             devices=config.training.devices,
         )
-        return config, data, images, assemble(config, data, images, splits=splits)
+        return config, data, images, build_training_setup(config, data, images, splits=splits)
 
     yield run
-    start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
+    start_backend(threads=count_available_threads(), seed=0, precision=Precision.float32)
 
 
 @pytest.fixture

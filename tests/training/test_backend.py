@@ -7,9 +7,9 @@ from processes import run_python
 
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.backend import count_available_threads, start_backend
 
-THREADS = available_threads()
+THREADS = count_available_threads()
 
 
 def test_the_precision_is_keras_policy():
@@ -53,16 +53,16 @@ def test_a_task_takes_the_threads_that_one_before_it_took():
     script = """
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.training.backend import available_threads, start_backend, threads_for
-assert threads_for(None) == available_threads()
+from melanoma_lab.training.backend import count_available_threads, start_backend, choose_threads
+assert choose_threads(None) == count_available_threads()
 for asked in (1, None, 2):
     try:
-        start_backend(threads=threads_for(asked), seed=0, precision=Precision.float32)
+        start_backend(threads=choose_threads(asked), seed=0, precision=Precision.float32)
     except UserError as error:
         print(error)
     import tensorflow as tf
     tf.ones(1) + 1
-    print(threads_for(None), threads_for(None, shared_by=9), threads_for(5))
+    print(choose_threads(None), choose_threads(None, shared_by=9), choose_threads(5))
 """
     done = run_python("-c", script)
     assert done.returncode == 0, done.stderr

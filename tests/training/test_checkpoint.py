@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from melanoma_lab.training import checkpoint as module
 from melanoma_lab.training.checkpoint import (
     Checkpoint,
-    Checkpoints,
+    CheckpointManager,
     DamagedCheckpointError,
     read_checkpoint,
     write_checkpoint,
@@ -33,14 +33,14 @@ def said():
 
 
 def kept(folder, said, *epochs):
-    with Checkpoints(folder, said.append) as checkpoints:
+    with CheckpointManager(folder, said.append) as checkpoints:
         for epoch in epochs:
-            checkpoints.offer(lambda epoch=epoch: state(epoch))
+            checkpoints.save_if_affordable(lambda epoch=epoch: state(epoch))
 
 
 def newest(folder, said):
-    with Checkpoints(folder, said.append) as checkpoints:
-        return checkpoints.newest()
+    with CheckpointManager(folder, said.append) as checkpoints:
+        return checkpoints.load_newest()
 
 
 def test_what_is_read_is_what_was_written(tmp_path):
@@ -110,13 +110,13 @@ def test_a_disk_that_cannot_take_it_costs_a_warning_and_nothing_else(tmp_path, s
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with Checkpoints(tmp_path, said.append) as checkpoints:
+    with CheckpointManager(tmp_path, said.append) as checkpoints:
         with monkeypatch.context() as patch:
             patch.setattr(np, "savez", full)
-            checkpoints.offer(lambda: state(2))
-            checkpoints.offer(lambda: state(3))
-        checkpoints.offer(lambda: state(4))
-        checkpoints.offer(lambda: state(5))
+            checkpoints.save_if_affordable(lambda: state(2))
+            checkpoints.save_if_affordable(lambda: state(3))
+        checkpoints.save_if_affordable(lambda: state(4))
+        checkpoints.save_if_affordable(lambda: state(5))
         assert len(said) == 1
         assert "No space left on device" in said[0]
         assert "Training goes on" in said[0]
@@ -132,11 +132,11 @@ def test_a_file_that_grows_too_large_leaves_the_one_before(tmp_path, said):
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
+from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-with Checkpoints(Path(sys.argv[1]), print) as checkpoints:
-    checkpoints.offer(lambda: Checkpoint(2, {"large": np.ones(100_000)}, {}))
+with CheckpointManager(Path(sys.argv[1]), print) as checkpoints:
+    checkpoints.save_if_affordable(lambda: Checkpoint(2, {"large": np.ones(100_000)}, {}))
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
@@ -160,9 +160,9 @@ def test_training_does_not_wait_for_ever(tmp_path, said, monkeypatch):
         taken.append(epoch)
         return state(epoch)
 
-    with Checkpoints(tmp_path, said.append) as checkpoints:
+    with CheckpointManager(tmp_path, said.append) as checkpoints:
         for epoch in (1, 2, 3):
-            checkpoints.offer(lambda epoch=epoch: take(epoch))
+            checkpoints.save_if_affordable(lambda epoch=epoch: take(epoch))
     assert taken == [1]
     assert newest(tmp_path, said).epoch == 1
 
@@ -171,15 +171,15 @@ def test_training_does_not_wait_for_ever(tmp_path, said, monkeypatch):
 def test_training_waits_for_the_last_state_where_that_is_wanted(tmp_path, said, monkeypatch, final):
     monkeypatch.setattr(module, "ALLOWANCE", 0.0)
     monkeypatch.setattr(module, "SHARE", 1e-9)
-    with Checkpoints(tmp_path, said.append, final=final) as checkpoints:
+    with CheckpointManager(tmp_path, said.append, final=final) as checkpoints:
         for epoch in (1, 2, 3):
-            checkpoints.offer(lambda epoch=epoch: state(epoch), last=epoch == 3)
+            checkpoints.save_if_affordable(lambda epoch=epoch: state(epoch), last=epoch == 3)
     assert newest(tmp_path, said).epoch == (3 if final else 1)
 
 
 def interrupted(folder, said):
-    with Checkpoints(folder, said.append) as checkpoints:
-        checkpoints.offer(lambda: state(4))
+    with CheckpointManager(folder, said.append) as checkpoints:
+        checkpoints.save_if_affordable(lambda: state(4))
         raise KeyboardInterrupt
 
 

@@ -17,8 +17,8 @@ from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.registry import OPTIONS as DECLARED
 from melanoma_lab.registry import builder
-from melanoma_lab.training.backend import available_threads, start_backend
-from melanoma_lab.training.session import assemble, train_network
+from melanoma_lab.training.backend import count_available_threads, start_backend
+from melanoma_lab.training.trainer import build_training_setup, train_network
 
 #: Groups whose options say what is read, or which values are tried, not how it is trained.
 NOT_OF_TRAINING = {"dataset", "mapping", "split", "experiment", "tuner"}
@@ -116,12 +116,12 @@ def train(session_cache):
             images = balance(
                 config.balancing, data.training_split(), seed=0, cache_dir=session_cache
             )
-            start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
+            start_backend(threads=count_available_threads(), seed=0, precision=Precision.float32)
             trained = train_network(
                 config,
                 data,
                 images,
-                assemble(config, data, images),
+                build_training_setup(config, data, images),
                 on_step=lambda step, figures: None,
                 on_epoch=lambda number, figures: None,
             )

@@ -10,14 +10,14 @@ from sklearn.metrics import balanced_accuracy_score
 from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.input_pipeline.balancing import BalancedSet
+from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
 from melanoma_lab.job_notes import Notes
 from melanoma_lab.models.losses import FocalLoss, LogitAdjustedLoss
 from melanoma_lab.models.schedules import ScheduleContext, build_schedule
 from melanoma_lab.side_by_side import Interruption
-from melanoma_lab.training.augmented import AugmentedNetwork
-from melanoma_lab.training.feed import evaluation_batches, training_batches
+from melanoma_lab.training.augmented_network import AugmentedNetwork
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network
-from melanoma_lab.training.stages import Stage
+from melanoma_lab.training.train_steps import Stage
 
 N, K = 40, 3
 RNG = np.random.default_rng(0)
@@ -55,14 +55,14 @@ def fit(
     options = Training(**{"epochs": 4, "batch_size": 8} | options)
     images = BalancedSet((PIXELS,), np.arange(N), LABELS, K, weight)
     steps = N // options.batch_size
-    train = training_batches(
+    train = make_training_batches(
         images,
         batch_size=options.batch_size,
         seed=0,
         first_step=0,
         last_step=options.epochs * steps,
     )
-    val = evaluation_batches(PIXELS, np.arange(N), val_labels, n_classes=K, batch_size=8)
+    val = make_evaluation_batches(PIXELS, np.arange(N), val_labels, n_classes=K, batch_size=8)
     return fit_network(
         model,
         [

@@ -11,11 +11,11 @@ from tensorflow.python.framework.ops import EagerTensor
 
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.input_pipeline.balancing import BalancedSet
-from melanoma_lab.training.augmented import AugmentedNetwork
-from melanoma_lab.training.feed import evaluation_batches, training_batches
+from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
+from melanoma_lab.training.augmented_network import AugmentedNetwork
 from melanoma_lab.training.fit import fit_network
-from melanoma_lab.training.registered_gradients import registered_gradients_freed
-from melanoma_lab.training.stages import Stage
+from melanoma_lab.training.gradient_registry import free_registered_gradients
+from melanoma_lab.training.train_steps import Stage
 
 pytestmark = pytest.mark.slow
 
@@ -34,8 +34,10 @@ def fit():
     stage = Stage(
         range(1),
         lambda: AugmentedNetwork(network, []),
-        lambda first: training_batches(images, batch_size=N, seed=0, first_step=first, last_step=1),
-        evaluation_batches(PIXELS, np.arange(N), LABELS, n_classes=K, batch_size=N),
+        lambda first: make_training_batches(
+            images, batch_size=N, seed=0, first_step=first, last_step=1
+        ),
+        make_evaluation_batches(PIXELS, np.arange(N), LABELS, n_classes=K, batch_size=N),
         keras.optimizers.Adam(),
     )
     fit_network(
@@ -60,11 +62,11 @@ def variables():
 
 
 def test_a_fit_leaves_no_graphs_and_no_weights_behind():
-    with registered_gradients_freed():
+    with free_registered_gradients():
         fit()
     before = graphs(), variables()
     for _ in range(3):
-        with registered_gradients_freed():
+        with free_registered_gradients():
             fit()
     assert (graphs(), variables()) == before
 
@@ -85,7 +87,7 @@ def test_what_was_registered_before_stays():
     with tf.Graph().as_default():
         x = tf.constant(1.0)
         y = twice(x)
-        with registered_gradients_freed():
+        with free_registered_gradients():
             twice(x)
         (gradient,) = tf.gradients(y, x)
         with tf.compat.v1.Session() as session:

@@ -8,8 +8,12 @@ import pytest
 from marks import slow
 
 from melanoma_lab.input_pipeline.balancing import balance
+from melanoma_lab.input_pipeline.batches import (
+    make_evaluation_batches,
+    make_training_batches,
+    select_batch,
+)
 from melanoma_lab.input_pipeline.prepare import prepare_data
-from melanoma_lab.training.feed import batch_positions, evaluation_batches, training_batches
 
 SMALL = (
     *("dataset=synthetic", "dataset.root=null", "dataset.lesions=30", "training.batch_size=8"),
@@ -65,13 +69,13 @@ def test_an_image_has_its_patients_metadata_and_a_copy_its_originals(
 
 def test_batches_hold_them_beside_the_pixels(prepared):
     data, images = prepared("balancing=oversample")
-    (batch,) = training_batches(images, batch_size=9, seed=3, first_step=2, last_step=3)
-    positions = batch_positions(2, n=len(images), batch_size=9, seed=3)
+    (batch,) = make_training_batches(images, batch_size=9, seed=3, first_step=2, last_step=3)
+    positions = select_batch(2, n=len(images), batch_size=9, seed=3)
     np.testing.assert_array_equal(batch[0][0], images.gather(positions)[0])
     np.testing.assert_array_equal(batch[0][1], images.metadata[positions])
     val = data.select_split("val")
     known = data.patients.numbers[val]
-    batches = evaluation_batches(
+    batches = make_evaluation_batches(
         data.pixels, data.rows[val], data.labels[val], n_classes=3, batch_size=4, metadata=known
     )
     np.testing.assert_array_equal(np.concatenate([b[0][1] for b in batches]), known)

@@ -9,10 +9,10 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
-from melanoma_lab.training.backend import available_threads, start_backend
+from melanoma_lab.training.backend import count_available_threads, start_backend
 from melanoma_lab.training.checkpoint import read_checkpoint, write_checkpoint
-from melanoma_lab.training.fit import epochs_until
-from melanoma_lab.training.session import assemble, train_network
+from melanoma_lab.training.fit import read_history
+from melanoma_lab.training.trainer import build_training_setup, train_network
 
 SMALL = (
     "dataset=folder",
@@ -33,7 +33,7 @@ class Kept:
     def __init__(self, folder):
         self.folder, self.of_epoch = folder, {}
 
-    def offer(self, take, *, last):
+    def save_if_affordable(self, take, *, last):
         checkpoint = read_checkpoint(write_checkpoint(take(), self.folder))
         self.of_epoch[checkpoint.epoch] = checkpoint
 
@@ -47,7 +47,7 @@ def trained(composed, tree, tmp_path, session_cache):
         data = prepare_data(config, cache=session_cache, threads=2)
         images = balance(config.balancing, data.training_split(), seed=0, cache_dir=session_cache)
         start_backend(
-            threads=available_threads(),
+            threads=count_available_threads(),
             seed=config.seed,
             precision=config.training.precision,
             devices=config.training.devices,
@@ -58,7 +58,7 @@ def trained(composed, tree, tmp_path, session_cache):
             config,
             data,
             images,
-            assemble(config, data, images),
+            build_training_setup(config, data, images),
             on_step=lambda step, figures: None,
             on_epoch=lambda epoch, figures: told.append(epoch),
             start=start,
@@ -67,7 +67,7 @@ def trained(composed, tree, tmp_path, session_cache):
         return done, kept.of_epoch, told
 
     yield run
-    start_backend(threads=available_threads(), seed=0, precision=Precision.float32)
+    start_backend(threads=count_available_threads(), seed=0, precision=Precision.float32)
 
 
 def without_times(history):
@@ -98,7 +98,7 @@ def test_no_bit_shows_that_a_fit_was_interrupted(trained, overrides, epoch):
     np.testing.assert_array_equal(continued.probabilities, whole.probabilities)
     np.testing.assert_array_equal(continued.sample_images, whole.sample_images)
     assert without_times(continued.fit.history) == without_times(whole.fit.history)
-    assert continued.fit.history[:epoch] == epochs_until(kept[epoch])
+    assert continued.fit.history[:epoch] == read_history(kept[epoch])
     assert continued.fit.best_epoch == whole.fit.best_epoch
     assert continued.fit.optimizer_steps == whole.fit.optimizer_steps
     assert continued.fit.seconds > sum(e["seconds"] for e in continued.fit.history)

@@ -1,8 +1,8 @@
 """Augmentation: random changes to training batches, never to anything else.
 
-The layers act in the training step only (``melanoma_lab.training.augmented``) and are no part of
-the network that is evaluated and kept, so an augmented picture cannot reach validation, test or a
-user.
+The layers act in the training step only (``melanoma_lab.training.augmented_network``) and are no
+part of the network that is evaluated and kept, so an augmented picture cannot reach validation,
+test or a user.
 
 A builder takes (options, seed) and returns Keras layers in their order. A layer takes and returns
 pixels; one that derives from ``MixingLayer`` takes and returns (pixels, labels, weights), and

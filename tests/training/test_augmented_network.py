@@ -14,7 +14,7 @@ from melanoma_lab.config.schema.augmentation import (
 )
 from melanoma_lab.models.augmentation import build_augmentation_layers
 from melanoma_lab.models.augmentation.mixing import MixingLayer
-from melanoma_lab.training.augmented import AugmentedNetwork
+from melanoma_lab.training.augmented_network import AugmentedNetwork
 from melanoma_lab.training.fit import BalancedAccuracy
 
 B, K = 8, 3

@@ -30,7 +30,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Hardware:
     """What a network can be computed on.
 
     Attributes:
@@ -70,7 +70,7 @@ class Machine:
 
 
 @functools.cache
-def this_machine() -> Machine:
+def detect_hardware() -> Hardware:
     """Look at the machine; loads TensorFlow to find out which GPUs it can use."""
     from melanoma_lab.training.backend import load_tensorflow
 
@@ -79,8 +79,8 @@ def this_machine() -> Machine:
         tf.config.experimental.get_device_details(gpu)
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    return Machine(
-        processor=processor_name(),
+    return Hardware(
+        processor=read_processor_name(),
         flags=frozenset(_cpuinfo().get("flags", "").split()),
         gpus=tuple(
             Gpu(str(found.get("device_name", "GPU")), found.get("compute_capability"))
@@ -89,7 +89,7 @@ def this_machine() -> Machine:
     )
 
 
-def processor_name() -> str:
+def read_processor_name() -> str:
     """The processor's name; TensorFlow is not asked."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
@@ -104,7 +104,9 @@ def _cpuinfo() -> dict[str, str]:
     return facts
 
 
-def on_this_machine(training: Training, *, threads: int, depthwise: bool = False) -> Training:
+def resolve_hardware_options(
+    training: Training, *, threads: int, depthwise: bool = False
+) -> Training:
     """Put what ``auto`` and "all devices" come to here in their place.
 
     TensorFlow is loaded only where the answer depends on the machine.
@@ -122,11 +124,11 @@ def on_this_machine(training: Training, *, threads: int, depthwise: bool = False
     """
     precision, devices = training.precision, training.devices
     if precision is Precision.auto:
-        precision = this_machine().best_precision(depthwise=depthwise)
+        precision = detect_hardware().best_precision(depthwise=depthwise)
     if devices is None:
-        devices = max(1, len(this_machine().gpus))
+        devices = max(1, len(detect_hardware().gpus))
     if devices > 1:
-        gpus = len(this_machine().gpus)
+        gpus = len(detect_hardware().gpus)
         there = (
             f"{gpus} GPU{'s' * (gpus != 1)}" if gpus else f"no GPU and {threads} processor threads"
         )
@@ -139,12 +141,14 @@ def on_this_machine(training: Training, *, threads: int, depthwise: bool = False
     return replace(training, precision=precision, devices=devices)
 
 
-def device_count(training: Training) -> int:
-    """The number of devices that share a batch; ``on_this_machine`` has been asked for it.
+def require_device_count(training: Training) -> int:
+    """The number of devices that share a batch; ``resolve_hardware_options`` has been asked for it.
 
     Raises:
         ValueError: it is still "all".
     """
     if training.devices is None:
-        raise ValueError("Expected a number of devices. Received: None, as on_this_machine takes.")
+        raise ValueError(
+            "Expected a number of devices. Received: None, as resolve_hardware_options takes."
+        )
     return training.devices

@@ -59,7 +59,7 @@ class FitState:
                     facts[name][key] = value
         return Checkpoint(epoch, arrays, facts)
 
-    def put_back(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Bring everything into the state that was taken.
 
         Raises:

@@ -18,15 +18,15 @@ from types import CodeType
 from typing import Any
 
 from melanoma_lab.registry import BUILDERS
-from melanoma_lab.training.machine import this_machine
+from melanoma_lab.training.hardware import detect_hardware
 
 PACKAGE = Path(__file__).resolve().parent.parent
 #: The parts of the lab that a training's bits come from. Others, such as plots or the report, may
 #: be repaired between a failure and the attempt that continues it.
-COMPUTING = ("data", "input_pipeline", "models", "training")
+TRAINING_PACKAGES = ("data", "input_pipeline", "models", "training")
 DISTRIBUTIONS = ("tensorflow", "keras", "numpy", "pillow", "augmentor")
 #: Environment variables that change how TensorFlow computes.
-SWITCHES = (
+ENVIRONMENT_VARIABLES = (
     "TF_ENABLE_ONEDNN_OPTS",
     "ONEDNN_MAX_CPU_ISA",
     "TF_XLA_FLAGS",
@@ -35,7 +35,7 @@ SWITCHES = (
 )
 
 
-def circumstances(threads: int, devices: int) -> dict[str, str]:
+def describe_environment(threads: int, devices: int) -> dict[str, str]:
     """What a training's bits depend on, by name; ``start_backend`` has been called.
 
     Args:
@@ -44,14 +44,14 @@ def circumstances(threads: int, devices: int) -> dict[str, str]:
     """
     return {
         "threads": str(threads),
-        "device": this_machine().describe(devices),
+        "device": detect_hardware().describe(devices),
         **{name: version(name) for name in DISTRIBUTIONS},
-        **{name: os.environ.get(name, "unset") for name in SWITCHES},
-        "code": code_digest(),
+        **{name: os.environ.get(name, "unset") for name in ENVIRONMENT_VARIABLES},
+        "code": compute_code_digest(),
     }
 
 
-def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Say what is not as it was, such as ``"threads (4, now 2)"``."""
     differing = [name for name in now if before.get(name) != now[name]]
     return [
@@ -60,9 +60,9 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     ]
 
 
-def code_digest() -> str:
+def compute_code_digest() -> str:
     """A digest of the source that computes: the lab's own, and that of a user's builders."""
-    own = [path for part in COMPUTING for path in (PACKAGE / part).rglob("*.py")]
+    own = [path for part in TRAINING_PACKAGES for path in (PACKAGE / part).rglob("*.py")]
     users = {
         _source(build)
         for build in BUILDERS.values()

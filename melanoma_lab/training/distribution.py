@@ -15,8 +15,8 @@ import keras
 import tensorflow as tf
 
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.training.averages import averaged
-from melanoma_lab.training.machine import device_count
+from melanoma_lab.training.ema import use_averaged_weights
+from melanoma_lab.training.hardware import require_device_count
 
 #: Added to a random generator's seed for every further device; no configured seed is so large.
 SEED_STRIDE = 2**32
@@ -28,7 +28,7 @@ def scope(training: Training) -> AbstractContextManager[Any]:
     Args:
         training: its number of devices; ``start_backend`` has been called with it.
     """
-    devices = device_count(training)
+    devices = require_device_count(training)
     return nullcontext() if devices == 1 else _strategy(devices).scope()
 
 
@@ -39,7 +39,7 @@ def _strategy(devices: int) -> Any:
     return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(devices)])
 
 
-def on_one_device(network: keras.Model) -> keras.Model:
+def rebuild_on_one_device(network: keras.Model) -> keras.Model:
     """The same layers and weights as a model that the first device computes alone.
 
     Looking at images takes it: a last batch that leaves a device without any makes TensorFlow's
@@ -53,7 +53,7 @@ def on_one_device(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, network.output, name=network.name)
 
 
-class Validation(keras.callbacks.Callback):
+class ValidationCallback(keras.callbacks.Callback):
     """Adds an epoch's validation to its figures; comes before those that use them.
 
     Args:
@@ -67,13 +67,13 @@ class Validation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Measure what the weights are worth now."""
-        with averaged(self.model):
+        with use_averaged_weights(self.model):
             figures = self._alone.evaluate(self._data, return_dict=True, verbose=0)
         if logs is not None:
             logs.update({f"val_{name}": value for name, value in figures.items()})
 
 
-class SeparateRandomness(keras.callbacks.Callback):
+class ReplicaSeedsCallback(keras.callbacks.Callback):
     """Gives every device random numbers of its own.
 
     Keras starts the random generators of dropout and augmentation alike on all devices, so that

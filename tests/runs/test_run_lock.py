@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.training.claim import KEPT_DAYS, claimed
+from melanoma_lab.runs.run_lock import KEPT_DAYS, acquire_run_lock
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 HOLD = """
 import sys
 from pathlib import Path
-from melanoma_lab.training.claim import claimed
-with claimed(Path(sys.argv[1]), study="s", tracked="db", fingerprint="f", wait=None):
+from melanoma_lab.runs.run_lock import acquire_run_lock
+with acquire_run_lock(Path(sys.argv[1]), study="s", tracked="db", fingerprint="f", wait=None):
     print("claimed", flush=True)
     sys.stdin.readline()
 """
 
 
 def claim(cache, *, study="s", tracked="db", fingerprint="f", wait=None):
-    return claimed(cache, study=study, tracked=tracked, fingerprint=fingerprint, wait=wait)
+    return acquire_run_lock(cache, study=study, tracked=tracked, fingerprint=fingerprint, wait=wait)
 
 
 @pytest.fixture
@@ -75,12 +75,12 @@ def test_a_claim_dies_with_its_process(tmp_path, holder):
 
 def test_what_was_begun_is_known_to_the_next(tmp_path):
     with claim(tmp_path) as first:
-        assert first.begun() is None
+        assert first.read_interrupted_run() is None
         first.begin("run", {"threads": "2"})
     with claim(tmp_path) as second:
-        assert second.begun() == ("run", {"threads": "2"})
+        assert second.read_interrupted_run() == ("run", {"threads": "2"})
         second.forget()
-        assert second.begun() is None
+        assert second.read_interrupted_run() is None
         assert not second.folder.exists()
         second.forget()  # nothing is there: nothing to do
 
@@ -89,7 +89,7 @@ def test_a_note_that_cannot_be_read_is_none(tmp_path):
     with claim(tmp_path) as first:
         first.begin("run", {})
         (first.folder / "run.json").write_text('{"run_id": "ru')
-        assert first.begun() is None
+        assert first.read_interrupted_run() is None
 
 
 def test_what_nobody_has_continued_for_long_is_deleted(tmp_path):

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.training import EpochLength
 from melanoma_lab.input_pipeline.balancing import BalancedSet
-from melanoma_lab.training.feed import (
-    batch_positions,
-    evaluation_batches,
+from melanoma_lab.input_pipeline.batches import (
+    count_steps_per_epoch,
+    make_evaluation_batches,
+    make_training_batches,
     one_hot,
-    steps_per_epoch,
-    training_batches,
+    select_batch,
 )
 
 
@@ -18,7 +18,7 @@ from melanoma_lab.training.feed import (
 def test_every_pass_is_a_permutation(n, batch_size, seed, passes):
     steps = -(-n * passes // batch_size)
     row = np.concatenate(
-        [batch_positions(s, n=n, batch_size=batch_size, seed=seed) for s in range(steps)]
+        [select_batch(s, n=n, batch_size=batch_size, seed=seed) for s in range(steps)]
     )
     assert len(row) == steps * batch_size
     for number in range(passes):
@@ -26,17 +26,17 @@ def test_every_pass_is_a_permutation(n, batch_size, seed, passes):
 
 
 def test_order_changes_with_the_pass_and_the_seed():
-    first = batch_positions(0, n=50, batch_size=50, seed=0)
-    assert list(first) != list(batch_positions(1, n=50, batch_size=50, seed=0))
-    assert list(first) != list(batch_positions(0, n=50, batch_size=50, seed=1))
-    assert list(first) == list(batch_positions(0, n=50, batch_size=50, seed=0))
+    first = select_batch(0, n=50, batch_size=50, seed=0)
+    assert list(first) != list(select_batch(1, n=50, batch_size=50, seed=0))
+    assert list(first) != list(select_batch(0, n=50, batch_size=50, seed=1))
+    assert list(first) == list(select_batch(0, n=50, batch_size=50, seed=0))
 
 
 @pytest.mark.parametrize(
     ("epoch", "expected"), [(EpochLength.originals, 4), (EpochLength.balanced, 10)]
 )
 def test_an_epoch_is_a_pass_over_originals_unless_told_otherwise(epoch, expected):
-    assert steps_per_epoch(epoch, n_split=100, n_balanced=300, batch_size=32) == expected
+    assert count_steps_per_epoch(epoch, n_split=100, n_balanced=300, batch_size=32) == expected
 
 
 @pytest.fixture
@@ -52,18 +52,18 @@ def images():
 def test_no_tuner_of_tensorflow_keeps_a_pass_from_ending(images):
     pixels, rows = images.sources[0], np.arange(10)
     passes = (
-        training_batches(images, batch_size=2, seed=0, first_step=0, last_step=3),
-        evaluation_batches(pixels, rows, rows % 3, n_classes=3, batch_size=4),
+        make_training_batches(images, batch_size=2, seed=0, first_step=0, last_step=3),
+        make_evaluation_batches(pixels, rows, rows % 3, n_classes=3, batch_size=4),
     )
     for dataset in passes:
         assert dataset.options().autotune.enabled is False
 
 
 def test_training_batches_are_the_gathered_images_with_their_weights(images):
-    batches = list(training_batches(images, batch_size=4, seed=5, first_step=0, last_step=3))
+    batches = list(make_training_batches(images, batch_size=4, seed=5, first_step=0, last_step=3))
     assert len(batches) == 3
     for step, (pixels, labels, weights) in enumerate(batches):
-        positions = batch_positions(step, n=6, batch_size=4, seed=5)
+        positions = select_batch(step, n=6, batch_size=4, seed=5)
         expected, classes = images.gather(positions)
         assert pixels.dtype == "uint8"
         np.testing.assert_array_equal(pixels, expected)
@@ -72,8 +72,8 @@ def test_training_batches_are_the_gathered_images_with_their_weights(images):
 
 
 def test_training_may_begin_at_any_step(images):
-    whole = list(training_batches(images, batch_size=4, seed=5, first_step=0, last_step=5))
-    rest = list(training_batches(images, batch_size=4, seed=5, first_step=3, last_step=5))
+    whole = list(make_training_batches(images, batch_size=4, seed=5, first_step=0, last_step=5))
+    rest = list(make_training_batches(images, batch_size=4, seed=5, first_step=3, last_step=5))
     for expected, found in zip(whole[3:], rest, strict=True):
         np.testing.assert_array_equal(expected[0], found[0])
 
@@ -81,7 +81,7 @@ def test_training_may_begin_at_any_step(images):
 def test_evaluation_keeps_the_order_and_every_image_once(images):
     pixels, rows = images.sources[0], np.array([4, 4, 0, 9, 1])
     labels = np.array([0, 1, 2, 0, 1])
-    batches = list(evaluation_batches(pixels, rows, labels, n_classes=3, batch_size=2))
+    batches = list(make_evaluation_batches(pixels, rows, labels, n_classes=3, batch_size=2))
     assert [len(batch[0]) for batch in batches] == [2, 2, 1]
     np.testing.assert_array_equal(np.concatenate([b[0] for b in batches]), pixels[rows])
     np.testing.assert_array_equal(np.concatenate([b[1] for b in batches]), one_hot(labels, 3))
@@ -89,5 +89,5 @@ def test_evaluation_keeps_the_order_and_every_image_once(images):
 
 
 def test_the_number_of_steps_is_known(images):
-    dataset = training_batches(images, batch_size=4, seed=0, first_step=2, last_step=9)
+    dataset = make_training_batches(images, batch_size=4, seed=0, first_step=2, last_step=9)
     assert int(dataset.cardinality()) == 7

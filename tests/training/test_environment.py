@@ -7,24 +7,34 @@ import linecache
 import pytest
 
 from melanoma_lab import registry
-from melanoma_lab.training.circumstances import changed, circumstances, code_digest
+from melanoma_lab.training.environment import (
+    compute_code_digest,
+    describe_changes,
+    describe_environment,
+)
 
 
 def test_what_differs_is_named():
     before = {"threads": "4", "keras": "3.15.1", "code": "a"}
-    assert changed(before, before) == []
+    assert describe_changes(before, before) == []
     now = {"threads": "2", "keras": "3.15.1", "code": "b", "numpy": "2"}
-    assert changed(before, now) == ["threads (4, now 2)", "the code", "numpy (unknown, now 2)"]
+    assert describe_changes(before, now) == [
+        "threads (4, now 2)",
+        "the code",
+        "numpy (unknown, now 2)",
+    ]
 
 
 def test_threads_versions_and_switches_count(monkeypatch):
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    before = circumstances(2, 1)
+    before = describe_environment(2, 1)
     assert {"threads", "device", "tensorflow", "keras", "numpy", "code"} <= before.keys()
-    assert circumstances(2, 1) == before
-    assert changed(before, circumstances(3, 1)) == ["threads (2, now 3)"]
+    assert describe_environment(2, 1) == before
+    assert describe_changes(before, describe_environment(3, 1)) == ["threads (2, now 3)"]
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert changed(before, circumstances(2, 1)) == ["TF_ENABLE_ONEDNN_OPTS (unset, now 0)"]
+    assert describe_changes(before, describe_environment(2, 1)) == [
+        "TF_ENABLE_ONEDNN_OPTS (unset, now 0)"
+    ]
 
 
 @pytest.fixture
@@ -45,11 +55,11 @@ def mine(tmp_path, monkeypatch):
 
 def test_a_users_own_builder_counts(mine):
     mine("def build():\n    return 1\n")
-    first = code_digest()
+    first = compute_code_digest()
     mine("def build():\n    return 2\n")
-    assert code_digest() != first
+    assert compute_code_digest() != first
     mine("def build():\n    return 1\n")
-    assert code_digest() == first
+    assert compute_code_digest() == first
 
 
 def declared_at_a_prompt(value):
@@ -80,5 +90,5 @@ def test_a_builder_without_a_file_counts_too(monkeypatch, declared):
     digests = []
     for value in (1, 2, 1):
         monkeypatch.setitem(registry.BUILDERS, ("architecture", "mine"), declared(value))
-        digests.append(code_digest())
+        digests.append(compute_code_digest())
     assert digests[0] == digests[2] != digests[1]

@@ -9,9 +9,9 @@ from small_backbone import LAST, on_a_backbone, weights_of
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import builder
-from melanoma_lab.training import session
-from melanoma_lab.training.fit import epochs_until
-from melanoma_lab.training.session import steps_at_once
+from melanoma_lab.training import trainer
+from melanoma_lab.training.fit import read_history
+from melanoma_lab.training.trainer import choose_steps_per_execution
 
 STAGED = ("finetuning=staged", "finetuning.head_epochs=2", "finetuning.learning_rate=0.003")
 TURNED = "augmentation=flip_rotate_zoom"
@@ -119,7 +119,7 @@ def test_a_fit_goes_on_from_any_epoch_with_the_same_bits(
             np.testing.assert_array_equal(again[number].arrays[name], value, err_msg=name)
     np.testing.assert_array_equal(continued.probabilities, whole.probabilities)
     assert without_times(continued.fit.history) == without_times(whole.fit.history)
-    assert continued.fit.history[:epoch] == epochs_until(kept[epoch])
+    assert continued.fit.history[:epoch] == read_history(kept[epoch])
     assert continued.fit.optimizer_steps == whole.fit.optimizer_steps
 
 
@@ -142,7 +142,7 @@ def test_only_the_last_epoch_of_all_is_the_last(train_backbone, stop, last):
     offered = []
 
     class Noting:
-        def offer(self, take, *, last):
+        def save_if_affordable(self, take, *, last):
             offered.append(last)
 
     train_backbone(*STAGED, f"training.stop_after={stop}", checkpoints=Noting())
@@ -247,14 +247,14 @@ def test_a_second_stage_in_which_nothing_joins_in_is_refused(train_backbone, ove
 
 @pytest.mark.parametrize(("steps", "at_once"), [(220, 22), (213, 3), (4, 4), (1, 1), (37, 1)])
 def test_steps_on_kept_features_go_at_once_where_they_divide_an_epoch(steps, at_once):
-    assert steps_at_once(steps) == at_once
+    assert choose_steps_per_execution(steps) == at_once
 
 
 def test_several_steps_at_once_give_the_bits_of_one_after_the_other(train_backbone, monkeypatch):
     """All are counted, too."""
     arm = ("finetuning=frozen", "training.batch_size=3")
     together, _, _ = train_backbone(*arm)
-    monkeypatch.setattr(session, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(trainer, "MOST_AT_ONCE", 1)
     alone, _, _ = train_backbone(*arm)
     np.testing.assert_array_equal(together.probabilities, alone.probabilities)
     assert without_times(together.fit.history) == without_times(alone.fit.history)

@@ -31,7 +31,7 @@ class AugmentedNetwork(keras.Model):
         """One optimizer step on an augmented batch.
 
         Args:
-            data: inputs, labels and weights, as ``training_batches`` gives them.
+            data: inputs, labels and weights, as ``make_training_batches`` gives them.
 
         Returns:
             The epoch's running figures.

@@ -15,7 +15,7 @@ from melanoma_lab.data.patient_metadata import PatientEncoder
 
 
 @dataclass(frozen=True)
-class Fit:
+class FitResult:
     """What a fit did, from its first epoch on, in however many processes.
 
     Attributes:
@@ -43,7 +43,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What a training leaves behind.
 
     Attributes:
@@ -61,7 +61,7 @@ class Trained:
             images are mixed.
     """
 
-    fit: Fit
+    fit: FitResult
     parameters: int
     probabilities: NDArray[np.floating] | None
     network: Any = None

@@ -18,6 +18,13 @@ from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.split import SPLITS, VAL
 from melanoma_lab.input_pipeline.balancing import BalancedSet
+from melanoma_lab.input_pipeline.batches import (
+    count_steps_per_epoch,
+    make_evaluation_batches,
+    make_training_batches,
+    one_hot,
+    select_batch,
+)
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.augmentation import augment, build_augmentation_layers
@@ -28,24 +35,26 @@ from melanoma_lab.models.optimizers import build_optimizer
 from melanoma_lab.models.regularisation import Regulariser
 from melanoma_lab.models.schedules import ScheduleContext, ScheduledLearningRate, build_schedule
 from melanoma_lab.models.test_time_augmentation import add_test_time_augmentation
-from melanoma_lab.training import replicas
-from melanoma_lab.training.backend import threads_in_use
+from melanoma_lab.training import distribution
+from melanoma_lab.training.backend import count_threads_in_use
 from melanoma_lab.training.callbacks import EpochListener, StepListener
-from melanoma_lab.training.checkpoint import Checkpoint, Checkpoints
-from melanoma_lab.training.circumstances import circumstances
-from melanoma_lab.training.features import Features, can_be_kept, load_features
-from melanoma_lab.training.feed import (
-    batch_positions,
-    evaluation_batches,
-    one_hot,
-    steps_per_epoch,
-    training_batches,
+from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
+from melanoma_lab.training.environment import describe_environment
+from melanoma_lab.training.feature_cache import (
+    CachedFeatures,
+    is_cacheable,
+    load_or_compute_features,
+)
+from melanoma_lab.training.finetuning_stages import (
+    StagePlan,
+    check_finetuning,
+    make_model_factory,
+    plan_stages,
 )
 from melanoma_lab.training.fit import fit_network
-from melanoma_lab.training.phases import Phase, check_finetuning, model_of, phases_of
-from melanoma_lab.training.registered_gradients import registered_gradients_freed
-from melanoma_lab.training.stages import Stage
-from melanoma_lab.training.trained import Trained
+from melanoma_lab.training.gradient_registry import free_registered_gradients
+from melanoma_lab.training.train_steps import Stage
+from melanoma_lab.training.training_result import TrainingResult
 
 #: Training images kept for the picture of what the network sees.
 SAMPLES = 18
@@ -54,7 +63,7 @@ MOST_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrainingSetup:
     """What a training is made of.
 
     Attributes:
@@ -70,18 +79,18 @@ class Parts:
     network: keras.Model
     augmentation: list[keras.Layer]
     loss: keras.losses.Loss
-    optimizers: list[tuple[Phase, keras.Optimizer, ScheduledLearningRate]]
-    features: Features | None = None
+    optimizers: list[tuple[StagePlan, keras.Optimizer, ScheduledLearningRate]]
+    features: CachedFeatures | None = None
 
 
-def assemble(
+def build_training_setup(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
     *,
     splits: Sequence[str] | None = None,
     progress: ProgressCallback | None = None,
-) -> Parts:
+) -> TrainingSetup:
     """Build what the configuration names; ``start_backend`` has been called.
 
     Args:
@@ -97,7 +106,7 @@ def assemble(
         RunError: the cache cannot be written.
     """
     regulariser = Regulariser(config.regularisation, seed=config.seed)
-    with replicas.scope(config.training):
+    with distribution.scope(config.training):
         network = build_network(
             config.architecture,
             image_size=config.dataset.image_size,
@@ -118,11 +127,11 @@ def assemble(
         )
         check_finetuning(network, config.finetuning)
         optimizers = []
-        for phase in phases_of(config):
+        for phase in plan_stages(config):
             course = ScheduleContext(
                 learning_rate=phase.learning_rate,
                 rate_key=phase.rate_key,
-                steps_per_epoch=steps_of(config, data, images),
+                steps_per_epoch=count_epoch_steps(config, data, images),
                 epochs=len(phase.epochs),
                 monitor=config.training.monitor,
                 first_epoch=phase.epochs.start,
@@ -136,21 +145,21 @@ def assemble(
             )
             optimizers.append((phase, optimizer, schedule))
     features = None
-    if can_be_kept(config, images):
-        features = load_features(
+    if is_cacheable(config, images):
+        features = load_or_compute_features(
             find_backbone(network, config.finetuning),
             data,
             splits=splits,
             cache=get_cache_folder(config.cache),
-            circumstances=circumstances(threads_in_use(), devices=1),
+            circumstances=describe_environment(count_threads_in_use(), devices=1),
             progress=progress,
         )
-    return Parts(network, augmentation, loss, optimizers, features)
+    return TrainingSetup(network, augmentation, loss, optimizers, features)
 
 
-def steps_of(config: Config, data: PreparedData, images: BalancedSet) -> int:
+def count_epoch_steps(config: Config, data: PreparedData, images: BalancedSet) -> int:
     """Optimizer steps in one epoch of a configured training."""
-    return steps_per_epoch(
+    return count_steps_per_epoch(
         config.training.epoch,
         n_split=len(data.training_split()),
         n_balanced=len(images),
@@ -158,32 +167,32 @@ def steps_of(config: Config, data: PreparedData, images: BalancedSet) -> int:
     )
 
 
-def steps_at_once(steps_per_epoch: int) -> int:
+def choose_steps_per_execution(steps_per_epoch: int) -> int:
     """How many steps of a head on kept features go at once: as many as divide an epoch evenly."""
     return max(n for n in range(1, MOST_AT_ONCE + 1) if steps_per_epoch % n == 0)
 
 
-@registered_gradients_freed()
+@free_registered_gradients()
 def train_network(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
-    parts: Parts,
+    parts: TrainingSetup,
     *,
     on_step: StepListener,
     on_epoch: EpochListener,
     on_fitted: Callable[[], None] = lambda: None,
     start: Checkpoint | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: CheckpointManager | None = None,
     splits: Sequence[str] | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Fit a network and apply it.
 
     Args:
         config: the whole configuration.
         data: the split dataset.
         images: what balancing made of its training split.
-        parts: what ``assemble`` built for them.
+        parts: what ``build_training_setup`` built for them.
         on_step: told a few times a second how far an epoch has come.
         on_epoch: told every epoch's figures.
         on_fitted: told when the fit is over, and the network is going to be applied.
@@ -195,21 +204,23 @@ def train_network(
         RunError: the machine has not enough memory.
     """
     options = config.training
-    steps = steps_of(config, data, images)
+    steps = count_epoch_steps(config, data, images)
     features = parts.features
 
-    def stage(phase: Phase, optimizer: keras.Optimizer, schedule: ScheduledLearningRate) -> Stage:
+    def stage(
+        phase: StagePlan, optimizer: keras.Optimizer, schedule: ScheduledLearningRate
+    ) -> Stage:
         computed = features if phase.head_only else None
         return Stage(
             phase.epochs,
-            model_of(
+            make_model_factory(
                 phase,
                 parts.network,
                 parts.augmentation,
                 config.finetuning,
                 computed=computed is not None,
             ),
-            lambda first: training_batches(
+            lambda first: make_training_batches(
                 images if computed is None else computed.of(images),
                 batch_size=options.batch_size,
                 seed=config.seed,
@@ -220,7 +231,9 @@ def train_network(
             optimizer,
             schedule,
             # A plateau's warm-up sets the rate before every step, from Python.
-            at_once=1 if computed is None or schedule.callbacks else steps_at_once(steps),
+            at_once=1
+            if computed is None or schedule.callbacks
+            else choose_steps_per_execution(steps),
         )
 
     fit = fit_network(
@@ -235,7 +248,7 @@ def train_network(
         checkpoints=checkpoints,
     )
     on_fitted()
-    network = replicas.on_one_device(parts.network)
+    network = distribution.rebuild_on_one_device(parts.network)
     # Of a backbone that was frozen throughout, the features are what they were.
     begun = [phase for phase, *_ in parts.optimizers if phase.epochs.start < options.last_epoch]
     tta = config.evaluation.tta
@@ -254,7 +267,7 @@ def train_network(
     if data.patients is not None:
         encoding = data.patients.encoding
         kept = add_metadata_encoding(kept, encoding)
-    return Trained(
+    return TrainingResult(
         fit=fit,
         parameters=network.count_params(),
         probabilities=probabilities,
@@ -269,11 +282,11 @@ def _as_photographed(
     data: PreparedData,
     positions: NDArray[np.int64],
     batch_size: int,
-    features: Features | None,
+    features: CachedFeatures | None,
 ) -> Any:
     """Some images without any change, or what a frozen backbone makes of them."""
     rows = data.rows[positions]
-    return evaluation_batches(
+    return make_evaluation_batches(
         data.pixels if features is None else features.values,
         rows if features is None else features.rows(rows),
         data.labels[positions],
@@ -287,7 +300,7 @@ def _samples(
     images: BalancedSet, augmentation: list[keras.Layer], config: Config
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The first images that the fit drew, augmented once more."""
-    positions = batch_positions(0, n=len(images), batch_size=SAMPLES, seed=config.seed)
+    positions = select_batch(0, n=len(images), batch_size=SAMPLES, seed=config.seed)
     pixels, labels = images.gather(positions)
     weights = np.ones(len(labels), np.float32)  # so that labels are shares of the picture
     batch = (pixels, one_hot(labels, images.n_classes), weights)

@@ -12,16 +12,16 @@ from melanoma_lab.data.split import TRAIN
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.trivial_classifiers import TrivialClassifier
-from melanoma_lab.training.trained import Fit, Trained
+from melanoma_lab.training.training_result import FitResult, TrainingResult
 
 
-def fit_trivial(
+def fit_trivial_classifier(
     model: TrivialClassifier,
     data: PreparedData,
     images: BalancedSet,
     *,
     splits: Sequence[str] | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Fit a trivial arm to the training split and apply it.
 
     Args:
@@ -44,6 +44,6 @@ def fit_trivial(
     # A class that has no training image is never expected.
     probabilities = np.zeros((len(measured), len(data.classes)))
     probabilities[:, model.classifier.classes_] = of_present
-    fit = Fit(history=[], best_epoch=0, optimizer_steps=0, seconds=seconds, diverged=None)
+    fit = FitResult(history=[], best_epoch=0, optimizer_steps=0, seconds=seconds, diverged=None)
     encoding = data.patients.encoding if data.patients else None
-    return Trained(fit, model.parameters(model.classifier), probabilities, encoding=encoding)
+    return TrainingResult(fit, model.parameters(model.classifier), probabilities, encoding=encoding)

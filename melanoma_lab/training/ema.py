@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import keras
 
 
-def put_in_place(model: keras.Model) -> None:
+def assign_averaged_weights(model: keras.Model) -> None:
     """Replace the weights by their mean, as Keras does after a fit, if there is one.
 
     Args:
@@ -23,7 +23,7 @@ def put_in_place(model: keras.Model) -> None:
 
 
 @contextmanager
-def zeros_kept_out(model: keras.Model) -> Iterator[None]:
+def protect_untrained_weights(model: keras.Model) -> Iterator[None]:
     """In this context a fit without a step leaves the weights as they are.
 
     At its end Keras puts the mean in their place, also where it is nothing but zeros.
@@ -51,7 +51,7 @@ def _averaging(model: keras.Model) -> keras.Optimizer:
 
 
 @contextmanager
-def averaged(model: keras.Model) -> Iterator[None]:
+def use_averaged_weights(model: keras.Model) -> Iterator[None]:
     """In this context what trains has the mean of its weights, if the optimizer keeps one.
 
     Args:
@@ -62,7 +62,7 @@ def averaged(model: keras.Model) -> Iterator[None]:
         return
     variables = model.trainable_variables
     weights = [keras.ops.convert_to_numpy(variable) for variable in variables]
-    put_in_place(model)
+    assign_averaged_weights(model)
     try:
         yield
     finally:

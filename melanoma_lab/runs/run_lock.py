@@ -28,7 +28,7 @@ KEPT_DAYS = 30
 
 
 @dataclass(frozen=True)
-class Claim:
+class RunLock:
     """The sole right to train one run, for as long as this process holds it.
 
     Attributes:
@@ -38,12 +38,12 @@ class Claim:
     folder: Path
 
     @classmethod
-    def of(cls, cache: Path, *, study: str, tracked: str, fingerprint: str) -> Claim:
-        """What ``claimed`` yields, for somebody who knows that nobody else is at the run."""
+    def of(cls, cache: Path, *, study: str, tracked: str, fingerprint: str) -> RunLock:
+        """What ``acquire_run_lock`` yields, for who knows that nobody else is at the run."""
         key = hashlib.sha256(json.dumps([study, tracked, fingerprint]).encode()).hexdigest()[:32]
         return cls(cache / "runs" / key)
 
-    def begun(self) -> tuple[str, dict[str, str]] | None:
+    def read_interrupted_run(self) -> tuple[str, dict[str, str]] | None:
         """The MLflow run that an earlier process began and did not end, and its circumstances."""
         note = _read(self.folder / "run.json")
         return (note["run_id"], note["circumstances"]) if note else None
@@ -58,14 +58,14 @@ class Claim:
 
 
 @contextmanager
-def claimed(
+def acquire_run_lock(
     cache: Path,
     *,
     study: str,
     tracked: str,
     fingerprint: str,
     wait: Callable[[str], None] | None,
-) -> Iterator[Claim]:
+) -> Iterator[RunLock]:
     """Be the only process that trains a run, while the block lasts.
 
     Args:
@@ -81,7 +81,7 @@ def claimed(
     Raises:
         RunError: another process trains this run, and nobody wants to wait.
     """
-    claim = Claim.of(cache, study=study, tracked=tracked, fingerprint=fingerprint)
+    claim = RunLock.of(cache, study=study, tracked=tracked, fingerprint=fingerprint)
     runs, key = claim.folder.parent, claim.folder.name
     runs.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(runs / f"{key}.lock"), runs / f"{key}.holder"

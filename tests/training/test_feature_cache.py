@@ -10,7 +10,11 @@ from marks import slow
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
-from melanoma_lab.training.features import can_be_kept, load_features, obstacle
+from melanoma_lab.training.feature_cache import (
+    is_cacheable,
+    load_or_compute_features,
+    why_not_cacheable,
+)
 
 DROPOUT = ("regularisation=dropout", "regularisation.rates=[0.3]")
 FROZEN = ("finetuning=frozen", "training.epochs=2")
@@ -159,17 +163,17 @@ def test_what_changes_images_is_said_and_computed(train, small_config, cache, ov
     config = small_config(*FROZEN, *overrides)
     data = prepare_data(config, cache=cache, threads=2)
     images = balance(config.balancing, data.training_split(), seed=0, cache_dir=cache)
-    assert reason in obstacle(config, images)
-    assert not can_be_kept(config, images)
+    assert reason in why_not_cacheable(config, images)
+    assert not is_cacheable(config, images)
     for unconcerned in (("finetuning=none",), (FROZEN[0], ANEW)):
         other = small_config(*overrides, *unconcerned)
-        assert obstacle(other, images) is None
-        assert not can_be_kept(other, images)
+        assert why_not_cacheable(other, images) is None
+        assert not is_cacheable(other, images)
 
 
 def features_of(backbone, small_config, cache):
     data = prepare_data(small_config(), cache=cache, threads=1)
-    return load_features(backbone, data, cache=cache, circumstances={})
+    return load_or_compute_features(backbone, data, cache=cache, circumstances={})
 
 
 def backbone_of(*, activation="relu", pool=True):

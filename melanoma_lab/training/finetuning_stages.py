@@ -17,12 +17,12 @@ from melanoma_lab.models.finetuning import (
     unfreeze,
 )
 from melanoma_lab.models.schedules import RATE_KEY
-from melanoma_lab.training.augmented import AugmentedNetwork
-from melanoma_lab.training.stages import FrozenBackbone
+from melanoma_lab.training.augmented_network import AugmentedNetwork
+from melanoma_lab.training.train_steps import FrozenBackbone
 
 
 @dataclass(frozen=True)
-class Phase:
+class StagePlan:
     """Epochs in which the same trains.
 
     Attributes:
@@ -38,22 +38,22 @@ class Phase:
     rate_key: str = RATE_KEY
 
 
-def phases_of(config: Config) -> list[Phase]:
+def plan_stages(config: Config) -> list[StagePlan]:
     """The phases of a configured training, in their order."""
     finetuning, epochs = config.finetuning, config.training.epochs
     rate = config.optimizer.learning_rate
     if isinstance(finetuning, Staged):
         first = finetuning.head_epochs
         return [
-            Phase(range(first), rate, head_only=True),
-            Phase(
+            StagePlan(range(first), rate, head_only=True),
+            StagePlan(
                 range(first, epochs),
                 finetuning.learning_rate,
                 head_only=False,
                 rate_key="finetuning.learning_rate",
             ),
         ]
-    return [Phase(range(epochs), rate, head_only=isinstance(finetuning, Frozen))]
+    return [StagePlan(range(epochs), rate, head_only=isinstance(finetuning, Frozen))]
 
 
 def check_finetuning(network: keras.Model, finetuning: Finetuning) -> None:
@@ -68,8 +68,8 @@ def check_finetuning(network: keras.Model, finetuning: Finetuning) -> None:
             check_block(backbone, finetuning.unfreeze_from, batch_norm=finetuning.batch_norm)
 
 
-def model_of(
-    phase: Phase,
+def make_model_factory(
+    phase: StagePlan,
     network: keras.Model,
     augmentation: list[keras.Layer],
     finetuning: Finetuning,
@@ -79,7 +79,7 @@ def model_of(
     """What makes the model that is fitted in a phase, and freezes what does not train in it.
 
     Args:
-        phase: one of ``phases_of``.
+        phase: one of ``plan_stages``.
         network: from pixels to probabilities.
         augmentation: layers that change a batch before each training step.
         finetuning: its configuration.

@@ -2,8 +2,13 @@ import pytest
 
 from melanoma_lab.config.schema.training import Precision, Training
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.training import machine
-from melanoma_lab.training.machine import Gpu, Machine, device_count, on_this_machine
+from melanoma_lab.training import hardware
+from melanoma_lab.training.hardware import (
+    Gpu,
+    Hardware,
+    require_device_count,
+    resolve_hardware_options,
+)
 
 BF16 = frozenset({"sse2", "avx512f", "avx512_bf16"})
 AMX = frozenset({"avx512f", "amx_bf16", "amx_tile"})
@@ -38,14 +43,14 @@ GTX1080, OTHER = (6, 1), None
 )
 def test_the_best_precision_is_computed_in_hardware(flags, capabilities, expected):
     gpus = tuple(Gpu("a GPU", capability) for capability in capabilities)
-    assert Machine("a processor", flags, gpus).best_precision(depthwise=False) is Precision(
+    assert Hardware("a processor", flags, gpus).best_precision(depthwise=False) is Precision(
         expected
     )
 
 
 def test_depthwise_convolutions_are_left_in_float32_on_a_processor_alone():
-    assert Machine("", BF16, ()).best_precision(depthwise=True) is Precision.float32
-    on_gpu = Machine("", BF16, (Gpu("a GPU", A100),))
+    assert Hardware("", BF16, ()).best_precision(depthwise=True) is Precision.float32
+    on_gpu = Hardware("", BF16, (Gpu("a GPU", A100),))
     assert on_gpu.best_precision(depthwise=True) is Precision.mixed_bfloat16
 
 
@@ -59,7 +64,7 @@ def test_depthwise_convolutions_are_left_in_float32_on_a_processor_alone():
     ],
 )
 def test_devices_are_named(gpus, devices, expected):
-    assert Machine("EPYC", NOTHING, gpus).describe(devices) == expected
+    assert Hardware("EPYC", NOTHING, gpus).describe(devices) == expected
 
 
 @pytest.fixture
@@ -68,7 +73,7 @@ def here(monkeypatch):
 
     def pretend(*capabilities, flags=BF16):
         gpus = tuple(Gpu("a GPU", capability) for capability in capabilities)
-        monkeypatch.setattr(machine, "this_machine", lambda: Machine("EPYC", flags, gpus))
+        monkeypatch.setattr(hardware, "detect_hardware", lambda: Hardware("EPYC", flags, gpus))
 
     return pretend
 
@@ -76,18 +81,18 @@ def here(monkeypatch):
 def test_auto_and_all_come_to_what_there_is(here):
     asked = Training(precision=Precision.auto, devices=None)
     here()
-    found = on_this_machine(asked, threads=4)
+    found = resolve_hardware_options(asked, threads=4)
     assert (found.precision, found.devices) == (Precision.mixed_bfloat16, 1)
     here(T4, T4)
-    found = on_this_machine(asked, threads=4)
+    found = resolve_hardware_options(asked, threads=4)
     assert (found.precision, found.devices) == (Precision.mixed_float16, 2)
     named = Training(precision=Precision.float32, devices=1)
-    assert on_this_machine(named, threads=4) == named
+    assert resolve_hardware_options(named, threads=4) == named
 
 
 def test_tensorflow_is_not_asked_where_nothing_depends_on_it(monkeypatch):
-    monkeypatch.setattr(machine, "this_machine", lambda: pytest.fail("loads TensorFlow"))
-    on_this_machine(Training(precision=Precision.mixed_float16), threads=1)
+    monkeypatch.setattr(hardware, "detect_hardware", lambda: pytest.fail("loads TensorFlow"))
+    resolve_hardware_options(Training(precision=Precision.mixed_float16), threads=1)
 
 
 @pytest.mark.parametrize(
@@ -101,19 +106,19 @@ def test_tensorflow_is_not_asked_where_nothing_depends_on_it(monkeypatch):
 def test_more_devices_than_there_are_is_a_mistake(here, capabilities, devices, there):
     here(*capabilities)
     with pytest.raises(UserError, match=rf"training\.devices: expected at most .*{there}"):
-        on_this_machine(Training(devices=devices), threads=4)
+        resolve_hardware_options(Training(devices=devices), threads=4)
 
 
 def test_all_devices_must_divide_the_batch(here):
     here(T4, T4, T4)
     with pytest.raises(UserError, match=r"a multiple of training\.devices=3"):
-        on_this_machine(Training(devices=None, batch_size=32), threads=4)
+        resolve_hardware_options(Training(devices=None, batch_size=32), threads=4)
 
 
 def test_all_is_no_number_before_the_machine_was_asked():
-    assert device_count(Training(devices=2)) == 2
+    assert require_device_count(Training(devices=2)) == 2
     with pytest.raises(ValueError, match="Expected a number of devices"):
-        device_count(Training(devices=None))
+        require_device_count(Training(devices=None))
 
 
 def test_linux_tells_the_processors_flags(monkeypatch, tmp_path):
@@ -122,8 +127,8 @@ def test_linux_tells_the_processors_flags(monkeypatch, tmp_path):
         "processor\t: 0\nmodel name\t: First\nflags\t\t: fpu avx512_bf16\n\n"
         "processor\t: 1\nmodel name\t: Second\nflags\t\t: fpu\n"
     )
-    monkeypatch.setattr(machine, "Path", lambda _: cpuinfo)
-    facts = machine._cpuinfo()
+    monkeypatch.setattr(hardware, "Path", lambda _: cpuinfo)
+    facts = hardware._cpuinfo()
     assert (facts["model name"], facts["flags"]) == ("First", "fpu avx512_bf16")
     cpuinfo.unlink()
-    assert machine._cpuinfo() == {}
+    assert hardware._cpuinfo() == {}

@@ -9,7 +9,7 @@ from tensorflow.python.framework import ops
 
 
 @contextmanager
-def registered_gradients_freed() -> Iterator[None]:
+def free_registered_gradients() -> Iterator[None]:
     """Take back the custom gradients that are registered while the block lasts.
 
     A graph that is traced with a custom gradient in it registers that gradient for good, under a

@@ -8,11 +8,11 @@ from marks import slow
 
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.input_pipeline.balancing import BalancedSet
-from melanoma_lab.training import replicas
-from melanoma_lab.training.augmented import AugmentedNetwork
-from melanoma_lab.training.feed import evaluation_batches, training_batches
+from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
+from melanoma_lab.training import distribution
+from melanoma_lab.training.augmented_network import AugmentedNetwork
 from melanoma_lab.training.fit import fit_network
-from melanoma_lab.training.stages import Stage
+from melanoma_lab.training.train_steps import Stage
 
 N, K = 41, 3  # the last of the validation's batches of 8 holds one image
 RNG = np.random.default_rng(0)
@@ -46,7 +46,7 @@ def train(devices, *, steps=1, epochs=1, random=False, policy="float32"):
     keras.backend.clear_session()
     keras.config.set_dtype_policy(policy)
     options = Training(epochs=epochs, batch_size=8, devices=devices)
-    with replicas.scope(options):
+    with distribution.scope(options):
         model = network(random)
         flip = [keras.layers.RandomFlip(seed=7, dtype="float32")] if random else []
         optimizer = keras.optimizers.SGD(0.05)
@@ -54,10 +54,10 @@ def train(devices, *, steps=1, epochs=1, random=False, policy="float32"):
     stage = Stage(
         range(epochs),
         lambda: AugmentedNetwork(model, flip),
-        lambda first: training_batches(
+        lambda first: make_training_batches(
             IMAGES, batch_size=8, seed=0, first_step=first * steps, last_step=last
         ),
-        evaluation_batches(PIXELS, np.arange(N), LABELS, n_classes=K, batch_size=8),
+        make_evaluation_batches(PIXELS, np.arange(N), LABELS, n_classes=K, batch_size=8),
         optimizer,
     )
     done = fit_network(
@@ -95,9 +95,9 @@ def test_two_devices_are_bit_identical_from_run_to_run(policy):
 
 
 def test_every_batch_is_divided_in_its_order():
-    with replicas.scope(Training(devices=2)):
+    with distribution.scope(Training(devices=2)):
         strategy = tf.distribute.get_strategy()
-    batches = training_batches(IMAGES, batch_size=8, seed=0, first_step=0, last_step=5)
+    batches = make_training_batches(IMAGES, batch_size=8, seed=0, first_step=0, last_step=5)
     shares = strategy.experimental_distribute_dataset(batches)
     for batch, divided in zip(batches, shares, strict=True):
         for whole, divided_whole in zip(batch, divided, strict=True):
@@ -109,11 +109,11 @@ def test_every_batch_is_divided_in_its_order():
 def layer_on_two_devices(layer_of):
     """A layer's output in training, share by share, for the same picture everywhere."""
     keras.backend.clear_session()
-    with replicas.scope(Training(devices=2)):
+    with distribution.scope(Training(devices=2)):
         strategy = tf.distribute.get_strategy()
         inputs = keras.Input((6, 6, 3))
         model = keras.Model(inputs, layer_of()(inputs))
-        callback = replicas.SeparateRandomness()
+        callback = distribution.ReplicaSeedsCallback()
         callback.set_model(model)
     picture = tf.constant(np.random.default_rng(0).random((1, 6, 6, 3)), tf.float32)
 
@@ -160,11 +160,11 @@ def test_the_first_devices_state_is_enough_to_go_on_from():
 
 def test_an_overflow_on_any_device_skips_the_step():
     keras.config.set_dtype_policy("mixed_float16")
-    with replicas.scope(Training(devices=2)):
+    with distribution.scope(Training(devices=2)):
         inputs = keras.Input((1,))
         dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", dtype="float32")
         model = keras.Model(inputs, dense(inputs))
-        optimizer = replicas.with_loss_scaling(keras.optimizers.SGD(0.1))
+        optimizer = distribution.with_loss_scaling(keras.optimizers.SGD(0.1))
         model.compile(optimizer, loss="mse", jit_compile=False)
     y = np.zeros((4, 1), np.float32)
     overflowing = np.array([[1], [1], [1], [1e30]], np.float32)  # in the second device's share
@@ -183,10 +183,10 @@ def test_an_overflow_on_any_device_skips_the_step():
 def test_the_loss_scale_is_among_the_optimizers_variables(devices):
     """So that a checkpoint of them keeps it."""
     keras.config.set_dtype_policy("mixed_float16")
-    with replicas.scope(Training(devices=devices)):
+    with distribution.scope(Training(devices=devices)):
         inputs = keras.Input((2,))
         model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
-        optimizer = replicas.with_loss_scaling(keras.optimizers.Adam())
+        optimizer = distribution.with_loss_scaling(keras.optimizers.Adam())
         model.compile(optimizer, loss="mse", jit_compile=False)
         model.optimizer.build(model.trainable_variables)
     names = {variable.path.rpartition("/")[2] for variable in model.optimizer.variables}
@@ -198,12 +198,12 @@ def test_other_precisions_are_not_scaled():
     optimizer = keras.optimizers.SGD()
     for policy in ("float32", "mixed_bfloat16"):
         keras.config.set_dtype_policy(policy)
-        with replicas.scope(Training(devices=2)):
-            assert replicas.with_loss_scaling(optimizer) is optimizer
+        with distribution.scope(Training(devices=2)):
+            assert distribution.with_loss_scaling(optimizer) is optimizer
 
 
 def test_one_device_needs_no_strategy():
-    with replicas.scope(Training(devices=1)):
+    with distribution.scope(Training(devices=1)):
         assert not tf.distribute.has_strategy()
         model = network(dropout=False)
-    assert replicas.on_one_device(model) is model
+    assert distribution.rebuild_on_one_device(model) is model

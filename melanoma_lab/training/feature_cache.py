@@ -25,16 +25,16 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.input_pipeline.balancing import BalancedSet
+from melanoma_lab.input_pipeline.batches import make_evaluation_batches
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.training.feed import evaluation_batches
-from melanoma_lab.training.machine import device_count
+from melanoma_lab.training.hardware import require_device_count
 
 #: Images that are computed at once, whatever the batch of the training: it may change last bits.
 AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Features:
+class CachedFeatures:
     """What a backbone makes of the images of a dataset.
 
     Attributes:
@@ -54,7 +54,7 @@ class Features:
         return replace(images, sources=(self.values,), rows=self.rows(images.rows))
 
 
-def obstacle(config: Config, images: BalancedSet) -> str | None:
+def why_not_cacheable(config: Config, images: BalancedSet) -> str | None:
     """Why the features of a frozen backbone cannot be kept, in a sentence; None: they can.
 
     Args:
@@ -68,24 +68,24 @@ def obstacle(config: Config, images: BalancedSet) -> str | None:
         reason = f"augmentation={config.augmentation.name} changes images in every step"
     elif len(images.sources) > 1:
         reason = f"balancing={config.balancing.name} makes images of its own"
-    elif device_count(config.training) > 1:
+    elif require_device_count(config.training) > 1:
         reason = f"training.devices={config.training.devices} share every batch"
     if reason is None:
         return None
     return f"The features of the frozen backbone are computed in every epoch: {reason}."
 
 
-def can_be_kept(config: Config, images: BalancedSet) -> bool:
+def is_cacheable(config: Config, images: BalancedSet) -> bool:
     """Whether the features of a frozen backbone are computed once and kept."""
     finetuning = config.finetuning
     return (
         isinstance(finetuning, FrozenStart)
         and finetuning.cache_features
-        and obstacle(config, images) is None
+        and why_not_cacheable(config, images) is None
     )
 
 
-def load_features(
+def load_or_compute_features(
     backbone: Any,
     data: PreparedData,
     *,
@@ -93,7 +93,7 @@ def load_features(
     cache: Path,
     circumstances: Mapping[str, str],
     progress: ProgressCallback | None = None,
-) -> Features:
+) -> CachedFeatures:
     """The features of a dataset's images, computed first where the cache has none.
 
     Two processes may compute the same at once: each writes a file of its own, and the last to
@@ -104,7 +104,7 @@ def load_features(
         data: the split dataset.
         splits: those whose images are wanted; None: all. The backbone meets no others.
         cache: the lab's cache folder.
-        circumstances: as ``melanoma_lab.training.circumstances`` gives them.
+        circumstances: as ``melanoma_lab.training.environment`` gives them.
         progress: called with (done, total) while they are computed.
 
     Raises:
@@ -143,7 +143,7 @@ def load_features(
     shape = (len(pixel_rows), 4 * width)
 
     def compute() -> None:
-        batches = evaluation_batches(
+        batches = make_evaluation_batches(
             data.pixels, pixel_rows, data.labels[first], n_classes=len(data.classes),
             batch_size=AT_ONCE,
         )  # fmt: skip
@@ -157,4 +157,4 @@ def load_features(
                     progress(done, len(pixel_rows))
 
     found = load_or_compute(path, lambda: open_array(path, shape), compute)
-    return Features(found.view("<f4"), pixel_rows)
+    return CachedFeatures(found.view("<f4"), pixel_rows)

@@ -17,10 +17,12 @@ from melanoma_lab.config.schema.training import EpochLength
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 
 #: Keeps the order's random numbers apart from others that are drawn from the same seed.
-ORDER = 0x0D
+ORDER_STREAM = 0x0D
 
 
-def steps_per_epoch(epoch: EpochLength, *, n_split: int, n_balanced: int, batch_size: int) -> int:
+def count_steps_per_epoch(
+    epoch: EpochLength, *, n_split: int, n_balanced: int, batch_size: int
+) -> int:
     """Optimizer steps an epoch.
 
     Args:
@@ -33,7 +35,7 @@ def steps_per_epoch(epoch: EpochLength, *, n_split: int, n_balanced: int, batch_
     return -(-n // batch_size)
 
 
-def batch_positions(step: int, *, n: int, batch_size: int, seed: int) -> NDArray[np.int64]:
+def select_batch(step: int, *, n: int, batch_size: int, seed: int) -> NDArray[np.int64]:
     """Which images a step draws.
 
     Args:
@@ -60,10 +62,10 @@ def batch_positions(step: int, *, n: int, batch_size: int, seed: int) -> NDArray
 @functools.lru_cache(maxsize=2)
 def _pass_order(number: int, n: int, seed: int) -> NDArray[np.int64]:
     """The order of one pass over the images."""
-    return np.random.default_rng([ORDER, seed, number]).permutation(n)
+    return np.random.default_rng([ORDER_STREAM, seed, number]).permutation(n)
 
 
-def training_batches(
+def make_training_batches(
     images: BalancedSet, *, batch_size: int, seed: int, first_step: int, last_step: int
 ) -> Any:
     """A tf.data dataset with one element a step.
@@ -84,7 +86,7 @@ def training_batches(
     weight = np.ones(n_classes, np.float32) if images.class_weight is None else images.class_weight
 
     def draw(step: Any) -> tuple[NDArray[Any], ...]:
-        positions = batch_positions(int(step), n=len(images), batch_size=batch_size, seed=seed)
+        positions = select_batch(int(step), n=len(images), batch_size=batch_size, seed=seed)
         pixels, labels = images.gather(positions)
         known = () if images.metadata is None else (images.metadata[positions],)
         return pixels, *known, one_hot(labels, n_classes), weight[labels]
@@ -93,7 +95,7 @@ def training_batches(
     return _numpy_dataset(draw, first_step, last_step, like, n_classes)
 
 
-def evaluation_batches(
+def make_evaluation_batches(
     pixels: NDArray[np.uint8] | NDArray[np.float32],
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -113,7 +115,7 @@ def evaluation_batches(
         metadata: float32, shape (n, d): of their patients; None where the image alone counts.
 
     Returns:
-        Elements as of ``training_batches``, all weights one.
+        Elements as of ``make_training_batches``, all weights one.
     """
 
     def take(step: Any) -> tuple[NDArray[Any], ...]:

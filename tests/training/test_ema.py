@@ -6,7 +6,7 @@ import pytest
 from marks import slow
 from small_backbone import LAST, weights_of
 
-from melanoma_lab.training.averages import averaged
+from melanoma_lab.training.ema import use_averaged_weights
 
 #: How a figure of an epoch is called that does not say how long it took.
 FIGURES = ("train_loss", "train_accuracy", "val_loss", "val_balanced_accuracy")
@@ -35,7 +35,7 @@ def test_it_is_the_mean_that_keras_computes_and_the_weights_come_back():
     for _ in range(3):
         model.train_on_batch(x, y)
         after_steps.append(model.get_weights()[0])
-    with averaged(model):
+    with use_averaged_weights(model):
         mean = model.get_weights()[0]
     first, second, third = after_steps
     np.testing.assert_allclose(mean, first / 4 + second / 4 + third / 2, rtol=1e-6)
@@ -49,7 +49,7 @@ def test_the_weights_come_back_from_an_error_too():
     before = model.get_weights()[0]
 
     def fail():
-        with averaged(model):
+        with use_averaged_weights(model):
             assert (model.get_weights()[0] != before).any()
             raise OSError("a full disk")
 
@@ -63,7 +63,7 @@ def test_where_there_is_no_mean_the_weights_stay(ema):
     """None is asked for, or no step has been taken."""
     model = compiled(ema)
     before = model.get_weights()[0]
-    with averaged(model):
+    with use_averaged_weights(model):
         np.testing.assert_array_equal(model.get_weights()[0], before)
 
 
