@@ -30,7 +30,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.evaluation.appearance import FILE, fit, measure
 from melanoma_lab.tasks.predict import predict_to_file
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.backend import count_available_threads, start_backend
 
 SIZE, BATCH = 180, 32
@@ -80,12 +80,12 @@ def save(folder: Path, size: int) -> Path:
     start_backend(threads=count_available_threads(), seed=0, precision=Precision.float32)
     from bare_fit import vgg5
 
-    from melanoma_lab.tracking.model import save_network
+    from melanoma_lab.tracking.logged_model import save_network
 
     # With a reference, so that pictures are measured as after a training.
     noise = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), np.uint8)
     looks = fit(measure(noise[:20]), measure(noise[20:]))
-    save_network(vgg5(size, 7), ModelCard(tuple("abcdefg")), folder, {FILE: looks.text()})
+    save_network(vgg5(size, 7), ModelInfo(tuple("abcdefg")), folder, {FILE: looks.text()})
     return folder.resolve()
 
 

@@ -25,7 +25,7 @@ from melanoma_lab.config.schema.tracking import TRACKING_URI_VARIABLE, Tracking
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tasks import train_one
-from melanoma_lab.tracking.connection import make_mlflows
+from melanoma_lab.tracking.client import set_tracking_uri
 
 if TYPE_CHECKING:  # their modules take a while to load
     import pandas as pd
@@ -463,7 +463,7 @@ def _mlflow_left_alone() -> Iterator[None]:
         yield
     finally:
         if "mlflow" in sys.modules:
-            make_mlflows(before)
+            set_tracking_uri(before)
 
 
 def _run(run_id: str) -> Run:

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.version import VersionBase
 
 from melanoma_lab.__main__ import main
-from melanoma_lab.tracking.connection import make_mlflows
+from melanoma_lab.tracking.client import set_tracking_uri
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LAB = ("-m", "melanoma_lab")
@@ -88,4 +88,4 @@ def _as_it_was() -> Iterator[None]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if "mlflow" in sys.modules:
-            make_mlflows(tracked)
+            set_tracking_uri(tracked)

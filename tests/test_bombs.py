@@ -26,7 +26,7 @@ from melanoma_lab.data.tables import read_table
 from melanoma_lab.data.untrusted_tables import check_table, read_manifest
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.prediction.mlmodel import read_advice, read_appearance, read_folder, read_run
-from melanoma_lab.tracking.record import RECORD, RunRecord
+from melanoma_lab.tracking.offline_store import RECORD_FILE, RunRecord
 
 MIB = 2**20
 
@@ -108,7 +108,7 @@ def test_so_it_is_by_every_reader(tmp_path, read):
     ("name", "read"),
     [
         ("audit.json", untrusted_files.read_json),
-        (RECORD, RunRecord.read),
+        (RECORD_FILE, RunRecord.read),
         ("advice.json", lambda path: read_advice(path.parent)),
         ("appearance.json", lambda path: read_appearance(path.parent)),
     ],
@@ -158,12 +158,12 @@ def test_what_is_sound_is_read(tmp_path):
 )
 def test_a_kept_run_of_another_kind_is_refused(tmp_path, change):
     sound = RunRecord("id", "name", "study", "uri", None, 1, {"a": "b"}, {"c": "d"})
-    sound.write(tmp_path / RECORD)
-    assert RunRecord.read(tmp_path / RECORD) == sound
-    content = json.loads((tmp_path / RECORD).read_text()) | change
-    (tmp_path / RECORD).write_text(json.dumps(content))
+    sound.write(tmp_path / RECORD_FILE)
+    assert RunRecord.read(tmp_path / RECORD_FILE) == sound
+    content = json.loads((tmp_path / RECORD_FILE).read_text()) | change
+    (tmp_path / RECORD_FILE).write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"expected a run that was kept on disk.*elsewhere"):
-        RunRecord.read(tmp_path / RECORD)
+        RunRecord.read(tmp_path / RECORD_FILE)
 
 
 def sparse(path, size, start=b""):
@@ -344,7 +344,7 @@ def test_a_picture_of_gigabytes_is_refused_before_it_is_read(tmp_path):
     [
         (["predict", "model=.", "images=."], "MLmodel", "its aliases written out"),
         (["--config-dir=.", "+experiment=a"], "experiment/a.yaml", "its aliases written out"),
-        (["sync", "tracking.unsent=."], f"kept/{RECORD}", "cannot be read as JSON"),
+        (["sync", "tracking.unsent=."], f"kept/{RECORD_FILE}", "cannot be read as JSON"),
     ],
 )
 def test_a_command_says_what_is_wrong_and_where(tmp_path, words, name, told):

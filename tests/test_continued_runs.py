@@ -36,7 +36,7 @@ def broken_off(tracker, tags, params):
 
 def test_a_run_goes_on_where_it_was(tracker, uri):
     first = broken_off(tracker, {"arm": "a", "git_commit": "1"}, {"seed": "0", "root": "x"})
-    assert tracker.can_continue(first)
+    assert tracker.can_resume(first)
     tags, params = {"arm": "a", "git_commit": "2"}, {"seed": "0", "root": "moved", "new": "1"}
     with tracker.run("after", tags, params, continuing=first) as run_id:
         client = mlflow.MlflowClient(uri)
@@ -60,7 +60,7 @@ def test_a_run_goes_on_where_it_was(tracker, uri):
     }.items():
         points = client.get_metric_history(first, name)
         assert sorted((point.step, point.value) for point in points) == expected
-    assert not tracker.can_continue(first)
+    assert not tracker.can_resume(first)
 
 
 def test_the_next_run_of_a_process_knows_nothing_of_the_one_before(tracker, uri):
@@ -82,7 +82,7 @@ def test_how_often_a_run_was_continued_is_counted(tracker, uri):
 
 def test_what_is_gone_or_elsewhere_is_not_continued(tracker, uri):
     run_id = broken_off(tracker, {}, {})
-    assert not tracker.can_continue("0" * 32)
-    assert not tracking.connect(Tracking(uri=uri), "other").result().can_continue(run_id)
+    assert not tracker.can_resume("0" * 32)
+    assert not tracking.connect(Tracking(uri=uri), "other").result().can_resume(run_id)
     mlflow.MlflowClient(uri).delete_run(run_id)
-    assert not tracker.can_continue(run_id)
+    assert not tracker.can_resume(run_id)

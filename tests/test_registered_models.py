@@ -9,11 +9,11 @@ from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.prediction.source import find_model
 from melanoma_lab.tasks.sync import sync_runs
-from melanoma_lab.tracking.card import NOTICE, ModelCard
-from melanoma_lab.tracking.record import kept_runs
-from melanoma_lab.tracking.registration import register_model
+from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
+from melanoma_lab.tracking.model_registry import register_model
+from melanoma_lab.tracking.offline_store import load_offline_runs
 
-CARD = ModelCard(("melanoma", "nevus"), melanoma="melanoma", dataset="d")
+CARD = ModelInfo(("melanoma", "nevus"), melanoma="melanoma", dataset="d")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_run_that_waits_is_registered_when_it_is_sent(network, client, tmp_pat
     where = Tracking(register="later", offline=True, unsent=str(tmp_path / "unsent"))
     tracker, run_id = recorded(where, network)
     assert tracker.registered is None
-    ((_, record),) = kept_runs(tmp_path / "unsent")
+    ((_, record),) = load_offline_runs(tmp_path / "unsent")
     assert record.register == "later"
     sync_runs(Tracking(unsent=where.unsent), elsewhere=False)
     ((version, sent),) = versions(client, "later").items()

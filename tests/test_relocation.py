@@ -15,10 +15,10 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.prediction.source import find_model
 from melanoma_lab.tracking import relocation
 from melanoma_lab.tracking.artifacts import fetch_artifact
-from melanoma_lab.tracking.reading import read_run
-from melanoma_lab.tracking.record import keep, kept_runs
-from melanoma_lab.tracking.relocation import identity, settle
-from melanoma_lab.tracking.uris import absolute, local_folder, sqlite_path, sqlite_uri
+from melanoma_lab.tracking.offline_store import load_offline_runs, save_offline_run
+from melanoma_lab.tracking.relocation import identify_study, relocate_artifacts
+from melanoma_lab.tracking.run_reader import read_run
+from melanoma_lab.tracking.uris import local_folder, make_absolute_uri, sqlite_path, sqlite_uri
 
 
 def uri_of(folder):
@@ -67,7 +67,7 @@ def test_a_moved_folder_finds_its_artifacts_and_new_runs_write_into_it(project, 
     new = record(after)
     assert (after / "mlruns" / "study" / new / "artifacts" / "predictions.csv").is_file()
     assert not before.exists()
-    assert settle(uri_of(after)) == 0
+    assert relocate_artifacts(uri_of(after)) == 0
     assert capsys.readouterr().out == ""
 
 
@@ -78,10 +78,10 @@ def test_a_moved_database_that_may_only_be_read_says_what_to_do(project, tmp_pat
         "_opened",
         lambda path: sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None),
     )
-    assert settle(uri_of(before)) == 0  # nothing to write
+    assert relocate_artifacts(uri_of(before)) == 0  # nothing to write
     after = before.rename(tmp_path / "after")
     with pytest.raises(UserError, match=r"may not be written\. Copy its folder to one of yours"):
-        settle(uri_of(after))
+        relocate_artifacts(uri_of(after))
 
 
 def test_a_copy_reads_its_own_artifacts_and_leaves_the_originals_alone(project, tmp_path):
@@ -160,7 +160,7 @@ def test_where_artifacts_are_gone_the_message_says_where_they_were_expected(
     where = Tracking(uri=uri_of(after))
     expected = after / "mlruns" / "study" / run_id / "artifacts"
     with pytest.raises(OSError, match="is not in") as raised:
-        read_run(run_id, where, tmp_path).needed("predictions.csv")
+        read_run(run_id, where, tmp_path).require_artifact("predictions.csv")
     message = str(raised.value)
     assert message.startswith(f"predictions.csv is not in {expected}, a folder that is gone: put ")
     assert f"mlflow runs delete --run-id {run_id}) and train it again" in message
@@ -181,14 +181,14 @@ def test_where_artifacts_are_gone_the_message_says_where_they_were_expected(
 
 def test_a_study_is_known_by_where_it_was_begun_unless_that_is_still_there(project, tmp_path):
     before, _ = project
-    assert identity(uri_of(before), "study") == uri_of(before)
+    assert identify_study(uri_of(before), "study") == uri_of(before)
     copy = Path(shutil.copytree(before, tmp_path / "copy"))
-    assert identity(uri_of(copy), "study") == uri_of(copy)
+    assert identify_study(uri_of(copy), "study") == uri_of(copy)
     after = before.rename(tmp_path / "after")
-    assert identity(uri_of(after), "study") == uri_of(before)
-    assert identity(uri_of(after), "new") == uri_of(after)
-    assert identity(uri_of(tmp_path / "none"), "study") == uri_of(tmp_path / "none")
-    assert identity("http://localhost:5000", "study") == "http://localhost:5000"
+    assert identify_study(uri_of(after), "study") == uri_of(before)
+    assert identify_study(uri_of(after), "new") == uri_of(after)
+    assert identify_study(uri_of(tmp_path / "none"), "study") == uri_of(tmp_path / "none")
+    assert identify_study("http://localhost:5000", "study") == "http://localhost:5000"
 
 
 def test_a_link_at_the_old_place_is_no_copy(project, tmp_path):
@@ -196,8 +196,8 @@ def test_a_link_at_the_old_place_is_no_copy(project, tmp_path):
     begun = uri_of(before)
     after = before.rename(tmp_path / "after")
     before.symlink_to(after)
-    assert identity(f"sqlite:///{before}/mlflow.db", "study") == begun
-    assert identity(uri_of(after), "study") == begun
+    assert identify_study(f"sqlite:///{before}/mlflow.db", "study") == begun
+    assert identify_study(uri_of(after), "study") == begun
 
 
 @pytest.mark.parametrize("content", ["CREATE TABLE runs (run_uuid)", "CREATE TABLE a (b)"])
@@ -207,8 +207,8 @@ def test_a_database_of_something_else_is_left_alone(tmp_path, content):
         connection.execute(content)
         connection.commit()
     before = database.read_bytes()
-    assert settle(uri_of(tmp_path)) == 0
-    assert identity(uri_of(tmp_path), "study") == uri_of(tmp_path)
+    assert relocate_artifacts(uri_of(tmp_path)) == 0
+    assert identify_study(uri_of(tmp_path), "study") == uri_of(tmp_path)
     assert database.read_bytes() == before
 
 
@@ -226,7 +226,7 @@ def kept_in(project):
 def test_kept_runs_are_sent_to_where_their_project_is_now(tmp_path):
     kept_in(tmp_path / "before")
     after = (tmp_path / "before").rename(tmp_path / "after")
-    ((_, record),) = kept_runs(after / "unsent")
+    ((_, record),) = load_offline_runs(after / "unsent")
     assert record.uri == uri_of(after)
     assert record.artifacts == str(after / "files")
 
@@ -236,10 +236,10 @@ def test_kept_runs_that_are_taken_out_of_their_project_are_sent_there(tmp_path):
     (tmp_path / "project" / "mlflow.db").touch()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "project" / "unsent").rename(tmp_path / "elsewhere" / "unsent")
-    ((folder, record),) = kept_runs(tmp_path / "elsewhere" / "unsent")
+    ((folder, record),) = load_offline_runs(tmp_path / "elsewhere" / "unsent")
     assert record.uri == uri_of(tmp_path / "project")
-    keep(record, folder, tmp_path / "elsewhere" / "unsent")  # kept again, it stays so
-    ((_, record),) = kept_runs(tmp_path / "elsewhere" / "unsent")
+    save_offline_run(record, folder, tmp_path / "elsewhere" / "unsent")  # kept again, it stays so
+    ((_, record),) = load_offline_runs(tmp_path / "elsewhere" / "unsent")
     assert record.uri == uri_of(tmp_path / "project")
 
 
@@ -258,11 +258,11 @@ def test_a_project_of_any_name_keeps_its_files_and_moves(tmp_path, monkeypatch, 
     assert [path.name for path in tmp_path.iterdir()] == [name]
     path = read(before, run_id)
     assert path == before / "mlruns" / "100%41" / run_id / "artifacts" / "predictions.csv"
-    assert identity("sqlite:///mlflow.db", "100%41") == uri_of(before)
+    assert identify_study("sqlite:///mlflow.db", "100%41") == uri_of(before)
     after = before.rename(tmp_path / f"{name} moved")
     assert read(after, run_id).is_relative_to(after / "mlruns" / "100%41")
-    assert identity(uri_of(after), "100%41") == uri_of(before)
-    assert settle(uri_of(after)) == 0
+    assert identify_study(uri_of(after), "100%41") == uri_of(before)
+    assert relocate_artifacts(uri_of(after)) == 0
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -270,13 +270,13 @@ def test_sqlalchemy_and_the_lab_read_a_uri_alike(tmp_path, name):
     path = tmp_path / name / "my runs.db"
     assert make_url(sqlite_uri(path)).database == str(path)
     assert sqlite_path(sqlite_uri(path)) == path
-    assert absolute(f"{sqlite_uri(path)}?timeout=5") == f"{sqlite_uri(path)}?timeout=5"
+    assert make_absolute_uri(f"{sqlite_uri(path)}?timeout=5") == f"{sqlite_uri(path)}?timeout=5"
 
 
 def test_an_encoded_path_is_one_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert sqlite_path("sqlite:///my%20runs.db") == tmp_path / "my runs.db"
-    assert absolute("sqlite:///my%20runs.db") == f"sqlite:///{tmp_path}/my runs.db"
+    assert make_absolute_uri("sqlite:///my%20runs.db") == f"sqlite:///{tmp_path}/my runs.db"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from serving_server import Serving
 
-from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.tracking.model import save_network
+from melanoma_lab.tracking.logged_model import save_network
+from melanoma_lab.tracking.model_info import ModelInfo
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def network():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, network):
     folder = tmp_path_factory.mktemp("served")
-    card = ModelCard(("a", "melanoma", "nevus"), melanoma="melanoma", image_size=SIZE)
+    card = ModelInfo(("a", "melanoma", "nevus"), melanoma="melanoma", image_size=SIZE)
     save_network(network, card, folder / "model")
     serving = Serving(folder / "model", folder / "log.txt")
     try:

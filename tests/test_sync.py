@@ -18,10 +18,16 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.tasks.sync import sync_runs
 from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking import upload
-from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.tracking.connection import PATIENCE
-from melanoma_lab.tracking.record import RECORD, Point, RunRecord, keep, kept_runs
-from melanoma_lab.tracking.sender import Sender
+from melanoma_lab.tracking.background_sender import BackgroundSender
+from melanoma_lab.tracking.client import DEFAULT_TIMEOUTS
+from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.offline_store import (
+    RECORD_FILE,
+    MetricPoint,
+    RunRecord,
+    load_offline_runs,
+    save_offline_run,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +46,7 @@ def here(tmp_path, monkeypatch):
     """A fresh folder, a fresh process, and the patience that a busy machine needs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracker_module, "_PROVEN", set())
-    for name, value in PATIENCE.items():
+    for name, value in DEFAULT_TIMEOUTS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     return tmp_path
@@ -69,7 +75,7 @@ def record_all(tracker, folder, *, network=None, midway=lambda: None, fingerprin
         tracker.set_tags({"outcome": "learned"})
         tracker.log_folder(folder / "out")
         if network is not None:
-            tracker.log_network(network, ModelCard(("melanoma", "nevus")))
+            tracker.log_network(network, ModelInfo(("melanoma", "nevus")))
 
 
 def assert_complete(uri, run_id, *, model=False):
@@ -102,10 +108,10 @@ def test_a_server_that_is_killed_in_mid_run_gets_the_run_later(server, here, net
     tracker = tracking.connect(where, "killed").result()
     with pytest.raises(RunError, match=r"Connection refused.*nothing is lost.*melanoma_lab sync$"):
         record_all(tracker, here, network=network, midway=server.kill)
-    ((folder, record),) = kept_runs(here / "unsent")
+    ((folder, record),) = load_offline_runs(here / "unsent")
     assert folder == here / "unsent" / tracker.run_id == here / tracker.kept
     assert {path.suffix for path in folder.rglob("*") if path.is_file()}.isdisjoint({".pkl"})
-    assert json.loads((folder / RECORD).read_text())["metrics"][-1]["value"] == "nan"
+    assert json.loads((folder / RECORD_FILE).read_text())["metrics"][-1]["value"] == "nan"
     assert not mlflow.active_run()
 
     with pytest.raises(RunError, match=r"1 of 1 runs were not sent and stay in unsent .*refused"):
@@ -168,7 +174,7 @@ def test_a_sync_that_is_interrupted_anywhere_is_repeated_without_doubling(
             patched.setattr(owner, name, interrupted)
             with pytest.raises(KeyboardInterrupt):
                 sync_runs(Tracking(uri=server.uri), elsewhere=True)
-        assert list(kept_runs(here / "unsent"))
+        assert list(load_offline_runs(here / "unsent"))
     sync_runs(Tracking(uri=server.uri), elsewhere=True)
     experiment = client.get_experiment_by_name("again")
     (run,) = client.search_runs([experiment.experiment_id])
@@ -181,9 +187,9 @@ def test_offline_runs_are_kept_and_found(here):
     for fingerprint in ("a", "b"):
         tracker = tracking.connect(where, "study").result()
         record_all(tracker, here, fingerprint=fingerprint)
-    assert tracker.finished({"fingerprint": "b"}).run_id == tracker.run_id
-    assert tracker.finished({"fingerprint": "c"}) is None
-    assert len(list(kept_runs(here / "elsewhere" / "kept"))) == 2
+    assert tracker.find_finished({"fingerprint": "b"}).run_id == tracker.run_id
+    assert tracker.find_finished({"fingerprint": "c"}) is None
+    assert len(list(load_offline_runs(here / "elsewhere" / "kept"))) == 2
     database = f"sqlite:///{here / 'mlflow.db'}"
     sync_runs(Tracking(unsent="elsewhere/kept", uri=database), elsewhere=True)
     client = mlflow.MlflowClient(database)
@@ -214,7 +220,7 @@ def test_a_run_that_failed_offline_is_told_as_failed(here):
     tracker = tracking.connect(Tracking(offline=True), "study").result()
     with pytest.raises(ValueError, match="no luck"), tracker.run("name", {}, {}):
         raise ValueError("no luck")
-    ((_, record),) = kept_runs(here / "unsent")
+    ((_, record),) = load_offline_runs(here / "unsent")
     assert (record.status, record.tags["reason"]) == ("FAILED", "ValueError: no luck")
 
 
@@ -235,7 +241,7 @@ def test_a_server_that_worked_before_may_be_down_for_the_next_job(here, monkeypa
     tracker = tracking.connect(Tracking(uri=gone), "study").result()
     with pytest.raises(RunError, match=r"Connection refused.*melanoma_lab sync"):
         record_all(tracker, here)
-    ((_, record),) = kept_runs(here / "unsent")
+    ((_, record),) = load_offline_runs(here / "unsent")
     assert (record.uri, record.status) == (gone, "FINISHED")
 
 
@@ -262,20 +268,20 @@ def test_a_full_disk_sends_the_run_to_another(here, monkeypatch):
     (here / "tmp").mkdir()
     record = RunRecord("a1", "n", "s", "sqlite:////x", None, 1, {}, {})
     (here / "files").mkdir()
-    kept = keep(record, here / "files", blocked)
+    kept = save_offline_run(record, here / "files", blocked)
     assert kept.parent.parent == here / "tmp"
     shutil.rmtree(here / "tmp")
     (here / "tmp").write_text("no folder either")
     with pytest.raises(RunError, match="could be kept nowhere"):
-        keep(record, here / "files", blocked)
+        save_offline_run(record, here / "files", blocked)
 
 
 def test_a_record_comes_back_as_it_was(here):
-    points = [Point("a", value, 5, 1) for value in (0.1, math.inf, -math.inf)]
+    points = [MetricPoint("a", value, 5, 1) for value in (0.1, math.inf, -math.inf)]
     record = RunRecord("1", "n", "s", "u", None, 1, {"t": "é"}, {"p": "x"}, 2, "FAILED", points)
-    record.write(here / RECORD)
-    assert RunRecord.read(here / RECORD) == record
-    json.loads((here / RECORD).read_text(), parse_constant=pytest.fail)  # no NaN or Infinity
+    record.write(here / RECORD_FILE)
+    assert RunRecord.read(here / RECORD_FILE) == record
+    json.loads((here / RECORD_FILE).read_text(), parse_constant=pytest.fail)  # no NaN or Infinity
 
 
 def test_the_sender_batches_what_waits_and_tries_again():
@@ -288,7 +294,7 @@ def test_the_sender_batches_what_waits_and_tries_again():
             raise OSError("down")
         sent.append(things)
 
-    sender = Sender(send)
+    sender = BackgroundSender(send)
     for number in range(20):
         sender.put([number])
         time.sleep(0.01)
@@ -301,7 +307,7 @@ def test_the_sender_gives_up_in_time():
     def hang(_):
         time.sleep(30)
 
-    sender = Sender(hang)
+    sender = BackgroundSender(hang)
     sender.put([1])
     start = time.perf_counter()
     assert isinstance(sender.close(0.2), TimeoutError)

@@ -155,7 +155,7 @@ def test_what_a_hard_kill_left_running_is_reconciled(uri):
 
 def test_flatten_gives_dotted_keys():
     nested = {"a": {"b": 1, "c": {"d": [1, 2], "e": None}}, "f": "x", "g": True}
-    assert tracking.flatten(nested) == {
+    assert tracking.flatten_params(nested) == {
         "a.b": "1",
         "a.c.d": "[1, 2]",
         "a.c.e": "null",

@@ -21,8 +21,8 @@ from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tasks.ensemble import make_ensembles
 from melanoma_lab.tracking import database
 from melanoma_lab.tracking import tracker as tracker_module
-from melanoma_lab.tracking.connection import usable
-from melanoma_lab.tracking.directly import refuse_unknown_study
+from melanoma_lab.tracking.client import locked_access
+from melanoma_lab.tracking.sqlite_reader import refuse_unknown_study
 
 #: What a process runs to be killed when SQLite begins its statement of a number.
 DYING = """
@@ -46,8 +46,8 @@ sqlite3.connect = dbapi2.connect = counted
 """
 FIRST_USE = """
 from pathlib import Path
-from melanoma_lab.tracking.database import make_or_check
-make_or_check(Path(sys.argv[2]))
+from melanoma_lab.tracking.database import create_or_check_tables
+create_or_check_tables(Path(sys.argv[2]))
 """
 BY_MLFLOW = """
 import mlflow.db
@@ -91,9 +91,9 @@ def refused(path):
     where = Tracking(uri=f"sqlite:///{path}")
     content = path.read_bytes()
     tracker_module._PROVEN.clear()  # as in another process
-    with pytest.raises(database.NotUsable) as writing:
+    with pytest.raises(database.TrackingError) as writing:
         tracking.connect(where, "study").result()
-    with pytest.raises(database.NotUsable) as reading:
+    with pytest.raises(database.TrackingError) as reading:
         tracking.connect_for_reading(where)
     assert str(writing.value) == str(reading.value)
     assert path.read_bytes() == content  # nothing is done to it
@@ -107,7 +107,7 @@ def follow(message, folder):
 
 
 def test_the_tables_and_the_default_experiment_are_those_that_mlflow_makes(path, tmp_path):
-    database.make_or_check(path)
+    database.create_or_check_tables(path)
     script = "import sys\n" + BY_MLFLOW + BY_MLFLOWS_FIRST_USE
     assert run_python("-c", script, "", str(tmp_path / "m.db"), folder=tmp_path).returncode == 0
     with closing(sqlite3.connect(path)) as ours, closing(sqlite3.connect(tmp_path / "m.db")) as its:
@@ -162,7 +162,7 @@ def test_a_process_killed_while_it_commits_leaves_what_the_next_one_can_use(path
         time.sleep(draw.random() * 0.03)  # a commit takes about that
         process.kill()
         process.wait()
-        database.make_or_check(path)  # raises where it is neither empty nor whole
+        database.create_or_check_tables(path)  # raises where it is neither empty nor whole
         path.unlink()  # a journal that stays is no journal of the next one
     assert_works(path)
 
@@ -189,16 +189,16 @@ def test_an_empty_file_and_the_rest_of_another_database_are_no_hindrance(path):
 
 def test_the_tables_are_kept_for_the_next_database(path, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    database.make_or_check(path)
+    database.create_or_check_tables(path)
     (kept,) = (tmp_path / "cache").rglob("database-*.json")
     assert mlflow.__version__ in kept.name
     monkeypatch.setattr(database, "_made", lambda: pytest.fail("they are kept"))
-    database.make_or_check(path.with_name("other.db"))
+    database.create_or_check_tables(path.with_name("other.db"))
     monkeypatch.undo()
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     kept.write_text(kept.read_text().replace("experiments", "exporiments"))
-    database.make_or_check(path.with_name("third.db"))
+    database.create_or_check_tables(path.with_name("third.db"))
     assert f"{kept} is damaged; it is made again" in caplog.text
     assert_works(path.with_name("third.db"))
 
@@ -235,7 +235,7 @@ def test_what_sqlite_keeps_beside_a_database_is_moved_with_it(path, tmp_path):
         Path(f"{path}{suffix}").write_text(suffix)
     error = sqlite3.DatabaseError()
     error.sqlite_errorname = "SQLITE_NOTADB"
-    follow(database.damage(path, error), tmp_path)
+    follow(database.explain_damage(path, error), tmp_path)
     left = {file.name: file.read_text() for file in path.parent.iterdir()}
     assert left == {f"mlflow.db.aside{suffix}": suffix for suffix in ("", "-journal", "-wal")}
 
@@ -259,7 +259,7 @@ def test_damage_that_shows_later_is_told(path):
     assert_works(path)
     error = sqlite3.DatabaseError("database disk image is malformed")
     error.sqlite_errorname = "SQLITE_CORRUPT_INDEX"
-    with pytest.raises(database.NotUsable, match="damaged"), usable(f"sqlite:///{path}"):
+    with pytest.raises(database.TrackingError, match="damaged"), locked_access(f"sqlite:///{path}"):
         raise RuntimeError from error
 
 
@@ -275,11 +275,11 @@ def test_damage_among_the_runs_is_told(path):
             file.seek((number - 1) * size)
             file.write(b"\x99" * size)
     where = Tracking(uri=f"sqlite:///{path}")
-    with pytest.raises(database.NotUsable, match=r"is damaged .*Move it aside"):
+    with pytest.raises(database.TrackingError, match=r"is damaged .*Move it aside"):
         report_study(
             "study", reference=None, metric="test/accuracy", tracked=where, folder=path.parent
         )
-    with pytest.raises(database.NotUsable, match=r"is damaged .*Move it aside"):
+    with pytest.raises(database.TrackingError, match=r"is damaged .*Move it aside"):
         make_ensembles("study", arm=None, size=None, tracked=where)
 
 
@@ -372,7 +372,7 @@ def test_options_of_the_uri_are_no_part_of_the_file(path):
     uri = f"sqlite:///{path}?timeout=5"
     tracking.connect(Tracking(uri=uri), "study").result()
     assert [file.name for file in path.parent.iterdir() if file.is_file()] == ["mlflow.db"]
-    assert tracking.absolute(uri) == uri
+    assert tracking.make_absolute_uri(uri) == uri
 
 
 def test_paths_with_odd_characters(tmp_path):

@@ -14,8 +14,8 @@ import pytest
 from processes import REPOSITORY
 from test_tracking import CONNECT
 
-from melanoma_lab.tracking.connection import usable
-from melanoma_lab.tracking.database import NotUsable
+from melanoma_lab.tracking.client import locked_access
+from melanoma_lab.tracking.database import TrackingError
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +100,6 @@ def test_processes_share_an_empty_database(uri, tmp_path):
 def test_a_server_that_is_not_there_is_told_at_once():
     pytest.importorskip("psycopg")
     uri = "postgresql://lab:secret@127.0.0.1:1/runs"
-    with pytest.raises(NotUsable) as told, usable(uri):
+    with pytest.raises(TrackingError) as told, locked_access(uri):
         pytest.fail("it was used")
     assert "Connection refused" in str(told.value)

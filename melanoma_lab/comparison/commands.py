@@ -12,7 +12,7 @@ from melanoma_lab.comparison.pairing import coverage
 from melanoma_lab.config.arm import CUSTOM_PRESET
 from melanoma_lab.config.compose import load_preset_reference
 from melanoma_lab.config.schema.tracking import DEFAULT_TRACKING_URI, mask_password
-from melanoma_lab.tracking.origin import UNKNOWN, short_commit
+from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
 
 
 def compare_command(study: str, *, reference: str | None, metric: str, uri: str) -> str:
@@ -66,7 +66,9 @@ def trained_by(comparison: Comparison) -> str:
     """Which lab trained the arms of a study: versions and commits, as its runs say."""
     runs = [run for arm in comparison.arms.values() if not arm.is_ensemble for run in arm.runs]
     versions = {run.tags.get("melanoma_lab", "") for run in runs} - {""}
-    commits = {short_commit(run.tags.get("git_commit", UNKNOWN), 7) for run in runs} - {UNKNOWN}
+    commits = {shorten_commit(run.tags.get("git_commit", UNKNOWN_COMMIT), 7) for run in runs} - {
+        UNKNOWN_COMMIT
+    }
     lab = f"melanoma_lab {' and '.join(sorted(versions))}".strip()
     return f"{lab} at commit {' and '.join(sorted(commits))}" if commits else lab
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.tracking.artifacts import fetch_artifact
-from melanoma_lab.tracking.directly import no_such_study
+from melanoma_lab.tracking.sqlite_reader import build_unknown_study_error
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG
 
 PAGE = 1000
@@ -48,7 +48,7 @@ def tracked_runs(client: Any, name: str) -> list[Any]:
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is None or experiment.lifecycle_stage != "active":
-        raise no_such_study(name, [entry.name for entry in client.search_experiments()])
+        raise build_unknown_study_error(name, [entry.name for entry in client.search_experiments()])
     runs: list[Any] = []
     token = None
     while True:

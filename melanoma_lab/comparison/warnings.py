@@ -14,7 +14,7 @@ from melanoma_lab.comparison.pairing import coverage
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
 from melanoma_lab.evaluation.names import LOWER_IS_BETTER
-from melanoma_lab.tracking.origin import UNKNOWN, short_commit
+from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
 
 
 def find_warnings(study: Study, comparison: Comparison) -> list[str]:
@@ -317,12 +317,12 @@ def _undefined(study: Study, comparison: Comparison) -> list[str]:
 
 
 def _versions(study: Study) -> list[str]:
-    commits = {run.tags.get("git_commit", UNKNOWN) for run in study.runs}
+    commits = {run.tags.get("git_commit", UNKNOWN_COMMIT) for run in study.runs}
     if len(commits) == 1:
         return []
     return [
         "Runs were made by different versions of the lab: "
-        + _listed(sorted(short_commit(commit, 9) for commit in commits))
+        + _listed(sorted(shorten_commit(commit, 9) for commit in commits))
         + "."
     ]
 

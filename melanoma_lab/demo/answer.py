@@ -18,7 +18,7 @@ from melanoma_lab.demo.training_images import TrainingImages
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.prediction.answers import Answers, Loaded
 from melanoma_lab.prediction.decoded import read_pixels
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.model_info import ModelInfo
 
 #: Most classes whose influence is mapped, the most probable ones.
 EXPLAINED = 12
@@ -150,7 +150,7 @@ class Reference:
 
 
 def said_of(
-    answers: Answers, card: ModelCard, advice: Advice | None, known: tuple[str, str] | None
+    answers: Answers, card: ModelInfo, advice: Advice | None, known: tuple[str, str] | None
 ) -> Said:
     """What is said of one image.
 

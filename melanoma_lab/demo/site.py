@@ -24,7 +24,7 @@ from melanoma_lab.data.decoding import FORMATS
 from melanoma_lab.demo.answer import Shown
 from melanoma_lab.demo.server import is_own
 from melanoma_lab.reports.rendering import render_template
-from melanoma_lab.tracking.card import NOTICE
+from melanoma_lab.tracking.model_info import NOTICE
 
 #: The header by which the page's script asks for the answer without what is around it.
 PART = "X-Answer-Only"

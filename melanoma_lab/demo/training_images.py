@@ -19,7 +19,7 @@ from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.external.known import MANIFEST, manifest_of
 from melanoma_lab.prediction.source import Source
-from melanoma_lab.tracking.reading import read_run
+from melanoma_lab.tracking.run_reader import read_run
 
 _COLUMNS = ("image_id", "path", "label", "group", "split", "digest")
 
@@ -103,7 +103,7 @@ def read_manifest(source: Source, tracked: Tracking) -> pd.DataFrame:
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         run = read_run(source.run, tracked, Path(scratch))
         try:
-            run.needed(MANIFEST)
+            run.require_artifact(MANIFEST)
         except OSError as error:
             raise UserError(f"run {source.run}: {error}.") from error
         table = manifest_of(run, tracked, Path(scratch))

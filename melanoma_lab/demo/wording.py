@@ -11,7 +11,7 @@ from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.proportions import Proportion
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.prediction.telling import name_of, notes_of
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.model_info import ModelInfo
 
 #: One at which no line is broken.
 SPACE = "\N{NO-BREAK SPACE}"
@@ -109,13 +109,13 @@ def uncalibrated(advice: Advice | None) -> str:
     return ""
 
 
-def facts(source: Source, card: ModelCard, size: int) -> str:
+def facts(source: Source, card: ModelInfo, size: int) -> str:
     """Which model this is, in a line."""
     trained = f", trained on {card.dataset}" if card.dataset else ""
     return f"{name_of(source)}{trained}: {len(card.slugs)} classes, {size} x {size} pixels"
 
 
-def limits(source: Source, card: ModelCard) -> list[str]:
+def limits(source: Source, card: ModelInfo) -> list[str]:
     """What a model must not be taken for, a sentence or two each.
 
     Args:

@@ -12,8 +12,8 @@ from melanoma_lab.core.untrusted_files import parse_json
 from melanoma_lab.evaluation.advice import Advice, strict_json
 from melanoma_lab.exporting.formats import KINDS, PROBABILITIES
 from melanoma_lab.exporting.parity import LIMIT, Parity, Sample
-from melanoma_lab.tracking.card import NOTICE, ModelCard
-from melanoma_lab.tracking.model import PIXELS
+from melanoma_lab.tracking.logged_model import PIXELS
+from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
 FILE: Final = "model.json"
 DECODING: Final = (
@@ -38,7 +38,7 @@ RESIZING: Final = {
 
 
 def description(
-    card: ModelCard,
+    card: ModelInfo,
     *,
     size: int,
     run_id: str | None,

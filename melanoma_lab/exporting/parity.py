@@ -17,8 +17,8 @@ from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.exporting.formats import Answer, Inputs
 from melanoma_lab.prediction.decoded import decoded_batches
 from melanoma_lab.prediction.images import find_images_of
-from melanoma_lab.tracking.model import PIXELS
-from melanoma_lab.tracking.reading import TrackedRun
+from melanoma_lab.tracking.logged_model import PIXELS
+from melanoma_lab.tracking.run_reader import TrackedRun
 
 #: The greatest difference of a probability that a good file may show.
 LIMIT: Final = 1e-3

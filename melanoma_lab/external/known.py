@@ -21,7 +21,7 @@ from melanoma_lab.data.split import TRAIN
 from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.external.overlap import NEW, ROLES, archive_id
 from melanoma_lab.prediction.source import Source
-from melanoma_lab.tracking.reading import TrackedRun, read_run
+from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 
 MANIFEST: Final = "manifest.csv"
 KEY: Final = "evaluation.trained_on"

@@ -32,7 +32,7 @@ from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking import Tracker
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.model_info import ModelInfo
 
 #: Of a model that says nothing of how its answers are to be read.
 NO_ADVICE = Advice(Temperature(1.0, 0, "the model does not say what was fitted to it"))
@@ -56,7 +56,7 @@ class Evaluated:
 
     config: Config
     source: Source
-    card: ModelCard
+    card: ModelInfo
     run: TrainedRun
     data: PreparedData
     encoding: PatientEncoder | None

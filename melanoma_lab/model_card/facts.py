@@ -16,7 +16,7 @@ from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.judging import Judgement, judge
 from melanoma_lab.input_pipeline.prepare import slugify
-from melanoma_lab.tracking.reading import TrackedRun
+from melanoma_lab.tracking.run_reader import TrackedRun
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ def facts_of(run: TrackedRun) -> Facts:
         UserError: it has not kept what a card is written from.
     """
     try:
-        table = predictions.read_csv(run.needed("predictions.csv"))
-        config = read_yaml(run.needed("config.yaml"))
-        manifest = read_manifest(run.needed("manifest.csv"))
+        table = predictions.read_csv(run.require_artifact("predictions.csv"))
+        config = read_yaml(run.require_artifact("config.yaml"))
+        manifest = read_manifest(run.require_artifact("manifest.csv"))
         if "age" in manifest:
             manifest["age"] = pd.to_numeric(manifest["age"])
         found = run.artifact("audit.json")

@@ -17,7 +17,7 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.prediction.source import Source, meaning
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.backend import start_backend
 
 #: From uint8 pixels, shape (n, s, s, 3), or a dictionary of these and of what is known of
@@ -67,7 +67,7 @@ class Loaded:
     """
 
     source: Source
-    card: ModelCard
+    card: ModelInfo
     network: Any
     size: int
     answer: Answer
@@ -119,7 +119,7 @@ def load(source: Source, *, threads: int, seed: int, patients: bool = False) -> 
 
 
 def _reached(
-    scores: NDArray[np.float64], advice: Advice, card: ModelCard
+    scores: NDArray[np.float64], advice: Advice, card: ModelInfo
 ) -> NDArray[np.bool_] | None:
     """Which calibrated probabilities reach the operating point's threshold."""
     if advice.slug not in card.slugs or math.isnan(advice.threshold):

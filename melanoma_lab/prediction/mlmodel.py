@@ -17,7 +17,7 @@ from melanoma_lab.evaluation import advice, appearance
 from melanoma_lab.evaluation.advice import Advice
 from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.models.safe_loading import check_keras_file
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.model_info import ModelInfo
 
 _Read = TypeVar("_Read")
 FILE: Final = "MLmodel"
@@ -29,7 +29,7 @@ RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
 LONGEST: Final = 2**20
 
 
-def read_folder(folder: Path) -> tuple[Path, ModelCard | None]:
+def read_folder(folder: Path) -> tuple[Path, ModelInfo | None]:
     """Where a model's network lies, and what it says about itself.
 
     Args:
@@ -44,7 +44,7 @@ def read_folder(folder: Path) -> tuple[Path, ModelCard | None]:
     described = folder / FILE
     content = untrusted_files.read_yaml(described)
     try:
-        card = ModelCard.read(content.get("metadata"))
+        card = ModelInfo.read(content.get("metadata"))
     except ValueError as error:
         raise UserError(f"{described}: {truncate(error)}.") from error
     flavors = content.get("flavors")

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.evaluation.overlay import overlay
 from melanoma_lab.reports.rendering import replace_file
-from melanoma_lab.tracking.card import NOTICE
+from melanoma_lab.tracking.model_info import NOTICE
 
 #: What tells an earlier result from somebody's own picture; it stands in the first of its bytes.
 MARK: Final = "melanoma_lab grad_cam"

@@ -25,12 +25,12 @@ from melanoma_lab.evaluation.appearance import Appearance
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.prediction import mlmodel
-from melanoma_lab.tracking.artifacts import fetch_artifact, remedy
-from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.tracking.connection import find_run, usable
-from melanoma_lab.tracking.directly import RUNS, Named, runs_without
-from melanoma_lab.tracking.model import models_of
-from melanoma_lab.tracking.record import MODEL
+from melanoma_lab.tracking.artifacts import explain_missing_folder, fetch_artifact
+from melanoma_lab.tracking.client import find_run, locked_access
+from melanoma_lab.tracking.logged_model import find_logged_models
+from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.offline_store import MODEL_FOLDER
+from melanoma_lab.tracking.sqlite_reader import MAX_LISTED_RUNS, ListedRun, list_runs_if_missing
 from melanoma_lab.tracking.uris import local_folder
 
 #: Runs that are named where none is near a mistyped one.
@@ -53,7 +53,7 @@ class Source:
 
     typed: str
     network: Path
-    card: ModelCard | None
+    card: ModelInfo | None
     appearance: Appearance | None = None
     advice: Advice | None = None
     run: str | None = None
@@ -88,14 +88,14 @@ def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> Source:
     return _of_run(typed, typed, tracked, scratch)
 
 
-def meaning(source: Source, n_outputs: int) -> ModelCard:
+def meaning(source: Source, n_outputs: int) -> ModelInfo:
     """What a network's outputs mean; numbered where nothing says it.
 
     Raises:
         UserError: it says so of another number of them.
     """
     if source.card is None:
-        return ModelCard(tuple(f"class_{k}" for k in range(n_outputs)), decoding=DECODING_VERSION)
+        return ModelInfo(tuple(f"class_{k}" for k in range(n_outputs)), decoding=DECODING_VERSION)
     if len(source.card.slugs) != n_outputs:
         raise UserError(
             f"model={source.typed}: names {len(source.card.slugs)} classes, but its network has "
@@ -131,7 +131,9 @@ def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
         _refuse_missing(typed, _location(client, typed), None)
         folder = _local(typed, scratch)
     except (MlflowException, OSError) as error:
-        names = [entry.name for entry in client.search_registered_models(max_results=RUNS)]
+        names = [
+            entry.name for entry in client.search_registered_models(max_results=MAX_LISTED_RUNS)
+        ]
         there = f" Registered: {', '.join(names[:10])}." if names else " No model is registered."
         raise UserError(
             f"model={truncate(typed)}: not in {describe_tracking_uri(tracked.uri)} "
@@ -154,16 +156,16 @@ def _location(client: Any, typed: str) -> str:
 
 
 def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source:
-    kept = Path(tracked.unsent) / run_id / MODEL
+    kept = Path(tracked.unsent) / run_id / MODEL_FOLDER
     if run_id and (kept / mlmodel.FILE).is_file():  # waits to be sent
         return _of_folder(typed, kept, run=run_id)
-    there = runs_without(run_id, tracked.uri)
+    there = list_runs_if_missing(run_id, tracked.uri)
     if there is not None:
         raise _unknown(typed, run_id, tracked, there)  # before MLflow is loaded
     client = tracking.connect_for_reading(tracked)
-    with usable(tracked.uri):
+    with locked_access(tracked.uri):
         run = _tracked_run(client, typed, run_id, tracked)
-        ready = [model for model in models_of(client, run) if model.status == "READY"]
+        ready = [model for model in find_logged_models(client, run) if model.status == "READY"]
         if not ready:
             raise UserError(f"model={truncate(typed)}: {_why_no_model(run)}")
         _refuse_missing(typed, ready[-1].artifact_location, run_id)
@@ -185,14 +187,14 @@ def _tracked_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any
     return run
 
 
-def _newest(client: Any) -> list[Named]:
+def _newest(client: Any) -> list[ListedRun]:
     """The newest runs that are recorded, newest first."""
     experiments = [entry.experiment_id for entry in client.search_experiments()]
-    runs = client.search_runs(experiments, max_results=RUNS) if experiments else []
-    return [Named(run.info.run_id, run.info.run_name, "arm" in run.data.tags) for run in runs]
+    runs = client.search_runs(experiments, max_results=MAX_LISTED_RUNS) if experiments else []
+    return [ListedRun(run.info.run_id, run.info.run_name, "arm" in run.data.tags) for run in runs]
 
 
-def _unknown(typed: str, run_id: str, tracked: Tracking, there: Sequence[Named]) -> UserError:
+def _unknown(typed: str, run_id: str, tracked: Tracking, there: Sequence[ListedRun]) -> UserError:
     """The error of a run that is not there, which points to one that is."""
     return UserError(
         f"model={truncate(typed)}: neither a file or folder here nor a run in "
@@ -200,7 +202,7 @@ def _unknown(typed: str, run_id: str, tracked: Tracking, there: Sequence[Named])
     )
 
 
-def _nearest_run(run_id: str, there: Sequence[Named]) -> str:
+def _nearest_run(run_id: str, there: Sequence[ListedRun]) -> str:
     ids = [run.run_id for run in there]
     starting = [found for found in ids if len(run_id) >= 4 and found.startswith(run_id)]
     close = starting[:1] or difflib.get_close_matches(run_id, ids, n=1, cutoff=0.7)
@@ -242,7 +244,8 @@ def _refuse_missing(typed: str, location: str, run_id: str | None) -> None:
     folder = local_folder(location)
     if folder is not None and not folder.is_dir():
         raise UserError(
-            f"model={truncate(typed)}: its network is not in {folder}{remedy(folder, run_id)}."
+            f"model={truncate(typed)}: its network is not in "
+            f"{folder}{explain_missing_folder(folder, run_id)}."
         )
 
 
@@ -253,7 +256,7 @@ def _local(uri: str, scratch: Path) -> Path:
     return Path(download_artifacts(artifact_uri=uri, dst_path=str(scratch / "model")))
 
 
-def _card_of_table(client: Any, run: Any, scratch: Path) -> ModelCard | None:
+def _card_of_table(client: Any, run: Any, scratch: Path) -> ModelInfo | None:
     """The classes by the columns of a run's predictions table, for models without a card."""
     try:
         path = fetch_artifact(client, run, "predictions.csv", scratch)
@@ -266,4 +269,4 @@ def _card_of_table(client: Any, run: Any, scratch: Path) -> ModelCard | None:
         except csv.Error:
             return None
     slugs = [name.removeprefix(PROBABILITY_PREFIX) for name in header if "/" in name]
-    return ModelCard(tuple(slugs)) if slugs else None
+    return ModelInfo(tuple(slugs)) if slugs else None

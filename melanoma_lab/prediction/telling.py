@@ -10,7 +10,7 @@ from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.prediction.output import unreadable_beside
 from melanoma_lab.prediction.source import Source
-from melanoma_lab.tracking.card import NOTICE, ModelCard
+from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
 #: Unreadable files named in the terminal; the list beside the output has all of them.
 N_SHOWN = 5
@@ -21,7 +21,7 @@ UNSEEN = "no"
 NOT_KNOWN = "not known"
 
 
-def show_source(source: Source, card: ModelCard) -> None:
+def show_source(source: Source, card: ModelInfo) -> None:
     """Say which network is applied, how it sees images, and what to know of it."""
     trained = f", trained on {card.dataset}" if card.dataset else ""
     size = card.image_size
@@ -37,7 +37,7 @@ def name_of(source: Source) -> str:
     return f"run {source.run}" if by_run else source.typed
 
 
-def notes_of(source: Source, card: ModelCard) -> list[str]:
+def notes_of(source: Source, card: ModelInfo) -> list[str]:
     """What is to be known of a network before it is believed, a sentence each."""
     notes = [source.note] if source.note else []
     if source.card is None:

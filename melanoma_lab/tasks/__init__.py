@@ -64,7 +64,7 @@ def compare(config: Config, _arm: Arm) -> None:
     """Compare the arms of a study."""
     from pathlib import Path
 
-    from melanoma_lab.tracking.directly import refuse_unknown_study
+    from melanoma_lab.tracking.sqlite_reader import refuse_unknown_study
 
     refuse_unknown_study(config.study, config.tracking.uri)
     with loading():
@@ -81,7 +81,7 @@ def compare(config: Config, _arm: Arm) -> None:
 
 def ensemble(config: Config, _arm: Arm) -> None:
     """Let the finished runs of an arm answer together."""
-    from melanoma_lab.tracking.directly import refuse_unknown_study
+    from melanoma_lab.tracking.sqlite_reader import refuse_unknown_study
 
     refuse_unknown_study(config.study, config.tracking.uri)
     with loading():

@@ -12,7 +12,7 @@ from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.model_card.facts import facts_of
 from melanoma_lab.model_card.page import PAGES, write_card
 from melanoma_lab.prediction import telling
-from melanoma_lab.tracking.reading import read_run
+from melanoma_lab.tracking.run_reader import read_run
 
 
 def card_to_folder(config: Config) -> Path:

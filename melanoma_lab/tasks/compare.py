@@ -19,8 +19,8 @@ from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.evaluation.plot_style import CYCLE
-from melanoma_lab.tracking.connection import explained, reason
-from melanoma_lab.tracking.study_run import Member, record_study
+from melanoma_lab.tracking.client import summarize_error, translate_errors
+from melanoma_lab.tracking.study_run import StudyMember, record_study
 
 
 def report_study(
@@ -47,7 +47,7 @@ def report_study(
         UserError: there is no such study, arm or metric, or its runs cannot be compared.
     """
     client = tracking.connect_for_reading(tracked)
-    with explained(tracked.uri), show_progress("reading runs") as tell:
+    with translate_errors(tracked.uri), show_progress("reading runs") as tell:
         runs = load_study(client, study, tell)
     with show_progress("comparing"):
         comparison = compare_study(runs, reference, metric)
@@ -72,7 +72,7 @@ def _record(
     note = "\n".join(f"- {sentence}" for sentence in [*verdicts, *warnings])
     colours = dict(zip(comparison.arms, cycle(CYCLE), strict=False))
     members = [
-        Member(
+        StudyMember(
             run.run_id,
             run.tags,
             name=run_name(comparison.short[run.key.arm], run.key.seed, run.key.fold),
@@ -83,5 +83,8 @@ def _record(
     try:
         record_study(client, study.name, members, folder, note)
     except Exception as error:  # noqa: BLE001 - whatever a database driver or an HTTP client raises
-        said = f"The report was not recorded in MLflow ({reason(error)}); it lies in {folder}."
+        said = (
+            f"The report was not recorded in MLflow ({summarize_error(error)}); it lies in "
+            f"{folder}."
+        )
         console.print(said, style="yellow", markup=False)

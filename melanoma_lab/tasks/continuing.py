@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # its module loads TensorFlow
 def run_begun(claim: RunLock, tracker: tracking.Tracker, now: Mapping[str, str]) -> str | None:
     """The MLflow run to go on with; None where there is none, or it would get other bits."""
     begun = claim.read_interrupted_run()
-    if begun is None or not tracker.can_continue(begun[0]):
+    if begun is None or not tracker.can_resume(begun[0]):
         return None
     run_id, before = begun
     if differences := describe_changes(before, now):

@@ -40,9 +40,9 @@ from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
 from melanoma_lab.prediction import mlmodel
 from melanoma_lab.runs import run_messages
-from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.tracking.connection import explained
-from melanoma_lab.tracking.model import fetch_model, has_model
+from melanoma_lab.tracking.client import translate_errors
+from melanoma_lab.tracking.logged_model import download_model, has_model
+from melanoma_lab.tracking.model_info import ModelInfo
 
 
 def make_ensembles(
@@ -67,12 +67,13 @@ def make_ensembles(
         RunError: the tracking server did not take all of it.
     """
     client = tracking.connect_for_reading(tracked)
-    with explained(tracked.uri):
+    with translate_errors(tracked.uri):
         found = find_members(client, study, arm)
     ensembles = put_together(found, size)
     tracker = tracking.connect(tracked, study).result()
     done = [
-        tracker.finished({"fingerprint": identity.fingerprint_of(members)}) for members in ensembles
+        tracker.find_finished({"fingerprint": identity.fingerprint_of(members)})
+        for members in ensembles
     ]
     tables = [
         None if there else average(read_tables(client, members))
@@ -122,7 +123,7 @@ def _record(
     )
     metrics = identity.costs_of(members) | run_metrics(table, melanoma) | judgement.metrics()
     name = run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
-    with tracker.run(name, tags, tracking.flatten(config)) as run_id:
+    with tracker.run(name, tags, tracking.flatten_params(config)) as run_id:
         tracker.log_metrics(metrics)
         tracker.set_tags({"outcome": outcome(table).verdict, **_absent(table)})
         with tempfile.TemporaryDirectory() as scratch:
@@ -202,7 +203,7 @@ class _Together:
     """The networks of members as one, and what is kept with it."""
 
     network: Any
-    card: ModelCard
+    card: ModelInfo
     beside: dict[str, str]
 
 
@@ -225,7 +226,7 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
     with tempfile.TemporaryDirectory() as scratch, show_progress("reading networks") as tell:
         for i, member in enumerate(members):
             try:
-                folder = fetch_model(member.run_id, Path(scratch) / str(i))
+                folder = download_model(member.run_id, Path(scratch) / str(i))
                 path, card = mlmodel.read_folder(folder)
                 networks.append(load_safely(path))
             except (OSError, UserError) as error:
@@ -233,7 +234,7 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
                     f"The model of {member} cannot be read: {error} Train it again, or leave "
                     "models out with tracking.model=false."
                 ) from error
-            cards.append(card or ModelCard(predictions.slugs_of(table)))
+            cards.append(card or ModelInfo(predictions.slugs_of(table)))
             tell(i + 1, len(members))
         # Of one split all have the same training images; of folds no member has seen them all.
         one_split = len({member.tags.get("split_hash") for member in members}) == 1

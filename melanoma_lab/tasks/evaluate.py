@@ -39,7 +39,7 @@ from melanoma_lab.prediction.answers import load
 from melanoma_lab.prediction.source import Source, find_model
 from melanoma_lab.prediction.telling import show_source
 from melanoma_lab.runs import run_messages
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.backend import choose_threads
 
 
@@ -79,7 +79,7 @@ def evaluate_model(config: Config) -> str:
         config = evaluated.config
         tags = identity.tags_of(config, source, evaluated.run, evaluated.data, evaluated.shown)
         tags |= {"threads": str(threads), "precision": Precision.float32.value}
-        params = tracking.flatten(identity.params_of(config, evaluated.matched))
+        params = tracking.flatten_params(identity.params_of(config, evaluated.matched))
     tracker = connecting.result()
     with tracker.run(identity.name_of(tags), tags, params) as run_id:
         record_evaluation(evaluated, answers, tracker, model.network)
@@ -142,7 +142,7 @@ def _prepared(config: Config, source: Source, threads: int, scratch: Path) -> Ev
 
 
 def _dataset(
-    config: Config, source: Source, card: ModelCard, threads: int
+    config: Config, source: Source, card: ModelInfo, threads: int
 ) -> tuple[PreparedData, PatientEncoder | None]:
     """The dataset, undivided, and how the model takes what is known of patients."""
     encoding = None

@@ -26,8 +26,8 @@ from melanoma_lab.model_card.page import PAGES, write_card
 from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.mlmodel import LONGEST
 from melanoma_lab.prediction.source import Source, find_model, meaning
-from melanoma_lab.tracking.model import PIXELS
-from melanoma_lab.tracking.reading import TrackedRun, read_run
+from melanoma_lab.tracking.logged_model import PIXELS
+from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 from melanoma_lab.training.backend import choose_threads, start_backend
 
 DEFAULT: Final = "exported"

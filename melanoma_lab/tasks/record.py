@@ -35,7 +35,7 @@ from melanoma_lab.model_card.page import write_card
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tracking import Tracker
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.training_result import FitResult, TrainingResult
 
 
@@ -185,9 +185,9 @@ def facts_of_training(
     )
 
 
-def card_of(config: Config, data: PreparedData, encoding: PatientEncoder | None) -> ModelCard:
+def card_of(config: Config, data: PreparedData, encoding: PatientEncoder | None) -> ModelInfo:
     """What a network says about itself that was trained on a dataset, with metadata or without."""
-    return ModelCard(
+    return ModelInfo(
         slugs=data.slugs,
         classes=data.classes,
         melanoma=data.melanoma,

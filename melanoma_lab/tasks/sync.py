@@ -11,9 +11,14 @@ from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri,
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.tracking.connection import lock_of, mlflow_client, reason, usable
-from melanoma_lab.tracking.record import kept_runs
-from melanoma_lab.tracking.upload import send_kept
+from melanoma_lab.tracking.client import (
+    lock_for_path,
+    locked_access,
+    mlflow_client,
+    summarize_error,
+)
+from melanoma_lab.tracking.offline_store import load_offline_runs
+from melanoma_lab.tracking.upload import send_offline_run
 
 
 def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
@@ -27,20 +32,20 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
         RunError: some were not sent; they are still there.
     """
     unsent = Path(tracking.unsent)
-    with lock_of(unsent):
+    with lock_for_path(unsent):
         failures: dict[str, str] = {}
-        runs = list(kept_runs(unsent))
+        runs = list(load_offline_runs(unsent))
         for folder, record in runs:
             to = tracking if elsewhere else _tracking_of(record.uri, record.artifacts, tracking)
             if to.uri in failures:  # asked already
                 continue
             try:
-                with usable(to.uri):
+                with locked_access(to.uri):
                     client = mlflow_client(to.uri)
                     client.search_experiments(max_results=1)  # makes a new database's tables
-                run_id = send_kept(client, record, folder, to)
+                run_id = send_offline_run(client, record, folder, to)
             except Exception as error:  # noqa: BLE001 - whatever a server or a driver raises
-                failures[to.uri] = reason(error)
+                failures[to.uri] = summarize_error(error)
                 continue
             shutil.rmtree(folder)
             console.print(
@@ -48,7 +53,7 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
                 f"to {mask_password(to.uri)}",
                 markup=False,
             )
-        left = list(kept_runs(unsent))
+        left = list(load_offline_runs(unsent))
         if not left:
             with suppress(OSError):  # something else is in it, or it was never there
                 unsent.rmdir()

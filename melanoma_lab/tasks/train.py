@@ -71,16 +71,16 @@ def train_arm(
     with acquire_run_lock(
         cache,
         study=config.study,
-        tracked=tracking.identity(config.tracking.uri, config.study),
+        tracked=tracking.identify_study(config.tracking.uri, config.study),
         fingerprint=same,
         wait=run_messages.show_waiting if skip_finished else None,
     ) as claim:
         # Takes seconds, as TensorFlow's import does; both while images are being balanced.
         connecting = tracking.connect(config.tracking, config.study)
-        if skip_finished and (there := connecting.result().finished({"fingerprint": same})):
+        if skip_finished and (there := connecting.result().find_finished({"fingerprint": same})):
             begun = (claim.read_interrupted_run() or (there.run_id,))[0]
             # Copies of a project that is gone have one claim: what another began stays.
-            if begun == there.run_id or connecting.result().can_continue(begun):
+            if begun == there.run_id or connecting.result().can_resume(begun):
                 claim.forget()
             _show_skipped(config, arm, there)
             return there.run_id
@@ -158,7 +158,7 @@ def train_claimed(
     with show_progress("connecting to MLflow", line=lines):
         tracker = connecting.result()
     tags = run_tags(config, arm, data, threads=threads, extent=extent)
-    params = tracking.flatten(config_to_dict(config))
+    params = tracking.flatten_params(config_to_dict(config))
     name = name_of_run(config, arm, extent)
     if isinstance(parts, TrivialClassifier):  # takes seconds: nothing to go on with
         with tracker.run(name, tags, params, line=lines):

@@ -19,7 +19,12 @@ from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.evaluation.names import higher_is_better
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.runs import run_messages
-from melanoma_lab.tracking.sweep_run import SWEEP_TAG, close_run, keep_results, open_run
+from melanoma_lab.tracking.sweep_run import (
+    SWEEP_TAG,
+    close_parent_run,
+    log_search_results,
+    open_parent_run,
+)
 from melanoma_lab.training.backend import load_tensorflow
 from melanoma_lab.tuning import telling
 from melanoma_lab.tuning.checking import Checker
@@ -132,19 +137,19 @@ def _ending(trials: Trials, oracle: Any) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        close_run(client, run_id, "KILLED", why="interrupted")
+        close_parent_run(client, run_id, "KILLED", why="interrupted")
         telling.show_interrupted(len(oracle.end_order))
         raise
     except BaseException as error:
-        close_run(client, run_id, "FAILED", why=f"{type(error).__name__}: {error}")
+        close_parent_run(client, run_id, "FAILED", why=f"{type(error).__name__}: {error}")
         raise
-    close_run(client, run_id, "FINISHED")
+    close_parent_run(client, run_id, "FINISHED")
 
 
 def _open(plan: Plan, trials: Trials) -> str:
     """The search's run in MLflow, which its trials lie under."""
     config, tracker = plan.config, trials.tracker
-    return open_run(
+    return open_parent_run(
         tracker.client,
         tracker.experiment_id,
         f"tune {plan.arm.name}",
@@ -155,7 +160,7 @@ def _open(plan: Plan, trials: Trials) -> str:
             "objective": config.tuner.objective,
             "git_commit": tracking.git_commit(),
         },
-        tracking.flatten({"tuner": tuner_to_dict(config)}),
+        tracking.flatten_params({"tuner": tuner_to_dict(config)}),
     )
 
 
@@ -184,7 +189,9 @@ def _conclude(plan: Plan, trials: Trials, ledger: Ledger) -> Tuned:
         manifest = Path(scratch) / "manifest.csv"
         first, _, _ = trials.settled(proposal, trials.parts[0])
         trials.data_of(first).manifest.to_csv(manifest, index=False)
-        keep_results(client, trials.parent, [*files, manifest], "\n".join(f"- {n}" for n in notes))
+        log_search_results(
+            client, trials.parent, [*files, manifest], "\n".join(f"- {n}" for n in notes)
+        )
     client.log_metric(trials.parent, "best_score", best.score)
     client.set_tag(trials.parent, "best_trial", best.trial_id)
     trials.forget(proposal)

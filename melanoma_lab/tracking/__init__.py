@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from melanoma_lab.tracking.connection import connect_for_reading
-from melanoma_lab.tracking.origin import flatten, git_commit
-from melanoma_lab.tracking.relocation import identity
+from melanoma_lab.tracking.client import connect_for_reading
+from melanoma_lab.tracking.provenance import flatten_params, git_commit
+from melanoma_lab.tracking.relocation import identify_study
 from melanoma_lab.tracking.tracker import FinishedRun, Tracker, connect
-from melanoma_lab.tracking.uris import absolute
+from melanoma_lab.tracking.uris import make_absolute_uri
 
 __all__ = [
     "FinishedRun",
     "Tracker",
-    "absolute",
     "connect",
     "connect_for_reading",
-    "flatten",
+    "flatten_params",
     "git_commit",
-    "identity",
+    "identify_study",
+    "make_absolute_uri",
 ]

@@ -27,7 +27,9 @@ def fetch_artifact(client: Any, run: Any, name: str, scratch: Path) -> Path:
         # Not by the client, which remembers in one process where the files of a run lay.
         if (folder / name).is_file():
             return folder / name
-        raise FileNotFoundError(f"{name} is not in {folder}{remedy(folder, run.info.run_id)}")
+        raise FileNotFoundError(
+            f"{name} is not in {folder}{explain_missing_folder(folder, run.info.run_id)}"
+        )
     from mlflow.exceptions import MlflowException
 
     try:
@@ -36,7 +38,7 @@ def fetch_artifact(client: Any, run: Any, name: str, scratch: Path) -> Path:
         raise OSError(f"{name}: {error}") from error
 
 
-def remedy(folder: Path, run_id: str | None) -> str:
+def explain_missing_folder(folder: Path, run_id: str | None) -> str:
     """What to do where a run's folder is gone; nothing where it is there.
 
     Args:

@@ -29,7 +29,7 @@ from melanoma_lab.core.checksummed_files import (
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.shell_commands import format_program
 from melanoma_lab.data.cache import get_cache_folder
-from melanoma_lab.tracking.uris import for_mlflow, location, sqlite_uri
+from melanoma_lab.tracking.uris import build_artifact_location, build_mlflow_uri, sqlite_uri
 
 #: Seconds to wait for another process that writes, as MLflow does.
 _PATIENCE = 20.0
@@ -37,7 +37,7 @@ _FOREIGN = "this database is another program's, none of MLflow's."
 _NAMES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 
-class NotUsable(UserError):  # noqa: N818 - a kind of UserError
+class TrackingError(UserError):
     """Nothing can be recorded where ``tracking.uri`` points."""
 
 
@@ -56,14 +56,14 @@ def is_empty(path: Path) -> bool:
         return not _tables_in(database)
 
 
-def make_or_check(path: Path) -> None:
+def create_or_check_tables(path: Path) -> None:
     """Make MLflow's tables in an empty database; look whether those of another can be used.
 
     Args:
         path: the file, absolute; made where it is not there, as is its folder.
 
     Raises:
-        NotUsable: its tables are not those of the MLflow that is installed.
+        TrackingError: its tables are not those of the MLflow that is installed.
         sqlite3.Error: it cannot be read or written, or is no SQLite database.
         OSError: its folder cannot be made.
     """
@@ -86,10 +86,10 @@ def make_or_check(path: Path) -> None:
         # And its first row when all tables are made.
         used = ours and database.execute("SELECT 1 FROM experiments").fetchone() is not None
     why = _why_not(path, found, used=used) if ours else f"{_FOREIGN} {_aside(path)}"
-    raise NotUsable(f"{describe_tracking_uri(sqlite_uri(path))}: {why}")
+    raise TrackingError(f"{describe_tracking_uri(sqlite_uri(path))}: {why}")
 
 
-def damage(path: Path, error: BaseException) -> str | None:
+def explain_damage(path: Path, error: BaseException) -> str | None:
     """What is wrong with a database's file, and what to do; None where that is not the reason.
 
     Args:
@@ -153,17 +153,17 @@ def _made() -> dict[str, Any]:
     import mlflow.db
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    quieten()
+    silence_mlflow_logs()
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
         path = Path(folder) / "mlflow.db"
-        mlflow.db.upgrade.main([for_mlflow(sqlite_uri(path))], standalone_mode=False)
+        mlflow.db.upgrade.main([build_mlflow_uri(sqlite_uri(path))], standalone_mode=False)
         with _opened(path) as database:
             first, *statements, last = database.iterdump()
             if (first, last) != ("BEGIN TRANSACTION;", "COMMIT;"):
                 raise RuntimeError(f"expected one transaction, received {first} ... {last}")
             revision = _revision(database)
         # The first use adds the experiment to the tables.
-        SqlAlchemyStore(for_mlflow(sqlite_uri(path)), "/mlruns").engine.dispose()
+        SqlAlchemyStore(build_mlflow_uri(sqlite_uri(path)), "/mlruns").engine.dispose()
         with _opened(path) as database:
             database.row_factory = sqlite3.Row
             (row,) = database.execute("SELECT * FROM experiments")
@@ -182,7 +182,7 @@ def _insert_default(database: sqlite3.Connection, row: dict[str, Any], folder: P
         folder: of the database.
     """
     now = int(time.time() * 1000)
-    place = location(folder / "mlruns" / str(row["experiment_id"]))
+    place = build_artifact_location(folder / "mlruns" / str(row["experiment_id"]))
     row = row | {"artifact_location": place, "creation_time": now, "last_update_time": now}
     columns, values = ", ".join(row), ", ".join("?" * len(row))
     database.execute(
@@ -191,7 +191,7 @@ def _insert_default(database: sqlite3.Connection, row: dict[str, Any], folder: P
     )
 
 
-def quieten() -> None:
+def silence_mlflow_logs() -> None:
     """Let MLflow, which has been imported, tell of nothing but by what it raises."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # Above ERROR: a database that is full would be told with a traceback for every attempt.

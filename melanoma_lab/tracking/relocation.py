@@ -16,9 +16,9 @@ from pathlib import Path
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tracking.uris import (
-    absolute,
+    build_artifact_location,
     local_folder,
-    location,
+    make_absolute_uri,
     sqlite_path,
     sqlite_uri,
 )
@@ -28,7 +28,7 @@ FOLDER_TAG = "melanoma_lab.folder"
 #: On an experiment: the database that it was begun in, absolute.
 BEGUN_TAG = "melanoma_lab.begun_in"
 #: Seconds to wait for another process that writes.
-PATIENCE = 60
+LOCK_TIMEOUT = 60
 #: Where paths of artifacts stand: table, its id, the path, what lies between it and the study's.
 PATHS = (
     ("runs", "run_uuid", "artifact_uri", ""),
@@ -36,7 +36,7 @@ PATHS = (
 )
 
 
-def place_tags(uri: str, root: str | None) -> dict[str, str]:
+def build_location_tags(uri: str, root: str | None) -> dict[str, str]:
     """What a new study says of its place; nothing where that is not below its database's folder.
 
     Args:
@@ -50,7 +50,7 @@ def place_tags(uri: str, root: str | None) -> dict[str, str]:
     return {FOLDER_TAG: str(folder.relative_to(database.parent)), BEGUN_TAG: str(database)}
 
 
-def identity(uri: str, study: str) -> str:
+def identify_study(uri: str, study: str) -> str:
     """What a study's place is known by, before and after its folder is moved or renamed.
 
     Args:
@@ -62,7 +62,7 @@ def identity(uri: str, study: str) -> str:
         its original is another place.
     """
     database = sqlite_path(uri)
-    here = absolute(uri)
+    here = make_absolute_uri(uri)
     if database is None or not database.is_file():
         return here
     try:
@@ -84,7 +84,7 @@ def identity(uri: str, study: str) -> str:
     return here if another else sqlite_uri(there)
 
 
-def settle(uri: str) -> int:
+def relocate_artifacts(uri: str) -> int:
     """Write the paths of a moved or copied SQLite database anew, where its artifacts came along.
 
     What lies only where it was stays known there. New runs of every study write beside the database
@@ -145,7 +145,7 @@ def _there(uri: str) -> bool:
 
 
 def _opened(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(database, timeout=PATIENCE, isolation_level=None)
+    return sqlite3.connect(database, timeout=LOCK_TIMEOUT, isolation_level=None)
 
 
 def _is_mlflows(connection: sqlite3.Connection) -> bool:
@@ -165,7 +165,7 @@ def _changes(
         (FOLDER_TAG,),
     ).fetchall()
     for study, before, folder in studies:
-        home = location(here / folder)
+        home = build_artifact_location(here / folder)
         for table, key, column, between in PATHS:
             elsewhere = connection.execute(
                 f"SELECT {key}, {column} FROM {table}"  # noqa: S608 - names of ours

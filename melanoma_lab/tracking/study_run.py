@@ -18,11 +18,11 @@ NAME_TAG = "mlflow.runName"
 COLOUR_TAG = "mlflow.runColor"
 SOURCE = {"mlflow.source.name": "melanoma_lab compare", "mlflow.source.type": "LOCAL"}
 #: What of a study's folder is kept with the run; the folder holds the jobs' own files too.
-REPORT = ("comparison.json", "report.md", "report.html")
+REPORT_FILES = ("comparison.json", "report.md", "report.html")
 
 
 @dataclass(frozen=True)
-class Member:
+class StudyMember:
     """A compared run.
 
     Attributes:
@@ -39,7 +39,7 @@ class Member:
 
 
 def record_study(
-    client: Any, study: str, members: Sequence[Member], folder: Path, note: str
+    client: Any, study: str, members: Sequence[StudyMember], folder: Path, note: str
 ) -> str:
     """Put a study's runs under one and keep the report with it; may be repeated.
 
@@ -66,7 +66,7 @@ def record_study(
     client.set_tag(parent, NOTE_TAG, note)
     if experiment.tags.get(NOTE_TAG, "") in {"", before}:
         client.set_experiment_tag(experiment.experiment_id, NOTE_TAG, note)
-    for name in REPORT:
+    for name in REPORT_FILES:
         client.log_artifact(parent, str(folder / name))
     client.log_artifacts(parent, str(folder / "figures"), "figures")
     for member in members:

@@ -16,12 +16,12 @@ SWEEP_TAG = "sweep"
 #: On a trial: which one of its search.
 TRIAL_TAG = "trial"
 #: On a run of a trial that has several: the trial is the run it lies under.
-PART_TAG = "trial_part"
+REPETITION_TAG = "trial_part"
 #: On a trial: what the search got for it.
 SCORE_TAG = "score"
 
 
-def open_run(
+def open_parent_run(
     client: Any,
     experiment_id: str,
     name: str,
@@ -60,7 +60,7 @@ def open_run(
     return run_id
 
 
-def close_run(
+def close_parent_run(
     client: Any,
     run_id: str,
     status: str,
@@ -69,7 +69,7 @@ def close_run(
     tags: Mapping[str, str] | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> None:
-    """End a run that ``open_run`` opened.
+    """End a run that ``open_parent_run`` opened.
 
     Args:
         client: an MlflowClient.
@@ -89,7 +89,7 @@ def close_run(
     client.set_terminated(run_id, status)
 
 
-def keep_results(client: Any, run_id: str, files: Sequence[Path], note: str) -> None:
+def log_search_results(client: Any, run_id: str, files: Sequence[Path], note: str) -> None:
     """Put files on the page of a search's run, with a text.
 
     Args:

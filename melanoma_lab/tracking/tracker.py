@@ -24,31 +24,42 @@ from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.tracking.card import ModelCard
-from melanoma_lab.tracking.connection import (
-    HASTE,
-    experiment_id,
+from melanoma_lab.tracking.background_sender import BackgroundSender
+from melanoma_lab.tracking.client import (
+    CLEANUP_TIMEOUTS,
+    get_or_create_experiment,
+    http_timeouts,
+    locked_access,
     mlflow_client,
-    patience,
-    reason,
-    usable,
+    summarize_error,
 )
-from melanoma_lab.tracking.continued import forget_kept, may_continue, recorded
-from melanoma_lab.tracking.database import NotUsable
-from melanoma_lab.tracking.model import save_network
-from melanoma_lab.tracking.record import ARTIFACTS, MODEL, Point, RunRecord, keep, kept_runs
-from melanoma_lab.tracking.relocation import settle
-from melanoma_lab.tracking.sender import Sender
+from melanoma_lab.tracking.database import TrackingError
+from melanoma_lab.tracking.logged_model import save_network
+from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.offline_store import (
+    ARTIFACTS_FOLDER,
+    MODEL_FOLDER,
+    MetricPoint,
+    RunRecord,
+    load_offline_runs,
+    save_offline_run,
+)
+from melanoma_lab.tracking.relocation import relocate_artifacts
+from melanoma_lab.tracking.resumed_run import (
+    can_resume_run,
+    discard_offline_run,
+    fetch_recorded_state,
+)
 from melanoma_lab.tracking.upload import (
     LONGEST_REASON,
     PROCESS_TAG,
     REASON_TAG,
-    log_facts,
-    log_files,
-    log_points,
-    log_registration,
+    log_artifacts_and_model,
+    log_metric_points,
+    log_params_and_tags,
+    register_if_requested,
 )
-from melanoma_lab.tracking.uris import absolute
+from melanoma_lab.tracking.uris import make_absolute_uri
 
 #: Servers that took a run of this process. When one of them is down later, that is an outage and
 #: no mistyped address: the multirun's other jobs are trained all the same.
@@ -77,13 +88,15 @@ def _connect(tracking: Tracking, study: str) -> Tracker:
     if tracking.offline:
         return Tracker(None, "", tracking, study)
     try:
-        with usable(tracking.uri, training=True):
+        with locked_access(tracking.uri, training=True):
             client = mlflow_client(tracking.uri)
-            tracker = Tracker(client, experiment_id(client, tracking, study), tracking, study)
+            tracker = Tracker(
+                client, get_or_create_experiment(client, tracking, study), tracking, study
+            )
             tracker.reconcile()
             return tracker
-    except NotUsable as error:
-        if absolute(tracking.uri) not in _PROVEN:
+    except TrackingError as error:
+        if make_absolute_uri(tracking.uri) not in _PROVEN:
             raise
         return Tracker(None, "", tracking, study, outage=error)
 
@@ -135,7 +148,7 @@ class Tracker:
         self.registered: str | None = None
         self._record: RunRecord
         self._files: Path
-        self._sender: Sender | None = None
+        self._sender: BackgroundSender | None = None
         self._line = True
         self._problem: BaseException | None = None
         self._points: frozenset[tuple[str, int]] = frozenset()
@@ -153,7 +166,7 @@ class Tracker:
         """Record what happens in the block as one run.
 
         The run ends FINISHED; KILLED where the block was interrupted; FAILED, with the tag
-        ``reason``, where it raised.
+        ``summarize_error``, where it raised.
 
         Args:
             name: what the run is called in the list of runs.
@@ -174,8 +187,8 @@ class Tracker:
             self._record, self._files, self._problem = record, Path(files), self._outage
             self._sender, self._line = None, line
             if self._client is not None:
-                self._sender = Sender(
-                    lambda points: log_points(self._client, record.run_id, points)
+                self._sender = BackgroundSender(
+                    lambda points: log_metric_points(self._client, record.run_id, points)
                 )
             failure: BaseException | None = None
             try:
@@ -205,7 +218,7 @@ class Tracker:
             run_id=continuing or uuid.uuid4().hex,
             name=name,
             study=self._study,
-            uri=absolute(self._tracking.uri),
+            uri=make_absolute_uri(self._tracking.uri),
             artifacts=str(Path(artifacts).resolve())
             if artifacts and "://" not in artifacts
             else artifacts,
@@ -218,15 +231,15 @@ class Tracker:
         self._points = frozenset()
         if self._client is not None:
             try:
-                with usable(self._tracking.uri, training=True):
+                with locked_access(self._tracking.uri, training=True):
                     self._open(record, continuing)
                 _PROVEN.add(record.uri)
-            except NotUsable as error:
+            except TrackingError as error:
                 if record.uri not in _PROVEN:
                     raise
                 self._client, self._outage = None, error
         if continuing:
-            forget_kept(continuing, Path(self._tracking.unsent))
+            discard_offline_run(continuing, Path(self._tracking.unsent))
         self.run_id = record.run_id
         return record
 
@@ -234,7 +247,7 @@ class Tracker:
         import mlflow
 
         if continuing:
-            so_far = recorded(self._client, continuing)
+            so_far = fetch_recorded_state(self._client, continuing)
             self._points = so_far.points
             record.tags |= so_far.tags
             record.params |= so_far.params  # such as a cache folder that has moved
@@ -247,7 +260,7 @@ class Tracker:
         record.run_id, record.start_time = run.info.run_id, run.info.start_time
         record.tags = dict(run.data.tags)
         try:
-            log_facts(self._client, record.run_id, record)
+            log_params_and_tags(self._client, record.run_id, record)
         except BaseException:
             _close(record.run_id, "FAILED")
             raise
@@ -259,11 +272,11 @@ class Tracker:
         if why:
             record.tags[REASON_TAG] = why[:LONGEST_REASON]
         if self._client is not None:
-            limits, wait = (HASTE, _LAST_WAIT) if status == "KILLED" else ({}, None)
-            with patience(limits), show_progress("recording in MLflow", line=self._line):
+            limits, wait = (CLEANUP_TIMEOUTS, _LAST_WAIT) if status == "KILLED" else ({}, None)
+            with http_timeouts(limits), show_progress("recording in MLflow", line=self._line):
                 self._problem = self._send(wait)
         if self._client is None or self._problem is not None:
-            self.kept = keep(record, self._files, Path(self._tracking.unsent))
+            self.kept = save_offline_run(record, self._files, Path(self._tracking.unsent))
             if self._client is not None:
                 _close(record.run_id, "FAILED", f"not all of it was sent; it is in {self.kept}")
         if isinstance(self._problem, KeyboardInterrupt):
@@ -279,10 +292,10 @@ class Tracker:
             if self._sender and (problem := self._sender.close(wait)):
                 return problem
             # Another process may know the folder by another path, as from within a container.
-            settle(self._tracking.uri)
-            log_facts(self._client, run_id, self._record)
-            log_files(self._client, run_id, self._files)
-            self.registered = log_registration(self._client, run_id, self._record, self._files)
+            relocate_artifacts(self._tracking.uri)
+            log_params_and_tags(self._client, run_id, self._record)
+            log_artifacts_and_model(self._client, run_id, self._files)
+            self.registered = register_if_requested(self._client, run_id, self._record, self._files)
             mlflow.end_run(self._record.status)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - of a server, of a driver
             return error
@@ -297,8 +310,8 @@ class Tracker:
             command += f" tracking.unsent={self.kept.parent}"
         return (
             f"{describe_tracking_uri(self._tracking.uri)} did not take the whole run "
-            f"({reason(problem) if problem else 'no answer'}).{where}; nothing is lost. When it "
-            f"works again, send it: {command}"
+            f"({summarize_error(problem) if problem else 'no answer'}).{where}; nothing is lost. "
+            f"When it works again, send it: {command}"
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -312,7 +325,7 @@ class Tracker:
         """
         now = _now()
         points = [
-            Point(key, float(value), now, step)
+            MetricPoint(key, float(value), now, step)
             for key, value in metrics.items()
             if (key, step) not in self._points
         ]
@@ -327,10 +340,10 @@ class Tracker:
     def log_folder(self, folder: Path) -> None:
         """Keep everything in a folder with the run; it is sent when the run ends."""
         with _staging():
-            shutil.copytree(folder, self._files / ARTIFACTS, dirs_exist_ok=True)
+            shutil.copytree(folder, self._files / ARTIFACTS_FOLDER, dirs_exist_ok=True)
 
     def log_network(
-        self, network: Any, card: ModelCard, beside: Mapping[str, str] | None = None
+        self, network: Any, card: ModelInfo, beside: Mapping[str, str] | None = None
     ) -> None:
         """Keep a Keras model with the run, ready for ``mlflow models serve``.
 
@@ -340,14 +353,14 @@ class Tracker:
             beside: name -> text of further files in its folder.
         """
         with _staging():
-            save_network(network, card, self._files / MODEL, beside)
+            save_network(network, card, self._files / MODEL_FOLDER, beside)
 
-    def finished(self, tags: Mapping[str, str]) -> FinishedRun | None:
+    def find_finished(self, tags: Mapping[str, str]) -> FinishedRun | None:
         """The newest finished run with these tags in the study, if there is one.
 
         Runs that are kept on disk count.
         """
-        for _, record in kept_runs(Path(self._tracking.unsent)):
+        for _, record in load_offline_runs(Path(self._tracking.unsent)):
             if (
                 record.study == self._study
                 and record.status == "FINISHED"
@@ -388,10 +401,10 @@ class Tracker:
         """The MlflowClient; None where runs are kept on disk."""
         return self._client
 
-    def can_continue(self, run_id: str) -> bool:
+    def can_resume(self, run_id: str) -> bool:
         """Whether the study has this run and it has not finished."""
         unsent = Path(self._tracking.unsent)
-        return may_continue(self._client, self.experiment_id, run_id, unsent)
+        return can_resume_run(self._client, self.experiment_id, run_id, unsent)
 
     def reconcile(self) -> None:
         """Mark as KILLED the runs that a hard kill on this machine left RUNNING."""
@@ -412,8 +425,8 @@ def _staging() -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{tempfile.gettempdir()}: cannot be written ({reason(error)}). Make room there, or "
-            "name another folder in the environment variable TMPDIR."
+            f"{tempfile.gettempdir()}: cannot be written ({summarize_error(error)}). Make room "
+            "there, or name another folder in the environment variable TMPDIR."
         ) from error
 
 
@@ -421,10 +434,10 @@ def _close(run_id: str, status: str, why: str = "") -> None:
     """End MLflow's active run, whether or not its server still answers."""
     import mlflow
 
-    with patience(HASTE), suppress(Exception):
+    with http_timeouts(CLEANUP_TIMEOUTS), suppress(Exception):
         if why:
             mlflow.MlflowClient().set_tag(run_id, REASON_TAG, why)
-    with patience(HASTE), suppress(Exception):
+    with http_timeouts(CLEANUP_TIMEOUTS), suppress(Exception):
         mlflow.end_run(status)
 
 

@@ -10,37 +10,37 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-PREFIX: Final = "sqlite:///"
+SQLITE_PREFIX: Final = "sqlite:///"
 
 
-def absolute(uri: str) -> str:
+def make_absolute_uri(uri: str) -> str:
     """The same place from whatever folder: MLflow keeps a connection for each URI."""
     database = sqlite_path(uri)
     _, mark, options = uri.partition("?")
     return uri if database is None else f"{sqlite_uri(database)}{mark}{options}"
 
 
-def for_mlflow(uri: str) -> str:
+def build_mlflow_uri(uri: str) -> str:
     """The same place as MLflow is to be told it.
 
     Beside ``sqlite:///50%2541/runs.db`` it would make an empty folder ``50%2541``; it does so only
     where no driver is named.
     """
-    found = absolute(uri)
-    encoded = found.startswith(PREFIX) and "%" in found.partition("?")[0]
+    found = make_absolute_uri(uri)
+    encoded = found.startswith(SQLITE_PREFIX) and "%" in found.partition("?")[0]
     return found.replace("sqlite:", "sqlite+pysqlite:", 1) if encoded else found
 
 
 def sqlite_path(uri: str) -> Path | None:
     """The file of an SQLite URI, absolute; None of another URI."""
-    if not uri.startswith(PREFIX):
+    if not uri.startswith(SQLITE_PREFIX):
         return None
-    return Path(unquote(uri.removeprefix(PREFIX).partition("?")[0])).resolve()
+    return Path(unquote(uri.removeprefix(SQLITE_PREFIX).partition("?")[0])).resolve()
 
 
 def sqlite_uri(path: Path) -> str:
     """The SQLite URI of a file."""
-    return f"{PREFIX}{_quoted(path).replace('?', '%3F')}"
+    return f"{SQLITE_PREFIX}{_quoted(path).replace('?', '%3F')}"
 
 
 def local_folder(uri: str) -> Path | None:
@@ -51,7 +51,7 @@ def local_folder(uri: str) -> Path | None:
     return Path(unquote(uri)) if uri.startswith("/") or not urlsplit(uri).scheme else None
 
 
-def location(folder: Path) -> str:
+def build_artifact_location(folder: Path) -> str:
     """What MLflow is told of a folder for artifacts, so that it writes into that one."""
     return _quoted(folder)
 

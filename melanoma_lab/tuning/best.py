@@ -21,10 +21,10 @@ from melanoma_lab.tasks.record import (
     judged,
     predictions_table,
 )
-from melanoma_lab.tracking.model import save_network
-from melanoma_lab.tracking.record import ARTIFACTS, MODEL
+from melanoma_lab.tracking.logged_model import save_network
+from melanoma_lab.tracking.offline_store import ARTIFACTS_FOLDER, MODEL_FOLDER
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, TRIAL_TAG
-from melanoma_lab.tracking.upload import log_files
+from melanoma_lab.tracking.upload import log_artifacts_and_model
 from melanoma_lab.training.backend import start_backend
 from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
 from melanoma_lab.training.hardware import require_device_count
@@ -44,7 +44,7 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
     for part in trials.parts:
         config, data, same = trials.settled(proposal, part)
         tags = {SWEEP_TAG: trials.sweep, TRIAL_TAG: proposal.trial, "fingerprint": same}
-        found = trials.tracker.finished(tags)
+        found = trials.tracker.find_finished(tags)
         if client is None or found is None or client.list_artifacts(found.run_id, "plots"):
             continue
         claim = trials.claim_of(proposal, part)
@@ -64,11 +64,11 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
         trained = _put_back(config, data, images, start, trials.threads)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            (folder / ARTIFACTS).mkdir()
+            (folder / ARTIFACTS_FOLDER).mkdir()
             table = predictions_table(data, trained, MEASURED)
             judgement = judged(config, data, table)
             draw(
-                folder / ARTIFACTS,
+                folder / ARTIFACTS_FOLDER,
                 data,
                 images,
                 trained,
@@ -80,7 +80,7 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
             if config.tracking.model and trained.network is not None:
                 card = card_of(config, data, trained.encoding)
                 beside = beside_network(data, judgement)
-                save_network(trained.network, card, folder / MODEL, beside)
+                save_network(trained.network, card, folder / MODEL_FOLDER, beside)
                 run = client.get_run(found.run_id)
                 facts = facts_of_training(
                     *(config, data, table, judgement, run.data.metrics),
@@ -88,8 +88,8 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
                     started=run.info.start_time,
                     tags=run.data.tags,
                 )
-                write_card(facts, folder / ARTIFACTS)
-            log_files(client, found.run_id, folder)
+                write_card(facts, folder / ARTIFACTS_FOLDER)
+            log_artifacts_and_model(client, found.run_id, folder)
 
 
 def _put_back(

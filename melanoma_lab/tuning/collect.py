@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from melanoma_lab.config.schema.tuner import Hyperband, Tuner
-from melanoma_lab.tracking.sweep_run import PART_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
+from melanoma_lab.tracking.sweep_run import REPETITION_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tuning.space import Searched
 from melanoma_lab.tuning.sweep import Dimension
 from melanoma_lab.tuning.trial import Part, Proposal
@@ -138,7 +138,7 @@ def _part(run: Any) -> Part:
 
 def _own_run(runs: Sequence[Any]) -> str:
     """The trial's run: the one that the others lie under, where there are several."""
-    above = [run for run in runs if PART_TAG not in run.data.tags]
+    above = [run for run in runs if REPETITION_TAG not in run.data.tags]
     return str(above[-1].info.run_id) if above else ""
 
 

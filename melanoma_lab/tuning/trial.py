@@ -28,12 +28,12 @@ from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags
 from melanoma_lab.tasks.train import settled, train_claimed
 from melanoma_lab.tracking.study_run import PARENT_TAG
 from melanoma_lab.tracking.sweep_run import (
-    PART_TAG,
+    REPETITION_TAG,
     SCORE_TAG,
     SWEEP_TAG,
     TRIAL_TAG,
-    close_run,
-    open_run,
+    close_parent_run,
+    open_parent_run,
 )
 from melanoma_lab.tuning.checking import Command
 from melanoma_lab.tuning.space import Values
@@ -164,10 +164,10 @@ class Trials:
             return self._outcome(done)
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial, PARENT_TAG: self.parent}
         config, _ = self.command.configure(proposal.overrides())
-        params = tracking.flatten(config_to_dict(config))
+        params = tracking.flatten_params(config_to_dict(config))
         for key in Part(0, 0).overrides():
             params.pop(key, None)
-        run_id = open_run(
+        run_id = open_parent_run(
             client, self.tracker.experiment_id, f"trial {proposal.trial}", tags, params
         )
         try:
@@ -176,13 +176,13 @@ class Trials:
                 for n, part in enumerate(self.parts, 1)
             ]
         except KeyboardInterrupt:
-            close_run(client, run_id, "KILLED", why="interrupted")
+            close_parent_run(client, run_id, "KILLED", why="interrupted")
             raise
         except Exception as error:
-            close_run(client, run_id, "FAILED", why=f"{type(error).__name__}: {error}")
+            close_parent_run(client, run_id, "FAILED", why=f"{type(error).__name__}: {error}")
             raise
         outcome = self._outcome(done)
-        close_run(
+        close_parent_run(
             client,
             run_id,
             "FINISHED",
@@ -230,7 +230,7 @@ class Trials:
 
     def _what(self, config: Config, same: str) -> dict[str, str]:
         """What is claimed: not the run that somebody trains beside the search."""
-        place = tracking.identity(config.tracking.uri, config.study)
+        place = tracking.identify_study(config.tracking.uri, config.study)
         return {"study": config.study, "tracked": place, "fingerprint": f"{self.sweep}/{same}"}
 
     def forget(self, proposal: Proposal) -> None:
@@ -251,7 +251,7 @@ class Trials:
             tags={
                 **tags,
                 PARENT_TAG: parent,
-                **({PART_TAG: str(part)} if several else {}),
+                **({REPETITION_TAG: str(part)} if several else {}),
             },
             after=self.claim_of(proposal.after, part) if proposal.after else None,
             keep_state=True,
@@ -273,7 +273,7 @@ class Trials:
             self.cache, **self._what(config, same), wait=run_messages.show_waiting
         ) as claim:
             self.claims[proposal.trial, part] = claim
-            if finished := self.tracker.finished({**tags, "fingerprint": same}):
+            if finished := self.tracker.find_finished({**tags, "fingerprint": same}):
                 return dict(finished.metrics), False
             begun = self.tracker.run_id
             try:
@@ -300,7 +300,7 @@ class Trials:
     ) -> None:
         """Record a run that could not even begin."""
         tags = run_tags(config, self.arm, data, threads=self.threads, extent=extent)
-        params = tracking.flatten(config_to_dict(config))
+        params = tracking.flatten_params(config_to_dict(config))
         try:
             with self.tracker.run(name_of_run(config, self.arm, extent), tags, params):
                 raise error

@@ -12,9 +12,9 @@ from melanoma_lab.evaluation.proportions import Proportion
 from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.prediction.answers import Answers
 from melanoma_lab.prediction.source import Source
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.model_info import ModelInfo
 
-CARD = ModelCard(("melanoma", "nevus", "wart"), ("Melanoma", "Nevus", "Wart"), dataset="mine")
+CARD = ModelInfo(("melanoma", "nevus", "wart"), ("Melanoma", "Nevus", "Wart"), dataset="mine")
 ADVICE = Advice(
     Temperature(2.0, 300),
     "melanoma",

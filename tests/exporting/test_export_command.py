@@ -18,7 +18,7 @@ from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.exporting import formats
 from melanoma_lab.exporting.description import FILE
 from melanoma_lab.tasks.export import checked_output, export_network
-from melanoma_lab.tracking.card import NOTICE
+from melanoma_lab.tracking.model_info import NOTICE
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 

@@ -13,10 +13,10 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.prediction.mlmodel import read_folder
 from melanoma_lab.prediction.network import answering, load_network
-from melanoma_lab.tracking.card import NOTICE, ModelCard
-from melanoma_lab.tracking.model import save_network
+from melanoma_lab.tracking.logged_model import save_network
+from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
-CARD = ModelCard(("mel", "nv"), ("Melanoma", "Nevus"), melanoma="mel", dataset="d", image_size=4)
+CARD = ModelInfo(("mel", "nv"), ("Melanoma", "Nevus"), melanoma="mel", dataset="d", image_size=4)
 
 
 def build(last="softmax", units=2, size=4, channels=3):

@@ -16,7 +16,7 @@ from melanoma_lab.config.schema import Tracking
 from melanoma_lab.data.pixel_cache import compute_file_digest
 from melanoma_lab.external.known import KnownFiles, manifest_of
 from melanoma_lab.tasks.predict import predict_to_file
-from melanoma_lab.tracking.reading import read_run
+from melanoma_lab.tracking.run_reader import read_run
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from melanoma_lab.prediction.mlmodel import read_appearance, read_folder
 from melanoma_lab.tasks.ensemble import make_ensembles
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.tracking import connect
-from melanoma_lab.tracking.model import fetch_model
+from melanoma_lab.tracking.logged_model import download_model
 
 SCRIPT = """
 import sys
@@ -340,7 +340,7 @@ def test_what_training_images_look_like_is_kept_where_all_members_saw_them(
 ):
     tracking = train_two(tree, tmp_path, session_cache, key)
     (made,) = make_ensembles("s", arm=None, size=None, tracked=tracking)
-    folder = fetch_model(made, tmp_path / "model")
+    folder = download_model(made, tmp_path / "model")
     assert (read_appearance(folder) is not None) == (key == "seed")
     network = load_safely(read_folder(folder)[0])
     client = mlflow.MlflowClient(tracking.uri)

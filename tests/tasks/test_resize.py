@@ -22,7 +22,7 @@ from melanoma_lab.demo import pictures
 from melanoma_lab.examples.pictures import Seen
 from melanoma_lab.exporting.description import RESIZING
 from melanoma_lab.tasks.predict import predict_to_file
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.model_info import ModelInfo
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -136,7 +136,7 @@ def test_networks_that_see_differently_are_not_put_together(
 ):
     for seed in (0, 1):
         train_tiny(tmp_path, f"dataset.root={wide}", f"seed={seed}", "study=mixed")
-    cards = iter([ModelCard(("melanoma", "nevus"), resize=resize) for resize in Resize])
+    cards = iter([ModelInfo(("melanoma", "nevus"), resize=resize) for resize in Resize])
     module = importlib.import_module("melanoma_lab.tasks.ensemble")
     read = module.mlmodel.read_folder
     monkeypatch.setattr(

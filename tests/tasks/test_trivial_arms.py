@@ -21,7 +21,7 @@ from melanoma_lab.evaluation.judging import judge
 from melanoma_lab.evaluation.summary import run_metrics
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.tasks.train import train_arm
-from melanoma_lab.tracking import identity
+from melanoma_lab.tracking import identify_study
 
 PRESETS = ("majority", "colour_histogram", "source_only")
 
@@ -221,7 +221,7 @@ def test_a_skipped_run_forgets_what_its_own_study_began(fit, folder, session_cac
     claim = RunLock.of(
         session_cache,
         study=run.data.tags["study"],
-        tracked=identity("sqlite:///mlflow.db", run.data.tags["study"]),
+        tracked=identify_study("sqlite:///mlflow.db", run.data.tags["study"]),
         fingerprint=run.data.tags["fingerprint"],
     )
     claim.begin("0" * 32, {})  # by a copy of this project

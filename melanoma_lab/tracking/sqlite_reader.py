@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from melanoma_lab.core.errors import UserError, suggest_choice
-from melanoma_lab.tracking.connection import refuse_empty
+from melanoma_lab.tracking.client import refuse_empty
 from melanoma_lab.tracking.uris import sqlite_path
 
 #: Runs that are looked at to point from a mistyped id to one that is there.
-RUNS = 1000
+MAX_LISTED_RUNS = 1000
 
 
 @dataclass(frozen=True)
-class Named:
+class ListedRun:
     """A run as somebody may have meant it.
 
     Attributes:
@@ -48,10 +48,10 @@ def refuse_unknown_study(study: str, uri: str) -> None:
     refuse_empty(uri)
     found = _rows(uri, "SELECT name FROM experiments WHERE lifecycle_stage = 'active'")
     if found is not None and (study,) not in found:
-        raise no_such_study(study, [name for (name,) in found])
+        raise build_unknown_study_error(study, [name for (name,) in found])
 
 
-def no_such_study(study: str, there: Sequence[str]) -> UserError:
+def build_unknown_study_error(study: str, there: Sequence[str]) -> UserError:
     """The error of a study that is not where runs are recorded.
 
     Args:
@@ -63,7 +63,7 @@ def no_such_study(study: str, there: Sequence[str]) -> UserError:
     return UserError(f"study={study}: no such study. {hint}")
 
 
-def runs_without(run_id: str, uri: str) -> list[Named] | None:
+def list_runs_if_missing(run_id: str, uri: str) -> list[ListedRun] | None:
     """The newest runs of an SQLite database that does not have a certain run.
 
     Args:
@@ -81,9 +81,9 @@ def runs_without(run_id: str, uri: str) -> list[Named] | None:
         " AND t.key = 'arm') FROM runs r JOIN experiments e USING (experiment_id)"
         " WHERE r.lifecycle_stage = 'active' AND e.lifecycle_stage = 'active'"
         " ORDER BY r.start_time DESC, r.run_uuid LIMIT ?",
-        RUNS,
+        MAX_LISTED_RUNS,
     )
-    return None if found is None else [Named(*row) for row in found]
+    return None if found is None else [ListedRun(*row) for row in found]
 
 
 def _rows(uri: str, query: str, *values: object) -> list[tuple[Any, ...]] | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-class Sender:
+class BackgroundSender:
     """Sends in the background, in order, as much at a time as is waiting.
 
     A slow server gets fewer and larger requests. After a failure everything is tried again when

@@ -13,16 +13,16 @@ from typing import NamedTuple
 
 from melanoma_lab.core.errors import RunError, UserError, truncate
 from melanoma_lab.core.untrusted_files import read_json
-from melanoma_lab.tracking.connection import reason
+from melanoma_lab.tracking.client import summarize_error
 from melanoma_lab.tracking.uris import sqlite_path, sqlite_uri
 
 #: The file that holds a run's record; where it is, the folder is whole.
-RECORD = "run.json"
+RECORD_FILE = "run.json"
 #: Sub-folders of a run's folder.
-ARTIFACTS, MODEL = "artifacts", "model"
+ARTIFACTS_FOLDER, MODEL_FOLDER = "artifacts", "model"
 
 
-class Point(NamedTuple):
+class MetricPoint(NamedTuple):
     """One value of one metric; ``timestamp`` in milliseconds since 1970."""
 
     key: str
@@ -61,7 +61,7 @@ class RunRecord:
     params: dict[str, str]
     end_time: int | None = None
     status: str = "RUNNING"
-    metrics: list[Point] = field(default_factory=list)
+    metrics: list[MetricPoint] = field(default_factory=list)
     register: str | None = None
     kept_in: str = ""
 
@@ -83,7 +83,7 @@ class RunRecord:
         content = read_json(path)
         try:
             points = [
-                Point(str(p["key"]), float(p["value"]), int(p["timestamp"]), int(p["step"]))
+                MetricPoint(str(p["key"]), float(p["value"]), int(p["timestamp"]), int(p["step"]))
                 for p in content.pop("metrics")
             ]
             record = cls(**content, metrics=points)
@@ -111,7 +111,7 @@ def _as_json(value: float) -> float | str:
     return value if abs(value) < float("inf") else str(value)
 
 
-def keep(record: RunRecord, files: Path, unsent: Path) -> Path:
+def save_offline_run(record: RunRecord, files: Path, unsent: Path) -> Path:
     """Keep a run on disk; where that is full or read only, in the system's temporary folder.
 
     Args:
@@ -133,17 +133,17 @@ def keep(record: RunRecord, files: Path, unsent: Path) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(files, partial)
             record.kept_in = str(parent.resolve())
-            record.write(partial / RECORD)
+            record.write(partial / RECORD_FILE)
             whole = parent / record.run_id
             shutil.rmtree(whole, ignore_errors=True)
             return partial.rename(whole)
         except OSError as error:  # shutil.Error is one too
             shutil.rmtree(partial, ignore_errors=True)
-            reasons.append(f"{parent}: {reason(error)}")
+            reasons.append(f"{parent}: {summarize_error(error)}")
     raise RunError(f"The run could be kept nowhere ({'; '.join(reasons)}).")
 
 
-def kept_runs(unsent: Path) -> Iterator[tuple[Path, RunRecord]]:
+def load_offline_runs(unsent: Path) -> Iterator[tuple[Path, RunRecord]]:
     """The runs that are kept in a folder, oldest first.
 
     Where that was moved or copied with what surrounds it, they are to be recorded at the place
@@ -151,7 +151,7 @@ def kept_runs(unsent: Path) -> Iterator[tuple[Path, RunRecord]]:
     """
     found = [
         (path.parent, _settled(RunRecord.read(path), unsent.resolve()))
-        for path in unsent.glob(f"[!.]*/{RECORD}")
+        for path in unsent.glob(f"[!.]*/{RECORD_FILE}")
     ]
     yield from sorted(found, key=lambda item: (item[1].start_time, item[1].run_id))
 

@@ -13,9 +13,9 @@ from typing import Any
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.tracking.artifacts import fetch_artifact
-from melanoma_lab.tracking.connection import connect_for_reading, find_run, usable
-from melanoma_lab.tracking.directly import runs_without
-from melanoma_lab.tracking.record import ARTIFACTS, RECORD, RunRecord
+from melanoma_lab.tracking.client import connect_for_reading, find_run, locked_access
+from melanoma_lab.tracking.offline_store import ARTIFACTS_FOLDER, RECORD_FILE, RunRecord
+from melanoma_lab.tracking.sqlite_reader import list_runs_if_missing
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class TrackedRun:
             name: of the file, such as ``predictions.csv``.
         """
         try:
-            return self.needed(name)
+            return self.require_artifact(name)
         except OSError:
             return None
 
-    def needed(self, name: str) -> Path:
+    def require_artifact(self, name: str) -> Path:
         """A file of the run that cannot be done without.
 
         Args:
@@ -59,7 +59,7 @@ class TrackedRun:
         """
         if self._client is not None:
             return fetch_artifact(self._client, self._run, name, self._folder)
-        path = self._folder / ARTIFACTS / name
+        path = self._folder / ARTIFACTS_FOLDER / name
         if not path.is_file():
             raise FileNotFoundError(f"{name} is not in {path.parent}")
         return path
@@ -77,17 +77,17 @@ def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
         UserError: there is no such run.
     """
     kept = Path(tracked.unsent) / run_id
-    if run_id and (kept / RECORD).is_file():
-        record = RunRecord.read(kept / RECORD)
+    if run_id and (kept / RECORD_FILE).is_file():
+        record = RunRecord.read(kept / RECORD_FILE)
         metrics = {point.key: point.value for point in record.metrics}
         return TrackedRun(run_id, record.tags, metrics, record.start_time, kept)
     unknown = UserError(
         f"model={truncate(run_id)}: no such run in {describe_tracking_uri(tracked.uri)}."
     )
-    if runs_without(run_id, tracked.uri) is not None:
+    if list_runs_if_missing(run_id, tracked.uri) is not None:
         raise unknown  # before MLflow is loaded
     client = connect_for_reading(tracked)
-    with usable(tracked.uri):
+    with locked_access(tracked.uri):
         run = find_run(client, run_id)
         if run is None:
             raise unknown

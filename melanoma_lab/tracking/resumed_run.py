@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.tracking.record import kept_runs
+from melanoma_lab.tracking.offline_store import load_offline_runs
 from melanoma_lab.tracking.upload import REASON_TAG
 
 #: How often a run has been continued after an interruption; with _at, when it was last.
@@ -16,7 +16,7 @@ RESUMED_TAG = "resumed"
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedState:
     """What the server has of a run: its tags of being continued, params, points of metrics."""
 
     tags: dict[str, str]
@@ -24,7 +24,7 @@ class Recorded:
     points: frozenset[tuple[str, int]]
 
 
-def may_continue(client: Any, experiment_id: str, run_id: str, unsent: Path) -> bool:
+def can_resume_run(client: Any, experiment_id: str, run_id: str, unsent: Path) -> bool:
     """Whether a run has not finished and can be gone on with.
 
     Args:
@@ -33,7 +33,7 @@ def may_continue(client: Any, experiment_id: str, run_id: str, unsent: Path) -> 
         run_id: of the run.
         unsent: the folder of runs that could not be sent.
     """
-    kept = {record.run_id: record.status for _, record in kept_runs(unsent)}
+    kept = {record.run_id: record.status for _, record in load_offline_runs(unsent)}
     if kept.get(run_id) == "FINISHED":
         return False
     if client is None:
@@ -48,7 +48,7 @@ def may_continue(client: Any, experiment_id: str, run_id: str, unsent: Path) -> 
     return bool(here and info.status != "FINISHED")
 
 
-def recorded(client: Any, run_id: str) -> Recorded:
+def fetch_recorded_state(client: Any, run_id: str) -> RecordedState:
     """What the server has of a run that is going to be continued; its reason of ending goes."""
     data = client.get_run(run_id).data
     points = {
@@ -62,11 +62,11 @@ def recorded(client: Any, run_id: str) -> Recorded:
         RESUMED_TAG: str(int(data.tags.get(RESUMED_TAG, "0")) + 1),
         f"{RESUMED_TAG}_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return Recorded(tags, dict(data.params), frozenset(points))
+    return RecordedState(tags, dict(data.params), frozenset(points))
 
 
-def forget_kept(run_id: str, unsent: Path) -> None:
+def discard_offline_run(run_id: str, unsent: Path) -> None:
     """Remove what was kept of a run when it was interrupted: it is being done anew."""
-    for folder, record in kept_runs(unsent):
+    for folder, record in load_offline_runs(unsent):
         if record.run_id == run_id:
             shutil.rmtree(folder, ignore_errors=True)

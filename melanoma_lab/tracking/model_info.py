@@ -14,12 +14,12 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import DECODING_VERSION
 
 #: Below which key of the ``MLmodel``'s metadata it stands.
-KEY: Final = "melanoma_lab"
+METADATA_KEY: Final = "melanoma_lab"
 NOTICE: Final = "Research use only: not a medical device; no diagnosis."
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class ModelInfo:
     """What the numbers that a network takes and gives mean.
 
     Attributes:
@@ -54,7 +54,7 @@ class ModelCard:
 
     def metadata(self) -> dict[str, Any]:
         """As MLflow keeps it: lists, strings and numbers below one key."""
-        return {KEY: {k: _plain(v) for k, v in asdict(self).items()}}
+        return {METADATA_KEY: {k: _plain(v) for k, v in asdict(self).items()}}
 
     @classmethod
     def read(cls, metadata: object) -> Self | None:
@@ -63,14 +63,14 @@ class ModelCard:
         Raises:
             ValueError: it is not what ``metadata`` gives.
         """
-        if not isinstance(metadata, Mapping) or KEY not in metadata:
+        if not isinstance(metadata, Mapping) or METADATA_KEY not in metadata:
             return None
-        said = metadata[KEY]
+        said = metadata[METADATA_KEY]
         said = said if isinstance(said, Mapping) else {}
         slugs, melanoma = _names(said.get("slugs")), said.get("melanoma")
         classes = _names(said.get("classes"))
         if not slugs or len(set(slugs)) < len(slugs):
-            raise ValueError(f"metadata.{KEY}.slugs: expected a list of different names")
+            raise ValueError(f"metadata.{METADATA_KEY}.slugs: expected a list of different names")
         kinds: tuple[tuple[str, type], ...] = (
             ("image_size", int),
             ("decoding", int),
@@ -78,7 +78,9 @@ class ModelCard:
         )
         wrong = [name for name, kind in kinds if not isinstance(said.get(name), kind | None)]
         if wrong:
-            raise ValueError(f"metadata.{KEY}.{wrong[0]}: is of another kind than the lab writes")
+            raise ValueError(
+                f"metadata.{METADATA_KEY}.{wrong[0]}: is of another kind than the lab writes"
+            )
         return cls(
             slugs=slugs,
             classes=classes if len(classes) == len(slugs) else (),

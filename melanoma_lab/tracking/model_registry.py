@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from melanoma_lab.tracking.card import NOTICE
-from melanoma_lab.tracking.model import models_of
+from melanoma_lab.tracking.logged_model import find_logged_models
+from melanoma_lab.tracking.model_info import NOTICE
 
 
 def register_model(client: Any, run_id: str, name: str) -> str:
@@ -24,7 +24,7 @@ def register_model(client: Any, run_id: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     run = client.get_run(run_id)
-    model = [m for m in models_of(client, run) if m.status == LoggedModelStatus.READY][-1]
+    model = [m for m in find_logged_models(client, run) if m.status == LoggedModelStatus.READY][-1]
     there = client.search_model_versions(f"run_id = '{run_id}'")
     versions = [str(version.version) for version in there if version.name == name]
     if versions:

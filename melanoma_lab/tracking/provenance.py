@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """A nested configuration as dotted keys; lists and mappings in lists as JSON.
 
     Args:
@@ -21,7 +21,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{name}."))
+            flat.update(flatten_params(value, f"{name}."))
         elif isinstance(value, str):
             flat[name] = value
         else:
@@ -30,14 +30,14 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 #: The commit where the lab is no clone.
-UNKNOWN: Final = "unknown"
+UNKNOWN_COMMIT: Final = "unknown"
 #: What follows a commit that files differ from.
-CHANGES: Final = "+changes"
+DIRTY_SUFFIX: Final = "+changes"
 
 
-def short_commit(commit: str, digits: int) -> str:
+def shorten_commit(commit: str, digits: int) -> str:
     """What ``git_commit`` gave, with the beginning of its hash."""
-    return commit[:digits] + CHANGES * commit.endswith(CHANGES)
+    return commit[:digits] + DIRTY_SUFFIX * commit.endswith(DIRTY_SUFFIX)
 
 
 @functools.cache
@@ -56,8 +56,8 @@ def git_commit() -> str:
 
     try:
         if not git("ls-files", "--", "__main__.py"):
-            return UNKNOWN  # installed below some other project's repository
+            return UNKNOWN_COMMIT  # installed below some other project's repository
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "..")
-        return git("rev-parse", "HEAD") + (CHANGES if changed else "")
+        return git("rev-parse", "HEAD") + (DIRTY_SUFFIX if changed else "")
     except (OSError, subprocess.SubprocessError):
-        return UNKNOWN
+        return UNKNOWN_COMMIT

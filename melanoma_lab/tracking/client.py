@@ -27,18 +27,23 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.heavy_imports import import_heavy
 from melanoma_lab.core.shell_commands import format_lab_command, format_program
 from melanoma_lab.tracking.database import (
-    NotUsable,
-    damage,
+    TrackingError,
+    create_or_check_tables,
+    explain_damage,
     is_empty,
-    make_or_check,
-    quieten,
+    silence_mlflow_logs,
 )
-from melanoma_lab.tracking.relocation import place_tags, settle
-from melanoma_lab.tracking.uris import absolute, for_mlflow, location, sqlite_path
+from melanoma_lab.tracking.relocation import build_location_tags, relocate_artifacts
+from melanoma_lab.tracking.uris import (
+    build_artifact_location,
+    build_mlflow_uri,
+    make_absolute_uri,
+    sqlite_path,
+)
 
 #: Makes MLflow's pages show an experiment as model training, not as language-model evaluation, and
 #: its charts begin with what arms are judged by.
-TRAINING = {
+EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.experiment.primaryMetric.name": "test/balanced_accuracy",
     "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
@@ -46,15 +51,15 @@ TRAINING = {
 #: How long a server may take, as MLflow's own environment variables say it; one that the user has
 #: set counts instead. MLflow's defaults, 120 s and seven retries, keep a command hanging for four
 #: minutes at a port where nobody answers, and for twenty before a server that hangs.
-PATIENCE = {
+DEFAULT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 #: A server that passes a model on to a store of its own answers when it is there.
-UPLOADING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
+UPLOAD_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
 #: For requests that only try to tidy up.
-HASTE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+CLEANUP_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
 def connect_for_reading(tracking: Tracking) -> Any:
@@ -69,7 +74,7 @@ def connect_for_reading(tracking: Tracking) -> Any:
     Raises:
         UserError: nothing has been recorded there, or it cannot be used.
     """
-    with usable(tracking.uri):
+    with locked_access(tracking.uri):
         _refuse_empty(tracking.uri)
         with show_progress("connecting to MLflow"):
             client = mlflow_client(tracking.uri)
@@ -86,7 +91,7 @@ def refuse_empty(uri: str) -> None:
     Raises:
         UserError: it is such a database, or cannot be used.
     """
-    with explained(uri):
+    with translate_errors(uri):
         _refuse_empty(uri)
 
 
@@ -117,22 +122,22 @@ def find_run(client: Any, run_id: str) -> Any:
 
 
 @contextmanager
-def usable(uri: str, *, training: bool = False) -> Iterator[None]:
+def locked_access(uri: str, *, training: bool = False) -> Iterator[None]:
     """Begin to use a tracking server or its database in the block, and be the only one that does.
 
     Args:
         uri: of either.
-        training: as for ``explained``.
+        training: as for ``translate_errors``.
 
     Raises:
-        NotUsable: it raised in the block.
+        TrackingError: it raised in the block.
     """
-    with explained(uri, training=training), _first_use(uri):
+    with translate_errors(uri, training=training), _first_use(uri):
         yield
 
 
 @contextmanager
-def explained(uri: str, *, training: bool = False) -> Iterator[None]:
+def translate_errors(uri: str, *, training: bool = False) -> Iterator[None]:
     """Say whose fault it is where the tracking server or its database raises.
 
     Args:
@@ -141,7 +146,7 @@ def explained(uri: str, *, training: bool = False) -> Iterator[None]:
 
     Raises:
         UserError: there is no such kind of URI.
-        NotUsable: it raised in the block.
+        TrackingError: it raised in the block.
     """
     check_tracking_uri(uri)
     try:
@@ -158,14 +163,16 @@ def explained(uri: str, *, training: bool = False) -> Iterator[None]:
                     f"and `{format_lab_command('sync')}` sends it later."
                 )
         database = sqlite_path(uri)
-        if database is not None and (told := damage(database, innermost(error))):
-            raise NotUsable(f"{describe_tracking_uri(absolute(uri))}: {told}") from error
-        raise NotUsable(
-            f"{describe_tracking_uri(uri)}: cannot be used ({reason(error)}).{advice}"
+        if database is not None and (told := explain_damage(database, find_root_cause(error))):
+            raise TrackingError(
+                f"{describe_tracking_uri(make_absolute_uri(uri))}: {told}"
+            ) from error
+        raise TrackingError(
+            f"{describe_tracking_uri(uri)}: cannot be used ({summarize_error(error)}).{advice}"
         ) from error
 
 
-def innermost(error: BaseException) -> BaseException:
+def find_root_cause(error: BaseException) -> BaseException:
     """What an error came from, at the very end.
 
     MLflow wraps what requests raises, which wraps what urllib3 raises, which says at the very end
@@ -188,9 +195,9 @@ def innermost(error: BaseException) -> BaseException:
         error = inner
 
 
-def reason(error: BaseException) -> str:
+def summarize_error(error: BaseException) -> str:
     """The innermost reason of an error, in one line."""
-    error = innermost(error)
+    error = find_root_cause(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, TimeoutError):
@@ -212,16 +219,16 @@ def mlflow_client(uri: str) -> Any:
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name, value in PATIENCE.items():
+    for name, value in DEFAULT_TIMEOUTS.items():
         os.environ.setdefault(name, value)
     if (database := sqlite_path(uri)) is not None:
-        make_or_check(database)
+        create_or_check_tables(database)
     import_heavy("mlflow")
     import mlflow
 
-    quieten()
-    make_mlflows(for_mlflow(uri))
-    if n_runs := settle(uri):
+    silence_mlflow_logs()
+    set_tracking_uri(build_mlflow_uri(uri))
+    if n_runs := relocate_artifacts(uri):
         console.print(
             f"{sqlite_path(uri)} was moved or copied: the artifacts of its {n_runs} "
             f"run{'s' * (n_runs > 1)} are found beside it now.",
@@ -231,7 +238,7 @@ def mlflow_client(uri: str) -> Any:
     return mlflow.MlflowClient()
 
 
-def make_mlflows(uri: str | None) -> None:
+def set_tracking_uri(uri: str | None) -> None:
     """Make a tracking URI MLflow's own, and leave the environment as it is.
 
     MLflow also puts it into the environment, where it would be taken for what the user says of the
@@ -250,9 +257,9 @@ def make_mlflows(uri: str | None) -> None:
 
 
 @contextmanager
-def patience(settings: dict[str, str]) -> Iterator[None]:
+def http_timeouts(settings: dict[str, str]) -> Iterator[None]:
     """Have other time limits in the block, unless the user's environment has its own."""
-    changed = {k: v for k, v in settings.items() if os.environ.get(k) == PATIENCE.get(k)}
+    changed = {k: v for k, v in settings.items() if os.environ.get(k) == DEFAULT_TIMEOUTS.get(k)}
     before = {key: os.environ.get(key) for key in changed}
     os.environ.update(changed)
     try:
@@ -264,7 +271,7 @@ def patience(settings: dict[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def experiment_id(client: Any, tracking: Tracking, study: str) -> str:
+def get_or_create_experiment(client: Any, tracking: Tracking, study: str) -> str:
     """The MLflow experiment of a study, created where it does not exist.
 
     Raises:
@@ -276,14 +283,14 @@ def experiment_id(client: Any, tracking: Tracking, study: str) -> str:
     if experiment is None:
         try:
             root = _artifact_root(tracking, study)
-            tags = TRAINING | place_tags(tracking.uri, root)
+            tags = EXPERIMENT_TAGS | build_location_tags(tracking.uri, root)
             return str(client.create_experiment(study, root, tags=tags))
         except MlflowException:
             experiment = client.get_experiment_by_name(study)
             if experiment is None:  # it failed for another reason than that someone was faster
                 raise
     if experiment.lifecycle_stage != "active":
-        where = shlex.quote(mask_password(absolute(tracking.uri)))
+        where = shlex.quote(mask_password(make_absolute_uri(tracking.uri)))
         raise UserError(
             f"study={study}: the MLflow experiment of this name was deleted; restore it "
             f"({TRACKING_URI_VARIABLE}={where} {format_program('mlflow')} experiments restore -x "
@@ -292,7 +299,7 @@ def experiment_id(client: Any, tracking: Tracking, study: str) -> str:
     return str(experiment.experiment_id)
 
 
-def lock_of(path: Path) -> FileLock:
+def lock_for_path(path: Path) -> FileLock:
     """A lock that stands for a file or folder, so that nothing is left beside that."""
     return _lock_named(str(path.resolve()))
 
@@ -310,11 +317,15 @@ def _artifact_root(tracking: Tracking, study: str) -> str | None:
     """
     if tracking.artifacts:
         root = tracking.artifacts.rstrip("/")
-        return f"{root}/{study}" if "://" in root else location(Path(root).resolve() / study)
+        return (
+            f"{root}/{study}"
+            if "://" in root
+            else build_artifact_location(Path(root).resolve() / study)
+        )
     if _is_server(tracking.uri):
         return None
     database = sqlite_path(tracking.uri)
-    return location((database.parent if database else Path.cwd()) / "mlruns" / study)
+    return build_artifact_location((database.parent if database else Path.cwd()) / "mlruns" / study)
 
 
 def _is_server(uri: str) -> bool:
@@ -327,7 +338,7 @@ def _first_use(uri: str) -> AbstractContextManager[Any]:
     if _is_server(uri):
         return nullcontext()
     if (database := sqlite_path(uri)) is not None:
-        return lock_of(database)
+        return lock_for_path(database)
     if uri.startswith("postgres"):
         return _postgresql_lock(uri)
     # Without user, password and options: the lock's name can be read by others.

@@ -11,20 +11,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.tracking.card import ModelCard
+from melanoma_lab.tracking.model_info import ModelInfo
 
 #: What the kept network needs to be served, by distribution name.
 SERVING_REQUIREMENTS = ("keras", "tensorflow", "numpy")
 #: The input of images, where there are others beside it.
 PIXELS = "pixels"
 #: What the model is called in its run.
-NAME = "model"
+MODEL_NAME = "model"
 #: What a saved model's ``MLmodel`` says that the logged one's must say too.
 _SAID = ("flavors", "signature", "metadata", "saved_input_example_info", "model_size_bytes")
 
 
 def save_network(
-    network: Any, card: ModelCard, folder: Path, beside: Mapping[str, str] | None = None
+    network: Any, card: ModelInfo, folder: Path, beside: Mapping[str, str] | None = None
 ) -> None:
     """Save a Keras model, ready for ``mlflow models serve``.
 
@@ -89,12 +89,12 @@ def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
     from mlflow.models import Model
 
     run = client.get_run(run_id)
-    for model in models_of(client, run):
+    for model in find_logged_models(client, run):
         if model.status == LoggedModelStatus.READY:
             return
         client.delete_logged_model(model.model_id)  # an interrupted attempt
     started = client.create_logged_model(
-        run.info.experiment_id, name=NAME, source_run_id=run_id, params=run.data.params
+        run.info.experiment_id, name=MODEL_NAME, source_run_id=run_id, params=run.data.params
     )
     Model.log(
         artifact_path=None,
@@ -114,10 +114,10 @@ def has_model(client: Any, run: Any) -> bool:
     """
     from mlflow.entities import LoggedModelStatus
 
-    return any(model.status == LoggedModelStatus.READY for model in models_of(client, run))
+    return any(model.status == LoggedModelStatus.READY for model in find_logged_models(client, run))
 
 
-def fetch_model(run_id: str, folder: Path) -> Path:
+def download_model(run_id: str, folder: Path) -> Path:
     """Fetch a run's model from where MLflow keeps it.
 
     Args:
@@ -129,10 +129,10 @@ def fetch_model(run_id: str, folder: Path) -> Path:
     """
     from mlflow.artifacts import download_artifacts
 
-    return Path(download_artifacts(f"runs:/{run_id}/{NAME}", dst_path=str(folder)))
+    return Path(download_artifacts(f"runs:/{run_id}/{MODEL_NAME}", dst_path=str(folder)))
 
 
-def models_of(client: Any, run: Any) -> list[Any]:
+def find_logged_models(client: Any, run: Any) -> list[Any]:
     """The models that a run has logged, whole or not.
 
     Args:
@@ -142,7 +142,7 @@ def models_of(client: Any, run: Any) -> list[Any]:
     found, token = [], None
     while True:
         page = client.search_logged_models(
-            [run.info.experiment_id], filter_string=f"name = '{NAME}'", page_token=token
+            [run.info.experiment_id], filter_string=f"name = '{MODEL_NAME}'", page_token=token
         )
         found += [model for model in page if model.source_run_id == run.info.run_id]
         token = page.token
