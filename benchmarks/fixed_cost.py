@@ -43,11 +43,14 @@ PARTS = {
         "melanoma_lab.tasks.train.fit_from_checkpoint",
         "melanoma_lab.tasks.train.fit_trivial_classifier",
     ],
-    "metrics": ["melanoma_lab.tasks.record.run_metrics", "melanoma_lab.tasks.record.judged"],
+    "metrics": [
+        "melanoma_lab.tasks.record.compute_run_metrics",
+        "melanoma_lab.tasks.record.judged",
+    ],
     "figures": [
-        "melanoma_lab.tasks.record.save_plots",
-        "melanoma_lab.examples.kept.surest_decisions",
-        "melanoma_lab.examples.kept.save",
+        "melanoma_lab.tasks.record.save_run_figures",
+        "melanoma_lab.examples.kept.draw_surest_decisions",
+        "melanoma_lab.examples.kept.save_png",
     ],
     "Grad-CAM": ["melanoma_lab.examples.kept.see"],
     "mistakes page": ["melanoma_lab.tasks.record.write_examples"],

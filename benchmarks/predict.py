@@ -28,7 +28,11 @@ from PIL import Image
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.evaluation.appearance import FILE, fit, measure
+from melanoma_lab.evaluation.out_of_distribution import (
+    FILE,
+    extract_colour_and_texture,
+    fit_detector,
+)
 from melanoma_lab.tasks.predict import predict_to_file
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.backend import count_available_threads, start_backend
@@ -84,7 +88,9 @@ def save(folder: Path, size: int) -> Path:
 
     # With a reference, so that pictures are measured as after a training.
     noise = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), np.uint8)
-    looks = fit(measure(noise[:20]), measure(noise[20:]))
+    looks = fit_detector(
+        extract_colour_and_texture(noise[:20]), extract_colour_and_texture(noise[20:])
+    )
     save_network(vgg5(size, 7), ModelInfo(tuple("abcdefg")), folder, {FILE: looks.text()})
     return folder.resolve()
 

@@ -45,7 +45,7 @@ def table_of(
     """One split as a predictions table; its image ids start with the split's name."""
     y_true, y_score = case
     ids = [f"{split}/{i}.jpg" for i in range(len(y_true))]
-    return predictions.build(
+    return predictions.build_predictions(
         image_ids=ids,
         groups=ids,
         splits=[split] * len(ids),

@@ -14,7 +14,7 @@ from mlflow.entities import Metric, Param
 from melanoma_lab.comparison.study import Study, load_study
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.evaluation.outcome import outcome
+from melanoma_lab.evaluation.chance_check import compare_with_chance
 from melanoma_lab.tracking import connect_for_reading
 
 SLUGS = ("melanoma", "nevus", "keratosis", "vascular_lesion")
@@ -33,7 +33,7 @@ def draw_table(skill: float, *, seed: int, fold: int = 0, arm: str = "", n: int 
     scores = (skill + own.normal(scale=0.1)) * np.eye(len(SLUGS))[y] + difficulty
     scores += own.normal(scale=0.4, size=scores.shape) + (split == "train")[:, None] * np.eye(4)[y]
     scores = np.exp(scores)
-    return predictions.build(
+    return predictions.build_predictions(
         image_ids=[f"{fold}/{i:05}.jpg" for i in range(len(y))],
         groups=[f"lesion {fold}-{i:04}" for i in lesion],
         splits=list(split),
@@ -93,13 +93,13 @@ class Tracked:
                 "protocol": "grouped",
                 "notes": "",
                 "git_commit": "0" * 40,
-                "outcome": outcome(table).verdict,
+                "outcome": compare_with_chance(table).verdict,
                 **tags,
             },
         )
         folder = Path(urlparse(run.info.artifact_uri).path)
         folder.mkdir(parents=True)
-        predictions.write_csv(table, folder / "predictions.csv")
+        predictions.write_predictions(table, folder / "predictions.csv")
         config = f"seed: {seed}\ndataset: {{name: synthetic, root: null, melanoma: melanoma}}\n"
         (folder / "config.yaml").write_text(config)
         table[["image_id", "split"]].to_csv(folder / "manifest.csv", index=False)

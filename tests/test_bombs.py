@@ -194,7 +194,7 @@ TABLES = {
     [
         read_table,
         read_manifest,
-        predictions.read_csv,
+        predictions.read_predictions,
     ],
     ids=["dataset's", "run's images", "run's predictions"],
 )

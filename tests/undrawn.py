@@ -15,6 +15,6 @@ def undrawn_runs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("tasks.record", "tasks.ensemble", "external.record"):
             module = importlib.import_module(f"melanoma_lab.{name}")
-            patch.setattr(module, "save_plots", lambda *_, **__: [])
+            patch.setattr(module, "save_run_figures", lambda *_, **__: [])
             patch.setattr(module, "write_examples", lambda *_, **__: None)
         yield

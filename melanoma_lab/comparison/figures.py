@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from melanoma_lab.comparison import wording
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, Summary
-from melanoma_lab.evaluation import plot_style as style
-from melanoma_lab.evaluation.names import LOWER_IS_BETTER
+from melanoma_lab.core.metric_names import LOWER_IS_BETTER
+from melanoma_lab.plots import style
 from melanoma_lab.reports.line_breaking import wrap_arm_name
 
 WIDTH = 4.4
@@ -51,7 +51,7 @@ def forest(comparison: Comparison, metric: str) -> Figure:
     shared = comparison.arms[next(iter(references))].short if len(references) == 1 else ""
     labels = [_pair_label(comparison, entry, name_reference=not shared) for entry in entries]
     rows = _rows(labels)
-    fig = style.figure(WIDTH, (1.55 if shared else 1.35) + rows[-1] + 0.2)
+    fig = style.new_figure(WIDTH, (1.55 if shared else 1.35) + rows[-1] + 0.2)
     ax = fig.add_subplot()
     factor = 100 if wording.is_share(metric) else 1
     ax.axvline(0, color=style.GREY, linewidth=1)
@@ -69,7 +69,7 @@ def forest(comparison: Comparison, metric: str) -> Figure:
     better = "left" if metric in LOWER_IS_BETTER else "right"
     words = [f"minus {wrap_arm_name(shared, 34)}\n" if shared else "difference, "]
     words += ["in points, " if wording.unit(metric) else "", f"{better} is better"]
-    style.dress(ax, wording.metric_name(metric), "".join(words))
+    style.style_axes(ax, wording.metric_name(metric), "".join(words))
     style.add_footer(fig)
     return fig
 
@@ -94,7 +94,7 @@ def sensitivities(comparison: Comparison) -> Figure:
     if comparison.melanoma:
         slugs.insert(0, comparison.melanoma)
     arms = list(comparison.arms.values())
-    fig = style.figure(
+    fig = style.new_figure(
         WIDTH, 0.9 + len(slugs) * (0.25 + 0.13 * len(arms)) + _legend_height(comparison)
     )
     ax = fig.add_subplot()
@@ -104,7 +104,7 @@ def sensitivities(comparison: Comparison) -> Figure:
         _points(ax, entries, np.arange(len(slugs)) + offset, i, wrap_arm_name(arm.short))
     for y in range(1, len(slugs)):
         ax.axhline(y - 0.5, color=style.LIGHT_GREY, linewidth=0.6)
-    ax.set_yticks(range(len(slugs)), [style.class_label(slug, width=16) for slug in slugs])
+    ax.set_yticks(range(len(slugs)), [style.format_class_name(slug, width=16) for slug in slugs])
     if comparison.melanoma:
         ax.get_yticklabels()[0].set_fontweight("bold")
     ax.set_ylim(len(slugs) - 0.5, -0.5)
@@ -112,7 +112,7 @@ def sensitivities(comparison: Comparison) -> Figure:
     ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     judged = wording.split_name(arms[0].runs[0].judged)
-    style.dress(ax, "", f"sensitivity on {judged} lesions")
+    style.style_axes(ax, "", f"sensitivity on {judged} lesions")
     _legend(fig, ax)
     style.add_footer(fig)
     return fig
@@ -123,7 +123,7 @@ def gaps(comparison: Comparison) -> Figure:
     arms = list(comparison.arms.values())
     labels = [wrap_arm_name(arm.short) for arm in arms]
     rows = _rows(labels)
-    fig = style.figure(WIDTH, 1.1 + rows[-1] + 0.2)
+    fig = style.new_figure(WIDTH, 1.1 + rows[-1] + 0.2)
     ax = fig.add_subplot()
     ax.axvline(0, color=style.GREY, linewidth=1)
     for y, arm in zip(rows, arms, strict=True):
@@ -133,7 +133,7 @@ def gaps(comparison: Comparison) -> Figure:
     _set_rows(ax, rows, labels)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    style.dress(ax, "", "train minus val accuracy")
+    style.style_axes(ax, "", "train minus val accuracy")
     style.add_footer(fig)
     return fig
 
@@ -144,7 +144,7 @@ def learning_curves(comparison: Comparison) -> Figure:
     Raises:
         ValueError: no run recorded any epoch.
     """
-    fig = style.figure(WIDTH, 4.8 + _legend_height(comparison))
+    fig = style.new_figure(WIDTH, 4.8 + _legend_height(comparison))
     axes = fig.subplots(2, 1, sharex=True)
     titles = {"val_accuracy": "validation", "train_accuracy": "training, in training mode"}
     epochs = 0
@@ -155,7 +155,7 @@ def learning_curves(comparison: Comparison) -> Figure:
                 continue
             epochs = max(epochs, *map(len, curves))
             _band(ax, curves, i, wrap_arm_name(arm.short))
-        style.dress(ax, title, "epoch" if ax is axes[-1] else "", "accuracy")
+        style.style_axes(ax, title, "epoch" if ax is axes[-1] else "", "accuracy")
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.grid(axis="y", color=style.LIGHT_GREY, linewidth=0.6)
     if not epochs:
@@ -172,7 +172,7 @@ def confusion(comparison: Comparison, arm: ArmSummary) -> Figure:
     counts = np.sum([run.confusion for run in arm.runs], axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     name = wrap_arm_name(arm.short, 28)
-    fig = style.figure(WIDTH, 2.0 + 0.44 * len(slugs) + 0.18 * name.count("\n"))
+    fig = style.new_figure(WIDTH, 2.0 + 0.44 * len(slugs) + 0.18 * name.count("\n"))
     ax = fig.add_subplot()
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(shares.shape):
@@ -188,11 +188,11 @@ def confusion(comparison: Comparison, arm: ArmSummary) -> Figure:
             fontweight="bold" if row == column else "normal",
         )
     # Lines of a slanting label would run into its neighbours: one, cut where it is very long.
-    short = [style.class_label(s if len(s) <= 24 else f"{s[:22]}...") for s in slugs]
+    short = [style.format_class_name(s if len(s) <= 24 else f"{s[:22]}...") for s in slugs]
     ax.set_xticks(range(len(slugs)), short, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(slugs)), [style.class_label(slug, width=18) for slug in slugs])
+    ax.set_yticks(range(len(slugs)), [style.format_class_name(slug, width=18) for slug in slugs])
     runs = f"{len(arm.runs)} run{'s' * (len(arm.runs) != 1)}"
-    style.dress(ax, f"{name}\n{runs}", "decided class", "true class")
+    style.style_axes(ax, f"{name}\n{runs}", "decided class", "true class")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     style.add_footer(fig)

@@ -24,11 +24,11 @@ from scipy.stats import rankdata
 
 from melanoma_lab.evaluation import calibration, metrics
 from melanoma_lab.evaluation.predictions import slugs_of
-from melanoma_lab.evaluation.summary import (
+from melanoma_lab.evaluation.run_metrics import (
     SPLIT_METRICS,
-    class_metrics,
-    melanoma_metrics,
-    run_metrics,
+    compute_class_metrics,
+    compute_positive_class_metrics,
+    compute_run_metrics,
 )
 
 Floats = NDArray[np.float64]
@@ -162,7 +162,7 @@ def estimate_run(
     Raises:
         ValueError: the table fails its check or melanoma is no class of it.
     """
-    gap = run_metrics(table, melanoma, splits=("train", "val"))["generalisation_gap"]
+    gap = compute_run_metrics(table, melanoma, splits=("train", "val"))["generalisation_gap"]
     split = table["split"].to_numpy(str)
     slugs = slugs_of(table)
     codes = pd.Index(slugs).get_indexer(pd.Index(table["y_true"])).astype(np.int64)
@@ -172,7 +172,9 @@ def estimate_run(
     rows = split == judged
     arrays = codes[rows], scores[rows]
     values = {name: metric(*arrays) for name, metric in SPLIT_METRICS.items()}
-    values |= melanoma_metrics(*arrays, slugs, melanoma) | class_metrics(*arrays, slugs)
+    values |= compute_positive_class_metrics(*arrays, slugs, melanoma) | compute_class_metrics(
+        *arrays, slugs
+    )
     scale = _jackknife_scale(groups[rows], codes[rows])
     names, index = np.unique(groups[rows], return_inverse=True)
     estimates = {

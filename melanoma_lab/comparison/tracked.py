@@ -120,4 +120,4 @@ def predictions_of(client: Any, run: Any) -> pd.DataFrame:
         ValueError: it is no predictions table.
     """
     with artifact_of(client, run, "predictions.csv") as path:
-        return predictions.read_csv(path)
+        return predictions.read_predictions(path)

@@ -13,7 +13,7 @@ from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
 from melanoma_lab.comparison.pairing import coverage
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
-from melanoma_lab.evaluation.names import LOWER_IS_BETTER
+from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
 
 

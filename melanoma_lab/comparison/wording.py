@@ -7,7 +7,7 @@ import math
 from melanoma_lab.comparison.compare import Comparison, Difference, Summary
 from melanoma_lab.comparison.statistics import Verdict
 from melanoma_lab.comparison.warnings import needed
-from melanoma_lab.evaluation.names import LOWER_IS_BETTER
+from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 
 UNDEFINED = "undefined"
 MINUS = "\N{MINUS SIGN}"

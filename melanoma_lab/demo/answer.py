@@ -15,7 +15,7 @@ from melanoma_lab.data.split import TEST
 from melanoma_lab.demo import pictures, wording
 from melanoma_lab.demo.neighbours import Features, nearest
 from melanoma_lab.demo.training_images import TrainingImages
-from melanoma_lab.evaluation.advice import Advice
+from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.prediction.answers import Answers, Loaded
 from melanoma_lab.prediction.decoded import read_pixels
 from melanoma_lab.tracking.model_info import ModelInfo
@@ -150,7 +150,7 @@ class Reference:
 
 
 def said_of(
-    answers: Answers, card: ModelInfo, advice: Advice | None, known: tuple[str, str] | None
+    answers: Answers, card: ModelInfo, advice: DecisionRule | None, known: tuple[str, str] | None
 ) -> Said:
     """What is said of one image.
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import read_picture, resize_for_display
-from melanoma_lab.evaluation.overlay import overlay
+from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
 
 #: Pixels of the longer side of a picture that was given, and of one that is shown beside it.
 LARGE, SMALL = 480, 192
@@ -43,7 +43,7 @@ def coloured(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
     """
     square = picture.resize((LARGE, LARGE), Image.Resampling.BICUBIC)
     heat = np.asarray(Image.fromarray(heat).resize((LARGE, LARGE), Image.Resampling.BILINEAR))
-    laid = Image.fromarray(overlay(np.asarray(square), heat))
+    laid = Image.fromarray(overlay_heat_map(np.asarray(square), heat))
     longest = max(picture.size)
     size = [max(1, round(LARGE * side / longest)) for side in picture.size]
     return laid.resize((size[0], size[1]), Image.Resampling.BILINEAR)

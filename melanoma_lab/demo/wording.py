@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.evaluation.advice import Advice
-from melanoma_lab.evaluation.proportions import Proportion
+from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
+from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.prediction.telling import name_of, notes_of
 from melanoma_lab.tracking.model_info import ModelInfo
@@ -30,7 +30,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}{SPACE}%"
 
 
-def decision(probability: float, reached: bool, name: str, advice: Advice) -> str:
+def decision(probability: float, reached: bool, name: str, advice: DecisionRule) -> str:
     """What the operating point makes of an image.
 
     Args:
@@ -46,7 +46,7 @@ def decision(probability: float, reached: bool, name: str, advice: Advice) -> st
     )
 
 
-def operating_point(name: str, advice: Advice) -> str:
+def operating_point(name: str, advice: DecisionRule) -> str:
     """What the threshold was chosen for, and how often it was right, where that is known.
 
     Args:
@@ -100,7 +100,7 @@ def counted(labels: Iterable[str]) -> str:
     return ", ".join(f"{n}{SPACE}{label}" for label, n in Counter(labels).most_common())
 
 
-def uncalibrated(advice: Advice | None) -> str:
+def uncalibrated(advice: DecisionRule | None) -> str:
     """Why probabilities are shown as the network gives them; empty where they are calibrated."""
     if advice is None:
         return "as the network gives them: nothing says how to calibrate them"
@@ -134,7 +134,7 @@ def limits(source: Source, card: ModelInfo) -> list[str]:
     ]
 
 
-def _rate(rate: Proportion) -> str:
+def _rate(rate: IntervalEstimate) -> str:
     return f"{_whole(rate.value)} (95{SPACE}% interval {100 * rate.low:.0f} to {_whole(rate.high)})"
 
 

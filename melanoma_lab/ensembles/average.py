@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX, check
+from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX, check_predictions
 
 
 def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     splits = roles([table["split"].to_numpy(str) for table in tables])
     result = tables[0].assign(split=splits)
     result[columns] = answers.mean(axis=0).astype(np.float32)
-    check(result)
+    check_predictions(result)
     return result
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.evaluation.proportions import mean_interval
+from melanoma_lab.evaluation.confidence_intervals import compute_mean_interval
 
 Floats = NDArray[np.float64]
 
@@ -58,5 +58,5 @@ def decision_curve(
     """
     gain = np.where(positive[:, None], 1.0, -thresholds / (1 - thresholds))
     treated = np.where(score[:, None] >= thresholds, gain, 0.0)
-    low, high = mean_interval(treated, groups)
+    low, high = compute_mean_interval(treated, groups)
     return DecisionCurve(thresholds, treated.mean(axis=0), low, high, gain.mean(axis=0))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from melanoma_lab.evaluation.calibration import reliability_bins
-from melanoma_lab.evaluation.proportions import LEVEL, UNDEFINED, Proportion
+from melanoma_lab.evaluation.confidence_intervals import LEVEL, UNDEFINED, IntervalEstimate
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ class _Binned:
 
 def ece_interval(
     y_true: NDArray[np.int64], y_score: Floats, groups: NDArray[np.int64]
-) -> Proportion:
+) -> IntervalEstimate:
     """The calibration error of the top label with its 95 % interval, over draws of groups.
 
     Test inversion by simulation. The true gaps of the bins are taken to be l times those seen, for
@@ -89,12 +89,12 @@ def ece_interval(
     error = float(np.abs(seen.gaps).sum())
     n_groups = int(seen.groups.max()) + 1
     if n_groups < 2:
-        return Proportion(error, np.nan, np.nan)
+        return IntervalEstimate(error, np.nan, np.nan)
     n_draws = int(np.clip(NUMBERS // n, FEWEST_DRAWS, MOST_DRAWS))
     draw = np.random.default_rng(0)
     ways = [_lesions_drawn(seen, n_groups, n_draws, draw), _answers_drawn(seen, n_draws, draw)]
     bounds = np.array([_inverted(simulated, error) for simulated in ways]) * error
-    return Proportion(error, float(bounds[:, 0].min()), min(float(bounds[:, 1].max()), 1.0))
+    return IntervalEstimate(error, float(bounds[:, 0].min()), min(float(bounds[:, 1].max()), 1.0))
 
 
 def _binned(y_true: NDArray[np.int64], y_score: Floats, groups: NDArray[np.int64]) -> _Binned:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.evaluation.proportions import Proportion, proportion
+from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate, estimate_proportion
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -20,7 +20,7 @@ Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Rates:
+class ThresholdRates:
     """What a threshold comes to in a split.
 
     Attributes:
@@ -39,10 +39,10 @@ class Rates:
     n_lesions: int
     positive_images: int
     positive_lesions: int
-    sensitivity: Proportion
-    specificity: Proportion
-    ppv: Proportion
-    npv: Proportion
+    sensitivity: IntervalEstimate
+    specificity: IntervalEstimate
+    ppv: IntervalEstimate
+    npv: IntervalEstimate
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class OperatingPoint:
     slug: str
     target: float
     threshold: float
-    rates: Mapping[str, Rates]
+    rates: Mapping[str, ThresholdRates]
 
 
 def choose_threshold(positive: Bools, score: Floats, target: float) -> float:
@@ -83,7 +83,9 @@ def choose_threshold(positive: Bools, score: Floats, target: float) -> float:
     return float(scores[needed - 1])
 
 
-def rates(positive: Bools, score: Floats, groups: Codes, threshold: float) -> Rates:
+def measure_rates(
+    positive: Bools, score: Floats, groups: Codes, threshold: float
+) -> ThresholdRates:
     """Measure a threshold, with intervals whose unit is the group.
 
     Args:
@@ -95,11 +97,11 @@ def rates(positive: Bools, score: Floats, groups: Codes, threshold: float) -> Ra
     """
     called = score >= threshold
 
-    def share(hit: Bools, among: Bools) -> Proportion:
+    def share(hit: Bools, among: Bools) -> IntervalEstimate:
         chosen = among & ~np.isnan(threshold)
-        return proportion(hit[chosen], groups[chosen])
+        return estimate_proportion(hit[chosen], groups[chosen])
 
-    return Rates(
+    return ThresholdRates(
         n_images=len(positive),
         n_lesions=len(np.unique(groups)),
         positive_images=int(positive.sum()),

@@ -29,7 +29,7 @@ SUM_TOLERANCE = 1e-3
 _ID_COLUMNS = ("image_id", "group", "split", "y_true")
 
 
-def build(
+def build_predictions(
     *,
     image_ids: Sequence[str],
     groups: Sequence[object],
@@ -52,7 +52,8 @@ def build(
         The predictions table, its rows in the order given.
 
     Raises:
-        ValueError: If the arguments do not fit each other, or the table fails ``check``.
+        ValueError: If the arguments do not fit each other, or the table fails
+            ``check_predictions``.
     """
     n = len(image_ids)
     lengths = (n, len(groups), len(splits), *labels.shape)
@@ -79,7 +80,7 @@ def build(
     table = pd.DataFrame(
         columns | {f"{PROBABILITY_PREFIX}{slug}": scores[:, k] for k, slug in enumerate(slugs)}
     )
-    check(table)
+    check_predictions(table)
     return table
 
 
@@ -97,7 +98,7 @@ def judged_split(table: pd.DataFrame) -> str:
     return "test" if (table["split"] == "test").any() else "val"
 
 
-def check(table: pd.DataFrame) -> None:
+def check_predictions(table: pd.DataFrame) -> None:
     """Refuse a table that no metric should be computed from.
 
     Raises:
@@ -145,20 +146,20 @@ def _refuse(table: pd.DataFrame, wrong: NDArray[np.bool_], expected: str) -> Non
         )
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a checked table as UTF-8 CSV; ``read_csv`` gives the same table back, bit for bit.
+def write_predictions(table: pd.DataFrame, path: Path) -> None:
+    """Write a checked table as UTF-8 CSV; ``read_predictions`` gives it back, bit for bit.
 
     Raises:
-        ValueError: If the table fails ``check``.
+        ValueError: If the table fails ``check_predictions``.
     """
-    check(table)
+    check_predictions(table)
     # Every float32 is written with the fewest digits that identify it; one line ending on every
     # system makes the same predictions the same file.
     table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
-def read_csv(path: str | Path) -> pd.DataFrame:
-    """Read and check a table that ``write_csv`` wrote.
+def read_predictions(path: str | Path) -> pd.DataFrame:
+    """Read and check a table that ``write_predictions`` wrote.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -177,7 +178,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
         )
         probability_columns = [f"{PROBABILITY_PREFIX}{slug}" for slug in slugs_of(table)]
         table = table.astype(dict.fromkeys(probability_columns, np.float32))
-        check(table)
+        check_predictions(table)
     except ValueError as error:
         raise ValueError(f"{path} is not a predictions table. {error}") from error
     return table

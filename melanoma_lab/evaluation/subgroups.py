@@ -14,17 +14,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.data.patient_metadata import AGE_COLUMN, is_missing
-from melanoma_lab.evaluation.operating_point import OperatingPoint, rates
-from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
-from melanoma_lab.evaluation.proportions import (
+from melanoma_lab.evaluation.confidence_intervals import (
     UNDEFINED,
-    Proportion,
-    mean_sensitivity,
-    proportion,
+    IntervalEstimate,
+    estimate_balanced_accuracy,
+    estimate_proportion,
 )
+from melanoma_lab.evaluation.operating_point import OperatingPoint, measure_rates
+from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
 
 #: Columns of the manifest that divide images.
-COLUMNS: Final = (AGE_COLUMN, "sex", "site", "source")
+SUBGROUP_COLUMNS: Final = (AGE_COLUMN, "sex", "site", "source")
 #: Years at which an age band begins. Melanoma is rare before 40 and commonest from 60 on, and
 #: narrower bands would have too few melanomas for an interval to say anything.
 AGE_BANDS: Final = {"under 40": 0, "40 to 59": 40, "60 and over": 60}
@@ -38,11 +38,11 @@ FEW_LESIONS: Final = 30
 FEW_POSITIVE: Final = 10
 """Below this many melanomas too: ten that are all found still allow a sensitivity of 0.65."""
 
-FIGURES: Final = ("balanced_accuracy", "accuracy", "sensitivity", "specificity")
+SUBGROUP_METRICS: Final = ("balanced_accuracy", "accuracy", "sensitivity", "specificity")
 """What is measured; each has columns ``<figure>_low`` and ``<figure>_high`` beside its own."""
 
 
-def subgroup_table(
+def measure_subgroups(
     table: pd.DataFrame,
     split: str,
     manifest: pd.DataFrame,
@@ -54,7 +54,7 @@ def subgroup_table(
     Args:
         table: a checked predictions table.
         split: the one to be measured.
-        manifest: with ``image_id`` and any of ``COLUMNS``; of all images of the split.
+        manifest: with ``image_id`` and any of ``SUBGROUP_COLUMNS``; of all images of the split.
         score: float64, shape (n,), what the operating point's threshold is on, for the split's
             images in the table's order; None where there is no such point.
         point: None where the dataset names no melanoma class.
@@ -63,8 +63,8 @@ def subgroup_table(
         A row for all and one for each value of each column that has two or more: ``column``,
         ``value``, ``split``, ``n_images``, ``n_lesions``, ``n_melanoma_lesions``, ``n_classes``
         (those present, over which the balanced accuracy is a mean: of other classes it is another
-        figure), ``few``, and ``FIGURES`` with 95 % intervals, the last two at the operating
-        point. No rows where no column has two values.
+        figure), ``few``, and ``SUBGROUP_METRICS`` with 95 % intervals, the last two at the
+        operating point. No rows where no column has two values.
     """
     rows = table[table["split"] == split]
     y_true, y_score = split_arrays(table, split)
@@ -86,14 +86,14 @@ def subgroup_table(
         }
         row["few"] = row["n_lesions"] < FEW_LESIONS
         figures = {
-            "balanced_accuracy": mean_sensitivity(labels, hit, lesions),
-            "accuracy": proportion(hit, lesions),
+            "balanced_accuracy": estimate_balanced_accuracy(labels, hit, lesions),
+            "accuracy": estimate_proportion(hit, lesions),
             "sensitivity": UNDEFINED,
             "specificity": UNDEFINED,
         }
         if point is not None and score is not None:
             positive = labels == slugs_of(table).index(point.slug)
-            reached = rates(positive, score[chosen], lesions, point.threshold)
+            reached = measure_rates(positive, score[chosen], lesions, point.threshold)
             row["n_melanoma_lesions"] = reached.positive_lesions
             row["few"] |= reached.positive_lesions < FEW_POSITIVE
             figures |= {"sensitivity": reached.sensitivity, "specificity": reached.specificity}
@@ -101,16 +101,16 @@ def subgroup_table(
 
     found = [
         measured(column, value, chosen)
-        for column in COLUMNS
+        for column in SUBGROUP_COLUMNS
         if column in known
-        for value, chosen in divided(known[column])
+        for value, chosen in split_into_subgroups(known[column])
     ]
     if found:
         found.insert(0, measured(ALL, ALL, np.ones(len(rows), dtype=bool)))
     return pd.DataFrame(found).astype({"n_melanoma_lesions": "Int64"}) if found else pd.DataFrame()
 
 
-def divided(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def split_into_subgroups(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """The values of a column, and which images have each; nothing where all have the same.
 
     Ages come in bands, words in alphabetical order, what is not known last.
@@ -131,7 +131,7 @@ def divided(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         yield NOT_KNOWN, missing
 
 
-def _columns(figures: dict[str, Proportion]) -> dict[str, float]:
+def _columns(figures: dict[str, IntervalEstimate]) -> dict[str, float]:
     """Figures as columns of a table."""
     return {
         f"{name}{ending}": value

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab.core.errors import UserError, truncate
-from melanoma_lab.evaluation.judging import Judgement
-from melanoma_lab.evaluation.plot_grad_cam import Block, Decided, surest_decisions
-from melanoma_lab.evaluation.plot_style import save
+from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of
 from melanoma_lab.examples.choice import decisions, mistakes, of_classes
 from melanoma_lab.examples.page import PAGE, write_page
 from melanoma_lab.examples.pictures import ImagesGoneError, Looking, Seen, see
+from melanoma_lab.plots.grad_cam import ClassExamples, DecidedImage, draw_surest_decisions
+from melanoma_lab.plots.style import save_png
 from melanoma_lab.runs import run_messages
 
 FIGURE = "grad_cam.png"
@@ -30,7 +30,7 @@ def write_examples(
     *,
     name: str,
     table: pd.DataFrame,
-    judgement: Judgement,
+    judgement: ClinicalEvaluation,
     melanoma: str | None,
     manifest: pd.DataFrame,
     audit: Mapping[str, Any],
@@ -71,17 +71,19 @@ def write_examples(
     if looking and looking.places and any(one.heat is not None for one in seen.values()):
         places = looking.places()
 
-        def decided(row: pd.Series | None) -> Decided | None:
+        def decided(row: pd.Series | None) -> DecidedImage | None:
             if row is None:
                 return None
             pair = seen[row["image_id"]].pair(SIDE)
-            return Decided(*pair, row["predicted"], row["probability"])
+            return DecidedImage(*pair, row["predicted"], row["probability"])
 
-        blocks = [Block(one.slug, decided(one.right), decided(one.wrong)) for one in classes]
+        blocks = [
+            ClassExamples(one.slug, decided(one.right), decided(one.wrong)) for one in classes
+        ]
         (folder / "plots").mkdir(parents=True, exist_ok=True)
         calibrated = not judgement.temperature.why_not
-        figure = surest_decisions(blocks, split, places=places, calibrated=calibrated)
-        save(figure, folder / "plots" / FIGURE, photographs=True)
+        figure = draw_surest_decisions(blocks, split, places=places, calibrated=calibrated)
+        save_png(figure, folder / "plots" / FIGURE, photographs=True)
     write_page(
         folder / PAGE,
         chosen,

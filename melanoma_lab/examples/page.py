@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from melanoma_lab import __version__
-from melanoma_lab.evaluation.judging import Judgement
+from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 from melanoma_lab.examples.choice import N_PAIRS, Mistakes
 from melanoma_lab.examples.pictures import Seen
 from melanoma_lab.examples.remarks import Remark, remarks_of
@@ -61,7 +61,7 @@ def write_page(
     group_sizes: Mapping[str, int],
     manifest: pd.DataFrame,
     audit: Mapping[str, Any],
-    judgement: Judgement,
+    judgement: ClinicalEvaluation,
     seen: Mapping[str, Seen],
     places: tuple[int, int] | None,
     why_no_maps: str = "",
@@ -129,7 +129,7 @@ class _Showing:
     group_sizes: Mapping[str, int]
     remarks: Mapping[str, list[Remark]]
     seen: Mapping[str, Seen]
-    judgement: Judgement
+    judgement: ClinicalEvaluation
 
     def row(self, row: pd.Series) -> Shown:
         image_id = str(row["image_id"])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import read_picture, resize_for_display
-from melanoma_lab.evaluation.overlay import overlay
+from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
 from melanoma_lab.reports.thumbnails import encode_jpeg_uri
 
 #: Longest side of a picture on the page, in pixels; shown at about half of it.
@@ -68,7 +68,7 @@ class Seen:
         if self.heat is None:
             raise ValueError("Expected a map. Received an image that no network has looked at.")
         heat = np.asarray(Image.fromarray(self.heat).resize(size, Image.Resampling.BILINEAR))
-        return image, overlay(image, heat)
+        return image, overlay_heat_map(image, heat)
 
     def uris(self, path: str) -> tuple[str, str]:
         """The image, and the map laid over it (empty: none), as data URIs.
@@ -86,7 +86,7 @@ class Seen:
             return encode_jpeg_uri(picture), ""
         # The map is a square, whatever was squeezed into it.
         stretched = Image.fromarray(self.heat).resize(picture.size, Image.Resampling.BILINEAR)
-        laid_over = overlay(np.asarray(picture), np.asarray(stretched))
+        laid_over = overlay_heat_map(np.asarray(picture), np.asarray(stretched))
         return encode_jpeg_uri(picture), encode_jpeg_uri(Image.fromarray(laid_over))
 
 

@@ -9,7 +9,7 @@ from melanoma_lab import __version__
 from melanoma_lab.config.schema import Format
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.untrusted_files import parse_json
-from melanoma_lab.evaluation.advice import Advice, strict_json
+from melanoma_lab.evaluation.decision_rule import DecisionRule, dump_strict_json
 from melanoma_lab.exporting.formats import KINDS, PROBABILITIES
 from melanoma_lab.exporting.parity import LIMIT, Parity, Sample
 from melanoma_lab.tracking.logged_model import PIXELS
@@ -42,7 +42,7 @@ def description(
     *,
     size: int,
     run_id: str | None,
-    advice: Advice | None,
+    advice: DecisionRule | None,
     sample: Sample,
     parities: Mapping[Format, Parity],
     versions: Mapping[str, str],
@@ -97,7 +97,7 @@ def description(
         },
         "exported": {"melanoma_lab": __version__, **versions},
     }
-    return strict_json(content)
+    return dump_strict_json(content)
 
 
 def is_description(text: str) -> bool:
@@ -126,7 +126,7 @@ def _column(column: Any) -> dict[str, Any]:
     return {"dtype": "float32", "shape": [None, 1], "means": "years; below 0: not known"}
 
 
-def _calibration(advice: Advice | None) -> dict[str, Any] | None:
+def _calibration(advice: DecisionRule | None) -> dict[str, Any] | None:
     if advice is None:
         return None
     fitted = advice.temperature
@@ -138,7 +138,7 @@ def _calibration(advice: Advice | None) -> dict[str, Any] | None:
     }
 
 
-def _operating_point(advice: Advice | None) -> dict[str, Any] | None:
+def _operating_point(advice: DecisionRule | None) -> dict[str, Any] | None:
     if advice is None or not advice.slug:
         return None
     return {

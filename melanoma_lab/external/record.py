@@ -16,11 +16,17 @@ from melanoma_lab.core.console import show_progress
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.data.split import TEST
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.evaluation.advice import Advice
-from melanoma_lab.evaluation.judging import Judgement, groups_of, judge_as_advised
-from melanoma_lab.evaluation.plots import save_plots
-from melanoma_lab.evaluation.proportions import Proportion, mean_sensitivity
-from melanoma_lab.evaluation.summary import absent_by_split, split_metrics
+from melanoma_lab.evaluation.clinical_evaluation import (
+    ClinicalEvaluation,
+    apply_decision_rule,
+    encode_groups,
+)
+from melanoma_lab.evaluation.confidence_intervals import (
+    IntervalEstimate,
+    estimate_balanced_accuracy,
+)
+from melanoma_lab.evaluation.decision_rule import DecisionRule
+from melanoma_lab.evaluation.run_metrics import compute_split_metrics, find_absent_classes
 from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.examples.looking import looking_of_run
@@ -29,13 +35,14 @@ from melanoma_lab.external.answering import DatasetAnswers
 from melanoma_lab.external.known import TrainedRun
 from melanoma_lab.external.overlap import Shown
 from melanoma_lab.input_pipeline.prepare import PreparedData
+from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.model_info import ModelInfo
 
 #: Of a model that says nothing of how its answers are to be read.
-NO_ADVICE = Advice(Temperature(1.0, 0, "the model does not say what was fitted to it"))
+NO_ADVICE = DecisionRule(Temperature(1.0, 0, "the model does not say what was fitted to it"))
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def record_evaluation(
     """
     data, card = evaluated.data, evaluated.card
     manifest = data.manifest
-    table = predictions.build(
+    table = predictions.build_predictions(
         image_ids=list(manifest["image_id"]),
         groups=list(manifest["group"]),
         splits=list(manifest["split"]),
@@ -94,9 +101,9 @@ def record_evaluation(
     advice = evaluated.source.advice or NO_ADVICE
     if advice.slug not in card.slugs:
         advice = replace(advice, slug="")
-    judgement = judge_as_advised(table, advice, manifest=manifest)
+    judgement = apply_decision_rule(table, advice, manifest=manifest)
     interval = _interval(table)
-    metrics = split_metrics(table, TEST, evaluated.melanoma) | judgement.metrics()
+    metrics = compute_split_metrics(table, TEST, evaluated.melanoma) | judgement.metrics()
     metrics |= {
         "test/balanced_accuracy_low": interval.low,
         "test/balanced_accuracy_high": interval.high,
@@ -107,7 +114,7 @@ def record_evaluation(
         metrics["images_seen"] = float(evaluated.shown.seen.sum())
     if answers.unlike is not None:
         metrics["images_unlike_training"] = float((answers.unlike[judged] > 1).sum())
-    absent = absent_by_split(table, [TEST])
+    absent = find_absent_classes(table, [TEST])
     tracker.log_metrics(metrics)
     tracker.set_tags({f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()})
     with tempfile.TemporaryDirectory() as scratch:
@@ -135,10 +142,12 @@ def record_evaluation(
         telling.show_unlike(int(metrics["images_unlike_training"]), int(judged.sum()))
 
 
-def _interval(table: pd.DataFrame) -> Proportion:
+def _interval(table: pd.DataFrame) -> IntervalEstimate:
     """Balanced accuracy of the images that are judged, with its interval."""
     y_true, y_score = predictions.split_arrays(table, TEST)
-    return mean_sensitivity(y_true, y_score.argmax(axis=1) == y_true, groups_of(table, TEST))
+    return estimate_balanced_accuracy(
+        y_true, y_score.argmax(axis=1) == y_true, encode_groups(table, TEST)
+    )
 
 
 def _keep(
@@ -146,13 +155,13 @@ def _keep(
     evaluated: Evaluated,
     answers: DatasetAnswers,
     table: pd.DataFrame,
-    judgement: Judgement,
+    judgement: ClinicalEvaluation,
 ) -> None:
     """Write what a run of an evaluation has beside its figures."""
     data, config = evaluated.data, evaluated.config
     plain = identity.params_of(config, evaluated.matched)
     OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
-    predictions.write_csv(table, folder / "predictions.csv")
+    predictions.write_predictions(table, folder / "predictions.csv")
     manifest = data.manifest
     if answers.unlike is not None:
         manifest = manifest.assign(unlike_training=answers.unlike)
@@ -163,7 +172,7 @@ def _keep(
     manifest.to_csv(folder / "manifest.csv", index=False)
     data.findings.write(folder / "audit.json")
     judgement.write(folder)
-    save_plots(
+    save_run_figures(
         folder / "plots",
         table=table,
         melanoma=evaluated.melanoma,

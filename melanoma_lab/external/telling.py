@@ -9,8 +9,8 @@ import numpy as np
 
 from melanoma_lab.core.console import console
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.evaluation.appearance import WITHIN
-from melanoma_lab.evaluation.proportions import Proportion
+from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
+from melanoma_lab.evaluation.out_of_distribution import WITHIN
 from melanoma_lab.external.known import KEY, KnownImages, TrainedRun
 from melanoma_lab.external.overlap import Shown
 from melanoma_lab.input_pipeline.prepare import PreparedData, slugify
@@ -86,7 +86,7 @@ def show_overlap(shown: Shown | None, known: KnownImages | None, *, kept: bool) 
 
 
 def show_figures(
-    metrics: Mapping[str, float], run: TrainedRun, name: str, interval: Proportion
+    metrics: Mapping[str, float], run: TrainedRun, name: str, interval: IntervalEstimate
 ) -> None:
     """Show the metrics beside those that the model's own test split gave."""
     columns = {name: _of_test(metrics)}

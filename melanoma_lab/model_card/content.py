@@ -11,8 +11,8 @@ import numpy as np
 
 from melanoma_lab import __version__
 from melanoma_lab.comparison.wording import metric_name, split_name
+from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of
-from melanoma_lab.evaluation.proportions import Proportion
 from melanoma_lab.model_card import data, limits, training
 from melanoma_lab.model_card.facts import Facts
 from melanoma_lab.model_card.shown import figure, share
@@ -171,4 +171,4 @@ def _subgroup_rows(facts: Facts) -> list[list[str]]:
 
 
 def _cell(row: dict[Any, Any], name: str) -> str:
-    return share(Proportion(row[name], row[f"{name}_low"], row[f"{name}_high"]))
+    return share(IntervalEstimate(row[name], row[f"{name}_low"], row[f"{name}_high"]))

@@ -9,7 +9,7 @@ import pandas as pd
 from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.evaluation.predictions import slugs_of
-from melanoma_lab.evaluation.subgroups import COLUMNS, divided
+from melanoma_lab.evaluation.subgroups import SUBGROUP_COLUMNS, split_into_subgroups
 from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.model_card.facts import Facts
 
@@ -132,11 +132,13 @@ def audit(facts: Facts) -> list[str]:
 def factors(facts: Facts) -> str:
     """What divides the images, and what is not known of them."""
     manifest = facts.manifest
-    known = [c for c in COLUMNS if c in manifest and list(divided(manifest[c]))]
+    known = [
+        c for c in SUBGROUP_COLUMNS if c in manifest and list(split_into_subgroups(manifest[c]))
+    ]
     names = {AGE_COLUMN: "age", "site": "body site"}
     told = ", ".join(names.get(column, column) for column in known)
     measured = f"Measured by {told}. " if told else "Nothing is known that would divide them. "
-    unknown = [names.get(c, c) for c in COLUMNS if c not in known]
+    unknown = [names.get(c, c) for c in SUBGROUP_COLUMNS if c not in known]
     also = f" Not known here, or the same for all: {', '.join(unknown)}." if unknown else ""
     return (
         f"{measured}Relevant and recorded by no dataset of the lab: skin tone, camera and "

@@ -14,7 +14,7 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.evaluation.judging import Judgement, judge
+from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, evaluate_clinically
 from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.tracking.run_reader import TrackedRun
 
@@ -45,7 +45,7 @@ class Facts:
     manifest: pd.DataFrame
     melanoma: str | None
     audit: Mapping[str, Any] | None
-    judgement: Judgement
+    judgement: ClinicalEvaluation
 
 
 def facts_of(run: TrackedRun) -> Facts:
@@ -55,7 +55,7 @@ def facts_of(run: TrackedRun) -> Facts:
         UserError: it has not kept what a card is written from.
     """
     try:
-        table = predictions.read_csv(run.require_artifact("predictions.csv"))
+        table = predictions.read_predictions(run.require_artifact("predictions.csv"))
         config = read_yaml(run.require_artifact("config.yaml"))
         manifest = read_manifest(run.require_artifact("manifest.csv"))
         if "age" in manifest:
@@ -79,7 +79,7 @@ def facts_of(run: TrackedRun) -> Facts:
         manifest=manifest,
         melanoma=melanoma,
         audit=audit,
-        judgement=judge(table, melanoma, sensitivity=sensitivity, manifest=manifest),
+        judgement=evaluate_clinically(table, melanoma, sensitivity=sensitivity, manifest=manifest),
     )
 
 

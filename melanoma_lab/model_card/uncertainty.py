@@ -15,15 +15,15 @@ from scipy.special import expit, logit
 
 from melanoma_lab.comparison import influence
 from melanoma_lab.evaluation import metrics
+from melanoma_lab.evaluation.confidence_intervals import (
+    LEVEL,
+    IntervalEstimate,
+    average_proportions,
+    compute_mean_interval,
+    estimate_proportion,
+)
 from melanoma_lab.evaluation.ece_interval import ece_interval
 from melanoma_lab.evaluation.predictions import split_arrays
-from melanoma_lab.evaluation.proportions import (
-    LEVEL,
-    Proportion,
-    mean_interval,
-    mean_proportion,
-    proportion,
-)
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 def figures(
     y_true: Labels, y_score: Floats, groups: NDArray[np.int64], melanoma: int | None
-) -> dict[str, Proportion]:
+) -> dict[str, IntervalEstimate]:
     """The figures of one split that a model is described by.
 
     Args:
@@ -46,8 +46,8 @@ def figures(
     correct = y_score.argmax(axis=1) == y_true
     shares = sensitivities(y_true, y_score, groups)
     found = {
-        "balanced_accuracy": mean_proportion(shares),
-        "accuracy": proportion(correct, groups),
+        "balanced_accuracy": average_proportions(shares),
+        "accuracy": estimate_proportion(correct, groups),
         "macro_auroc": _from_influence(
             metrics.macro_auroc(y_true, y_score), influence.macro_auroc, y_true, y_score, groups
         ),
@@ -64,7 +64,7 @@ def figures(
 
 def calibration_figures(
     y_true: Labels, y_score: Floats, groups: NDArray[np.int64]
-) -> dict[str, Proportion]:
+) -> dict[str, IntervalEstimate]:
     """What is measured before and after calibration: log loss, Brier score, ECE.
 
     Args:
@@ -73,34 +73,43 @@ def calibration_figures(
         groups: int64, shape (n,), not negative; the group of each image.
     """
     if not len(y_true):
-        return dict.fromkeys(("log_loss", "brier", "ece"), proportion(np.zeros(0, bool), groups))
+        return dict.fromkeys(
+            ("log_loss", "brier", "ece"), estimate_proportion(np.zeros(0, bool), groups)
+        )
     terms = np.column_stack(
         [
             metrics.image_log_loss(y_true, y_score),
             np.square(y_score - np.eye(y_score.shape[1])[y_true]).sum(axis=1),
         ]
     )
-    lows, highs = mean_interval(terms, groups)
+    lows, highs = compute_mean_interval(terms, groups)
     means = terms.mean(axis=0)
     return {
-        "log_loss": Proportion(float(means[0]), max(float(lows[0]), 0.0), float(highs[0])),
-        "brier": Proportion(float(means[1]), max(float(lows[1]), 0.0), float(highs[1])),
+        "log_loss": IntervalEstimate(float(means[0]), max(float(lows[0]), 0.0), float(highs[0])),
+        "brier": IntervalEstimate(float(means[1]), max(float(lows[1]), 0.0), float(highs[1])),
         "ece": ece_interval(y_true, y_score, groups),
     }
 
 
-def sensitivities(y_true: Labels, y_score: Floats, groups: NDArray[np.int64]) -> list[Proportion]:
+def sensitivities(
+    y_true: Labels, y_score: Floats, groups: NDArray[np.int64]
+) -> list[IntervalEstimate]:
     """Each class's share of images that are decided to be of it."""
     decided = y_score.argmax(axis=1)
     of = [y_true == k for k in range(y_score.shape[1])]
-    return [proportion((decided == k)[of[k]], groups[of[k]]) for k in range(len(of))]
+    return [estimate_proportion((decided == k)[of[k]], groups[of[k]]) for k in range(len(of))]
 
 
-def specificities(y_true: Labels, y_score: Floats, groups: NDArray[np.int64]) -> list[Proportion]:
+def specificities(
+    y_true: Labels, y_score: Floats, groups: NDArray[np.int64]
+) -> list[IntervalEstimate]:
     """Each class's share of other classes' images that are not decided to be of it."""
     decided = y_score.argmax(axis=1)
     others = [y_true != k for k in range(y_score.shape[1])]
-    return [proportion((decided != k)[others[k]], groups[others[k]]) for k in range(len(others))]
+    return [
+        estimate_proportion((decided != k)[others[k]], groups[others[k]])
+        for k in range(len(others))
+    ]
 
 
 def arrays_of(table: pd.DataFrame, split: str) -> tuple[Labels, Floats, NDArray[np.int64]]:
@@ -115,7 +124,7 @@ def _from_influence(
     y_true: Labels,
     y_score: Floats,
     groups: NDArray[np.int64],
-) -> Proportion:
+) -> IntervalEstimate:
     """A metric between 0 and 1 with an interval from what each group contributes to its variance.
 
     DeLong's for an AUROC, clustered (Obuchowski, Biometrics 53, 1997), on the logit scale, where
@@ -124,9 +133,9 @@ def _from_influence(
     """
     n_groups = len(np.unique(groups))
     if not 0 < value < 1 or n_groups < 2:  # NaN fails both
-        return Proportion(value, np.nan, np.nan)
+        return IntervalEstimate(value, np.nan, np.nan)
     by_group = np.bincount(groups, weights=influences(y_true, y_score))
     error = np.sqrt(n_groups / (n_groups - 1) * np.square(by_group).sum())
     half = stats.t.ppf((1 + LEVEL) / 2, n_groups - 1) * error / (value * (1 - value))
     low, high = expit(logit(value) - half), expit(logit(value) + half)
-    return Proportion(value, float(low), float(high))
+    return IntervalEstimate(value, float(low), float(high))

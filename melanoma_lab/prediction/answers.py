@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import show_progress
-from melanoma_lab.evaluation.advice import Advice
+from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.prediction.source import Source, meaning
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.backend import start_backend
@@ -91,7 +91,7 @@ class Loaded:
             reached = _reached(scores, self.source.advice, self.card)
             calibrated = scores.astype(np.float32)
         if self.source.appearance is not None:
-            unlike = self.source.appearance.unlikeness(pixels)
+            unlike = self.source.appearance.relative_distance(pixels)
         return Answers(probabilities, calibrated, reached, unlike)
 
 
@@ -119,7 +119,7 @@ def load(source: Source, *, threads: int, seed: int, patients: bool = False) -> 
 
 
 def _reached(
-    scores: NDArray[np.float64], advice: Advice, card: ModelInfo
+    scores: NDArray[np.float64], advice: DecisionRule, card: ModelInfo
 ) -> NDArray[np.bool_] | None:
     """Which calibrated probabilities reach the operating point's threshold."""
     if advice.slug not in card.slugs or math.isnan(advice.threshold):

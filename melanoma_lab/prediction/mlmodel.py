@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar
 
 from melanoma_lab.core import untrusted_files
 from melanoma_lab.core.errors import UserError, truncate
-from melanoma_lab.evaluation import advice, appearance
-from melanoma_lab.evaluation.advice import Advice
-from melanoma_lab.evaluation.appearance import Appearance
+from melanoma_lab.evaluation import decision_rule, out_of_distribution
+from melanoma_lab.evaluation.decision_rule import DecisionRule
+from melanoma_lab.evaluation.out_of_distribution import OutOfDistributionDetector
 from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.tracking.model_info import ModelInfo
 
@@ -64,22 +64,22 @@ def read_run(folder: Path) -> str | None:
     return run if isinstance(run, str) and RUN_ID.fullmatch(run) else None
 
 
-def read_appearance(folder: Path) -> Appearance | None:
+def read_appearance(folder: Path) -> OutOfDistributionDetector | None:
     """What the training images of a model look like; None where its folder does not say.
 
     Raises:
         UserError: the file that says it is damaged.
     """
-    return _beside(folder / appearance.FILE, Appearance.read)
+    return _beside(folder / out_of_distribution.FILE, OutOfDistributionDetector.read)
 
 
-def read_advice(folder: Path) -> Advice | None:
+def read_advice(folder: Path) -> DecisionRule | None:
     """How the answers of a model are to be read; None where its folder does not say.
 
     Raises:
         UserError: the file that says it is damaged.
     """
-    return _beside(folder / advice.FILE, Advice.read)
+    return _beside(folder / decision_rule.FILE, DecisionRule.read)
 
 
 def _beside(path: Path, read: Callable[[str], _Read]) -> _Read | None:

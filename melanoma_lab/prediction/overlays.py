@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from melanoma_lab.core.errors import UserError, truncate
-from melanoma_lab.evaluation.overlay import overlay
+from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
 from melanoma_lab.reports.rendering import replace_file
 from melanoma_lab.tracking.model_info import NOTICE
 
@@ -76,7 +76,7 @@ def write_map(path: Path, pixels: NDArray[np.uint8], heat: NDArray[np.float32]) 
     facts.add_text("Software", MARK)
     facts.add_text("Comment", NOTICE)
     stream = io.BytesIO()
-    Image.fromarray(overlay(pixels, heat)).save(stream, "PNG", pnginfo=facts)
+    Image.fromarray(overlay_heat_map(pixels, heat)).save(stream, "PNG", pnginfo=facts)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, stream.getvalue())
 

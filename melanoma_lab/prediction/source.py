@@ -20,8 +20,8 @@ from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.untrusted_tables import check_table
-from melanoma_lab.evaluation.advice import Advice
-from melanoma_lab.evaluation.appearance import Appearance
+from melanoma_lab.evaluation.decision_rule import DecisionRule
+from melanoma_lab.evaluation.out_of_distribution import OutOfDistributionDetector
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.prediction import mlmodel
@@ -54,8 +54,8 @@ class Source:
     typed: str
     network: Path
     card: ModelInfo | None
-    appearance: Appearance | None = None
-    advice: Advice | None = None
+    appearance: OutOfDistributionDetector | None = None
+    advice: DecisionRule | None = None
     run: str | None = None
     note: str = ""
 

@@ -20,8 +20,8 @@ from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.training.hardware import Hardware
 
 if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step
-    from melanoma_lab.evaluation.judging import Judgement
-    from melanoma_lab.evaluation.outcome import Outcome
+    from melanoma_lab.evaluation.chance_check import ChanceCheck
+    from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 
 SINGLE_SEED_ADVICE = (
     "One seed is one throw of the dice: compare arms over several (seed=0,1,2,3,4)."
@@ -185,7 +185,7 @@ def show_metric_table(columns: Mapping[str, Mapping[str, float]]) -> None:
     console.print(table)
 
 
-def show_clinical_evaluation(judgement: Judgement) -> None:
+def show_clinical_evaluation(judgement: ClinicalEvaluation) -> None:
     """Say what calibration changes, and what the operating point came to where it was not chosen.
 
     Where test was left alone these are figures of val, and look better than they are.
@@ -223,7 +223,7 @@ def show_clinical_evaluation(judgement: Judgement) -> None:
     )
 
 
-def show_chance_check(outcome: Outcome) -> None:
+def show_chance_check(outcome: ChanceCheck) -> None:
     """Warn where a run learned nothing."""
     if outcome.verdict == "at_chance":
         console.print(f"This run is at chance: {outcome.reason}", style="bold red")

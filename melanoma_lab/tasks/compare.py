@@ -18,7 +18,7 @@ from melanoma_lab.comparison.terminal import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.console import console, show_progress
-from melanoma_lab.evaluation.plot_style import CYCLE
+from melanoma_lab.plots.style import CYCLE
 from melanoma_lab.tracking.client import summarize_error, translate_errors
 from melanoma_lab.tracking.study_run import StudyMember, record_study
 

@@ -27,17 +27,17 @@ from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.ensembles import identity
 from melanoma_lab.ensembles.average import average
 from melanoma_lab.ensembles.members import Member, find_members, put_together, read_tables
-from melanoma_lab.evaluation import advice, appearance, predictions
-from melanoma_lab.evaluation.judging import judge
-from melanoma_lab.evaluation.outcome import outcome
-from melanoma_lab.evaluation.plots import save_plots
-from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
+from melanoma_lab.evaluation import decision_rule, out_of_distribution, predictions
+from melanoma_lab.evaluation.chance_check import compare_with_chance
+from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
+from melanoma_lab.evaluation.run_metrics import compute_run_metrics, find_absent_classes
 from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.examples.looking import looking_of_files
 from melanoma_lab.examples.pictures import Looking
 from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
+from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.prediction import mlmodel
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.client import translate_errors
@@ -115,22 +115,24 @@ def _record(
     tags = identity.tags_of(members, table)
     named = config.get("dataset", {}).get("melanoma")
     melanoma = slugify(named) if named else None
-    judgement = judge(
+    judgement = evaluate_clinically(
         table,
         melanoma,
         sensitivity=config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity),
         manifest=manifest,
     )
-    metrics = identity.costs_of(members) | run_metrics(table, melanoma) | judgement.metrics()
+    metrics = (
+        identity.costs_of(members) | compute_run_metrics(table, melanoma) | judgement.metrics()
+    )
     name = run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
     with tracker.run(name, tags, tracking.flatten_params(config)) as run_id:
         tracker.log_metrics(metrics)
-        tracker.set_tags({"outcome": outcome(table).verdict, **_absent(table)})
+        tracker.set_tags({"outcome": compare_with_chance(table).verdict, **_absent(table)})
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             audit = _audit(client, members[0])
             OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-            predictions.write_csv(table, folder / "predictions.csv")
+            predictions.write_predictions(table, folder / "predictions.csv")
             manifest.to_csv(folder / "manifest.csv", index=False)
             judgement.write(folder)
             if together is not None:
@@ -148,7 +150,7 @@ def _record(
                 )
                 write_card(facts, folder)
             with show_progress("drawing figures"):
-                save_plots(
+                save_run_figures(
                     folder / "plots",
                     table=table,
                     melanoma=melanoma,
@@ -168,7 +170,7 @@ def _record(
                 )
             tracker.log_folder(folder)
         if together is not None:
-            beside = together.beside | {advice.FILE: judgement.advice().text()}
+            beside = together.beside | {decision_rule.FILE: judgement.advice().text()}
             with show_progress("saving the network"):
                 tracker.log_network(together.network, together.card, beside)
     run_messages.show_metrics(metrics)
@@ -251,7 +253,7 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
             "own training images. The predictions are averaged all the same."
         )
         return None
-    beside = {} if looks is None else {appearance.FILE: looks.text()}
+    beside = {} if looks is None else {out_of_distribution.FILE: looks.text()}
     return _Together(mean_network(networks), cards[0], beside)
 
 
@@ -293,7 +295,7 @@ def _file(client: Any, member: Member, name: str) -> Iterator[Path]:
 
 def _absent(table: pd.DataFrame) -> dict[str, str]:
     """Tags that name the classes which a split has no image of."""
-    absent = absent_by_split(table, predictions.SPLITS)
+    absent = find_absent_classes(table, predictions.SPLITS)
     return {f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()}
 
 

@@ -20,18 +20,18 @@ from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.data.split import SPLITS
-from melanoma_lab.evaluation import advice, appearance, predictions
-from melanoma_lab.evaluation.judging import Judgement, judge
-from melanoma_lab.evaluation.outcome import outcome
-from melanoma_lab.evaluation.plot_training import ClassCounts, mixture_name
-from melanoma_lab.evaluation.plots import save_plots
-from melanoma_lab.evaluation.summary import absent_by_split, run_metrics
+from melanoma_lab.evaluation import decision_rule, out_of_distribution, predictions
+from melanoma_lab.evaluation.chance_check import compare_with_chance
+from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, evaluate_clinically
+from melanoma_lab.evaluation.run_metrics import compute_run_metrics, find_absent_classes
 from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.examples.looking import NO_NETWORK, looking_of_run
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
+from melanoma_lab.plots.run_figures import save_run_figures
+from melanoma_lab.plots.training_figures import ClassCounts, format_mixed_label
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tracking import Tracker
@@ -78,9 +78,11 @@ def record_results(
     table = predictions_table(data, trained, extent.splits)
     with show_progress("computing metrics", line=lines):
         judgement = judged(config, data, table)
-        metrics |= run_metrics(table, data.melanoma, splits=extent.splits) | judgement.metrics()
-    learned = outcome(table)
-    absent = absent_by_split(table, extent.splits or SPLITS)
+        metrics |= (
+            compute_run_metrics(table, data.melanoma, splits=extent.splits) | judgement.metrics()
+        )
+    learned = compare_with_chance(table)
+    absent = find_absent_classes(table, extent.splits or SPLITS)
     tracker.log_metrics(metrics)
     tracker.set_tags(
         {
@@ -92,7 +94,7 @@ def record_results(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         OmegaConf.save(OmegaConf.create(config_to_dict(config)), folder / "config.yaml")
-        predictions.write_csv(table, folder / "predictions.csv")
+        predictions.write_predictions(table, folder / "predictions.csv")
         judgement.write(folder)
         if keeps_model:
             facts = facts_of_training(
@@ -152,7 +154,7 @@ def facts_of_training(
     config: Config,
     data: PreparedData,
     table: pd.DataFrame,
-    judgement: Judgement,
+    judgement: ClinicalEvaluation,
     metrics: Mapping[str, float],
     *,
     run_id: str,
@@ -198,15 +200,15 @@ def card_of(config: Config, data: PreparedData, encoding: PatientEncoder | None)
     )
 
 
-def beside_network(data: PreparedData, judgement: Judgement) -> dict[str, str]:
+def beside_network(data: PreparedData, judgement: ClinicalEvaluation) -> dict[str, str]:
     """Name -> text of what lies beside a network that was trained on a dataset.
 
     How its answers are to be read, and, from its training and validation images, what pictures must
     look like for it to be of use.
     """
-    looks = appearance.of_training_images(data)
-    beside = {} if looks is None else {appearance.FILE: looks.text()}
-    return beside | {advice.FILE: judgement.advice().text()}
+    looks = out_of_distribution.fit_detector_to_dataset(data)
+    beside = {} if looks is None else {out_of_distribution.FILE: looks.text()}
+    return beside | {decision_rule.FILE: judgement.advice().text()}
 
 
 def predictions_table(
@@ -217,7 +219,7 @@ def predictions_table(
         raise ValueError("Expected finite probabilities. Received those of a diverged training.")
     measured = data.select_splits(splits)
     manifest = data.manifest.iloc[measured]
-    return predictions.build(
+    return predictions.build_predictions(
         image_ids=list(manifest["image_id"]),
         groups=list(manifest["group"]),
         splits=list(manifest["split"]),
@@ -227,9 +229,9 @@ def predictions_table(
     )
 
 
-def judged(config: Config, data: PreparedData, table: pd.DataFrame) -> Judgement:
+def judged(config: Config, data: PreparedData, table: pd.DataFrame) -> ClinicalEvaluation:
     """The judgement of what a training predicts."""
-    return judge(
+    return evaluate_clinically(
         table,
         data.melanoma,
         sensitivity=config.evaluation.sensitivity,
@@ -244,7 +246,7 @@ def draw(
     trained: TrainingResult,
     *,
     table: pd.DataFrame,
-    judgement: Judgement,
+    judgement: ClinicalEvaluation,
     name: str,
     images_kept: bool,
 ) -> None:
@@ -258,7 +260,7 @@ def draw(
         for figure, value in figures.items():
             history[figure].append(value)
     n_samples = None if images_kept else 0
-    save_plots(
+    save_run_figures(
         folder / "plots",
         table=table,
         history=history,
@@ -266,7 +268,7 @@ def draw(
         counts=_class_counts(data, images),
         sample_images=trained.sample_images[:n_samples],
         sample_names=[
-            mixture_name(shares, data.slugs) for shares in trained.sample_labels[:n_samples]
+            format_mixed_label(shares, data.slugs) for shares in trained.sample_labels[:n_samples]
         ],
         melanoma=data.melanoma,
         judgement=judgement,

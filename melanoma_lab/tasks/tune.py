@@ -15,8 +15,8 @@ from melanoma_lab.config.fingerprint import tuner_to_dict
 from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.evaluation.names import higher_is_better
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.sweep_run import (

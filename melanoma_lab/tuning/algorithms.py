@@ -26,7 +26,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from melanoma_lab.config.schema.tuner import BayesianOptimization, GridSearch, Hyperband, Tuner
-from melanoma_lab.evaluation.names import higher_is_better
+from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.tuning.space import Searched
 
 #: What Keras Tuner's Hyperband adds to the values of a trial.

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLoc
 from numpy.typing import NDArray
 
 from melanoma_lab.comparison.wording import is_share
-from melanoma_lab.evaluation import plot_style as style
+from melanoma_lab.plots import style
 from melanoma_lab.tuning import scales, wording
 from melanoma_lab.tuning.history import best_so_far, best_trials
 from melanoma_lab.tuning.importance import Importance, compared_trials, encode
@@ -34,7 +34,7 @@ def history(sweep: Sweep) -> Figure:
         ValueError: no trial has a score.
     """
     table = best_so_far(sweep)
-    fig = style.figure(WIDTH, 3.4)
+    fig = style.new_figure(WIDTH, 3.4)
     ax = fig.add_subplot()
     _scatter(ax, sweep, sweep.scored, sweep.scored["number"].to_numpy(float))
     ax.step(
@@ -61,7 +61,7 @@ def history(sweep: Sweep) -> Figure:
             label="without a score",
         )
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    style.dress(ax, "", "trial", wording.score_name(sweep))
+    style.style_axes(ax, "", "trial", wording.score_name(sweep))
     _legend(fig, ax)
     return fig
 
@@ -79,7 +79,7 @@ def by_value(sweep: Sweep, dimension: Dimension) -> Figure:
     scored = sweep.scored
     places = encode(sweep, dimension, scored)
     counts = ~np.isnan(places)
-    fig = style.figure(WIDTH, 3.1 if _rungs(sweep) else 2.8)
+    fig = style.new_figure(WIDTH, 3.1 if _rungs(sweep) else 2.8)
     ax = fig.add_subplot()
     if not dimension.is_number:
         compared = scored.index.isin(compared_trials(sweep)[0].index) & counts
@@ -92,9 +92,9 @@ def by_value(sweep: Sweep, dimension: Dimension) -> Figure:
         _mark_best(ax, float(places[scored.index.get_loc(best.name)]), float(best["score"]))
     _score_axis(ax, sweep)
     _value_axis(ax, dimension)
-    style.dress(ax, scales.plain(dimension.key, 42), "", wording.score_name(sweep))
+    style.style_axes(ax, scales.plain(dimension.key, 42), "", wording.score_name(sweep))
     if not len(shown):
-        style.say_empty(ax, "used by no trial that has a score")
+        style.annotate_empty(ax, "used by no trial that has a score")
     elif len(shown) < len(scored):
         ax.set_xlabel(f"{len(shown)} of {len(scored)} trials use it", fontsize=style.LABEL_SIZE)
     if _rungs(sweep):
@@ -129,7 +129,7 @@ def parallel(sweep: Sweep, order: Sequence[str]) -> Figure:
         ]
     )
     good = set(best_trials(sweep, trials)["number"])
-    fig = style.figure(WIDTH, 0.7 + 0.68 * lines.shape[1])
+    fig = style.new_figure(WIDTH, 0.7 + 0.68 * lines.shape[1])
     ax = fig.add_subplot()
     depth = np.arange(lines.shape[1])
     faint = float(np.clip(40 / len(trials), 0.12, 0.9))
@@ -158,7 +158,7 @@ def importance(result: Importance) -> Figure:
         result: that has a ranking.
     """
     effects = result.effects
-    fig = style.figure(WIDTH, 1.2 + 0.36 * len(effects))
+    fig = style.new_figure(WIDTH, 1.2 + 0.36 * len(effects))
     ax = fig.add_subplot()
     chance = 100 * max(result.chance, 0)
     ax.axvspan(0, chance, color=style.LIGHT_GREY, label="no more than chance", linewidth=0)
@@ -176,7 +176,7 @@ def importance(result: Importance) -> Figure:
     ax.set_xlim(0, 1.08 * max(chance, *(100 * effect.share for effect in effects)))
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    style.dress(ax, "", "% of the differences between trials")
+    style.style_axes(ax, "", "% of the differences between trials")
     _legend(fig, ax)
     return fig
 

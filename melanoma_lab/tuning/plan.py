@@ -14,7 +14,7 @@ from melanoma_lab.config.schema.split import FoldSplit
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.config.schema.tuner import Hyperband
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.evaluation.names import OF_MELANOMA
+from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES
 from melanoma_lab.tuning.checking import Command, checked
 from melanoma_lab.tuning.default_space import default_space
 from melanoma_lab.tuning.role import Role, role_of
@@ -61,7 +61,7 @@ def planned(config: Config, arm: Arm, command: Command) -> Plan:
     """
     tuner, role = config.tuner, role_of(os.environ)
     metric = tuner.objective.removeprefix("val/")
-    if metric in OF_MELANOMA and config.dataset.melanoma is None:
+    if metric in POSITIVE_CLASS_METRIC_NAMES and config.dataset.melanoma is None:
         raise UserError(
             f"tuner.objective={tuner.objective}: dataset={config.dataset.name} names no melanoma "
             "class; add dataset.melanoma=NAME."

@@ -18,7 +18,7 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.core.console import console
-from melanoma_lab.evaluation.names import higher_is_better
+from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.runs.run_headline import show_tracking_uri
 from melanoma_lab.tuning.checking import Command
 from melanoma_lab.tuning.space import Searched, Values, override_text

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from melanoma_lab.comparison import influence
 from melanoma_lab.evaluation import metrics, predictions
-from melanoma_lab.evaluation.summary import SPLIT_METRICS, run_metrics
+from melanoma_lab.evaluation.run_metrics import SPLIT_METRICS, compute_run_metrics
 
 PER_CLASS = {
     name: (getattr(influence, name), getattr(metrics, name))
@@ -69,7 +69,7 @@ def test_the_jackknife_of_a_share_by_hand():
     # less, leaving out the missed one gives 1, which is 1/4 more.
     y_true = np.array([0, 0, 0, 0, 1, 1])
     y_score = np.eye(2)[[0, 0, 0, 1, 1, 1]]
-    table = predictions.build(
+    table = predictions.build_predictions(
         image_ids=list("abcdef"),
         groups=list("abcdef"),
         splits=["test"] * 6,
@@ -90,7 +90,7 @@ def table_with_groups(groups, seed=0, n=40):
 
 def test_an_estimate_has_the_runs_own_metrics():
     table = table_with_groups([f"g{i // 2}" for i in range(40)])
-    values = run_metrics(table, "class_1")
+    values = compute_run_metrics(table, "class_1")
     estimates = influence.estimate_run(table, "class_1")
     assert set(estimates) == {
         *SPLIT_METRICS,

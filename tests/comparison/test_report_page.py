@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from melanoma_lab.comparison.compare import compare_study
 from melanoma_lab.comparison.report import write_report
 from melanoma_lab.comparison.warnings import find_warnings
-from melanoma_lab.evaluation.plot_style import BLUE, CYCLE, VERMILLION
+from melanoma_lab.plots.style import BLUE, CYCLE, VERMILLION
 
 LONG = "baseline,architecture.blocks=[1,2,2,2],architecture.batch_norm=false,balancing=oversample"
 

@@ -109,7 +109,7 @@ def test_identical_arms_by_metrics_of_probabilities(name):
     y = np.repeat([0, 1, 2], [20, 12, 8])
     lesions = np.arange(len(y)).astype(str)
     scale = influence._jackknife_scale(lesions, y)
-    from melanoma_lab.evaluation.summary import SPLIT_METRICS
+    from melanoma_lab.evaluation.run_metrics import SPLIT_METRICS
 
     values, influences = np.empty((250, 3, 2)), np.empty((250, 3, 2, len(y)))
     for study in range(250):

@@ -13,7 +13,7 @@ from melanoma_lab.comparison.study import load_study
 from melanoma_lab.comparison.tracked import Key
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.evaluation.summary import run_metrics
+from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.tracking import connect_for_reading
 
 
@@ -29,7 +29,7 @@ def test_a_study_has_its_runs_with_their_predictions(tracked, ablation, make_tab
     assert told[-1] == (16, 16)
     assert study.melanoma == "melanoma"
     (run,) = [run for run in study.runs if run.key == Key("dropout", 2, 0)]
-    expected = run_metrics(make_table(2.0, seed=2, arm="dropout"), "melanoma")
+    expected = compute_run_metrics(make_table(2.0, seed=2, arm="dropout"), "melanoma")
     assert run.estimates["macro_auroc"].value == expected["test/macro_auroc"]
     assert run.confusion.sum() == 160
     assert run.costs["optimizer_steps"] == 300

@@ -7,22 +7,22 @@ import pytest
 
 from melanoma_lab.demo import wording
 from melanoma_lab.demo.answer import said_of
-from melanoma_lab.evaluation.advice import Advice
-from melanoma_lab.evaluation.proportions import Proportion
+from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
+from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.prediction.answers import Answers
 from melanoma_lab.prediction.source import Source
 from melanoma_lab.tracking.model_info import ModelInfo
 
 CARD = ModelInfo(("melanoma", "nevus", "wart"), ("Melanoma", "Nevus", "Wart"), dataset="mine")
-ADVICE = Advice(
+ADVICE = DecisionRule(
     Temperature(2.0, 300),
     "melanoma",
     0.25,
     0.9,
     measured_on="test",
-    sensitivity=Proportion(0.85, 0.71, 0.93),
-    specificity=Proportion(0.7, 0.66, 0.74),
+    sensitivity=IntervalEstimate(0.85, 0.71, 0.93),
+    specificity=IntervalEstimate(0.7, 0.66, 0.74),
 )
 
 
@@ -69,7 +69,7 @@ def test_the_operating_point_decides_in_words():
 def test_rates_on_val_are_called_flattering_and_unknown_ones_are_not_told():
     by_val = wording.operating_point("M", replace(ADVICE, measured_on="val"))
     assert by_val.endswith("It was chosen by these images, so expect less.")
-    bare = Advice(Temperature(1.0, 9), "melanoma", 0.25, 0.9)  # as kept by earlier versions
+    bare = DecisionRule(Temperature(1.0, 9), "melanoma", 0.25, 0.9)  # as kept by earlier versions
     assert wording.operating_point("M", bare).endswith("of M reach it.")
 
 
@@ -78,7 +78,7 @@ def test_without_advice_probabilities_are_the_networks_own():
     assert plain(said.headline) == "Nevus, 70.0 %"
     assert "nothing says how to calibrate" in said.scale
     assert (said.decision, said.rates) == ("", "")
-    why_not = Advice(Temperature(1.0, 3, "val has 3 images"))
+    why_not = DecisionRule(Temperature(1.0, 3, "val has 3 images"))
     said = said_of(answers(reached=None), CARD, why_not, None)
     assert said.scale.endswith("not calibrated: val has 3 images")
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, roc_curve
 
-from melanoma_lab.evaluation.operating_point import choose_threshold, rates
+from melanoma_lab.evaluation.operating_point import choose_threshold, measure_rates
 
 TARGETS = st.floats(0.01, 1)
 
@@ -17,7 +17,7 @@ def test_by_hand():
     assert choose_threshold(positive, score, 0.51) == 0.4
     assert choose_threshold(positive, score, 0.75) == 0.4
     assert choose_threshold(positive, score, 1) == 0.2
-    found = rates(positive, score, np.array([0, 0, 1, 2, 3, 4]), 0.4)
+    found = measure_rates(positive, score, np.array([0, 0, 1, 2, 3, 4]), 0.4)
     assert (found.n_images, found.n_lesions) == (6, 5)
     assert (found.positive_images, found.positive_lesions) == (4, 3)
     assert found.sensitivity.value == 3 / 4
@@ -40,7 +40,7 @@ def test_without_a_positive_nothing_is_defined():
     positive, score = np.zeros(3, bool), np.array([0.1, 0.2, 0.3])
     threshold = choose_threshold(positive, score, 0.9)
     assert np.isnan(threshold)
-    found = rates(np.array([True, False, False]), score, np.arange(3), threshold)
+    found = measure_rates(np.array([True, False, False]), score, np.arange(3), threshold)
     for rate in (found.sensitivity, found.specificity, found.ppv, found.npv):
         assert np.isnan(rate.value)
     assert found.positive_images == 1
@@ -71,7 +71,7 @@ def test_the_more_is_to_be_found_the_lower_it_is(case, one, other):
 @given(cases(), st.floats(0, 1))
 def test_rates_are_those_of_scikit_learn(case, threshold):
     positive, score = case[0] == 0, case[1][:, 0]
-    found = rates(positive, score, np.arange(len(score)), threshold)
+    found = measure_rates(positive, score, np.arange(len(score)), threshold)
     (tn, fp), (fn, tp) = confusion_matrix(positive, score >= threshold, labels=[False, True])
     for rate, hit, n in (
         (found.sensitivity, tp, tp + fn),

@@ -13,7 +13,7 @@ SLUGS = ("melanoma", "nevus", "none")
 
 
 def small_table() -> pd.DataFrame:
-    return predictions.build(
+    return predictions.build_predictions(
         image_ids=["Train/melanoma/a.jpg", "Train/nevus/b.jpg", "c(1).jpg"],
         groups=["7", "8", "8"],
         splits=["train", "val", "test"],
@@ -40,7 +40,7 @@ def test_build_names_the_columns_as_the_design_does():
 
 
 def test_build_keeps_group_numbers_as_strings():
-    table = predictions.build(
+    table = predictions.build_predictions(
         image_ids=["a", "b"],
         groups=np.array([3, 12]),
         splits=["train", "train"],
@@ -73,7 +73,7 @@ def test_build_refuses_what_does_not_fit(change, message):
         "slugs": ["x", "y"],
     }
     with pytest.raises(ValueError, match=message):
-        predictions.build(**(arguments | change))
+        predictions.build_predictions(**(arguments | change))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_check_refuses_a_wrong_cell_and_says_where(row, column, value, message):
     table = small_table()
     table.loc[row, column] = value
     with pytest.raises(ValueError, match=message) as caught:
-        predictions.check(table)
+        predictions.check_predictions(table)
     assert table.loc[row, "image_id"] in str(caught.value)
     assert "1 of 3 rows" in str(caught.value)
 
@@ -102,7 +102,7 @@ def test_check_refuses_a_wrong_cell_and_says_where(row, column, value, message):
 def test_check_allows_the_rounding_of_a_low_precision_softmax():
     table = small_table()
     table.loc[2, "prob/nevus"] = 0.5009
-    predictions.check(table)
+    predictions.check_predictions(table)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_check_allows_the_rounding_of_a_low_precision_softmax():
 )
 def test_check_refuses_other_columns(spoil):
     with pytest.raises(ValueError, match="Expected the columns image_id, group, split, y_true"):
-        predictions.check(spoil(small_table()))
+        predictions.check_predictions(spoil(small_table()))
 
 
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(2, 5), sharpness=st.sampled_from([1, 40]))
@@ -128,12 +128,12 @@ def test_csv_gives_back_every_bit(tmp_path_factory, seed, k, sharpness):
     sharp = y_score**sharpness
     table = table_of((y_true, (sharp / sharp.sum(axis=1, keepdims=True)).astype(np.float32)))
     path = tmp_path_factory.mktemp("csv") / "predictions.csv"
-    predictions.write_csv(table, path)
-    pd.testing.assert_frame_equal(predictions.read_csv(path), table, check_exact=True)
+    predictions.write_predictions(table, path)
+    pd.testing.assert_frame_equal(predictions.read_predictions(path), table, check_exact=True)
 
 
 def test_csv_keeps_names_that_look_like_something_else(tmp_path: Path):
-    table = predictions.build(
+    table = predictions.build_predictions(
         image_ids=['a,"b".jpg', "NA", "007", " é "],
         groups=["1e3", "", "0x1", "null"],
         splits=["train"] * 4,
@@ -141,19 +141,19 @@ def test_csv_keeps_names_that_look_like_something_else(tmp_path: Path):
         probabilities=np.eye(3)[[0, 1, 2, 0]],
         slugs=["nan", "true", "1"],
     )
-    predictions.write_csv(table, tmp_path / "p.csv")
-    pd.testing.assert_frame_equal(predictions.read_csv(tmp_path / "p.csv"), table)
+    predictions.write_predictions(table, tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(predictions.read_predictions(tmp_path / "p.csv"), table)
 
 
 def test_csv_keeps_an_empty_table(tmp_path: Path):
     table = table_of(random_case(0, 3, seed=0))
-    predictions.write_csv(table, tmp_path / "p.csv")
-    pd.testing.assert_frame_equal(predictions.read_csv(tmp_path / "p.csv"), table)
+    predictions.write_predictions(table, tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(predictions.read_predictions(tmp_path / "p.csv"), table)
 
 
 def test_write_csv_refuses_a_wrong_table_and_writes_nothing(tmp_path: Path):
     with pytest.raises(ValueError, match="Expected the columns"):
-        predictions.write_csv(small_table().drop(columns="group"), tmp_path / "p.csv")
+        predictions.write_predictions(small_table().drop(columns="group"), tmp_path / "p.csv")
     assert not (tmp_path / "p.csv").exists()
 
 
@@ -164,7 +164,7 @@ def test_read_csv_names_a_file_that_is_none(tmp_path: Path, text):
     path = tmp_path / "p.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"p\.csv is not a predictions table"):
-        predictions.read_csv(path)
+        predictions.read_predictions(path)
 
 
 def test_split_arrays_by_hand():

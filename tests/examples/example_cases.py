@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.evaluation.judging import judge
+from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.examples.kept import write_examples
 from melanoma_lab.examples.pictures import Looking
 
@@ -27,7 +27,7 @@ def table_of(n: int = 90, seed: int = 0, splits: tuple[str, ...] = ("val", "test
     names = [split for split in splits for _ in range(n)]
     ids = [f"{SLUGS[label]}/{split}-{i}.jpg"
            for i, (split, label) in enumerate(zip(names, labels, strict=True))]  # fmt: skip
-    return predictions.build(
+    return predictions.build_predictions(
         image_ids=ids,
         groups=[f"{split}-{i // 2}" for i, split in enumerate(names)],
         splits=names,
@@ -87,7 +87,7 @@ def write(folder: Path, **given: Any) -> Path:
         **{
             "name": "dropout seed 0",
             "table": table,
-            "judgement": judge(table, melanoma, sensitivity=0.9, manifest=manifest),
+            "judgement": evaluate_clinically(table, melanoma, sensitivity=0.9, manifest=manifest),
             "melanoma": melanoma,
             "manifest": manifest,
             "audit": {},

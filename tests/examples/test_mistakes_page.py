@@ -9,7 +9,7 @@ from pages import opened, pale, too_wide
 from PIL import Image
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.evaluation.judging import judge
+from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.examples.choice import decisions, mistakes
 from melanoma_lab.examples.looking import looking_of_files
 from melanoma_lab.examples.pictures import Looking
@@ -27,7 +27,7 @@ def manifest(table, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chosen(table):
-    judgement = judge(table, "melanoma", sensitivity=0.9)
+    judgement = evaluate_clinically(table, "melanoma", sensitivity=0.9)
     return mistakes(decisions(table, judgement.temperature), "melanoma")
 
 
@@ -94,7 +94,7 @@ def test_doubtful_labels_are_told_first(page_file):
 
 
 def test_missed_melanomas_that_the_operating_point_finds_are_said(page_file, table, chosen):
-    threshold = judge(table, "melanoma", sensitivity=0.9).point.threshold
+    threshold = evaluate_clinically(table, "melanoma", sensitivity=0.9).point.threshold
     flagged = (chosen.missed["melanoma"] >= threshold).sum()
     assert flagged > 0
     text = page_file.read_text(encoding="utf-8")

@@ -8,9 +8,9 @@ import pytest
 from evaluation_cases import random_case, table_of
 
 from melanoma_lab.evaluation.calibration import ece
-from melanoma_lab.evaluation.judging import judge
+from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
+from melanoma_lab.evaluation.confidence_intervals import estimate_proportion
 from melanoma_lab.evaluation.metrics import auroc, brier, log_loss, macro_auroc
-from melanoma_lab.evaluation.proportions import proportion
 from melanoma_lab.model_card.facts import Facts
 from melanoma_lab.model_card.page import PAGES, write_card
 from melanoma_lab.model_card.uncertainty import calibration_figures, figures
@@ -54,7 +54,7 @@ def facts(*, splits=("train", "val", "test"), tags=(), config=(), **changes):
         "manifest": manifest,
         "melanoma": "melanoma",
         "audit": {"judged_split": "random", "n_label_conflicts": 4, "n_cross_split_groups": 7},
-        "judgement": judge(table, "melanoma", sensitivity=0.9, manifest=manifest),
+        "judgement": evaluate_clinically(table, "melanoma", sensitivity=0.9, manifest=manifest),
     }
     return Facts(**known | changes)
 
@@ -132,7 +132,7 @@ def test_its_limits_are_those_of_the_run(pages, changes, told):
 
 def test_a_dataset_without_melanoma_has_no_operating_point(pages):
     given = facts()
-    without = judge(given.table, None, sensitivity=0.9, manifest=given.manifest)
+    without = evaluate_clinically(given.table, None, sensitivity=0.9, manifest=given.manifest)
     markdown, html = pages(facts(melanoma=None, judgement=without))
     assert "names no melanoma class" in markdown
     assert "melanoma AUROC" not in markdown
@@ -177,5 +177,5 @@ def test_an_undefined_figure_has_no_interval():
     found = figures(y_true, y_score, np.arange(20), 1)
     assert np.isnan(found["melanoma_auroc"].value)
     assert np.isnan(found["melanoma_sensitivity"].value)
-    whole = proportion(np.ones(20, bool), np.arange(20))
+    whole = estimate_proportion(np.ones(20, bool), np.arange(20))
     assert found["accuracy"].value == whole.value == 1

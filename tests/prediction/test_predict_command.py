@@ -250,8 +250,8 @@ def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
     import keras
 
     from melanoma_lab.data.decoding import decode_image
-    from melanoma_lab.evaluation.overlay import overlay
     from melanoma_lab.models.grad_cam import compute_grad_cam
+    from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
 
     _, run = work
     plain = pd.read_csv(predict(model=run.run_id, images=tree), keep_default_na=False)
@@ -270,7 +270,9 @@ def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
         with Image.open(Path("maps") / f"{row['image_id']}.png") as picture:
             assert "not a medical device" in picture.text["Comment"]
             shown = np.asarray(picture).astype(int)
-        assert np.abs(shown - overlay(pixels, heat)).mean() < 3  # another batch, other last bits
+        assert (
+            np.abs(shown - overlay_heat_map(pixels, heat)).mean() < 3
+        )  # another batch, other last bits
     # An earlier result is replaced, and nothing else is.
     before = Path("maps", "melanoma", "0.png.png").read_bytes()
     predict(**keys)

@@ -64,7 +64,7 @@ def test_the_served_model_takes_years_and_codes(run):
     assert names == ["pixels", "age", "sex", "site"]
     read = {"keep_default_na": False, "na_values": {"age": [""]}}
     manifest = pd.read_csv(client.download_artifacts(done.info.run_id, "manifest.csv"), **read)
-    table = predictions.read_csv(
+    table = predictions.read_predictions(
         Path(client.download_artifacts(done.info.run_id, "predictions.csv"))
     )
     rows = manifest[manifest["split"] == "test"].index

@@ -92,7 +92,7 @@ def test_every_trial_is_a_run_under_its_search_that_has_not_met_a_test_image(
         assert run.data.metrics["val/balanced_accuracy"] == float(run.data.tags["score"])
         assert run.data.params["optimizer.learning_rate"]
         assert client.get_metric_history(run.info.run_id, "epoch/val_loss")
-        table = predictions.read_csv(
+        table = predictions.read_predictions(
             Path(client.download_artifacts(run.info.run_id, "predictions.csv"))
         )
         assert set(table["split"]) == {"train", "val"}

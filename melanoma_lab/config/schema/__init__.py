@@ -37,10 +37,10 @@ from melanoma_lab.config.schema.trivial_classifiers import (
 )
 from melanoma_lab.config.schema.tuner import Tuner
 from melanoma_lab.core.errors import UserError, suggest_choice
-from melanoma_lab.evaluation.names import OF_EVERY_SPLIT, OF_MELANOMA
+from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
 
 #: What can give an arm its verdict, beside the sensitivity to a class.
-COMPARED_METRICS = (*OF_EVERY_SPLIT, *OF_MELANOMA, "generalisation_gap")
+COMPARED_METRICS = (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES, "generalisation_gap")
 #: Bytes that the name of a study may take; file systems take 255, with endings.
 MAX_STUDY_BYTES = 120
 

@@ -9,11 +9,11 @@ from omegaconf import MISSING
 
 from melanoma_lab.config.schema.checks import require
 from melanoma_lab.core.errors import UserError, suggest_choice
-from melanoma_lab.evaluation.names import OF_EVERY_SPLIT, OF_MELANOMA
+from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
 from melanoma_lab.registry import option
 
 #: What may be searched for; their directions are known.
-OBJECTIVES = tuple(f"val/{name}" for name in (*OF_EVERY_SPLIT, *OF_MELANOMA))
+OBJECTIVES = tuple(f"val/{name}" for name in (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES))
 
 
 @dataclass

@@ -9,10 +9,10 @@ import pytest
 from evaluation_cases import random_case, softmax, table_of
 
 from melanoma_lab.evaluation import metrics, predictions
-from melanoma_lab.evaluation.advice import Advice
-from melanoma_lab.evaluation.judging import judge, judge_as_advised
+from melanoma_lab.evaluation.clinical_evaluation import apply_decision_rule, evaluate_clinically
+from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.operating_point import OperatingPoint
-from melanoma_lab.evaluation.subgroups import FEW_LESIONS, divided, subgroup_table
+from melanoma_lab.evaluation.subgroups import FEW_LESIONS, measure_subgroups, split_into_subgroups
 
 SLUGS = ("benign", "melanoma", "nevus")
 
@@ -35,7 +35,7 @@ def manifest_of(found: pd.DataFrame, **columns) -> pd.DataFrame:
 
 def test_what_a_run_shows():
     found = table()
-    judgement = judge(found, "melanoma", sensitivity=0.9)
+    judgement = evaluate_clinically(found, "melanoma", sensitivity=0.9)
     shown = judgement.metrics()
     assert set(shown) == {
         "temperature",
@@ -60,7 +60,9 @@ def test_what_a_run_shows():
         assert shown[f"{split}/operating_point_specificity"] == (~reached)[y_true != 1].mean()
     assert shown["val/operating_point_sensitivity"] >= 0.9
     assert (
-        judge(found, "melanoma", sensitivity=0.5).metrics()["test/operating_point_specificity"]
+        evaluate_clinically(found, "melanoma", sensitivity=0.5).metrics()[
+            "test/operating_point_specificity"
+        ]
         > (shown["test/operating_point_specificity"])
     )
 
@@ -70,7 +72,7 @@ def test_nothing_is_chosen_on_test():
     other = found.copy()
     test = other["split"] == "test"
     other.loc[test, "y_true"] = other.loc[test, "y_true"].to_numpy()[::-1]
-    one, two = (judge(each, "melanoma", sensitivity=0.9) for each in (found, other))
+    one, two = (evaluate_clinically(each, "melanoma", sensitivity=0.9) for each in (found, other))
     assert one.temperature == two.temperature
     assert one.point.threshold == two.point.threshold
     assert one.point.rates["val"] == two.point.rates["val"]
@@ -80,14 +82,14 @@ def test_nothing_is_chosen_on_test():
 def test_a_run_that_left_test_alone_is_judged_by_val():
     found = table(splits=("train", "val"))
     manifest = manifest_of(table(), sex=["m", "f"] * 300)
-    judgement = judge(found, "melanoma", sensitivity=0.9, manifest=manifest)
+    judgement = evaluate_clinically(found, "melanoma", sensitivity=0.9, manifest=manifest)
     assert not [name for name in judgement.metrics() if name.startswith("test/")]
     assert set(judgement.subgroups["split"]) == {"val"}
 
 
 def test_without_a_melanoma_class_there_is_no_operating_point(tmp_path):
     found = table()
-    judgement = judge(
+    judgement = evaluate_clinically(
         found, None, sensitivity=0.9, manifest=manifest_of(found, sex=["m", "f"] * 300)
     )
     assert not [name for name in judgement.metrics() if "operating" in name]
@@ -96,13 +98,13 @@ def test_without_a_melanoma_class_there_is_no_operating_point(tmp_path):
     assert judgement.subgroups["sensitivity"].isna().all()
     assert judgement.subgroups["balanced_accuracy"].notna().all()
     with pytest.raises(ValueError, match="Expected melanoma to be None or one of"):
-        judge(found, "mole", sensitivity=0.9)
+        evaluate_clinically(found, "mole", sensitivity=0.9)
 
 
 def test_what_is_kept_can_be_applied_to_the_models_probabilities(tmp_path):
     """As somebody would who has the two files and the model."""
     found = table()
-    judgement = judge(found, "melanoma", sensitivity=0.9)
+    judgement = evaluate_clinically(found, "melanoma", sensitivity=0.9)
     judgement.write(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "calibration.json",
@@ -129,13 +131,13 @@ def test_what_is_kept_can_be_applied_to_the_models_probabilities(tmp_path):
 def test_what_is_undefined_is_null(tmp_path):
     found = table(splits=("train", "val"))
     found = found[(found["split"] == "train") | (found["y_true"] != "melanoma")]
-    judgement = judge(found, "melanoma", sensitivity=0.9)
+    judgement = evaluate_clinically(found, "melanoma", sensitivity=0.9)
     assert np.isnan(judgement.metrics()["operating_point_threshold"])
     judgement.write(tmp_path)
     (point,) = json.loads((tmp_path / "operating_points.json").read_text())
     assert point["threshold"] is None
     assert point["val"]["sensitivity"] == {"value": None, "low": None, "high": None}
-    nothing = judge(found[found["split"] == "train"], "melanoma", sensitivity=0.9)
+    nothing = evaluate_clinically(found[found["split"] == "train"], "melanoma", sensitivity=0.9)
     assert nothing.metrics()["temperature"] == 1
     assert np.isnan(nothing.metrics()["val/calibrated_ece"])
 
@@ -143,7 +145,9 @@ def test_what_is_undefined_is_null(tmp_path):
 def test_subgroups_are_measured_as_if_they_were_all_there_is():
     found = table()
     sex = np.where(np.arange(600) % 10 < 6, "female", "male")
-    judgement = judge(found, "melanoma", sensitivity=0.9, manifest=manifest_of(found, sex=sex))
+    judgement = evaluate_clinically(
+        found, "melanoma", sensitivity=0.9, manifest=manifest_of(found, sex=sex)
+    )
     rows = judgement.subgroups.set_index(["column", "value"])
     assert list(rows.index) == [("all", "all"), ("sex", "female"), ("sex", "male")]
     threshold = judgement.point.threshold
@@ -167,7 +171,9 @@ def test_subgroups_are_measured_as_if_they_were_all_there_is():
 def test_small_subgroups_are_marked_and_shown_all_the_same():
     found = table()
     site = np.where(np.arange(600) % 200 < 2 * FEW_LESIONS - 2, "ear", "back")
-    judgement = judge(found, "melanoma", sensitivity=0.9, manifest=manifest_of(found, site=site))
+    judgement = evaluate_clinically(
+        found, "melanoma", sensitivity=0.9, manifest=manifest_of(found, site=site)
+    )
     rows = judgement.subgroups.set_index("value")
     assert rows["few"].to_dict() == {"all": False, "back": False, "ear": True}
     assert rows.loc["ear", "sensitivity_high"] - rows.loc["ear", "sensitivity_low"] > 0.2
@@ -182,7 +188,7 @@ def test_thirty_lesions_and_ten_melanomas_are_not_few(n, melanomas, few):
     score = np.zeros(len(y_true))
     manifest = manifest_of(found, site=np.repeat(["ear", "back"], [n, 30]))
     point = OperatingPoint("melanoma", target=0.9, threshold=0.5, rates={})
-    rows = subgroup_table(found, "test", manifest, score, point).set_index("value")
+    rows = measure_subgroups(found, "test", manifest, score, point).set_index("value")
     assert rows.loc["ear", ["n_lesions", "n_melanoma_lesions", "few"]].tolist() == [
         *(n, melanomas, few)
     ]
@@ -190,7 +196,7 @@ def test_thirty_lesions_and_ten_melanomas_are_not_few(n, melanomas, few):
 
 def test_ages_come_in_bands_and_the_unknown_last():
     ages = pd.Series([39.9, 40, 0, 85, np.nan, 59, 60], name="age")
-    bands = {value: np.flatnonzero(chosen).tolist() for value, chosen in divided(ages)}
+    bands = {value: np.flatnonzero(chosen).tolist() for value, chosen in split_into_subgroups(ages)}
     assert bands == {
         "under 40": [0, 2],
         "40 to 59": [1, 5],
@@ -211,7 +217,7 @@ def test_ages_come_in_bands_and_the_unknown_last():
     ],
 )
 def test_what_divides_nobody_gives_no_subgroups(column):
-    assert not list(divided(column))
+    assert not list(split_into_subgroups(column))
 
 
 def test_a_manifest_read_back_from_its_file_says_the_same(tmp_path):
@@ -225,7 +231,7 @@ def test_a_manifest_read_back_from_its_file_says_the_same(tmp_path):
     manifest.to_csv(tmp_path / "manifest.csv", index=False)
     again = pd.read_csv(tmp_path / "manifest.csv")
     one, two = (
-        judge(found, "melanoma", sensitivity=0.9, manifest=each).subgroups
+        evaluate_clinically(found, "melanoma", sensitivity=0.9, manifest=each).subgroups
         for each in (manifest, again)
     )
     pd.testing.assert_frame_equal(one, two)
@@ -241,15 +247,15 @@ def test_ten_thousand_images_take_well_under_a_second():
         site=np.resize([f"site {i}" for i in range(15)], 15000),
     )
     begun = time.process_time()
-    judgement = judge(found, "melanoma", sensitivity=0.9, manifest=manifest)
+    judgement = evaluate_clinically(found, "melanoma", sensitivity=0.9, manifest=manifest)
     assert time.process_time() - begun < 1
     assert len(judgement.subgroups) == 1 + 3 + 2 + 15
 
 
 def test_what_was_chosen_elsewhere_is_measured_here():
-    elsewhere = judge(table(sharpness=2), "melanoma", sensitivity=0.8)
+    elsewhere = evaluate_clinically(table(sharpness=2), "melanoma", sensitivity=0.8)
     here = table(splits=("test",), sharpness=4)
-    found = judge_as_advised(here, elsewhere.advice())
+    found = apply_decision_rule(here, elsewhere.advice())
     shown = found.metrics()
     assert shown["temperature"] == elsewhere.temperature.value
     assert shown["operating_point_threshold"] == elsewhere.point.threshold
@@ -258,6 +264,6 @@ def test_what_was_chosen_elsewhere_is_measured_here():
     calibrated = softmax(np.log(y_score) / elsewhere.temperature.value)
     reached = calibrated[:, 1] >= elsewhere.point.threshold - 1e-12
     assert shown["test/operating_point_sensitivity"] == reached[y_true == 1].mean()
-    assert judge_as_advised(here, Advice(elsewhere.temperature)).point is None
+    assert apply_decision_rule(here, DecisionRule(elsewhere.temperature)).point is None
     with pytest.raises(ValueError, match="Expected advice of one of"):
-        judge_as_advised(here, Advice(elsewhere.temperature, "scar", 0.5, 0.9))
+        apply_decision_rule(here, DecisionRule(elsewhere.temperature, "scar", 0.5, 0.9))

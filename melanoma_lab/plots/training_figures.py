@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from melanoma_lab.evaluation import plot_style as style
+from melanoma_lab.plots import style
 
 MAX_SAMPLES = 18
-"""Most images that ``samples`` shows: three rows of six."""
+"""Most images that ``draw_samples`` shows: three rows of six."""
 
 _COLUMNS = 6
 
@@ -36,7 +36,7 @@ class ClassCounts:
     test: NDArray[np.int64]
 
 
-def class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
+def draw_class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
     """Draw training images per class before and after balancing, and list the other splits.
 
     Args:
@@ -50,12 +50,12 @@ def class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
     for name, values in vars(counts).items():
         if np.shape(values) != (k,):
             raise ValueError(f"Expected {k} counts of {name}. Received {np.shape(values)}.")
-    labels = [style.class_label(slug) for slug in slugs]
-    left = 0.2 + style.text_width(labels, style.TICK_SIZE)
+    labels = [style.format_class_name(slug) for slug in slugs]
+    left = 0.2 + style.estimate_text_width(labels, style.TICK_SIZE)
     # Beside the axes, by their width: the numbers of the other splits.
     right = 0.1 + (8.3 - left) * (1 - 1 / 1.19)
-    fig = style.figure(8.4, 1.9 + 0.46 * k, by_hand=True)
-    style.leave_margins(fig, left=left, right=right, bottom=0.9, top=0.75)
+    fig = style.new_figure(8.4, 1.9 + 0.46 * k, by_hand=True)
+    style.set_margins(fig, left=left, right=right, bottom=0.9, top=0.75)
     ax = fig.add_subplot()
     y = np.arange(k)
     for values, offset, colour, label in (
@@ -64,7 +64,7 @@ def class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
     ):
         bars = ax.barh(y + offset, values, height=0.38, color=colour, label=label)
         ax.bar_label(bars, [f"{v:,}" for v in values], padding=3, fontsize=style.NOTE_SIZE)
-    style.dress(ax, x="training images")
+    style.style_axes(ax, x="training images")
     ax.set_yticks(y, labels)
     ax.set_ylim(k - 0.5, -0.5)  # first class on top
     ax.set_xlim(0, max(counts.train.max(), counts.balanced.max(), 1) * 1.12)
@@ -83,18 +83,18 @@ def class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
                 va="bottom" if row < 0 else "center",
                 fontsize=style.TICK_SIZE,
             )
-    style.put_title(fig, "Images per class before and after balancing")
+    style.set_title(fig, "Images per class before and after balancing")
     fig.legend(loc="lower center", ncols=2, frameon=False, fontsize=style.TICK_SIZE)
     return fig
 
 
-def samples(images: NDArray[np.generic], names: Sequence[str]) -> Figure:
+def draw_samples(images: NDArray[np.generic], names: Sequence[str]) -> Figure:
     """Draw images as the network gets them in training, their classes above them.
 
     Args:
         images: uint8 or float, shape (n, height, width, 3), 0 to 255; what lies outside that
             range is clipped. At most the first ``MAX_SAMPLES`` are drawn.
-        names: n class slugs, or what ``mixture_name`` made of several.
+        names: n class slugs, or what ``format_mixed_label`` made of several.
 
     Raises:
         ValueError: If there are no images, or not one name an image.
@@ -109,25 +109,25 @@ def samples(images: NDArray[np.generic], names: Sequence[str]) -> Figure:
     columns = min(n, _COLUMNS)
     rows = -(-n // columns)
     # Laid out by hand: identical cells need no solver. Sizes are in inches.
-    titles = [style.class_label(name, width=17) for name in names[:n]]
+    titles = [style.format_class_name(name, width=17) for name in names[:n]]
     head = 0.16 + 0.14 * max(title.count("\n") + 1 for title in titles)
     cell, gap, margin, top = 1.45, 0.14, 0.15, 0.35
     cell_height = cell * height / width
     fig_width = max(2 * margin + columns * cell + (columns - 1) * gap, 6.6)
     fig_height = top + rows * (cell_height + head) + margin
-    fig, ax = style.sheet(fig_width, fig_height)
+    fig, ax = style.new_sheet(fig_width, fig_height)
     left = (fig_width - columns * cell - (columns - 1) * gap) / 2
     for i, (image, title) in enumerate(zip(shown, titles, strict=True)):
         row, column = divmod(i, columns)
         x = left + column * (cell + gap)
         y = fig_height - top - (row + 1) * (cell_height + head)
-        style.put_picture(ax, image, (x, y), (cell, cell_height))
+        style.draw_picture(ax, image, (x, y), (cell, cell_height))
         ax.text(x + cell / 2, y + cell_height + 0.04, title, fontsize=style.NOTE_SIZE, ha="center")
-    style.put_title(fig, f"Training images as the network sees them ({width} x {height} pixels)")
+    style.set_title(fig, f"Training images as the network sees them ({width} x {height} pixels)")
     return fig
 
 
-def mixture_name(shares: NDArray[np.floating], slugs: Sequence[str]) -> str:
+def format_mixed_label(shares: NDArray[np.floating], slugs: Sequence[str]) -> str:
     """What a training image shows: a class, or the classes of a mixed one with their shares.
 
     Args:
@@ -145,7 +145,7 @@ def mixture_name(shares: NDArray[np.floating], slugs: Sequence[str]) -> str:
     return ", ".join(f"{slugs[k]}\xa0{100 * shares[k]:.0f}\xa0%" for k in order)
 
 
-def learning_curves(history: Mapping[str, Sequence[float]], kept_epoch: int | None) -> Figure:
+def draw_learning_curves(history: Mapping[str, Sequence[float]], kept_epoch: int | None) -> Figure:
     """Draw loss and accuracy by epoch.
 
     Args:
@@ -164,9 +164,9 @@ def learning_curves(history: Mapping[str, Sequence[float]], kept_epoch: int | No
             "Expected lists of one length and kept_epoch to be one of their epochs, from 1. "
             f"Received lengths {sorted(lengths)} and kept_epoch {kept_epoch}."
         )
-    fig = style.figure(9.2, 4.0, by_hand=True)
+    fig = style.new_figure(9.2, 4.0, by_hand=True)
     loss_ax, accuracy_ax = fig.subplots(1, 2)
-    style.leave_margins(fig, left=0.55, right=0.25, bottom=0.95, top=0.7, between=0.6)
+    style.set_margins(fig, left=0.55, right=0.25, bottom=0.95, top=0.7, between=0.6)
     curves = {"train_": ("training", style.BLUE), "val_": ("validation", style.VERMILLION)}
     for ax, quantity in ((loss_ax, "loss"), (accuracy_ax, "accuracy")):
         for prefix, (label, colour) in curves.items():
@@ -174,7 +174,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], kept_epoch: int | No
         if ax is accuracy_ax and "val_balanced_accuracy" in history:
             values = history["val_balanced_accuracy"]
             _curve(ax, values, "validation, balanced", style.GREEN, style.DASHES[1])
-        style.dress(ax, quantity.capitalize(), "epoch")
+        style.style_axes(ax, quantity.capitalize(), "epoch")
         ax.set_xlim(0.5, epochs + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
         ax.grid(axis="y", color=style.LIGHT_GREY, linewidth=0.6)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from melanoma_lab.evaluation import calibration
-from melanoma_lab.evaluation import plot_style as style
 from melanoma_lab.evaluation.temperature import Temperature
+from melanoma_lab.plots import style
 
 
-def reliability_diagram(
+def draw_reliability_diagram(
     y_true: NDArray[np.int64],
     y_score: NDArray[np.float64],
     split: str,
@@ -28,14 +28,17 @@ def reliability_diagram(
         split: name of the split.
         temperature: where one was fitted, the same after calibration is drawn beside it.
     """
-    fig = style.figure(5.6, 6.4, by_hand=True)
+    fig = style.new_figure(5.6, 6.4, by_hand=True)
     ax, count_ax = fig.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
-    style.leave_margins(fig, left=0.75, right=0.25, bottom=0.85, top=0.7, between=0.15)
-    style.dress(ax, y="accuracy")
-    style.dress(count_ax, x="confidence (probability of the decided class)", y="images")
+    style.set_margins(fig, left=0.75, right=0.25, bottom=0.85, top=0.7, between=0.15)
+    style.style_axes(ax, y="accuracy")
+    style.style_axes(count_ax, x="confidence (probability of the decided class)", y="images")
     ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", label="calibrated")
     bins = calibration.reliability_bins(y_true, y_score)
-    said = f"ECE {style.number(calibration.ece(y_true, y_score))} ({len(y_true):,} images)"
+    said = (
+        f"ECE {style.format_metric_value(calibration.ece(y_true, y_score))} ({len(y_true):,} "
+        "images)"
+    )
     if y_true.size:
         _points(
             ax,
@@ -46,7 +49,7 @@ def reliability_diagram(
             bars=style.SKY,
         )
     else:
-        style.say_empty(ax, f"no images in {split}")
+        style.annotate_empty(ax, f"no images in {split}")
     count_ax.bar(
         bins.edges[:-1],
         bins.counts,
@@ -61,7 +64,9 @@ def reliability_diagram(
         name = f"after temperature {temperature.value:.2f}, from val"
         _points(ax, after, name, marker="D", colour=style.VERMILLION, bars=style.ORANGE)
         count_ax.stairs(after.counts, after.edges, color=style.VERMILLION, linewidth=1.4)
-        said += f"; after calibration {style.number(calibration.ece(y_true, calibrated))}"
+        said += (
+            f"; after calibration {style.format_metric_value(calibration.ece(y_true, calibrated))}"
+        )
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
     # Points above the diagonal leave the other corner free.
@@ -73,7 +78,7 @@ def reliability_diagram(
         fontsize=style.TICK_SIZE,
     )
     count_ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    style.put_title(fig, f"Reliability, {split}", said)
+    style.set_title(fig, f"Reliability, {split}", said)
     style.add_footer(fig)
     return fig
 

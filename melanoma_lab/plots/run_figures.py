@@ -13,25 +13,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.evaluation import (
-    plot_judging,
-    plot_predictions,
-    plot_reliability,
-    plot_subgroups,
-    plot_training,
-)
-from melanoma_lab.evaluation import plot_style as style
-from melanoma_lab.evaluation.judging import Judgement, groups_of
-from melanoma_lab.evaluation.plot_training import ClassCounts
+from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, encode_groups
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of, split_arrays
+from melanoma_lab.plots import (
+    classification,
+    clinical_evaluation,
+    reliability,
+    style,
+    subgroups,
+    training_figures,
+)
+from melanoma_lab.plots.training_figures import ClassCounts
 
 
-def save_plots(
+def save_run_figures(
     folder: Path,
     *,
     table: pd.DataFrame,
     melanoma: str | None,
-    judgement: Judgement,
+    judgement: ClinicalEvaluation,
     history: Mapping[str, Sequence[float]] | None = None,
     kept_epoch: int | None = None,
     counts: ClassCounts | None = None,
@@ -47,8 +47,9 @@ def save_plots(
         table: the run's predictions table. The test split is shown, or val where test is empty.
         melanoma: slug of the melanoma class, None where the dataset names none.
         judgement: of the table.
-        history: lists of one value an epoch, as ``plot_training.learning_curves`` takes them; None
-            or empty where nothing was trained epoch by epoch, and then no curves are drawn.
+        history: lists of one value an epoch, as ``training_figures.draw_learning_curves`` takes
+            them; None or empty where nothing was trained epoch by epoch, and then no curves are
+            drawn.
         kept_epoch: epoch whose weights were kept, counted from 1.
         counts: images per class and split; None: they are not drawn.
         sample_images: training images as the network gets them, uint8 or float in 0 to 255,
@@ -67,33 +68,35 @@ def save_plots(
     title = shown_as or split
     held_out = (y_true, y_score, slugs, title)
     figures = {
-        "confusion_matrix": plot_predictions.confusion_matrix(*held_out),
-        "roc_curves": plot_predictions.roc_curves(*held_out, melanoma),
-        "precision_recall_curves": plot_predictions.precision_recall_curves(*held_out, melanoma),
-        "reliability_diagram": plot_reliability.reliability_diagram(
+        "confusion_matrix": classification.draw_confusion_matrix(*held_out),
+        "roc_curves": classification.draw_roc_curves(*held_out, melanoma),
+        "precision_recall_curves": classification.draw_precision_recall_curves(*held_out, melanoma),
+        "reliability_diagram": reliability.draw_reliability_diagram(
             y_true, y_score, title, judgement.temperature
         ),
     }
     if counts is not None:
-        figures["class_distribution"] = plot_training.class_distribution(counts, slugs)
+        figures["class_distribution"] = training_figures.draw_class_distribution(counts, slugs)
     if in_use and judgement.point is not None:
         k = slugs.index(judgement.point.slug)
         of_class = (y_true == k, judgement.temperature.apply(y_score)[:, k])
-        figures["operating_curve"] = plot_judging.operating_curve(
+        figures["operating_curve"] = clinical_evaluation.draw_operating_curve(
             *of_class, split, judgement.point, title
         )
-        figures["decision_curve"] = plot_judging.draw_decision_curve(
-            *of_class, groups_of(table, split), title, judgement.point.slug
+        figures["decision_curve"] = clinical_evaluation.draw_decision_curve(
+            *of_class, encode_groups(table, split), title, judgement.point.slug
         )
     if in_use and len(judgement.subgroups):
-        figures["subgroups"] = plot_subgroups.forest(judgement.subgroups, judgement.point, title)
+        figures["subgroups"] = subgroups.draw_subgroup_forest(
+            judgement.subgroups, judgement.point, title
+        )
     if sample_images is not None and len(sample_images):
-        figures["samples"] = plot_training.samples(sample_images, sample_names)
+        figures["samples"] = training_figures.draw_samples(sample_images, sample_names)
     if history:
-        figures["learning_curves"] = plot_training.learning_curves(history, kept_epoch)
+        figures["learning_curves"] = training_figures.draw_learning_curves(history, kept_epoch)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
-        style.save(figure, paths[-1], photographs=name == "samples")
+        style.save_png(figure, paths[-1], photographs=name == "samples")
     return paths

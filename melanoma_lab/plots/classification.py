@@ -18,13 +18,15 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from melanoma_lab.evaluation import metrics
-from melanoma_lab.evaluation import plot_style as style
+from melanoma_lab.plots import style
 
 Labels = NDArray[np.int64]
 Scores = NDArray[np.float64]
 
 
-def confusion_matrix(y_true: Labels, y_score: Scores, slugs: Sequence[str], split: str) -> Figure:
+def draw_confusion_matrix(
+    y_true: Labels, y_score: Scores, slugs: Sequence[str], split: str
+) -> Figure:
     """Draw counts by true and decided class, coloured by their share of the true class.
 
     The diagonal's colour is the class's sensitivity. Rows of absent classes stay white.
@@ -33,18 +35,18 @@ def confusion_matrix(y_true: Labels, y_score: Scores, slugs: Sequence[str], spli
     counts = metrics.confusion_matrix(y_true, y_score)
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
-    names = [style.class_label(slug) for slug in slugs]
+    names = [style.format_class_name(slug) for slug in slugs]
     rows = [
         f"{name}  ({n:,})" if n else f"{name}  (absent)"
         for name, n in zip(names, totals, strict=True)
     ]
     # Sizes are in inches.
     side = max(3.0, 0.58 * k)
-    left = 0.45 + style.text_width(rows, style.TICK_SIZE)
-    slanted = 0.7 * style.text_width(names, style.TICK_SIZE)
+    left = 0.45 + style.estimate_text_width(rows, style.TICK_SIZE)
+    slanted = 0.7 * style.estimate_text_width(names, style.TICK_SIZE)
     bottom, top, right = 0.6 + (0.4 if k <= 3 else slanted), 0.75, 1.1
-    fig = style.figure(left + side + right, bottom + side + top, by_hand=True)
-    style.leave_margins(fig, left=left, right=right, bottom=bottom, top=top)
+    fig = style.new_figure(left + side + right, bottom + side + top, by_hand=True)
+    style.set_margins(fig, left=left, right=right, bottom=bottom, top=top)
     ax = fig.add_subplot()
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 11 if k <= 12 else 9
@@ -60,9 +62,9 @@ def confusion_matrix(y_true: Labels, y_score: Scores, slugs: Sequence[str], spli
             color="white" if share > 0.55 else "black" if counts[row, column] else "#A0A0A0",
             fontweight="bold" if row == column else "normal",
         )
-    style.dress(ax, x="decided class", y="true class")
+    style.style_axes(ax, x="decided class", y="true class")
     if k <= 3:
-        ax.set_xticks(range(k), [style.class_label(slug, width=14) for slug in slugs])
+        ax.set_xticks(range(k), [style.format_class_name(slug, width=14) for slug in slugs])
     else:
         ax.set_xticks(range(k), names, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(k), rows)
@@ -81,17 +83,17 @@ def confusion_matrix(y_true: Labels, y_score: Scores, slugs: Sequence[str], spli
     )
     bar.ax.tick_params(labelsize=style.TICK_SIZE, color=style.GREY)
     bar.ax.spines[:].set_visible(False)
-    style.put_title(
+    style.set_title(
         fig,
         f"Confusion matrix, {split} ({len(y_true):,} images)",
-        f"accuracy {style.number(metrics.accuracy(y_true, y_score))}, balanced accuracy "
-        f"{style.number(metrics.balanced_accuracy(y_true, y_score))}",
+        f"accuracy {style.format_metric_value(metrics.accuracy(y_true, y_score))}, balanced "
+        f"accuracy {style.format_metric_value(metrics.balanced_accuracy(y_true, y_score))}",
     )
     style.add_footer(fig)
     return fig
 
 
-def roc_curves(
+def draw_roc_curves(
     y_true: Labels, y_score: Scores, slugs: Sequence[str], split: str, melanoma: str | None = None
 ) -> Figure:
     """Draw a one-vs-rest ROC curve for every class that has positives and negatives.
@@ -119,19 +121,19 @@ def roc_curves(
         curve=curve,
     )
     ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", zorder=1)
-    style.dress(ax, x="1 - specificity", y="sensitivity")
-    macro = style.number(metrics.macro_auroc(y_true, y_score))
-    style.put_title(fig, f"ROC curves, one class against the rest, {split}", f"macro AUROC {macro}")
+    style.style_axes(ax, x="1 - specificity", y="sensitivity")
+    macro = style.format_metric_value(metrics.macro_auroc(y_true, y_score))
+    style.set_title(fig, f"ROC curves, one class against the rest, {split}", f"macro AUROC {macro}")
     return fig
 
 
-def precision_recall_curves(
+def draw_precision_recall_curves(
     y_true: Labels, y_score: Scores, slugs: Sequence[str], split: str, melanoma: str | None = None
 ) -> Figure:
     """Draw a one-vs-rest precision-recall curve for every class that has positives and negatives.
 
     Average precision is the step-wise sum that scikit-learn computes; a classifier at chance
-    scores the class's prevalence, which the legend gives. Arguments as in ``roc_curves``.
+    scores the class's prevalence, which the legend gives. Arguments as in ``draw_roc_curves``.
     """
     n_positive = np.bincount(y_true, minlength=len(slugs))
     areas = np.full(len(slugs), np.nan)
@@ -152,13 +154,13 @@ def precision_recall_curves(
         curve=curve,
         steps="steps-post",  # as average precision sums it
     )
-    style.dress(ax, x="sensitivity (recall)", y="positive predictive value (precision)")
+    style.style_axes(ax, x="sensitivity (recall)", y="positive predictive value (precision)")
     if melanoma is not None and np.isfinite(areas[slugs.index(melanoma)]):
         prevalence = n_positive[slugs.index(melanoma)] / len(y_true)
         ax.axhline(prevalence, color=style.VERMILLION, linewidth=1, linestyle=":", zorder=1)
     defined = areas[np.isfinite(areas)]
-    macro = style.number(defined.mean() if defined.size else float("nan"))
-    style.put_title(
+    macro = style.format_metric_value(defined.mean() if defined.size else float("nan"))
+    style.set_title(
         fig,
         f"Precision-recall curves, one class against the rest, {split}",
         f"macro average precision {macro}",
@@ -180,17 +182,17 @@ def _one_vs_rest(
     """One curve a class in unit axes, and a legend beside it with area and prevalence."""
     longest = max(map(len, slugs))
     width, height = 7.0 + 0.08 * longest, max(5.2, 1.2 + 0.205 * len(slugs))
-    fig = style.figure(width, height, by_hand=True)
+    fig = style.new_figure(width, height, by_hand=True)
     left, side = 0.75, 3.75  # inches
     spare = height - side - 1.5
-    style.leave_margins(
+    style.set_margins(
         fig, left=left, right=width - left - side, bottom=0.85 + spare / 2, top=0.65 + spare / 2
     )
     ax = fig.add_subplot()
     ordinary = 0
     for k, slug in enumerate(slugs):
         positive = y_true == k
-        name = style.class_label(slug)
+        name = style.format_class_name(slug)
         if np.isnan(areas[k]):
             why = "absent" if not positive.any() else "no other class"
             ax.plot([], [], color="none", label=f"{name}: {why}")
@@ -211,12 +213,15 @@ def _one_vs_rest(
                 "zorder": 3,
             }
             ordinary += 1
-        label = f"{name}: {style.number(areas[k])}  ({positive.sum():,}, {positive.mean():.1%})"
+        label = (
+            f"{name}: {style.format_metric_value(areas[k])}  ({positive.sum():,}, "
+            f"{positive.mean():.1%})"
+        )
         ax.plot(*curve(positive, y_score[:, k]), drawstyle=steps, label=label, **look)
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
     if not y_true.size:
-        style.say_empty(ax, "no images")
+        style.annotate_empty(ax, "no images")
     legend = fig.legend(
         loc="center left",
         bbox_to_anchor=((left + side + 0.1) / width, 0.5),

@@ -11,27 +11,32 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from melanoma_lab.evaluation import plot_style, predictions
+from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.calibration import ece
-from melanoma_lab.evaluation.judging import Judgement, groups_of, judge
-from melanoma_lab.evaluation.plot_judging import draw_decision_curve, operating_curve
-from melanoma_lab.evaluation.plot_predictions import (
-    confusion_matrix,
-    precision_recall_curves,
-    roc_curves,
+from melanoma_lab.evaluation.clinical_evaluation import (
+    ClinicalEvaluation,
+    encode_groups,
+    evaluate_clinically,
 )
-from melanoma_lab.evaluation.plot_reliability import reliability_diagram
-from melanoma_lab.evaluation.plot_subgroups import MOST_ROWS, forest
-from melanoma_lab.evaluation.plot_training import (
+from melanoma_lab.evaluation.temperature import Temperature
+from melanoma_lab.plots import style
+from melanoma_lab.plots.classification import (
+    draw_confusion_matrix,
+    draw_precision_recall_curves,
+    draw_roc_curves,
+)
+from melanoma_lab.plots.clinical_evaluation import draw_decision_curve, draw_operating_curve
+from melanoma_lab.plots.reliability import draw_reliability_diagram
+from melanoma_lab.plots.run_figures import save_run_figures
+from melanoma_lab.plots.subgroups import MOST_ROWS, draw_subgroup_forest
+from melanoma_lab.plots.training_figures import (
     MAX_SAMPLES,
     ClassCounts,
-    class_distribution,
-    learning_curves,
-    mixture_name,
-    samples,
+    draw_class_distribution,
+    draw_learning_curves,
+    draw_samples,
+    format_mixed_label,
 )
-from melanoma_lab.evaluation.plots import save_plots
-from melanoma_lab.evaluation.temperature import Temperature
 
 FILES = {
     "class_distribution.png",
@@ -99,16 +104,16 @@ def noise_images(n: int) -> np.ndarray:
     return np.random.default_rng(0).integers(256, size=(n, 12, 16, 3), dtype=np.uint8)
 
 
-def judged(k: int, n: int = 150, **columns: object) -> tuple[pd.DataFrame, Judgement]:
+def judged(k: int, n: int = 150, **columns: object) -> tuple[pd.DataFrame, ClinicalEvaluation]:
     """Val and test, and what becomes of them."""
     tables = [table_of(random_case(n, k, i + 5), split, SLUGS[k]) for i, split in enumerate(HELD)]
     table = pd.concat(tables, ignore_index=True)
     manifest = pd.DataFrame({"image_id": table["image_id"]} | columns)
     melanoma = "melanoma" if "melanoma" in SLUGS[k] else None
-    return table, judge(table, melanoma, sensitivity=0.9, manifest=manifest)
+    return table, evaluate_clinically(table, melanoma, sensitivity=0.9, manifest=manifest)
 
 
-def subgroups_of(k: int) -> tuple[pd.DataFrame, Judgement]:
+def subgroups_of(k: int) -> tuple[pd.DataFrame, ClinicalEvaluation]:
     return judged(
         k,
         age=np.resize([20.0, 50, 70, np.nan], 300),
@@ -124,8 +129,10 @@ def figures_of_melanoma(k: int) -> dict[str, Figure]:
     slug = SLUGS[k].index("melanoma")
     of_class = y_true == slug, judgement.temperature.apply(y_score)[:, slug]
     return {
-        "operating": operating_curve(*of_class, "test", judgement.point),
-        "decision": draw_decision_curve(*of_class, groups_of(table, "test"), "test", "melanoma"),
+        "operating": draw_operating_curve(*of_class, "test", judgement.point),
+        "decision": draw_decision_curve(
+            *of_class, encode_groups(table, "test"), "test", "melanoma"
+        ),
     }
 
 
@@ -135,15 +142,15 @@ def figures(k: int) -> dict[str, Figure]:
     melanoma = "melanoma" if "melanoma" in slugs else None
     y_true, y_score = random_case(150, k, seed=k)
     return {
-        "distribution": class_distribution(counts_of(k), slugs),
-        "samples": samples(noise_images(MAX_SAMPLES), (slugs * 9)[:MAX_SAMPLES]),
-        "learning": learning_curves(history_of(12), kept_epoch=7),
-        "confusion": confusion_matrix(y_true, y_score, slugs, "test"),
-        "roc": roc_curves(y_true, y_score, slugs, "test", melanoma),
-        "precision recall": precision_recall_curves(y_true, y_score, slugs, "test", melanoma),
-        "reliability": reliability_diagram(y_true, y_score, "test"),
-        "calibrated": reliability_diagram(y_true, y_score, "test", Temperature(1.7, 150)),
-        "subgroups": forest(subgroups_of(k)[1].subgroups, subgroups_of(k)[1].point),
+        "distribution": draw_class_distribution(counts_of(k), slugs),
+        "samples": draw_samples(noise_images(MAX_SAMPLES), (slugs * 9)[:MAX_SAMPLES]),
+        "learning": draw_learning_curves(history_of(12), kept_epoch=7),
+        "confusion": draw_confusion_matrix(y_true, y_score, slugs, "test"),
+        "roc": draw_roc_curves(y_true, y_score, slugs, "test", melanoma),
+        "precision recall": draw_precision_recall_curves(y_true, y_score, slugs, "test", melanoma),
+        "reliability": draw_reliability_diagram(y_true, y_score, "test"),
+        "calibrated": draw_reliability_diagram(y_true, y_score, "test", Temperature(1.7, 150)),
+        "subgroups": draw_subgroup_forest(subgroups_of(k)[1].subgroups, subgroups_of(k)[1].point),
         **(figures_of_melanoma(k) if melanoma else {}),
     }
 
@@ -183,17 +190,17 @@ def test_class_names_are_there_in_full(name):
 
 def test_a_mixed_image_is_named_after_its_classes_and_their_shares():
     slugs = ("benign_keratosis", "melanoma", "nevus")
-    assert mixture_name(np.array([0, 1.0, 0]), slugs) == "melanoma"
-    assert mixture_name(np.array([0.002, 0.998, 0]), slugs) == "melanoma"
-    name = mixture_name(np.array([0.3, 0.0, 0.7]), slugs)
+    assert format_mixed_label(np.array([0, 1.0, 0]), slugs) == "melanoma"
+    assert format_mixed_label(np.array([0.002, 0.998, 0]), slugs) == "melanoma"
+    name = format_mixed_label(np.array([0.3, 0.0, 0.7]), slugs)
     assert name.replace("\xa0", " ") == "nevus 70 %, benign_keratosis 30 %"
-    read = words(samples(noise_images(2), [name, "melanoma"])).replace("\xa0", " ")
+    read = words(draw_samples(noise_images(2), [name, "melanoma"])).replace("\xa0", " ")
     assert "nevus 70 %,\nbenign\nkeratosis 30 %" in read
 
 
 def test_class_distribution_gives_every_count():
     counts = ClassCounts(*np.array([[1234, 56], [645, 646], [78, 9], [81, 11]]))
-    read = words(class_distribution(counts, SLUGS[2])).split("\n")
+    read = words(draw_class_distribution(counts, SLUGS[2])).split("\n")
     for count in ("1,234", "56", "645", "646", "78", "9", "81", "11"):
         assert count in read
     assert "original images (1,290)" in read
@@ -204,13 +211,13 @@ def test_class_distribution_gives_every_count():
 
 def test_class_distribution_refuses_counts_of_other_classes():
     with pytest.raises(ValueError, match=r"Expected 9 counts of train. Received \(2,\)"):
-        class_distribution(counts_of(2), NINE)
+        draw_class_distribution(counts_of(2), NINE)
 
 
 def test_samples_shows_the_pixels_it_is_given():
     images = noise_images(3).astype(np.float32)
     images[0, 0, 0] = (-20, 127.6, 300)
-    fig = samples(images, ["melanoma", "nevus", "nevus"])
+    fig = draw_samples(images, ["melanoma", "nevus", "nevus"])
     (ax,) = fig.axes
     shown = [image.get_array() for image in ax.images]
     assert len(shown) == 3
@@ -221,7 +228,7 @@ def test_samples_shows_the_pixels_it_is_given():
 
 
 def test_samples_shows_a_limited_number():
-    (ax,) = samples(noise_images(40), ["nevus"] * 40).axes
+    (ax,) = draw_samples(noise_images(40), ["nevus"] * 40).axes
     assert len(ax.images) == MAX_SAMPLES == 18
 
 
@@ -231,11 +238,11 @@ def test_samples_shows_a_limited_number():
 )
 def test_samples_refuses_what_is_no_batch(images, names):
     with pytest.raises(ValueError, match="Expected one or more images"):
-        samples(images, names)
+        draw_samples(images, names)
 
 
 def test_learning_curves_mark_the_kept_epoch_and_explain_themselves():
-    fig = learning_curves(history_of(5), kept_epoch=3)
+    fig = draw_learning_curves(history_of(5), kept_epoch=3)
     read = words(fig)
     assert "kept: epoch 3" in read
     assert "training mode (dropout and augmentation on" in read
@@ -246,7 +253,7 @@ def test_learning_curves_mark_the_kept_epoch_and_explain_themselves():
 
 def test_learning_curves_draw_what_is_in_the_history():
     history = history_of(4)
-    loss, accuracy = learning_curves(history, kept_epoch=None).axes
+    loss, accuracy = draw_learning_curves(history, kept_epoch=None).axes
     drawn = {(ax, line.get_label()): line for ax in (loss, accuracy) for line in ax.lines}
     for key, name in {
         (loss, "training"): "train_loss",
@@ -257,12 +264,12 @@ def test_learning_curves_draw_what_is_in_the_history():
     }.items():
         assert list(drawn.pop(key).get_ydata()) == history[name]
     assert not drawn
-    assert "balanced" not in words(learning_curves(history_of(4, balanced=False), None))
+    assert "balanced" not in words(draw_learning_curves(history_of(4, balanced=False), None))
 
 
 def test_learning_curves_of_a_diverged_run_have_a_gap():
     history = history_of(4) | {"train_loss": [1.0, np.inf, np.nan, 2.0]}
-    loss = learning_curves(history, kept_epoch=1).axes[0]
+    loss = draw_learning_curves(history, kept_epoch=1).axes[0]
     line = next(line for line in loss.lines if line.get_label() == "training")
     np.testing.assert_array_equal(line.get_ydata(), [1, np.nan, np.nan, 2])
     assert loss.get_ylim() == pytest.approx((0, 2.1))
@@ -271,18 +278,18 @@ def test_learning_curves_of_a_diverged_run_have_a_gap():
 @pytest.mark.parametrize("kept_epoch", [0, 6])
 def test_learning_curves_refuse_an_epoch_that_was_not_trained(kept_epoch):
     with pytest.raises(ValueError, match=r"Received lengths \[5\] and kept_epoch"):
-        learning_curves(history_of(5), kept_epoch)
+        draw_learning_curves(history_of(5), kept_epoch)
 
 
 def test_learning_curves_refuse_lists_of_different_lengths():
     with pytest.raises(ValueError, match="Expected lists of one length"):
-        learning_curves(history_of(5) | {"val_loss": [1.0]}, 1)
+        draw_learning_curves(history_of(5) | {"val_loss": [1.0]}, 1)
 
 
 def test_confusion_matrix_counts_by_hand():
     y_true = np.array([0, 0, 0, 1])
     y_score = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
-    fig = confusion_matrix(y_true, y_score, SLUGS[2], "val")
+    fig = draw_confusion_matrix(y_true, y_score, SLUGS[2], "val")
     np.testing.assert_allclose(fig.axes[0].images[0].get_array(), [[2 / 3, 1 / 3], [0, 1]])
     assert [text.get_text() for text in fig.axes[0].texts] == ["2", "1", "0", "1"]
     read = words(fig)
@@ -297,25 +304,25 @@ def without_class(case: Case, label: int) -> Case:
 
 def test_an_absent_class_is_said_to_be_absent():
     case = without_class(random_case(150, 9, seed=0), 4)
-    assert "nevus  (absent)" in words(confusion_matrix(*case, NINE, "test"))
-    assert "nevus: absent" in words(roc_curves(*case, NINE, "test"))
-    assert "nevus: absent" in words(precision_recall_curves(*case, NINE, "test"))
+    assert "nevus  (absent)" in words(draw_confusion_matrix(*case, NINE, "test"))
+    assert "nevus: absent" in words(draw_roc_curves(*case, NINE, "test"))
+    assert "nevus: absent" in words(draw_precision_recall_curves(*case, NINE, "test"))
 
 
 def test_curves_give_area_and_prevalence_and_stress_melanoma():
     y_true = np.array([0, 0, 0, 1])
     y_score = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
-    roc = roc_curves(y_true, y_score, SLUGS[2], "test", "melanoma")
+    roc = draw_roc_curves(y_true, y_score, SLUGS[2], "test", "melanoma")
     assert "melanoma: 0.667  (1, 25.0%)" in words(roc)
     assert "macro AUROC 0.667" in words(roc)
     # The only positive comes second: average precision 1/2.
-    precision_recall = precision_recall_curves(y_true, y_score, SLUGS[2], "test", "melanoma")
+    precision_recall = draw_precision_recall_curves(y_true, y_score, SLUGS[2], "test", "melanoma")
     assert "melanoma: 0.500  (1, 25.0%)" in words(precision_recall)
     for fig in (roc, precision_recall):
         lines = {line.get_label().split(":")[0]: line for line in fig.axes[0].lines}
-        assert lines["melanoma"].get_color() == plot_style.VERMILLION
+        assert lines["melanoma"].get_color() == style.VERMILLION
         assert lines["melanoma"].get_linewidth() > lines["benign"].get_linewidth()
-        assert lines["benign"].get_color() != plot_style.VERMILLION
+        assert lines["benign"].get_color() != style.VERMILLION
 
 
 def area_under_steps(x: np.ndarray, y: np.ndarray) -> float:
@@ -325,8 +332,8 @@ def area_under_steps(x: np.ndarray, y: np.ndarray) -> float:
 
 def test_the_area_that_is_seen_is_the_area_that_is_said():
     y_true, y_score = random_case(80, 9, seed=3)
-    roc = roc_curves(y_true, y_score, NINE, "test").axes[0]
-    precision_recall = precision_recall_curves(y_true, y_score, NINE, "test").axes[0]
+    roc = draw_roc_curves(y_true, y_score, NINE, "test").axes[0]
+    precision_recall = draw_precision_recall_curves(y_true, y_score, NINE, "test").axes[0]
     for k in range(9):
         said = float(roc.lines[k].get_label().split()[-3])
         assert np.trapezoid(roc.lines[k].get_ydata(), roc.lines[k].get_xdata()) == pytest.approx(
@@ -340,13 +347,13 @@ def test_the_area_that_is_seen_is_the_area_that_is_said():
 
 def test_twenty_classes_all_look_different():
     y_true, y_score = random_case(400, 20, seed=0)
-    lines = roc_curves(y_true, y_score, SLUGS[20], "test").axes[0].lines[:20]
+    lines = draw_roc_curves(y_true, y_score, SLUGS[20], "test").axes[0].lines[:20]
     assert len({(line.get_color(), str(line._dash_pattern)) for line in lines}) == 20
 
 
 def test_reliability_diagram_gives_the_ece_and_the_counts():
     case = random_case(150, 9, seed=1)
-    fig = reliability_diagram(*case, "test")
+    fig = draw_reliability_diagram(*case, "test")
     assert f"ECE {ece(*case):.3f} (150 images)" in words(fig)
     assert sum(bar.get_height() for bar in fig.axes[1].patches) == 150
     assert len(fig.axes[1].patches) == 15
@@ -355,12 +362,12 @@ def test_reliability_diagram_gives_the_ece_and_the_counts():
 def test_reliability_is_shown_before_and_after():
     case = random_case(150, 9, seed=1)
     temperature = Temperature(1.7, 150)
-    fig = reliability_diagram(*case, "test", temperature)
+    fig = draw_reliability_diagram(*case, "test", temperature)
     after = ece(case[0], temperature.apply(case[1]))
     assert f"ECE {ece(*case):.3f} (150 images); after calibration {after:.3f}" in words(fig)
     assert "after temperature 1.70, from val" in words(fig)
     unfitted = Temperature(1.0, 150, "there was no reason")
-    assert "after" not in words(reliability_diagram(*case, "test", unfitted))
+    assert "after" not in words(draw_reliability_diagram(*case, "test", unfitted))
 
 
 def test_the_operating_curve_shows_the_chosen_point_on_its_curves():
@@ -368,7 +375,7 @@ def test_the_operating_curve_shows_the_chosen_point_on_its_curves():
     point = judgement.point
     y_true, y_score = predictions.split_arrays(table, "test")
     score = judgement.temperature.apply(y_score)[:, 1]
-    fig = operating_curve(y_true == 1, score, "test", point)
+    fig = draw_operating_curve(y_true == 1, score, "test", point)
     rates = point.rates["test"]
     for what in ("sensitivity", "specificity"):
         rate = getattr(rates, what)
@@ -381,7 +388,7 @@ def test_the_operating_curve_shows_the_chosen_point_on_its_curves():
     assert "chosen on val for a sensitivity of 90%" in words(fig)
     nowhere = dataclasses.replace(point, threshold=float("nan"))
     assert "no threshold: val has no image of melanoma" in words(
-        operating_curve(y_true == 1, score, "test", nowhere)
+        draw_operating_curve(y_true == 1, score, "test", nowhere)
     )
 
 
@@ -389,14 +396,14 @@ def test_a_threshold_at_the_edge_is_still_seen():
     table, judgement = judged(2)
     y_true, y_score = predictions.split_arrays(table, "test")
     point = dataclasses.replace(judgement.point, threshold=1e-6)
-    ax = operating_curve(y_true == 1, y_score[:, 1], "test", point).axes[0]
+    ax = draw_operating_curve(y_true == 1, y_score[:, 1], "test", point).axes[0]
     assert ax.get_xlim()[0] < np.log(1e-6)
 
 
 def test_the_decision_curve_names_the_share_and_says_where_there_is_nothing():
     table, _ = judged(2)
     y_true, y_score = predictions.split_arrays(table, "test")
-    groups = groups_of(table, "test")
+    groups = encode_groups(table, "test")
     fig = draw_decision_curve(y_true == 1, y_score[:, 1], groups, "test", "melanoma")
     assert f"150 images, {(y_true == 1).mean():.1%} melanoma" in words(fig)
     assert {"treat everybody", "treat nobody"} <= set(words(fig).split("\n"))
@@ -406,18 +413,18 @@ def test_the_decision_curve_names_the_share_and_says_where_there_is_nothing():
 
 def test_the_forest_names_every_subgroup_it_shows():
     _, judgement = subgroups_of(9)
-    read = words(forest(judgement.subgroups, judgement.point))
+    read = words(draw_subgroup_forest(judgement.subgroups, judgement.point))
     for name in ("all", "age: under 40", "sex: female", "site: a part of the body 3"):
         assert f"{name}  (" in read
     assert read.count("site: ") == MOST_ROWS
     assert "3 smaller: subgroups.csv" in read
-    few = forest(judgement.subgroups, None)
+    few = draw_subgroup_forest(judgement.subgroups, None)
     assert len(few.axes) == 1
-    assert len(forest(judgement.subgroups, judgement.point).axes) == 3
+    assert len(draw_subgroup_forest(judgement.subgroups, judgement.point).axes) == 3
 
 
 def test_a_dollar_sign_in_a_name_is_no_formula():
-    fig = class_distribution(counts_of(2), ["a$b", "c$d$e"])
+    fig = draw_class_distribution(counts_of(2), ["a$b", "c$d$e"])
     read = words(fig)
     assert r"c\$d\$e" in read
     fig.canvas.draw()
@@ -430,7 +437,7 @@ def arguments(k: int, splits: tuple[str, ...] = ("train", "val", "test")) -> dic
     melanoma = "melanoma" if k < 20 else None
     return {
         "table": table,
-        "judgement": judge(table, melanoma, sensitivity=0.9, manifest=manifest),
+        "judgement": evaluate_clinically(table, melanoma, sensitivity=0.9, manifest=manifest),
         "history": history_of(6),
         "kept_epoch": 4,
         "counts": counts_of(k),
@@ -441,14 +448,14 @@ def arguments(k: int, splits: tuple[str, ...] = ("train", "val", "test")) -> dic
 
 
 def test_save_plots_writes_pictures_with_something_on_them(tmp_path: Path):
-    paths = save_plots(tmp_path / "run" / "plots", **arguments(2))
+    paths = save_run_figures(tmp_path / "run" / "plots", **arguments(2))
     expected = FILES | OF_MELANOMA | {"subgroups.png"}
     assert {path.name for path in paths} == expected
     assert {path.name for path in (tmp_path / "run" / "plots").iterdir()} == expected
     for path in paths:
         with Image.open(path) as image:
             assert image.format == "PNG"
-            assert round(image.info["dpi"][0]) == plot_style.DPI
+            assert round(image.info["dpi"][0]) == style.DPI
             assert min(image.size) > 250
             colours = image.convert("RGB").getcolors(maxcolors=1 << 20)
         # White paper, and on it ink of many shades.
@@ -462,9 +469,9 @@ def test_save_plots_writes_pictures_with_something_on_them(tmp_path: Path):
 )
 def test_save_plots_shows_the_test_split_or_else_val(tmp_path: Path, monkeypatch, splits, shown):
     seen = {}
-    monkeypatch.setattr(plot_style, "save", lambda fig, path, **_: seen.update({path.stem: fig}))
+    monkeypatch.setattr(style, "save_png", lambda fig, path, **_: seen.update({path.stem: fig}))
     given = arguments(2, splits)
-    save_plots(tmp_path, **given)
+    save_run_figures(tmp_path, **given)
     value = ece(*predictions.split_arrays(given["table"], shown))
     assert f"Reliability, {shown}\nECE {value:.3f}" in words(seen["reliability_diagram"])
     for name in (
@@ -481,10 +488,10 @@ def test_save_plots_shows_the_test_split_or_else_val(tmp_path: Path, monkeypatch
 
 
 def test_save_plots_without_any_held_out_image(tmp_path: Path):
-    assert len(save_plots(tmp_path, **arguments(2, ("train",)))) == len(FILES | OF_MELANOMA)
+    assert len(save_run_figures(tmp_path, **arguments(2, ("train",)))) == len(FILES | OF_MELANOMA)
     nothing = predictions.split_arrays(arguments(2, ("train",))["table"], "val")
-    assert "no images" in words(roc_curves(*nothing, SLUGS[2], "val"))
-    assert "ECE undefined" in words(reliability_diagram(*nothing, "val"))
+    assert "no images" in words(draw_roc_curves(*nothing, SLUGS[2], "val"))
+    assert "ECE undefined" in words(draw_reliability_diagram(*nothing, "val"))
 
 
 def test_no_figure_is_kept_alive_by_pyplot():

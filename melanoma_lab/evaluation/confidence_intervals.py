@@ -19,7 +19,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Proportion:
+class IntervalEstimate:
     """A share of images, or a mean of shares, with its 95 % interval; NaN where undefined."""
 
     value: float
@@ -27,10 +27,10 @@ class Proportion:
     high: float
 
 
-UNDEFINED = Proportion(math.nan, math.nan, math.nan)
+UNDEFINED = IntervalEstimate(math.nan, math.nan, math.nan)
 
 
-def proportion(hit: NDArray[np.bool_], groups: NDArray[np.int64]) -> Proportion:
+def estimate_proportion(hit: NDArray[np.bool_], groups: NDArray[np.int64]) -> IntervalEstimate:
     """The share of images that are hit, with an interval over draws of groups.
 
     Wilson's interval of the effective number of images, n / d, with Student's quantile of G - 1
@@ -63,11 +63,11 @@ def proportion(hit: NDArray[np.bool_], groups: NDArray[np.int64]) -> Proportion:
         within = (hits * (sizes - hits) / sizes).sum() / (n - len(sizes))
         alike = max(1 - within / (share * (1 - share)), 0.0)
     effect = 1 + alike * (np.square(sizes).sum() / n - 1)
-    low, high = wilson(share, n / effect, _quantile(len(sizes)))
-    return Proportion(share, low, high)
+    low, high = compute_wilson_interval(share, n / effect, _quantile(len(sizes)))
+    return IntervalEstimate(share, low, high)
 
 
-def wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
+def compute_wilson_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
     """Wilson's score interval (Journal of the American Statistical Association 22, 1927).
 
     Args:
@@ -82,7 +82,7 @@ def wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
     return max(min(middle - half, share), 0.0), min(max(middle + half, share), 1.0)
 
 
-def mean_proportion(parts: Sequence[Proportion]) -> Proportion:
+def average_proportions(parts: Sequence[IntervalEstimate]) -> IntervalEstimate:
     """The mean of shares that are of different groups, over those that are defined.
 
     Its interval adds up the squares of the parts' one-sided widths (Zou and Donner, Statistics in
@@ -100,12 +100,12 @@ def mean_proportion(parts: Sequence[Proportion]) -> Proportion:
     below = math.sqrt(np.square(value - low).sum()) / len(table)
     above = math.sqrt(np.square(high - value).sum()) / len(table)
     mean = float(value.mean())
-    return Proportion(mean, max(mean - below, 0.0), min(mean + above, 1.0))
+    return IntervalEstimate(mean, max(mean - below, 0.0), min(mean + above, 1.0))
 
 
-def mean_sensitivity(
+def estimate_balanced_accuracy(
     y_true: NDArray[np.int64], correct: NDArray[np.bool_], groups: NDArray[np.int64]
-) -> Proportion:
+) -> IntervalEstimate:
     """Balanced accuracy, the mean sensitivity of the classes present, with its 95 % interval.
 
     Args:
@@ -113,12 +113,12 @@ def mean_sensitivity(
         correct: bool, shape (n,); whether an image's class was decided rightly.
         groups: int64, shape (n,), not negative; the group of each image.
     """
-    return mean_proportion(
-        [proportion(correct[y_true == k], groups[y_true == k]) for k in np.unique(y_true)]
+    return average_proportions(
+        [estimate_proportion(correct[y_true == k], groups[y_true == k]) for k in np.unique(y_true)]
     )
 
 
-def mean_interval(
+def compute_mean_interval(
     values: NDArray[np.float64], groups: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Pointwise 95 % interval of the mean of each column, over draws of groups.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 from melanoma_lab.core.untrusted_files import parse_json
-from melanoma_lab.evaluation.proportions import UNDEFINED, Proportion
+from melanoma_lab.evaluation.confidence_intervals import UNDEFINED, IntervalEstimate
 from melanoma_lab.evaluation.temperature import Temperature
 
 FILE: Final = "advice.json"
@@ -16,7 +16,7 @@ FILE: Final = "advice.json"
 
 
 @dataclass(frozen=True)
-class Advice:
+class DecisionRule:
     """How to read what a network says of another image, as it was chosen on val.
 
     Attributes:
@@ -35,8 +35,8 @@ class Advice:
     threshold: float = math.nan
     target: float = math.nan
     measured_on: str = ""
-    sensitivity: Proportion = UNDEFINED
-    specificity: Proportion = UNDEFINED
+    sensitivity: IntervalEstimate = UNDEFINED
+    specificity: IntervalEstimate = UNDEFINED
 
     def plain(self) -> Any:
         """As plain containers, None for what is undefined."""
@@ -44,7 +44,7 @@ class Advice:
 
     def text(self) -> str:
         """As it is kept beside a model."""
-        return strict_json(asdict(self))
+        return dump_strict_json(asdict(self))
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -78,15 +78,15 @@ class Advice:
         return advice
 
 
-def _proportion(said: Any) -> Proportion:
+def _proportion(said: Any) -> IntervalEstimate:
     """What ``text`` gave; undefined where it gave none, as before it told them."""
     found = {} if said is None else {k: said[k] for k in asdict(UNDEFINED)}
     if None in found.values() or not found:
         return UNDEFINED
-    return Proportion(**{k: float(v) for k, v in found.items()})
+    return IntervalEstimate(**{k: float(v) for k, v in found.items()})
 
 
-def strict_json(content: Any) -> str:
+def dump_strict_json(content: Any) -> str:
     """JSON of plain containers, with null for what is undefined."""
     return json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n"
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.evaluation import calibration, metrics
-from melanoma_lab.evaluation.predictions import SPLITS, check, slugs_of, split_arrays
+from melanoma_lab.evaluation.predictions import SPLITS, check_predictions, slugs_of, split_arrays
 
 Metric = Callable[[NDArray[np.int64], NDArray[np.float64]], float]
 """A function of y_true, int64 (n,), and y_score, float64 (n, K)."""
@@ -28,13 +28,13 @@ SPLIT_METRICS: Mapping[str, Metric] = MappingProxyType(
 )
 """What is computed of every split, by the name it has after ``<split>/``."""
 
-PER_CLASS = MappingProxyType(
+CLASS_METRICS = MappingProxyType(
     {"sensitivity": metrics.sensitivity, "specificity": metrics.specificity}
 )
 """What is computed of every class of the test split: ``test/<name>/<slug>``."""
 
 
-def run_metrics(
+def compute_run_metrics(
     table: pd.DataFrame, melanoma: str | None, *, splits: Sequence[str] | None = None
 ) -> dict[str, float]:
     """Compute all metrics of a run from its predictions table.
@@ -54,20 +54,22 @@ def run_metrics(
     Raises:
         ValueError: If the table fails its check, or melanoma is no class of it.
     """
-    check(table)
+    check_predictions(table)
     slugs = slugs_of(table)
     if melanoma is not None and melanoma not in slugs:
         raise ValueError(f"Expected melanoma to be None or one of {slugs}. Received {melanoma!r}.")
 
     result: dict[str, float] = {}
     for split in splits or SPLITS:
-        result |= split_metrics(table, split, melanoma)
+        result |= compute_split_metrics(table, split, melanoma)
     result["generalisation_gap"] = result["train/accuracy"] - result["val/accuracy"]
     return result
 
 
-def split_metrics(table: pd.DataFrame, split: str, melanoma: str | None) -> dict[str, float]:
-    """What ``run_metrics`` computes of one split, by the same names.
+def compute_split_metrics(
+    table: pd.DataFrame, split: str, melanoma: str | None
+) -> dict[str, float]:
+    """What ``compute_run_metrics`` computes of one split, by the same names.
 
     Args:
         table: a checked predictions table.
@@ -78,13 +80,13 @@ def split_metrics(table: pd.DataFrame, split: str, melanoma: str | None) -> dict
     arrays = split_arrays(table, split)
     measured = {name: metric(*arrays) for name, metric in SPLIT_METRICS.items()}
     if split != "train":
-        measured |= melanoma_metrics(*arrays, slugs, melanoma)
+        measured |= compute_positive_class_metrics(*arrays, slugs, melanoma)
     if split == "test":
-        measured |= class_metrics(*arrays, slugs)
+        measured |= compute_class_metrics(*arrays, slugs)
     return {f"{split}/{name}": value for name, value in measured.items()}
 
 
-def melanoma_metrics(
+def compute_positive_class_metrics(
     y_true: NDArray[np.int64],
     y_score: NDArray[np.float64],
     slugs: Sequence[str],
@@ -101,18 +103,18 @@ def melanoma_metrics(
     }
 
 
-def class_metrics(
+def compute_class_metrics(
     y_true: NDArray[np.int64], y_score: NDArray[np.float64], slugs: Sequence[str]
 ) -> dict[str, float]:
-    """Each of ``PER_CLASS`` of one split, by ``<name>/<slug>``."""
+    """Each of ``CLASS_METRICS`` of one split, by ``<name>/<slug>``."""
     return {
         f"{name}/{slug}": float(value)
-        for name, metric in PER_CLASS.items()
+        for name, metric in CLASS_METRICS.items()
         for slug, value in zip(slugs, metric(y_true, y_score), strict=True)
     }
 
 
-def absent_by_split(table: pd.DataFrame, splits: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def find_absent_classes(table: pd.DataFrame, splits: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The slugs of the classes that a split has no image of, for the splits that lack some."""
     slugs = slugs_of(table)
     absent = {

@@ -16,26 +16,26 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.evaluation import calibration, metrics
-from melanoma_lab.evaluation.advice import Advice, strict_json
-from melanoma_lab.evaluation.operating_point import OperatingPoint, choose_threshold, rates
+from melanoma_lab.evaluation.decision_rule import DecisionRule, dump_strict_json
+from melanoma_lab.evaluation.operating_point import OperatingPoint, choose_threshold, measure_rates
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of, split_arrays
-from melanoma_lab.evaluation.subgroups import subgroup_table
+from melanoma_lab.evaluation.subgroups import measure_subgroups
 from melanoma_lab.evaluation.temperature import Temperature, fit_temperature
 
-CALIBRATED = {"log_loss": metrics.log_loss, "brier": metrics.brier, "ece": calibration.ece}
+CALIBRATION_METRICS = {"log_loss": metrics.log_loss, "brier": metrics.brier, "ece": calibration.ece}
 """What is measured before and after calibration."""
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ClinicalEvaluation:
     """What calibration and thresholds come to.
 
     Attributes:
         temperature: fitted on val.
-        calibrated: split -> each of ``CALIBRATED`` of the calibrated probabilities.
+        calibrated: split -> each of ``CALIBRATION_METRICS`` of the calibrated probabilities.
         uncalibrated: the same of those that the network gives.
         point: None where the dataset names no melanoma class.
-        subgroups: of ``subgroup_table``, of test, or of val where test was left alone; no rows
+        subgroups: of ``measure_subgroups``, of test, or of val where test was left alone; no rows
             where nothing divides the images.
     """
 
@@ -57,14 +57,14 @@ class Judgement:
                 shown[f"{split}/operating_point_specificity"] = found.specificity.value
         return shown
 
-    def advice(self) -> Advice:
+    def advice(self) -> DecisionRule:
         """How to read what the network says of other images."""
         if self.point is None:
-            return Advice(self.temperature)
+            return DecisionRule(self.temperature)
         point = self.point
         split = [*point.rates][-1]  # what a run is judged by: test, or val where that is all
         rates = point.rates[split]
-        return Advice(
+        return DecisionRule(
             self.temperature,
             point.slug,
             point.threshold,
@@ -99,13 +99,13 @@ class Judgement:
         }
 
 
-def judge(
+def evaluate_clinically(
     table: pd.DataFrame,
     melanoma: str | None,
     *,
     sensitivity: float,
     manifest: pd.DataFrame | None = None,
-) -> Judgement:
+) -> ClinicalEvaluation:
     """Calibrate, choose an operating point and look at subgroups.
 
     Args:
@@ -121,23 +121,23 @@ def judge(
     if melanoma is not None and melanoma not in slugs:
         raise ValueError(f"Expected melanoma to be None or one of {slugs}. Received {melanoma!r}.")
     y_true, y_score = split_arrays(table, "val")
-    advice = Advice(fit_temperature(y_true, y_score))
+    advice = DecisionRule(fit_temperature(y_true, y_score))
     if melanoma is not None:
         k = slugs.index(melanoma)
         score = advice.temperature.apply(y_score)[:, k]
         threshold = choose_threshold(y_true == k, score, sensitivity)
         advice = replace(advice, slug=melanoma, threshold=threshold, target=sensitivity)
     splits = tuple(dict.fromkeys(("val", judged_split(table))))
-    return judge_as_advised(table, advice, splits=splits, manifest=manifest)
+    return apply_decision_rule(table, advice, splits=splits, manifest=manifest)
 
 
-def judge_as_advised(
+def apply_decision_rule(
     table: pd.DataFrame,
-    advice: Advice,
+    advice: DecisionRule,
     *,
     splits: Sequence[str] = ("test",),
     manifest: pd.DataFrame | None = None,
-) -> Judgement:
+) -> ClinicalEvaluation:
     """Measure what was chosen elsewhere; nothing is chosen here.
 
     Args:
@@ -160,16 +160,16 @@ def judge_as_advised(
         k = slugs.index(advice.slug)
         score = scores[judged][:, k]
         found = {
-            split: rates(
+            split: measure_rates(
                 arrays[split][0] == k,
                 scores[split][:, k],
-                groups_of(table, split),
+                encode_groups(table, split),
                 advice.threshold,
             )
             for split in splits
         }
         point = OperatingPoint(advice.slug, advice.target, advice.threshold, found)
-    return Judgement(
+    return ClinicalEvaluation(
         temperature=temperature,
         calibrated={split: _measured(arrays[split][0], scores[split]) for split in splits},
         uncalibrated={split: _measured(*arrays[split]) for split in splits},
@@ -177,18 +177,18 @@ def judge_as_advised(
         subgroups=(
             pd.DataFrame()
             if manifest is None
-            else subgroup_table(table, judged, manifest, score, point)
+            else measure_subgroups(table, judged, manifest, score, point)
         ),
     )
 
 
-def groups_of(table: pd.DataFrame, split: str) -> NDArray[np.int64]:
+def encode_groups(table: pd.DataFrame, split: str) -> NDArray[np.int64]:
     """The groups of a split's images as numbers; int64, shape (n,)."""
     return pd.factorize(table.loc[table["split"] == split, "group"])[0].astype(np.int64)
 
 
 def _measured(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> dict[str, float]:
-    return {name: metric(y_true, y_score) for name, metric in CALIBRATED.items()}
+    return {name: metric(y_true, y_score) for name, metric in CALIBRATION_METRICS.items()}
 
 
 def _described(point: OperatingPoint) -> dict[str, Any]:
@@ -204,4 +204,4 @@ def _described(point: OperatingPoint) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Any) -> None:
-    path.write_text(strict_json(content), encoding="utf-8")
+    path.write_text(dump_strict_json(content), encoding="utf-8")

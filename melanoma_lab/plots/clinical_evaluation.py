@@ -13,10 +13,10 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from melanoma_lab.evaluation import plot_style as style
+from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.decision_curve import decision_curve
 from melanoma_lab.evaluation.operating_point import OperatingPoint
-from melanoma_lab.evaluation.proportions import Proportion
+from melanoma_lab.plots import style
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -25,7 +25,7 @@ TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
 """Probabilities that an axis of log odds names."""
 
 
-def operating_curve(
+def draw_operating_curve(
     positive: Bools,
     score: Floats,
     split: str,
@@ -41,10 +41,10 @@ def operating_curve(
         point: chosen on val.
         shown_as: what the title calls the images; None: their split.
     """
-    fig = style.figure(7.2, 5.0, by_hand=True)
-    style.leave_margins(fig, left=0.8, right=0.3, bottom=0.85, top=0.95)
+    fig = style.new_figure(7.2, 5.0, by_hand=True)
+    style.set_margins(fig, left=0.8, right=0.3, bottom=0.85, top=0.95)
     ax = fig.add_subplot()
-    name = style.class_label(point.slug)
+    name = style.format_class_name(point.slug)
     at = point.rates[split]
     chosen = float(_log_odds(np.array(point.threshold)))
     low, high = logit(TICKS[0]), logit(TICKS[-1])
@@ -71,7 +71,7 @@ def operating_curve(
         # Apart, so that neither interval hides the other.
         _mark(ax, chosen + (-0.06 if reached else 0.06), rate, colour)
     if np.isnan(chosen):
-        style.say_empty(ax, f"no threshold: val has no image of {name}")
+        style.annotate_empty(ax, f"no threshold: val has no image of {name}")
     else:
         ax.axvline(chosen, color=style.GREY, linewidth=1, zorder=1)
     ax.axhline(point.target, color=style.GREY, linewidth=1, linestyle=":", zorder=1)
@@ -79,7 +79,9 @@ def operating_curve(
     ax.set_xticks(logit(TICKS), [f"{100 * tick:g}%" for tick in TICKS])
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
-    style.dress(ax, x=f"threshold on the calibrated probability of {name}", y="share of the images")
+    style.style_axes(
+        ax, x=f"threshold on the calibrated probability of {name}", y="share of the images"
+    )
     if len(positive):
         # Above the axes: wherever the threshold lies, a curve crosses every corner of some run's.
         ax.legend(
@@ -95,7 +97,7 @@ def operating_curve(
         else f"threshold {100 * point.threshold:.3g}%, chosen on val for a sensitivity of "
         f"{100 * point.target:g}%"
     )
-    style.put_title(
+    style.set_title(
         fig,
         f"Finding {name}, {shown_as or split} ({at.positive_lesions:,} lesions of it, "
         f"{at.n_lesions - at.positive_lesions:,} others)",
@@ -117,10 +119,10 @@ def draw_decision_curve(
         split: that they are of.
         slug: of the class.
     """
-    fig = style.figure(7.2, 5.0, by_hand=True)
-    style.leave_margins(fig, left=0.85, right=0.3, bottom=0.85, top=0.7)
+    fig = style.new_figure(7.2, 5.0, by_hand=True)
+    style.set_margins(fig, left=0.85, right=0.3, bottom=0.85, top=0.7)
     ax = fig.add_subplot()
-    name = style.class_label(slug)
+    name = style.format_class_name(slug)
     prevalence = float(positive.mean()) if len(positive) else float("nan")
     top = 0.1
     if positive.any():
@@ -148,22 +150,22 @@ def draw_decision_curve(
         top = float(max(np.nanmax(curve.high), curve.network.max(), prevalence))
         ax.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=style.TICK_SIZE)
     else:
-        style.say_empty(ax, f"no image of {name} in {split}")
+        style.annotate_empty(ax, f"no image of {name} in {split}")
     ax.set(xlim=(0, 0.6), ylim=(-0.25 * top, 1.06 * top))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
-    style.dress(
+    style.style_axes(
         ax,
         x=f"probability of {name} from which on to treat",
         y=f"net benefit ({name} found per image)",
     )
     share = "" if np.isnan(prevalence) else f", {prevalence:.1%} {name}: not a clinic's share"
-    style.put_title(fig, f"Decision curve, {split}", f"{len(positive):,} images{share}")
+    style.set_title(fig, f"Decision curve, {split}", f"{len(positive):,} images{share}")
     style.add_footer(fig)
     return fig
 
 
-def _mark(ax: Axes, x: float, rate: Proportion, colour: str) -> None:
+def _mark(ax: Axes, x: float, rate: IntervalEstimate, colour: str) -> None:
     """A point with its interval."""
     if not np.isnan(rate.value):
         ax.errorbar(
@@ -179,7 +181,7 @@ def _mark(ax: Axes, x: float, rate: Proportion, colour: str) -> None:
         )
 
 
-def _share(rate: Proportion) -> str:
+def _share(rate: IntervalEstimate) -> str:
     return f"{rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%})"
 
 

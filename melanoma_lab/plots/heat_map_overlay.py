@@ -17,7 +17,7 @@ MOST: Final = 0.6
 LINE: Final = 0.5
 
 
-def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np.uint8]:
+def overlay_heat_map(pixels: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Lay a map over its image.
 
     The image loses its colours and keeps its light and dark; the map is the more opaque the higher

@@ -7,7 +7,7 @@ scikit-learn are worth loading.
 from __future__ import annotations
 
 #: What is computed of every split: ``<split>/<name>``.
-OF_EVERY_SPLIT = (
+SPLIT_METRIC_NAMES = (
     "accuracy",
     "balanced_accuracy",
     "macro_auroc",
@@ -17,7 +17,7 @@ OF_EVERY_SPLIT = (
     "ece",
 )
 #: What is computed of val and test where the dataset names a melanoma class.
-OF_MELANOMA = ("melanoma_sensitivity", "melanoma_specificity", "melanoma_auroc")
+POSITIVE_CLASS_METRIC_NAMES = ("melanoma_sensitivity", "melanoma_specificity", "melanoma_auroc")
 #: Of all others more is better.
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "generalisation_gap"})
 

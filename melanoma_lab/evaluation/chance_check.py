@@ -28,7 +28,7 @@ MIN_SKILL = 0.05
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ChanceCheck:
     """What became of a run.
 
     Attributes:
@@ -40,7 +40,7 @@ class Outcome:
     reason: str
 
 
-def outcome(table: pd.DataFrame) -> Outcome:
+def compare_with_chance(table: pd.DataFrame) -> ChanceCheck:
     """Decide from the predictions table whether a run learned or stayed at chance.
 
     It stayed at chance if there is one class only; if at least ``ONE_ANSWER_SHARE`` of the
@@ -71,12 +71,12 @@ def outcome(table: pd.DataFrame) -> Outcome:
     n_present = np.count_nonzero(class_counts)
     if n_present == 1:
         only = slugs[int(class_counts.argmax())]
-        return Outcome("at_chance", f"every training image is {only}: nothing to tell apart.")
+        return ChanceCheck("at_chance", f"every training image is {only}: nothing to tell apart.")
 
     answer_shares = np.bincount(y_score.argmax(axis=1), minlength=len(slugs)) / len(y_true)
     answer = int(answer_shares.argmax())
     if answer_shares[answer] >= ONE_ANSWER_SHARE > class_shares[answer]:
-        return Outcome(
+        return ChanceCheck(
             "at_chance",
             f"{answer_shares[answer]:.1%} of the training images are taken for {slugs[answer]}; "
             f"{class_shares[answer]:.1%} truly are.",
@@ -97,12 +97,12 @@ def outcome(table: pd.DataFrame) -> Outcome:
         f"({chance:.1%} is chance)"
     )
     if explained < MIN_EXPLAINED and skill < MIN_SKILL:
-        return Outcome(
+        return ChanceCheck(
             "at_chance",
             f"{decisions} and log loss {losses.mean():.3f}, where answering with the class "
             f"shares whatever the image scores {entropy:.3f}.",
         )
-    return Outcome("learned", f"{decisions}.")
+    return ChanceCheck("learned", f"{decisions}.")
 
 
 def _entropy(shares: NDArray[np.float64]) -> float:

@@ -3,9 +3,13 @@ import pandas as pd
 import pytest
 from evaluation_cases import random_case, table_of
 
+from melanoma_lab.core.metric_names import (
+    POSITIVE_CLASS_METRIC_NAMES,
+    SPLIT_METRIC_NAMES,
+    higher_is_better,
+)
 from melanoma_lab.evaluation import metrics, predictions
-from melanoma_lab.evaluation.names import OF_EVERY_SPLIT, OF_MELANOMA, higher_is_better
-from melanoma_lab.evaluation.summary import SPLIT_METRICS, run_metrics
+from melanoma_lab.evaluation.run_metrics import SPLIT_METRICS, compute_run_metrics
 
 SLUGS = ("melanoma", "nevus", "vascular_lesion")
 NAMES = ("accuracy", "balanced_accuracy", "macro_auroc", "macro_f1", "log_loss", "brier", "ece")
@@ -19,19 +23,19 @@ def run_table(**seeds: int) -> pd.DataFrame:
 
 
 def test_the_names_that_may_be_searched_for_are_those_that_are_computed():
-    result = run_metrics(run_table(train=0, val=1, test=2), "melanoma")
-    named = {f"val/{name}" for name in (*OF_EVERY_SPLIT, *OF_MELANOMA)}
+    result = compute_run_metrics(run_table(train=0, val=1, test=2), "melanoma")
+    named = {f"val/{name}" for name in (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES)}
     assert named == {name for name in result if name.startswith("val/")}
-    assert tuple(SPLIT_METRICS) == OF_EVERY_SPLIT
+    assert tuple(SPLIT_METRICS) == SPLIT_METRIC_NAMES
 
 
 def test_more_is_better_of_a_metric_that_a_perfect_classifier_has_most_of():
     perfect = run_table(train=0, val=1, test=2)
     for slug in SLUGS:
         perfect[f"prob/{slug}"] = (perfect["y_true"] == slug).astype(np.float32)
-    some = run_metrics(run_table(train=0, val=1, test=2), "melanoma")
-    most = run_metrics(perfect, "melanoma")
-    for name in (*OF_EVERY_SPLIT, *OF_MELANOMA):
+    some = compute_run_metrics(run_table(train=0, val=1, test=2), "melanoma")
+    most = compute_run_metrics(perfect, "melanoma")
+    for name in (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES):
         better = most[f"val/{name}"] - some[f"val/{name}"]
         assert (better > 0) == higher_is_better(f"val/{name}") == higher_is_better(name)
 
@@ -40,14 +44,14 @@ def test_of_a_split_that_is_not_measured_nothing_is_computed():
     table = run_table(train=0, val=1, test=2)
     without = table[table["split"] != "test"]
     whole, part = (
-        run_metrics(table, "melanoma"),
-        run_metrics(without, "melanoma", splits=("train", "val")),
+        compute_run_metrics(table, "melanoma"),
+        compute_run_metrics(without, "melanoma", splits=("train", "val")),
     )
     assert part == {name: value for name, value in whole.items() if "test" not in name}
 
 
 def test_names_are_those_of_the_run_contract():
-    result = run_metrics(run_table(train=0, val=1, test=2), "melanoma")
+    result = compute_run_metrics(run_table(train=0, val=1, test=2), "melanoma")
     assert set(result) == (
         {f"{split}/{name}" for split in ("train", "val", "test") for name in NAMES}
         | {
@@ -63,7 +67,7 @@ def test_names_are_those_of_the_run_contract():
 
 def test_values_are_those_of_the_split():
     table = run_table(train=0, val=1, test=2)
-    result = run_metrics(table, "nevus")
+    result = compute_run_metrics(table, "nevus")
     for split in ("train", "val", "test"):
         arrays = predictions.split_arrays(table, split)
         assert result[f"{split}/brier"] == metrics.brier(*arrays)
@@ -77,17 +81,17 @@ def test_values_are_those_of_the_split():
 
 
 def test_without_a_melanoma_class_nothing_is_said_of_it():
-    result = run_metrics(run_table(train=0, val=1, test=2), None)
+    result = compute_run_metrics(run_table(train=0, val=1, test=2), None)
     assert not [name for name in result if "/melanoma_" in name]
 
 
 def test_a_melanoma_class_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"Expected melanoma to be None or one of .*'mel'"):
-        run_metrics(run_table(train=0), "mel")
+        compute_run_metrics(run_table(train=0), "mel")
 
 
 def test_an_empty_split_is_undefined_throughout():
-    result = run_metrics(run_table(train=0), "melanoma")
+    result = compute_run_metrics(run_table(train=0), "melanoma")
     undefined = {name for name, value in result.items() if np.isnan(value)}
     assert undefined == set(result) - {f"train/{name}" for name in NAMES}
 
@@ -96,4 +100,4 @@ def test_a_wrong_table_is_refused():
     table = run_table(train=0)
     table.loc[3, "prob/nevus"] = np.nan
     with pytest.raises(ValueError, match="finite"):
-        run_metrics(table, None)
+        compute_run_metrics(table, None)

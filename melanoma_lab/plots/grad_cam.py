@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from melanoma_lab.evaluation import plot_style as style
+from melanoma_lab.plots import style
 
 #: Inches: an image's side, and what lies between two, two pairs, two blocks.
 CELL, GAP, BETWEEN, APART = 1.3, 0.05, 0.24, 0.5
@@ -28,7 +28,7 @@ CAPTION = (
 
 
 @dataclass(frozen=True)
-class Decided:
+class DecidedImage:
     """One image and what was decided of it.
 
     Attributes:
@@ -45,16 +45,16 @@ class Decided:
 
 
 @dataclass(frozen=True)
-class Block:
+class ClassExamples:
     """A class's surest right and surest wrong decision; None: there is none."""
 
     slug: str
-    right: Decided | None
-    wrong: Decided | None
+    right: DecidedImage | None
+    wrong: DecidedImage | None
 
 
-def surest_decisions(
-    blocks: Sequence[Block], split: str, *, places: tuple[int, int], calibrated: bool
+def draw_surest_decisions(
+    blocks: Sequence[ClassExamples], split: str, *, places: tuple[int, int], calibrated: bool
 ) -> Figure:
     """Draw images beside their maps, class by class.
 
@@ -72,12 +72,12 @@ def surest_decisions(
     inner = columns * block_width + (columns - 1) * APART
     width, top, foot = max(inner, 8.2) + 0.4, 0.85, 0.95
     height = top + rows * block_height + foot
-    fig, ax = style.sheet(width, height)
+    fig, ax = style.new_sheet(width, height)
     for i, block in enumerate(blocks):
         column, row = divmod(i, rows)
         left = (width - inner) / 2 + column * (block_width + APART)
         upper = height - top - row * block_height
-        ax.text(left, upper - 0.17, style.class_label(block.slug), fontsize=style.LABEL_SIZE,
+        ax.text(left, upper - 0.17, style.format_class_name(block.slug), fontsize=style.LABEL_SIZE,
               fontweight="bold")  # fmt: skip
         pairs = (("surest right", block.right), ("surest wrong", block.wrong))
         for j, (heading, decided) in enumerate(pairs):
@@ -89,9 +89,9 @@ def surest_decisions(
                 ax.text(x, y + CELL / 2, "none", fontsize=style.TICK_SIZE, color=style.GREY)
                 continue
             for k, picture in enumerate((decided.pixels, decided.laid_over)):
-                style.put_picture(ax, picture, (x + k * (CELL + GAP), y), (CELL, CELL))
+                style.draw_picture(ax, picture, (x + k * (CELL + GAP), y), (CELL, CELL))
             wrong = decided.predicted != block.slug
-            said = style.class_label(decided.predicted)
+            said = style.format_class_name(decided.predicted)
             said = f"{'taken for ' if wrong else ''}{said}, {100 * decided.probability:.0f} %"
             ax.text(x, y - 0.16, said, fontsize=style.NOTE_SIZE,
                   color=style.VERMILLION if wrong else style.BLACK)  # fmt: skip

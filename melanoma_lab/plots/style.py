@@ -49,13 +49,13 @@ NOTE_SIZE = 8.5
 FOOTER = "Research use only - not a medical device"
 
 
-def figure(width: float, height: float, *, by_hand: bool = False) -> Figure:
+def new_figure(width: float, height: float, *, by_hand: bool = False) -> Figure:
     """Return an empty figure.
 
     Args:
         width: in inches.
         height: in inches.
-        by_hand: whether the caller places its parts (``leave_margins``), in half the processor
+        by_hand: whether the caller places its parts (``set_margins``), in half the processor
             time; otherwise they are laid out without overlapping.
     """
     layout = None if by_hand else ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
@@ -64,13 +64,13 @@ def figure(width: float, height: float, *, by_hand: bool = False) -> Figure:
     return fig
 
 
-def leave_margins(
+def set_margins(
     fig: Figure, *, left: float, right: float, bottom: float, top: float, between: float = 0.0
 ) -> None:
     """Place a figure's axes.
 
     Args:
-        fig: of ``figure``, by hand; axes that are made afterwards are placed too.
+        fig: of ``new_figure``, by hand; axes that are made afterwards are placed too.
         left: inches beside the axes.
         right: likewise.
         bottom: likewise.
@@ -90,7 +90,7 @@ def leave_margins(
     )
 
 
-def text_width(texts: Iterable[str], size: float) -> float:
+def estimate_text_width(texts: Iterable[str], size: float) -> float:
     """Return about how wide the widest of some texts is, in inches; rather too much.
 
     Args:
@@ -101,25 +101,25 @@ def text_width(texts: Iterable[str], size: float) -> float:
     return 0.6 * size / 72 * longest  # an average letter of DejaVu Sans is 0.58 of its size
 
 
-def sheet(width: float, height: float) -> tuple[Figure, Axes]:
+def new_sheet(width: float, height: float) -> tuple[Figure, Axes]:
     """Return a figure to lay out by hand, and axes over all of it.
 
     The axes are in inches from the lower left corner. Pictures that share them are drawn in a third
     of the time of pictures that each have their own.
     """
-    fig = figure(width, height, by_hand=True)
+    fig = new_figure(width, height, by_hand=True)
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     ax.set_axis_off()
     return fig, ax
 
 
-def put_picture(
+def draw_picture(
     ax: Axes, pixels: NDArray[np.uint8], corner: tuple[float, float], size: tuple[float, float]
 ) -> None:
-    """Draw a picture on the axes of ``sheet``.
+    """Draw a picture on the axes of ``new_sheet``.
 
     Args:
-        ax: of ``sheet``.
+        ax: of ``new_sheet``.
         pixels: uint8, shape (h, w, 3), RGB.
         corner: x and y of its lower left corner, in inches.
         size: width and height, in inches.
@@ -135,8 +135,8 @@ def put_picture(
     ax.set(xlim=limits[0], ylim=limits[1])
 
 
-def save(fig: Figure, path: Path, *, photographs: bool = False) -> None:
-    """Lay out a figure of ``figure`` and write it as a PNG file.
+def save_png(fig: Figure, path: Path, *, photographs: bool = False) -> None:
+    """Lay out a figure of ``new_figure`` and write it as a PNG file.
 
     ``Figure.savefig`` does the same for three times the processor time: it goes through all artists
     a third time for the layout, and compresses for longer than it draws.
@@ -158,7 +158,7 @@ def save(fig: Figure, path: Path, *, photographs: bool = False) -> None:
         pixels.save(path, dpi=(DPI, DPI), compress_type=zlib.Z_RLE)
 
 
-def dress(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
+def style_axes(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
     """Give axes their title and labels, and take away what carries no information."""
     ax.set_title(title, fontsize=TITLE_SIZE, loc="left")
     ax.set_xlabel(x, fontsize=LABEL_SIZE)
@@ -169,7 +169,7 @@ def dress(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
     ax.set_axisbelow(True)
 
 
-def put_title(fig: Figure, what: str, result: str = "") -> None:
+def set_title(fig: Figure, what: str, result: str = "") -> None:
     """Put up to two centred lines over a figure: what it shows and, beneath, its numbers."""
     fig.suptitle("\n".join(filter(None, (what, result))), fontsize=TITLE_SIZE)
 
@@ -180,7 +180,7 @@ def add_footer(fig: Figure) -> None:
     fig.supxlabel(FOOTER, fontsize=NOTE_SIZE, color=GREY, x=0.995, ha="right")
 
 
-def class_label(slug: str, width: int | None = None) -> str:
+def format_class_name(slug: str, width: int | None = None) -> str:
     """A class's slug as a reader wants it, broken into lines of at most ``width`` characters."""
     name = slug.replace("_", " ").strip()
     if width is not None:
@@ -188,11 +188,11 @@ def class_label(slug: str, width: int | None = None) -> str:
     return name.replace("$", r"\$")  # a dollar sign would start a formula
 
 
-def say_empty(ax: Axes, what: str) -> None:
+def annotate_empty(ax: Axes, what: str) -> None:
     """Write in empty axes why nothing is drawn there."""
     ax.text(0.5, 0.5, what, transform=ax.transAxes, ha="center", va="center", color=GREY)
 
 
-def number(value: float) -> str:
+def format_metric_value(value: float) -> str:
     """Three decimals, or a word where the value is undefined."""
     return "undefined" if math.isnan(value) else f"{value:.3f}"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from melanoma_lab.evaluation.overlay import overlay
+from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
 
 SIDE = 24
 
@@ -22,7 +22,7 @@ def ramp():
 
 
 def test_where_nothing_was_found_the_image_is_grey(pixels):
-    shown = overlay(pixels, np.zeros((SIDE, SIDE)))
+    shown = overlay_heat_map(pixels, np.zeros((SIDE, SIDE)))
     assert shown.dtype == np.uint8
     assert shown.shape == pixels.shape
     np.testing.assert_array_equal(shown, shown[..., :1].repeat(3, axis=2))
@@ -32,11 +32,11 @@ def test_where_nothing_was_found_the_image_is_grey(pixels):
 def test_light_and_dark_stay_visible_under_the_highest_places():
     dark, light = (np.full((SIDE, SIDE, 3), level, np.uint8) for level in (40, 220))
     heat = np.ones((SIDE, SIDE))
-    assert (luma(overlay(light, heat)) - luma(overlay(dark, heat))).min() > 50
+    assert (luma(overlay_heat_map(light, heat)) - luma(overlay_heat_map(dark, heat))).min() > 50
 
 
 def test_higher_is_lighter_for_who_sees_no_colours():
-    grey = luma(overlay(np.full((SIDE, SIDE, 3), 60, np.uint8), ramp()))
+    grey = luma(overlay_heat_map(np.full((SIDE, SIDE, 3), 60, np.uint8), ramp()))
     beside_the_line = np.delete(grey, SIDE // 2, axis=1)
     assert beside_the_line[:, -1].min() > beside_the_line[:, 0].max() + 40
     # From half of the highest on it rises throughout: the part that a reader looks for.
@@ -44,7 +44,7 @@ def test_higher_is_lighter_for_who_sees_no_colours():
 
 
 def test_a_line_is_drawn_where_half_of_the_highest_begins(pixels):
-    shown = overlay(pixels // 2, ramp())
+    shown = overlay_heat_map(pixels // 2, ramp())
     white = (shown == 255).all(axis=2)
     assert white[:, SIDE // 2].all()
     assert white.sum() == SIDE
@@ -52,4 +52,4 @@ def test_a_line_is_drawn_where_half_of_the_highest_begins(pixels):
 
 def test_what_does_not_fit_is_refused(pixels):
     with pytest.raises(ValueError, match=r"\(h, w\)"):
-        overlay(pixels, np.zeros((SIDE, SIDE + 1)))
+        overlay_heat_map(pixels, np.zeros((SIDE, SIDE + 1)))

@@ -8,21 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from melanoma_lab.evaluation import plot_style as style
 from melanoma_lab.evaluation.operating_point import OperatingPoint
 from melanoma_lab.evaluation.subgroups import ALL, FEW_LESIONS, FEW_POSITIVE
+from melanoma_lab.plots import style
 
 MOST_ROWS = 12
 """Of a column's subgroups; the smaller ones are in the table."""
 
 
-def forest(
+def draw_subgroup_forest(
     table: pd.DataFrame, point: OperatingPoint | None, shown_as: str | None = None
 ) -> Figure:
     """Draw the figures of each subgroup with their intervals, beside those of all images.
 
     Args:
-        table: of ``subgroup_table``, with rows.
+        table: of ``measure_subgroups``, with rows.
         point: None where the dataset names no melanoma class; then balanced accuracy alone.
         shown_as: what the title calls the images; None: their split.
     """
@@ -30,25 +30,31 @@ def forest(
     panels = [("balanced_accuracy", "balanced accuracy", style.BLUE)]
     if point is not None and not np.isnan(point.threshold):
         panels += [
-            ("sensitivity", f"{style.class_label(point.slug)}\nsensitivity", style.VERMILLION),
-            ("specificity", f"{style.class_label(point.slug)}\nspecificity", style.GREEN),
+            (
+                "sensitivity",
+                f"{style.format_class_name(point.slug)}\nsensitivity",
+                style.VERMILLION,
+            ),
+            ("specificity", f"{style.format_class_name(point.slug)}\nspecificity", style.GREEN),
         ]
     # A gap before every column's first subgroup.
     starts = np.flatnonzero((rows["column"] != rows["column"].shift()).to_numpy())
     y = np.arange(len(rows)) + 0.7 * np.searchsorted(starts, np.arange(len(rows)), side="right")
     names = [_row_name(row) for _, row in rows.iterrows()]
-    left = 0.15 + style.text_width(names, style.TICK_SIZE)
-    fig = style.figure(left + 0.2 + 2.0 * len(panels), 2.0 + 0.27 * (y[-1] + 1), by_hand=True)
+    left = 0.15 + style.estimate_text_width(names, style.TICK_SIZE)
+    fig = style.new_figure(left + 0.2 + 2.0 * len(panels), 2.0 + 0.27 * (y[-1] + 1), by_hand=True)
     axes = np.atleast_1d(fig.subplots(1, len(panels), sharey=True))
-    style.leave_margins(fig, left=left, right=0.3, bottom=0.65, top=1.2, between=0.3)
+    style.set_margins(fig, left=left, right=0.3, bottom=0.65, top=1.2, between=0.3)
     for ax, (figure, title, colour) in zip(axes, panels, strict=True):
         _forest_panel(ax, rows, y, figure, colour)
-        style.dress(ax, title=title)
+        style.style_axes(ax, title=title)
     axes[0].set_yticks(y, names)
     axes[0].set_ylim(y[-1] + 0.8, y[0] - 0.8)
-    in_brackets = "lesions" if point is None else f"lesions, of {style.class_label(point.slug)}"
+    in_brackets = (
+        "lesions" if point is None else f"lesions, of {style.format_class_name(point.slug)}"
+    )
     more = f"; {left_out} smaller: subgroups.csv" if left_out else ""
-    style.put_title(
+    style.set_title(
         fig,
         f"Subgroups ({in_brackets}), {shown_as or rows['split'].iloc[0]}, with 95 % intervals",
         f"hollow: few lesions, or a class is missing{more}",
@@ -102,4 +108,4 @@ def _row_name(row: pd.Series) -> str:
     lesions = (
         f"{row['n_lesions']:,}" if pd.isna(positive) else f"{row['n_lesions']:,}, {positive:,}"
     )
-    return f"{what}{style.class_label(row['value'][:40])}  ({lesions})"
+    return f"{what}{style.format_class_name(row['value'][:40])}  ({lesions})"

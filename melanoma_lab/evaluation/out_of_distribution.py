@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # as slow to load as it is seldom needed
 
 #: What a reference is called beside its network.
 FILE: Final = "appearance.json"
-#: Part of every file: raise it when ``measure`` gives something else.
+#: Part of every file: raise it when ``extract_colour_and_texture`` gives something else.
 VERSION: Final = 1
 #: Share of validation images that lie within the limit.
 WITHIN: Final = 0.99
@@ -46,7 +46,7 @@ _CHUNK: Final = 256
 
 
 @dataclass(frozen=True)
-class Appearance:
+class OutOfDistributionDetector:
     """What the training images look like.
 
     Attributes:
@@ -65,7 +65,7 @@ class Appearance:
     n_train: int
     n_val: int
 
-    def unlikeness(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def relative_distance(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """How far pictures are from the training images; above 1 they look unlike them.
 
         Args:
@@ -74,7 +74,7 @@ class Appearance:
         Returns:
             float32, shape (n,): the distance, in limits.
         """
-        return (self._distances(measure(pixels)) / self.limit).astype(np.float32)
+        return (self._distances(extract_colour_and_texture(pixels)) / self.limit).astype(np.float32)
 
     def _distances(self, measures: NDArray[np.float32]) -> NDArray[np.float64]:
         standardised = (measures - self.mean) / self.scale
@@ -108,7 +108,7 @@ class Appearance:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"missing or of another kind: {error}") from error
-        d = measure(np.zeros((1, 1, 1, 3), np.uint8)).shape[1]
+        d = extract_colour_and_texture(np.zeros((1, 1, 1, 3), np.uint8)).shape[1]
         shapes = [array.shape for array in arrays.values()]
         sound = all(np.isfinite(array).all() for array in arrays.values())
         if shapes != [(d,), (d,), (d, d)] or not sound or not 0 < found.limit < np.inf:
@@ -116,7 +116,7 @@ class Appearance:
         return found
 
 
-def of_training_images(data: PreparedData) -> Appearance | None:
+def fit_detector_to_dataset(data: PreparedData) -> OutOfDistributionDetector | None:
     """What a dataset's training images look like; the test images are not looked at.
 
     Args:
@@ -127,10 +127,14 @@ def of_training_images(data: PreparedData) -> Appearance | None:
     """
     train = _pixels(data, TRAIN, TRAINING_IMAGES)
     val = _pixels(data, VAL, VALIDATION_IMAGES)
-    return fit(_measure_all(train), _measure_all(val)) if len(train) > 1 and len(val) else None
+    return (
+        fit_detector(_measure_all(train), _measure_all(val))
+        if len(train) > 1 and len(val)
+        else None
+    )
 
 
-def fit(train: NDArray[np.float32], val: NDArray[np.float32]) -> Appearance:
+def fit_detector(train: NDArray[np.float32], val: NDArray[np.float32]) -> OutOfDistributionDetector:
     """Fit a reference to measures.
 
     Args:
@@ -143,12 +147,12 @@ def fit(train: NDArray[np.float32], val: NDArray[np.float32]) -> Appearance:
     scale = train.std(axis=0, dtype=np.float64) + 1e-6  # what never varies says nothing
     covariance, _ = ledoit_wolf((train - mean) / scale, assume_centered=True)
     whitening = np.linalg.cholesky(np.linalg.inv(covariance + 1e-6 * np.eye(len(mean))))
-    fitted = Appearance(mean, scale, whitening, 1.0, len(train), len(val))
+    fitted = OutOfDistributionDetector(mean, scale, whitening, 1.0, len(train), len(val))
     limit = float(np.quantile(fitted._distances(val), WITHIN))  # noqa: SLF001 - its own
-    return Appearance(mean, scale, whitening, limit, len(train), len(val))
+    return OutOfDistributionDetector(mean, scale, whitening, limit, len(train), len(val))
 
 
-def measure(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def extract_colour_and_texture(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Colour and texture of pictures.
 
     Args:
@@ -191,7 +195,10 @@ def _pixels(data: PreparedData, split: str, most: int) -> Any:
 
 
 def _measure_all(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """``measure``, in parts that need little memory."""
+    """``extract_colour_and_texture``, in parts that need little memory."""
     return np.concatenate(
-        [measure(pixels[first : first + _CHUNK]) for first in range(0, len(pixels), _CHUNK)]
+        [
+            extract_colour_and_texture(pixels[first : first + _CHUNK])
+            for first in range(0, len(pixels), _CHUNK)
+        ]
     )
