@@ -16,5 +16,5 @@ def undrawn_runs() -> Iterator[None]:
         for name in ("tasks.record", "tasks.ensemble", "external.record"):
             module = importlib.import_module(f"melanoma_lab.{name}")
             patch.setattr(module, "save_run_figures", lambda *_, **__: [])
-            patch.setattr(module, "write_examples", lambda *_, **__: None)
+            patch.setattr(module, "write_error_analysis", lambda *_, **__: None)
         yield

@@ -28,8 +28,6 @@ from melanoma_lab.evaluation.confidence_intervals import (
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.run_metrics import compute_split_metrics, find_absent_classes
 from melanoma_lab.evaluation.temperature import Temperature
-from melanoma_lab.examples.kept import write_examples
-from melanoma_lab.examples.looking import looking_of_run
 from melanoma_lab.external import identity, telling
 from melanoma_lab.external.answering import DatasetAnswers
 from melanoma_lab.external.known import TrainedRun
@@ -37,6 +35,8 @@ from melanoma_lab.external.overlap import Shown
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.prediction.source import Source
+from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
+from melanoma_lab.reports.error_analysis.explainers import build_run_explainer
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.model_info import ModelInfo
@@ -120,7 +120,7 @@ def record_evaluation(
     with tempfile.TemporaryDirectory() as scratch:
         with show_progress("drawing figures"):
             _keep(Path(scratch), evaluated, answers, table, judgement)
-            write_examples(
+            write_error_analysis(
                 Path(scratch),
                 name=tracker.run_name,
                 table=table,
@@ -129,7 +129,7 @@ def record_evaluation(
                 manifest=manifest,
                 audit=data.findings.as_json(),
                 looking=(
-                    looking_of_run(data, network, evaluated.encoding)
+                    build_run_explainer(data, network, evaluated.encoding)
                     if evaluated.config.tracking.images
                     else None
                 ),

@@ -31,14 +31,14 @@ from melanoma_lab.evaluation import decision_rule, out_of_distribution, predicti
 from melanoma_lab.evaluation.chance_check import compare_with_chance
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics, find_absent_classes
-from melanoma_lab.examples.kept import write_examples
-from melanoma_lab.examples.looking import looking_of_files
-from melanoma_lab.examples.pictures import Looking
 from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
 from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.prediction import mlmodel
+from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
+from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
+from melanoma_lab.reports.error_analysis.explainers import build_file_explainer
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.client import translate_errors
 from melanoma_lab.tracking.logged_model import download_model, has_model
@@ -157,7 +157,7 @@ def _record(
                     judgement=judgement,
                 )
                 looking, why_no_maps = _looking(manifest, config, together)
-                write_examples(
+                write_error_analysis(
                     folder,
                     name=name,
                     table=table,
@@ -183,21 +183,21 @@ def _record(
 
 def _looking(
     manifest: pd.DataFrame, config: dict[str, Any], together: _Together | None
-) -> tuple[Looking | None, str]:
+) -> tuple[ImageExplainer | None, str]:
     """How an ensemble's images are had, and why no maps are, where none are."""
     dataset = config.get("dataset", {})
     size, resize = dataset.get("image_size"), Resize(dataset.get("resize", Resize.squash))
     if size is None or "path" not in manifest:
         return None, "Where its images lie is not known."
     if together is None:
-        return looking_of_files(manifest, size, None, resize), (
+        return build_file_explainer(manifest, size, None, resize), (
             "No map says where it looked: not all its networks are at hand."
         )
     if together.card.encoding is not None:
-        return looking_of_files(manifest, size, None, resize), (
+        return build_file_explainer(manifest, size, None, resize), (
             "No map says where it looked: its networks also take what is known of the patient."
         )
-    return looking_of_files(manifest, size, together.network, resize), ""
+    return build_file_explainer(manifest, size, together.network, resize), ""
 
 
 @dataclass(frozen=True)

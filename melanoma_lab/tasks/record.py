@@ -24,14 +24,14 @@ from melanoma_lab.evaluation import decision_rule, out_of_distribution, predicti
 from melanoma_lab.evaluation.chance_check import compare_with_chance
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, evaluate_clinically
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics, find_absent_classes
-from melanoma_lab.examples.kept import write_examples
-from melanoma_lab.examples.looking import NO_NETWORK, looking_of_run
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.model_card.facts import Facts, day_of
 from melanoma_lab.model_card.page import write_card
 from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.plots.training_figures import ClassCounts, format_mixed_label
+from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
+from melanoma_lab.reports.error_analysis.explainers import NO_NETWORK, build_run_explainer
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tracking import Tracker
@@ -274,7 +274,7 @@ def draw(
         judgement=judgement,
         in_use=trained.network is not None,
     )
-    write_examples(
+    write_error_analysis(
         folder,
         name=name,
         table=table,
@@ -282,7 +282,9 @@ def draw(
         melanoma=data.melanoma,
         manifest=data.manifest,
         audit=data.findings.as_json(),
-        looking=looking_of_run(data, trained.network, trained.encoding) if images_kept else None,
+        looking=build_run_explainer(data, trained.network, trained.encoding)
+        if images_kept
+        else None,
         why_no_maps=NO_NETWORK if trained.network is None else "",
     )
 

@@ -19,8 +19,8 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.demo import pictures
-from melanoma_lab.examples.pictures import Seen
 from melanoma_lab.exporting.description import RESIZING
+from melanoma_lab.reports.error_analysis.explained_images import ExplainedImage
 from melanoma_lab.tasks.predict import predict_to_file
 from melanoma_lab.tracking.model_info import ModelInfo
 
@@ -124,7 +124,7 @@ def test_pages_show_what_the_network_sees_and_the_map_where_it_looked(wide, resi
     assert (picture.height, picture.width) == shape
     assert max(pictures.shown(path, 10, resize).size) == 10
     heat = np.zeros((16, 16), np.float32)
-    uris = Seen(decode_image(path, 16, resize), heat, resize).uris(path)
+    uris = ExplainedImage(decode_image(path, 16, resize), heat, resize).uris(path)
     uris = (*uris, pictures.uri(picture), pictures.uri(pictures.coloured(picture, heat)))
     shown = [Image.open(io.BytesIO(b64decode(uri.partition(",")[2]))) for uri in uris]
     assert {image.width / image.height for image in shown} == {shape[1] / shape[0]}

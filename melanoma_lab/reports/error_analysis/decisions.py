@@ -20,7 +20,7 @@ N_MISTAKES, N_MISSED = 40, 20
 N_CLASSES, N_PAIRS = 12, 20
 
 
-def decisions(table: pd.DataFrame, temperature: Temperature) -> pd.DataFrame:
+def tabulate_decisions(table: pd.DataFrame, temperature: Temperature) -> pd.DataFrame:
     """What was decided of the images that a run is judged by, the surest first.
 
     Args:
@@ -54,19 +54,19 @@ def decisions(table: pd.DataFrame, temperature: Temperature) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class OfClass:
-    """The surest decisions of one class's images, rows of ``decisions``; None: there is none."""
+class ClassDecisions:
+    """The surest decisions of one class's images, rows of ``tabulate_decisions``, or None."""
 
     slug: str
     right: pd.Series | None
     wrong: pd.Series | None
 
 
-def of_classes(found: pd.DataFrame, slugs: Sequence[str]) -> list[OfClass]:
+def choose_surest_decisions(found: pd.DataFrame, slugs: Sequence[str]) -> list[ClassDecisions]:
     """For each class that has images, the surest right and the surest wrong decision of them.
 
     Args:
-        found: ``decisions``.
+        found: ``tabulate_decisions``.
         slugs: in class order; of more than ``N_CLASSES`` the largest are taken.
     """
     counts = found["y_true"].value_counts()
@@ -76,7 +76,9 @@ def of_classes(found: pd.DataFrame, slugs: Sequence[str]) -> list[OfClass]:
     for slug in slugs:
         if slug in taken:
             own = found[found["y_true"] == slug]
-            chosen.append(OfClass(slug, _first(own[own["right"]]), _first(own[~own["right"]])))
+            chosen.append(
+                ClassDecisions(slug, _first(own[own["right"]]), _first(own[~own["right"]]))
+            )
     return chosen
 
 
@@ -89,8 +91,8 @@ class Mistakes:
     """The mistakes of a run that are shown, and how many there are.
 
     Attributes:
-        missed: melanomas taken for something else, rows of ``decisions``; empty where the dataset
-            names no melanoma class.
+        missed: melanomas taken for something else, rows of ``tabulate_decisions``; empty where the
+            dataset names no melanoma class.
         others: all other mistakes.
         n_missed: of the first, in all.
         n_others: of the second, in all.
@@ -110,11 +112,11 @@ class Mistakes:
         return pd.concat([self.missed, self.others], ignore_index=True)
 
 
-def mistakes(found: pd.DataFrame, melanoma: str | None) -> Mistakes:
+def choose_mistakes(found: pd.DataFrame, melanoma: str | None) -> Mistakes:
     """The surest mistakes.
 
     Args:
-        found: ``decisions``.
+        found: ``tabulate_decisions``.
         melanoma: slug of the melanoma class, None where the dataset names none.
     """
     wrong = found[~found["right"]]

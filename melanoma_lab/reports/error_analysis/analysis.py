@@ -13,11 +13,20 @@ import pandas as pd
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of
-from melanoma_lab.examples.choice import decisions, mistakes, of_classes
-from melanoma_lab.examples.page import PAGE, write_page
-from melanoma_lab.examples.pictures import ImagesGoneError, Looking, Seen, see
 from melanoma_lab.plots.grad_cam import ClassExamples, DecidedImage, draw_surest_decisions
 from melanoma_lab.plots.style import save_png
+from melanoma_lab.reports.error_analysis.decisions import (
+    choose_mistakes,
+    choose_surest_decisions,
+    tabulate_decisions,
+)
+from melanoma_lab.reports.error_analysis.explained_images import (
+    ExplainedImage,
+    ImageExplainer,
+    MissingImagesError,
+    explain_images,
+)
+from melanoma_lab.reports.error_analysis.mistakes_page import PAGE, write_mistakes_page
 from melanoma_lab.runs import run_messages
 
 FIGURE = "grad_cam.png"
@@ -25,7 +34,7 @@ FIGURE = "grad_cam.png"
 SIDE = 192
 
 
-def write_examples(
+def write_error_analysis(
     folder: Path,
     *,
     name: str,
@@ -34,10 +43,10 @@ def write_examples(
     melanoma: str | None,
     manifest: pd.DataFrame,
     audit: Mapping[str, Any],
-    looking: Looking | None,
+    looking: ImageExplainer | None,
     why_no_maps: str = "",
 ) -> None:
-    """Write ``mistakes.html`` and, where a network has looked, ``plots/grad_cam.png``.
+    """Write ``choose_mistakes.html`` and, where a network has looked, ``plots/grad_cam.png``.
 
     Args:
         folder: of the run's artifacts.
@@ -51,22 +60,22 @@ def write_examples(
         why_no_maps: why no network has looked, a sentence; empty where one has.
     """
     slugs, split = slugs_of(table), judged_split(table)
-    found = decisions(table, judgement.temperature)
-    chosen, classes = mistakes(found, melanoma), of_classes(found, slugs)
-    seen: dict[str, Seen] = {}
+    found = tabulate_decisions(table, judgement.temperature)
+    chosen, classes = choose_mistakes(found, melanoma), choose_surest_decisions(found, slugs)
+    seen: dict[str, ExplainedImage] = {}
     if looking is not None:
         surest = [row for one in classes for row in (one.right, one.wrong) if row is not None]
         wanted = pd.concat([chosen.shown, pd.DataFrame(surest)]).drop_duplicates("image_id")
         predicted = pd.Index(slugs).get_indexer(pd.Index(wanted["predicted"])).astype(np.intp)
         try:
-            seen = see(looking, list(wanted["image_id"]), predicted)
-        except ImagesGoneError as error:
+            seen = explain_images(looking, list(wanted["image_id"]), predicted)
+        except MissingImagesError as error:
             why_no_maps, looking = str(error), None
         except Exception as error:  # noqa: BLE001 - a user's own network must not fail for a map
             told = str(error) if isinstance(error, UserError) else f"No Grad-CAM: {error!r}"
             why_no_maps = truncate(told, 400)
             run_messages.show_note(why_no_maps)
-            seen = see(replace(looking, heat=None), list(wanted["image_id"]), predicted)
+            seen = explain_images(replace(looking, heat=None), list(wanted["image_id"]), predicted)
     places = None
     if looking and looking.places and any(one.heat is not None for one in seen.values()):
         places = looking.places()
@@ -84,7 +93,7 @@ def write_examples(
         calibrated = not judgement.temperature.why_not
         figure = draw_surest_decisions(blocks, split, places=places, calibrated=calibrated)
         save_png(figure, folder / "plots" / FIGURE, photographs=True)
-    write_page(
+    write_mistakes_page(
         folder / PAGE,
         chosen,
         name=name,

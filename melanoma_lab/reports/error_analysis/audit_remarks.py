@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Remark:
+class AuditRemark:
     """A sentence about an image.
 
     Attributes:
@@ -21,7 +21,9 @@ class Remark:
     of_label: bool
 
 
-def remarks_of(audit: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, list[Remark]]:
+def collect_audit_remarks(
+    audit: Mapping[str, Any], labels: Mapping[str, str]
+) -> dict[str, list[AuditRemark]]:
     """What an audit found, by image.
 
     Args:
@@ -31,7 +33,7 @@ def remarks_of(audit: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str,
     Returns:
         image_id -> remarks, those that put the label in doubt first; other images are not there.
     """
-    said: dict[str, list[Remark]] = defaultdict(list)
+    said: dict[str, list[AuditRemark]] = defaultdict(list)
     told: set[tuple[str, str]] = set()
 
     def tell(groups: Sequence[Sequence[str]], what: str, *, of_label: bool) -> None:
@@ -39,12 +41,12 @@ def remarks_of(audit: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str,
             for image_id in group:
                 others = [one for one in group if one != image_id and (image_id, one) not in told]
                 if others:
-                    said[image_id].append(Remark(f"{what} {_named(others, labels)}", of_label))
+                    said[image_id].append(AuditRemark(f"{what} {_named(others, labels)}", of_label))
                     told.update((image_id, one) for one in others)
 
     for found in audit.get("metadata_conflicts", ()):
         text = f"labelled {found['label']}, but the metadata's diagnosis is {found['diagnosis']}"
-        said[found["image_id"]].append(Remark(text, of_label=True))
+        said[found["image_id"]].append(AuditRemark(text, of_label=True))
     tell(
         audit.get("label_conflicts", ()), "an identical image is labelled otherwise:", of_label=True
     )
@@ -57,7 +59,7 @@ def remarks_of(audit: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str,
     tell(audit.get("pixel_duplicate_groups", ()), "the same pixels:", of_label=False)
     tell(audit.get("near_duplicate_groups", ()), "copies of this photograph:", of_label=False)
     for found in audit.get("suspicious", ()):
-        said[found["image_id"]].append(Remark(str(found["reason"]), of_label=False))
+        said[found["image_id"]].append(AuditRemark(str(found["reason"]), of_label=False))
     return {name: sorted(all_, key=lambda one: not one.of_label) for name, all_ in said.items()}
 
 

@@ -21,17 +21,17 @@ Pixels = NDArray[np.uint8]
 Heat = NDArray[np.float32]
 
 
-class ImagesGoneError(Exception):
+class MissingImagesError(Exception):
     """Images that were read some other day cannot be read again."""
 
 
 @dataclass(frozen=True)
-class Looking:
+class ImageExplainer:
     """How images, and where a network looks in them, are had.
 
     Attributes:
         pixels: image ids -> uint8, shape (n, s, s, 3), as the network takes them. It may raise
-            ``ImagesGoneError``.
+            ``MissingImagesError``.
         heat: (image ids, pixels, classes) -> float32, shape (n, s, s), 0 to 1; None where there is
             no network.
         places: rows and columns of the maps that heat is made of; called where there is heat.
@@ -45,7 +45,7 @@ class Looking:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ExplainedImage:
     """One image as the network got it, and where it looked.
 
     Attributes:
@@ -90,7 +90,9 @@ class Seen:
         return encode_jpeg_uri(picture), encode_jpeg_uri(Image.fromarray(laid_over))
 
 
-def see(looking: Looking, image_ids: Sequence[str], classes: NDArray[np.intp]) -> dict[str, Seen]:
+def explain_images(
+    looking: ImageExplainer, image_ids: Sequence[str], classes: NDArray[np.intp]
+) -> dict[str, ExplainedImage]:
     """Look at images.
 
     Args:
@@ -103,11 +105,11 @@ def see(looking: Looking, image_ids: Sequence[str], classes: NDArray[np.intp]) -
     pixels = looking.pixels(image_ids)
     if looking.heat is None:
         return {
-            one: Seen(image, None, looking.resize)
+            one: ExplainedImage(image, None, looking.resize)
             for one, image in zip(image_ids, pixels, strict=True)
         }
     heat = looking.heat(image_ids, pixels, classes)
     return {
-        one: Seen(image, where, looking.resize)
+        one: ExplainedImage(image, where, looking.resize)
         for one, image, where in zip(image_ids, pixels, heat, strict=True)
     }

@@ -10,9 +10,9 @@ from PIL import Image
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
-from melanoma_lab.examples.choice import decisions, mistakes
-from melanoma_lab.examples.looking import looking_of_files
-from melanoma_lab.examples.pictures import Looking
+from melanoma_lab.reports.error_analysis.decisions import choose_mistakes, tabulate_decisions
+from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
+from melanoma_lab.reports.error_analysis.explainers import build_file_explainer
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def manifest(table, tmp_path_factory):
 @pytest.fixture(scope="module")
 def chosen(table):
     judgement = evaluate_clinically(table, "melanoma", sensitivity=0.9)
-    return mistakes(decisions(table, judgement.temperature), "melanoma")
+    return choose_mistakes(tabulate_decisions(table, judgement.temperature), "melanoma")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_network_that_cannot_be_looked_into_costs_the_maps_alone(
     def refuse(*_):
         raise error
 
-    looking = Looking(looking_at(manifest).pixels, refuse, lambda: (3, 3))
+    looking = ImageExplainer(looking_at(manifest).pixels, refuse, lambda: (3, 3))
     text = write(tmp_path, table=table, manifest=manifest, looking=looking).read_text()
     assert "No Grad-CAM" in text
     assert "odd" in text
@@ -152,7 +152,7 @@ def test_without_images_none_is_shown(table, manifest, tmp_path):
 
 def test_images_that_are_gone_cost_the_images_alone(table, manifest, tmp_path):
     gone = manifest.assign(path="nowhere.png")
-    looking = looking_of_files(gone, 16, None)
+    looking = build_file_explainer(gone, 16, None)
     text = write(tmp_path, table=table, manifest=gone, looking=looking).read_text()
     assert "An image cannot be read again" in text
     assert "<img" not in text

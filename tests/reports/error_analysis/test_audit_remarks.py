@@ -1,6 +1,6 @@
 """What the audit says of single images."""
 
-from melanoma_lab.examples.remarks import remarks_of
+from melanoma_lab.reports.error_analysis.audit_remarks import collect_audit_remarks
 
 LABELS = {"a": "nevus", "b": "melanoma", "c": "nevus", "d": "nevus", "e": "nevus", "f": "nevus"}
 
@@ -13,7 +13,7 @@ def test_what_puts_a_label_in_doubt_comes_first():
         "metadata_conflicts": [{"image_id": "a", "label": "nevus", "diagnosis": "melanoma"}],
         "suspicious": [{"image_id": "b", "reason": "all of one colour"}],
     }
-    said = remarks_of(audit, LABELS)
+    said = collect_audit_remarks(audit, LABELS)
     assert [(remark.text, remark.of_label) for remark in said["a"]] == [
         ("labelled nevus, but the metadata's diagnosis is melanoma", True),
         ("an identical image is labelled otherwise: b (melanoma)", True),
@@ -27,9 +27,9 @@ def test_what_puts_a_label_in_doubt_comes_first():
 
 
 def test_what_training_left_out_is_said_to_be():
-    said = remarks_of({"label_conflicts": [["a", "z"]]}, LABELS)
+    said = collect_audit_remarks({"label_conflicts": [["a", "z"]]}, LABELS)
     assert said["a"][0].text.endswith("z (left out)")
 
 
 def test_without_an_audit_nothing_is_said():
-    assert remarks_of({}, LABELS) == {}
+    assert collect_audit_remarks({}, LABELS) == {}

@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.data.patient_metadata import PatientEncoder
-from melanoma_lab.examples.pictures import Heat, ImagesGoneError, Looking, Pixels
 from melanoma_lab.input_pipeline.prepare import PreparedData
+from melanoma_lab.reports.error_analysis.explained_images import (
+    Heat,
+    ImageExplainer,
+    MissingImagesError,
+    Pixels,
+)
 
 if TYPE_CHECKING:  # its module loads TensorFlow
     from melanoma_lab.models.grad_cam import GradCam
@@ -22,9 +27,9 @@ if TYPE_CHECKING:  # its module loads TensorFlow
 NO_NETWORK = "No map says where it looked: it is no network."
 
 
-def looking_of_run(
+def build_run_explainer(
     data: PreparedData, network: Any, encoding: PatientEncoder | None = None
-) -> Looking:
+) -> ImageExplainer:
     """Of images that are decoded already.
 
     Args:
@@ -48,13 +53,13 @@ def looking_of_run(
 
     explainer = _explainer_of(network)
     if network is None:
-        return Looking(pixels, resize=data.resize)
-    return Looking(pixels, heat, lambda: explainer().places, data.resize)
+        return ImageExplainer(pixels, resize=data.resize)
+    return ImageExplainer(pixels, heat, lambda: explainer().places, data.resize)
 
 
-def looking_of_files(
+def build_file_explainer(
     manifest: pd.DataFrame, size: int, network: Any, resize: Resize = Resize.squash
-) -> Looking:
+) -> ImageExplainer:
     """Of images that are read again, for a network that takes nothing else, or for none.
 
     Args:
@@ -71,15 +76,15 @@ def looking_of_files(
                 [decode_image(str(path[image_id]), size, resize) for image_id in image_ids]
             )
         except (OSError, ValueError) as error:
-            raise ImagesGoneError(f"An image cannot be read again: {error}.") from error
+            raise MissingImagesError(f"An image cannot be read again: {error}.") from error
 
     def heat(_: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
         return explainer()(pixels, classes)
 
     explainer = _explainer_of(network)
     if network is None:
-        return Looking(pixels, resize=resize)
-    return Looking(pixels, heat, lambda: explainer().places, resize)
+        return ImageExplainer(pixels, resize=resize)
+    return ImageExplainer(pixels, heat, lambda: explainer().places, resize)
 
 
 def _explainer_of(network: Any) -> Callable[[], GradCam]:

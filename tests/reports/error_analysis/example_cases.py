@@ -11,8 +11,8 @@ from PIL import Image
 
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
-from melanoma_lab.examples.kept import write_examples
-from melanoma_lab.examples.pictures import Looking
+from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
+from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
 
 SLUGS = ("melanoma", "nevus", "vascular_lesion")
 SIDE = 24
@@ -58,7 +58,7 @@ def manifest_of(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     )
 
 
-def looking(manifest: pd.DataFrame, *, at: Any = None, maps: bool = True) -> Looking:
+def looking(manifest: pd.DataFrame, *, at: Any = None, maps: bool = True) -> ImageExplainer:
     """Squares of what the files show; a network that looks at a spot."""
     path = manifest.set_index("image_id")["path"]
 
@@ -72,7 +72,7 @@ def looking(manifest: pd.DataFrame, *, at: Any = None, maps: bool = True) -> Loo
         spot = np.exp(-((x - 8) ** 2 + (y - 14) ** 2) / 30).astype(np.float32)
         return np.stack([spot] * len(pixels))
 
-    return Looking(pixels, heat, lambda: (3, 3)) if maps else Looking(pixels)
+    return ImageExplainer(pixels, heat, lambda: (3, 3)) if maps else ImageExplainer(pixels)
 
 
 def write(folder: Path, **given: Any) -> Path:
@@ -82,7 +82,7 @@ def write(folder: Path, **given: Any) -> Path:
     manifest = given.pop("manifest", None)
     manifest = manifest_of(table, folder / "images") if manifest is None else manifest
     melanoma = given.pop("melanoma", "melanoma")
-    write_examples(
+    write_error_analysis(
         folder,
         **{
             "name": "dropout seed 0",

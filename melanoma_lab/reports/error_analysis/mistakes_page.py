@@ -11,9 +11,9 @@ import pandas as pd
 
 from melanoma_lab import __version__
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
-from melanoma_lab.examples.choice import N_PAIRS, Mistakes
-from melanoma_lab.examples.pictures import Seen
-from melanoma_lab.examples.remarks import Remark, remarks_of
+from melanoma_lab.reports.error_analysis.audit_remarks import AuditRemark, collect_audit_remarks
+from melanoma_lab.reports.error_analysis.decisions import N_PAIRS, Mistakes
+from melanoma_lab.reports.error_analysis.explained_images import ExplainedImage
 from melanoma_lab.reports.rendering import render_template
 
 PAGE = "mistakes.html"
@@ -22,7 +22,7 @@ FACTS = ("age", "sex", "site", "source")
 
 
 @dataclass(frozen=True)
-class Shown:
+class MistakeCard:
     """One mistake on the page.
 
     Attributes:
@@ -44,13 +44,13 @@ class Shown:
     probability: str
     true_probability: str
     facts: list[tuple[str, str]]
-    remarks: list[Remark]
+    remarks: list[AuditRemark]
     flagged: bool
     picture: str
     laid_over: str
 
 
-def write_page(
+def write_mistakes_page(
     path: Path,
     chosen: Mistakes,
     *,
@@ -62,7 +62,7 @@ def write_page(
     manifest: pd.DataFrame,
     audit: Mapping[str, Any],
     judgement: ClinicalEvaluation,
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, ExplainedImage],
     places: tuple[int, int] | None,
     why_no_maps: str = "",
     with_pictures: bool = True,
@@ -87,14 +87,14 @@ def write_page(
     """
     known = manifest.set_index("image_id")
     labels = dict(zip(known.index, known["label"], strict=True)) if "label" in known else {}
-    show = _Showing(known, group_sizes, remarks_of(audit, labels), seen, judgement)
+    show = _Showing(known, group_sizes, collect_audit_remarks(audit, labels), seen, judgement)
     missed = [show.row(row) for _, row in chosen.missed.iterrows()]
     others = [show.row(row) for _, row in chosen.others.iterrows()]
     doubtful = sum(any(remark.of_label for remark in one.remarks) for one in [*missed, *others])
     temperature = judgement.temperature
     path.write_text(
         render_template(
-            "melanoma_lab.examples",
+            "melanoma_lab.reports.error_analysis",
             PAGE,
             {
                 "name": name,
@@ -127,18 +127,18 @@ class _Showing:
 
     known: pd.DataFrame
     group_sizes: Mapping[str, int]
-    remarks: Mapping[str, list[Remark]]
-    seen: Mapping[str, Seen]
+    remarks: Mapping[str, list[AuditRemark]]
+    seen: Mapping[str, ExplainedImage]
     judgement: ClinicalEvaluation
 
-    def row(self, row: pd.Series) -> Shown:
+    def row(self, row: pd.Series) -> MistakeCard:
         image_id = str(row["image_id"])
         known: Any = self.known.loc[image_id]
         picture, laid_over = "", ""
         if image_id in self.seen:
             picture, laid_over = self.seen[image_id].uris(str(known["path"]))
         point = self.judgement.point
-        return Shown(
+        return MistakeCard(
             image_id=image_id,
             label=_readable(row["y_true"]),
             predicted=_readable(row["predicted"]),

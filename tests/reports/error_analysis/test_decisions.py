@@ -6,13 +6,13 @@ from example_cases import SLUGS, table_of
 
 from melanoma_lab.evaluation.predictions import split_arrays
 from melanoma_lab.evaluation.temperature import Temperature
-from melanoma_lab.examples.choice import (
+from melanoma_lab.reports.error_analysis.decisions import (
     N_CLASSES,
     N_MISSED,
     N_MISTAKES,
-    decisions,
-    mistakes,
-    of_classes,
+    choose_mistakes,
+    choose_surest_decisions,
+    tabulate_decisions,
 )
 
 WARM = Temperature(2.0, 90)
@@ -20,7 +20,7 @@ WARM = Temperature(2.0, 90)
 
 @pytest.fixture(scope="module")
 def found():
-    return decisions(table_of(), WARM)
+    return tabulate_decisions(table_of(), WARM)
 
 
 def test_a_row_for_every_image_of_the_judged_split_the_surest_first(found):
@@ -40,7 +40,7 @@ def test_a_row_for_every_image_of_the_judged_split_the_surest_first(found):
 
 
 def test_val_is_shown_where_test_was_left_alone():
-    found = decisions(table_of(splits=("train", "val")), WARM)
+    found = tabulate_decisions(table_of(splits=("train", "val")), WARM)
     assert all("/val-" in image_id for image_id in found["image_id"])
 
 
@@ -48,21 +48,23 @@ def test_equally_sure_ones_come_by_name():
     table = table_of()
     for slug in SLUGS:
         table[f"prob/{slug}"] = np.float32(1 / 3)
-    assert list(decisions(table, WARM)["image_id"]) == sorted(
+    assert list(tabulate_decisions(table, WARM)["image_id"]) == sorted(
         table.loc[table["split"] == "test", "image_id"]
     )
 
 
 def test_of_each_class_the_surest_right_and_the_surest_wrong(found):
-    chosen = of_classes(found, SLUGS)
+    chosen = choose_surest_decisions(found, SLUGS)
     assert [one.slug for one in chosen] == list(SLUGS)
     for one in chosen:
         own = found[found["y_true"] == one.slug]
         assert one.right["probability"] == own.loc[own["right"], "probability"].max()
         assert one.wrong["probability"] == own.loc[~own["right"], "probability"].max()
     right = found[found["right"] | (found["y_true"] != "nevus")]
-    assert of_classes(right, SLUGS)[1].wrong is None
-    assert [one.slug for one in of_classes(found[found["y_true"] != "nevus"], SLUGS)] == [
+    assert choose_surest_decisions(right, SLUGS)[1].wrong is None
+    assert [
+        one.slug for one in choose_surest_decisions(found[found["y_true"] != "nevus"], SLUGS)
+    ] == [
         SLUGS[0],
         SLUGS[2],
     ]
@@ -72,11 +74,11 @@ def test_of_many_classes_the_largest_are_shown(found):
     many = [*(f"class_{i}" for i in range(N_CLASSES)), "last"]
     labels = np.repeat(many, [1, *[5] * N_CLASSES])
     table = found.iloc[: len(labels)].assign(y_true=labels)
-    assert [one.slug for one in of_classes(table, many)] == many[1:]
+    assert [one.slug for one in choose_surest_decisions(table, many)] == many[1:]
 
 
 def test_missed_melanomas_are_apart_and_all_mistakes_are_counted(found):
-    chosen = mistakes(found, "melanoma")
+    chosen = choose_mistakes(found, "melanoma")
     y_true, y_score = split_arrays(table_of(), "test")
     wrong = y_score.argmax(axis=1) != y_true
     assert chosen.n_missed == (wrong & (y_true == 0)).sum() > 0
@@ -95,8 +97,8 @@ def test_missed_melanomas_are_apart_and_all_mistakes_are_counted(found):
 
 
 def test_no_more_than_can_be_looked_at():
-    found = decisions(table_of(n=600), WARM)
-    chosen = mistakes(found, "melanoma")
+    found = tabulate_decisions(table_of(n=600), WARM)
+    chosen = choose_mistakes(found, "melanoma")
     assert len(chosen.missed) == N_MISSED < chosen.n_missed
     assert len(chosen.shown) == N_MISTAKES
     assert (
@@ -105,7 +107,7 @@ def test_no_more_than_can_be_looked_at():
         .nlargest(N_MISSED + 1)
         .min()
     )
-    unnamed = mistakes(found, None)
+    unnamed = choose_mistakes(found, None)
     assert (unnamed.n_missed, len(unnamed.missed)) == (0, 0)
     assert list(unnamed.others["image_id"]) == list(
         found.loc[~found["right"], "image_id"].head(N_MISTAKES)
