@@ -54,7 +54,7 @@ PARTS = {
     ],
     "Grad-CAM": ["melanoma_lab.reports.error_analysis.analysis.explain_images"],
     "mistakes page": ["melanoma_lab.tasks.record.write_error_analysis"],
-    "model card": ["melanoma_lab.tasks.record.write_card"],
+    "model card": ["melanoma_lab.tasks.record.write_model_card"],
     "what images look like": ["melanoma_lab.tasks.record.beside_network"],
     "saving the network": ["melanoma_lab.tracking.tracker.Tracker.log_network"],
     "sending": ["melanoma_lab.tracking.tracker.Tracker._end"],

@@ -9,9 +9,9 @@ from melanoma_lab.config.required_keys import NO_RUN
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError, truncate
-from melanoma_lab.model_card.facts import facts_of
-from melanoma_lab.model_card.page import PAGES, write_card
 from melanoma_lab.prediction import telling
+from melanoma_lab.reports.model_card.card_data import load_card_data
+from melanoma_lab.reports.model_card.pages import PAGES, write_model_card
 from melanoma_lab.tracking.run_reader import read_run
 
 
@@ -36,9 +36,9 @@ def card_to_folder(config: Config) -> Path:
         raise UserError(f"output={truncate(folder)}: no such folder: {folder.parent}.")
     run_id = config.model.removeprefix("runs:/").split("/")[0]
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
-        facts = facts_of(read_run(run_id, config.tracking, Path(scratch)))
+        facts = load_card_data(read_run(run_id, config.tracking, Path(scratch)))
         folder.mkdir(exist_ok=True)
-        write_card(facts, folder)
+        write_model_card(facts, folder)
     console.print(f"written to {folder}: {', '.join(PAGES)}", markup=False)
     telling.show_notice()
     return folder

@@ -32,13 +32,13 @@ from melanoma_lab.evaluation.chance_check import compare_with_chance
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics, find_absent_classes
 from melanoma_lab.input_pipeline.prepare import slugify
-from melanoma_lab.model_card.facts import Facts, day_of
-from melanoma_lab.model_card.page import write_card
 from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.prediction import mlmodel
 from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
 from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
 from melanoma_lab.reports.error_analysis.explainers import build_file_explainer
+from melanoma_lab.reports.model_card.card_data import ModelCardData, format_day
+from melanoma_lab.reports.model_card.pages import write_model_card
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.client import translate_errors
 from melanoma_lab.tracking.logged_model import download_model, has_model
@@ -136,9 +136,9 @@ def _record(
             manifest.to_csv(folder / "manifest.csv", index=False)
             judgement.write(folder)
             if together is not None:
-                facts = Facts(
+                facts = ModelCardData(
                     run_id=run_id,
-                    day=day_of(tracker.started),
+                    day=format_day(tracker.started),
                     tags=tracker.tags,
                     metrics=metrics,
                     config=config,
@@ -148,7 +148,7 @@ def _record(
                     audit=audit,
                     judgement=judgement,
                 )
-                write_card(facts, folder)
+                write_model_card(facts, folder)
             with show_progress("drawing figures"):
                 save_run_figures(
                     folder / "plots",

@@ -21,11 +21,11 @@ from melanoma_lab.core.untrusted_files import read_text
 from melanoma_lab.exporting import formats
 from melanoma_lab.exporting.description import FILE, description, is_description
 from melanoma_lab.exporting.parity import LIMIT, Parity, batches, compare, inputs_of, sample_of
-from melanoma_lab.model_card.facts import facts_of
-from melanoma_lab.model_card.page import PAGES, write_card
 from melanoma_lab.prediction import telling
 from melanoma_lab.prediction.mlmodel import LONGEST
 from melanoma_lab.prediction.source import Source, find_model, meaning
+from melanoma_lab.reports.model_card.card_data import load_card_data
+from melanoma_lab.reports.model_card.pages import PAGES, write_model_card
 from melanoma_lab.tracking.logged_model import PIXELS
 from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 from melanoma_lab.training.backend import choose_threads, start_backend
@@ -211,7 +211,7 @@ def _run_of(source: Source, config: Config, scratch: Path) -> TrackedRun | None:
 def _add_card(run: TrackedRun, folder: Path) -> None:
     """The run's model card beside the files; without it where the run has not kept enough."""
     try:
-        write_card(facts_of(run), folder)
+        write_model_card(load_card_data(run), folder)
     except UserError as error:
         console.print(f"  No model card: {error}", style="yellow", markup=False)
 

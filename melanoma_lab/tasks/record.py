@@ -26,12 +26,12 @@ from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, eval
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics, find_absent_classes
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.model_card.facts import Facts, day_of
-from melanoma_lab.model_card.page import write_card
 from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.plots.training_figures import ClassCounts, format_mixed_label
 from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
 from melanoma_lab.reports.error_analysis.explainers import NO_NETWORK, build_run_explainer
+from melanoma_lab.reports.model_card.card_data import ModelCardData, format_day
+from melanoma_lab.reports.model_card.pages import write_model_card
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.extent import Extent
 from melanoma_lab.tracking import Tracker
@@ -103,7 +103,7 @@ def record_results(
                 started=tracker.started,
                 tags=tracker.tags,
             )
-            write_card(facts, folder)
+            write_model_card(facts, folder)
         if trained.encoding is not None:
             described = json.dumps(trained.encoding.to_dict(), indent=2)
             (folder / "metadata.json").write_text(described + "\n", encoding="utf-8")
@@ -160,7 +160,7 @@ def facts_of_training(
     run_id: str,
     started: int,
     tags: Mapping[str, str],
-) -> Facts:
+) -> ModelCardData:
     """What a run's model card is written from, while it is at hand.
 
     Args:
@@ -173,9 +173,9 @@ def facts_of_training(
         started: when it began, in milliseconds since 1970.
         tags: as tracked.
     """
-    return Facts(
+    return ModelCardData(
         run_id=run_id,
-        day=day_of(started),
+        day=format_day(started),
         tags=tags,
         metrics=metrics,
         config=config_to_dict(config),

@@ -10,8 +10,8 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.input_pipeline.balancing import BalancedSet, balance
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.model_card.page import write_card
 from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
+from melanoma_lab.reports.model_card.pages import write_model_card
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tasks.record import (
     beside_network,
@@ -88,7 +88,7 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
                     started=run.info.start_time,
                     tags=run.data.tags,
                 )
-                write_card(facts, folder / ARTIFACTS_FOLDER)
+                write_model_card(facts, folder / ARTIFACTS_FOLDER)
             log_artifacts_and_model(client, found.run_id, folder)
 
 

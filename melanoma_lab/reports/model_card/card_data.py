@@ -20,7 +20,7 @@ from melanoma_lab.tracking.run_reader import TrackedRun
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelCardData:
     """A run, as its card needs it.
 
     Attributes:
@@ -48,7 +48,7 @@ class Facts:
     judgement: ClinicalEvaluation
 
 
-def facts_of(run: TrackedRun) -> Facts:
+def load_card_data(run: TrackedRun) -> ModelCardData:
     """Read a tracked run.
 
     Raises:
@@ -69,9 +69,9 @@ def facts_of(run: TrackedRun) -> Facts:
     if melanoma not in predictions.slugs_of(table):
         melanoma = None
     sensitivity = config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity)
-    return Facts(
+    return ModelCardData(
         run_id=run.run_id,
-        day=day_of(run.start_time),
+        day=format_day(run.start_time),
         tags=run.tags,
         metrics=run.metrics,
         config=config,
@@ -83,6 +83,6 @@ def facts_of(run: TrackedRun) -> Facts:
     )
 
 
-def day_of(milliseconds: int) -> str:
+def format_day(milliseconds: int) -> str:
     """The day of a time since 1970."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from melanoma_lab.model_card.content import content
-from melanoma_lab.model_card.facts import Facts
+from melanoma_lab.reports.model_card.card_data import ModelCardData
+from melanoma_lab.reports.model_card.content import build_card_content
 from melanoma_lab.reports.rendering import render_template, replace_file
 
 PAGES: Final = ("model_card.md", "model_card.html")
 
 
-def write_card(facts: Facts, folder: Path) -> None:
+def write_model_card(facts: ModelCardData, folder: Path) -> None:
     """Write both pages into a folder, which is there."""
-    said = content(facts)
+    said = build_card_content(facts)
     for name in PAGES:
-        text = render_template("melanoma_lab.model_card", name, said)
+        text = render_template("melanoma_lab.reports.model_card", name, said)
         replace_file(folder / name, text.encode())

@@ -8,7 +8,7 @@ from melanoma_lab.comparison.wording import level
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 
 
-def figure(metric: str, found: IntervalEstimate) -> str:
+def format_estimate(metric: str, found: IntervalEstimate) -> str:
     """A metric with its interval: ``41.3 % [38.0, 44.6]`` or ``0.033 [0.010, 0.046]``."""
     value = level(metric, found.value)
     if not math.isfinite(found.low):
@@ -17,6 +17,6 @@ def figure(metric: str, found: IntervalEstimate) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def share(found: IntervalEstimate) -> str:
+def format_share(found: IntervalEstimate) -> str:
     """A share in per cent with its interval; empty where there is nothing to take a share of."""
-    return "" if math.isnan(found.value) else figure("accuracy", found)
+    return "" if math.isnan(found.value) else format_estimate("accuracy", found)

@@ -11,7 +11,7 @@ from melanoma_lab.data.split import SPLITS
 from melanoma_lab.evaluation.predictions import slugs_of
 from melanoma_lab.evaluation.subgroups import SUBGROUP_COLUMNS, split_into_subgroups
 from melanoma_lab.input_pipeline.prepare import slugify
-from melanoma_lab.model_card.facts import Facts
+from melanoma_lab.reports.model_card.card_data import ModelCardData
 
 #: What of an audit a card repeats -> how; the number comes after.
 _FOUND = {
@@ -28,13 +28,13 @@ _SEPARATED = {
 }
 
 
-def splits_of(facts: Facts) -> list[str]:
+def list_splits(facts: ModelCardData) -> list[str]:
     """The splits that have images."""
     there = set(facts.manifest["split"])
     return [split for split in SPLITS if split in there]
 
 
-def summary(facts: Facts) -> list[list[str]]:
+def build_dataset_rows(facts: ModelCardData) -> list[list[str]]:
     """The dataset in a few rows."""
     manifest, tags = facts.manifest, facts.tags
     size = f"{len(manifest):,} images in {manifest['group'].nunique():,} groups"
@@ -47,10 +47,10 @@ def summary(facts: Facts) -> list[list[str]]:
     return [row for row in rows if row[1]]
 
 
-def counts(facts: Facts) -> list[list[str]]:
+def build_class_count_rows(facts: ModelCardData) -> list[list[str]]:
     """Images, and groups, of each class in each split."""
     of_class = facts.manifest["label"].map(slugify)
-    splits = splits_of(facts)
+    splits = list_splits(facts)
     rows = [
         [name.replace("_", " "), *_counts(facts.manifest[of_class == name], splits)]
         for name in slugs_of(facts.table)
@@ -65,7 +65,7 @@ def _counts(images: pd.DataFrame, splits: Sequence[str]) -> list[str]:
     return [f"{n_images.get(split, 0):,} ({n_groups.get(split, 0):,})" for split in splits]
 
 
-def sources(facts: Facts) -> list[list[str]]:
+def build_source_rows(facts: ModelCardData) -> list[list[str]]:
     """Images of each source in each split; none where the dataset does not say."""
     manifest = facts.manifest
     if "source" not in manifest or not (manifest["source"] != "").any():
@@ -74,13 +74,16 @@ def sources(facts: Facts) -> list[list[str]]:
     return [
         [
             name,
-            *(f"{((found == name) & (manifest['split'] == s)).sum():,}" for s in splits_of(facts)),
+            *(
+                f"{((found == name) & (manifest['split'] == s)).sum():,}"
+                for s in list_splits(facts)
+            ),
         ]
         for name in found.value_counts().index
     ]
 
 
-def protocol(facts: Facts) -> str:
+def describe_split_protocol(facts: ModelCardData) -> str:
     """How images were divided."""
     split = facts.config.get("split", {})
     how = {
@@ -107,7 +110,7 @@ def protocol(facts: Facts) -> str:
     )
 
 
-def audit(facts: Facts) -> list[str]:
+def describe_audit(facts: ModelCardData) -> list[str]:
     """The audit's words: what it found in the dataset as published, and what was made of it."""
     said = []
     if facts.audit is not None:
@@ -129,7 +132,7 @@ def audit(facts: Facts) -> list[str]:
     return said
 
 
-def factors(facts: Facts) -> str:
+def describe_factors(facts: ModelCardData) -> str:
     """What divides the images, and what is not known of them."""
     manifest = facts.manifest
     known = [

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from melanoma_lab.evaluation.metric_intervals import get_split_arrays
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS
-from melanoma_lab.model_card.facts import Facts
-from melanoma_lab.model_card.uncertainty import arrays_of
+from melanoma_lab.reports.model_card.card_data import ModelCardData
 
 #: Datasets of photographs through a dermatoscope.
 DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "seed_protocol"})
@@ -17,12 +17,12 @@ DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "seed_protocol"}
 _BALANCED_LOSSES = frozenset({"logit_adjusted"})
 
 
-def limits(facts: Facts) -> list[str]:
+def list_limitations(facts: ModelCardData) -> list[str]:
     """Sentences, the gravest first."""
     return list(_limits(facts))
 
 
-def _limits(facts: Facts) -> Iterator[str]:
+def _limits(facts: ModelCardData) -> Iterator[str]:
     tags, judged = facts.tags, judged_split(facts.table)
     if tags.get("outcome") == "at_chance":
         yield "This run stayed at chance: the network tells nothing apart."
@@ -60,7 +60,7 @@ def _limits(facts: Facts) -> Iterator[str]:
     )
 
 
-def _kind_of_images(facts: Facts) -> Iterator[str]:
+def _kind_of_images(facts: ModelCardData) -> Iterator[str]:
     name = facts.tags.get("dataset", "")
     if name in DERMOSCOPIC:
         yield (
@@ -79,10 +79,10 @@ def _kind_of_images(facts: Facts) -> Iterator[str]:
         yield "The dataset does not say from which clinics or cameras its images come."
 
 
-def _prevalence(facts: Facts, judged: str) -> Iterator[str]:
+def _prevalence(facts: ModelCardData, judged: str) -> Iterator[str]:
     if facts.melanoma is None:
         return
-    y_true, _, _ = arrays_of(facts.table, judged)
+    y_true, _, _ = get_split_arrays(facts.table, judged)
     share = np.mean(y_true == slugs_of(facts.table).index(facts.melanoma))
     split = {"val": "validation"}.get(judged, judged)
     yield (
@@ -92,8 +92,8 @@ def _prevalence(facts: Facts, judged: str) -> Iterator[str]:
     )
 
 
-def _few(facts: Facts, judged: str) -> Iterator[str]:
-    y_true, _, groups = arrays_of(facts.table, judged)
+def _few(facts: ModelCardData, judged: str) -> Iterator[str]:
+    y_true, _, groups = get_split_arrays(facts.table, judged)
     few = [
         f"{slug.replace('_', ' ')} ({len(np.unique(groups[y_true == k]))})"
         for k, slug in enumerate(slugs_of(facts.table))
@@ -104,6 +104,6 @@ def _few(facts: Facts, judged: str) -> Iterator[str]:
         yield f"Classes with few {split} lesions, of which little is known: {', '.join(few)}."
 
 
-def _balanced(facts: Facts) -> bool:
+def _balanced(facts: ModelCardData) -> bool:
     balancing = facts.config.get("balancing", {}).get("name", "none")
     return balancing != "none" or facts.config.get("loss", {}).get("name") in _BALANCED_LOSSES

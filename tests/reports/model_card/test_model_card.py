@@ -10,10 +10,10 @@ from evaluation_cases import random_case, table_of
 from melanoma_lab.evaluation.calibration import ece
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.confidence_intervals import estimate_proportion
+from melanoma_lab.evaluation.metric_intervals import estimate_calibration, estimate_metrics
 from melanoma_lab.evaluation.metrics import auroc, brier, log_loss, macro_auroc
-from melanoma_lab.model_card.facts import Facts
-from melanoma_lab.model_card.page import PAGES, write_card
-from melanoma_lab.model_card.uncertainty import calibration_figures, figures
+from melanoma_lab.reports.model_card.card_data import ModelCardData
+from melanoma_lab.reports.model_card.pages import PAGES, write_model_card
 
 SLUGS = ("melanoma", "nevus", "<b>odd</b>")
 N = 150
@@ -56,7 +56,7 @@ def facts(*, splits=("train", "val", "test"), tags=(), config=(), **changes):
         "audit": {"judged_split": "random", "n_label_conflicts": 4, "n_cross_split_groups": 7},
         "judgement": evaluate_clinically(table, "melanoma", sensitivity=0.9, manifest=manifest),
     }
-    return Facts(**known | changes)
+    return ModelCardData(**known | changes)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def pages(tmp_path):
     """A function from facts to both pages."""
 
     def written(given):
-        write_card(given, tmp_path)
+        write_model_card(given, tmp_path)
         return [(tmp_path / name).read_text(encoding="utf-8") for name in PAGES]
 
     return written
@@ -143,12 +143,12 @@ def test_intervals_contain_their_figures_and_narrow_with_lesions():
     widths = []
     for n in (100, 1600):
         y_true, y_score = random_case(n, 3, seed=5)
-        found = figures(y_true, y_score, np.arange(n), 1)
+        found = estimate_metrics(y_true, y_score, np.arange(n), 1)
         assert found["macro_auroc"].value == pytest.approx(macro_auroc(y_true, y_score))
         assert found["melanoma_auroc"].value == pytest.approx(auroc(y_true, y_score)[1])
         assert all(0 <= each.low < each.value < each.high <= 1 for each in found.values())
         widths.append({name: each.high - each.low for name, each in found.items()})
-        measured = calibration_figures(y_true, y_score, np.arange(n))
+        measured = estimate_calibration(y_true, y_score, np.arange(n))
         assert measured["log_loss"].value == pytest.approx(log_loss(y_true, y_score))
         assert measured["log_loss"].low < measured["log_loss"].value < measured["log_loss"].high
     for name in widths[0]:
@@ -168,13 +168,13 @@ def test_the_interval_of_an_auroc_covers_the_truth():
 
     y_true, y_score, _ = drawn(200_000)
     truth = auroc(y_true, y_score)[1]
-    found = [figures(*drawn(80), 1)["melanoma_auroc"] for _ in range(200)]
+    found = [estimate_metrics(*drawn(80), 1)["melanoma_auroc"] for _ in range(200)]
     assert np.mean([each.low <= truth <= each.high for each in found]) >= 0.91
 
 
 def test_an_undefined_figure_has_no_interval():
     y_true, y_score = np.zeros(20, np.int64), np.tile([0.6, 0.4], (20, 1))
-    found = figures(y_true, y_score, np.arange(20), 1)
+    found = estimate_metrics(y_true, y_score, np.arange(20), 1)
     assert np.isnan(found["melanoma_auroc"].value)
     assert np.isnan(found["melanoma_sensitivity"].value)
     whole = estimate_proportion(np.ones(20, bool), np.arange(20))

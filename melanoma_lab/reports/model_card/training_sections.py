@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.evaluation.predictions import slugs_of
-from melanoma_lab.model_card.facts import Facts
+from melanoma_lab.reports.model_card.card_data import ModelCardData
 
 #: What of an option says nothing of the model.
 _INCIDENTAL = frozenset({"name", "cache_features"})
@@ -17,7 +17,7 @@ SQUARED: Final = {
 }
 
 
-def details(facts: Facts) -> list[list[str]]:
+def build_model_rows(facts: ModelCardData) -> list[list[str]]:
     """What the model is and where it comes from."""
     tags, size = facts.tags, _of(facts, "dataset", "image_size")
     resize = _of(facts, "dataset", "resize") or Resize.squash
@@ -42,7 +42,7 @@ def details(facts: Facts) -> list[list[str]]:
     return [row for row in rows if row[1]]
 
 
-def settings(facts: Facts) -> list[list[str]]:
+def build_training_rows(facts: ModelCardData) -> list[list[str]]:
     """The choices that a training is told by; those that add nothing are left out."""
     kept = facts.metrics.get("best_epoch")
     epochs = _of(facts, "training", "epochs")
@@ -68,7 +68,7 @@ def settings(facts: Facts) -> list[list[str]]:
     return [[name, str(value)] for name, value in rows if value]
 
 
-def _of(facts: Facts, *keys: str) -> Any:
+def _of(facts: ModelCardData, *keys: str) -> Any:
     """A value of the configuration; empty where it has none."""
     node: Any = facts.config
     for key in keys:
@@ -80,7 +80,7 @@ def _none(value: Any) -> Any:
     return "" if value == "none" else value
 
 
-def _named(facts: Facts, group: str) -> Any:
+def _named(facts: ModelCardData, group: str) -> Any:
     """The option of a group with its values; empty where it is ``none``."""
     options = facts.config.get(group)
     if not isinstance(options, dict) or options.get("name") in (None, "none"):
@@ -93,7 +93,7 @@ def _named(facts: Facts, group: str) -> Any:
     return f"{options['name']} ({', '.join(told)})" if told else str(options["name"])
 
 
-def _weights(facts: Facts) -> str:
+def _weights(facts: ModelCardData) -> str:
     weights = _of(facts, "architecture", "weights")
     if not weights or weights == "none":
         return "fresh weights"
@@ -101,12 +101,12 @@ def _weights(facts: Facts) -> str:
     return f"{weights} weights" + (f" (SHA-256 {sha[:16]}...)" if sha else "")
 
 
-def _metadata(facts: Facts) -> str:
+def _metadata(facts: ModelCardData) -> str:
     columns = _of(facts, "metadata", "columns")
     return ", ".join(columns) if _none(_of(facts, "metadata", "name")) and columns else ""
 
 
-def _code(facts: Facts) -> str:
+def _code(facts: ModelCardData) -> str:
     commit = facts.tags.get("git_commit", "")
     version = facts.tags.get("melanoma_lab", "")
     return f"melanoma_lab {version}" + (f", commit {commit}" if commit else "")

@@ -12,17 +12,17 @@ import numpy as np
 from melanoma_lab import __version__
 from melanoma_lab.comparison.wording import metric_name, split_name
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
-from melanoma_lab.evaluation.predictions import judged_split, slugs_of
-from melanoma_lab.model_card import data, limits, training
-from melanoma_lab.model_card.facts import Facts
-from melanoma_lab.model_card.shown import figure, share
-from melanoma_lab.model_card.uncertainty import (
-    arrays_of,
-    calibration_figures,
-    figures,
-    sensitivities,
-    specificities,
+from melanoma_lab.evaluation.metric_intervals import (
+    estimate_calibration,
+    estimate_metrics,
+    estimate_sensitivities,
+    estimate_specificities,
+    get_split_arrays,
 )
+from melanoma_lab.evaluation.predictions import judged_split, slugs_of
+from melanoma_lab.reports.model_card import data_sections, limitations, training_sections
+from melanoma_lab.reports.model_card.card_data import ModelCardData
+from melanoma_lab.reports.model_card.formatting import format_estimate, format_share
 
 INTENDED = [
     (
@@ -36,7 +36,7 @@ INTENDED = [
 ]
 
 
-def content(facts: Facts) -> dict[str, Any]:
+def build_card_content(facts: ModelCardData) -> dict[str, Any]:
     """What both pages say."""
     judged = judged_split(facts.table)
     point = facts.judgement.point
@@ -45,16 +45,16 @@ def content(facts: Facts) -> dict[str, Any]:
         "version": __version__,
         "run_id": facts.run_id,
         "judged": split_name(judged),
-        "detail_rows": training.details(facts),
-        "setting_rows": training.settings(facts),
+        "detail_rows": training_sections.build_model_rows(facts),
+        "setting_rows": training_sections.build_training_rows(facts),
         "intended": INTENDED,
-        "factors": data.factors(facts),
-        "data_rows": data.summary(facts),
-        "splits": [split_name(split) for split in data.splits_of(facts)],
-        "count_rows": data.counts(facts),
-        "source_rows": data.sources(facts),
-        "protocol": data.protocol(facts),
-        "audit": data.audit(facts),
+        "factors": data_sections.describe_factors(facts),
+        "data_rows": data_sections.build_dataset_rows(facts),
+        "splits": [split_name(split) for split in data_sections.list_splits(facts)],
+        "count_rows": data_sections.build_class_count_rows(facts),
+        "source_rows": data_sections.build_source_rows(facts),
+        "protocol": data_sections.describe_split_protocol(facts),
+        "audit": data_sections.describe_audit(facts),
         "metric_rows": _metric_rows(facts, judged),
         "class_rows": _class_rows(facts, judged),
         "calibration_rows": _calibration_rows(facts, judged),
@@ -64,58 +64,58 @@ def content(facts: Facts) -> dict[str, Any]:
         "point_rows": [] if point is None else _point_rows(facts),
         "subgroup_rows": _subgroup_rows(facts),
         "has_melanoma": point is not None,
-        "limits": limits.limits(facts),
+        "limits": limitations.list_limitations(facts),
     }
 
 
-def _metric_rows(facts: Facts, judged: str) -> list[list[str]]:
+def _metric_rows(facts: ModelCardData, judged: str) -> list[list[str]]:
     """Each figure of the judged split with its interval, and of the training split for scale."""
     slugs = slugs_of(facts.table)
     melanoma = None if facts.melanoma is None else slugs.index(facts.melanoma)
     rows = []
-    for name, found in figures(*arrays_of(facts.table, judged), melanoma).items():
-        rows.append([metric_name(name), figure(name, found)])
+    for name, found in estimate_metrics(*get_split_arrays(facts.table, judged), melanoma).items():
+        rows.append([metric_name(name), format_estimate(name, found)])
     return rows
 
 
-def _class_rows(facts: Facts, judged: str) -> list[list[str]]:
+def _class_rows(facts: ModelCardData, judged: str) -> list[list[str]]:
     """Each class with its size in the judged split, sensitivity and specificity."""
-    y_true, y_score, groups = arrays_of(facts.table, judged)
+    y_true, y_score, groups = get_split_arrays(facts.table, judged)
     found = zip(
         slugs_of(facts.table),
-        sensitivities(y_true, y_score, groups),
-        specificities(y_true, y_score, groups),
+        estimate_sensitivities(y_true, y_score, groups),
+        estimate_specificities(y_true, y_score, groups),
         strict=True,
     )
     return [
         [
             slug.replace("_", " "),
             f"{np.count_nonzero(y_true == k):,} ({len(np.unique(groups[y_true == k])):,})",
-            share(sensitive),
-            share(specific),
+            format_share(sensitive),
+            format_share(specific),
         ]
         for k, (slug, sensitive, specific) in enumerate(found)
     ]
 
 
-def _calibration_rows(facts: Facts, judged: str) -> list[list[str]]:
-    y_true, y_score, groups = arrays_of(facts.table, judged)
+def _calibration_rows(facts: ModelCardData, judged: str) -> list[list[str]]:
+    y_true, y_score, groups = get_split_arrays(facts.table, judged)
     after = facts.judgement.temperature.apply(y_score)
-    pairs = [calibration_figures(y_true, scores, groups) for scores in (y_score, after)]
+    pairs = [estimate_calibration(y_true, scores, groups) for scores in (y_score, after)]
     return [
-        [metric_name(name), *(figure(name, measured[name]) for measured in pairs)]
+        [metric_name(name), *(format_estimate(name, measured[name]) for measured in pairs)]
         for name in pairs[0]
     ]
 
 
-def _ece(facts: Facts, judged: str) -> str:
+def _ece(facts: ModelCardData, judged: str) -> str:
     """The calibration error that is asked for by name."""
-    y_true, y_score, groups = arrays_of(facts.table, judged)
+    y_true, y_score, groups = get_split_arrays(facts.table, judged)
     after = facts.judgement.temperature.apply(y_score)
-    return figure("ece", calibration_figures(y_true, after, groups)["ece"])
+    return format_estimate("ece", estimate_calibration(y_true, after, groups)["ece"])
 
 
-def _temperature(facts: Facts) -> str:
+def _temperature(facts: ModelCardData) -> str:
     fitted = facts.judgement.temperature
     if fitted.why_not:
         return f"No temperature was fitted: {fitted.why_not}."
@@ -126,7 +126,7 @@ def _temperature(facts: Facts) -> str:
     )
 
 
-def _point(facts: Facts) -> str:
+def _point(facts: ModelCardData) -> str:
     point = facts.judgement.point
     if point is None:
         return "The dataset names no melanoma class, so that none was chosen."
@@ -139,7 +139,7 @@ def _point(facts: Facts) -> str:
     )
 
 
-def _point_rows(facts: Facts) -> list[list[str]]:
+def _point_rows(facts: ModelCardData) -> list[list[str]]:
     point = facts.judgement.point
     if point is None or np.isnan(point.threshold):
         return []
@@ -147,13 +147,16 @@ def _point_rows(facts: Facts) -> list[list[str]]:
         [
             split_name(split) + (" (chosen on)" if split == "val" else ""),
             f"{found.positive_images:,} ({found.positive_lesions:,})",
-            *(share(each) for each in (found.sensitivity, found.specificity, found.ppv, found.npv)),
+            *(
+                format_share(each)
+                for each in (found.sensitivity, found.specificity, found.ppv, found.npv)
+            ),
         ]
         for split, found in point.rates.items()
     ]
 
 
-def _subgroup_rows(facts: Facts) -> list[list[str]]:
+def _subgroup_rows(facts: ModelCardData) -> list[list[str]]:
     """Subgroups as they were measured; those of a few lesions say so."""
     table = facts.judgement.subgroups
     rows = []
@@ -171,4 +174,4 @@ def _subgroup_rows(facts: Facts) -> list[list[str]]:
 
 
 def _cell(row: dict[Any, Any], name: str) -> str:
-    return share(IntervalEstimate(row[name], row[f"{name}_low"], row[f"{name}_high"]))
+    return format_share(IntervalEstimate(row[name], row[f"{name}_low"], row[f"{name}_high"]))

@@ -29,7 +29,7 @@ Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def figures(
+def estimate_metrics(
     y_true: Labels, y_score: Floats, groups: NDArray[np.int64], melanoma: int | None
 ) -> dict[str, IntervalEstimate]:
     """The figures of one split that a model is described by.
@@ -44,7 +44,7 @@ def figures(
         By the metric's name, in the order of the metrics of a run; NaN where undefined.
     """
     correct = y_score.argmax(axis=1) == y_true
-    shares = sensitivities(y_true, y_score, groups)
+    shares = estimate_sensitivities(y_true, y_score, groups)
     found = {
         "balanced_accuracy": average_proportions(shares),
         "accuracy": estimate_proportion(correct, groups),
@@ -55,14 +55,14 @@ def figures(
     if melanoma is not None:
         area = float(metrics.auroc(y_true, y_score)[melanoma])
         found["melanoma_sensitivity"] = shares[melanoma]
-        found["melanoma_specificity"] = specificities(y_true, y_score, groups)[melanoma]
+        found["melanoma_specificity"] = estimate_specificities(y_true, y_score, groups)[melanoma]
         found["melanoma_auroc"] = _from_influence(
             area, lambda *both: influence.auroc(*both)[melanoma], y_true, y_score, groups
         )
     return found
 
 
-def calibration_figures(
+def estimate_calibration(
     y_true: Labels, y_score: Floats, groups: NDArray[np.int64]
 ) -> dict[str, IntervalEstimate]:
     """What is measured before and after calibration: log loss, Brier score, ECE.
@@ -91,7 +91,7 @@ def calibration_figures(
     }
 
 
-def sensitivities(
+def estimate_sensitivities(
     y_true: Labels, y_score: Floats, groups: NDArray[np.int64]
 ) -> list[IntervalEstimate]:
     """Each class's share of images that are decided to be of it."""
@@ -100,7 +100,7 @@ def sensitivities(
     return [estimate_proportion((decided == k)[of[k]], groups[of[k]]) for k in range(len(of))]
 
 
-def specificities(
+def estimate_specificities(
     y_true: Labels, y_score: Floats, groups: NDArray[np.int64]
 ) -> list[IntervalEstimate]:
     """Each class's share of other classes' images that are not decided to be of it."""
@@ -112,7 +112,7 @@ def specificities(
     ]
 
 
-def arrays_of(table: pd.DataFrame, split: str) -> tuple[Labels, Floats, NDArray[np.int64]]:
+def get_split_arrays(table: pd.DataFrame, split: str) -> tuple[Labels, Floats, NDArray[np.int64]]:
     """A split of a predictions table as y_true, y_score and groups, which the others here take."""
     groups = pd.factorize(table.loc[table["split"] == split, "group"])[0].astype(np.int64)
     return (*split_arrays(table, split), groups)
