@@ -25,7 +25,12 @@ from melanoma_lab.data.decoding import MAX_BYTES, decode_image, describe_picture
 from melanoma_lab.data.tables import read_table
 from melanoma_lab.data.untrusted_tables import check_table, read_manifest
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.prediction.mlmodel import read_advice, read_appearance, read_folder, read_run
+from melanoma_lab.inference.mlmodel import (
+    read_advice,
+    read_appearance,
+    read_model_folder,
+    read_run_id,
+)
 from melanoma_lab.tracking.offline_store import RECORD_FILE, RunRecord
 
 MIB = 2**20
@@ -92,12 +97,12 @@ def test_a_yaml_file_is_refused(tmp_path, monkeypatch, content, told):
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "MLmodel", content)
     with at_most(256 * MIB), pytest.raises(UserError, match=told) as refused:
-        read_folder(tmp_path)
+        read_model_folder(tmp_path)
     assert str(path) in str(refused.value)
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("read", [lambda path: read_run(path.parent), untrusted_files.read_yaml])
+@pytest.mark.parametrize("read", [lambda path: read_run_id(path.parent), untrusted_files.read_yaml])
 def test_so_it_is_by_every_reader(tmp_path, read):
     with at_most(256 * MIB), pytest.raises(UserError, match="its aliases written out"):
         read(write(tmp_path / "MLmodel", laughs()))

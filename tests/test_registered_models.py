@@ -7,7 +7,7 @@ import pytest
 from melanoma_lab import tracking
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.prediction.source import find_model
+from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.tasks.sync import sync_runs
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 from melanoma_lab.tracking.model_registry import register_model

@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from melanoma_lab import tracking
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.prediction.source import find_model
+from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.tracking import relocation
 from melanoma_lab.tracking.artifacts import fetch_artifact
 from melanoma_lab.tracking.offline_store import load_offline_runs, save_offline_run

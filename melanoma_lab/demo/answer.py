@@ -16,8 +16,8 @@ from melanoma_lab.demo import pictures, wording
 from melanoma_lab.demo.neighbours import Features, nearest
 from melanoma_lab.demo.training_images import TrainingImages
 from melanoma_lab.evaluation.decision_rule import DecisionRule
-from melanoma_lab.prediction.answers import Answers, Loaded
-from melanoma_lab.prediction.decoded import read_pixels
+from melanoma_lab.inference.image_batches import decode_or_explain
+from melanoma_lab.inference.predictor import PredictionBatch, Predictor
 from melanoma_lab.tracking.model_info import ModelInfo
 
 #: Most classes whose influence is mapped, the most probable ones.
@@ -150,7 +150,10 @@ class Reference:
 
 
 def said_of(
-    answers: Answers, card: ModelInfo, advice: DecisionRule | None, known: tuple[str, str] | None
+    answers: PredictionBatch,
+    card: ModelInfo,
+    advice: DecisionRule | None,
+    known: tuple[str, str] | None,
 ) -> Said:
     """What is said of one image.
 
@@ -205,7 +208,7 @@ class Demo:
         explain: maps what speaks for a class; or why that cannot be done.
     """
 
-    def __init__(self, model: Loaded, reference: Reference, explain: Explain | str) -> None:
+    def __init__(self, model: Predictor, reference: Reference, explain: Explain | str) -> None:
         self.model, self.reference = model, reference
         self._explain = explain
         self._one_at_a_time = threading.Lock()  # the page is served by several threads
@@ -217,7 +220,7 @@ class Demo:
             path: of the file.
             name: what whoever gave it calls it.
         """
-        pixels = read_pixels(path, self.model.size, self.model.card.resize)
+        pixels = decode_or_explain(path, self.model.size, self.model.card.resize)
         if isinstance(pixels, str):
             return pixels
         try:
@@ -250,7 +253,7 @@ class Demo:
         )
 
     def _explanations(
-        self, pixels: NDArray[np.uint8], answers: Answers
+        self, pixels: NDArray[np.uint8], answers: PredictionBatch
     ) -> tuple[Sequence[tuple[int, NDArray[np.float32]]], str]:
         """Maps of the most probable classes, or why there are none."""
         if isinstance(self._explain, str):

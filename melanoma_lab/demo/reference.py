@@ -11,11 +11,11 @@ from melanoma_lab.demo.answer import Reference
 from melanoma_lab.demo.features import kept_features, penultimate
 from melanoma_lab.demo.training_images import read_manifest, training_images
 from melanoma_lab.external.known import KnownFiles
-from melanoma_lab.prediction.answers import Loaded
+from melanoma_lab.inference.predictor import Predictor
 
 
 def prepare(
-    model: Loaded,
+    model: Predictor,
     *,
     tracked: Tracking,
     root: str | None,

@@ -18,7 +18,7 @@ from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.external.known import MANIFEST, manifest_of
-from melanoma_lab.prediction.source import Source
+from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.tracking.run_reader import read_run
 
 _COLUMNS = ("image_id", "path", "label", "group", "split", "digest")
@@ -88,7 +88,7 @@ class TrainingImages:
         return decoded.images, np.array([decoded.row[d] for d in self.digests], np.int64)
 
 
-def read_manifest(source: Source, tracked: Tracking) -> pd.DataFrame:
+def read_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFrame:
     """The table of the images that a network was made with, as text.
 
     Args:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.decision_rule import DecisionRule
-from melanoma_lab.prediction.source import Source
-from melanoma_lab.prediction.telling import name_of, notes_of
+from melanoma_lab.inference.model_source import ModelSource
+from melanoma_lab.inference.prediction_messages import list_source_notes, name_source
 from melanoma_lab.tracking.model_info import ModelInfo
 
 #: One at which no line is broken.
@@ -109,13 +109,13 @@ def uncalibrated(advice: DecisionRule | None) -> str:
     return ""
 
 
-def facts(source: Source, card: ModelInfo, size: int) -> str:
+def facts(source: ModelSource, card: ModelInfo, size: int) -> str:
     """Which model this is, in a line."""
     trained = f", trained on {card.dataset}" if card.dataset else ""
-    return f"{name_of(source)}{trained}: {len(card.slugs)} classes, {size} x {size} pixels"
+    return f"{name_source(source)}{trained}: {len(card.slugs)} classes, {size} x {size} pixels"
 
 
-def limits(source: Source, card: ModelInfo) -> list[str]:
+def limits(source: ModelSource, card: ModelInfo) -> list[str]:
     """What a model must not be taken for, a sentence or two each.
 
     Args:
@@ -130,7 +130,7 @@ def limits(source: Source, card: ModelInfo) -> list[str]:
         learned + "How it does with other cameras, skin colours, ages or clinics is not known.",
         "It looks at one picture. It knows no history, no other lesions, nothing that can be felt.",
         "Coloured areas and similar images show what moved the network, not that it is right.",
-        *notes_of(source, card),
+        *list_source_notes(source, card),
     ]
 
 

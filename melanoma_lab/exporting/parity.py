@@ -15,8 +15,8 @@ from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.exporting.formats import Answer, Inputs
-from melanoma_lab.prediction.decoded import decoded_batches
-from melanoma_lab.prediction.images import find_images_of
+from melanoma_lab.inference.image_batches import decode_batches
+from melanoma_lab.inference.image_files import find_image_files
 from melanoma_lab.tracking.logged_model import PIXELS
 from melanoma_lab.tracking.run_reader import TrackedRun
 
@@ -72,7 +72,7 @@ def sample_of(
         RunError: none of them can be read.
     """
     if images is not None:
-        found = find_images_of(images)
+        found = find_image_files(images)
         places = _spaced(found.count)
         chosen = [item for i, item in enumerate(found.walk()) if i in places]
         sample = _decoded(chosen, size=size, resize=resize, threads=threads)
@@ -173,7 +173,7 @@ def _decoded(
     images: Sequence[tuple[str, str]], *, size: int, resize: Resize, threads: int
 ) -> NDArray[np.uint8] | None:
     """The pixels of those that can be read; None where none can."""
-    parts = decoded_batches(images, size=size, resize=resize, batch_size=N_IMAGES, threads=threads)
+    parts = decode_batches(images, size=size, resize=resize, batch_size=N_IMAGES, threads=threads)
     pixels = [part.pixels for part in parts if part.image_ids]
     return np.concatenate(pixels) if pixels else None
 

@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.inference.network import find_pixel_input
 from melanoma_lab.models.inputs import PIXELS, get_named_inputs
-from melanoma_lab.prediction.network import pixels_of
 
 #: What the output is called, where a format has names.
 PROBABILITIES: Final = "probabilities"
@@ -67,7 +67,7 @@ def servable(network: keras.Model, path: Path) -> keras.Model:
         return keras.Model(inputs, {PROBABILITIES: answers})
     if len(network.inputs) > 1:
         raise UserError(f"{path}: takes several inputs without names; expected a dictionary.")
-    pixels = keras.Input(pixels_of(network).shape[1:], dtype="uint8", name=PIXELS)
+    pixels = keras.Input(find_pixel_input(network).shape[1:], dtype="uint8", name=PIXELS)
     return keras.Model(pixels, {PROBABILITIES: network(ops.cast(pixels, "float32"))})
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.patient_metadata import PatientEncoder
+from melanoma_lab.inference.predictor import NO_PATIENT_COLUMNS, Predictor
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.prediction.answers import NOTHING, Loaded
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DatasetAnswers:
 def answers_to(
     data: PreparedData,
     positions: NDArray[np.int64],
-    model: Loaded,
+    model: Predictor,
     *,
     encoding: PatientEncoder | None,
     batch_size: int,
@@ -53,7 +53,9 @@ def answers_to(
     for start in range(0, len(positions), batch_size):
         chosen = positions[start : start + batch_size]
         pixels = np.asarray(data.pixels[data.rows[chosen]])
-        known = encoding.to_model_inputs(data.manifest.iloc[chosen]) if encoding else NOTHING
+        known = (
+            encoding.to_model_inputs(data.manifest.iloc[chosen]) if encoding else NO_PATIENT_COLUMNS
+        )
         answers = model.look_at(pixels, known)
         probabilities.append(answers.probabilities)
         if answers.unlike is not None:

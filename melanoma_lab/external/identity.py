@@ -17,8 +17,8 @@ from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
 from melanoma_lab.config.schema.split import Predefined
 from melanoma_lab.external.known import TrainedRun
 from melanoma_lab.external.overlap import Shown
+from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.input_pipeline.prepare import PreparedData, slugify
-from melanoma_lab.prediction.source import Source
 
 #: On the run of an evaluation: of what kind.
 EVALUATION_TAG = "evaluation"
@@ -34,7 +34,7 @@ OF_THE_MODEL = {
 
 
 def tags_of(
-    config: Config, source: Source, run: TrainedRun, data: PreparedData, shown: Shown | None
+    config: Config, source: ModelSource, run: TrainedRun, data: PreparedData, shown: Shown | None
 ) -> dict[str, str]:
     """What an evaluation is searched and grouped by; it has no arm.
 
@@ -110,7 +110,7 @@ def name_of(tags: Mapping[str, str]) -> str:
     return f"on {tags['dataset']}: {model}"
 
 
-def _fingerprint(config: Config, source: Source, data: PreparedData) -> str:
+def _fingerprint(config: Config, source: ModelSource, data: PreparedData) -> str:
     """A hash of the model, the images and what is asked of them."""
     network = hashlib.sha256(Path(source.network).read_bytes()).hexdigest()
     asked = {

@@ -20,7 +20,7 @@ from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.external.overlap import NEW, ROLES, archive_id
-from melanoma_lab.prediction.source import Source
+from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 
 MANIFEST: Final = "manifest.csv"
@@ -61,7 +61,7 @@ class KnownImages:
         return self.table[self.table["path"] != ""]
 
 
-def run_of(source: Source, tracked: Tracking, scratch: Path) -> TrainedRun:
+def run_of(source: ModelSource, tracked: Tracking, scratch: Path) -> TrainedRun:
     """Find the run that trained a model; an empty one where it is not there.
 
     Args:

@@ -32,9 +32,9 @@ from melanoma_lab.external import identity, telling
 from melanoma_lab.external.answering import DatasetAnswers
 from melanoma_lab.external.known import TrainedRun
 from melanoma_lab.external.overlap import Shown
+from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.plots.run_figures import save_run_figures
-from melanoma_lab.prediction.source import Source
 from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
 from melanoma_lab.reports.error_analysis.explainers import build_run_explainer
 from melanoma_lab.runs import run_messages
@@ -62,7 +62,7 @@ class Evaluated:
     """
 
     config: Config
-    source: Source
+    source: ModelSource
     card: ModelInfo
     run: TrainedRun
     data: PreparedData

@@ -9,7 +9,7 @@ from melanoma_lab.config.required_keys import NO_RUN
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError, truncate
-from melanoma_lab.prediction import telling
+from melanoma_lab.inference import prediction_messages
 from melanoma_lab.reports.model_card.card_data import load_card_data
 from melanoma_lab.reports.model_card.pages import PAGES, write_model_card
 from melanoma_lab.tracking.run_reader import read_run
@@ -40,5 +40,5 @@ def card_to_folder(config: Config) -> Path:
         folder.mkdir(exist_ok=True)
         write_model_card(facts, folder)
     console.print(f"written to {folder}: {', '.join(PAGES)}", markup=False)
-    telling.show_notice()
+    prediction_messages.show_notice()
     return folder

@@ -11,8 +11,8 @@ from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.demo.server import address_of, check_installed, is_own, listen_at, serve
-from melanoma_lab.prediction import telling
-from melanoma_lab.prediction.source import find_model
+from melanoma_lab.inference import prediction_messages
+from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.training.backend import choose_threads
 
 
@@ -42,17 +42,17 @@ def show_page(config: Config) -> None:
                 style="bold yellow",
                 markup=False,
             )
-        telling.show_notice()
+        prediction_messages.show_notice()
         serve(app, taken, max_megabytes=config.demo.max_megabytes)
 
 
 def _page(config: Config, source: Any) -> Any:
     """The page of a model, which is loaded, and of what images are compared with."""
-    from melanoma_lab.prediction.answers import load
+    from melanoma_lab.inference.predictor import load_predictor
 
     threads = choose_threads(config.training.threads)
-    model = load(source, threads=threads, seed=config.seed)
-    telling.show_source(source, model.card)
+    model = load_predictor(source, threads=threads, seed=config.seed)
+    prediction_messages.show_source(source, model.card)
     from melanoma_lab.demo import reference, site, wording
     from melanoma_lab.demo.answer import Demo
     from melanoma_lab.models.grad_cam import GradCam

@@ -31,9 +31,9 @@ from melanoma_lab.evaluation import decision_rule, out_of_distribution, predicti
 from melanoma_lab.evaluation.chance_check import compare_with_chance
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics, find_absent_classes
+from melanoma_lab.inference import mlmodel
 from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.plots.run_figures import save_run_figures
-from melanoma_lab.prediction import mlmodel
 from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
 from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
 from melanoma_lab.reports.error_analysis.explainers import build_file_explainer
@@ -229,7 +229,7 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
         for i, member in enumerate(members):
             try:
                 folder = download_model(member.run_id, Path(scratch) / str(i))
-                path, card = mlmodel.read_folder(folder)
+                path, card = mlmodel.read_model_folder(folder)
                 networks.append(load_safely(path))
             except (OSError, UserError) as error:
                 raise UserError(

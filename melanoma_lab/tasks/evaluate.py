@@ -34,10 +34,10 @@ from melanoma_lab.external.known import (
 )
 from melanoma_lab.external.overlap import Shown, find_shown
 from melanoma_lab.external.record import Evaluated, record_evaluation
+from melanoma_lab.inference.model_source import ModelSource, find_model
+from melanoma_lab.inference.prediction_messages import show_source
+from melanoma_lab.inference.predictor import load_predictor
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_images
-from melanoma_lab.prediction.answers import load
-from melanoma_lab.prediction.source import Source, find_model
-from melanoma_lab.prediction.telling import show_source
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.backend import choose_threads
@@ -64,7 +64,7 @@ def evaluate_model(config: Config) -> str:
         source = find_model(config.model, config.tracking, Path(scratch))
         evaluated = _prepared(config, source, threads, Path(scratch))
         connecting = tracking.connect(config.tracking, config.study)
-        model = load(
+        model = load_predictor(
             source, threads=threads, seed=config.seed, patients=evaluated.encoding is not None
         )
         with show_progress("evaluating") as tell:
@@ -89,7 +89,7 @@ def evaluate_model(config: Config) -> str:
     return run_id
 
 
-def _prepared(config: Config, source: Source, threads: int, scratch: Path) -> Evaluated:
+def _prepared(config: Config, source: ModelSource, threads: int, scratch: Path) -> Evaluated:
     """All that is found before TensorFlow is needed; mistakes show here."""
     card = source.card
     if card is None:
@@ -103,7 +103,7 @@ def _prepared(config: Config, source: Source, threads: int, scratch: Path) -> Ev
     known = known_images(run, config.evaluation.trained_on, threads)
     size = card.image_size
     if size is None:  # an old model's card; the network knows
-        size = load(source, threads=threads, seed=config.seed, patients=True).size
+        size = load_predictor(source, threads=threads, seed=config.seed, patients=True).size
     seen = replace(config.dataset, image_size=size, resize=card.resize)
     config = replace(config, dataset=seen)
     data, encoding = _dataset(config, source, card, threads)
@@ -142,7 +142,7 @@ def _prepared(config: Config, source: Source, threads: int, scratch: Path) -> Ev
 
 
 def _dataset(
-    config: Config, source: Source, card: ModelInfo, threads: int
+    config: Config, source: ModelSource, card: ModelInfo, threads: int
 ) -> tuple[PreparedData, PatientEncoder | None]:
     """The dataset, undivided, and how the model takes what is known of patients."""
     encoding = None

@@ -21,9 +21,9 @@ from melanoma_lab.core.untrusted_files import read_text
 from melanoma_lab.exporting import formats
 from melanoma_lab.exporting.description import FILE, description, is_description
 from melanoma_lab.exporting.parity import LIMIT, Parity, batches, compare, inputs_of, sample_of
-from melanoma_lab.prediction import telling
-from melanoma_lab.prediction.mlmodel import LONGEST
-from melanoma_lab.prediction.source import Source, find_model, meaning
+from melanoma_lab.inference import prediction_messages
+from melanoma_lab.inference.mlmodel import MAX_DESCRIPTION_BYTES
+from melanoma_lab.inference.model_source import ModelSource, find_model, resolve_model_info
 from melanoma_lab.reports.model_card.card_data import load_card_data
 from melanoma_lab.reports.model_card.pages import PAGES, write_model_card
 from melanoma_lab.tracking.logged_model import PIXELS
@@ -69,7 +69,7 @@ def export_network(config: Config) -> Exported:
             parities = _write(config, kinds, source, run, part)
             if run is not None:
                 _add_card(run, part)
-    telling.show_notice()
+    prediction_messages.show_notice()
     return Exported(
         output,
         {kind.value: output / formats.KINDS[kind].file for kind in kinds},
@@ -103,37 +103,37 @@ def checked_output(typed: str | None) -> Path:
 def _is_ours(path: Path) -> bool:
     """Whether a file is the description of an export, which may be written over."""
     try:
-        return is_description(read_text(path, LONGEST))
+        return is_description(read_text(path, MAX_DESCRIPTION_BYTES))
     except UserError:
         return False
 
 
 def _write(
-    config: Config, kinds: list[Format], source: Source, run: TrackedRun | None, folder: Path
+    config: Config, kinds: list[Format], source: ModelSource, run: TrackedRun | None, folder: Path
 ) -> dict[Format, Parity]:
     """Write and check every format and what describes them, into a folder."""
     threads = choose_threads(config.training.threads)
     start_backend(threads=threads, seed=config.seed, precision=Precision.float32)
     from melanoma_lab.exporting.servable import in_float32, servable
-    from melanoma_lab.prediction.network import (
-        answering,
+    from melanoma_lab.inference.network import (
+        build_predict_function,
+        count_classes,
         image_size,
         load_classifier,
-        n_classes,
     )
 
     loaded = load_classifier(source.network)
-    card = meaning(source, n_classes(loaded))
-    telling.show_source(source, card)
+    card = resolve_model_info(source, count_classes(loaded))
+    prediction_messages.show_source(source, card)
     network = in_float32(loaded)
     served = servable(network, source.network)
     size = image_size(network)
     sample = sample_of(config.images, run, size=size, resize=card.resize, threads=threads)
     inputs = inputs_of(sample.pixels, card.encoding, network)
-    answer = answering(network)
+    answer = build_predict_function(network)
     expected = _answers(answer, inputs, network)
     if network is not loaded:
-        mixed = np.abs(_answers(answering(loaded), inputs, loaded) - expected).max()
+        mixed = np.abs(_answers(build_predict_function(loaded), inputs, loaded) - expected).max()
         console.print(
             f"  It was trained in mixed precision and is exported in float32, which changes its "
             f"probabilities by {mixed:.1e} at most.",
@@ -198,7 +198,7 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _run_of(source: Source, config: Config, scratch: Path) -> TrackedRun | None:
+def _run_of(source: ModelSource, config: Config, scratch: Path) -> TrackedRun | None:
     """The run that trained a network; None where it is not known or no longer there."""
     if source.run is None:
         return None

@@ -20,13 +20,13 @@ from melanoma_lab.core.errors import RunError
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.external.known import KnownFiles, run_of
 from melanoma_lab.external.overlap import NEW
-from melanoma_lab.prediction import telling
-from melanoma_lab.prediction.answers import Loaded, load
-from melanoma_lab.prediction.decoded import Batch, decoded_batches
-from melanoma_lab.prediction.images import Images, find_images_of
-from melanoma_lab.prediction.output import Columns, checked_output, writing
-from melanoma_lab.prediction.overlays import checked_folder, place_of, write_map
-from melanoma_lab.prediction.source import find_model
+from melanoma_lab.inference import prediction_messages
+from melanoma_lab.inference.grad_cam_files import build_map_path, check_map_folder, write_map
+from melanoma_lab.inference.image_batches import ImageBatch, decode_batches
+from melanoma_lab.inference.image_files import ImageFiles, find_image_files
+from melanoma_lab.inference.model_source import find_model
+from melanoma_lab.inference.prediction_writer import Columns, check_output_file, open_writer
+from melanoma_lab.inference.predictor import Predictor, load_predictor
 from melanoma_lab.training.backend import choose_threads
 
 if TYPE_CHECKING:  # as slow to load as it is seldom needed
@@ -39,7 +39,7 @@ UNLIKE = "unlike the training images"
 
 
 #: Told of images and the classes that were decided for them, int, shape (n,).
-DecidedListener = Callable[[Batch, NDArray[np.intp]], None]
+DecidedListener = Callable[[ImageBatch, NDArray[np.intp]], None]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Prediction:
         batches: what comes out, as it comes.
     """
 
-    model: Loaded
-    images: Images
+    model: Predictor
+    images: ImageFiles
     batches: Iterator[Predicted]
 
 
@@ -84,7 +84,7 @@ def predict_to_file(config: Config) -> Path:
         UserError: the model, the images or the output cannot be used.
         RunError: none of the images can be read.
     """
-    output = checked_output(config.output)
+    output = check_output_file(config.output)
     counts: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     unlike = 0
@@ -99,7 +99,7 @@ def predict_to_file(config: Config) -> Path:
             "melanoma": card.melanoma,
             "advice": None if source.advice is None else source.advice.plain(),
         }
-        with writing(output, facts) as writer:
+        with open_writer(output, facts) as writer:
             for part in work.batches:
                 if part.columns:
                     writer.write(part.columns)
@@ -107,20 +107,20 @@ def predict_to_file(config: Config) -> Path:
                     seen.update(part.columns["seen"])
                     unlike += sum(map(bool, part.columns.get("warning", ())))
                 writer.list_unreadable(part.unreadable)
-                shown += part.unreadable[: telling.N_SHOWN - len(shown)]
+                shown += part.unreadable[: prediction_messages.N_SHOWN - len(shown)]
                 done = writer.n_rows + writer.n_unreadable
                 tell(done, max(done, work.images.count))  # files may come while we look
-    telling.show_unreadable(shown, writer.n_unreadable, done, output)
+    prediction_messages.show_unreadable(shown, writer.n_unreadable, done, output)
     if writer.n_rows == 0:
         raise RunError(f"none of {done} images can be read; nothing was predicted.")
     told = ", ".join(f"{n:,} {slug}" for slug, n in counts.most_common())
     console.print(f"{writer.n_rows:,} images: {told}", markup=False)
-    telling.show_unlike(unlike, writer.n_rows)
-    telling.show_seen(seen)
+    prediction_messages.warn_unlike(unlike, writer.n_rows)
+    prediction_messages.show_seen_images(seen)
     console.print(f"written to {output}", markup=False)
     if config.grad_cam is not None:
         console.print(f"where the network looked: {config.grad_cam}", markup=False)
-    telling.show_notice()
+    prediction_messages.show_notice()
     return output
 
 
@@ -149,17 +149,17 @@ def predict_table(config: Config) -> pd.DataFrame:
             unreadable |= dict(part.unreadable)
             done += (len(parts[-1]) if part.columns else 0) + len(part.unreadable)
             tell(done, max(done, work.images.count))
-    telling.show_unreadable(
-        list(islice(unreadable.items(), telling.N_SHOWN)), len(unreadable), done, None
+    prediction_messages.show_unreadable(
+        list(islice(unreadable.items(), prediction_messages.N_SHOWN)), len(unreadable), done, None
     )
     if not parts:
         raise RunError(f"none of {done} images can be read; nothing was predicted.")
     table = pd.concat(parts, ignore_index=True)
     table.attrs["unreadable"] = unreadable
     if "warning" in table:
-        telling.show_unlike(int((table["warning"] != "").sum()), len(table))
-    telling.show_seen(Counter(table["seen"]))
-    telling.show_notice()
+        prediction_messages.warn_unlike(int((table["warning"] != "").sum()), len(table))
+    prediction_messages.show_seen_images(Counter(table["seen"]))
+    prediction_messages.show_notice()
     return table
 
 
@@ -167,18 +167,18 @@ def predict_table(config: Config) -> pd.DataFrame:
 def _predicting(config: Config) -> Iterator[Prediction]:
     """Everything found and loaded; a mistake shows before TensorFlow is."""
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
-        images = find_images_of(config.images)
+        images = find_image_files(config.images)
         maps = None
         if config.grad_cam is not None:
-            maps = checked_folder(config.grad_cam, str(config.images), images.walk())
+            maps = check_map_folder(config.grad_cam, str(config.images), images.walk())
         source = find_model(config.model, config.tracking, Path(scratch))
         manifest = run_of(source, config.tracking, Path(scratch)).manifest
         known = KnownFiles.of(manifest)
         threads = choose_threads(config.training.threads)
-        model = load(source, threads=threads, seed=config.seed)
-        telling.show_source(source, model.card)
+        model = load_predictor(source, threads=threads, seed=config.seed)
+        prediction_messages.show_source(source, model.card)
         on_decided = _ignoring if maps is None else _mapping(model.network, maps)
-        batches = decoded_batches(
+        batches = decode_batches(
             images.walk(),
             size=model.size,
             resize=model.card.resize,
@@ -190,7 +190,7 @@ def _predicting(config: Config) -> Iterator[Prediction]:
         yield Prediction(model, images, predicted)
 
 
-def _ignoring(_batch: Batch, _decided: NDArray[np.intp]) -> None:
+def _ignoring(_batch: ImageBatch, _decided: NDArray[np.intp]) -> None:
     """No maps are asked for."""
 
 
@@ -204,16 +204,16 @@ def _mapping(network: Any, folder: Path) -> DecidedListener:
 
     explain = GradCam(network)
 
-    def write(batch: Batch, decided: NDArray[np.intp]) -> None:
+    def write(batch: ImageBatch, decided: NDArray[np.intp]) -> None:
         heat = explain(batch.pixels, decided)
         for image_id, pixels, where in zip(batch.image_ids, batch.pixels, heat, strict=True):
-            write_map(place_of(folder, image_id), pixels, where)
+            write_map(build_map_path(folder, image_id), pixels, where)
 
     return write
 
 
 def _predicted(
-    batch: Batch, model: Loaded, known: KnownFiles | None, on_decided: DecidedListener
+    batch: ImageBatch, model: Predictor, known: KnownFiles | None, on_decided: DecidedListener
 ) -> Predicted:
     """What a network says of a batch, as columns, and whether it should be believed."""
     if not batch.image_ids:
@@ -239,10 +239,10 @@ def _predicted(
     return Predicted(columns, batch.unreadable)
 
 
-def _seen(batch: Batch, known: KnownFiles | None) -> list[str]:
+def _seen(batch: ImageBatch, known: KnownFiles | None) -> list[str]:
     """What each file of a batch has been to the network, for the column ``seen``."""
     if known is None:
-        return [telling.NOT_KNOWN] * len(batch.image_ids)
+        return [prediction_messages.NOT_KNOWN] * len(batch.image_ids)
     files = zip(batch.image_ids, batch.digests, strict=True)
     roles = [known.role_of(image_id, digest) for image_id, digest in files]
-    return [telling.UNSEEN if role == NEW else role for role in roles]
+    return [prediction_messages.UNSEEN if role == NEW else role for role in roles]

@@ -16,9 +16,9 @@ from melanoma_lab.demo.answer import Demo
 from melanoma_lab.demo.features import penultimate
 from melanoma_lab.demo.reference import prepare
 from melanoma_lab.ensembles.network import mean_network
+from melanoma_lab.inference.model_source import find_model
+from melanoma_lab.inference.predictor import load_predictor
 from melanoma_lab.models.grad_cam import GradCam
-from melanoma_lab.prediction.answers import load
-from melanoma_lab.prediction.source import find_model
 from melanoma_lab.tasks.predict import predict_table
 from melanoma_lab.training.backend import count_available_threads
 
@@ -28,7 +28,7 @@ def model(trained, monkeypatch, tmp_path):
     folder, run = trained
     monkeypatch.chdir(folder)
     source = find_model(run.run_id, Tracking(), tmp_path)
-    return load(source, threads=count_available_threads(), seed=0)
+    return load_predictor(source, threads=count_available_threads(), seed=0)
 
 
 @pytest.fixture

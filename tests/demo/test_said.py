@@ -10,8 +10,8 @@ from melanoma_lab.demo.answer import said_of
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.temperature import Temperature
-from melanoma_lab.prediction.answers import Answers
-from melanoma_lab.prediction.source import Source
+from melanoma_lab.inference.model_source import ModelSource
+from melanoma_lab.inference.predictor import PredictionBatch
 from melanoma_lab.tracking.model_info import ModelInfo
 
 CARD = ModelInfo(("melanoma", "nevus", "wart"), ("Melanoma", "Nevus", "Wart"), dataset="mine")
@@ -31,7 +31,7 @@ def plain(text):
 
 
 def answers(*, calibrated=True, reached=True, unlike=0.5):
-    return Answers(
+    return PredictionBatch(
         np.array([[0.2, 0.7, 0.1]], np.float32),
         np.array([[0.3, 0.5, 0.2]], np.float32) if calibrated else None,
         None if reached is None else np.array([reached]),
@@ -114,7 +114,7 @@ def test_labels_are_counted():
 
 
 def test_the_limits_name_the_classes_and_what_is_missing(tmp_path):
-    said = wording.limits(Source("x.keras", tmp_path, CARD), CARD)
+    said = wording.limits(ModelSource("x.keras", tmp_path, CARD), CARD)
     assert "it names one of these: Melanoma, Nevus, Wart." in said[0]
     assert said[1].startswith("It was trained on images of mine.")
     assert any("Nothing says what its training images look like" in line for line in said)

@@ -1,6 +1,6 @@
 """Networks from elsewhere that come to far more than their file are refused before they are made.
 
-That none of their code is run: tests/prediction/test_network_files.py.
+That none of their code is run: tests/inference/test_network_files.py.
 """
 
 import io

@@ -20,8 +20,8 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.pixel_cache import decode_image
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
+from melanoma_lab.inference.mlmodel import read_appearance, read_model_folder
 from melanoma_lab.models.safe_loading import load_safely
-from melanoma_lab.prediction.mlmodel import read_appearance, read_folder
 from melanoma_lab.tasks.ensemble import make_ensembles
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.tracking import connect
@@ -342,7 +342,7 @@ def test_what_training_images_look_like_is_kept_where_all_members_saw_them(
     (made,) = make_ensembles("s", arm=None, size=None, tracked=tracking)
     folder = download_model(made, tmp_path / "model")
     assert (read_appearance(folder) is not None) == (key == "seed")
-    network = load_safely(read_folder(folder)[0])
+    network = load_safely(read_model_folder(folder)[0])
     client = mlflow.MlflowClient(tracking.uri)
     table = predictions.read_predictions(Path(client.download_artifacts(made, "predictions.csv")))
     manifest = pd.read_csv(client.download_artifacts(made, "manifest.csv"))

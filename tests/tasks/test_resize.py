@@ -138,9 +138,9 @@ def test_networks_that_see_differently_are_not_put_together(
         train_tiny(tmp_path, f"dataset.root={wide}", f"seed={seed}", "study=mixed")
     cards = iter([ModelInfo(("melanoma", "nevus"), resize=resize) for resize in Resize])
     module = importlib.import_module("melanoma_lab.tasks.ensemble")
-    read = module.mlmodel.read_folder
+    read = module.mlmodel.read_model_folder
     monkeypatch.setattr(
-        module.mlmodel, "read_folder", lambda folder: (read(folder)[0], next(cards))
+        module.mlmodel, "read_model_folder", lambda folder: (read(folder)[0], next(cards))
     )
     monkeypatch.chdir(tmp_path)
     (together,) = lab.ensemble("mixed")

@@ -20,16 +20,16 @@ from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.tracking.model_info import ModelInfo
 
 _Read = TypeVar("_Read")
-FILE: Final = "MLmodel"
+MLMODEL_FILE: Final = "MLmodel"
 #: Where MLflow keeps a network of Keras, below the folder that the flavor's ``data`` names.
-NETWORK: Final = "model.keras"
+NETWORK_FILE: Final = "model.keras"
 #: How MLflow names runs.
 RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
 #: Bytes of what lies beside a network and says something of it; its own files have some thousands.
-LONGEST: Final = 2**20
+MAX_DESCRIPTION_BYTES: Final = 2**20
 
 
-def read_folder(folder: Path) -> tuple[Path, ModelInfo | None]:
+def read_model_folder(folder: Path) -> tuple[Path, ModelInfo | None]:
     """Where a model's network lies, and what it says about itself.
 
     Args:
@@ -41,26 +41,26 @@ def read_folder(folder: Path) -> tuple[Path, ModelInfo | None]:
     Raises:
         UserError: the folder holds something else than a plain network of Keras.
     """
-    described = folder / FILE
+    described = folder / MLMODEL_FILE
     content = untrusted_files.read_yaml(described)
     try:
         card = ModelInfo.read(content.get("metadata"))
     except ValueError as error:
         raise UserError(f"{described}: {truncate(error)}.") from error
     flavors = content.get("flavors")
-    network = folder / _data_of(flavors, described) / NETWORK
+    network = folder / _data_of(flavors, described) / NETWORK_FILE
     if not network.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{described}: names a network outside of its folder, {network}.")
     return check_keras_file(network), card
 
 
-def read_run(folder: Path) -> str | None:
+def read_run_id(folder: Path) -> str | None:
     """MLflow's id of the run that a model was logged by; None where its folder does not say.
 
     Raises:
         UserError: the folder's description cannot be read.
     """
-    run = untrusted_files.read_yaml(folder / FILE).get("run_id")
+    run = untrusted_files.read_yaml(folder / MLMODEL_FILE).get("run_id")
     return run if isinstance(run, str) and RUN_ID.fullmatch(run) else None
 
 
@@ -86,7 +86,7 @@ def _beside(path: Path, read: Callable[[str], _Read]) -> _Read | None:
     """What a file beside a model says; None where there is none."""
     if not path.is_file():
         return None
-    text = untrusted_files.read_text(path, LONGEST)
+    text = untrusted_files.read_text(path, MAX_DESCRIPTION_BYTES)
     try:
         return read(text)
     except ValueError as error:

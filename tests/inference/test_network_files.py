@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.inference.mlmodel import read_model_folder
+from melanoma_lab.inference.network import build_predict_function, load_network
 from melanoma_lab.models.safe_loading import check_keras_file
-from melanoma_lab.prediction.mlmodel import read_folder
-from melanoma_lab.prediction.network import answering, load_network
 from melanoma_lab.tracking.logged_model import save_network
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
@@ -45,7 +45,7 @@ def rewrite(folder, change):
 
 
 def test_a_folder_says_what_its_network_is(saved):
-    network, card = read_folder(saved)
+    network, card = read_model_folder(saved)
     assert network == saved / "data" / "model.keras"
     assert card == CARD
     assert card.notice == NOTICE
@@ -79,7 +79,7 @@ def test_a_folder_of_another_kind_is_refused(folder, change, told):
     rewrite(folder, change)
     (folder.parent / "trap.py").write_text("raise SystemExit('run')")
     with pytest.raises(UserError, match=told):
-        read_folder(folder)
+        read_model_folder(folder)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_an_mlmodel_that_is_none_is_refused(folder, text, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "MLmodel").write_text(text)
     with pytest.raises(UserError, match="MLmodel"):
-        read_folder(folder)
+        read_model_folder(folder)
     assert not (folder / "sprung").exists()
 
 
@@ -107,7 +107,7 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
     network.rename(tmp_path / "elsewhere.keras")
     network.symlink_to(tmp_path / "elsewhere.keras")
     with pytest.raises(UserError, match="outside of its folder"):
-        read_folder(folder)
+        read_model_folder(folder)
 
 
 def test_code_in_a_file_is_not_run(tmp_path):
@@ -181,6 +181,6 @@ def test_a_network_that_takes_something_else_is_refused(tmp_path, network, told)
 
 
 def test_answers_that_are_no_probabilities_are_refused():
-    answer = answering(build(last=None))
+    answer = build_predict_function(build(last=None))
     with pytest.raises(UserError, match="its answers are no probabilities"):
         answer(np.full((1, 4, 4, 3), 200, np.uint8))

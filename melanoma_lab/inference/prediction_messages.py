@@ -8,8 +8,8 @@ from pathlib import Path
 from melanoma_lab.core.console import console
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.prediction.output import unreadable_beside
-from melanoma_lab.prediction.source import Source
+from melanoma_lab.inference.model_source import ModelSource
+from melanoma_lab.inference.prediction_writer import build_unreadable_path
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
 #: Unreadable files named in the terminal; the list beside the output has all of them.
@@ -21,23 +21,23 @@ UNSEEN = "no"
 NOT_KNOWN = "not known"
 
 
-def show_source(source: Source, card: ModelInfo) -> None:
+def show_source(source: ModelSource, card: ModelInfo) -> None:
     """Say which network is applied, how it sees images, and what to know of it."""
     trained = f", trained on {card.dataset}" if card.dataset else ""
     size = card.image_size
     sees = f", sees {size}x{size} pixels ({card.resize})" if size else ""
-    console.print(f"{name_of(source)}: {len(card.slugs)} classes{trained}{sees}", markup=False)
-    for note in notes_of(source, card):
+    console.print(f"{name_source(source)}: {len(card.slugs)} classes{trained}{sees}", markup=False)
+    for note in list_source_notes(source, card):
         console.print(f"  {note}", style="yellow", markup=False)
 
 
-def name_of(source: Source) -> str:
+def name_source(source: ModelSource) -> str:
     """What a network is called by: its run where that was typed, else whatever was."""
     by_run = source.run is not None and source.run in source.typed
     return f"run {source.run}" if by_run else source.typed
 
 
-def notes_of(source: Source, card: ModelInfo) -> list[str]:
+def list_source_notes(source: ModelSource, card: ModelInfo) -> list[str]:
     """What is to be known of a network before it is believed, a sentence each."""
     notes = [source.note] if source.note else []
     if source.card is None:
@@ -58,7 +58,7 @@ def notes_of(source: Source, card: ModelInfo) -> list[str]:
     return notes
 
 
-def show_unlike(n_unlike: int, n_images: int) -> None:
+def warn_unlike(n_unlike: int, n_images: int) -> None:
     """Warn of pictures that the network was not made for."""
     if n_unlike:
         console.print(
@@ -69,7 +69,7 @@ def show_unlike(n_unlike: int, n_images: int) -> None:
         )
 
 
-def show_seen(counts: Mapping[str, int]) -> None:
+def show_seen_images(counts: Mapping[str, int]) -> None:
     """Warn of images that the network was made with; say what was compared, and what was not.
 
     Args:
@@ -118,7 +118,7 @@ def show_unreadable(
     if n_unreadable > len(shown):
         lines.append(f"  and {n_unreadable - len(shown):,} more")
     if output is not None:
-        lines.append(f"All are listed in {unreadable_beside(output)}")
+        lines.append(f"All are listed in {build_unreadable_path(output)}")
     console.print("\n".join(lines), style="yellow", markup=False)
 
 

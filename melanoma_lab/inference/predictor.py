@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.evaluation.decision_rule import DecisionRule
-from melanoma_lab.prediction.source import Source, meaning
+from melanoma_lab.inference.model_source import ModelSource, resolve_model_info
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.backend import start_backend
 
 #: From uint8 pixels, shape (n, s, s, 3), or a dictionary of these and of what is known of
 #: patients, to probabilities, float32, shape (n, K).
-Answer = Callable[[Any], NDArray[np.float32]]
+PredictFunction = Callable[[Any], NDArray[np.float32]]
 #: The threshold is the probability of an image of val, and the last bits of a network's answer
 #: depend on the batch that the image is in.
-ROUNDING = 1e-6
+THRESHOLD_TOLERANCE = 1e-6
 #: Nothing is known beside the images.
-NOTHING: Mapping[str, NDArray[Any]] = {}
+NO_PATIENT_COLUMNS: Mapping[str, NDArray[Any]] = {}
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictionBatch:
     """What a network says of n images.
 
     Attributes:
@@ -55,7 +55,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Predictor:
     """A network that can be asked.
 
     Attributes:
@@ -66,15 +66,15 @@ class Loaded:
         answer: from what it takes to probabilities.
     """
 
-    source: Source
+    source: ModelSource
     card: ModelInfo
     network: Any
     size: int
-    answer: Answer
+    answer: PredictFunction
 
     def look_at(
-        self, pixels: NDArray[np.uint8], known: Mapping[str, NDArray[Any]] = NOTHING
-    ) -> Answers:
+        self, pixels: NDArray[np.uint8], known: Mapping[str, NDArray[Any]] = NO_PATIENT_COLUMNS
+    ) -> PredictionBatch:
         """Ask the network, and read its answer as was chosen on val.
 
         Args:
@@ -92,10 +92,12 @@ class Loaded:
             calibrated = scores.astype(np.float32)
         if self.source.appearance is not None:
             unlike = self.source.appearance.relative_distance(pixels)
-        return Answers(probabilities, calibrated, reached, unlike)
+        return PredictionBatch(probabilities, calibrated, reached, unlike)
 
 
-def load(source: Source, *, threads: int, seed: int, patients: bool = False) -> Loaded:
+def load_predictor(
+    source: ModelSource, *, threads: int, seed: int, patients: bool = False
+) -> Predictor:
     """Start TensorFlow and load a network that was found.
 
     Args:
@@ -110,12 +112,17 @@ def load(source: Source, *, threads: int, seed: int, patients: bool = False) -> 
     """
     start_backend(threads=threads, seed=seed, precision=Precision.float32)
     with show_progress("loading the network"):
-        from melanoma_lab.prediction.network import answering, image_size, load_network, n_classes
+        from melanoma_lab.inference.network import (
+            build_predict_function,
+            count_classes,
+            image_size,
+            load_network,
+        )
 
         encoding = source.card.encoding if source.card and patients else None
         network = load_network(source.network, tuple(encoding or ()))
-    card = meaning(source, n_classes(network))
-    return Loaded(source, card, network, image_size(network), answering(network))
+    card = resolve_model_info(source, count_classes(network))
+    return Predictor(source, card, network, image_size(network), build_predict_function(network))
 
 
 def _reached(
@@ -124,5 +131,5 @@ def _reached(
     """Which calibrated probabilities reach the operating point's threshold."""
     if advice.slug not in card.slugs or math.isnan(advice.threshold):
         return None
-    least = advice.threshold - ROUNDING
+    least = advice.threshold - THRESHOLD_TOLERANCE
     return np.asarray(scores[:, card.slugs.index(advice.slug)] >= least)

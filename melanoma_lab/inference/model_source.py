@@ -23,8 +23,8 @@ from melanoma_lab.data.untrusted_tables import check_table
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.out_of_distribution import OutOfDistributionDetector
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
+from melanoma_lab.inference import mlmodel
 from melanoma_lab.models.safe_loading import check_keras_file
-from melanoma_lab.prediction import mlmodel
 from melanoma_lab.tracking.artifacts import explain_missing_folder, fetch_artifact
 from melanoma_lab.tracking.client import find_run, locked_access
 from melanoma_lab.tracking.logged_model import find_logged_models
@@ -38,7 +38,7 @@ NEWEST = 3
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A network that has been found and not been loaded.
 
     Attributes:
@@ -60,7 +60,7 @@ class Source:
     note: str = ""
 
 
-def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> Source:
+def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> ModelSource:
     """Find what ``model=`` names.
 
     Args:
@@ -88,7 +88,7 @@ def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> Source:
     return _of_run(typed, typed, tracked, scratch)
 
 
-def meaning(source: Source, n_outputs: int) -> ModelInfo:
+def resolve_model_info(source: ModelSource, n_outputs: int) -> ModelInfo:
     """What a network's outputs mean; numbered where nothing says it.
 
     Raises:
@@ -104,25 +104,27 @@ def meaning(source: Source, n_outputs: int) -> ModelInfo:
     return source.card
 
 
-def _of_path(typed: str, path: Path) -> Source:
+def _of_path(typed: str, path: Path) -> ModelSource:
     # A network within a model's folder: the folder says what its outputs are called.
-    around = path.parent.parent if path.name == mlmodel.NETWORK else path
-    if path.is_file() and not (around / mlmodel.FILE).is_file():
-        return Source(typed, check_keras_file(path), None)
-    if not (around / mlmodel.FILE).is_file():
+    around = path.parent.parent if path.name == mlmodel.NETWORK_FILE else path
+    if path.is_file() and not (around / mlmodel.MLMODEL_FILE).is_file():
+        return ModelSource(typed, check_keras_file(path), None)
+    if not (around / mlmodel.MLMODEL_FILE).is_file():
         raise UserError(
             f"model={truncate(typed)}: no MLmodel in this folder; expected {MODEL_FORMS}."
         )
     return _of_folder(typed, around)
 
 
-def _of_folder(typed: str, folder: Path, *, run: str | None = None, note: str = "") -> Source:
-    network, card = mlmodel.read_folder(folder)
+def _of_folder(typed: str, folder: Path, *, run: str | None = None, note: str = "") -> ModelSource:
+    network, card = mlmodel.read_model_folder(folder)
     looks, advice = mlmodel.read_appearance(folder), mlmodel.read_advice(folder)
-    return Source(typed, network, card, looks, advice, run or mlmodel.read_run(folder), note)
+    return ModelSource(
+        typed, network, card, looks, advice, run or mlmodel.read_run_id(folder), note
+    )
 
 
-def _registered(typed: str, tracked: Tracking, scratch: Path) -> Source:
+def _registered(typed: str, tracked: Tracking, scratch: Path) -> ModelSource:
     """A registered model, by version or alias, or one by its own id."""
     from mlflow.exceptions import MlflowException
 
@@ -155,9 +157,9 @@ def _location(client: Any, typed: str) -> str:
     return str(client.get_model_version_download_uri(name, version))
 
 
-def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> Source:
+def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> ModelSource:
     kept = Path(tracked.unsent) / run_id / MODEL_FOLDER
-    if run_id and (kept / mlmodel.FILE).is_file():  # waits to be sent
+    if run_id and (kept / mlmodel.MLMODEL_FILE).is_file():  # waits to be sent
         return _of_folder(typed, kept, run=run_id)
     there = list_runs_if_missing(run_id, tracked.uri)
     if there is not None:

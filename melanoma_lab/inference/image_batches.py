@@ -20,7 +20,7 @@ from melanoma_lab.data.pixel_cache import NOT_OPENED, compute_file_digest
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """Images that are looked at together, and files that cannot be.
 
     Attributes:
@@ -37,7 +37,7 @@ class Batch:
     digests: tuple[str, ...] = ()
 
 
-def decoded_batches(
+def decode_batches(
     images: Iterable[tuple[str, str]],
     *,
     size: int,
@@ -45,7 +45,7 @@ def decoded_batches(
     batch_size: int,
     threads: int,
     with_digests: bool = False,
-) -> Iterator[Batch]:
+) -> Iterator[ImageBatch]:
     """Decode files in their order.
 
     Args:
@@ -69,15 +69,15 @@ def decoded_batches(
     unreadable: list[tuple[str, str]] = []
     pixels = np.empty((batch_size, size, size, 3), np.uint8)
 
-    def batch() -> Batch:
-        made = Batch(tuple(ids), pixels[: len(ids)], tuple(unreadable), tuple(digests))
+    def batch() -> ImageBatch:
+        made = ImageBatch(tuple(ids), pixels[: len(ids)], tuple(unreadable), tuple(digests))
         ids.clear()
         digests.clear()
         unreadable.clear()
         return made
 
     def read(path: str) -> tuple[NDArray[np.uint8] | str, str]:
-        found = read_pixels(path, size, resize)
+        found = decode_or_explain(path, size, resize)
         wanted = with_digests and not isinstance(found, str)
         return found, compute_file_digest(path) if wanted else ""
 
@@ -106,7 +106,7 @@ def decoded_batches(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def read_pixels(path: str, size: int, resize: Resize) -> NDArray[np.uint8] | str:
+def decode_or_explain(path: str, size: int, resize: Resize) -> NDArray[np.uint8] | str:
     """The pixels of a file, or why it has none.
 
     Args:

@@ -14,7 +14,7 @@ from processes import run_python
 
 import melanoma_lab as lab
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.prediction.overlays import place_of
+from melanoma_lab.inference.grad_cam_files import build_map_path
 from melanoma_lab.tasks.predict import predict_to_file
 
 LOOKS = ("unlike_training", "warning")
@@ -300,7 +300,7 @@ def test_maps_do_not_end_up_among_the_images(work, tree, predict):
     [("a/b.jpg", "a/b.jpg.png"), ("/etc/b.jpg", "etc/b.jpg.png"), ("../../b.jpg", "b.jpg.png")],
 )
 def test_whatever_an_image_is_called_its_map_lies_in_the_folder(image_id, place):
-    assert place_of(Path("maps"), image_id) == Path("maps") / place
+    assert build_map_path(Path("maps"), image_id) == Path("maps") / place
 
 
 def test_from_python(work, tree, predict, capsys):

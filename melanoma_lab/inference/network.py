@@ -68,22 +68,22 @@ def load_classifier(path: Path) -> keras.Model:
     return network
 
 
-def pixels_of(network: keras.Model) -> Any:
+def find_pixel_input(network: keras.Model) -> Any:
     """The input of images, a Keras tensor, of a network that ``load_classifier`` gave."""
     return _told_apart(network)[0][0]
 
 
 def image_size(network: keras.Model) -> int:
     """Side in pixels of the images that a network takes."""
-    return int(pixels_of(network).shape[1])
+    return int(find_pixel_input(network).shape[1])
 
 
-def n_classes(network: keras.Model) -> int:
+def count_classes(network: keras.Model) -> int:
     """How many classes a network tells apart."""
     return int(network.outputs[0].shape[1])
 
 
-def answering(network: keras.Model) -> Callable[[Any], NDArray[np.float32]]:
+def build_predict_function(network: keras.Model) -> Callable[[Any], NDArray[np.float32]]:
     """A function from what a network takes to probabilities, float32, (n, K), in inference mode.
 
     It raises UserError where a network's answers are no probabilities.

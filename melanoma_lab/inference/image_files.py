@@ -18,7 +18,7 @@ from melanoma_lab.data.image_files import (
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageFiles:
     """Files to be looked at; never all of them in memory.
 
     Attributes:
@@ -31,7 +31,7 @@ class Images:
     walk: Callable[[], Iterator[tuple[str, str]]]
 
 
-def find_images_of(typed: str | None) -> Images:
+def find_image_files(typed: str | None) -> ImageFiles:
     """The images that ``images=`` names.
 
     A name is taken for what is there; only where nothing is it is a pattern, as of a shell: ``*``,
@@ -53,7 +53,7 @@ def find_images_of(typed: str | None) -> Images:
                 f"images={truncate(typed)}: {describe_missing_images(path)}",
             )
         if path.exists() or path.is_symlink():
-            return Images(1, lambda: iter([(path.as_posix(), str(path))]))
+            return ImageFiles(1, lambda: iter([(path.as_posix(), str(path))]))
     except (OSError, ValueError):  # too long, or with a zero in it: no path
         pass
     if not glob.has_magic(str(path)):
@@ -68,11 +68,11 @@ def find_images_of(typed: str | None) -> Images:
     )
 
 
-def _counted(walk: Callable[[], Iterator[tuple[str, str]]], nothing: str) -> Images:
+def _counted(walk: Callable[[], Iterator[tuple[str, str]]], nothing: str) -> ImageFiles:
     count = sum(1 for _ in walk())
     if count == 0:
         raise UserError(nothing)
-    return Images(count, walk)
+    return ImageFiles(count, walk)
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, str]]:

@@ -9,8 +9,8 @@ from pictures import paint
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.prediction.decoded import decoded_batches
-from melanoma_lab.prediction.images import find_images_of
+from melanoma_lab.inference.image_batches import decode_batches
+from melanoma_lab.inference.image_files import find_image_files
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_what_is_asked_for(folder, typed, ids):
-    found = find_images_of(typed)
+    found = find_image_files(typed)
     assert [image_id for image_id, _ in found.walk()] == ids
     assert found.count == len(ids)
     assert all(Path(path).is_file() for _, path in found.walk())
@@ -54,25 +54,25 @@ def test_what_is_asked_for(folder, typed, ids):
 )
 def test_mistakes(folder, typed, told):
     with pytest.raises(UserError, match=told):
-        find_images_of(typed)
+        find_image_files(typed)
 
 
 def test_a_near_miss_is_named(tmp_path):
     (tmp_path / "X.JPG").touch()
     with pytest.raises(UserError, match=r"x\.jpg: no such file or folder\. X\.JPG is there\."):
-        find_images_of(str(tmp_path / "x.jpg"))
+        find_image_files(str(tmp_path / "x.jpg"))
 
 
 def test_a_folder_without_images_says_what_is_in_it(tmp_path):
     (tmp_path / "scan.dcm").touch()
     with pytest.raises(UserError, match=r"found 1 \.dcm"):
-        find_images_of(str(tmp_path))
+        find_image_files(str(tmp_path))
 
 
 def test_a_bounded_number_of_files_is_decoded_ahead(folder):
     taken = itertools.count()
     asked = ((str(next(taken)), str(folder / "b.png")) for _ in itertools.repeat(0))
-    batches = decoded_batches(asked, size=8, resize=Resize.squash, batch_size=4, threads=2)
+    batches = decode_batches(asked, size=8, resize=Resize.squash, batch_size=4, threads=2)
     first, second = next(batches), next(batches)
     assert first.image_ids == ("0", "1", "2", "3")
     assert second.pixels.shape == (4, 8, 8, 3)
@@ -84,7 +84,7 @@ def test_a_bounded_number_of_files_is_decoded_ahead(folder):
 def test_order_is_kept_and_what_cannot_be_read_is_passed_over(folder):
     paths = ["b.png", "notes.txt", "a.PNG", "nowhere.png", "sub"]
     batches = list(
-        decoded_batches(
+        decode_batches(
             ((path, path) for path in paths), size=8, resize=Resize.squash, batch_size=1, threads=2
         )
     )

@@ -23,7 +23,7 @@ MARK: Final = "melanoma_lab grad_cam"
 _BEGINNING: Final = 512
 
 
-def checked_folder(typed: str, images: str, found: Iterable[tuple[str, str]]) -> Path:
+def check_map_folder(typed: str, images: str, found: Iterable[tuple[str, str]]) -> Path:
     """The folder for the maps; an earlier result's will be replaced, and no other file.
 
     Args:
@@ -49,7 +49,7 @@ def checked_folder(typed: str, images: str, found: Iterable[tuple[str, str]]) ->
     for image_id, path in found:
         if _absolute(Path(path)).startswith(inside):
             raise UserError(f"{said}: has images in it that are asked for; name another folder.")
-        place = place_of(folder, image_id)
+        place = build_map_path(folder, image_id)
         if place.exists() and not _is_map(place):
             raise UserError(
                 f"{said}: {truncate(place)} is there already and is no map of predict; choose "
@@ -58,7 +58,7 @@ def checked_folder(typed: str, images: str, found: Iterable[tuple[str, str]]) ->
     return folder
 
 
-def place_of(folder: Path, image_id: str) -> Path:
+def build_map_path(folder: Path, image_id: str) -> Path:
     """Where an image's map is written: ``a/b.jpg.png`` of ``a/b.jpg``, always in the folder."""
     parts = [part for part in PurePosixPath(image_id).parts if part not in {"/", "//", ".."}]
     return folder.joinpath(*parts[:-1], f"{parts[-1]}.png")
@@ -68,7 +68,7 @@ def write_map(path: Path, pixels: NDArray[np.uint8], heat: NDArray[np.float32]) 
     """Write the map over an image, whole or not at all.
 
     Args:
-        path: as ``place_of`` gives it.
+        path: as ``build_map_path`` gives it.
         pixels: uint8, shape (s, s, 3).
         heat: float32, shape (s, s), 0 to 1.
     """

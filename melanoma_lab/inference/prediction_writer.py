@@ -20,7 +20,7 @@ from melanoma_lab.tracking.model_info import NOTICE
 #: Column -> as many values as there are images. Numbers are float32, text, whole or true.
 Columns = Mapping[str, Sequence[Any] | np.ndarray[Any, Any]]
 
-DEFAULT: Final = "predictions.csv"
+DEFAULT_FILE: Final = "predictions.csv"
 #: How the files begin, by which an earlier result is told from somebody's own.
 _BEGINNINGS: Final = {
     ".csv": b"image_id,predicted,probability,",
@@ -29,13 +29,13 @@ _BEGINNINGS: Final = {
 }
 
 
-def checked_output(typed: str | None) -> Path:
+def check_output_file(typed: str | None) -> Path:
     """The file to write; an earlier result of ``predict`` may be there, and will be replaced.
 
     Raises:
         UserError: its name says no format, its folder is not there, or it is another file.
     """
-    path = Path(typed or DEFAULT).expanduser()
+    path = Path(typed or DEFAULT_FILE).expanduser()
     said = f"output={truncate(path)}"
     beginning = _BEGINNINGS.get(path.suffix.lower())
     if beginning is None:
@@ -54,25 +54,25 @@ def checked_output(typed: str | None) -> Path:
     return path
 
 
-def unreadable_beside(output: Path) -> Path:
+def build_unreadable_path(output: Path) -> Path:
     """The file that lists what could not be read, beside the predictions."""
     return output.with_name(f"{output.stem}.unreadable.csv")
 
 
 @contextmanager
-def writing(output: Path, facts: Mapping[str, Any]) -> Iterator[Writer]:
+def open_writer(output: Path, facts: Mapping[str, Any]) -> Iterator[PredictionWriter]:
     """Write predictions in the block; the file appears when it is complete, replacing another.
 
     What an interrupted or failed block has written stays in ``<output>.part``.
 
     Args:
-        output: as ``checked_output`` gives it.
+        output: as ``check_output_file`` gives it.
         facts: what a JSON file says before the rows.
     """
     part = output.with_name(f"{output.name}.part")
-    listed = unreadable_beside(output)
+    listed = build_unreadable_path(output)
     with part.open("w", encoding="utf-8", newline="") as file:
-        writer = Writer(file, output.suffix.lower(), facts, listed)
+        writer = PredictionWriter(file, output.suffix.lower(), facts, listed)
         try:
             yield writer
             writer.close()
@@ -90,7 +90,7 @@ def writing(output: Path, facts: Mapping[str, Any]) -> Iterator[Writer]:
         listed.unlink(missing_ok=True)  # an earlier result's
 
 
-class Writer:
+class PredictionWriter:
     """Rows into an open file.
 
     Args:
