@@ -10,8 +10,14 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.cache import get_cache_folder
-from melanoma_lab.demo.server import address_of, check_installed, is_own, listen_at, serve
 from melanoma_lab.inference import prediction_messages
+from melanoma_lab.inference.demo.server import (
+    bind_socket,
+    check_demo_installed,
+    format_address,
+    is_loopback,
+    serve,
+)
 from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.training.backend import choose_threads
 
@@ -27,15 +33,15 @@ def show_page(config: Config) -> None:
         UserError: the extra is not installed, the address is taken, or the model cannot be used.
         KeyboardInterrupt: the page was ended.
     """
-    check_installed()
+    check_demo_installed()
     with (
-        listen_at(config.demo.host, config.demo.port) as taken,
+        bind_socket(config.demo.host, config.demo.port) as taken,
         tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch,
     ):
         source = find_model(config.model, config.tracking, Path(scratch))
         app = _page(config, source)
-        console.print(f"\nOpen [bold]{address_of(taken)}[/] in a browser. Ctrl-C ends it.")
-        if not is_own(config.demo.host):
+        console.print(f"\nOpen [bold]{format_address(taken)}[/] in a browser. Ctrl-C ends it.")
+        if not is_loopback(config.demo.host):
             console.print(
                 f"demo.host={config.demo.host}: whoever reaches this machine can open the page; "
                 "there is no password and no encryption.",
@@ -53,12 +59,12 @@ def _page(config: Config, source: Any) -> Any:
     threads = choose_threads(config.training.threads)
     model = load_predictor(source, threads=threads, seed=config.seed)
     prediction_messages.show_source(source, model.card)
-    from melanoma_lab.demo import reference, site, wording
-    from melanoma_lab.demo.answer import Demo
+    from melanoma_lab.inference.demo import messages, reference_set, web_app
+    from melanoma_lab.inference.demo.image_answer import DemoService
     from melanoma_lab.models.grad_cam import GradCam
 
     with show_progress("training images") as tell:
-        compared = reference.prepare(
+        compared = reference_set.load_reference_set(
             model,
             tracked=config.tracking,
             root=config.dataset.root,
@@ -73,10 +79,10 @@ def _page(config: Config, source: Any) -> Any:
         explain: Any = GradCam(model.network)
     except UserError as error:
         explain = str(error)
-    demo = Demo(model, compared, explain)
-    about = site.About(
-        wording.facts(source, model.card, model.size),
-        wording.limits(source, model.card),
+    demo = DemoService(model, compared, explain)
+    about = web_app.ModelIntroduction(
+        messages.describe_model(source, model.card, model.size),
+        messages.list_model_limits(source, model.card),
         config.demo.max_megabytes,
     )
-    return site.make_app(demo.look_at, about, open_to_others=not is_own(config.demo.host))
+    return web_app.create_app(demo.look_at, about, open_to_others=not is_loopback(config.demo.host))

@@ -21,8 +21,8 @@ from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, RequestEnt
 from melanoma_lab import __version__
 from melanoma_lab.core.errors import truncate
 from melanoma_lab.data.decoding import FORMATS
-from melanoma_lab.demo.answer import Shown
-from melanoma_lab.demo.server import is_own
+from melanoma_lab.inference.demo.image_answer import ImageAnswer
+from melanoma_lab.inference.demo.server import is_loopback
 from melanoma_lab.reports.rendering import render_template
 from melanoma_lab.tracking.model_info import NOTICE
 
@@ -31,11 +31,11 @@ PART = "X-Answer-Only"
 #: Unreadable images, by what HTTP calls what cannot be processed.
 UNPROCESSABLE = 422
 
-Look = Callable[[str, str], Shown | str]
+AnswerFunction = Callable[[str, str], ImageAnswer | str]
 
 
 @dataclass(frozen=True)
-class About:
+class ModelIntroduction:
     """What the page says before it is given anything.
 
     Attributes:
@@ -49,7 +49,9 @@ class About:
     max_megabytes: int
 
 
-def make_app(look: Look, about: About, *, open_to_others: bool = False) -> Flask:
+def create_app(
+    look: AnswerFunction, about: ModelIntroduction, *, open_to_others: bool = False
+) -> Flask:
     """The page as a WSGI application.
 
     Args:
@@ -84,7 +86,11 @@ def make_app(look: Look, about: About, *, open_to_others: bool = False) -> Flask
 
 
 def _page(
-    about: About, shown: Shown | None = None, *, problem: str = "", status: int = 200
+    about: ModelIntroduction,
+    shown: ImageAnswer | None = None,
+    *,
+    problem: str = "",
+    status: int = 200,
 ) -> Response:
     """The page, with what is shown of an image or why nothing is; or that part of it alone."""
     template = "answer.html" if request.headers.get(PART) else "page.html"
@@ -98,7 +104,7 @@ def _page(
         "shown": shown,
         "version": __version__,
     }
-    response = Response(render_template("melanoma_lab.demo", template, content), status)
+    response = Response(render_template("melanoma_lab.inference.demo", template, content), status)
     response.headers["Content-Security-Policy"] = (
         f"default-src 'none'; img-src data:; style-src 'nonce-{nonce}'; "
         f"script-src 'nonce-{nonce}'; connect-src 'self'; form-action 'self'; "
@@ -113,7 +119,7 @@ def _guard(app: Flask, open_to_others: bool) -> None:
     @app.before_request
     def refuse_others() -> None:
         name = urlsplit(f"//{request.host}").hostname or ""
-        if not open_to_others and not is_own(name):
+        if not open_to_others and not is_loopback(name):
             raise Forbidden("This page is for this machine alone.")
         from_where = request.headers.get("Sec-Fetch-Site", "same-origin")
         if request.method == "POST" and from_where != "same-origin":
@@ -127,7 +133,7 @@ def _guard(app: Flask, open_to_others: bool) -> None:
         return response
 
 
-def _explain_failures(app: Flask, about: About) -> None:
+def _explain_failures(app: Flask, about: ModelIntroduction) -> None:
     """Say on the page what failed; the server lives on."""
 
     @app.errorhandler(HTTPException)

@@ -12,9 +12,9 @@ import pytest
 from pages import pale, too_wide
 
 import melanoma_lab as lab
-from melanoma_lab.demo.wording import percent
+from melanoma_lab.inference.demo.messages import format_percent
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 NOTICE = "Research use only: not a medical device; no diagnosis."
 
 
@@ -90,12 +90,12 @@ def test_an_image_is_given_and_the_answer_read(page, tree, predicted):
     page.get_by_label("Image of a lesion").set_input_files(tree / "nevus" / "1.png")
     row = predicted.loc["nevus/1.png"]
     name = {"vascular_lesion": "Vascular lesion"}.get(row["predicted"], row["predicted"])
-    expected = percent(row[f"calibrated/{row['predicted']}"])
+    expected = format_percent(row[f"calibrated/{row['predicted']}"])
     assert headline(page) == f"Most probable: {name}, {expected}"
     assert f"1.png: {name}, {expected}." in page.get_by_role("status").text_content()
     shares = page.locator(".bars .share").all_inner_texts()
     calibrated = row.filter(like="calibrated/").astype(float)
-    assert shares == [percent(value) for value in sorted(calibrated, reverse=True)]
+    assert shares == [format_percent(value) for value in sorted(calibrated, reverse=True)]
     word = "counts" if row["operating_point"] else "does not count"
     assert page.get_by_text(f"it {word} as melanoma").is_visible()
     assert page.locator(".near figure").count() == 6

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melanoma_lab.demo import wording
-from melanoma_lab.demo.answer import said_of
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.temperature import Temperature
+from melanoma_lab.inference.demo import messages
+from melanoma_lab.inference.demo.image_answer import build_answer_text
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.inference.predictor import PredictionBatch
 from melanoma_lab.tracking.model_info import ModelInfo
@@ -27,7 +27,7 @@ ADVICE = DecisionRule(
 
 
 def plain(text):
-    return text.replace(wording.SPACE, " ")
+    return text.replace(messages.SPACE, " ")
 
 
 def answers(*, calibrated=True, reached=True, unlike=0.5):
@@ -40,7 +40,7 @@ def answers(*, calibrated=True, reached=True, unlike=0.5):
 
 
 def test_the_calibrated_probabilities_count_the_most_probable_first():
-    said = said_of(answers(), CARD, ADVICE, None)
+    said = build_answer_text(answers(), CARD, ADVICE, None)
     assert plain(said.headline) == "Nevus, 50.0 %"
     assert [(bar.name, plain(bar.text)) for bar in said.bars] == [
         ("Nevus", "50.0 %"),
@@ -53,7 +53,7 @@ def test_the_calibrated_probabilities_count_the_most_probable_first():
 
 
 def test_the_operating_point_decides_in_words():
-    said = said_of(answers(), CARD, ADVICE, None)
+    said = build_answer_text(answers(), CARD, ADVICE, None)
     assert plain(said.decision) == (
         "At the operating point it counts as Melanoma: 30.0 % reaches the threshold of 25.0 %."
     )
@@ -62,43 +62,43 @@ def test_the_operating_point_decides_in_words():
         "Of the test images of Melanoma, 85 % (95 % interval 71 to 93 %) reach it (sensitivity); "
         "of all others, 70 % (95 % interval 66 to 74 %) do not (specificity)."
     )
-    below = said_of(answers(reached=False), CARD, ADVICE, None).decision
+    below = build_answer_text(answers(reached=False), CARD, ADVICE, None).decision
     assert "it does not count as Melanoma: 30.0 % is below" in plain(below)
 
 
 def test_rates_on_val_are_called_flattering_and_unknown_ones_are_not_told():
-    by_val = wording.operating_point("M", replace(ADVICE, measured_on="val"))
+    by_val = messages.describe_operating_point("M", replace(ADVICE, measured_on="val"))
     assert by_val.endswith("It was chosen by these images, so expect less.")
     bare = DecisionRule(Temperature(1.0, 9), "melanoma", 0.25, 0.9)  # as kept by earlier versions
-    assert wording.operating_point("M", bare).endswith("of M reach it.")
+    assert messages.describe_operating_point("M", bare).endswith("of M reach it.")
 
 
 def test_without_advice_probabilities_are_the_networks_own():
-    said = said_of(answers(calibrated=False, reached=None), CARD, None, None)
+    said = build_answer_text(answers(calibrated=False, reached=None), CARD, None, None)
     assert plain(said.headline) == "Nevus, 70.0 %"
     assert "nothing says how to calibrate" in said.scale
     assert (said.decision, said.rates) == ("", "")
     why_not = DecisionRule(Temperature(1.0, 3, "val has 3 images"))
-    said = said_of(answers(reached=None), CARD, why_not, None)
+    said = build_answer_text(answers(reached=None), CARD, why_not, None)
     assert said.scale.endswith("not calibrated: val has 3 images")
 
 
 def test_an_image_of_the_models_own_dataset_is_told():
     for split, words in (("train", "proves nothing"), ("val", "proves little")):
-        said = said_of(answers(), CARD, ADVICE, (split, "Wart"))
+        said = build_answer_text(answers(), CARD, ADVICE, (split, "Wart"))
         (warning,) = said.warnings
         assert words in warning
         assert said.note == ""
-    said = said_of(answers(), CARD, ADVICE, ("test", "Wart"))
+    said = build_answer_text(answers(), CARD, ADVICE, ("test", "Wart"))
     assert said.warnings == ()
     assert said.note == "This very file is one of the model's test images, labelled Wart."
 
 
 def test_a_picture_unlike_the_training_images_gets_a_warning():
-    (warning,) = said_of(answers(unlike=1.84), CARD, ADVICE, None).warnings
+    (warning,) = build_answer_text(answers(unlike=1.84), CARD, ADVICE, None).warnings
     assert "looks unlike the training images (1.8 times as far" in warning
-    assert said_of(answers(unlike=1.0), CARD, ADVICE, None).warnings == ()
-    assert said_of(answers(unlike=None), CARD, ADVICE, None).warnings == ()
+    assert build_answer_text(answers(unlike=1.0), CARD, ADVICE, None).warnings == ()
+    assert build_answer_text(answers(unlike=None), CARD, ADVICE, None).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,15 @@ def test_a_picture_unlike_the_training_images_gets_a_warning():
     [(0, "0.0 %"), (1e-9, "<0.1 %"), (0.0449, "4.5 %"), (0.99999, ">99.9 %"), (1, "100.0 %")],
 )
 def test_no_share_is_rounded_to_certainty(share, text):
-    assert plain(wording.percent(share)) == text
+    assert plain(messages.format_percent(share)) == text
 
 
 def test_labels_are_counted():
-    assert plain(wording.counted(["a", "b", "b"])) == "2 b, 1 a"
+    assert plain(messages.count_labels(["a", "b", "b"])) == "2 b, 1 a"
 
 
 def test_the_limits_name_the_classes_and_what_is_missing(tmp_path):
-    said = wording.limits(ModelSource("x.keras", tmp_path, CARD), CARD)
+    said = messages.list_model_limits(ModelSource("x.keras", tmp_path, CARD), CARD)
     assert "it names one of these: Melanoma, Nevus, Wart." in said[0]
     assert said[1].startswith("It was trained on images of mine.")
     assert any("Nothing says what its training images look like" in line for line in said)

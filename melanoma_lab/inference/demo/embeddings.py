@@ -20,7 +20,7 @@ from melanoma_lab.core.checksummed_files import load_or_compute, open_array, wri
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.demo.neighbours import Features, unit_length
+from melanoma_lab.inference.demo.neighbours import Embedder, normalise_length
 
 #: Images that are looked at together.
 AT_ONCE = 64
@@ -28,7 +28,7 @@ AT_ONCE = 64
 VERSION = 1
 
 
-def penultimate(network: keras.Model) -> Features:
+def build_embedder(network: keras.Model) -> Embedder:
     """A function from pixels to what a network makes of them before it names a class.
 
     Args:
@@ -41,15 +41,16 @@ def penultimate(network: keras.Model) -> Features:
 
     def features(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         found = [
-            unit_length(np.asarray(part.predict_on_batch(pixels), np.float32)) for part in parts
+            normalise_length(np.asarray(part.predict_on_batch(pixels), np.float32))
+            for part in parts
         ]
-        return unit_length(np.concatenate(found, axis=1))
+        return normalise_length(np.concatenate(found, axis=1))
 
     return features
 
 
-def kept_features(
-    features: Features,
+def load_or_compute_embeddings(
+    features: Embedder,
     images: Callable[[], tuple[NDArray[np.uint8], NDArray[np.int64]]],
     *,
     size: int,
@@ -61,7 +62,7 @@ def kept_features(
     """The features of images, computed first where the cache has none.
 
     Args:
-        features: of ``penultimate``.
+        features: of ``build_embedder``.
         images: called where the cache has none; gives uint8 pixels, shape (m, size, size, 3), and
             int64, shape (n,), where each image lies in them.
         size: side in pixels.

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: From uint8 pixels, shape (n, s, s, 3), to float32 features of unit length, shape (n, d).
-Features = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Embedder = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
-def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def normalise_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Features over their length, so that a product of two is the cosine between them.
 
     Args:
@@ -26,7 +26,7 @@ def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return unit
 
 
-def nearest(
+def find_nearest(
     features: NDArray[np.float32], query: NDArray[np.float32], groups: Sequence[str], n: int
 ) -> list[tuple[int, float]]:
     """The nearest images, one of each group: photographs of one lesion say the same thing twice.

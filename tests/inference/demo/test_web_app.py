@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lab.demo.answer import Bar, Explanation, Neighbour, Said, Shown
-from melanoma_lab.demo.site import About, make_app
-from melanoma_lab.demo.wording import PART
+from melanoma_lab.inference.demo.image_answer import (
+    AnswerText,
+    ClassProbability,
+    Explanation,
+    ImageAnswer,
+    Neighbour,
+)
+from melanoma_lab.inference.demo.messages import PART
+from melanoma_lab.inference.demo.web_app import ModelIntroduction, create_app
 
 NOTICE = "Research use only: not a medical device; no diagnosis."
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
@@ -16,8 +22,13 @@ PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 def shown(**changed):
     parts = {
         "name": "<b>.png",
-        "said": Said(
-            "Nevus, 70 %", (Bar("Nevus", 0.7), Bar("Melanoma", 0.3, 0.25)), "", "Called.", "", ()
+        "said": AnswerText(
+            "Nevus, 70 %",
+            (ClassProbability("Nevus", 0.7), ClassProbability("Melanoma", 0.3, 0.25)),
+            "",
+            "Called.",
+            "",
+            (),
         ),
         "picture": PIXEL,
         "explanations": (Explanation("Nevus", PIXEL), Explanation("Melanoma", PIXEL)),
@@ -25,13 +36,13 @@ def shown(**changed):
         "neighbours": (Neighbour("Wart", "0.93", PIXEL), Neighbour("Nevus", "0.90", "")),
         "no_neighbours": "",
     }
-    return Shown(**parts | changed)
+    return ImageAnswer(**parts | changed)
 
 
 @pytest.fixture
 def client_of():
     def make(look=lambda path, name: shown(), **options):
-        app = make_app(look, About("run 1", ["It knows little."], 1), **options)
+        app = create_app(look, ModelIntroduction("run 1", ["It knows little."], 1), **options)
         return app.test_client()
 
     return make

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.split import TEST
-from melanoma_lab.demo import pictures, wording
-from melanoma_lab.demo.neighbours import Features, nearest
-from melanoma_lab.demo.training_images import TrainingImages
 from melanoma_lab.evaluation.decision_rule import DecisionRule
+from melanoma_lab.inference.demo import messages, pictures
+from melanoma_lab.inference.demo.neighbours import Embedder, find_nearest
+from melanoma_lab.inference.demo.training_images import TrainingImages
 from melanoma_lab.inference.image_batches import decode_or_explain
 from melanoma_lab.inference.predictor import PredictionBatch, Predictor
 from melanoma_lab.tracking.model_info import ModelInfo
@@ -24,11 +24,11 @@ from melanoma_lab.tracking.model_info import ModelInfo
 EXPLAINED = 12
 
 #: From pixels, uint8 (n, s, s, 3), and classes, int64 (n,), to maps, float32 (n, s, s), 0 to 1.
-Explain = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
+HeatMapFunction = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Bar:
+class ClassProbability:
     """A class and its probability.
 
     Attributes:
@@ -44,16 +44,16 @@ class Bar:
     @property
     def text(self) -> str:
         """The probability in words."""
-        return wording.percent(self.share)
+        return messages.format_percent(self.share)
 
     @property
     def threshold_text(self) -> str:
         """The threshold in words; empty where there is none."""
-        return "" if self.threshold is None else wording.percent(self.threshold)
+        return "" if self.threshold is None else messages.format_percent(self.threshold)
 
 
 @dataclass(frozen=True)
-class Said:
+class AnswerText:
     """What is said of an image.
 
     Attributes:
@@ -67,7 +67,7 @@ class Said:
     """
 
     headline: str
-    bars: tuple[Bar, ...]
+    bars: tuple[ClassProbability, ...]
     scale: str
     decision: str
     rates: str
@@ -99,7 +99,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ImageAnswer:
     """All that is shown of an image.
 
     Attributes:
@@ -114,7 +114,7 @@ class Shown:
     """
 
     name: str
-    said: Said
+    said: AnswerText
     picture: str
     explanations: tuple[Explanation, ...]
     no_explanations: str
@@ -125,11 +125,11 @@ class Shown:
     @property
     def labels(self) -> str:
         """Of the neighbours, counted."""
-        return wording.counted(near.label for near in self.neighbours)
+        return messages.count_labels(near.label for near in self.neighbours)
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceSet:
     """What an image is compared with.
 
     Attributes:
@@ -144,17 +144,17 @@ class Reference:
     known: Mapping[str, tuple[str, str]]
     images: TrainingImages | None = None
     features: NDArray[np.float32] | None = None
-    of: Features | None = None
+    of: Embedder | None = None
     why_none: str = ""
     count: int = 0
 
 
-def said_of(
+def build_answer_text(
     answers: PredictionBatch,
     card: ModelInfo,
     advice: DecisionRule | None,
     known: tuple[str, str] | None,
-) -> Said:
+) -> AnswerText:
     """What is said of one image.
 
     Args:
@@ -169,11 +169,13 @@ def said_of(
     if answers.reached is not None and advice is not None:
         called = card.slugs.index(advice.slug)
         name = card.names[called]
-        decision = wording.decision(float(shares[called]), bool(answers.reached[0]), name, advice)
-        rates = wording.operating_point(name, advice)
+        decision = messages.describe_decision(
+            float(shares[called]), bool(answers.reached[0]), name, advice
+        )
+        rates = messages.describe_operating_point(name, advice)
     order = sorted(range(len(shares)), key=lambda k: (k != decided, -shares[k]))
     bars = tuple(
-        Bar(
+        ClassProbability(
             card.names[k],
             float(shares[k]),
             advice.threshold if advice is not None and k == called else None,
@@ -182,16 +184,16 @@ def said_of(
     )
     warnings, note = [], ""
     if answers.unlike is not None and answers.unlike[0] > 1:
-        warnings.append(wording.unlike_warning(float(answers.unlike[0])))
+        warnings.append(messages.describe_unlike_image(float(answers.unlike[0])))
     if known is not None:
-        note = wording.known_file(*known)
+        note = messages.describe_known_file(*known)
         if known[0] != TEST:
             warnings.append(note)
             note = ""
-    return Said(
+    return AnswerText(
         headline=f"{bars[0].name}, {bars[0].text}",
         bars=bars,
-        scale=wording.uncalibrated(advice),
+        scale=messages.explain_uncalibrated(advice),
         decision=decision,
         rates=rates,
         warnings=tuple(warnings),
@@ -199,7 +201,7 @@ def said_of(
     )
 
 
-class Demo:
+class DemoService:
     """A model that is asked about one image at a time.
 
     Args:
@@ -208,12 +210,14 @@ class Demo:
         explain: maps what speaks for a class; or why that cannot be done.
     """
 
-    def __init__(self, model: Predictor, reference: Reference, explain: Explain | str) -> None:
+    def __init__(
+        self, model: Predictor, reference: ReferenceSet, explain: HeatMapFunction | str
+    ) -> None:
         self.model, self.reference = model, reference
         self._explain = explain
         self._one_at_a_time = threading.Lock()  # the page is served by several threads
 
-    def look_at(self, path: str, name: str) -> Shown | str:
+    def look_at(self, path: str, name: str) -> ImageAnswer | str:
         """What is shown of an image file, or why it cannot be read, in a few words.
 
         Args:
@@ -224,13 +228,13 @@ class Demo:
         if isinstance(pixels, str):
             return pixels
         try:
-            picture = pictures.shown(path, pictures.LARGE, self.model.card.resize)
+            picture = pictures.load_picture(path, pictures.LARGE, self.model.card.resize)
         except ValueError as error:  # damaged where a smaller decoding does not look
             return str(error)
         (digest,) = compute_file_digests([path], threads=1)
         with self._one_at_a_time:
             answers = self.model.look_at(pixels[np.newaxis])
-            said = said_of(
+            said = build_answer_text(
                 answers,
                 self.model.card,
                 self.model.source.advice,
@@ -238,18 +242,21 @@ class Demo:
             )
             explained, why_not = self._explanations(pixels, answers)
             near = self._nearest(pixels)
-        return Shown(
+        return ImageAnswer(
             name=name,
             said=said,
-            picture=pictures.uri(picture),
+            picture=pictures.encode_data_uri(picture),
             explanations=tuple(
-                Explanation(self.model.card.names[k], pictures.uri(pictures.coloured(picture, h)))
+                Explanation(
+                    self.model.card.names[k],
+                    pictures.encode_data_uri(pictures.draw_heat_map(picture, h)),
+                )
                 for k, h in explained
             ),
             no_explanations=why_not,
             neighbours=self._shown(near),
             no_neighbours=self.reference.why_none,
-            part=wording.PART if self.model.card.resize is Resize.crop else "",
+            part=messages.PART if self.model.card.resize is Resize.crop else "",
         )
 
     def _explanations(
@@ -267,7 +274,7 @@ class Demo:
         to = self.reference
         if to.images is None or to.features is None or to.of is None:
             return []
-        return nearest(to.features, to.of(pixels[np.newaxis])[0], to.images.groups, to.count)
+        return find_nearest(to.features, to.of(pixels[np.newaxis])[0], to.images.groups, to.count)
 
     def _shown(self, near: Sequence[tuple[int, float]]) -> tuple[Neighbour, ...]:
         images = self.reference.images
@@ -285,4 +292,4 @@ def _unchanged(images: TrainingImages, row: int, resize: Resize) -> str:
     path = images.paths[row]
     if compute_file_digests([path], threads=1) != [images.digests[row]]:
         return ""
-    return pictures.uri(pictures.shown(path, pictures.SMALL, resize))
+    return pictures.encode_data_uri(pictures.load_picture(path, pictures.SMALL, resize))

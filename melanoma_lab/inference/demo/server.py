@@ -19,7 +19,7 @@ THREADS = 4
 PATIENCE = 10
 
 
-def check_installed() -> None:
+def check_demo_installed() -> None:
     """Refuse to start without what serves the page.
 
     Raises:
@@ -29,7 +29,7 @@ def check_installed() -> None:
         raise UserError(f"demo needs {' and '.join(missing)}: {format_extra_install('demo')}")
 
 
-def listen_at(host: str, port: int) -> socket.socket:
+def bind_socket(host: str, port: int) -> socket.socket:
     """Take an address, so that nobody else can while the model is loaded.
 
     Args:
@@ -58,7 +58,7 @@ def listen_at(host: str, port: int) -> socket.socket:
     return taken
 
 
-def is_own(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether an address can be reached from this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -66,7 +66,7 @@ def is_own(host: str) -> bool:
         return host == "localhost"
 
 
-def address_of(taken: socket.socket) -> str:
+def format_address(taken: socket.socket) -> str:
     """What to type into a browser on this machine."""
     host, port = taken.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - named, not bound
@@ -78,7 +78,7 @@ def serve(app: Any, taken: socket.socket, *, max_megabytes: int) -> None:
 
     Args:
         app: a WSGI application.
-        taken: of ``listen_at``.
+        taken: of ``bind_socket``.
         max_megabytes: of the largest upload.
 
     Raises:

@@ -88,7 +88,7 @@ class TrainingImages:
         return decoded.images, np.array([decoded.row[d] for d in self.digests], np.int64)
 
 
-def read_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFrame:
+def load_reference_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFrame:
     """The table of the images that a network was made with, as text.
 
     Args:
@@ -114,11 +114,11 @@ def read_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFrame:
     return table
 
 
-def training_images(manifest: pd.DataFrame, root: str | None) -> TrainingImages:
+def find_training_images(manifest: pd.DataFrame, root: str | None) -> TrainingImages:
     """Find the images that a network has learned from.
 
     Args:
-        manifest: as ``read_manifest`` gives it.
+        manifest: as ``load_reference_manifest`` gives it.
         root: where the dataset lies now; None: where it lay when the network was trained.
 
     Raises:

@@ -7,14 +7,17 @@ from pathlib import Path
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.demo.answer import Reference
-from melanoma_lab.demo.features import kept_features, penultimate
-from melanoma_lab.demo.training_images import read_manifest, training_images
 from melanoma_lab.external.known import KnownFiles
+from melanoma_lab.inference.demo.embeddings import build_embedder, load_or_compute_embeddings
+from melanoma_lab.inference.demo.image_answer import ReferenceSet
+from melanoma_lab.inference.demo.training_images import (
+    find_training_images,
+    load_reference_manifest,
+)
 from melanoma_lab.inference.predictor import Predictor
 
 
-def prepare(
+def load_reference_set(
     model: Predictor,
     *,
     tracked: Tracking,
@@ -23,7 +26,7 @@ def prepare(
     cache: Path,
     threads: int,
     progress: ProgressCallback | None = None,
-) -> Reference:
+) -> ReferenceSet:
     """Find the images that a model was made with, and what it makes of those it learned from.
 
     Whatever is missing is said and done without.
@@ -41,17 +44,17 @@ def prepare(
         RunError: the cache cannot be written.
     """
     try:
-        manifest = read_manifest(model.source, tracked)
+        manifest = load_reference_manifest(model.source, tracked)
     except UserError as error:
-        return Reference({}, why_none=str(error).rstrip(".") if count else "")
+        return ReferenceSet({}, why_none=str(error).rstrip(".") if count else "")
     files = KnownFiles.of(manifest)
     known = files.digests if files else {}
     if not count:
-        return Reference(known)
+        return ReferenceSet(known)
     try:
-        images = training_images(manifest, root)
-        of = penultimate(model.network)
-        features = kept_features(
+        images = find_training_images(manifest, root)
+        of = build_embedder(model.network)
+        features = load_or_compute_embeddings(
             of,
             lambda: images.pixels(
                 size=model.size,
@@ -67,5 +70,5 @@ def prepare(
             progress=progress,
         )
     except UserError as error:
-        return Reference(known, why_none=str(error).rstrip("."))
-    return Reference(known, images, features, of, count=count)
+        return ReferenceSet(known, why_none=str(error).rstrip("."))
+    return ReferenceSet(known, images, features, of, count=count)

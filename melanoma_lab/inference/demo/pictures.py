@@ -17,7 +17,7 @@ from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
 LARGE, SMALL = 480, 192
 
 
-def shown(path: str, longest: int, resize: Resize) -> Image.Image:
+def load_picture(path: str, longest: int, resize: Resize) -> Image.Image:
     """What a network sees of a file, upright and in its true proportions, at most so large.
 
     Args:
@@ -32,13 +32,13 @@ def shown(path: str, longest: int, resize: Resize) -> Image.Image:
     return resize_for_display(read_picture(path, at_least=2 * longest), longest, resize)
 
 
-def coloured(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
+def draw_heat_map(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
     """A picture under a map of what moved the network, large whatever the picture's size.
 
     The map is a square and gets the picture's own proportions.
 
     Args:
-        picture: as ``shown`` gives it.
+        picture: as ``load_picture`` gives it.
         heat: float32, shape (s, s), 0 to 1.
     """
     square = picture.resize((LARGE, LARGE), Image.Resampling.BICUBIC)
@@ -49,7 +49,7 @@ def coloured(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
     return laid.resize((size[0], size[1]), Image.Resampling.BILINEAR)
 
 
-def uri(picture: Image.Image) -> str:
+def encode_data_uri(picture: Image.Image) -> str:
     """The picture itself as an address."""
     buffer = BytesIO()
     picture.save(buffer, "JPEG", quality=88)

@@ -12,10 +12,10 @@ from pictures import paint
 
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.demo.answer import Demo
-from melanoma_lab.demo.features import penultimate
-from melanoma_lab.demo.reference import prepare
 from melanoma_lab.ensembles.network import mean_network
+from melanoma_lab.inference.demo.embeddings import build_embedder
+from melanoma_lab.inference.demo.image_answer import DemoService
+from melanoma_lab.inference.demo.reference_set import load_reference_set
 from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.inference.predictor import load_predictor
 from melanoma_lab.models.grad_cam import GradCam
@@ -35,13 +35,15 @@ def model(trained, monkeypatch, tmp_path):
 def prepared(model, session_cache):
     def make(model=model, *, root=None, count=4, cache=session_cache, uri="sqlite:///mlflow.db"):
         tracked = Tracking(uri=uri)
-        return prepare(model, tracked=tracked, root=root, count=count, cache=cache, threads=1)
+        return load_reference_set(
+            model, tracked=tracked, root=root, count=count, cache=cache, threads=1
+        )
 
     return make
 
 
 def demo_of(model, reference):
-    return Demo(model, reference, GradCam(model.network))
+    return DemoService(model, reference, GradCam(model.network))
 
 
 def test_the_answer_is_that_of_predict(trained, model, prepared, tree, composed):
@@ -77,7 +79,8 @@ def test_features_are_kept_by_network_and_images(model, prepared, tmp_path, monk
     first = prepared(cache=tmp_path)
     (kept,) = (tmp_path / "embeddings").glob("*.npy")
     monkeypatch.setattr(
-        "melanoma_lab.demo.training_images.load_pixels", lambda *_, **__: pytest.fail("again")
+        "melanoma_lab.inference.demo.training_images.load_pixels",
+        lambda *_, **__: pytest.fail("again"),
     )
     again = prepared(cache=tmp_path)
     np.testing.assert_array_equal(first.features, again.features)
@@ -133,7 +136,9 @@ def test_what_is_no_image_is_said_in_a_few_words(model, prepared, tmp_path):
 
 def test_a_network_without_a_place_to_map_is_answered_without_a_map(model, prepared, tree):
     why_not = "it has no convolution"
-    shown = Demo(model, prepared(count=0), why_not).look_at(str(tree / "nevus" / "0.png"), "a")
+    shown = DemoService(model, prepared(count=0), why_not).look_at(
+        str(tree / "nevus" / "0.png"), "a"
+    )
     assert (shown.explanations, shown.no_explanations) == ((), why_not)
 
 
@@ -148,14 +153,14 @@ def network(seed, *, head=True):
 def test_features_are_what_the_last_dense_layer_takes():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     one, two = network(1), network(2)
-    of_one, of_two = penultimate(one)(pixels), penultimate(two)(pixels)
+    of_one, of_two = build_embedder(one)(pixels), build_embedder(two)(pixels)
     by_hand = keras.Model(one.inputs, one.layers[-1].input).predict_on_batch(pixels)
     by_hand = by_hand / np.linalg.norm(by_hand, axis=1, keepdims=True)
     np.testing.assert_allclose(of_one, by_hand, rtol=1e-5)
-    together = penultimate(mean_network([one, two]))(pixels)
+    together = build_embedder(mean_network([one, two]))(pixels)
     np.testing.assert_allclose(together, np.hstack([of_one, of_two]) / np.sqrt(2), atol=1e-6)
     with pytest.raises(UserError, match="does not end in a dense layer"):
-        penultimate(network(1, head=False))
+        build_embedder(network(1, head=False))
 
 
 def test_the_table_of_a_run_is_what_neighbours_are_by(model, prepared):

@@ -21,7 +21,7 @@ SPLIT_NAMES = {TRAIN: "training", VAL: "validation", TEST: "test"}
 PART = "its middle; the network sees no more of it"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share as a reader takes it: ``62.3 %``, kept together; never a 0 or 100 that is none."""
     if 0 < share < 0.001:
         return f"<0.1{SPACE}%"
@@ -30,7 +30,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}{SPACE}%"
 
 
-def decision(probability: float, reached: bool, name: str, advice: DecisionRule) -> str:
+def describe_decision(probability: float, reached: bool, name: str, advice: DecisionRule) -> str:
     """What the operating point makes of an image.
 
     Args:
@@ -41,12 +41,12 @@ def decision(probability: float, reached: bool, name: str, advice: DecisionRule)
     """
     counts, compared = ("counts", "reaches") if reached else ("does not count", "is below")
     return (
-        f"At the operating point it {counts} as {name}: {percent(probability)} {compared} the "
-        f"threshold of {percent(advice.threshold)}."
+        f"At the operating point it {counts} as {name}: {format_percent(probability)} {compared} "
+        f"the threshold of {format_percent(advice.threshold)}."
     )
 
 
-def operating_point(name: str, advice: DecisionRule) -> str:
+def describe_operating_point(name: str, advice: DecisionRule) -> str:
     """What the threshold was chosen for, and how often it was right, where that is known.
 
     Args:
@@ -67,7 +67,7 @@ def operating_point(name: str, advice: DecisionRule) -> str:
     )
 
 
-def unlike_warning(unlike: float) -> str:
+def describe_unlike_image(unlike: float) -> str:
     """What to think of an answer to a picture that is unlike the training images.
 
     Args:
@@ -80,7 +80,7 @@ def unlike_warning(unlike: float) -> str:
     )
 
 
-def known_file(split: str, label: str) -> str:
+def describe_known_file(split: str, label: str) -> str:
     """What to think of an answer to an image of the model's own dataset.
 
     Args:
@@ -95,12 +95,12 @@ def known_file(split: str, label: str) -> str:
     return told
 
 
-def counted(labels: Iterable[str]) -> str:
+def count_labels(labels: Iterable[str]) -> str:
     """How often labels occur, the most frequent first: ``3 nevus, 2 melanoma``."""
     return ", ".join(f"{n}{SPACE}{label}" for label, n in Counter(labels).most_common())
 
 
-def uncalibrated(advice: DecisionRule | None) -> str:
+def explain_uncalibrated(advice: DecisionRule | None) -> str:
     """Why probabilities are shown as the network gives them; empty where they are calibrated."""
     if advice is None:
         return "as the network gives them: nothing says how to calibrate them"
@@ -109,13 +109,13 @@ def uncalibrated(advice: DecisionRule | None) -> str:
     return ""
 
 
-def facts(source: ModelSource, card: ModelInfo, size: int) -> str:
+def describe_model(source: ModelSource, card: ModelInfo, size: int) -> str:
     """Which model this is, in a line."""
     trained = f", trained on {card.dataset}" if card.dataset else ""
     return f"{name_source(source)}{trained}: {len(card.slugs)} classes, {size} x {size} pixels"
 
 
-def limits(source: ModelSource, card: ModelInfo) -> list[str]:
+def list_model_limits(source: ModelSource, card: ModelInfo) -> list[str]:
     """What a model must not be taken for, a sentence or two each.
 
     Args:
