@@ -13,7 +13,11 @@ import pytest
 def undrawn_runs() -> Iterator[None]:
     """Let runs in the block, of this process, draw nothing; all else is recorded."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("tasks.record", "tasks.ensemble", "external.record"):
+        for name in (
+            "tasks.record",
+            "tasks.ensemble",
+            "inference.external_validation.evaluation_report",
+        ):
             module = importlib.import_module(f"melanoma_lab.{name}")
             patch.setattr(module, "save_run_figures", lambda *_, **__: [])
             patch.setattr(module, "write_error_analysis", lambda *_, **__: None)

@@ -23,17 +23,23 @@ from melanoma_lab.data.patient_metadata import (
     is_missing,
 )
 from melanoma_lab.data.split import TEST
-from melanoma_lab.external import identity, telling
-from melanoma_lab.external.answering import answers_to
-from melanoma_lab.external.classes import match_classes
-from melanoma_lab.external.known import (
-    KnownImages,
-    known_images,
-    near_identical,
-    run_of,
+from melanoma_lab.inference.external_validation import evaluation_messages, evaluation_tags
+from melanoma_lab.inference.external_validation.class_mapping import match_classes
+from melanoma_lab.inference.external_validation.dataset_predictions import predict_dataset
+from melanoma_lab.inference.external_validation.evaluation_report import (
+    ExternalEvaluation,
+    report_evaluation,
 )
-from melanoma_lab.external.overlap import Shown, find_shown
-from melanoma_lab.external.record import Evaluated, record_evaluation
+from melanoma_lab.inference.external_validation.training_overlap import (
+    ImageRoles,
+    assign_image_roles,
+)
+from melanoma_lab.inference.known_images import (
+    KnownImages,
+    find_known_images,
+    find_near_identical,
+    find_training_run,
+)
 from melanoma_lab.inference.model_source import ModelSource, find_model
 from melanoma_lab.inference.prediction_messages import show_source
 from melanoma_lab.inference.predictor import load_predictor
@@ -68,7 +74,7 @@ def evaluate_model(config: Config) -> str:
             source, threads=threads, seed=config.seed, patients=evaluated.encoding is not None
         )
         with show_progress("evaluating") as tell:
-            answers = answers_to(
+            answers = predict_dataset(
                 evaluated.data,
                 np.arange(len(evaluated.data.manifest)),
                 model,
@@ -77,19 +83,25 @@ def evaluate_model(config: Config) -> str:
                 progress=tell,
             )
         config = evaluated.config
-        tags = identity.tags_of(config, source, evaluated.run, evaluated.data, evaluated.shown)
+        tags = evaluation_tags.build_evaluation_tags(
+            config, source, evaluated.run, evaluated.data, evaluated.shown
+        )
         tags |= {"threads": str(threads), "precision": Precision.float32.value}
-        params = tracking.flatten_params(identity.params_of(config, evaluated.matched))
+        params = tracking.flatten_params(
+            evaluation_tags.build_evaluation_params(config, evaluated.matched)
+        )
     tracker = connecting.result()
-    with tracker.run(identity.name_of(tags), tags, params) as run_id:
-        record_evaluation(evaluated, answers, tracker, model.network)
+    with tracker.run(evaluation_tags.name_evaluation(tags), tags, params) as run_id:
+        report_evaluation(evaluated, answers, tracker, model.network)
     run_messages.show_run_location(
         config, run_id, kept=tracker.kept, advice="It is an evaluation: compare does not see it."
     )
     return run_id
 
 
-def _prepared(config: Config, source: ModelSource, threads: int, scratch: Path) -> Evaluated:
+def _prepared(
+    config: Config, source: ModelSource, threads: int, scratch: Path
+) -> ExternalEvaluation:
     """All that is found before TensorFlow is needed; mistakes show here."""
     card = source.card
     if card is None:
@@ -99,8 +111,8 @@ def _prepared(config: Config, source: ModelSource, threads: int, scratch: Path) 
             "MLmodel, or models:/NAME/VERSION."
         )
     show_source(source, card)
-    run = run_of(source, config.tracking, scratch)
-    known = known_images(run, config.evaluation.trained_on, threads)
+    run = find_training_run(source, config.tracking, scratch)
+    known = find_known_images(run, config.evaluation.trained_on, threads)
     size = card.image_size
     if size is None:  # an old model's card; the network knows
         size = load_predictor(source, threads=threads, seed=config.seed, patients=True).size
@@ -114,7 +126,7 @@ def _prepared(config: Config, source: ModelSource, threads: int, scratch: Path) 
         others=data.findings.classes_left_out,
         shipped=CONF_DIR / "mapping",
     )
-    telling.show_dataset(data, config.dataset.name, matched)
+    evaluation_messages.show_dataset(data, config.dataset.name, matched)
     for note in describe_unseen_categories(data.manifest, encoding) if encoding else ():
         run_messages.show_note(f"  {note}")
     shown = None if known is None else _shown(config, data, known, threads)
@@ -123,7 +135,7 @@ def _prepared(config: Config, source: ModelSource, threads: int, scratch: Path) 
     chosen = np.flatnonzero([name is not None for name in of_class])
     kept = config.evaluation.overlap is OnOverlap.keep
     shown = None if shown is None else shown.of(chosen)
-    telling.show_overlap(shown, known, kept=kept)
+    evaluation_messages.show_training_overlap(shown, known, kept=kept)
     splits = [TEST] * len(chosen) if shown is None or kept else list(shown.splits)
     if TEST not in splits:
         raise UserError(
@@ -138,7 +150,7 @@ def _prepared(config: Config, source: ModelSource, threads: int, scratch: Path) 
         labels=np.array([card.slugs.index(of_class[i] or "") for i in chosen], np.int64),
         classes=card.classes or card.slugs,
     )
-    return Evaluated(config, source, card, run, data, encoding, matched, shown)
+    return ExternalEvaluation(config, source, card, run, data, encoding, matched, shown)
 
 
 def _dataset(
@@ -171,9 +183,11 @@ def _dataset(
     return data, encoding
 
 
-def _shown(config: Config, data: PreparedData, known: KnownImages, threads: int) -> Shown:
+def _shown(config: Config, data: PreparedData, known: KnownImages, threads: int) -> ImageRoles:
     """What each image of the dataset has been to the model."""
     with show_progress("looking for images that the model knows") as tell:
         cache = get_cache_folder(config.cache)
-        pairs = near_identical(data.manifest, known, cache=cache, threads=threads, progress=tell)
-    return find_shown(data.manifest, known.table, pairs, lesions=config.evaluation.lesions)
+        pairs = find_near_identical(
+            data.manifest, known, cache=cache, threads=threads, progress=tell
+        )
+    return assign_image_roles(data.manifest, known.table, pairs, lesions=config.evaluation.lesions)

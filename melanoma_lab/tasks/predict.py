@@ -18,12 +18,12 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
-from melanoma_lab.external.known import KnownFiles, run_of
-from melanoma_lab.external.overlap import NEW
 from melanoma_lab.inference import prediction_messages
+from melanoma_lab.inference.external_validation.training_overlap import NEW
 from melanoma_lab.inference.grad_cam_files import build_map_path, check_map_folder, write_map
 from melanoma_lab.inference.image_batches import ImageBatch, decode_batches
 from melanoma_lab.inference.image_files import ImageFiles, find_image_files
+from melanoma_lab.inference.known_images import KnownFiles, find_training_run
 from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.inference.prediction_writer import Columns, check_output_file, open_writer
 from melanoma_lab.inference.predictor import Predictor, load_predictor
@@ -172,7 +172,7 @@ def _predicting(config: Config) -> Iterator[Prediction]:
         if config.grad_cam is not None:
             maps = check_map_folder(config.grad_cam, str(config.images), images.walk())
         source = find_model(config.model, config.tracking, Path(scratch))
-        manifest = run_of(source, config.tracking, Path(scratch)).manifest
+        manifest = find_training_run(source, config.tracking, Path(scratch)).manifest
         known = KnownFiles.of(manifest)
         threads = choose_threads(config.training.threads)
         model = load_predictor(source, threads=threads, seed=config.seed)

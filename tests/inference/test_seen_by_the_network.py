@@ -14,7 +14,7 @@ from melanoma_lab import tracking
 from melanoma_lab.comparison.tracked import SEEDS_TAG
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.data.pixel_cache import compute_file_digest
-from melanoma_lab.external.known import KnownFiles, manifest_of
+from melanoma_lab.inference.known_images import KnownFiles, load_run_manifest
 from melanoma_lab.tasks.predict import predict_to_file
 from melanoma_lab.tracking.run_reader import read_run
 
@@ -159,7 +159,8 @@ def test_an_ensemble_has_seen_what_any_member_has(tmp_path):
         for of in (members, [*members, "0" * 32])
     ]
     whole, lacking = (
-        manifest_of(read_run(run_id, where, tmp_path), where, tmp_path) for run_id in ensembles
+        load_run_manifest(read_run(run_id, where, tmp_path), where, tmp_path)
+        for run_id in ensembles
     )
     assert list(whole["split"]) == ["train", "val", "val", "test"]
     assert lacking is None  # a member's images are not known

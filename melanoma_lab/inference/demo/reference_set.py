@@ -7,13 +7,13 @@ from pathlib import Path
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
-from melanoma_lab.external.known import KnownFiles
 from melanoma_lab.inference.demo.embeddings import build_embedder, load_or_compute_embeddings
 from melanoma_lab.inference.demo.image_answer import ReferenceSet
 from melanoma_lab.inference.demo.training_images import (
     find_training_images,
     load_reference_manifest,
 )
+from melanoma_lab.inference.known_images import KnownFiles
 from melanoma_lab.inference.predictor import Predictor
 
 

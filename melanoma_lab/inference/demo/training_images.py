@@ -17,7 +17,7 @@ from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
-from melanoma_lab.external.known import MANIFEST, manifest_of
+from melanoma_lab.inference.known_images import MANIFEST, load_run_manifest
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.tracking.run_reader import read_run
 
@@ -106,7 +106,7 @@ def load_reference_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFr
             run.require_artifact(MANIFEST)
         except OSError as error:
             raise UserError(f"run {source.run}: {error}.") from error
-        table = manifest_of(run, tracked, Path(scratch))
+        table = load_run_manifest(run, tracked, Path(scratch))
     if table is None:
         raise UserError(f"run {source.run}: a member's {MANIFEST} is not there.")
     if missing := [name for name in _COLUMNS if name not in table]:

@@ -25,7 +25,7 @@ LESION: Final = "same lesion"
 PATIENT: Final = "same patient"
 GROUP: Final = "same group as one of these"
 #: How an image is known to show what another shows, surest first.
-KINDS: Final = (IDENTICAL, ARCHIVE, NEAR, LESION, PATIENT, GROUP)
+MATCH_KINDS: Final = (IDENTICAL, ARCHIVE, NEAR, LESION, PATIENT, GROUP)
 #: What an image has been to a network that nobody has shown it to.
 NEW: Final = "new"
 #: What an image has been to a network, what weighs most first.
@@ -34,13 +34,13 @@ LINK_COLUMNS: Final = ("image_id", "other", "role", "kind", "score")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ImageRoles:
     """What each of n images has been to a network.
 
     Attributes:
         role: object, shape (n,): of ``ROLES``; ``test``: of a lesion that the network's own test
             split has, and so never seen, yet of the same source.
-        kind: object, shape (n,): of ``KINDS``, how that is known; empty where it is new.
+        kind: object, shape (n,): of ``MATCH_KINDS``, how that is known; empty where it is new.
         links: ``LINK_COLUMNS``; a row for each image and kind, the group's excepted: the image of
             the network's dataset, its role, and how alike two near-identical images are.
     """
@@ -59,23 +59,23 @@ class Shown:
         """``test`` where the network has not seen an image, else what it was; object, (n,)."""
         return np.where(self.role == NEW, TEST, self.role)
 
-    def of(self, positions: np.ndarray[Any, np.dtype[np.int64]]) -> Shown:
+    def of(self, positions: np.ndarray[Any, np.dtype[np.int64]]) -> ImageRoles:
         """The same of some of the images."""
-        return Shown(self.role[positions], self.kind[positions], self.links)
+        return ImageRoles(self.role[positions], self.kind[positions], self.links)
 
     def counts(self) -> dict[str, int]:
         """Kind -> images that were seen and are known to be by it, surest first."""
         found = pd.Series(self.kind[self.seen]).value_counts()
-        return {kind: int(found[kind]) for kind in KINDS if kind in found}
+        return {kind: int(found[kind]) for kind in MATCH_KINDS if kind in found}
 
 
-def find_shown(
+def assign_image_roles(
     manifest: pd.DataFrame,
     known: pd.DataFrame,
     pairs: Sequence[Sequence[Any]],
     *,
     lesions: bool = True,
-) -> Shown:
+) -> ImageRoles:
     """Compare a dataset with the images that a network knows.
 
     Args:
@@ -93,7 +93,7 @@ def find_shown(
     least = pd.Series(own).groupby(group.to_numpy()).transform("min").to_numpy()
     kind = direct["kind"].reindex(manifest["image_id"]).fillna("").to_numpy(object)
     kind = np.where(least < own, GROUP, kind)
-    return Shown(np.array(ROLES, object)[least], kind, links)
+    return ImageRoles(np.array(ROLES, object)[least], kind, links)
 
 
 def _links(
@@ -113,7 +113,7 @@ def _links(
         found.append(_equal(manifest, known, manifest["lesion"], known["lesion"], LESION))
         found.append(_equal(manifest, known, manifest["patient"], known["patient"], PATIENT))
     table = pd.concat(found, ignore_index=True)
-    by = table["role"].map(ROLES.index), table["kind"].map(KINDS.index)
+    by = table["role"].map(ROLES.index), table["kind"].map(MATCH_KINDS.index)
     table = table.assign(role_rank=by[0], kind_rank=by[1])
     table = table.sort_values(["image_id", "kind_rank", "role_rank", "other"])
     return table.drop_duplicates(["image_id", "kind"])[list(LINK_COLUMNS)].reset_index(drop=True)
@@ -147,7 +147,7 @@ def _near(
     )
 
 
-def archive_id(image_id: str) -> str:
+def parse_archive_id(image_id: str) -> str:
     """The ISIC archive's id of a photograph, by its file's name; empty where that has none."""
     match = ISIC_ID.match(get_archive_name(image_id))
     return match.group().upper() if match else ""
@@ -155,5 +155,5 @@ def archive_id(image_id: str) -> str:
 
 def _archive_ids(table: pd.DataFrame) -> pd.Series:
     """The ISIC archive's ids, each of one photograph, by the files' names; empty where none."""
-    ids = [archive_id(image_id) for image_id in table["image_id"]]
+    ids = [parse_archive_id(image_id) for image_id in table["image_id"]]
     return pd.Series(ids, index=table.index, dtype=object)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from melanoma_lab.core.errors import UserError, format_list, suggest_choice
 from melanoma_lab.input_pipeline.prepare import slugify
 
-KEY = "evaluation.classes"
+CLASSES_KEY = "evaluation.classes"
 
 
 def match_classes(
@@ -43,11 +43,11 @@ def match_classes(
     for name, to in told.items():
         if name not in known:
             raise UserError(
-                f"{KEY}: the dataset has no class {name}. {suggest_choice(name, known)}"
+                f"{CLASSES_KEY}: the dataset has no class {name}. {suggest_choice(name, known)}"
             )
         if to is not None and to not in slugs:
             raise UserError(
-                f"{KEY}.{name}: the model has no class {to}. {suggest_choice(to, slugs)}"
+                f"{CLASSES_KEY}.{name}: the model has no class {to}. {suggest_choice(to, slugs)}"
             )
     own = {name: slugify(name) for name in classes}
     missing = [name for name in own.values() if name not in told and name not in slugs]
@@ -55,7 +55,7 @@ def match_classes(
         raise UserError(_unmatched(missing, slugs, shipped))
     matched = {name: told.get(own[name], own[name]) for name in classes}
     if not any(matched.values()):
-        raise UserError(f"{KEY}: leaves out all of the dataset's classes.")
+        raise UserError(f"{CLASSES_KEY}: leaves out all of the dataset's classes.")
     return matched
 
 
@@ -66,7 +66,8 @@ def _unmatched(missing: Sequence[str], slugs: Sequence[str], shipped: Path | Non
     return (
         f"The model has no class called {format_list(missing)}. It has {format_list(slugs, 10)}. "
         + (f"mapping={option} says what is what. Or say it yourself: " if option else "Say it: ")
-        + f"'{KEY}={{{line}}}' leaves out; instead of null, one of the model's classes maps to it."
+        + f"'{CLASSES_KEY}={{{line}}}' leaves out; instead of null, one of the model's classes "
+        "maps to it."
     )
 
 

@@ -15,8 +15,8 @@ from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
 from melanoma_lab.config.schema.split import Predefined
-from melanoma_lab.external.known import TrainedRun
-from melanoma_lab.external.overlap import Shown
+from melanoma_lab.inference.external_validation.training_overlap import ImageRoles
+from melanoma_lab.inference.known_images import TrainingRun
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.input_pipeline.prepare import PreparedData, slugify
 
@@ -24,7 +24,7 @@ from melanoma_lab.input_pipeline.prepare import PreparedData, slugify
 EVALUATION_TAG = "evaluation"
 #: Tags of the model's run -> what an evaluation calls them; ``arm`` and ``seed`` would make it a
 #: run of that arm.
-OF_THE_MODEL = {
+MODEL_TAGS = {
     "arm": "evaluated_arm",
     "seed": "evaluated_seed",
     "study": "evaluated_study",
@@ -33,8 +33,12 @@ OF_THE_MODEL = {
 }
 
 
-def tags_of(
-    config: Config, source: ModelSource, run: TrainedRun, data: PreparedData, shown: Shown | None
+def build_evaluation_tags(
+    config: Config,
+    source: ModelSource,
+    run: TrainingRun,
+    data: PreparedData,
+    shown: ImageRoles | None,
 ) -> dict[str, str]:
     """What an evaluation is searched and grouped by; it has no arm.
 
@@ -50,22 +54,22 @@ def tags_of(
         "study": config.study,
         EVALUATION_TAG: "external",
         EVALUATED_TAG: run.run_id or source.typed,
-        **{new: run.tags[old] for old, new in OF_THE_MODEL.items() if old in run.tags},
+        **{new: run.tags[old] for old, new in MODEL_TAGS.items() if old in run.tags},
         "evaluated_dataset": source.card.dataset if source.card else "",
         "dataset": config.dataset.name,
         "dataset_digest": data.digest,
         "audit_digest": data.findings.digest,
         "fingerprint": _fingerprint(config, source, data),
-        "protocol": protocol_of(shown, data, kept=kept),
+        "protocol": decide_protocol(shown, data, kept=kept),
         "grouped_by": ", ".join(data.grouped_by),
-        "overlap": overlap_of(shown, kept=kept),
+        "overlap": describe_overlap(shown, kept=kept),
         "notes": " ".join(data.notes),
         "git_commit": tracking.git_commit(),
         "melanoma_lab": __version__,
     }
 
 
-def protocol_of(shown: Shown | None, data: PreparedData, *, kept: bool) -> str:
+def decide_protocol(shown: ImageRoles | None, data: PreparedData, *, kept: bool) -> str:
     """Return the protocol of an evaluation.
 
     ``leaking`` where images that were seen are judged, ``unknown`` where nothing says which were;
@@ -76,14 +80,14 @@ def protocol_of(shown: Shown | None, data: PreparedData, *, kept: bool) -> str:
     return "leaking" if kept and shown.seen.any() else data.protocol
 
 
-def overlap_of(shown: Shown | None, *, kept: bool) -> str:
+def describe_overlap(shown: ImageRoles | None, *, kept: bool) -> str:
     """What became of images that were seen, in one line."""
     if shown is None:
         return "not looked for"
     return f"{shown.seen.sum()} of {len(shown.seen)} images {'kept' if kept else 'left out'}"
 
 
-def params_of(config: Config, matched: Mapping[str, str | None]) -> dict[str, Any]:
+def build_evaluation_params(config: Config, matched: Mapping[str, str | None]) -> dict[str, Any]:
     """The part of the configuration that an evaluation depends on, as plain containers.
 
     Args:
@@ -102,7 +106,7 @@ def params_of(config: Config, matched: Mapping[str, str | None]) -> dict[str, An
     }
 
 
-def name_of(tags: Mapping[str, str]) -> str:
+def name_evaluation(tags: Mapping[str, str]) -> str:
     """What an evaluation is called in MLflow's list."""
     model = f"model of {tags['evaluated_dataset']}" if tags["evaluated_dataset"] else "model"
     if "evaluated_arm" in tags:

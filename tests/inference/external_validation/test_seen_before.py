@@ -7,7 +7,14 @@ import pytest
 from melanoma_lab.data.grouping import assign_photographs
 from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.readers import read_listing
-from melanoma_lab.external.overlap import ARCHIVE, GROUP, IDENTICAL, LESION, NEAR, find_shown
+from melanoma_lab.inference.external_validation.training_overlap import (
+    ARCHIVE,
+    GROUP,
+    IDENTICAL,
+    LESION,
+    NEAR,
+    assign_image_roles,
+)
 
 
 def manifest_of(rows):
@@ -36,7 +43,7 @@ KNOWN = (
 
 
 def told(manifest, pairs=(), **how):
-    shown = find_shown(manifest, KNOWN, pairs, **how)
+    shown = assign_image_roles(manifest, KNOWN, pairs, **how)
     return dict(zip(manifest["image_id"], zip(shown.role, shown.kind, strict=True), strict=True))
 
 
@@ -71,7 +78,7 @@ def test_a_group_shows_what_one_of_it_shows():
             ("other.png", "y3", "M3"),
         ]
     )
-    shown = find_shown(manifest, KNOWN, ())
+    shown = assign_image_roles(manifest, KNOWN, ())
     assert list(shown.kind) == [IDENTICAL, GROUP, GROUP, ""]
     assert list(shown.seen) == [True, True, True, False]
     assert list(shown.splits) == ["train", "train", "train", "test"]
@@ -86,7 +93,7 @@ def test_training_weighs_more_than_choosing_and_both_more_than_testing():
         "b.png": ("val", LESION),
         "c.png": ("test", LESION),
     }
-    links = find_shown(manifest, KNOWN, ()).links
+    links = assign_image_roles(manifest, KNOWN, ()).links
     assert links[links["image_id"] == "a.png"][["other", "role", "kind"]].to_numpy().tolist() == [
         ["v1.jpg", "val", IDENTICAL],
         ["t2.jpg", "train", LESION],
@@ -102,12 +109,12 @@ def test_lesions_that_are_only_called_alike():
 def test_nothing_unknown_is_taken_for_equal():
     known = KNOWN.assign(lesion="", digest="")
     manifest = manifest_of([("a.png", "", ""), ("b.png", "q", "")])
-    assert list(find_shown(manifest, known, ()).role) == ["new", "new"]
+    assert list(assign_image_roles(manifest, known, ()).role) == ["new", "new"]
 
 
 def test_some_of_the_images():
     manifest = manifest_of([("a.png", "aa", ""), ("b.png", "q", "")])
-    some = find_shown(manifest, KNOWN, ()).of(np.array([1]))
+    some = assign_image_roles(manifest, KNOWN, ()).of(np.array([1]))
     assert list(some.role) == ["new"]
 
 
@@ -123,7 +130,7 @@ def test_the_two_real_datasets_share_photographs(composed, real_ham10000, real_i
     digests = compute_file_digests(list(some["path"]), 1)
     manifest = some.assign(digest=digests, photograph=assign_photographs(digests, _no_pairs()))
     known = theirs.assign(digest="", split="train")
-    shown = find_shown(manifest, known, ())
+    shown = assign_image_roles(manifest, known, ())
     assert 0.4 < shown.seen.mean() < 0.8
     ids = {path.rpartition("/")[2] for path in theirs["image_id"]}
     by_name = some["image_id"].str.rpartition("/")[2].isin(ids).to_numpy()

@@ -28,10 +28,10 @@ from melanoma_lab.evaluation.confidence_intervals import (
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.run_metrics import compute_split_metrics, find_absent_classes
 from melanoma_lab.evaluation.temperature import Temperature
-from melanoma_lab.external import identity, telling
-from melanoma_lab.external.answering import DatasetAnswers
-from melanoma_lab.external.known import TrainedRun
-from melanoma_lab.external.overlap import Shown
+from melanoma_lab.inference.external_validation import evaluation_messages, evaluation_tags
+from melanoma_lab.inference.external_validation.dataset_predictions import DatasetPredictions
+from melanoma_lab.inference.external_validation.training_overlap import ImageRoles
+from melanoma_lab.inference.known_images import TrainingRun
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.plots.run_figures import save_run_figures
@@ -46,7 +46,7 @@ NO_ADVICE = DecisionRule(Temperature(1.0, 0, "the model does not say what was fi
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class ExternalEvaluation:
     """A model and the images that it is applied to, before it is.
 
     Attributes:
@@ -64,11 +64,11 @@ class Evaluated:
     config: Config
     source: ModelSource
     card: ModelInfo
-    run: TrainedRun
+    run: TrainingRun
     data: PreparedData
     encoding: PatientEncoder | None
     matched: Mapping[str, str | None]
-    shown: Shown | None
+    shown: ImageRoles | None
 
     @property
     def melanoma(self) -> str | None:
@@ -76,8 +76,8 @@ class Evaluated:
         return self.card.melanoma or self.matched.get(self.config.dataset.melanoma or "")
 
 
-def record_evaluation(
-    evaluated: Evaluated, answers: DatasetAnswers, tracker: Tracker, network: Any
+def report_evaluation(
+    evaluated: ExternalEvaluation, answers: DatasetPredictions, tracker: Tracker, network: Any
 ) -> None:
     """Measure, draw, keep and show what an evaluation comes to; nothing is chosen by it.
 
@@ -135,11 +135,15 @@ def record_evaluation(
                 ),
             )
         tracker.log_folder(Path(scratch))
-    telling.show_figures(metrics, evaluated.run, evaluated.config.dataset.name, interval)
+    evaluation_messages.show_evaluation_metrics(
+        metrics, evaluated.run, evaluated.config.dataset.name, interval
+    )
     run_messages.show_absent_classes(absent, len(card.slugs))
     run_messages.show_clinical_evaluation(judgement)
     if answers.unlike is not None:
-        telling.show_unlike(int(metrics["images_unlike_training"]), int(judged.sum()))
+        evaluation_messages.show_unlike_share(
+            int(metrics["images_unlike_training"]), int(judged.sum())
+        )
 
 
 def _interval(table: pd.DataFrame) -> IntervalEstimate:
@@ -152,14 +156,14 @@ def _interval(table: pd.DataFrame) -> IntervalEstimate:
 
 def _keep(
     folder: Path,
-    evaluated: Evaluated,
-    answers: DatasetAnswers,
+    evaluated: ExternalEvaluation,
+    answers: DatasetPredictions,
     table: pd.DataFrame,
     judgement: ClinicalEvaluation,
 ) -> None:
     """Write what a run of an evaluation has beside its figures."""
     data, config = evaluated.data, evaluated.config
-    plain = identity.params_of(config, evaluated.matched)
+    plain = evaluation_tags.build_evaluation_params(config, evaluated.matched)
     OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
     predictions.write_predictions(table, folder / "predictions.csv")
     manifest = data.manifest

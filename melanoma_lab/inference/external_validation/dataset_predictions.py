@@ -14,7 +14,7 @@ from melanoma_lab.input_pipeline.prepare import PreparedData
 
 
 @dataclass(frozen=True)
-class DatasetAnswers:
+class DatasetPredictions:
     """What a network says of n images.
 
     Attributes:
@@ -27,7 +27,7 @@ class DatasetAnswers:
     unlike: NDArray[np.float32] | None
 
 
-def answers_to(
+def predict_dataset(
     data: PreparedData,
     positions: NDArray[np.int64],
     model: Predictor,
@@ -35,7 +35,7 @@ def answers_to(
     encoding: PatientEncoder | None,
     batch_size: int,
     progress: ProgressCallback,
-) -> DatasetAnswers:
+) -> DatasetPredictions:
     """Apply a network to some of a dataset's images.
 
     Args:
@@ -61,4 +61,6 @@ def answers_to(
         if answers.unlike is not None:
             unlike.append(answers.unlike)
         progress(start + len(chosen), len(positions))
-    return DatasetAnswers(np.concatenate(probabilities), np.concatenate(unlike) if unlike else None)
+    return DatasetPredictions(
+        np.concatenate(probabilities), np.concatenate(unlike) if unlike else None
+    )

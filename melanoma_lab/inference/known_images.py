@@ -19,17 +19,17 @@ from melanoma_lab.data.image_files import find_images
 from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.data.untrusted_tables import read_manifest
-from melanoma_lab.external.overlap import NEW, ROLES, archive_id
+from melanoma_lab.inference.external_validation.training_overlap import NEW, ROLES, parse_archive_id
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 
 MANIFEST: Final = "manifest.csv"
-KEY: Final = "evaluation.trained_on"
+TRAINED_ON_KEY: Final = "evaluation.trained_on"
 COLUMNS: Final = ("image_id", "split", "digest", "lesion", "patient", "path")
 
 
 @dataclass(frozen=True)
-class TrainedRun:
+class TrainingRun:
     """The run that trained a model, as far as it is found.
 
     Attributes:
@@ -61,7 +61,7 @@ class KnownImages:
         return self.table[self.table["path"] != ""]
 
 
-def run_of(source: ModelSource, tracked: Tracking, scratch: Path) -> TrainedRun:
+def find_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> TrainingRun:
     """Find the run that trained a model; an empty one where it is not there.
 
     Args:
@@ -70,15 +70,15 @@ def run_of(source: ModelSource, tracked: Tracking, scratch: Path) -> TrainedRun:
         scratch: a folder for what has to be fetched.
     """
     if not source.run:
-        return TrainedRun()
+        return TrainingRun()
     try:
         run = read_run(source.run, tracked, scratch)
     except UserError:  # a model that came from elsewhere
-        return TrainedRun()
-    return TrainedRun(run.run_id, run.tags, run.metrics, manifest_of(run, tracked, scratch))
+        return TrainingRun()
+    return TrainingRun(run.run_id, run.tags, run.metrics, load_run_manifest(run, tracked, scratch))
 
 
-def manifest_of(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.DataFrame | None:
+def load_run_manifest(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.DataFrame | None:
     """The table of the images that a run was made with, as text.
 
     Args:
@@ -104,7 +104,7 @@ def manifest_of(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.DataFra
         folder = scratch / member
         folder.mkdir(exist_ok=True)
         try:
-            theirs = manifest_of(read_run(member, tracked, folder), tracked, folder)
+            theirs = load_run_manifest(read_run(member, tracked, folder), tracked, folder)
         except UserError:
             return None
         if theirs is None:
@@ -132,7 +132,7 @@ class KnownFiles:
         """Those of a run; None where its table is not there, or does not say it.
 
         Args:
-            manifest: as ``manifest_of`` gives it.
+            manifest: as ``load_run_manifest`` gives it.
         """
         if manifest is None or not {"image_id", "split", "digest", "label"} <= set(manifest):
             return None
@@ -140,7 +140,7 @@ class KnownFiles:
         # The last of equal keys stays: what weighs most comes last.
         table = table.sort_values("split", key=lambda s: -s.map(ROLES.index), kind="stable")
         said = list(zip(table["split"], table["label"], strict=True))
-        ids = map(archive_id, table["image_id"])
+        ids = map(parse_archive_id, table["image_id"])
         digests = {d: known for d, known in zip(table["digest"], said, strict=True) if d}
         roles = {i: role for i, role in zip(ids, table["split"], strict=True) if i}
         return cls(digests, roles)
@@ -153,11 +153,11 @@ class KnownFiles:
             digest: of its bytes.
         """
         by_bytes, _ = self.digests.get(digest, (NEW, ""))
-        by_id = self.archive_ids.get(archive_id(image_id), NEW)
+        by_id = self.archive_ids.get(parse_archive_id(image_id), NEW)
         return min(by_bytes, by_id, key=ROLES.index)
 
 
-def known_images(run: TrainedRun, folder: str | None, threads: int) -> KnownImages | None:
+def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> KnownImages | None:
     """What a model was trained on, and where the files of that lie.
 
     Args:
@@ -173,7 +173,7 @@ def known_images(run: TrainedRun, folder: str | None, threads: int) -> KnownImag
     """
     root = None if folder is None else Path(folder).expanduser()
     if root is not None and not root.is_dir():
-        raise UserError(f"{KEY}={folder}: no such folder.")
+        raise UserError(f"{TRAINED_ON_KEY}={folder}: no such folder.")
     if run.manifest is None:
         return None if root is None else KnownImages(_all_below(root, threads))
     table = run.manifest.reindex(columns=list(COLUMNS), fill_value="")
@@ -183,8 +183,8 @@ def known_images(run: TrainedRun, folder: str | None, threads: int) -> KnownImag
     same = (table["digest"] == found) & (table["digest"] != "")
     if root is not None and not same.any():
         raise UserError(
-            f"{KEY}={folder}: has none of the {len(table):,} images that the model's run knows, "
-            f"such as {table['image_id'].iloc[0]}, with the content that they had then."
+            f"{TRAINED_ON_KEY}={folder}: has none of the {len(table):,} images that the model's "
+            f"run knows, such as {table['image_id'].iloc[0]}, with the content that they had then."
         )
     return KnownImages(table.assign(path=table["path"].where(same, "")))
 
@@ -205,7 +205,7 @@ def _all_below(root: Path, threads: int) -> pd.DataFrame:
     return table.astype(object)
 
 
-def near_identical(
+def find_near_identical(
     manifest: pd.DataFrame,
     known: KnownImages,
     *,
@@ -213,7 +213,7 @@ def near_identical(
     threads: int,
     progress: ProgressCallback | None = None,
 ) -> list[list[object]]:
-    """Pairs of near-identical images: digests, score and kind, as ``find_shown`` takes them."""
+    """Pairs of alike images, as ``assign_image_roles`` takes them: digests, score and kind."""
     there = known.there
     if there.empty:
         return []

@@ -11,8 +11,8 @@ from melanoma_lab.core.console import console
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.out_of_distribution import WITHIN
-from melanoma_lab.external.known import KEY, KnownImages, TrainedRun
-from melanoma_lab.external.overlap import Shown
+from melanoma_lab.inference.external_validation.training_overlap import ImageRoles
+from melanoma_lab.inference.known_images import TRAINED_ON_KEY, KnownImages, TrainingRun
 from melanoma_lab.input_pipeline.prepare import PreparedData, slugify
 from melanoma_lab.runs import run_messages
 
@@ -39,12 +39,14 @@ def show_dataset(data: PreparedData, name: str, matched: Mapping[str, str | None
         console.print(f"  {note}", style=NOTE, markup=False)
 
 
-def show_overlap(shown: Shown | None, known: KnownImages | None, *, kept: bool) -> None:
+def show_training_overlap(
+    shown: ImageRoles | None, known: KnownImages | None, *, kept: bool
+) -> None:
     """Say what the model has seen of the images, before any figure."""
     if shown is None or known is None:
         console.print(
             "  Overlap was not looked for: nothing says which images this model was trained on. "
-            f"Figures may be of images that it knows. Name their folder: {KEY}=DIR.",
+            f"Figures may be of images that it knows. Name their folder: {TRAINED_ON_KEY}=DIR.",
             style=LOUD,
             markup=False,
         )
@@ -79,14 +81,14 @@ def show_overlap(shown: Shown | None, known: KnownImages | None, *, kept: bool) 
             f"  Near-identical images were not looked for among {missing:,} of the "
             f"{len(known.table):,} images that the model knows: they are not where its run found "
             f"them, or have changed. Identical files, archive ids and lesions were compared. Say "
-            f"where the images are: {KEY}=DIR.",
+            f"where the images are: {TRAINED_ON_KEY}=DIR.",
             style=LOUD,
             markup=False,
         )
 
 
-def show_figures(
-    metrics: Mapping[str, float], run: TrainedRun, name: str, interval: IntervalEstimate
+def show_evaluation_metrics(
+    metrics: Mapping[str, float], run: TrainingRun, name: str, interval: IntervalEstimate
 ) -> None:
     """Show the metrics beside those that the model's own test split gave."""
     columns = {name: _of_test(metrics)}
@@ -105,7 +107,7 @@ def _of_test(metrics: Mapping[str, float]) -> dict[str, float]:
     return {key.removeprefix("test/"): value for key, value in metrics.items() if "test/" in key}
 
 
-def show_unlike(n_unlike: int, n_images: int) -> None:
+def show_unlike_share(n_unlike: int, n_images: int) -> None:
     """Say how many images are of another kind than those that the model was trained on."""
     console.print(
         f"{n_unlike:,} of {n_images:,} images ({n_unlike / n_images:.1%}) look unlike the training "
