@@ -18,10 +18,21 @@ from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import RunError, UserError, truncate
 from melanoma_lab.core.untrusted_files import read_text
-from melanoma_lab.exporting import formats
-from melanoma_lab.exporting.description import FILE, description, is_description
-from melanoma_lab.exporting.parity import LIMIT, Parity, batches, compare, inputs_of, sample_of
 from melanoma_lab.inference import prediction_messages
+from melanoma_lab.inference.export import formats
+from melanoma_lab.inference.export.model_description import (
+    DESCRIPTION_FILE,
+    format_description,
+    is_description,
+)
+from melanoma_lab.inference.export.verification import (
+    LIMIT,
+    OutputDifference,
+    build_verification_inputs,
+    choose_sample,
+    compare_outputs,
+    split_batches,
+)
 from melanoma_lab.inference.mlmodel import MAX_DESCRIPTION_BYTES
 from melanoma_lab.inference.model_source import ModelSource, find_model, resolve_model_info
 from melanoma_lab.reports.model_card.card_data import load_card_data
@@ -60,7 +71,7 @@ def export_network(config: Config) -> Exported:
     """
     output = checked_output(config.output)
     kinds = list(dict.fromkeys(config.formats))
-    formats.refuse_missing(kinds)
+    formats.refuse_missing_packages(kinds)
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
         scratch = Path(folder)
         source = find_model(config.model, config.tracking, scratch)
@@ -72,7 +83,7 @@ def export_network(config: Config) -> Exported:
     prediction_messages.show_notice()
     return Exported(
         output,
-        {kind.value: output / formats.KINDS[kind].file for kind in kinds},
+        {kind.value: output / formats.EXPORT_BACKENDS[kind].file for kind in kinds},
         {kind.value: parity.greatest for kind, parity in parities.items()},
     )
 
@@ -91,9 +102,9 @@ def checked_output(typed: str | None) -> Path:
         return path
     if not path.is_dir():
         raise UserError(f"{said}: is a file; name a folder, which will hold the export.")
-    ours = {FILE, *PAGES, *(kind.file for kind in formats.KINDS.values())}
+    ours = {DESCRIPTION_FILE, *PAGES, *(kind.file for kind in formats.EXPORT_BACKENDS.values())}
     others = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
-    told = path / FILE
+    told = path / DESCRIPTION_FILE
     if others or (any(path.iterdir()) and not (told.is_file() and _is_ours(told))):
         holds = f" ({truncate(others[0])})" if others else ""
         raise UserError(f"{said}: holds other files{holds}; name a folder that is not there yet.")
@@ -110,11 +121,14 @@ def _is_ours(path: Path) -> bool:
 
 def _write(
     config: Config, kinds: list[Format], source: ModelSource, run: TrackedRun | None, folder: Path
-) -> dict[Format, Parity]:
+) -> dict[Format, OutputDifference]:
     """Write and check every format and what describes them, into a folder."""
     threads = choose_threads(config.training.threads)
     start_backend(threads=threads, seed=config.seed, precision=Precision.float32)
-    from melanoma_lab.exporting.servable import in_float32, servable
+    from melanoma_lab.inference.export.serving_signature import (
+        build_serving_network,
+        convert_to_float32,
+    )
     from melanoma_lab.inference.network import (
         build_predict_function,
         count_classes,
@@ -125,11 +139,11 @@ def _write(
     loaded = load_classifier(source.network)
     card = resolve_model_info(source, count_classes(loaded))
     prediction_messages.show_source(source, card)
-    network = in_float32(loaded)
-    served = servable(network, source.network)
+    network = convert_to_float32(loaded)
+    served = build_serving_network(network, source.network)
     size = image_size(network)
-    sample = sample_of(config.images, run, size=size, resize=card.resize, threads=threads)
-    inputs = inputs_of(sample.pixels, card.encoding, network)
+    sample = choose_sample(config.images, run, size=size, resize=card.resize, threads=threads)
+    inputs = build_verification_inputs(sample.pixels, card.encoding, network)
     answer = build_predict_function(network)
     expected = _answers(answer, inputs, network)
     if network is not loaded:
@@ -143,9 +157,9 @@ def _write(
     console.print(f"checked on {sample.told}", markup=False)
     parities = {}
     for kind in kinds:
-        path = formats.write(kind, served, folder)
+        path = formats.write_format(kind, served, folder)
         parities[kind] = _checked(kind, path, inputs, expected)
-    text = description(
+    text = format_description(
         card,
         size=size,
         run_id=source.run or (run.run_id if run else None),
@@ -154,7 +168,7 @@ def _write(
         parities=parities,
         versions={name: version(name) for name in ("tensorflow", "keras")},
     )
-    (folder / FILE).write_text(text, encoding="utf-8")
+    (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
     return parities
 
 
@@ -163,17 +177,17 @@ def _answers(answer: Any, inputs: Mapping[str, Any], network: Any) -> Any:
     from melanoma_lab.models.inputs import get_named_inputs
 
     several = get_named_inputs(network) is not None
-    return np.concatenate([answer(p if several else p[PIXELS]) for p in batches(inputs)])
+    return np.concatenate([answer(p if several else p[PIXELS]) for p in split_batches(inputs)])
 
 
-def _checked(kind: Format, path: Path, inputs: Any, expected: Any) -> Parity:
+def _checked(kind: Format, path: Path, inputs: Any, expected: Any) -> OutputDifference:
     """How a written file differs from the network.
 
     Raises:
         RunError: too much, or its runtime does not take it.
     """
     try:
-        parity = compare(formats.reader(kind, path), inputs, expected)
+        parity = compare_outputs(formats.open_runtime(kind, path), inputs, expected)
     except (MemoryError, OSError):
         raise
     except Exception as error:  # whatever a runtime raises

@@ -18,8 +18,8 @@ import melanoma_lab as lab
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.decoding import decode_image
-from melanoma_lab.exporting.description import RESIZING
 from melanoma_lab.inference.demo import pictures
+from melanoma_lab.inference.export.model_description import RESIZING
 from melanoma_lab.reports.error_analysis.explained_images import ExplainedImage
 from melanoma_lab.tasks.predict import predict_to_file
 from melanoma_lab.tracking.model_info import ModelInfo

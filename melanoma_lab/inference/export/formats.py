@@ -24,14 +24,14 @@ from melanoma_lab.training.backend import quiet_stderr
 
 #: What a network takes, by name.
 Inputs = Mapping[str, NDArray[Any]]
-Answer = Callable[[Inputs], NDArray[np.float32]]
+RuntimePredict = Callable[[Inputs], NDArray[np.float32]]
 
 PROBABILITIES: Final = "probabilities"
 SIGNATURE: Final = "serving_default"
 
 
 @dataclass(frozen=True)
-class Kind:
+class ExportBackend:
     """A format.
 
     Attributes:
@@ -44,17 +44,17 @@ class Kind:
     file: str
     packages: Mapping[str, str]
     write: Callable[[Any, Path], None]
-    read: Callable[[Path], Answer]
+    read: Callable[[Path], RuntimePredict]
 
 
-def refuse_missing(formats: Sequence[Format]) -> None:
+def refuse_missing_packages(formats: Sequence[Format]) -> None:
     """Refuse formats whose packages are not installed, before anything is loaded.
 
     Raises:
         UserError: it names the command that installs them.
     """
     for kind in formats:
-        packages = KINDS[kind].packages
+        packages = EXPORT_BACKENDS[kind].packages
         missing = [dist for module, dist in packages.items() if not _installed(module)]
         if missing:
             raise UserError(
@@ -63,7 +63,7 @@ def refuse_missing(formats: Sequence[Format]) -> None:
             )
 
 
-def write(kind: Format, network: Any, folder: Path) -> Path:
+def write_format(kind: Format, network: Any, folder: Path) -> Path:
     """Write a network into a folder, in silence.
 
     Args:
@@ -77,10 +77,10 @@ def write(kind: Format, network: Any, folder: Path) -> Path:
     Raises:
         RunError: the converter does not know something in the network.
     """
-    path = folder / KINDS[kind].file
+    path = folder / EXPORT_BACKENDS[kind].file
     try:
         with _silent():
-            KINDS[kind].write(network, path)
+            EXPORT_BACKENDS[kind].write(network, path)
     except (MemoryError, OSError):
         raise
     except Exception as error:  # a converter raises anything
@@ -91,10 +91,10 @@ def write(kind: Format, network: Any, folder: Path) -> Path:
     return path
 
 
-def reader(kind: Format, path: Path) -> Answer:
+def open_runtime(kind: Format, path: Path) -> RuntimePredict:
     """What the written file answers, by its own runtime; float32, shape (n, n_classes)."""
     with quiet_stderr():
-        return KINDS[kind].read(path)
+        return EXPORT_BACKENDS[kind].read(path)
 
 
 def _signature(network: Any) -> list[Any]:
@@ -118,7 +118,7 @@ def _write_saved_model(network: Any, path: Path) -> None:
     )
 
 
-def _read_saved_model(path: Path) -> Answer:
+def _read_saved_model(path: Path) -> RuntimePredict:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))  # a function made by it lives as long as it does
@@ -144,7 +144,7 @@ def _write_onnx(network: Any, path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def _read_onnx(path: Path) -> Answer:
+def _read_onnx(path: Path) -> RuntimePredict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -170,7 +170,7 @@ def _write_litert(network: Any, path: Path) -> None:
     )
 
 
-def _read_litert(path: Path) -> Answer:
+def _read_litert(path: Path) -> RuntimePredict:
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(path)).get_signature_runner(SIGNATURE)
@@ -183,15 +183,15 @@ def _read_litert(path: Path) -> Answer:
 
 
 #: By name; what the files are called is what their users expect.
-KINDS: Final[Mapping[Format, Kind]] = {
-    Format.saved_model: Kind("saved_model", {}, _write_saved_model, _read_saved_model),
-    Format.onnx: Kind(
+EXPORT_BACKENDS: Final[Mapping[Format, ExportBackend]] = {
+    Format.saved_model: ExportBackend("saved_model", {}, _write_saved_model, _read_saved_model),
+    Format.onnx: ExportBackend(
         "model.onnx",
         {"tf2onnx": "tf2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"},
         _write_onnx,
         _read_onnx,
     ),
-    Format.litert: Kind(
+    Format.litert: ExportBackend(
         "model.tflite", {"ai_edge_litert": "ai-edge-litert"}, _write_litert, _read_litert
     ),
 }

@@ -15,12 +15,12 @@ import melanoma_lab as lab
 from melanoma_lab.config.schema import Format
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.data.decoding import decode_image
-from melanoma_lab.exporting import formats
-from melanoma_lab.exporting.description import FILE
+from melanoma_lab.inference.export import formats
+from melanoma_lab.inference.export.model_description import DESCRIPTION_FILE
 from melanoma_lab.tasks.export import checked_output, export_network
 from melanoma_lab.tracking.model_info import NOTICE
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,11 @@ def test_the_folder_holds_the_files_and_what_describes_them(work):
     assert exported.folder == Path("exported")
     assert {path.name for path in exported.folder.iterdir()} == {
         *("saved_model", "model.onnx", "model.tflite"),
-        *(FILE, "model_card.md", "model_card.html"),
+        *(DESCRIPTION_FILE, "model_card.md", "model_card.html"),
     }
     assert set(exported.files) == set(exported.differences) == {"saved_model", "onnx", "litert"}
     assert max(exported.differences.values()) < 1e-5
-    said = json.loads((exported.folder / FILE).read_text())
+    said = json.loads((exported.folder / DESCRIPTION_FILE).read_text())
     assert said["notice"] == NOTICE
     assert said["inputs"]["pixels"]["shape"] == [None, 16, 16, 3]
     assert said["outputs"]["probabilities"]["classes"] == ["Vascular lesion", "melanoma", "nevus"]
@@ -77,7 +77,7 @@ def test_a_stranger_gets_the_runs_own_probabilities(work, tree):
     columns = [name for name in own if name.startswith("prob/")]
     pixels = np.stack([decode_image(str(tree / name), 16) for name in own.index])
     for name, path in exported.files.items():
-        found = formats.reader(Format(name), path)({"pixels": pixels})
+        found = formats.open_runtime(Format(name), path)({"pixels": pixels})
         np.testing.assert_allclose(found, own[columns], rtol=0, atol=1e-5)
 
 
@@ -121,18 +121,20 @@ def test_an_earlier_export_is_replaced_and_nothing_else(work, export, tree, caps
 
 def test_a_file_that_answers_otherwise_is_not_left_behind(work, export, monkeypatch):
     _, run, _ = work
-    kind = formats.KINDS[Format.saved_model]
+    kind = formats.EXPORT_BACKENDS[Format.saved_model]
 
     def read(path):
         answer = kind.read(path)
         return lambda inputs: np.roll(answer(inputs), 1, axis=1)
 
-    wrong = formats.Kind(kind.file, {}, kind.write, read)
-    monkeypatch.setitem(formats.KINDS, Format.saved_model, wrong)
+    wrong = formats.ExportBackend(kind.file, {}, kind.write, read)
+    monkeypatch.setitem(formats.EXPORT_BACKENDS, Format.saved_model, wrong)
     with pytest.raises(RunError, match=r"more than 0.001, and another class for .*Nothing was exp"):
         export(f"model={run.run_id}", "output=wrong")
     monkeypatch.setitem(
-        formats.KINDS, Format.saved_model, formats.Kind(kind.file, {}, kind.write, lambda _: 1 / 0)
+        formats.EXPORT_BACKENDS,
+        Format.saved_model,
+        formats.ExportBackend(kind.file, {}, kind.write, lambda _: 1 / 0),
     )
     with pytest.raises(RunError, match=r"cannot be used \(ZeroDivisionError"):
         export(f"model={run.run_id}", "output=wrong")
@@ -144,7 +146,7 @@ def test_a_bare_network_is_exported_without_names(work, export, capsys):
     bare = next(Path("mlruns").rglob("model.keras"))
     Path("bare.keras").write_bytes(bare.read_bytes())
     exported = export("model=bare.keras", "output=bare")
-    said = json.loads((exported.folder / FILE).read_text())
+    said = json.loads((exported.folder / DESCRIPTION_FILE).read_text())
     assert said["outputs"]["probabilities"]["classes"] == ["class_0", "class_1", "class_2"]
     assert said["calibration"] is None
     assert said["operating_point"] is None

@@ -18,7 +18,7 @@ PROBABILITIES: Final = "probabilities"
 _NOWHERE: Final = 2**30
 
 
-def in_float32(network: keras.Model) -> keras.Model:
+def convert_to_float32(network: keras.Model) -> keras.Model:
     """The same network computing in float32, whatever precision it was trained in.
 
     Runtimes of other programs compute half precision in ways of their own, or not at all; weights
@@ -38,7 +38,7 @@ def in_float32(network: keras.Model) -> keras.Model:
     return copy
 
 
-def servable(network: keras.Model, path: Path) -> keras.Model:
+def build_serving_network(network: keras.Model, path: Path) -> keras.Model:
     """A network as every format exports it.
 
     Args:

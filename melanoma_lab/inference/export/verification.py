@@ -14,7 +14,7 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.untrusted_tables import read_manifest
-from melanoma_lab.exporting.formats import Answer, Inputs
+from melanoma_lab.inference.export.formats import Inputs, RuntimePredict
 from melanoma_lab.inference.image_batches import decode_batches
 from melanoma_lab.inference.image_files import find_image_files
 from melanoma_lab.tracking.logged_model import PIXELS
@@ -29,7 +29,7 @@ BATCH: Final = 27
 
 
 @dataclass(frozen=True)
-class Sample:
+class VerificationSample:
     """Images to compare answers on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Parity:
+class OutputDifference:
     """How a file's answers differ from the network's.
 
     Attributes:
@@ -54,9 +54,9 @@ class Parity:
     other_class: int
 
 
-def sample_of(
+def choose_sample(
     images: str | None, run: TrackedRun | None, *, size: int, resize: Resize, threads: int
-) -> Sample:
+) -> VerificationSample:
     """The images that answers are compared on.
 
     Args:
@@ -78,16 +78,22 @@ def sample_of(
         sample = _decoded(chosen, size=size, resize=resize, threads=threads)
         if sample is None:
             raise RunError(f"images={images}: none can be read; nothing was exported.")
-        return Sample(f"{len(sample)} of {found.count:,} images that were given", sample)
+        return VerificationSample(
+            f"{len(sample)} of {found.count:,} images that were given", sample
+        )
     tested = [] if run is None else _tested(run)
     spaced = [tested[i] for i in sorted(_spaced(len(tested)))]
     sample = _decoded(spaced, size=size, resize=resize, threads=threads)
     if sample is not None:
-        return Sample(f"{len(sample)} of {len(tested):,} images of its own test split", sample)
-    return Sample("32 drawn images (its own are not here; images=DIR names others)", _drawn(size))
+        return VerificationSample(
+            f"{len(sample)} of {len(tested):,} images of its own test split", sample
+        )
+    return VerificationSample(
+        "32 drawn images (its own are not here; images=DIR names others)", _drawn(size)
+    )
 
 
-def inputs_of(
+def build_verification_inputs(
     pixels: NDArray[np.uint8], encoding: dict[str, Any] | None, network: Any
 ) -> dict[str, NDArray[Any]]:
     """What a network takes beside the images: every value in turn, missing ones too.
@@ -118,7 +124,9 @@ def inputs_of(
     return inputs
 
 
-def compare(answer: Answer, inputs: Inputs, expected: NDArray[np.float32]) -> Parity:
+def compare_outputs(
+    answer: RuntimePredict, inputs: Inputs, expected: NDArray[np.float32]
+) -> OutputDifference:
     """Hold a file's answers against the network's.
 
     Args:
@@ -129,18 +137,18 @@ def compare(answer: Answer, inputs: Inputs, expected: NDArray[np.float32]) -> Pa
     Raises:
         RunError: what it answers has another shape, or is not finite.
     """
-    found = np.concatenate([answer(part) for part in batches(inputs)])
+    found = np.concatenate([answer(part) for part in split_batches(inputs)])
     if found.shape != expected.shape or not np.isfinite(found).all():
         raise RunError(
             f"expected finite answers of shape {expected.shape}. Received shape {found.shape}."
         )
-    return Parity(
+    return OutputDifference(
         greatest=float(np.abs(found - expected).max()),
         other_class=int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()),
     )
 
 
-def batches(inputs: Inputs) -> Iterator[dict[str, NDArray[Any]]]:
+def split_batches(inputs: Inputs) -> Iterator[dict[str, NDArray[Any]]]:
     """Inputs in parts, of which the last is smaller."""
     n = len(inputs[PIXELS])
     for start in range(0, n, BATCH):

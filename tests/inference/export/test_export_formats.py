@@ -15,9 +15,17 @@ from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.data.patient_metadata import AgeScaler, CategoryEncoder, PatientEncoder
 from melanoma_lab.ensembles.network import mean_network
-from melanoma_lab.exporting import formats
-from melanoma_lab.exporting.parity import Sample, compare, inputs_of, sample_of
-from melanoma_lab.exporting.servable import in_float32, servable
+from melanoma_lab.inference.export import formats
+from melanoma_lab.inference.export.serving_signature import (
+    build_serving_network,
+    convert_to_float32,
+)
+from melanoma_lab.inference.export.verification import (
+    VerificationSample,
+    build_verification_inputs,
+    choose_sample,
+    compare_outputs,
+)
 from melanoma_lab.models.metadata_branch import add_metadata_branch, add_metadata_encoding
 from melanoma_lab.models.regularisation import Regulariser
 from melanoma_lab.models.test_time_augmentation import add_test_time_augmentation
@@ -87,34 +95,36 @@ def built():
 )
 def test_answers_are_the_networks(built, build, kind, tmp_path):
     network = built(build)
-    plain = in_float32(network)
-    pixels = sample_of(None, None, size=16, resize=Resize.squash, threads=1).pixels
-    inputs = inputs_of(pixels, ENCODING.to_dict(), plain)
+    plain = convert_to_float32(network)
+    pixels = choose_sample(None, None, size=16, resize=Resize.squash, threads=1).pixels
+    inputs = build_verification_inputs(pixels, ENCODING.to_dict(), plain)
     several = isinstance(network.input, dict)
     expected = np.asarray(plain.predict_on_batch(inputs if several else pixels))
     assert np.ptp(expected, axis=0).max() > 1e-2, "the network must tell these images apart"
-    path = formats.write(kind, servable(plain, tmp_path), tmp_path)
-    assert path == tmp_path / formats.KINDS[kind].file
-    parity = compare(formats.reader(kind, path), inputs, expected)
+    path = formats.write_format(kind, build_serving_network(plain, tmp_path), tmp_path)
+    assert path == tmp_path / formats.EXPORT_BACKENDS[kind].file
+    parity = compare_outputs(formats.open_runtime(kind, path), inputs, expected)
     assert parity.greatest < 1e-5
     assert parity.other_class == 0
     with pytest.raises(RunError, match=r"expected finite answers of shape \(32, 2\)"):
-        compare(formats.reader(kind, path), inputs, expected[:, :2])
+        compare_outputs(formats.open_runtime(kind, path), inputs, expected[:, :2])
 
 
 def test_half_precision_becomes_float32_with_the_same_weights():
     mixed = views_in_half_precision()
-    plain = in_float32(mixed)
+    plain = convert_to_float32(mixed)
     policies = {layer.dtype_policy.name for layer in plain.get_layer("on_a_backbone").layers}
     assert policies == {"float32"}
     for ours, theirs in zip(plain.get_weights(), mixed.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert in_float32(plain) is plain
+    assert convert_to_float32(plain) is plain
 
 
 def test_all_that_may_be_unknown_is_asked():
     network = members_with_metadata()
-    inputs = inputs_of(np.zeros((100, 16, 16, 3), np.uint8), ENCODING.to_dict(), network)
+    inputs = build_verification_inputs(
+        np.zeros((100, 16, 16, 3), np.uint8), ENCODING.to_dict(), network
+    )
     assert set(inputs["sex"].ravel()) == {-1, 0, 1}
     assert set(inputs["site"].ravel()) == {-1, 0, 1, 2}
     assert inputs["age"].min() == -1
@@ -126,33 +136,33 @@ def test_inputs_without_names_are_refused(tmp_path):
     two = [keras.Input((4, 4, 3)), keras.Input((1,))]
     joined = keras.layers.Concatenate()([keras.layers.Flatten()(two[0]), two[1]])
     with pytest.raises(UserError, match="several inputs without names"):
-        servable(keras.Model(two, keras.layers.Dense(2)(joined)), tmp_path)
+        build_serving_network(keras.Model(two, keras.layers.Dense(2)(joined)), tmp_path)
 
 
 def test_what_cannot_be_converted_is_said_in_a_line(tmp_path, monkeypatch):
     def fail(network, path):
         raise ValueError("op X is not known\n" * 500)
 
-    kind = formats.KINDS[Format.onnx]
-    broken = formats.Kind(kind.file, {}, fail, kind.read)
-    monkeypatch.setitem(formats.KINDS, Format.onnx, broken)
+    kind = formats.EXPORT_BACKENDS[Format.onnx]
+    broken = formats.ExportBackend(kind.file, {}, fail, kind.read)
+    monkeypatch.setitem(formats.EXPORT_BACKENDS, Format.onnx, broken)
     with pytest.raises(RunError, match=r"formats=onnx: .*ValueError: op X is not known") as caught:
-        formats.write(Format.onnx, None, tmp_path)
+        formats.write_format(Format.onnx, None, tmp_path)
     assert len(str(caught.value)) < 600
 
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(formats, "_installed", lambda module: module != "onnx")
-    formats.refuse_missing([Format.saved_model, Format.litert])
+    formats.refuse_missing_packages([Format.saved_model, Format.litert])
     with pytest.raises(
         UserError, match=r"not installed: onnx\. .*pip install .*melanoma-lab\[export\]'"
     ):
-        formats.refuse_missing([Format.saved_model, Format.onnx])
+        formats.refuse_missing_packages([Format.saved_model, Format.onnx])
 
 
 def test_without_images_some_are_drawn():
-    sample = sample_of(None, None, size=8, resize=Resize.squash, threads=1)
-    assert isinstance(sample, Sample)
+    sample = choose_sample(None, None, size=8, resize=Resize.squash, threads=1)
+    assert isinstance(sample, VerificationSample)
     assert "drawn" in sample.told
     assert sample.pixels.shape == (32, 8, 8, 3)
     assert (sample.pixels[0] == 127).all()  # the input example

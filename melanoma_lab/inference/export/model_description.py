@@ -10,12 +10,12 @@ from melanoma_lab.config.schema import Format
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.untrusted_files import parse_json
 from melanoma_lab.evaluation.decision_rule import DecisionRule, dump_strict_json
-from melanoma_lab.exporting.formats import KINDS, PROBABILITIES
-from melanoma_lab.exporting.parity import LIMIT, Parity, Sample
+from melanoma_lab.inference.export.formats import EXPORT_BACKENDS, PROBABILITIES
+from melanoma_lab.inference.export.verification import LIMIT, OutputDifference, VerificationSample
 from melanoma_lab.tracking.logged_model import PIXELS
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
-FILE: Final = "model.json"
+DESCRIPTION_FILE: Final = "model.json"
 DECODING: Final = (
     "RGB; the camera's orientation (EXIF) applied; the first frame; 16 bits scaled to 8; "
     "transparency laid on white; colour profiles not applied"
@@ -37,14 +37,14 @@ RESIZING: Final = {
 }
 
 
-def description(
+def format_description(
     card: ModelInfo,
     *,
     size: int,
     run_id: str | None,
     advice: DecisionRule | None,
-    sample: Sample,
-    parities: Mapping[Format, Parity],
+    sample: VerificationSample,
+    parities: Mapping[Format, OutputDifference],
     versions: Mapping[str, str],
 ) -> str:
     """The text of ``model.json``.
@@ -60,7 +60,7 @@ def description(
     """
     content = {
         "notice": NOTICE,
-        "files": {kind.value: KINDS[kind].file for kind in parities},
+        "files": {kind.value: EXPORT_BACKENDS[kind].file for kind in parities},
         "inputs": {
             PIXELS: {
                 "dtype": "uint8",
@@ -101,7 +101,7 @@ def description(
 
 
 def is_description(text: str) -> bool:
-    """Whether a text is what ``description`` gave."""
+    """Whether a text is what ``format_description`` gave."""
     try:
         said = parse_json(text)
     except ValueError:
