@@ -24,14 +24,19 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.data.untrusted_tables import read_manifest
-from melanoma_lab.ensembles import identity
-from melanoma_lab.ensembles.average import average
-from melanoma_lab.ensembles.members import Member, find_members, put_together, read_tables
 from melanoma_lab.evaluation import decision_rule, out_of_distribution, predictions
 from melanoma_lab.evaluation.chance_check import compare_with_chance
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics, find_absent_classes
 from melanoma_lab.inference import mlmodel
+from melanoma_lab.inference.ensembles import ensemble_tags
+from melanoma_lab.inference.ensembles.average import average_predictions
+from melanoma_lab.inference.ensembles.members import (
+    EnsembleMember,
+    divide_into_ensembles,
+    find_members,
+    load_member_tables,
+)
 from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
@@ -69,14 +74,14 @@ def make_ensembles(
     client = tracking.connect_for_reading(tracked)
     with translate_errors(tracked.uri):
         found = find_members(client, study, arm)
-    ensembles = put_together(found, size)
+    ensembles = divide_into_ensembles(found, size)
     tracker = tracking.connect(tracked, study).result()
     done = [
-        tracker.find_finished({"fingerprint": identity.fingerprint_of(members)})
+        tracker.find_finished({"fingerprint": ensemble_tags.fingerprint_members(members)})
         for members in ensembles
     ]
     tables = [
-        None if there else average(read_tables(client, members))
+        None if there else average_predictions(load_member_tables(client, members))
         for members, there in zip(ensembles, done, strict=True)
     ]
     console.print(
@@ -84,7 +89,7 @@ def make_ensembles(
     )
     run_ids = []
     for members, there, table in zip(ensembles, done, tables, strict=True):
-        console.print(f"\n[bold]{identity.name_of(members)}[/]  {_who(members)}")
+        console.print(f"\n[bold]{ensemble_tags.name_ensemble(members)}[/]  {_who(members)}")
         if there is not None:
             run_messages.show_skipped(there.run_id)
             run_ids.append(there.run_id)
@@ -103,16 +108,18 @@ def make_ensembles(
 def _record(
     client: Any,
     tracker: tracking.Tracker,
-    members: Sequence[Member],
+    members: Sequence[EnsembleMember],
     table: pd.DataFrame,
     together: _Together | None,
     *,
     images: bool,
 ) -> str:
     """Measure, draw, keep and show what an ensemble comes to; returns its run's id."""
-    config = identity.config_of(members, [_config(client, member) for member in members])
+    config = ensemble_tags.build_ensemble_config(
+        members, [_config(client, member) for member in members]
+    )
     manifest = _manifest(client, members[0], table)
-    tags = identity.tags_of(members, table)
+    tags = ensemble_tags.build_ensemble_tags(members, table)
     named = config.get("dataset", {}).get("melanoma")
     melanoma = slugify(named) if named else None
     judgement = evaluate_clinically(
@@ -122,7 +129,9 @@ def _record(
         manifest=manifest,
     )
     metrics = (
-        identity.costs_of(members) | compute_run_metrics(table, melanoma) | judgement.metrics()
+        ensemble_tags.sum_costs(members)
+        | compute_run_metrics(table, melanoma)
+        | judgement.metrics()
     )
     name = run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
     with tracker.run(name, tags, tracking.flatten_params(config)) as run_id:
@@ -209,7 +218,9 @@ class _Together:
     beside: dict[str, str]
 
 
-def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _Together | None:
+def _together(
+    client: Any, members: Sequence[EnsembleMember], table: pd.DataFrame
+) -> _Together | None:
     """The members' networks as one; None where some were not kept, or take other inputs."""
     without = [member for member in members if not has_model(client, member.run)]
     if without:
@@ -221,7 +232,7 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
     from melanoma_lab.training.backend import choose_threads, start_backend
 
     start_backend(threads=choose_threads(None), seed=0, precision=Precision.float32)
-    from melanoma_lab.ensembles.network import mean_network
+    from melanoma_lab.inference.ensembles.mean_network import build_mean_network
     from melanoma_lab.models.safe_loading import load_safely
 
     networks, cards = [], []
@@ -254,16 +265,16 @@ def _together(client: Any, members: Sequence[Member], table: pd.DataFrame) -> _T
         )
         return None
     beside = {} if looks is None else {out_of_distribution.FILE: looks.text()}
-    return _Together(mean_network(networks), cards[0], beside)
+    return _Together(build_mean_network(networks), cards[0], beside)
 
 
-def _config(client: Any, member: Member) -> dict[str, Any]:
+def _config(client: Any, member: EnsembleMember) -> dict[str, Any]:
     """The resolved configuration of a member."""
     with _file(client, member, "config.yaml") as path:
         return read_yaml(path)
 
 
-def _manifest(client: Any, member: Member, table: pd.DataFrame) -> pd.DataFrame:
+def _manifest(client: Any, member: EnsembleMember, table: pd.DataFrame) -> pd.DataFrame:
     """A member's table of images, with the splits that they have for the ensemble."""
     with _file(client, member, "manifest.csv") as path:
         manifest = read_manifest(path)
@@ -274,7 +285,7 @@ def _manifest(client: Any, member: Member, table: pd.DataFrame) -> pd.DataFrame:
     return manifest.assign(split=manifest["image_id"].map(split).fillna(manifest["split"]))
 
 
-def _audit(client: Any, member: Member) -> dict[str, Any] | None:
+def _audit(client: Any, member: EnsembleMember) -> dict[str, Any] | None:
     """What the audit of a member's dataset found; None where it was not kept."""
     try:
         with _file(client, member, "audit.json") as path:
@@ -284,7 +295,7 @@ def _audit(client: Any, member: Member) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _file(client: Any, member: Member, name: str) -> Iterator[Path]:
+def _file(client: Any, member: EnsembleMember, name: str) -> Iterator[Path]:
     """An artifact of a member."""
     try:
         with artifact_of(client, member.run, name) as path:
@@ -299,8 +310,8 @@ def _absent(table: pd.DataFrame) -> dict[str, str]:
     return {f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()}
 
 
-def _who(members: Sequence[Member]) -> str:
+def _who(members: Sequence[EnsembleMember]) -> str:
     """Members by their seeds, and folds where there are any."""
-    seeds = ", ".join(map(str, identity.seeds_of(members)))
-    folds = identity.folds_of(members)
+    seeds = ", ".join(map(str, ensemble_tags.list_seeds(members)))
+    folds = ensemble_tags.list_folds(members)
     return f"seeds {seeds}" + (f", folds {', '.join(map(str, folds))}" if any(folds) else "")

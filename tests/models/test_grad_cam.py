@@ -10,7 +10,7 @@ from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import Regularisation
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.patient_metadata import AgeScaler, PatientEncoder
-from melanoma_lab.ensembles.network import mean_network
+from melanoma_lab.inference.ensembles.mean_network import build_mean_network
 from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.feature_maps import trace_feature_maps
 from melanoma_lab.models.grad_cam import GradCam, compute_grad_cam
@@ -194,7 +194,7 @@ def test_of_an_ensemble_it_is_the_mean_of_the_members(images):
     members = [pooled(0), add_test_time_augmentation(pooled(1), Tta.flips), of_colours()]
     classes = np.arange(3)
     alone = np.mean([compute_grad_cam(member, images, classes) for member in members], axis=0)
-    together = compute_grad_cam(mean_network(members), images, classes)
+    together = compute_grad_cam(build_mean_network(members), images, classes)
     np.testing.assert_allclose(together, alone / alone.max(axis=(1, 2), keepdims=True), atol=1e-5)
 
 
@@ -216,7 +216,7 @@ def test_metadata_pass_through(images):
 
 
 def test_a_file_does_as_well_and_the_network_stays_as_it_was(images, tmp_path):
-    network = mean_network([add_test_time_augmentation(pooled(0), Tta.flips), pooled(1)])
+    network = build_mean_network([add_test_time_augmentation(pooled(0), Tta.flips), pooled(1)])
     network.save(tmp_path / "before.keras")
     answers, config = network.predict(images, verbose=0), network.to_json()
     heat = compute_grad_cam(network, images, np.arange(3))

@@ -12,10 +12,10 @@ from pictures import paint
 
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.ensembles.network import mean_network
 from melanoma_lab.inference.demo.embeddings import build_embedder
 from melanoma_lab.inference.demo.image_answer import DemoService
 from melanoma_lab.inference.demo.reference_set import load_reference_set
+from melanoma_lab.inference.ensembles.mean_network import build_mean_network
 from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.inference.predictor import load_predictor
 from melanoma_lab.models.grad_cam import GradCam
@@ -157,7 +157,7 @@ def test_features_are_what_the_last_dense_layer_takes():
     by_hand = keras.Model(one.inputs, one.layers[-1].input).predict_on_batch(pixels)
     by_hand = by_hand / np.linalg.norm(by_hand, axis=1, keepdims=True)
     np.testing.assert_allclose(of_one, by_hand, rtol=1e-5)
-    together = build_embedder(mean_network([one, two]))(pixels)
+    together = build_embedder(build_mean_network([one, two]))(pixels)
     np.testing.assert_allclose(together, np.hstack([of_one, of_two]) / np.sqrt(2), atol=1e-6)
     with pytest.raises(UserError, match="does not end in a dense layer"):
         build_embedder(network(1, head=False))

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 
-def mean_network(networks: Sequence[keras.Model]) -> keras.Model:
+def build_mean_network(networks: Sequence[keras.Model]) -> keras.Model:
     """A network that answers with the mean of what others answer to the same inputs.
 
     Args:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from melanoma_lab.ensembles.network import mean_network
+from melanoma_lab.inference.ensembles.mean_network import build_mean_network
 from melanoma_lab.models.safe_loading import load_safely
 
 
@@ -28,7 +28,7 @@ def images():
 
 def test_it_answers_with_the_mean_and_is_saved(images, tmp_path):
     members = [network(1), network(2), network(3, views=True)]
-    mean = mean_network(members)
+    mean = build_mean_network(members)
     expected = np.mean([member.predict(images, verbose=0) for member in members], axis=0)
     np.testing.assert_allclose(mean.predict(images, verbose=0), expected, atol=1e-6)
     assert mean.count_params() == sum(member.count_params() for member in members)
@@ -36,7 +36,7 @@ def test_it_answers_with_the_mean_and_is_saved(images, tmp_path):
     again = load_safely(tmp_path / "model.keras")
     np.testing.assert_allclose(again.predict(images, verbose=0), expected, atol=1e-6)
     # An ensemble of such networks has members within members.
-    assert mean_network([again, network(4)]).output_shape == (None, 3)
+    assert build_mean_network([again, network(4)]).output_shape == (None, 3)
 
 
 def test_members_that_are_told_of_the_patient_take_it_together(images):
@@ -53,6 +53,6 @@ def test_members_that_are_told_of_the_patient_take_it_together(images):
 
     members = [told(1), told(2)]
     batch = {"pixels": images.astype("float32"), "age": np.arange(5, dtype="float32")[:, None]}
-    mean = mean_network(members)
+    mean = build_mean_network(members)
     expected = np.mean([member.predict(batch, verbose=0) for member in members], axis=0)
     np.testing.assert_allclose(mean.predict(batch, verbose=0), expected, atol=1e-6)

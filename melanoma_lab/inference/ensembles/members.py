@@ -22,7 +22,7 @@ _SEEN = {
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """A finished run of an arm.
 
     Attributes:
@@ -54,7 +54,7 @@ class Member:
         return f"{self.key} (run {self.run_id})"
 
 
-def find_members(client: Any, study: str, arm: str | None) -> list[Member]:
+def find_members(client: Any, study: str, arm: str | None) -> list[EnsembleMember]:
     """The newest finished run of each seed and fold of an arm, in that order.
 
     Args:
@@ -88,17 +88,19 @@ def find_members(client: Any, study: str, arm: str | None) -> list[Member]:
             f"arm={arm}: it is an ensemble itself; name the arm that it is made of, and say "
             "members=... for another number of members."
         )
-    found: dict[tuple[int, int], Member] = {}
+    found: dict[tuple[int, int], EnsembleMember] = {}
     for run in tracked:  # newest first
         key = key_of(run)
         if key.arm == name and run.info.status == "FINISHED":
-            found.setdefault((key.seed, key.fold), Member(key, run))
+            found.setdefault((key.seed, key.fold), EnsembleMember(key, run))
     if not found:
         raise UserError(f"arm={arm or name}: no run of it has finished yet.")
     return [found[pair] for pair in sorted(found)]
 
 
-def put_together(members: Sequence[Member], size: int | None) -> list[list[Member]]:
+def divide_into_ensembles(
+    members: Sequence[EnsembleMember], size: int | None
+) -> list[list[EnsembleMember]]:
     """Divide the runs of an arm into ensembles that have no seed in common.
 
     Args:
@@ -145,7 +147,7 @@ def put_together(members: Sequence[Member], size: int | None) -> list[list[Membe
     ]
 
 
-def read_tables(client: Any, members: Sequence[Member]) -> list[pd.DataFrame]:
+def load_member_tables(client: Any, members: Sequence[EnsembleMember]) -> list[pd.DataFrame]:
     """The predictions of every member, in one order of images.
 
     Args:

@@ -13,28 +13,28 @@ from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX, check_predictions
 
 
-def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """What members answer on average: the mean of their probabilities.
 
     Args:
         tables: predictions tables of the same images, groups, labels and classes in one order.
 
     Returns:
-        The ensemble's predictions table; each image has the split that ``roles`` says.
+        The ensemble's predictions table; each image has the split that ``assign_splits`` says.
 
     Raises:
-        UserError: as ``roles``.
+        UserError: as ``assign_splits``.
     """
     columns = [name for name in tables[0].columns if name.startswith(PROBABILITY_PREFIX)]
     answers = np.stack([table[columns].to_numpy(np.float64) for table in tables])
-    splits = roles([table["split"].to_numpy(str) for table in tables])
+    splits = assign_splits([table["split"].to_numpy(str) for table in tables])
     result = tables[0].assign(split=splits)
     result[columns] = answers.mean(axis=0).astype(np.float32)
     check_predictions(result)
     return result
 
 
-def roles(splits: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
+def assign_splits(splits: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
     """What each image is to an ensemble, given what it was to every member.
 
     What any member has been fitted to, the ensemble has been fitted to; it is judged by what no

@@ -11,7 +11,7 @@ import pandas as pd
 
 from melanoma_lab import __version__, tracking
 from melanoma_lab.comparison.tracked import FOLDS_TAG, SEEDS_TAG
-from melanoma_lab.ensembles.members import Member
+from melanoma_lab.inference.ensembles.members import EnsembleMember
 from melanoma_lab.input_pipeline.prepare import compute_split_hash
 
 #: Tags that an ensemble has where all members have the same.
@@ -37,26 +37,26 @@ _WORST_FIRST = ("leaking", "", "unknown", "ungrouped", "grouped")
 COSTS = ("parameters", "trainable_parameters", "fit_seconds", "optimizer_steps")
 
 
-def fingerprint_of(members: Sequence[Member]) -> str:
+def fingerprint_members(members: Sequence[EnsembleMember]) -> str:
     """A hash that two ensembles share exactly where their members computed the same."""
     computed = [member.tags.get("fingerprint", member.run_id) for member in members]
     text = json.dumps(["ensemble", sorted(computed)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def name_of(members: Sequence[Member]) -> str:
+def name_ensemble(members: Sequence[EnsembleMember]) -> str:
     """The arm that an ensemble of these runs belongs to."""
     return f"{members[0].key.arm},ensemble={len(members)}"
 
 
-def tags_of(members: Sequence[Member], table: pd.DataFrame) -> dict[str, str]:
+def build_ensemble_tags(members: Sequence[EnsembleMember], table: pd.DataFrame) -> dict[str, str]:
     """What an ensemble is searched, grouped and compared by.
 
     Args:
         members: its members.
         table: its predictions.
     """
-    seeds, folds = seeds_of(members), folds_of(members)
+    seeds, folds = list_seeds(members), list_folds(members)
     hashes = {member.tags.get("split_hash", "") for member in members}
     protocols = {member.tags.get("protocol", "") for member in members}
     inherited = {
@@ -66,13 +66,13 @@ def tags_of(members: Sequence[Member], table: pd.DataFrame) -> dict[str, str]:
     }
     return {
         **inherited,
-        "arm": name_of(members),
+        "arm": name_ensemble(members),
         "reference": members[0].key.arm,
         "seed": str(seeds[0]),
         "fold": str(folds[0]),
         SEEDS_TAG: ",".join(map(str, seeds)),
         FOLDS_TAG: ",".join(map(str, folds)),
-        "fingerprint": fingerprint_of(members),
+        "fingerprint": fingerprint_members(members),
         "split_hash": hashes.pop() if len(hashes) == 1 else compute_split_hash(table),
         "protocol": min(protocols, key=_WORST_FIRST.index),
         "git_commit": tracking.git_commit(),
@@ -80,7 +80,9 @@ def tags_of(members: Sequence[Member], table: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def config_of(members: Sequence[Member], configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def build_ensemble_config(
+    members: Sequence[EnsembleMember], configs: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     """The configuration of an ensemble: what its members' have in common, and who they are.
 
     Args:
@@ -88,16 +90,16 @@ def config_of(members: Sequence[Member], configs: Sequence[dict[str, Any]]) -> d
         configs: the resolved configuration of each.
     """
     return {
-        **common(configs),
+        **intersect_configs(configs),
         "ensemble": {
             "members": [member.run_id for member in members],
-            "seeds": seeds_of(members),
-            "folds": folds_of(members),
+            "seeds": list_seeds(members),
+            "folds": list_folds(members),
         },
     }
 
 
-def common(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def intersect_configs(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The keys of nested dictionaries that all have with the same value."""
     first, *others = configs
     shared: dict[str, Any] = {}
@@ -106,13 +108,13 @@ def common(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
             continue
         values = [other[key] for other in others]
         if isinstance(value, dict) and all(isinstance(other, dict) for other in values):
-            shared[key] = common([value, *values])
+            shared[key] = intersect_configs([value, *values])
         elif all(other == value for other in values):
             shared[key] = value
     return shared
 
 
-def costs_of(members: Sequence[Member]) -> dict[str, float]:
+def sum_costs(members: Sequence[EnsembleMember]) -> dict[str, float]:
     """What the members cost together, of ``COSTS`` what all have recorded."""
     return {
         name: float(sum(member.metrics[name] for member in members))
@@ -121,11 +123,11 @@ def costs_of(members: Sequence[Member]) -> dict[str, float]:
     }
 
 
-def seeds_of(members: Sequence[Member]) -> list[int]:
+def list_seeds(members: Sequence[EnsembleMember]) -> list[int]:
     """The members' seeds, in order."""
     return sorted({member.key.seed for member in members})
 
 
-def folds_of(members: Sequence[Member]) -> list[int]:
+def list_folds(members: Sequence[EnsembleMember]) -> list[int]:
     """The members' folds, in order."""
     return sorted({member.key.fold for member in members})
