@@ -27,11 +27,11 @@ from melanoma_lab.config.required_keys import check_required_keys
 from melanoma_lab.config.schema import Task
 from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
-from melanoma_lab.job_notes import Notes, noting
-from melanoma_lab.side_by_side import Interruption
+from melanoma_lab.launching.job_status import JobStatusStore, collect_jobs
+from melanoma_lab.launching.parallel_jobs import InterruptHandler
 
 
-def hydra_command(notes: Notes) -> Callable[[], None]:
+def hydra_command(notes: JobStatusStore) -> Callable[[], None]:
     """Hydra's part of the command: each of its jobs, composed, is checked and done.
 
     Args:
@@ -85,7 +85,7 @@ def main() -> None:
         sys.exit(_report(explain_os_error(error), status=1))
 
 
-def _launch() -> Notes:
+def _launch() -> JobStatusStore:
     """Let Hydra run the jobs that the command line asks for.
 
     Returns:
@@ -95,10 +95,10 @@ def _launch() -> Notes:
         HydraException, OmegaConfBaseException, UserError: they cannot be composed.
     """
     try:
-        with noting() as notes, validate_seeds_once():
+        with collect_jobs() as notes, validate_seeds_once():
             # Ctrl-C, or a polite kill (a cluster's, a container's): runs are marked KILLED. SIGINT
             # too: a shell's background job would ignore it.
-            interrupt = Interruption(notes)
+            interrupt = InterruptHandler(notes)
             for polite in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(polite, interrupt)
             hydra_command(notes)()

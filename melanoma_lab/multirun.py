@@ -26,8 +26,8 @@ from melanoma_lab.config.schema.tracking import Tracking, get_default_uri
 from melanoma_lab.config.validation import check_interpolations
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
-from melanoma_lab.job_notes import Job, Notes
-from melanoma_lab.side_by_side import process_of_its_own
+from melanoma_lab.launching.job_status import JobStatus, JobStatusStore
+from melanoma_lab.launching.parallel_jobs import isolate_job
 
 if TYPE_CHECKING:  # its module loads pandas
     from melanoma_lab.comparison.result import ComparedStudy
@@ -39,7 +39,7 @@ def in_multirun() -> bool:
 
 
 @contextmanager
-def noted(composed: DictConfig, notes: Notes) -> Iterator[None]:
+def noted(composed: DictConfig, notes: JobStatusStore) -> Iterator[None]:
     """Note how the job in the block ends; its failure ends there.
 
     Args:
@@ -55,7 +55,7 @@ def noted(composed: DictConfig, notes: Notes) -> Iterator[None]:
                 _remove_job_folder()
         return
     number = int(HydraConfig.get().job.num)
-    with process_of_its_own(notes, number) as stoppable:
+    with isolate_job(notes, number) as stoppable:
         # What stays of a job whose process does not come back.
         gone = Ending(1, "its process ended before it did (killed? out of memory?)")
         notes.begin(_job(composed, gone), stoppable=stoppable)
@@ -118,14 +118,14 @@ def surviving() -> Iterator[Ending]:
         console.print(f"Failed: {ending.reason}", style="bold red", markup=False)
 
 
-def _job(composed: DictConfig, ending: Ending) -> Job:
+def _job(composed: DictConfig, ending: Ending) -> JobStatus:
     hydra = HydraConfig.get()
     arm = parse_arm(list(hydra.overrides.task))
 
     def value(key: str) -> str:
         return str(_select(composed, key))
 
-    return Job(
+    return JobStatus(
         number=int(hydra.job.num),
         arm=arm.name,
         repetition=_repetition(value("seed"), OmegaConf.select(composed, "split.fold")),
@@ -140,7 +140,7 @@ def _job(composed: DictConfig, ending: Ending) -> Job:
     )
 
 
-def job_of(config: Config, arm: Arm, number: int, ending: Ending) -> Job:
+def job_of(config: Config, arm: Arm, number: int, ending: Ending) -> JobStatus:
     """What became of a job whose configuration has been checked.
 
     Args:
@@ -149,7 +149,7 @@ def job_of(config: Config, arm: Arm, number: int, ending: Ending) -> Job:
         number: its place in the multirun.
         ending: how it ended.
     """
-    return Job(
+    return JobStatus(
         number=number,
         arm=arm.name,
         repetition=_repetition(config.seed, getattr(config.split, "fold", None)),
@@ -175,7 +175,7 @@ def _select(composed: DictConfig, key: str) -> Any:
         return None  # AttributeError: its group is missing
 
 
-def conclude(jobs: Sequence[Job], broken: str = "") -> list[ComparedStudy]:
+def conclude(jobs: Sequence[JobStatus], broken: str = "") -> list[ComparedStudy]:
     """Compare what a multirun trained, then say which of its jobs failed.
 
     Args:
@@ -223,7 +223,7 @@ def conclude(jobs: Sequence[Job], broken: str = "") -> list[ComparedStudy]:
     return compared
 
 
-def describe_failures(jobs: Sequence[Job]) -> str:
+def describe_failures(jobs: Sequence[JobStatus]) -> str:
     """Name the jobs that failed; those that failed for one reason together.
 
     Args:

@@ -10,12 +10,12 @@ from processes import LAB, run_command, run_python
 
 from melanoma_lab import multirun
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.job_notes import Job, noting
+from melanoma_lab.launching.job_status import JobStatus, collect_jobs
 from melanoma_lab.multirun import conclude, describe_failures, noted
 
 
 def job(number, arm="baseline", *, failure=0, reason="", study="ablation", task="train"):
-    return Job(
+    return JobStatus(
         number=number,
         arm=arm,
         repetition=f"seed {number}",
@@ -99,7 +99,7 @@ def test_what_a_launcher_gave_up_is_said_beside_what_was_done(compared):
 
 def test_what_a_single_run_raises_is_the_commands_to_raise():
     bug = KeyError("x")
-    with noting() as notes, noted(OmegaConf.create({}), notes):
+    with collect_jobs() as notes, noted(OmegaConf.create({}), notes):
         raise bug
     assert notes.error is bug
     assert notes.jobs == ()
@@ -135,7 +135,7 @@ def test_a_job_of_a_multirun_never_raises(as_job, error, failure, reason):
         "tracking": {"uri": "u"},
         "split": {"name": "kfold", "fold": 2},
     }
-    with noting() as notes, noted(OmegaConf.create(composed), notes):
+    with collect_jobs() as notes, noted(OmegaConf.create(composed), notes):
         (begun,) = notes.read()
         assert (begun.failure, begun.reason.split(" (")[0]) == (
             1,
@@ -144,12 +144,12 @@ def test_a_job_of_a_multirun_never_raises(as_job, error, failure, reason):
         if error:
             raise error
     assert notes.jobs == (
-        Job(7, "dropout", "seed 4 fold 2", "train", "s", "accuracy", "u", failure, reason),
+        JobStatus(7, "dropout", "seed 4 fold 2", "train", "s", "accuracy", "u", failure, reason),
     )
 
 
 def test_ctrl_c_stops_a_multirun(as_job):
-    with noting() as notes:
+    with collect_jobs() as notes:
         with pytest.raises(KeyboardInterrupt), noted(OmegaConf.create({}), notes):
             raise KeyboardInterrupt
         (ended,) = notes.read()

@@ -19,10 +19,10 @@ def loading() -> AbstractContextManager[ProgressCallback]:
 
 def train(config: Config, arm: Arm) -> None:
     """Train, evaluate and track one arm."""
+    from melanoma_lab.launching.parallel_jobs import count_parallel_jobs
     from melanoma_lab.multirun import in_multirun
-    from melanoma_lab.side_by_side import at_once
 
-    train_one(config, arm, skip_finished=in_multirun(), side_by_side=at_once())
+    train_one(config, arm, skip_finished=in_multirun(), side_by_side=count_parallel_jobs())
 
 
 def train_one(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Self
 
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.side_by_side import GRACE
+from melanoma_lab.launching.parallel_jobs import GRACE
 from melanoma_lab.tuning.crew import ASKED
 from melanoma_lab.tuning.role import CHIEF_PROCESS
 

@@ -11,10 +11,10 @@ from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
-from melanoma_lab.job_notes import Notes
+from melanoma_lab.launching.job_status import JobStatusStore
+from melanoma_lab.launching.parallel_jobs import InterruptHandler
 from melanoma_lab.models.losses import FocalLoss, LogitAdjustedLoss
 from melanoma_lab.models.schedules import ScheduleContext, build_schedule
-from melanoma_lab.side_by_side import Interruption
 from melanoma_lab.training.augmented_network import AugmentedNetwork
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network
 from melanoma_lab.training.train_steps import Stage
@@ -182,7 +182,7 @@ def test_an_interruption_that_a_library_drops_ends_the_fit_with_the_epoch(tmp_pa
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, Interruption(Notes(tmp_path, os.getpid())))
+    before = signal.signal(signal.SIGTERM, InterruptHandler(JobStatusStore(tmp_path, os.getpid())))
     try:
         with pytest.raises(KeyboardInterrupt):
             fit(network(), told=told, on_step=drop)

@@ -20,14 +20,14 @@ from typing import IO, TextIO, cast
 from hydra.core.hydra_config import HydraConfig
 
 from melanoma_lab.core.console import console
-from melanoma_lab.job_notes import Notes
+from melanoma_lab.launching.job_status import JobStatusStore
 from melanoma_lab.training.backend import count_available_threads
 
 #: Seconds that a job has to mark its run as KILLED before its process is ended.
 GRACE = 20.0
 
 
-def at_once() -> int:
+def count_parallel_jobs() -> int:
     """How many jobs of this command run at once on this machine; 1 where nobody says."""
     if not HydraConfig.initialized():
         return 1
@@ -71,7 +71,7 @@ class PrefixedLines(io.TextIOBase):
 
 
 @contextmanager
-def process_of_its_own(notes: Notes, number: int) -> Iterator[int]:
+def isolate_job(notes: JobStatusStore, number: int) -> Iterator[int]:
     """Run a job of the block as one of several processes, where this is one.
 
     Args:
@@ -82,7 +82,7 @@ def process_of_its_own(notes: Notes, number: int) -> Iterator[int]:
         The process by which the command can stop the job; 0 where this is the command's own, or
         not for it to stop.
     """
-    if os.getpid() == notes.process or at_once() == 1:
+    if os.getpid() == notes.process or count_parallel_jobs() == 1:
         yield 0
         return
     _STOP.prepare(notes)
@@ -104,7 +104,7 @@ class _Stop:
         self._in_job = False
         self._prepared = False
 
-    def prepare(self, notes: Notes) -> None:
+    def prepare(self, notes: JobStatusStore) -> None:
         """Listen to the command alone; Ctrl-C reaches it too, and it asks everybody."""
         if not self._prepared:
             self._prepared = True
@@ -143,14 +143,14 @@ class _Stop:
 _STOP = _Stop()
 
 
-class Interruption:
+class InterruptHandler:
     """The command's answer to Ctrl-C and SIGTERM: its jobs stop first; a second one is at once.
 
     Args:
         notes: the command's.
     """
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: JobStatusStore) -> None:
         self._notes, self.asked = notes, False
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Job:
+class JobStatus:
     """What became of one job.
 
     Attributes:
@@ -46,7 +46,7 @@ class Job:
 
 
 @dataclass
-class Notes:
+class JobStatusStore:
     """The notes of one command's jobs; what a job of another process has is a copy.
 
     Attributes:
@@ -60,10 +60,10 @@ class Notes:
     folder: Path
     process: int
     error: Exception | None = None
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[JobStatus, ...] = ()
     broken: str = ""
 
-    def begin(self, job: Job, *, stoppable: int = 0) -> None:
+    def begin(self, job: JobStatus, *, stoppable: int = 0) -> None:
         """Note what is to be said of a job if its process never ends it.
 
         Args:
@@ -74,21 +74,21 @@ class Notes:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write(job, stoppable)
 
-    def end(self, job: Job) -> None:
+    def end(self, job: JobStatus) -> None:
         """Note what has become of a job; of no interest where the command ended before it did."""
         with suppress(FileNotFoundError):
             self._write(job, 0)
 
-    def _write(self, job: Job, stoppable: int) -> None:
+    def _write(self, job: JobStatus, stoppable: int) -> None:
         path = self.folder / f"{job.number}.json"
         partial = path.with_suffix(".partial")
         content = {"job": asdict(job), "stoppable": stoppable}
         partial.write_text(json.dumps(content), encoding="utf-8")
         partial.replace(path)
 
-    def read(self) -> tuple[Job, ...]:
+    def read(self) -> tuple[JobStatus, ...]:
         """What has become of the jobs that have begun, in their order."""
-        jobs = [Job(**note["job"]) for note in self._contents()]
+        jobs = [JobStatus(**note["job"]) for note in self._contents()]
         return tuple(sorted(jobs, key=lambda job: job.number))
 
     def stoppable(self) -> set[int]:
@@ -100,7 +100,7 @@ class Notes:
 
 
 @contextmanager
-def noting() -> Iterator[Notes]:
+def collect_jobs() -> Iterator[JobStatusStore]:
     """Collect what becomes of the jobs that run in the block.
 
     Jobs do not raise; what comes out of the block after the first has begun is the launcher's.
@@ -109,7 +109,7 @@ def noting() -> Iterator[Notes]:
         The notes; ``error``, ``jobs`` and ``broken`` are filled in when the block is through.
     """
     folder = Path("experiments", f".jobs-{uuid.uuid4().hex}").absolute()
-    notes = Notes(folder, os.getpid())
+    notes = JobStatusStore(folder, os.getpid())
     try:
         yield notes
         notes.jobs = notes.read()

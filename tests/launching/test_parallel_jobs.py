@@ -17,17 +17,21 @@ import pytest
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from melanoma_lab import side_by_side
 from melanoma_lab.config.validation import explain_hydra_error
 from melanoma_lab.core.shell_commands import format_pip_install
-from melanoma_lab.job_notes import Notes
-from melanoma_lab.side_by_side import Interruption, PrefixedLines, at_once
+from melanoma_lab.launching import parallel_jobs
+from melanoma_lab.launching.job_status import JobStatusStore
+from melanoma_lab.launching.parallel_jobs import (
+    InterruptHandler,
+    PrefixedLines,
+    count_parallel_jobs,
+)
 from melanoma_lab.tracking.upload import PROCESS_TAG
 from melanoma_lab.training.backend import count_available_threads
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SMALL = (
     "dataset=folder",
     "dataset.image_size=16",
@@ -145,15 +149,15 @@ def test_no_job_outlives_its_command(tmp_path, launch, how):
     ],
 )
 def test_how_many_jobs_share_the_machine(monkeypatch, launcher, expected):
-    monkeypatch.setattr(side_by_side, "count_available_threads", lambda: 8)
-    monkeypatch.setattr(side_by_side.HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(parallel_jobs, "count_available_threads", lambda: 8)
+    monkeypatch.setattr(parallel_jobs.HydraConfig, "initialized", lambda: True)
     config = OmegaConf.create({"launcher": launcher})
-    monkeypatch.setattr(side_by_side.HydraConfig, "get", lambda: config)
-    assert at_once() == expected
+    monkeypatch.setattr(parallel_jobs.HydraConfig, "get", lambda: config)
+    assert count_parallel_jobs() == expected
 
 
 def test_without_a_command_nobody_shares():
-    assert at_once() == 1
+    assert count_parallel_jobs() == 1
 
 
 def test_threads_are_shared_out():
@@ -184,8 +188,10 @@ def test_a_launcher_that_is_not_there_is_named_with_its_package():
 def test_a_second_ctrl_c_does_not_wait_for_jobs(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(os, "kill", lambda process, how: asked.append((process, how)))
-    monkeypatch.setattr(Notes, "stoppable", lambda notes: set() if len(asked) > 1 else {5, 6})
-    interrupt = Interruption(Notes(tmp_path, os.getpid()))
+    monkeypatch.setattr(
+        JobStatusStore, "stoppable", lambda notes: set() if len(asked) > 1 else {5, 6}
+    )
+    interrupt = InterruptHandler(JobStatusStore(tmp_path, os.getpid()))
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             interrupt(signal.SIGINT, None)
