@@ -20,7 +20,7 @@ import numpy as np
 from mlflow.entities import Metric, Param, RunTag
 
 from melanoma_lab.comparison.compare import compare_study
-from melanoma_lab.comparison.report import write_report
+from melanoma_lab.comparison.report import write_comparison_report
 from melanoma_lab.comparison.study import load_study
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.schema.tracking import Tracking
@@ -96,7 +96,7 @@ def main() -> None:
             comparison = compare_study(study)
             times.append(time.perf_counter())
             warnings = find_warnings(study, comparison)
-            write_report(folder / "many", study, comparison, warnings, again="")
+            write_comparison_report(folder / "many", study, comparison, warnings, again="")
             times.append(time.perf_counter())
             read, judge, write = np.diff(times)
             begin = time.perf_counter()

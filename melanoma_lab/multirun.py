@@ -19,8 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from melanoma_lab.comparison.arms import shorten
 from melanoma_lab.config.arm import Arm, parse_arm
+from melanoma_lab.config.arm_labels import shorten_arm_names
 from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.config.schema.tracking import Tracking, get_default_uri
 from melanoma_lab.config.validation import check_interpolations
@@ -229,7 +229,7 @@ def describe_failures(jobs: Sequence[JobStatus]) -> str:
     Args:
         jobs: all of a multirun, in their order; one or more of them failed.
     """
-    short = shorten({job.arm for job in jobs})
+    short = shorten_arm_names({job.arm for job in jobs})
     by_reason: dict[str, list[str]] = {}
     for job in jobs:
         if job.failure:

@@ -12,18 +12,23 @@ from typing import Any
 import numpy as np
 
 from melanoma_lab.comparison import statistics
-from melanoma_lab.comparison.arms import find_references, shorten
-from melanoma_lab.comparison.pairing import by_unit, coverage, paired, units_of
+from melanoma_lab.comparison.pairing import (
+    aggregate_by_unit,
+    assign_units,
+    list_covered_repetitions,
+    pair_runs,
+)
 from melanoma_lab.comparison.statistics import MeanOverSeeds, Verdict
 from melanoma_lab.comparison.study import Study, StudyRun
+from melanoma_lab.config.arm_labels import find_references, shorten_arm_names
 from melanoma_lab.core.errors import UserError, suggest_choice
 
-PRIMARY = "balanced_accuracy"
+PRIMARY_METRIC = "balanced_accuracy"
 """The metric that gives an arm's verdict unless told otherwise."""
 
 
 @dataclass(frozen=True)
-class Summary:
+class MetricSummary:
     """A metric of an arm, or a difference between two, over seeds; NaN where undefined.
 
     Attributes:
@@ -55,17 +60,17 @@ class ArmSummary:
     short: str
     reference: str | None
     runs: tuple[StudyRun, ...]
-    metrics: Mapping[str, Summary]
+    metrics: Mapping[str, MetricSummary]
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Its seeds, in order; those of an ensemble's members."""
-        return tuple(sorted({seed for seed, _ in coverage(self.runs)}))
+        return tuple(sorted({seed for seed, _ in list_covered_repetitions(self.runs)}))
 
     @property
     def folds(self) -> tuple[int, ...]:
         """Its folds, in order; those of an ensemble's members."""
-        return tuple(sorted({fold for _, fold in coverage(self.runs)}))
+        return tuple(sorted({fold for _, fold in list_covered_repetitions(self.runs)}))
 
     @property
     def members(self) -> int:
@@ -78,7 +83,7 @@ class ArmSummary:
         return self.runs[0].is_ensemble
 
     @property
-    def for_scale(self) -> bool:
+    def is_trivial(self) -> bool:
         """Whether it is a trivial arm, there for scale: no network, and no steps that it takes."""
         return _is_for_scale(self.runs)
 
@@ -86,7 +91,7 @@ class ArmSummary:
     def label(self) -> str:
         """What it is called in a table of all arms."""
         notes = [f"{self.members} runs' cost"] if self.is_ensemble else []
-        notes += ["for scale"] if self.for_scale else []
+        notes += ["for scale"] if self.is_trivial else []
         return f"{self.short} ({', '.join(notes)})" if notes else self.short
 
 
@@ -115,7 +120,7 @@ class Difference:
     n_pairs: int
     n_seeds: int
     unit: str
-    summary: Summary
+    summary: MetricSummary
     p: float
     p_holm: float
     verdict: Verdict
@@ -149,7 +154,9 @@ class Comparison:
         return [entry for entry in self.differences if entry.metric == metric]
 
 
-def compare_study(study: Study, reference: str | None = None, metric: str = PRIMARY) -> Comparison:
+def compare_study(
+    study: Study, reference: str | None = None, metric: str = PRIMARY_METRIC
+) -> Comparison:
     """Summarise the arms of a study and compare each with its reference.
 
     Args:
@@ -170,7 +177,7 @@ def compare_study(study: Study, reference: str | None = None, metric: str = PRIM
         )
     named = {arm: of_arm[0].tags.get("reference", "") for arm, of_arm in runs.items()}
     references = find_references(named, reference)
-    short = shorten({*runs, *(key.arm for key in study.unfinished)})
+    short = shorten_arm_names({*runs, *(key.arm for key in study.unfinished)})
     arms = {
         arm: ArmSummary(
             name=arm,
@@ -228,9 +235,9 @@ def _differences(
     results: list[tuple[ArmSummary, str, int, int, MeanOverSeeds]] = []
     for arm in arms.values():
         if arm.reference is not None:
-            mine, theirs = paired(runs[arm.name], runs[arm.reference])
+            mine, theirs = pair_runs(runs[arm.name], runs[arm.reference])
             n_pairs = min(len(mine), len(theirs))
-            n_seeds = len(set(units_of([*mine, *theirs])))
+            n_seeds = len(set(assign_units([*mine, *theirs])))
             result = _over_units(mine, metric, theirs)
             results.append((arm, arm.reference, n_pairs, n_seeds, result))
     low, high = _range(metric)
@@ -246,7 +253,7 @@ def _differences(
             summary=_summary(result, low - high, high - low),
             p=float(result.p),
             p_holm=p_holm,
-            verdict=statistics.decide(metric, float(result.mean), p_holm, n_seeds),
+            verdict=statistics.decide_verdict(metric, float(result.mean), p_holm, n_seeds),
             seeds_needed=statistics.seeds_needed(
                 float(result.mean), float(result.seed_variance), float(result.lesion_variance)
             ),
@@ -264,7 +271,7 @@ def _over_units(
     if not runs:
         undefined = np.array(np.nan)
         return MeanOverSeeds(*[undefined] * 8)
-    return statistics.mean_over_seeds(*by_unit(runs, metric, minus))
+    return statistics.mean_over_seeds(*aggregate_by_unit(runs, metric, minus))
 
 
 def _range(metric: str) -> tuple[float, float]:
@@ -273,9 +280,9 @@ def _range(metric: str) -> tuple[float, float]:
     return (-1.0 if metric == "generalisation_gap" else 0.0), greatest
 
 
-def _summary(result: MeanOverSeeds, low: float, high: float) -> Summary:
+def _summary(result: MeanOverSeeds, low: float, high: float) -> MetricSummary:
     """A result whose interval ends where what it is of ends; that takes nothing from its cover."""
-    return Summary(
+    return MetricSummary(
         mean=float(result.mean),
         sd=float(result.sd),
         ci_low=float(np.clip(result.ci_low, low, high)),
@@ -283,7 +290,7 @@ def _summary(result: MeanOverSeeds, low: float, high: float) -> Summary:
     )
 
 
-def as_json(comparison: Comparison, warnings: Sequence[str]) -> str:
+def format_comparison_json(comparison: Comparison, warnings: Sequence[str]) -> str:
     """The comparison as strict JSON: what is undefined is null.
 
     Args:

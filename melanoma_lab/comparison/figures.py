@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from melanoma_lab.comparison import wording
-from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, Summary
+from melanoma_lab.comparison import verdict_text
+from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, MetricSummary
 from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 from melanoma_lab.plots import style
 from melanoma_lab.reports.line_breaking import wrap_arm_name
@@ -30,7 +30,7 @@ VERDICTS = {
 }
 
 
-def forest_metrics(comparison: Comparison) -> list[str]:
+def select_forest_metrics(comparison: Comparison) -> list[str]:
     """Metrics whose differences are drawn, the one that gives the verdicts first."""
     return [
         metric
@@ -39,12 +39,12 @@ def forest_metrics(comparison: Comparison) -> list[str]:
     ]
 
 
-def forest(comparison: Comparison, metric: str) -> Figure:
+def draw_difference_forest(comparison: Comparison, metric: str) -> Figure:
     """Draw every arm's difference from its reference in a metric, with its interval.
 
     Args:
         comparison: of a study.
-        metric: one of ``forest_metrics``.
+        metric: one of ``select_forest_metrics``.
     """
     entries = comparison.of_metric(metric)
     references = dict.fromkeys(entry.reference for entry in entries)
@@ -53,7 +53,7 @@ def forest(comparison: Comparison, metric: str) -> Figure:
     rows = _rows(labels)
     fig = style.new_figure(WIDTH, (1.55 if shared else 1.35) + rows[-1] + 0.2)
     ax = fig.add_subplot()
-    factor = 100 if wording.is_share(metric) else 1
+    factor = 100 if verdict_text.is_share(metric) else 1
     ax.axvline(0, color=style.GREY, linewidth=1)
     for y, entry in zip(rows, entries, strict=True):
         colour, marker = VERDICTS[entry.verdict]
@@ -68,8 +68,11 @@ def forest(comparison: Comparison, metric: str) -> Figure:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
     better = "left" if metric in LOWER_IS_BETTER else "right"
     words = [f"minus {wrap_arm_name(shared, 34)}\n" if shared else "difference, "]
-    words += ["in points, " if wording.unit(metric) else "", f"{better} is better"]
-    style.style_axes(ax, wording.metric_name(metric), "".join(words))
+    words += [
+        "in points, " if verdict_text.get_difference_unit(metric) else "",
+        f"{better} is better",
+    ]
+    style.style_axes(ax, verdict_text.label_metric(metric), "".join(words))
     style.add_footer(fig)
     return fig
 
@@ -88,7 +91,7 @@ def _set_limits(
     ax.set_xlim(-reach, reach)
 
 
-def sensitivities(comparison: Comparison) -> Figure:
+def draw_arm_sensitivities(comparison: Comparison) -> Figure:
     """Draw every class's sensitivity in every arm with its interval, melanoma first."""
     slugs = [slug for slug in comparison.slugs if slug != comparison.melanoma]
     if comparison.melanoma:
@@ -111,14 +114,14 @@ def sensitivities(comparison: Comparison) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    judged = wording.split_name(arms[0].runs[0].judged)
+    judged = verdict_text.label_split(arms[0].runs[0].judged)
     style.style_axes(ax, "", f"sensitivity on {judged} lesions")
     _legend(fig, ax)
     style.add_footer(fig)
     return fig
 
 
-def gaps(comparison: Comparison) -> Figure:
+def draw_generalisation_gaps(comparison: Comparison) -> Figure:
     """Draw every arm's generalisation gap: its interval, and each of its runs."""
     arms = list(comparison.arms.values())
     labels = [wrap_arm_name(arm.short) for arm in arms]
@@ -138,7 +141,7 @@ def gaps(comparison: Comparison) -> Figure:
     return fig
 
 
-def learning_curves(comparison: Comparison) -> Figure:
+def draw_mean_learning_curves(comparison: Comparison) -> Figure:
     """Draw accuracy by epoch: each arm's mean over its runs, in a band from least to greatest.
 
     Raises:
@@ -166,7 +169,7 @@ def learning_curves(comparison: Comparison) -> Figure:
     return fig
 
 
-def confusion(comparison: Comparison, arm: ArmSummary) -> Figure:
+def draw_mean_confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figure:
     """Draw an arm's decisions as shares of each true class, all its runs together."""
     slugs = comparison.slugs
     counts = np.sum([run.confusion for run in arm.runs], axis=0)
@@ -213,7 +216,7 @@ def _set_rows(ax: Axes, rows: NDArray[np.float64], labels: Sequence[str]) -> Non
 
 def _points(
     ax: Axes,
-    entries: Sequence[Summary],
+    entries: Sequence[MetricSummary],
     y: NDArray[np.float64],
     i: int,
     label: str,

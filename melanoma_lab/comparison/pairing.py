@@ -14,13 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.comparison.influence import Estimate
 from melanoma_lab.comparison.study import StudyRun
+from melanoma_lab.evaluation.influence import Estimate
 
 Floats = NDArray[np.float64]
 
 
-def paired(
+def pair_runs(
     arm: Sequence[StudyRun], other: Sequence[StudyRun]
 ) -> tuple[list[StudyRun], list[StudyRun]]:
     """The runs of two arms whose seeds and folds both have.
@@ -29,19 +29,19 @@ def paired(
     """
     mine, theirs = list(arm), list(other)
     while True:
-        shared = coverage(mine) & coverage(theirs)
+        shared = list_covered_repetitions(mine) & list_covered_repetitions(theirs)
         kept = [[run for run in runs if run.covers <= shared] for runs in (mine, theirs)]
         if [len(runs) for runs in kept] == [len(mine), len(theirs)]:
             return mine, theirs
         mine, theirs = kept  # what was dropped may have been all that covered another's seeds
 
 
-def coverage(runs: Sequence[StudyRun]) -> frozenset[tuple[int, int]]:
+def list_covered_repetitions(runs: Sequence[StudyRun]) -> frozenset[tuple[int, int]]:
     """The seeds and folds that some runs were trained with, taken together."""
     return frozenset[tuple[int, int]]().union(*(run.covers for run in runs))
 
 
-def units_of(runs: Sequence[StudyRun]) -> list[int]:
+def assign_units(runs: Sequence[StudyRun]) -> list[int]:
     """Which unit each run belongs to; units are numbered from 0, by their first seed.
 
     Runs that share a seed are of one unit, and so are those that share one with the same third.
@@ -56,7 +56,7 @@ def units_of(runs: Sequence[StudyRun]) -> list[int]:
     return [next(i for i, unit in enumerate(units) if unit & seeds) for seeds in seeds_of]
 
 
-def by_unit(
+def aggregate_by_unit(
     runs: Sequence[StudyRun], metric: str, minus: Sequence[StudyRun] = ()
 ) -> tuple[Floats, Floats]:
     """A metric of every unit; the difference where there are runs to subtract.
@@ -64,13 +64,14 @@ def by_unit(
     Args:
         runs: one or more of an arm.
         metric: its name.
-        minus: runs of another arm, as ``paired`` gives them; a unit's runs are averaged arm by arm.
+        minus: runs of another arm, as ``pair_runs`` gives them; a unit's runs are averaged arm by
+            arm.
 
     Returns:
         Values, shape (S,), and the influences of G groups on them, shape (S, G).
     """
     everything = [*runs, *minus]
-    units = units_of(everything)
+    units = assign_units(everything)
     in_unit = np.zeros((max(units) + 1, 2))
     for i, unit in enumerate(units):
         in_unit[unit, int(i >= len(runs))] += 1

@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 
 from melanoma_lab import __version__
-from melanoma_lab.comparison import commands, figures, wording
-from melanoma_lab.comparison.claims import Claim, judge_claims
-from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, as_json
-from melanoma_lab.comparison.pairing import coverage
+from melanoma_lab.comparison import figures, rerun_commands, verdict_text
+from melanoma_lab.comparison.compare import (
+    ArmSummary,
+    Comparison,
+    Difference,
+    format_comparison_json,
+)
+from melanoma_lab.comparison.course_project_claims import CourseProjectClaim, check_claims
+from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
 from melanoma_lab.reports.rendering import (
@@ -28,7 +33,7 @@ from melanoma_lab.reports.rendering import (
 LEVELS = ("accuracy", "macro_auroc", "melanoma_sensitivity", "generalisation_gap")
 
 
-def write_report(
+def write_comparison_report(
     folder: Path, study: Study, comparison: Comparison, warnings: Sequence[str], *, again: str
 ) -> Path:
     """Write everything about a comparison into the study's folder.
@@ -43,41 +48,48 @@ def write_report(
     Returns:
         The page to open, ``report.html``.
     """
-    pictures = draw(comparison)
+    pictures = draw_comparison_figures(comparison)
     content = _content(study, comparison, warnings, again)
     write_report_figures(folder, pictures)
-    replace_file(folder / "comparison.json", as_json(comparison, warnings).encode())
+    replace_file(folder / "comparison.json", format_comparison_json(comparison, warnings).encode())
     for name in ("report.md", "report.html"):
         text = render_template("melanoma_lab.comparison", name, content | {"pictures": pictures})
         replace_file(folder / name, text.encode())
     return folder / "report.html"
 
 
-def draw(comparison: Comparison) -> list[ReportFigure]:
+def draw_comparison_figures(comparison: Comparison) -> list[ReportFigure]:
     """Every figure that the comparison has something for."""
     drawn = []
-    for metric in figures.forest_metrics(comparison):
-        name = wording.metric_name(metric)
+    for metric in figures.select_forest_metrics(comparison):
+        name = verdict_text.label_metric(metric)
         alt = f"Difference of every arm from its reference in {name} with its 95 % interval"
-        png = encode_png(figures.forest(comparison, metric))
+        png = encode_png(figures.draw_difference_forest(comparison, metric))
         drawn.append(ReportFigure(f"difference_{metric.replace('/', '_')}", "verdicts", alt, png))
     alt = "Sensitivity to every class in every arm with its 95 % interval"
     drawn.append(
-        ReportFigure("sensitivity", "classes", alt, encode_png(figures.sensitivities(comparison)))
+        ReportFigure(
+            "sensitivity", "classes", alt, encode_png(figures.draw_arm_sensitivities(comparison))
+        )
     )
     alt = "Generalisation gap of every arm with its 95 % interval, and of every run"
     drawn.append(
-        ReportFigure("generalisation_gap", "gap", alt, encode_png(figures.gaps(comparison)))
+        ReportFigure(
+            "generalisation_gap",
+            "gap",
+            alt,
+            encode_png(figures.draw_generalisation_gaps(comparison)),
+        )
     )
     if any(
         curve for arm in comparison.arms.values() for r in arm.runs for curve in r.curves.values()
     ):
         alt = "Accuracy by epoch, mean and range over the runs of every arm"
-        curves = figures.learning_curves(comparison)
+        curves = figures.draw_mean_learning_curves(comparison)
         drawn.append(ReportFigure("learning_curves", "curves", alt, encode_png(curves)))
     for i, arm in enumerate(comparison.arms.values(), start=1):
         alt = f"Confusion matrix of {arm.short}, in per cent of each true class"
-        matrix = encode_png(figures.confusion(comparison, arm))
+        matrix = encode_png(figures.draw_mean_confusion_matrix(comparison, arm))
         drawn.append(ReportFigure(f"confusion_{i}", "confusion", alt, matrix))
     return drawn
 
@@ -94,21 +106,21 @@ def _content(
         "version": __version__,
         "facts": _facts(study),
         "verdicts": [
-            (entry.verdict, wording.verdict_sentence(comparison, entry))
+            (entry.verdict, verdict_text.format_verdict(comparison, entry))
             for entry in comparison.of_metric(comparison.metric)
         ],
-        "claim_rows": [_claim_row(claim, entry) for claim, entry in judge_claims(comparison)],
-        "metric": wording.metric_name(comparison.metric),
+        "claim_rows": [_claim_row(claim, entry) for claim, entry in check_claims(comparison)],
+        "metric": verdict_text.label_metric(comparison.metric),
         "warnings": list(warnings),
-        "level_names": [wording.metric_name(metric) for metric in levels],
+        "level_names": [verdict_text.label_metric(metric) for metric in levels],
         "level_rows": [
             *([arm.label, len(arm.runs), *_levels(arm, levels)] for arm in arms),
             _trivial_row(comparison, levels),
         ],
         "differences": [
             {
-                "metric": wording.metric_name(metric),
-                "better": wording.better(metric),
+                "metric": verdict_text.label_metric(metric),
+                "better": verdict_text.describe_direction(metric),
                 "rows": _difference_rows(comparison, metric),
             }
             for metric in metrics
@@ -124,12 +136,12 @@ def _content(
         "cost_rows": [_cost_row(arm) for arm in arms],
         "full_names": [(arm.short, arm.name) for arm in arms if arm.short != arm.name],
         "min_seeds": MIN_SEEDS,
-        "judged": wording.split_name(study.judged),
+        "judged": verdict_text.label_split(study.judged),
         "ensembles": any(arm.is_ensemble for arm in arms),
-        "folds": max(Counter(seed for seed, _ in coverage(study.runs)).values()),
+        "folds": max(Counter(seed for seed, _ in list_covered_repetitions(study.runs)).values()),
         "again": again,
-        "trained_by": commands.trained_by(comparison),
-        "training": commands.training_commands(comparison, study.root),
+        "trained_by": rerun_commands.describe_lab_versions(comparison),
+        "training": rerun_commands.build_training_commands(comparison, study.root),
     }
 
 
@@ -140,7 +152,7 @@ def _facts(study: Study) -> list[str]:
     ungrouped = run.tags.get("protocol") == "ungrouped"
     kind = "groups of copies" if ungrouped else "lesions"
     images = int(run.confusion.sum())
-    judged = wording.split_name(study.judged)
+    judged = verdict_text.label_split(study.judged)
     return [
         f"dataset {run.tags.get('dataset', 'unknown')}",
         f"{len(study.arms)} arm{'s' * (len(study.arms) != 1)}, {len(study.runs)} finished runs",
@@ -149,14 +161,19 @@ def _facts(study: Study) -> list[str]:
     ]
 
 
-def _claim_row(claim: Claim, entry: Difference) -> list[str]:
-    seen = wording.change_interval(claim.metric, entry.summary)
-    here = f"{seen} in {wording.metric_name(claim.metric)}"
-    return [claim.question, claim.seed_says, here, wording.answer(entry.verdict)]
+def _claim_row(claim: CourseProjectClaim, entry: Difference) -> list[str]:
+    seen = verdict_text.format_difference_interval(claim.metric, entry.summary)
+    here = f"{seen} in {verdict_text.label_metric(claim.metric)}"
+    return [
+        claim.question,
+        claim.seed_says,
+        here,
+        verdict_text.format_verdict_answer(entry.verdict),
+    ]
 
 
 def _levels(arm: ArmSummary, metrics: Sequence[str]) -> list[str]:
-    return [wording.level_interval(metric, arm.metrics[metric]) for metric in metrics]
+    return [verdict_text.format_metric_interval(metric, arm.metrics[metric]) for metric in metrics]
 
 
 def _trivial_row(comparison: Comparison, metrics: Sequence[str]) -> list[object]:
@@ -173,7 +190,9 @@ def _trivial_row(comparison: Comparison, metrics: Sequence[str]) -> list[object]
         "melanoma_auroc": 0.5,
         "generalisation_gap": 0.0,
     }
-    cells = [wording.level(m, float(scores[m])) if m in scores else "" for m in metrics]
+    cells = [
+        verdict_text.format_metric(m, float(scores[m])) if m in scores else "" for m in metrics
+    ]
     return [f"always {answer.replace('_', ' ')}", "", *cells]
 
 
@@ -182,8 +201,8 @@ def _difference_rows(comparison: Comparison, metric: str) -> list[list[str]]:
         [
             f"{comparison.arms[entry.arm].short} vs {comparison.arms[entry.reference].short}",
             str(entry.n_pairs),
-            wording.change_interval(metric, entry.summary),
-            wording.p_value(entry.p_holm),
+            verdict_text.format_difference_interval(metric, entry.summary),
+            verdict_text.format_p_value(entry.p_holm),
             entry.verdict,
         ]
         for entry in comparison.of_metric(metric)

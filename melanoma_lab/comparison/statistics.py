@@ -209,7 +209,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def decide(metric: str, difference: float, p_holm: float, n_seeds: int) -> Verdict:
+def decide_verdict(metric: str, difference: float, p_holm: float, n_seeds: int) -> Verdict:
     """The verdict on a difference, arm minus reference.
 
     Args:

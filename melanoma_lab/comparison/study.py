@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.comparison.influence import Estimate, estimate_run
-from melanoma_lab.comparison.tracked import (
-    FOLDS_TAG,
-    SEEDS_TAG,
-    Key,
-    covered,
-    key_of,
-    predictions_of,
-    tracked_runs,
-)
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.evaluation import metrics, predictions
+from melanoma_lab.evaluation.influence import Estimate, estimate_run
 from melanoma_lab.input_pipeline.prepare import slugify
+from melanoma_lab.tracking.arm_runs import (
+    FOLDS_TAG,
+    SEEDS_TAG,
+    RunKey,
+    find_arm_runs,
+    load_predictions,
+    read_covered_repetitions,
+    read_run_key,
+)
 
 #: What is drawn as learning curves.
 CURVES = ("train_accuracy", "val_accuracy")
@@ -50,7 +50,7 @@ class StudyRun:
     """
 
     run_id: str
-    key: Key
+    key: RunKey
     tags: Mapping[str, str]
     costs: Mapping[str, float]
     estimates: Mapping[str, Estimate]
@@ -69,7 +69,7 @@ class StudyRun:
     @cached_property
     def covers(self) -> frozenset[tuple[int, int]]:
         """The seeds and folds that it was trained with, an ensemble's members' all."""
-        return covered(self.tags)
+        return read_covered_repetitions(self.tags)
 
     def __str__(self) -> str:
         return f"{self.key} (run {self.run_id})"
@@ -90,7 +90,7 @@ class Study:
 
     name: str
     runs: tuple[StudyRun, ...]
-    unfinished: Mapping[Key, str]
+    unfinished: Mapping[RunKey, str]
     remarks: tuple[str, ...]
     melanoma: str | None
     root: str | None
@@ -119,11 +119,11 @@ def load_study(client: Any, name: str, tell: Callable[[int, int], None] | None =
             table, or they cannot be compared: other data, or another split for the same seed and
             fold.
     """
-    tracked = tracked_runs(client, name)
-    finished: dict[Key, list[Any]] = defaultdict(list)
-    unfinished: dict[Key, str] = {}
+    tracked = find_arm_runs(client, name)
+    finished: dict[RunKey, list[Any]] = defaultdict(list)
+    unfinished: dict[RunKey, str] = {}
     for run in tracked:  # newest first
-        key = key_of(run)
+        key = read_run_key(run)
         if run.info.status == "FINISHED":
             finished[key].append(run)
         else:
@@ -163,7 +163,7 @@ def load_study(client: Any, name: str, tell: Callable[[int, int], None] | None =
     )
 
 
-def _order(key: Key) -> tuple[str, int, int]:
+def _order(key: RunKey) -> tuple[str, int, int]:
     return key.arm, key.seed, key.fold
 
 
@@ -171,7 +171,7 @@ def _differ(runs: Sequence[Any]) -> bool:
     return len({run.data.tags.get("fingerprint") for run in runs}) > 1
 
 
-def _older(key: Key, runs: Sequence[Any]) -> str:
+def _older(key: RunKey, runs: Sequence[Any]) -> str:
     """A remark on runs of one name that did not compute the same thing."""
     newest = runs[0].data.tags.get("fingerprint")
     others = [run for run in runs if run.data.tags.get("fingerprint") != newest]
@@ -181,7 +181,7 @@ def _older(key: Key, runs: Sequence[Any]) -> str:
     )
 
 
-def _check_data(runs: Mapping[Key, Any]) -> None:
+def _check_data(runs: Mapping[RunKey, Any]) -> None:
     """Refuse to compare runs on different data."""
     _refuse_several(
         _by_tag(runs, "dataset_digest"), "saw different images or labels (dataset_digest)"
@@ -191,7 +191,7 @@ def _check_data(runs: Mapping[Key, Any]) -> None:
     _refuse_several(told, "were told other things of the same patients (metadata_digest)")
 
 
-def _by_tag(runs: Mapping[Key, Any], tag: str) -> dict[str, list[str]]:
+def _by_tag(runs: Mapping[RunKey, Any], tag: str) -> dict[str, list[str]]:
     """Which runs have which value of a tag."""
     found: dict[str, list[str]] = defaultdict(list)
     for key, run in runs.items():
@@ -209,7 +209,7 @@ def _refuse_several(found: Mapping[str, list[str]], what: str) -> None:
         )
 
 
-def _check_splits(runs: Mapping[Key, Any]) -> None:
+def _check_splits(runs: Mapping[RunKey, Any]) -> None:
     """Refuse to pair runs whose images lie in different splits."""
     by_pair: dict[tuple[int, int], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for key, run in runs.items():
@@ -264,7 +264,7 @@ def _root(run: Any) -> str | None:
 
 def _read(
     client: Any,
-    key: Key,
+    key: RunKey,
     run: Any,
     melanoma: str | None,
     shared: dict[bytes, NDArray[np.str_]],
@@ -282,7 +282,7 @@ def _read(
         OSError: its predictions table is not there.
         ValueError: it is not a predictions table, or lacks the melanoma class.
     """
-    table = predictions_of(client, run)
+    table = load_predictions(client, run)
     slugs = predictions.slugs_of(table)
     judged = predictions.judged_split(table)
     images = table[table["split"] == judged]

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from melanoma_lab.comparison import wording
+from melanoma_lab.comparison import verdict_text
 from melanoma_lab.comparison.compare import Comparison
 from melanoma_lab.core.console import console
 from melanoma_lab.reports.line_breaking import break_arm_name
@@ -43,23 +43,23 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
         if any(metric in arm.metrics for arm in comparison.arms.values())
     ]
     for metric in shown:
-        arms.add_column(wording.metric_name(metric), no_wrap=metric == comparison.metric)
+        arms.add_column(verdict_text.label_metric(metric), no_wrap=metric == comparison.metric)
     for name, arm in zip(names, comparison.arms.values(), strict=True):
         first, *rest = shown
         cells = [
-            wording.level_interval(first, arm.metrics[first]),
-            *(wording.level(metric, arm.metrics[metric].mean) for metric in rest),
+            verdict_text.format_metric_interval(first, arm.metrics[first]),
+            *(verdict_text.format_metric(metric, arm.metrics[metric].mean) for metric in rest),
         ]
         arms.add_row(
             escape(name),
             str(len(arm.runs)),
             *map(escape, cells),
-            style="dim" if arm.for_scale else None,
+            style="dim" if arm.is_trivial else None,
         )
     console.print()
     console.print(arms)
     console.print()
     for entry in comparison.of_metric(comparison.metric):
-        sentence = wording.verdict_sentence(comparison, entry)
+        sentence = verdict_text.format_verdict(comparison, entry)
         console.print(sentence, style=STYLES[entry.verdict], markup=False)
     console.print(f"\nreport: [bold]{report}[/]   [dim]Research use only: not a medical device.[/]")

@@ -10,7 +10,7 @@ import numpy as np
 
 from melanoma_lab.audit.source_confounding import CONFOUNDING_THRESHOLD
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
-from melanoma_lab.comparison.pairing import coverage
+from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
 from melanoma_lab.core.metric_names import LOWER_IS_BETTER
@@ -94,7 +94,7 @@ def _outcomes(arms: Sequence[ArmSummary]) -> list[str]:
         f"{arm.short}: {_of(len(at_chance), len(arm.runs), 'run')} stayed at chance (seed "
         f"{_listed(run.key.seed for run in at_chance)}); counted like any other."
         for arm in arms
-        if not arm.for_scale
+        if not arm.is_trivial
         and (at_chance := [run for run in arm.runs if run.tags.get("outcome") == "at_chance"])
     ]
 
@@ -127,7 +127,7 @@ def _without_reference(arms: Sequence[ArmSummary]) -> list[str]:
     found = []
     for arm in arms:
         named = arm.runs[0].tags.get("reference", "")
-        if arm.reference is None and arm.name not in compared_with and not arm.for_scale:
+        if arm.reference is None and arm.name not in compared_with and not arm.is_trivial:
             why = (
                 f"its reference, {named}, has no finished run in this study"
                 if named
@@ -141,13 +141,13 @@ def _no_better_than_trivial(comparison: Comparison) -> list[str]:
     """Networks that a classifier which sees no lesion's shape does as well as, on average."""
     metric = comparison.metric
     better = -1 if metric in LOWER_IS_BETTER else 1
-    trivial = [arm for arm in comparison.arms.values() if arm.for_scale]
+    trivial = [arm for arm in comparison.arms.values() if arm.is_trivial]
     found = []
     for arm in comparison.arms.values():
         mean = arm.metrics[metric].mean
         as_good = (
             []
-            if arm.for_scale
+            if arm.is_trivial
             else [
                 f"{other.short} ({other.metrics[metric].mean:.3f})"
                 for other in trivial
@@ -170,14 +170,14 @@ def _few_seeds(comparison: Comparison) -> list[str]:
             found.append(
                 f"{arm.short}: too few runs. It shares {_count(entry.n_seeds, entry.unit)} with "
                 f"{comparison.arms[entry.reference].short}; a verdict takes {MIN_SEEDS} or more. "
-                + needed(entry)
+                + describe_seeds_needed(entry)
             )
     return found
 
 
 def _folds_for_seeds(study: Study) -> list[str]:
     """Seeds that are paired with folds differ in their images too, and share most of those."""
-    there = coverage(study.runs)
+    there = list_covered_repetitions(study.runs)
     folds_of = {seed: {fold for of, fold in there if of == seed} for seed, _ in there}
     if not any(one.isdisjoint(other) for one, other in combinations(folds_of.values(), 2)):
         return []
@@ -189,7 +189,7 @@ def _folds_for_seeds(study: Study) -> list[str]:
     return [text]
 
 
-def needed(entry: Difference) -> str:
+def describe_seeds_needed(entry: Difference) -> str:
     """How many seeds a difference of the size seen would take, in a sentence."""
     if entry.n_seeds < 2 or not math.isfinite(entry.summary.ci_low):
         return f"How many cannot be said from {_count(entry.n_seeds, entry.unit)}."
@@ -210,7 +210,7 @@ def _unpaired(comparison: Comparison) -> list[str]:
         if arm.reference is None:
             continue
         other = comparison.arms[arm.reference]
-        mine, theirs = coverage(arm.runs), coverage(other.runs)
+        mine, theirs = list_covered_repetitions(arm.runs), list_covered_repetitions(other.runs)
         if not mine & theirs:
             found.append(
                 f"{arm.short} and {other.short} share no seed and fold: they are not compared."
@@ -231,7 +231,7 @@ def _budgets(comparison: Comparison) -> list[str]:
         if arm.reference is None:
             continue
         other = comparison.arms[arm.reference]
-        if arm.for_scale or other.for_scale or arm.is_ensemble != other.is_ensemble:
+        if arm.is_trivial or other.is_trivial or arm.is_ensemble != other.is_ensemble:
             continue  # that an ensemble costs more is said for itself
         mine, theirs = _steps(arm), _steps(other)
         if mine and theirs and mine != theirs:

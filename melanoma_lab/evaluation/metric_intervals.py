@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import expit, logit
 
-from melanoma_lab.comparison import influence
-from melanoma_lab.evaluation import metrics
+from melanoma_lab.evaluation import influence, metrics
 from melanoma_lab.evaluation.confidence_intervals import (
     LEVEL,
     IntervalEstimate,
@@ -49,7 +48,11 @@ def estimate_metrics(
         "balanced_accuracy": average_proportions(shares),
         "accuracy": estimate_proportion(correct, groups),
         "macro_auroc": _from_influence(
-            metrics.macro_auroc(y_true, y_score), influence.macro_auroc, y_true, y_score, groups
+            metrics.macro_auroc(y_true, y_score),
+            influence.macro_auroc_influence,
+            y_true,
+            y_score,
+            groups,
         ),
     }
     if melanoma is not None:
@@ -57,7 +60,7 @@ def estimate_metrics(
         found["melanoma_sensitivity"] = shares[melanoma]
         found["melanoma_specificity"] = estimate_specificities(y_true, y_score, groups)[melanoma]
         found["melanoma_auroc"] = _from_influence(
-            area, lambda *both: influence.auroc(*both)[melanoma], y_true, y_score, groups
+            area, lambda *both: influence.auroc_influence(*both)[melanoma], y_true, y_score, groups
         )
     return found
 

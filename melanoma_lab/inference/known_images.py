@@ -10,7 +10,6 @@ from typing import Final
 import pandas as pd
 
 from melanoma_lab.audit.shared_images import find_shared_photographs
-from melanoma_lab.comparison.tracked import SEEDS_TAG
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
@@ -21,6 +20,7 @@ from melanoma_lab.data.split import TRAIN
 from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.inference.external_validation.training_overlap import NEW, ROLES, parse_archive_id
 from melanoma_lab.inference.model_source import ModelSource
+from melanoma_lab.tracking.arm_runs import SEEDS_TAG
 from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 
 MANIFEST: Final = "manifest.csv"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab import tracking
-from melanoma_lab.comparison.tracked import EVALUATED_TAG
 from melanoma_lab.config.required_keys import MODEL_FORMS, NO_MODEL
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core.errors import UserError, truncate
@@ -25,6 +24,7 @@ from melanoma_lab.evaluation.out_of_distribution import OutOfDistributionDetecto
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.inference import mlmodel
 from melanoma_lab.models.safe_loading import check_keras_file
+from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
 from melanoma_lab.tracking.artifacts import explain_missing_folder, fetch_artifact
 from melanoma_lab.tracking.client import find_run, locked_access
 from melanoma_lab.tracking.logged_model import find_logged_models

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab import tracking
-from melanoma_lab.comparison import commands, wording
-from melanoma_lab.comparison.arms import run_name
+from melanoma_lab.comparison import rerun_commands, verdict_text
 from melanoma_lab.comparison.compare import Comparison, compare_study
-from melanoma_lab.comparison.report import write_report
+from melanoma_lab.comparison.report import write_comparison_report
 from melanoma_lab.comparison.result import ComparedStudy
 from melanoma_lab.comparison.study import Study, load_study
 from melanoma_lab.comparison.terminal import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
+from melanoma_lab.config.arm_labels import format_run_name
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.plots.style import CYCLE
@@ -52,9 +52,11 @@ def report_study(
     with show_progress("comparing"):
         comparison = compare_study(runs, reference, metric)
         warnings = find_warnings(runs, comparison)
-    again = commands.compare_command(study, reference=reference, metric=metric, uri=tracked.uri)
+    again = rerun_commands.build_compare_command(
+        study, reference=reference, metric=metric, uri=tracked.uri
+    )
     with show_progress("drawing figures"):
-        report = write_report(folder / study, runs, comparison, warnings, again=again)
+        report = write_comparison_report(folder / study, runs, comparison, warnings, again=again)
     show_comparison(comparison, warnings, report)
     with show_progress("recording in MLflow"):
         _record(client, runs, comparison, warnings, folder / study)
@@ -66,7 +68,7 @@ def _record(
 ) -> None:
     """Keep the report in MLflow; a server that takes nothing costs a line."""
     verdicts = [
-        wording.verdict_sentence(comparison, entry)
+        verdict_text.format_verdict(comparison, entry)
         for entry in comparison.of_metric(comparison.metric)
     ]
     note = "\n".join(f"- {sentence}" for sentence in [*verdicts, *warnings])
@@ -75,7 +77,7 @@ def _record(
         StudyMember(
             run.run_id,
             run.tags,
-            name=run_name(comparison.short[run.key.arm], run.key.seed, run.key.fold),
+            name=format_run_name(comparison.short[run.key.arm], run.key.seed, run.key.fold),
             colour=colours[run.key.arm],
         )
         for run in study.runs

@@ -13,8 +13,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from melanoma_lab import tracking
-from melanoma_lab.comparison.arms import run_name
-from melanoma_lab.comparison.tracked import artifact_of
+from melanoma_lab.config.arm_labels import format_run_name
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.tracking import Tracking
@@ -45,6 +44,7 @@ from melanoma_lab.reports.error_analysis.explainers import build_file_explainer
 from melanoma_lab.reports.model_card.card_data import ModelCardData, format_day
 from melanoma_lab.reports.model_card.pages import write_model_card
 from melanoma_lab.runs import run_messages
+from melanoma_lab.tracking.arm_runs import open_artifact
 from melanoma_lab.tracking.client import translate_errors
 from melanoma_lab.tracking.logged_model import download_model, has_model
 from melanoma_lab.tracking.model_info import ModelInfo
@@ -133,7 +133,7 @@ def _record(
         | compute_run_metrics(table, melanoma)
         | judgement.metrics()
     )
-    name = run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
+    name = format_run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
     with tracker.run(name, tags, tracking.flatten_params(config)) as run_id:
         tracker.log_metrics(metrics)
         tracker.set_tags({"outcome": compare_with_chance(table).verdict, **_absent(table)})
@@ -298,7 +298,7 @@ def _audit(client: Any, member: EnsembleMember) -> dict[str, Any] | None:
 def _file(client: Any, member: EnsembleMember, name: str) -> Iterator[Path]:
     """An artifact of a member."""
     try:
-        with artifact_of(client, member.run, name) as path:
+        with open_artifact(client, member.run, name) as path:
             yield path
     except OSError as error:
         raise UserError(f"{member} cannot be a member: {error}.") from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from melanoma_lab import __version__, tracking
-from melanoma_lab.comparison.arms import run_name
 from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.arm_labels import format_run_name
 from melanoma_lab.config.fingerprint import compute_fingerprint
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import FoldSplit
@@ -47,7 +47,7 @@ def fingerprint_of(config: Config, data: PreparedData, splits: Sequence[str] | N
 def name_of_run(config: Config, arm: Arm, extent: Extent = WHOLE) -> str:
     """What a run is called in MLflow's list."""
     trial = f"trial {extent.tags['trial']} " if "trial" in extent.tags else ""
-    return trial + run_name(arm.name, config.seed, _fold(config))
+    return trial + format_run_name(arm.name, config.seed, _fold(config))
 
 
 def run_tags(

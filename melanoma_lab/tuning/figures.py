@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from melanoma_lab.comparison.wording import is_share
+from melanoma_lab.comparison.verdict_text import is_share
 from melanoma_lab.plots import style
 from melanoma_lab.tuning import scales, wording
 from melanoma_lab.tuning.history import best_so_far, best_trials

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.comparison import wording
+from melanoma_lab.comparison import verdict_text
 from melanoma_lab.tuning.history import best_trials
 from melanoma_lab.tuning.sweep import Dimension, Sweep, alternatives, name_value
 
@@ -24,12 +24,12 @@ def metric_of(sweep: Sweep) -> str:
 
 def score_name(sweep: Sweep) -> str:
     """What a score is called: ``val balanced accuracy``."""
-    return f"val {wording.metric_name(metric_of(sweep))}"
+    return f"val {verdict_text.label_metric(metric_of(sweep))}"
 
 
 def score(sweep: Sweep, value: float) -> str:
     """A score: ``41.3 %`` or ``1.234``."""
-    return wording.level(metric_of(sweep), value)
+    return verdict_text.format_metric(metric_of(sweep), value)
 
 
 def number(value: float) -> str:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from melanoma_lab.comparison.compare import as_json, compare_study
-from melanoma_lab.comparison.pairing import by_unit, paired
-from melanoma_lab.comparison.report import write_report
+from melanoma_lab.comparison.compare import compare_study, format_comparison_json
+from melanoma_lab.comparison.pairing import aggregate_by_unit, pair_runs
+from melanoma_lab.comparison.report import write_comparison_report
 from melanoma_lab.comparison.statistics import holm, mean_over_seeds
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.core.errors import UserError
@@ -92,7 +92,9 @@ def test_an_unknown_metric_points_to_the_nearest(study):
 
 
 def test_the_json_is_what_the_contract_says(comparison):
-    content = json.loads(as_json(comparison, ["look out"]), parse_constant=pytest.fail)
+    content = json.loads(
+        format_comparison_json(comparison, ["look out"]), parse_constant=pytest.fail
+    )
     assert set(content) == {"study", "arms", "comparisons", "warnings"}
     assert content["warnings"] == ["look out"]
     arm = content["arms"]["dropout"]
@@ -118,7 +120,7 @@ def test_one_seed_gives_null_and_too_few_runs(tracked):
         tracked.fill({"baseline": (1.0, ""), "dropout": (2.0, "baseline")}, seeds=(0,))
     )
     comparison = compare_study(study)
-    row = json.loads(as_json(comparison, []))["comparisons"][0]
+    row = json.loads(format_comparison_json(comparison, []))["comparisons"][0]
     assert row["difference"] is not None
     assert (row["ci_low"], row["ci_high"], row["p"], row["p_holm"]) == (None,) * 4
     assert row["verdict"] == "too few runs"
@@ -187,7 +189,9 @@ def test_folds_that_stand_for_seeds_are_said(tracked, tmp_path, pairs, warned):
     comparison = compare_study(study)
     texts = find_warnings(study, comparison)
     assert any(text.startswith("Seeds have different folds") for text in texts) == warned
-    report = write_report(tmp_path, study, comparison, texts, again="").with_suffix(".md")
+    report = write_comparison_report(tmp_path, study, comparison, texts, again="").with_suffix(
+        ".md"
+    )
     averaged = len(pairs) > len(dict(pairs))
     assert ("folds of a seed are averaged" in report.read_text()) == averaged
 
@@ -199,8 +203,8 @@ def test_test_lesions_of_all_folds_count(tracked):
 
     def lesion_variance(study):
         runs = {arm: [r for r in study.runs if r.key.arm == arm] for arm in arms}
-        pairs = paired(runs["dropout"], runs["baseline"])
-        values, influences = by_unit(pairs[0], "log_loss", pairs[1])
+        pairs = pair_runs(runs["dropout"], runs["baseline"])
+        values, influences = aggregate_by_unit(pairs[0], "log_loss", pairs[1])
         return float(mean_over_seeds(values, influences).lesion_variance)
 
     assert 2 < lesion_variance(one) / lesion_variance(three) < 4.5
@@ -236,7 +240,7 @@ def test_a_class_without_test_images_is_null_and_said(tracked, make_table):
             tracked.add(name, arm, seed, table=table[kept], reference=reference)
     study = tracked.load(name)
     comparison = compare_study(study)
-    content = json.loads(as_json(comparison, []), parse_constant=pytest.fail)
+    content = json.loads(format_comparison_json(comparison, []), parse_constant=pytest.fail)
     undefined = content["arms"]["baseline"]["metrics"]["sensitivity/keratosis"]
     assert set(undefined.values()) == {None}
     assert difference(comparison, "dropout", "sensitivity/keratosis").verdict == "no evidence"

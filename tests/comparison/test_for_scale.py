@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from melanoma_lab.comparison.compare import as_json, compare_study
-from melanoma_lab.comparison.report import write_report
+from melanoma_lab.comparison.compare import compare_study, format_comparison_json
+from melanoma_lab.comparison.report import write_comparison_report
 from melanoma_lab.comparison.terminal import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.core.console import console
@@ -45,7 +45,7 @@ def test_an_arm_without_noise_has_an_interval_of_its_lesions_alone(study):
 @pytest.mark.parametrize("reference", [None, "majority", "colours", "zero"])
 def test_every_arm_can_be_held_against_them(study, reference):
     comparison = compare_study(study, reference)
-    json.loads(as_json(comparison, find_warnings(study, comparison)))
+    json.loads(format_comparison_json(comparison, find_warnings(study, comparison)))
     verdicts = {entry.arm: entry.verdict for entry in comparison.of_metric("balanced_accuracy")}
     assert verdicts["zero_more"] in {"helps", "no evidence"}
     if reference is None:
@@ -59,7 +59,7 @@ def test_the_reports_say_which_arms_are_for_scale(study, tmp_path, capsys, monke
     monkeypatch.setattr(console, "_width", 140)
     comparison = compare_study(study)
     warnings = find_warnings(study, comparison)
-    report = write_report(tmp_path, study, comparison, warnings, again="again")
+    report = write_comparison_report(tmp_path, study, comparison, warnings, again="again")
     show_comparison(comparison, warnings, report)
     for text in ((tmp_path / "report.md").read_text(), report.read_text()):
         assert "colours (for scale)" in text

@@ -8,12 +8,12 @@ from comparison.test_statistics import LARGE, LESIONS, SMALL
 from scipy import stats
 from scipy.stats import norm
 
-from melanoma_lab.comparison import influence
-from melanoma_lab.comparison.influence import Estimate
-from melanoma_lab.comparison.pairing import by_unit, paired, units_of
+from melanoma_lab.comparison.pairing import aggregate_by_unit, assign_units, pair_runs
 from melanoma_lab.comparison.statistics import ALPHA, mean_over_seeds
 from melanoma_lab.comparison.study import StudyRun
-from melanoma_lab.comparison.tracked import Key
+from melanoma_lab.evaluation import influence
+from melanoma_lab.evaluation.influence import Estimate
+from melanoma_lab.tracking.arm_runs import RunKey
 
 GROUPS = np.array(["a", "b", "c"])
 
@@ -26,7 +26,7 @@ def run(arm, seeds, folds=(0,), *, value=0.0, groups=GROUPS, influences=(0.0, 0.
     tags |= {"member_folds": ",".join(map(str, folds))} if many else {}
     return StudyRun(
         run_id="",
-        key=Key(arm, seeds[0], folds[0]),
+        key=RunKey(arm, seeds[0], folds[0]),
         tags=tags,
         costs={},
         estimates={"accuracy": Estimate(value, groups, np.asarray(influences, float))},
@@ -52,7 +52,7 @@ def test_an_ensemble_is_held_against_the_mean_of_its_members():
     ensembles += [run("e", [3, 4, 5], value=0.9)]
     members = singles(range(6))
     members[0].estimates["accuracy"].influence[:] = (0.3, -0.3, 0)
-    values, influences = by_unit(ensembles, "accuracy", members)
+    values, influences = aggregate_by_unit(ensembles, "accuracy", members)
     # 0.5 minus the mean of 0, 0.1 and 0.2; 0.9 minus that of 0.3, 0.4 and 0.5.
     np.testing.assert_allclose(values, [0.4, 0.5])
     np.testing.assert_allclose(influences, [[0.3 - 0.1, 0.1, -0.3], [0, 0, 0]])
@@ -60,32 +60,32 @@ def test_an_ensemble_is_held_against_the_mean_of_its_members():
 
 def test_what_only_one_side_has_takes_no_part():
     ensembles = [run("e", seeds) for seeds in ([0, 1], [2, 3], [4, 5])]
-    mine, theirs = paired(ensembles, singles([0, 1, 2, 4, 5, 6]))
+    mine, theirs = pair_runs(ensembles, singles([0, 1, 2, 4, 5, 6]))
     assert seeds_of(mine) == [[0, 1], [4, 5]]
     assert seeds_of(theirs) == [[0], [1], [4], [5]]
     # Seen from the runs that the ensembles are made of it is the same.
-    theirs, mine = paired(singles([0, 1, 2, 4, 5, 6]), ensembles)
+    theirs, mine = pair_runs(singles([0, 1, 2, 4, 5, 6]), ensembles)
     assert seeds_of(mine) == [[0, 1], [4, 5]]
-    assert paired(ensembles, singles([0, 3, 5])) == ([], [])
+    assert pair_runs(ensembles, singles([0, 3, 5])) == ([], [])
 
 
 def test_ensembles_that_share_a_seed_are_one():
     overlapping = [run("e", seeds) for seeds in ([5, 6], [0, 1, 2], [2, 3, 4], [7, 8])]
-    assert units_of(overlapping) == [1, 0, 0, 2]
-    assert units_of(singles([4, 2, 9])) == [1, 0, 2]
+    assert assign_units(overlapping) == [1, 0, 0, 2]
+    assert assign_units(singles([4, 2, 9])) == [1, 0, 2]
 
 
 def test_ensembles_of_different_sizes_are_as_many_as_are_independent():
     three = [run("three", [0, 1, 2]), run("three", [3, 4, 5])]
     two = [run("two", seeds) for seeds in ([0, 1], [2, 3], [4, 5])]
-    assert set(units_of([*three, *two])) == {0}  # 0-2 touches 2-3, which touches 3-5
-    values, _ = by_unit(three, "accuracy", two)
+    assert set(assign_units([*three, *two])) == {0}  # 0-2 touches 2-3, which touches 3-5
+    values, _ = aggregate_by_unit(three, "accuracy", two)
     assert values.shape == (1,)
 
 
 def test_folds_of_a_seed_are_averaged_on_both_sides():
     ensembles = [run("e", [seed], [0, 1, 2], value=0.9) for seed in (0, 1)]
-    values, _ = by_unit(ensembles, "accuracy", singles([0, 1], [0, 1, 2]))
+    values, _ = aggregate_by_unit(ensembles, "accuracy", singles([0, 1], [0, 1, 2]))
     np.testing.assert_allclose(values, [0.9, 0.8])
 
 
@@ -129,7 +129,7 @@ def simulated(*, studies, ensembles, members, seed_sd, effect, rng):
                 value = decided @ weight
                 runs.append(run(str(arm), seeds, value=value, groups=names, influences=influences))
             arms.append(runs)
-        differences.append(by_unit(arms[1], "accuracy", arms[0]))
+        differences.append(aggregate_by_unit(arms[1], "accuracy", arms[0]))
     values, influences = map(np.stack, zip(*differences, strict=True))
     return mean_over_seeds(values, influences), truth
 

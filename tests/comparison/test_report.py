@@ -8,9 +8,9 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from melanoma_lab.comparison import commands, figures, wording
-from melanoma_lab.comparison.compare import Summary, compare_study
-from melanoma_lab.comparison.report import draw, write_report
+from melanoma_lab.comparison import figures, rerun_commands, verdict_text
+from melanoma_lab.comparison.compare import MetricSummary, compare_study
+from melanoma_lab.comparison.report import draw_comparison_figures, write_comparison_report
 from melanoma_lab.comparison.warnings import find_warnings
 
 AGAIN = "python -m melanoma_lab compare study=ablation"
@@ -19,7 +19,9 @@ AGAIN = "python -m melanoma_lab compare study=ablation"
 def report_of(tracked, name, folder):
     study = tracked.load(name)
     comparison = compare_study(study)
-    page = write_report(folder, study, comparison, find_warnings(study, comparison), again=AGAIN)
+    page = write_comparison_report(
+        folder, study, comparison, find_warnings(study, comparison), again=AGAIN
+    )
     return page, comparison
 
 
@@ -166,7 +168,7 @@ def test_a_report_on_val_says_so(tracked, make_table, tmp_path):
 
 
 def test_figures_are_narrow_enough_for_a_phone(written):
-    for picture in draw(written[1]):
+    for picture in draw_comparison_figures(written[1]):
         with Image.open(BytesIO(picture.png)) as image:
             assert 700 < image.width <= 1000, picture.name
 
@@ -177,7 +179,7 @@ def test_curves_that_stopped_early_are_drawn_as_far_as_they_go(tracked):
     (arm,) = comparison.arms.values()
     short = dict(arm.runs[0].curves)
     object.__setattr__(arm.runs[0], "curves", {key: curve[:1] for key, curve in short.items()})
-    axes = figures.learning_curves(comparison).axes
+    axes = figures.draw_mean_learning_curves(comparison).axes
     (line,) = axes[0].lines
     assert list(line.get_xdata()) == [1, 2, 3]
 
@@ -192,15 +194,15 @@ def test_curves_that_stopped_early_are_drawn_as_far_as_they_go(tracked):
     ],
 )
 def test_differences_read_as_points_or_numbers(metric, value, text):
-    assert wording.change(metric, value) == text
+    assert verdict_text.format_difference(metric, value) == text
 
 
 def test_an_interval_is_shown_where_there_is_one():
-    entry = Summary(mean=0.5, sd=0.1, ci_low=0.4, ci_high=0.625)
-    assert wording.level_interval("accuracy", entry) == "50.0 % [40.0, 62.5]"
-    assert wording.change_interval("brier", entry) == "+0.500 [+0.400, +0.625]"
-    alone = Summary(0.5, *[float("nan")] * 3)
-    assert wording.level_interval("accuracy", alone) == "50.0 %"
+    entry = MetricSummary(mean=0.5, sd=0.1, ci_low=0.4, ci_high=0.625)
+    assert verdict_text.format_metric_interval("accuracy", entry) == "50.0 % [40.0, 62.5]"
+    assert verdict_text.format_difference_interval("brier", entry) == "+0.500 [+0.400, +0.625]"
+    alone = MetricSummary(0.5, *[float("nan")] * 3)
+    assert verdict_text.format_metric_interval("accuracy", alone) == "50.0 %"
 
 
 def test_commands_make_a_study_again(tracked):
@@ -208,7 +210,7 @@ def test_commands_make_a_study_again(tracked):
     for arm in ("baseline,e=1", "dropout,e=1", "dropout,e=1,x=[1,2]"):
         for seed in (0, 1):
             tracked.add(name, arm, seed, reference="baseline" if "dropout" in arm else "")
-    made = commands.training_commands(compare_study(tracked.load(name)), "my images")
+    made = rerun_commands.build_training_commands(compare_study(tracked.load(name)), "my images")
     end = f"e=1 study={name} 'dataset.root=my images'"
     assert made == [
         f"python -m melanoma_lab -m +experiment=baseline,dropout seed=0,1 {end}",
@@ -224,7 +226,9 @@ def test_commands_name_references_that_presets_do_not(tracked):
     tracked.add(name, "augmented", 0, reference="best,x=1")
     tracked.add(name, "of_my_own", 0, reference="dropout")
     lab = "python -m melanoma_lab +experiment"
-    assert sorted(commands.training_commands(compare_study(tracked.load(name)), None)) == [
+    assert sorted(
+        rerun_commands.build_training_commands(compare_study(tracked.load(name)), None)
+    ) == [
         f"{lab}=augmented seed=0 'reference='\"'\"'best,x=1'\"'\"'' study={name}",
         f"{lab}=baseline seed=0 study={name}",
         f"{lab}=best seed=0 reference=baseline study={name}",
@@ -238,15 +242,15 @@ def test_what_trained_a_study_is_told_from_its_runs(tracked):
     commit = {"melanoma_lab": "0.1.0", "git_commit": "0123456789"}
     tracked.add(name, "baseline", 0, **commit)
     tracked.add(name, "baseline", 1, **commit, fingerprint="f")
-    told = commands.trained_by(compare_study(tracked.load(name)))
+    told = rerun_commands.describe_lab_versions(compare_study(tracked.load(name)))
     assert told == "melanoma_lab 0.1.0 at commit 0123456"
     other = {"melanoma_lab": "0.2.0", "git_commit": "abcdefabcdef+changes"}
     tracked.add(name, "dropout", 0, **other)
-    told = commands.trained_by(compare_study(tracked.load(name)))
+    told = rerun_commands.describe_lab_versions(compare_study(tracked.load(name)))
     assert told == "melanoma_lab 0.1.0 and 0.2.0 at commit 0123456 and abcdefa+changes"
     name = tracked.study()
     tracked.add(name, "baseline", 0, git_commit="unknown")
-    assert commands.trained_by(compare_study(tracked.load(name))) == "melanoma_lab"
+    assert rerun_commands.describe_lab_versions(compare_study(tracked.load(name))) == "melanoma_lab"
 
 
 def test_commands_make_folds_that_go_with_seeds_again(tracked):
@@ -254,14 +258,14 @@ def test_commands_make_folds_that_go_with_seeds_again(tracked):
     for seed, fold in ((0, 0), (1, 1), (2, 1)):
         tracked.add(name, "baseline", seed, fold=fold)
     end = f"study={name}"
-    assert commands.training_commands(compare_study(tracked.load(name)), None) == [
+    assert rerun_commands.build_training_commands(compare_study(tracked.load(name)), None) == [
         f"python -m melanoma_lab +experiment=baseline seed=0 {end}",
         f"python -m melanoma_lab -m +experiment=baseline seed=1,2 split.fold=1 {end}",
     ]
 
 
 def test_the_comparing_command_has_what_is_not_default():
-    found = commands.compare_command(
+    found = rerun_commands.build_compare_command(
         "s", reference="a,b=1", metric="accuracy", uri="http://localhost:5000"
     )
     assert found == (

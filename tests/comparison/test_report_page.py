@@ -9,7 +9,7 @@ from pages import SCROLLING, opened, pale, too_wide
 from PIL import Image, ImageCms
 
 from melanoma_lab.comparison.compare import compare_study
-from melanoma_lab.comparison.report import write_report
+from melanoma_lab.comparison.report import write_comparison_report
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.plots.style import BLUE, CYCLE, VERMILLION
 
@@ -32,7 +32,9 @@ def report(tracked, tmp_path_factory):
     comparison = compare_study(study)
     folder = tmp_path_factory.mktemp("report")
     warnings = find_warnings(study, comparison)
-    return write_report(folder, study, comparison, warnings, again="python -m melanoma_lab")
+    return write_comparison_report(
+        folder, study, comparison, warnings, again="python -m melanoma_lab"
+    )
 
 
 @pytest.mark.parametrize("width", [360, 800, 1400])

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.stats import norm
 
-from melanoma_lab.comparison import influence
 from melanoma_lab.comparison.statistics import (
     ALPHA,
-    decide,
+    decide_verdict,
     holm,
     mean_over_seeds,
     seeds_needed,
 )
+from melanoma_lab.evaluation import influence
 
 LESIONS = np.array([60, 30, 15, 8])
 SMALL, LARGE = 0.03, 0.5
@@ -95,7 +95,8 @@ def test_identical_arms_are_called_different_no_more_often_than_said(seeds, seed
     )
     assert truth == 0
     verdicts = [
-        decide("balanced_accuracy", d, p, seeds) for d, p in zip(found.mean, found.p, strict=True)
+        decide_verdict("balanced_accuracy", d, p, seeds)
+        for d, p in zip(found.mean, found.p, strict=True)
     ]
     calls = sum(verdict != "no evidence" for verdict in verdicts)
     # The upper end of what 2,000 studies of a true rate of 5 % give 999 times in 1,000.
@@ -217,7 +218,7 @@ def test_holm_keeps_order_and_lies_between_none_and_bonferroni(p):
     ],
 )
 def test_verdicts(metric, difference, p, seeds, verdict):
-    assert decide(metric, difference, p, seeds) == verdict
+    assert decide_verdict(metric, difference, p, seeds) == verdict
 
 
 def test_seeds_needed_find_the_difference_that_often():

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma_lab.comparison.influence import estimate_run
 from melanoma_lab.comparison.study import load_study
-from melanoma_lab.comparison.tracked import Key
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.evaluation.influence import estimate_run
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.tracking import connect_for_reading
+from melanoma_lab.tracking.arm_runs import RunKey
 
 
 def artifacts_of(tracked, run_id):
@@ -28,7 +28,7 @@ def test_a_study_has_its_runs_with_their_predictions(tracked, ablation, make_tab
     assert len(study.runs) == 16
     assert told[-1] == (16, 16)
     assert study.melanoma == "melanoma"
-    (run,) = [run for run in study.runs if run.key == Key("dropout", 2, 0)]
+    (run,) = [run for run in study.runs if run.key == RunKey("dropout", 2, 0)]
     expected = compute_run_metrics(make_table(2.0, seed=2, arm="dropout"), "melanoma")
     assert run.estimates["macro_auroc"].value == expected["test/macro_auroc"]
     assert run.confusion.sum() == 160
@@ -54,7 +54,7 @@ def test_runs_that_did_not_finish_are_named_with_their_reason(tracked):
     tracked.add(study, "dropout", 0, status="FAILED", reason="RunError: diverged")
     tracked.add(study, "baseline", 0, status="KILLED", reason="interrupted")  # finished before
     loaded = tracked.load(study)
-    assert loaded.unfinished == {Key("dropout", 0, 0): "FAILED: RunError: diverged"}
+    assert loaded.unfinished == {RunKey("dropout", 0, 0): "FAILED: RunError: diverged"}
 
 
 def test_runs_of_others_are_left_alone(tracked):

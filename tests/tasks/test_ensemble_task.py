@@ -11,8 +11,8 @@ import pytest
 from fake_studies import Tracked, draw_table
 from processes import run_python
 
-from melanoma_lab.comparison.compare import as_json, compare_study
-from melanoma_lab.comparison.report import write_report
+from melanoma_lab.comparison.compare import compare_study, format_comparison_json
+from melanoma_lab.comparison.report import write_comparison_report
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.schema.tracking import Tracking
@@ -148,7 +148,7 @@ def test_a_comparison_pairs_it_with_its_members(tracked, study, made, tmp_path):
     ]
     assert entry.summary.mean == pytest.approx(np.mean(differences))
     assert entry.summary.sd == pytest.approx(np.std(differences, ddof=1))
-    content = json.loads(as_json(comparison, []))["arms"]
+    content = json.loads(format_comparison_json(comparison, []))["arms"]
     assert content[arm.name]["seeds"] == list(range(9))
     assert content[arm.name]["members"] == 3
     assert "members" not in content[ARM]
@@ -157,7 +157,9 @@ def test_a_comparison_pairs_it_with_its_members(tracked, study, made, tmp_path):
     assert "its 3 runs" in text
     assert "3 times as long to train and to apply" in text
     assert not any("optimizer steps" in text for text in warnings)
-    write_report(tmp_path, loaded, comparison, warnings, again="python -m melanoma_lab compare")
+    write_comparison_report(
+        tmp_path, loaded, comparison, warnings, again="python -m melanoma_lab compare"
+    )
     report = (tmp_path / "report.md").read_text()
     assert f"melanoma_lab ensemble study={study} arm=dropout members=3" in report
     assert "ensemble=3" not in report[report.index("## Again") :]
@@ -201,7 +203,7 @@ def test_folds_with_one_test_split_answer_together(tracked, tmp_path):
     assert (entry.n_pairs, entry.n_seeds, entry.verdict) == (2, 2, "too few runs")
     warnings = find_warnings(loaded, comparison)
     assert any("generalisation_gap" in text for text in warnings)
-    write_report(tmp_path, loaded, comparison, warnings, again="")
+    write_comparison_report(tmp_path, loaded, comparison, warnings, again="")
     assert "ensemble=3" in (tmp_path / "report.md").read_text()
 
 

@@ -15,9 +15,9 @@ from processes import run_python
 from undrawn import undrawn_runs
 
 import melanoma_lab as lab
-from melanoma_lab.comparison.tracked import tracked_runs
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation import metrics, predictions
+from melanoma_lab.tracking.arm_runs import find_arm_runs
 
 NETWORK = ("architecture=compact_cnn", "architecture.filters=[4,8]", "architecture.blocks=[0,1]")
 COLOURS = {"melanoma": (200, 90, 40), "nevus": (40, 200, 90), "vascular lesion": (90, 40, 200)}
@@ -184,7 +184,7 @@ def test_it_is_tracked_as_what_it_is(work, elsewhere, evaluated, trained_on):
     plots = {path.stem for path in evaluated.artifact("plots").iterdir()}
     assert plots >= {"confusion_matrix", "roc_curves", "reliability_diagram", "operating_curve"}
     assert evaluated.artifact("audit.json").is_file()
-    assert tracked_runs(client, "elsewhere") == []
+    assert find_arm_runs(client, "elsewhere") == []
     with pytest.raises(
         UserError, match=f"evaluated a model and trained none; its model: {run.run_id}"
     ):

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from melanoma_lab import __version__, tracking
-from melanoma_lab.comparison.tracked import FOLDS_TAG, SEEDS_TAG
 from melanoma_lab.inference.ensembles.members import EnsembleMember
 from melanoma_lab.input_pipeline.prepare import compute_split_hash
+from melanoma_lab.tracking.arm_runs import FOLDS_TAG, SEEDS_TAG
 
 #: Tags that an ensemble has where all members have the same.
 INHERITED = (

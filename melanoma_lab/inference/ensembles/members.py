@@ -8,10 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma_lab.comparison.arms import find_arm, shorten
-from melanoma_lab.comparison.tracked import SEEDS_TAG, Key, key_of, predictions_of, tracked_runs
+from melanoma_lab.config.arm_labels import find_arm, shorten_arm_names
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.evaluation.predictions import slugs_of
+from melanoma_lab.tracking.arm_runs import (
+    SEEDS_TAG,
+    RunKey,
+    find_arm_runs,
+    load_predictions,
+    read_run_key,
+)
 
 _SAME = ["image_id", "group", "y_true"]
 #: Tags in which members must agree, and what it means where they do not.
@@ -30,7 +36,7 @@ class EnsembleMember:
         run: as MLflow has it.
     """
 
-    key: Key
+    key: RunKey
     run: Any
 
     @property
@@ -66,9 +72,9 @@ def find_members(client: Any, study: str, arm: str | None) -> list[EnsembleMembe
         UserError: the study has no such arm, several where none was named, or no finished run of
             it; or the arm is made of ensembles.
     """
-    tracked = tracked_runs(client, study)
-    arms = {key_of(run).arm for run in tracked}
-    ensembles = {key_of(run).arm for run in tracked if SEEDS_TAG in run.data.tags}
+    tracked = find_arm_runs(client, study)
+    arms = {read_run_key(run).arm for run in tracked}
+    ensembles = {read_run_key(run).arm for run in tracked if SEEDS_TAG in run.data.tags}
     if not arms:
         raise UserError(
             f"study={study}: no arm has been trained in it; evaluations and sweeps take no part."
@@ -78,7 +84,7 @@ def find_members(client: Any, study: str, arm: str | None) -> list[EnsembleMembe
     elif len(arms - ensembles) == 1:
         (name,) = arms - ensembles
     else:
-        named = sorted(shorten(arms)[each] for each in arms - ensembles)
+        named = sorted(shorten_arm_names(arms)[each] for each in arms - ensembles)
         raise UserError(
             f"arm is not set, and study={study} has several: add arm=... to the command. Valid: "
             f"{' '.join(named)}."
@@ -90,7 +96,7 @@ def find_members(client: Any, study: str, arm: str | None) -> list[EnsembleMembe
         )
     found: dict[tuple[int, int], EnsembleMember] = {}
     for run in tracked:  # newest first
-        key = key_of(run)
+        key = read_run_key(run)
         if key.arm == name and run.info.status == "FINISHED":
             found.setdefault((key.seed, key.fold), EnsembleMember(key, run))
     if not found:
@@ -169,7 +175,7 @@ def load_member_tables(client: Any, members: Sequence[EnsembleMember]) -> list[p
     tables: list[pd.DataFrame] = []
     for member in members:
         try:
-            table = predictions_of(client, member.run)
+            table = load_predictions(client, member.run)
         except (OSError, ValueError) as error:
             reason = next(iter(str(error).splitlines()), repr(error))
             raise UserError(f"{member} cannot be a member: {reason}") from error

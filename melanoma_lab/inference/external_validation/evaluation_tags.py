@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab import __version__, tracking
-from melanoma_lab.comparison.arms import run_name
-from melanoma_lab.comparison.tracked import EVALUATED_TAG
+from melanoma_lab.config.arm_labels import format_run_name
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
@@ -19,6 +18,7 @@ from melanoma_lab.inference.external_validation.training_overlap import ImageRol
 from melanoma_lab.inference.known_images import TrainingRun
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.input_pipeline.prepare import PreparedData, slugify
+from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
 
 #: On the run of an evaluation: of what kind.
 EVALUATION_TAG = "evaluation"
@@ -110,7 +110,7 @@ def name_evaluation(tags: Mapping[str, str]) -> str:
     """What an evaluation is called in MLflow's list."""
     model = f"model of {tags['evaluated_dataset']}" if tags["evaluated_dataset"] else "model"
     if "evaluated_arm" in tags:
-        model = run_name(tags["evaluated_arm"], int(tags.get("evaluated_seed", 0)), 0)
+        model = format_run_name(tags["evaluated_arm"], int(tags.get("evaluated_seed", 0)), 0)
     return f"on {tags['dataset']}: {model}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from melanoma_lab import __version__
-from melanoma_lab.comparison.wording import metric_name, split_name
+from melanoma_lab.comparison.verdict_text import label_metric, label_split
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.metric_intervals import (
     estimate_calibration,
@@ -44,13 +44,13 @@ def build_card_content(facts: ModelCardData) -> dict[str, Any]:
         "title": f"{facts.tags.get('arm', 'a model')}, seed {facts.tags.get('seed', '?')}",
         "version": __version__,
         "run_id": facts.run_id,
-        "judged": split_name(judged),
+        "judged": label_split(judged),
         "detail_rows": training_sections.build_model_rows(facts),
         "setting_rows": training_sections.build_training_rows(facts),
         "intended": INTENDED,
         "factors": data_sections.describe_factors(facts),
         "data_rows": data_sections.build_dataset_rows(facts),
-        "splits": [split_name(split) for split in data_sections.list_splits(facts)],
+        "splits": [label_split(split) for split in data_sections.list_splits(facts)],
         "count_rows": data_sections.build_class_count_rows(facts),
         "source_rows": data_sections.build_source_rows(facts),
         "protocol": data_sections.describe_split_protocol(facts),
@@ -74,7 +74,7 @@ def _metric_rows(facts: ModelCardData, judged: str) -> list[list[str]]:
     melanoma = None if facts.melanoma is None else slugs.index(facts.melanoma)
     rows = []
     for name, found in estimate_metrics(*get_split_arrays(facts.table, judged), melanoma).items():
-        rows.append([metric_name(name), format_estimate(name, found)])
+        rows.append([label_metric(name), format_estimate(name, found)])
     return rows
 
 
@@ -103,7 +103,7 @@ def _calibration_rows(facts: ModelCardData, judged: str) -> list[list[str]]:
     after = facts.judgement.temperature.apply(y_score)
     pairs = [estimate_calibration(y_true, scores, groups) for scores in (y_score, after)]
     return [
-        [metric_name(name), *(format_estimate(name, measured[name]) for measured in pairs)]
+        [label_metric(name), *(format_estimate(name, measured[name]) for measured in pairs)]
         for name in pairs[0]
     ]
 
@@ -145,7 +145,7 @@ def _point_rows(facts: ModelCardData) -> list[list[str]]:
         return []
     return [
         [
-            split_name(split) + (" (chosen on)" if split == "val" else ""),
+            label_split(split) + (" (chosen on)" if split == "val" else ""),
             f"{found.positive_images:,} ({found.positive_lesions:,})",
             *(
                 format_share(each)

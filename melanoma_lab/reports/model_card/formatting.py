@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 
-from melanoma_lab.comparison.wording import level
+from melanoma_lab.comparison.verdict_text import format_metric
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 
 
 def format_estimate(metric: str, found: IntervalEstimate) -> str:
     """A metric with its interval: ``41.3 % [38.0, 44.6]`` or ``0.033 [0.010, 0.046]``."""
-    value = level(metric, found.value)
+    value = format_metric(metric, found.value)
     if not math.isfinite(found.low):
         return value
-    low, high = (level(metric, end).removesuffix(" %") for end in (found.low, found.high))
+    low, high = (format_metric(metric, end).removesuffix(" %") for end in (found.low, found.high))
     return f"{value} [{low}, {high}]"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from melanoma_lab.comparison.compare import Comparison, Difference, Summary
+from melanoma_lab.comparison.compare import Comparison, Difference, MetricSummary
 from melanoma_lab.comparison.statistics import Verdict
 
 
 @dataclass(frozen=True)
-class Claim:
+class CourseProjectClaim:
     """One conclusion of the seed project, which measured on copies of training images.
 
     Attributes:
@@ -28,22 +28,22 @@ class Claim:
     metric: str
 
 
-CLAIMS: Final = (
-    Claim(
+COURSE_PROJECT_CLAIMS: Final = (
+    CourseProjectClaim(
         "Does dropout shrink the generalisation gap?",
         "yes (validation accuracy 53 % instead of 52 %)",
         "dropout",
         "baseline",
         "generalisation_gap",
     ),
-    Claim(
+    CourseProjectClaim(
         "Does Adam beat SGD?",
         "yes (one run each)",
         "dropout",
         "dropout_sgd",
         "balanced_accuracy",
     ),
-    Claim(
+    CourseProjectClaim(
         "Does balancing with Augmentor raise balanced accuracy?",
         "yes (validation accuracy 83 % instead of 53 %)",
         "augmented",
@@ -55,7 +55,7 @@ CLAIMS: Final = (
 _REVERSED: Final[dict[Verdict, Verdict]] = {"helps": "hurts", "hurts": "helps"}
 
 
-def judge_claims(comparison: Comparison) -> list[tuple[Claim, Difference]]:
+def check_claims(comparison: Comparison) -> list[tuple[CourseProjectClaim, Difference]]:
     """The seed project's claims that a study can answer, with what it says of them.
 
     Args:
@@ -67,23 +67,23 @@ def judge_claims(comparison: Comparison) -> list[tuple[Claim, Difference]]:
     """
     by_short = {arm.short: name for name, arm in comparison.arms.items()}
     judged = []
-    for claim in CLAIMS:
+    for claim in COURSE_PROJECT_CLAIMS:
         arm, reference = by_short.get(claim.arm), by_short.get(claim.reference)
         for entry in comparison.of_metric(claim.metric):
             if (entry.arm, entry.reference) == (arm, reference):
                 judged.append((claim, entry))
             elif (entry.arm, entry.reference) == (reference, arm):
-                judged.append((claim, reverse(entry)))
+                judged.append((claim, reverse_difference(entry)))
     return judged
 
 
-def reverse(entry: Difference) -> Difference:
+def reverse_difference(entry: Difference) -> Difference:
     """The same difference, seen from the reference."""
     seen = entry.summary
     return replace(
         entry,
         arm=entry.reference,
         reference=entry.arm,
-        summary=Summary(-seen.mean, seen.sd, -seen.ci_high, -seen.ci_low),
+        summary=MetricSummary(-seen.mean, seen.sd, -seen.ci_high, -seen.ci_low),
         verdict=_REVERSED.get(entry.verdict, entry.verdict),
     )

@@ -6,16 +6,16 @@ import shlex
 from collections.abc import Sequence
 
 from melanoma_lab.cli.arguments import LAB_COMMAND
-from melanoma_lab.comparison.arms import parts_of
-from melanoma_lab.comparison.compare import PRIMARY, ArmSummary, Comparison
-from melanoma_lab.comparison.pairing import coverage
+from melanoma_lab.comparison.compare import PRIMARY_METRIC, ArmSummary, Comparison
+from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.config.arm import CUSTOM_PRESET
+from melanoma_lab.config.arm_labels import split_arm_name
 from melanoma_lab.config.compose import load_preset_reference
 from melanoma_lab.config.schema.tracking import DEFAULT_TRACKING_URI, mask_password
 from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
 
 
-def compare_command(study: str, *, reference: str | None, metric: str, uri: str) -> str:
+def build_compare_command(study: str, *, reference: str | None, metric: str, uri: str) -> str:
     """The command that compares a study's tracked runs.
 
     Args:
@@ -26,12 +26,12 @@ def compare_command(study: str, *, reference: str | None, metric: str, uri: str)
     """
     words = [f"study={study}"]
     words += [f"reference={_hydra(reference)}"] if reference else []
-    words += [f"metric={metric}"] if metric != PRIMARY else []
+    words += [f"metric={metric}"] if metric != PRIMARY_METRIC else []
     words += [f"tracking.uri={mask_password(uri)}"] if uri != DEFAULT_TRACKING_URI else []
     return _join(f"{LAB_COMMAND} compare", words)
 
 
-def training_commands(comparison: Comparison, root: str | None) -> list[str]:
+def build_training_commands(comparison: Comparison, root: str | None) -> list[str]:
     """The commands that train the arms of a study, as few as say it all, and make its ensembles.
 
     Args:
@@ -44,7 +44,7 @@ def training_commands(comparison: Comparison, root: str | None) -> list[str]:
     for arm in comparison.arms.values():
         if arm.is_ensemble:
             continue
-        preset, overrides = parts_of(arm.name)
+        preset, overrides = split_arm_name(arm.name)
         overrides = (*overrides, *_reference_words(arm, preset))
         for seeds, folds in _grids(arm):
             together.setdefault((overrides, seeds, folds), []).append(preset)
@@ -62,7 +62,7 @@ def training_commands(comparison: Comparison, root: str | None) -> list[str]:
     ]
 
 
-def trained_by(comparison: Comparison) -> str:
+def describe_lab_versions(comparison: Comparison) -> str:
     """Which lab trained the arms of a study: versions and commits, as its runs say."""
     runs = [run for arm in comparison.arms.values() if not arm.is_ensemble for run in arm.runs]
     versions = {run.tags.get("melanoma_lab", "") for run in runs} - {""}
@@ -75,7 +75,7 @@ def trained_by(comparison: Comparison) -> str:
 
 def _grids(arm: ArmSummary) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Seeds and folds whose combinations are an arm's runs: all at once, or fold by fold."""
-    there = coverage(arm.runs)
+    there = list_covered_repetitions(arm.runs)
     if len(there) == len(arm.seeds) * len(arm.folds):
         return [(arm.seeds, arm.folds)]
     return [

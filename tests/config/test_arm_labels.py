@@ -2,7 +2,12 @@
 
 import pytest
 
-from melanoma_lab.comparison.arms import find_references, parts_of, run_name, shorten
+from melanoma_lab.config.arm_labels import (
+    find_references,
+    format_run_name,
+    shorten_arm_names,
+    split_arm_name,
+)
 from melanoma_lab.core.errors import UserError
 
 
@@ -17,15 +22,15 @@ from melanoma_lab.core.errors import UserError
     ],
 )
 def test_commas_inside_a_value_do_not_separate(arm, parts):
-    assert parts_of(arm) == parts
+    assert split_arm_name(arm) == parts
 
 
 def test_what_all_arms_share_is_left_out_of_short_names():
-    assert shorten(["a,x=1,y=[1,2]", "b,x=1,y=3"]) == {
+    assert shorten_arm_names(["a,x=1,y=[1,2]", "b,x=1,y=3"]) == {
         "a,x=1,y=[1,2]": "a,y=[1,2]",
         "b,x=1,y=3": "b,y=3",
     }
-    assert shorten(["a,x=1"]) == {"a,x=1": "a"}
+    assert shorten_arm_names(["a,x=1"]) == {"a,x=1": "a"}
 
 
 @pytest.mark.parametrize(
@@ -74,8 +79,8 @@ def test_references(named, references):
 
 
 def test_runs_are_told_apart_by_the_beginning_of_their_names():
-    assert run_name("baseline,x=[1,2],y=3", 4, 0) == "baseline seed=4 x=[1,2] y=3"
-    assert run_name("dropout", 0, 2) == "dropout seed=0 fold=2"
+    assert format_run_name("baseline,x=[1,2],y=3", 4, 0) == "baseline seed=4 x=[1,2] y=3"
+    assert format_run_name("dropout", 0, 2) == "dropout seed=0 fold=2"
 
 
 def test_one_reference_for_all_by_full_or_short_name():

@@ -6,12 +6,11 @@ import pytest
 from evaluation_cases import cases, random_case, table_of
 from hypothesis import given, settings
 
-from melanoma_lab.comparison import influence
-from melanoma_lab.evaluation import metrics, predictions
+from melanoma_lab.evaluation import influence, metrics, predictions
 from melanoma_lab.evaluation.run_metrics import SPLIT_METRICS, compute_run_metrics
 
 PER_CLASS = {
-    name: (getattr(influence, name), getattr(metrics, name))
+    name: (getattr(influence, f"{name}_influence"), getattr(metrics, name))
     for name in ("sensitivity", "specificity", "auroc")
 }
 COPIES = 400

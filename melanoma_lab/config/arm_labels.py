@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from melanoma_lab.core.errors import UserError, suggest_choice
 
 
-def parts_of(arm: str) -> tuple[str, tuple[str, ...]]:
+def split_arm_name(arm: str) -> tuple[str, tuple[str, ...]]:
     """An arm's name as its preset and its overrides; commas inside a value do not separate."""
     parts, depth, quote = [""], 0, ""
     for character in arm:
@@ -23,7 +23,7 @@ def parts_of(arm: str) -> tuple[str, tuple[str, ...]]:
     return parts[0], tuple(parts[1:])
 
 
-def shorten(arms: Collection[str]) -> dict[str, str]:
+def shorten_arm_names(arms: Collection[str]) -> dict[str, str]:
     """What each arm is called for reading: without the overrides that all of them share.
 
     An override that only says what all arms do tells none of them apart; one arm alone is called
@@ -33,7 +33,7 @@ def shorten(arms: Collection[str]) -> dict[str, str]:
     return {arm: _without(arm, common) for arm in arms}
 
 
-def run_name(arm: str, seed: int, fold: int) -> str:
+def format_run_name(arm: str, seed: int, fold: int) -> str:
     """What a run is called: first what tells it from its neighbours in a narrow column.
 
     Args:
@@ -41,7 +41,7 @@ def run_name(arm: str, seed: int, fold: int) -> str:
         seed: of the run.
         fold: of the run; 0 where there are none.
     """
-    preset, overrides = parts_of(arm)
+    preset, overrides = split_arm_name(arm)
     return " ".join([preset, f"seed={seed}", *([f"fold={fold}"] if fold else []), *overrides])
 
 
@@ -76,19 +76,19 @@ def find_references(
 
 def _reference_of(arm: str, name: str, arms: Collection[str]) -> str | None:
     """The arm that one is compared with, given the reference that it names."""
-    if name in arms and name != arm and parts_of(name)[1]:
+    if name in arms and name != arm and split_arm_name(name)[1]:
         return name  # an arm, not a preset
-    preset, overrides = parts_of(arm)
+    preset, overrides = split_arm_name(arm)
     preset = name or preset
     nearest_arms = [
         other
         for other in arms
         if other != arm
-        and parts_of(other)[0] == preset
-        and set(parts_of(other)[1]) <= set(overrides)
+        and split_arm_name(other)[0] == preset
+        and set(split_arm_name(other)[1]) <= set(overrides)
     ]
     if nearest_arms:
-        return max(nearest_arms, key=lambda other: len(parts_of(other)[1]))
+        return max(nearest_arms, key=lambda other: len(split_arm_name(other)[1]))
     common = _common(arms)
     none = [o if o in common else f"{o.partition('=')[0]}=none" for o in overrides]
     plain = _join(preset, none)
@@ -106,7 +106,9 @@ def find_arm(name: str, arms: Collection[str], *, key: str) -> str:
     Raises:
         UserError: the study has no such arm.
     """
-    by_name = {short: arm for arm, short in shorten(arms).items()} | {arm: arm for arm in arms}
+    by_name = {short: arm for arm, short in shorten_arm_names(arms).items()} | {
+        arm: arm for arm in arms
+    }
     if name not in by_name:
         raise UserError(f"{key}={name}: the study has no such arm. {suggest_choice(name, by_name)}")
     return by_name[name]
@@ -114,11 +116,11 @@ def find_arm(name: str, arms: Collection[str], *, key: str) -> str:
 
 def _common(arms: Collection[str]) -> set[str]:
     """Overrides that all arms have."""
-    return set.intersection(*(set(parts_of(arm)[1]) for arm in arms))
+    return set.intersection(*(set(split_arm_name(arm)[1]) for arm in arms))
 
 
 def _without(arm: str, common: Collection[str]) -> str:
-    preset, overrides = parts_of(arm)
+    preset, overrides = split_arm_name(arm)
     return _join(preset, [override for override in overrides if override not in common])
 
 

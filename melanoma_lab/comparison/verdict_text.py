@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from melanoma_lab.comparison.compare import Comparison, Difference, Summary
+from melanoma_lab.comparison.compare import Comparison, Difference, MetricSummary
 from melanoma_lab.comparison.statistics import Verdict
-from melanoma_lab.comparison.warnings import needed
+from melanoma_lab.comparison.warnings import describe_seeds_needed
 from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 
 UNDEFINED = "undefined"
@@ -38,14 +38,14 @@ _SHARES = frozenset(
 )
 
 
-def metric_name(metric: str) -> str:
+def label_metric(metric: str) -> str:
     """What a metric is called in a sentence."""
     if metric.startswith("sensitivity/"):
         return f"sensitivity to {metric.partition('/')[2].replace('_', ' ')}"
     return _NAMES.get(metric, metric)
 
 
-def split_name(split: str) -> str:
+def label_split(split: str) -> str:
     """What a split is called in a sentence."""
     return {"val": "validation"}.get(split, split)
 
@@ -55,7 +55,7 @@ def is_share(metric: str) -> bool:
     return metric in _SHARES or metric.startswith("sensitivity/")
 
 
-def level(metric: str, value: float) -> str:
+def format_metric(metric: str, value: float) -> str:
     """A metric's value: ``41.3 %`` or ``1.234``."""
     if not math.isfinite(value):
         return UNDEFINED
@@ -63,7 +63,7 @@ def level(metric: str, value: float) -> str:
     return text.replace("-", MINUS)
 
 
-def change(metric: str, value: float) -> str:
+def format_difference(metric: str, value: float) -> str:
     """A difference with its sign: ``+2.1`` (points) or ``-0.034``."""
     if not math.isfinite(value):
         return UNDEFINED
@@ -71,38 +71,42 @@ def change(metric: str, value: float) -> str:
     return text.replace("-", MINUS)
 
 
-def level_interval(metric: str, entry: Summary) -> str:
+def format_metric_interval(metric: str, entry: MetricSummary) -> str:
     """A value with its interval, as far as it has one."""
     if not math.isfinite(entry.ci_low):
-        return level(metric, entry.mean)
-    low, high = (level(metric, end).removesuffix(" %") for end in (entry.ci_low, entry.ci_high))
-    return f"{level(metric, entry.mean)} [{low}, {high}]"
+        return format_metric(metric, entry.mean)
+    low, high = (
+        format_metric(metric, end).removesuffix(" %") for end in (entry.ci_low, entry.ci_high)
+    )
+    return f"{format_metric(metric, entry.mean)} [{low}, {high}]"
 
 
-def change_interval(metric: str, entry: Summary) -> str:
+def format_difference_interval(metric: str, entry: MetricSummary) -> str:
     """A difference with its interval, as far as it has one."""
     if not math.isfinite(entry.ci_low):
-        return change(metric, entry.mean)
-    ends = f"[{change(metric, entry.ci_low)}, {change(metric, entry.ci_high)}]"
-    return f"{change(metric, entry.mean)} {ends}"
+        return format_difference(metric, entry.mean)
+    ends = (
+        f"[{format_difference(metric, entry.ci_low)}, {format_difference(metric, entry.ci_high)}]"
+    )
+    return f"{format_difference(metric, entry.mean)} {ends}"
 
 
-def p_value(p: float) -> str:
+def format_p_value(p: float) -> str:
     """A p value for reading."""
     if not math.isfinite(p):
         return UNDEFINED
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def unit(metric: str) -> str:
+def get_difference_unit(metric: str) -> str:
     """What a difference in a metric is counted in, for an axis or a column."""
     return "points" if is_share(metric) else ""
 
 
-def verdict_sentence(comparison: Comparison, entry: Difference) -> str:
+def format_verdict(comparison: Comparison, entry: Difference) -> str:
     """The verdict on an arm, with the figures that it rests on."""
     arm, reference = (comparison.arms[name].short for name in (entry.arm, entry.reference))
-    name = metric_name(entry.metric)
+    name = label_metric(entry.metric)
     start = {
         "helps": f"{arm} helps, compared with {reference}",
         "hurts": f"{arm} hurts, compared with {reference}",
@@ -113,33 +117,36 @@ def verdict_sentence(comparison: Comparison, entry: Difference) -> str:
     return f"{start}: {_difference(entry)} in {name}, {seeds}{_p(entry)}.{_needed(entry)}"
 
 
-def answer(verdict: Verdict) -> str:
+def format_verdict_answer(verdict: Verdict) -> str:
     """A verdict as the answer to whether an arm is better."""
     return {"helps": "yes", "hurts": "no, worse"}.get(verdict, verdict)
 
 
 def _difference(entry: Difference) -> str:
-    points = f" {unit(entry.metric)}" if unit(entry.metric) else ""
-    text = f"{change(entry.metric, entry.summary.mean)}{points}"
+    points = f" {get_difference_unit(entry.metric)}" if get_difference_unit(entry.metric) else ""
+    text = f"{format_difference(entry.metric, entry.summary.mean)}{points}"
     if not math.isfinite(entry.summary.ci_low):
         return text
-    low, high = (change(entry.metric, end) for end in (entry.summary.ci_low, entry.summary.ci_high))
+    low, high = (
+        format_difference(entry.metric, end)
+        for end in (entry.summary.ci_low, entry.summary.ci_high)
+    )
     return f"{text} (95 % interval {low} to {high})"
 
 
 def _p(entry: Difference) -> str:
     if not math.isfinite(entry.p_holm):
         return ""
-    p = p_value(entry.p_holm)
+    p = format_p_value(entry.p_holm)
     return f", p {p if p.startswith('<') else f'= {p}'}"
 
 
 def _needed(entry: Difference) -> str:
     if entry.verdict != "no evidence" or entry.summary.mean == 0:
         return ""  # too few runs: that is the first of the warnings
-    return f" {needed(entry)}"
+    return f" {describe_seeds_needed(entry)}"
 
 
-def better(metric: str) -> str:
+def describe_direction(metric: str) -> str:
     """Which way a metric is better."""
     return "lower is better" if metric in LOWER_IS_BETTER else "higher is better"

@@ -53,22 +53,22 @@ class Estimate:
     influence: Floats
 
 
-def accuracy(y_true: Labels, y_score: Floats) -> Floats:
+def accuracy_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Influences on the accuracy; shape (n,)."""
     return _of_mean((y_score.argmax(axis=1) == y_true).astype(np.float64))
 
 
-def log_loss(y_true: Labels, y_score: Floats) -> Floats:
+def log_loss_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Influences on the log loss; shape (n,)."""
     return _of_mean(metrics.image_log_loss(y_true, y_score))
 
 
-def brier(y_true: Labels, y_score: Floats) -> Floats:
+def brier_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Influences on the Brier score; shape (n,)."""
     return _of_mean(np.square(y_score - np.eye(y_score.shape[1])[y_true]).sum(axis=1))
 
 
-def ece(y_true: Labels, y_score: Floats) -> Floats:
+def ece_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Influences on the calibration error; shape (n,).
 
     The sign of a bin's gap is taken as given, as it is unless the gap is near zero.
@@ -81,24 +81,24 @@ def ece(y_true: Labels, y_score: Floats) -> Floats:
     return _of_mean(sign[index] * gap)
 
 
-def sensitivity(y_true: Labels, y_score: Floats) -> Floats:
+def sensitivity_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Influences on each class's sensitivity; shape (K, n), NaN for an absent class."""
     decided, truly = _one_hot(y_true, y_score)
     return _of_shares(decided, among=truly)
 
 
-def specificity(y_true: Labels, y_score: Floats) -> Floats:
+def specificity_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Influences on each class's specificity; shape (K, n), NaN for a class without others."""
     decided, truly = _one_hot(y_true, y_score)
     return _of_shares(~decided, among=~truly)
 
 
-def balanced_accuracy(y_true: Labels, y_score: Floats) -> Floats:
+def balanced_accuracy_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Influences on the balanced accuracy; shape (n,)."""
-    return _mean_of_defined(sensitivity(y_true, y_score))
+    return _mean_of_defined(sensitivity_influence(y_true, y_score))
 
 
-def macro_f1(y_true: Labels, y_score: Floats) -> Floats:
+def macro_f1_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Influences on the macro F1; shape (n,)."""
     decided, truly = _one_hot(y_true, y_score)
     present = truly.any(axis=1)
@@ -108,7 +108,7 @@ def macro_f1(y_true: Labels, y_score: Floats) -> Floats:
     return _mean_of_defined((2 * decided * truly - f1 * (decided + truly)) / total)
 
 
-def auroc(y_true: Labels, y_score: Floats) -> Floats:
+def auroc_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Influences on each class's one-vs-rest AUROC; shape (K, n), NaN where it is undefined."""
     area = metrics.auroc(y_true, y_score)
     ranks = rankdata(y_score, axis=0)
@@ -125,20 +125,20 @@ def auroc(y_true: Labels, y_score: Floats) -> Floats:
     return influence
 
 
-def macro_auroc(y_true: Labels, y_score: Floats) -> Floats:
+def macro_auroc_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Influences on the macro AUROC; shape (n,)."""
-    return _mean_of_defined(auroc(y_true, y_score))
+    return _mean_of_defined(auroc_influence(y_true, y_score))
 
 
 INFLUENCES: Mapping[str, Callable[[Labels, Floats], Floats]] = MappingProxyType(
     {
-        "balanced_accuracy": balanced_accuracy,
-        "accuracy": accuracy,
-        "macro_auroc": macro_auroc,
-        "macro_f1": macro_f1,
-        "log_loss": log_loss,
-        "brier": brier,
-        "ece": ece,
+        "balanced_accuracy": balanced_accuracy_influence,
+        "accuracy": accuracy_influence,
+        "macro_auroc": macro_auroc_influence,
+        "macro_f1": macro_f1_influence,
+        "log_loss": log_loss_influence,
+        "brier": brier_influence,
+        "ece": ece_influence,
     }
 )
 """The influences of what is computed of every split, in the order in which it is reported."""
@@ -196,9 +196,9 @@ def _judged_influences(
     else:
         by_metric = {name: function(y_true, y_score) for name, function in INFLUENCES.items()}
         by_class = {
-            "sensitivity": sensitivity(y_true, y_score),
-            "specificity": specificity(y_true, y_score),
-            "auroc": auroc(y_true, y_score),
+            "sensitivity": sensitivity_influence(y_true, y_score),
+            "specificity": specificity_influence(y_true, y_score),
+            "auroc": auroc_influence(y_true, y_score),
         }
     if melanoma is not None:
         k = slugs.index(melanoma)
@@ -221,7 +221,7 @@ def _gap(
         rows = split == name
         if rows.any():
             scale = _jackknife_scale(groups[rows], codes[rows])
-            influence[rows] = sign * accuracy(codes[rows], scores[rows]) * scale
+            influence[rows] = sign * accuracy_influence(codes[rows], scores[rows]) * scale
     seen = (split == "train") | (split == "val")
     names, index = np.unique(groups[seen], return_inverse=True)
     return Estimate(value, names, _sum_by_group(influence[seen], index, len(names)))

@@ -25,7 +25,7 @@ EVALUATED_TAG = "evaluated_run"
 
 
 @dataclass(frozen=True)
-class Key:
+class RunKey:
     """Which run of a study: one arm, one seed, one fold."""
 
     arm: str
@@ -36,7 +36,7 @@ class Key:
         return f"{self.arm} seed {self.seed}" + (f" fold {self.fold}" if self.fold else "")
 
 
-def tracked_runs(client: Any, name: str) -> list[Any]:
+def find_arm_runs(client: Any, name: str) -> list[Any]:
     """All runs of a study's arms, newest first.
 
     Args:
@@ -79,13 +79,13 @@ def _is_of_arm(run: Any) -> bool:
     )
 
 
-def key_of(run: Any) -> Key:
+def read_run_key(run: Any) -> RunKey:
     """Which run of its study it is; of an ensemble, the first of its seeds and folds."""
     tags = run.data.tags
-    return Key(tags["arm"], int(tags["seed"]), int(tags["fold"]))
+    return RunKey(tags["arm"], int(tags["seed"]), int(tags["fold"]))
 
 
-def covered(tags: Mapping[str, str]) -> frozenset[tuple[int, int]]:
+def read_covered_repetitions(tags: Mapping[str, str]) -> frozenset[tuple[int, int]]:
     """The seeds and folds that a run was trained with: its own, or those of its members.
 
     Args:
@@ -97,7 +97,7 @@ def covered(tags: Mapping[str, str]) -> frozenset[tuple[int, int]]:
 
 
 @contextmanager
-def artifact_of(client: Any, run: Any, name: str) -> Iterator[Path]:
+def open_artifact(client: Any, run: Any, name: str) -> Iterator[Path]:
     """An artifact of a run, from the disk where it lies there, else downloaded for the block.
 
     Args:
@@ -112,12 +112,12 @@ def artifact_of(client: Any, run: Any, name: str) -> Iterator[Path]:
         yield fetch_artifact(client, run, name, Path(scratch))
 
 
-def predictions_of(client: Any, run: Any) -> pd.DataFrame:
+def load_predictions(client: Any, run: Any) -> pd.DataFrame:
     """The predictions table of a run.
 
     Raises:
         OSError: it is not there.
         ValueError: it is no predictions table.
     """
-    with artifact_of(client, run, "predictions.csv") as path:
+    with open_artifact(client, run, "predictions.csv") as path:
         return predictions.read_predictions(path)

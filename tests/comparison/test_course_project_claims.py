@@ -1,7 +1,11 @@
 import pytest
 
-from melanoma_lab.comparison.claims import CLAIMS, judge_claims, reverse
 from melanoma_lab.comparison.compare import compare_study
+from melanoma_lab.comparison.course_project_claims import (
+    COURSE_PROJECT_CLAIMS,
+    check_claims,
+    reverse_difference,
+)
 
 ARMS = {
     "baseline": (0.6, ""),
@@ -15,13 +19,13 @@ ARMS = {
 def judged(tracked):
     study = tracked.fill(ARMS, seeds=range(5))
     return {
-        claim.question: entry for claim, entry in judge_claims(compare_study(tracked.load(study)))
+        claim.question: entry for claim, entry in check_claims(compare_study(tracked.load(study)))
     }
 
 
 def test_each_claim_is_judged_against_its_own_reference(judged):
-    assert list(judged) == [claim.question for claim in CLAIMS]
-    for claim in CLAIMS:
+    assert list(judged) == [claim.question for claim in COURSE_PROJECT_CLAIMS]
+    for claim in COURSE_PROJECT_CLAIMS:
         entry = judged[claim.question]
         assert (entry.arm, entry.reference, entry.metric) == (
             claim.arm,
@@ -40,8 +44,8 @@ def test_adam_is_seen_from_its_side(judged):
 
 def test_a_difference_reversed_twice_is_itself(judged):
     for entry in judged.values():
-        assert reverse(reverse(entry)) == entry
-        assert reverse(entry).summary.ci_low <= reverse(entry).summary.mean
+        assert reverse_difference(reverse_difference(entry)) == entry
+        assert reverse_difference(entry).summary.ci_low <= reverse_difference(entry).summary.mean
 
 
 def test_shared_overrides_do_not_matter_and_others_do(tracked):
@@ -50,17 +54,17 @@ def test_shared_overrides_do_not_matter_and_others_do(tracked):
         for name, (skill, reference) in ARMS.items()
         if name in ("baseline", "dropout")
     }
-    judged = judge_claims(compare_study(tracked.load(tracked.fill(shared))))
+    judged = check_claims(compare_study(tracked.load(tracked.fill(shared))))
     assert [claim.arm for claim, _ in judged] == ["dropout"]
     other = {"baseline": (0.6, ""), "dropout,optimizer.learning_rate=0.1": (1.0, "baseline")}
-    assert judge_claims(compare_study(tracked.load(tracked.fill(other)))) == []
+    assert check_claims(compare_study(tracked.load(tracked.fill(other)))) == []
 
 
 def test_the_report_has_the_claims(tracked, tmp_path):
-    from melanoma_lab.comparison.report import write_report
+    from melanoma_lab.comparison.report import write_comparison_report
 
     study = tracked.load(tracked.fill(ARMS, seeds=range(5)))
-    page = write_report(tmp_path, study, compare_study(study), [], again="again")
+    page = write_comparison_report(tmp_path, study, compare_study(study), [], again="again")
     for text in (page.read_text(), page.with_suffix(".md").read_text()):
         assert "What the seed project claimed" in text
         assert "Does Adam beat SGD?" in text
