@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.tuning.importance import rank_dimensions
+from melanoma_lab.tuning.importance import rank_hyperparameters
 from melanoma_lab.tuning.sweep import Dimension, Sweep
 
 KEYS = ("a", "b", "c", "d", "e")
@@ -76,7 +76,7 @@ def named(scores: NDArray[np.float64], values: NDArray[np.float64]) -> set[str]:
         data={},
         next_command="",
     )
-    return {effect.key for effect in rank_dimensions(sweep).effects if effect.matters}
+    return {effect.key for effect in rank_hyperparameters(sweep).effects if effect.matters}
 
 
 if __name__ == "__main__":

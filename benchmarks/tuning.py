@@ -21,7 +21,7 @@ from memory import resident
 from multirun import Seconds, now, timed
 
 import melanoma_lab as lab
-from melanoma_lab.tuning import telling
+from melanoma_lab.tuning import search_messages
 
 HERE = Path(__file__).resolve().parent
 #: Trials that are not counted: caches fill.
@@ -49,14 +49,14 @@ def search(tuner: str, trials: int) -> None:
     """
     parts: defaultdict[str, Seconds] = defaultdict(lambda: np.zeros(2))
     seen: list[tuple[Seconds, float]] = []
-    said = telling.Progress.ended
+    said = search_messages.SearchProgress.ended
 
-    def ended(self: telling.Progress, trial: object) -> None:
+    def ended(self: search_messages.SearchProgress, trial: object) -> None:
         said(self, trial)  # type: ignore[arg-type]
         gc.collect()
         seen.append((now() - sum(parts.values(), np.zeros(2)), resident()))
 
-    telling.Progress.ended = ended  # type: ignore[method-assign]
+    search_messages.SearchProgress.ended = ended  # type: ignore[method-assign]
     with timed(parts, ("build network", "fit", "evaluation")):
         lab.tune(
             *("dataset.lesions=110", "dataset.image_size=16", "architecture.filters=[4,8,8]"),

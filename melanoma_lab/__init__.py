@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.core.errors import RunError, UserError
     from melanoma_lab.tasks.export import Exported
-    from melanoma_lab.tuning.tuned import Tuned
+    from melanoma_lab.tuning.result import TuningResult
 
 __all__ = [
     "ComparedStudy",
     "Exported",
     "Run",
     "RunError",
-    "Tuned",
+    "TuningResult",
     "UserError",
     "audit_dataset",
     "compare",
@@ -68,7 +68,7 @@ _MODULES = {
     "ComparedStudy": "comparison.result",
     "Exported": "tasks.export",
     "RunError": "core.errors",
-    "Tuned": "tuning.tuned",
+    "TuningResult": "tuning.result",
     "UserError": "core.errors",
 }
 

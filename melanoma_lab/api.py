@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # their modules take a while to load
     from melanoma_lab.audit.findings import Findings
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.tasks.export import Exported
-    from melanoma_lab.tuning.tuned import Tuned
+    from melanoma_lab.tuning.result import TuningResult
 
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -169,7 +169,9 @@ def study(
             return multirun.conclude(done)[0]
 
 
-def tune(*overrides: str, config_dir: str | Path | None = None, verbose: bool = True) -> Tuned:
+def tune(
+    *overrides: str, config_dir: str | Path | None = None, verbose: bool = True
+) -> TuningResult:
     """Search better values for one arm, as ``tune`` does; the test split is not looked at.
 
     Args:
@@ -184,14 +186,14 @@ def tune(*overrides: str, config_dir: str | Path | None = None, verbose: bool = 
         UserError: an override, the space or the data cannot be used; nothing was recorded.
         RunError: too many trials failed in a row, or none completed.
     """
-    from melanoma_lab.tuning.checking import Command
-    from melanoma_lab.tuning.plan import planned
+    from melanoma_lab.tuning.plan import plan_search
+    from melanoma_lab.tuning.space_validation import TuneCommand
 
     with _working(verbose):
         if len(expand_multirun(overrides)) > 1:
             raise UserError(f"{' '.join(overrides)}: several searches; one at a time.")
         config, arm = compose_config([*overrides, "task=tune"], config_dir)
-        plan = planned(config, arm, Command.typed(overrides, config_dir))
+        plan = plan_search(config, arm, TuneCommand.typed(overrides, config_dir))
         from melanoma_lab.tasks.tune import tune_arm
 
         with _mlflow_left_alone():

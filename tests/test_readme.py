@@ -11,8 +11,8 @@ from processes import run_command, run_python
 
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.compose import compose_config
-from melanoma_lab.tuning.checking import Command
-from melanoma_lab.tuning.plan import planned
+from melanoma_lab.tuning.plan import plan_search
+from melanoma_lab.tuning.space_validation import TuneCommand
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -51,7 +51,7 @@ def test_the_declared_space_can_be_searched(tmp_path):
     preset.write_text(block("yaml", "tuner:"))
     overrides = ["+experiment=which_balancing"]
     config, arm = compose_config(overrides, preset.parent.parent)
-    found = planned(config, arm, Command.typed(overrides, preset.parent.parent))
+    found = plan_search(config, arm, TuneCommand.typed(overrides, preset.parent.parent))
     by_key = {entry.key: entry for entry in found.searched}
     assert by_key.keys() == config.tuner.space.keys()
     assert by_key["balancing.per_class"].when == {"balancing": ("augmentor",)}
@@ -61,7 +61,7 @@ def test_the_typed_space_can_be_searched():
     (typed,) = re.findall(r"'tuner\.space=(.*?)'", README)
     overrides = ["+experiment=dropout", "tuner=bayesian", f"tuner.space={typed}"]
     config, arm = compose_config(overrides)
-    found = planned(config, arm, Command.typed(overrides))
+    found = plan_search(config, arm, TuneCommand.typed(overrides))
     assert [entry.key for entry in found.searched if entry.when] == ["optimizer.momentum"]
 
 

@@ -7,8 +7,8 @@ import pytest
 from search_processes import wait_for_an_epoch
 
 from melanoma_lab.config.schema.tuner import RandomSearch
-from melanoma_lab.tuning.algorithms import build_oracle
-from melanoma_lab.tuning.space import declared
+from melanoma_lab.tuning.oracles import build_oracle
+from melanoma_lab.tuning.search_space import parse_space
 
 pytestmark = pytest.mark.slow
 
@@ -77,9 +77,9 @@ def trial_of(run):
 
 def proposed(folder):
     """What a search in a single process proposes."""
-    oracle = build_oracle(RandomSearch("random", max_trials=3), declared(SPACE))
+    oracle = build_oracle(RandomSearch("random", max_trials=3), parse_space(SPACE))
     folder.mkdir()
-    oracle.keep_in(folder)
+    oracle.set_folder(folder)
     return [
         repr(oracle.create_trial(f"tuner{n}").hyperparameters.values["optimizer.learning_rate"])
         for n in range(3)

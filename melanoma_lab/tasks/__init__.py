@@ -92,9 +92,11 @@ def ensemble(config: Config, _arm: Arm) -> None:
 
 def tune(config: Config, arm: Arm) -> None:
     """Search better values for one arm."""
-    from melanoma_lab.tuning.plan import planned, typed
+    from melanoma_lab.tuning.plan import parse_command, plan_search
 
-    plan = planned(config, arm, typed())  # a mistake shows before anything else is loaded
+    plan = plan_search(
+        config, arm, parse_command()
+    )  # a mistake shows before anything else is loaded
     if plan.role is not None and not plan.role.is_chief:
         with loading():
             from melanoma_lab.tasks.work import train_for_chief

@@ -26,23 +26,27 @@ from melanoma_lab.tracking.sweep_run import (
     open_parent_run,
 )
 from melanoma_lab.training.backend import load_tensorflow
-from melanoma_lab.tuning import telling
-from melanoma_lab.tuning.checking import Checker
-from melanoma_lab.tuning.crew import Crew, gpus_by_turns, words_of
-from melanoma_lab.tuning.lock import only_one
-from melanoma_lab.tuning.plan import Plan
-from melanoma_lab.tuning.preset import next_commands, write_preset
-from melanoma_lab.tuning.tuned import Tuned
-from melanoma_lab.tuning.wire import LOOPBACK, listening
+from melanoma_lab.tuning import search_messages
+from melanoma_lab.tuning.distributed.transport import LOOPBACK, open_server
+from melanoma_lab.tuning.distributed.worker_pool import (
+    WorkerPool,
+    assign_gpus,
+    build_worker_command,
+)
+from melanoma_lab.tuning.plan import SearchPlan
+from melanoma_lab.tuning.result import TuningResult
+from melanoma_lab.tuning.search_lock import lock_search
+from melanoma_lab.tuning.space_validation import ConfigChecker
+from melanoma_lab.tuning.tuned_preset import build_next_commands, write_preset
 
 if TYPE_CHECKING:  # their modules load TensorFlow
-    from melanoma_lab.tuning.chief import Chief
-    from melanoma_lab.tuning.ledger import Ledger
+    from melanoma_lab.tuning.distributed.chief import Chief
     from melanoma_lab.tuning.sweep import Sweep
-    from melanoma_lab.tuning.trial import Proposal, Trials
+    from melanoma_lab.tuning.trial import Proposal, TrialRunner
+    from melanoma_lab.tuning.trial_log import TrialLog
 
 
-def tune_arm(plan: Plan) -> Tuned:
+def tune_arm(plan: SearchPlan) -> TuningResult:
     """Search better values for an arm.
 
     Args:
@@ -63,15 +67,15 @@ def tune_arm(plan: Plan) -> Tuned:
             f"KERASTUNER_TUNER_ID={role.name}: a worker trains for a chief, and finds nothing."
         )
     with (
-        only_one(Path("experiments") / config.study / "tuning", config.study) as folder,
+        lock_search(Path("experiments") / config.study / "tuning", config.study) as folder,
         _server(plan) as server,
     ):
         connecting = tracking.connect(config.tracking, config.study)
         load_tensorflow()
-        from melanoma_lab.tuning.algorithms import build_oracle
-        from melanoma_lab.tuning.ledger import Ledger, TooManyFailuresError, best_trial
-        from melanoma_lab.tuning.prepared import prepare_trials
-        from melanoma_lab.tuning.search import Search, go_on
+        from melanoma_lab.tuning.oracles import build_oracle
+        from melanoma_lab.tuning.search import Search, resume_search
+        from melanoma_lab.tuning.trial_log import TooManyFailuresError, TrialLog, find_best_trial
+        from melanoma_lab.tuning.trial_setup import prepare_trials
 
         with show_progress("connecting to MLflow"):
             tracker = connecting.result()
@@ -79,13 +83,13 @@ def tune_arm(plan: Plan) -> Tuned:
         run_messages.show_data(next(iter(trials.datasets.values())))
         own = folder / f"{config.tuner.name}-{trials.sweep}"
         oracle = build_oracle(config.tuner, plan.searched)
-        if note := go_on(oracle, own):
+        if note := resume_search(oracle, own):
             run_messages.show_note(note)
         trials.parent = _open(plan, trials)
-        progress = telling.Progress(config.tuner, plan.searched, oracle)
+        progress = search_messages.SearchProgress(config.tuner, plan.searched, oracle)
         done = len(oracle.end_order)
-        telling.show_search(config, plan.arm, plan.searched, progress.total, done=done)
-        ledger = Ledger(oracle, plan.searched, config.tuner, trials, on_end=progress.ended)
+        search_messages.show_search(config, plan.arm, plan.searched, progress.total, done=done)
+        ledger = TrialLog(oracle, plan.searched, config.tuner, trials, on_end=progress.ended)
         with _ending(trials, oracle):
             try:
                 if server is None:
@@ -93,33 +97,35 @@ def tune_arm(plan: Plan) -> Tuned:
                 else:
                     _chief(plan, ledger, server, own, progress.total).search()
             except TooManyFailuresError:
-                if best_trial(oracle) is not None:  # what has been found is worth something
+                if find_best_trial(oracle) is not None:  # what has been found is worth something
                     _conclude(plan, trials, ledger)
                 raise
             return _conclude(plan, trials, ledger)
 
 
 @contextmanager
-def _server(plan: Plan) -> Iterator[tuple[Any, int] | None]:
+def _server(plan: SearchPlan) -> Iterator[tuple[Any, int] | None]:
     """What other processes ask for trials, and its port; None where all are trained in this one."""
     if plan.role is None and plan.config.tuner.workers == 1:
         yield None
         return
-    with listening(plan.role) as server:
+    with open_server(plan.role) as server:
         yield server
 
 
-def _chief(plan: Plan, ledger: Ledger, server: tuple[Any, int], folder: Path, total: int) -> Chief:
+def _chief(
+    plan: SearchPlan, ledger: TrialLog, server: tuple[Any, int], folder: Path, total: int
+) -> Chief:
     """The chief of a search by several processes; by itself it starts as many as are asked for."""
-    from melanoma_lab.tuning.chief import Chief
+    from melanoma_lab.tuning.distributed.chief import Chief
 
     tuner, role = plan.config.tuner, plan.role
     here = tuner.workers if role is None or tuner.workers > 1 else 0
-    gpus = gpus_by_turns(plan.config.training.devices, os.environ)
-    words = words_of(plan.command) if here else []
+    gpus = assign_gpus(plan.config.training.devices, os.environ)
+    words = build_worker_command(plan.command) if here else []
     host = LOOPBACK if role is None else role.host
-    crew = Crew(here, words, folder, host=host, port=server[1], gpus=gpus)
-    telling.show_chief(here, folder, None if role is None else role.address)
+    crew = WorkerPool(here, words, folder, host=host, port=server[1], gpus=gpus)
+    search_messages.show_chief(here, folder, None if role is None else role.address)
     return Chief(
         ledger,
         server[0],
@@ -131,14 +137,14 @@ def _chief(plan: Plan, ledger: Ledger, server: tuple[Any, int], folder: Path, to
 
 
 @contextmanager
-def _ending(trials: Trials, oracle: Any) -> Iterator[None]:
+def _ending(trials: TrialRunner, oracle: Any) -> Iterator[None]:
     """Close the search's run as the block ends."""
     client, run_id = trials.tracker.client, trials.parent
     try:
         yield
     except KeyboardInterrupt:
         close_parent_run(client, run_id, "KILLED", why="interrupted")
-        telling.show_interrupted(len(oracle.end_order))
+        search_messages.show_interrupted(len(oracle.end_order))
         raise
     except BaseException as error:
         close_parent_run(client, run_id, "FAILED", why=f"{type(error).__name__}: {error}")
@@ -146,7 +152,7 @@ def _ending(trials: Trials, oracle: Any) -> Iterator[None]:
     close_parent_run(client, run_id, "FINISHED")
 
 
-def _open(plan: Plan, trials: Trials) -> str:
+def _open(plan: SearchPlan, trials: TrialRunner) -> str:
     """The search's run in MLflow, which its trials lie under."""
     config, tracker = plan.config, trials.tracker
     return open_parent_run(
@@ -164,30 +170,30 @@ def _open(plan: Plan, trials: Trials) -> str:
     )
 
 
-def _conclude(plan: Plan, trials: Trials, ledger: Ledger) -> Tuned:
+def _conclude(plan: SearchPlan, trials: TrialRunner, ledger: TrialLog) -> TuningResult:
     """Keep and show what a search came to."""
-    from melanoma_lab.tuning.best import keep_pictures
-    from melanoma_lab.tuning.ledger import best_trial
-    from melanoma_lab.tuning.report import write_report
+    from melanoma_lab.tuning.best_trial import report_best_trial
+    from melanoma_lab.tuning.report import write_search_report
+    from melanoma_lab.tuning.trial_log import find_best_trial
 
     config, command, client = plan.config, plan.command, trials.tracker.client
-    best = best_trial(ledger.oracle)
+    best = find_best_trial(ledger.oracle)
     if best is None:
         raise RunError("No trial of the search completed.")
     proposal = ledger.proposal(best)
     values = dict(proposal.values)
     with show_progress("drawing the best trial"):
-        keep_pictures(trials, proposal)
-    commands = next_commands(command, values, config.study)
+        report_best_trial(trials, proposal)
+    commands = build_next_commands(command, values, config.study)
     notes = _notes(plan, trials, proposal, best.score)
     preset = write_preset(command, values, study=config.study, notes=notes)
     sweep = _sweep(plan, trials, ledger, commands)
     with show_progress("writing the report"):
-        report = write_report(sweep, Path("experiments") / config.study / "tuned")
+        report = write_search_report(sweep, Path("experiments") / config.study / "tuned")
     files = [report, *report.parent.glob("*.md"), *report.parent.glob("*.csv"), preset]
     with tempfile.TemporaryDirectory() as scratch:
         manifest = Path(scratch) / "manifest.csv"
-        first, _, _ = trials.settled(proposal, trials.parts[0])
+        first, _, _ = trials.configure_repetition(proposal, trials.parts[0])
         trials.data_of(first).manifest.to_csv(manifest, index=False)
         log_search_results(
             client, trials.parent, [*files, manifest], "\n".join(f"- {n}" for n in notes)
@@ -195,10 +201,10 @@ def _conclude(plan: Plan, trials: Trials, ledger: Ledger) -> Tuned:
     client.log_metric(trials.parent, "best_score", best.score)
     client.set_tag(trials.parent, "best_trial", best.trial_id)
     trials.forget(proposal)
-    tuned = Tuned(
+    tuned = TuningResult(
         config.study, best.score, values, preset, report, tuple(commands), trials.parent, sweep
     )
-    telling.show_best(tuned, sweep.untuned, notes)
+    search_messages.show_tuning_result(tuned, sweep.untuned, notes)
     if ledger.unsent:
         raise RunError(
             f"The runs of {ledger.unsent} trials wait to be sent: {format_lab_command('sync')}"
@@ -206,7 +212,7 @@ def _conclude(plan: Plan, trials: Trials, ledger: Ledger) -> Tuned:
     return tuned
 
 
-def _notes(plan: Plan, trials: Trials, proposal: Proposal, score: float) -> list[str]:
+def _notes(plan: SearchPlan, trials: TrialRunner, proposal: Proposal, score: float) -> list[str]:
     """What to know about the best trial, a sentence each."""
     tuner = plan.config.tuner
     seeds = len(trials.parts)
@@ -227,25 +233,27 @@ def _notes(plan: Plan, trials: Trials, proposal: Proposal, score: float) -> list
     return found
 
 
-def _sweep(plan: Plan, trials: Trials, ledger: Ledger, commands: Sequence[str]) -> Sweep:
+def _sweep(
+    plan: SearchPlan, trials: TrialRunner, ledger: TrialLog, commands: Sequence[str]
+) -> Sweep:
     """Everything about a search, for its report."""
-    from melanoma_lab.tuning import collect
+    from melanoma_lab.tuning import trials_table
     from melanoma_lab.tuning.sweep import Sweep
 
     config, tuner, tracker = plan.config, plan.config.tuner, trials.tracker
     proposals = {t.trial_id: ledger.proposal(t) for t in ledger.oracle.trials.values()}
-    first, data, _ = trials.settled(next(iter(proposals.values())), trials.parts[0])
-    untuned = Checker(plan.command).composed({})
+    first, data, _ = trials.configure_repetition(next(iter(proposals.values())), trials.parts[0])
+    untuned = ConfigChecker(plan.command).compose({})
     return Sweep(
         study=config.study,
         # Without the overrides: what the study is called, and the command, tell them.
         name=plan.arm.preset if plan.arm.preset != CUSTOM_PRESET else config.study,
-        command=telling.command_of(plan.command, config),
+        command=search_messages.format_tune_command(plan.command, config),
         objective=tuner.objective,
         higher_is_better=higher_is_better(tuner.objective),
         algorithm=tuner.name,
-        dimensions=collect.dimensions_of(plan.searched),
-        trials=collect.trials_table(
+        dimensions=trials_table.convert_dimensions(plan.searched),
+        trials=trials_table.build_trials_table(
             tracker.client,
             tracker.experiment_id,
             trials.sweep,
@@ -255,7 +263,7 @@ def _sweep(plan: Plan, trials: Trials, ledger: Ledger, commands: Sequence[str]) 
             parts=trials.parts,
         ),
         seed=tuner.seed,
-        budget=collect.budget_of(tuner, first.training.epochs),
+        budget=trials_table.describe_budget(tuner, first.training.epochs),
         data={
             "dataset": first.dataset.name,
             "split": first.split.name,
@@ -263,7 +271,7 @@ def _sweep(plan: Plan, trials: Trials, ledger: Ledger, commands: Sequence[str]) 
             "grouped_by": ", ".join(data.grouped_by),
             "split_hash": data.split_hash,
         },
-        untuned=collect.values_in(untuned, plan.searched),
+        untuned=trials_table.find_untuned_values(untuned, plan.searched),
         next_command=commands[0] if len(commands) == 1 else " && ".join(commands),
         repeats=tuple(str(part) for part in trials.parts) if len(trials.parts) > 1 else (),
     )

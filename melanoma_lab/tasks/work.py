@@ -11,19 +11,19 @@ from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.runs import run_messages
 from melanoma_lab.training.backend import load_tensorflow
-from melanoma_lab.tuning.lifeline import Lifeline
-from melanoma_lab.tuning.plan import Plan
-from melanoma_lab.tuning.role import Role
-from melanoma_lab.tuning.wire import connected
+from melanoma_lab.tuning.distributed.heartbeat import Heartbeat
+from melanoma_lab.tuning.distributed.process_role import ProcessRole
+from melanoma_lab.tuning.distributed.transport import open_channel
+from melanoma_lab.tuning.plan import SearchPlan
 
 if TYPE_CHECKING:  # its module loads TensorFlow
-    from melanoma_lab.tuning.worker import Worker
+    from melanoma_lab.tuning.distributed.worker import Worker
 
 #: Signs of life that a worker gives in ``tuner.worker_timeout``.
 BEATS = 24
 
 
-def train_for_chief(plan: Plan, role: Role) -> None:
+def train_for_chief(plan: SearchPlan, role: ProcessRole) -> None:
     """Train what the chief hands out until the search is over.
 
     Args:
@@ -36,7 +36,7 @@ def train_for_chief(plan: Plan, role: Role) -> None:
     """
     tuner = plan.config.tuner
     run_messages.show_note(f"{role.name}: asking the chief at {role.address} for trials.")
-    with Lifeline(tuner.worker_timeout / BEATS) as lifeline:
+    with Heartbeat(tuner.worker_timeout / BEATS) as lifeline:
         try:
             worker = _work(plan, role, lifeline)
         except KeyboardInterrupt:
@@ -50,21 +50,21 @@ def train_for_chief(plan: Plan, role: Role) -> None:
     run_messages.show_note(f"The search is over; {worker.count} of its trials were trained here.")
 
 
-def _work(plan: Plan, role: Role, lifeline: Lifeline) -> Worker:
+def _work(plan: SearchPlan, role: ProcessRole, lifeline: Heartbeat) -> Worker:
     tuner = plan.config.tuner
     with (
-        connected(role, timeout=tuner.chief_timeout) as channel,
+        open_channel(role, timeout=tuner.chief_timeout) as channel,
         tempfile.TemporaryDirectory() as folder,
     ):
         connecting = tracking.connect(plan.config.tracking, plan.config.study)
         load_tensorflow()
-        from melanoma_lab.tuning.algorithms import build_oracle
-        from melanoma_lab.tuning.prepared import prepare_trials
-        from melanoma_lab.tuning.worker import Client, Worker
+        from melanoma_lab.tuning.distributed.worker import ChiefClient, Worker
+        from melanoma_lab.tuning.oracles import build_oracle
+        from melanoma_lab.tuning.trial_setup import prepare_trials
 
         trials = prepare_trials(plan, connecting.result())
         oracle = build_oracle(tuner, plan.searched)
-        client = Client(oracle, channel, sweep=trials.sweep, patience=tuner.worker_timeout / 2)
+        client = ChiefClient(oracle, channel, sweep=trials.sweep, patience=tuner.worker_timeout / 2)
         lifeline.show_by(client.show_life)
         worker = Worker(
             oracle,

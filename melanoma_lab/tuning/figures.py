@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from melanoma_lab.comparison.verdict_text import is_share
 from melanoma_lab.plots import style
-from melanoma_lab.tuning import scales, wording
-from melanoma_lab.tuning.history import best_so_far, best_trials
-from melanoma_lab.tuning.importance import Importance, compared_trials, encode
+from melanoma_lab.tuning import scales, sweep_text
+from melanoma_lab.tuning.importance import Importance, encode_values, select_comparable_trials
+from melanoma_lab.tuning.search_history import select_best_trials, track_best
 from melanoma_lab.tuning.sweep import Dimension, Sweep
 
 WIDTH = 4.4
@@ -27,13 +27,13 @@ RUNGS = (
 )
 
 
-def history(sweep: Sweep) -> Figure:
+def draw_score_history(sweep: Sweep) -> Figure:
     """Draw every trial's score in the order in which they began, and the best so far.
 
     Raises:
         ValueError: no trial has a score.
     """
-    table = best_so_far(sweep)
+    table = track_best(sweep)
     fig = style.new_figure(WIDTH, 3.4)
     ax = fig.add_subplot()
     _scatter(ax, sweep, sweep.scored, sweep.scored["number"].to_numpy(float))
@@ -61,12 +61,12 @@ def history(sweep: Sweep) -> Figure:
             label="without a score",
         )
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    style.style_axes(ax, "", "trial", wording.score_name(sweep))
+    style.style_axes(ax, "", "trial", sweep_text.label_score(sweep))
     _legend(fig, ax)
     return fig
 
 
-def by_value(sweep: Sweep, dimension: Dimension) -> Figure:
+def draw_scores_by_value(sweep: Sweep, dimension: Dimension) -> Figure:
     """Draw the scores over what the trials used of one dimension.
 
     Args:
@@ -77,14 +77,16 @@ def by_value(sweep: Sweep, dimension: Dimension) -> Figure:
         ValueError: no trial has a score.
     """
     scored = sweep.scored
-    places = encode(sweep, dimension, scored)
+    places = encode_values(sweep, dimension, scored)
     counts = ~np.isnan(places)
     fig = style.new_figure(WIDTH, 3.1 if _rungs(sweep) else 2.8)
     ax = fig.add_subplot()
     if not dimension.is_number:
-        compared = scored.index.isin(compared_trials(sweep)[0].index) & counts
+        compared = scored.index.isin(select_comparable_trials(sweep)[0].index) & counts
         _medians(ax, dimension, places[compared], scored["score"].to_numpy(float)[compared])
-    places = places + scales.jitter(scored["number"].to_numpy(float), scales.spread(dimension))
+    places = places + scales.jitter(
+        scored["number"].to_numpy(float), scales.get_jitter_width(dimension)
+    )
     shown = scored[counts]
     _scatter(ax, sweep, shown, places[counts])
     best = sweep.best
@@ -92,7 +94,9 @@ def by_value(sweep: Sweep, dimension: Dimension) -> Figure:
         _mark_best(ax, float(places[scored.index.get_loc(best.name)]), float(best["score"]))
     _score_axis(ax, sweep)
     _value_axis(ax, dimension)
-    style.style_axes(ax, scales.plain(dimension.key, 42), "", wording.score_name(sweep))
+    style.style_axes(
+        ax, scales.clean_figure_text(dimension.key, 42), "", sweep_text.label_score(sweep)
+    )
     if not len(shown):
         style.annotate_empty(ax, "used by no trial that has a score")
     elif len(shown) < len(scored):
@@ -102,11 +106,11 @@ def by_value(sweep: Sweep, dimension: Dimension) -> Figure:
     return fig
 
 
-def parallel(sweep: Sweep, order: Sequence[str]) -> Figure:
+def draw_parallel_coordinates(sweep: Sweep, order: Sequence[str]) -> Figure:
     """Draw every trial as a line through what it used of some dimensions, down to its score.
 
     The coordinates lie one below the other, which fits a phone however many there are. Lines of
-    ``best_trials`` are blue, the best trial's is vermillion.
+    ``select_best_trials`` are blue, the best trial's is vermillion.
 
     Args:
         sweep: of which at least one trial has a score.
@@ -115,7 +119,7 @@ def parallel(sweep: Sweep, order: Sequence[str]) -> Figure:
     Raises:
         ValueError: no trial has a score.
     """
-    trials, _ = compared_trials(sweep)
+    trials, _ = select_comparable_trials(sweep)
     if trials.empty:
         raise ValueError("Expected at least one trial with a score. Received none.")
     dimensions = [next(d for d in sweep.dimensions if d.key == key) for key in order]
@@ -124,11 +128,11 @@ def parallel(sweep: Sweep, order: Sequence[str]) -> Figure:
         trials = sweep.scored.loc[[*trials.index, best.name]]
     lines = np.column_stack(
         [
-            *(scales.coordinates(sweep, d, trials) for d in dimensions),
-            scales.score_coordinates(sweep, trials),
+            *(scales.compute_parallel_positions(sweep, d, trials) for d in dimensions),
+            scales.compute_score_positions(sweep, trials),
         ]
     )
-    good = set(best_trials(sweep, trials)["number"])
+    good = set(select_best_trials(sweep, trials)["number"])
     fig = style.new_figure(WIDTH, 0.7 + 0.68 * lines.shape[1])
     ax = fig.add_subplot()
     depth = np.arange(lines.shape[1])
@@ -142,16 +146,16 @@ def parallel(sweep: Sweep, order: Sequence[str]) -> Figure:
             look = {"color": "#9A9A9A", "linewidth": 0.8, "alpha": faint, "zorder": 2}
         ax.plot(line, depth, **look)
     for y, dimension in enumerate(dimensions):
-        name, marks = scales.plain(dimension.key, 48), scales.line_ticks(dimension)
+        name, marks = scales.clean_figure_text(dimension.key, 48), scales.line_ticks(dimension)
         _line(ax, y, name, marks, aside=bool(dimension.when))
-    _line(ax, depth[-1], wording.score_name(sweep), scales.score_ticks(sweep), aside=False)
+    _line(ax, depth[-1], sweep_text.label_score(sweep), scales.score_ticks(sweep), aside=False)
     ax.set_ylim(len(depth) - 0.55, -0.45)
     ax.set_xlim(scales.ASIDE - 0.05, 1.05)
     ax.set_axis_off()
     return fig
 
 
-def importance(result: Importance) -> Figure:
+def draw_importance(result: Importance) -> Figure:
     """Draw the share that every hyperparameter accounts for, and what chance alone came to.
 
     Args:
@@ -206,7 +210,7 @@ def _scatter(ax: Axes, sweep: Sweep, trials: pd.DataFrame, x: NDArray[np.float64
             marker=marker,
             alpha=alpha,
             linewidths=0,
-            label=wording.budget(sweep, rung) if several else "trial",
+            label=sweep_text.describe_rung(sweep, rung) if several else "trial",
         )
     if beyond.any():
         marker = "v" if sweep.higher_is_better else "^"
@@ -257,16 +261,16 @@ def _score_axis(ax: Axes, sweep: Sweep) -> None:
 
 
 def _shares(sweep: Sweep) -> bool:
-    return is_share(wording.metric_of(sweep))
+    return is_share(sweep_text.get_objective_metric(sweep))
 
 
 def _value_axis(ax: Axes, dimension: Dimension) -> None:
-    """Scale the axis of values to the whole range that was searched; codes of `encode` are its."""
-    ticks = scales.ticks(dimension)
+    """Scale the axis of values to the whole range searched; codes are of `encode_values`."""
+    ticks = scales.choose_axis_ticks(dimension)
     ax.set_xticks([place for place, _ in ticks], [text for _, text in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
-    low, high = scales.ends(dimension)
+    low, high = scales.get_axis_ends(dimension)
     room = 0.04 * (high - low) if dimension.is_number else 0.5
     ax.set_xlim(low - (room or 0.5), high + (room or 0.5))
     if sum(len(text) for _, text in ticks) > 44:
@@ -294,8 +298,8 @@ def _line(
 
 def _wrapped(key: str) -> str:
     """A dotted key, broken after its last dot where it is long."""
-    head, _, tail = scales.plain(key, 48).rpartition(".")
-    return f"{head}.\n{tail}" if head and len(key) > 20 else scales.plain(key, 48)
+    head, _, tail = scales.clean_figure_text(key, 48).rpartition(".")
+    return f"{head}.\n{tail}" if head and len(key) > 20 else scales.clean_figure_text(key, 48)
 
 
 def _legend(fig: Figure, ax: Axes) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.tuning.sweep import Dimension, Sweep, name_value
+from melanoma_lab.tuning.sweep import Dimension, Sweep, format_value
 
 #: Fewer trials than this are not ranked: a fifth of them would be too few to measure anything on.
 MIN_TRIALS: Final = 20
@@ -74,7 +74,7 @@ class Importance:
     constant: tuple[str, ...]
 
 
-def rank_dimensions(sweep: Sweep) -> Importance:
+def rank_hyperparameters(sweep: Sweep) -> Importance:
     """Measure which hyperparameters a sweep's scores depend on; the same trials, the same answer.
 
     Only trials of one budget are compared: of Hyperband's rungs the one with the most trials that
@@ -85,8 +85,8 @@ def rank_dimensions(sweep: Sweep) -> Importance:
     Args:
         sweep: with however many trials.
     """
-    trials, rung = compared_trials(sweep)
-    encoded = {d.key: encode(sweep, d, trials) for d in sweep.dimensions}
+    trials, rung = select_comparable_trials(sweep)
+    encoded = {d.key: encode_values(sweep, d, trials) for d in sweep.dimensions}
     varying = {key: column for key, column in encoded.items() if _varies(column)}
     constant = tuple(key for key in encoded if key not in varying)
     ranks = np.asarray(trials["score"].rank(), np.float64)
@@ -109,7 +109,7 @@ def rank_dimensions(sweep: Sweep) -> Importance:
     return Importance(ranking, reason, explained, chance, len(trials), rung, constant)
 
 
-def compared_trials(sweep: Sweep) -> tuple[pd.DataFrame, int]:
+def select_comparable_trials(sweep: Sweep) -> tuple[pd.DataFrame, int]:
     """The trials with a score that had the same budget, and their rung (-1: there are none).
 
     Of several rungs the one with the most trials, of several such the highest.
@@ -122,7 +122,7 @@ def compared_trials(sweep: Sweep) -> tuple[pd.DataFrame, int]:
     return scored[scored["rung"] == rung], rung
 
 
-def encode(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> NDArray[np.float64]:
+def encode_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> NDArray[np.float64]:
     """A dimension's values as numbers: float64, shape (trials,), NaN where it does not count.
 
     Logarithms where the scale is logarithmic, places in the list of choices where there is one.
@@ -140,7 +140,7 @@ def encode(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> NDArray[
     places = {name: float(i) for i, name in enumerate(dimension.names)}
     return np.array(
         [
-            places[name_value(value)] if counts else math.nan
+            places[format_value(value)] if counts else math.nan
             for value, counts in zip(values, applies, strict=True)
         ],
         np.float64,

@@ -15,14 +15,14 @@ from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.config.schema.tuner import Hyperband
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES
-from melanoma_lab.tuning.checking import Command, checked
 from melanoma_lab.tuning.default_space import default_space
-from melanoma_lab.tuning.role import Role, role_of
-from melanoma_lab.tuning.space import Searched, declared
+from melanoma_lab.tuning.distributed.process_role import ProcessRole, read_role
+from melanoma_lab.tuning.search_space import HyperParameter, parse_space
+from melanoma_lab.tuning.space_validation import TuneCommand, validate_space
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """A search before it begins.
 
     Attributes:
@@ -35,19 +35,19 @@ class Plan:
 
     config: Config
     arm: Arm
-    command: Command
-    searched: Sequence[Searched]
-    role: Role | None = None
+    command: TuneCommand
+    searched: Sequence[HyperParameter]
+    role: ProcessRole | None = None
 
 
-def typed() -> Command:
+def parse_command() -> TuneCommand:
     """The command of this process, as far as its trials share it."""
     hydra = HydraConfig.get()
     own = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
-    return Command.typed(list(hydra.overrides.task), own[0] if own else None)
+    return TuneCommand.typed(list(hydra.overrides.task), own[0] if own else None)
 
 
-def planned(config: Config, arm: Arm, command: Command) -> Plan:
+def plan_search(config: Config, arm: Arm, command: TuneCommand) -> SearchPlan:
     """Check all that can be checked before anything is loaded.
 
     Args:
@@ -59,7 +59,7 @@ def planned(config: Config, arm: Arm, command: Command) -> Plan:
         UserError: the space, the objective or the budget cannot be, or the environment says by
             halves what this process is in a search over several machines.
     """
-    tuner, role = config.tuner, role_of(os.environ)
+    tuner, role = config.tuner, read_role(os.environ)
     metric = tuner.objective.removeprefix("val/")
     if metric in POSITIVE_CLASS_METRIC_NAMES and config.dataset.melanoma is None:
         raise UserError(
@@ -87,8 +87,8 @@ def planned(config: Config, arm: Arm, command: Command) -> Plan:
                 "tuner.space: training.epochs: tuner=hyperband decides it, up to tuner.max_epochs."
             )
         budget = f"training.epochs={tuner.max_epochs}"
-        asked = Command((*command.overrides, budget), command.config_dir)
-    return Plan(config, arm, command, checked(declared(space), asked), role)
+        asked = TuneCommand((*command.overrides, budget), command.config_dir)
+    return SearchPlan(config, arm, command, validate_space(parse_space(space), asked), role)
 
 
 def _check_folds(config: Config) -> None:

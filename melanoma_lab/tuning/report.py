@@ -17,24 +17,24 @@ from melanoma_lab.reports.rendering import (
     replace_file,
     write_report_figures,
 )
-from melanoma_lab.tuning import wording
-from melanoma_lab.tuning.history import N_BLUE
+from melanoma_lab.tuning import sweep_text
 from melanoma_lab.tuning.importance import (
     FOLDS,
     MIN_TRIALS,
     REPEATS,
     TREES,
     Importance,
-    compared_trials,
-    rank_dimensions,
+    rank_hyperparameters,
+    select_comparable_trials,
 )
+from melanoma_lab.tuning.search_history import N_BLUE
 from melanoma_lab.tuning.sweep import Sweep
 
 #: Trials that the report in Markdown lists; the page and ``trials.csv`` have all.
 LISTED: Final = 20
 
 
-def write_report(sweep: Sweep, folder: Path) -> Path:
+def write_search_report(sweep: Sweep, folder: Path) -> Path:
     """Write everything about a sweep into a folder; the same sweep makes the same files.
 
     Args:
@@ -44,17 +44,17 @@ def write_report(sweep: Sweep, folder: Path) -> Path:
     Returns:
         The page to open, ``report.html``.
     """
-    importance = rank_dimensions(sweep)
-    pictures = draw(sweep, importance)
+    importance = rank_hyperparameters(sweep)
+    pictures = draw_search_figures(sweep, importance)
     write_report_figures(folder, pictures)
-    replace_file(folder / "trials.csv", as_csv(sweep).encode())
+    replace_file(folder / "trials.csv", format_trials_csv(sweep).encode())
     content = _content(sweep, importance) | {"pictures": pictures}
     for name in ("report.md", "report.html"):
         replace_file(folder / name, render_template("melanoma_lab.tuning", name, content).encode())
     return folder / "report.html"
 
 
-def draw(sweep: Sweep, importance: Importance) -> list[ReportFigure]:
+def draw_search_figures(sweep: Sweep, importance: Importance) -> list[ReportFigure]:
     """Every figure that the sweep has something for.
 
     Args:
@@ -65,33 +65,35 @@ def draw(sweep: Sweep, importance: Importance) -> list[ReportFigure]:
         return []
     from melanoma_lab.tuning import figures
 
-    score = wording.score_name(sweep)
+    score = sweep_text.label_score(sweep)
     alt = f"{score} of every trial in the order in which they began, and the best so far"
-    drawn = [ReportFigure("best_so_far", "history", alt, encode_png(figures.history(sweep)))]
+    drawn = [
+        ReportFigure("best_so_far", "history", alt, encode_png(figures.draw_score_history(sweep)))
+    ]
     order = [effect.key for effect in importance.effects]
     order += [dimension.key for dimension in sweep.dimensions if dimension.key not in order]
     varied = [key for key in order if key not in importance.constant]
     if varied:
         alt = f"Parallel coordinates: what every trial used of {', '.join(varied)}, and its {score}"
-        png = encode_png(figures.parallel(sweep, varied))
+        png = encode_png(figures.draw_parallel_coordinates(sweep, varied))
         drawn.append(ReportFigure("parallel_coordinates", "parallel", alt, png))
     if importance.effects:
         alt = "Share of the differences between trials that each hyperparameter accounts for"
         drawn.append(
             ReportFigure(
-                "importance", "importance", alt, encode_png(figures.importance(importance))
+                "importance", "importance", alt, encode_png(figures.draw_importance(importance))
             )
         )
     by_key = {dimension.key: dimension for dimension in sweep.dimensions}
     for i, key in enumerate(order, start=1):
-        png = encode_png(figures.by_value(sweep, by_key[key]))
+        png = encode_png(figures.draw_scores_by_value(sweep, by_key[key]))
         drawn.append(
             ReportFigure(f"hyperparameter_{i}", "values", f"{score} of the trials by {key}", png)
         )
     return drawn
 
 
-def as_csv(sweep: Sweep) -> str:
+def format_trials_csv(sweep: Sweep) -> str:
     """The table of trials, in the order in which they began; lists as JSON, nothing rounded."""
     table = sweep.trials.sort_values("number")
     return table.map(_flat).to_csv(index=False, lineterminator="\n")
@@ -111,14 +113,16 @@ def _content(sweep: Sweep, importance: Importance) -> dict[str, Any]:
         "sweep": sweep,
         "version": __version__,
         "facts": _facts(sweep),
-        "answer": wording.answer(sweep),
+        "answer": sweep_text.summarize_search(sweep),
         "found": sweep.best is not None,
         "best_rows": _best_rows(sweep),
         "untuned": bool(sweep.untuned),
-        "cautions": wording.cautions(sweep),
-        "score_name": wording.score_name(sweep),
+        "cautions": sweep_text.list_cautions(sweep),
+        "score_name": sweep_text.label_score(sweep),
         "rungs": sorted(set(sweep.trials["rung"]) - {-1}),
-        "compared": wording.budget(sweep, importance.rung) if importance.rung >= 0 else "",
+        "compared": sweep_text.describe_rung(sweep, importance.rung)
+        if importance.rung >= 0
+        else "",
         "importance": importance,
         "importance_rows": _importance_rows(sweep, importance),
         "explained": f"{100 * importance.explained:.0f} %",
@@ -153,23 +157,28 @@ def _best_rows(sweep: Sweep) -> list[list[str]]:
     rows = []
     for dimension in sweep.dimensions:
         key = dimension.key
-        cells = [key, wording.used(sweep, dimension, sweep.trials.loc[[best.name]])[0]]
+        cells = [
+            key,
+            sweep_text.format_used_values(sweep, dimension, sweep.trials.loc[[best.name]])[0],
+        ]
         if sweep.untuned:
             known = key in sweep.untuned
-            cells.append(wording.value(dimension, sweep.untuned[key]) if known else "")
-        rows.append([*cells, wording.searched(dimension)])
+            cells.append(
+                sweep_text.format_dimension_value(dimension, sweep.untuned[key]) if known else ""
+            )
+        rows.append([*cells, sweep_text.describe_dimension(dimension)])
     return rows
 
 
 def _importance_rows(sweep: Sweep, importance: Importance) -> list[list[str]]:
     by_key = {dimension.key: dimension for dimension in sweep.dimensions}
-    trials, _ = compared_trials(sweep)
+    trials, _ = select_comparable_trials(sweep)
     return [
         [
             effect.key,
             "yes" if effect.matters else "no evidence",
             f"{100 * max(effect.share, 0):.1f} %",
-            wording.best_of(sweep, by_key[effect.key], trials),
+            sweep_text.describe_best_values(sweep, by_key[effect.key], trials),
         ]
         for effect in importance.effects
     ]
@@ -180,7 +189,7 @@ def _unscored_rows(sweep: Sweep) -> list[list[str]]:
     unscored = sweep.unscored
     reasons = unscored["reason"].map(lambda reason: " ".join(str(reason).split()) or "not recorded")
     rows = [
-        [str(reason), str(status), str(len(group)), wording.listed(list(group))]
+        [str(reason), str(status), str(len(group)), sweep_text.join_numbers(list(group))]
         for (reason, status), group in unscored["number"].groupby([reasons, unscored["status"]])
     ]
     return sorted(rows, key=lambda row: -int(row[2]))
@@ -192,7 +201,9 @@ def _cost_rows(sweep: Sweep) -> list[list[str]]:
     parts = [(str(status), group) for status, group in trials.groupby("status")]
     rungs = sorted(set(trials["rung"]) - {-1})
     if len(rungs) > 1:
-        parts += [(f"of {wording.budget(sweep, r)}", trials[trials["rung"] == r]) for r in rungs]
+        parts += [
+            (f"of {sweep_text.describe_rung(sweep, r)}", trials[trials["rung"] == r]) for r in rungs
+        ]
     parts = parts if len(parts) > 1 else []
     parts.append(("all trials", trials))
     if sweep.best is not None:
@@ -229,7 +240,9 @@ def _trial_rows(sweep: Sweep, repeated: bool) -> list[list[str]]:
         columns.append(
             [" ".join(_score(sweep, each) for each in scores) for scores in trials["scores"]]
         )
-    columns += [wording.used(sweep, dimension, trials) for dimension in sweep.dimensions]
+    columns += [
+        sweep_text.format_used_values(sweep, dimension, trials) for dimension in sweep.dimensions
+    ]
     columns.append([str(epochs) for epochs in trials["epochs"]])
     columns.append(
         [f"{seconds:,.0f}" if pd.notna(seconds) else "" for seconds in trials["seconds"]]
@@ -239,4 +252,4 @@ def _trial_rows(sweep: Sweep, repeated: bool) -> list[list[str]]:
 
 
 def _score(sweep: Sweep, score: float) -> str:
-    return wording.score(sweep, score) if pd.notna(score) else ""
+    return sweep_text.format_score(sweep, score) if pd.notna(score) else ""

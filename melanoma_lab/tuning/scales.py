@@ -11,8 +11,8 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from melanoma_lab.tuning import wording
-from melanoma_lab.tuning.importance import encode
+from melanoma_lab.tuning import sweep_text
+from melanoma_lab.tuning.importance import encode_values
 from melanoma_lab.tuning.sweep import Dimension, Sweep
 
 #: Where a parallel coordinate is drawn of a trial in which a dimension does not count.
@@ -41,33 +41,35 @@ def jitter(numbers: NDArray[np.float64], width: float) -> NDArray[np.float64]:
     return (np.mod(numbers * (math.sqrt(5) - 1) / 2, 1) - 0.5) * width
 
 
-def spread(dimension: Dimension) -> float:
+def get_jitter_width(dimension: Dimension) -> float:
     """How wide trials of the same value are spread, so that they can be told apart."""
     if dimension.kind == "float":
         return 0.0
-    low, high = ends(dimension)
+    low, high = get_axis_ends(dimension)
     return 0.02 * (high - low) if dimension.kind == "int" else 0.5
 
 
-def ends(dimension: Dimension) -> tuple[float, float]:
-    """Least and greatest place of a dimension, as ``encode`` gives them."""
+def get_axis_ends(dimension: Dimension) -> tuple[float, float]:
+    """Least and greatest place of a dimension, as ``encode_values`` gives them."""
     if not dimension.is_number:
         return 0.0, float(len(dimension.names) - 1)
     low, high = dimension.low or 0.0, dimension.high or 0.0
     return (math.log10(low), math.log10(high)) if dimension.log else (low, high)
 
 
-def ticks(dimension: Dimension) -> list[tuple[float, str]]:
-    """Places, as ``encode`` gives them, that get a label, and the labels."""
+def choose_axis_ticks(dimension: Dimension) -> list[tuple[float, str]]:
+    """Places, as ``encode_values`` gives them, that get a label, and the labels."""
     if not dimension.is_number:
         width = max(5, 60 // len(dimension.names))
-        return [(float(i), plain(name, width)) for i, name in enumerate(dimension.names)]
+        return [
+            (float(i), clean_figure_text(name, width)) for i, name in enumerate(dimension.names)
+        ]
     low, high = dimension.low or 0.0, dimension.high or 0.0
     if dimension.log:
-        return [(math.log10(x), wording.number(x)) for x in log_ticks(low, high)]
+        return [(math.log10(x), sweep_text.format_number(x)) for x in log_ticks(low, high)]
     steps = MaxNLocator(5, integer=dimension.kind == "int", min_n_ticks=1).tick_values(low, high)
     inside = [x for x in steps if low <= x <= high] if low < high else [low]
-    return [(float(x), wording.number(round(float(x), 12))) for x in inside]
+    return [(float(x), sweep_text.format_number(round(float(x), 12))) for x in inside]
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -84,9 +86,11 @@ def log_ticks(low: float, high: float) -> list[float]:
     return inside[:: math.ceil(len(inside) / 6)]
 
 
-def coordinates(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> NDArray[np.float64]:
+def compute_parallel_positions(
+    sweep: Sweep, dimension: Dimension, trials: pd.DataFrame
+) -> NDArray[np.float64]:
     """Where trials cross a dimension's line from 0 to 1: ``ASIDE`` where it does not count."""
-    places = encode(sweep, dimension, trials)
+    places = encode_values(sweep, dimension, trials)
     if not dimension.is_number:
         places = places + jitter(trials["number"].to_numpy(float), 0.16)
     shares = _on_line(places, dimension)
@@ -95,12 +99,12 @@ def coordinates(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> NDA
 
 def line_ticks(dimension: Dimension) -> list[tuple[float, str]]:
     """Places on a dimension's line from 0 to 1 that get a label, and the labels."""
-    marks = ticks(dimension)
+    marks = choose_axis_ticks(dimension)
     places = _on_line(np.array([place for place, _ in marks]), dimension)
     return [(float(place), text) for place, (_, text) in zip(places, marks, strict=True)]
 
 
-def score_coordinates(sweep: Sweep, trials: pd.DataFrame) -> NDArray[np.float64]:
+def compute_score_positions(sweep: Sweep, trials: pd.DataFrame) -> NDArray[np.float64]:
     """Where trials cross the line of scores, from 0 to 1."""
     low, high = score_limits(sweep)
     scores = np.clip(trials["score"].to_numpy(float), low, high)
@@ -111,19 +115,19 @@ def score_ticks(sweep: Sweep) -> list[tuple[float, str]]:
     """Places on the line of scores from 0 to 1 that get a label, and the labels."""
     low, high = score_limits(sweep)
     if low == high:
-        return [(0.5, wording.score(sweep, low))]
-    return [(0.0, wording.score(sweep, low)), (1.0, wording.score(sweep, high))]
+        return [(0.5, sweep_text.format_score(sweep, low))]
+    return [(0.0, sweep_text.format_score(sweep, low)), (1.0, sweep_text.format_score(sweep, high))]
 
 
 def _on_line(places: NDArray[np.float64], dimension: Dimension) -> NDArray[np.float64]:
-    """Places, as ``encode`` gives them, on a line from 0 to 1."""
-    low, high = ends(dimension)
+    """Places, as ``encode_values`` gives them, on a line from 0 to 1."""
+    low, high = get_axis_ends(dimension)
     if not dimension.is_number:  # room for the jitter
         low, high = low - 0.1, high + 0.1
     return (places - low) / (high - low) if high > low else 0.5 + 0 * places
 
 
-def plain(text: str, width: int) -> str:
+def clean_figure_text(text: str, width: int) -> str:
     """A text as a figure can show it: at most so many characters, only those of its font."""
     short = text if len(text) <= width else f"{text[: width - 1]}…"
     known = "".join(sign if ord(sign) in _glyphs() else "\N{WHITE SQUARE}" for sign in short)

@@ -13,21 +13,21 @@ from keras_tuner.src.engine.base_tuner import BaseTuner
 from keras_tuner.src.engine.trial import TrialStatus
 
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
-from melanoma_lab.tuning import algorithms
-from melanoma_lab.tuning.ledger import Ledger
-from melanoma_lab.tuning.trial import Outcome
+from melanoma_lab.tuning import oracles
+from melanoma_lab.tuning.trial import TrialScore
+from melanoma_lab.tuning.trial_log import TrialLog
 
 
 class LabTuner(BaseTuner):
     """Keras Tuner's loop over the lab's trials, wherever their oracle is.
 
     Args:
-        oracle: as ``algorithms.build_oracle`` gives it.
+        oracle: as ``oracles.build_oracle`` gives it.
         folder: of the search, or a worker's own.
     """
 
     def __init__(self, oracle: Any, *, folder: Path) -> None:
-        self.outcome: Outcome | None = None
+        self.outcome: TrialScore | None = None
         self._started = 0.0
         super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
 
@@ -73,7 +73,7 @@ class Search(LabTuner):
         folder: where the oracle keeps its state; one search has one.
     """
 
-    def __init__(self, ledger: Ledger, objective: str, *, folder: Path) -> None:
+    def __init__(self, ledger: TrialLog, objective: str, *, folder: Path) -> None:
         self._ledger, self._objective = ledger, objective
         super().__init__(ledger.oracle, folder=folder)
 
@@ -94,7 +94,7 @@ class Search(LabTuner):
         self._ledger.ended(trial.trial_id, seconds=self.seconds(), unsent=unsent)
 
 
-def go_on(oracle: Any, folder: Path) -> str | None:
+def resume_search(oracle: Any, folder: Path) -> str | None:
     """Go on from the state of an earlier process, if there is any.
 
     A file that is damaged is put aside. The search then begins anew, which proposes the same
@@ -108,8 +108,8 @@ def go_on(oracle: Any, folder: Path) -> str | None:
         What a user should know; None where there is nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    oracle.keep_in(folder)
-    path = folder / algorithms.STATE
+    oracle.set_folder(folder)
+    path = folder / oracles.STATE_FILE
     if not path.exists():
         return None
     budget = {
@@ -117,7 +117,7 @@ def go_on(oracle: Any, folder: Path) -> str | None:
     }
     try:
         oracle.reload()
-    except algorithms.DamagedStateError as error:
+    except oracles.DamagedStateError as error:
         aside = path.with_name(
             f"oracle.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.json"
         )

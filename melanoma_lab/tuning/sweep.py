@@ -62,7 +62,7 @@ class Dimension:
             _expect(self.low is None and self.high is None, "no low or high of a choice", ends)
         choices = f"{self.key} with {self.choices!r}"
         _expect(bool(self.choices) == (self.kind == "choice"), "choices of a choice alone", choices)
-        names = [name_value(choice) for choice in self.choices]
+        names = [format_value(choice) for choice in self.choices]
         _expect(len(set(names)) == len(names), "choices that differ", choices)
 
     @property
@@ -74,12 +74,12 @@ class Dimension:
     def names(self) -> tuple[str, ...]:
         """The names of its values, in order; none where they are numbers on a scale."""
         values = (False, True) if self.kind == "bool" else self.choices
-        return tuple(name_value(value) for value in values)
+        return tuple(format_value(value) for value in values)
 
     def holds(self, value: object) -> bool:
         """Whether a value lies in it."""
         if not self.is_number:
-            return name_value(value) in self.names
+            return format_value(value) in self.names
         if not isinstance(value, int | float | np.number) or isinstance(value, bool):
             return False
         slack = 1e-9 * max(abs(self.low or 0), abs(self.high or 0))  # of steps on a log scale
@@ -188,8 +188,8 @@ class Sweep:
         applies = np.ones(len(self.trials), bool)
         by_key = {known.key: known for known in self.dimensions}
         for key, wanted in dimension.when.items():
-            allowed = [name_value(value) for value in alternatives(wanted)]
-            names = self.trials[f"value/{key}"].map(name_value)
+            allowed = [format_value(value) for value in list_alternatives(wanted)]
+            names = self.trials[f"value/{key}"].map(format_value)
             applies &= self.applies(by_key[key]) & names.isin(allowed).to_numpy(bool)
         return applies
 
@@ -219,12 +219,12 @@ class Sweep:
         return scored.iloc[int(scores.argmax() if self.higher_is_better else scores.argmin())]
 
 
-def alternatives(wanted: object) -> tuple[object, ...]:
+def list_alternatives(wanted: object) -> tuple[object, ...]:
     """The values of which a condition asks for any one; see ``Dimension.when``."""
     return wanted if isinstance(wanted, tuple) else (wanted,)
 
 
-def name_value(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as it stands in a configuration, numbers to ten digits: ``null``, ``[a, 0.1]``.
 
     Args:
@@ -235,7 +235,7 @@ def name_value(value: object) -> str:
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
     if isinstance(value, list | tuple):
-        return f"[{', '.join(name_value(item) for item in value)}]"
+        return f"[{', '.join(format_value(item) for item in value)}]"
     if isinstance(value, int | float | np.number):
         return f"{float(value):.10g}"
     return str(value)

@@ -35,14 +35,14 @@ from melanoma_lab.tracking.sweep_run import (
     close_parent_run,
     open_parent_run,
 )
-from melanoma_lab.tuning.checking import Command
-from melanoma_lab.tuning.space import Values
+from melanoma_lab.tuning.search_space import Values
+from melanoma_lab.tuning.space_validation import TuneCommand
 
 if TYPE_CHECKING:
     from melanoma_lab.tracking import Tracker
 
 #: What a trial is measured on.
-MEASURED = (TRAIN, VAL)
+TRIAL_SPLITS = (TRAIN, VAL)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Part:
+class Repetition:
     """A seed and a fold with which a trial is trained; fold None: the split has none."""
 
     seed: int
@@ -93,7 +93,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialScore:
     """What came of a trial.
 
     Attributes:
@@ -109,16 +109,18 @@ class Outcome:
     unsent: bool = False
 
 
-def parts_of(config: Config) -> list[Part]:
+def list_repetitions(config: Config) -> list[Repetition]:
     """The seeds and folds that every trial of a search is trained with."""
     folds: Sequence[int | None] = [None]
     if isinstance(config.split, FoldSplit):
         folds = config.tuner.folds or [config.split.fold]
-    return [Part(*part) for part in itertools.product(config.tuner.seeds or [config.seed], folds)]
+    return [
+        Repetition(*part) for part in itertools.product(config.tuner.seeds or [config.seed], folds)
+    ]
 
 
 @dataclass
-class Trials:
+class TrialRunner:
     """Trains the trials of one search.
 
     Attributes:
@@ -135,9 +137,9 @@ class Trials:
         claims: to the states of trials that this process knows.
     """
 
-    command: Command
+    command: TuneCommand
     arm: Arm
-    parts: Sequence[Part]
+    parts: Sequence[Repetition]
     objective: str
     sweep: str
     parent: str
@@ -145,9 +147,9 @@ class Trials:
     cache: Path
     threads: int
     datasets: dict[str, PreparedData] = field(default_factory=dict)
-    claims: dict[tuple[str, Part], RunLock] = field(default_factory=dict)
+    claims: dict[tuple[str, Repetition], RunLock] = field(default_factory=dict)
 
-    def run(self, proposal: Proposal, said: str) -> Outcome:
+    def run(self, proposal: Proposal, said: str) -> TrialScore:
         """Train, measure and record a trial; what of it has finished is not done again.
 
         Args:
@@ -165,7 +167,7 @@ class Trials:
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial, PARENT_TAG: self.parent}
         config, _ = self.command.configure(proposal.overrides())
         params = tracking.flatten_params(config_to_dict(config))
-        for key in Part(0, 0).overrides():
+        for key in Repetition(0, 0).overrides():
             params.pop(key, None)
         run_id = open_parent_run(
             client, self.tracker.experiment_id, f"trial {proposal.trial}", tags, params
@@ -191,10 +193,10 @@ class Trials:
         )
         return outcome
 
-    def _outcome(self, done: Sequence[tuple[Mapping[str, float], bool]]) -> Outcome:
+    def _outcome(self, done: Sequence[tuple[Mapping[str, float], bool]]) -> TrialScore:
         scores = tuple(metrics[self.objective] for metrics, _ in done)
         shared = set.intersection(*(set(metrics) for metrics, _ in done))
-        return Outcome(
+        return TrialScore(
             score=fmean(scores),
             scores=scores,
             metrics={key: fmean(m[key] for m, _ in done) for key in sorted(shared)},
@@ -214,17 +216,19 @@ class Trials:
                 )
         return self.datasets[key]
 
-    def settled(self, proposal: Proposal, part: Part) -> tuple[Config, PreparedData, str]:
+    def configure_repetition(
+        self, proposal: Proposal, part: Repetition
+    ) -> tuple[Config, PreparedData, str]:
         """The configuration of a part of a trial, its dataset and its fingerprint."""
         config, _ = self.command.configure({**proposal.overrides(), **part.overrides()})
         config = settled(config, self.threads)
         data = self.data_of(config)
-        return config, data, fingerprint_of(config, data, MEASURED)
+        return config, data, fingerprint_of(config, data, TRIAL_SPLITS)
 
-    def claim_of(self, proposal: Proposal, part: Part) -> RunLock:
+    def get_run_lock(self, proposal: Proposal, part: Repetition) -> RunLock:
         """Where a part of a trial keeps its state; whoever asks holds the search's lock."""
         if (proposal.trial, part) not in self.claims:
-            config, _, same = self.settled(proposal, part)
+            config, _, same = self.configure_repetition(proposal, part)
             self.claims[proposal.trial, part] = RunLock.of(self.cache, **self._what(config, same))
         return self.claims[proposal.trial, part]
 
@@ -236,24 +240,24 @@ class Trials:
     def forget(self, proposal: Proposal) -> None:
         """Delete the state that a trial has kept."""
         for part in self.parts:
-            self.claim_of(proposal, part).forget()
+            self.get_run_lock(proposal, part).forget()
 
     def _train(
-        self, proposal: Proposal, part: Part, parent: str, said: str
+        self, proposal: Proposal, part: Repetition, parent: str, said: str
     ) -> tuple[Mapping[str, float], bool]:
         """Train one part of a trial: its metrics, and whether its run waits to be sent."""
-        config, data, same = self.settled(proposal, part)
+        config, data, same = self.configure_repetition(proposal, part)
         several = len(self.parts) > 1
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial}
         extent = Extent(
-            splits=MEASURED,
+            splits=TRIAL_SPLITS,
             pictures=False,
             tags={
                 **tags,
                 PARENT_TAG: parent,
                 **({REPETITION_TAG: str(part)} if several else {}),
             },
-            after=self.claim_of(proposal.after, part) if proposal.after else None,
+            after=self.get_run_lock(proposal.after, part) if proposal.after else None,
             keep_state=True,
             said=said,
         )

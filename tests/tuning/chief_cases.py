@@ -2,11 +2,11 @@
 
 from types import SimpleNamespace
 
-from melanoma_lab.tuning.algorithms import build_oracle
-from melanoma_lab.tuning.ledger import Ledger
-from melanoma_lab.tuning.service import Facts, Service
-from melanoma_lab.tuning.space import declared
-from melanoma_lab.tuning.wire import packed, unpacked
+from melanoma_lab.tuning.distributed.oracle_service import OracleService, SearchInfo
+from melanoma_lab.tuning.distributed.transport import pack_metadata, unpack_metadata
+from melanoma_lab.tuning.oracles import build_oracle
+from melanoma_lab.tuning.search_space import parse_space
+from melanoma_lab.tuning.trial_log import TrialLog
 
 SPACE = {
     "optimizer": ["adam", "sgd"],
@@ -14,15 +14,15 @@ SPACE = {
     "rate": {"min": 1e-4, "max": 1e-1, "log": True},
     "units": {"min": 8, "max": 64, "step": 8},
 }
-FACTS = Facts(sweep="5eed", parent="the search's run", mark="here")
+FACTS = SearchInfo(sweep="5eed", parent="the search's run", mark="here")
 
 
 def ledger_of(tuner, folder):
     """A ledger over a real oracle whose trials train nothing; with what it was told."""
-    searched = declared(SPACE)
+    searched = parse_space(SPACE)
     oracle = build_oracle(tuner, searched)
     folder.mkdir(exist_ok=True)
-    oracle.keep_in(folder)
+    oracle.set_folder(folder)
     if (folder / "oracle.json").exists():
         oracle.reload()
     told, forgotten = [], []
@@ -32,20 +32,20 @@ def ledger_of(tuner, folder):
         sweep=FACTS.sweep,
         tracker=SimpleNamespace(reconcile=lambda: None),
     )
-    ledger = Ledger(oracle, searched, tuner, trials, on_end=told.append)
+    ledger = TrialLog(oracle, searched, tuner, trials, on_end=told.append)
     ledger.told, ledger.forgotten = told, forgotten
     return ledger
 
 
 def service_of(ledger, *, alive_for=120.0):
-    return Service(ledger, FACTS, alive_for=alive_for)
+    return OracleService(ledger, FACTS, alive_for=alive_for)
 
 
 class Call:
     """A worker's call as gRPC shows it to a service, and the answer's metadata."""
 
     def __init__(self, tuner, *, process=None, sweep=FACTS.sweep, **facts):
-        self._sent = packed(tuner=tuner, process=process or tuner, sweep=sweep, **facts)
+        self._sent = pack_metadata(tuner=tuner, process=process or tuner, sweep=sweep, **facts)
         self._answer = ()
 
     def invocation_metadata(self):
@@ -56,7 +56,7 @@ class Call:
 
     @property
     def answer(self):
-        return unpacked(self._answer)
+        return unpack_metadata(self._answer)
 
     def abort(self, code, details):
         raise Exception(f"{code.name}: {details}")  # noqa: TRY002 - as gRPC's is

@@ -13,15 +13,24 @@ from chief_cases import FACTS, ledger_of
 from melanoma_lab import registry
 from melanoma_lab.config.schema.tuner import RandomSearch
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.tuning import chief as chief_module
-from melanoma_lab.tuning import crew as crew_module
-from melanoma_lab.tuning.checking import Command
-from melanoma_lab.tuning.chief import Chief, marked
-from melanoma_lab.tuning.crew import Crew, gpus_by_turns, words_of
-from melanoma_lab.tuning.ledger import TooManyFailuresError
-from melanoma_lab.tuning.role import Role
-from melanoma_lab.tuning.wire import connected, listening, packed, unpacked
-from melanoma_lab.tuning.worker import Client
+from melanoma_lab.tuning.distributed import chief as chief_module
+from melanoma_lab.tuning.distributed import worker_pool as crew_module
+from melanoma_lab.tuning.distributed.chief import Chief, find_cache_mark
+from melanoma_lab.tuning.distributed.process_role import ProcessRole
+from melanoma_lab.tuning.distributed.transport import (
+    open_channel,
+    open_server,
+    pack_metadata,
+    unpack_metadata,
+)
+from melanoma_lab.tuning.distributed.worker import ChiefClient
+from melanoma_lab.tuning.distributed.worker_pool import (
+    WorkerPool,
+    assign_gpus,
+    build_worker_command,
+)
+from melanoma_lab.tuning.space_validation import TuneCommand
+from melanoma_lab.tuning.trial_log import TooManyFailuresError
 
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -39,8 +48,8 @@ class Place:
         ready = threading.Event()
 
         def serve():
-            with listening(None) as (server, self.port):
-                self.crew = Crew(count, words, self.folder, host="127.0.0.1", port=self.port)
+            with open_server(None) as (server, self.port):
+                self.crew = WorkerPool(count, words, self.folder, host="127.0.0.1", port=self.port)
                 chief = Chief(
                     self.ledger, server, self.crew,
                     parent="run", worker_timeout=timeout, total=4,
@@ -60,10 +69,10 @@ class Place:
         self._monkeypatch.setenv("KERASTUNER_TUNER_ID", name)
         self._monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
         self._monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(self.port))
-        return Client(self.ledger.oracle, channel, sweep=sweep, patience=1.0)
+        return ChiefClient(self.ledger.oracle, channel, sweep=sweep, patience=1.0)
 
     def reached(self):
-        return connected(Role("w", "127.0.0.1", self.port), timeout=60)
+        return open_channel(ProcessRole("w", "127.0.0.1", self.port), timeout=60)
 
 
 @pytest.fixture
@@ -102,7 +111,9 @@ def test_the_trial_of_a_process_that_is_killed_goes_on_elsewhere(place, capsys):
         here = place.client("local-worker-0", channel)
         lost = here.create_trial("local-worker-0")
         assert here.told == {"parent": "run", "said": "trial 1", "mark": here.told["mark"]}
-        assert marked(place.folder / "search", FACTS.sweep).read_text() == here.told["mark"]
+        assert (
+            find_cache_mark(place.folder / "search", FACTS.sweep).read_text() == here.told["mark"]
+        )
         until(lambda: place.crew._running)  # the server is up before the workers
         (first,) = place.crew._running.values()
         os.kill(first.pid, signal.SIGKILL)
@@ -120,7 +131,7 @@ def test_the_trial_of_a_process_that_is_killed_goes_on_elsewhere(place, capsys):
     assert "ended by signal 9 (killed? out of memory?); it is started again" in (
         capsys.readouterr().out
     )
-    assert not marked(place.folder / "search", FACTS.sweep).exists()
+    assert not find_cache_mark(place.folder / "search", FACTS.sweep).exists()
 
 
 def test_a_worker_that_refuses_is_quoted_and_not_started_again(place):
@@ -190,37 +201,40 @@ def test_a_search_that_is_over_starts_nobody(place):
 
 
 def test_a_port_in_use_is_refused_and_a_chief_that_is_not_there_missed():
-    with listening(None) as (_, port):
-        taken = Role("chief", "127.0.0.1", port)
-        with pytest.raises(UserError, match=f"cannot listen at 127.0.0.1:{port}"), listening(taken):
+    with open_server(None) as (_, port):
+        taken = ProcessRole("chief", "127.0.0.1", port)
+        with (
+            pytest.raises(UserError, match=f"cannot listen at 127.0.0.1:{port}"),
+            open_server(taken),
+        ):
             pass
     gone = pytest.raises(RunError, match=r"No chief answers at .* after 0.1 s")
-    with gone, connected(taken, timeout=0.1):
+    with gone, open_channel(taken, timeout=0.1):
         pass
 
 
 def test_facts_cross_whole_and_long_texts_are_cut_to_fit():
     facts = {"tuner": "w", "score": 0.1 + 0.2, "unsent": False, "nothing": None}
-    assert unpacked(packed(**facts)) == facts
-    assert unpacked(None) == {}
-    assert len(packed(reason="x" * 100_000)[0][1]) < 8192
+    assert unpack_metadata(pack_metadata(**facts)) == facts
+    assert unpack_metadata(None) == {}
+    assert len(pack_metadata(reason="x" * 100_000)[0][1]) < 8192
 
 
 def test_the_command_of_a_worker_is_what_was_typed(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "get_user_options", lambda: ({}, {}))  # other tests declare some
     typed = ("+experiment=dropout", "tuner=grid", "task=tune", "tuner.workers=2", "seed=3")
-    words = words_of(Command.typed(typed, tmp_path))
+    words = build_worker_command(TuneCommand.typed(typed, tmp_path))
     assert words[1:] == [
         "-m", "melanoma_lab", "tune", "--config-dir", str(tmp_path), "+experiment=dropout",
         "seed=3", "tuner=grid", "tuner.workers=2",
     ]  # fmt: skip
     monkeypatch.setattr(registry, "get_user_options", lambda: ({}, {("loss", "mine"): print}))
     with pytest.raises(UserError, match=r"tuner.workers: expected 1 .*python my_lab.py tune"):
-        words_of(Command.typed(typed))
+        build_worker_command(TuneCommand.typed(typed))
     monkeypatch.setattr(crew_module.HydraConfig, "initialized", lambda: True)
     script = str(tmp_path / "my_lab.py")
     monkeypatch.setattr(sys.modules["__main__"], "__file__", script, raising=False)
-    assert words_of(Command.typed(typed))[1:3] == [script, "tune"]
+    assert build_worker_command(TuneCommand.typed(typed))[1:3] == [script, "tune"]
 
 
 @pytest.mark.parametrize(
@@ -240,12 +254,12 @@ def test_each_worker_has_a_gpu_where_there_are_several(
     import tensorflow as tf
 
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(range(gpus)))
-    assert gpus_by_turns(devices, {"CUDA_VISIBLE_DEVICES": visible}) == expected
+    assert assign_gpus(devices, {"CUDA_VISIBLE_DEVICES": visible}) == expected
 
 
 def test_a_crew_is_called_where_its_chief_listens(tmp_path):
     tell = "import os; print(os.environ['KERASTUNER_ORACLE_IP'], os.environ['MELANOMA_LAB_CHIEF'])"
-    with Crew(1, [sys.executable, "-c", tell], tmp_path, host="0.0.0.0", port=8000) as crew:  # noqa: S104
+    with WorkerPool(1, [sys.executable, "-c", tell], tmp_path, host="0.0.0.0", port=8000) as crew:  # noqa: S104
         crew.start()
         crew.wait(60)
     assert crew.last_words("local-worker-0") == f"127.0.0.1 {os.getpid()}"

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from tuning_cases import RATE, sweep_of, trials_of
 
-from melanoma_lab.tuning.importance import compared_trials, encode, rank_dimensions
+from melanoma_lab.tuning.importance import (
+    encode_values,
+    rank_hyperparameters,
+    select_comparable_trials,
+)
 from melanoma_lab.tuning.sweep import Dimension
 
 KEYS = ("a", "b", "c")
@@ -29,7 +33,7 @@ def planted():
 
 @pytest.fixture(scope="module")
 def found(planted):
-    return rank_dimensions(planted)
+    return rank_hyperparameters(planted)
 
 
 def test_a_planted_effect_is_found_and_its_neighbour_not(found):
@@ -48,11 +52,11 @@ def test_a_planted_effect_is_found_and_its_neighbour_not(found):
 
 def test_a_monotone_change_of_the_score_changes_nothing(planted, found):
     changed = planted.trials.assign(score=-np.exp(-planted.trials["score"]))
-    assert rank_dimensions(sweep_of(UNIT, changed)) == found
+    assert rank_hyperparameters(sweep_of(UNIT, changed)) == found
 
 
 def test_of_noise_nothing_is_said_to_matter():
-    result = rank_dimensions(uniform(30, 0, lambda x, rng: rng.normal(size=30)))
+    result = rank_hyperparameters(uniform(30, 0, lambda x, rng: rng.normal(size=30)))
     assert result.effects == ()
     assert "no better than their mean" in result.reason
     assert result.explained <= 0
@@ -70,7 +74,7 @@ def test_a_choice_without_order_and_a_condition_matter_where_they_do():
         Dimension("flag", "bool"),
     ]
     values = {"kind": names, "depth": depth, "flag": rng.random(n) < 0.5}
-    result = rank_dimensions(sweep_of(dimensions, trials_of(score, values)))
+    result = rank_hyperparameters(sweep_of(dimensions, trials_of(score, values)))
     matters = {effect.key: effect.matters for effect in result.effects}
     assert matters == {"kind": True, "depth": True, "flag": False}
     assert result.effects[0].key == "kind"
@@ -88,7 +92,7 @@ def test_that_a_dimension_does_not_count_tells_nothing_of_its_parent():
     ]
     values = {"optimizer": names, "momentum": momentum}
     score = (names == "sgd") + 0.3 * rng.normal(size=n)
-    result = rank_dimensions(sweep_of(dimensions, trials_of(score, values)))
+    result = rank_hyperparameters(sweep_of(dimensions, trials_of(score, values)))
     assert {effect.key: effect.matters for effect in result.effects} == {
         "optimizer": True,
         "momentum": False,
@@ -106,14 +110,14 @@ def test_that_a_dimension_does_not_count_tells_nothing_of_its_parent():
     ],
 )
 def test_what_the_trials_cannot_tell_is_not_told(scores, a, words):
-    result = rank_dimensions(sweep_of(UNIT[:1], trials_of(scores, {"a": a})))
+    result = rank_hyperparameters(sweep_of(UNIT[:1], trials_of(scores, {"a": a})))
     assert result.effects == ()
     assert words in result.reason
     assert math.isnan(result.explained)
 
 
 def test_dimensions_that_do_not_vary_are_named():
-    result = rank_dimensions(
+    result = rank_hyperparameters(
         sweep_of(UNIT[:2], trials_of([0.1, 0.2], {"a": [0.5, 0.5], "b": [0, 1]}))
     )
     assert result.constant == ("a",)
@@ -126,15 +130,18 @@ def test_only_trials_of_one_budget_are_compared():
     a = rng.random(50)
     values = {"a": a, "b": np.where(rung == 1, 0.9, 0.1) + 0.1 * rng.random(50)}
     sweep = sweep_of(UNIT[:2], trials_of(a + 5 * rung, values, rung=rung))
-    trials, chosen = compared_trials(sweep)
+    trials, chosen = select_comparable_trials(sweep)
     assert (len(trials), chosen) == (30, 0)
-    matters = {effect.key: effect.matters for effect in rank_dimensions(sweep).effects}
+    matters = {effect.key: effect.matters for effect in rank_hyperparameters(sweep).effects}
     assert matters == {"a": True, "b": False}
 
 
 @pytest.mark.parametrize(("rung", "expected"), [([0, 0, 1, 1, 2], 1), ([-1] * 5, -1)])
 def test_of_budgets_with_equally_many_trials_the_highest_counts(rung, expected):
-    assert compared_trials(sweep_of([], trials_of(np.arange(5), {}, rung=rung)))[1] == expected
+    assert (
+        select_comparable_trials(sweep_of([], trials_of(np.arange(5), {}, rung=rung)))[1]
+        == expected
+    )
 
 
 def test_values_as_numbers():
@@ -142,5 +149,7 @@ def test_values_as_numbers():
     flag = Dimension("f", "bool", when={"l": [1, 2]})
     values = {RATE.key: [1e-3, 0.1], "l": [[1, 2], None], "f": [True, None]}
     sweep = sweep_of([RATE, lists, flag], trials_of([0, 1], values))
-    codes = [encode(sweep, dimension, sweep.trials.iloc[::-1]) for dimension in sweep.dimensions]
+    codes = [
+        encode_values(sweep, dimension, sweep.trials.iloc[::-1]) for dimension in sweep.dimensions
+    ]
     np.testing.assert_allclose(codes, [[-1, -3], [0, 1], [math.nan, 1]])

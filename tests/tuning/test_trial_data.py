@@ -1,12 +1,12 @@
 """What trials of a search are trained on is prepared once, and apart where they are told more."""
 
-from melanoma_lab.tuning.trial import Trials
+from melanoma_lab.tuning.trial import TrialRunner
 
 SMALL = ("dataset.lesions=30", "dataset.image_size=16", "dataset.classes=[melanoma,nevus]")
 
 
 def test_a_trial_that_is_told_of_patients_has_data_of_its_own(composed, session_cache):
-    trials = Trials(
+    trials = TrialRunner(
         **dict.fromkeys(("command", "arm", "tracker")),
         parts=[],
         **dict.fromkeys(("objective", "sweep", "parent"), ""),

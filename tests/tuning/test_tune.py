@@ -17,8 +17,8 @@ from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tasks.train import train_arm
 from melanoma_lab.tasks.tune import tune_arm
 from melanoma_lab.tuning import trial as trial_module
-from melanoma_lab.tuning.checking import Command
-from melanoma_lab.tuning.plan import planned
+from melanoma_lab.tuning.plan import plan_search
+from melanoma_lab.tuning.space_validation import TuneCommand
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -44,7 +44,7 @@ def tune(folder, tree, monkeypatch):
         words = [*SMALL, f"dataset.root={tree}", f"cache={folder / 'cache'}", f"study={study}"]
         words += overrides
         config, arm = compose_config(words)
-        return tune_arm(planned(config, arm, Command.typed(words)))
+        return tune_arm(plan_search(config, arm, TuneCommand.typed(words)))
 
     return run
 

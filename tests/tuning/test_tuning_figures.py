@@ -34,7 +34,7 @@ def legend(fig):
 
 
 def test_history_shows_every_score_the_best_so_far_and_what_has_none(sweep):
-    ax = figures.history(sweep).axes[0]
+    ax = figures.draw_score_history(sweep).axes[0]
     expected = sorted(zip(sweep.scored["number"], sweep.scored["score"], strict=True))
     np.testing.assert_allclose(points(ax), expected)
     best = line(ax, "best so far").get_ydata()
@@ -43,14 +43,14 @@ def test_history_shows_every_score_the_best_so_far_and_what_has_none(sweep):
 
 
 def test_budgets_are_told_apart_by_colour_and_marker():
-    fig = figures.history(realistic(90, hyperband=True))
+    fig = figures.draw_score_history(realistic(90, hyperband=True))
     assert legend(fig)[:3] == ["2 epochs", "5 epochs", "15 epochs"]
     looks = {(c, m) for c, m in figures.RUNGS}
     assert len(looks) == len({c for c, _ in looks}) == len({m for _, m in looks})
 
 
 def test_scores_stand_over_what_the_trials_used(sweep):
-    ax = figures.by_value(sweep, sweep.dimensions[0]).axes[0]
+    ax = figures.draw_scores_by_value(sweep, sweep.dimensions[0]).axes[0]
     expected = np.column_stack([np.log10(sweep.scored["value/" + RATE.key]), sweep.scored["score"]])
     np.testing.assert_allclose(points(ax), np.array(sorted(expected.tolist())))
     assert [t.get_text() for t in ax.get_xticklabels()] == [
@@ -66,7 +66,7 @@ def test_scores_stand_over_what_the_trials_used(sweep):
 
 
 def test_a_conditional_dimension_shows_the_trials_that_use_it(sweep):
-    ax = figures.by_value(sweep, sweep.dimensions[2]).axes[0]
+    ax = figures.draw_scores_by_value(sweep, sweep.dimensions[2]).axes[0]
     uses = int((sweep.scored["value/optimizer"] == "sgd").sum())
     assert len(points(ax)) == uses
     assert ax.get_xlabel() == f"{uses} of 55 trials use it"
@@ -78,13 +78,19 @@ def test_a_dimension_that_no_trial_uses_says_so():
     sweep = sweep_of(
         [parent, child], trials_of([0.1, 0.2], {"on": [False] * 2, "size": [None] * 2})
     )
-    assert figures.by_value(sweep, child).axes[0].texts[0].get_text().startswith("used by no trial")
+    assert (
+        figures.draw_scores_by_value(sweep, child)
+        .axes[0]
+        .texts[0]
+        .get_text()
+        .startswith("used by no trial")
+    )
 
 
 def test_choices_have_their_names_and_medians():
     values = {"rates": [None, [0.1, 0.2], [0.1, 0.2], "größe $日"]}
     sweep = sweep_of([LIST], trials_of([0.1, 0.2, 0.4, 0.5], values))
-    fig = figures.by_value(sweep, LIST)
+    fig = figures.draw_scores_by_value(sweep, LIST)
     fig.canvas.draw()  # no warning of a glyph that is missing
     ax = fig.axes[0]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["null", "[0.1, 0.2]", r"größe \$□"]
@@ -95,7 +101,7 @@ def test_choices_have_their_names_and_medians():
 
 def test_parallel_coordinates_run_through_the_values_to_the_score(sweep):
     keys = ["optimizer.momentum", RATE.key]
-    ax = figures.parallel(sweep, keys).axes[0]
+    ax = figures.draw_parallel_coordinates(sweep, keys).axes[0]
     lines = {tuple(each.get_xdata()): each for each in ax.lines if len(each.get_xdata()) == 3}
     assert len(lines) == 55
     best = sweep.best
@@ -115,14 +121,14 @@ def test_parallel_coordinates_run_through_the_values_to_the_score(sweep):
 
 def test_parallel_coordinates_of_budgets_are_those_of_one_and_the_best():
     sweep = realistic(90, hyperband=True)
-    ax = figures.parallel(sweep, [RATE.key]).axes[0]
+    ax = figures.draw_parallel_coordinates(sweep, [RATE.key]).axes[0]
     drawn = [each for each in ax.lines if each.get_zorder() in (2, 3, 4)]
     assert len(drawn) == (sweep.scored["rung"] == 0).sum() + 1
 
 
 def test_importance_shows_shares_chance_and_what_matters():
     effects = (Effect("a", 0.5, True), Effect("b", 0.02, False), Effect("c", -0.01, False))
-    fig = figures.importance(Importance(effects, "", 0.6, 0.04, 40, -1, ()))
+    fig = figures.draw_importance(Importance(effects, "", 0.6, 0.04, 40, -1, ()))
     widths = [
         (bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in fig.axes[0].patches[1:]
     ]
@@ -138,7 +144,7 @@ def test_a_trial_that_went_very_wrong_flattens_no_figure(higher):
     low, high = scales.score_limits(sweep)
     assert (high == 2) if higher else (low == 1)
     assert high - low < 5
-    fig = figures.history(sweep)
+    fig = figures.draw_score_history(sweep)
     assert "beyond the axis" in legend(fig)
     assert len(points(fig.axes[0])) == 22
 
@@ -161,7 +167,9 @@ def test_ticks_of_a_very_wide_scale_stay_few():
     assert len(scales.log_ticks(1e-12, 1)) <= 6
 
 
-@pytest.mark.parametrize("draw", [figures.history, lambda sweep: figures.parallel(sweep, [])])
+@pytest.mark.parametrize(
+    "draw", [figures.draw_score_history, lambda sweep: figures.draw_parallel_coordinates(sweep, [])]
+)
 def test_nothing_is_drawn_of_nothing(draw):
     with pytest.raises(ValueError, match="at least one trial"):
         draw(sweep_of([], trials_of([], {})))

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from tuning_cases import RATE, realistic, sweep_of, trials_of
 
-from melanoma_lab.tuning.report import as_csv, write_report
+from melanoma_lab.tuning.report import format_trials_csv, write_search_report
 from melanoma_lab.tuning.sweep import Dimension
 
 
@@ -55,7 +55,7 @@ def sweep():
 
 @pytest.fixture(scope="module")
 def written(sweep, tmp_path_factory):
-    return write_report(sweep, tmp_path_factory.mktemp("sweep"))
+    return write_search_report(sweep, tmp_path_factory.mktemp("sweep"))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_the_markdown_report_is_whole(written):
 
 
 def test_the_table_of_trials_loses_nothing(sweep):
-    table = pd.read_csv(io.StringIO(as_csv(sweep)), dtype={"trial": str})
+    table = pd.read_csv(io.StringIO(format_trials_csv(sweep)), dtype={"trial": str})
     assert table["number"].tolist() == list(range(60))
     trials = sweep.trials.sort_values("number")
     assert table["score"].tolist() == pytest.approx(
@@ -173,7 +173,10 @@ def test_old_figures_go_and_the_same_sweep_makes_the_same_files(tmp_path):
     (tmp_path / "a" / "figures").mkdir(parents=True)
     (tmp_path / "a" / "figures" / "importance.png").write_bytes(b"")
     files = [
-        {path.name: path.read_bytes() for path in write_report(sweep, folder).parent.rglob("*.*")}
+        {
+            path.name: path.read_bytes()
+            for path in write_search_report(sweep, folder).parent.rglob("*.*")
+        }
         for folder in (tmp_path / "a", tmp_path / "b")
     ]
     assert files[0] == files[1]
@@ -195,7 +198,7 @@ def test_what_a_user_typed_cannot_break_the_page(tmp_path):
         reason=["", "", f"{evil}\nsecond line"],
     )
     sweep = sweep_of(dimensions, trials, name="<b>arm", next_command="a && b <c>")
-    text = write_report(sweep, tmp_path).read_text()
+    text = write_search_report(sweep, tmp_path).read_text()
     page = Page(text)
     assert page.open == []
     assert "<script" not in text
@@ -225,7 +228,7 @@ def test_what_a_user_typed_cannot_break_the_page(tmp_path):
 )
 def test_a_sweep_that_found_nothing_has_a_report(trials, words, tmp_path):
     sweep = sweep_of([RATE], trials, next_command="")
-    page = Page(write_report(sweep, tmp_path).read_text())
+    page = Page(write_search_report(sweep, tmp_path).read_text())
     assert words in page.text
     assert page.targets == []
     assert "nothing found" in page.text
@@ -235,7 +238,7 @@ def test_a_sweep_that_found_nothing_has_a_report(trials, words, tmp_path):
 
 
 def test_a_sweep_of_one_trial_has_a_report(tmp_path):
-    page = Page(write_report(realistic(1), tmp_path).read_text())
+    page = Page(write_search_report(realistic(1), tmp_path).read_text())
     assert "the only trial with a score" in page.text
     assert "1 trial with a score is too few" in page.text
     assert "How it is judged" not in page.text
@@ -245,13 +248,13 @@ def test_a_sweep_of_nothing_but_ties_has_a_report(tmp_path):
     sweep = sweep_of(
         [RATE], trials_of([0.5] * 25, {RATE.key: [10 ** -(i / 9 + 1) for i in range(25)]})
     )
-    page = Page(write_report(sweep, tmp_path).read_text())
+    page = Page(write_search_report(sweep, tmp_path).read_text())
     assert "All trials have the same score." in page.text
     assert "25 trials share the best score" in page.text
 
 
 def test_budgets_of_hyperband_are_kept_apart(tmp_path):
-    page = Page(write_report(realistic(16, hyperband=True), tmp_path).read_text())
+    page = Page(write_search_report(realistic(16, hyperband=True), tmp_path).read_text())
     text = " ".join(page.text.split())
     assert "Trials had unequal budgets" in text
     assert "A line is a trial of 2 epochs" in text

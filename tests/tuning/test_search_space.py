@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.tuning.collect import parsed
-from melanoma_lab.tuning.space import Searched, declared, override_text
+from melanoma_lab.tuning.search_space import HyperParameter, format_override_value, parse_space
+from melanoma_lab.tuning.trials_table import parse_override_value
 
 RATE = "optimizer.learning_rate"
 
 
 def only(given):
-    (entry,) = declared({RATE: given})
+    (entry,) = parse_space({RATE: given})
     return entry
 
 
@@ -53,7 +53,7 @@ def test_lists_are_choices_and_of_true_and_false_switches():
 
 
 def test_what_decides_comes_before_what_it_decides_about():
-    entries = declared(
+    entries = parse_space(
         {
             "c": {"choices": [1, 2], "when": {"b": "x"}},
             "b": {"choices": ["x", "y"], "when": {"a": ["m", "n"]}},
@@ -106,11 +106,11 @@ def test_what_decides_comes_before_what_it_decides_about():
 )
 def test_what_cannot_be_searched_is_refused(space, message):
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
-        declared(space)
+        parse_space(space)
 
 
 def test_the_size_of_images_may_be_searched():
-    assert declared({"dataset.image_size": [64, 96]})[0].choices == ("64", "96")
+    assert parse_space({"dataset.image_size": [64, 96]})[0].choices == ("64", "96")
 
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
@@ -122,7 +122,7 @@ scalars = st.one_of(
 
 @given(st.one_of(scalars, st.lists(scalars, min_size=1, max_size=3)))
 def test_a_choice_survives_being_written_as_an_override(value):
-    again = parsed(override_text(value))
+    again = parse_override_value(format_override_value(value))
     assert again == value
     assert type(again) is type(value)
 
@@ -132,7 +132,7 @@ def test_the_values_of_any_range_lie_in_it(low, ratio, log, step):
     high = low * ratio
     if step is not None and not log:
         step = (high - low) / step
-    entry = Searched("x", "float", low=low, high=high, log=log, step=step)
+    entry = HyperParameter("x", "float", low=low, high=high, log=log, step=step)
     slack = 1e-9 * high
     assert all(low - slack <= value <= high + slack for value in entry.grid())
     assert entry.grid()[0] == pytest.approx(low)

@@ -19,15 +19,15 @@ from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
-from melanoma_lab.tuning.ledger import Ledger
-from melanoma_lab.tuning.wire import grpc, packed, unpacked
+from melanoma_lab.tuning.distributed.transport import import_grpc, pack_metadata, unpack_metadata
+from melanoma_lab.tuning.trial_log import TrialLog
 
 #: Workers that a trial may take with it before it counts as failed.
 MOST_DEATHS = 3
 
 
 @dataclass(frozen=True)
-class Facts:
+class SearchInfo:
     """What a chief tells its workers.
 
     Attributes:
@@ -42,7 +42,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Done:
+class TrialResult:
     """A trial that has ended.
 
     Attributes:
@@ -56,7 +56,7 @@ class Done:
     unsent: bool
 
 
-class Service(OracleServicer):
+class OracleService(OracleServicer):
     """Hands out trials and takes in what came of them.
 
     Args:
@@ -65,7 +65,7 @@ class Service(OracleServicer):
         alive_for: seconds for which a worker that was heard is taken to be alive.
     """
 
-    def __init__(self, ledger: Ledger, facts: Facts, *, alive_for: float) -> None:
+    def __init__(self, ledger: TrialLog, facts: SearchInfo, *, alive_for: float) -> None:
         super().__init__(ledger.oracle)
         self._ledger, self._facts, self._alive_for = ledger, facts, alive_for
         self._lock = threading.RLock()
@@ -74,7 +74,7 @@ class Service(OracleServicer):
         self._deaths: Counter[str] = Counter()
         self._farewell: set[str] = set()
         #: Trials that have ended, for the chief.
-        self.done: SimpleQueue[Done] = SimpleQueue()
+        self.done: SimpleQueue[TrialResult] = SimpleQueue()
         #: Set whenever there is something for the chief to look at.
         self.changed = threading.Event()
         #: What went wrong in the oracle, for the chief to raise.
@@ -94,7 +94,7 @@ class Service(OracleServicer):
             if not self.over:
                 trial = self.oracle.create_trial(said["tuner"])
                 stopped = trial.status == TrialStatus.STOPPED
-                self.over = stopped and not self.oracle.waiting
+                self.over = stopped and not self.oracle.has_pending
                 if not stopped:
                     answer = _message(trial)
                     self._begun[trial.trial_id] = time.monotonic()
@@ -104,7 +104,9 @@ class Service(OracleServicer):
                 self._farewell.add(said["tuner"])
                 self.changed.set()
             context.set_trailing_metadata(
-                packed(parent=self._facts.parent, mark=self._facts.mark, said=self._ledger.said())
+                pack_metadata(
+                    parent=self._facts.parent, mark=self._facts.mark, said=self._ledger.said()
+                )
             )
         return protos.get_service().CreateTrialResponse(trial=answer)
 
@@ -113,7 +115,9 @@ class Service(OracleServicer):
         said = self._called(context)
         with self._oracle_at_work():
             if said.get("has_it") and not self._has(said["tuner"], request.trial_id):
-                context.abort(grpc().StatusCode.ABORTED, "The trial has been given to another.")
+                context.abort(
+                    import_grpc().StatusCode.ABORTED, "The trial has been given to another."
+                )
             answer = _message(self.oracle.get_trial(request.trial_id))
         return protos.get_service().GetTrialResponse(trial=answer)
 
@@ -124,7 +128,7 @@ class Service(OracleServicer):
             tuner, trial_id = said["tuner"], request.trial.trial_id
             if said.get("leaves"):
                 self._heard.pop(tuner, None)
-                self.oracle.take_back(tuner)
+                self.oracle.requeue(tuner)
             elif self._has(tuner, trial_id):
                 trial = self.oracle.get_trial(trial_id)
                 if said["score"] is not None:
@@ -143,10 +147,10 @@ class Service(OracleServicer):
     def left(self) -> bool:
         """Whether there is a trial to be trained, or one under way."""
         with self._oracle_at_work():
-            if not self.oracle.waiting:
+            if not self.oracle.has_pending:
                 trial = self.oracle.create_trial("chief")
                 self.over = trial.status == TrialStatus.STOPPED
-                self.oracle.take_back("chief")
+                self.oracle.requeue("chief")
             return not self.over
 
     def lose(self, tuner: str, why: str) -> bool:
@@ -168,7 +172,7 @@ class Service(OracleServicer):
                 return False
             self._deaths[trial.trial_id] += 1
             if self._deaths[trial.trial_id] < MOST_DEATHS:
-                self.oracle.take_back(tuner)
+                self.oracle.requeue(tuner)
             else:
                 self._end(trial, failed=f"{MOST_DEATHS} workers ended with it: {why}")
             return True
@@ -200,19 +204,19 @@ class Service(OracleServicer):
         trial.message = failed or None
         self.oracle.end_trial(trial)
         seconds = time.monotonic() - self._begun.get(trial.trial_id, time.monotonic())
-        self.done.put(Done(trial.trial_id, seconds, unsent))
+        self.done.put(TrialResult(trial.trial_id, seconds, unsent))
         self.changed.set()
 
     def _has(self, tuner: str, trial_id: str) -> bool:
         """Whether a trial is a worker's, also where the chief was killed and started since."""
         trial = self.oracle.ongoing_trials.get(tuner)
         if trial is None:
-            return bool(self.oracle.claim_again(tuner, trial_id))
+            return bool(self.oracle.reassign(tuner, trial_id))
         return bool(trial.trial_id == trial_id)
 
     def _called(self, context: Any) -> dict[str, Any]:
         """Who calls; refuse whoever is none of this search's workers, or calls too late."""
-        said, code = unpacked(context.invocation_metadata()), grpc().StatusCode
+        said, code = unpack_metadata(context.invocation_metadata()), import_grpc().StatusCode
         if said.get("sweep") != self._facts.sweep:
             context.abort(
                 code.FAILED_PRECONDITION,

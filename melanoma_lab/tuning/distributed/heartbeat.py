@@ -12,14 +12,14 @@ from typing import Self
 
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.launching.parallel_jobs import GRACE
-from melanoma_lab.tuning.crew import ASKED
-from melanoma_lab.tuning.role import CHIEF_PROCESS
+from melanoma_lab.tuning.distributed.process_role import CHIEF_PROCESS
+from melanoma_lab.tuning.distributed.worker_pool import ASKED
 
 #: Seconds between two looks at the chief's process, and two requests of a worker that is to wait.
 PAUSE = 1.0
 
 
-class Lifeline:
+class Heartbeat:
     """Shows the chief that this process lives, and ends what is trained here if nobody wants it.
 
     Args:

@@ -17,8 +17,13 @@ from hydra.core.hydra_config import HydraConfig
 from melanoma_lab import registry
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.launching.parallel_jobs import GRACE
-from melanoma_lab.tuning.checking import Command
-from melanoma_lab.tuning.role import CHIEF_PROCESS, ORACLE_IP, ORACLE_PORT, TUNER_ID
+from melanoma_lab.tuning.distributed.process_role import (
+    CHIEF_PROCESS,
+    ORACLE_IP,
+    ORACLE_PORT,
+    TUNER_ID,
+)
+from melanoma_lab.tuning.space_validation import TuneCommand
 
 #: How often a process is asked to end in its time of grace: Python drops an interruption that comes
 #: while an object is being deleted, as many are when a trial begins.
@@ -28,7 +33,7 @@ LAST_LINES = 5
 
 
 @dataclass(frozen=True)
-class Gone:
+class DeadWorker:
     """A worker that has ended.
 
     Attributes:
@@ -47,7 +52,7 @@ class Gone:
         return f"its process ended with status {self.status}"
 
 
-class Crew:
+class WorkerPool:
     """Workers of this machine; what they print is in a file for each.
 
     Args:
@@ -90,10 +95,10 @@ class Crew:
         """Start one that has ended; what the earlier one printed stays."""
         self._start(int(name.removeprefix(_name(""))))
 
-    def ended(self) -> list[Gone]:
+    def ended(self) -> list[DeadWorker]:
         """Those that have ended since this was last asked."""
         gone = [
-            Gone(name, process.returncode)
+            DeadWorker(name, process.returncode)
             for name, process in self._running.items()
             if process.poll() is not None
         ]
@@ -168,7 +173,7 @@ def _name(number: int | str) -> str:
     return f"local-worker-{number}"
 
 
-def words_of(command: Command) -> list[str]:
+def build_worker_command(command: TuneCommand) -> list[str]:
     """The command that starts a worker of the search that this process does.
 
     Args:
@@ -187,10 +192,10 @@ def words_of(command: Command) -> list[str]:
             )
         program = [sys.executable, str(Path(script).resolve())]
     folder = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
-    return [*program, "tune", *folder, *command.overrides, *command.of_tuner]
+    return [*program, "tune", *folder, *command.overrides, *command.tuner_overrides]
 
 
-def gpus_by_turns(devices: int | None, environment: Mapping[str, str]) -> list[str]:
+def assign_gpus(devices: int | None, environment: Mapping[str, str]) -> list[str]:
     """The GPU of each worker, where there are several and each needs one; TensorFlow is loaded.
 
     Args:

@@ -11,20 +11,20 @@ from melanoma_lab.config.fingerprint import tuner_to_dict
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.tasks.identity import fingerprint_of
 from melanoma_lab.training.backend import choose_threads
-from melanoma_lab.tuning.plan import Plan
-from melanoma_lab.tuning.trial import Trials, parts_of
+from melanoma_lab.tuning.plan import SearchPlan
+from melanoma_lab.tuning.trial import TrialRunner, list_repetitions
 
 if TYPE_CHECKING:
     from melanoma_lab.tracking import Tracker
 
 #: Keys of the group ``tuner`` that may change without making it another search.
-BUDGET = (
+BUDGET_KEYS = (
     *("max_trials", "iterations", "max_failures"),
     *("workers", "chief_timeout", "worker_timeout"),
 )
 
 
-def prepare_trials(plan: Plan, tracker: Tracker) -> Trials:
+def prepare_trials(plan: SearchPlan, tracker: Tracker) -> TrialRunner:
     """Prepare the images, and what trains trials on them.
 
     Args:
@@ -36,10 +36,10 @@ def prepare_trials(plan: Plan, tracker: Tracker) -> Trials:
     """
     config = plan.config
     shared_by = config.tuner.workers if plan.role is None or plan.role.shares else 1
-    trials = Trials(
+    trials = TrialRunner(
         command=plan.command,
         arm=plan.arm,
-        parts=parts_of(config),
+        parts=list_repetitions(config),
         objective=config.tuner.objective,
         sweep="",
         parent="",
@@ -51,9 +51,11 @@ def prepare_trials(plan: Plan, tracker: Tracker) -> Trials:
     return trials
 
 
-def _fingerprint(plan: Plan, trials: Trials) -> str:
+def _fingerprint(plan: SearchPlan, trials: TrialRunner) -> str:
     """What makes two searches the same: the space, the algorithm, the base, the data."""
-    algorithm = {k: v for k, v in tuner_to_dict(plan.config).items() if k not in {*BUDGET, "space"}}
+    algorithm = {
+        k: v for k, v in tuner_to_dict(plan.config).items() if k not in {*BUDGET_KEYS, "space"}
+    }
     bases = []
     for part in trials.parts:
         base, _ = plan.command.configure(part.overrides())

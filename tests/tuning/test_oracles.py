@@ -12,10 +12,15 @@ from melanoma_lab.config.schema.tuner import (
     Hyperband,
     RandomSearch,
 )
-from melanoma_lab.tuning import algorithms
-from melanoma_lab.tuning.algorithms import DamagedStateError, build_oracle, combinations, texts_of
-from melanoma_lab.tuning.space import declared
-from melanoma_lab.tuning.telling import rounds_of, time_left
+from melanoma_lab.tuning import oracles
+from melanoma_lab.tuning.oracles import (
+    DamagedStateError,
+    build_oracle,
+    format_overrides,
+    iterate_grid,
+)
+from melanoma_lab.tuning.search_messages import estimate_time_left, list_hyperband_epochs
+from melanoma_lab.tuning.search_space import parse_space
 
 SPACE = {
     "optimizer": ["adam", "sgd"],
@@ -46,13 +51,13 @@ def score_of(trial):
 
 def search(tuner, space, folder, *, fails=lambda trial: False, kills=lambda moment: False):
     """Run a search to its end, killing the process at some moments; (id, values, status)."""
-    searched = declared(space)
+    searched = parse_space(space)
 
     def begin():
         oracle = build_oracle(tuner, searched)
         folder.mkdir(exist_ok=True)
-        oracle.keep_in(folder)
-        if (folder / algorithms.STATE).exists():
+        oracle.set_folder(folder)
+        if (folder / oracles.STATE_FILE).exists():
             oracle.reload()
         return oracle
 
@@ -61,7 +66,7 @@ def search(tuner, space, folder, *, fails=lambda trial: False, kills=lambda mome
         trial = oracle.create_trial("tuner0")
         if trial.status == TrialStatus.STOPPED:
             return [
-                (i, texts_of(oracle.trials[i].hyperparameters.values, searched),
+                (i, format_overrides(oracle.trials[i].hyperparameters.values, searched),
                  oracle.trials[i].status, oracle.trials[i].score)
                 for i in oracle.start_order
             ], oracle  # fmt: skip
@@ -127,7 +132,7 @@ def test_the_grid_has_every_combination_once_the_last_key_fastest(tmp_path):
         {"optimizer": "sgd", "momentum": "0.0"},
         {"optimizer": "sgd", "momentum": "0.9"},
     ]
-    assert len(list(combinations(declared(SPACE)))) == (1 + 3) * 10 * 8 * 2
+    assert len(list(iterate_grid(parse_space(SPACE)))) == (1 + 3) * 10 * 8 * 2
 
 
 @pytest.mark.parametrize("name", ["random", "bayesian"])
@@ -142,18 +147,18 @@ def test_hyperband_promotes_the_best_and_gives_them_more_epochs(tmp_path):
     tuner = Hyperband("hyperband", max_epochs=9)
     found, oracle = search(tuner, SPACE, tmp_path)
     trials = [oracle.trials[i] for i, *_ in found]
-    epochs = [trial.hyperparameters.values[algorithms.EPOCHS] for trial in trials]
+    epochs = [trial.hyperparameters.values[oracles.EPOCHS] for trial in trials]
     assert epochs == [1] * 9 + [3] * 3 + [9] + [3] * 5 + [9] * 2 + [9] * 3
     cost = [e - t.hyperparameters.values["tuner/initial_epoch"] for e, t in zip(
         epochs, trials, strict=True)]  # fmt: skip
-    assert cost == rounds_of(tuner)
+    assert cost == list_hyperband_epochs(tuner)
     first = sorted(trials[:9], key=lambda trial: -trial.score)
-    promoted = [trial.hyperparameters.values[algorithms.PROMOTED_FROM] for trial in trials[9:12]]
+    promoted = [trial.hyperparameters.values[oracles.PROMOTED_FROM] for trial in trials[9:12]]
     assert promoted == [trial.trial_id for trial in first[:3]]
     for trial in trials[9:13]:
-        before = oracle.trials[trial.hyperparameters.values[algorithms.PROMOTED_FROM]]
-        searched = declared(SPACE)
-        assert texts_of(trial.hyperparameters.values, searched) == texts_of(
+        before = oracle.trials[trial.hyperparameters.values[oracles.PROMOTED_FROM]]
+        searched = parse_space(SPACE)
+        assert format_overrides(trial.hyperparameters.values, searched) == format_overrides(
             before.hyperparameters.values, searched
         )
 
@@ -163,10 +168,9 @@ def test_hyperband_goes_on_where_trials_fail(tmp_path):
     found, oracle = search(
         tuner, SPACE, tmp_path, fails=lambda trial: int(trial.trial_id) in {1, 4}
     )
-    assert len(found) == len(rounds_of(tuner))
+    assert len(found) == len(list_hyperband_epochs(tuner))
     promoted = {
-        trial.hyperparameters.values.get(algorithms.PROMOTED_FROM)
-        for trial in oracle.trials.values()
+        trial.hyperparameters.values.get(oracles.PROMOTED_FROM) for trial in oracle.trials.values()
     }
     assert not promoted & {"0001", "0004"}
     assert [oracle.trials[i].status for i in ("0001", "0004")] == [TrialStatus.FAILED] * 2
@@ -175,7 +179,7 @@ def test_hyperband_goes_on_where_trials_fail(tmp_path):
 
 def test_hyperband_goes_on_where_all_of_a_small_space_was_drawn(tmp_path):
     found, oracle = search(Hyperband("hyperband", max_epochs=9), FEW, tmp_path)
-    epochs = [oracle.trials[i].hyperparameters.values[algorithms.EPOCHS] for i, *_ in found]
+    epochs = [oracle.trials[i].hyperparameters.values[oracles.EPOCHS] for i, *_ in found]
     assert epochs == [1, 1, 1, 3, 9]
 
 
@@ -188,7 +192,7 @@ def test_trials_that_may_be_promoted_are_known(tmp_path):
         return False
 
     _, oracle = search(tuner, SPACE, tmp_path, fails=look)
-    assert oracle.promotable() == set()
+    assert oracle.find_promotable() == set()
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[: len(text) // 2], lambda _: "", lambda text:
@@ -196,7 +200,7 @@ def test_trials_that_may_be_promoted_are_known(tmp_path):
 def test_a_state_that_was_changed_is_noticed(tmp_path, damage):
     tuner = RandomSearch("random", max_trials=3)
     _, oracle = search(tuner, SPACE, tmp_path)
-    path = tmp_path / algorithms.STATE
+    path = tmp_path / oracles.STATE_FILE
     path.write_text(damage(path.read_text()))
     with pytest.raises(DamagedStateError, match=r"oracle\.json"):
         oracle.reload()
@@ -205,6 +209,6 @@ def test_a_state_that_was_changed_is_noticed(tmp_path, damage):
 def test_the_time_that_is_left_tells_trials_from_epochs():
     costs = [1.0, 1.0, 3.0, 9.0]
     seconds = [5 + 2 * cost for cost in costs]
-    assert time_left(costs, seconds, [3.0, 9.0]) == pytest.approx(2 * 5 + 2 * 12)
-    assert time_left([1.0], [4.0], [1.0, 1.0]) == pytest.approx(8)
-    assert time_left(costs, seconds, []) == time_left([], [], [1.0]) == 0
+    assert estimate_time_left(costs, seconds, [3.0, 9.0]) == pytest.approx(2 * 5 + 2 * 12)
+    assert estimate_time_left([1.0], [4.0], [1.0, 1.0]) == pytest.approx(8)
+    assert estimate_time_left(costs, seconds, []) == estimate_time_left([], [], [1.0]) == 0

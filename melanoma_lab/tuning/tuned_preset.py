@@ -17,23 +17,23 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.search_path import STUDY_PRESETS
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.registry import OPTIONS
-from melanoma_lab.tuning.checking import Command, key_of
-from melanoma_lab.tuning.space import SEARCHED_ALL_THE_SAME, Values
+from melanoma_lab.tuning.search_space import SEARCHABLE_DATASET_KEYS, Values
+from melanoma_lab.tuning.space_validation import TuneCommand, parse_override_key
 
 #: What a preset leaves to the command: whatever the arm, a study's arms share it.
-SHARED = ("dataset", "split", "tuner")
+OMITTED_GROUPS = ("dataset", "split", "tuner")
 #: What it also leaves: how fast, not what, is trained.
-INCIDENTAL = ("threads", "devices", "resume", "stop_after")
+OMITTED_TRAINING_KEYS = ("threads", "devices", "resume", "stop_after")
 #: Over which seeds the next command trains.
 SEEDS = "0,1,2,3,4"
 
 
-def preset_name(study: str) -> str:
+def name_preset(study: str) -> str:
     """What a study's tuned preset is called."""
     return f"{study}_tuned"
 
 
-def write_preset(command: Command, values: Values, *, study: str, notes: Sequence[str]) -> Path:
+def write_preset(command: TuneCommand, values: Values, *, study: str, notes: Sequence[str]) -> Path:
     """Write the best trial of a search as a preset.
 
     Args:
@@ -51,10 +51,10 @@ def write_preset(command: Command, values: Values, *, study: str, notes: Sequenc
     """
     config, _ = command.configure(values)
     folder = Path("experiments") / study / STUDY_PRESETS / "experiment"
-    path = folder / f"{preset_name(study)}.yaml"
-    text = preset_text(config, reference=reference_of(command, values), comment=[
+    path = folder / f"{name_preset(study)}.yaml"
+    text = format_preset(config, reference=find_tuned_reference(command, values), comment=[
         "Does tuning help?",
-        *(f"  {line}" for line in next_commands(command, values, study)),
+        *(f"  {line}" for line in build_next_commands(command, values, study)),
         *notes,
     ])  # fmt: skip
     try:
@@ -67,7 +67,7 @@ def write_preset(command: Command, values: Values, *, study: str, notes: Sequenc
     return path
 
 
-def preset_text(config: Config, *, reference: str, comment: Sequence[str]) -> str:
+def format_preset(config: Config, *, reference: str, comment: Sequence[str]) -> str:
     """A configuration as a preset: what differs from the lab's defaults.
 
     Of the dataset only how its images are seen; of the split nothing.
@@ -80,19 +80,19 @@ def preset_text(config: Config, *, reference: str, comment: Sequence[str]) -> st
     plain, default = config_to_dict(config), config_to_dict(compose_config([])[0])
     options, values = [], {}
     chosen = []
-    for group in sorted({group for group, _ in OPTIONS} - {*SHARED}):
+    for group in sorted({group for group, _ in OPTIONS} - {*OMITTED_GROUPS}):
         for path, option in _options(group, plain[group]):
             chosen.append(f"{path}={option}")
             if option != dict(_options(group, default[group])).get(path):
                 package = f"@{path.replace('/', '.')}" if "/" in path else ""
                 options.append({f"override /{path}{package}": option})
     of_options = config_to_dict(compose_config(chosen)[0])
-    for section in [*sorted({group for group, _ in OPTIONS} - {*SHARED}), "training"]:
+    for section in [*sorted({group for group, _ in OPTIONS} - {*OMITTED_GROUPS}), "training"]:
         if changed := _changed(plain[section], of_options[section]):
             values[section] = changed
-    for key in INCIDENTAL:
+    for key in OMITTED_TRAINING_KEYS:
         values.get("training", {}).pop(key, None)
-    searched = [key.removeprefix("dataset.") for key in SEARCHED_ALL_THE_SAME]
+    searched = [key.removeprefix("dataset.") for key in SEARCHABLE_DATASET_KEYS]
     own = {key: plain["dataset"][key] for key in searched}
     values["dataset"] = _changed(own, default["dataset"])
     content: dict[str, Any] = {"defaults": options} if options else {}
@@ -123,7 +123,7 @@ def _changed(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str,
     return found
 
 
-def reference_of(command: Command, values: Values) -> str:
+def find_tuned_reference(command: TuneCommand, values: Values) -> str:
     """The arm that a tuned preset is compared with: its preset, or all of its name.
 
     All of it where the search replaced something that was typed: only the arm has that.
@@ -132,7 +132,7 @@ def reference_of(command: Command, values: Values) -> str:
     return arm.name if _replaced(command, values) else arm.preset
 
 
-def next_commands(command: Command, values: Values, study: str) -> list[str]:
+def build_next_commands(command: TuneCommand, values: Values, study: str) -> list[str]:
     """What to type to train the best trial and its arm over seeds, and compare them.
 
     Args:
@@ -141,21 +141,21 @@ def next_commands(command: Command, values: Values, study: str) -> list[str]:
         study: whose preset it is.
     """
     arm: Arm = parse_arm(command.overrides)
-    typed = [o for o in command.overrides if key_of(o) not in {"experiment", "seed"}]
-    shared = [o for o in typed if key_of(o) not in values]
+    typed = [o for o in command.overrides if parse_override_key(o) not in {"experiment", "seed"}]
+    shared = [o for o in typed if parse_override_key(o) not in values]
     own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
     if not _replaced(command, values) and arm.preset != CUSTOM_PRESET:
-        both = f"+experiment={arm.preset},{preset_name(study)}"
+        both = f"+experiment={arm.preset},{name_preset(study)}"
         return [_command([*own, both, f"seed={SEEDS}", *shared])]
     preset = [] if arm.preset == CUSTOM_PRESET else [f"+experiment={arm.preset}"]
     return [
         _command([*own, *preset, f"seed={SEEDS}", *typed]),
-        _command([*own, f"+experiment={preset_name(study)}", f"seed={SEEDS}", *shared]),
+        _command([*own, f"+experiment={name_preset(study)}", f"seed={SEEDS}", *shared]),
     ]
 
 
-def _replaced(command: Command, values: Values) -> bool:
-    return any(key_of(override) in values for override in command.overrides)
+def _replaced(command: TuneCommand, values: Values) -> bool:
+    return any(parse_override_key(override) in values for override in command.overrides)
 
 
 def _command(words: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from melanoma_lab.config.schema.tuner import (
     Hyperband,
     RandomSearch,
 )
-from melanoma_lab.tuning.service import MOST_DEATHS
+from melanoma_lab.tuning.distributed.oracle_service import MOST_DEATHS
 
 FOUR = RandomSearch("random", max_trials=4)
 REQUEST = protos.get_service()

@@ -14,7 +14,7 @@ from melanoma_lab.core.errors import RunError
 
 
 @contextmanager
-def only_one(folder: Path, study: str) -> Iterator[Path]:
+def lock_search(folder: Path, study: str) -> Iterator[Path]:
     """Be the only process that tunes a study, while the block lasts.
 
     Args:

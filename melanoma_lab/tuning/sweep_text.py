@@ -11,72 +11,72 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab.comparison import verdict_text
-from melanoma_lab.tuning.history import best_trials
-from melanoma_lab.tuning.sweep import Dimension, Sweep, alternatives, name_value
+from melanoma_lab.tuning.search_history import select_best_trials
+from melanoma_lab.tuning.sweep import Dimension, Sweep, format_value, list_alternatives
 
 NOT_USED = "not used"
 
 
-def metric_of(sweep: Sweep) -> str:
+def get_objective_metric(sweep: Sweep) -> str:
     """The searched metric without its split: ``balanced_accuracy``."""
     return re.sub(r"^val[/_]", "", sweep.objective)
 
 
-def score_name(sweep: Sweep) -> str:
+def label_score(sweep: Sweep) -> str:
     """What a score is called: ``val balanced accuracy``."""
-    return f"val {verdict_text.label_metric(metric_of(sweep))}"
+    return f"val {verdict_text.label_metric(get_objective_metric(sweep))}"
 
 
-def score(sweep: Sweep, value: float) -> str:
+def format_score(sweep: Sweep, value: float) -> str:
     """A score: ``41.3 %`` or ``1.234``."""
-    return verdict_text.format_metric(metric_of(sweep), value)
+    return verdict_text.format_metric(get_objective_metric(sweep), value)
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A number to four digits, as a configuration takes it: ``3e-5``, ``0.0312``, ``128``."""
     if float(value).is_integer() and abs(value) < 1e6:
         return f"{value:.0f}"
     return re.sub(r"e([+-])0*", lambda found: f"e{found[1]}".replace("+", ""), f"{value:.4g}")
 
 
-def value(dimension: Dimension, content: object) -> str:
+def format_dimension_value(dimension: Dimension, content: object) -> str:
     """A value of a dimension, numbers on a scale to four digits."""
     if dimension.is_number and isinstance(content, int | float | np.number):
-        return number(float(content))
-    return name_value(content)
+        return format_number(float(content))
+    return format_value(content)
 
 
-def used(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> list[str]:
+def format_used_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> list[str]:
     """What some of a sweep's trials used of a dimension, ``not used`` where it does not count."""
     applies = pd.Series(sweep.applies(dimension), sweep.trials.index)[trials.index]
     return [
-        value(dimension, content) if counts else NOT_USED
+        format_dimension_value(dimension, content) if counts else NOT_USED
         for content, counts in zip(trials[f"value/{dimension.key}"], applies, strict=True)
     ]
 
 
-def searched(dimension: Dimension) -> str:
+def describe_dimension(dimension: Dimension) -> str:
     """What was searched: ``1e-5 to 0.1, by its logarithm``; ``adam, sgd``."""
     if dimension.is_number:
-        text = f"{number(dimension.low or 0)} to {number(dimension.high or 0)}"
-        text = number(dimension.low or 0) if dimension.low == dimension.high else text
+        text = f"{format_number(dimension.low or 0)} to {format_number(dimension.high or 0)}"
+        text = format_number(dimension.low or 0) if dimension.low == dimension.high else text
         text += ", whole numbers" if dimension.kind == "int" else ""
         text += ", by its logarithm" if dimension.log else ""
     else:
         text = ", ".join(dimension.names)
     conditions = " and ".join(
-        f"{key} is {' or '.join(map(name_value, alternatives(wanted)))}"
+        f"{key} is {' or '.join(map(format_value, list_alternatives(wanted)))}"
         for key, wanted in dimension.when.items()
     )
     return f"{text}; where {conditions}" if conditions else text
 
 
-def repeats(sweep: Sweep, trial: pd.Series[Any]) -> str:
+def format_repetition_scores(sweep: Sweep, trial: pd.Series[Any]) -> str:
     """What a trial's runs came to: ``seed 0: 51.0 %, seed 1: 52.2 %``; empty of a single one."""
     scores = list(trial["scores"])
     if len(scores) < 2:
         return ""
-    values = [score(sweep, each) for each in scores]
+    values = [format_score(sweep, each) for each in scores]
     if len(sweep.repeats) == len(scores):
         return ", ".join(
             f"{name}: {text}" for name, text in zip(sweep.repeats, values, strict=True)
@@ -84,19 +84,19 @@ def repeats(sweep: Sweep, trial: pd.Series[Any]) -> str:
     return ", ".join(values)
 
 
-def answer(sweep: Sweep) -> str:
+def summarize_search(sweep: Sweep) -> str:
     """What the sweep found, in a sentence."""
     best, n = sweep.best, len(sweep.scored)
     if best is None:
         return f"No trial came to a score, of {len(sweep.trials)}."
-    seeds = repeats(sweep, best)
+    seeds = format_repetition_scores(sweep, best)
     runs = f", the mean of {len(best['scores'])} runs ({seeds})" if seeds else ", a single run"
     of = f"the best of {n} trials with a score" if n > 1 else "the only trial with a score"
-    value = f"{score(sweep, best['score'])} {score_name(sweep)}{runs}"
+    value = f"{format_score(sweep, best['score'])} {label_score(sweep)}{runs}"
     return f"Trial {best['number']}, {of}: {value}."
 
 
-def cautions(sweep: Sweep) -> list[str]:
+def list_cautions(sweep: Sweep) -> list[str]:
     """What a reader must know first, the gravest first."""
     best, scored = sweep.best, sweep.scored
     found: list[str] = []
@@ -115,9 +115,9 @@ def _optimism(sweep: Sweep, best: pd.Series[Any], n: int) -> str:
         )
     return (
         f"The validation split was searched over {n} trials and chose the best of them. Its "
-        f"{score(sweep, best['score'])} is therefore optimistic, the more so the more trials; it "
-        "is no estimate of what the configuration gives on other images. The test split was not "
-        "looked at: the next command measures on it."
+        f"{format_score(sweep, best['score'])} is therefore optimistic, the more so the more "
+        "trials; it is no estimate of what the configuration gives on other images. The test split "
+        "was not looked at: the next command measures on it."
     )
 
 
@@ -155,7 +155,9 @@ def _ends(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
         place = (scale(content) - scale(low)) / (scale(high) - scale(low))
         if not 0.05 < place < 0.95:
             end = "lower" if place <= 0.05 else "upper"
-            ends.append(f"{dimension.key} ({value(dimension, content)}, {end} end)")
+            ends.append(
+                f"{dimension.key} ({format_dimension_value(dimension, content)}, {end} end)"
+            )
     if not ends:
         return []
     text = f"The best value lies at the end of what was searched: {', '.join(ends)}."
@@ -187,28 +189,28 @@ def _unfinished(sweep: Sweep) -> list[str]:
     return [f"Of {len(sweep.trials)} trials: {', '.join(parts)}."] if parts else []
 
 
-def listed(numbers: Sequence[int], limit: int = 6) -> str:
+def join_numbers(numbers: Sequence[int], limit: int = 6) -> str:
     """Numbers of trials, the first few by name."""
     shown = ", ".join(map(str, numbers[:limit]))
     return f"{shown} and {len(numbers) - limit} more" if len(numbers) > limit else shown
 
 
-def budget(sweep: Sweep, rung: int) -> str:
+def describe_rung(sweep: Sweep, rung: int) -> str:
     """What a rung is called: the epochs that the longest of its trials trained."""
     epochs = int(max(sweep.trials["epochs"][sweep.trials["rung"] == rung]))
     return f"{epochs} epoch" + "s" * (epochs != 1)
 
 
-def best_of(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> str:
-    """What ``best_trials`` used of a dimension: ``0.001 to 0.003``, how many each choice.
+def describe_best_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> str:
+    """What ``select_best_trials`` used of a dimension: ``0.001 to 0.003``, how many each choice.
 
     Args:
         sweep: that they are of.
         dimension: one of its dimensions.
         trials: rows of its table, all with a score.
     """
-    good = best_trials(sweep, trials)
-    values = used(sweep, dimension, good)
+    good = select_best_trials(sweep, trials)
+    values = format_used_values(sweep, dimension, good)
     if not dimension.is_number:
         counts = pd.Series(values).value_counts()
         return ", ".join(f"{name} {count}\N{MULTIPLICATION SIGN}" for name, count in counts.items())
@@ -216,5 +218,5 @@ def best_of(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> str:
     numbers = good[f"value/{dimension.key}"][known].astype(float)
     if numbers.empty:
         return NOT_USED
-    low, high = number(numbers.min()), number(numbers.max())
+    low, high = format_number(numbers.min()), format_number(numbers.max())
     return low if low == high else f"{low} to {high}"

@@ -21,30 +21,30 @@ from melanoma_lab.config.compose import compose_config, compose_unchecked
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.tuning.space import Searched, Values, is_group, parents_first
+from melanoma_lab.tuning.search_space import HyperParameter, Values, is_group, sort_parents_first
 
 #: Combinations of ends and choices that are checked, at most, beside each of them on its own.
 COMBINATIONS = 32
 
 
 @dataclass(frozen=True)
-class Command:
+class TuneCommand:
     """What the user typed, as far as a trial shares it.
 
     Attributes:
         overrides: without ``task`` and ``tuner``.
         config_dir: a folder of the user's own presets and options.
-        of_tuner: the overrides of ``tuner``, which say nothing to a trial.
+        tuner_overrides: the overrides of ``tuner``, which say nothing to a trial.
     """
 
     overrides: tuple[str, ...]
     config_dir: str | Path | None = None
-    of_tuner: tuple[str, ...] = ()
+    tuner_overrides: tuple[str, ...] = ()
 
     @classmethod
-    def typed(cls, overrides: Sequence[str], config_dir: str | Path | None = None) -> Command:
+    def typed(cls, overrides: Sequence[str], config_dir: str | Path | None = None) -> TuneCommand:
         """Of a ``tune`` command's overrides."""
-        keys = {override: key_of(override) for override in overrides}
+        keys = {override: parse_override_key(override) for override in overrides}
         return cls(
             tuple(o for o in overrides if not _of_tuner(keys[o])),
             config_dir,
@@ -53,7 +53,7 @@ class Command:
 
     def with_values(self, values: Values) -> list[str]:
         """The overrides of a trial; a proposed value counts instead of a typed one."""
-        kept = [o for o in self.overrides if key_of(o) not in values]
+        kept = [o for o in self.overrides if parse_override_key(o) not in values]
         return [*kept, *(f"{key}={text}" for key, text in values.items())]
 
     def configure(self, values: Values) -> tuple[Config, Arm]:
@@ -66,7 +66,7 @@ class Command:
         return config, parse_arm(self.overrides)
 
 
-def key_of(override: str) -> str:
+def parse_override_key(override: str) -> str:
     """The key, or the group, that a Hydra override is of."""
     parsed = OverridesParser.create().parse_overrides([override])[0]
     return str(parsed.key_or_group)
@@ -76,18 +76,18 @@ def _of_tuner(key: str) -> bool:
     return key in {"task", "tuner"} or key.startswith("tuner.")
 
 
-class Checker:
+class ConfigChecker:
     """Asks the configuration whether values may be; composes once for each choice of groups.
 
     Args:
         command: what the trials share.
     """
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: TuneCommand) -> None:
         self._command = command
         self._composed: dict[tuple[tuple[str, str], ...], DictConfig] = {}
 
-    def composed(self, groups: Values) -> DictConfig:
+    def compose(self, groups: Values) -> DictConfig:
         """What Hydra composes for a choice of groups, unchecked.
 
         Raises:
@@ -109,7 +109,7 @@ class Checker:
             UserError: naming the key, and the nearest where there is none of the name.
         """
         composed = OmegaConf.create(
-            OmegaConf.to_container(self.composed(_groups(values)), resolve=False)
+            OmegaConf.to_container(self.compose(_groups(values)), resolve=False)
         )
         for key, text in values.items():
             if not is_group(key):
@@ -120,14 +120,14 @@ class Checker:
 
     def has(self, groups: Values, key: str) -> bool:
         """Whether the configuration has a key, or a group, under a choice of groups."""
-        return _has(self.composed(groups), key.replace("/", "."))
+        return _has(self.compose(groups), key.replace("/", "."))
 
     def value(self, groups: Values, key: str) -> Any:
         """What a key has where nobody searches it."""
-        return OmegaConf.select(self.composed(groups), key)
+        return OmegaConf.select(self.compose(groups), key)
 
 
-def _refuse(command: Command, values: Values) -> None:
+def _refuse(command: TuneCommand, values: Values) -> None:
     """Have the configuration say why it has no such key."""
     compose_config(command.with_values(values), command.config_dir)
     key = list(values)[-1]
@@ -155,7 +155,7 @@ def _has(composed: Any, key: str) -> bool:
     return True
 
 
-def checked(entries: Sequence[Searched], command: Command) -> list[Searched]:
+def validate_space(entries: Sequence[HyperParameter], command: TuneCommand) -> list[HyperParameter]:
     """Check a space against the configuration, and complete it.
 
     Args:
@@ -170,14 +170,14 @@ def checked(entries: Sequence[Searched], command: Command) -> list[Searched]:
         UserError: a key is unknown, a value is refused, some values cannot be together, or there
             is nothing to choose between.
     """
-    checker = Checker(command)
+    checker = ConfigChecker(command)
     by_key = {entry.key: entry for entry in entries}
     try:
         # A group before what it decides about: its condition may complete another's.
         for entry in sorted(entries, key=lambda entry: (not entry.is_group, entry.key.count("/"))):
             by_key[entry.key] = _conditioned(entry, by_key, checker)
         complete = [_typed(entry, by_key, checker) for entry in by_key.values()]
-        complete = parents_first(complete)
+        complete = sort_parents_first(complete)
         for corner in _to_check(complete):
             checker.check(corner)
     except UserError as error:
@@ -191,7 +191,9 @@ def checked(entries: Sequence[Searched], command: Command) -> list[Searched]:
     return complete
 
 
-def _conditioned(entry: Searched, by_key: Mapping[str, Searched], checker: Checker) -> Searched:
+def _conditioned(
+    entry: HyperParameter, by_key: Mapping[str, HyperParameter], checker: ConfigChecker
+) -> HyperParameter:
     """The key with the condition that its group's options make, where it names none of them."""
     group = _searched_group(entry.key, by_key)
     if group is None or group in entry.when:
@@ -207,7 +209,7 @@ def _conditioned(entry: Searched, by_key: Mapping[str, Searched], checker: Check
     return replace(entry, when={**entry.when, group: having})
 
 
-def _searched_group(key: str, by_key: Mapping[str, Searched]) -> str | None:
+def _searched_group(key: str, by_key: Mapping[str, HyperParameter]) -> str | None:
     """The nearest searched group that a key lies in."""
     parts = key.replace("/", ".").split(".")
     for n in range(len(parts) - 1, 0, -1):
@@ -217,7 +219,9 @@ def _searched_group(key: str, by_key: Mapping[str, Searched]) -> str | None:
     return None
 
 
-def _typed(entry: Searched, by_key: Mapping[str, Searched], checker: Checker) -> Searched:
+def _typed(
+    entry: HyperParameter, by_key: Mapping[str, HyperParameter], checker: ConfigChecker
+) -> HyperParameter:
     """A range of a key that takes fractions is one of fractions, also where its ends are whole."""
     if entry.choices:
         return entry
@@ -235,7 +239,7 @@ def _typed(entry: Searched, by_key: Mapping[str, Searched], checker: Checker) ->
     return entry
 
 
-def _to_check(entries: Sequence[Searched]) -> Iterator[dict[str, str]]:
+def _to_check(entries: Sequence[HyperParameter]) -> Iterator[dict[str, str]]:
     """Every end and choice under every choice of its condition; then combinations of them."""
     by_key = {entry.key: entry for entry in entries}
     for entry in entries:
@@ -251,7 +255,7 @@ def _to_check(entries: Sequence[Searched]) -> Iterator[dict[str, str]]:
         yield values
 
 
-def _ways(entry: Searched, by_key: Mapping[str, Searched]) -> Iterator[dict[str, str]]:
+def _ways(entry: HyperParameter, by_key: Mapping[str, HyperParameter]) -> Iterator[dict[str, str]]:
     """The choices of other keys under which one is searched."""
     for choices in itertools.product(*entry.when.values()):
         here = dict(zip(entry.when, choices, strict=True))

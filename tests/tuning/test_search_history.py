@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tuning_cases import sweep_of, trials_of
 
-from melanoma_lab.tuning.history import N_BLUE, best_so_far, best_trials
+from melanoma_lab.tuning.search_history import N_BLUE, select_best_trials, track_best
 
 NAN = math.nan
 
@@ -29,7 +29,7 @@ def test_the_best_so_far_by_hand(higher, best):
         status=["completed"] * 3 + ["failed", "completed", "failed"],
         seconds=[6.0, 5.0, 4.0, 3.0, NAN, 1.0],
     )
-    table = best_so_far(sweep_of([], trials, higher_is_better=higher))
+    table = track_best(sweep_of([], trials, higher_is_better=higher))
     assert table["number"].tolist() == [0, 1, 2, 3, 4, 5]
     np.testing.assert_array_equal(table["score"], [NAN, 0.2, NAN, 0.4, 0.1, 0.4])
     np.testing.assert_array_equal(table["best"], best)
@@ -39,7 +39,7 @@ def test_the_best_so_far_by_hand(higher, best):
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
 def test_the_best_so_far_never_gets_worse_and_ends_at_the_best(scores):
     sweep = sweep_of([], trials_of(scores, {}))
-    best = best_so_far(sweep)["best"]
+    best = track_best(sweep)["best"]
     assert (best.diff().dropna() >= 0).all()
     assert best.iloc[-1] == sweep.best["score"] == max(scores)
 
@@ -47,10 +47,10 @@ def test_the_best_so_far_never_gets_worse_and_ends_at_the_best(scores):
 @pytest.mark.parametrize(("n", "expected"), [(1, 1), (4, 3), (29, 3), (41, 5), (1000, N_BLUE)])
 def test_as_many_trials_stand_out(n, expected):
     sweep = sweep_of([], trials_of(np.arange(n), {}, number=np.arange(n)[::-1]))
-    good = best_trials(sweep, sweep.scored)
+    good = select_best_trials(sweep, sweep.scored)
     assert good["score"].tolist() == list(range(n))[::-1][:expected]
 
 
 def test_the_lowest_stand_out_where_lower_is_better_and_of_equals_the_earlier():
     sweep = sweep_of([], trials_of([2, 1, 1, 0, 1], {}), higher_is_better=False)
-    assert best_trials(sweep, sweep.scored)["number"].tolist() == [3, 1, 2]
+    assert select_best_trials(sweep, sweep.scored)["number"].tolist() == [3, 1, 2]

@@ -5,7 +5,7 @@ import math
 import pytest
 from tuning_cases import RATE, realistic, sweep_of, trials_of
 
-from melanoma_lab.tuning import wording
+from melanoma_lab.tuning import sweep_text
 from melanoma_lab.tuning.sweep import Dimension
 
 DEPTH = Dimension("depth", "int", 0, 10, when={RATE.key: (0.001, 0.01)})
@@ -24,7 +24,7 @@ DEPTH = Dimension("depth", "int", 0, 10, when={RATE.key: (0.001, 0.01)})
     ],
 )
 def test_numbers_read_and_can_be_typed(value, text):
-    assert wording.number(value) == text
+    assert sweep_text.format_number(value) == text
     assert float(text) == pytest.approx(value, rel=1e-3)
 
 
@@ -39,37 +39,37 @@ def test_numbers_read_and_can_be_typed(value, text):
     ],
 )
 def test_what_was_searched(dimension, text):
-    assert wording.searched(dimension) == text
+    assert sweep_text.describe_dimension(dimension) == text
 
 
 @pytest.mark.parametrize("objective", ["val/balanced_accuracy", "val_balanced_accuracy"])
 def test_a_score_is_named_and_read_as_in_a_comparison(objective):
     sweep = sweep_of([], trials_of([0.5], {}), objective=objective)
-    assert wording.score_name(sweep) == "val balanced accuracy"
-    assert wording.score(sweep, 0.4567) == "45.7 %"
+    assert sweep_text.label_score(sweep) == "val balanced accuracy"
+    assert sweep_text.format_score(sweep, 0.4567) == "45.7 %"
     losses = sweep_of([], trials_of([0.5], {}), objective="val/log_loss")
-    assert wording.score(losses, 0.4567) == "0.457"
+    assert sweep_text.format_score(losses, 0.4567) == "0.457"
 
 
 def test_the_answer_names_the_trial_and_each_of_its_runs():
     trials = trials_of([0.4, 0.5], {}, scores=[[0.3, 0.5], [0.48, 0.52]])
     sweep = sweep_of([], trials, repeats=("seed 3", "seed 7"))
-    assert wording.answer(sweep) == (
+    assert sweep_text.summarize_search(sweep) == (
         "Trial 1, the best of 2 trials with a score: 50.0 % val balanced accuracy, the mean of "
         "2 runs (seed 3: 48.0 %, seed 7: 52.0 %)."
     )
-    assert "(48.0 %, 52.0 %)" in wording.answer(sweep_of([], trials))
-    assert "a single run" in wording.answer(sweep_of([], trials_of([0.4, 0.5], {})))
+    assert "(48.0 %, 52.0 %)" in sweep_text.summarize_search(sweep_of([], trials))
+    assert "a single run" in sweep_text.summarize_search(sweep_of([], trials_of([0.4, 0.5], {})))
     nothing = sweep_of([], trials_of([math.nan], {}, status=["failed"]))
-    assert wording.answer(nothing) == "No trial came to a score, of 1."
+    assert sweep_text.summarize_search(nothing) == "No trial came to a score, of 1."
 
 
 def said(sweep):
-    return " ".join(wording.cautions(sweep))
+    return " ".join(sweep_text.list_cautions(sweep))
 
 
 def test_that_validation_was_searched_is_said_first():
-    first = wording.cautions(realistic())[0]
+    first = sweep_text.list_cautions(realistic())[0]
     assert "searched over 55 trials" in first
     assert "optimistic" in first
     assert "The test split was not looked at" in first
@@ -131,15 +131,15 @@ def test_what_the_best_trials_used():
     }
     flag = Dimension("on", "bool")
     sweep = sweep_of([RATE, DEPTH, flag], trials_of([0.4, 0.5, 0.6, 0.1], values))
-    found = [wording.best_of(sweep, d, sweep.scored) for d in sweep.dimensions]
+    found = [sweep_text.describe_best_values(sweep, d, sweep.scored) for d in sweep.dimensions]
     assert found == [
         "0.0001 to 0.001",
         "4 to 7",
         "true 2\N{MULTIPLICATION SIGN}, false 1\N{MULTIPLICATION SIGN}",
     ]
-    assert wording.used(sweep, DEPTH, sweep.trials) == ["not used", "4", "7", "2"]
+    assert sweep_text.format_used_values(sweep, DEPTH, sweep.trials) == ["not used", "4", "7", "2"]
 
 
 def test_many_numbers_are_cut():
-    assert wording.listed([1, 2, 3], limit=2) == "1, 2 and 1 more"
-    assert wording.listed([1, 2], limit=2) == "1, 2"
+    assert sweep_text.join_numbers([1, 2, 3], limit=2) == "1, 2 and 1 more"
+    assert sweep_text.join_numbers([1, 2], limit=2) == "1, 2"

@@ -18,7 +18,7 @@ CHIEF_PROCESS = "MELANOMA_LAB_CHIEF"
 
 
 @dataclass(frozen=True)
-class Role:
+class ProcessRole:
     """A process's part in a search of several.
 
     Attributes:
@@ -44,7 +44,7 @@ class Role:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def role_of(environment: Mapping[str, str]) -> Role | None:
+def read_role(environment: Mapping[str, str]) -> ProcessRole | None:
     """The part that the environment gives this process; None: it searches by itself.
 
     Args:
@@ -67,5 +67,5 @@ def role_of(environment: Mapping[str, str]) -> Role | None:
     port = given[ORACLE_PORT]
     if not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise UserError(f"{ORACLE_PORT}={port}: expected a port, 1 to 65535.")
-    role = Role(given[TUNER_ID], given[ORACLE_IP], int(port))
+    role = ProcessRole(given[TUNER_ID], given[ORACLE_IP], int(port))
     return replace(role, shares=role.is_chief or CHIEF_PROCESS in environment)

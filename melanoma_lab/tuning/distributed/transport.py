@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.tuning.role import ORACLE_IP, ORACLE_PORT, Role
+from melanoma_lab.tuning.distributed.process_role import ORACLE_IP, ORACLE_PORT, ProcessRole
 
 #: The metadata's key; gRPC takes bytes where it ends in -bin.
 KEY = "melanoma-lab-bin"
@@ -33,19 +33,19 @@ CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
 LONGEST_TEXT = 2000
 
 
-def packed(**facts: Any) -> tuple[tuple[str, bytes], ...]:
+def pack_metadata(**facts: Any) -> tuple[tuple[str, bytes], ...]:
     """Facts as the metadata of a call; texts are cut to what fits."""
     short = {k: v[:LONGEST_TEXT] if isinstance(v, str) else v for k, v in facts.items()}
     return ((KEY, json.dumps(short).encode()),)
 
 
-def unpacked(metadata: Sequence[Any] | None) -> dict[str, Any]:
-    """The facts that ``packed`` put there; none where somebody else calls."""
+def unpack_metadata(metadata: Sequence[Any] | None) -> dict[str, Any]:
+    """The facts that ``pack_metadata`` put there; none where somebody else calls."""
     found: Mapping[str, Any] = {entry[0]: entry[1] for entry in metadata or ()}
     return dict(json.loads(found[KEY])) if KEY in found else {}
 
 
-def grpc() -> Any:
+def import_grpc() -> Any:
     """The package ``grpc``, imported where it is used, and told not to print.
 
     No process of the lab forks without starting another program, which needs none of the
@@ -59,7 +59,7 @@ def grpc() -> Any:
 
 
 @contextmanager
-def listening(role: Role | None) -> Iterator[tuple[Any, int]]:
+def open_server(role: ProcessRole | None) -> Iterator[tuple[Any, int]]:
     """Have a server, not started yet, whose port nobody else gets while the block lasts.
 
     Args:
@@ -72,7 +72,7 @@ def listening(role: Role | None) -> Iterator[tuple[Any, int]]:
         UserError: the port is another's, or the address is none of this machine's.
     """
     address = f"{LOOPBACK}:0" if role is None else role.address
-    server = grpc().server(
+    server = import_grpc().server(
         ThreadPoolExecutor(CALLS, thread_name_prefix="chief"), options=SERVER_OPTIONS
     )
     try:
@@ -92,7 +92,7 @@ def listening(role: Role | None) -> Iterator[tuple[Any, int]]:
 
 
 @contextmanager
-def connected(role: Role, *, timeout: float) -> Iterator[Any]:
+def open_channel(role: ProcessRole, *, timeout: float) -> Iterator[Any]:
     """A channel to the chief, who answers.
 
     Args:
@@ -102,10 +102,10 @@ def connected(role: Role, *, timeout: float) -> Iterator[Any]:
     Raises:
         RunError: it has not.
     """
-    with grpc().insecure_channel(role.address, options=CHANNEL_OPTIONS) as channel:
+    with import_grpc().insecure_channel(role.address, options=CHANNEL_OPTIONS) as channel:
         try:
-            grpc().channel_ready_future(channel).result(timeout=timeout)
-        except grpc().FutureTimeoutError:
+            import_grpc().channel_ready_future(channel).result(timeout=timeout)
+        except import_grpc().FutureTimeoutError:
             raise RunError(
                 f"No chief answers at {role.address} after {timeout:g} s (tuner.chief_timeout). "
                 "Start the same command there with KERASTUNER_TUNER_ID=chief, or correct "

@@ -16,9 +16,9 @@ from keras_tuner.src import protos
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.runs import run_messages
-from melanoma_lab.tuning.crew import Crew, Gone
-from melanoma_lab.tuning.ledger import Ledger
-from melanoma_lab.tuning.service import Facts, Service
+from melanoma_lab.tuning.distributed.oracle_service import OracleService, SearchInfo
+from melanoma_lab.tuning.distributed.worker_pool import DeadWorker, WorkerPool
+from melanoma_lab.tuning.trial_log import TrialLog
 
 #: Seconds between two looks at the workers.
 PAUSE = 0.5
@@ -43,9 +43,9 @@ class Chief:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: TrialLog,
         server: Any,
-        crew: Crew,
+        crew: WorkerPool,
         *,
         parent: str,
         worker_timeout: float,
@@ -63,9 +63,9 @@ class Chief:
             RunError: no worker of this machine comes up.
         """
         trials = self._ledger.trials
-        with mark(trials.cache, trials.sweep) as written, self._crew:
-            facts = Facts(trials.sweep, self._parent, written)
-            service = Service(self._ledger, facts, alive_for=self._timeout)
+        with mark_cache(trials.cache, trials.sweep) as written, self._crew:
+            facts = SearchInfo(trials.sweep, self._parent, written)
+            service = OracleService(self._ledger, facts, alive_for=self._timeout)
             if not service.left():
                 return
             protos.get_service_grpc().add_OracleServicer_to_server(service, self._server)
@@ -88,7 +88,7 @@ class Chief:
             self._see_off(service)
             self._crew.wait(LAST_BREATH)
 
-    def _mind(self, service: Service) -> None:
+    def _mind(self, service: OracleService) -> None:
         """Give the trials of workers that are no more to others."""
         if service.error is not None:
             raise service.error
@@ -101,7 +101,7 @@ class Chief:
             if not service.over:
                 self._replace(worker, service)
 
-    def _replace(self, worker: Gone, service: Service) -> None:
+    def _replace(self, worker: DeadWorker, service: OracleService) -> None:
         """Start another worker in the place of one that has ended."""
         had_a_trial = service.lose(worker.name, worker.why)
         self._futile = 0 if had_a_trial else self._futile + 1
@@ -118,7 +118,7 @@ class Chief:
         self._ledger.trials.tracker.reconcile()  # its run is not RUNNING any more
         self._crew.start_again(worker.name)
 
-    def _take_in(self, service: Service) -> None:
+    def _take_in(self, service: OracleService) -> None:
         while True:
             try:
                 done = service.done.get_nowait()
@@ -128,7 +128,7 @@ class Chief:
             with service.held():
                 self._ledger.ended(done.trial_id, seconds=done.seconds, unsent=done.unsent)
 
-    def _see_off(self, service: Service) -> None:
+    def _see_off(self, service: OracleService) -> None:
         """Let workers hear that the search is over."""
         until = time.monotonic() + FAREWELL
         while not service.told() and time.monotonic() < until:
@@ -138,7 +138,7 @@ class Chief:
 
 
 @contextmanager
-def mark(cache: Path, sweep: str) -> Iterator[str]:
+def mark_cache(cache: Path, sweep: str) -> Iterator[str]:
     """Put a mark into the cache, by which a worker knows whether its own is the same folder.
 
     Args:
@@ -148,7 +148,7 @@ def mark(cache: Path, sweep: str) -> Iterator[str]:
     Yields:
         What the mark says.
     """
-    path = marked(cache, sweep)
+    path = find_cache_mark(cache, sweep)
     path.parent.mkdir(parents=True, exist_ok=True)
     says = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
     path.write_text(says, encoding="utf-8")
@@ -158,6 +158,6 @@ def mark(cache: Path, sweep: str) -> Iterator[str]:
         path.unlink(missing_ok=True)
 
 
-def marked(cache: Path, sweep: str) -> Path:
+def find_cache_mark(cache: Path, sweep: str) -> Path:
     """Where a chief's mark is."""
     return cache / "runs" / f"{sweep}.chief"

@@ -12,15 +12,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from melanoma_lab.config.schema.tuner import Hyperband, Tuner
 from melanoma_lab.tracking.sweep_run import REPETITION_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
-from melanoma_lab.tuning.space import Searched
+from melanoma_lab.tuning.search_space import HyperParameter
 from melanoma_lab.tuning.sweep import Dimension
-from melanoma_lab.tuning.trial import Part, Proposal
+from melanoma_lab.tuning.trial import Proposal, Repetition
 
 #: Keras Tuner's names of what became of a trial -> the report's.
 STATUS = {"COMPLETED": "completed", "FAILED": "failed", "INVALID": "failed", "RUNNING": "running"}
 
 
-def dimensions_of(searched: Sequence[Searched]) -> tuple[Dimension, ...]:
+def convert_dimensions(searched: Sequence[HyperParameter]) -> tuple[Dimension, ...]:
     """A checked space as the report takes it."""
     return tuple(
         Dimension(
@@ -29,9 +29,11 @@ def dimensions_of(searched: Sequence[Searched]) -> tuple[Dimension, ...]:
             low=None if entry.choices else entry.low,
             high=None if entry.choices else entry.high,
             log=entry.log,
-            choices=tuple(map(parsed, entry.choices)) if entry.kind == "choice" else (),
+            choices=tuple(map(parse_override_value, entry.choices))
+            if entry.kind == "choice"
+            else (),
             when={
-                key: tuple(parsed(choice) for choice in choices)
+                key: tuple(parse_override_value(choice) for choice in choices)
                 for key, choices in entry.when.items()
             },
         )
@@ -39,7 +41,7 @@ def dimensions_of(searched: Sequence[Searched]) -> tuple[Dimension, ...]:
     )
 
 
-def parsed(text: str) -> Any:
+def parse_override_value(text: str) -> Any:
     """A value as it stands in a Hydra override, as Python has it."""
     value = OverridesParser.create().parse_overrides([f"key={text}"])[0].value()
     return _plain(value)
@@ -52,15 +54,15 @@ def _plain(value: Any) -> Any:
     return str(value.text) if hasattr(value, "text") else value
 
 
-def trials_table(
+def build_trials_table(
     client: Any,
     experiment_id: str,
     sweep: str,
     *,
     oracle: Any,
-    searched: Sequence[Searched],
+    searched: Sequence[HyperParameter],
     proposals: Mapping[str, Proposal],
-    parts: Sequence[Part],
+    parts: Sequence[Repetition],
 ) -> pd.DataFrame:
     """One row for every trial of a search, with the columns that ``Sweep.trials`` has.
 
@@ -98,7 +100,7 @@ def trials_table(
         }
         for entry in searched:
             text = proposal.value_of(entry.key)
-            row[f"value/{entry.key}"] = None if text is None else parsed(text)
+            row[f"value/{entry.key}"] = None if text is None else parse_override_value(text)
         rows.append(row)
     columns = ["trial", "number", "status", "score", "scores", "epochs", "steps", "seconds"]
     columns += ["run_id", "reason", "rung", *(f"value/{entry.key}" for entry in searched)]
@@ -130,10 +132,10 @@ def _runs(client: Any, experiment_id: str, sweep: str) -> dict[str, list[Any]]:
     return found
 
 
-def _part(run: Any) -> Part:
+def _part(run: Any) -> Repetition:
     tags = run.data.tags
     fold = int(tags["fold"]) if "split.fold" in run.data.params else None
-    return Part(int(tags["seed"]), fold)
+    return Repetition(int(tags["seed"]), fold)
 
 
 def _own_run(runs: Sequence[Any]) -> str:
@@ -166,7 +168,7 @@ def _steps(
     return max(taken, 0.0)
 
 
-def budget_of(tuner: Tuner, epochs: int) -> str:
+def describe_budget(tuner: Tuner, epochs: int) -> str:
     """What a search may spend, in a few words."""
     if isinstance(tuner, Hyperband):
         times = f", {tuner.iterations} times" if tuner.iterations > 1 else ""
@@ -175,7 +177,7 @@ def budget_of(tuner: Tuner, epochs: int) -> str:
     return f"{most or 'all'} trials of up to {epochs} epochs"
 
 
-def values_in(composed: Any, searched: Sequence[Searched]) -> dict[str, Any]:
+def find_untuned_values(composed: Any, searched: Sequence[HyperParameter]) -> dict[str, Any]:
     """What an arm has at the searched keys, as far as it has them.
 
     Args:

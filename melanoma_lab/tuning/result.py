@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # its module loads TensorFlow
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """What a search came to.
 
     Attributes:

@@ -16,19 +16,19 @@ from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from melanoma_lab.config.schema.tuner import Tuner
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.tuning.chief import marked
-from melanoma_lab.tuning.ledger import proposal_of
-from melanoma_lab.tuning.lifeline import PAUSE, Lifeline
+from melanoma_lab.tuning.distributed.chief import find_cache_mark
+from melanoma_lab.tuning.distributed.heartbeat import PAUSE, Heartbeat
+from melanoma_lab.tuning.distributed.transport import import_grpc, pack_metadata, unpack_metadata
 from melanoma_lab.tuning.search import LabTuner
-from melanoma_lab.tuning.space import Searched
-from melanoma_lab.tuning.trial import Proposal, Trials
-from melanoma_lab.tuning.wire import grpc, packed, unpacked
+from melanoma_lab.tuning.search_space import HyperParameter
+from melanoma_lab.tuning.trial import Proposal, TrialRunner
+from melanoma_lab.tuning.trial_log import read_proposal
 
 #: Seconds that a call may take until it is repeated.
 CALL = 30.0
 
 
-class Client(OracleClient):
+class ChiefClient(OracleClient):
     """Keras Tuner's client, with exact scores, reasons, and an end to its patience.
 
     Args:
@@ -78,7 +78,7 @@ class Client(OracleClient):
     def leave(self) -> None:
         """Tell the chief, if it still answers, that this worker ends, and its trial does not."""
         request = protos.get_service().EndTrialRequest()
-        with suppress(grpc().RpcError):
+        with suppress(import_grpc().RpcError):
             self.stub.EndTrial(request, timeout=PAUSE, metadata=self._facts(leaves=True))
 
     def show_life(self, trial_id: str) -> None:
@@ -91,7 +91,7 @@ class Client(OracleClient):
         try:
             self.stub.GetTrial(request, timeout=CALL, metadata=self._facts(has_it=True))
             self._answered = time.monotonic()
-        except grpc().RpcError as error:
+        except import_grpc().RpcError as error:
             self._refuse(error)
 
     def _ask(self, call: Any, request: Any, **facts: Any) -> tuple[Any, dict[str, Any]]:
@@ -101,19 +101,19 @@ class Client(OracleClient):
                 response, done = call.with_call(
                     request, timeout=CALL, metadata=self._facts(**facts)
                 )
-            except grpc().RpcError as error:
+            except import_grpc().RpcError as error:
                 self._refuse(error)
                 time.sleep(PAUSE)
             else:
                 self._answered = time.monotonic()
-                return response, unpacked(done.trailing_metadata())
+                return response, unpack_metadata(done.trailing_metadata())
 
     def _facts(self, **more: Any) -> Any:
-        return packed(tuner=self.tuner_id, process=self._process, sweep=self._sweep, **more)
+        return pack_metadata(tuner=self.tuner_id, process=self._process, sweep=self._sweep, **more)
 
     def _refuse(self, error: Any) -> None:
         """Say what a call that failed means, unless it may be repeated."""
-        code = grpc().StatusCode
+        code = import_grpc().StatusCode
         if error.code() in {code.FAILED_PRECONDITION, code.ALREADY_EXISTS}:
             raise UserError(error.details()) from error
         if error.code() not in {code.UNAVAILABLE, code.DEADLINE_EXCEEDED, code.CANCELLED}:
@@ -141,12 +141,12 @@ class Worker(LabTuner):
     def __init__(
         self,
         oracle: Any,
-        client: Client,
+        client: ChiefClient,
         *,
-        searched: Sequence[Searched],
+        searched: Sequence[HyperParameter],
         tuner: Tuner,
-        trials: Trials,
-        lifeline: Lifeline,
+        trials: TrialRunner,
+        lifeline: Heartbeat,
         folder: Path,
     ) -> None:
         super().__init__(oracle, folder=folder)
@@ -160,7 +160,7 @@ class Worker(LabTuner):
         """Look up what is to be trained."""
         super().on_trial_begin(trial)
         self._lifeline.begin(trial.trial_id)
-        self._proposal = proposal_of(trial, self._tuner, self._searched, self.oracle.get_trial)
+        self._proposal = read_proposal(trial, self._tuner, self._searched, self.oracle.get_trial)
         if not self._trials.parent:
             self._trials.parent = self._parent()
 
@@ -178,7 +178,9 @@ class Worker(LabTuner):
     def on_search_end(self) -> None:
         """Delete the states of the trials, unless they lie in the chief's cache, who minds them."""
         with suppress(OSError):
-            says = marked(self._trials.cache, self._trials.sweep).read_text(encoding="utf-8")
+            says = find_cache_mark(self._trials.cache, self._trials.sweep).read_text(
+                encoding="utf-8"
+            )
             if says == self.oracle.told["mark"]:
                 return
         for claim in self._trials.claims.values():

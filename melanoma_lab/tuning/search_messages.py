@@ -20,19 +20,19 @@ from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.core.console import console
 from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.runs.run_headline import show_tracking_uri
-from melanoma_lab.tuning.checking import Command
-from melanoma_lab.tuning.space import Searched, Values, override_text
+from melanoma_lab.tuning.search_space import HyperParameter, Values, format_override_value
+from melanoma_lab.tuning.space_validation import TuneCommand
 
 if TYPE_CHECKING:  # their modules load TensorFlow
-    from melanoma_lab.tuning.ledger import Ended
-    from melanoma_lab.tuning.tuned import Tuned
+    from melanoma_lab.tuning.result import TuningResult
+    from melanoma_lab.tuning.trial_log import FinishedTrial
 
 #: Combinations of a grid that are counted at most.
 COUNTED = 100_000
 
 
 def show_search(
-    config: Config, arm: Arm, searched: Sequence[Searched], total: int, *, done: int
+    config: Config, arm: Arm, searched: Sequence[HyperParameter], total: int, *, done: int
 ) -> None:
     """Say what is about to be searched."""
     tuner = config.tuner
@@ -44,7 +44,7 @@ def show_search(
     )
     show_tracking_uri(config.tracking)
     for entry in searched:
-        console.print(f"  {describe(entry)}", markup=False)
+        console.print(f"  {describe_hyperparameter(entry)}", markup=False)
 
 
 def show_chief(workers: int, folder: Path, address: str | None) -> None:
@@ -64,7 +64,7 @@ def show_chief(workers: int, folder: Path, address: str | None) -> None:
         )
 
 
-def describe(entry: Searched) -> str:
+def describe_hyperparameter(entry: HyperParameter) -> str:
     """A searched key in one line."""
     if entry.choices:
         where = ", ".join(entry.choices)
@@ -80,7 +80,7 @@ def show_interrupted(done: int) -> None:
     console.print(f"Interrupted after {done} trials; the same command goes on.", style="yellow")
 
 
-def values_in_short(values: Values) -> str:
+def format_short_values(values: Values) -> str:
     """A trial's values in one line, numbers to three digits."""
     return "  ".join(f"{key}={_short(text)}" for key, text in values.items())
 
@@ -92,7 +92,7 @@ def _short(text: str) -> str:
         return text
 
 
-class Progress:
+class SearchProgress:
     """Says of every trial that has ended what came of it, and how long the rest may take.
 
     Args:
@@ -101,7 +101,7 @@ class Progress:
         oracle: knows the trials that ended before.
     """
 
-    def __init__(self, tuner: Tuner, searched: Sequence[Searched], oracle: Any) -> None:
+    def __init__(self, tuner: Tuner, searched: Sequence[HyperParameter], oracle: Any) -> None:
         self._tuner = tuner
         self.total, self._cost = _planned(tuner, searched)
         self._before = len(oracle.end_order)
@@ -112,7 +112,7 @@ class Progress:
         self._seconds: list[float] = []
         self._done: list[float] = []
 
-    def ended(self, trial: Ended) -> None:
+    def ended(self, trial: FinishedTrial) -> None:
         """Print a line for a trial."""
         self._seconds.append(trial.seconds)
         self._done.append(self._cost[min(trial.number, len(self._cost)) - 1])
@@ -124,20 +124,22 @@ class Progress:
             self._best = trial.score, trial.proposal.trial
         line = (
             f"{place}  {trial.score:.4f}  best {self._best[0]:.4f} (trial {self._best[1]})  "
-            f"{values_in_short(trial.proposal.overrides())}"
+            f"{format_short_values(trial.proposal.overrides())}"
         )
         console.print(line + self._left(trial), markup=False)
 
-    def _left(self, trial: Ended) -> str:
+    def _left(self, trial: FinishedTrial) -> str:
         rest = self._cost[trial.number :]
-        seconds = time_left(self._done, self._seconds, rest) / trial.at_once
+        seconds = estimate_time_left(self._done, self._seconds, rest) / trial.at_once
         if not seconds:
             return ""
         shown = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
         return f"  | about {shown} left"
 
 
-def time_left(costs: Sequence[float], seconds: Sequence[float], rest: Sequence[float]) -> float:
+def estimate_time_left(
+    costs: Sequence[float], seconds: Sequence[float], rest: Sequence[float]
+) -> float:
     """How long the rest of a search may take: so much for each trial, and so much for its epochs.
 
     Args:
@@ -158,20 +160,20 @@ def time_left(costs: Sequence[float], seconds: Sequence[float], rest: Sequence[f
     return float(each * len(rest) + by_cost * sum(rest))
 
 
-def _planned(tuner: Tuner, searched: Sequence[Searched]) -> tuple[int, list[float]]:
+def _planned(tuner: Tuner, searched: Sequence[HyperParameter]) -> tuple[int, list[float]]:
     """How many trials there are going to be, at most, and what each costs beside the others."""
     if isinstance(tuner, Hyperband):
-        epochs = rounds_of(tuner) * tuner.iterations
+        epochs = list_hyperband_epochs(tuner) * tuner.iterations
         return len(epochs), epochs
     total = getattr(tuner, "max_trials", None) or COUNTED
     if isinstance(tuner, GridSearch) or all(math.isfinite(e.count()) for e in searched):
-        from melanoma_lab.tuning.algorithms import combinations
+        from melanoma_lab.tuning.oracles import iterate_grid
 
-        total = sum(1 for _ in itertools.islice(combinations(searched), total))
+        total = sum(1 for _ in itertools.islice(iterate_grid(searched), total))
     return total, [1.0] * total
 
 
-def rounds_of(tuner: Hyperband) -> list[float]:
+def list_hyperband_epochs(tuner: Hyperband) -> list[float]:
     """The epochs that each trial of one Hyperband trains, in the order in which they are trained.
 
     As Keras Tuner's oracle has it; a promoted trial only trains what it has not trained yet.
@@ -191,26 +193,30 @@ def rounds_of(tuner: Hyperband) -> list[float]:
     return found
 
 
-def command_of(command: Command, config: Config) -> str:
+def format_tune_command(command: TuneCommand, config: Config) -> str:
     """The command that makes a search, and continues it."""
     tuner = config.tuner
     words = [*command.overrides, f"tuner={tuner.name}"]
     for entry in dataclasses.fields(tuner):
         value = getattr(tuner, entry.name)
         if entry.name != "name" and value != entry.default:
-            words.append(f"tuner.{entry.name}={override_text(value)}")
+            words.append(f"tuner.{entry.name}={format_override_value(value)}")
     own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
     return " ".join([f"{LAB_COMMAND} tune", *map(shlex.quote, [*own, *words])])
 
 
-def show_best(tuned: Tuned, untuned: Mapping[str, object], notes: Sequence[str]) -> None:
+def show_tuning_result(
+    tuned: TuningResult, untuned: Mapping[str, object], notes: Sequence[str]
+) -> None:
     """Show the best configuration, where it is, and what to type next."""
     table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
     for column in ("", "best", "untuned"):
         table.add_column(column, justify="left" if not column else "right")
     for key, text in tuned.values.items():
         before = untuned.get(key)
-        table.add_row(key, _short(text), "" if before is None else _short(override_text(before)))
+        table.add_row(
+            key, _short(text), "" if before is None else _short(format_override_value(before))
+        )
     console.print()
     console.print(table)
     console.print()

@@ -14,7 +14,7 @@ from melanoma_lab.tuning.sweep import Sweep
 N_BLUE: Final = 30
 
 
-def best_so_far(sweep: Sweep) -> pd.DataFrame:
+def track_best(sweep: Sweep) -> pd.DataFrame:
     """The best score after every trial, in the order in which trials began.
 
     Returns:
@@ -32,7 +32,7 @@ def best_so_far(sweep: Sweep) -> pd.DataFrame:
     )
 
 
-def best_trials(sweep: Sweep, trials: pd.DataFrame) -> pd.DataFrame:
+def select_best_trials(sweep: Sweep, trials: pd.DataFrame) -> pd.DataFrame:
     """The best tenth of some trials: at least three where there are, at most ``N_BLUE``.
 
     Args:

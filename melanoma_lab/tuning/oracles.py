@@ -27,23 +27,23 @@ from threadpoolctl import threadpool_limits
 
 from melanoma_lab.config.schema.tuner import BayesianOptimization, GridSearch, Hyperband, Tuner
 from melanoma_lab.core.metric_names import higher_is_better
-from melanoma_lab.tuning.space import Searched
+from melanoma_lab.tuning.search_space import HyperParameter
 
 #: What Keras Tuner's Hyperband adds to the values of a trial.
 EPOCHS, PROMOTED_FROM, ROUND, BRACKET = (
     *("tuner/epochs", "tuner/trial_id", "tuner/round", "tuner/bracket"),
 )
 #: The file that holds the state.
-STATE = "oracle.json"
+STATE_FILE = "oracle.json"
 #: Trials that are over, well or not.
-ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+ENDED_STATUSES = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
 
 class DamagedStateError(Exception):
     """A file is not what was written: cut short, or changed."""
 
 
-class _InOneFile:
+class _SingleFileOracle:
     """An oracle that keeps its state and its trials in one file."""
 
     trials: dict[str, Any]
@@ -61,8 +61,8 @@ class _InOneFile:
             return {"status": TrialStatus.STOPPED, "values": None}
         return dict(super().populate_space(trial_id))  # type: ignore[misc]
 
-    def keep_in(self, folder: Path) -> None:
-        """Say where the file is to be, whose name is ``STATE``."""
+    def set_folder(self, folder: Path) -> None:
+        """Say where the file is to be, whose name is ``STATE_FILE``."""
         self._set_project_dir(str(folder.parent), folder.name)  # type: ignore[attr-defined]
 
     def save(self) -> None:
@@ -102,7 +102,7 @@ class _InOneFile:
         self._retry_queue = sorted({*self._retry_queue, *under_way}, reverse=True)  # pops the last
         self.ongoing_trials = {}
 
-    def take_back(self, tuner_id: str) -> None:
+    def requeue(self, tuner_id: str) -> None:
         """Put the trial that a tuner had, and will not end, before those to come."""
         self.tuner_ids.discard(tuner_id)
         trial = self.ongoing_trials.pop(tuner_id, None)
@@ -110,7 +110,7 @@ class _InOneFile:
             self._retry_queue = sorted({*self._retry_queue, trial.trial_id}, reverse=True)
             self.save()
 
-    def claim_again(self, tuner_id: str, trial_id: str) -> bool:
+    def reassign(self, tuner_id: str, trial_id: str) -> bool:
         """Leave a trial that waits to be run again to the tuner that has it already.
 
         Returns:
@@ -124,7 +124,7 @@ class _InOneFile:
         return True
 
     @property
-    def waiting(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether a trial is under way, or waits to be run again."""
         return bool(self.ongoing_trials or self._retry_queue)
 
@@ -132,11 +132,11 @@ class _InOneFile:
         """It is in the one file."""
 
 
-class RandomOracle(_InOneFile, keras_tuner.oracles.RandomSearchOracle):
+class RandomOracle(_SingleFileOracle, keras_tuner.oracles.RandomSearchOracle):
     """Every trial drawn anew."""
 
 
-class BayesianOracle(_InOneFile, keras_tuner.oracles.BayesianOptimizationOracle):
+class BayesianOracle(_SingleFileOracle, keras_tuner.oracles.BayesianOptimizationOracle):
     """A Gaussian process; what is random about a proposal is a function of the seed and its number.
 
     What the process proposes may have been tried, where values are few; then it is drawn instead.
@@ -155,27 +155,27 @@ class BayesianOracle(_InOneFile, keras_tuner.oracles.BayesianOptimizationOracle)
         return proposed
 
 
-class _EveryCombination(keras_tuner.Oracle):
+class _GridOracleBase(keras_tuner.Oracle):
     """Every combination, the last key varying fastest: trial n has the n-th."""
 
-    def __init__(self, searched: Sequence[Searched], **arguments: Any) -> None:
+    def __init__(self, searched: Sequence[HyperParameter], **arguments: Any) -> None:
         super().__init__(**arguments)
         self._searched = searched
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The next trial's values."""
-        nth = itertools.islice(combinations(self._searched), len(self.trials), None)
+        nth = itertools.islice(iterate_grid(self._searched), len(self.trials), None)
         values = next(nth, None)
         if values is None:
             return {"status": TrialStatus.STOPPED, "values": None}
         return {"status": TrialStatus.RUNNING, "values": values}
 
 
-class GridOracle(_InOneFile, _EveryCombination):
+class GridOracle(_SingleFileOracle, _GridOracleBase):
     """Every combination."""
 
 
-class HyperbandOracle(_InOneFile, keras_tuner.oracles.HyperbandOracle):
+class HyperbandOracle(_SingleFileOracle, keras_tuner.oracles.HyperbandOracle):
     """Hyperband that neither failed trials nor a small space bring to a standstill.
 
     Keras Tuner waits for as many completed trials as a round was to have; with one failed among
@@ -198,7 +198,7 @@ class HyperbandOracle(_InOneFile, keras_tuner.oracles.HyperbandOracle):
             self._increment_bracket_num()
             self._start_new_bracket()
 
-    def promotable(self) -> set[str]:
+    def find_promotable(self) -> set[str]:
         """The trials that may still be promoted."""
         found = set()
         for bracket in self._brackets:
@@ -230,7 +230,7 @@ class HyperbandOracle(_InOneFile, keras_tuner.oracles.HyperbandOracle):
             past, size = self._planned(bracket, k - 1), self._planned(bracket, k)
             gone = {info["past_id"] for info in here}
             left = [self.trials[info["id"]] for info in before if info["id"] not in gone]
-            ended = [trial for trial in left if trial.status in ENDED]
+            ended = [trial for trial in left if trial.status in ENDED_STATUSES]
             good = [trial for trial in ended if trial.status == TrialStatus.COMPLETED]
             if good and len(here) < size and len(ended) > past - size:
                 sign = -1 if self.objective.direction == "max" else 1
@@ -258,7 +258,7 @@ class HyperbandOracle(_InOneFile, keras_tuner.oracles.HyperbandOracle):
         """Nothing: a bracket that is full proposes nothing."""
 
 
-def build_oracle(tuner: Tuner, searched: Sequence[Searched]) -> Any:
+def build_oracle(tuner: Tuner, searched: Sequence[HyperParameter]) -> Any:
     """The oracle of a configured search.
 
     Args:
@@ -268,7 +268,7 @@ def build_oracle(tuner: Tuner, searched: Sequence[Searched]) -> Any:
     direction = "max" if higher_is_better(tuner.objective) else "min"
     shared: dict[str, Any] = {
         "objective": keras_tuner.Objective(tuner.objective, direction),
-        "hyperparameters": hyperparameters(searched),
+        "hyperparameters": build_hyperparameters(searched),
         "allow_new_entries": False,
         "tune_new_entries": False,
         "seed": tuner.seed + 1,  # 0 would be taken for none
@@ -296,7 +296,7 @@ def build_oracle(tuner: Tuner, searched: Sequence[Searched]) -> Any:
     return oracle
 
 
-def hyperparameters(searched: Sequence[Searched]) -> Any:
+def build_hyperparameters(searched: Sequence[HyperParameter]) -> Any:
     """A space as Keras Tuner takes it; choices are what stands in a Hydra override."""
     space = keras_tuner.HyperParameters()
     for entry in searched:
@@ -318,10 +318,10 @@ def hyperparameters(searched: Sequence[Searched]) -> Any:
     return space
 
 
-def combinations(searched: Sequence[Searched]) -> Iterator[dict[str, Any]]:
+def iterate_grid(searched: Sequence[HyperParameter]) -> Iterator[dict[str, Any]]:
     """Every combination of a space's values, the last key varying fastest."""
 
-    def below(known: dict[str, Any], rest: Sequence[Searched]) -> Iterator[dict[str, Any]]:
+    def below(known: dict[str, Any], rest: Sequence[HyperParameter]) -> Iterator[dict[str, Any]]:
         if not rest:
             yield known
             return
@@ -338,7 +338,9 @@ def combinations(searched: Sequence[Searched]) -> Iterator[dict[str, Any]]:
     return below({}, searched)
 
 
-def texts_of(values: Mapping[str, Any], searched: Sequence[Searched]) -> dict[str, str]:
+def format_overrides(
+    values: Mapping[str, Any], searched: Sequence[HyperParameter]
+) -> dict[str, str]:
     """What an oracle proposed, as Hydra overrides have it, in the order of the space."""
     return {
         entry.key: str(values[entry.key]) if entry.choices else entry.text(values[entry.key])

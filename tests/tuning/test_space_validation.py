@@ -4,16 +4,18 @@ import pytest
 
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.tuning.checking import Command, checked
 from melanoma_lab.tuning.default_space import default_space
-from melanoma_lab.tuning.plan import planned
-from melanoma_lab.tuning.space import declared
+from melanoma_lab.tuning.plan import plan_search
+from melanoma_lab.tuning.search_space import parse_space
+from melanoma_lab.tuning.space_validation import TuneCommand, validate_space
 
-DROPOUT = Command.typed(["task=tune", "+experiment=dropout", "tuner=grid", "tuner.max_trials=3"])
+DROPOUT = TuneCommand.typed(
+    ["task=tune", "+experiment=dropout", "tuner=grid", "tuner.max_trials=3"]
+)
 
 
 def check(space, command=DROPOUT):
-    return {entry.key: entry for entry in checked(declared(space), command)}
+    return {entry.key: entry for entry in validate_space(parse_space(space), command)}
 
 
 def test_a_command_is_what_was_typed_without_the_task_and_the_tuner():
@@ -21,7 +23,7 @@ def test_a_command_is_what_was_typed_without_the_task_and_the_tuner():
 
 
 def test_a_trial_has_the_proposed_value_in_place_of_the_typed_one():
-    command = Command(("+experiment=dropout", "optimizer=sgd", "optimizer.momentum=0.5"))
+    command = TuneCommand(("+experiment=dropout", "optimizer=sgd", "optimizer.momentum=0.5"))
     config, arm = command.configure({"optimizer.momentum": "0.9", "balancing": "class_weight"})
     assert (config.optimizer.momentum, config.balancing.name) == (0.9, "class_weight")
     assert arm.name == "dropout,optimizer.momentum=0.5,optimizer=sgd"
@@ -110,7 +112,7 @@ def test_what_the_configuration_refuses_is_refused_before_the_first_trial(space,
     ],
 )
 def test_the_default_space_is_the_learning_rate_and_what_regularises(overrides, keys):
-    command = Command(overrides)
+    command = TuneCommand(overrides)
     config, _ = command.configure({})
     space = default_space(config)
     assert space.keys() == keys
@@ -122,9 +124,9 @@ def test_an_arm_that_is_not_trained_needs_a_space_of_its_own():
     words = ["task=tune", "+experiment=majority"]
     config, arm = compose_config(words)
     with pytest.raises(UserError, match=r"architecture=majority is not trained: .* tuner\.space="):
-        planned(config, arm, Command.typed(words))
+        plan_search(config, arm, TuneCommand.typed(words))
     words.append("tuner.space={balancing:[none,class_weight]}")
     config, arm = compose_config(words)
-    assert [entry.key for entry in planned(config, arm, Command.typed(words)).searched] == [
+    assert [entry.key for entry in plan_search(config, arm, TuneCommand.typed(words)).searched] == [
         "balancing"
     ]

@@ -21,18 +21,18 @@ from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.registry import OPTIONS
 
 #: What a mapping that declares a key may hold.
-DECLARES = ("choices", "log", "max", "min", "step", "when")
+DECLARATION_KEYS = ("choices", "log", "max", "min", "step", "when")
 #: Steps that a range without one is cut into where every combination is tried.
 CUTS = 10
 #: What trials must share, or what says nothing about how good a network is.
-NOT_SEARCHED = (
+UNSEARCHABLE_KEYS = (
     *("against", "arm", "audit", "cache", "dataset", "images", "members", "metric", "model"),
     *("output", "reference"),
     *("seed", "split", "study", "task", "tracking", "tuner", "training.devices", "training.resume"),
     *("training.stop_after", "training.threads"),
 )
 #: Keys below those that may be searched all the same.
-SEARCHED_ALL_THE_SAME = ("dataset.image_size", "dataset.resize")
+SEARCHABLE_DATASET_KEYS = ("dataset.image_size", "dataset.resize")
 
 Kind = Literal["float", "int", "choice", "bool"]
 #: Key -> its value as a Hydra override has it; keys whose condition does not hold are missing.
@@ -40,7 +40,7 @@ Values = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Searched:
+class HyperParameter:
     """A key that is searched, and where.
 
     Attributes:
@@ -113,7 +113,7 @@ def is_group(key: str) -> bool:
     return key.partition("/")[0] in {group for group, _ in OPTIONS}
 
 
-def declared(space: Mapping[str, Any]) -> list[Searched]:
+def parse_space(space: Mapping[str, Any]) -> list[HyperParameter]:
     """Read a declared space; whether the configuration has such keys is not asked here.
 
     Args:
@@ -134,7 +134,7 @@ def declared(space: Mapping[str, Any]) -> list[Searched]:
     return _parents_first(by_key)
 
 
-def _declared(key: str, given: Any) -> Searched:
+def _declared(key: str, given: Any) -> HyperParameter:
     where = f"tuner.space: {key}"
     _refuse_key(key)
     if isinstance(given, Sequence) and not isinstance(given, str):
@@ -144,8 +144,10 @@ def _declared(key: str, given: Any) -> Searched:
             f"{where}: expected a list of choices, or {{min: ..., max: ...}}; received {given!r}."
         )
     for name in given:
-        if name not in DECLARES:
-            raise UserError(f"{where}.{name}: no such key. {suggest_choice(str(name), DECLARES)}")
+        if name not in DECLARATION_KEYS:
+            raise UserError(
+                f"{where}.{name}: no such key. {suggest_choice(str(name), DECLARATION_KEYS)}"
+            )
     when = _conditions(where, given.get("when"))
     if "choices" in given:
         for name in ("min", "max", "step", "log"):
@@ -161,28 +163,28 @@ def _refuse_key(key: str) -> None:
     group, _, name = key.rpartition(".")
     if name == "name" and is_group(group):
         raise UserError(f"tuner.space: {key}: expected the group, {group}: [...].")
-    for shared in NOT_SEARCHED:
-        if key not in SEARCHED_ALL_THE_SAME and (key == shared or key.startswith(f"{shared}.")):
+    for shared in UNSEARCHABLE_KEYS:
+        if key not in SEARCHABLE_DATASET_KEYS and (key == shared or key.startswith(f"{shared}.")):
             raise UserError(
                 f"tuner.space: {key}: trials share it, or their scores would not be of the same "
                 "images, seeds and place; it cannot be searched."
             )
 
 
-def _choices(where: str, key: str, given: Any) -> Searched:
+def _choices(where: str, key: str, given: Any) -> HyperParameter:
     require(
         isinstance(given, Sequence) and not isinstance(given, str) and given,
         where,
         "a list of choices",
         given,
     )
-    texts = tuple(override_text(choice) for choice in given)
+    texts = tuple(format_override_value(choice) for choice in given)
     require(len(set(texts)) == len(texts), where, "different choices", list(given))
     boolean = all(isinstance(choice, bool) for choice in given)
-    return Searched(key, "bool" if boolean else "choice", choices=texts)
+    return HyperParameter(key, "bool" if boolean else "choice", choices=texts)
 
 
-def _range(where: str, key: str, given: Mapping[str, Any]) -> Searched:
+def _range(where: str, key: str, given: Mapping[str, Any]) -> HyperParameter:
     for name in ("min", "max"):
         require(name in given, where, "min and max, or a list of choices", dict(given))
     low, high, step, log = given["min"], given["max"], given.get("step"), given.get("log", False)
@@ -199,7 +201,7 @@ def _range(where: str, key: str, given: Mapping[str, Any]) -> Searched:
         step,
     )
     whole = all(isinstance(value, int) for value in (low, high, step or 1))
-    return Searched(
+    return HyperParameter(
         key,
         "int" if whole else "float",
         low=float(low),
@@ -224,11 +226,11 @@ def _conditions(where: str, given: Any) -> dict[str, tuple[str, ...]]:
         else [choices]
         for key, choices in given.items()
     }  # fmt: skip
-    return {key: tuple(map(override_text, choices)) for key, choices in lists.items()}
+    return {key: tuple(map(format_override_value, choices)) for key, choices in lists.items()}
 
 
 def _check_condition(
-    key: str, other: str, choices: Sequence[str], by_key: Mapping[str, Searched]
+    key: str, other: str, choices: Sequence[str], by_key: Mapping[str, HyperParameter]
 ) -> None:
     where = f"tuner.space: {key}.when: {other}"
     if other not in by_key:
@@ -241,9 +243,9 @@ def _check_condition(
             raise UserError(f"{where}: no such choice {choice}. {suggest_choice(choice, known)}")
 
 
-def _parents_first(by_key: Mapping[str, Searched]) -> list[Searched]:
+def _parents_first(by_key: Mapping[str, HyperParameter]) -> list[HyperParameter]:
     """Every key after those that its condition names."""
-    ordered: dict[str, Searched] = {}
+    ordered: dict[str, HyperParameter] = {}
 
     def add(key: str, path: tuple[str, ...]) -> None:
         if key in path:
@@ -259,22 +261,22 @@ def _parents_first(by_key: Mapping[str, Searched]) -> list[Searched]:
     return list(ordered.values())
 
 
-def parents_first(entries: Sequence[Searched]) -> list[Searched]:
+def sort_parents_first(entries: Sequence[HyperParameter]) -> list[HyperParameter]:
     """The same keys, each after those that its condition names."""
     return _parents_first({entry.key: entry for entry in entries})
 
 
-def override_text(value: Any) -> str:
+def format_override_value(value: Any) -> str:
     """A value as it stands in a Hydra override: ``adam``, ``0.1``, ``[1,2]``, ``'a b'``."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, Mapping):
-        inside = ",".join(f"{key}:{override_text(item)}" for key, item in value.items())
+        inside = ",".join(f"{key}:{format_override_value(item)}" for key, item in value.items())
         return f"{{{inside}}}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{','.join(map(override_text, value))}]"
+        return f"[{','.join(map(format_override_value, value))}]"
     text = str(value)
     words = {"null", "true", "false", "nan", "inf"}
     if re.fullmatch(r"[A-Za-z_][\w./-]*", text, re.ASCII) and text.lower() not in words:

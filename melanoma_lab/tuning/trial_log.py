@@ -10,13 +10,13 @@ from keras_tuner.src.engine.trial import TrialStatus
 
 from melanoma_lab.config.schema.tuner import Hyperband, Tuner
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.tuning import algorithms
-from melanoma_lab.tuning.space import Searched
-from melanoma_lab.tuning.trial import Proposal, Trials
+from melanoma_lab.tuning import oracles
+from melanoma_lab.tuning.search_space import HyperParameter
+from melanoma_lab.tuning.trial import Proposal, TrialRunner
 
 
 @dataclass(frozen=True)
-class Ended:
+class FinishedTrial:
     """A trial that is over, for whoever shows how far the search has come.
 
     Attributes:
@@ -40,11 +40,11 @@ class TooManyFailuresError(RunError):
     """So many trials failed in a row that going on is pointless."""
 
 
-class Ledger:
+class TrialLog:
     """Told every trial of a search that has ended, wherever it was trained.
 
     Args:
-        oracle: as ``algorithms.build_oracle`` gives it.
+        oracle: as ``oracles.build_oracle`` gives it.
         searched: the checked space.
         tuner: the group's chosen option.
         trials: of the search.
@@ -54,11 +54,11 @@ class Ledger:
     def __init__(
         self,
         oracle: Any,
-        searched: Sequence[Searched],
+        searched: Sequence[HyperParameter],
         tuner: Tuner,
-        trials: Trials,
+        trials: TrialRunner,
         *,
-        on_end: Callable[[Ended], None],
+        on_end: Callable[[FinishedTrial], None],
     ) -> None:
         self.oracle, self.trials = oracle, trials
         self._searched, self._tuner, self._on_end = searched, tuner, on_end
@@ -69,12 +69,12 @@ class Ledger:
 
     def proposal(self, trial: Any) -> Proposal:
         """What an oracle's trial is to the lab."""
-        return proposal_of(trial, self._tuner, self._searched, self.oracle.get_trial)
+        return read_proposal(trial, self._tuner, self._searched, self.oracle.get_trial)
 
     def said(self) -> str:
         """What the progress bar of the next trial begins with."""
         said = f"trial {len(self.oracle.end_order) + 1}"
-        best = best_trial(self.oracle)
+        best = find_best_trial(self.oracle)
         return said if best is None else f"{said}, best {best.score:.3f}"
 
     def ended(self, trial_id: str, *, seconds: float, unsent: bool = False) -> None:
@@ -95,10 +95,12 @@ class Ledger:
         number = self.oracle.end_order.index(trial_id) + 1
         reason = trial.message or ""
         self._on_end(
-            Ended(self.proposal(trial), number, score, reason, seconds, at_once=len(others) + 1)
+            FinishedTrial(
+                self.proposal(trial), number, score, reason, seconds, at_once=len(others) + 1
+            )
         )
         self._tidy()
-        row = failed_in_a_row(self.oracle)
+        row = count_failures_in_a_row(self.oracle)
         if row >= self._tuner.max_failures:
             raise TooManyFailuresError(
                 f"{row} trials in a row have failed (tuner.max_failures={self._tuner.max_failures}"
@@ -112,17 +114,19 @@ class Ledger:
             self._forgotten.add(trial_id)
 
     def _needed(self) -> set[str]:
-        best = best_trial(self.oracle)
+        best = find_best_trial(self.oracle)
         needed = {best.trial_id} if best is not None else set()
-        if isinstance(self.oracle, algorithms.HyperbandOracle):
-            under_way = [t for t in self.oracle.trials.values() if t.status not in algorithms.ENDED]
-            begun_as = [t.hyperparameters.values.get(algorithms.PROMOTED_FROM) for t in under_way]
-            needed |= self.oracle.promotable() | {trial for trial in begun_as if trial}
+        if isinstance(self.oracle, oracles.HyperbandOracle):
+            under_way = [
+                t for t in self.oracle.trials.values() if t.status not in oracles.ENDED_STATUSES
+            ]
+            begun_as = [t.hyperparameters.values.get(oracles.PROMOTED_FROM) for t in under_way]
+            needed |= self.oracle.find_promotable() | {trial for trial in begun_as if trial}
         return needed
 
 
-def proposal_of(
-    trial: Any, tuner: Tuner, searched: Sequence[Searched], get_trial: Callable[[str], Any]
+def read_proposal(
+    trial: Any, tuner: Tuner, searched: Sequence[HyperParameter], get_trial: Callable[[str], Any]
 ) -> Proposal:
     """What an oracle's trial is to the lab.
 
@@ -133,26 +137,26 @@ def proposal_of(
         get_trial: from an id to the trial.
     """
     values = trial.hyperparameters.values
-    after = values.get(algorithms.PROMOTED_FROM)
+    after = values.get(oracles.PROMOTED_FROM)
     epochs = None
     if isinstance(tuner, Hyperband):
-        epochs = (tuner.max_epochs, int(values[algorithms.EPOCHS]))
+        epochs = (tuner.max_epochs, int(values[oracles.EPOCHS]))
     return Proposal(
         trial.trial_id,
-        algorithms.texts_of(values, searched),
+        oracles.format_overrides(values, searched),
         epochs,
-        proposal_of(get_trial(after), tuner, searched, get_trial) if after else None,
+        read_proposal(get_trial(after), tuner, searched, get_trial) if after else None,
     )
 
 
-def best_trial(oracle: Any) -> Any:
+def find_best_trial(oracle: Any) -> Any:
     """The completed trial with the best score, the first of several; None where there is none."""
     completed = [t for t in oracle.trials.values() if t.status == TrialStatus.COMPLETED]
     sign = -1 if oracle.objective.direction == "max" else 1
     return min(completed, key=lambda trial: sign * trial.score, default=None)
 
 
-def failed_in_a_row(oracle: Any) -> int:
+def count_failures_in_a_row(oracle: Any) -> int:
     """How many trials have failed since the last one that did not."""
     row = 0
     for trial_id in reversed(oracle.end_order):

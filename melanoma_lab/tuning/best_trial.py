@@ -30,10 +30,10 @@ from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
 from melanoma_lab.training.hardware import require_device_count
 from melanoma_lab.training.training_result import TrainingResult
 from melanoma_lab.training.trivial_fit import fit_trivial_classifier
-from melanoma_lab.tuning.trial import MEASURED, Proposal, Trials
+from melanoma_lab.tuning.trial import TRIAL_SPLITS, Proposal, TrialRunner
 
 
-def keep_pictures(trials: Trials, proposal: Proposal) -> None:
+def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
     """Keep plots and the model with the runs of a trial that have none yet; val is drawn.
 
     Args:
@@ -42,12 +42,12 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
     """
     client = trials.tracker.client
     for part in trials.parts:
-        config, data, same = trials.settled(proposal, part)
+        config, data, same = trials.configure_repetition(proposal, part)
         tags = {SWEEP_TAG: trials.sweep, TRIAL_TAG: proposal.trial, "fingerprint": same}
         found = trials.tracker.find_finished(tags)
         if client is None or found is None or client.list_artifacts(found.run_id, "plots"):
             continue
-        claim = trials.claim_of(proposal, part)
+        claim = trials.get_run_lock(proposal, part)
         start = CheckpointManager(claim.folder, run_messages.show_note).load_newest()
         if start is None and not isinstance(config.architecture, TrivialArchitecture):
             run_messages.show_note(
@@ -61,11 +61,11 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
             cache_dir=trials.cache,
             workers=trials.threads,
         )
-        trained = _put_back(config, data, images, start, trials.threads)
+        trained = _restore(config, data, images, start, trials.threads)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             (folder / ARTIFACTS_FOLDER).mkdir()
-            table = predictions_table(data, trained, MEASURED)
+            table = predictions_table(data, trained, TRIAL_SPLITS)
             judgement = judged(config, data, table)
             draw(
                 folder / ARTIFACTS_FOLDER,
@@ -92,7 +92,7 @@ def keep_pictures(trials: Trials, proposal: Proposal) -> None:
             log_artifacts_and_model(client, found.run_id, folder)
 
 
-def _put_back(
+def _restore(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
@@ -102,7 +102,7 @@ def _put_back(
     """What a trial had left when it ended."""
     if isinstance(config.architecture, TrivialArchitecture):
         model = build_trivial_classifier(config.architecture, data)
-        return fit_trivial_classifier(model, data, images, splits=MEASURED)
+        return fit_trivial_classifier(model, data, images, splits=TRIAL_SPLITS)
     from melanoma_lab.training.trainer import build_training_setup, train_network
 
     start_backend(
@@ -119,9 +119,9 @@ def _put_back(
         config,
         data,
         images,
-        build_training_setup(config, data, images, splits=MEASURED),
+        build_training_setup(config, data, images, splits=TRIAL_SPLITS),
         on_step=nobody,
         on_epoch=nobody,
         start=start,
-        splits=MEASURED,
+        splits=TRIAL_SPLITS,
     )
