@@ -22,10 +22,10 @@ from mlflow.entities import Metric, Param, RunTag
 from melanoma_lab.comparison.compare import compare_study
 from melanoma_lab.comparison.report import write_comparison_report
 from melanoma_lab.comparison.study import load_study
+from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tracking import connect_for_reading
 
 SLUGS = ("melanoma", "nevus", "keratosis", "carcinoma", "naevus_flammeus")

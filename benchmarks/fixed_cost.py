@@ -27,35 +27,35 @@ from hydra import compose, initialize_config_dir
 from melanoma_lab.config.arm import parse_arm
 from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.config.validation import validate_config
-from melanoma_lab.tasks.train import train_arm
+from melanoma_lab.runs.train import train_arm
 
 #: Part -> its functions. A part has what its functions cost without those of other parts.
 PARTS = {
-    "preparing images": ["melanoma_lab.tasks.train.prepare_data"],
-    "balancing": ["melanoma_lab.tasks.train.balance"],
+    "preparing images": ["melanoma_lab.runs.train.prepare_data"],
+    "balancing": ["melanoma_lab.runs.train.balance"],
     "connecting, tags": [
-        "melanoma_lab.tasks.train.run_tags",
+        "melanoma_lab.runs.train.build_run_tags",
         "melanoma_lab.tracking.tracker.Tracker._begin",
         "melanoma_lab.tracking.tracker._connect",
     ],
-    "building the network": ["melanoma_lab.tasks.train._assemble"],
+    "building the network": ["melanoma_lab.runs.train._assemble"],
     "fit and inference": [
-        "melanoma_lab.tasks.train.fit_from_checkpoint",
-        "melanoma_lab.tasks.train.fit_trivial_classifier",
+        "melanoma_lab.runs.train.fit_with_checkpoints",
+        "melanoma_lab.runs.train.fit_trivial_classifier",
     ],
     "metrics": [
-        "melanoma_lab.tasks.record.compute_run_metrics",
-        "melanoma_lab.tasks.record.judged",
+        "melanoma_lab.runs.run_report.compute_run_metrics",
+        "melanoma_lab.runs.run_report.evaluate_training",
     ],
     "figures": [
-        "melanoma_lab.tasks.record.save_run_figures",
+        "melanoma_lab.runs.run_report.save_run_figures",
         "melanoma_lab.reports.error_analysis.analysis.draw_surest_decisions",
         "melanoma_lab.reports.error_analysis.analysis.save_png",
     ],
     "Grad-CAM": ["melanoma_lab.reports.error_analysis.analysis.explain_images"],
-    "mistakes page": ["melanoma_lab.tasks.record.write_error_analysis"],
-    "model card": ["melanoma_lab.tasks.record.write_model_card"],
-    "what images look like": ["melanoma_lab.tasks.record.beside_network"],
+    "mistakes page": ["melanoma_lab.runs.run_report.write_error_analysis"],
+    "model card": ["melanoma_lab.runs.run_report.write_model_card"],
+    "what images look like": ["melanoma_lab.runs.run_report.build_model_files"],
     "saving the network": ["melanoma_lab.tracking.tracker.Tracker.log_network"],
     "sending": ["melanoma_lab.tracking.tracker.Tracker._end"],
 }
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     spent: dict[str, float] = defaultdict(float)
-    importlib.import_module("melanoma_lab.tasks.record")
+    importlib.import_module("melanoma_lab.runs.run_report")
     for part, functions in PARTS.items():
         for name in functions:
             watch(name, part, spent)

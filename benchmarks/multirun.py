@@ -103,7 +103,7 @@ def timed(parts: dict[str, Seconds], named: Collection[str] = ()) -> Iterator[No
     from melanoma_lab.tracking import Tracker
 
     # Modules by their full names: the package has functions called as they are.
-    record, train = (import_module(f"melanoma_lab.tasks.{name}") for name in ("record", "train"))
+    record, train = (import_module(f"melanoma_lab.runs.{name}") for name in ("run_report", "train"))
 
     def watch(owner: Any, name: str, called: str) -> Callable[[], None]:
         original = getattr(owner, name)

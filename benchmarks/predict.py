@@ -33,7 +33,7 @@ from melanoma_lab.evaluation.out_of_distribution import (
     extract_colour_and_texture,
     fit_detector,
 )
-from melanoma_lab.tasks.predict import predict_to_file
+from melanoma_lab.inference.predict import predict_to_file
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.backend import count_available_threads, start_backend
 

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     )
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.core.errors import RunError, UserError
-    from melanoma_lab.tasks.export import Exported
+    from melanoma_lab.inference.export.export_network import ExportResult
     from melanoma_lab.tuning.result import TuningResult
 
 __all__ = [
     "ComparedStudy",
-    "Exported",
+    "ExportResult",
     "Run",
     "RunError",
     "TuningResult",
@@ -66,7 +66,7 @@ except PackageNotFoundError:  # run from a clone that is not installed
 
 _MODULES = {
     "ComparedStudy": "comparison.result",
-    "Exported": "tasks.export",
+    "ExportResult": "inference.export.export_network",
     "RunError": "core.errors",
     "TuningResult": "tuning.result",
     "UserError": "core.errors",

@@ -50,9 +50,9 @@ def hydra_command(notes: JobStatusStore) -> Callable[[], None]:
             if config.task is not Task.download:
                 check_dataset_root(config.dataset)
             arm = parse_arm(list(HydraConfig.get().overrides.task))
-            from melanoma_lab import tasks
+            from melanoma_lab import commands
 
-            tasks.TASKS[config.task](config, arm)
+            commands.COMMANDS[config.task](config, arm)
 
     return cast("Callable[[], None]", run_job)
 

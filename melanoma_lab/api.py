@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melanoma_lab import multirun
+from melanoma_lab.commands import train_one
 from melanoma_lab.config.arm import check_jobs_distinct
 from melanoma_lab.config.compose import compose_config, expand_multirun
 from melanoma_lab.config.schema.tracking import TRACKING_URI_VARIABLE, Tracking
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.tasks import train_one
 from melanoma_lab.tracking.client import set_tracking_uri
 
 if TYPE_CHECKING:  # their modules take a while to load
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # their modules take a while to load
 
     from melanoma_lab.audit.findings import Findings
     from melanoma_lab.comparison.result import ComparedStudy
-    from melanoma_lab.tasks.export import Exported
+    from melanoma_lab.inference.export.export_network import ExportResult
     from melanoma_lab.tuning.result import TuningResult
 
 _ONE_AT_A_TIME = threading.RLock()
@@ -194,7 +194,7 @@ def tune(
             raise UserError(f"{' '.join(overrides)}: several searches; one at a time.")
         config, arm = compose_config([*overrides, "task=tune"], config_dir)
         plan = plan_search(config, arm, TuneCommand.typed(overrides, config_dir))
-        from melanoma_lab.tasks.tune import tune_arm
+        from melanoma_lab.tuning.tune import tune_arm
 
         with _mlflow_left_alone():
             return tune_arm(plan)
@@ -225,7 +225,7 @@ def compare(
     Raises:
         UserError: there is no such study, arm or metric, or its runs cannot be compared.
     """
-    from melanoma_lab.tasks.compare import report_study
+    from melanoma_lab.comparison.study_report import report_study
 
     with _working(verbose), _mlflow_left_alone():
         return report_study(
@@ -271,7 +271,7 @@ def ensemble(
         >>> both.arm.endswith(",ensemble=2"), both.tags["members"]
         (True, '0,1')
     """
-    from melanoma_lab.tasks.ensemble import make_ensembles
+    from melanoma_lab.inference.ensembles.build_ensembles import make_ensembles
 
     with _working(verbose), _mlflow_left_alone():
         tracked = Tracking(uri=tracking_uri or "", model=model)
@@ -315,7 +315,7 @@ def predict(
     named, tracked = _named(model, tracking_uri)
     with _working(verbose), _mlflow_left_alone():
         config, _ = compose_config(overrides)
-        from melanoma_lab.tasks.predict import predict_table
+        from melanoma_lab.inference.predict import predict_table
 
         return predict_table(
             replace(
@@ -358,7 +358,7 @@ def evaluate(
         tracked = config.tracking
         if isinstance(model, Run) and not any("tracking.uri=" in each for each in overrides):
             tracked = replace(tracked, uri=model.uri)
-        from melanoma_lab.tasks.evaluate import evaluate_model
+        from melanoma_lab.inference.external_validation.evaluate import evaluate_model
 
         return _run(evaluate_model(replace(config, model=named, tracking=tracked)))
 
@@ -371,7 +371,7 @@ def export(
     images: str | Path | None = None,
     tracking_uri: str | None = None,
     verbose: bool = True,
-) -> Exported:
+) -> ExportResult:
     """Write a kept network in formats of other programs, as ``export`` does.
 
     Args:
@@ -393,7 +393,7 @@ def export(
     named, tracked = _named(model, tracking_uri)
     with _working(verbose), _mlflow_left_alone():
         config, _ = compose_config(["task=export", f"formats=[{','.join(formats)}]"])
-        from melanoma_lab.tasks.export import export_network
+        from melanoma_lab.inference.export.export_network import export_network
 
         return export_network(
             replace(
@@ -429,7 +429,7 @@ def audit_dataset(*overrides: str, verbose: bool = True) -> Findings:
     """
     with _working(verbose):
         config, _ = compose_config([*overrides, "task=audit"])
-        from melanoma_lab.tasks.audit import audit_dataset as audit
+        from melanoma_lab.commands.audit import audit_dataset as audit
 
         return audit(config)
 

@@ -192,10 +192,10 @@ def conclude(jobs: Sequence[JobStatus], broken: str = "") -> list[ComparedStudy]
     trained = [job for job in jobs if job.task == Task.train and not job.failure and job.uri]
     problems, compared = [], []
     for study, uri, metric in dict.fromkeys((job.study, job.uri, job.metric) for job in trained):
-        from melanoma_lab.tasks import loading
+        from melanoma_lab.commands import show_loading
 
-        with loading():
-            from melanoma_lab.tasks.compare import report_study
+        with show_loading():
+            from melanoma_lab.comparison.study_report import report_study
 
         try:
             compared.append(

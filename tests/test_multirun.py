@@ -38,7 +38,7 @@ def compared(monkeypatch):
         if study == "broken":
             raise UserError("study=broken: other data.")
 
-    module = importlib.import_module("melanoma_lab.tasks.compare")
+    module = importlib.import_module("melanoma_lab.comparison.study_report")
     monkeypatch.setattr(module, "report_study", report_study)
     return studies
 

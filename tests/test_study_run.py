@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fake_studies import Tracked
 
-from melanoma_lab.tasks.compare import report_study
+from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.tracking.study_run import COLOUR_TAG, NOTE_TAG, PARENT_TAG, STUDY_TAG
 
 

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from tracking_server import Server
 
 from melanoma_lab import tracking
+from melanoma_lab.commands.sync import sync_runs
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.tasks.sync import sync_runs
 from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking import upload
 from melanoma_lab.tracking.background_sender import BackgroundSender
@@ -315,7 +315,7 @@ def test_the_sender_gives_up_in_time():
 
 
 def test_only_a_typed_address_redirects(monkeypatch, composed):
-    from melanoma_lab.tasks import _typed
+    from melanoma_lab.commands import _typed
 
     typed = {"overrides": {"task": ["task=sync", "tracking.uri=sqlite:///x.db"]}}
     monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: OmegaConf.create(typed))

@@ -15,10 +15,10 @@ import pytest
 from processes import REPOSITORY, run_python
 
 from melanoma_lab import tracking
+from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.tasks.compare import report_study
-from melanoma_lab.tasks.ensemble import make_ensembles
+from melanoma_lab.inference.ensembles.build_ensembles import make_ensembles
 from melanoma_lab.tracking import database
 from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking.client import locked_access

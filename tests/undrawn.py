@@ -14,8 +14,8 @@ def undrawn_runs() -> Iterator[None]:
     """Let runs in the block, of this process, draw nothing; all else is recorded."""
     with pytest.MonkeyPatch.context() as patch:
         for name in (
-            "tasks.record",
-            "tasks.ensemble",
+            "runs.run_report",
+            "inference.ensembles.build_ensembles",
             "inference.external_validation.evaluation_report",
         ):
             module = importlib.import_module(f"melanoma_lab.{name}")

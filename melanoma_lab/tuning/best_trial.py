@@ -13,13 +13,13 @@ from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
 from melanoma_lab.reports.model_card.pages import write_model_card
 from melanoma_lab.runs import run_messages
-from melanoma_lab.tasks.record import (
-    beside_network,
-    card_of,
-    draw,
-    facts_of_training,
-    judged,
-    predictions_table,
+from melanoma_lab.runs.run_report import (
+    build_card_data,
+    build_model_files,
+    build_model_info,
+    build_predictions_table,
+    draw_run,
+    evaluate_training,
 )
 from melanoma_lab.tracking.logged_model import save_network
 from melanoma_lab.tracking.offline_store import ARTIFACTS_FOLDER, MODEL_FOLDER
@@ -65,9 +65,9 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             (folder / ARTIFACTS_FOLDER).mkdir()
-            table = predictions_table(data, trained, TRIAL_SPLITS)
-            judgement = judged(config, data, table)
-            draw(
+            table = build_predictions_table(data, trained, TRIAL_SPLITS)
+            judgement = evaluate_training(config, data, table)
+            draw_run(
                 folder / ARTIFACTS_FOLDER,
                 data,
                 images,
@@ -78,11 +78,11 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
                 images_kept=config.tracking.images,
             )
             if config.tracking.model and trained.network is not None:
-                card = card_of(config, data, trained.encoding)
-                beside = beside_network(data, judgement)
+                card = build_model_info(config, data, trained.encoding)
+                beside = build_model_files(data, judgement)
                 save_network(trained.network, card, folder / MODEL_FOLDER, beside)
                 run = client.get_run(found.run_id)
-                facts = facts_of_training(
+                facts = build_card_data(
                     *(config, data, table, judgement, run.data.metrics),
                     run_id=found.run_id,
                     started=run.info.start_time,

@@ -22,10 +22,10 @@ from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data
 from melanoma_lab.runs import run_messages
+from melanoma_lab.runs.identity import build_run_tags, fingerprint_run, name_run
 from melanoma_lab.runs.run_lock import RunLock, acquire_run_lock
-from melanoma_lab.tasks.extent import Extent
-from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags
-from melanoma_lab.tasks.train import settled, train_claimed
+from melanoma_lab.runs.run_options import RunOptions
+from melanoma_lab.runs.train import resolve_auto, train_locked
 from melanoma_lab.tracking.study_run import PARENT_TAG
 from melanoma_lab.tracking.sweep_run import (
     REPETITION_TAG,
@@ -221,9 +221,9 @@ class TrialRunner:
     ) -> tuple[Config, PreparedData, str]:
         """The configuration of a part of a trial, its dataset and its fingerprint."""
         config, _ = self.command.configure({**proposal.overrides(), **part.overrides()})
-        config = settled(config, self.threads)
+        config = resolve_auto(config, self.threads)
         data = self.data_of(config)
-        return config, data, fingerprint_of(config, data, TRIAL_SPLITS)
+        return config, data, fingerprint_run(config, data, TRIAL_SPLITS)
 
     def get_run_lock(self, proposal: Proposal, part: Repetition) -> RunLock:
         """Where a part of a trial keeps its state; whoever asks holds the search's lock."""
@@ -249,7 +249,7 @@ class TrialRunner:
         config, data, same = self.configure_repetition(proposal, part)
         several = len(self.parts) > 1
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial}
-        extent = Extent(
+        extent = RunOptions(
             splits=TRIAL_SPLITS,
             pictures=False,
             tags={
@@ -281,7 +281,7 @@ class TrialRunner:
                 return dict(finished.metrics), False
             begun = self.tracker.run_id
             try:
-                train_claimed(
+                train_locked(
                     config,
                     self.arm,
                     data,
@@ -300,13 +300,13 @@ class TrialRunner:
         return results, False
 
     def _record_failure(
-        self, config: Config, data: PreparedData, extent: Extent, error: Exception
+        self, config: Config, data: PreparedData, extent: RunOptions, error: Exception
     ) -> None:
         """Record a run that could not even begin."""
-        tags = run_tags(config, self.arm, data, threads=self.threads, extent=extent)
+        tags = build_run_tags(config, self.arm, data, threads=self.threads, extent=extent)
         params = tracking.flatten_params(config_to_dict(config))
         try:
-            with self.tracker.run(name_of_run(config, self.arm, extent), tags, params):
+            with self.tracker.run(name_run(config, self.arm, extent), tags, params):
                 raise error
         except type(error):
             pass

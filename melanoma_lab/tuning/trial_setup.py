@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from melanoma_lab.config.fingerprint import tuner_to_dict
 from melanoma_lab.data.cache import get_cache_folder
-from melanoma_lab.tasks.identity import fingerprint_of
+from melanoma_lab.runs.identity import fingerprint_run
 from melanoma_lab.training.backend import choose_threads
 from melanoma_lab.tuning.plan import SearchPlan
 from melanoma_lab.tuning.trial import TrialRunner, list_repetitions
@@ -60,7 +60,7 @@ def _fingerprint(plan: SearchPlan, trials: TrialRunner) -> str:
     for part in trials.parts:
         base, _ = plan.command.configure(part.overrides())
         data = trials.data_of(base)
-        bases.append(fingerprint_of(base, data))
+        bases.append(fingerprint_run(base, data))
     space: list[Any] = [asdict(entry) for entry in plan.searched]
     text = json.dumps([algorithm, space, bases], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

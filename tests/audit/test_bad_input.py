@@ -7,8 +7,8 @@ import pytest
 from pictures import paint
 from PIL import Image
 
+from melanoma_lab.commands.audit import audit_dataset
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.tasks.audit import audit_dataset
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import HealthCheck, example, given, settings
 
-from melanoma_lab import __main__, tasks
+from melanoma_lab import __main__, commands
 from melanoma_lab.config.schema import Config
 
 pytestmark = pytest.mark.slow
@@ -28,9 +28,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def lab(tmp_path, monkeypatch):
     """The real entry point, in this process, with tasks that do nothing."""
     seen = []
-    for task in tasks.TASKS:
-        monkeypatch.setitem(tasks.TASKS, task, lambda config, arm: seen.append(config))
-    compare = importlib.import_module("melanoma_lab.tasks.compare")
+    for task in commands.COMMANDS:
+        monkeypatch.setitem(commands.COMMANDS, task, lambda config, arm: seen.append(config))
+    compare = importlib.import_module("melanoma_lab.comparison.study_report")
     monkeypatch.setattr(compare, "report_study", lambda *args, **more: None)
     monkeypatch.setattr(signal, "signal", lambda *args: None)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")

@@ -15,7 +15,7 @@ from processes import run_python
 import melanoma_lab as lab
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.grad_cam_files import build_map_path
-from melanoma_lab.tasks.predict import predict_to_file
+from melanoma_lab.inference.predict import predict_to_file
 
 LOOKS = ("unlike_training", "warning")
 
@@ -322,7 +322,7 @@ def test_from_python(work, tree, predict, capsys):
 
 def test_an_interrupted_one_has_no_result(work, tree, predict, monkeypatch):
     _, run = work
-    monkeypatch.setattr("melanoma_lab.tasks.predict.show_progress", interrupting)
+    monkeypatch.setattr("melanoma_lab.inference.predict.show_progress", interrupting)
     with pytest.raises(KeyboardInterrupt):
         predict(model=run.run_id, images=tree, output="cut.json")
     assert not Path("cut.json").exists()

@@ -6,9 +6,9 @@ import pytest
 from pictures import paint
 from PIL import Image
 
+from melanoma_lab.commands.leaky_protocol import prepare_leaky_dataset
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.input_pipeline.prepare import prepare_data
-from melanoma_lab.tasks.seed_protocol import prepare_seed_protocol
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def written(published, composed, session_cache, tmp_path_factory):
         f"output={folder}",
         f"cache={session_cache}",
     )
-    assert prepare_seed_protocol(config) == folder
+    assert prepare_leaky_dataset(config) == folder
     return folder
 
 
@@ -106,7 +106,7 @@ def test_a_folder_that_is_there_is_not_written_over(composed, published, tmp_pat
         "task=seed_protocol", "dataset=folder", f"dataset.root={published}", f"output={tmp_path}"
     )
     with pytest.raises(UserError, match="is there already"):
-        prepare_seed_protocol(config)
+        prepare_leaky_dataset(config)
 
 
 def test_a_dataset_without_train_and_test_is_refused(composed, tree, tmp_path):
@@ -115,5 +115,5 @@ def test_a_dataset_without_train_and_test_is_refused(composed, tree, tmp_path):
         f"output={tmp_path / 'new'}",
     )
     with pytest.raises(UserError, match="not published divided into Train and Test"):
-        prepare_seed_protocol(config)
+        prepare_leaky_dataset(config)
     assert not (tmp_path / "new").exists()

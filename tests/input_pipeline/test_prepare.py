@@ -103,7 +103,7 @@ def test_unreadable_images_are_all_listed(prepare, spoilt):
 
 
 def test_the_audit_lists_what_training_refuses(composed, spoilt, tmp_path, monkeypatch):
-    from melanoma_lab.tasks.audit import audit_dataset
+    from melanoma_lab.commands.audit import audit_dataset
 
     (spoilt / "a" / "gone.jpg").symlink_to(spoilt / "a" / "nowhere.jpg")
     whole = (spoilt / "b" / "0.png").read_bytes()

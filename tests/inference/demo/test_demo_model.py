@@ -17,9 +17,9 @@ from melanoma_lab.inference.demo.image_answer import DemoService
 from melanoma_lab.inference.demo.reference_set import load_reference_set
 from melanoma_lab.inference.ensembles.mean_network import build_mean_network
 from melanoma_lab.inference.model_source import find_model
+from melanoma_lab.inference.predict import predict_table
 from melanoma_lab.inference.predictor import load_predictor
 from melanoma_lab.models.grad_cam import GradCam
-from melanoma_lab.tasks.predict import predict_table
 from melanoma_lab.training.backend import count_available_threads
 
 

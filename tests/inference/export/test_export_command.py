@@ -16,8 +16,8 @@ from melanoma_lab.config.schema import Format
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.inference.export import formats
+from melanoma_lab.inference.export.export_network import check_output_folder, export_network
 from melanoma_lab.inference.export.model_description import DESCRIPTION_FILE
-from melanoma_lab.tasks.export import checked_output, export_network
 from melanoma_lab.tracking.model_info import NOTICE
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
@@ -108,15 +108,15 @@ def test_an_earlier_export_is_replaced_and_nothing_else(work, export, tree, caps
     assert NOTICE in told
     Path("again/mine.txt").write_text("mine")
     with pytest.raises(UserError, match=r"output=again: holds other files \(mine.txt\)"):
-        checked_output("again")
+        check_output_folder("again")
     Path("other").mkdir(exist_ok=True)
     Path("other", "saved_model").mkdir(exist_ok=True)
     with pytest.raises(UserError, match="output=other: holds other files"):
-        checked_output("other")
+        check_output_folder("other")
     with pytest.raises(UserError, match="is a file"):
-        checked_output("lesion.jpg")
+        check_output_folder("lesion.jpg")
     with pytest.raises(UserError, match="no such folder"):
-        checked_output("nowhere/out")
+        check_output_folder("nowhere/out")
 
 
 def test_a_file_that_answers_otherwise_is_not_left_behind(work, export, monkeypatch):

@@ -12,7 +12,7 @@ from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.runs.run_headline import show_headline
 
 
-def loading() -> AbstractContextManager[ProgressCallback]:
+def show_loading() -> AbstractContextManager[ProgressCallback]:
     """Say that the block imports what a command needs, which may take seconds."""
     return show_progress("loading the command")
 
@@ -30,32 +30,32 @@ def train_one(
 ) -> str:
     """Say what is about to be trained, load what trains it, and do what ``train_arm`` does."""
     show_headline(config, arm)
-    with loading():
-        from melanoma_lab.tasks.train import train_arm
+    with show_loading():
+        from melanoma_lab.runs.train import train_arm
 
     return train_arm(config, arm, skip_finished=skip_finished, side_by_side=side_by_side)
 
 
 def audit(config: Config, _arm: Arm) -> None:
     """Find what is wrong with a dataset."""
-    with loading():
-        from melanoma_lab.tasks.audit import audit_dataset
+    with show_loading():
+        from melanoma_lab.commands.audit import audit_dataset
 
     audit_dataset(config)
 
 
 def seed_protocol(config: Config, _arm: Arm) -> None:
     """Prepare the dataset that the seed project trained on."""
-    with loading():
-        from melanoma_lab.tasks.seed_protocol import prepare_seed_protocol
+    with show_loading():
+        from melanoma_lab.commands.leaky_protocol import prepare_leaky_dataset
 
-    prepare_seed_protocol(config)
+    prepare_leaky_dataset(config)
 
 
 def download(config: Config, _arm: Arm) -> None:
     """Download a published dataset."""
-    with loading():
-        from melanoma_lab.tasks.download import download_dataset
+    with show_loading():
+        from melanoma_lab.commands.download import download_dataset
 
     download_dataset(config)
 
@@ -67,8 +67,8 @@ def compare(config: Config, _arm: Arm) -> None:
     from melanoma_lab.tracking.sqlite_reader import refuse_unknown_study
 
     refuse_unknown_study(config.study, config.tracking.uri)
-    with loading():
-        from melanoma_lab.tasks.compare import report_study
+    with show_loading():
+        from melanoma_lab.comparison.study_report import report_study
 
     report_study(
         config.study,
@@ -84,8 +84,8 @@ def ensemble(config: Config, _arm: Arm) -> None:
     from melanoma_lab.tracking.sqlite_reader import refuse_unknown_study
 
     refuse_unknown_study(config.study, config.tracking.uri)
-    with loading():
-        from melanoma_lab.tasks.ensemble import make_ensembles
+    with show_loading():
+        from melanoma_lab.inference.ensembles.build_ensembles import make_ensembles
 
     make_ensembles(config.study, arm=config.arm, size=config.members, tracked=config.tracking)
 
@@ -98,61 +98,61 @@ def tune(config: Config, arm: Arm) -> None:
         config, arm, parse_command()
     )  # a mistake shows before anything else is loaded
     if plan.role is not None and not plan.role.is_chief:
-        with loading():
-            from melanoma_lab.tasks.work import train_for_chief
+        with show_loading():
+            from melanoma_lab.tuning.distributed.run_worker import run_worker
 
-        train_for_chief(plan, plan.role)
+        run_worker(plan, plan.role)
         return
-    with loading():
-        from melanoma_lab.tasks.tune import tune_arm
+    with show_loading():
+        from melanoma_lab.tuning.tune import tune_arm
 
     tune_arm(plan)
 
 
 def predict(config: Config, _arm: Arm) -> None:
     """Apply a kept network to images."""
-    with loading():
-        from melanoma_lab.tasks.predict import predict_to_file
+    with show_loading():
+        from melanoma_lab.inference.predict import predict_to_file
 
     predict_to_file(config)
 
 
 def evaluate(config: Config, _arm: Arm) -> None:
     """Evaluate a kept model on a dataset that it was not trained on."""
-    with loading():
-        from melanoma_lab.tasks.evaluate import evaluate_model
+    with show_loading():
+        from melanoma_lab.inference.external_validation.evaluate import evaluate_model
 
     evaluate_model(config)
 
 
 def demo(config: Config, _arm: Arm) -> None:
     """Show a page on which a kept network can be tried."""
-    with loading():
-        from melanoma_lab.tasks.demo import show_page
+    with show_loading():
+        from melanoma_lab.commands.demo import serve_demo
 
-    show_page(config)
+    serve_demo(config)
 
 
 def export(config: Config, _arm: Arm) -> None:
     """Write a kept network in formats that other programs read."""
-    with loading():
-        from melanoma_lab.tasks.export import export_network
+    with show_loading():
+        from melanoma_lab.inference.export.export_network import export_network
 
     export_network(config)
 
 
 def card(config: Config, _arm: Arm) -> None:
     """Write the model card of a run."""
-    with loading():
-        from melanoma_lab.tasks.card import card_to_folder
+    with show_loading():
+        from melanoma_lab.commands.card import write_run_card
 
-    card_to_folder(config)
+    write_run_card(config)
 
 
 def sync(config: Config, _arm: Arm) -> None:
     """Send runs that were kept on disk to the tracking server."""
-    with loading():
-        from melanoma_lab.tasks.sync import sync_runs
+    with show_loading():
+        from melanoma_lab.commands.sync import sync_runs
 
     sync_runs(config.tracking, elsewhere=_typed("tracking.uri"))
 
@@ -165,7 +165,7 @@ def _typed(key: str) -> bool:
     return any(override.lstrip("+").startswith(f"{key}=") for override in typed)
 
 
-TASKS: dict[Task, Callable[[Config, Arm], None]] = {
+COMMANDS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.train: train,
     Task.audit: audit,
     Task.card: card,

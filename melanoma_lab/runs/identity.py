@@ -13,7 +13,7 @@ from melanoma_lab.config.schema.split import FoldSplit
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.pretrained.weight_files import find_weights
-from melanoma_lab.tasks.extent import WHOLE, Extent
+from melanoma_lab.runs.run_options import WHOLE_RUN, RunOptions
 from melanoma_lab.training.hardware import (
     detect_hardware,
     read_processor_name,
@@ -21,7 +21,7 @@ from melanoma_lab.training.hardware import (
 )
 
 
-def fingerprint_of(config: Config, data: PreparedData, splits: Sequence[str] | None = None) -> str:
+def fingerprint_run(config: Config, data: PreparedData, splits: Sequence[str] | None = None) -> str:
     """Runs of one fingerprint compute the same; weights to start from and known patients count.
 
     Args:
@@ -44,14 +44,14 @@ def fingerprint_of(config: Config, data: PreparedData, splits: Sequence[str] | N
     )
 
 
-def name_of_run(config: Config, arm: Arm, extent: Extent = WHOLE) -> str:
+def name_run(config: Config, arm: Arm, extent: RunOptions = WHOLE_RUN) -> str:
     """What a run is called in MLflow's list."""
     trial = f"trial {extent.tags['trial']} " if "trial" in extent.tags else ""
     return trial + format_run_name(arm.name, config.seed, _fold(config))
 
 
-def run_tags(
-    config: Config, arm: Arm, data: PreparedData, *, threads: int, extent: Extent = WHOLE
+def build_run_tags(
+    config: Config, arm: Arm, data: PreparedData, *, threads: int, extent: RunOptions = WHOLE_RUN
 ) -> dict[str, str]:
     """What a run is searched, grouped and compared by."""
     trivial = isinstance(config.architecture, TrivialArchitecture)
@@ -63,7 +63,7 @@ def run_tags(
         "reference": config.reference or "",
         "seed": str(config.seed),
         "fold": str(_fold(config)),
-        "fingerprint": fingerprint_of(config, data, extent.splits),
+        "fingerprint": fingerprint_run(config, data, extent.splits),
         "split_hash": data.split_hash,
         "dataset": config.dataset.name,
         "dataset_digest": data.digest,

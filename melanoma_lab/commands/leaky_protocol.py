@@ -21,7 +21,7 @@ from melanoma_lab.input_pipeline.leaky_protocol import write_leaky_protocol
 from melanoma_lab.training.backend import count_available_threads
 
 
-def prepare_seed_protocol(config: Config) -> Path:
+def prepare_leaky_dataset(config: Config) -> Path:
     """Write the seed project's dataset: copies first, split afterwards.
 
     Args:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # its module loads TensorFlow
 BEATS = 24
 
 
-def train_for_chief(plan: SearchPlan, role: ProcessRole) -> None:
+def run_worker(plan: SearchPlan, role: ProcessRole) -> None:
     """Train what the chief hands out until the search is over.
 
     Args:

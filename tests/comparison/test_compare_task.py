@@ -7,9 +7,9 @@ import pytest
 from fake_studies import Tracked
 from processes import run_command, run_python
 
+from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tracking import connect
 
 SCRIPT = """

@@ -20,10 +20,10 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.pixel_cache import decode_image
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
+from melanoma_lab.inference.ensembles.build_ensembles import make_ensembles
 from melanoma_lab.inference.mlmodel import read_appearance, read_model_folder
 from melanoma_lab.models.safe_loading import load_safely
-from melanoma_lab.tasks.ensemble import make_ensembles
-from melanoma_lab.tasks.train import train_arm
+from melanoma_lab.runs.train import train_arm
 from melanoma_lab.tracking import connect
 from melanoma_lab.tracking.logged_model import download_model
 

@@ -22,7 +22,7 @@ from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.training.backend import choose_threads
 
 
-def show_page(config: Config) -> None:
+def serve_demo(config: Config) -> None:
     """Serve the page until interrupted.
 
     Args:

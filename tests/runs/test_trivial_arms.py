@@ -20,7 +20,7 @@ from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.runs.run_lock import RunLock
-from melanoma_lab.tasks.train import train_arm
+from melanoma_lab.runs.train import train_arm
 from melanoma_lab.tracking import identify_study
 
 PRESETS = ("majority", "colour_histogram", "source_only")

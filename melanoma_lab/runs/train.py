@@ -21,10 +21,10 @@ from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.models.trivial_classifiers import TrivialClassifier, build_trivial_classifier
 from melanoma_lab.runs import run_messages
+from melanoma_lab.runs.identity import build_run_tags, fingerprint_run, name_run
+from melanoma_lab.runs.resume import find_interrupted_run, fit_with_checkpoints, record_begin
 from melanoma_lab.runs.run_lock import RunLock, acquire_run_lock
-from melanoma_lab.tasks.continuing import fit_from_checkpoint, note_begin, run_begun
-from melanoma_lab.tasks.extent import WHOLE, Extent
-from melanoma_lab.tasks.identity import fingerprint_of, name_of_run, run_tags
+from melanoma_lab.runs.run_options import WHOLE_RUN, RunOptions
 from melanoma_lab.training.backend import choose_threads, start_backend
 from melanoma_lab.training.environment import describe_changes, describe_environment
 from melanoma_lab.training.hardware import (
@@ -65,9 +65,9 @@ def train_arm(
     with show_progress("preparing images") as tell:
         data = prepare_data(config, cache=cache, threads=threads, progress=tell)
     run_messages.show_data(data)
-    config = settled(config, threads)
-    extent = WHOLE if config.evaluation.test else Extent(splits=(TRAIN, VAL))
-    same = fingerprint_of(config, data, extent.splits)
+    config = resolve_auto(config, threads)
+    extent = WHOLE_RUN if config.evaluation.test else RunOptions(splits=(TRAIN, VAL))
+    same = fingerprint_run(config, data, extent.splits)
     with acquire_run_lock(
         cache,
         study=config.study,
@@ -84,9 +84,7 @@ def train_arm(
                 claim.forget()
             _show_skipped(config, arm, there)
             return there.run_id
-        tracker = train_claimed(
-            config, arm, data, claim, connecting, threads=threads, extent=extent
-        )
+        tracker = train_locked(config, arm, data, claim, connecting, threads=threads, extent=extent)
     run_messages.show_registered_model(tracker.registered)
     run_messages.show_run_location(config, tracker.run_id, kept=tracker.kept)
     return tracker.run_id
@@ -107,7 +105,7 @@ def _show_skipped(config: Config, arm: Arm, there: tracking.FinishedRun) -> None
         )
 
 
-def settled(config: Config, threads: int) -> Config:
+def resolve_auto(config: Config, threads: int) -> Config:
     """The configuration with what ``auto`` comes to on this machine."""
     if isinstance(config.architecture, TrivialArchitecture):
         return config
@@ -117,7 +115,7 @@ def settled(config: Config, threads: int) -> Config:
     return replace(config, training=training)
 
 
-def train_claimed(
+def train_locked(
     config: Config,
     arm: Arm,
     data: PreparedData,
@@ -125,13 +123,13 @@ def train_claimed(
     connecting: Future[tracking.Tracker],
     *,
     threads: int,
-    extent: Extent = WHOLE,
+    extent: RunOptions = WHOLE_RUN,
     on_results: Callable[[Mapping[str, float]], None] = lambda _: None,
 ) -> tracking.Tracker:
     """Train a run that no other process is at, from where an earlier one ended.
 
     Args:
-        config: ``settled``.
+        config: ``resolve_auto``.
         arm: what a study calls it.
         data: the split dataset.
         claim: to the run.
@@ -157,9 +155,9 @@ def train_claimed(
     parts = _assemble(config, data, images, threads, extent)
     with show_progress("connecting to MLflow", line=lines):
         tracker = connecting.result()
-    tags = run_tags(config, arm, data, threads=threads, extent=extent)
+    tags = build_run_tags(config, arm, data, threads=threads, extent=extent)
     params = tracking.flatten_params(config_to_dict(config))
-    name = name_of_run(config, arm, extent)
+    name = name_run(config, arm, extent)
     if isinstance(parts, TrivialClassifier):  # takes seconds: nothing to go on with
         with tracker.run(name, tags, params, line=lines):
             with show_progress("fitting and evaluating", line=lines):
@@ -168,7 +166,7 @@ def train_claimed(
         return tracker
     resume = config.training.resume
     now = describe_environment(threads, require_device_count(config.training))
-    begun = run_begun(claim, tracker, now) if resume else None
+    begun = find_interrupted_run(claim, tracker, now) if resume else None
     if begun is None:
         claim.forget()
     if extent.after is not None:
@@ -179,8 +177,8 @@ def train_claimed(
             extent = replace(extent, after=None)
     with tracker.run(name, tags, params, continuing=begun, line=lines) as run_id:
         if resume:
-            note_begin(claim, run_id, now)
-        trained = fit_from_checkpoint(
+            record_begin(claim, run_id, now)
+        trained = fit_with_checkpoints(
             config, data, images, parts, tracker=tracker, claim=claim, begun=begun, extent=extent
         )
         if trained.diverged:
@@ -198,18 +196,18 @@ def _record(
     trained: TrainingResult,
     *,
     tracker: tracking.Tracker,
-    extent: Extent,
+    extent: RunOptions,
 ) -> dict[str, float]:
     """Record what came out, and return the metrics."""
     # Imported as late as can be: plotting and statistics would only delay the first step.
     with show_progress("loading statistics and drawing", line=extent.said is None):
-        from melanoma_lab.tasks.record import record_results
+        from melanoma_lab.runs.run_report import report_training
 
-    return record_results(config, data, images, trained, tracker, extent=extent)
+    return report_training(config, data, images, trained, tracker, extent=extent)
 
 
 def _assemble(
-    config: Config, data: PreparedData, images: BalancedSet, threads: int, extent: Extent
+    config: Config, data: PreparedData, images: BalancedSet, threads: int, extent: RunOptions
 ) -> TrainingSetup | TrivialClassifier:
     """What is going to be trained; a mistake shows here, before a run is recorded."""
     if isinstance(config.architecture, TrivialArchitecture):

@@ -33,20 +33,20 @@ from melanoma_lab.reports.error_analysis.explainers import NO_NETWORK, build_run
 from melanoma_lab.reports.model_card.card_data import ModelCardData, format_day
 from melanoma_lab.reports.model_card.pages import write_model_card
 from melanoma_lab.runs import run_messages
-from melanoma_lab.tasks.extent import Extent
+from melanoma_lab.runs.run_options import RunOptions
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.training_result import FitResult, TrainingResult
 
 
-def record_results(
+def report_training(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
     trained: TrainingResult,
     tracker: Tracker,
     *,
-    extent: Extent,
+    extent: RunOptions,
 ) -> dict[str, float]:
     """Measure, draw, keep and show what a training came to.
 
@@ -75,9 +75,9 @@ def record_results(
         )
 
     lines = extent.said is None
-    table = predictions_table(data, trained, extent.splits)
+    table = build_predictions_table(data, trained, extent.splits)
     with show_progress("computing metrics", line=lines):
-        judgement = judged(config, data, table)
+        judgement = evaluate_training(config, data, table)
         metrics |= (
             compute_run_metrics(table, data.melanoma, splits=extent.splits) | judgement.metrics()
         )
@@ -97,7 +97,7 @@ def record_results(
         predictions.write_predictions(table, folder / "predictions.csv")
         judgement.write(folder)
         if keeps_model:
-            facts = facts_of_training(
+            facts = build_card_data(
                 *(config, data, table, judgement, metrics),
                 run_id=tracker.run_id,
                 started=tracker.started,
@@ -111,7 +111,7 @@ def record_results(
             data.manifest.to_csv(folder / "manifest.csv", index=False)
             data.findings.write(folder / "audit.json")
             with show_progress("drawing figures", line=lines):
-                draw(
+                draw_run(
                     folder,
                     data,
                     images,
@@ -123,9 +123,9 @@ def record_results(
                 )
         tracker.log_folder(folder)
     if keeps_model:
-        card = card_of(config, data, trained.encoding)
+        card = build_model_info(config, data, trained.encoding)
         with show_progress("saving the network", line=lines):
-            tracker.log_network(trained.network, card, beside_network(data, judgement))
+            tracker.log_network(trained.network, card, build_model_files(data, judgement))
     if lines:
         run_messages.show_results(metrics, data, epochs=len(fit.history), absent=absent)
         run_messages.show_clinical_evaluation(judgement)
@@ -150,7 +150,7 @@ def _lower_rate(config: Config, fit: FitResult) -> str:
     return f"Lower {key}."
 
 
-def facts_of_training(
+def build_card_data(
     config: Config,
     data: PreparedData,
     table: pd.DataFrame,
@@ -187,7 +187,9 @@ def facts_of_training(
     )
 
 
-def card_of(config: Config, data: PreparedData, encoding: PatientEncoder | None) -> ModelInfo:
+def build_model_info(
+    config: Config, data: PreparedData, encoding: PatientEncoder | None
+) -> ModelInfo:
     """What a network says about itself that was trained on a dataset, with metadata or without."""
     return ModelInfo(
         slugs=data.slugs,
@@ -200,7 +202,7 @@ def card_of(config: Config, data: PreparedData, encoding: PatientEncoder | None)
     )
 
 
-def beside_network(data: PreparedData, judgement: ClinicalEvaluation) -> dict[str, str]:
+def build_model_files(data: PreparedData, judgement: ClinicalEvaluation) -> dict[str, str]:
     """Name -> text of what lies beside a network that was trained on a dataset.
 
     How its answers are to be read, and, from its training and validation images, what pictures must
@@ -211,7 +213,7 @@ def beside_network(data: PreparedData, judgement: ClinicalEvaluation) -> dict[st
     return beside | {decision_rule.FILE: judgement.advice().text()}
 
 
-def predictions_table(
+def build_predictions_table(
     data: PreparedData, trained: TrainingResult, splits: Sequence[str] | None
 ) -> pd.DataFrame:
     """What a training predicts for the splits that it was applied to; None: all."""
@@ -229,7 +231,9 @@ def predictions_table(
     )
 
 
-def judged(config: Config, data: PreparedData, table: pd.DataFrame) -> ClinicalEvaluation:
+def evaluate_training(
+    config: Config, data: PreparedData, table: pd.DataFrame
+) -> ClinicalEvaluation:
     """The judgement of what a training predicts."""
     return evaluate_clinically(
         table,
@@ -239,7 +243,7 @@ def judged(config: Config, data: PreparedData, table: pd.DataFrame) -> ClinicalE
     )
 
 
-def draw(
+def draw_run(
     folder: Path,
     data: PreparedData,
     images: BalancedSet,

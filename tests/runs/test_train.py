@@ -12,13 +12,13 @@ from marks import slow
 from PIL import Image
 from undrawn import undrawn_runs
 
+from melanoma_lab.commands import train_one
+from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
-from melanoma_lab.tasks import train_one
-from melanoma_lab.tasks.compare import report_study
 from melanoma_lab.tracking.database import is_empty
 from melanoma_lab.training.backend import count_available_threads
 from melanoma_lab.training.hardware import Hardware
@@ -121,7 +121,7 @@ def test_half_precision_trains_and_answers_in_float32(on_tree, precision):
 
 def test_what_auto_comes_to_is_recorded_and_shown(on_tree, monkeypatch, capsys):
     machine = Hardware("a processor", frozenset({"avx512_bf16"}))
-    for module in ("melanoma_lab.training.hardware", "melanoma_lab.tasks.train"):
+    for module in ("melanoma_lab.training.hardware", "melanoma_lab.runs.train"):
         monkeypatch.setattr(f"{module}.detect_hardware", lambda: machine)
     try:
         auto, _ = on_tree("training.precision=auto", "tracking.model=false")

@@ -15,7 +15,7 @@ from melanoma_lab.reports.model_card.pages import PAGES, write_model_card
 from melanoma_lab.tracking.run_reader import read_run
 
 
-def card_to_folder(config: Config) -> Path:
+def write_run_card(config: Config) -> Path:
     """Write ``model_card.md`` and ``model_card.html``; no TensorFlow.
 
     Args:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pictures import paint
 
+from melanoma_lab.commands.download import download_dataset
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.tasks.download import download_dataset
 
 
 def test_the_images_are_put_where_the_root_says(composed, tmp_path, monkeypatch, capsys):

@@ -41,11 +41,11 @@ from melanoma_lab.tracking.logged_model import PIXELS
 from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 from melanoma_lab.training.backend import choose_threads, start_backend
 
-DEFAULT: Final = "exported"
+DEFAULT_FOLDER: Final = "exported"
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What was written.
 
     Attributes:
@@ -59,7 +59,7 @@ class Exported:
     differences: Mapping[str, float]
 
 
-def export_network(config: Config) -> Exported:
+def export_network(config: Config) -> ExportResult:
     """Write a kept network in other formats, check each against the network, describe them.
 
     Args:
@@ -69,7 +69,7 @@ def export_network(config: Config) -> Exported:
         UserError: the model, the images or the output cannot be used, or a package is missing.
         RunError: a format cannot say what the network says; nothing was written.
     """
-    output = checked_output(config.output)
+    output = check_output_folder(config.output)
     kinds = list(dict.fromkeys(config.formats))
     formats.refuse_missing_packages(kinds)
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
@@ -81,20 +81,20 @@ def export_network(config: Config) -> Exported:
             if run is not None:
                 _add_card(run, part)
     prediction_messages.show_notice()
-    return Exported(
+    return ExportResult(
         output,
         {kind.value: output / formats.EXPORT_BACKENDS[kind].file for kind in kinds},
         {kind.value: parity.greatest for kind, parity in parities.items()},
     )
 
 
-def checked_output(typed: str | None) -> Path:
+def check_output_folder(typed: str | None) -> Path:
     """The folder to write; an earlier export may be there, and will be replaced.
 
     Raises:
         UserError: the folder around it is not there, or something else has its name.
     """
-    path = Path(typed or DEFAULT).expanduser()
+    path = Path(typed or DEFAULT_FOLDER).expanduser()
     said = f"output={truncate(path)}"
     if not path.parent.is_dir():
         raise UserError(f"{said}: no such folder: {path.parent}.")

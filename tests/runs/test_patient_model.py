@@ -12,7 +12,7 @@ from PIL import Image
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.tasks.train import train_arm
+from melanoma_lab.runs.train import train_arm
 
 ARM = (
     *("architecture=compact_cnn", "architecture.filters=[4,8]", "architecture.blocks=[0,1]"),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # as slow to load as it is seldom needed
     import pandas as pd
 
 #: What a calibrated probability's column begins with; the class's slug follows.
-CALIBRATED = "calibrated/"
+CALIBRATED_PREFIX = "calibrated/"
 #: What the column ``warning`` says of a picture of another kind, such as of no skin at all.
 UNLIKE = "unlike the training images"
 
@@ -43,7 +43,7 @@ DecidedListener = Callable[[ImageBatch, NDArray[np.intp]], None]
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PredictedRows:
     """What comes of some images that were looked at together.
 
     Attributes:
@@ -56,7 +56,7 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictionJob:
     """A prediction that is about to be made.
 
     Attributes:
@@ -67,7 +67,7 @@ class Prediction:
 
     model: Predictor
     images: ImageFiles
-    batches: Iterator[Predicted]
+    batches: Iterator[PredictedRows]
 
 
 def predict_to_file(config: Config) -> Path:
@@ -164,7 +164,7 @@ def predict_table(config: Config) -> pd.DataFrame:
 
 
 @contextmanager
-def _predicting(config: Config) -> Iterator[Prediction]:
+def _predicting(config: Config) -> Iterator[PredictionJob]:
     """Everything found and loaded; a mistake shows before TensorFlow is."""
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         images = find_image_files(config.images)
@@ -187,7 +187,7 @@ def _predicting(config: Config) -> Iterator[Prediction]:
             with_digests=known is not None,
         )
         predicted = (_predicted(batch, model, known, on_decided) for batch in batches)
-        yield Prediction(model, images, predicted)
+        yield PredictionJob(model, images, predicted)
 
 
 def _ignoring(_batch: ImageBatch, _decided: NDArray[np.intp]) -> None:
@@ -214,10 +214,10 @@ def _mapping(network: Any, folder: Path) -> DecidedListener:
 
 def _predicted(
     batch: ImageBatch, model: Predictor, known: KnownFiles | None, on_decided: DecidedListener
-) -> Predicted:
+) -> PredictedRows:
     """What a network says of a batch, as columns, and whether it should be believed."""
     if not batch.image_ids:
-        return Predicted({}, batch.unreadable)
+        return PredictedRows({}, batch.unreadable)
     answers, slugs = model.look_at(batch.pixels), model.card.slugs
     probabilities, decided = answers.probabilities, answers.decided
     on_decided(batch, decided)
@@ -228,7 +228,9 @@ def _predicted(
         **{f"{PROBABILITY_PREFIX}{slug}": probabilities[:, k] for k, slug in enumerate(slugs)},
     }
     if answers.calibrated is not None:
-        columns |= {f"{CALIBRATED}{slug}": answers.calibrated[:, k] for k, slug in enumerate(slugs)}
+        columns |= {
+            f"{CALIBRATED_PREFIX}{slug}": answers.calibrated[:, k] for k, slug in enumerate(slugs)
+        }
     if answers.reached is not None and model.source.advice is not None:
         slug = model.source.advice.slug
         columns["operating_point"] = [slug if each else "" for each in answers.reached]
@@ -236,7 +238,7 @@ def _predicted(
         columns["unlike_training"] = answers.unlike
         columns["warning"] = [UNLIKE if distance > 1 else "" for distance in answers.unlike]
     columns["seen"] = _seen(batch, known)
-    return Predicted(columns, batch.unreadable)
+    return PredictedRows(columns, batch.unreadable)
 
 
 def _seen(batch: ImageBatch, known: KnownFiles | None) -> list[str]:

@@ -9,7 +9,7 @@ from melanoma_lab.runs.run_lock import RunLock
 
 
 @dataclass(frozen=True)
-class Extent:
+class RunOptions:
     """How much of a run is measured and kept; the whole unless said otherwise.
 
     Attributes:
@@ -30,4 +30,4 @@ class Extent:
     said: str | None = None
 
 
-WHOLE = Extent()
+WHOLE_RUN = RunOptions()

@@ -12,7 +12,7 @@ import small_backbone  # noqa: F401 (declares what builds architecture=on_a_back
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.backbone import Backbone
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.tasks.train import train_arm
+from melanoma_lab.runs.train import train_arm
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -25,7 +25,7 @@ def no_images(monkeypatch):
         pytest.fail("images were prepared")
 
     # The package has a function of the module's name.
-    module = importlib.import_module("melanoma_lab.tasks.train")
+    module = importlib.import_module("melanoma_lab.runs.train")
     monkeypatch.setattr(module, "prepare_data", prepare)
 
 

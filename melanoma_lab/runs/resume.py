@@ -13,7 +13,7 @@ from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_lock import RunLock
-from melanoma_lab.tasks.extent import Extent
+from melanoma_lab.runs.run_options import RunOptions
 from melanoma_lab.training.checkpoint import CheckpointManager
 from melanoma_lab.training.environment import describe_changes
 from melanoma_lab.training.training_result import TrainingResult
@@ -22,7 +22,9 @@ if TYPE_CHECKING:  # its module loads TensorFlow
     from melanoma_lab.training.trainer import TrainingSetup
 
 
-def run_begun(claim: RunLock, tracker: tracking.Tracker, now: Mapping[str, str]) -> str | None:
+def find_interrupted_run(
+    claim: RunLock, tracker: tracking.Tracker, now: Mapping[str, str]
+) -> str | None:
     """The MLflow run to go on with; None where there is none, or it would get other bits."""
     begun = claim.read_interrupted_run()
     if begun is None or not tracker.can_resume(begun[0]):
@@ -34,7 +36,7 @@ def run_begun(claim: RunLock, tracker: tracking.Tracker, now: Mapping[str, str])
     return run_id
 
 
-def note_begin(claim: RunLock, run_id: str, now: Mapping[str, str]) -> None:
+def record_begin(claim: RunLock, run_id: str, now: Mapping[str, str]) -> None:
     """Note that a run has begun; a disk that cannot take the note costs a warning."""
     try:
         claim.begin(run_id, now)
@@ -42,7 +44,7 @@ def note_begin(claim: RunLock, run_id: str, now: Mapping[str, str]) -> None:
         run_messages.show_note(f"Were this run interrupted, it could not be continued: {error}.")
 
 
-def fit_from_checkpoint(
+def fit_with_checkpoints(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
@@ -51,7 +53,7 @@ def fit_from_checkpoint(
     tracker: tracking.Tracker,
     claim: RunLock,
     begun: str | None,
-    extent: Extent,
+    extent: RunOptions,
 ) -> TrainingResult:
     """Train, telling MLflow and the terminal, with a checkpoint an epoch.
 

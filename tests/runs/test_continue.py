@@ -11,7 +11,7 @@ from melanoma_lab.core.errors import RunError
 from melanoma_lab.models.schedules import ScheduledLearningRate
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_lock import RunLock
-from melanoma_lab.tasks.train import train_arm
+from melanoma_lab.runs.train import train_arm
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -82,7 +82,7 @@ def test_a_failed_run_goes_on_where_it_failed(place, capsys):
 def test_a_run_starts_over_where_its_bits_would_differ(place, capsys, monkeypatch):
     place.fail("tracking.model=false")
     (failed,) = place.runs()
-    module = importlib.import_module("melanoma_lab.tasks.train")  # a function shadows its name
+    module = importlib.import_module("melanoma_lab.runs.train")  # a function shadows its name
     monkeypatch.setattr(module, "describe_environment", lambda *_: {"threads": "77"})
     run_id = place.train("tracking.model=false")
     said = capsys.readouterr().out

@@ -20,8 +20,8 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.inference.demo import pictures
 from melanoma_lab.inference.export.model_description import RESIZING
+from melanoma_lab.inference.predict import predict_to_file
 from melanoma_lab.reports.error_analysis.explained_images import ExplainedImage
-from melanoma_lab.tasks.predict import predict_to_file
 from melanoma_lab.tracking.model_info import ModelInfo
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -141,7 +141,7 @@ def test_networks_that_see_differently_are_not_put_together(
     for seed in (0, 1):
         train_tiny(tmp_path, f"dataset.root={wide}", f"seed={seed}", "study=mixed")
     cards = iter([ModelInfo(("melanoma", "nevus"), resize=resize) for resize in Resize])
-    module = importlib.import_module("melanoma_lab.tasks.ensemble")
+    module = importlib.import_module("melanoma_lab.inference.ensembles.build_ensembles")
     read = module.mlmodel.read_model_folder
     monkeypatch.setattr(
         module.mlmodel, "read_model_folder", lambda folder: (read(folder)[0], next(cards))
