@@ -16,7 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from melanoma_lab import multirun, registry
+from melanoma_lab import registry
+from melanoma_lab.cli import multirun
 from melanoma_lab.cli.arguments import normalise_arguments
 from melanoma_lab.cli.help import format_help
 from melanoma_lab.cli.job_validation import validate_seeds_once
@@ -44,7 +45,7 @@ def hydra_command(notes: JobStatusStore) -> Callable[[], None]:
         registry.register_user_options(
             theirs
         )  # a launcher's process may not have run the user's script
-        with multirun.noted(composed, notes):
+        with multirun.record_job(composed, notes):
             config = validate_config(composed)
             check_required_keys(config)
             if config.task is not Task.download:
@@ -72,7 +73,7 @@ def main() -> None:
         notes = _launch()
         if notes.error is not None:
             raise notes.error
-        multirun.conclude(notes.jobs, notes.broken)
+        multirun.finish_multirun(notes.jobs, notes.broken)
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melanoma_lab import multirun
+from melanoma_lab.cli import multirun
 from melanoma_lab.commands import train_one
 from melanoma_lab.config.arm import check_jobs_distinct
 from melanoma_lab.config.compose import compose_config, expand_multirun
@@ -163,10 +163,10 @@ def study(
         done = []
         with _mlflow_left_alone():
             for number, (config, arm) in enumerate(jobs):
-                with multirun.surviving() as ending:
+                with multirun.catch_failures() as ending:
                     train_one(config, arm, skip_finished=True)
-                done.append(multirun.job_of(config, arm, number, ending))
-            return multirun.conclude(done)[0]
+                done.append(multirun.build_job_status(config, arm, number, ending))
+            return multirun.finish_multirun(done)[0]
 
 
 def tune(

@@ -19,8 +19,8 @@ def show_loading() -> AbstractContextManager[ProgressCallback]:
 
 def train(config: Config, arm: Arm) -> None:
     """Train, evaluate and track one arm."""
+    from melanoma_lab.cli.multirun import in_multirun
     from melanoma_lab.launching.parallel_jobs import count_parallel_jobs
-    from melanoma_lab.multirun import in_multirun
 
     train_one(config, arm, skip_finished=in_multirun(), side_by_side=count_parallel_jobs())
 

@@ -8,10 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 from processes import LAB, run_command, run_python
 
-from melanoma_lab import multirun
+from melanoma_lab.cli import multirun
+from melanoma_lab.cli.multirun import describe_failures, finish_multirun, record_job
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.launching.job_status import JobStatus, collect_jobs
-from melanoma_lab.multirun import conclude, describe_failures, noted
 
 
 def job(number, arm="baseline", *, failure=0, reason="", study="ablation", task="train"):
@@ -44,14 +44,14 @@ def compared(monkeypatch):
 
 
 def test_every_study_is_compared_once(compared):
-    conclude([job(0), job(1), job(2, study="other"), job(3, failure=0, task="compare")])
+    finish_multirun([job(0), job(1), job(2, study="other"), job(3, failure=0, task="compare")])
     assert compared == ["ablation", "other"]
 
 
 def test_nothing_is_concluded_from_a_single_run_or_from_failures_alone(compared):
-    conclude([])
+    finish_multirun([])
     with pytest.raises(RunError, match=r"^diverged$"):
-        conclude([job(0, failure=1, reason="diverged")])
+        finish_multirun([job(0, failure=1, reason="diverged")])
     assert compared == []
 
 
@@ -63,7 +63,7 @@ def test_the_rest_is_compared_and_the_failed_are_named(compared):
         job(3, "wild,e=1", failure=2, reason="dataset.root: no such folder."),
     ]
     with pytest.raises(RunError) as raised:
-        conclude(jobs)
+        finish_multirun(jobs)
     assert compared == ["ablation"]
     assert str(raised.value).splitlines() == [
         "3 of 4 runs failed:",
@@ -74,7 +74,7 @@ def test_the_rest_is_compared_and_the_failed_are_named(compared):
 
 def test_mistakes_alone_are_the_users(compared):
     with pytest.raises(UserError, match="1 of 2 runs failed"):
-        conclude([job(0), job(1, failure=2, reason="no such folder")])
+        finish_multirun([job(0), job(1, failure=2, reason="no such folder")])
 
 
 def test_a_mistake_of_all_jobs_is_told_once():
@@ -83,12 +83,14 @@ def test_a_mistake_of_all_jobs_is_told_once():
 
 def test_what_cannot_be_compared_is_said(compared):
     with pytest.raises(UserError, match=r"The study was not compared. study=broken: other data\."):
-        conclude([job(0, study="broken")])
+        finish_multirun([job(0, study="broken")])
 
 
 def test_what_a_launcher_gave_up_is_said_beside_what_was_done(compared):
     with pytest.raises(RunError) as raised:
-        conclude([job(0), job(1, failure=1, reason="gone.")], "TerminatedWorkerError: killed")
+        finish_multirun(
+            [job(0), job(1, failure=1, reason="gone.")], "TerminatedWorkerError: killed"
+        )
     assert compared == ["ablation"]
     assert str(raised.value).splitlines()[:2] == [
         "1 of 2 runs failed:",
@@ -99,7 +101,7 @@ def test_what_a_launcher_gave_up_is_said_beside_what_was_done(compared):
 
 def test_what_a_single_run_raises_is_the_commands_to_raise():
     bug = KeyError("x")
-    with collect_jobs() as notes, noted(OmegaConf.create({}), notes):
+    with collect_jobs() as notes, record_job(OmegaConf.create({}), notes):
         raise bug
     assert notes.error is bug
     assert notes.jobs == ()
@@ -135,7 +137,7 @@ def test_a_job_of_a_multirun_never_raises(as_job, error, failure, reason):
         "tracking": {"uri": "u"},
         "split": {"name": "kfold", "fold": 2},
     }
-    with collect_jobs() as notes, noted(OmegaConf.create(composed), notes):
+    with collect_jobs() as notes, record_job(OmegaConf.create(composed), notes):
         (begun,) = notes.read()
         assert (begun.failure, begun.reason.split(" (")[0]) == (
             1,
@@ -150,7 +152,7 @@ def test_a_job_of_a_multirun_never_raises(as_job, error, failure, reason):
 
 def test_ctrl_c_stops_a_multirun(as_job):
     with collect_jobs() as notes:
-        with pytest.raises(KeyboardInterrupt), noted(OmegaConf.create({}), notes):
+        with pytest.raises(KeyboardInterrupt), record_job(OmegaConf.create({}), notes):
             raise KeyboardInterrupt
         (ended,) = notes.read()
         assert (ended.failure, ended.reason) == (130, "interrupted")

@@ -39,7 +39,7 @@ def in_multirun() -> bool:
 
 
 @contextmanager
-def noted(composed: DictConfig, notes: JobStatusStore) -> Iterator[None]:
+def record_job(composed: DictConfig, notes: JobStatusStore) -> Iterator[None]:
     """Note how the job in the block ends; its failure ends there.
 
     Args:
@@ -57,13 +57,13 @@ def noted(composed: DictConfig, notes: JobStatusStore) -> Iterator[None]:
     number = int(HydraConfig.get().job.num)
     with isolate_job(notes, number) as stoppable:
         # What stays of a job whose process does not come back.
-        gone = Ending(1, "its process ended before it did (killed? out of memory?)")
+        gone = JobResult(1, "its process ended before it did (killed? out of memory?)")
         notes.begin(_job(composed, gone), stoppable=stoppable)
         try:
-            with surviving() as ending:
+            with catch_failures() as ending:
                 yield
         except BaseException:
-            notes.end(_job(composed, Ending(130, "interrupted")))
+            notes.end(_job(composed, JobResult(130, "interrupted")))
             raise
         notes.end(_job(composed, ending))
 
@@ -83,7 +83,7 @@ def _remove_job_folder() -> None:
 
 
 @dataclass
-class Ending:
+class JobResult:
     """How a job ended.
 
     Attributes:
@@ -96,13 +96,13 @@ class Ending:
 
 
 @contextmanager
-def surviving() -> Iterator[Ending]:
+def catch_failures() -> Iterator[JobResult]:
     """Say how the block ends; nothing but an interruption comes out of it.
 
     Yields:
         What is filled in when the block is through.
     """
-    ending = Ending()
+    ending = JobResult()
     try:
         yield ending
     except UserError as error:
@@ -118,7 +118,7 @@ def surviving() -> Iterator[Ending]:
         console.print(f"Failed: {ending.reason}", style="bold red", markup=False)
 
 
-def _job(composed: DictConfig, ending: Ending) -> JobStatus:
+def _job(composed: DictConfig, ending: JobResult) -> JobStatus:
     hydra = HydraConfig.get()
     arm = parse_arm(list(hydra.overrides.task))
 
@@ -140,7 +140,7 @@ def _job(composed: DictConfig, ending: Ending) -> JobStatus:
     )
 
 
-def job_of(config: Config, arm: Arm, number: int, ending: Ending) -> JobStatus:
+def build_job_status(config: Config, arm: Arm, number: int, ending: JobResult) -> JobStatus:
     """What became of a job whose configuration has been checked.
 
     Args:
@@ -175,7 +175,7 @@ def _select(composed: DictConfig, key: str) -> Any:
         return None  # AttributeError: its group is missing
 
 
-def conclude(jobs: Sequence[JobStatus], broken: str = "") -> list[ComparedStudy]:
+def finish_multirun(jobs: Sequence[JobStatus], broken: str = "") -> list[ComparedStudy]:
     """Compare what a multirun trained, then say which of its jobs failed.
 
     Args:
