@@ -20,8 +20,9 @@ From Python::
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from melanoma_lab.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from melanoma_lab.api import (
@@ -58,11 +59,6 @@ __all__ = [
     "train",
     "tune",
 ]
-
-try:
-    __version__ = version("melanoma-lab")
-except PackageNotFoundError:  # run from a clone that is not installed
-    __version__ = "0.1.0"
 
 _MODULES = {
     "ComparedStudy": "comparison.result",

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from melanoma_lab import __version__
 from melanoma_lab.comparison import figures, rerun_commands, verdict_text
 from melanoma_lab.comparison.compare import (
     ArmSummary,
@@ -21,6 +20,7 @@ from melanoma_lab.comparison.course_project_claims import CourseProjectClaim, ch
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
+from melanoma_lab.core.version import __version__
 from melanoma_lab.reports.rendering import (
     ReportFigure,
     encode_png,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from melanoma_lab import __version__, tracking
+from melanoma_lab import tracking
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.arm_labels import format_run_name
 from melanoma_lab.config.fingerprint import compute_fingerprint
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import FoldSplit
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
+from melanoma_lab.core.version import __version__
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.runs.run_options import WHOLE_RUN, RunOptions

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from melanoma_lab import __version__
+from melanoma_lab.core.version import __version__
 from melanoma_lab.reports.rendering import (
     ReportFigure,
     encode_png,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma_lab import __version__, tracking
+from melanoma_lab import tracking
+from melanoma_lab.core.version import __version__
 from melanoma_lab.inference.ensembles.members import EnsembleMember
 from melanoma_lab.input_pipeline.prepare import compute_split_hash
 from melanoma_lab.tracking.arm_runs import FOLDS_TAG, SEEDS_TAG

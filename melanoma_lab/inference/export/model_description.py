@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from melanoma_lab import __version__
 from melanoma_lab.config.schema import Format
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.untrusted_files import parse_json
+from melanoma_lab.core.version import __version__
 from melanoma_lab.evaluation.decision_rule import DecisionRule, dump_strict_json
 from melanoma_lab.inference.export.formats import EXPORT_BACKENDS, PROBABILITIES
 from melanoma_lab.inference.export.verification import LIMIT, OutputDifference, VerificationSample

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab import __version__, tracking
+from melanoma_lab import tracking
 from melanoma_lab.config.arm_labels import format_run_name
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
 from melanoma_lab.config.schema.split import Predefined
+from melanoma_lab.core.version import __version__
 from melanoma_lab.inference.external_validation.training_overlap import ImageRoles
 from melanoma_lab.inference.known_images import TrainingRun
 from melanoma_lab.inference.model_source import ModelSource

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma_lab import __version__
+from melanoma_lab.core.version import __version__
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 from melanoma_lab.reports.error_analysis.audit_remarks import AuditRemark, collect_audit_remarks
 from melanoma_lab.reports.error_analysis.decisions import N_PAIRS, Mistakes

@@ -1,0 +1,10 @@
+"""The lab's version."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("melanoma-lab")
+except PackageNotFoundError:  # run from a clone that is not installed
+    __version__ = "0.1.0"
