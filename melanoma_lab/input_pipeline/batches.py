@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import EpochLength
 from melanoma_lab.input_pipeline.balancing import BalancedSet
+from melanoma_lab.input_pipeline.model_inputs import join_inputs
 
 #: Keeps the order's random numbers apart from others that are drawn from the same seed.
 ORDER_STREAM = 0x0D
@@ -145,8 +146,6 @@ def _numpy_dataset(
     Inputs have the dtypes of ``like``, and the shapes of one of its rows.
     """
     import tensorflow as tf
-
-    from melanoma_lab.models.inputs import join_inputs
 
     def element(step: Any) -> Any:
         dtypes = (*(tf.as_dtype(array.dtype) for array in like), tf.float32, tf.float32)

@@ -1,8 +1,4 @@
-"""What a network takes: pixels, or pixels and what is known of the patient.
-
-``(pixels, metadata)`` is a network's input and a batch's where metadata are joined to the image;
-else pixels are, by themselves. In the place of pixels may be what a backbone makes of them.
-"""
+"""The inputs of Keras networks: their names, their shape, and new ones alike."""
 
 from __future__ import annotations
 
@@ -10,20 +6,7 @@ from typing import Any
 
 import keras
 
-PIXELS, METADATA = "pixels", "metadata"
-
-
-def split_inputs(inputs: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Pixels, and a tuple of the metadata or of nothing."""
-    if isinstance(inputs, tuple | list):
-        pixels, *others = inputs
-        return pixels, tuple(others)
-    return inputs, ()
-
-
-def join_inputs(pixels: Any, others: tuple[Any, ...]) -> Any:
-    """What ``split_inputs`` took apart."""
-    return (pixels, *others) if others else pixels
+from melanoma_lab.input_pipeline.model_inputs import METADATA, PIXELS, join_inputs
 
 
 def build_inputs(network: keras.Model) -> Any:

@@ -15,7 +15,8 @@ from keras import layers, ops
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.patient_metadata import AgeScaler, PatientEncoder
-from melanoma_lab.models.inputs import METADATA, PIXELS, get_image_shape
+from melanoma_lab.input_pipeline.model_inputs import METADATA, PIXELS
+from melanoma_lab.models.inputs import get_image_shape
 from melanoma_lab.models.regularisation import Regulariser
 
 #: The layer that metadata pass, and the one that joins what comes of them to the features.

@@ -12,8 +12,8 @@ from typing import Any
 
 import keras
 
+from melanoma_lab.input_pipeline.model_inputs import join_inputs, split_inputs
 from melanoma_lab.models.augmentation import augment
-from melanoma_lab.models.inputs import join_inputs, split_inputs
 from melanoma_lab.models.schedules import ScheduledLearningRate
 
 

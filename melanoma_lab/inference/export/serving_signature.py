@@ -10,7 +10,8 @@ from keras import ops
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.network import find_pixel_input
-from melanoma_lab.models.inputs import PIXELS, get_named_inputs
+from melanoma_lab.input_pipeline.model_inputs import PIXELS
+from melanoma_lab.models.inputs import get_named_inputs
 
 #: What the output is called, where a format has names.
 PROBABILITIES: Final = "probabilities"

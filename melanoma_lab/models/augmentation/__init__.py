@@ -20,12 +20,12 @@ import numpy as np
 from keras import layers
 
 from melanoma_lab.config.schema import augmentation as schema
+from melanoma_lab.input_pipeline.model_inputs import join_inputs, split_inputs
 from melanoma_lab.models.augmentation.affine import RandomAffine
 from melanoma_lab.models.augmentation.colour import RandomColour
 from melanoma_lab.models.augmentation.erasing import RandomErasing
 from melanoma_lab.models.augmentation.mixing import CutMixLayer, MixingLayer, MixUpLayer
 from melanoma_lab.models.augmentation.rand_augment import RandAugmentLayer
-from melanoma_lab.models.inputs import join_inputs, split_inputs
 from melanoma_lab.registry import builder, find_builder
 
 #: Keeps augmentation's random numbers apart from others that are drawn from the same seed.
