@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.core.heavy_imports import import_heavy
+from melanoma_lab.core.heavy_imports import load_tensorflow, quiet_stderr
 from melanoma_lab.core.interrupts import defer_interrupts
 
 
@@ -41,25 +37,6 @@ def choose_threads(asked: int | None, shared_by: int = 1) -> int:
         return asked
     running = count_threads_in_use() if "tensorflow" in sys.modules else 0
     return running or count_available_threads(shared_by)
-
-
-def load_tensorflow() -> Any:
-    """Import TensorFlow and Keras without their start-up lines.
-
-    Returns:
-        The module ``tensorflow``.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if "tensorflow" not in sys.modules:
-        # Without AVX-512, TensorFlow would leave oneDNN out, and vgg5 take 1.7 times as long.
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-        # Its libraries are loaded in one go of seconds.
-        with show_progress("starting TensorFlow", at_once=True), quiet_stderr():
-            import_heavy("keras")
-    import tensorflow as tf
-
-    return tf
 
 
 def start_backend(*, threads: int, seed: int, precision: Precision, devices: int = 1) -> None:
@@ -104,30 +81,6 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
 def count_threads_in_use() -> int:
     """The threads that ``start_backend`` has given to TensorFlow's kernels; 0: it has not yet."""
     return int(load_tensorflow().config.threading.get_intra_op_parallelism_threads())
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Hold back what native code prints on standard error; show it if the block fails.
-
-    oneDNN and CUDA print start-up lines that TF_CPP_MIN_LOG_LEVEL does not silence.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except UserError:
-            raise
-        except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _provide_devices(tf: Any, devices: int) -> None:

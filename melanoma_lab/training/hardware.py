@@ -72,7 +72,7 @@ class Hardware:
 @functools.cache
 def detect_hardware() -> Hardware:
     """Look at the machine; loads TensorFlow to find out which GPUs it can use."""
-    from melanoma_lab.training.backend import load_tensorflow
+    from melanoma_lab.core.heavy_imports import load_tensorflow
 
     tf = load_tensorflow()
     details = [

@@ -15,6 +15,7 @@ from melanoma_lab.config.fingerprint import tuner_to_dict
 from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.heavy_imports import load_tensorflow
 from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.models.pretrained.weight_files import find_weights
@@ -25,7 +26,6 @@ from melanoma_lab.tracking.sweep_run import (
     log_search_results,
     open_parent_run,
 )
-from melanoma_lab.training.backend import load_tensorflow
 from melanoma_lab.tuning import search_messages
 from melanoma_lab.tuning.distributed.transport import LOOPBACK, open_server
 from melanoma_lab.tuning.distributed.worker_pool import (

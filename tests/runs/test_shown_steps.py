@@ -10,7 +10,7 @@ from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core import console
-from melanoma_lab.training.backend import load_tensorflow
+from melanoma_lab.core.heavy_imports import load_tensorflow
 
 NETWORK = ("architecture.filters=[4,8,8]", "architecture.dense_units=8", "training.epochs=1")
 

@@ -27,7 +27,7 @@ def test_the_precision_is_keras_policy():
 @pytest.mark.parametrize("asked", [None, "0"])
 def test_onednn_computes_on_every_processor_unless_it_is_switched_off(monkeypatch, asked):
     script = """
-from melanoma_lab.training.backend import load_tensorflow
+from melanoma_lab.core.heavy_imports import load_tensorflow
 load_tensorflow()
 from tensorflow.python.util import _pywrap_util_port
 print(_pywrap_util_port.IsMklEnabled())

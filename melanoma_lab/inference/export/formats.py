@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Format
 from melanoma_lab.core.errors import RunError, UserError, truncate
+from melanoma_lab.core.heavy_imports import quiet_stderr
 from melanoma_lab.core.shell_commands import format_extra_install
-from melanoma_lab.training.backend import quiet_stderr
 
 #: What a network takes, by name.
 Inputs = Mapping[str, NDArray[Any]]

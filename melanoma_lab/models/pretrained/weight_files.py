@@ -123,7 +123,7 @@ def _carried(name: str) -> WeightsFile:
 
 def _downloaded(name: str) -> WeightsFile:
     """The file in Keras's own cache, downloaded first where it is not there."""
-    from melanoma_lab.training.backend import load_tensorflow
+    from melanoma_lab.core.heavy_imports import load_tensorflow
 
     load_tensorflow()  # quietly, because Keras brings it along
     import keras

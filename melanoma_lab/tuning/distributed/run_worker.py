@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from melanoma_lab import tracking
 from melanoma_lab.core.errors import RunError
+from melanoma_lab.core.heavy_imports import load_tensorflow
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.runs import run_messages
-from melanoma_lab.training.backend import load_tensorflow
 from melanoma_lab.tuning.distributed.heartbeat import Heartbeat
 from melanoma_lab.tuning.distributed.process_role import ProcessRole
 from melanoma_lab.tuning.distributed.transport import open_channel
