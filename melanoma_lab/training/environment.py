@@ -23,7 +23,14 @@ from melanoma_lab.training.hardware import detect_hardware
 PACKAGE = Path(__file__).resolve().parent.parent
 #: The parts of the lab that a training's bits come from. Others, such as plots or the report, may
 #: be repaired between a failure and the attempt that continues it.
-TRAINING_PACKAGES = ("data", "input_pipeline", "models", "training")
+TRAINING_CODE = (
+    "core/checksummed_files.py",
+    "core/heavy_imports.py",
+    "data/**/*.py",
+    "input_pipeline/**/*.py",
+    "models/**/*.py",
+    "training/**/*.py",
+)
 DISTRIBUTIONS = ("tensorflow", "keras", "numpy", "pillow", "augmentor")
 #: Environment variables that change how TensorFlow computes.
 ENVIRONMENT_VARIABLES = (
@@ -62,7 +69,7 @@ def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[
 
 def compute_code_digest() -> str:
     """A digest of the source that computes: the lab's own, and that of a user's builders."""
-    own = [path for part in TRAINING_PACKAGES for path in (PACKAGE / part).rglob("*.py")]
+    own = [path for pattern in TRAINING_CODE for path in PACKAGE.glob(pattern)]
     users = {
         _source(build)
         for build in BUILDERS.values()
