@@ -199,3 +199,8 @@ def _bar() -> Progress:
         transient=True,
         disable=not _on_terminal(),
     )
+
+
+def show_note(message: str) -> None:
+    """Say what is worth knowing and stops nothing."""
+    console.print(message, style="yellow", markup=False)

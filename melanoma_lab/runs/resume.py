@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from melanoma_lab import tracking
 from melanoma_lab.config.schema import Config
-from melanoma_lab.core.console import FitProgress
+from melanoma_lab.core.console import FitProgress, show_note
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.runs import run_messages
@@ -41,7 +41,7 @@ def record_begin(claim: RunLock, run_id: str, now: Mapping[str, str]) -> None:
     try:
         claim.begin(run_id, now)
     except OSError as error:
-        run_messages.show_note(f"Were this run interrupted, it could not be continued: {error}.")
+        show_note(f"Were this run interrupted, it could not be continued: {error}.")
 
 
 def fit_with_checkpoints(
@@ -74,11 +74,11 @@ def fit_with_checkpoints(
         tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
 
     resume = config.training.resume
-    kept = CheckpointManager(claim.folder, run_messages.show_note, final=extent.keep_state)
+    kept = CheckpointManager(claim.folder, show_note, final=extent.keep_state)
     with kept if resume else nullcontext() as checkpoints:
         start = checkpoints.load_newest() if checkpoints and begun else None
         if start is None and extent.after is not None:
-            start = CheckpointManager(extent.after.folder, run_messages.show_note).load_newest()
+            start = CheckpointManager(extent.after.folder, show_note).load_newest()
         before = read_history(start) if start else []
         if begun:
             run_messages.show_resume(begun, len(before))

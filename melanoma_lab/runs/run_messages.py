@@ -119,11 +119,6 @@ def show_restart(run_id: str, differences: Sequence[str]) -> None:
     )
 
 
-def show_note(message: str) -> None:
-    """Say what is worth knowing and stops nothing."""
-    console.print(message, style="yellow", markup=False)
-
-
 def show_results(
     metrics: Mapping[str, float],
     data: PreparedData,

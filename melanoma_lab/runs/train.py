@@ -12,7 +12,7 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
-from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.split import TRAIN, VAL
@@ -95,9 +95,9 @@ def _show_skipped(config: Config, arm: Arm, there: tracking.FinishedRun) -> None
     run_messages.show_skipped(there.run_id)
     name, reference = (there.tags.get(key, "") for key in ("arm", "reference"))
     if name != arm.name:
-        run_messages.show_note(f"It is an arm of another name there, with the same values: {name}")
+        show_note(f"It is an arm of another name there, with the same values: {name}")
     if config.reference and config.reference != reference:
-        run_messages.show_note(
+        show_note(
             f"Its reference stays {reference or 'none'}. For another: "
             + format_lab_command(
                 "compare", f"study={config.study}", f"reference={config.reference}"
@@ -221,7 +221,7 @@ def _assemble(
     from melanoma_lab.training.feature_cache import is_cacheable, why_not_cacheable
 
     if extent.said is None and (reason := why_not_cacheable(config, images)):
-        run_messages.show_note(reason)
+        show_note(reason)
     what = "computing features" if is_cacheable(config, images) else "building the network"
     with show_progress(what, line=extent.said is None) as tell:
         from melanoma_lab.training.trainer import build_training_setup

@@ -8,11 +8,11 @@ from typing import Any
 
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
+from melanoma_lab.core.console import show_note
 from melanoma_lab.input_pipeline.balancing import BalancedSet, balance
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
 from melanoma_lab.reports.model_card.pages import write_model_card
-from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import (
     build_card_data,
     build_model_files,
@@ -48,9 +48,9 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
         if client is None or found is None or client.list_artifacts(found.run_id, "plots"):
             continue
         claim = trials.get_run_lock(proposal, part)
-        start = CheckpointManager(claim.folder, run_messages.show_note).load_newest()
+        start = CheckpointManager(claim.folder, show_note).load_newest()
         if start is None and not isinstance(config.architecture, TrivialArchitecture):
-            run_messages.show_note(
+            show_note(
                 f"Trial {proposal.trial} has no plots and no model: its state is not in the cache."
             )
             continue

@@ -13,7 +13,7 @@ from melanoma_lab import tracking
 from melanoma_lab.config.arm import CUSTOM_PRESET
 from melanoma_lab.config.fingerprint import tuner_to_dict
 from melanoma_lab.config.schema.split import KFold
-from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.heavy_imports import load_tensorflow
 from melanoma_lab.core.metric_names import higher_is_better
@@ -84,7 +84,7 @@ def tune_arm(plan: SearchPlan) -> TuningResult:
         own = folder / f"{config.tuner.name}-{trials.sweep}"
         oracle = build_oracle(config.tuner, plan.searched)
         if note := resume_search(oracle, own):
-            run_messages.show_note(note)
+            show_note(note)
         trials.parent = _open(plan, trials)
         progress = search_messages.SearchProgress(config.tuner, plan.searched, oracle)
         done = len(oracle.end_order)

@@ -18,7 +18,7 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.core.console import console, show_progress
+from melanoma_lab.core.console import console, show_note, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
@@ -100,7 +100,7 @@ def make_ensembles(
             )
     left = found[sum(map(len, ensembles)) :]
     if left:
-        run_messages.show_note(f"Left over, in no ensemble: {_who(left)}.")
+        show_note(f"Left over, in no ensemble: {_who(left)}.")
     console.print(f"\ncompare them: [bold]{format_lab_command('compare', f'study={study}')}[/]")
     return run_ids
 
@@ -224,7 +224,7 @@ def _together(
     """The members' networks as one; None where some were not kept, or take other inputs."""
     without = [member for member in members if not has_model(client, member.run)]
     if without:
-        run_messages.show_note(
+        show_note(
             f"No model: {_who(without)} kept none (a trivial arm, or tracking.model=false). The "
             "predictions are averaged all the same."
         )
@@ -253,13 +253,13 @@ def _together(
         one_split = len({member.tags.get("split_hash") for member in members}) == 1
         looks = mlmodel.read_appearance(folder) if one_split else None
     if len({(card.image_size, card.resize) for card in cards}) > 1:
-        run_messages.show_note(
+        show_note(
             "No model: the members see images of another size or other proportions "
             "(dataset.image_size, dataset.resize). The predictions are averaged all the same."
         )
         return None
     if any(card.encoding != cards[0].encoding for card in cards):
-        run_messages.show_note(
+        show_note(
             "No model: the members encode what is known of patients in different ways, each by its "
             "own training images. The predictions are averaged all the same."
         )

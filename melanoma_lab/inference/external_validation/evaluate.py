@@ -14,7 +14,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import OnOverlap
 from melanoma_lab.config.schema.split import Predefined, Undivided
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.patient_metadata import (
@@ -128,7 +128,7 @@ def _prepared(
     )
     evaluation_messages.show_dataset(data, config.dataset.name, matched)
     for note in describe_unseen_categories(data.manifest, encoding) if encoding else ():
-        run_messages.show_note(f"  {note}")
+        show_note(f"  {note}")
     shown = None if known is None else _shown(config, data, known, threads)
     # Groups are looked at whole; what is left out by its class counts no further.
     of_class = [matched[label] for label in data.manifest["label"]]

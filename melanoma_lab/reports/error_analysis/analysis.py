@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from melanoma_lab.core.console import show_note
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of
@@ -27,7 +28,6 @@ from melanoma_lab.reports.error_analysis.explained_images import (
     explain_images,
 )
 from melanoma_lab.reports.error_analysis.mistakes_page import PAGE, write_mistakes_page
-from melanoma_lab.runs import run_messages
 
 FIGURE = "grad_cam.png"
 #: Pixels that an image has a side in the figure, at least.
@@ -74,7 +74,7 @@ def write_error_analysis(
         except Exception as error:  # noqa: BLE001 - a user's own network must not fail for a map
             told = str(error) if isinstance(error, UserError) else f"No Grad-CAM: {error!r}"
             why_no_maps = truncate(told, 400)
-            run_messages.show_note(why_no_maps)
+            show_note(why_no_maps)
             seen = explain_images(replace(looking, heat=None), list(wanted["image_id"]), predicted)
     places = None
     if looking and looking.places and any(one.heat is not None for one in seen.values()):

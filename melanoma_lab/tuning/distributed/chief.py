@@ -13,9 +13,8 @@ from typing import Any
 
 from keras_tuner.src import protos
 
-from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.runs import run_messages
 from melanoma_lab.tuning.distributed.oracle_service import OracleService, SearchInfo
 from melanoma_lab.tuning.distributed.worker_pool import DeadWorker, WorkerPool
 from melanoma_lab.tuning.trial_log import TrialLog
@@ -96,7 +95,7 @@ class Chief:
             why = f"no word for {self._timeout:g} s (tuner.worker_timeout)"
             self._crew.kill(tuner)
             service.lose(tuner, why)
-            run_messages.show_note(f"{tuner}: {why}; its trial goes to another.")
+            show_note(f"{tuner}: {why}; its trial goes to another.")
         for worker in self._crew.ended():
             if not service.over:
                 self._replace(worker, service)
@@ -111,7 +110,7 @@ class Chief:
                 f"{worker.name}: {worker.why}, without a trial. The last of what it printed "
                 f"({self._crew.log(worker.name)}):\n{self._crew.last_words(worker.name)}"
             )
-        run_messages.show_note(
+        show_note(
             f"{worker.name}: {worker.why}; it is started again"
             + (", and its trial goes on from its last epoch." if had_a_trial else ".")
         )

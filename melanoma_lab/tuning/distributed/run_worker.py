@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from melanoma_lab import tracking
+from melanoma_lab.core.console import show_note
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.heavy_imports import load_tensorflow
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.runs import run_messages
 from melanoma_lab.tuning.distributed.heartbeat import Heartbeat
 from melanoma_lab.tuning.distributed.process_role import ProcessRole
 from melanoma_lab.tuning.distributed.transport import open_channel
@@ -35,7 +35,7 @@ def run_worker(plan: SearchPlan, role: ProcessRole) -> None:
         RunError: the chief does not come up, or no longer answers.
     """
     tuner = plan.config.tuner
-    run_messages.show_note(f"{role.name}: asking the chief at {role.address} for trials.")
+    show_note(f"{role.name}: asking the chief at {role.address} for trials.")
     with Heartbeat(tuner.worker_timeout / BEATS) as lifeline:
         try:
             worker = _work(plan, role, lifeline)
@@ -47,7 +47,7 @@ def run_worker(plan: SearchPlan, role: ProcessRole) -> None:
         raise RunError(
             f"The runs of {worker.unsent} trials wait here to be sent: {format_lab_command('sync')}"
         )
-    run_messages.show_note(f"The search is over; {worker.count} of its trials were trained here.")
+    show_note(f"The search is over; {worker.count} of its trials were trained here.")
 
 
 def _work(plan: SearchPlan, role: ProcessRole, lifeline: Heartbeat) -> Worker:
