@@ -24,7 +24,7 @@ from melanoma_lab.config.arm_labels import shorten_arm_names
 from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.config.schema.tracking import Tracking, get_default_uri
 from melanoma_lab.config.validation import check_interpolations
-from melanoma_lab.core.console import console
+from melanoma_lab.core.console import console, show_loading
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
 from melanoma_lab.launching.job_status import JobStatus, JobStatusStore
 from melanoma_lab.launching.parallel_jobs import isolate_job
@@ -192,8 +192,6 @@ def finish_multirun(jobs: Sequence[JobStatus], broken: str = "") -> list[Compare
     trained = [job for job in jobs if job.task == Task.train and not job.failure and job.uri]
     problems, compared = [], []
     for study, uri, metric in dict.fromkeys((job.study, job.uri, job.metric) for job in trained):
-        from melanoma_lab.commands import show_loading
-
         with show_loading():
             from melanoma_lab.comparison.study_report import report_study
 

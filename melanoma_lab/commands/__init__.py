@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config, Task
-from melanoma_lab.core.console import show_progress
-from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.console import show_loading
 from melanoma_lab.runs.run_headline import show_headline
-
-
-def show_loading() -> AbstractContextManager[ProgressCallback]:
-    """Say that the block imports what a command needs, which may take seconds."""
-    return show_progress("loading the command")
 
 
 def train(config: Config, arm: Arm) -> None:

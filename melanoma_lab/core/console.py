@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Timer
 from typing import Self
 
@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from melanoma_lab.core.progress import ProgressCallback as Listener
+from melanoma_lab.core.progress import ProgressCallback
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -28,7 +28,9 @@ SLOW_SECONDS = 1.0
 
 
 @contextmanager
-def show_progress(what: str, *, line: bool = True, at_once: bool = False) -> Iterator[Listener]:
+def show_progress(
+    what: str, *, line: bool = True, at_once: bool = False
+) -> Iterator[ProgressCallback]:
     """Say what is being done while the block does it.
 
     On a terminal: a spinner, and a bar once the step tells how far it has come. Elsewhere, such as
@@ -204,3 +206,8 @@ def _bar() -> Progress:
 def show_note(message: str) -> None:
     """Say what is worth knowing and stops nothing."""
     console.print(message, style="yellow", markup=False)
+
+
+def show_loading() -> AbstractContextManager[ProgressCallback]:
+    """Say that the block imports what a command needs, which may take seconds."""
+    return show_progress("loading the command")
