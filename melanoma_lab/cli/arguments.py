@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from melanoma_lab.config.schema import Task
 from melanoma_lab.core.errors import UserError, suggest_choice, truncate
 
-#: What a command begins with.
-LAB_COMMAND = "python -m melanoma_lab"
 #: Tasks that take names of files as they were typed, and those keys.
 FILE_TASKS = frozenset({Task.card, Task.demo, Task.evaluate, Task.export, Task.predict})
 FILE_KEYS = frozenset({"images", "model", "output"})

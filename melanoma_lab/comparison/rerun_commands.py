@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from melanoma_lab.cli.arguments import LAB_COMMAND
 from melanoma_lab.comparison.compare import PRIMARY_METRIC, ArmSummary, Comparison
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.config.arm import CUSTOM_PRESET
 from melanoma_lab.config.arm_labels import split_arm_name
 from melanoma_lab.config.compose import load_preset_reference
 from melanoma_lab.config.schema.tracking import DEFAULT_TRACKING_URI, mask_password
+from melanoma_lab.core.shell_commands import LAB_COMMAND
 from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
 
 

@@ -9,6 +9,9 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+#: What a command begins with, where it may be typed anywhere.
+LAB_COMMAND = "python -m melanoma_lab"
+
 
 def format_program(name: str) -> str:
     """Return how to type a program of this environment.
