@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from melanoma_lab.comparison import verdict_text
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, MetricSummary
+from melanoma_lab.core.formatting import get_difference_unit, is_share, label_metric, label_split
 from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 from melanoma_lab.plots import style
 from melanoma_lab.reports.line_breaking import wrap_arm_name
@@ -53,7 +53,7 @@ def draw_difference_forest(comparison: Comparison, metric: str) -> Figure:
     rows = _rows(labels)
     fig = style.new_figure(WIDTH, (1.55 if shared else 1.35) + rows[-1] + 0.2)
     ax = fig.add_subplot()
-    factor = 100 if verdict_text.is_share(metric) else 1
+    factor = 100 if is_share(metric) else 1
     ax.axvline(0, color=style.GREY, linewidth=1)
     for y, entry in zip(rows, entries, strict=True):
         colour, marker = VERDICTS[entry.verdict]
@@ -69,10 +69,10 @@ def draw_difference_forest(comparison: Comparison, metric: str) -> Figure:
     better = "left" if metric in LOWER_IS_BETTER else "right"
     words = [f"minus {wrap_arm_name(shared, 34)}\n" if shared else "difference, "]
     words += [
-        "in points, " if verdict_text.get_difference_unit(metric) else "",
+        "in points, " if get_difference_unit(metric) else "",
         f"{better} is better",
     ]
-    style.style_axes(ax, verdict_text.label_metric(metric), "".join(words))
+    style.style_axes(ax, label_metric(metric), "".join(words))
     style.add_footer(fig)
     return fig
 
@@ -114,7 +114,7 @@ def draw_arm_sensitivities(comparison: Comparison) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    judged = verdict_text.label_split(arms[0].runs[0].judged)
+    judged = label_split(arms[0].runs[0].judged)
     style.style_axes(ax, "", f"sensitivity on {judged} lesions")
     _legend(fig, ax)
     style.add_footer(fig)

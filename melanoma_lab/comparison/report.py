@@ -20,6 +20,13 @@ from melanoma_lab.comparison.course_project_claims import CourseProjectClaim, ch
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
+from melanoma_lab.core.formatting import (
+    describe_direction,
+    format_metric,
+    format_p_value,
+    label_metric,
+    label_split,
+)
 from melanoma_lab.core.version import __version__
 from melanoma_lab.reports.rendering import (
     ReportFigure,
@@ -62,7 +69,7 @@ def draw_comparison_figures(comparison: Comparison) -> list[ReportFigure]:
     """Every figure that the comparison has something for."""
     drawn = []
     for metric in figures.select_forest_metrics(comparison):
-        name = verdict_text.label_metric(metric)
+        name = label_metric(metric)
         alt = f"Difference of every arm from its reference in {name} with its 95 % interval"
         png = encode_png(figures.draw_difference_forest(comparison, metric))
         drawn.append(ReportFigure(f"difference_{metric.replace('/', '_')}", "verdicts", alt, png))
@@ -110,17 +117,17 @@ def _content(
             for entry in comparison.of_metric(comparison.metric)
         ],
         "claim_rows": [_claim_row(claim, entry) for claim, entry in check_claims(comparison)],
-        "metric": verdict_text.label_metric(comparison.metric),
+        "metric": label_metric(comparison.metric),
         "warnings": list(warnings),
-        "level_names": [verdict_text.label_metric(metric) for metric in levels],
+        "level_names": [label_metric(metric) for metric in levels],
         "level_rows": [
             *([arm.label, len(arm.runs), *_levels(arm, levels)] for arm in arms),
             _trivial_row(comparison, levels),
         ],
         "differences": [
             {
-                "metric": verdict_text.label_metric(metric),
-                "better": verdict_text.describe_direction(metric),
+                "metric": label_metric(metric),
+                "better": describe_direction(metric),
                 "rows": _difference_rows(comparison, metric),
             }
             for metric in metrics
@@ -136,7 +143,7 @@ def _content(
         "cost_rows": [_cost_row(arm) for arm in arms],
         "full_names": [(arm.short, arm.name) for arm in arms if arm.short != arm.name],
         "min_seeds": MIN_SEEDS,
-        "judged": verdict_text.label_split(study.judged),
+        "judged": label_split(study.judged),
         "ensembles": any(arm.is_ensemble for arm in arms),
         "folds": max(Counter(seed for seed, _ in list_covered_repetitions(study.runs)).values()),
         "again": again,
@@ -152,7 +159,7 @@ def _facts(study: Study) -> list[str]:
     ungrouped = run.tags.get("protocol") == "ungrouped"
     kind = "groups of copies" if ungrouped else "lesions"
     images = int(run.confusion.sum())
-    judged = verdict_text.label_split(study.judged)
+    judged = label_split(study.judged)
     return [
         f"dataset {run.tags.get('dataset', 'unknown')}",
         f"{len(study.arms)} arm{'s' * (len(study.arms) != 1)}, {len(study.runs)} finished runs",
@@ -163,7 +170,7 @@ def _facts(study: Study) -> list[str]:
 
 def _claim_row(claim: CourseProjectClaim, entry: Difference) -> list[str]:
     seen = verdict_text.format_difference_interval(claim.metric, entry.summary)
-    here = f"{seen} in {verdict_text.label_metric(claim.metric)}"
+    here = f"{seen} in {label_metric(claim.metric)}"
     return [
         claim.question,
         claim.seed_says,
@@ -190,9 +197,7 @@ def _trivial_row(comparison: Comparison, metrics: Sequence[str]) -> list[object]
         "melanoma_auroc": 0.5,
         "generalisation_gap": 0.0,
     }
-    cells = [
-        verdict_text.format_metric(m, float(scores[m])) if m in scores else "" for m in metrics
-    ]
+    cells = [format_metric(m, float(scores[m])) if m in scores else "" for m in metrics]
     return [f"always {answer.replace('_', ' ')}", "", *cells]
 
 
@@ -202,7 +207,7 @@ def _difference_rows(comparison: Comparison, metric: str) -> list[list[str]]:
             f"{comparison.arms[entry.arm].short} vs {comparison.arms[entry.reference].short}",
             str(entry.n_pairs),
             verdict_text.format_difference_interval(metric, entry.summary),
-            verdict_text.format_p_value(entry.p_holm),
+            format_p_value(entry.p_holm),
             entry.verdict,
         ]
         for entry in comparison.of_metric(metric)

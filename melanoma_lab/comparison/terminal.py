@@ -11,6 +11,7 @@ from rich.table import Table
 from melanoma_lab.comparison import verdict_text
 from melanoma_lab.comparison.compare import Comparison
 from melanoma_lab.core.console import console
+from melanoma_lab.core.formatting import format_metric, label_metric
 from melanoma_lab.reports.line_breaking import break_arm_name
 
 STYLES = {"helps": "green", "hurts": "red", "no evidence": "default", "too few runs": "yellow"}
@@ -43,12 +44,12 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
         if any(metric in arm.metrics for arm in comparison.arms.values())
     ]
     for metric in shown:
-        arms.add_column(verdict_text.label_metric(metric), no_wrap=metric == comparison.metric)
+        arms.add_column(label_metric(metric), no_wrap=metric == comparison.metric)
     for name, arm in zip(names, comparison.arms.values(), strict=True):
         first, *rest = shown
         cells = [
             verdict_text.format_metric_interval(first, arm.metrics[first]),
-            *(verdict_text.format_metric(metric, arm.metrics[metric].mean) for metric in rest),
+            *(format_metric(metric, arm.metrics[metric].mean) for metric in rest),
         ]
         arms.add_row(
             escape(name),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from melanoma_lab.comparison.verdict_text import is_share
+from melanoma_lab.core.formatting import is_share
 from melanoma_lab.plots import style
 from melanoma_lab.tuning import scales, sweep_text
 from melanoma_lab.tuning.importance import Importance, encode_values, select_comparable_trials

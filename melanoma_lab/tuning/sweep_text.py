@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.comparison import verdict_text
+from melanoma_lab.core.formatting import format_metric, label_metric
 from melanoma_lab.tuning.search_history import select_best_trials
 from melanoma_lab.tuning.sweep import Dimension, Sweep, format_value, list_alternatives
 
@@ -24,12 +24,12 @@ def get_objective_metric(sweep: Sweep) -> str:
 
 def label_score(sweep: Sweep) -> str:
     """What a score is called: ``val balanced accuracy``."""
-    return f"val {verdict_text.label_metric(get_objective_metric(sweep))}"
+    return f"val {label_metric(get_objective_metric(sweep))}"
 
 
 def format_score(sweep: Sweep, value: float) -> str:
     """A score: ``41.3 %`` or ``1.234``."""
-    return verdict_text.format_metric(get_objective_metric(sweep), value)
+    return format_metric(get_objective_metric(sweep), value)
 
 
 def format_number(value: float) -> str:

@@ -12,6 +12,7 @@ from melanoma_lab.comparison import figures, rerun_commands, verdict_text
 from melanoma_lab.comparison.compare import MetricSummary, compare_study
 from melanoma_lab.comparison.report import draw_comparison_figures, write_comparison_report
 from melanoma_lab.comparison.warnings import find_warnings
+from melanoma_lab.core.formatting import format_difference
 
 AGAIN = "python -m melanoma_lab compare study=ablation"
 
@@ -194,7 +195,7 @@ def test_curves_that_stopped_early_are_drawn_as_far_as_they_go(tracked):
     ],
 )
 def test_differences_read_as_points_or_numbers(metric, value, text):
-    assert verdict_text.format_difference(metric, value) == text
+    assert format_difference(metric, value) == text
 
 
 def test_an_interval_is_shown_where_there_is_one():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from melanoma_lab.comparison.verdict_text import label_metric, label_split
+from melanoma_lab.core.formatting import label_metric, label_split
 from melanoma_lab.core.version import __version__
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.metric_intervals import (

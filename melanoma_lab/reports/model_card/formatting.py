@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from melanoma_lab.comparison.verdict_text import format_metric
+from melanoma_lab.core.formatting import format_metric
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 
 
