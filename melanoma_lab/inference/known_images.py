@@ -16,14 +16,18 @@ from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.core.untrusted_files import read_yaml
 from melanoma_lab.data.image_files import find_images
 from melanoma_lab.data.pixel_cache import compute_file_digests
-from melanoma_lab.data.split import TRAIN
+from melanoma_lab.data.readers import ISIC_ID, get_archive_name
+from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.data.untrusted_tables import read_manifest
-from melanoma_lab.inference.external_validation.training_overlap import NEW, ROLES, parse_archive_id
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.tracking.arm_runs import SEEDS_TAG
 from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 
 MANIFEST: Final = "manifest.csv"
+#: What an image has been to a network that nobody has shown it to.
+NEW: Final = "new"
+#: What an image has been to a network, what weighs most first.
+ROLES: Final = (TRAIN, VAL, TEST, NEW)
 TRAINED_ON_KEY: Final = "evaluation.trained_on"
 COLUMNS: Final = ("image_id", "split", "digest", "lesion", "patient", "path")
 
@@ -224,3 +228,9 @@ def find_near_identical(
         threads=threads,
         progress=progress,
     )
+
+
+def parse_archive_id(image_id: str) -> str:
+    """The ISIC archive's id of a photograph, by its file's name; empty where that has none."""
+    match = ISIC_ID.match(get_archive_name(image_id))
+    return match.group().upper() if match else ""

@@ -15,8 +15,8 @@ import pandas as pd
 
 from melanoma_lab.config.schema.dataset import GroupingRule
 from melanoma_lab.data.grouping import group_images
-from melanoma_lab.data.readers import ISIC_ID, get_archive_name
 from melanoma_lab.data.split import TEST, TRAIN, VAL
+from melanoma_lab.inference.known_images import NEW, ROLES, parse_archive_id
 
 IDENTICAL: Final = "identical file"
 ARCHIVE: Final = "same archive id"
@@ -26,10 +26,6 @@ PATIENT: Final = "same patient"
 GROUP: Final = "same group as one of these"
 #: How an image is known to show what another shows, surest first.
 MATCH_KINDS: Final = (IDENTICAL, ARCHIVE, NEAR, LESION, PATIENT, GROUP)
-#: What an image has been to a network that nobody has shown it to.
-NEW: Final = "new"
-#: What an image has been to a network, what weighs most first.
-ROLES: Final = (TRAIN, VAL, TEST, NEW)
 LINK_COLUMNS: Final = ("image_id", "other", "role", "kind", "score")
 
 
@@ -145,12 +141,6 @@ def _near(
     return (
         table.merge(left, on="mine").merge(right, on="theirs").assign(kind=NEAR)[list(LINK_COLUMNS)]
     )
-
-
-def parse_archive_id(image_id: str) -> str:
-    """The ISIC archive's id of a photograph, by its file's name; empty where that has none."""
-    match = ISIC_ID.match(get_archive_name(image_id))
-    return match.group().upper() if match else ""
 
 
 def _archive_ids(table: pd.DataFrame) -> pd.Series:
