@@ -1,7 +1,7 @@
 """Regularisation: where a network takes dropout, weight penalties and stochastic depth.
 
 What does not act in the network (label smoothing in the loss, weight decay in the optimizer) is
-said by the option's ``amounts`` as well and taken from there.
+said by the option's ``strengths`` as well and taken from there.
 """
 
 from __future__ import annotations

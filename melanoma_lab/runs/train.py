@@ -1,4 +1,4 @@
-"""Train one arm: prepare, claim, balance, connect, fit; ``record`` records what came out."""
+"""Train one arm: prepare, claim, balance, connect, fit; ``run_report`` records what came out."""
 
 from __future__ import annotations
 

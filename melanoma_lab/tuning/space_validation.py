@@ -159,7 +159,7 @@ def validate_space(entries: Sequence[HyperParameter], command: TuneCommand) -> l
     """Check a space against the configuration, and complete it.
 
     Args:
-        entries: as ``declared`` gives them.
+        entries: as ``parse_space`` gives them.
         command: what the trials share.
 
     Returns:

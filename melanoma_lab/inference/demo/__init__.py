@@ -1,7 +1,7 @@
 """A page on which somebody who reads no code can try a model: one image at a time, on this machine.
 
-What is shown of an image is decided in ``answer`` and put into words in ``wording``, without a
-server; ``site`` is the page, ``server`` what listens.
+What is shown of an image is decided in ``image_answer`` and put into words in ``messages``,
+without a server; ``web_app`` is the page, ``server`` what listens.
 
 The page is a template of the lab's own, served by Flask, which comes with MLflow, and waitress, a
 package without dependencies. Toolkits for such pages were weighed: Gradio 6 refuses the version of

@@ -71,7 +71,7 @@ def describe_unlike_image(unlike: float) -> str:
     """What to think of an answer to a picture that is unlike the training images.
 
     Args:
-        unlike: as ``Appearance.unlikeness`` gives it, above 1.
+        unlike: as ``OutOfDistributionDetector.relative_distance`` gives it, above 1.
     """
     return (
         f"This picture looks unlike the training images ({unlike:.1f} times as far from them as "

@@ -37,7 +37,7 @@ class ExportBackend:
     Attributes:
         file: what the file or folder is called.
         packages: module -> distribution that writing and checking it takes beside TensorFlow.
-        write: a network as ``servable`` gives it to a path.
+        write: a network as ``build_serving_network`` gives it to a path.
         read: from the path to a function that answers as the file's users will be answered.
     """
 
@@ -68,7 +68,7 @@ def write_format(kind: Format, network: Any, folder: Path) -> Path:
 
     Args:
         kind: of format.
-        network: as ``servable`` gives it.
+        network: as ``build_serving_network`` gives it.
         folder: which is there.
 
     Returns:

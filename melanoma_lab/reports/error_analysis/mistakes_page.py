@@ -123,7 +123,7 @@ def write_mistakes_page(
 
 @dataclass(frozen=True)
 class _Showing:
-    """What rows of ``decisions`` become on the page."""
+    """What rows of ``tabulate_decisions`` become on the page."""
 
     known: pd.DataFrame
     group_sizes: Mapping[str, int]

@@ -1,1 +1,1 @@
-"""A run as a model card for people; what a model says of itself is ``tracking.card``."""
+"""A run as a model card for people; what a model says of itself is ``tracking.model_info``."""

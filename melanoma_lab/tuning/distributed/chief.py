@@ -33,7 +33,7 @@ class Chief:
 
     Args:
         ledger: of the search.
-        server: as ``wire.listening`` gives it.
+        server: as ``transport.open_server`` gives it.
         crew: the workers of this machine, not started yet.
         parent: the search's run in MLflow.
         worker_timeout: seconds without a word after which a worker's trial goes to another.
