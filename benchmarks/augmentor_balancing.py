@@ -66,7 +66,7 @@ def decode(files: dict[str, list[Path]], path: Path) -> TrainingSplit:
 
 
 def pipeline_sample(root: Path, files: dict[str, list[Path]], per_class: int) -> float:
-    """Seconds that Augmentor takes, as the seed project calls it: one pipeline a class."""
+    """Seconds that Augmentor takes, as the course project calls it: one pipeline a class."""
     quiet = io.StringIO()
     with (
         tempfile.TemporaryDirectory() as output,

@@ -2,9 +2,9 @@
 
     python benchmarks/input_pipeline.py --root ../shared/data/isic9
 
-In one process, short fits in turn: the seed project's network by a bare ``model.fit`` on arrays in
-memory, and by the lab's fit on the memory-mapped decode cache, without and with augmentation. The
-first epoch of a fit, which traces the graph, does not count. Prints medians of images per wall
+In one process, short fits in turn: the course project's network by a bare ``model.fit`` on arrays
+in memory, and by the lab's fit on the memory-mapped decode cache, without and with augmentation.
+The first epoch of a fit, which traces the graph, does not count. Prints medians of images per wall
 second and per processor second, and their ratios to bare. On a busy machine trust the latter.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py --root ../shared/data/isic9
 
-Both train the seed project's network on the same images, in turn, ``--rounds`` times, the decode
+Both train the course project's network on the same images, in turn, ``--rounds`` times, the decode
 cache being warm. Prints, for every round and in the median: the ratio of the fits, the seconds from
 launch to the first training step, and the seconds around fit and inference.
 """

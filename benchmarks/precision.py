@@ -3,7 +3,7 @@
     python benchmarks/precision.py
     python benchmarks/precision.py --precision mixed_float16 --size 96
 
-In one process, short fits in turn: the seed project's network by the lab's fit on random pixels.
+In one process, short fits in turn: the course project's network by the lab's fit on random pixels.
 The first epoch of a fit, which traces the graph, does not count. Prints images per wall second and
 per processor second in the median, and of the ratios of neighbouring fits the median, smallest and
 largest. On a busy machine trust the processor seconds.

@@ -19,7 +19,7 @@ from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.listing import Listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 
-#: The random split that a folder without a published one is judged by, as the seed project made
+#: The random split that a folder without a published one is judged by, as the course project made
 #: it: files drawn one by one.
 TEST_SHARE: Final = 0.2
 N_RANDOM_SPLITS: Final = 20

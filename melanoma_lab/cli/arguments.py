@@ -15,7 +15,7 @@ FILE_KEYS = frozenset({"images", "model", "output"})
 FOLDERLESS_TASKS = frozenset(
     {
         *(Task.audit, Task.card, Task.compare, Task.demo, Task.download, Task.ensemble),
-        *(Task.evaluate, Task.export, Task.predict, Task.seed_protocol, Task.sync, Task.tune),
+        *(Task.evaluate, Task.export, Task.predict, Task.leaky_protocol, Task.sync, Task.tune),
     }
 )
 

@@ -37,8 +37,8 @@ def audit(config: Config, _arm: Arm) -> None:
     audit_dataset(config)
 
 
-def seed_protocol(config: Config, _arm: Arm) -> None:
-    """Prepare the dataset that the seed project trained on."""
+def leaky_protocol(config: Config, _arm: Arm) -> None:
+    """Prepare the dataset that the course project trained on."""
     with show_loading():
         from melanoma_lab.commands.leaky_protocol import prepare_leaky_dataset
 
@@ -169,7 +169,7 @@ COMMANDS: dict[Task, Callable[[Config, Arm], None]] = {
     Task.evaluate: evaluate,
     Task.export: export,
     Task.predict: predict,
-    Task.seed_protocol: seed_protocol,
+    Task.leaky_protocol: leaky_protocol,
     Task.sync: sync,
     Task.tune: tune,
 }

@@ -1,4 +1,4 @@
-"""Prepare the dataset that the seed project trained on: read, copy, split, write, tell."""
+"""Prepare the dataset that the course project trained on: read, copy, split, write, tell."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from melanoma_lab.training.backend import count_available_threads
 
 
 def prepare_leaky_dataset(config: Config) -> Path:
-    """Write the seed project's dataset: copies first, split afterwards.
+    """Write the course project's dataset: copies first, split afterwards.
 
     Args:
         config: the checked configuration; ``output`` is the folder to write.
@@ -81,6 +81,6 @@ def prepare_leaky_dataset(config: Config) -> Path:
         f"train; no test image has ({(images['published'] == TEST).sum() - counts.get(TEST, 0)} "
         "published test images were left out for that).\n"
         "Train on it: "
-        f"{format_lab_command('+experiment=seed_protocol', f'dataset.root={folder}{seen}')}"
+        f"{format_lab_command('+experiment=leaky_protocol', f'dataset.root={folder}{seen}')}"
     )
     return folder

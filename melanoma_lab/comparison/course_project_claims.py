@@ -1,4 +1,4 @@
-"""What the seed project concluded, asked again: each claim against its own reference."""
+"""What the course project concluded, asked again: each claim against its own reference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from melanoma_lab.comparison.statistics import Verdict
 
 @dataclass(frozen=True)
 class CourseProjectClaim:
-    """One conclusion of the seed project, which measured on copies of training images.
+    """One conclusion of the course project, which measured on copies of training images.
 
     Attributes:
         question: what it comes to.
@@ -56,7 +56,7 @@ _REVERSED: Final[dict[Verdict, Verdict]] = {"helps": "hurts", "hurts": "helps"}
 
 
 def check_claims(comparison: Comparison) -> list[tuple[CourseProjectClaim, Difference]]:
-    """The seed project's claims that a study can answer, with what it says of them.
+    """The course project's claims that a study can answer, with what it says of them.
 
     Args:
         comparison: of a study.

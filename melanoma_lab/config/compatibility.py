@@ -15,7 +15,7 @@ from melanoma_lab.core.errors import UserError
 
 #: Keys and sections that some tasks take and all others would ignore.
 TASKS_OF_KEY: dict[str, tuple[Task, ...]] = {
-    "output": (Task.predict, Task.export, Task.card, Task.seed_protocol),
+    "output": (Task.predict, Task.export, Task.card, Task.leaky_protocol),
     "against": (Task.audit,),
     "arm": (Task.ensemble,),
     "members": (Task.ensemble,),

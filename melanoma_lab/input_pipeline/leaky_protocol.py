@@ -1,4 +1,4 @@
-"""The seed project's protocol, on purpose: copies first, split afterwards.
+"""The course project's protocol, on purpose: copies first, split afterwards.
 
 Every class of the training folder is brought to 500 images with Augmentor, and only then are files
 drawn at random for validation. Copies of one original end up on both sides, so that validation

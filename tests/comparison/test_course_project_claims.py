@@ -66,6 +66,6 @@ def test_the_report_has_the_claims(tracked, tmp_path):
     study = tracked.load(tracked.fill(ARMS, seeds=range(5)))
     page = write_comparison_report(tmp_path, study, compare_study(study), [], again="again")
     for text in (page.read_text(), page.with_suffix(".md").read_text()):
-        assert "What the seed project claimed" in text
+        assert "What the course project claimed" in text
         assert "Does Adam beat SGD?" in text
         assert "no, worse" in text

@@ -29,7 +29,7 @@ def published(tmp_path_factory):
 def written(published, composed, session_cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("seed") / "out"
     config = composed(
-        "task=seed_protocol",
+        "task=leaky_protocol",
         "dataset=folder",
         f"dataset.root={published}",
         "dataset.image_size=24",
@@ -85,7 +85,7 @@ def test_copies_are_turned_originals(manifest, written):
 @pytest.mark.slow
 def test_a_run_on_it_is_leaking_and_its_test_split_is_honest(written, composed, session_cache):
     config = composed(
-        "+experiment=seed_protocol", f"dataset.root={written}", "dataset.image_size=24"
+        "+experiment=leaky_protocol", f"dataset.root={written}", "dataset.image_size=24"
     )
     data = prepare_data(config, cache=session_cache, threads=2)
     assert data.protocol == "leaking"
@@ -96,14 +96,14 @@ def test_a_run_on_it_is_leaking_and_its_test_split_is_honest(written, composed, 
 
 
 def test_the_preset_names_its_dataset_and_no_reference(composed):
-    config = composed("+experiment=seed_protocol")
-    assert (config.dataset.name, config.split.name) == ("seed_protocol", "predefined")
+    config = composed("+experiment=leaky_protocol")
+    assert (config.dataset.name, config.split.name) == ("leaky_protocol", "predefined")
     assert config.reference is None
 
 
 def test_a_folder_that_is_there_is_not_written_over(composed, published, tmp_path):
     config = composed(
-        "task=seed_protocol", "dataset=folder", f"dataset.root={published}", f"output={tmp_path}"
+        "task=leaky_protocol", "dataset=folder", f"dataset.root={published}", f"output={tmp_path}"
     )
     with pytest.raises(UserError, match="is there already"):
         prepare_leaky_dataset(config)
@@ -111,7 +111,7 @@ def test_a_folder_that_is_there_is_not_written_over(composed, published, tmp_pat
 
 def test_a_dataset_without_train_and_test_is_refused(composed, tree, tmp_path):
     config = composed(
-        *("task=seed_protocol", "dataset=folder", f"dataset.root={tree}"),
+        *("task=leaky_protocol", "dataset=folder", f"dataset.root={tree}"),
         f"output={tmp_path / 'new'}",
     )
     with pytest.raises(UserError, match="not published divided into Train and Test"):

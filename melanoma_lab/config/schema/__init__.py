@@ -51,7 +51,7 @@ class Task(StrEnum):
     train = "train"
     audit = "audit"
     download = "download"
-    seed_protocol = "seed_protocol"
+    leaky_protocol = "leaky_protocol"
     compare = "compare"
     demo = "demo"
     ensemble = "ensemble"

@@ -24,7 +24,7 @@ class Architecture:
 @option("architecture", "vgg5")
 @dataclass
 class Vgg5(Architecture):
-    """The seed project's network: 3x3 convolution and max-pooling five times, one dense layer."""
+    """The course project's network: 3x3 convolution and max-pooling five times, one dense layer."""
 
     filters: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
     dense_units: int = 1024

@@ -45,7 +45,7 @@ class NoAugmentation(Augmentation):
 @option("augmentation", "flip_rotate_zoom")
 @dataclass
 class FlipRotateZoom(Augmentation):
-    """The seed project's: flips both ways, rotation and zoom."""
+    """The course project's: flips both ways, rotation and zoom."""
 
     #: Share of a full turn, both ways: 0.2 is up to 72 degrees.
     rotation: float = 0.2

@@ -163,7 +163,7 @@ class CsvColumns:
 
 
 @option("dataset", "csv")
-@option("dataset", "seed_protocol")
+@option("dataset", "leaky_protocol")
 @dataclass
 class CsvDataset(Dataset):
     """A table with a row an image: where it lies, its label, and more."""

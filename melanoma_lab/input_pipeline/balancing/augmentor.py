@@ -1,4 +1,4 @@
-"""The seed project's balancing: every class to the same size, Augmentor makes the copies."""
+"""The course project's balancing: every class to the same size, Augmentor makes the copies."""
 
 from __future__ import annotations
 

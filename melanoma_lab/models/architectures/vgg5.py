@@ -1,4 +1,4 @@
-"""The seed project's network."""
+"""The course project's network."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def none(_augmentation: schema.NoAugmentation, _seed: int) -> list[keras.Layer]:
 
 @builder("augmentation", "flip_rotate_zoom")
 def flip_rotate_zoom(augmentation: schema.FlipRotateZoom, seed: int) -> list[keras.Layer]:
-    """The seed project's layers."""
+    """The course project's layers."""
     # In float32 under mixed precision too: half precision would round the pixels.
     exact = {"dtype": "float32"}
     return [

@@ -12,7 +12,7 @@ from melanoma_lab.evaluation.subgroups import FEW_LESIONS
 from melanoma_lab.reports.model_card.card_data import ModelCardData
 
 #: Datasets of photographs through a dermatoscope.
-DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "seed_protocol"})
+DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "leaky_protocol"})
 #: Losses and balancings that make rare classes look more frequent than they are.
 _BALANCED_LOSSES = frozenset({"logit_adjusted"})
 
