@@ -57,7 +57,7 @@ def main() -> None:
 
 def skipped(folder: Path, dataset: list[str], options: argparse.Namespace) -> None:
     """What a run costs that has finished before."""
-    # Trivial arms: trained in no time, and skipped as any other.
+    # Trivial classifiers: trained in no time, and skipped as any other.
     study = ["-m", "+experiment=majority", *dataset]
     command(folder, *study, f"seed=range({options.runs + 1})")
     few = command(folder, *study, "seed=0")

@@ -4,8 +4,8 @@
     python benchmarks/predict.py memory --images ../shared/data/ham10000/images
 
 ``speed``, in one process and in turn: the course project's network applied to some files, decoded
-one after the other and answered in batches, and what ``predict`` does from files to the written table.
-Prints images a second and their ratio. ``memory``: the most that a process of ``predict`` has in
+one after the other and answered in batches, and what ``predict`` does from files to the written
+table. Prints images a second and their ratio. ``memory``: the most that a process of ``predict`` has in
 memory for few files and for many, which are links.
 """
 

@@ -91,7 +91,7 @@ class ArmSummary:
     def label(self) -> str:
         """What it is called in a table of all arms."""
         notes = [f"{self.members} runs' cost"] if self.is_ensemble else []
-        notes += ["for scale"] if self.is_trivial else []
+        notes += ["trivial classifier"] if self.is_trivial else []
         return f"{self.short} ({', '.join(notes)})" if notes else self.short
 
 

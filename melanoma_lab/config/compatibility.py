@@ -86,7 +86,7 @@ def _check_registering(config: Config) -> None:
     if config.tracking.register is None:
         return
     if config.task is Task.train and isinstance(config.architecture, TrivialArchitecture):
-        raise UserError("tracking.register: a trivial arm keeps no model to register.")
+        raise UserError("tracking.register: a trivial classifier keeps no model to register.")
     if config.task not in {Task.train, Task.ensemble}:
         raise UserError(
             f"tracking.register: {config.task} makes no run's model; it goes with training and "

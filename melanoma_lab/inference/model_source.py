@@ -222,8 +222,8 @@ def _why_no_model(run: Any) -> str:
         return f"this run evaluated a model and trained none; its model: {tags[EVALUATED_TAG]}"
     if tags.get("trivial") == "true":
         return (
-            f"a trivial arm ({tags.get('arm')}) keeps no model; what it predicts is in its run's "
-            "predictions.csv."
+            f"a trivial classifier ({tags.get('arm')}) keeps no model; what it predicts is in its "
+            "run's predictions.csv."
         )
     if run.data.params.get("tracking.model", "").lower() == "false":
         return "this run was trained with tracking.model=false and kept no model; train it again."

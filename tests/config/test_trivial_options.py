@@ -1,4 +1,4 @@
-"""A trivial arm refuses what it would ignore, and every group is decided upon."""
+"""A trivial classifier refuses what it would ignore, and every group is decided upon."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from melanoma_lab.config.schema.trivial_classifiers import ALLOWED_OPTIONS
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import OPTIONS
 
-#: Groups that say something to a trivial arm, or how any network is trained.
+#: Groups that say something to a trivial classifier, or how any network is trained.
 SHARED = {"dataset", "split", "architecture", "optimizer", "schedule", "tuner"}
 
 

@@ -404,7 +404,7 @@ def test_runs_without_a_model_say_why(work, tree, predict):
     _, run = work
     where = ("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16")
     trivial = lab.train("+experiment=majority", *where, verbose=False)
-    with pytest.raises(lab.UserError, match=r"a trivial arm \(majority.*predictions\.csv"):
+    with pytest.raises(lab.UserError, match=r"a trivial classifier \(majority.*predictions\.csv"):
         predict(model=trivial.run_id, images=tree)
     client = mlflow.MlflowClient(run.uri)
     experiment = client.get_run(run.run_id).info.experiment_id

@@ -21,7 +21,7 @@ from melanoma_lab.training.finetuning_stages import make_model_factory
 from melanoma_lab.training.trainer import build_training_setup
 from melanoma_lab.training.trivial_fit import fit_trivial_classifier
 
-#: Of a trivial arm, of a pretrained backbone in two stages, of a network from the start.
+#: Of a trivial classifier, of a pretrained backbone in two stages, of a network from the start.
 WHOLE = ("metadata_only", "transfer_finetune", "mixup")
 PRESETS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
 #: Whatever the preset says: few and small images, one step. (group, option) -> what makes it small.

@@ -27,7 +27,7 @@ BUILT_ALIKE = {
     *("efficientnet_lite1", "efficientnet_lite2", "efficientnetv2_b0", "mobilenetv3_large"),
     "convnext_tiny",
 }
-#: Trivial arms are left out: they train nothing.
+#: Trivial classifiers are left out: they train nothing.
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF_DIR.glob("*/*.yaml")

@@ -225,8 +225,8 @@ def _together(
     without = [member for member in members if not has_model(client, member.run)]
     if without:
         show_note(
-            f"No model: {_who(without)} kept none (a trivial arm, or tracking.model=false). The "
-            "predictions are averaged all the same."
+            f"No model: {_who(without)} kept none (a trivial classifier, or tracking.model=false). "
+            "The predictions are averaged all the same."
         )
         return None
     from melanoma_lab.training.backend import choose_threads, start_backend

@@ -1,4 +1,4 @@
-"""Trivial arms in a study: no noise of seeds, nothing divided by zero, marked as for scale."""
+"""Trivial classifiers in a study: no noise of seeds, nothing divided by zero, marked as such."""
 
 import json
 import math
@@ -49,22 +49,22 @@ def test_every_arm_can_be_held_against_them(study, reference):
     verdicts = {entry.arm: entry.verdict for entry in comparison.of_metric("balanced_accuracy")}
     assert verdicts["zero_more"] in {"helps", "no evidence"}
     if reference is None:
-        assert verdicts.keys() == {"zero_more"}  # what is there for scale costs Holm nothing
+        assert verdicts.keys() == {"zero_more"}  # a trivial classifier costs Holm nothing
         assert list(comparison.arms) == ["zero", "zero_more", "colours", "majority"]
     if reference == "majority":
         assert verdicts["colours"] == verdicts["zero_more"] == "helps"
 
 
-def test_the_reports_say_which_arms_are_for_scale(study, tmp_path, capsys, monkeypatch):
+def test_the_reports_say_which_arms_are_trivial(study, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(console, "_width", 140)
     comparison = compare_study(study)
     warnings = find_warnings(study, comparison)
     report = write_comparison_report(tmp_path, study, comparison, warnings, again="again")
     show_comparison(comparison, warnings, report)
     for text in ((tmp_path / "report.md").read_text(), report.read_text()):
-        assert "colours (for scale)" in text
-        assert "zero (for scale)" not in text
-    assert "colours (for scale)" in capsys.readouterr().out
+        assert "colours (trivial classifier)" in text
+        assert "zero (trivial classifier)" not in text
+    assert "colours (trivial classifier)" in capsys.readouterr().out
 
 
 def test_warnings_are_of_the_networks(study):

@@ -1,4 +1,4 @@
-"""Trivial arms are tracked like any arm, without TensorFlow."""
+"""Trivial classifiers are tracked like any arm, without TensorFlow."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def fit(composed, root, folder, session_cache, monkeypatch):
-    """Fit a trivial arm with overrides; returns its MLflow run and its predictions."""
+    """Fit a trivial classifier with overrides; returns its MLflow run and its predictions."""
     monkeypatch.chdir(folder)
 
     def run(preset, *overrides, skip_finished=True, name=None):
