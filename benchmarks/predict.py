@@ -5,8 +5,8 @@
 
 ``speed``, in one process and in turn: the course project's network applied to some files, decoded
 one after the other and answered in batches, and what ``predict`` does from files to the written
-table. Prints images a second and their ratio. ``memory``: the most that a process of ``predict`` has in
-memory for few files and for many, which are links.
+table. Prints images a second and their ratio. ``memory``: the most that a process of ``predict``
+has in memory for few files and for many, which are links.
 """
 
 from __future__ import annotations
