@@ -24,24 +24,24 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
+from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import parse_arm
 from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.config.validation import validate_config
-from melanoma_lab.runs.train import train_arm
 
 #: Part -> its functions. A part has what its functions cost without those of other parts.
 PARTS = {
-    "preparing images": ["melanoma_lab.runs.train.prepare_data"],
-    "balancing": ["melanoma_lab.runs.train.balance"],
+    "preparing images": ["melanoma_lab.runs.steps.prepare_data"],
+    "balancing": ["melanoma_lab.runs.steps.balance"],
     "connecting, tags": [
-        "melanoma_lab.runs.train.build_run_tags",
+        "melanoma_lab.runs.run_spec.RunSpec.build_tags",
         "melanoma_lab.tracking.tracker.Tracker._begin",
         "melanoma_lab.tracking.tracker._connect",
     ],
-    "building the network": ["melanoma_lab.runs.train._assemble"],
+    "building the network": ["melanoma_lab.runs.steps.build_setup"],
     "fit and inference": [
-        "melanoma_lab.runs.train.fit_with_checkpoints",
-        "melanoma_lab.runs.train.fit_trivial_classifier",
+        "melanoma_lab.runs.steps.fit_with_checkpoints",
+        "melanoma_lab.runs.steps.fit_trivial_classifier",
     ],
     "metrics": [
         "melanoma_lab.runs.run_report.compute_run_metrics",

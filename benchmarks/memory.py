@@ -25,7 +25,7 @@ def resident() -> float:
 
 def main(runs: int) -> None:
     """Train one-step runs on 16x16 images and print the memory after each."""
-    from melanoma_lab.runs.train import train_arm
+    from melanoma_lab.commands.train import train_arm
 
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -53,7 +53,7 @@ def hydra_command(notes: JobStatusStore) -> Callable[[], None]:
             arm = parse_arm(list(HydraConfig.get().overrides.task))
             from melanoma_lab import commands
 
-            commands.COMMANDS[config.task](config, arm)
+            commands.run_command(config, arm)
 
     return cast("Callable[[], None]", run_job)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melanoma_lab.cli import multirun
-from melanoma_lab.commands import train_one
+from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import check_jobs_distinct
 from melanoma_lab.config.compose import compose_config, expand_multirun
 from melanoma_lab.config.schema.tracking import TRACKING_URI_VARIABLE, Tracking
@@ -120,7 +120,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, verbose: bool =
             raise UserError(f"{' '.join(overrides)}: several runs; study(...) trains them all.")
         config, arm = compose_config([*overrides, "task=train"], config_dir)
         with _mlflow_left_alone():
-            return _run(train_one(config, arm))
+            return _run(train_arm(config, arm))
 
 
 def study(
@@ -164,7 +164,7 @@ def study(
         with _mlflow_left_alone():
             for number, (config, arm) in enumerate(jobs):
                 with multirun.catch_failures() as ending:
-                    train_one(config, arm, skip_finished=True)
+                    train_arm(config, arm, skip_finished=True)
                 done.append(multirun.build_job_status(config, arm, number, ending))
             return multirun.finish_multirun(done)[0]
 

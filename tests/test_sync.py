@@ -315,10 +315,10 @@ def test_the_sender_gives_up_in_time():
 
 
 def test_only_a_typed_address_redirects(monkeypatch, composed):
-    from melanoma_lab.commands import _typed
+    from melanoma_lab.commands.sync import _is_typed
 
     typed = {"overrides": {"task": ["task=sync", "tracking.uri=sqlite:///x.db"]}}
     monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: OmegaConf.create(typed))
-    assert _typed("tracking.uri")
-    assert not _typed("tracking.artifacts")
+    assert _is_typed("tracking.uri")
+    assert not _is_typed("tracking.artifacts")
     assert composed("task=sync").tracking.unsent == "unsent"

@@ -11,6 +11,7 @@ from melanoma_lab.audit.findings import Findings
 from melanoma_lab.audit.inspection import inspect_files
 from melanoma_lab.audit.problems import find_problems
 from melanoma_lab.audit.shared_images import find_shared_images
+from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import CsvDataset
 from melanoma_lab.core.console import show_progress
@@ -21,6 +22,11 @@ from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.reports.audit_page import write_audit_page
 from melanoma_lab.training.backend import count_available_threads
+
+
+def run(config: Config, _arm: Arm) -> None:
+    """Find what is wrong with a dataset."""
+    audit_dataset(config)
 
 
 def audit_dataset(config: Config) -> Findings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.required_keys import NO_RUN
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console
@@ -13,6 +14,11 @@ from melanoma_lab.inference import prediction_messages
 from melanoma_lab.reports.model_card.card_data import load_card_data
 from melanoma_lab.reports.model_card.pages import PAGES, write_model_card
 from melanoma_lab.tracking.run_reader import read_run
+
+
+def run(config: Config, _arm: Arm) -> None:
+    """Write the model card of a run."""
+    write_run_card(config)
 
 
 def write_run_card(config: Config) -> Path:

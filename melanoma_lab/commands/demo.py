@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
@@ -20,6 +21,11 @@ from melanoma_lab.inference.demo.server import (
 )
 from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.training.backend import choose_threads
+
+
+def run(config: Config, _arm: Arm) -> None:
+    """Serve a page on which a trained network can be tried."""
+    serve_demo(config)
 
 
 def serve_demo(config: Config) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.required_keys import NO_TARGET
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console
@@ -12,6 +13,11 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.download import download_from_kaggle, make_kaggle_client
 from melanoma_lab.data.image_files import find_images
+
+
+def run(config: Config, _arm: Arm) -> None:
+    """Download a published dataset."""
+    download_dataset(config)
 
 
 def download_dataset(config: Config) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from melanoma_lab.audit.dataset_audit import audit_images
 from melanoma_lab.audit.inspection import inspect_files
+from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.console import console, show_progress
@@ -19,6 +20,11 @@ from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.input_pipeline.leaky_protocol import write_leaky_protocol
 from melanoma_lab.training.backend import count_available_threads
+
+
+def run(config: Config, _arm: Arm) -> None:
+    """Prepare the dataset that the course project trained on."""
+    prepare_leaky_dataset(config)
 
 
 def prepare_leaky_dataset(config: Config) -> Path:

@@ -7,6 +7,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri, mask_password
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import RunError
@@ -19,6 +21,19 @@ from melanoma_lab.tracking.client import (
 )
 from melanoma_lab.tracking.offline_store import load_offline_runs
 from melanoma_lab.tracking.upload import send_offline_run
+
+
+def run(config: Config, _arm: Arm) -> None:
+    """Send runs that are kept on the disk to the tracking server."""
+    sync_runs(config.tracking, elsewhere=_is_typed("tracking.uri"))
+
+
+def _is_typed(key: str) -> bool:
+    """Return whether the command line gives a key a value."""
+    from hydra.core.hydra_config import HydraConfig
+
+    typed = HydraConfig.get().overrides.task
+    return any(override.lstrip("+").startswith(f"{key}=") for override in typed)
 
 
 def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:

@@ -1,4 +1,4 @@
-"""A network's training told to MLflow and the terminal, from where an earlier process ended."""
+"""Fit a network with checkpoints, log each epoch, and resume interrupted runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from melanoma_lab import tracking
-from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import FitProgress, show_note
 from melanoma_lab.input_pipeline.balancing import BalancedSet
-from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_lock import RunLock
-from melanoma_lab.runs.run_options import RunOptions
+from melanoma_lab.runs.run_spec import RunSpec
 from melanoma_lab.training.checkpoint import CheckpointManager
 from melanoma_lab.training.environment import describe_changes
 from melanoma_lab.training.training_result import TrainingResult
@@ -23,49 +21,47 @@ if TYPE_CHECKING:  # its module loads TensorFlow
 
 
 def find_interrupted_run(
-    claim: RunLock, tracker: tracking.Tracker, now: Mapping[str, str]
+    lock: RunLock, tracker: tracking.Tracker, environment: Mapping[str, str]
 ) -> str | None:
-    """The MLflow run to go on with; None where there is none, or it would get other bits."""
-    begun = claim.read_interrupted_run()
+    """Return the id of the MLflow run to resume; None: there is none, or its bits would differ."""
+    begun = lock.read_interrupted_run()
     if begun is None or not tracker.can_resume(begun[0]):
         return None
     run_id, before = begun
-    if differences := describe_changes(before, now):
+    if differences := describe_changes(before, environment):
         run_messages.show_restart(run_id, differences)
         return None
     return run_id
 
 
-def record_begin(claim: RunLock, run_id: str, now: Mapping[str, str]) -> None:
-    """Note that a run has begun; a disk that cannot take the note costs a warning."""
+def record_begin(lock: RunLock, run_id: str, environment: Mapping[str, str]) -> None:
+    """Record beside the checkpoints that a run has begun; warn if the disk does not take it."""
     try:
-        claim.begin(run_id, now)
+        lock.begin(run_id, environment)
     except OSError as error:
         show_note(f"Were this run interrupted, it could not be continued: {error}.")
 
 
 def fit_with_checkpoints(
-    config: Config,
-    data: PreparedData,
+    spec: RunSpec,
+    setup: TrainingSetup,
     images: BalancedSet,
-    parts: TrainingSetup,
     *,
     tracker: tracking.Tracker,
-    claim: RunLock,
-    begun: str | None,
-    extent: RunOptions,
+    lock: RunLock,
+    resumed: str | None,
+    continue_from: RunLock | None,
 ) -> TrainingResult:
-    """Train, telling MLflow and the terminal, with a checkpoint an epoch.
+    """Fit a network, log every epoch to MLflow and the terminal, and write a checkpoint each.
 
     Args:
-        config: the checked configuration.
-        data: the split dataset.
-        images: what balancing made of its training split.
-        parts: network, augmentation and optimizer.
-        tracker: with a run under way.
-        claim: to that run.
-        begun: the run's id where an earlier process began it; None: it is new.
-        extent: how much is measured and kept.
+        spec: what is trained.
+        setup: network, augmentation and optimizer.
+        images: the training split after balancing.
+        tracker: MLflow's side, with the run under way.
+        lock: the lock of the run; its folder takes the checkpoints.
+        resumed: id of the interrupted MLflow run that is continued; None: the run is new.
+        continue_from: the lock of a run whose last checkpoint this one starts from, if any.
     """
     from melanoma_lab.training.fit import read_history
     from melanoma_lab.training.trainer import count_epoch_steps, train_network
@@ -73,34 +69,34 @@ def fit_with_checkpoints(
     def record(epoch: int, figures: Mapping[str, float]) -> None:
         tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
 
-    resume = config.training.resume
-    kept = CheckpointManager(claim.folder, show_note, final=extent.keep_state)
-    with kept if resume else nullcontext() as checkpoints:
-        start = checkpoints.load_newest() if checkpoints and begun else None
-        if start is None and extent.after is not None:
-            start = CheckpointManager(extent.after.folder, show_note).load_newest()
+    training, options = spec.config.training, spec.options
+    manager = CheckpointManager(lock.folder, show_note, final=options.keep_state)
+    with manager if training.resume else nullcontext() as checkpoints:
+        start = checkpoints.load_newest() if checkpoints and resumed else None
+        if start is None and continue_from is not None:
+            start = CheckpointManager(continue_from.folder, show_note).load_newest()
         before = read_history(start) if start else []
-        if begun:
-            run_messages.show_resume(begun, len(before))
+        if resumed:
+            run_messages.show_resume(resumed, len(before))
         for epoch, figures in enumerate(before, 1):
             record(epoch, figures)  # the process may have ended before it could
-        steps = count_epoch_steps(config, data, images)
-        epochs = config.training.last_epoch
-        with FitProgress(epochs, steps, done=len(before), said=extent.said) as progress:
+        steps = count_epoch_steps(spec.config, spec.data, images)
+        epochs = training.last_epoch
+        with FitProgress(epochs, steps, done=len(before), said=options.said) as progress:
 
             def tell(epoch: int, figures: Mapping[str, float]) -> None:
                 record(epoch, figures)
                 progress.epoch(epoch, figures)
 
             return train_network(
-                config,
-                data,
+                spec.config,
+                spec.data,
                 images,
-                parts,
+                setup,
                 on_step=progress.step,
                 on_epoch=tell,
                 on_fitted=progress.begin_evaluation,
                 start=start,
                 checkpoints=checkpoints,
-                splits=extent.splits,
+                splits=options.splits,
             )

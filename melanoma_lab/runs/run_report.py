@@ -33,7 +33,7 @@ from melanoma_lab.reports.error_analysis.explainers import NO_NETWORK, build_run
 from melanoma_lab.reports.model_card.card_data import ModelCardData, format_day
 from melanoma_lab.reports.model_card.pages import write_model_card
 from melanoma_lab.runs import run_messages
-from melanoma_lab.runs.run_options import RunOptions
+from melanoma_lab.runs.run_spec import RunOptions
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.training_result import FitResult, TrainingResult

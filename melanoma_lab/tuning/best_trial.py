@@ -42,8 +42,9 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
     """
     client = trials.tracker.client
     for part in trials.parts:
-        config, data, same = trials.configure_repetition(proposal, part)
-        tags = {SWEEP_TAG: trials.sweep, TRIAL_TAG: proposal.trial, "fingerprint": same}
+        spec = trials.specify_repetition(proposal, part)
+        config, data = spec.config, spec.data
+        tags = {SWEEP_TAG: trials.sweep, TRIAL_TAG: proposal.trial, "fingerprint": spec.fingerprint}
         found = trials.tracker.find_finished(tags)
         if client is None or found is None or client.list_artifacts(found.run_id, "plots"):
             continue

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -17,15 +17,11 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import FoldSplit
-from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.split import TRAIN, VAL
-from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data
-from melanoma_lab.runs import run_messages
-from melanoma_lab.runs.identity import build_run_tags, fingerprint_run, name_run
+from melanoma_lab.runs import run_messages, steps
 from melanoma_lab.runs.run_lock import RunLock, acquire_run_lock
-from melanoma_lab.runs.run_options import RunOptions
-from melanoma_lab.runs.train import resolve_auto, train_locked
+from melanoma_lab.runs.run_spec import RunOptions, RunSpec
 from melanoma_lab.tracking.study_run import PARENT_TAG
 from melanoma_lab.tracking.sweep_run import (
     REPETITION_TAG,
@@ -39,10 +35,13 @@ from melanoma_lab.tuning.search_space import Values
 from melanoma_lab.tuning.space_validation import TuneCommand
 
 if TYPE_CHECKING:
+    from melanoma_lab.input_pipeline.prepare import PreparedData
     from melanoma_lab.tracking import Tracker
 
 #: What a trial is measured on.
 TRIAL_SPLITS = (TRAIN, VAL)
+#: How much of a trial is recorded; its last checkpoint stays for a trial that is promoted from it.
+TRIAL_OPTIONS = RunOptions(splits=TRIAL_SPLITS, pictures=False, keep_state=True)
 
 
 @dataclass(frozen=True)
@@ -210,32 +209,32 @@ class TrialRunner:
             [plain[group] for group in ("dataset", "split", "metadata")], sort_keys=True
         )
         if key not in self.datasets:
-            with show_progress("preparing images") as tell:
-                self.datasets[key] = prepare_data(
-                    config, cache=self.cache, threads=self.threads, progress=tell
-                )
+            self.datasets[key] = steps.prepare_dataset(config, self.threads)
         return self.datasets[key]
 
-    def configure_repetition(
-        self, proposal: Proposal, part: Repetition
-    ) -> tuple[Config, PreparedData, str]:
-        """The configuration of a part of a trial, its dataset and its fingerprint."""
+    def specify_repetition(
+        self, proposal: Proposal, part: Repetition, options: RunOptions = TRIAL_OPTIONS
+    ) -> RunSpec:
+        """Return the run of one seed and fold of a trial."""
         config, _ = self.command.configure({**proposal.overrides(), **part.overrides()})
-        config = resolve_auto(config, self.threads)
-        data = self.data_of(config)
-        return config, data, fingerprint_run(config, data, TRIAL_SPLITS)
+        config = steps.resolve_auto(config, self.threads)
+        return RunSpec(config, self.arm, self.data_of(config), self.threads, options)
 
     def get_run_lock(self, proposal: Proposal, part: Repetition) -> RunLock:
         """Where a part of a trial keeps its state; whoever asks holds the search's lock."""
         if (proposal.trial, part) not in self.claims:
-            config, _, same = self.configure_repetition(proposal, part)
-            self.claims[proposal.trial, part] = RunLock.of(self.cache, **self._what(config, same))
+            spec = self.specify_repetition(proposal, part)
+            self.claims[proposal.trial, part] = RunLock.of(self.cache, **self._lock_key(spec))
         return self.claims[proposal.trial, part]
 
-    def _what(self, config: Config, same: str) -> dict[str, str]:
-        """What is claimed: not the run that somebody trains beside the search."""
-        place = tracking.identify_study(config.tracking.uri, config.study)
-        return {"study": config.study, "tracked": place, "fingerprint": f"{self.sweep}/{same}"}
+    def _lock_key(self, spec: RunSpec) -> dict[str, str]:
+        """Return what the run's lock is named by; a run outside the search has another lock."""
+        config = spec.config
+        return {
+            "study": config.study,
+            "tracked": tracking.identify_study(config.tracking.uri, config.study),
+            "fingerprint": f"{self.sweep}/{spec.fingerprint}",
+        }
 
     def forget(self, proposal: Proposal) -> None:
         """Delete the state that a trial has kept."""
@@ -246,67 +245,55 @@ class TrialRunner:
         self, proposal: Proposal, part: Repetition, parent: str, said: str
     ) -> tuple[Mapping[str, float], bool]:
         """Train one part of a trial: its metrics, and whether its run waits to be sent."""
-        config, data, same = self.configure_repetition(proposal, part)
         several = len(self.parts) > 1
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial}
-        extent = RunOptions(
-            splits=TRIAL_SPLITS,
-            pictures=False,
+        options = replace(
+            TRIAL_OPTIONS,
             tags={
                 **tags,
                 PARENT_TAG: parent,
                 **({REPETITION_TAG: str(part)} if several else {}),
             },
             after=self.get_run_lock(proposal.after, part) if proposal.after else None,
-            keep_state=True,
             said=said,
         )
+        spec = self.specify_repetition(proposal, part, options)
         ready: Future[Tracker] = Future()
         ready.set_result(self.tracker)
         results: dict[str, float] = {}
-
-        def note(metrics: Mapping[str, float]) -> None:
-            results.update(metrics)
-            score = metrics[self.objective]
-            if math.isnan(score):
-                raise RunError(f"{self.objective} is undefined: NaN.")
-            self.tracker.set_tags({SCORE_TAG: repr(score)})
-
         # Nobody else trains it, but a process of this search that was killed may still be ending.
         with acquire_run_lock(
-            self.cache, **self._what(config, same), wait=run_messages.show_waiting
-        ) as claim:
-            self.claims[proposal.trial, part] = claim
-            if finished := self.tracker.find_finished({**tags, "fingerprint": same}):
+            self.cache, **self._lock_key(spec), wait=run_messages.show_waiting
+        ) as lock:
+            self.claims[proposal.trial, part] = lock
+            if finished := self.tracker.find_finished({**tags, "fingerprint": spec.fingerprint}):
                 return dict(finished.metrics), False
             begun = self.tracker.run_id
             try:
-                train_locked(
-                    config,
-                    self.arm,
-                    data,
-                    claim,
-                    ready,
-                    threads=self.threads,
-                    extent=extent,
-                    on_results=note,
-                )
+                images = steps.balance_images(spec)
+                setup = steps.build_setup(spec, images)
+                with steps.start_run(spec, lock, ready) as active:
+                    result = steps.fit(active, setup, images)
+                    results = steps.report(active, images, result)
+                    self._record_score(results[self.objective])
             except Exception as error:
                 if isinstance(error, RunError) and results and self.tracker.kept is not None:
                     return results, True  # trained and measured, only not sent
                 if self.tracker.run_id == begun:  # it ended before a run was recorded
-                    self._record_failure(config, data, extent, error)
+                    self._record_failure(spec, error)
                 raise
         return results, False
 
-    def _record_failure(
-        self, config: Config, data: PreparedData, extent: RunOptions, error: Exception
-    ) -> None:
+    def _record_score(self, score: float) -> None:
+        """Record the trial's objective; NaN makes the trial fail."""
+        if math.isnan(score):
+            raise RunError(f"{self.objective} is undefined: NaN.")
+        self.tracker.set_tags({SCORE_TAG: repr(score)})
+
+    def _record_failure(self, spec: RunSpec, error: Exception) -> None:
         """Record a run that could not even begin."""
-        tags = build_run_tags(config, self.arm, data, threads=self.threads, extent=extent)
-        params = tracking.flatten_params(config_to_dict(config))
         try:
-            with self.tracker.run(name_run(config, self.arm, extent), tags, params):
+            with self.tracker.run(spec.name, spec.build_tags(), spec.build_params()):
                 raise error
         except type(error):
             pass

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from melanoma_lab.config.fingerprint import tuner_to_dict
 from melanoma_lab.data.cache import get_cache_folder
-from melanoma_lab.runs.identity import fingerprint_run
+from melanoma_lab.runs.run_spec import fingerprint_run
 from melanoma_lab.training.backend import choose_threads
 from melanoma_lab.tuning.plan import SearchPlan
 from melanoma_lab.tuning.trial import TrialRunner, list_repetitions

@@ -193,8 +193,8 @@ def _conclude(plan: SearchPlan, trials: TrialRunner, ledger: TrialLog) -> Tuning
     files = [report, *report.parent.glob("*.md"), *report.parent.glob("*.csv"), preset]
     with tempfile.TemporaryDirectory() as scratch:
         manifest = Path(scratch) / "manifest.csv"
-        first, _, _ = trials.configure_repetition(proposal, trials.parts[0])
-        trials.data_of(first).manifest.to_csv(manifest, index=False)
+        first = trials.specify_repetition(proposal, trials.parts[0])
+        first.data.manifest.to_csv(manifest, index=False)
         log_search_results(
             client, trials.parent, [*files, manifest], "\n".join(f"- {n}" for n in notes)
         )
@@ -242,7 +242,7 @@ def _sweep(
 
     config, tuner, tracker = plan.config, plan.config.tuner, trials.tracker
     proposals = {t.trial_id: ledger.proposal(t) for t in ledger.oracle.trials.values()}
-    first, data, _ = trials.configure_repetition(next(iter(proposals.values())), trials.parts[0])
+    first = trials.specify_repetition(next(iter(proposals.values())), trials.parts[0])
     untuned = ConfigChecker(plan.command).compose({})
     return Sweep(
         study=config.study,
@@ -263,13 +263,13 @@ def _sweep(
             parts=trials.parts,
         ),
         seed=tuner.seed,
-        budget=trials_table.describe_budget(tuner, first.training.epochs),
+        budget=trials_table.describe_budget(tuner, first.config.training.epochs),
         data={
-            "dataset": first.dataset.name,
-            "split": first.split.name,
-            "protocol": data.protocol,
-            "grouped_by": ", ".join(data.grouped_by),
-            "split_hash": data.split_hash,
+            "dataset": first.config.dataset.name,
+            "split": first.config.split.name,
+            "protocol": first.data.protocol,
+            "grouped_by": ", ".join(first.data.grouped_by),
+            "split_hash": first.data.split_hash,
         },
         untuned=trials_table.find_untuned_values(untuned, plan.searched),
         next_command=commands[0] if len(commands) == 1 else " && ".join(commands),

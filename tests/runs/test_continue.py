@@ -6,12 +6,12 @@ import keras
 import mlflow
 import pytest
 
+from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.models.schedules import ScheduledLearningRate
-from melanoma_lab.runs import run_messages
+from melanoma_lab.runs import run_messages, steps
 from melanoma_lab.runs.run_lock import RunLock
-from melanoma_lab.runs.train import train_arm
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -82,8 +82,7 @@ def test_a_failed_run_goes_on_where_it_failed(place, capsys):
 def test_a_run_starts_over_where_its_bits_would_differ(place, capsys, monkeypatch):
     place.fail("tracking.model=false")
     (failed,) = place.runs()
-    module = importlib.import_module("melanoma_lab.runs.train")  # a function shadows its name
-    monkeypatch.setattr(module, "describe_environment", lambda *_: {"threads": "77"})
+    monkeypatch.setattr(steps, "describe_environment", lambda *_: {"threads": "77"})
     run_id = place.train("tracking.model=false")
     said = capsys.readouterr().out
     assert f"Starting over: run {failed} was interrupted, but its bits depend on" in said

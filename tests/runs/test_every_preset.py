@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from melanoma_lab.__main__ import CONF_DIR
+from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
@@ -15,7 +16,6 @@ from melanoma_lab.input_pipeline.batches import make_training_batches
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.models.pretrained.weight_files import PACKAGES
 from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
-from melanoma_lab.runs.train import train_arm
 from melanoma_lab.training.backend import count_available_threads, start_backend
 from melanoma_lab.training.finetuning_stages import make_model_factory
 from melanoma_lab.training.trainer import build_training_setup

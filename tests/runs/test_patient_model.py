@@ -10,9 +10,9 @@ import pytest
 from mlflow.pyfunc.scoring_server import invocations
 from PIL import Image
 
+from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.runs.train import train_arm
 
 ARM = (
     *("architecture=compact_cnn", "architecture.filters=[4,8]", "architecture.blocks=[0,1]"),

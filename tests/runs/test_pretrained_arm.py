@@ -1,7 +1,6 @@
 """An arm with a backbone: its weights are found first, recorded, and part of what it is."""
 
 import hashlib
-import importlib
 from importlib import metadata
 
 import keras
@@ -9,10 +8,11 @@ import mlflow
 import pytest
 import small_backbone  # noqa: F401 (declares what builds architecture=on_a_backbone)
 
+from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.backbone import Backbone
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.runs.train import train_arm
+from melanoma_lab.runs import steps
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -24,9 +24,7 @@ def no_images(monkeypatch):
     def prepare(*_, **__):
         pytest.fail("images were prepared")
 
-    # The package has a function of the module's name.
-    module = importlib.import_module("melanoma_lab.runs.train")
-    monkeypatch.setattr(module, "prepare_data", prepare)
+    monkeypatch.setattr(steps, "prepare_data", prepare)
 
 
 def test_a_missing_package_is_said_before_images_are_prepared(composed, no_images, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from slow_steps import make_slow
 
-from melanoma_lab.commands import train_one
+from melanoma_lab.commands.train import train_arm
 from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.tracking import Tracking
@@ -22,7 +22,7 @@ def train(composed, tree, session_cache, tmp_path, monkeypatch):
     load_tensorflow()
     of_tree = ("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16")
     shared = (f"cache={session_cache}", "dataset.melanoma=null", *of_tree)
-    return lambda name, *more: train_one(composed(*shared, *more), Arm(name, name))
+    return lambda name, *more: train_arm(composed(*shared, *more), Arm(name, name))
 
 
 def steps_in(text):

@@ -12,7 +12,7 @@ from marks import slow
 from PIL import Image
 from undrawn import undrawn_runs
 
-from melanoma_lab.commands import train_one
+from melanoma_lab.commands.train import train_arm
 from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.tracking import Tracking
@@ -42,7 +42,7 @@ def train(composed, tmp_path, session_cache, monkeypatch):
 
 def trained(composed, folder, cache, *overrides, arm=ARM):
     config = composed(f"cache={cache}", *SMALL, *overrides)
-    run_id = train_one(config, arm)
+    run_id = train_arm(config, arm)
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     return client.get_run(run_id), client
 
@@ -121,7 +121,7 @@ def test_half_precision_trains_and_answers_in_float32(on_tree, precision):
 
 def test_what_auto_comes_to_is_recorded_and_shown(on_tree, monkeypatch, capsys):
     machine = Hardware("a processor", frozenset({"avx512_bf16"}))
-    for module in ("melanoma_lab.training.hardware", "melanoma_lab.runs.train"):
+    for module in ("melanoma_lab.training.hardware", "melanoma_lab.runs.steps"):
         monkeypatch.setattr(f"{module}.detect_hardware", lambda: machine)
     try:
         auto, _ = on_tree("training.precision=auto", "tracking.model=false")

@@ -13,6 +13,7 @@ from pictures import paint
 from processes import run_python
 from undrawn import undrawn_runs
 
+from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
@@ -20,7 +21,6 @@ from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.runs.run_lock import RunLock
-from melanoma_lab.runs.train import train_arm
 from melanoma_lab.tracking import identify_study
 
 PRESETS = ("majority", "colour_histogram", "source_only")

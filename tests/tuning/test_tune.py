@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from marks import slow
 
+from melanoma_lab.commands.train import train_arm
 from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.runs.train import train_arm
-from melanoma_lab.tuning import trial as trial_module
+from melanoma_lab.runs import steps
 from melanoma_lab.tuning.plan import plan_search
 from melanoma_lab.tuning.space_validation import TuneCommand
 from melanoma_lab.tuning.tune import tune_arm
@@ -235,14 +235,14 @@ def test_a_damaged_state_is_put_aside_and_nothing_is_trained_again(tune, folder,
 
 
 def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tune, monkeypatch):
-    train = trial_module.train_locked
+    build = steps.build_setup
 
-    def failing(config, *others, **options):
-        if config.optimizer.learning_rate == 0.5:
+    def failing(spec, images):
+        if spec.config.optimizer.learning_rate == 0.5:
             raise RunError("diverged: the loss became nan")
-        return train(config, *others, **options)
+        return build(spec, images)
 
-    monkeypatch.setattr(trial_module, "train_locked", failing)
+    monkeypatch.setattr(steps, "build_setup", failing)
     space = "tuner.space={optimizer.learning_rate:[1e-3,0.5,1e-2]}"
     done = tune("failing", "tuner=grid", space)
     _, trials = trials_of("failing")
@@ -257,7 +257,7 @@ def test_a_trial_that_cannot_begin_is_recorded_too_and_failures_have_a_limit(tun
     def no_memory(*_, **__):
         raise RunError("out of memory")
 
-    monkeypatch.setattr(trial_module, "train_locked", no_memory)
+    monkeypatch.setattr(steps, "build_setup", no_memory)
     with pytest.raises(RunError, match=r"2 trials in a row have failed .*out of memory"):
         tune("limit", "tuner.max_trials=9", "tuner.max_failures=2", f"tuner.space={{{RATE}}}")
     _, runs = runs_of("limit")

@@ -11,6 +11,7 @@ import pytest
 from fake_studies import Tracked, draw_table
 from processes import run_python
 
+from melanoma_lab.commands.train import train_arm
 from melanoma_lab.comparison.compare import compare_study, format_comparison_json
 from melanoma_lab.comparison.report import write_comparison_report
 from melanoma_lab.comparison.warnings import find_warnings
@@ -23,7 +24,6 @@ from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.inference.ensembles.build_ensembles import make_ensembles
 from melanoma_lab.inference.mlmodel import read_appearance, read_model_folder
 from melanoma_lab.models.safe_loading import load_safely
-from melanoma_lab.runs.train import train_arm
 from melanoma_lab.tracking import connect
 from melanoma_lab.tracking.logged_model import download_model
 

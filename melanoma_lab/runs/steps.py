@@ -1,0 +1,228 @@
+"""The steps of a run, in the order in which ``commands.train`` and a search's trials take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
+from melanoma_lab.core.console import show_note, show_progress
+from melanoma_lab.core.shell_commands import format_lab_command
+from melanoma_lab.data.cache import get_cache_folder
+from melanoma_lab.input_pipeline.balancing import BalancedSet, balance
+from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data
+from melanoma_lab.models.trivial_classifiers import TrivialClassifier, build_trivial_classifier
+from melanoma_lab.runs import run_messages
+from melanoma_lab.runs.resume import find_interrupted_run, fit_with_checkpoints, record_begin
+from melanoma_lab.runs.run_lock import RunLock
+from melanoma_lab.runs.run_spec import RunSpec
+from melanoma_lab.tracking import FinishedRun, Tracker
+from melanoma_lab.training.backend import start_backend
+from melanoma_lab.training.environment import describe_changes, describe_environment
+from melanoma_lab.training.hardware import (
+    detect_hardware,
+    require_device_count,
+    resolve_hardware_options,
+)
+from melanoma_lab.training.training_result import TrainingResult
+from melanoma_lab.training.trivial_fit import fit_trivial_classifier
+
+if TYPE_CHECKING:  # its module loads TensorFlow
+    from melanoma_lab.training.trainer import TrainingSetup
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveRun:
+    """A run that is being recorded.
+
+    Attributes:
+        spec: what is trained.
+        tracker: MLflow's side, with the run under way.
+        lock: the lock of the run, with its checkpoints.
+        resumed: id of the interrupted MLflow run that is continued; None: the run is new.
+        continue_from: the lock of a run whose last checkpoint this one starts from, if any.
+    """
+
+    spec: RunSpec
+    tracker: Tracker
+    lock: RunLock
+    resumed: str | None = None
+    continue_from: RunLock | None = None
+
+
+def prepare_dataset(config: Config, threads: int) -> PreparedData:
+    """Read, audit, label, group, split and decode the images of a run.
+
+    Raises:
+        UserError: The data cannot be used as configured.
+    """
+    with show_progress("preparing images") as tell:
+        return prepare_data(
+            config, cache=get_cache_folder(config.cache), threads=threads, progress=tell
+        )
+
+
+def resolve_auto(config: Config, threads: int) -> Config:
+    """Replace ``auto`` in the configuration of a network's training by this machine's values."""
+    if isinstance(config.architecture, TrivialArchitecture):
+        return config
+    training = resolve_hardware_options(
+        config.training, threads=threads, depthwise=config.architecture.depthwise
+    )
+    return replace(config, training=training)
+
+
+def find_finished_run(
+    spec: RunSpec, lock: RunLock, connecting: Future[Tracker]
+) -> FinishedRun | None:
+    """Return the study's finished run of the same fingerprint, and say so; None: there is none.
+
+    Checkpoints that an interrupted repetition of it left are deleted.
+    """
+    tracker = connecting.result()
+    finished = tracker.find_finished({"fingerprint": spec.fingerprint})
+    if finished is None:
+        return None
+    interrupted = (lock.read_interrupted_run() or (finished.run_id,))[0]
+    # Copies of a deleted project share one lock: what another of them began stays.
+    if interrupted == finished.run_id or tracker.can_resume(interrupted):
+        lock.forget()
+    _show_finished(spec, finished)
+    return finished
+
+
+def balance_images(spec: RunSpec) -> BalancedSet:
+    """Balance the classes of the training split as configured."""
+    with show_progress("balancing", line=spec.options.prints_lines) as tell:
+        return balance(
+            spec.config.balancing,
+            spec.data.training_split(),
+            seed=spec.config.seed,
+            cache_dir=get_cache_folder(spec.config.cache),
+            workers=spec.threads,
+            progress=tell,
+        )
+
+
+def build_setup(spec: RunSpec, images: BalancedSet) -> TrainingSetup | TrivialClassifier:
+    """Build what is trained: a network with its optimizer, or a trivial classifier.
+
+    Raises:
+        UserError: It cannot be built as configured; nothing has been recorded yet.
+    """
+    config, lines = spec.config, spec.options.prints_lines
+    if isinstance(config.architecture, TrivialArchitecture):
+        return build_trivial_classifier(config.architecture, spec.data)
+    devices = require_device_count(config.training)
+    precision = config.training.precision
+    start_backend(threads=spec.threads, seed=config.seed, precision=precision, devices=devices)
+    # These modules load TensorFlow.
+    from melanoma_lab.training.feature_cache import is_cacheable, why_not_cacheable
+
+    if lines:
+        depthwise = config.architecture.depthwise
+        run_messages.show_hardware(detect_hardware(), precision, devices, depthwise=depthwise)
+        if reason := why_not_cacheable(config, images):
+            show_note(reason)
+    what = "computing features" if is_cacheable(config, images) else "building the network"
+    with show_progress(what, line=lines) as tell:
+        from melanoma_lab.training.trainer import build_training_setup
+
+        return build_training_setup(
+            config, spec.data, images, splits=spec.options.splits, progress=tell
+        )
+
+
+@contextmanager
+def start_run(spec: RunSpec, lock: RunLock, connecting: Future[Tracker]) -> Iterator[ActiveRun]:
+    """Record a run while the block lasts: a new one, or the interrupted one that is resumed.
+
+    Args:
+        spec: what is trained.
+        lock: the lock of the run, held.
+        connecting: the tracker, once it is connected.
+
+    Raises:
+        UserError: The tracking server cannot be used; nothing is recorded.
+        RunError: The run was not sent; it is kept on the disk.
+    """
+    options, training = spec.options, spec.config.training
+    lines = options.prints_lines
+    with show_progress("connecting to MLflow", line=lines):
+        tracker = connecting.result()
+    name, tags, params = spec.name, spec.build_tags(), spec.build_params()
+    if spec.is_trivial:  # it is fitted in seconds: there is nothing to resume
+        with tracker.run(name, tags, params, line=lines):
+            yield ActiveRun(spec, tracker, lock)
+        return
+    environment = describe_environment(spec.threads, require_device_count(training))
+    resumed = find_interrupted_run(lock, tracker, environment) if training.resume else None
+    if resumed is None:
+        lock.forget()
+    continue_from = options.after
+    if continue_from is not None:
+        before = continue_from.read_interrupted_run()
+        if before is None or describe_changes(before[1], environment):
+            continue_from = None  # its bits would not be those of this run
+    with tracker.run(name, tags, params, continuing=resumed, line=lines) as run_id:
+        if training.resume:
+            record_begin(lock, run_id, environment)
+        yield ActiveRun(spec, tracker, lock, resumed, continue_from)
+    if not options.keep_state:
+        lock.forget()
+
+
+def fit(
+    active: ActiveRun, setup: TrainingSetup | TrivialClassifier, images: BalancedSet
+) -> TrainingResult:
+    """Fit the network or the trivial classifier, and apply it to the images of every split."""
+    spec = active.spec
+    if isinstance(setup, TrivialClassifier):
+        with show_progress("fitting and evaluating", line=spec.options.prints_lines):
+            return fit_trivial_classifier(setup, spec.data, images, splits=spec.options.splits)
+    result = fit_with_checkpoints(
+        spec,
+        setup,
+        images,
+        tracker=active.tracker,
+        lock=active.lock,
+        resumed=active.resumed,
+        continue_from=active.continue_from,
+    )
+    if result.diverged:
+        active.lock.forget()  # resumed, it would diverge again
+    return result
+
+
+def report(active: ActiveRun, images: BalancedSet, result: TrainingResult) -> dict[str, float]:
+    """Evaluate, draw and record what was trained; return the metrics.
+
+    Raises:
+        RunError: The training diverged; what could be measured is recorded.
+    """
+    spec = active.spec
+    # Imported as late as possible: plotting and statistics would only delay the first step.
+    with show_progress("loading statistics and drawing", line=spec.options.prints_lines):
+        from melanoma_lab.runs.run_report import report_training
+
+    return report_training(
+        spec.config, spec.data, images, result, active.tracker, extent=spec.options
+    )
+
+
+def _show_finished(spec: RunSpec, finished: FinishedRun) -> None:
+    """Print that the run has finished before, and which of its tags differ from the command's."""
+    run_messages.show_skipped(finished.run_id)
+    name, reference = (finished.tags.get(key, "") for key in ("arm", "reference"))
+    if name != spec.arm.name:
+        show_note(f"It is an arm of another name there, with the same values: {name}")
+    wanted = spec.config.reference
+    if wanted and wanted != reference:
+        show_note(
+            f"Its reference stays {reference or 'none'}. For another: "
+            + format_lab_command("compare", f"study={spec.config.study}", f"reference={wanted}")
+        )
