@@ -11,6 +11,7 @@ from typing import Any
 
 from melanoma_lab.audit.class_sizes import ClassSize
 from melanoma_lab.audit.source_confounding import SourceFindings
+from melanoma_lab.core.atomic_files import replace_file
 
 Group = list[str]
 
@@ -119,8 +120,8 @@ class Findings:
         return plain
 
     def write(self, path: Path) -> None:
-        """Write ``as_json`` to a file."""
-        path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
+        """Write ``as_json`` to a file; replace an older one."""
+        replace_file(path, json.dumps(self.as_json(), indent=1) + "\n")
 
     @property
     def digest(self) -> str:

@@ -20,6 +20,7 @@ from melanoma_lab.comparison.course_project_claims import CourseProjectClaim, ch
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
+from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.formatting import (
     describe_direction,
     format_metric,
@@ -32,7 +33,6 @@ from melanoma_lab.reports.rendering import (
     ReportFigure,
     encode_png,
     render_template,
-    replace_file,
     write_report_figures,
 )
 
@@ -58,10 +58,10 @@ def write_comparison_report(
     pictures = draw_comparison_figures(comparison)
     content = _content(study, comparison, warnings, again)
     write_report_figures(folder, pictures)
-    replace_file(folder / "comparison.json", format_comparison_json(comparison, warnings).encode())
+    replace_file(folder / "comparison.json", format_comparison_json(comparison, warnings))
     for name in ("report.md", "report.html"):
         text = render_template("melanoma_lab.comparison", name, content | {"pictures": pictures})
-        replace_file(folder / name, text.encode())
+        replace_file(folder / name, text)
     return folder / "report.html"
 
 

@@ -12,7 +12,6 @@ import functools
 import json
 import logging
 import os
-import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from melanoma_lab.core.atomic_files import write_atomically
 from melanoma_lab.core.errors import RunError
 
 _MAGIC = b"melanoma_lab seal 1\n"
@@ -77,7 +77,7 @@ def write_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
     Raises:
         RunError: the disk is full or cannot be written.
     """
-    with _write_atomically(path) as partial:
+    with _report_and_write(path, durable=True) as partial:
         yield ArrayFile(partial, shape)
         _append_checksums(partial)
 
@@ -121,9 +121,6 @@ def _append_checksums(path: Path) -> None:
     tail = _checksums(path, n_bytes) + _MAGIC + n_bytes.to_bytes(8, "little")
     with path.open("ab") as file:
         file.write(tail)
-        # The content reaches the disk before the name does: a power cut must not leave zeros.
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _is_intact(path: Path) -> bool:
@@ -151,7 +148,7 @@ def write_checksummed_json(path: Path, content: Any) -> None:
         RunError: the disk is full or cannot be written.
     """
     text = json.dumps(content, separators=(",", ":"))
-    with _write_atomically(path) as partial:
+    with _report_and_write(path) as partial:
         partial.write_text(f"{zlib.crc32(text.encode()):08x}\n{text}", encoding="utf-8")
 
 
@@ -260,17 +257,11 @@ def report_cache_errors(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _write_atomically(path: Path) -> Iterator[Path]:
-    """A new file beside ``path`` that takes its name at the end of the block."""
-    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
-    try:
-        with report_cache_errors(path.parent):
-            yield partial
-            partial.replace(path)
-            _told.discard(path)
-    finally:
-        with suppress(OSError):  # it was renamed, or never made
-            partial.unlink()
+def _report_and_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Write a file of the cache atomically; say what to do if it cannot be written."""
+    with report_cache_errors(path.parent), write_atomically(path, durable=durable) as partial:
+        yield partial
+    _told.discard(path)
 
 
 def _warn_damaged(path: Path) -> None:

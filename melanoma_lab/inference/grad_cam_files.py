@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.errors import UserError, truncate
 from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
-from melanoma_lab.reports.rendering import replace_file
 from melanoma_lab.tracking.model_info import NOTICE
 
 #: What tells an earlier result from somebody's own picture; it stands in the first of its bytes.

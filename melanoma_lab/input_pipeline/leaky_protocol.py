@@ -8,8 +8,6 @@ in the lab trains this way on an honest one.
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -20,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from melanoma_lab.core.atomic_files import write_folder_atomically
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.input_pipeline.balancing.augmentor import balance_with_augmentor, plan_copies
@@ -93,17 +92,13 @@ def write_leaky_protocol(
     manifest = _manifest(images.iloc[np.concatenate([origins, test])], splits)
 
     names = list(manifest["image_id"])
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
-    try:
+    with write_folder_atomically(folder) as partial:
         for start in range(0, len(origins), _GATHERED):
             chunk = np.arange(start, min(start + _GATHERED, len(origins)))
             _save(partial, [names[i] for i in chunk], balanced.gather(chunk)[0])
         for image_id, row in zip(names[len(origins) :], rows[test], strict=True):
             _save(partial, [image_id], pixels[row : row + 1])
         manifest.to_csv(partial / "manifest.csv", index=False)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest
 
 

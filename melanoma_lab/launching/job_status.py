@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from melanoma_lab.core.atomic_files import replace_file
+
 
 @dataclass(frozen=True)
 class JobStatus:
@@ -81,10 +83,7 @@ class JobStatusStore:
 
     def _write(self, job: JobStatus, stoppable: int) -> None:
         path = self.folder / f"{job.number}.json"
-        partial = path.with_suffix(".partial")
-        content = {"job": asdict(job), "stoppable": stoppable}
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(path)
+        replace_file(path, json.dumps({"job": asdict(job), "stoppable": stoppable}))
 
     def read(self) -> tuple[JobStatus, ...]:
         """What has become of the jobs that have begun, in their order."""

@@ -14,6 +14,7 @@ import pandas as pd
 
 from melanoma_lab.audit.findings import Findings, Group
 from melanoma_lab.audit.problem import Problem, ProblemKind
+from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.reports.thumbnails import make_thumbnail
 
@@ -117,7 +118,7 @@ def write_audit_page(
         sources=[] if sources == ["unknown"] else sources,
         n_classes=len(classes),
     )
-    path.write_text(text, encoding="utf-8")
+    replace_file(path, text)
 
 
 def _section(problem: Problem, known: pd.DataFrame, hues: dict[str, int]) -> ProblemSection:

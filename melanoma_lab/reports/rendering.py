@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.reports.line_breaking import join_with_no_break_spaces, mark_line_breaks
 
 if TYPE_CHECKING:
@@ -88,10 +88,3 @@ def write_report_figures(folder: Path, pictures: Iterable[ReportFigure]) -> None
             old.unlink(missing_ok=True)  # another process may write the same report
     for name, png in drawn.items():
         replace_file(folder / "figures" / name, png)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: who reads it at the same time sees the old one or the new."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(content)
-    scratch.replace(path)

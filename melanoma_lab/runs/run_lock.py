@@ -20,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.untrusted_files import read_json
 
@@ -117,9 +118,7 @@ def _tidy(runs: Path) -> None:
 
 def _write(path: Path, note: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(note), encoding="utf-8")
-    partial.replace(path)
+    replace_file(path, json.dumps(note))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

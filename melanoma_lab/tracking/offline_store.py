@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from melanoma_lab.core.atomic_files import write_folder_atomically
 from melanoma_lab.core.errors import RunError, UserError, truncate
 from melanoma_lab.core.untrusted_files import read_json
 from melanoma_lab.tracking.client import summarize_error
@@ -128,18 +129,16 @@ def save_offline_run(record: RunRecord, files: Path, unsent: Path) -> Path:
     elsewhere = Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-unsent"
     reasons = []
     for parent in (unsent, elsewhere):
-        partial = parent / f".{record.run_id}.partial"
+        whole = parent / record.run_id
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(files, partial)
-            record.kept_in = str(parent.resolve())
-            record.write(partial / RECORD_FILE)
-            whole = parent / record.run_id
-            shutil.rmtree(whole, ignore_errors=True)
-            return partial.rename(whole)
+            with write_folder_atomically(whole, replace=True) as partial:
+                shutil.copytree(files, partial, dirs_exist_ok=True)
+                record.kept_in = str(parent.resolve())
+                record.write(partial / RECORD_FILE)
         except OSError as error:  # shutil.Error is one too
-            shutil.rmtree(partial, ignore_errors=True)
             reasons.append(f"{parent}: {summarize_error(error)}")
+        else:
+            return whole
     raise RunError(f"The run could be kept nowhere ({'; '.join(reasons)}).")
 
 

@@ -8,18 +8,18 @@ content, so that a file which was damaged later is noticed. The two newest are k
 from __future__ import annotations
 
 import json
-import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from melanoma_lab.core.atomic_files import write_atomically
 
 #: What training may wait for checkpoints: so many seconds in all, and this share of its time.
 #: Where epochs are very short, or the disk very slow, an epoch goes without one instead.
@@ -63,19 +63,15 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     facts = json.dumps({"epoch": checkpoint.epoch, **checkpoint.facts}).encode()
     members = {FACTS: np.frombuffer(facts, np.uint8), **checkpoint.arrays}
-    partial = folder / "writing.partial"  # one name: a killed process's is written over
-    try:
-        with partial.open("w+b") as file:
-            np.savez(file, allow_pickle=False, **members)
-            file.flush()
-            os.fsync(file.fileno())
-            checksum = _checksum(file)
-        path = folder / f"epoch-{checkpoint.epoch:05}.{checksum}.npz"
-        partial.replace(path)
-    finally:
-        with suppress(OSError):  # it was renamed, or never made
-            partial.unlink()
-    return path
+    unnamed = folder / "newest.npz"
+    with (
+        write_atomically(unnamed, durable=True, partial="writing.partial") as partial,
+        partial.open("wb") as file,
+    ):
+        np.savez(file, allow_pickle=False, **members)
+    with unnamed.open("rb") as file:
+        checksum = _checksum(file)
+    return unnamed.replace(folder / f"epoch-{checkpoint.epoch:05}.{checksum}.npz")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from melanoma_lab.config.schema.tuner import BayesianOptimization, GridSearch, Hyperband, Tuner
+from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.tuning.search_space import HyperParameter
 
@@ -73,12 +73,7 @@ class _SingleFileOracle:
         }
         text = json.dumps(content)
         path = Path(self._get_oracle_fname())  # type: ignore[attr-defined]
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(f"{zlib.crc32(text.encode()):08x}\n{text}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, f"{zlib.crc32(text.encode()):08x}\n{text}\n", durable=True)
 
     def reload(self) -> None:
         """Go on from what ``save`` wrote; trials that were under way are run again first.

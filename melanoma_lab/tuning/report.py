@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import pandas as pd
 
+from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.version import __version__
 from melanoma_lab.reports.rendering import (
     ReportFigure,
     encode_png,
     render_template,
-    replace_file,
     write_report_figures,
 )
 from melanoma_lab.tuning import sweep_text
@@ -47,10 +47,10 @@ def write_search_report(sweep: Sweep, folder: Path) -> Path:
     importance = rank_hyperparameters(sweep)
     pictures = draw_search_figures(sweep, importance)
     write_report_figures(folder, pictures)
-    replace_file(folder / "trials.csv", format_trials_csv(sweep).encode())
+    replace_file(folder / "trials.csv", format_trials_csv(sweep))
     content = _content(sweep, importance) | {"pictures": pictures}
     for name in ("report.md", "report.html"):
-        replace_file(folder / name, render_template("melanoma_lab.tuning", name, content).encode())
+        replace_file(folder / name, render_template("melanoma_lab.tuning", name, content))
     return folder / "report.html"
 
 

@@ -14,6 +14,7 @@ from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.search_path import STUDY_PRESETS
+from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.shell_commands import LAB_COMMAND
 from melanoma_lab.registry import OPTIONS
@@ -59,9 +60,7 @@ def write_preset(command: TuneCommand, values: Values, *, study: str, notes: Seq
     ])  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        replace_file(path, text)
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror}).") from error
     return path

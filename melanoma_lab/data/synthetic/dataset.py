@@ -6,7 +6,6 @@ import csv
 import hashlib
 import heapq
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
+from melanoma_lab.core.atomic_files import write_folder_atomically
 from melanoma_lab.core.checksummed_files import (
     is_folder_intact,
     report_cache_errors,
@@ -125,10 +125,9 @@ def ensure_dataset(
         return whole
     with report_cache_errors(whole.parent), FileLock(whole.with_name(f".{key}.lock")):
         if not is_folder_intact(whole):
-            partial = whole.with_name(f".{key}.partial")
-            # Left by a killed process: nobody else writes to it while the lock is held.
-            shutil.rmtree(partial, ignore_errors=True)
-            try:
+            # One name: nobody else writes to it while the lock is held, so that what a killed
+            # process left goes. An older folder is there if a file of it was damaged.
+            with write_folder_atomically(whole, replace=True, partial=f".{key}.partial") as partial:
                 draw_dataset(
                     partial,
                     classes=classes,
@@ -137,11 +136,6 @@ def ensure_dataset(
                     seed=seed,
                     progress=progress,
                 )
-            except OSError:
-                shutil.rmtree(partial, ignore_errors=True)  # room for others on a full disk
-                raise
-            shutil.rmtree(whole, ignore_errors=True)  # where it was damaged
-            partial.rename(whole)
     return whole
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 
 from melanoma_lab.config.schema import Config, Format
 from melanoma_lab.config.schema.training import Precision
+from melanoma_lab.core.atomic_files import write_folder_atomically
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import RunError, UserError, truncate
 from melanoma_lab.core.untrusted_files import read_text
@@ -76,10 +75,12 @@ def export_network(config: Config) -> ExportResult:
         scratch = Path(folder)
         source = find_model(config.model, config.tracking, scratch)
         run = _run_of(source, config, scratch)
-        with _appearing(output) as part:
+        with write_folder_atomically(output, replace=True) as part:
             parities = _write(config, kinds, source, run, part)
             if run is not None:
                 _add_card(run, part)
+    files = ", ".join(sorted(entry.name for entry in output.iterdir()))
+    console.print(f"written to {output}: {files}", markup=False)
     prediction_messages.show_notice()
     return ExportResult(
         output,
@@ -228,23 +229,3 @@ def _add_card(run: TrackedRun, folder: Path) -> None:
         write_model_card(load_card_data(run), folder)
     except UserError as error:
         console.print(f"  No model card: {error}", style="yellow", markup=False)
-
-
-@contextmanager
-def _appearing(output: Path) -> Iterator[Path]:
-    """A folder to write in the block; it gets its name when it is complete, or is removed."""
-    part = output.with_name(f".{output.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
-        yield part
-        before = output.with_name(f".{output.name}.before")
-        if output.exists():
-            shutil.rmtree(before, ignore_errors=True)
-            output.rename(before)
-        part.rename(output)
-        shutil.rmtree(before, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    files = ", ".join(sorted(entry.name for entry in output.iterdir()))
-    console.print(f"written to {output}: {files}", markup=False)

@@ -1,0 +1,111 @@
+"""Write files and folders that appear whole under their names, or not at all.
+
+They are written beside their place under another name and renamed at the end: whoever reads at the
+same time finds the old content or the new, and a killed process leaves no half of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def write_atomically(
+    path: Path, *, durable: bool = False, partial: str | None = None
+) -> Iterator[Path]:
+    """Write a new file in the block; it replaces ``path`` at the end, or is deleted on failure.
+
+    Args:
+        path: the file to make or to replace; its folder exists.
+        durable: force the content to the disk before the renaming, so that a power cut cannot
+            leave zeros under the name.
+        partial: the name of the new file until it is complete, where only one process writes: it
+            overwrites what a killed one left. None: a name that no other process has.
+
+    Yields:
+        The new file, beside ``path``; the block makes it.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
+    """
+    scratch = path.with_name(partial or _unique_name(path))
+    try:
+        yield scratch
+        if durable:
+            with scratch.open("rb") as file:
+                os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        if error.filename == str(scratch) and error.filename2 is None:
+            error.filename = str(path)
+        raise
+    finally:
+        with suppress(OSError):  # it was renamed, or never made
+            scratch.unlink()
+
+
+@contextmanager
+def write_folder_atomically(
+    folder: Path, *, replace: bool = False, partial: str | None = None
+) -> Iterator[Path]:
+    """Write a new folder in the block; it gets its name at the end, or is deleted on failure.
+
+    Args:
+        folder: the folder to make; those around it are made too.
+        replace: an older folder of this name is replaced. Else there must be none, or an empty one.
+        partial: as in ``write_atomically``; what a killed process left is deleted first.
+
+    Yields:
+        The new folder, empty, beside ``folder``.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    scratch = folder.with_name(partial or _unique_name(folder))
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+        if replace and folder.exists():
+            _swap(folder, scratch)
+        else:
+            scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def replace_file(path: Path, content: bytes | str, *, durable: bool = False) -> None:
+    """Make a file, or replace one as a whole.
+
+    Args:
+        path: the file; its folder exists.
+        content: text is written in UTF-8, its line ends as they are.
+        durable: as in ``write_atomically``.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
+    """
+    with write_atomically(path, durable=durable) as scratch:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _swap(folder: Path, new: Path) -> None:
+    """Replace a folder by another; where that fails, the old one gets its name back."""
+    older = folder.with_name(f".{folder.name}.older")
+    shutil.rmtree(older, ignore_errors=True)
+    folder.rename(older)
+    try:
+        new.rename(folder)
+    except OSError:
+        older.rename(folder)
+        raise
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _unique_name(path: Path) -> str:
+    return f".{path.name}.{uuid.uuid4().hex}.partial"
