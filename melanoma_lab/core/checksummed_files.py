@@ -12,7 +12,6 @@ import functools
 import json
 import logging
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -24,6 +23,12 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from melanoma_lab.core.atomic_files import write_atomically
+from melanoma_lab.core.checksums import (
+    DamagedFileError,
+    compute_crc32,
+    read_checksummed_text,
+    write_checksummed_text,
+)
 from melanoma_lab.core.errors import RunError
 
 _MAGIC = b"melanoma_lab seal 1\n"
@@ -77,9 +82,13 @@ def write_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
     Raises:
         RunError: the disk is full or cannot be written.
     """
-    with _report_and_write(path, durable=True) as partial:
+    with (
+        report_cache_errors(path.parent),
+        write_atomically(path, durable=True) as partial,
+    ):
         yield ArrayFile(partial, shape)
         _append_checksums(partial)
+    _told.discard(path)
 
 
 def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
@@ -112,7 +121,7 @@ def _checksums(path: Path, n_bytes: int) -> bytes:
     content = np.memmap(path, np.uint8, "r", shape=(n_bytes,))
     blocks = range(0, n_bytes, _BLOCK)
     with ThreadPoolExecutor(2) as pool:
-        sums = list(pool.map(lambda i: zlib.crc32(content[i : i + _BLOCK].data), blocks))
+        sums = list(pool.map(lambda i: compute_crc32(content[i : i + _BLOCK].data), blocks))
     return np.array(sums, "<u4").tobytes()
 
 
@@ -147,23 +156,19 @@ def write_checksummed_json(path: Path, content: Any) -> None:
     Raises:
         RunError: the disk is full or cannot be written.
     """
-    text = json.dumps(content, separators=(",", ":"))
-    with _report_and_write(path) as partial:
-        partial.write_text(f"{zlib.crc32(text.encode()):08x}\n{text}", encoding="utf-8")
+    with report_cache_errors(path.parent):
+        write_checksummed_text(path, json.dumps(content, separators=(",", ":")))
+    _told.discard(path)
 
 
 def read_checksummed_json(path: Path) -> Any:
     """What ``write_checksummed_json`` kept; None where there is nothing, or it is damaged."""
     try:
-        checksum, _, text = path.read_text(encoding="utf-8").partition("\n")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        checksum, text = "", ""
-    if checksum != f"{zlib.crc32(text.encode()):08x}":
+        text = read_checksummed_text(path)
+    except (OSError, DamagedFileError):
         _warn_damaged(path)
         return None
-    return json.loads(text)
+    return None if text is None else json.loads(text)
 
 
 def write_folder_checksums(folder: Path) -> None:
@@ -200,7 +205,8 @@ def _checksum_of_file(path: Path) -> int:
 @functools.lru_cache(maxsize=100_000)
 def _checksum_in_state(path: Path, *_state: int) -> int:
     """CRC-32 of a file, which a process reads again only if its state is another one."""
-    return zlib.crc32(path.read_bytes())
+    with path.open("rb") as file:
+        return compute_crc32(file)
 
 
 def load_or_compute(path: Path, load: Callable[[], Any], make: Callable[[], None]) -> Any:
@@ -254,14 +260,6 @@ def report_cache_errors(folder: Path) -> Iterator[None]:
             f"{folder}: cannot be written ({error.strerror or error}). Make room there, or choose "
             "another folder for the cache: cache=DIR"
         ) from error
-
-
-@contextmanager
-def _report_and_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Write a file of the cache atomically; say what to do if it cannot be written."""
-    with report_cache_errors(path.parent), write_atomically(path, durable=durable) as partial:
-        yield partial
-    _told.discard(path)
 
 
 def _warn_damaged(path: Path) -> None:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.core.atomic_files import write_atomically
+from melanoma_lab.core.checksums import DamagedFileError, compute_crc32
 
 #: What training may wait for checkpoints: so many seconds in all, and this share of its time.
 #: Where epochs are very short, or the disk very slow, an epoch goes without one instead.
@@ -41,10 +41,6 @@ class Checkpoint:
     epoch: int
     arrays: Mapping[str, NDArray[Any]]
     facts: Mapping[str, Any]
-
-
-class DamagedCheckpointError(Exception):
-    """A file is not what was written: cut short, or changed."""
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
@@ -70,36 +66,27 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
     ):
         np.savez(file, allow_pickle=False, **members)
     with unnamed.open("rb") as file:
-        checksum = _checksum(file)
-    return unnamed.replace(folder / f"epoch-{checkpoint.epoch:05}.{checksum}.npz")
+        checksum = compute_crc32(file)
+    return unnamed.replace(folder / f"epoch-{checkpoint.epoch:05}.{checksum:08x}.npz")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read what ``write_checkpoint`` wrote.
 
     Raises:
-        DamagedCheckpointError: the content is not what was written.
+        DamagedFileError: the content is not what was written.
     """
     try:
         with path.open("rb") as file:
-            if path.suffixes[:-1] != [f".{_checksum(file)}"]:
-                raise DamagedCheckpointError(f"{path.name} is damaged")
+            if path.suffixes[:-1] != [f".{compute_crc32(file):08x}"]:
+                raise DamagedFileError(f"{path.name} is damaged")
             file.seek(0)
             with np.load(file, allow_pickle=False) as members:
                 arrays = dict(members)
     except OSError as error:
-        raise DamagedCheckpointError(f"{path.name} cannot be read ({error})") from error
+        raise DamagedFileError(f"{path.name} cannot be read ({error})") from error
     facts = json.loads(arrays.pop(FACTS).tobytes())
     return Checkpoint(facts.pop("epoch"), arrays, facts)
-
-
-def _checksum(file: BinaryIO) -> str:
-    """CRC-32 of a whole file: made for accidents, and far cheaper than a cryptographic digest."""
-    file.seek(0)
-    checksum = 0
-    while chunk := file.read(2**20):
-        checksum = zlib.crc32(chunk, checksum)
-    return f"{checksum:08x}"
 
 
 class CheckpointManager:
@@ -137,7 +124,7 @@ class CheckpointManager:
         for path in self._paths():
             try:
                 checkpoint = read_checkpoint(path)
-            except DamagedCheckpointError as error:
+            except DamagedFileError as error:
                 self._say(f"A checkpoint of this run is not used: {error}.")
                 path.unlink(missing_ok=True)
             else:

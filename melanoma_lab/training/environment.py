@@ -25,6 +25,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 #: be repaired between a failure and the attempt that continues it.
 TRAINING_CODE = (
     "core/checksummed_files.py",
+    "core/checksums.py",
     "core/heavy_imports.py",
     "data/**/*.py",
     "input_pipeline/**/*.py",

@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +24,11 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from melanoma_lab.config.schema.tuner import BayesianOptimization, GridSearch, Hyperband, Tuner
-from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.checksums import (
+    DamagedFileError,
+    read_checksummed_text,
+    write_checksummed_text,
+)
 from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.tuning.search_space import HyperParameter
 
@@ -37,10 +40,6 @@ EPOCHS, PROMOTED_FROM, ROUND, BRACKET = (
 STATE_FILE = "oracle.json"
 #: Trials that are over, well or not.
 ENDED_STATUSES = (TrialStatus.COMPLETED, TrialStatus.FAILED)
-
-
-class DamagedStateError(Exception):
-    """A file is not what was written: cut short, or changed."""
 
 
 class _SingleFileOracle:
@@ -73,25 +72,24 @@ class _SingleFileOracle:
         }
         text = json.dumps(content)
         path = Path(self._get_oracle_fname())  # type: ignore[attr-defined]
-        replace_file(path, f"{zlib.crc32(text.encode()):08x}\n{text}\n", durable=True)
+        write_checksummed_text(path, text, durable=True)
 
     def reload(self) -> None:
         """Go on from what ``save`` wrote; trials that were under way are run again first.
 
         Raises:
-            DamagedStateError: it is not what was written.
+            DamagedFileError: it is not what was written.
         """
         path = Path(self._get_oracle_fname())  # type: ignore[attr-defined]
         try:
-            checksum, _, text = path.read_text(encoding="utf-8").partition("\n")
-            if f"{zlib.crc32(text[:-1].encode()):08x}" != checksum:
-                raise DamagedStateError(f"{path}: its content is not what was written")
-            content = json.loads(text)
+            content = json.loads(read_checksummed_text(path) or "")
             trials = [Trial.from_state(state) for state in content["trials"]]
             self.trials = {trial.trial_id: trial for trial in trials}
             self.set_state(content["state"])  # type: ignore[attr-defined]
+        except DamagedFileError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
-            raise DamagedStateError(f"{path}: cannot be read ({error})") from error
+            raise DamagedFileError(f"{path}: cannot be read ({error})") from error
         # The state is saved when a trial has ended and is still among those under way.
         under_way = {trial.trial_id for trial in self.ongoing_trials.values()} - {*self.end_order}
         self._retry_queue = sorted({*self._retry_queue, *under_way}, reverse=True)  # pops the last

@@ -12,6 +12,7 @@ from keras_tuner import errors as keras_tuner_errors
 from keras_tuner.src.engine.base_tuner import BaseTuner
 from keras_tuner.src.engine.trial import TrialStatus
 
+from melanoma_lab.core.checksums import DamagedFileError
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
 from melanoma_lab.tuning import oracles
 from melanoma_lab.tuning.trial import TrialScore
@@ -117,7 +118,7 @@ def resume_search(oracle: Any, folder: Path) -> str | None:
     }
     try:
         oracle.reload()
-    except oracles.DamagedStateError as error:
+    except DamagedFileError as error:
         aside = path.with_name(
             f"oracle.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.json"
         )

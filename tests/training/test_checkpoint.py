@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melanoma_lab.core.checksums import DamagedFileError
 from melanoma_lab.training import checkpoint as module
 from melanoma_lab.training.checkpoint import (
     Checkpoint,
     CheckpointManager,
-    DamagedCheckpointError,
     read_checkpoint,
     write_checkpoint,
 )
@@ -69,7 +69,7 @@ def test_a_flipped_bit_is_noticed(tmp_path_factory, position, bit):
     content = bytearray(path.read_bytes())
     content[int(position * len(content))] ^= 1 << bit
     path.write_bytes(content)
-    with pytest.raises(DamagedCheckpointError, match="is damaged"):
+    with pytest.raises(DamagedFileError, match="is damaged"):
         read_checkpoint(path)
 
 
@@ -82,7 +82,7 @@ def test_damage_is_noticed_anywhere_in_a_large_file(tmp_path, place):
     content = bytearray(path.read_bytes())
     content[int(place * len(content))] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DamagedCheckpointError, match="is damaged"):
+    with pytest.raises(DamagedFileError, match="is damaged"):
         read_checkpoint(path)
 
 

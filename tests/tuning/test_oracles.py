@@ -12,9 +12,9 @@ from melanoma_lab.config.schema.tuner import (
     Hyperband,
     RandomSearch,
 )
+from melanoma_lab.core.checksums import DamagedFileError
 from melanoma_lab.tuning import oracles
 from melanoma_lab.tuning.oracles import (
-    DamagedStateError,
     build_oracle,
     format_overrides,
     iterate_grid,
@@ -202,7 +202,7 @@ def test_a_state_that_was_changed_is_noticed(tmp_path, damage):
     _, oracle = search(tuner, SPACE, tmp_path)
     path = tmp_path / oracles.STATE_FILE
     path.write_text(damage(path.read_text()))
-    with pytest.raises(DamagedStateError, match=r"oracle\.json"):
+    with pytest.raises(DamagedFileError, match=r"oracle\.json"):
         oracle.reload()
 
 
