@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from melanoma_lab.audit.class_sizes import ClassSize
 from melanoma_lab.audit.source_confounding import SourceFindings
 from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.checksums import hash_text
 
 Group = list[str]
 
@@ -127,4 +127,4 @@ class Findings:
     def digest(self) -> str:
         """A short hash of everything that was found."""
         text = json.dumps(self.as_json(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hash_text(text, 16)

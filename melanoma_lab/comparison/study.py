@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.evaluation import metrics, predictions
 from melanoma_lab.evaluation.influence import Estimate, estimate_run
@@ -306,7 +306,7 @@ def _read(
         slugs=slugs,
         judged=judged,
         confusion=metrics.confusion_matrix(*predictions.split_arrays(table, judged)),
-        judged_images=hashlib.sha256(labelled.to_csv(index=False).encode()).hexdigest(),
+        judged_images=hash_text(labelled.to_csv(index=False)),
         lone_classes=tuple(name for name in slugs if groups.get(name, 0) == 1),
         curves={name: _curve(client, run.info.run_id, f"epoch/{name}") for name in CURVES},
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Sequence
 from enum import Enum
@@ -13,6 +12,7 @@ from typing import Any
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS
 from melanoma_lab.config.schema.tracking import mask_password
+from melanoma_lab.core.checksums import hash_text
 
 #: Which question, where, how recorded, on how many threads, in how many goes: not what is computed.
 IGNORED_KEYS = (
@@ -113,4 +113,4 @@ def compute_fingerprint(
     measured = [] if splits is None else [list(splits)]
     known = [] if patients is None else [{"patients": patients}]
     text = json.dumps([plain, dataset_digest, split_hash, *measured, *known], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hash_text(text, 16)

@@ -7,7 +7,6 @@ patient may be, unless a table names the patients (``dataset.columns.patient``).
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Metadata, PatientMetadata
+from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import UserError, format_list
 from melanoma_lab.data.split import TRAIN
 
@@ -258,4 +258,4 @@ def describe_unseen_categories(
 def _digest(manifest: pd.DataFrame) -> str:
     """A short SHA-256 of what is known of every image's patient."""
     text = json.dumps([manifest[name].tolist() for name in ("image_id", *PATIENT_COLUMNS)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hash_text(text, 16)

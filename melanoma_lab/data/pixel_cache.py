@@ -6,7 +6,6 @@ arm, seed and process.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -28,6 +27,7 @@ from melanoma_lab.core.checksummed_files import (
     write_array,
     write_checksummed_json,
 )
+from melanoma_lab.core.checksums import hash_file, hash_text
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION, decode_image
 
@@ -87,8 +87,7 @@ def compute_file_digest(path: str) -> str:
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a named pipe waits for ever
             return ""
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return ""
 
@@ -141,7 +140,7 @@ def load_pixels(
     if not path_of:
         return DecodedImages(np.empty((0, size, size, 3), np.uint8), {}, not_opened)
     told = json.dumps([DECODING_VERSION, size, resize, list(path_of)])
-    key = hashlib.sha256(told.encode()).hexdigest()[:32]
+    key = hash_text(told, 32)
     folder = cache / "pixels"
     array, verdicts = folder / f"{key}.npy", folder / f"{key}.json"
     shape = (len(path_of), size, size, 3)

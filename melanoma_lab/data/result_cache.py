@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from melanoma_lab.core.checksummed_files import (
     read_checksummed_json,
     write_checksummed_json,
 )
+from melanoma_lab.core.checksums import hash_text
 
 
 def load_or_compute_json(folder: Path, question: object, find: Callable[[], Any]) -> Any:
@@ -27,7 +27,7 @@ def load_or_compute_json(folder: Path, question: object, find: Callable[[], Any]
         question: all that the answer depends on, as JSON can write it.
         find: gives the answer, as JSON can write it.
     """
-    key = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:32]
+    key = hash_text(json.dumps(question), 32)
     path = folder / f"{key}.json"
     return load_or_compute(
         path, lambda: read_checksummed_json(path), lambda: write_checksummed_json(path, find())

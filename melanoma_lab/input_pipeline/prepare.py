@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import unicodedata
@@ -29,6 +28,7 @@ from melanoma_lab.config.schema.dataset import (
     Resize,
 )
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, PatientMetadata
+from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.grouping import assign_photographs, group_images
@@ -359,4 +359,4 @@ def compute_split_hash(table: pd.DataFrame) -> str:
 def _digest(*parts: object) -> str:
     """A short SHA-256 over anything that JSON can write."""
     text = json.dumps(parts, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hash_text(text, 16)

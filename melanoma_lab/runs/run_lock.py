@@ -6,7 +6,6 @@ run's checkpoints and with what it takes to know whether they may be used.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.untrusted_files import read_json
 
@@ -41,7 +41,7 @@ class RunLock:
     @classmethod
     def of(cls, cache: Path, *, study: str, tracked: str, fingerprint: str) -> RunLock:
         """What ``acquire_run_lock`` yields, for who knows that nobody else is at the run."""
-        key = hashlib.sha256(json.dumps([study, tracked, fingerprint]).encode()).hexdigest()[:32]
+        key = hash_text(json.dumps([study, tracked, fingerprint]), 32)
         return cls(cache / "runs" / key)
 
     def read_interrupted_run(self) -> tuple[str, dict[str, str]] | None:

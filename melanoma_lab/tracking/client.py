@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shlex
@@ -22,6 +21,7 @@ from melanoma_lab.config.schema.tracking import (
     describe_tracking_uri,
     mask_password,
 )
+from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.heavy_imports import import_heavy
@@ -305,7 +305,7 @@ def lock_for_path(path: Path) -> FileLock:
 
 
 def _lock_named(what: str) -> FileLock:
-    name = hashlib.sha256(what.encode()).hexdigest()[:16]
+    name = hash_text(what, 16)
     return FileLock(Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-{name}.lock")
 
 

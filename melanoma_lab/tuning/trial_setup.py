@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from melanoma_lab.config.fingerprint import tuner_to_dict
+from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.runs.run_spec import fingerprint_run
 from melanoma_lab.training.backend import choose_threads
@@ -63,4 +63,4 @@ def _fingerprint(plan: SearchPlan, trials: TrialRunner) -> str:
         bases.append(fingerprint_run(base, data))
     space: list[Any] = [asdict(entry) for entry in plan.searched]
     text = json.dumps([algorithm, space, bases], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hash_text(text, 16)

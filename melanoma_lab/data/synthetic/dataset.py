@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import heapq
 import json
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from melanoma_lab.core.checksummed_files import (
     report_cache_errors,
     write_folder_checksums,
 )
+from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.synthetic.appearance import (
@@ -119,7 +119,7 @@ def ensure_dataset(
     """
     _check(classes, lesions, image_size, seed)
     arguments = [DRAWING_VERSION, list(classes), lesions, image_size, seed]
-    key = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:16]
+    key = hash_text(json.dumps(arguments), 16)
     whole = cache / "synthetic" / key
     if is_folder_intact(whole):
         return whole

@@ -6,7 +6,6 @@ The penultimate features are what the network's last dense layer takes. A networ
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
+from melanoma_lab.core.checksums import hash_file, hash_text
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION
@@ -95,10 +95,8 @@ def load_or_compute_embeddings(
 
 
 def _key(network: Path, size: int, digests: Sequence[str]) -> str:
-    with network.open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
-    said = json.dumps([VERSION, DECODING_VERSION, weights, size, *digests])
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+    said = json.dumps([VERSION, DECODING_VERSION, hash_file(network), size, *digests])
+    return hash_text(said, 32)
 
 
 def _parts(network: Any) -> list[keras.Model]:

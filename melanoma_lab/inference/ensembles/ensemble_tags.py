@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from melanoma_lab import tracking
+from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.version import __version__
 from melanoma_lab.inference.ensembles.members import EnsembleMember
 from melanoma_lab.input_pipeline.prepare import compute_split_hash
@@ -42,7 +42,7 @@ def fingerprint_members(members: Sequence[EnsembleMember]) -> str:
     """A hash that two ensembles share exactly where their members computed the same."""
     computed = [member.tags.get("fingerprint", member.run_id) for member in members]
     text = json.dumps(["ensemble", sorted(computed)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hash_text(text, 16)
 
 
 def name_ensemble(members: Sequence[EnsembleMember]) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from melanoma_lab import tracking
@@ -14,6 +12,7 @@ from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
 from melanoma_lab.config.schema.split import Predefined
+from melanoma_lab.core.checksums import hash_file, hash_text
 from melanoma_lab.core.version import __version__
 from melanoma_lab.inference.external_validation.training_overlap import ImageRoles
 from melanoma_lab.inference.known_images import TrainingRun
@@ -117,9 +116,9 @@ def name_evaluation(tags: Mapping[str, str]) -> str:
 
 def _fingerprint(config: Config, source: ModelSource, data: PreparedData) -> str:
     """A hash of the model, the images and what is asked of them."""
-    network = hashlib.sha256(Path(source.network).read_bytes()).hexdigest()
+    network = hash_file(source.network)
     asked = {
         key: config_to_dict(config)["evaluation"][key] for key in ("classes", "overlap", "lesions")
     }
     text = json.dumps(["evaluation", network, data.digest, config.split.name, asked])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hash_text(text, 16)

@@ -13,6 +13,7 @@ import PIL
 from numpy.typing import NDArray
 
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array
+from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
     OperationSpec,
@@ -171,4 +172,4 @@ def _cache_key(split: TrainingSplit, plan: CopyPlan, specs: tuple[OperationSpec,
         "augmentor": get_augmentor_version(),
         "pillow": PIL.__version__,
     }
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return hash_text(json.dumps(described, sort_keys=True))

@@ -5,13 +5,13 @@ A file is found and checked before anything else is done, so that a missing one 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.backbone import IMAGENET_WEIGHTS, RANDOM_WEIGHTS, Backbone
+from melanoma_lab.core.checksums import hash_file
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.shell_commands import format_extra_install, format_pip_install
 
@@ -144,7 +144,6 @@ def _downloaded(name: str) -> WeightsFile:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
