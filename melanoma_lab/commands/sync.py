@@ -12,9 +12,9 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri, mask_password
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import RunError
+from melanoma_lab.core.locks import get_lock_path, hold_lock
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.tracking.client import (
-    lock_for_path,
     locked_access,
     mlflow_client,
     summarize_error,
@@ -47,7 +47,7 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
         RunError: some were not sent; they are still there.
     """
     unsent = Path(tracking.unsent)
-    with lock_for_path(unsent):
+    with hold_lock(get_lock_path(str(unsent.resolve()))):
         failures: dict[str, str] = {}
         runs = list(load_offline_runs(unsent))
         for folder, record in runs:

@@ -14,12 +14,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from melanoma_lab.core.atomic_files import write_atomically
@@ -30,6 +29,7 @@ from melanoma_lab.core.checksums import (
     write_checksummed_text,
 )
 from melanoma_lab.core.errors import RunError
+from melanoma_lab.core.locks import hold_lock
 
 _MAGIC = b"melanoma_lab seal 1\n"
 _FOOTER = len(_MAGIC) + 8
@@ -226,18 +226,14 @@ def load_or_compute(path: Path, load: Callable[[], Any], make: Callable[[], None
     found = load()
     if found is not None:
         return found
-    lock = FileLock(path.with_suffix(".lock"), is_singleton=True)
-    with report_cache_errors(path.parent):
-        lock.acquire()
-    try:
+    with ExitStack() as stack:
+        with report_cache_errors(path.parent):
+            # Nobody needs its file afterwards: whoever waits finds what was made.
+            stack.enter_context(hold_lock(path.with_suffix(".lock"), remove=True))
         found = load()
         if found is None:
             make()
             found = load()
-    finally:
-        with suppress(OSError):  # nobody needs it any more: whoever waits finds what was made
-            Path(lock.lock_file).unlink()
-        lock.release()
     if found is None:
         raise RunError(
             f"{path}: just written and already damaged. Choose a folder on another disk: cache=DIR"

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
 from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.core.shell_commands import format_extra_install
 
 #: Dataset option -> what its publisher calls it on Kaggle.
@@ -49,17 +48,18 @@ def download_from_kaggle(name: str, root: Path, connect: Callable[[], DownloadCl
     client = connect()
     staging = root.with_name(f".{root.name}.download")
     staging.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(staging / "lock", timeout=0):
-            _check_free(root)
-            arrived = _fetch(KAGGLE_HANDLES[name], staging, client)
-            if not arrived.is_relative_to(staging.resolve()):  # a mounted copy, as on Kaggle itself
-                arrived = Path(shutil.copytree(arrived, staging / "copy", dirs_exist_ok=True))
-            if root.is_dir():
-                root.rmdir()  # empty, or it fails
-            arrived.rename(root)
-    except Timeout as error:
-        raise UserError(f"dataset.root={root}: another process is downloading to it.") from error
+
+    def refuse(_holder: str) -> None:
+        raise UserError(f"dataset.root={root}: another process is downloading to it.")
+
+    with hold_lock(staging / "lock", on_busy=refuse):
+        _check_free(root)
+        arrived = _fetch(KAGGLE_HANDLES[name], staging, client)
+        if not arrived.is_relative_to(staging.resolve()):  # a mounted copy, as on Kaggle itself
+            arrived = Path(shutil.copytree(arrived, staging / "copy", dirs_exist_ok=True))
+        if root.is_dir():
+            root.rmdir()  # empty, or it fails
+        arrived.rename(root)
     shutil.rmtree(staging)
 
 

@@ -7,9 +7,7 @@ run's checkpoints and with what it takes to know whether they may be used.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.core.untrusted_files import read_json
 
 #: Days after which what an interrupted run left is deleted, if nobody has continued it.
@@ -85,34 +82,28 @@ def acquire_run_lock(
     claim = RunLock.of(cache, study=study, tracked=tracked, fingerprint=fingerprint)
     runs, key = claim.folder.parent, claim.folder.name
     runs.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(runs / f"{key}.lock"), runs / f"{key}.holder"
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = (_read(holder) or {}).get("process", "another process")
-        if wait is None:
-            raise RunError(
-                f"{who} is training this run. Let it finish, or change the seed or study=."
-            ) from None
-        wait(who)
-        lock.acquire()
-    try:
-        with suppress(OSError):  # only tells others who is at it
-            _write(holder, {"process": f"Process {os.getpid()} on {socket.gethostname()}"})
+
+    def refuse(holder: str) -> None:
+        raise RunError(
+            f"{holder} is training this run. Let it finish, or change the seed or study=."
+        )
+
+    with hold_lock(runs / f"{key}.lock", on_busy=wait or refuse):
         _tidy(runs)
         yield claim
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 def _tidy(runs: Path) -> None:
     """Delete what runs left that nobody has continued for long."""
     oldest = time.time() - KEPT_DAYS * 86400
+
+    def skip(_holder: str) -> None:
+        raise BlockingIOError
+
     for folder in [path for path in runs.iterdir() if path.is_dir()]:
-        with suppress(OSError, Timeout):
+        with suppress(OSError):
             if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < oldest:
-                with FileLock(folder.with_suffix(".lock"), timeout=0):
+                with hold_lock(folder.with_suffix(".lock"), on_busy=skip):
                     shutil.rmtree(folder)
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-from filelock import FileLock
 
 from melanoma_lab.config.schema.tracking import (
     TRACKING_URI_VARIABLE,
@@ -21,10 +18,10 @@ from melanoma_lab.config.schema.tracking import (
     describe_tracking_uri,
     mask_password,
 )
-from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.heavy_imports import import_heavy
+from melanoma_lab.core.locks import get_lock_path, hold_lock
 from melanoma_lab.core.shell_commands import format_lab_command, format_program
 from melanoma_lab.tracking.database import (
     TrackingError,
@@ -299,16 +296,6 @@ def get_or_create_experiment(client: Any, tracking: Tracking, study: str) -> str
     return str(experiment.experiment_id)
 
 
-def lock_for_path(path: Path) -> FileLock:
-    """A lock that stands for a file or folder, so that nothing is left beside that."""
-    return _lock_named(str(path.resolve()))
-
-
-def _lock_named(what: str) -> FileLock:
-    name = hash_text(what, 16)
-    return FileLock(Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-{name}.lock")
-
-
 def _artifact_root(tracking: Tracking, study: str) -> str | None:
     """Where a new experiment keeps its artifacts; a tracking server decides for itself.
 
@@ -338,12 +325,12 @@ def _first_use(uri: str) -> AbstractContextManager[Any]:
     if _is_server(uri):
         return nullcontext()
     if (database := sqlite_path(uri)) is not None:
-        return lock_for_path(database)
+        return hold_lock(get_lock_path(str(database.resolve())))
     if uri.startswith("postgres"):
         return _postgresql_lock(uri)
     # Without user, password and options: the lock's name can be read by others.
     place = urlsplit(uri)
-    return _lock_named(place.netloc.rpartition("@")[2] + place.path)
+    return hold_lock(get_lock_path(place.netloc.rpartition("@")[2] + place.path))
 
 
 @contextmanager

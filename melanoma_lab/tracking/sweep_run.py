@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from melanoma_lab.core.locks import get_process_id
 from melanoma_lab.tracking.study_run import NOTE_TAG, PARENT_TAG
 from melanoma_lab.tracking.upload import LONGEST_PARAM, LONGEST_REASON, PROCESS_TAG, REASON_TAG
 
@@ -42,7 +41,7 @@ def open_parent_run(
     """
     from mlflow.entities import Param, RunTag
 
-    process = f"{socket.gethostname()}:{os.getpid()}"
+    process = get_process_id()
     found = _find(client, experiment_id, tags)
     if found:
         client.update_run(found, status="RUNNING")

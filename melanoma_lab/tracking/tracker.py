@@ -23,6 +23,7 @@ from typing import Any
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import RunError
+from melanoma_lab.core.locks import get_process_id
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.tracking.background_sender import BackgroundSender
 from melanoma_lab.tracking.client import (
@@ -212,7 +213,7 @@ class Tracker:
         self, name: str, tags: dict[str, str], params: dict[str, str], continuing: str | None
     ) -> RunRecord:
         """Open the run, on the server where there is one."""
-        tags[PROCESS_TAG] = f"{socket.gethostname()}:{os.getpid()}"
+        tags[PROCESS_TAG] = get_process_id()
         artifacts = self._tracking.artifacts
         record = RunRecord(
             run_id=continuing or uuid.uuid4().hex,

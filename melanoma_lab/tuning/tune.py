@@ -16,6 +16,7 @@ from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.heavy_imports import load_tensorflow
+from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.models.pretrained.weight_files import find_weights
@@ -35,7 +36,6 @@ from melanoma_lab.tuning.distributed.worker_pool import (
 )
 from melanoma_lab.tuning.plan import SearchPlan
 from melanoma_lab.tuning.result import TuningResult
-from melanoma_lab.tuning.search_lock import lock_search
 from melanoma_lab.tuning.space_validation import ConfigChecker
 from melanoma_lab.tuning.tuned_preset import build_next_commands, write_preset
 
@@ -66,10 +66,16 @@ def tune_arm(plan: SearchPlan) -> TuningResult:
         raise UserError(
             f"KERASTUNER_TUNER_ID={role.name}: a worker trains for a chief, and finds nothing."
         )
-    with (
-        lock_search(Path("experiments") / config.study / "tuning", config.study) as folder,
-        _server(plan) as server,
-    ):
+    folder = Path("experiments") / config.study / "tuning"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def refuse(holder: str) -> None:
+        raise RunError(
+            f"{holder[0].upper()}{holder[1:]} is tuning study={config.study}. Let it finish, or "
+            "choose another study=NAME."
+        )
+
+    with hold_lock(folder / "lock", on_busy=refuse), _server(plan) as server:
         connecting = tracking.connect(config.tracking, config.study)
         load_tensorflow()
         from melanoma_lab.tuning.oracles import build_oracle

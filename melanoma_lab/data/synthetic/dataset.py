@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,6 +20,7 @@ from melanoma_lab.core.checksummed_files import (
 )
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.synthetic.appearance import (
     LesionClass,
@@ -123,7 +123,7 @@ def ensure_dataset(
     whole = cache / "synthetic" / key
     if is_folder_intact(whole):
         return whole
-    with report_cache_errors(whole.parent), FileLock(whole.with_name(f".{key}.lock")):
+    with report_cache_errors(whole.parent), hold_lock(whole.with_name(f".{key}.lock")):
         if not is_folder_intact(whole):
             # One name: nobody else writes to it while the lock is held, so that what a killed
             # process left goes. An older folder is there if a file of it was damaged.

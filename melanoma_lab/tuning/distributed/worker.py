@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,6 +14,7 @@ from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from melanoma_lab.config.schema.tuner import Tuner
 from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.locks import get_process_id
 from melanoma_lab.tuning.distributed.chief import find_cache_mark
 from melanoma_lab.tuning.distributed.heartbeat import PAUSE, Heartbeat
 from melanoma_lab.tuning.distributed.transport import import_grpc, pack_metadata, unpack_metadata
@@ -42,7 +41,7 @@ class ChiefClient(OracleClient):
         super().__init__(oracle)
         self.stub = protos.get_service_grpc().OracleStub(channel)
         self._patience, self._sweep = patience, sweep
-        self._process = f"{socket.gethostname()}:{os.getpid()}"
+        self._process = get_process_id()
         self._answered = time.monotonic()
         #: What the chief said with the last trial: ``parent``, ``mark``, ``said``.
         self.told: dict[str, Any] = {}

@@ -1,0 +1,93 @@
+"""Locks between processes; a lock ends with its process, however that ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.checksums import hash_text
+
+#: Characters of a holder's name that are read.
+_LONGEST_NAME = 200
+
+
+@contextmanager
+def hold_lock(
+    path: Path, *, on_busy: Callable[[str], None] | None = None, remove: bool = False
+) -> Iterator[None]:
+    """Hold a lock in the block; only one process has it at a time.
+
+    Args:
+        path: the lock's file; its folder exists.
+        on_busy: called before waiting if another process has the lock, with its name as
+            ``describe_process`` gives it, or ``another process``. It raises an error to give up.
+            The holder's name is kept beside the lock for it. None: wait silently.
+        remove: delete the lock's file at the end. Only for a lock after which a process looks
+            whether the work is done: one that waits for the deleted file does not exclude one that
+            comes later.
+
+    Raises:
+        OSError: the lock's file cannot be made.
+    """
+    # Threads of one process share the lock of a file that is deleted.
+    lock = FileLock(path, is_singleton=remove)
+    holder = path.with_suffix(".holder")
+    try:
+        lock.acquire(timeout=-1 if on_busy is None else 0)
+    except Timeout:
+        busy = True
+    else:
+        busy = False
+    if busy and on_busy is not None:
+        on_busy(_read_name(holder))
+        lock.acquire()
+    try:
+        if on_busy is not None:
+            with suppress(OSError):  # only tells others who has it
+                replace_file(holder, describe_process())
+        yield
+    finally:
+        if on_busy is not None:
+            with suppress(OSError):
+                holder.unlink()
+        if remove:
+            with suppress(OSError):
+                path.unlink()
+        lock.release()
+
+
+def get_lock_path(name: str) -> Path:
+    """Return the file of a lock for something beside which no file may lie.
+
+    Args:
+        name: of what is locked, such as a path; it cannot be read from the file's name.
+
+    Returns:
+        A file in the temporary folder, of this user.
+    """
+    return Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-{hash_text(name, 16)}.lock"
+
+
+def describe_process() -> str:
+    """Return this process for a message: ``Process 12 on host``."""
+    return f"Process {os.getpid()} on {socket.gethostname()}"
+
+
+def get_process_id() -> str:
+    """Return this process for a tag: ``host:12``."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _read_name(holder: Path) -> str:
+    try:
+        name = holder.read_text(encoding="utf-8")[:_LONGEST_NAME]
+    except (OSError, ValueError):  # it has just gone, or was never written
+        name = ""
+    return name or "another process"
