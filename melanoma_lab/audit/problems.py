@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from melanoma_lab.audit.findings import Findings
 from melanoma_lab.audit.problem import Problem, ProblemKind, Remedy
 from melanoma_lab.audit.source_confounding import CONFOUNDING_THRESHOLD
+from melanoma_lab.core.formatting import format_count
 
 
 def find_problems(findings: Findings) -> list[Problem]:
@@ -39,14 +40,16 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
         ]
         what = f"{' and '.join(sides)} belong together with training images"
         if not sides:
-            what = f"{_count(n_crossing, 'group')} lie in both the validation and the test split"
+            what = (
+                f"{format_count(n_crossing, 'group')} lie in both the validation and the test split"
+            )
         yield Problem(
             key="cross_split_groups",
             kind=ProblemKind.leakage,
             title=f"The published split leaks: {what}.",
             effect="They show a lesion, or are a copy of a photograph, that the network has seen. "
             "Its accuracy there measures memory, not skill, and looks better than it is. "
-            f"In all, {_count(n_crossing, 'group')} of images that belong together "
+            f"In all, {format_count(n_crossing, 'group')} of images that belong together "
             "are on both sides.",
             remedies=(
                 Remedy("split=holdout", "divides anew, whole groups at a time"),
@@ -63,7 +66,7 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             kind=ProblemKind.leakage,
             title=f"A random split of files would leak: {share} would have a training image of "
             "the same lesion or photograph.",
-            effect=f"{_count(len(findings.groups), 'group holds', 'groups hold')} "
+            effect=f"{format_count(len(findings.groups), 'group holds', 'groups hold')} "
             f"{sum(map(len, findings.groups))} of the {findings.n_images} images. Whoever draws "
             "files instead of groups, for a test or a validation split, trains on a part of what "
             "is measured afterwards.",
@@ -77,7 +80,7 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="shared_images",
             kind=ProblemKind.leakage,
-            title=f"{_count(len(shared), 'image')} of {findings.n_images} are in "
+            title=f"{format_count(len(shared), 'image')} of {findings.n_images} are in "
             f"{findings.against} too.",
             effect="A network trained on the one is no stranger to the other: a test on these "
             "images says nothing about images from elsewhere.",
@@ -90,7 +93,7 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="exact_duplicate_groups",
             kind=ProblemKind.leakage,
-            title=f"{_count(identical[0], 'group')} of identical files"
+            title=f"{format_count(identical[0], 'group')} of identical files"
             + (f", {identical[1]} more of identical pixels." if identical[1] else "."),
             effect="A picture that is there twice counts twice, in training and in every figure; "
             "on both sides of a split it leaks.",
@@ -101,9 +104,9 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="near_duplicate_groups",
             kind=ProblemKind.leakage,
-            title=f"{_count(len(findings.near_duplicate_groups), 'group')} of near-duplicates: "
-            "one photograph, or the next of the same lesion, cut, turned, mirrored, brightened or "
-            "encoded anew.",
+            title=f"{format_count(len(findings.near_duplicate_groups), 'group')} of "
+            "near-duplicates: one photograph, or the next of the same lesion, cut, turned, "
+            "mirrored, brightened or encoded anew.",
             effect="To a network these are the same picture: they leak as identical files do.",
             remedies=(joined,),
             groups=findings.near_duplicate_groups,
@@ -126,7 +129,7 @@ def _labels(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="label_conflicts",
             kind=ProblemKind.labels,
-            title=f"{_count(len(findings.label_conflicts), 'group')} of identical images "
+            title=f"{format_count(len(findings.label_conflicts), 'group')} of identical images "
             f"under different labels ({n} images).",
             effect="At least one label of each group is wrong. No network can get all of them "
             "right, training on them pulls two ways, and the measured accuracy depends on which "
@@ -139,7 +142,7 @@ def _labels(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="near_label_conflicts",
             kind=ProblemKind.labels,
-            title=f"{_count(len(findings.near_label_conflicts), 'group')} of near-duplicates "
+            title=f"{format_count(len(findings.near_label_conflicts), 'group')} of near-duplicates "
             f"under different labels ({n} images).",
             effect="One photograph, or one lesion, cannot have two diagnoses: at least one label "
             "of each group is wrong.",
@@ -150,8 +153,8 @@ def _labels(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="metadata_conflicts",
             kind=ProblemKind.labels,
-            title=f"{_count(len(findings.metadata_conflicts), 'label')} against the diagnosis in "
-            "the metadata.",
+            title=f"{format_count(len(findings.metadata_conflicts), 'label')} against the "
+            "diagnosis in the metadata.",
             effect="The folder says one disease and the archive another. A network that is right "
             "about such an image is counted as wrong.",
             remedies=(
@@ -175,7 +178,11 @@ def _bias(findings: Findings) -> Iterator[Problem]:
             key="sources",
             kind=ProblemKind.bias,
             title="The source gives the class away"
-            + (f": {_count(len(only), 'class', 'classes')} in one source only." if only else "."),
+            + (
+                f": {format_count(len(only), 'class', 'classes')} in one source only."
+                if only
+                else "."
+            ),
             effect="Knowing nothing but where a photograph comes from tells two classes apart in "
             f"{told_apart:.0%} of cases (guessing: 50%; Cramér's V "
             f"{sources.cramers_v:.2f}). A network can learn the camera instead of the disease, "
@@ -196,7 +203,7 @@ def _bias(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="class_sizes",
             kind=ProblemKind.bias,
-            title=f"{_count(len(small), 'class', 'classes')} too small to measure.",
+            title=f"{format_count(len(small), 'class', 'classes')} too small to measure.",
             effect="So few test lesions make a sensitivity a matter of luck: its 95% interval is "
             "wider than 20 points both ways. A class with fewer than three groups cannot be "
             "divided into train, val and test at all.",
@@ -209,7 +216,7 @@ def _bias(findings: Findings) -> Iterator[Problem]:
                 ),
             ),
             notes={
-                name: f"{_count(size.test_groups, 'test lesion')}, {size.groups} in all: "
+                name: f"{format_count(size.test_groups, 'test lesion')}, {size.groups} in all: "
                 + (f"± {size.margin:.0%}" if size.splittable else "cannot be divided")
                 for name, size in small.items()
             },
@@ -233,7 +240,7 @@ def _files(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="unreadable",
             kind=ProblemKind.files,
-            title=f"{_count(len(findings.unreadable), 'file')} cannot be read.",
+            title=f"{format_count(len(findings.unreadable), 'file')} cannot be read.",
             effect="Training refuses to start, so that nothing is left out without your knowing.",
             remedies=(Remedy("dataset.on_unreadable=skip", "leaves them out and says so"),),
             notes={row["image_id"]: row["reason"] for row in findings.unreadable},
@@ -243,7 +250,8 @@ def _files(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="missing_images",
             kind=ProblemKind.files,
-            title=f"The metadata table names {_count(len(names), 'image')} not in the folder.",
+            title=f"The metadata table names {format_count(len(names), 'image')} not in the "
+            "folder.",
             effect="A download that broke off loses images, perhaps most of one class; a table of "
             "a larger collection does no harm. Only images that are there take part.",
             remedies=(Remedy("", "fetch them, if they were meant to be there"),),
@@ -254,7 +262,8 @@ def _files(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="unlisted_images",
             kind=ProblemKind.files,
-            title=f"{_count(len(names), 'image')} in the folder not named in the metadata table.",
+            title=f"{format_count(len(names), 'image')} in the folder not named in the "
+            "metadata table.",
             effect="Nothing says what they show, so they are left out, of training and of all "
             "counts here.",
             remedies=(Remedy("", "add rows for them, or remove them"),),
@@ -268,14 +277,10 @@ def _files(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="suspicious",
             kind=ProblemKind.files,
-            title=f"{_count(len(notes), 'file')} can be read but look wrong.",
+            title=f"{format_count(len(notes), 'file')} can be read but look wrong.",
             effect="A picture of one colour or of a few pixels teaches nothing and is "
             "classified by luck; a wrong extension often means a failed download or export.",
             remedies=(Remedy("", "look at them, and mend or remove them"),),
             groups=[[image_id] for image_id in notes],
             notes=notes,
         )
-
-
-def _count(n: int, one: str, many: str = "") -> str:
-    return f"{n} {one}" if n == 1 else f"{n} {many or one + 's'}"

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from melanoma_lab.config.schema import Task
-from melanoma_lab.core.errors import UserError, suggest_choice, truncate
+from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.formatting import truncate
 
 #: Tasks that take names of files as they were typed, and those keys.
 FILE_TASKS = frozenset({Task.card, Task.demo, Task.evaluate, Task.export, Task.predict})

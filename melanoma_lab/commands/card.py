@@ -9,7 +9,8 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.required_keys import NO_RUN
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.inference import prediction_messages
 from melanoma_lab.reports.model_card.card_data import load_card_data
 from melanoma_lab.reports.model_card.pages import PAGES, write_model_card

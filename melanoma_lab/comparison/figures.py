@@ -12,7 +12,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, MetricSummary
-from melanoma_lab.core.formatting import get_difference_unit, is_share, label_metric, label_split
+from melanoma_lab.core.formatting import (
+    format_count,
+    get_difference_unit,
+    is_share,
+    label_metric,
+    label_split,
+)
 from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 from melanoma_lab.plots import style
 from melanoma_lab.reports.line_breaking import wrap_arm_name
@@ -194,7 +200,7 @@ def draw_mean_confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figur
     short = [style.format_class_name(s if len(s) <= 24 else f"{s[:22]}...") for s in slugs]
     ax.set_xticks(range(len(slugs)), short, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(slugs)), [style.format_class_name(slug, width=18) for slug in slugs])
-    runs = f"{len(arm.runs)} run{'s' * (len(arm.runs) != 1)}"
+    runs = format_count(len(arm.runs), "run")
     style.style_axes(ax, f"{name}\n{runs}", "decided class", "true class")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

@@ -23,7 +23,10 @@ from melanoma_lab.comparison.study import Study
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.formatting import (
     describe_direction,
+    format_count,
+    format_difference_interval,
     format_metric,
+    format_metric_interval,
     format_p_value,
     label_metric,
     label_split,
@@ -162,14 +165,16 @@ def _facts(study: Study) -> list[str]:
     judged = label_split(study.judged)
     return [
         f"dataset {run.tags.get('dataset', 'unknown')}",
-        f"{len(study.arms)} arm{'s' * (len(study.arms) != 1)}, {len(study.runs)} finished runs",
+        f"{format_count(len(study.arms), 'arm')}, {len(study.runs)} finished runs",
         f"{images} {judged} images of {groups} {kind}, {len(run.slugs)} classes",
         f"protocol {run.tags.get('protocol', 'unknown')}",
     ]
 
 
 def _claim_row(claim: CourseProjectClaim, entry: Difference) -> list[str]:
-    seen = verdict_text.format_difference_interval(claim.metric, entry.summary)
+    seen = format_difference_interval(
+        claim.metric, entry.summary.mean, entry.summary.ci_low, entry.summary.ci_high
+    )
     here = f"{seen} in {label_metric(claim.metric)}"
     return [
         claim.question,
@@ -180,7 +185,11 @@ def _claim_row(claim: CourseProjectClaim, entry: Difference) -> list[str]:
 
 
 def _levels(arm: ArmSummary, metrics: Sequence[str]) -> list[str]:
-    return [verdict_text.format_metric_interval(metric, arm.metrics[metric]) for metric in metrics]
+    return [
+        format_metric_interval(metric, entry.mean, entry.ci_low, entry.ci_high)
+        for metric in metrics
+        for entry in [arm.metrics[metric]]
+    ]
 
 
 def _trivial_row(comparison: Comparison, metrics: Sequence[str]) -> list[object]:
@@ -206,7 +215,9 @@ def _difference_rows(comparison: Comparison, metric: str) -> list[list[str]]:
         [
             f"{comparison.arms[entry.arm].short} vs {comparison.arms[entry.reference].short}",
             str(entry.n_pairs),
-            verdict_text.format_difference_interval(metric, entry.summary),
+            format_difference_interval(
+                metric, entry.summary.mean, entry.summary.ci_low, entry.summary.ci_high
+            ),
             format_p_value(entry.p_holm),
             entry.verdict,
         ]

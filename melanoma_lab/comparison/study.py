@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.core.checksums import hash_text
-from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import format_count, format_list
 from melanoma_lab.evaluation import metrics, predictions
 from melanoma_lab.evaluation.influence import Estimate, estimate_run
 from melanoma_lab.input_pipeline.prepare import slugify
@@ -176,7 +177,7 @@ def _older(key: RunKey, runs: Sequence[Any]) -> str:
     newest = runs[0].data.tags.get("fingerprint")
     others = [run for run in runs if run.data.tags.get("fingerprint") != newest]
     return (
-        f"{key}: {len(others)} older run{'s' * (len(others) > 1)} of this name computed something "
+        f"{key}: {format_count(len(others), 'older run')} of this name computed something "
         f"else (another fingerprint); the newest is used."
     )
 

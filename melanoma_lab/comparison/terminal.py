@@ -11,7 +11,7 @@ from rich.table import Table
 from melanoma_lab.comparison import verdict_text
 from melanoma_lab.comparison.compare import Comparison
 from melanoma_lab.core.console import console
-from melanoma_lab.core.formatting import format_metric, label_metric
+from melanoma_lab.core.formatting import format_metric, format_metric_interval, label_metric
 from melanoma_lab.reports.line_breaking import break_arm_name
 
 STYLES = {"helps": "green", "hurts": "red", "no evidence": "default", "too few runs": "yellow"}
@@ -47,8 +47,9 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
         arms.add_column(label_metric(metric), no_wrap=metric == comparison.metric)
     for name, arm in zip(names, comparison.arms.values(), strict=True):
         first, *rest = shown
+        level = arm.metrics[first]
         cells = [
-            verdict_text.format_metric_interval(first, arm.metrics[first]),
+            format_metric_interval(first, level.mean, level.ci_low, level.ci_high),
             *(format_metric(metric, arm.metrics[metric].mean) for metric in rest),
         ]
         arms.add_row(

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import math
 
-from melanoma_lab.comparison.compare import Comparison, Difference, MetricSummary
+from melanoma_lab.comparison.compare import Comparison, Difference
 from melanoma_lab.comparison.statistics import Verdict
 from melanoma_lab.comparison.warnings import describe_seeds_needed
 from melanoma_lab.core.formatting import (
+    format_count,
     format_difference,
-    format_metric,
     format_p_value,
     get_difference_unit,
     label_metric,
 )
-
-
-def format_metric_interval(metric: str, entry: MetricSummary) -> str:
-    """A value with its interval, as far as it has one."""
-    if not math.isfinite(entry.ci_low):
-        return format_metric(metric, entry.mean)
-    low, high = (
-        format_metric(metric, end).removesuffix(" %") for end in (entry.ci_low, entry.ci_high)
-    )
-    return f"{format_metric(metric, entry.mean)} [{low}, {high}]"
-
-
-def format_difference_interval(metric: str, entry: MetricSummary) -> str:
-    """A difference with its interval, as far as it has one."""
-    if not math.isfinite(entry.ci_low):
-        return format_difference(metric, entry.mean)
-    ends = (
-        f"[{format_difference(metric, entry.ci_low)}, {format_difference(metric, entry.ci_high)}]"
-    )
-    return f"{format_difference(metric, entry.mean)} {ends}"
 
 
 def format_verdict(comparison: Comparison, entry: Difference) -> str:
@@ -46,7 +26,7 @@ def format_verdict(comparison: Comparison, entry: Difference) -> str:
         "no evidence": f"No evidence that {arm} differs from {reference}",
         "too few runs": f"Too few runs to compare {arm} with {reference}",
     }[entry.verdict]
-    seeds = f"{entry.n_seeds} {entry.unit}{'s' * (entry.n_seeds != 1)}"
+    seeds = format_count(entry.n_seeds, entry.unit)
     return f"{start}: {_difference(entry)} in {name}, {seeds}{_p(entry)}.{_needed(entry)}"
 
 

@@ -13,6 +13,7 @@ from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
+from melanoma_lab.core.formatting import format_count
 from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
 
@@ -112,9 +113,9 @@ def _unfinished(study: Study, comparison: Comparison) -> list[str]:
 
 def _ensembles(comparison: Comparison) -> list[str]:
     return [
-        f"{arm.short} is an ensemble: each of its {_count(len(arm.runs), 'run')} is the mean of "
-        f"what {arm.members} networks answer and takes {arm.members} times as long to train and to "
-        "apply; it is compared with the mean of single runs of the same seeds."
+        f"{arm.short} is an ensemble: each of its {format_count(len(arm.runs), 'run')} is the mean "
+        f"of what {arm.members} networks answer and takes {arm.members} times as long to train and "
+        "to apply; it is compared with the mean of single runs of the same seeds."
         for arm in comparison.arms.values()
         if arm.is_ensemble
     ]
@@ -168,9 +169,9 @@ def _few_seeds(comparison: Comparison) -> list[str]:
         if entry.verdict == "too few runs":
             arm = comparison.arms[entry.arm]
             found.append(
-                f"{arm.short}: too few runs. It shares {_count(entry.n_seeds, entry.unit)} with "
-                f"{comparison.arms[entry.reference].short}; a verdict takes {MIN_SEEDS} or more. "
-                + describe_seeds_needed(entry)
+                f"{arm.short}: too few runs. It shares {format_count(entry.n_seeds, entry.unit)} "
+                f"with {comparison.arms[entry.reference].short}; a verdict takes {MIN_SEEDS} or "
+                f"more. {describe_seeds_needed(entry)}"
             )
     return found
 
@@ -192,7 +193,7 @@ def _folds_for_seeds(study: Study) -> list[str]:
 def describe_seeds_needed(entry: Difference) -> str:
     """How many seeds a difference of the size seen would take, in a sentence."""
     if entry.n_seeds < 2 or not math.isfinite(entry.summary.ci_low):
-        return f"How many cannot be said from {_count(entry.n_seeds, entry.unit)}."
+        return f"How many cannot be said from {format_count(entry.n_seeds, entry.unit)}."
     if entry.seeds_needed is None:
         return (
             "A difference of the size seen is too small for these lesions, whatever the "
@@ -345,11 +346,9 @@ def _pairs(pairs: Sequence[tuple[int, int]]) -> str:
 
 
 def _of(n: int, total: int, what: str) -> str:
-    return f"all {_count(total, what)}" if n == total else f"{n} of {_count(total, what)}"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+    return (
+        f"all {format_count(total, what)}" if n == total else f"{n} of {format_count(total, what)}"
+    )
 
 
 def _listed(values: Iterable[object], limit: int = 8) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from melanoma_lab.config.schema.tracking import mask_password
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 
 #: The preset of an arm for which none was chosen.
 CUSTOM_PRESET = "custom"

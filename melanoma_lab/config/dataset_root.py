@@ -6,7 +6,7 @@ from pathlib import Path
 
 from melanoma_lab.config.required_keys import NO_ROOT
 from melanoma_lab.config.schema.dataset import Dataset, SyntheticDataset
-from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.errors import UserError, suggest_similar
 
 
 def check_dataset_root(dataset: Dataset) -> None:
@@ -35,5 +35,5 @@ def _near_miss(root: Path) -> str:
         names = [path.name for path in root.absolute().parent.iterdir() if path.is_dir()]
     except OSError:
         return ""
-    close = suggest_choice(root.name, names)
-    return f" {close}" if close.startswith("Did you mean") else ""
+    close = suggest_similar(root.name, names)
+    return f" {close}" if close else ""

@@ -20,7 +20,8 @@ from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.core.errors import UserError, suggest_choice, truncate
+from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.shell_commands import format_lab_command, format_pip_install
 from melanoma_lab.core.untrusted_files import check_interpolation_growth
 from melanoma_lab.registry import OPTIONS

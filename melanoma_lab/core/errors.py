@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+
+from melanoma_lab.core.formatting import format_list
 
 #: Valid words that a message lists at most.
 MAX_CHOICES = 40
@@ -35,40 +37,22 @@ def explain_os_error(error: OSError) -> str:
     return f"{where}{error.strerror}.{advice}"
 
 
-def truncate(text: object, limit: int = 200) -> str:
-    """What the user gave, for a message: not longer than a few lines."""
-    shown = str(text)
-    return shown if len(shown) <= limit else f"{shown[:limit]}..."
-
-
-def format_list(names: Sequence[str], limit: int = 3) -> str:
-    """List the first few names for a message, and say how many more there are.
-
-    Args:
-        names: all of them; each is shortened if it is very long.
-        limit: of names that are listed.
-
-    Returns:
-        Such as ``a, b and c`` or ``a, b, c and 81 more``.
-    """
-    shown = [truncate(name, 80) for name in names[:limit]]
-    if len(names) > limit:
-        return f"{', '.join(shown)} and {len(names) - limit:,} more"
-    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
-
-
 def suggest_choice(word: str, valid: Iterable[str]) -> str:
-    """The sentence that points from a misspelt word to a valid one.
+    """Point from a misspelt word to a valid one, in a sentence.
 
     Args:
         word: what was typed.
         valid: what could have been typed.
 
     Returns:
-        ``"Did you mean X?"`` where something is close, else ``"Valid: A, B, C."``.
+        ``"Did you mean X?"`` if something is close, else ``"Valid: A, B, C."``.
     """
     choices = sorted(set(valid))
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    if close:
-        return f"Did you mean {close[0]}?"
-    return f"Valid: {format_list(choices, MAX_CHOICES)}." if choices else ""
+    listed = f"Valid: {format_list(choices, MAX_CHOICES)}." if choices else ""
+    return suggest_similar(word, choices) or listed
+
+
+def suggest_similar(word: str, valid: Iterable[str]) -> str:
+    """Return ``"Did you mean X?"`` if a valid word is close to the one that was typed, else ""."""
+    close = difflib.get_close_matches(word, sorted(set(valid)), n=1, cutoff=0.6)
+    return f"Did you mean {close[0]}?" if close else ""

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import yaml
 
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 
 #: Bytes of a JSON file, and what may be in it; the audit of 400,000 images needs half of that.
 MAX_JSON_BYTES: Final = 2**26

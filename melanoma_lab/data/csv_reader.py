@@ -11,7 +11,8 @@ import pandas as pd
 
 from melanoma_lab.config.schema.dataset import CsvDataset
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
-from melanoma_lab.core.errors import UserError, format_list, suggest_choice
+from melanoma_lab.core.errors import UserError, suggest_similar
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.columns import (
     GROUPINGS,
     check_grouping_ids,
@@ -117,10 +118,10 @@ def _published(table_path: Path, table: pd.DataFrame) -> pd.Series:
     ]
     if len(unknown):
         word, line, image = unknown.iloc[0]
-        close = suggest_choice(word.lower(), PUBLISHED_SPLITS)
+        close = suggest_similar(word.lower(), PUBLISHED_SPLITS)
         raise UserError(
             f"{table_path}: split {word} of {image} (line {line}); expected train, val, test or "
-            "nothing." + (f" {close}" if close.startswith("Did") else "")
+            "nothing." + (f" {close}" if close else "")
         )
     return words.map(PUBLISHED_SPLITS).fillna("")
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.overrides import format_override
-from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.name_words import split_words
 
 #: Words by which a file or folder is one of masks, whatever else is there.

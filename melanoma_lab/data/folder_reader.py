@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from melanoma_lab.config.overrides import format_override
-from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.columns import detect_grouping
 from melanoma_lab.data.csv_reader import PUBLISHED_SPLITS
 from melanoma_lab.data.exclusion import exclude_files

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Final
 
-from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import format_list
 
 #: Endings, in lower case, by which a file is taken for an image.
 IMAGE_SUFFIXES: Final = frozenset(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from melanoma_lab.config.schema.dataset import LabelSource, OnConflict
-from melanoma_lab.core.errors import UserError, format_list, suggest_choice
+from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.formatting import format_list
 
 #: Columns of the manifest by which images are copies of each other, surest first.
 DUPLICATE_COLUMNS = {"identical": "identical", "photograph": "copies of one photograph"}

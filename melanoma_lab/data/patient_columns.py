@@ -9,7 +9,8 @@ from typing import Final
 import pandas as pd
 
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
-from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.columns import is_known
 from melanoma_lab.data.tables import LINE_COLUMN
 

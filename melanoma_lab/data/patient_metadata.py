@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Metadata, PatientMetadata
 from melanoma_lab.core.checksums import hash_text
-from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.split import TRAIN
 
 Floats = NDArray[np.float32]

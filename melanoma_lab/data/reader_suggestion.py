@@ -8,7 +8,8 @@ from typing import Final
 
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.config.schema.dataset import CsvColumns, CsvDataset, Ham10000Dataset
-from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.columns import is_grouping_candidate
 from melanoma_lab.data.image_files import find_table_file, walk_images
 from melanoma_lab.data.name_words import split_words

@@ -24,7 +24,8 @@ from melanoma_lab.config.schema.split import (
     Split,
     Undivided,
 )
-from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import format_list
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)

@@ -12,7 +12,8 @@ from typing import Final, TextIO
 
 import pandas as pd
 
-from melanoma_lab.core.errors import UserError, format_list, suggest_choice
+from melanoma_lab.core.errors import UserError, suggest_similar
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.untrusted_tables import check_table
 
 #: Columns that a message lists at most.
@@ -162,8 +163,7 @@ def _find(path: Path, column: ColumnSpec, names: list[str]) -> int | None:
     if not column.required:
         return None
     columns = format_list(list(filter(None, names)), MAX_NAMES) or "no columns"
-    advice = suggest_choice(column.name, names)
-    advice = advice if advice.startswith("Did you mean") else ""
+    advice = suggest_similar(column.name, names)
     advice += f" It has {columns}." if advice else f"It has {columns}."
     if column.key:
         advice += f" Name the right one with {column.key}=..."

@@ -12,7 +12,8 @@ from typing import Final
 
 import pandas as pd
 
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 
 #: Bytes of a table and of one of its lines.
 MAX_TABLE_BYTES: Final = 2**30

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from melanoma_lab.config.required_keys import NO_IMAGES
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.data.image_files import (
     IMAGE_SUFFIXES,
     describe_missing_images,

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from melanoma_lab.core import untrusted_files
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.evaluation import decision_rule, out_of_distribution
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.out_of_distribution import OutOfDistributionDetector

@@ -16,7 +16,8 @@ from typing import Any
 from melanoma_lab import tracking
 from melanoma_lab.config.required_keys import MODEL_FORMS, NO_MODEL
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.untrusted_tables import check_table
 from melanoma_lab.evaluation.decision_rule import DecisionRule

@@ -14,7 +14,8 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.tracking.model_info import NOTICE
 
 #: Column -> as many values as there are images. Numbers are float32, text, whole or true.

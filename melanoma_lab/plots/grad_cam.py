@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.plots import style
 
 #: Inches: an image's side, and what lies between two, two pairs, two blocks.
@@ -92,7 +93,9 @@ def draw_surest_decisions(
                 style.draw_picture(ax, picture, (x + k * (CELL + GAP), y), (CELL, CELL))
             wrong = decided.predicted != block.slug
             said = style.format_class_name(decided.predicted)
-            said = f"{'taken for ' if wrong else ''}{said}, {100 * decided.probability:.0f} %"
+            said = (
+                f"{'taken for ' if wrong else ''}{said}, {format_percent(decided.probability, 0)}"
+            )
             ax.text(x, y - 0.16, said, fontsize=style.NOTE_SIZE,
                   color=style.VERMILLION if wrong else style.BLACK)  # fmt: skip
     ax.text(width / 2, height - 0.34, f"Where the network looked in its surest decisions, {split}",

@@ -13,7 +13,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tracking import DEFAULT_TRACKING_URI, mask_password
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import console
-from melanoma_lab.core.errors import format_list
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.core.shell_commands import format_lab_command, format_program
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.input_pipeline.prepare import PreparedData

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from melanoma_lab.core.atomic_files import write_folder_atomically
-from melanoma_lab.core.errors import RunError, UserError, truncate
+from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.untrusted_files import read_json
 from melanoma_lab.tracking.client import summarize_error
 from melanoma_lab.tracking.uris import sqlite_path, sqlite_uri

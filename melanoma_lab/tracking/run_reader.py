@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.tracking.artifacts import fetch_artifact
 from melanoma_lab.tracking.client import connect_for_reading, find_run, locked_access
 from melanoma_lab.tracking.offline_store import ARTIFACTS_FOLDER, RECORD_FILE, RunRecord

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from melanoma_lab.config.schema.checks import require
 from melanoma_lab.config.schema.training import Precision, Training
+from melanoma_lab.core.formatting import format_count
 
 #: Flags of x86 processors that multiply bfloat16 matrices. Without them TensorFlow emulates it,
 #: slower than float32. ARM's instructions do not count: nobody has measured what they gain here.
@@ -129,9 +130,7 @@ def resolve_hardware_options(
         devices = max(1, len(detect_hardware().gpus))
     if devices > 1:
         gpus = len(detect_hardware().gpus)
-        there = (
-            f"{gpus} GPU{'s' * (gpus != 1)}" if gpus else f"no GPU and {threads} processor threads"
-        )
+        there = format_count(gpus, "GPU") if gpus else f"no GPU and {threads} processor threads"
         require(
             devices <= (gpus or threads),
             "training.devices",

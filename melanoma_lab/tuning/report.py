@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.formatting import format_count, format_percent
 from melanoma_lab.core.version import __version__
 from melanoma_lab.reports.rendering import (
     ReportFigure,
@@ -125,8 +126,8 @@ def _content(sweep: Sweep, importance: Importance) -> dict[str, Any]:
         else "",
         "importance": importance,
         "importance_rows": _importance_rows(sweep, importance),
-        "explained": f"{100 * importance.explained:.0f} %",
-        "chance": f"{100 * importance.chance:.1f} %",
+        "explained": format_percent(importance.explained, 0),
+        "chance": format_percent(importance.chance),
         "constants": {"trees": TREES, "folds": FOLDS, "repeats": REPEATS, "least": MIN_TRIALS},
         "unscored_rows": _unscored_rows(sweep),
         "cost_rows": _cost_rows(sweep),
@@ -142,7 +143,7 @@ def _facts(sweep: Sweep) -> list[str]:
     n = len(sweep.trials)
     return [
         f"study {sweep.study}",
-        f"{n} trial{'s' * (n != 1)}, {len(sweep.scored)} with a score",
+        f"{format_count(n, 'trial')}, {len(sweep.scored)} with a score",
         f"search {sweep.algorithm}, seed {sweep.seed}",
         sweep.budget,
         *(f"{name} {text}" for name, text in sweep.data.items()),
@@ -177,7 +178,7 @@ def _importance_rows(sweep: Sweep, importance: Importance) -> list[list[str]]:
         [
             effect.key,
             "yes" if effect.matters else "no evidence",
-            f"{100 * max(effect.share, 0):.1f} %",
+            format_percent(max(effect.share, 0)),
             sweep_text.describe_best_values(sweep, by_key[effect.key], trials),
         ]
         for effect in importance.effects

@@ -11,6 +11,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from melanoma_lab.core.formatting import format_number
 from melanoma_lab.tuning import sweep_text
 from melanoma_lab.tuning.importance import encode_values
 from melanoma_lab.tuning.sweep import Dimension, Sweep
@@ -66,10 +67,10 @@ def choose_axis_ticks(dimension: Dimension) -> list[tuple[float, str]]:
         ]
     low, high = dimension.low or 0.0, dimension.high or 0.0
     if dimension.log:
-        return [(math.log10(x), sweep_text.format_number(x)) for x in log_ticks(low, high)]
+        return [(math.log10(x), format_number(x)) for x in log_ticks(low, high)]
     steps = MaxNLocator(5, integer=dimension.kind == "int", min_n_ticks=1).tick_values(low, high)
     inside = [x for x in steps if low <= x <= high] if low < high else [low]
-    return [(float(x), sweep_text.format_number(round(float(x), 12))) for x in inside]
+    return [(float(x), format_number(round(float(x), 12))) for x in inside]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

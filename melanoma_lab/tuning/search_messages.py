@@ -17,6 +17,7 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.core.console import console
+from melanoma_lab.core.formatting import format_duration
 from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.core.shell_commands import LAB_COMMAND
 from melanoma_lab.runs.run_headline import show_tracking_uri
@@ -133,8 +134,7 @@ class SearchProgress:
         seconds = estimate_time_left(self._done, self._seconds, rest) / trial.at_once
         if not seconds:
             return ""
-        shown = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-        return f"  | about {shown} left"
+        return f"  | about {format_duration(seconds)} left"
 
 
 def estimate_time_left(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.core.formatting import format_metric, label_metric
+from melanoma_lab.core.formatting import format_count, format_metric, format_number, label_metric
 from melanoma_lab.tuning.search_history import select_best_trials
 from melanoma_lab.tuning.sweep import Dimension, Sweep, format_value, list_alternatives
 
@@ -30,13 +30,6 @@ def label_score(sweep: Sweep) -> str:
 def format_score(sweep: Sweep, value: float) -> str:
     """A score: ``41.3 %`` or ``1.234``."""
     return format_metric(get_objective_metric(sweep), value)
-
-
-def format_number(value: float) -> str:
-    """A number to four digits, as a configuration takes it: ``3e-5``, ``0.0312``, ``128``."""
-    if float(value).is_integer() and abs(value) < 1e6:
-        return f"{value:.0f}"
-    return re.sub(r"e([+-])0*", lambda found: f"e{found[1]}".replace("+", ""), f"{value:.4g}")
 
 
 def format_dimension_value(dimension: Dimension, content: object) -> str:
@@ -136,7 +129,7 @@ def _spread(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
     others = int(reached.sum()) - 1
     if others > 0:
         found.append(
-            f"{others} other trial{'s' * (others > 1)} scored at least what the worst run of the "
+            f"{format_count(others, 'other trial')} scored at least what the worst run of the "
             "best trial did: by chance in the seeds any of them might be as good."
         )
     return found
@@ -198,7 +191,7 @@ def join_numbers(numbers: Sequence[int], limit: int = 6) -> str:
 def describe_rung(sweep: Sweep, rung: int) -> str:
     """What a rung is called: the epochs that the longest of its trials trained."""
     epochs = int(max(sweep.trials["epochs"][sweep.trials["rung"] == rung]))
-    return f"{epochs} epoch" + "s" * (epochs != 1)
+    return format_count(epochs, "epoch")
 
 
 def describe_best_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> str:

@@ -8,11 +8,15 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from melanoma_lab.comparison import figures, rerun_commands, verdict_text
-from melanoma_lab.comparison.compare import MetricSummary, compare_study
+from melanoma_lab.comparison import figures, rerun_commands
+from melanoma_lab.comparison.compare import compare_study
 from melanoma_lab.comparison.report import draw_comparison_figures, write_comparison_report
 from melanoma_lab.comparison.warnings import find_warnings
-from melanoma_lab.core.formatting import format_difference
+from melanoma_lab.core.formatting import (
+    format_difference,
+    format_difference_interval,
+    format_metric_interval,
+)
 
 AGAIN = "python -m melanoma_lab compare study=ablation"
 
@@ -199,11 +203,11 @@ def test_differences_read_as_points_or_numbers(metric, value, text):
 
 
 def test_an_interval_is_shown_where_there_is_one():
-    entry = MetricSummary(mean=0.5, sd=0.1, ci_low=0.4, ci_high=0.625)
-    assert verdict_text.format_metric_interval("accuracy", entry) == "50.0 % [40.0, 62.5]"
-    assert verdict_text.format_difference_interval("brier", entry) == "+0.500 [+0.400, +0.625]"
-    alone = MetricSummary(0.5, *[float("nan")] * 3)
-    assert verdict_text.format_metric_interval("accuracy", alone) == "50.0 %"
+    assert format_metric_interval("accuracy", 0.5, 0.4, 0.625) == "50.0 % [40.0, 62.5]"
+    assert format_difference_interval("brier", 0.5, 0.4, 0.625) == "+0.500 [+0.400, +0.625]"
+    nan = float("nan")
+    assert format_metric_interval("accuracy", 0.5, nan, nan) == "50.0 %"
+    assert format_difference_interval("accuracy", 0.5, nan, nan) == "+50.0"
 
 
 def test_commands_make_a_study_again(tracked):

@@ -5,6 +5,7 @@ import math
 import pytest
 from tuning_cases import RATE, realistic, sweep_of, trials_of
 
+from melanoma_lab.core.formatting import format_number
 from melanoma_lab.tuning import sweep_text
 from melanoma_lab.tuning.sweep import Dimension
 
@@ -24,7 +25,7 @@ DEPTH = Dimension("depth", "int", 0, 10, when={RATE.key: (0.001, 0.01)})
     ],
 )
 def test_numbers_read_and_can_be_typed(value, text):
-    assert sweep_text.format_number(value) == text
+    assert format_number(value) == text
     assert float(text) == pytest.approx(value, rel=1e-3)
 
 

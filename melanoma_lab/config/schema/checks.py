@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 
 
 def require(condition: object, key: str, expected: str, received: object) -> None:

@@ -8,7 +8,8 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from melanoma_lab.config.schema.checks import require
-from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.registry import option
 
 #: Of a side; a batch of 32 larger ones takes 6 GB before the network begins.

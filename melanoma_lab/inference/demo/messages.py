@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
+from melanoma_lab.core import formatting
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.decision_rule import DecisionRule
@@ -23,11 +24,7 @@ PART = "its middle; the network sees no more of it"
 
 def format_percent(share: float) -> str:
     """A share as a reader takes it: ``62.3 %``, kept together; never a 0 or 100 that is none."""
-    if 0 < share < 0.001:
-        return f"<0.1{SPACE}%"
-    if 0.999 < share < 1:
-        return f">99.9{SPACE}%"
-    return f"{100 * share:.1f}{SPACE}%"
+    return formatting.format_percent(share, strict=True).replace(" ", SPACE)
 
 
 def describe_decision(probability: float, reached: bool, name: str, advice: DecisionRule) -> str:
@@ -139,4 +136,4 @@ def _rate(rate: IntervalEstimate) -> str:
 
 
 def _whole(share: float) -> str:
-    return f"{100 * share:.0f}{SPACE}%"
+    return formatting.format_percent(share, 0).replace(" ", SPACE)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, RequestEntityTooLarge
 
-from melanoma_lab.core.errors import truncate
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.decoding import FORMATS
 from melanoma_lab.inference.demo.image_answer import ImageAnswer

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from melanoma_lab.config.arm_labels import find_arm, shorten_arm_names
-from melanoma_lab.core.errors import UserError, format_list
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.evaluation.predictions import slugs_of
 from melanoma_lab.tracking.arm_runs import (
     SEEDS_TAG,

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Format
-from melanoma_lab.core.errors import RunError, UserError, truncate
+from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.heavy_imports import quiet_stderr
 from melanoma_lab.core.shell_commands import format_extra_install
 

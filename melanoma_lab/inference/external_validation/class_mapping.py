@@ -7,7 +7,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from melanoma_lab.core.errors import UserError, format_list, suggest_choice
+from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.input_pipeline.prepare import slugify
 
 CLASSES_KEY = "evaluation.classes"

@@ -9,7 +9,8 @@ import numpy as np
 
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.backbone import EfficientNetLite
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.models.safe_loading import check_keras_file, check_weights_file, load_safely
 

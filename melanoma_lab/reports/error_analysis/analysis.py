@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab.core.console import show_note
-from melanoma_lab.core.errors import UserError, truncate
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import truncate
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of
 from melanoma_lab.plots.grad_cam import ClassExamples, DecidedImage, draw_surest_decisions

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from melanoma_lab.core.formatting import format_count, format_percent
 from melanoma_lab.evaluation.metric_intervals import get_split_arrays
 from melanoma_lab.evaluation.predictions import judged_split, slugs_of
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS
@@ -74,7 +75,7 @@ def _kind_of_images(facts: ModelCardData) -> Iterator[str]:
     manifest = facts.manifest
     if "source" in manifest and (manifest["source"] != "").any():
         n = manifest.loc[manifest["source"] != "", "source"].nunique()
-        yield f"Its images come from {n} source{'s' * (n != 1)}; others may look different."
+        yield f"Its images come from {format_count(n, 'source')}; others may look different."
     else:
         yield "The dataset does not say from which clinics or cameras its images come."
 
@@ -86,7 +87,7 @@ def _prevalence(facts: ModelCardData, judged: str) -> Iterator[str]:
     share = np.mean(y_true == slugs_of(facts.table).index(facts.melanoma))
     split = {"val": "validation"}.get(judged, judged)
     yield (
-        f"{100 * share:.1f} % of the {split} images are melanomas. Predictive values and "
+        f"{format_percent(share)} of the {split} images are melanomas. Predictive values and "
         "calibrated probabilities are for that share, which is no clinic's; and only lesions that "
         "somebody chose to photograph, and often to excise, are in such a dataset."
     )
