@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from melanoma_lab.audit.findings import Findings
 from melanoma_lab.audit.problem import Problem, ProblemKind, Remedy
 from melanoma_lab.audit.source_confounding import CONFOUNDING_THRESHOLD
-from melanoma_lab.core.formatting import format_count
+from melanoma_lab.core.formatting import format_count, format_percent
 
 
 def find_problems(findings: Findings) -> list[Problem]:
@@ -22,8 +22,9 @@ def find_problems(findings: Findings) -> list[Problem]:
 def _leakage(findings: Findings) -> Iterator[Problem]:
     splits = findings.random_splits
     share = (
-        f"{splits.leaking_share_mean:.1%} of the test images "
-        f"({splits.leaking_share_min:.1%} to {splits.leaking_share_max:.1%} over "
+        f"{format_percent(splits.leaking_share_mean)} of the test images "
+        f"({format_percent(splits.leaking_share_min)} to "
+        f"{format_percent(splits.leaking_share_max)} over "
         f"{splits.n_seeds} splits)"
     )
     joined = Remedy("dataset.groups=all", "keeps every group on one side (the default)")
@@ -184,7 +185,7 @@ def _bias(findings: Findings) -> Iterator[Problem]:
                 else "."
             ),
             effect="Knowing nothing but where a photograph comes from tells two classes apart in "
-            f"{told_apart:.0%} of cases (guessing: 50%; Cramér's V "
+            f"{format_percent(told_apart, 0)} of cases (guessing: 50 %; Cramér's V "
             f"{sources.cramers_v:.2f}). A network can learn the camera instead of the disease, "
             "and a test split from the same sources cannot tell the difference.",
             remedies=(
@@ -204,7 +205,7 @@ def _bias(findings: Findings) -> Iterator[Problem]:
             key="class_sizes",
             kind=ProblemKind.bias,
             title=f"{format_count(len(small), 'class', 'classes')} too small to measure.",
-            effect="So few test lesions make a sensitivity a matter of luck: its 95% interval is "
+            effect="So few test lesions make a sensitivity a matter of luck: its 95 % interval is "
             "wider than 20 points both ways. A class with fewer than three groups cannot be "
             "divided into train, val and test at all.",
             remedies=(
@@ -217,7 +218,11 @@ def _bias(findings: Findings) -> Iterator[Problem]:
             ),
             notes={
                 name: f"{format_count(size.test_groups, 'test lesion')}, {size.groups} in all: "
-                + (f"± {size.margin:.0%}" if size.splittable else "cannot be divided")
+                + (
+                    f"± {format_percent(size.margin, 0)}"
+                    if size.splittable
+                    else "cannot be divided"
+                )
                 for name, size in small.items()
             },
         )

@@ -13,6 +13,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
@@ -80,12 +81,13 @@ def prepare_leaky_dataset(config: Config) -> Path:
     counts = written["split"].value_counts()
     trained = set(written.loc[written["split"] == TRAIN, "lesion"])
     leaking = written.loc[written["split"] == VAL, "lesion"].isin(trained).mean()
+    left_out = (images["published"] == TEST).sum() - counts.get(TEST, 0)
     console.print(
         f"[bold]{folder}[/]: {counts[TRAIN]} train, {counts[VAL]} val, {counts.get(TEST, 0)} test "
         "images. Protocol: leaking, on purpose.\n"
-        f"{leaking:.0%} of the val images have a copy or another photograph of their lesion in "
-        f"train; no test image has ({(images['published'] == TEST).sum() - counts.get(TEST, 0)} "
-        "published test images were left out for that).\n"
+        f"{format_percent(leaking, 0)} of the val images have a copy or another photograph of "
+        f"their lesion in train; no test image has ({left_out} published test images were left "
+        "out for that).\n"
         "Train on it: "
         f"{format_lab_command('+experiment=leaky_protocol', f'dataset.root={folder}{seen}')}"
     )

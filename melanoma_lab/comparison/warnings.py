@@ -13,7 +13,7 @@ from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
-from melanoma_lab.core.formatting import format_count
+from melanoma_lab.core.formatting import format_count, format_percent
 from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
 
@@ -85,9 +85,10 @@ def _confounded(study: Study) -> list[str]:
     highest = max((float(value) for value in told if value), default=0.0)
     if highest < CONFOUNDING_THRESHOLD:
         return []
-    text = f"knowing only where a photograph comes from tells two classes apart in {highest:.0%}"
+    share = format_percent(highest, 0)
+    text = f"knowing only where a photograph comes from tells two classes apart in {share}"
     why = "an arm may look better for telling cameras apart, not diseases"
-    return [f"Source confounding: {text} of cases (guessing: 50%), so {why}."]
+    return [f"Source confounding: {text} of cases (guessing: 50 %), so {why}."]
 
 
 def _outcomes(arms: Sequence[ArmSummary]) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
 
@@ -78,8 +79,8 @@ def compare_with_chance(table: pd.DataFrame) -> ChanceCheck:
     if answer_shares[answer] >= ONE_ANSWER_SHARE > class_shares[answer]:
         return ChanceCheck(
             "at_chance",
-            f"{answer_shares[answer]:.1%} of the training images are taken for {slugs[answer]}; "
-            f"{class_shares[answer]:.1%} truly are.",
+            f"{format_percent(answer_shares[answer])} of the training images are taken for "
+            f"{slugs[answer]}; {format_percent(class_shares[answer])} truly are.",
         )
 
     losses = metrics.image_log_loss(y_true, y_score)
@@ -93,8 +94,8 @@ def compare_with_chance(table: pd.DataFrame) -> ChanceCheck:
     chance = 1 / n_present
     skill = (balanced_accuracy - chance) / (1 - chance)
     decisions = (
-        f"balanced accuracy on the training images is {balanced_accuracy:.1%} "
-        f"({chance:.1%} is chance)"
+        f"balanced accuracy on the training images is {format_percent(balanced_accuracy)} "
+        f"({format_percent(chance)} is chance)"
     )
     if explained < MIN_EXPLAINED and skill < MIN_SKILL:
         return ChanceCheck(

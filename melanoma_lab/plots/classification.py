@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
+from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.evaluation import metrics
 from melanoma_lab.plots import style
 
@@ -215,7 +216,7 @@ def _one_vs_rest(
             ordinary += 1
         label = (
             f"{name}: {style.format_metric_value(areas[k])}  ({positive.sum():,}, "
-            f"{positive.mean():.1%})"
+            f"{format_percent(positive.mean())})"
         )
         ax.plot(*curve(positive, y_score[:, k]), drawstyle=steps, label=label, **look)
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")

@@ -13,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy.special import logit
 
+from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.decision_curve import decision_curve
 from melanoma_lab.evaluation.operating_point import OperatingPoint
@@ -94,8 +95,8 @@ def draw_operating_curve(
     said = (
         "no threshold was chosen"
         if np.isnan(chosen)
-        else f"threshold {100 * point.threshold:.3g}%, chosen on val for a sensitivity of "
-        f"{100 * point.target:g}%"
+        else f"threshold {100 * point.threshold:.3g} %, chosen on val for a sensitivity of "
+        f"{100 * point.target:g} %"
     )
     style.set_title(
         fig,
@@ -159,7 +160,8 @@ def draw_decision_curve(
         x=f"probability of {name} from which on to treat",
         y=f"net benefit ({name} found per image)",
     )
-    share = "" if np.isnan(prevalence) else f", {prevalence:.1%} {name}: not a clinic's share"
+    positives = f"{format_percent(prevalence)} {name}"
+    share = "" if np.isnan(prevalence) else f", {positives}: not a clinic's share"
     style.set_title(fig, f"Decision curve, {split}", f"{len(positive):,} images{share}")
     style.add_footer(fig)
     return fig
@@ -182,7 +184,9 @@ def _mark(ax: Axes, x: float, rate: IntervalEstimate, colour: str) -> None:
 
 
 def _share(rate: IntervalEstimate) -> str:
-    return f"{rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%})"
+    return (
+        f"{format_percent(rate.value)} ({format_percent(rate.low)} to {format_percent(rate.high)})"
+    )
 
 
 def _log_odds(probability: Floats) -> Floats:

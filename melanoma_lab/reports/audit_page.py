@@ -15,6 +15,7 @@ import pandas as pd
 from melanoma_lab.audit.findings import Findings, Group
 from melanoma_lab.audit.problem import Problem, ProblemKind
 from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.reports.thumbnails import make_thumbnail
 
@@ -108,6 +109,7 @@ def write_audit_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["percent"] = format_percent
     text = environment.get_template(TEMPLATE).render(
         findings=findings,
         root=root,

@@ -13,7 +13,13 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tracking import DEFAULT_TRACKING_URI, mask_password
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import console
-from melanoma_lab.core.formatting import format_list
+from melanoma_lab.core.formatting import (
+    format_difference,
+    format_list,
+    format_metric,
+    format_percent,
+    label_metric,
+)
 from melanoma_lab.core.shell_commands import format_lab_command, format_program
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.input_pipeline.prepare import PreparedData
@@ -33,17 +39,17 @@ UNGROUPED_WARNING = (
     "Nothing names lesions or patients: photographs of one lesion may be on both sides of the "
     "split, and figures then look better than they are."
 )
-#: Rows of the closing table: metric, what it is called, how its value reads.
+#: Metrics in the rows of the closing table.
 METRIC_ROWS = (
-    ("balanced_accuracy", "balanced accuracy", "{:.1%}"),
-    ("accuracy", "accuracy", "{:.1%}"),
-    ("macro_f1", "macro F1", "{:.3f}"),
-    ("macro_auroc", "macro AUROC", "{:.3f}"),
-    ("melanoma_sensitivity", "melanoma sensitivity", "{:.1%}"),
-    ("melanoma_specificity", "melanoma specificity", "{:.1%}"),
-    ("melanoma_auroc", "melanoma AUROC", "{:.3f}"),
-    ("log_loss", "log loss", "{:.3f}"),
-    ("ece", "calibration error (ECE)", "{:.3f}"),
+    "balanced_accuracy",
+    "accuracy",
+    "macro_f1",
+    "macro_auroc",
+    "melanoma_sensitivity",
+    "melanoma_specificity",
+    "melanoma_auroc",
+    "log_loss",
+    "ece",
 )
 
 
@@ -135,8 +141,9 @@ def show_results(
         else f"no optimizer steps ({metrics['fit_seconds']:.1f} s): optimizer and training say "
         "nothing here"
     )
+    gap = format_difference("generalisation_gap", metrics["generalisation_gap"])
     console.print(
-        f"\ngeneralisation gap {metrics['generalisation_gap']:+.1%} (train - val accuracy)   "
+        f"\ngeneralisation gap {gap} points (train - val accuracy)   "
         f"{steps}   {metrics['parameters']:,.0f} parameters"
     )
     show_absent_classes(absent, len(data.classes))
@@ -157,9 +164,7 @@ def show_metrics(metrics: Mapping[str, float]) -> None:
     show_metric_table(
         {
             split: {
-                key: metrics[f"{split}/{key}"]
-                for key, *_ in METRIC_ROWS
-                if f"{split}/{key}" in metrics
+                key: metrics[f"{split}/{key}"] for key in METRIC_ROWS if f"{split}/{key}" in metrics
             }
             for split in SPLITS
         }
@@ -172,10 +177,11 @@ def show_metric_table(columns: Mapping[str, Mapping[str, float]]) -> None:
     table.add_column("")
     for title in columns:
         table.add_column(title, justify="right")
-    for key, name, form in METRIC_ROWS:
+    for key in METRIC_ROWS:
         values = [column.get(key) for column in columns.values()]
         if any(value is not None for value in values):
-            table.add_row(name, *(_format_metric(value, form) for value in values))
+            cells = ["" if value is None else format_metric(key, value) for value in values]
+            table.add_row(label_metric(key), *cells)
     console.print()
     console.print(table)
 
@@ -192,8 +198,7 @@ def show_clinical_evaluation(judgement: ClinicalEvaluation) -> None:
     else:
         before, after = judgement.uncalibrated[split], judgement.calibrated[split]
         said = f"temperature {temperature.value:.2f} (from val): {split} " + ", ".join(
-            f"{name} {_format_metric(before[key], '{:.3f}')} -> "
-            f"{_format_metric(after[key], '{:.3f}')}"
+            f"{name} {format_metric(key, before[key])} -> {format_metric(key, after[key])}"
             for key, name in (("log_loss", "log loss"), ("ece", "calibration error"))
         )
     console.print(said)
@@ -206,9 +211,10 @@ def show_clinical_evaluation(judgement: ClinicalEvaluation) -> None:
     rates = point.rates[split]
     console.print(
         f"operating point: {point.slug} from probability {point.threshold:.3g} on "
-        f"(finds {point.target:.0%} in val); {split} "
+        f"(finds {format_percent(point.target, 0)} in val); {split} "
         + ", ".join(
-            f"{name} {_format_metric(rate.value, '{:.1%}')} ({rate.low:.1%} to {rate.high:.1%})"
+            f"{name} {format_percent(rate.value)} "
+            f"({format_percent(rate.low)} to {format_percent(rate.high)})"
             for name, rate in (
                 ("sensitivity", rates.sensitivity),
                 ("specificity", rates.specificity),
@@ -255,10 +261,3 @@ def show_registered_model(registered: str | None) -> None:
     """
     if registered is not None:
         console.print(f"registered: model=models:/{registered}", markup=False)
-
-
-def _format_metric(value: float | None, form: str) -> str:
-    """A figure for reading; a dash where the split does not have it."""
-    if value is None:
-        return ""
-    return "undefined" if math.isnan(value) else form.format(value)

@@ -284,7 +284,7 @@ def test_sources_that_give_the_class_away_are_said(tracked, told, warned):
     study = tracked.load(name)
     texts = [t for t in find_warnings(study, compare_study(study)) if t.startswith("Source")]
     assert len(texts) == warned
-    assert all("apart in 87% of cases" in text for text in texts)
+    assert all("apart in 87 % of cases" in text for text in texts)
 
 
 def test_a_sound_study_comes_without_warnings(study, comparison):

@@ -21,7 +21,7 @@ def constant(y_true: np.ndarray, answer: list[float]) -> Case:
 def test_a_network_that_learned(k):
     result = compare_with_chance(table_of(random_case(300, k, seed=0, signal=3.0)))
     assert result.verdict == "learned"
-    assert f"{1 / k:.1%} is chance" in result.reason
+    assert f"{100 / k:.1f} % is chance" in result.reason
 
 
 @pytest.mark.parametrize("answer", [[0.25] * 4, [0.1, 0.7, 0.1, 0.1], [0.7, 0.1, 0.1, 0.1]])
@@ -32,7 +32,9 @@ def test_a_constant_answer_is_at_chance(answer, shares):
 
 def test_the_reason_names_the_one_answer_and_its_share():
     result = compare_with_chance(table_of(constant(np.array([0, 0, 0, 1]), [0.1, 0.9])))
-    assert result.reason == "100.0% of the training images are taken for class_1; 25.0% truly are."
+    assert (
+        result.reason == "100.0 % of the training images are taken for class_1; 25.0 % truly are."
+    )
 
 
 @pytest.mark.parametrize(("other_answers", "expected"), [(8, "at_chance"), (30, "learned")])

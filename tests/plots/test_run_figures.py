@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from melanoma_lab.core.formatting import format_percent as share
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.calibration import ece
 from melanoma_lab.evaluation.clinical_evaluation import (
@@ -313,11 +314,11 @@ def test_curves_give_area_and_prevalence_and_stress_melanoma():
     y_true = np.array([0, 0, 0, 1])
     y_score = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
     roc = draw_roc_curves(y_true, y_score, SLUGS[2], "test", "melanoma")
-    assert "melanoma: 0.667  (1, 25.0%)" in words(roc)
+    assert "melanoma: 0.667  (1, 25.0 %)" in words(roc)
     assert "macro AUROC 0.667" in words(roc)
     # The only positive comes second: average precision 1/2.
     precision_recall = draw_precision_recall_curves(y_true, y_score, SLUGS[2], "test", "melanoma")
-    assert "melanoma: 0.500  (1, 25.0%)" in words(precision_recall)
+    assert "melanoma: 0.500  (1, 25.0 %)" in words(precision_recall)
     for fig in (roc, precision_recall):
         lines = {line.get_label().split(":")[0]: line for line in fig.axes[0].lines}
         assert lines["melanoma"].get_color() == style.VERMILLION
@@ -335,13 +336,13 @@ def test_the_area_that_is_seen_is_the_area_that_is_said():
     roc = draw_roc_curves(y_true, y_score, NINE, "test").axes[0]
     precision_recall = draw_precision_recall_curves(y_true, y_score, NINE, "test").axes[0]
     for k in range(9):
-        said = float(roc.lines[k].get_label().split()[-3])
+        said = float(roc.lines[k].get_label().split()[-4])
         assert np.trapezoid(roc.lines[k].get_ydata(), roc.lines[k].get_xdata()) == pytest.approx(
             said, abs=6e-4
         )
         line = precision_recall.lines[k]
         assert line.get_drawstyle() == "steps-post"
-        said = float(line.get_label().split()[-3])
+        said = float(line.get_label().split()[-4])
         assert area_under_steps(*line.get_data()) == pytest.approx(said, abs=6e-4)
 
 
@@ -379,13 +380,13 @@ def test_the_operating_curve_shows_the_chosen_point_on_its_curves():
     rates = point.rates["test"]
     for what in ("sensitivity", "specificity"):
         rate = getattr(rates, what)
-        said = f"{what}: {rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%})"
+        said = f"{what}: {share(rate.value)} ({share(rate.low)} to {share(rate.high)})"
         assert said in words(fig)
         line = next(line for line in fig.axes[0].lines if line.get_label() == said)
         at = np.log(point.threshold / (1 - point.threshold))
         shown = np.interp(at, line.get_xdata(), line.get_ydata())
         assert shown == pytest.approx(rate.value, abs=0.03)
-    assert "chosen on val for a sensitivity of 90%" in words(fig)
+    assert "chosen on val for a sensitivity of 90 %" in words(fig)
     nowhere = dataclasses.replace(point, threshold=float("nan"))
     assert "no threshold: val has no image of melanoma" in words(
         draw_operating_curve(y_true == 1, score, "test", nowhere)
@@ -405,7 +406,7 @@ def test_the_decision_curve_names_the_share_and_says_where_there_is_nothing():
     y_true, y_score = predictions.split_arrays(table, "test")
     groups = encode_groups(table, "test")
     fig = draw_decision_curve(y_true == 1, y_score[:, 1], groups, "test", "melanoma")
-    assert f"150 images, {(y_true == 1).mean():.1%} melanoma" in words(fig)
+    assert f"150 images, {share((y_true == 1).mean())} melanoma" in words(fig)
     assert {"treat everybody", "treat nobody"} <= set(words(fig).split("\n"))
     never = draw_decision_curve(y_true == 7, y_score[:, 1], groups, "test", "melanoma")
     assert "no image of melanoma in test" in words(never)

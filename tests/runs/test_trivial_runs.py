@@ -128,7 +128,7 @@ def test_the_operating_point_is_where_it_was_asked_for(fit, capsys):
     few, _ = fit("colour_histogram", "evaluation.sensitivity=0.3")
     said = " ".join(capsys.readouterr().out.split())
     assert "operating point: melanoma from probability" in said
-    assert "(finds 30% in val); test sensitivity" in said
+    assert "(finds 30 % in val); test sensitivity" in said
     most, _ = fit("colour_histogram")
     name = "operating_point_threshold"
     assert few.data.metrics[name] > most.data.metrics[name]

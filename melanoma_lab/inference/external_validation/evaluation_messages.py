@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from melanoma_lab.core.console import console
+from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.out_of_distribution import WITHIN
@@ -97,8 +98,8 @@ def show_evaluation_metrics(
     run_messages.show_metric_table(columns)
     if not np.isnan(interval.value):
         console.print(
-            f"\nbalanced accuracy {interval.value:.1%}, 95 % interval over lesions "
-            f"{interval.low:.1%} to {interval.high:.1%}"
+            f"\nbalanced accuracy {format_percent(interval.value)}, 95 % interval over lesions "
+            f"{format_percent(interval.low)} to {format_percent(interval.high)}"
         )
 
 
@@ -110,7 +111,7 @@ def _of_test(metrics: Mapping[str, float]) -> dict[str, float]:
 def show_unlike_share(n_unlike: int, n_images: int) -> None:
     """Say how many images are of another kind than those that the model was trained on."""
     console.print(
-        f"{n_unlike:,} of {n_images:,} images ({n_unlike / n_images:.1%}) look unlike the training "
-        f"images; of images like those, {1 - WITHIN:.0%} would.",
+        f"{n_unlike:,} of {n_images:,} images ({format_percent(n_unlike / n_images)}) look unlike "
+        f"the training images; of images like those, {format_percent(1 - WITHIN, 0)} would.",
         style=NOTE if n_unlike > 2 * (1 - WITHIN) * n_images else "",
     )
