@@ -13,9 +13,18 @@ from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
-from melanoma_lab.core.formatting import format_count, format_percent
+from melanoma_lab.core.formatting import (
+    format_count,
+    format_list,
+    format_metric,
+    format_percent,
+    label_metric,
+)
 from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
+
+#: Arms, seeds or classes that a warning names at most.
+LISTED = 8
 
 
 def find_warnings(study: Study, comparison: Comparison) -> list[str]:
@@ -94,7 +103,7 @@ def _confounded(study: Study) -> list[str]:
 def _outcomes(arms: Sequence[ArmSummary]) -> list[str]:
     return [
         f"{arm.short}: {_of(len(at_chance), len(arm.runs), 'run')} stayed at chance (seed "
-        f"{_listed(run.key.seed for run in at_chance)}); counted like any other."
+        f"{format_list((run.key.seed for run in at_chance), LISTED)}); counted like any other."
         for arm in arms
         if not arm.is_trivial
         and (at_chance := [run for run in arm.runs if run.tags.get("outcome") == "at_chance"])
@@ -151,15 +160,16 @@ def _no_better_than_trivial(comparison: Comparison) -> list[str]:
             []
             if arm.is_trivial
             else [
-                f"{other.short} ({other.metrics[metric].mean:.3f})"
+                f"{other.short} ({format_metric(metric, other.metrics[metric].mean)})"
                 for other in trivial
                 if better * (mean - other.metrics[metric].mean) <= 0
             ]
         )
         if as_good:
             found.append(
-                f"{arm.short} ({mean:.3f}) is on average no better in {metric} than "
-                f"{_listed(as_good)}, which never sees a lesion's shape."
+                f"{arm.short} ({format_metric(metric, mean)}) is on average no better in "
+                f"{label_metric(metric)} than {format_list(as_good, LISTED)}, which never sees a "
+                "lesion's shape."
             )
     return found
 
@@ -294,18 +304,18 @@ def _undefined(study: Study, comparison: Comparison) -> list[str]:
     found = []
     if undefined:
         found.append(
-            f"Undefined in some runs, and null here: {_listed(undefined)}. Macro means are over "
-            f"the classes that the {study.judged} split has."
+            f"Undefined in some runs, and null here: {format_list(undefined, LISTED)}. Macro means "
+            f"are over the classes that the {study.judged} split has."
         )
     tested = study.runs[0].confusion.sum(axis=1)
     absent = [slug for slug, n in zip(comparison.slugs, tested, strict=True) if not n]
     if absent:
-        found.append(f"No {study.judged} image is of {_listed(absent)}.")
+        found.append(f"No {study.judged} image is of {format_list(absent, LISTED)}.")
     lone = sorted(set().union(*(run.lone_classes for run in study.runs)))
     if lone:
         found.append(
-            f"One {study.judged} lesion only of {_listed(lone)}: what chance does there cannot be "
-            "estimated, and intervals of macro means leave it out."
+            f"One {study.judged} lesion only of {format_list(lone, LISTED)}: what chance "
+            "does there cannot be estimated, and intervals of macro means leave it out."
         )
     per_seed = {run.key.fold: set[str]() for run in study.runs}
     for run in study.runs:
@@ -324,7 +334,7 @@ def _versions(study: Study) -> list[str]:
         return []
     return [
         "Runs were made by different versions of the lab: "
-        + _listed(sorted(shorten_commit(commit, 9) for commit in commits))
+        + format_list(sorted(shorten_commit(commit, 9) for commit in commits), LISTED)
         + "."
     ]
 
@@ -342,17 +352,11 @@ def _span(values: Iterable[int]) -> str:
 def _pairs(pairs: Sequence[tuple[int, int]]) -> str:
     """Seeds, with their folds where there are any."""
     if any(fold for _, fold in pairs):
-        return _listed(f"seed {seed} fold {fold}" for seed, fold in pairs)
-    return f"seed{'s' * (len(pairs) > 1)} {_listed(seed for seed, _ in pairs)}"
+        return format_list((f"seed {seed} fold {fold}" for seed, fold in pairs), LISTED)
+    return f"seed{'s' * (len(pairs) > 1)} {format_list((seed for seed, _ in pairs), LISTED)}"
 
 
 def _of(n: int, total: int, what: str) -> str:
     return (
         f"all {format_count(total, what)}" if n == total else f"{n} of {format_count(total, what)}"
     )
-
-
-def _listed(values: Iterable[object], limit: int = 8) -> str:
-    words = [str(value) for value in values]
-    shown = ", ".join(words[:limit])
-    return shown if len(words) <= limit else f"{shown} and {len(words) - limit} more"

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from melanoma_lab.core.atomic_files import replace_file
-from melanoma_lab.core.formatting import format_count, format_percent
+from melanoma_lab.core.formatting import format_count, format_list, format_percent
 from melanoma_lab.core.version import __version__
 from melanoma_lab.reports.rendering import (
     ReportFigure,
@@ -33,6 +33,8 @@ from melanoma_lab.tuning.sweep import Sweep
 
 #: Trials that the report in Markdown lists; the page and ``trials.csv`` have all.
 LISTED: Final = 20
+#: Trials without a score that are named for each reason.
+N_NAMED: Final = 6
 
 
 def write_search_report(sweep: Sweep, folder: Path) -> Path:
@@ -190,7 +192,7 @@ def _unscored_rows(sweep: Sweep) -> list[list[str]]:
     unscored = sweep.unscored
     reasons = unscored["reason"].map(lambda reason: " ".join(str(reason).split()) or "not recorded")
     rows = [
-        [str(reason), str(status), str(len(group)), sweep_text.join_numbers(list(group))]
+        [str(reason), str(status), str(len(group)), format_list(group, N_NAMED)]
         for (reason, status), group in unscored["number"].groupby([reasons, unscored["status"]])
     ]
     return sorted(rows, key=lambda row: -int(row[2]))

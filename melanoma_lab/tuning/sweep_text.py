@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -180,12 +179,6 @@ def _unfinished(sweep: Sweep) -> list[str]:
     counts = sweep.unscored["status"].value_counts()
     parts = [f"{counts[status]} {text}" for status, text in words.items() if status in counts]
     return [f"Of {len(sweep.trials)} trials: {', '.join(parts)}."] if parts else []
-
-
-def join_numbers(numbers: Sequence[int], limit: int = 6) -> str:
-    """Numbers of trials, the first few by name."""
-    shown = ", ".join(map(str, numbers[:limit]))
-    return f"{shown} and {len(numbers) - limit} more" if len(numbers) > limit else shown
 
 
 def describe_rung(sweep: Sweep, rung: int) -> str:

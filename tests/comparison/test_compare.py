@@ -261,11 +261,11 @@ def test_what_a_reader_must_know_first(tracked):
     texts = find_warnings(study, compare_study(study))
     assert texts[0].startswith("Leaking protocol in 3 of 7 runs")
     for start in (
-        "dropout: all 3 runs stayed at chance (seed 0, 1, 2)",
+        "dropout: all 3 runs stayed at chance (seed 0, 1 and 2)",
         "augmented: seed 1 not finished and missing here (FAILED: diverged).",
         "augmented is compared with nothing: its reference, sharpened, has no finished run",
         "dropout took 900 optimizer steps, baseline 300",
-        "Runs were made by different versions of the lab: 000000000, 111111111.",
+        "Runs were made by different versions of the lab: 000000000 and 111111111.",
         "Of the data: 310 kept.",
     ):
         assert any(text.startswith(start) for text in texts), start
@@ -339,7 +339,7 @@ def test_precisions_mixed_within_an_arm_or_between_arms_are_said(tracked):
     mixed = texts(arms, by_seed)
     assert len(mixed) == 2
     assert "dropout was computed in several precisions" in mixed[1]
-    assert "mixed_bfloat16 (seed 0); float32 (seeds 1, 2)" in mixed[1]
+    assert "mixed_bfloat16 (seed 0); float32 (seeds 1 and 2)" in mixed[1]
     (between,) = texts(arms, by_arm)
     assert "dropout was computed in mixed_bfloat16, baseline in float32" in between
     # The same word came to different things on two machines: not what the arms ask about.

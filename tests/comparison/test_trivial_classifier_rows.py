@@ -70,8 +70,8 @@ def test_the_reports_say_which_arms_are_trivial(study, tmp_path, capsys, monkeyp
 def test_warnings_are_of_the_networks(study):
     warnings = find_warnings(study, compare_study(study))
     text = "\n".join(warnings)
-    assert "zero (0.000) is on average no better in balanced_accuracy than colours (" in text
-    assert "majority (0.250), which never sees" in text
+    assert "zero (0.0 %) is on average no better in balanced accuracy than colours (" in text
+    assert "majority (25.0 %), which never sees" in text
     assert "zero_more (" not in text
     assert "zero: all 3 runs stayed at chance" in text
     assert "majority: all" not in text

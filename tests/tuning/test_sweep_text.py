@@ -139,8 +139,3 @@ def test_what_the_best_trials_used():
         "true 2\N{MULTIPLICATION SIGN}, false 1\N{MULTIPLICATION SIGN}",
     ]
     assert sweep_text.format_used_values(sweep, DEPTH, sweep.trials) == ["not used", "4", "7", "2"]
-
-
-def test_many_numbers_are_cut():
-    assert sweep_text.join_numbers([1, 2, 3], limit=2) == "1, 2 and 1 more"
-    assert sweep_text.join_numbers([1, 2], limit=2) == "1, 2"
