@@ -6,7 +6,6 @@ import math
 
 from melanoma_lab.comparison.compare import Comparison, Difference
 from melanoma_lab.comparison.statistics import Verdict
-from melanoma_lab.comparison.warnings import describe_seeds_needed
 from melanoma_lab.core.formatting import (
     format_count,
     format_difference,
@@ -33,6 +32,21 @@ def format_verdict(comparison: Comparison, entry: Difference) -> str:
 def format_verdict_answer(verdict: Verdict) -> str:
     """A verdict as the answer to whether an arm is better."""
     return {"helps": "yes", "hurts": "no, worse"}.get(verdict, verdict)
+
+
+def describe_seeds_needed(entry: Difference) -> str:
+    """How many seeds a difference of the size seen would take, in a sentence."""
+    if entry.n_seeds < 2 or not math.isfinite(entry.summary.ci_low):
+        return f"How many cannot be said from {format_count(entry.n_seeds, entry.unit)}."
+    if entry.seeds_needed is None:
+        return (
+            "A difference of the size seen is too small for these lesions, whatever the "
+            f"number of {entry.unit}s."
+        )
+    return (
+        f"A difference of the size seen would take about {entry.seeds_needed} {entry.unit}s to "
+        "show."
+    )
 
 
 def _difference(entry: Difference) -> str:

@@ -9,10 +9,11 @@ from itertools import combinations
 import numpy as np
 
 from melanoma_lab.audit.source_confounding import CONFOUNDING_THRESHOLD
-from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference
+from melanoma_lab.comparison.compare import ArmSummary, Comparison
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
+from melanoma_lab.comparison.verdict_text import describe_seeds_needed
 from melanoma_lab.core.formatting import (
     format_count,
     format_list,
@@ -199,21 +200,6 @@ def _folds_for_seeds(study: Study) -> list[str]:
         "seed all folds, or all seeds one split."
     )
     return [text]
-
-
-def describe_seeds_needed(entry: Difference) -> str:
-    """How many seeds a difference of the size seen would take, in a sentence."""
-    if entry.n_seeds < 2 or not math.isfinite(entry.summary.ci_low):
-        return f"How many cannot be said from {format_count(entry.n_seeds, entry.unit)}."
-    if entry.seeds_needed is None:
-        return (
-            "A difference of the size seen is too small for these lesions, whatever the "
-            f"number of {entry.unit}s."
-        )
-    return (
-        f"A difference of the size seen would take about {entry.seeds_needed} {entry.unit}s to "
-        "show."
-    )
 
 
 def _unpaired(comparison: Comparison) -> list[str]:
