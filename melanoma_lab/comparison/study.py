@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.core.checksums import hash_text
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import format_count, format_list
 from melanoma_lab.evaluation import metrics, predictions
 from melanoma_lab.evaluation.influence import Estimate, estimate_run
@@ -147,7 +147,7 @@ def load_study(client: Any, name: str, tell: Callable[[int, int], None] | None =
         try:
             runs.append(_read(client, key, run, melanoma, shared))
         except (OSError, ValueError) as error:
-            reason = next(iter(str(error).splitlines()), repr(error))
+            reason = get_first_line(error)
             remarks.append(f"{key} (run {run.info.run_id}) is left out: {reason}")
         if tell:
             tell(done, len(newest))

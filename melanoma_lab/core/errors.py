@@ -37,6 +37,11 @@ def explain_os_error(error: OSError) -> str:
     return f"{where}{error.strerror}.{advice}"
 
 
+def get_first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type if it has no text."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
 def suggest_choice(word: str, valid: Iterable[str]) -> str:
     """Point from a misspelt word to a valid one, in a sentence.
 

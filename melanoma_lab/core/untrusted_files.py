@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import yaml
 
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import truncate
 
 #: Bytes of a JSON file, and what may be in it; the audit of 400,000 images needs half of that.
@@ -273,4 +273,4 @@ def _parse_int(digits: str) -> int:
 
 
 def _reason(error: Exception) -> str:
-    return truncate(next(iter(str(error).strip().splitlines()), "") or type(error).__name__)
+    return truncate(get_first_line(error))

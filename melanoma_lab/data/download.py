@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError, get_first_line
 from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.core.shell_commands import format_extra_install
 
@@ -80,7 +80,7 @@ def _fetch(handle: str, staging: Path, client: DownloadClient) -> Path:
         with _kaggle_cache(staging):
             folder = Path(client(handle)).resolve()
     except Exception as error:  # of a client that raises its own, requests' and the system's
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = get_first_line(error)
         raise RunError(
             f"{handle} was not downloaded from Kaggle: {reason}\nIs the network there? What has "
             f"arrived is kept in {staging}; the same command goes on with it."

@@ -16,7 +16,7 @@ from typing import Any
 from melanoma_lab import tracking
 from melanoma_lab.config.required_keys import MODEL_FORMS, NO_MODEL
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.untrusted_tables import check_table
@@ -140,7 +140,7 @@ def _registered(typed: str, tracked: Tracking, scratch: Path) -> ModelSource:
         there = f" Registered: {', '.join(names[:10])}." if names else " No model is registered."
         raise UserError(
             f"model={truncate(typed)}: not in {describe_tracking_uri(tracked.uri)} "
-            f"({truncate(str(error).splitlines()[0])}).{there}"
+            f"({truncate(get_first_line(error))}).{there}"
         ) from error
     return _of_folder(typed, folder)
 

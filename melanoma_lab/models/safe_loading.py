@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.untrusted_files import check_json
 
@@ -92,7 +92,7 @@ def load_safely(path: Path) -> keras.Model:
     except MemoryError:
         raise
     except Exception as error:  # a damaged or hostile file makes Keras and HDF5 raise anything
-        why = truncate(next(iter(str(error).strip().splitlines()), "") or type(error).__name__, 300)
+        why = truncate(get_first_line(error), 300)
         raise UserError(f"{path}: Keras does not load this in its safe mode: {why}") from error
     if not isinstance(network, keras.Model) or not hasattr(network, "inputs"):
         raise UserError(f"{path}: expected a network from images to classes.")

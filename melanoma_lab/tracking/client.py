@@ -19,7 +19,7 @@ from melanoma_lab.config.schema.tracking import (
     mask_password,
 )
 from melanoma_lab.core.console import console, show_progress
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.heavy_imports import import_heavy
 from melanoma_lab.core.locks import get_lock_path, hold_lock
 from melanoma_lab.core.shell_commands import format_lab_command, format_program
@@ -205,7 +205,7 @@ def summarize_error(error: BaseException) -> str:
     # shutil.Error lists, as text, what happened to each file.
     if found := re.search(r"\[Errno \d+\] ([^:'\"]+)", str(error)):
         return found[1]
-    return next(iter(str(error).strip().splitlines()), repr(error))
+    return get_first_line(error)
 
 
 def mlflow_client(uri: str) -> Any:

@@ -1,6 +1,6 @@
 """Sentences of messages: short whatever was typed."""
 
-from melanoma_lab.core.errors import MAX_CHOICES, suggest_choice, suggest_similar
+from melanoma_lab.core.errors import MAX_CHOICES, get_first_line, suggest_choice, suggest_similar
 
 
 def test_valid_words_are_listed_up_to_a_number():
@@ -12,3 +12,8 @@ def test_valid_words_are_listed_up_to_a_number():
 def test_a_similar_word_is_suggested_or_nothing():
     assert suggest_similar("trian", ["train", "val"]) == "Did you mean train?"
     assert suggest_similar("xyz", ["train", "val"]) == suggest_similar("xyz", []) == ""
+
+
+def test_an_error_has_a_line_whatever_it_says():
+    assert get_first_line(ValueError("\n one \ntwo")) == "one "
+    assert get_first_line(ValueError()) == "ValueError"

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from melanoma_lab.config.arm_labels import find_arm, shorten_arm_names
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.evaluation.predictions import slugs_of
 from melanoma_lab.tracking.arm_runs import (
@@ -178,7 +178,7 @@ def load_member_tables(client: Any, members: Sequence[EnsembleMember]) -> list[p
         try:
             table = load_predictions(client, member.run)
         except (OSError, ValueError) as error:
-            reason = next(iter(str(error).splitlines()), repr(error))
+            reason = get_first_line(error)
             raise UserError(f"{member} cannot be a member: {reason}") from error
         tables.append(table.sort_values("image_id", ignore_index=True))
         first = tables[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.backbone import IMAGENET_WEIGHTS, RANDOM_WEIGHTS, Backbone
 from melanoma_lab.core.checksums import hash_file
-from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.errors import RunError, UserError, get_first_line
 from melanoma_lab.core.shell_commands import format_extra_install, format_pip_install
 
 ANOTHER_WAY = "architecture.weights=none trains from fresh weights, and a path takes a file of them"
@@ -133,7 +133,7 @@ def _downloaded(name: str) -> WeightsFile:
     try:
         path = Path(keras.utils.get_file(file, url, cache_subdir="models", file_hash=expected))
     except Exception as error:  # Keras raises a bare one where there is no network
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = get_first_line(error)
         raise RunError(
             f"architecture={name}: its ImageNet weights were not downloaded: {reason}\nIs the "
             f"network there? Else put {file} into Keras's folder of models (~/.keras/models), "
