@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from melanoma_lab.audit.findings import Findings
 from melanoma_lab.audit.problem import Problem, ProblemKind, Remedy
 from melanoma_lab.audit.source_confounding import CONFOUNDING_THRESHOLD
+from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.formatting import format_count, format_percent
 
 
@@ -211,7 +212,7 @@ def _bias(findings: Findings) -> Iterator[Problem]:
             remedies=(
                 Remedy("split=kfold", "tests every image once, in one of the folds"),
                 *(
-                    [Remedy(f"'dataset.classes=[{','.join(kept)}]'", "leaves these classes out")]
+                    [Remedy(format_override("dataset.classes", kept), "leaves these classes out")]
                     if len(kept) > 1
                     else []
                 ),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from melanoma_lab.config.overrides import quote_override_text
 from melanoma_lab.config.schema import Task
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.core.formatting import truncate
@@ -64,10 +64,7 @@ def _quote_file_name(word: str) -> str:
     key, equals, value = word.partition("=")
     if key not in FILE_KEYS or not value or value[0] in "'\"":
         return word
-    # Backslashes count double before a quote, and nowhere else.
-    escaped = re.sub(r"(\\*)'", r"\1\1\'", value)
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f"{key}{equals}'{escaped}'"
+    return f"{key}{equals}{quote_override_text(value)}"
 
 
 def _quote_formats(word: str) -> str:
@@ -81,5 +78,4 @@ def _quote_patterns(word: str) -> str:
     key, _, value = word.partition("=")
     if key != "dataset.exclude" or not value or value[0] in "['\"":
         return word
-    quoted = ",".join(f"'{pattern}'" for pattern in value.replace("'", "\\'").split(","))
-    return f"{key}=[{quoted}]"
+    return f"{key}=[{','.join(map(quote_override_text, value.split(',')))}]"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
+from melanoma_lab.config.overrides import parse_overrides
 from melanoma_lab.config.schema.tracking import mask_password
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import truncate
@@ -116,7 +115,7 @@ def _format_values(values: Iterable[str]) -> str:
 def _parse_values(overrides: Sequence[str]) -> dict[str, str]:
     """Key -> value as text, in the order that they were first given; of a deleted key, ``~``."""
     values = {}
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in parse_overrides(overrides):
         value = override.get_value_element_as_str()
         values[str(override.key_or_group)] = DELETED_VALUE if override.is_delete() else value
     return values

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from melanoma_lab.config import search_path
 from melanoma_lab.config.arm import Arm, parse_arm
 from melanoma_lab.config.dataset_root import check_dataset_root
+from melanoma_lab.config.overrides import parse_overrides, quote_override_text
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import UserError
@@ -104,9 +104,8 @@ def expand_multirun(overrides: Sequence[str]) -> list[list[str]]:
     try:
         with _use_hydra():
             loader = GlobalHydra.instance().config_loader()
-            parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
             choices: dict[str, list[str]] = {}
-            for entry in parsed:
+            for entry in parse_overrides(overrides, loader):
                 key = entry.get_key_element()
                 if not entry.is_sweep_override():
                     choices[key] = [str(entry.input_line)]
@@ -140,5 +139,4 @@ def _search_path(config_dir: str | Path | None) -> list[str]:
     folder = Path(config_dir).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(f"config_dir={config_dir}: no such folder.")
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return [f"hydra.searchpath=['file://{quoted}']"]
+    return [f"hydra.searchpath=[{quote_override_text(f'file://{folder}')}]"]

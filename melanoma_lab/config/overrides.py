@@ -1,36 +1,93 @@
-"""Write a key and its value as they are typed in a shell."""
+"""Read and write overrides, in the grammar of Hydra's command line: ``key=value``."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 
 #: Words that Hydra takes for something else than text.
-_NOT_TEXT = frozenset({"true", "false", "null", "nan", "inf", "none"})
+_NOT_TEXT = frozenset({"true", "false", "null", "nan", "inf"})
 
 
-def format_override(key: str, value: str | Sequence[str]) -> str:
-    """Return an override of the command line, quoted for Hydra and for a shell where needed.
+def parse_overrides(words: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
+    """Parse overrides.
 
     Args:
-        key: such as ``dataset.classes``.
-        value: a text, or a list of texts.
+        words: such as ``["+experiment=dropout", "seed=1,2"]``.
+        loader: finds the options that ``group=glob(*)`` names; None: there are none.
+
+    Returns:
+        One of Hydra's objects for each word.
+
+    Raises:
+        HydraException: a word cannot be read.
     """
-    if isinstance(value, str):
-        # ``none`` is the value of dataset.columns that does without a column.
-        text = value if value == "none" else _quote(value)
-    else:
-        text = f"[{','.join(map(_quote, value))}]"
-    return shlex.quote(f"{key}={text}")
+    return list(OverridesParser.create(loader).parse_overrides(list(words)))
 
 
-def _quote(text: str) -> str:
-    """A text in Hydra's quotes, unless Hydra takes it for that text without them."""
+def parse_override_key(word: str) -> str:
+    """Return the key, or the group, of an override.
+
+    Raises:
+        HydraException: it cannot be read.
+    """
+    return str(parse_overrides([word])[0].key_or_group)
+
+
+def parse_override_value(text: str) -> Any:
+    """Return the value of an override as Python has it: ``0.1``, ``None``, ``["a", 2]``.
+
+    Args:
+        text: what stands after the equals sign.
+
+    Raises:
+        HydraException: it cannot be read.
+    """
+    return parse_overrides([f"key={text}"])[0].value()
+
+
+def format_override_value(value: object) -> str:
+    """Write a value as an override has it; ``parse_override_value`` gives it back.
+
+    Args:
+        value: a text, number, boolean, None, or a sequence or mapping of them.
+
+    Returns:
+        Such as ``adam``, ``0.1``, ``null``, ``[1,2]``, ``{min:0,max:1}``, ``"a,b"``.
+    """
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        inside = ",".join(f"{key}:{format_override_value(item)}" for key, item in value.items())
+        return f"{{{inside}}}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{','.join(map(format_override_value, value))}]"
+    text = str(value)
     plain = re.fullmatch(r"[A-Za-z_][\w/.*-]*(?: [\w/.*-]+)*", text, re.ASCII)
-    if plain and text.lower() not in _NOT_TEXT:
-        return text
+    return text if plain and text.lower() not in _NOT_TEXT else quote_override_text(text)
+
+
+def quote_override_text(text: str) -> str:
+    """Put a text into quotes, within which Hydra takes every character for itself."""
     # Backslashes count double before a quote, and nowhere else.
     escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f'"{escaped}"'
+
+
+def format_override(key: str, value: object) -> str:
+    """Write an override as it is typed in a shell, quoted where needed.
+
+    Args:
+        key: such as ``dataset.classes``.
+        value: as ``format_override_value`` takes it.
+    """
+    return shlex.quote(f"{key}={format_override_value(value)}")

@@ -14,6 +14,7 @@ import numpy as np
 from rich.table import Table
 
 from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.overrides import format_override_value
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.core.console import console
@@ -21,7 +22,7 @@ from melanoma_lab.core.formatting import format_duration
 from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.core.shell_commands import LAB_COMMAND
 from melanoma_lab.runs.run_headline import show_tracking_uri
-from melanoma_lab.tuning.search_space import HyperParameter, Values, format_override_value
+from melanoma_lab.tuning.search_space import HyperParameter, Values
 from melanoma_lab.tuning.space_validation import TuneCommand
 
 if TYPE_CHECKING:  # their modules load TensorFlow

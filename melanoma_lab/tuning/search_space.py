@@ -11,11 +11,11 @@ searched under those.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from melanoma_lab.config.overrides import format_override_value
 from melanoma_lab.config.schema.checks import require
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.registry import OPTIONS
@@ -264,22 +264,3 @@ def _parents_first(by_key: Mapping[str, HyperParameter]) -> list[HyperParameter]
 def sort_parents_first(entries: Sequence[HyperParameter]) -> list[HyperParameter]:
     """The same keys, each after those that its condition names."""
     return _parents_first({entry.key: entry for entry in entries})
-
-
-def format_override_value(value: Any) -> str:
-    """A value as it stands in a Hydra override: ``adam``, ``0.1``, ``[1,2]``, ``'a b'``."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        inside = ",".join(f"{key}:{format_override_value(item)}" for key, item in value.items())
-        return f"{{{inside}}}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{','.join(map(format_override_value, value))}]"
-    text = str(value)
-    words = {"null", "true", "false", "nan", "inf"}
-    if re.fullmatch(r"[A-Za-z_][\w./-]*", text, re.ASCII) and text.lower() not in words:
-        return text
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from melanoma_lab.config.arm import Arm, parse_arm
 from melanoma_lab.config.compose import compose_config, compose_unchecked
+from melanoma_lab.config.overrides import parse_override_key, parse_override_value
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import UserError
@@ -66,12 +66,6 @@ class TuneCommand:
         return config, parse_arm(self.overrides)
 
 
-def parse_override_key(override: str) -> str:
-    """The key, or the group, that a Hydra override is of."""
-    parsed = OverridesParser.create().parse_overrides([override])[0]
-    return str(parsed.key_or_group)
-
-
 def _of_tuner(key: str) -> bool:
     return key in {"task", "tuner"} or key.startswith("tuner.")
 
@@ -115,7 +109,7 @@ class ConfigChecker:
             if not is_group(key):
                 if not _has(composed, key):
                     _refuse(self._command, {**_groups(values), key: text})
-                OmegaConf.update(composed, key, _parsed(text), merge=True)
+                OmegaConf.update(composed, key, parse_override_value(text), merge=True)
         validate_config(cast("DictConfig", composed))
 
     def has(self, groups: Values, key: str) -> bool:
@@ -136,10 +130,6 @@ def _refuse(command: TuneCommand, values: Values) -> None:
 
 def _groups(values: Values) -> dict[str, str]:
     return {key: text for key, text in values.items() if is_group(key)}
-
-
-def _parsed(text: str) -> Any:
-    return OverridesParser.create().parse_overrides([f"key={text}"])[0].value()
 
 
 def _has(composed: Any, key: str) -> bool:

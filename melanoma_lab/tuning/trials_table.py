@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from melanoma_lab.config.overrides import parse_override_value
 from melanoma_lab.config.schema.tuner import Hyperband, Tuner
 from melanoma_lab.tracking.sweep_run import REPETITION_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tuning.search_space import HyperParameter
@@ -39,19 +39,6 @@ def convert_dimensions(searched: Sequence[HyperParameter]) -> tuple[Dimension, .
         )
         for entry in searched
     )
-
-
-def parse_override_value(text: str) -> Any:
-    """A value as it stands in a Hydra override, as Python has it."""
-    value = OverridesParser.create().parse_overrides([f"key={text}"])[0].value()
-    return _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    """Hydra's quoted strings as strings."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return str(value.text) if hasattr(value, "text") else value
 
 
 def build_trials_table(

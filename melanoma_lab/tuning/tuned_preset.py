@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from melanoma_lab.config.arm import CUSTOM_PRESET, Arm, parse_arm
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.fingerprint import config_to_dict
+from melanoma_lab.config.overrides import parse_override_key
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.search_path import STUDY_PRESETS
 from melanoma_lab.core.atomic_files import replace_file
@@ -19,7 +20,7 @@ from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.shell_commands import LAB_COMMAND
 from melanoma_lab.registry import OPTIONS
 from melanoma_lab.tuning.search_space import SEARCHABLE_DATASET_KEYS, Values
-from melanoma_lab.tuning.space_validation import TuneCommand, parse_override_key
+from melanoma_lab.tuning.space_validation import TuneCommand
 
 #: What a preset leaves to the command: whatever the arm, a study's arms share it.
 OMITTED_GROUPS = ("dataset", "split", "tuner")

@@ -30,20 +30,20 @@ NO_FOLDER = ("hydra.output_subdir=null", "hydra.run.dir=.")
         ),
         (
             ["predict", "images=a b/[0-9](1)*.jpg", "model='m,n'"],
-            ["task=predict", "images='a b/[0-9](1)*.jpg'", "model='m,n'", *NO_FOLDER],
+            ["task=predict", 'images="a b/[0-9](1)*.jpg"', "model='m,n'", *NO_FOLDER],
         ),
         (
             ["evaluate", "model=m,n"],
-            ["task=evaluate", "model='m,n'", *NO_FOLDER],
+            ["task=evaluate", 'model="m,n"', *NO_FOLDER],
         ),
         # Several models, one evaluation each.
         (["evaluate", "-m", "model=m,n"], ["-m", "task=evaluate", "model=m,n", *NO_FOLDER]),
-        (["demo", "model=a,b"], ["task=demo", "model='a,b'", *NO_FOLDER]),
+        (["demo", "model=a,b"], ["task=demo", 'model="a,b"', *NO_FOLDER]),
         (
             ["export", "model=m", "formats=onnx,litert", "output=a b"],
-            ["task=export", "model='m'", "formats=[onnx,litert]", "output='a b'", *NO_FOLDER],
+            ["task=export", 'model="m"', "formats=[onnx,litert]", 'output="a b"', *NO_FOLDER],
         ),
-        (["card", "model=m"], ["task=card", "model='m'", *NO_FOLDER]),
+        (["card", "model=m"], ["task=card", 'model="m"', *NO_FOLDER]),
         (["--help"], ["--help"]),
         (["~dataset"], ["~dataset"]),
     ],

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melanoma_lab.config.overrides import format_override_value, parse_override_value
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.tuning.search_space import HyperParameter, format_override_value, parse_space
-from melanoma_lab.tuning.trials_table import parse_override_value
+from melanoma_lab.tuning.search_space import HyperParameter, parse_space
 
 RATE = "optimizer.learning_rate"
 
