@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from melanoma_lab.comparison.compare import PRIMARY_METRIC, ArmSummary, Comparison
@@ -10,8 +9,9 @@ from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.config.arm import CUSTOM_PRESET
 from melanoma_lab.config.arm_labels import split_arm_name
 from melanoma_lab.config.compose import load_preset_reference
+from melanoma_lab.config.overrides import format_override_value
 from melanoma_lab.config.schema.tracking import DEFAULT_TRACKING_URI, mask_password
-from melanoma_lab.core.shell_commands import LAB_COMMAND
+from melanoma_lab.core.shell_commands import format_portable_command
 from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
 
 
@@ -25,10 +25,10 @@ def build_compare_command(study: str, *, reference: str | None, metric: str, uri
         uri: MLflow's tracking URI.
     """
     words = [f"study={study}"]
-    words += [f"reference={_hydra(reference)}"] if reference else []
+    words += [f"reference={format_override_value(reference)}"] if reference else []
     words += [f"metric={metric}"] if metric != PRIMARY_METRIC else []
     words += [f"tracking.uri={mask_password(uri)}"] if uri != DEFAULT_TRACKING_URI else []
-    return _join(f"{LAB_COMMAND} compare", words)
+    return format_portable_command("compare", *words)
 
 
 def build_training_commands(comparison: Comparison, root: str | None) -> list[str]:
@@ -54,9 +54,10 @@ def build_training_commands(comparison: Comparison, root: str | None) -> list[st
         words += [f"seed={_listed(seeds)}"]
         words += [f"split.fold={_listed(folds)}"] if folds != (0,) else []
         many = len(presets) * len(seeds) * len(folds) > 1
-        commands.append(_join(LAB_COMMAND + " -m" * many, [*words, *overrides, *shared]))
+        multirun = ["-m"] if many else []
+        commands.append(format_portable_command(*multirun, *words, *overrides, *shared))
     return commands + [
-        _join(f"{LAB_COMMAND} ensemble", _ensemble_words(comparison, arm))
+        format_portable_command("ensemble", *_ensemble_words(comparison, arm))
         for arm in comparison.arms.values()
         if arm.is_ensemble
     ]
@@ -88,7 +89,7 @@ def _reference_words(arm: ArmSummary, preset: str) -> list[str]:
     named = arm.runs[0].tags.get("reference", "")
     if named == (load_preset_reference(preset) or ""):
         return []
-    return [f"reference={_hydra(named)}" if named else "reference=null"]
+    return [f"reference={format_override_value(named)}" if named else "reference=null"]
 
 
 def _ensemble_words(comparison: Comparison, arm: ArmSummary) -> list[str]:
@@ -97,19 +98,10 @@ def _ensemble_words(comparison: Comparison, arm: ArmSummary) -> list[str]:
     members = len({seed for seed, _ in arm.runs[0].covers})
     return [
         f"study={comparison.study}",
-        f"arm={_hydra(comparison.short.get(of, of))}",
+        f"arm={format_override_value(comparison.short.get(of, of))}",
         f"members={members}",
     ]
 
 
 def _listed(numbers: Sequence[int]) -> str:
     return ",".join(map(str, numbers))
-
-
-def _hydra(value: str) -> str:
-    """A value in Hydra's quotes where it would be taken for more than one."""
-    return f"'{value}'" if set(value) & set(",=[]{}") else value
-
-
-def _join(start: str, words: Sequence[str]) -> str:
-    return " ".join([start, *(shlex.quote(word) for word in words)])

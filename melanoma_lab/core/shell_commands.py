@@ -9,9 +9,6 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-#: What a command begins with, where it may be typed anywhere.
-LAB_COMMAND = "python -m melanoma_lab"
-
 
 def format_program(name: str) -> str:
     """Return how to type a program of this environment.
@@ -40,6 +37,15 @@ def format_lab_command(*words: str) -> str:
         words: what follows ``python -m melanoma_lab``, quoted where that is needed.
     """
     return " ".join([format_program("python"), "-m", "melanoma_lab", *words])
+
+
+def format_portable_command(*words: str) -> str:
+    """Return a command of the lab that may be typed in any activated environment, for a shell.
+
+    Args:
+        words: what follows ``python -m melanoma_lab``, not quoted yet.
+    """
+    return " ".join(["python -m melanoma_lab", *map(shlex.quote, words)])
 
 
 def format_pip_install(*words: str) -> str:

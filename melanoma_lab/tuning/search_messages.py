@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.core.console import console
 from melanoma_lab.core.formatting import format_duration
 from melanoma_lab.core.metric_names import higher_is_better
-from melanoma_lab.core.shell_commands import LAB_COMMAND
+from melanoma_lab.core.shell_commands import format_portable_command
 from melanoma_lab.runs.run_headline import show_tracking_uri
 from melanoma_lab.tuning.search_space import HyperParameter, Values
 from melanoma_lab.tuning.space_validation import TuneCommand
@@ -203,7 +202,7 @@ def format_tune_command(command: TuneCommand, config: Config) -> str:
         if entry.name != "name" and value != entry.default:
             words.append(f"tuner.{entry.name}={format_override_value(value)}")
     own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
-    return " ".join([f"{LAB_COMMAND} tune", *map(shlex.quote, [*own, *words])])
+    return format_portable_command("tune", *own, *words)
 
 
 def show_tuning_result(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.search_path import STUDY_PRESETS
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.core.shell_commands import LAB_COMMAND
+from melanoma_lab.core.shell_commands import format_portable_command
 from melanoma_lab.registry import OPTIONS
 from melanoma_lab.tuning.search_space import SEARCHABLE_DATASET_KEYS, Values
 from melanoma_lab.tuning.space_validation import TuneCommand
@@ -146,17 +145,15 @@ def build_next_commands(command: TuneCommand, values: Values, study: str) -> lis
     own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
     if not _replaced(command, values) and arm.preset != CUSTOM_PRESET:
         both = f"+experiment={arm.preset},{name_preset(study)}"
-        return [_command([*own, both, f"seed={SEEDS}", *shared])]
+        return [format_portable_command("-m", *own, both, f"seed={SEEDS}", *shared)]
     preset = [] if arm.preset == CUSTOM_PRESET else [f"+experiment={arm.preset}"]
     return [
-        _command([*own, *preset, f"seed={SEEDS}", *typed]),
-        _command([*own, f"+experiment={name_preset(study)}", f"seed={SEEDS}", *shared]),
+        format_portable_command("-m", *own, *preset, f"seed={SEEDS}", *typed),
+        format_portable_command(
+            "-m", *own, f"+experiment={name_preset(study)}", f"seed={SEEDS}", *shared
+        ),
     ]
 
 
 def _replaced(command: TuneCommand, values: Values) -> bool:
     return any(parse_override_key(override) in values for override in command.overrides)
-
-
-def _command(words: Sequence[str]) -> str:
-    return " ".join([LAB_COMMAND, "-m", *(shlex.quote(word) for word in words)])

@@ -234,7 +234,7 @@ def test_commands_name_references_that_presets_do_not(tracked):
     assert sorted(
         rerun_commands.build_training_commands(compare_study(tracked.load(name)), None)
     ) == [
-        f"{lab}=augmented seed=0 'reference='\"'\"'best,x=1'\"'\"'' study={name}",
+        f"{lab}=augmented seed=0 'reference=\"best,x=1\"' study={name}",
         f"{lab}=baseline seed=0 study={name}",
         f"{lab}=best seed=0 reference=baseline study={name}",
         f"{lab}=dropout seed=0 reference=null study={name}",
@@ -274,6 +274,6 @@ def test_the_comparing_command_has_what_is_not_default():
         "s", reference="a,b=1", metric="accuracy", uri="http://localhost:5000"
     )
     assert found == (
-        "python -m melanoma_lab compare study=s 'reference='\"'\"'a,b=1'\"'\"'' metric=accuracy "
+        "python -m melanoma_lab compare study=s 'reference=\"a,b=1\"' metric=accuracy "
         "tracking.uri=http://localhost:5000"
     )
