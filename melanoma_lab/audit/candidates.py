@@ -23,7 +23,7 @@ from scipy.linalg import eigh
 
 from melanoma_lab.audit.alignment import similarity_transform, warp_planes
 from melanoma_lab.audit.descriptors import compute_fingerprints, reduce_size
-from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.console import ProgressCallback
 
 N_DIMENSIONS: Final = 48
 """Dimensions kept; 32 to 64 found the same copies among 10,000 images."""

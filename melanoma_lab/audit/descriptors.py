@@ -23,7 +23,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.console import ProgressCallback
 
 MIN_SIDE = 32
 """Smallest images that can be described; features are read from a reduction to this side."""

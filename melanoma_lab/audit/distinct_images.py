@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.audit.descriptors import compute_fingerprints
-from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.console import ProgressCallback
 
 _IMAGES_AT_ONCE = 1024
 

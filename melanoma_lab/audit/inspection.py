@@ -25,7 +25,7 @@ from melanoma_lab.audit.near_duplicates import (
     N_NEIGHBOURS,
     find_near_duplicates,
 )
-from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION, describe_picture, read_picture
 from melanoma_lab.data.pixel_cache import NOT_OPENED, DecodedImages, load_pixels
 from melanoma_lab.data.result_cache import load_or_compute_json

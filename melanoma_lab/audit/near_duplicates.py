@@ -28,7 +28,7 @@ from melanoma_lab.audit.candidates import (
 from melanoma_lab.audit.descriptors import check_images
 from melanoma_lab.audit.distinct_images import DistinctImages
 from melanoma_lab.audit.verification import verify_pairs
-from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.console import ProgressCallback
 
 MIN_SCORE: Final = 0.55
 """Agreement of details from which on two images count as one photograph; see benchmarks/."""

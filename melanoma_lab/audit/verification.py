@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from melanoma_lab.audit import alignment
 from melanoma_lab.audit.descriptors import MIN_SIDE, reduce_size
 from melanoma_lab.audit.distinct_images import DistinctImages
-from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.console import ProgressCallback
 
 _DETAIL_SIDE = 128  # pixels beyond this are noise and compression more often than detail
 # Below these the next, dearer step is not taken; 99.8 % of even the hardest copies are above.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Timer
 from typing import Self
@@ -18,7 +18,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from melanoma_lab.core.progress import ProgressCallback
+#: Called with (done, total).
+ProgressCallback = Callable[[int, int], None]
+
 
 console = Console(highlight=False, soft_wrap=True)
 

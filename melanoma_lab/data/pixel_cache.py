@@ -28,7 +28,7 @@ from melanoma_lab.core.checksummed_files import (
     write_checksummed_json,
 )
 from melanoma_lab.core.checksums import hash_file, hash_text
-from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION, decode_image
 
 #: Why a file without a digest is unreadable. It is not kept: it says nothing about the content.

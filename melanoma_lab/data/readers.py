@@ -19,9 +19,9 @@ from melanoma_lab.config.schema.dataset import (
     SyntheticDataset,
 )
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
+from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
-from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.columns import GROUPINGS, describe_columns, find_columns
 from melanoma_lab.data.csv_reader import read_csv_dataset
 from melanoma_lab.data.exclusion import exclude_files

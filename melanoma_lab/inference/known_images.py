@@ -11,8 +11,8 @@ import pandas as pd
 
 from melanoma_lab.audit.shared_images import find_shared_photographs
 from melanoma_lab.config.schema.tracking import Tracking
+from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.core.untrusted_files import read_yaml
 from melanoma_lab.data.image_files import find_images
 from melanoma_lab.data.pixel_cache import compute_file_digests

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.finetuning import FrozenStart
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
+from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches

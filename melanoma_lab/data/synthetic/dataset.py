@@ -19,9 +19,9 @@ from melanoma_lab.core.checksummed_files import (
     write_folder_checksums,
 )
 from melanoma_lab.core.checksums import hash_text
+from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.locks import hold_lock
-from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.data.synthetic.appearance import (
     LesionClass,
     choose_lesion_classes,

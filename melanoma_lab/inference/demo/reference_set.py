@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from melanoma_lab.config.schema.tracking import Tracking
+from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.inference.demo.embeddings import build_embedder, load_or_compute_embeddings
 from melanoma_lab.inference.demo.image_answer import ReferenceSet
 from melanoma_lab.inference.demo.training_images import (

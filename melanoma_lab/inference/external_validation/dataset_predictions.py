@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.inference.predictor import NO_PATIENT_COLUMNS, Predictor
 from melanoma_lab.input_pipeline.prepare import PreparedData

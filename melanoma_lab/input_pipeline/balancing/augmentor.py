@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array
 from melanoma_lab.core.checksums import hash_text
-from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
     OperationSpec,
     check_operations,

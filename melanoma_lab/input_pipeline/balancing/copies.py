@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.core.checksummed_files import ArrayFile, write_array
-from melanoma_lab.core.progress import ProgressCallback
+from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
     OperationSpec,
     augment_image,

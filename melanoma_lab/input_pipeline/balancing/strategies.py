@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
-from melanoma_lab.core.progress import ProgressCallback
 from melanoma_lab.input_pipeline.balancing.augmentor import balance_with_augmentor
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.balancing.random_streams import make_generator
