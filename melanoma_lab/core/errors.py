@@ -10,7 +10,7 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-from melanoma_lab.core.formatting import format_list
+from melanoma_lab.core.formatting import format_list, truncate
 
 #: Valid words that a message lists at most.
 MAX_CHOICES = 40
@@ -61,3 +61,14 @@ def suggest_similar(word: str, valid: Iterable[str]) -> str:
     """Return ``"Did you mean X?"`` if a valid word is close to the one that was typed, else ""."""
     close = difflib.get_close_matches(word, sorted(set(valid)), n=1, cutoff=0.6)
     return f"Did you mean {close[0]}?" if close else ""
+
+
+def require(condition: object, key: str, expected: str, received: object) -> None:
+    """Refuse a value that its type allows and its meaning does not."""
+    if not condition:
+        raise UserError(f"{key}: expected {expected}; received {truncate(received)}.")
+
+
+def require_share(key: str, value: float) -> None:
+    """Refuse what is no share of a whole."""
+    require(0 < value < 1, key, "a share between 0 and 1", value)

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from melanoma_lab.config.schema.checks import require
 from melanoma_lab.config.schema.training import Precision, Training
+from melanoma_lab.core.errors import require
 from melanoma_lab.core.formatting import format_count
 
 #: Flags of x86 processors that multiply bfloat16 matrices. Without them TensorFlow emulates it,

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from melanoma_lab.config.overrides import format_override_value
-from melanoma_lab.config.schema.checks import require
-from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.errors import UserError, require, suggest_choice
 from melanoma_lab.registry import OPTIONS
 
 #: What a mapping that declares a key may hold.

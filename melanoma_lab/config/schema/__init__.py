@@ -18,7 +18,6 @@ from melanoma_lab.config.schema import backbone  # noqa: F401 (declares its opti
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.augmentation import Augmentation
 from melanoma_lab.config.schema.balancing import Balancing
-from melanoma_lab.config.schema.checks import require
 from melanoma_lab.config.schema.dataset import Dataset
 from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
@@ -36,7 +35,7 @@ from melanoma_lab.config.schema.trivial_classifiers import (
     check_network_options,
 )
 from melanoma_lab.config.schema.tuner import Tuner
-from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.errors import UserError, require, suggest_choice
 from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
 
 #: What can give an arm its verdict, beside the sensitivity to a class.

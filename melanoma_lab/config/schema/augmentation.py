@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from melanoma_lab.config.schema.checks import require
-from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.errors import UserError, require, suggest_choice
 from melanoma_lab.registry import option
 
 #: What ``augmentation=randaugment`` may draw from.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from melanoma_lab.config.schema.architecture import Architecture
-from melanoma_lab.config.schema.checks import require
+from melanoma_lab.core.errors import require
 from melanoma_lab.registry import option
 
 #: Values of ``weights`` that are no files.

@@ -7,8 +7,7 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
-from melanoma_lab.config.schema.checks import require
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.errors import UserError, require
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.registry import option
 

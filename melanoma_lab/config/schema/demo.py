@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from melanoma_lab.config.schema.checks import require
+from melanoma_lab.core.errors import require
 
 
 @dataclass

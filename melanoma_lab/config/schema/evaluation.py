@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from melanoma_lab.config.schema.checks import require, require_share
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.errors import UserError, require, require_share
 
 
 class Tta(StrEnum):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from melanoma_lab.config.schema.checks import require
+from melanoma_lab.core.errors import require
 from melanoma_lab.registry import option
 
 

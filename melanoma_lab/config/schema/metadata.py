@@ -7,7 +7,7 @@ from typing import Final
 
 from omegaconf import MISSING
 
-from melanoma_lab.config.schema.checks import require
+from melanoma_lab.core.errors import require
 from melanoma_lab.registry import option
 
 #: What may be known of a patient, as the manifest's columns are called.

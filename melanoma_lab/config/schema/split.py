@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
-from melanoma_lab.config.schema.checks import require, require_share
+from melanoma_lab.core.errors import require, require_share
 from melanoma_lab.registry import option
 
 

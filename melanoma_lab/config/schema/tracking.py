@@ -7,8 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from melanoma_lab.config.schema.checks import require
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.errors import UserError, require
 
 #: MLflow's own variable for where runs are recorded.
 TRACKING_URI_VARIABLE: Final = "MLFLOW_TRACKING_URI"

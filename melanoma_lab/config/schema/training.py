@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from melanoma_lab.config.schema.checks import require
+from melanoma_lab.core.errors import require
 
 #: What ``training.monitor`` may name, and whether more is better.
 MONITORS = {"val_loss": "min", "val_accuracy": "max", "val_balanced_accuracy": "max"}

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from melanoma_lab.config.schema.architecture import Architecture
-from melanoma_lab.config.schema.checks import require
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.errors import UserError, require
 from melanoma_lab.registry import option
 
 if TYPE_CHECKING:
