@@ -15,8 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from melanoma_lab.config.compatibility import check_compatibility
 from melanoma_lab.config.overrides import format_override
-from melanoma_lab.config.schema import Audit, Config, Task
-from melanoma_lab.config.schema.demo import Demo
+from melanoma_lab.config.schema import Audit, Config, Demo, Task
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.config.schema.training import Training

@@ -19,7 +19,6 @@ from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.augmentation import Augmentation
 from melanoma_lab.config.schema.balancing import Balancing
 from melanoma_lab.config.schema.dataset import Dataset
-from melanoma_lab.config.schema.demo import Demo
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.finetuning import Finetuning
 from melanoma_lab.config.schema.loss import Loss
@@ -37,6 +36,28 @@ from melanoma_lab.config.schema.trivial_classifiers import (
 from melanoma_lab.config.schema.tuner import Tuner
 from melanoma_lab.core.errors import UserError, require, suggest_choice
 from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
+
+
+@dataclass
+class Demo:
+    """The page of ``demo``."""
+
+    #: Address to listen at. Any other than this machine's own lets others in, without a password.
+    host: str = "127.0.0.1"
+    #: Its port; 0: any that is free.
+    port: int = 8910
+    #: Megabytes of the largest file that is taken.
+    max_megabytes: int = 50
+    #: Training images that are shown beside a picture; 0: none, and nothing is prepared for them.
+    neighbours: int = 6
+
+    def __post_init__(self) -> None:
+        require(0 <= self.port < 2**16, "demo.port", "0 to 65535", self.port)
+        require(
+            1 <= self.max_megabytes <= 1000, "demo.max_megabytes", "1 to 1000", self.max_megabytes
+        )
+        require(0 <= self.neighbours <= 50, "demo.neighbours", "0 to 50", self.neighbours)
+
 
 #: What can give an arm its verdict, beside the sensitivity to a class.
 COMPARED_METRICS = (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES, "generalisation_gap")
