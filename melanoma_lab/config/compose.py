@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from melanoma_lab.config import search_path
 from melanoma_lab.config.arm import Arm, parse_arm
-from melanoma_lab.config.dataset_root import check_dataset_root
 from melanoma_lab.config.overrides import parse_overrides, quote_override_text
+from melanoma_lab.config.required_keys import check_dataset_root
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import UserError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from melanoma_lab.config.dataset_root import check_dataset_root
+from melanoma_lab.config.required_keys import check_dataset_root
 from melanoma_lab.config.schema.dataset import (
     CsvDataset,
     Dataset,
