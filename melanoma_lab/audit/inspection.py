@@ -26,9 +26,9 @@ from melanoma_lab.audit.near_duplicates import (
     find_near_duplicates,
 )
 from melanoma_lab.core.console import ProgressCallback
+from melanoma_lab.data.cache import load_or_compute_json
 from melanoma_lab.data.decoding import DECODING_VERSION, describe_picture, read_picture
 from melanoma_lab.data.pixel_cache import NOT_OPENED, DecodedImages, load_pixels
-from melanoma_lab.data.result_cache import load_or_compute_json
 
 #: Raise it when the same files would be judged otherwise.
 INSPECTION_VERSION: Final = 2

@@ -12,9 +12,9 @@ from melanoma_lab.audit.inspection import CACHE_VERSION, COMPARED_SIZE
 from melanoma_lab.audit.near_duplicates import find_near_duplicates
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.data.cache import load_or_compute_json
 from melanoma_lab.data.image_files import find_images
 from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
-from melanoma_lab.data.result_cache import load_or_compute_json
 
 #: Paths, and the digests of their files.
 HashedFiles = tuple[Sequence[str], Sequence[str]]

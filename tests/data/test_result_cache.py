@@ -2,7 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from melanoma_lab.data.result_cache import load_or_compute_json
+from melanoma_lab.data.cache import load_or_compute_json
 
 
 def test_a_question_is_answered_once(tmp_path):
