@@ -20,11 +20,10 @@ from melanoma_lab.data.columns import (
     find_columns,
 )
 from melanoma_lab.data.exclusion import exclude_files
-from melanoma_lab.data.group_ids import normalise_group_ids
 from melanoma_lab.data.image_files import check_inside, find_table_file, suggest_file
 from melanoma_lab.data.listing import Listing, build_listing
-from melanoma_lab.data.patient_columns import normalise_patient_columns
 from melanoma_lab.data.reader_suggestion import build_missing_table_error
+from melanoma_lab.data.table_normalisation import normalise_group_ids, normalise_patient_columns
 from melanoma_lab.data.tables import LINE_COLUMN, ColumnSpec, Table, read_table
 
 #: Words that say which part of a published split an image belongs to.
