@@ -25,8 +25,7 @@ from melanoma_lab.audit.candidates import (
     learn_projection,
     project,
 )
-from melanoma_lab.audit.descriptors import check_images
-from melanoma_lab.audit.distinct_images import DistinctImages
+from melanoma_lab.audit.descriptors import DistinctImages, check_images
 from melanoma_lab.audit.verification import verify_pairs
 from melanoma_lab.core.console import ProgressCallback
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.audit import alignment
-from melanoma_lab.audit.descriptors import MIN_SIDE, reduce_size
-from melanoma_lab.audit.distinct_images import DistinctImages
+from melanoma_lab.audit.descriptors import MIN_SIDE, DistinctImages, reduce_size
 from melanoma_lab.core.console import ProgressCallback
 
 _DETAIL_SIDE = 128  # pixels beyond this are noise and compression more often than detail

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from scipy.ndimage import gaussian_filter
 
-from melanoma_lab.audit import candidates, distinct_images, near_duplicates, verification
+from melanoma_lab.audit import candidates, descriptors, near_duplicates, verification
 from melanoma_lab.audit.alignment import (
     band_pass,
     invert,
@@ -310,7 +310,7 @@ class TestTheResultIsAFunctionOfTheImages:
         whole = find_near_duplicates(mixed, n_threads=1)
         monkeypatch.setattr(verification, "_PAIRS_AT_ONCE", 7)
         monkeypatch.setattr(verification, "_FINE_PAIRS_AT_ONCE", 3)
-        monkeypatch.setattr(distinct_images, "_IMAGES_AT_ONCE", 5)
+        monkeypatch.setattr(descriptors, "_IMAGES_AT_ONCE", 5)
         monkeypatch.setattr(candidates, "_ROWS_AT_ONCE", 5)
         monkeypatch.setattr("melanoma_lab.audit.descriptors._BLOCK", 5)
 
