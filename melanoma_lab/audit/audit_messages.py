@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from melanoma_lab.audit.findings import Findings
-from melanoma_lab.audit.problem import Problem
+from melanoma_lab.audit.problems import Problem
 from melanoma_lab.core.console import console
 
 

@@ -3,12 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
 
-from melanoma_lab.audit.findings import Findings
-from melanoma_lab.audit.problem import Problem, ProblemKind, Remedy
+from melanoma_lab.audit.findings import Findings, Group
 from melanoma_lab.audit.source_confounding import CONFOUNDING_THRESHOLD
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.formatting import format_count, format_percent
+
+
+class ProblemKind(StrEnum):
+    """What a problem spoils."""
+
+    leakage = "leakage"
+    labels = "labels"
+    bias = "bias"
+    files = "files"
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A way out.
+
+    Attributes:
+        line: what to add to the command; empty where no setting helps.
+        effect: what it does.
+    """
+
+    line: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a dataset.
+
+    Attributes:
+        key: the list of findings that it is about.
+        kind: what it spoils.
+        title: what was found, with its number.
+        effect: what it does to a result.
+        remedies: what resolves it.
+        groups: images to look at side by side.
+        notes: image_id or class -> what to say of it.
+    """
+
+    key: str
+    kind: ProblemKind
+    title: str
+    effect: str
+    remedies: tuple[Remedy, ...] = ()
+    groups: list[Group] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def find_problems(findings: Findings) -> list[Problem]:

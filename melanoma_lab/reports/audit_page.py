@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab.audit.findings import Findings, Group
-from melanoma_lab.audit.problem import Problem, ProblemKind
+from melanoma_lab.audit.problems import Problem, ProblemKind
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.data.split import SPLITS
