@@ -8,17 +8,21 @@ network emits, so that the CSV file beside a run says exactly what the metrics w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.data.split import SPLITS, TEST, VAL
 from melanoma_lab.data.untrusted_tables import MAX_MANIFEST_BYTES, check_table
 
-SPLITS = ("train", "val", "test")
-"""Values of the column ``split``."""
+if TYPE_CHECKING:  # its module loads SciPy, which readers of a table may not need
+    from melanoma_lab.evaluation.temperature import Temperature
 
 PROBABILITY_PREFIX = "prob/"
 """What the name of a probability column starts with; the class's slug follows."""
@@ -27,6 +31,167 @@ SUM_TOLERANCE = 1e-3
 """How far a row's probabilities may sum from one: room for a bfloat16 softmax, for no bug."""
 
 _ID_COLUMNS = ("image_id", "group", "split", "y_true")
+
+
+@dataclass(frozen=True, eq=False)
+class SplitPredictions:
+    """The predictions of one split as read-only arrays, in the order of the table's rows.
+
+    Attributes:
+        name: ``train``, ``val`` or ``test``.
+        slugs: K class slugs, in class order.
+        image_ids: str, dtype object, shape (n,); n may be 0.
+        y_true: int64, shape (n,); index of the true class.
+        y_score: float64, shape (n, K); probabilities.
+        group_names: str, shape (n,); name of the group of each image.
+        groups: int64, shape (n,); the same groups as numbers from 0, in the order in which they
+            first appear in this split. Intervals draw random numbers and add up by these numbers,
+            so another order would change their last bits.
+    """
+
+    name: str
+    slugs: tuple[str, ...]
+    image_ids: NDArray[np.object_]
+    y_true: NDArray[np.int64]
+    y_score: NDArray[np.float64]
+    group_names: NDArray[np.str_]
+    groups: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for array in (self.image_ids, self.y_true, self.y_score, self.group_names, self.groups):
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.y_true)
+
+    @cached_property
+    def predicted(self) -> NDArray[np.intp]:
+        """Index of the predicted class of each image, intp, shape (n,)."""
+        predicted: NDArray[np.intp] = self.y_score.argmax(axis=1)
+        return predicted
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the predicted class of each image is the true one, bool, shape (n,)."""
+        correct: NDArray[np.bool_] = self.predicted == self.y_true
+        return correct
+
+    @cached_property
+    def absent_classes(self) -> tuple[str, ...]:
+        """The slugs of the classes that no image of the split has, in class order."""
+        counts = np.bincount(self.y_true, minlength=len(self.slugs))
+        return tuple(slug for slug, n in zip(self.slugs, counts, strict=True) if n == 0)
+
+    def one_vs_rest(self, slug: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Return one class as a binary problem.
+
+        Args:
+            slug: of one of the classes.
+
+        Returns:
+            Whether each image is of the class, bool, shape (n,), and the probability of the
+            class, float64, shape (n,).
+        """
+        k = self.slugs.index(slug)
+        return self.y_true == k, self.y_score[:, k]
+
+    def calibrate(self, temperature: Temperature) -> SplitPredictions:
+        """Return the same images with calibrated probabilities."""
+        return replace(self, y_score=temperature.apply(self.y_score))
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """A predictions table, checked once, and its splits as arrays, each made once.
+
+    Attributes:
+        table: columns as in the docstring of this module; not to be changed.
+
+    Raises:
+        ValueError: If columns are missing, unknown or out of order; an image_id occurs twice; a
+            value is missing; a split or a y_true is unknown; or a row's probabilities are not
+            finite, not in [0, 1], or sum further than ``SUM_TOLERANCE`` from one. The message
+            names the first image that is wrong.
+    """
+
+    table: pd.DataFrame
+    _splits: dict[str, SplitPredictions] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_predictions(self.table)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a file that ``write`` wrote; every bit is as it was.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not a predictions table, naming the file.
+        """
+        return cls(read_predictions(path))
+
+    def write(self, path: Path) -> None:
+        """Write the table as UTF-8 CSV."""
+        # Every float32 is written with the fewest digits that identify it; one line ending on
+        # every system makes the same predictions the same file.
+        self.table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+
+    @cached_property
+    def slugs(self) -> tuple[str, ...]:
+        """The class slugs, in class order."""
+        return slugs_of(self.table)
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have images, in the order train, val, test."""
+        present = set(self.table["split"])
+        return tuple(split for split in SPLITS if split in present)
+
+    @property
+    def evaluated_split(self) -> str:
+        """The split by which the run is evaluated: test, or val if no test image was predicted."""
+        return TEST if TEST in self.splits else VAL
+
+    @property
+    def evaluated(self) -> SplitPredictions:
+        """The predictions of ``evaluated_split``."""
+        return self.split(self.evaluated_split)
+
+    def split(self, name: str) -> SplitPredictions:
+        """Return the predictions of one split.
+
+        Args:
+            name: ``train``, ``val`` or ``test``; the split may be empty.
+
+        Raises:
+            ValueError: If there is no split of this name.
+        """
+        if name not in SPLITS:
+            raise ValueError(f"Expected split to be one of {SPLITS}. Received {name!r}.")
+        if name not in self._splits:
+            rows = self.table[self.table["split"] == name]
+            columns = [f"{PROBABILITY_PREFIX}{slug}" for slug in self.slugs]
+            self._splits[name] = SplitPredictions(
+                name=name,
+                slugs=self.slugs,
+                image_ids=rows["image_id"].to_numpy(object, copy=True),
+                y_true=pd.Index(self.slugs).get_indexer(pd.Index(rows["y_true"])).astype(np.int64),
+                y_score=rows[columns].to_numpy(np.float64),
+                group_names=rows["group"].to_numpy(str),
+                groups=pd.factorize(rows["group"])[0].astype(np.int64),
+            )
+        return self._splits[name]
+
+    def require_class(self, slug: str | None) -> None:
+        """Check that a slug is None or one of the classes.
+
+        Raises:
+            ValueError: If it is neither.
+        """
+        if slug is not None and slug not in self.slugs:
+            raise ValueError(
+                f"Expected melanoma to be None or one of {self.slugs}. Received {slug!r}."
+            )
 
 
 def build_predictions(

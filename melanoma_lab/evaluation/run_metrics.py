@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melanoma_lab.data.split import SPLITS
 from melanoma_lab.evaluation import calibration, metrics
-from melanoma_lab.evaluation.predictions import SPLITS, check_predictions, slugs_of, split_arrays
+from melanoma_lab.evaluation.predictions import check_predictions, slugs_of, split_arrays
 
 Metric = Callable[[NDArray[np.int64], NDArray[np.float64]], float]
 """A function of y_true, int64 (n,), and y_score, float64 (n, K)."""

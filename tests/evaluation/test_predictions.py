@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.temperature import Temperature
 
 SLUGS = ("melanoma", "nevus", "none")
 
@@ -198,3 +199,124 @@ def test_split_arrays_of_an_empty_split_keep_their_shape():
 def test_split_arrays_refuses_an_unknown_split():
     with pytest.raises(ValueError, match=r"Expected split to be one of .* Received 'dev'"):
         predictions.split_arrays(small_table(), "dev")
+
+
+def interleaved_predictions() -> predictions.Predictions:
+    """Rows of three splits by turns; groups that lie in two of them."""
+    y_true, y_score = random_case(12, 3, seed=0)
+    return predictions.Predictions(
+        predictions.build_predictions(
+            image_ids=[f"{i}.jpg" for i in range(12)],
+            groups=[9, 9, 3, 2, 9, 1, 3, 1, 2, 9, 1, 3],
+            splits=["val", "train", "test"] * 4,
+            labels=y_true,
+            probabilities=y_score,
+            slugs=SLUGS,
+        )
+    )
+
+
+def test_a_split_has_its_rows_in_the_order_of_the_table():
+    found = interleaved_predictions()
+    assert found.slugs == SLUGS
+    assert found.splits == ("train", "val", "test")
+    for name in found.splits:
+        split = found.split(name)
+        rows = found.table[found.table["split"] == name]
+        assert (split.name, split.slugs, len(split)) == (name, SLUGS, 4)
+        assert split.image_ids.tolist() == rows["image_id"].tolist()
+        assert [SLUGS[label] for label in split.y_true] == rows["y_true"].tolist()
+        assert split.group_names.tolist() == rows["group"].tolist()
+        np.testing.assert_array_equal(split.y_score, rows.iloc[:, 4:].to_numpy(np.float64))
+        np.testing.assert_array_equal(split.predicted, split.y_score.argmax(axis=1))
+        np.testing.assert_array_equal(split.correct, split.predicted == split.y_true)
+        there = set(rows["y_true"])
+        assert split.absent_classes == tuple(slug for slug in SLUGS if slug not in there)
+
+
+def test_groups_are_numbered_in_the_order_in_which_a_split_shows_them():
+    found = interleaved_predictions()
+    groups = {name: found.split(name) for name in ("train", "val", "test")}
+    assert groups["val"].group_names.tolist() == ["9", "2", "3", "9"]
+    assert groups["val"].groups.tolist() == [0, 1, 2, 0]
+    assert groups["train"].group_names.tolist() == ["9", "9", "1", "1"]
+    assert groups["train"].groups.tolist() == [0, 0, 1, 1]
+    assert groups["test"].groups.tolist() == [0, 1, 2, 0]
+    assert {split.groups.dtype for split in groups.values()} == {np.dtype(np.int64)}
+
+
+def test_a_split_is_made_once_and_nobody_can_change_it():
+    found = interleaved_predictions()
+    split = found.split("test")
+    assert found.split("test") is split is found.evaluated
+    for array in (split.image_ids, split.y_true, split.y_score, split.group_names, split.groups):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = array[1]
+
+
+def test_one_class_against_the_rest():
+    split = interleaved_predictions().split("train")
+    positive, score = split.one_vs_rest("nevus")
+    np.testing.assert_array_equal(positive, split.y_true == 1)
+    np.testing.assert_array_equal(score, split.y_score[:, 1])
+
+
+def test_calibrated_predictions_are_of_the_same_images():
+    split = interleaved_predictions().split("test")
+    temperature = Temperature(2.0, 100)
+    calibrated = split.calibrate(temperature)
+    np.testing.assert_array_equal(calibrated.y_score, temperature.apply(split.y_score))
+    assert calibrated.y_true is split.y_true
+    assert calibrated.groups is split.groups
+    assert not np.allclose(calibrated.y_score, split.y_score)
+    unfitted = split.calibrate(Temperature(1.0, 3, "too few"))
+    np.testing.assert_array_equal(unfitted.y_score, split.y_score)
+
+
+@pytest.mark.parametrize(
+    ("given", "splits", "evaluated"),
+    [
+        (("test", "train", "val"), ("train", "val", "test"), "test"),
+        (("val", "train"), ("train", "val"), "val"),
+        (("train",), ("train",), "val"),
+        (("test",), ("test",), "test"),
+    ],
+)
+def test_predictions_are_evaluated_by_test_if_they_have_test_images(given, splits, evaluated):
+    table = pd.concat([table_of(random_case(5, 4, seed=0), split) for split in given])
+    found = predictions.Predictions(table)
+    assert found.splits == splits
+    assert found.evaluated_split == evaluated == found.evaluated.name
+    assert len(found.evaluated) == (5 if evaluated in given else 0)
+
+
+def test_an_empty_split_keeps_its_shapes():
+    split = predictions.Predictions(table_of(random_case(5, 4, seed=0), "train")).split("val")
+    assert (split.y_true.shape, split.y_score.shape, split.groups.shape) == ((0,), (0, 4), (0,))
+    assert split.correct.shape == split.predicted.shape == (0,)
+    assert split.absent_classes == split.slugs
+
+
+def test_a_split_of_another_name_is_refused():
+    with pytest.raises(ValueError, match=r"Expected split to be one of .* Received 'dev'"):
+        interleaved_predictions().split("dev")
+
+
+def test_predictions_refuse_a_wrong_table():
+    with pytest.raises(ValueError, match="Expected the columns"):
+        predictions.Predictions(small_table().drop(columns="group"))
+
+
+def test_a_class_is_one_of_the_table():
+    found = interleaved_predictions()
+    found.require_class(None)
+    found.require_class("nevus")
+    with pytest.raises(ValueError, match=r"Expected melanoma to be None or one of .*'mel'"):
+        found.require_class("mel")
+
+
+def test_a_file_gives_back_the_predictions(tmp_path: Path):
+    found = interleaved_predictions()
+    found.write(tmp_path / "p.csv")
+    again = predictions.Predictions.read(tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(again.table, found.table, check_exact=True)

@@ -22,6 +22,7 @@ from melanoma_lab.core.console import console, show_note, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
+from melanoma_lab.data.split import SPLITS
 from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.evaluation import decision_rule, out_of_distribution, predictions
 from melanoma_lab.evaluation.chance_check import compare_with_chance
@@ -306,7 +307,7 @@ def _file(client: Any, member: EnsembleMember, name: str) -> Iterator[Path]:
 
 def _absent(table: pd.DataFrame) -> dict[str, str]:
     """Tags that name the classes which a split has no image of."""
-    absent = find_absent_classes(table, predictions.SPLITS)
+    absent = find_absent_classes(table, SPLITS)
     return {f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()}
 
 
