@@ -53,7 +53,7 @@ def track(client: mlflow.MlflowClient, folder: Path, n_runs: int, n_images: int)
         run = client.create_run(experiment)
         logits = np.random.default_rng(i).normal(size=(n, len(SLUGS))) + np.eye(len(SLUGS))[labels]
         scores = np.exp(logits)
-        table = predictions.build_predictions(
+        found = predictions.build_predictions(
             image_ids=[f"{row:06}.jpg" for row in range(n)],
             groups=[f"lesion{row // 2:06}" for row in range(n)],
             splits=list(splits),
@@ -63,7 +63,7 @@ def track(client: mlflow.MlflowClient, folder: Path, n_runs: int, n_images: int)
         )
         artifacts = Path(urlparse(run.info.artifact_uri).path)
         artifacts.mkdir(parents=True)
-        predictions.write_predictions(table, artifacts / "predictions.csv")
+        found.write(artifacts / "predictions.csv")
         points = [
             Metric(f"epoch/{name}", 0.5, 0, epoch)
             for name in ("train_accuracy", "val_accuracy")

@@ -65,9 +65,9 @@ class Run:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """Every image's probabilities: image_id, group, split, y_true, ``prob/<class>``."""
-        from melanoma_lab.evaluation.predictions import read_predictions
+        from melanoma_lab.evaluation.predictions import Predictions
 
-        return read_predictions(self.artifact("predictions.csv"))
+        return Predictions.read(self.artifact("predictions.csv")).table
 
     @cached_property
     def manifest(self) -> pd.DataFrame:

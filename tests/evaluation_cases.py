@@ -52,4 +52,10 @@ def table_of(
         labels=y_true,
         probabilities=y_score,
         slugs=slugs or tuple(f"class_{k}" for k in range(y_score.shape[1])),
-    )
+    ).table
+
+
+def split_arrays(table: pd.DataFrame, split: str) -> Case:
+    """The labels and scores of a split of a predictions table."""
+    found = predictions.Predictions(table).split(split)
+    return found.y_true, found.y_score

@@ -15,6 +15,7 @@ from melanoma_lab.comparison.study import Study, load_study
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.chance_check import compare_with_chance
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.tracking import connect_for_reading
 
 SLUGS = ("melanoma", "nevus", "keratosis", "vascular_lesion")
@@ -40,7 +41,7 @@ def draw_table(skill: float, *, seed: int, fold: int = 0, arm: str = "", n: int 
         labels=y,
         probabilities=scores / scores.sum(axis=1, keepdims=True),
         slugs=SLUGS,
-    )
+    ).table
 
 
 class Tracked:
@@ -93,13 +94,13 @@ class Tracked:
                 "protocol": "grouped",
                 "notes": "",
                 "git_commit": "0" * 40,
-                "outcome": compare_with_chance(table).verdict,
+                "outcome": compare_with_chance(Predictions(table)).verdict,
                 **tags,
             },
         )
         folder = Path(urlparse(run.info.artifact_uri).path)
         folder.mkdir(parents=True)
-        predictions.write_predictions(table, folder / "predictions.csv")
+        Predictions(table).write(folder / "predictions.csv")
         config = f"seed: {seed}\ndataset: {{name: synthetic, root: null, melanoma: melanoma}}\n"
         (folder / "config.yaml").write_text(config)
         table[["image_id", "split"]].to_csv(folder / "manifest.csv", index=False)

@@ -24,7 +24,7 @@ from melanoma_lab.data import untrusted_tables
 from melanoma_lab.data.decoding import MAX_BYTES, decode_image, describe_picture
 from melanoma_lab.data.tables import read_table
 from melanoma_lab.data.untrusted_tables import check_table, read_manifest
-from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.inference.mlmodel import (
     read_advice,
     read_appearance,
@@ -199,7 +199,7 @@ TABLES = {
     [
         read_table,
         read_manifest,
-        predictions.read_predictions,
+        Predictions.read,
     ],
     ids=["dataset's", "run's images", "run's predictions"],
 )

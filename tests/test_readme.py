@@ -116,7 +116,7 @@ def test_another_operating_point_of_a_finished_run():
     slugs = ("benign", "melanoma", "nevus")
     parts = [table_of((y_true, y_score), split, slugs) for split in ("val", "test")]
     names = {"run": SimpleNamespace(predictions=pd.concat(parts, ignore_index=True))}
-    exec(block("python", "evaluation.clinical_evaluation"), names)  # noqa: S102 - it is the README's
+    exec(block("python", "evaluate_clinically"), names)  # noqa: S102 - it is the README's
     found = names["found"]
     assert found.point.target == 0.95
     assert found.point.rates["test"].sensitivity.value >= 0.95  # val is test here

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.core.checksums import hash_text
-from melanoma_lab.core.errors import UserError, get_first_line
+from melanoma_lab.core.errors import UserError, format_list, get_first_line
 from melanoma_lab.core.formatting import format_count, format_list
-from melanoma_lab.evaluation import metrics, predictions
+from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.influence import Estimate, estimate_run
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.tracking.arm_runs import (
     FOLDS_TAG,
@@ -284,9 +285,9 @@ def _read(
         ValueError: it is not a predictions table, or lacks the melanoma class.
     """
     table = load_predictions(client, run)
-    slugs = predictions.slugs_of(table)
-    judged = predictions.judged_split(table)
-    images = table[table["split"] == judged]
+    predictions = Predictions(table)
+    evaluated = predictions.evaluated
+    images = table[table["split"] == evaluated.name]
     labelled = images.sort_values("image_id")[["image_id", "group", "y_true"]]
     groups = images.drop_duplicates(["group", "y_true"])["y_true"].value_counts()
     recorded = run.data.metrics
@@ -302,13 +303,13 @@ def _read(
             metric: replace(
                 estimate, groups=shared.setdefault(estimate.groups.tobytes(), estimate.groups)
             )
-            for metric, estimate in estimate_run(table, melanoma, judged).items()
+            for metric, estimate in estimate_run(predictions, melanoma).items()
         },
-        slugs=slugs,
-        judged=judged,
-        confusion=metrics.confusion_matrix(*predictions.split_arrays(table, judged)),
+        slugs=predictions.slugs,
+        judged=evaluated.name,
+        confusion=metrics.confusion_matrix(evaluated.y_true, evaluated.y_score),
         judged_images=hash_text(labelled.to_csv(index=False)),
-        lone_classes=tuple(name for name in slugs if groups.get(name, 0) == 1),
+        lone_classes=tuple(name for name in predictions.slugs if groups.get(name, 0) == 1),
         curves={name: _curve(client, run.info.run_id, f"epoch/{name}") for name in CURVES},
     )
 

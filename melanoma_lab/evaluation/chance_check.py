@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.evaluation import metrics
-from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
+from melanoma_lab.evaluation.predictions import Predictions
 
 ONE_ANSWER_SHARE = 0.99
 """From this share of images on, deciding for one class counts as deciding for it always."""
@@ -41,8 +40,8 @@ class ChanceCheck:
     reason: str
 
 
-def compare_with_chance(table: pd.DataFrame) -> ChanceCheck:
-    """Decide from the predictions table whether a run learned or stayed at chance.
+def compare_with_chance(predictions: Predictions) -> ChanceCheck:
+    """Decide from a run's predictions whether it learned or stayed at chance.
 
     It stayed at chance if there is one class only; if at least ``ONE_ANSWER_SHARE`` of the
     training images are decided to be of one class, unless that many truly are; or if neither its
@@ -58,15 +57,15 @@ def compare_with_chance(table: pd.DataFrame) -> ChanceCheck:
       passes the second.
 
     Args:
-        table: A predictions table with training rows.
+        predictions: Of training images, and of others that are not looked at.
 
     Raises:
-        ValueError: If the table has no training rows.
+        ValueError: If there are no training images.
     """
-    y_true, y_score = split_arrays(table, "train")
+    training = predictions.split("train")
+    y_true, y_score, slugs = training.y_true, training.y_score, training.slugs
     if not y_true.size:
         raise ValueError("Expected a predictions table with training rows. Received none.")
-    slugs = slugs_of(table)
     class_counts = np.bincount(y_true, minlength=len(slugs))
     class_shares = class_counts / len(y_true)
     n_present = np.count_nonzero(class_counts)
@@ -74,7 +73,7 @@ def compare_with_chance(table: pd.DataFrame) -> ChanceCheck:
         only = slugs[int(class_counts.argmax())]
         return ChanceCheck("at_chance", f"every training image is {only}: nothing to tell apart.")
 
-    answer_shares = np.bincount(y_score.argmax(axis=1), minlength=len(slugs)) / len(y_true)
+    answer_shares = np.bincount(training.predicted, minlength=len(slugs)) / len(y_true)
     answer = int(answer_shares.argmax())
     if answer_shares[answer] >= ONE_ANSWER_SHARE > class_shares[answer]:
         return ChanceCheck(

@@ -1,6 +1,6 @@
 """What a run is worth to somebody who would use it: calibration, an operating point, for whom.
 
-Computed from the predictions table and the manifest alone, so that it can be computed again, with
+Computed from the predictions and the manifest alone, so that it can be computed again, with
 another target, years later. What is chosen (a temperature, a threshold) is chosen on val.
 """
 
@@ -11,14 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from melanoma_lab.evaluation import calibration, metrics
 from melanoma_lab.evaluation.decision_rule import DecisionRule, dump_strict_json
 from melanoma_lab.evaluation.operating_point import OperatingPoint, choose_threshold, measure_rates
-from melanoma_lab.evaluation.predictions import judged_split, slugs_of, split_arrays
+from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 from melanoma_lab.evaluation.subgroups import measure_subgroups
 from melanoma_lab.evaluation.temperature import Temperature, fit_temperature
 
@@ -31,14 +29,15 @@ class ClinicalEvaluation:
     """What calibration and thresholds come to.
 
     Attributes:
+        split: the one that a run is evaluated by: test, or val if test was left alone.
         temperature: fitted on val.
         calibrated: split -> each of ``CALIBRATION_METRICS`` of the calibrated probabilities.
         uncalibrated: the same of those that the network gives.
         point: None where the dataset names no melanoma class.
-        subgroups: of ``measure_subgroups``, of test, or of val where test was left alone; no rows
-            where nothing divides the images.
+        subgroups: of ``measure_subgroups``, of ``split``; no rows where nothing divides the images.
     """
 
+    split: str
     temperature: Temperature
     calibrated: Mapping[str, Mapping[str, float]]
     uncalibrated: Mapping[str, Mapping[str, float]]
@@ -62,14 +61,13 @@ class ClinicalEvaluation:
         if self.point is None:
             return DecisionRule(self.temperature)
         point = self.point
-        split = [*point.rates][-1]  # what a run is judged by: test, or val where that is all
-        rates = point.rates[split]
+        rates = point.rates[self.split]
         return DecisionRule(
             self.temperature,
             point.slug,
             point.threshold,
             point.target,
-            measured_on=split,
+            measured_on=self.split,
             sensitivity=rates.sensitivity,
             specificity=rates.specificity,
         )
@@ -100,7 +98,7 @@ class ClinicalEvaluation:
 
 
 def evaluate_clinically(
-    table: pd.DataFrame,
+    predictions: Predictions,
     melanoma: str | None,
     *,
     sensitivity: float,
@@ -109,30 +107,27 @@ def evaluate_clinically(
     """Calibrate, choose an operating point and look at subgroups.
 
     Args:
-        table: a checked predictions table, with val, and with test unless that was left alone.
+        predictions: of val, and of test unless that was left alone.
         melanoma: slug of the melanoma class, None where the dataset names none.
         sensitivity: the operating point's target on val, above 0 and below 1.
         manifest: ``manifest.csv`` of the run; None: no subgroups.
 
     Raises:
-        ValueError: melanoma is no class of the table.
+        ValueError: melanoma is none of the classes.
     """
-    slugs = slugs_of(table)
-    if melanoma is not None and melanoma not in slugs:
-        raise ValueError(f"Expected melanoma to be None or one of {slugs}. Received {melanoma!r}.")
-    y_true, y_score = split_arrays(table, "val")
-    advice = DecisionRule(fit_temperature(y_true, y_score))
+    predictions.require_class(melanoma)
+    val = predictions.split("val")
+    advice = DecisionRule(fit_temperature(val.y_true, val.y_score))
     if melanoma is not None:
-        k = slugs.index(melanoma)
-        score = advice.temperature.apply(y_score)[:, k]
-        threshold = choose_threshold(y_true == k, score, sensitivity)
+        of_class = val.calibrate(advice.temperature).one_vs_rest(melanoma)
+        threshold = choose_threshold(*of_class, sensitivity)
         advice = replace(advice, slug=melanoma, threshold=threshold, target=sensitivity)
-    splits = tuple(dict.fromkeys(("val", judged_split(table))))
-    return apply_decision_rule(table, advice, splits=splits, manifest=manifest)
+    splits = tuple(dict.fromkeys(("val", predictions.evaluated_split)))
+    return apply_decision_rule(predictions, advice, splits=splits, manifest=manifest)
 
 
 def apply_decision_rule(
-    table: pd.DataFrame,
+    predictions: Predictions,
     advice: DecisionRule,
     *,
     splits: Sequence[str] = ("test",),
@@ -141,54 +136,46 @@ def apply_decision_rule(
     """Measure what was chosen elsewhere; nothing is chosen here.
 
     Args:
-        table: a checked predictions table.
+        predictions: of the splits that are measured.
         advice: temperature and threshold; no operating point where it names no class.
         splits: that are measured; subgroups are of the last.
         manifest: of their images; None: no subgroups.
 
     Raises:
-        ValueError: the advice is of a class that the table does not have.
+        ValueError: the advice is of a class that the predictions do not have.
     """
-    slugs, judged = slugs_of(table), splits[-1]
+    slugs = predictions.slugs
     if advice.slug and advice.slug not in slugs:
         raise ValueError(f"Expected advice of one of {slugs}. Received that of {advice.slug!r}.")
-    temperature = advice.temperature
-    arrays = {split: split_arrays(table, split) for split in splits}
-    scores = {split: temperature.apply(y_score) for split, (_, y_score) in arrays.items()}
+    uncalibrated = {name: predictions.split(name) for name in splits}
+    calibrated = {name: split.calibrate(advice.temperature) for name, split in uncalibrated.items()}
+    evaluated = calibrated[splits[-1]]
     point, score = None, None
     if advice.slug:
-        k = slugs.index(advice.slug)
-        score = scores[judged][:, k]
-        found = {
-            split: measure_rates(
-                arrays[split][0] == k,
-                scores[split][:, k],
-                encode_groups(table, split),
-                advice.threshold,
-            )
-            for split in splits
+        _, score = evaluated.one_vs_rest(advice.slug)
+        rates = {
+            name: measure_rates(*split.one_vs_rest(advice.slug), split.groups, advice.threshold)
+            for name, split in calibrated.items()
         }
-        point = OperatingPoint(advice.slug, advice.target, advice.threshold, found)
+        point = OperatingPoint(advice.slug, advice.target, advice.threshold, rates)
     return ClinicalEvaluation(
-        temperature=temperature,
-        calibrated={split: _measured(arrays[split][0], scores[split]) for split in splits},
-        uncalibrated={split: _measured(*arrays[split]) for split in splits},
+        split=evaluated.name,
+        temperature=advice.temperature,
+        calibrated={name: _measure_calibration(split) for name, split in calibrated.items()},
+        uncalibrated={name: _measure_calibration(split) for name, split in uncalibrated.items()},
         point=point,
         subgroups=(
             pd.DataFrame()
             if manifest is None
-            else measure_subgroups(table, judged, manifest, score, point)
+            else measure_subgroups(uncalibrated[evaluated.name], manifest, score, point)
         ),
     )
 
 
-def encode_groups(table: pd.DataFrame, split: str) -> NDArray[np.int64]:
-    """The groups of a split's images as numbers; int64, shape (n,)."""
-    return pd.factorize(table.loc[table["split"] == split, "group"])[0].astype(np.int64)
-
-
-def _measured(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> dict[str, float]:
-    return {name: metric(y_true, y_score) for name, metric in CALIBRATION_METRICS.items()}
+def _measure_calibration(split: SplitPredictions) -> dict[str, float]:
+    return {
+        name: metric(split.y_true, split.y_score) for name, metric in CALIBRATION_METRICS.items()
+    }
 
 
 def _described(point: OperatingPoint) -> dict[str, Any]:

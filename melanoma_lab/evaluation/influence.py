@@ -13,22 +13,20 @@ image; so are the classes that a macro mean leaves out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from melanoma_lab.evaluation import calibration, metrics
-from melanoma_lab.evaluation.predictions import slugs_of
+from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 from melanoma_lab.evaluation.run_metrics import (
-    SPLIT_METRICS,
     compute_class_metrics,
+    compute_overall_metrics,
     compute_positive_class_metrics,
-    compute_run_metrics,
 )
 
 Floats = NDArray[np.float64]
@@ -144,51 +142,41 @@ INFLUENCES: Mapping[str, Callable[[Labels, Floats], Floats]] = MappingProxyType(
 """The influences of what is computed of every split, in the order in which it is reported."""
 
 
-def estimate_run(
-    table: pd.DataFrame, melanoma: str | None, judged: str = "test"
-) -> dict[str, Estimate]:
-    """Everything that a study compares of one run.
+def estimate_run(predictions: Predictions, melanoma: str | None) -> dict[str, Estimate]:
+    """Compute everything that a study compares of one run.
 
     Args:
-        table: a checked predictions table.
+        predictions: of the run.
         melanoma: slug of the melanoma class, None where the dataset names none.
-        judged: the split that it is judged by.
 
     Returns:
         By metric: those of ``INFLUENCES``, ``melanoma_{sensitivity,specificity,auroc}`` where the
-        dataset names that class and ``sensitivity/<slug>``, all of the judged split, and
+        dataset names that class and ``sensitivity/<slug>``, all of the evaluated split, and
         ``generalisation_gap``, train minus val accuracy.
 
     Raises:
-        ValueError: the table fails its check or melanoma is no class of it.
+        ValueError: melanoma is none of the classes.
     """
-    gap = compute_run_metrics(table, melanoma, splits=("train", "val"))["generalisation_gap"]
-    split = table["split"].to_numpy(str)
-    slugs = slugs_of(table)
-    codes = pd.Index(slugs).get_indexer(pd.Index(table["y_true"])).astype(np.int64)
-    scores = table[[f"prob/{slug}" for slug in slugs]].to_numpy(np.float64)
-    groups = table["group"].to_numpy(str)
-
-    rows = split == judged
-    arrays = codes[rows], scores[rows]
-    values = {name: metric(*arrays) for name, metric in SPLIT_METRICS.items()}
-    values |= compute_positive_class_metrics(*arrays, slugs, melanoma) | compute_class_metrics(
-        *arrays, slugs
+    predictions.require_class(melanoma)
+    split = predictions.evaluated
+    values = (
+        compute_overall_metrics(split)
+        | compute_positive_class_metrics(split, melanoma)
+        | compute_class_metrics(split)
     )
-    scale = _jackknife_scale(groups[rows], codes[rows])
-    names, index = np.unique(groups[rows], return_inverse=True)
+    scale = _jackknife_scale(split)
+    names, index = np.unique(split.group_names, return_inverse=True)
     estimates = {
         metric: Estimate(values[metric], names, _sum_by_group(influence * scale, index, len(names)))
-        for metric, influence in _judged_influences(*arrays, slugs, melanoma).items()
+        for metric, influence in _split_influences(split, melanoma).items()
     }
-    estimates["generalisation_gap"] = _gap(gap, split, codes, scores, groups)
+    estimates["generalisation_gap"] = _estimate_gap(predictions)
     return estimates
 
 
-def _judged_influences(
-    y_true: Labels, y_score: Floats, slugs: Sequence[str], melanoma: str | None
-) -> dict[str, Floats]:
-    """Influences of judged images on every metric; NaN for all of them where there are none."""
+def _split_influences(split: SplitPredictions, melanoma: str | None) -> dict[str, Floats]:
+    """Return the influences of a split's images on every metric; empty arrays if it is empty."""
+    y_true, y_score, slugs = split.y_true, split.y_score, split.slugs
     if not y_true.size:
         per_class: Floats = np.empty((len(slugs), 0))
         by_metric = dict.fromkeys(INFLUENCES, np.empty(0))
@@ -208,22 +196,24 @@ def _judged_influences(
     }
 
 
-def _gap(
-    value: float,
-    split: NDArray[np.str_],
-    codes: Labels,
-    scores: Floats,
-    groups: NDArray[np.str_],
-) -> Estimate:
-    """The generalisation gap; its groups are those of the training and the validation split."""
-    influence = np.zeros(len(codes))
-    for name, sign in (("train", 1.0), ("val", -1.0)):
-        rows = split == name
-        if rows.any():
-            scale = _jackknife_scale(groups[rows], codes[rows])
-            influence[rows] = sign * accuracy_influence(codes[rows], scores[rows]) * scale
-    seen = (split == "train") | (split == "val")
-    names, index = np.unique(groups[seen], return_inverse=True)
+def _estimate_gap(predictions: Predictions) -> Estimate:
+    """Estimate the generalisation gap; its groups are those of the training and validation split.
+
+    A group that lies in both splits adds up its images' influences in the order of the table.
+    """
+    train, val = predictions.split("train"), predictions.split("val")
+    value = metrics.accuracy(train.y_true, train.y_score) - metrics.accuracy(
+        val.y_true, val.y_score
+    )
+    names_of_splits = predictions.table["split"].to_numpy(str)
+    influence = np.zeros(len(names_of_splits))
+    for split, sign in ((train, 1.0), (val, -1.0)):
+        if len(split):
+            own = sign * accuracy_influence(split.y_true, split.y_score) * _jackknife_scale(split)
+            influence[names_of_splits == split.name] = own
+    seen = np.isin(names_of_splits, ("train", "val"))
+    groups = predictions.table["group"].to_numpy(str)[seen]
+    names, index = np.unique(groups, return_inverse=True)
     return Estimate(value, names, _sum_by_group(influence[seen], index, len(names)))
 
 
@@ -232,15 +222,15 @@ def _sum_by_group(influence: Floats, index: NDArray[np.intp], n_groups: int) -> 
     return np.bincount(index, weights=influence, minlength=n_groups).astype(np.float64)
 
 
-def _jackknife_scale(groups: NDArray[np.str_], y_true: Labels) -> Floats:
-    """What turns an influence into the effect of leaving the group out; shape (n,).
+def _jackknife_scale(split: SplitPredictions) -> Floats:
+    """Return what turns an influence into the effect of leaving the group out; shape (n,).
 
     Leaving out a group that holds a share h of its class moves the class's mean by 1 / (1 - h)
     times its influence; without this, intervals of a class of a handful of lesions are too narrow.
     """
-    _, group_index = np.unique(groups, return_inverse=True)
+    y_true = split.y_true
     n_classes = int(y_true.max(initial=0)) + 1
-    cell = group_index * n_classes + y_true
+    cell = split.groups * n_classes + y_true
     share = np.bincount(cell)[cell] / np.bincount(y_true)[y_true] if len(y_true) else np.empty(0)
     return 1 / (1 - np.minimum(share, GREATEST_LEVERAGE))
 

@@ -6,7 +6,7 @@ with the highest probability; where several are equal it is the first of them, i
 
 What is undefined is NaN, never 0 or 1: every metric of no images, the sensitivity of a class that
 is absent from ``y_true``, an AUROC without both positives and negatives. A macro mean is taken over
-the classes for which its term is defined; ``absent_classes`` says which stay out.
+the classes for which its term is defined; ``SplitPredictions.absent_classes`` are left out.
 
 The selection follows the ISIC challenges (``isic-challenge-scoring``), which differ in three
 ways: there an undefined sensitivity counts as 1, a tie is always wrong, and sensitivity and
@@ -16,8 +16,6 @@ Functions raise ValueError if the shapes or the labels break this contract.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,15 +45,6 @@ def check_arrays(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> Non
             f"Expected labels from 0 to {y_score.shape[1] - 1}. "
             f"Received labels from {y_true.min()} to {y_true.max()}."
         )
-
-
-def absent_classes(y_true: NDArray[np.int64], slugs: Sequence[str]) -> tuple[str, ...]:
-    """Slugs of the classes that no image has, in class order; macro means leave them out."""
-    return tuple(
-        slug
-        for slug, n in zip(slugs, np.bincount(y_true, minlength=len(slugs)), strict=True)
-        if n == 0
-    )
 
 
 def confusion_matrix(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -202,8 +202,8 @@ def build_predictions(
     labels: NDArray[np.int64],
     probabilities: NDArray[np.floating],
     slugs: Sequence[str],
-) -> pd.DataFrame:
-    """Put a run's predictions together in one checked table.
+) -> Predictions:
+    """Put a run's predictions together in one table.
 
     Args:
         image_ids: n unique ids.
@@ -214,11 +214,10 @@ def build_predictions(
         slugs: K class slugs, in class order.
 
     Returns:
-        The predictions table, its rows in the order given.
+        The predictions, the rows of their table in the order given.
 
     Raises:
-        ValueError: If the arguments do not fit each other, or the table fails
-            ``check_predictions``.
+        ValueError: If the arguments do not fit each other, or ``Predictions`` refuses the table.
     """
     n = len(image_ids)
     lengths = (n, len(groups), len(splits), *labels.shape)
@@ -245,8 +244,7 @@ def build_predictions(
     table = pd.DataFrame(
         columns | {f"{PROBABILITY_PREFIX}{slug}": scores[:, k] for k, slug in enumerate(slugs)}
     )
-    check_predictions(table)
-    return table
+    return Predictions(table)
 
 
 def slugs_of(table: pd.DataFrame) -> tuple[str, ...]:

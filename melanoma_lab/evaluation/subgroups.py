@@ -21,7 +21,7 @@ from melanoma_lab.evaluation.confidence_intervals import (
     estimate_proportion,
 )
 from melanoma_lab.evaluation.operating_point import OperatingPoint, measure_rates
-from melanoma_lab.evaluation.predictions import slugs_of, split_arrays
+from melanoma_lab.evaluation.predictions import SplitPredictions
 
 #: Columns of the manifest that divide images.
 SUBGROUP_COLUMNS: Final = (AGE_COLUMN, "sex", "site", "source")
@@ -43,8 +43,7 @@ SUBGROUP_METRICS: Final = ("balanced_accuracy", "accuracy", "sensitivity", "spec
 
 
 def measure_subgroups(
-    table: pd.DataFrame,
-    split: str,
+    split: SplitPredictions,
     manifest: pd.DataFrame,
     score: NDArray[np.float64] | None,
     point: OperatingPoint | None,
@@ -52,11 +51,10 @@ def measure_subgroups(
     """Measure one split's images by subgroup.
 
     Args:
-        table: a checked predictions table.
-        split: the one to be measured.
+        split: the predictions to be measured.
         manifest: with ``image_id`` and any of ``SUBGROUP_COLUMNS``; of all images of the split.
         score: float64, shape (n,), what the operating point's threshold is on, for the split's
-            images in the table's order; None where there is no such point.
+            images in their order; None where there is no such point.
         point: None where the dataset names no melanoma class.
 
     Returns:
@@ -66,18 +64,14 @@ def measure_subgroups(
         figure), ``few``, and ``SUBGROUP_METRICS`` with 95 % intervals, the last two at the
         operating point. No rows where no column has two values.
     """
-    rows = table[table["split"] == split]
-    y_true, y_score = split_arrays(table, split)
-    correct = y_score.argmax(axis=1) == y_true
-    groups = pd.factorize(rows["group"])[0].astype(np.int64)
-    known = manifest.set_index("image_id").reindex(rows["image_id"])
+    known = manifest.set_index("image_id").reindex(split.image_ids)
 
     def measured(column: str, value: str, chosen: NDArray[np.bool_]) -> dict[str, Any]:
-        labels, hit, lesions = y_true[chosen], correct[chosen], groups[chosen]
+        labels, hit, lesions = split.y_true[chosen], split.correct[chosen], split.groups[chosen]
         row: dict[str, Any] = {
             "column": column,
             "value": value,
-            "split": split,
+            "split": split.name,
             "n_images": len(labels),
             "n_lesions": len(np.unique(lesions)),
             "n_melanoma_lesions": pd.NA,
@@ -92,7 +86,7 @@ def measure_subgroups(
             "specificity": UNDEFINED,
         }
         if point is not None and score is not None:
-            positive = labels == slugs_of(table).index(point.slug)
+            positive = labels == split.slugs.index(point.slug)
             reached = measure_rates(positive, score[chosen], lesions, point.threshold)
             row["n_melanoma_lesions"] = reached.positive_lesions
             row["few"] |= reached.positive_lesions < FEW_POSITIVE
@@ -106,7 +100,7 @@ def measure_subgroups(
         for value, chosen in split_into_subgroups(known[column])
     ]
     if found:
-        found.insert(0, measured(ALL, ALL, np.ones(len(rows), dtype=bool)))
+        found.insert(0, measured(ALL, ALL, np.ones(len(split), dtype=bool)))
     return pd.DataFrame(found).astype({"n_melanoma_lesions": "Int64"}) if found else pd.DataFrame()
 
 

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, encode_groups
-from melanoma_lab.evaluation.predictions import judged_split, slugs_of, split_arrays
+from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.plots import (
     classification,
     clinical_evaluation,
@@ -29,7 +28,7 @@ from melanoma_lab.plots.training_figures import ClassCounts
 def save_run_figures(
     folder: Path,
     *,
-    table: pd.DataFrame,
+    predictions: Predictions,
     melanoma: str | None,
     judgement: ClinicalEvaluation,
     history: Mapping[str, Sequence[float]] | None = None,
@@ -44,9 +43,9 @@ def save_run_figures(
 
     Args:
         folder: where to write; made if it is not there.
-        table: the run's predictions table. The test split is shown, or val where test is empty.
+        predictions: the run's. The test split is shown, or val where test is empty.
         melanoma: slug of the melanoma class, None where the dataset names none.
-        judgement: of the table.
+        judgement: of the predictions.
         history: lists of one value an epoch, as ``training_figures.draw_learning_curves`` takes
             them; None or empty where nothing was trained epoch by epoch, and then no curves are
             drawn.
@@ -62,29 +61,26 @@ def save_run_figures(
     Returns:
         The files written.
     """
-    slugs = slugs_of(table)
-    split = judged_split(table)
-    y_true, y_score = split_arrays(table, split)
-    title = shown_as or split
-    held_out = (y_true, y_score, slugs, title)
+    slugs, split = predictions.slugs, predictions.evaluated
+    title = shown_as or split.name
+    held_out = (split.y_true, split.y_score, slugs, title)
     figures = {
         "confusion_matrix": classification.draw_confusion_matrix(*held_out),
         "roc_curves": classification.draw_roc_curves(*held_out, melanoma),
         "precision_recall_curves": classification.draw_precision_recall_curves(*held_out, melanoma),
         "reliability_diagram": reliability.draw_reliability_diagram(
-            y_true, y_score, title, judgement.temperature
+            split.y_true, split.y_score, title, judgement.temperature
         ),
     }
     if counts is not None:
         figures["class_distribution"] = training_figures.draw_class_distribution(counts, slugs)
     if in_use and judgement.point is not None:
-        k = slugs.index(judgement.point.slug)
-        of_class = (y_true == k, judgement.temperature.apply(y_score)[:, k])
+        of_class = split.calibrate(judgement.temperature).one_vs_rest(judgement.point.slug)
         figures["operating_curve"] = clinical_evaluation.draw_operating_curve(
-            *of_class, split, judgement.point, title
+            *of_class, split.name, judgement.point, title
         )
         figures["decision_curve"] = clinical_evaluation.draw_decision_curve(
-            *of_class, encode_groups(table, split), title, judgement.point.slug
+            *of_class, split.groups, title, judgement.point.slug
         )
     if in_use and len(judgement.subgroups):
         figures["subgroups"] = subgroups.draw_subgroup_forest(

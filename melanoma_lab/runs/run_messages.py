@@ -191,7 +191,7 @@ def show_clinical_evaluation(judgement: ClinicalEvaluation) -> None:
 
     Where test was left alone these are figures of val, and look better than they are.
     """
-    split = "test" if "test" in judgement.calibrated else "val"
+    split = judgement.split
     temperature = judgement.temperature
     if temperature.why_not:
         said = f"not calibrated: of val, {temperature.why_not}"

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
@@ -20,9 +19,10 @@ from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.data.split import SPLITS
-from melanoma_lab.evaluation import decision_rule, out_of_distribution, predictions
+from melanoma_lab.evaluation import decision_rule, out_of_distribution
 from melanoma_lab.evaluation.chance_check import compare_with_chance
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, evaluate_clinically
+from melanoma_lab.evaluation.predictions import Predictions, build_predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics, find_absent_classes
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
@@ -75,14 +75,13 @@ def report_training(
         )
 
     lines = extent.said is None
-    table = build_predictions_table(data, trained, extent.splits)
+    predictions = build_run_predictions(data, trained, extent.splits)
     with show_progress("computing metrics", line=lines):
-        judgement = evaluate_training(config, data, table)
-        metrics |= (
-            compute_run_metrics(table, data.melanoma, splits=extent.splits) | judgement.metrics()
-        )
-    learned = compare_with_chance(table)
-    absent = find_absent_classes(table, extent.splits or SPLITS)
+        judgement = evaluate_training(config, data, predictions)
+        metrics |= compute_run_metrics(predictions, data.melanoma, splits=extent.splits)
+        metrics |= judgement.metrics()
+    learned = compare_with_chance(predictions)
+    absent = find_absent_classes(predictions, extent.splits or SPLITS)
     tracker.log_metrics(metrics)
     tracker.set_tags(
         {
@@ -94,11 +93,11 @@ def report_training(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         OmegaConf.save(OmegaConf.create(config_to_dict(config)), folder / "config.yaml")
-        predictions.write_predictions(table, folder / "predictions.csv")
+        predictions.write(folder / "predictions.csv")
         judgement.write(folder)
         if keeps_model:
             facts = build_card_data(
-                *(config, data, table, judgement, metrics),
+                *(config, data, predictions, judgement, metrics),
                 run_id=tracker.run_id,
                 started=tracker.started,
                 tags=tracker.tags,
@@ -116,7 +115,7 @@ def report_training(
                     data,
                     images,
                     trained,
-                    table=table,
+                    predictions=predictions,
                     judgement=judgement,
                     name=tracker.run_name,
                     images_kept=config.tracking.images,
@@ -153,7 +152,7 @@ def _lower_rate(config: Config, fit: FitResult) -> str:
 def build_card_data(
     config: Config,
     data: PreparedData,
-    table: pd.DataFrame,
+    predictions: Predictions,
     judgement: ClinicalEvaluation,
     metrics: Mapping[str, float],
     *,
@@ -166,7 +165,7 @@ def build_card_data(
     Args:
         config: that it was trained with.
         data: the split dataset.
-        table: its predictions table.
+        predictions: its own.
         judgement: of them.
         metrics: by name.
         run_id: MLflow's.
@@ -179,7 +178,7 @@ def build_card_data(
         tags=tags,
         metrics=metrics,
         config=config_to_dict(config),
-        table=table,
+        table=predictions.table,
         manifest=data.manifest,
         melanoma=data.melanoma,
         audit=data.findings.as_json(),
@@ -213,15 +212,15 @@ def build_model_files(data: PreparedData, judgement: ClinicalEvaluation) -> dict
     return beside | {decision_rule.FILE: judgement.advice().text()}
 
 
-def build_predictions_table(
+def build_run_predictions(
     data: PreparedData, trained: TrainingResult, splits: Sequence[str] | None
-) -> pd.DataFrame:
-    """What a training predicts for the splits that it was applied to; None: all."""
+) -> Predictions:
+    """Return what a training predicts for the splits that it was applied to; None: all."""
     if trained.probabilities is None:
         raise ValueError("Expected finite probabilities. Received those of a diverged training.")
     measured = data.select_splits(splits)
     manifest = data.manifest.iloc[measured]
-    return predictions.build_predictions(
+    return build_predictions(
         image_ids=list(manifest["image_id"]),
         groups=list(manifest["group"]),
         splits=list(manifest["split"]),
@@ -232,11 +231,11 @@ def build_predictions_table(
 
 
 def evaluate_training(
-    config: Config, data: PreparedData, table: pd.DataFrame
+    config: Config, data: PreparedData, predictions: Predictions
 ) -> ClinicalEvaluation:
     """The judgement of what a training predicts."""
     return evaluate_clinically(
-        table,
+        predictions,
         data.melanoma,
         sensitivity=config.evaluation.sensitivity,
         manifest=data.manifest,
@@ -249,7 +248,7 @@ def draw_run(
     images: BalancedSet,
     trained: TrainingResult,
     *,
-    table: pd.DataFrame,
+    predictions: Predictions,
     judgement: ClinicalEvaluation,
     name: str,
     images_kept: bool,
@@ -266,7 +265,7 @@ def draw_run(
     n_samples = None if images_kept else 0
     save_run_figures(
         folder / "plots",
-        table=table,
+        predictions=predictions,
         history=history,
         kept_epoch=trained.fit.best_epoch or None,
         counts=_class_counts(data, images),
@@ -281,7 +280,7 @@ def draw_run(
     write_error_analysis(
         folder,
         name=name,
-        table=table,
+        table=predictions.table,
         judgement=judgement,
         melanoma=data.melanoma,
         manifest=data.manifest,

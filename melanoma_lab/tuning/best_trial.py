@@ -17,7 +17,7 @@ from melanoma_lab.runs.run_report import (
     build_card_data,
     build_model_files,
     build_model_info,
-    build_predictions_table,
+    build_run_predictions,
     draw_run,
     evaluate_training,
 )
@@ -66,14 +66,14 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             (folder / ARTIFACTS_FOLDER).mkdir()
-            table = build_predictions_table(data, trained, TRIAL_SPLITS)
-            judgement = evaluate_training(config, data, table)
+            predictions = build_run_predictions(data, trained, TRIAL_SPLITS)
+            judgement = evaluate_training(config, data, predictions)
             draw_run(
                 folder / ARTIFACTS_FOLDER,
                 data,
                 images,
                 trained,
-                table=table,
+                predictions=predictions,
                 judgement=judgement,
                 name=f"trial {proposal.trial}",
                 images_kept=config.tracking.images,
@@ -84,7 +84,7 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
                 save_network(trained.network, card, folder / MODEL_FOLDER, beside)
                 run = client.get_run(found.run_id)
                 facts = build_card_data(
-                    *(config, data, table, judgement, run.data.metrics),
+                    *(config, data, predictions, judgement, run.data.metrics),
                     run_id=found.run_id,
                     started=run.info.start_time,
                     tags=run.data.tags,

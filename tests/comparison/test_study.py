@@ -12,6 +12,7 @@ from melanoma_lab.comparison.study import load_study
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.influence import estimate_run
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.tracking import connect_for_reading
 from melanoma_lab.tracking.arm_runs import RunKey
@@ -29,7 +30,7 @@ def test_a_study_has_its_runs_with_their_predictions(tracked, ablation, make_tab
     assert told[-1] == (16, 16)
     assert study.melanoma == "melanoma"
     (run,) = [run for run in study.runs if run.key == RunKey("dropout", 2, 0)]
-    expected = compute_run_metrics(make_table(2.0, seed=2, arm="dropout"), "melanoma")
+    expected = compute_run_metrics(Predictions(make_table(2.0, seed=2, arm="dropout")), "melanoma")
     assert run.estimates["macro_auroc"].value == expected["test/macro_auroc"]
     assert run.confusion.sum() == 160
     assert run.costs["optimizer_steps"] == 300
@@ -91,7 +92,7 @@ def test_runs_that_have_not_met_test_are_judged_by_val(tracked, make_table):
     assert set(loaded.runs[2].estimates["accuracy"].groups) == set(val["group"])
     as_test = val.assign(split="test")
     train = chosen[chosen["split"] == "train"]
-    same = estimate_run(pd.concat([train, as_test], ignore_index=True), "melanoma")
+    same = estimate_run(Predictions(pd.concat([train, as_test], ignore_index=True)), "melanoma")
     for metric in ("balanced_accuracy", "melanoma_auroc", "sensitivity/nevus"):
         estimate = loaded.runs[2].estimates[metric]
         assert estimate.value == same[metric].value

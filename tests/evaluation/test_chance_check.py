@@ -3,10 +3,11 @@ import pytest
 from evaluation_cases import Case, random_case, softmax, table_of
 
 from melanoma_lab.evaluation.chance_check import compare_with_chance
+from melanoma_lab.evaluation.predictions import Predictions
 
 
 def verdict(case: Case) -> str:
-    return compare_with_chance(table_of(case)).verdict
+    return compare_with_chance(Predictions(table_of(case))).verdict
 
 
 def imbalanced(n: int, shares: tuple[float, ...], seed: int) -> np.ndarray:
@@ -19,7 +20,7 @@ def constant(y_true: np.ndarray, answer: list[float]) -> Case:
 
 @pytest.mark.parametrize("k", [2, 9])
 def test_a_network_that_learned(k):
-    result = compare_with_chance(table_of(random_case(300, k, seed=0, signal=3.0)))
+    result = compare_with_chance(Predictions(table_of(random_case(300, k, seed=0, signal=3.0))))
     assert result.verdict == "learned"
     assert f"{100 / k:.1f} % is chance" in result.reason
 
@@ -31,7 +32,9 @@ def test_a_constant_answer_is_at_chance(answer, shares):
 
 
 def test_the_reason_names_the_one_answer_and_its_share():
-    result = compare_with_chance(table_of(constant(np.array([0, 0, 0, 1]), [0.1, 0.9])))
+    result = compare_with_chance(
+        Predictions(table_of(constant(np.array([0, 0, 0, 1]), [0.1, 0.9])))
+    )
     assert (
         result.reason == "100.0 % of the training images are taken for class_1; 25.0 % truly are."
     )
@@ -66,7 +69,7 @@ def test_learning_the_class_shares_alone_is_at_chance():
     y_true = imbalanced(2000, (0.5, 0.3, 0.2), seed=0)
     noise = np.random.default_rng(1).normal(size=(2000, 3))
     shares = softmax(np.log([0.5, 0.3, 0.2]) + 0.5 * noise)
-    result = compare_with_chance(table_of((y_true, shares)))
+    result = compare_with_chance(Predictions(table_of((y_true, shares))))
     assert result.verdict == "at_chance"
     assert "whatever the image" in result.reason
 
@@ -110,11 +113,13 @@ def test_far_too_sure_but_often_right_is_learned():
 
 
 def test_one_training_class_leaves_nothing_to_learn():
-    result = compare_with_chance(table_of(constant(np.zeros(10, np.int64), [0.9, 0.1])))
+    result = compare_with_chance(
+        Predictions(table_of(constant(np.zeros(10, np.int64), [0.9, 0.1])))
+    )
     assert result.verdict == "at_chance"
     assert result.reason == "every training image is class_0: nothing to tell apart."
 
 
 def test_only_training_rows_are_judged():
     with pytest.raises(ValueError, match="Expected a predictions table with training rows"):
-        compare_with_chance(table_of(random_case(10, 2, seed=0), "test"))
+        compare_with_chance(Predictions(table_of(random_case(10, 2, seed=0), "test")))

@@ -6,12 +6,13 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import random_case, softmax, table_of
+from evaluation_cases import random_case, softmax, split_arrays, table_of
 
-from melanoma_lab.evaluation import metrics, predictions
+from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.clinical_evaluation import apply_decision_rule, evaluate_clinically
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.operating_point import OperatingPoint
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS, measure_subgroups, split_into_subgroups
 
 SLUGS = ("benign", "melanoma", "nevus")
@@ -35,7 +36,7 @@ def manifest_of(found: pd.DataFrame, **columns) -> pd.DataFrame:
 
 def test_what_a_run_shows():
     found = table()
-    judgement = evaluate_clinically(found, "melanoma", sensitivity=0.9)
+    judgement = evaluate_clinically(Predictions(found), "melanoma", sensitivity=0.9)
     shown = judgement.metrics()
     assert set(shown) == {
         "temperature",
@@ -49,7 +50,7 @@ def test_what_a_run_shows():
     }
     assert shown["temperature"] > 1.5
     for split in ("val", "test"):
-        y_true, y_score = predictions.split_arrays(found, split)
+        y_true, y_score = split_arrays(found, split)
         calibrated = softmax(np.log(y_score) / shown["temperature"])
         assert shown[f"{split}/calibrated_log_loss"] == pytest.approx(
             metrics.log_loss(y_true, calibrated)
@@ -60,7 +61,7 @@ def test_what_a_run_shows():
         assert shown[f"{split}/operating_point_specificity"] == (~reached)[y_true != 1].mean()
     assert shown["val/operating_point_sensitivity"] >= 0.9
     assert (
-        evaluate_clinically(found, "melanoma", sensitivity=0.5).metrics()[
+        evaluate_clinically(Predictions(found), "melanoma", sensitivity=0.5).metrics()[
             "test/operating_point_specificity"
         ]
         > (shown["test/operating_point_specificity"])
@@ -72,7 +73,10 @@ def test_nothing_is_chosen_on_test():
     other = found.copy()
     test = other["split"] == "test"
     other.loc[test, "y_true"] = other.loc[test, "y_true"].to_numpy()[::-1]
-    one, two = (evaluate_clinically(each, "melanoma", sensitivity=0.9) for each in (found, other))
+    one, two = (
+        evaluate_clinically(Predictions(each), "melanoma", sensitivity=0.9)
+        for each in (found, other)
+    )
     assert one.temperature == two.temperature
     assert one.point.threshold == two.point.threshold
     assert one.point.rates["val"] == two.point.rates["val"]
@@ -82,7 +86,9 @@ def test_nothing_is_chosen_on_test():
 def test_a_run_that_left_test_alone_is_judged_by_val():
     found = table(splits=("train", "val"))
     manifest = manifest_of(table(), sex=["m", "f"] * 300)
-    judgement = evaluate_clinically(found, "melanoma", sensitivity=0.9, manifest=manifest)
+    judgement = evaluate_clinically(
+        Predictions(found), "melanoma", sensitivity=0.9, manifest=manifest
+    )
     assert not [name for name in judgement.metrics() if name.startswith("test/")]
     assert set(judgement.subgroups["split"]) == {"val"}
 
@@ -90,7 +96,7 @@ def test_a_run_that_left_test_alone_is_judged_by_val():
 def test_without_a_melanoma_class_there_is_no_operating_point(tmp_path):
     found = table()
     judgement = evaluate_clinically(
-        found, None, sensitivity=0.9, manifest=manifest_of(found, sex=["m", "f"] * 300)
+        Predictions(found), None, sensitivity=0.9, manifest=manifest_of(found, sex=["m", "f"] * 300)
     )
     assert not [name for name in judgement.metrics() if "operating" in name]
     judgement.write(tmp_path)
@@ -98,13 +104,13 @@ def test_without_a_melanoma_class_there_is_no_operating_point(tmp_path):
     assert judgement.subgroups["sensitivity"].isna().all()
     assert judgement.subgroups["balanced_accuracy"].notna().all()
     with pytest.raises(ValueError, match="Expected melanoma to be None or one of"):
-        evaluate_clinically(found, "mole", sensitivity=0.9)
+        evaluate_clinically(Predictions(found), "mole", sensitivity=0.9)
 
 
 def test_what_is_kept_can_be_applied_to_the_models_probabilities(tmp_path):
     """As somebody would who has the two files and the model."""
     found = table()
-    judgement = evaluate_clinically(found, "melanoma", sensitivity=0.9)
+    judgement = evaluate_clinically(Predictions(found), "melanoma", sensitivity=0.9)
     judgement.write(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "calibration.json",
@@ -112,7 +118,7 @@ def test_what_is_kept_can_be_applied_to_the_models_probabilities(tmp_path):
     }
     calibration = json.loads((tmp_path / "calibration.json").read_text())
     (point,) = json.loads((tmp_path / "operating_points.json").read_text())
-    y_true, y_score = predictions.split_arrays(found, "test")
+    y_true, y_score = split_arrays(found, "test")
     calibrated = softmax(np.log(y_score) / calibration["temperature"])
     called = calibrated[:, SLUGS.index(point["class"])] >= point["threshold"]
     test = point["test"]
@@ -131,13 +137,15 @@ def test_what_is_kept_can_be_applied_to_the_models_probabilities(tmp_path):
 def test_what_is_undefined_is_null(tmp_path):
     found = table(splits=("train", "val"))
     found = found[(found["split"] == "train") | (found["y_true"] != "melanoma")]
-    judgement = evaluate_clinically(found, "melanoma", sensitivity=0.9)
+    judgement = evaluate_clinically(Predictions(found), "melanoma", sensitivity=0.9)
     assert np.isnan(judgement.metrics()["operating_point_threshold"])
     judgement.write(tmp_path)
     (point,) = json.loads((tmp_path / "operating_points.json").read_text())
     assert point["threshold"] is None
     assert point["val"]["sensitivity"] == {"value": None, "low": None, "high": None}
-    nothing = evaluate_clinically(found[found["split"] == "train"], "melanoma", sensitivity=0.9)
+    nothing = evaluate_clinically(
+        Predictions(found[found["split"] == "train"]), "melanoma", sensitivity=0.9
+    )
     assert nothing.metrics()["temperature"] == 1
     assert np.isnan(nothing.metrics()["val/calibrated_ece"])
 
@@ -146,14 +154,14 @@ def test_subgroups_are_measured_as_if_they_were_all_there_is():
     found = table()
     sex = np.where(np.arange(600) % 10 < 6, "female", "male")
     judgement = evaluate_clinically(
-        found, "melanoma", sensitivity=0.9, manifest=manifest_of(found, sex=sex)
+        Predictions(found), "melanoma", sensitivity=0.9, manifest=manifest_of(found, sex=sex)
     )
     rows = judgement.subgroups.set_index(["column", "value"])
     assert list(rows.index) == [("all", "all"), ("sex", "female"), ("sex", "male")]
     threshold = judgement.point.threshold
     for (_, value), row in rows.iterrows():
         chosen = (found["split"] == "test") & ((value == "all") | (sex == value))
-        y_true, y_score = predictions.split_arrays(found[chosen], "test")
+        y_true, y_score = split_arrays(found[chosen], "test")
         reached = judgement.temperature.apply(y_score)[:, 1] >= threshold
         assert row["n_images"] == len(y_true)
         assert row["n_lesions"] == len(y_true) / 2
@@ -172,7 +180,7 @@ def test_small_subgroups_are_marked_and_shown_all_the_same():
     found = table()
     site = np.where(np.arange(600) % 200 < 2 * FEW_LESIONS - 2, "ear", "back")
     judgement = evaluate_clinically(
-        found, "melanoma", sensitivity=0.9, manifest=manifest_of(found, site=site)
+        Predictions(found), "melanoma", sensitivity=0.9, manifest=manifest_of(found, site=site)
     )
     rows = judgement.subgroups.set_index("value")
     assert rows["few"].to_dict() == {"all": False, "back": False, "ear": True}
@@ -188,7 +196,9 @@ def test_thirty_lesions_and_ten_melanomas_are_not_few(n, melanomas, few):
     score = np.zeros(len(y_true))
     manifest = manifest_of(found, site=np.repeat(["ear", "back"], [n, 30]))
     point = OperatingPoint("melanoma", target=0.9, threshold=0.5, rates={})
-    rows = measure_subgroups(found, "test", manifest, score, point).set_index("value")
+    rows = measure_subgroups(Predictions(found).split("test"), manifest, score, point).set_index(
+        "value"
+    )
     assert rows.loc["ear", ["n_lesions", "n_melanoma_lesions", "few"]].tolist() == [
         *(n, melanomas, few)
     ]
@@ -231,7 +241,9 @@ def test_a_manifest_read_back_from_its_file_says_the_same(tmp_path):
     manifest.to_csv(tmp_path / "manifest.csv", index=False)
     again = pd.read_csv(tmp_path / "manifest.csv")
     one, two = (
-        evaluate_clinically(found, "melanoma", sensitivity=0.9, manifest=each).subgroups
+        evaluate_clinically(
+            Predictions(found), "melanoma", sensitivity=0.9, manifest=each
+        ).subgroups
         for each in (manifest, again)
     )
     pd.testing.assert_frame_equal(one, two)
@@ -247,23 +259,27 @@ def test_ten_thousand_images_take_well_under_a_second():
         site=np.resize([f"site {i}" for i in range(15)], 15000),
     )
     begun = time.process_time()
-    judgement = evaluate_clinically(found, "melanoma", sensitivity=0.9, manifest=manifest)
+    judgement = evaluate_clinically(
+        Predictions(found), "melanoma", sensitivity=0.9, manifest=manifest
+    )
     assert time.process_time() - begun < 1
     assert len(judgement.subgroups) == 1 + 3 + 2 + 15
 
 
 def test_what_was_chosen_elsewhere_is_measured_here():
-    elsewhere = evaluate_clinically(table(sharpness=2), "melanoma", sensitivity=0.8)
+    elsewhere = evaluate_clinically(Predictions(table(sharpness=2)), "melanoma", sensitivity=0.8)
     here = table(splits=("test",), sharpness=4)
-    found = apply_decision_rule(here, elsewhere.advice())
+    found = apply_decision_rule(Predictions(here), elsewhere.advice())
     shown = found.metrics()
     assert shown["temperature"] == elsewhere.temperature.value
     assert shown["operating_point_threshold"] == elsewhere.point.threshold
     assert set(found.calibrated) == set(found.point.rates) == {"test"}
-    y_true, y_score = predictions.split_arrays(here, "test")
+    y_true, y_score = split_arrays(here, "test")
     calibrated = softmax(np.log(y_score) / elsewhere.temperature.value)
     reached = calibrated[:, 1] >= elsewhere.point.threshold - 1e-12
     assert shown["test/operating_point_sensitivity"] == reached[y_true == 1].mean()
-    assert apply_decision_rule(here, DecisionRule(elsewhere.temperature)).point is None
+    assert apply_decision_rule(Predictions(here), DecisionRule(elsewhere.temperature)).point is None
     with pytest.raises(ValueError, match="Expected advice of one of"):
-        apply_decision_rule(here, DecisionRule(elsewhere.temperature, "scar", 0.5, 0.9))
+        apply_decision_rule(
+            Predictions(here), DecisionRule(elsewhere.temperature, "scar", 0.5, 0.9)
+        )

@@ -7,6 +7,7 @@ from evaluation_cases import cases, random_case, table_of
 from hypothesis import given, settings
 
 from melanoma_lab.evaluation import influence, metrics, predictions
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import SPLIT_METRICS, compute_run_metrics
 
 PER_CLASS = {
@@ -68,7 +69,7 @@ def test_the_jackknife_of_a_share_by_hand():
     # less, leaving out the missed one gives 1, which is 1/4 more.
     y_true = np.array([0, 0, 0, 0, 1, 1])
     y_score = np.eye(2)[[0, 0, 0, 1, 1, 1]]
-    table = predictions.build_predictions(
+    found = predictions.build_predictions(
         image_ids=list("abcdef"),
         groups=list("abcdef"),
         splits=["test"] * 6,
@@ -76,7 +77,7 @@ def test_the_jackknife_of_a_share_by_hand():
         probabilities=y_score,
         slugs=("melanoma", "nevus"),
     )
-    found = influence.estimate_run(table, "melanoma")["melanoma_sensitivity"]
+    found = influence.estimate_run(found, "melanoma")["melanoma_sensitivity"]
     assert found.value == 0.75
     np.testing.assert_allclose(found.influence, [1 / 12, 1 / 12, 1 / 12, -1 / 4, 0, 0])
 
@@ -89,8 +90,8 @@ def table_with_groups(groups, seed=0, n=40):
 
 def test_an_estimate_has_the_runs_own_metrics():
     table = table_with_groups([f"g{i // 2}" for i in range(40)])
-    values = compute_run_metrics(table, "class_1")
-    estimates = influence.estimate_run(table, "class_1")
+    values = compute_run_metrics(Predictions(table), "class_1")
+    estimates = influence.estimate_run(Predictions(table), "class_1")
     assert set(estimates) == {
         *SPLIT_METRICS,
         "melanoma_sensitivity",
@@ -110,23 +111,33 @@ def test_images_of_a_group_count_as_one():
     once = table_with_groups([f"g{i}" for i in range(40)])
     thrice = pd.concat([once] * 3, ignore_index=True)
     thrice["image_id"] = [f"{name}-{i}" for i, name in enumerate(thrice["image_id"])]
-    first, second = (influence.estimate_run(table, None) for table in (once, thrice))
+    first, second = (influence.estimate_run(Predictions(table), None) for table in (once, thrice))
     for metric in first:
         np.testing.assert_allclose(first[metric].influence, second[metric].influence, atol=1e-12)
 
 
-def test_no_test_images_make_every_metric_undefined():
+def test_no_images_to_evaluate_by_make_every_metric_undefined():
     table = table_with_groups([f"g{i}" for i in range(40)])
-    estimates = influence.estimate_run(table[table["split"] != "test"], "class_0")
+    estimates = influence.estimate_run(Predictions(table[table["split"] == "train"]), "class_0")
+    assert all(np.isnan(estimate.value) for estimate in estimates.values())
+
+
+def test_without_test_images_a_run_is_estimated_by_val():
+    table = table_with_groups([f"g{i}" for i in range(40)])
+    without = Predictions(table[table["split"] != "test"])
+    estimates = influence.estimate_run(without, "class_0")
+    values = compute_run_metrics(without, "class_0")
     gap = estimates.pop("generalisation_gap")
     assert np.isfinite(gap.value)
-    assert all(np.isnan(estimate.value) for estimate in estimates.values())
+    assert gap.value == values["generalisation_gap"]
+    assert all(np.isfinite(estimate.value) for estimate in estimates.values())
+    assert estimates["macro_auroc"].value == values["val/macro_auroc"]
 
 
 def test_a_class_without_test_images_is_undefined_and_the_rest_is_not():
     table = table_with_groups([f"g{i}" for i in range(40)])
     rest = table[(table["split"] != "test") | (table["y_true"] != "class_2")]
-    estimates = influence.estimate_run(rest, None)
+    estimates = influence.estimate_run(Predictions(rest), None)
     assert np.isnan(estimates["sensitivity/class_2"].value)
     assert np.isnan(estimates["sensitivity/class_2"].influence).all()
     assert np.isfinite(estimates["balanced_accuracy"].influence).all()

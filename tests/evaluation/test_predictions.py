@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import random_case, table_of
+from evaluation_cases import random_case, split_arrays, table_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +13,15 @@ from melanoma_lab.evaluation.temperature import Temperature
 SLUGS = ("melanoma", "nevus", "none")
 
 
+def read(path: Path) -> pd.DataFrame:
+    return predictions.Predictions.read(path).table
+
+
 def small_table() -> pd.DataFrame:
+    return small_predictions().table
+
+
+def small_predictions() -> predictions.Predictions:
     return predictions.build_predictions(
         image_ids=["Train/melanoma/a.jpg", "Train/nevus/b.jpg", "c(1).jpg"],
         groups=["7", "8", "8"],
@@ -36,7 +44,7 @@ def test_build_names_the_columns_as_the_design_does():
         "prob/none",
     ]
     assert table["y_true"].tolist() == list(SLUGS)
-    assert predictions.slugs_of(table) == SLUGS
+    assert small_predictions().slugs == SLUGS
     assert (table.dtypes.iloc[4:] == np.float32).all()
 
 
@@ -48,7 +56,7 @@ def test_build_keeps_group_numbers_as_strings():
         labels=np.array([0, 1]),
         probabilities=np.full((2, 2), 0.5, np.float32),
         slugs=["x", "y"],
-    )
+    ).table
     assert table["group"].tolist() == ["3", "12"]
 
 
@@ -95,7 +103,7 @@ def test_check_refuses_a_wrong_cell_and_says_where(row, column, value, message):
     table = small_table()
     table.loc[row, column] = value
     with pytest.raises(ValueError, match=message) as caught:
-        predictions.check_predictions(table)
+        predictions.Predictions(table)
     assert table.loc[row, "image_id"] in str(caught.value)
     assert "1 of 3 rows" in str(caught.value)
 
@@ -103,7 +111,7 @@ def test_check_refuses_a_wrong_cell_and_says_where(row, column, value, message):
 def test_check_allows_the_rounding_of_a_low_precision_softmax():
     table = small_table()
     table.loc[2, "prob/nevus"] = 0.5009
-    predictions.check_predictions(table)
+    predictions.Predictions(table)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +127,7 @@ def test_check_allows_the_rounding_of_a_low_precision_softmax():
 )
 def test_check_refuses_other_columns(spoil):
     with pytest.raises(ValueError, match="Expected the columns image_id, group, split, y_true"):
-        predictions.check_predictions(spoil(small_table()))
+        predictions.Predictions(spoil(small_table()))
 
 
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(2, 5), sharpness=st.sampled_from([1, 40]))
@@ -129,12 +137,12 @@ def test_csv_gives_back_every_bit(tmp_path_factory, seed, k, sharpness):
     sharp = y_score**sharpness
     table = table_of((y_true, (sharp / sharp.sum(axis=1, keepdims=True)).astype(np.float32)))
     path = tmp_path_factory.mktemp("csv") / "predictions.csv"
-    predictions.write_predictions(table, path)
-    pd.testing.assert_frame_equal(predictions.read_predictions(path), table, check_exact=True)
+    predictions.Predictions(table).write(path)
+    pd.testing.assert_frame_equal(read(path), table, check_exact=True)
 
 
 def test_csv_keeps_names_that_look_like_something_else(tmp_path: Path):
-    table = predictions.build_predictions(
+    found = predictions.build_predictions(
         image_ids=['a,"b".jpg', "NA", "007", " é "],
         groups=["1e3", "", "0x1", "null"],
         splits=["train"] * 4,
@@ -142,20 +150,14 @@ def test_csv_keeps_names_that_look_like_something_else(tmp_path: Path):
         probabilities=np.eye(3)[[0, 1, 2, 0]],
         slugs=["nan", "true", "1"],
     )
-    predictions.write_predictions(table, tmp_path / "p.csv")
-    pd.testing.assert_frame_equal(predictions.read_predictions(tmp_path / "p.csv"), table)
+    found.write(tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(read(tmp_path / "p.csv"), found.table)
 
 
 def test_csv_keeps_an_empty_table(tmp_path: Path):
     table = table_of(random_case(0, 3, seed=0))
-    predictions.write_predictions(table, tmp_path / "p.csv")
-    pd.testing.assert_frame_equal(predictions.read_predictions(tmp_path / "p.csv"), table)
-
-
-def test_write_csv_refuses_a_wrong_table_and_writes_nothing(tmp_path: Path):
-    with pytest.raises(ValueError, match="Expected the columns"):
-        predictions.write_predictions(small_table().drop(columns="group"), tmp_path / "p.csv")
-    assert not (tmp_path / "p.csv").exists()
+    predictions.Predictions(table).write(tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(read(tmp_path / "p.csv"), table)
 
 
 @pytest.mark.parametrize(
@@ -165,11 +167,11 @@ def test_read_csv_names_a_file_that_is_none(tmp_path: Path, text):
     path = tmp_path / "p.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"p\.csv is not a predictions table"):
-        predictions.read_predictions(path)
+        read(path)
 
 
-def test_split_arrays_by_hand():
-    y_true, y_score = predictions.split_arrays(small_table(), "test")
+def test_arrays_by_hand():
+    y_true, y_score = split_arrays(small_table(), "test")
     assert y_true.dtype == np.int64
     assert y_score.dtype == np.float64
     np.testing.assert_array_equal(y_true, [2])
@@ -178,41 +180,21 @@ def test_split_arrays_by_hand():
 
 def test_classes_that_are_not_in_alphabetical_order_keep_theirs():
     table = table_of((np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]])), slugs=("nevus", "bcc"))
-    y_true, y_score = predictions.split_arrays(table, "train")
+    y_true, y_score = split_arrays(table, "train")
     np.testing.assert_array_equal(y_true, [0, 1])
     np.testing.assert_array_equal(y_score.argmax(axis=1), [0, 1])
-
-
-def test_a_run_is_judged_by_test_where_it_has_test_images():
-    table = small_table()
-    assert predictions.judged_split(table) == "test"
-    assert predictions.judged_split(table[table["split"] != "test"]) == "val"
-
-
-def test_split_arrays_of_an_empty_split_keep_their_shape():
-    table = table_of(random_case(5, 4, seed=0), "train")
-    y_true, y_score = predictions.split_arrays(table, "val")
-    assert y_true.shape == (0,)
-    assert y_score.shape == (0, 4)
-
-
-def test_split_arrays_refuses_an_unknown_split():
-    with pytest.raises(ValueError, match=r"Expected split to be one of .* Received 'dev'"):
-        predictions.split_arrays(small_table(), "dev")
 
 
 def interleaved_predictions() -> predictions.Predictions:
     """Rows of three splits by turns; groups that lie in two of them."""
     y_true, y_score = random_case(12, 3, seed=0)
-    return predictions.Predictions(
-        predictions.build_predictions(
-            image_ids=[f"{i}.jpg" for i in range(12)],
-            groups=[9, 9, 3, 2, 9, 1, 3, 1, 2, 9, 1, 3],
-            splits=["val", "train", "test"] * 4,
-            labels=y_true,
-            probabilities=y_score,
-            slugs=SLUGS,
-        )
+    return predictions.build_predictions(
+        image_ids=[f"{i}.jpg" for i in range(12)],
+        groups=[9, 9, 3, 2, 9, 1, 3, 1, 2, 9, 1, 3],
+        splits=["val", "train", "test"] * 4,
+        labels=y_true,
+        probabilities=y_score,
+        slugs=SLUGS,
     )
 
 
@@ -297,14 +279,19 @@ def test_an_empty_split_keeps_its_shapes():
     assert split.absent_classes == split.slugs
 
 
+def test_absent_classes_come_in_class_order():
+    def absent(y_true, *slugs):
+        case = np.array(y_true), np.full((len(y_true), len(slugs)), 1 / len(slugs))
+        return predictions.Predictions(table_of(case, "val", slugs)).split("val").absent_classes
+
+    assert absent([0, 0, 0, 1, 1], "a", "b", "c") == ("c",)
+    assert absent([2, 2], "z", "b", "c", "a") == ("z", "b", "a")
+    assert absent([0, 1, 2], "a", "b", "c") == ()
+
+
 def test_a_split_of_another_name_is_refused():
     with pytest.raises(ValueError, match=r"Expected split to be one of .* Received 'dev'"):
         interleaved_predictions().split("dev")
-
-
-def test_predictions_refuse_a_wrong_table():
-    with pytest.raises(ValueError, match="Expected the columns"):
-        predictions.Predictions(small_table().drop(columns="group"))
 
 
 def test_a_class_is_one_of_the_table():
@@ -318,5 +305,4 @@ def test_a_class_is_one_of_the_table():
 def test_a_file_gives_back_the_predictions(tmp_path: Path):
     found = interleaved_predictions()
     found.write(tmp_path / "p.csv")
-    again = predictions.Predictions.read(tmp_path / "p.csv")
-    pd.testing.assert_frame_equal(again.table, found.table, check_exact=True)
+    pd.testing.assert_frame_equal(read(tmp_path / "p.csv"), found.table, check_exact=True)

@@ -1,14 +1,15 @@
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import random_case, table_of
+from evaluation_cases import random_case, split_arrays, table_of
 
 from melanoma_lab.core.metric_names import (
     POSITIVE_CLASS_METRIC_NAMES,
     SPLIT_METRIC_NAMES,
     higher_is_better,
 )
-from melanoma_lab.evaluation import metrics, predictions
+from melanoma_lab.evaluation import metrics
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import SPLIT_METRICS, compute_run_metrics
 
 SLUGS = ("melanoma", "nevus", "vascular_lesion")
@@ -23,7 +24,7 @@ def run_table(**seeds: int) -> pd.DataFrame:
 
 
 def test_the_names_that_may_be_searched_for_are_those_that_are_computed():
-    result = compute_run_metrics(run_table(train=0, val=1, test=2), "melanoma")
+    result = compute_run_metrics(Predictions(run_table(train=0, val=1, test=2)), "melanoma")
     named = {f"val/{name}" for name in (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES)}
     assert named == {name for name in result if name.startswith("val/")}
     assert tuple(SPLIT_METRICS) == SPLIT_METRIC_NAMES
@@ -33,8 +34,8 @@ def test_more_is_better_of_a_metric_that_a_perfect_classifier_has_most_of():
     perfect = run_table(train=0, val=1, test=2)
     for slug in SLUGS:
         perfect[f"prob/{slug}"] = (perfect["y_true"] == slug).astype(np.float32)
-    some = compute_run_metrics(run_table(train=0, val=1, test=2), "melanoma")
-    most = compute_run_metrics(perfect, "melanoma")
+    some = compute_run_metrics(Predictions(run_table(train=0, val=1, test=2)), "melanoma")
+    most = compute_run_metrics(Predictions(perfect), "melanoma")
     for name in (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES):
         better = most[f"val/{name}"] - some[f"val/{name}"]
         assert (better > 0) == higher_is_better(f"val/{name}") == higher_is_better(name)
@@ -44,14 +45,14 @@ def test_of_a_split_that_is_not_measured_nothing_is_computed():
     table = run_table(train=0, val=1, test=2)
     without = table[table["split"] != "test"]
     whole, part = (
-        compute_run_metrics(table, "melanoma"),
-        compute_run_metrics(without, "melanoma", splits=("train", "val")),
+        compute_run_metrics(Predictions(table), "melanoma"),
+        compute_run_metrics(Predictions(without), "melanoma", splits=("train", "val")),
     )
     assert part == {name: value for name, value in whole.items() if "test" not in name}
 
 
 def test_names_are_those_of_the_run_contract():
-    result = compute_run_metrics(run_table(train=0, val=1, test=2), "melanoma")
+    result = compute_run_metrics(Predictions(run_table(train=0, val=1, test=2)), "melanoma")
     assert set(result) == (
         {f"{split}/{name}" for split in ("train", "val", "test") for name in NAMES}
         | {
@@ -67,11 +68,11 @@ def test_names_are_those_of_the_run_contract():
 
 def test_values_are_those_of_the_split():
     table = run_table(train=0, val=1, test=2)
-    result = compute_run_metrics(table, "nevus")
+    result = compute_run_metrics(Predictions(table), "nevus")
     for split in ("train", "val", "test"):
-        arrays = predictions.split_arrays(table, split)
+        arrays = split_arrays(table, split)
         assert result[f"{split}/brier"] == metrics.brier(*arrays)
-    val, test = (predictions.split_arrays(table, split) for split in ("val", "test"))
+    val, test = (split_arrays(table, split) for split in ("val", "test"))
     assert result["val/melanoma_sensitivity"] == metrics.sensitivity(*val)[1]
     assert result["val/melanoma_specificity"] == metrics.specificity(*val)[1]
     assert result["test/melanoma_auroc"] == metrics.auroc(*test)[1]
@@ -81,17 +82,17 @@ def test_values_are_those_of_the_split():
 
 
 def test_without_a_melanoma_class_nothing_is_said_of_it():
-    result = compute_run_metrics(run_table(train=0, val=1, test=2), None)
+    result = compute_run_metrics(Predictions(run_table(train=0, val=1, test=2)), None)
     assert not [name for name in result if "/melanoma_" in name]
 
 
 def test_a_melanoma_class_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"Expected melanoma to be None or one of .*'mel'"):
-        compute_run_metrics(run_table(train=0), "mel")
+        compute_run_metrics(Predictions(run_table(train=0)), "mel")
 
 
 def test_an_empty_split_is_undefined_throughout():
-    result = compute_run_metrics(run_table(train=0), "melanoma")
+    result = compute_run_metrics(Predictions(run_table(train=0)), "melanoma")
     undefined = {name for name, value in result.items() if np.isnan(value)}
     assert undefined == set(result) - {f"train/{name}" for name in NAMES}
 
@@ -100,4 +101,4 @@ def test_a_wrong_table_is_refused():
     table = run_table(train=0)
     table.loc[3, "prob/nevus"] = np.nan
     with pytest.raises(ValueError, match="finite"):
-        compute_run_metrics(table, None)
+        compute_run_metrics(Predictions(table), None)

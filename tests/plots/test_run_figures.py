@@ -6,19 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import Case, random_case, table_of
+from evaluation_cases import Case, random_case, split_arrays, table_of
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
 from melanoma_lab.core.formatting import format_percent as share
-from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.calibration import ece
 from melanoma_lab.evaluation.clinical_evaluation import (
     ClinicalEvaluation,
-    encode_groups,
     evaluate_clinically,
 )
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.plots import style
 from melanoma_lab.plots.classification import (
@@ -111,7 +110,9 @@ def judged(k: int, n: int = 150, **columns: object) -> tuple[pd.DataFrame, Clini
     table = pd.concat(tables, ignore_index=True)
     manifest = pd.DataFrame({"image_id": table["image_id"]} | columns)
     melanoma = "melanoma" if "melanoma" in SLUGS[k] else None
-    return table, evaluate_clinically(table, melanoma, sensitivity=0.9, manifest=manifest)
+    return table, evaluate_clinically(
+        Predictions(table), melanoma, sensitivity=0.9, manifest=manifest
+    )
 
 
 def subgroups_of(k: int) -> tuple[pd.DataFrame, ClinicalEvaluation]:
@@ -126,13 +127,13 @@ def subgroups_of(k: int) -> tuple[pd.DataFrame, ClinicalEvaluation]:
 
 def figures_of_melanoma(k: int) -> dict[str, Figure]:
     table, judgement = subgroups_of(k)
-    y_true, y_score = predictions.split_arrays(table, "test")
+    y_true, y_score = split_arrays(table, "test")
     slug = SLUGS[k].index("melanoma")
     of_class = y_true == slug, judgement.temperature.apply(y_score)[:, slug]
     return {
         "operating": draw_operating_curve(*of_class, "test", judgement.point),
         "decision": draw_decision_curve(
-            *of_class, encode_groups(table, "test"), "test", "melanoma"
+            *of_class, Predictions(table).split("test").groups, "test", "melanoma"
         ),
     }
 
@@ -374,7 +375,7 @@ def test_reliability_is_shown_before_and_after():
 def test_the_operating_curve_shows_the_chosen_point_on_its_curves():
     table, judgement = judged(2)
     point = judgement.point
-    y_true, y_score = predictions.split_arrays(table, "test")
+    y_true, y_score = split_arrays(table, "test")
     score = judgement.temperature.apply(y_score)[:, 1]
     fig = draw_operating_curve(y_true == 1, score, "test", point)
     rates = point.rates["test"]
@@ -395,7 +396,7 @@ def test_the_operating_curve_shows_the_chosen_point_on_its_curves():
 
 def test_a_threshold_at_the_edge_is_still_seen():
     table, judgement = judged(2)
-    y_true, y_score = predictions.split_arrays(table, "test")
+    y_true, y_score = split_arrays(table, "test")
     point = dataclasses.replace(judgement.point, threshold=1e-6)
     ax = draw_operating_curve(y_true == 1, y_score[:, 1], "test", point).axes[0]
     assert ax.get_xlim()[0] < np.log(1e-6)
@@ -403,8 +404,8 @@ def test_a_threshold_at_the_edge_is_still_seen():
 
 def test_the_decision_curve_names_the_share_and_says_where_there_is_nothing():
     table, _ = judged(2)
-    y_true, y_score = predictions.split_arrays(table, "test")
-    groups = encode_groups(table, "test")
+    y_true, y_score = split_arrays(table, "test")
+    groups = Predictions(table).split("test").groups
     fig = draw_decision_curve(y_true == 1, y_score[:, 1], groups, "test", "melanoma")
     assert f"150 images, {share((y_true == 1).mean())} melanoma" in words(fig)
     assert {"treat everybody", "treat nobody"} <= set(words(fig).split("\n"))
@@ -437,8 +438,10 @@ def arguments(k: int, splits: tuple[str, ...] = ("train", "val", "test")) -> dic
     manifest = table[["image_id"]].assign(sex=np.resize(["f", "m"], len(table)))
     melanoma = "melanoma" if k < 20 else None
     return {
-        "table": table,
-        "judgement": evaluate_clinically(table, melanoma, sensitivity=0.9, manifest=manifest),
+        "predictions": Predictions(table),
+        "judgement": evaluate_clinically(
+            Predictions(table), melanoma, sensitivity=0.9, manifest=manifest
+        ),
         "history": history_of(6),
         "kept_epoch": 4,
         "counts": counts_of(k),
@@ -473,7 +476,7 @@ def test_save_plots_shows_the_test_split_or_else_val(tmp_path: Path, monkeypatch
     monkeypatch.setattr(style, "save_png", lambda fig, path, **_: seen.update({path.stem: fig}))
     given = arguments(2, splits)
     save_run_figures(tmp_path, **given)
-    value = ece(*predictions.split_arrays(given["table"], shown))
+    value = ece(*split_arrays(given["predictions"].table, shown))
     assert f"Reliability, {shown}\nECE {value:.3f}" in words(seen["reliability_diagram"])
     for name in (
         "confusion_matrix",
@@ -490,7 +493,7 @@ def test_save_plots_shows_the_test_split_or_else_val(tmp_path: Path, monkeypatch
 
 def test_save_plots_without_any_held_out_image(tmp_path: Path):
     assert len(save_run_figures(tmp_path, **arguments(2, ("train",)))) == len(FILES | OF_MELANOMA)
-    nothing = predictions.split_arrays(arguments(2, ("train",))["table"], "val")
+    nothing = split_arrays(arguments(2, ("train",))["predictions"].table, "val")
     assert "no images" in words(draw_roc_curves(*nothing, SLUGS[2], "val"))
     assert "ECE undefined" in words(draw_reliability_diagram(*nothing, "val"))
 

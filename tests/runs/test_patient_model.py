@@ -12,7 +12,7 @@ from PIL import Image
 
 from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.predictions import Predictions
 
 ARM = (
     *("architecture=compact_cnn", "architecture.filters=[4,8]", "architecture.blocks=[0,1]"),
@@ -64,9 +64,9 @@ def test_the_served_model_takes_years_and_codes(run):
     assert names == ["pixels", "age", "sex", "site"]
     read = {"keep_default_na": False, "na_values": {"age": [""]}}
     manifest = pd.read_csv(client.download_artifacts(done.info.run_id, "manifest.csv"), **read)
-    table = predictions.read_predictions(
+    table = Predictions.read(
         Path(client.download_artifacts(done.info.run_id, "predictions.csv"))
-    )
+    ).table
     rows = manifest[manifest["split"] == "test"].index
     pixels = np.stack([np.asarray(Image.open(path)) for path in manifest["path"][rows]])
     codes = {

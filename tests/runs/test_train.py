@@ -17,7 +17,7 @@ from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.tracking.database import is_empty
 from melanoma_lab.training.backend import count_available_threads
@@ -67,7 +67,7 @@ def plain(composed, tree, session_cache, tmp_path_factory):
 
 def table_of(client, run):
     path = client.download_artifacts(run.info.run_id, "predictions.csv")
-    return predictions.read_predictions(path)
+    return Predictions.read(path).table
 
 
 def test_test_may_be_left_alone_while_choosing(plain, on_tree):
@@ -153,14 +153,14 @@ def test_a_network_trained_on_two_devices_is_kept_like_any_other(on_tree):
     np.testing.assert_allclose(
         model.predict(pixels), table.filter(like="prob/").to_numpy(), atol=1e-5
     )
-    val = compute_run_metrics(table, None)["val/balanced_accuracy"]
+    val = compute_run_metrics(Predictions(table), None)["val/balanced_accuracy"]
     epochs = client.get_metric_history(run.info.run_id, "epoch/val_balanced_accuracy")
     assert [point.value for point in epochs] == pytest.approx([val])
 
 
 def test_metrics_are_those_of_the_tracked_table(plain):
     run, client = plain
-    recomputed = compute_run_metrics(table_of(client, run), None)
+    recomputed = compute_run_metrics(Predictions(table_of(client, run)), None)
     for name, value in recomputed.items():
         np.testing.assert_equal(run.data.metrics[name], value)
 

@@ -17,8 +17,8 @@ from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.tracking import identify_study
@@ -64,9 +64,7 @@ def fit(composed, root, folder, session_cache, monkeypatch):
         with undrawn_runs() if overrides else nullcontext():
             run_id = train_arm(config, Arm(name or preset, preset), skip_finished=skip_finished)
         client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
-        table = predictions.read_predictions(
-            Path(client.download_artifacts(run_id, "predictions.csv"))
-        )
+        table = Predictions.read(Path(client.download_artifacts(run_id, "predictions.csv"))).table
         return client.get_run(run_id), table
 
     return run
@@ -79,8 +77,8 @@ def test_a_trivial_arm_is_tracked_like_any(fit, preset):
     assert run.data.tags["trivial"] == "true"
     assert {"arm", "seed", "fold", "fingerprint", "split_hash", "outcome"} <= run.data.tags.keys()
     assert run.data.params["architecture.name"] == preset
-    judgement = evaluate_clinically(table, "melanoma", sensitivity=0.9)
-    expected = compute_run_metrics(table, "melanoma") | judgement.metrics()
+    judgement = evaluate_clinically(Predictions(table), "melanoma", sensitivity=0.9)
+    expected = compute_run_metrics(Predictions(table), "melanoma") | judgement.metrics()
     assert {name: run.data.metrics[name] for name in expected} == expected
     assert run.data.metrics["optimizer_steps"] == run.data.metrics["best_epoch"] == 0
     assert run.data.metrics["fit_seconds"] > 0

@@ -14,7 +14,7 @@ from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.runs import steps
 from melanoma_lab.tuning.plan import plan_search
 from melanoma_lab.tuning.space_validation import TuneCommand
@@ -92,9 +92,9 @@ def test_every_trial_is_a_run_under_its_search_that_has_not_met_a_test_image(
         assert run.data.metrics["val/balanced_accuracy"] == float(run.data.tags["score"])
         assert run.data.params["optimizer.learning_rate"]
         assert client.get_metric_history(run.info.run_id, "epoch/val_loss")
-        table = predictions.read_predictions(
+        table = Predictions.read(
             Path(client.download_artifacts(run.info.run_id, "predictions.csv"))
-        )
+        ).table
         assert set(table["split"]) == {"train", "val"}
     with_plots = [run for run in trials if client.list_artifacts(run.info.run_id, "plots")]
     assert [run.data.tags["trial"] for run in with_plots] == [parent.data.tags["best_trial"]]

@@ -5,33 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX, check_predictions
+from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX, Predictions
 
 
-def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """What members answer on average: the mean of their probabilities.
+def average_predictions(members: Sequence[Predictions]) -> Predictions:
+    """Return what members answer on average: the mean of their probabilities.
 
     Args:
-        tables: predictions tables of the same images, groups, labels and classes in one order.
+        members: predictions of the same images, groups, labels and classes in one order.
 
     Returns:
-        The ensemble's predictions table; each image has the split that ``assign_splits`` says.
+        The ensemble's predictions; each image has the split that ``assign_splits`` says.
 
     Raises:
         UserError: as ``assign_splits``.
     """
-    columns = [name for name in tables[0].columns if name.startswith(PROBABILITY_PREFIX)]
+    tables = [member.table for member in members]
+    columns = [f"{PROBABILITY_PREFIX}{slug}" for slug in members[0].slugs]
     answers = np.stack([table[columns].to_numpy(np.float64) for table in tables])
     splits = assign_splits([table["split"].to_numpy(str) for table in tables])
     result = tables[0].assign(split=splits)
     result[columns] = answers.mean(axis=0).astype(np.float32)
-    check_predictions(result)
-    return result
+    return Predictions(result)
 
 
 def assign_splits(splits: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:

@@ -24,9 +24,10 @@ from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.data.untrusted_tables import read_manifest
-from melanoma_lab.evaluation import decision_rule, out_of_distribution, predictions
+from melanoma_lab.evaluation import decision_rule, out_of_distribution
 from melanoma_lab.evaluation.chance_check import compare_with_chance
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics, find_absent_classes
 from melanoma_lab.inference import mlmodel
 from melanoma_lab.inference.ensembles import ensemble_tags
@@ -35,7 +36,7 @@ from melanoma_lab.inference.ensembles.members import (
     EnsembleMember,
     divide_into_ensembles,
     find_members,
-    load_member_tables,
+    load_member_predictions,
 )
 from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.plots.run_figures import save_run_figures
@@ -81,23 +82,23 @@ def make_ensembles(
         tracker.find_finished({"fingerprint": ensemble_tags.fingerprint_members(members)})
         for members in ensembles
     ]
-    tables = [
-        None if there else average_predictions(load_member_tables(client, members))
+    averages = [
+        None if there else average_predictions(load_member_predictions(client, members))
         for members, there in zip(ensembles, done, strict=True)
     ]
     console.print(
         f"[bold]{found[0].key.arm}[/]  study {study}  {len(found)} finished runs", soft_wrap=True
     )
     run_ids = []
-    for members, there, table in zip(ensembles, done, tables, strict=True):
+    for members, there, predictions in zip(ensembles, done, averages, strict=True):
         console.print(f"\n[bold]{ensemble_tags.name_ensemble(members)}[/]  {_who(members)}")
         if there is not None:
             run_messages.show_skipped(there.run_id)
             run_ids.append(there.run_id)
-        elif table is not None:
-            together = _together(client, members, table) if tracked.model else None
+        elif predictions is not None:
+            together = _together(client, members, predictions.slugs) if tracked.model else None
             run_ids.append(
-                _record(client, tracker, members, table, together, images=tracked.images)
+                _record(client, tracker, members, predictions, together, images=tracked.images)
             )
     left = found[sum(map(len, ensembles)) :]
     if left:
@@ -110,7 +111,7 @@ def _record(
     client: Any,
     tracker: tracking.Tracker,
     members: Sequence[EnsembleMember],
-    table: pd.DataFrame,
+    predictions: Predictions,
     together: _Together | None,
     *,
     images: bool,
@@ -119,30 +120,32 @@ def _record(
     config = ensemble_tags.build_ensemble_config(
         members, [_config(client, member) for member in members]
     )
-    manifest = _manifest(client, members[0], table)
-    tags = ensemble_tags.build_ensemble_tags(members, table)
+    manifest = _manifest(client, members[0], predictions)
+    tags = ensemble_tags.build_ensemble_tags(members, predictions.table)
     named = config.get("dataset", {}).get("melanoma")
     melanoma = slugify(named) if named else None
     judgement = evaluate_clinically(
-        table,
+        predictions,
         melanoma,
         sensitivity=config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity),
         manifest=manifest,
     )
     metrics = (
         ensemble_tags.sum_costs(members)
-        | compute_run_metrics(table, melanoma)
+        | compute_run_metrics(predictions, melanoma)
         | judgement.metrics()
     )
     name = format_run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
     with tracker.run(name, tags, tracking.flatten_params(config)) as run_id:
         tracker.log_metrics(metrics)
-        tracker.set_tags({"outcome": compare_with_chance(table).verdict, **_absent(table)})
+        tracker.set_tags(
+            {"outcome": compare_with_chance(predictions).verdict, **_absent(predictions)}
+        )
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             audit = _audit(client, members[0])
             OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-            predictions.write_predictions(table, folder / "predictions.csv")
+            predictions.write(folder / "predictions.csv")
             manifest.to_csv(folder / "manifest.csv", index=False)
             judgement.write(folder)
             if together is not None:
@@ -152,7 +155,7 @@ def _record(
                     tags=tracker.tags,
                     metrics=metrics,
                     config=config,
-                    table=table,
+                    table=predictions.table,
                     manifest=manifest,
                     melanoma=melanoma,
                     audit=audit,
@@ -162,7 +165,7 @@ def _record(
             with show_progress("drawing figures"):
                 save_run_figures(
                     folder / "plots",
-                    table=table,
+                    predictions=predictions,
                     melanoma=melanoma,
                     judgement=judgement,
                 )
@@ -170,7 +173,7 @@ def _record(
                 write_error_analysis(
                     folder,
                     name=name,
-                    table=table,
+                    table=predictions.table,
                     judgement=judgement,
                     melanoma=melanoma,
                     manifest=manifest,
@@ -220,7 +223,7 @@ class _Together:
 
 
 def _together(
-    client: Any, members: Sequence[EnsembleMember], table: pd.DataFrame
+    client: Any, members: Sequence[EnsembleMember], slugs: tuple[str, ...]
 ) -> _Together | None:
     """The members' networks as one; None where some were not kept, or take other inputs."""
     without = [member for member in members if not has_model(client, member.run)]
@@ -248,7 +251,7 @@ def _together(
                     f"The model of {member} cannot be read: {error} Train it again, or leave "
                     "models out with tracking.model=false."
                 ) from error
-            cards.append(card or ModelInfo(predictions.slugs_of(table)))
+            cards.append(card or ModelInfo(slugs))
             tell(i + 1, len(members))
         # Of one split all have the same training images; of folds no member has seen them all.
         one_split = len({member.tags.get("split_hash") for member in members}) == 1
@@ -275,13 +278,13 @@ def _config(client: Any, member: EnsembleMember) -> dict[str, Any]:
         return read_yaml(path)
 
 
-def _manifest(client: Any, member: EnsembleMember, table: pd.DataFrame) -> pd.DataFrame:
+def _manifest(client: Any, member: EnsembleMember, predictions: Predictions) -> pd.DataFrame:
     """A member's table of images, with the splits that they have for the ensemble."""
     with _file(client, member, "manifest.csv") as path:
         manifest = read_manifest(path)
     if "age" in manifest:
         manifest["age"] = pd.to_numeric(manifest["age"])
-    split = table.set_index("image_id")["split"]
+    split = predictions.table.set_index("image_id")["split"]
     # The members met none of the images that they were not measured on (evaluation.test=false).
     return manifest.assign(split=manifest["image_id"].map(split).fillna(manifest["split"]))
 
@@ -305,9 +308,9 @@ def _file(client: Any, member: EnsembleMember, name: str) -> Iterator[Path]:
         raise UserError(f"{member} cannot be a member: {error}.") from error
 
 
-def _absent(table: pd.DataFrame) -> dict[str, str]:
+def _absent(predictions: Predictions) -> dict[str, str]:
     """Tags that name the classes which a split has no image of."""
-    absent = find_absent_classes(table, SPLITS)
+    absent = find_absent_classes(predictions, SPLITS)
     return {f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()}
 
 

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from melanoma_lab.config.arm_labels import find_arm, shorten_arm_names
-from melanoma_lab.core.errors import UserError, get_first_line
+from melanoma_lab.core.errors import UserError, format_list, get_first_line
 from melanoma_lab.core.formatting import format_list
-from melanoma_lab.evaluation.predictions import slugs_of
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.tracking.arm_runs import (
     SEEDS_TAG,
     RunKey,
@@ -154,8 +152,8 @@ def divide_into_ensembles(
     ]
 
 
-def load_member_tables(client: Any, members: Sequence[EnsembleMember]) -> list[pd.DataFrame]:
-    """The predictions of every member, in one order of images.
+def load_member_predictions(client: Any, members: Sequence[EnsembleMember]) -> list[Predictions]:
+    """Load the predictions of every member, in one order of images.
 
     Args:
         client: an MlflowClient.
@@ -173,21 +171,21 @@ def load_member_tables(client: Any, members: Sequence[EnsembleMember]) -> list[p
                 f"{one} and {other} {what} ({tag}): they cannot answer together. Train all members "
                 "on the same dataset."
             )
-    tables: list[pd.DataFrame] = []
+    loaded: list[Predictions] = []
     for member in members:
         try:
             table = load_predictions(client, member.run)
         except (OSError, ValueError) as error:
             reason = get_first_line(error)
             raise UserError(f"{member} cannot be a member: {reason}") from error
-        tables.append(table.sort_values("image_id", ignore_index=True))
-        first = tables[0]
-        if slugs_of(table) != slugs_of(first):
+        loaded.append(Predictions(table.sort_values("image_id", ignore_index=True)))
+        first, own = loaded[0], loaded[-1]
+        if own.slugs != first.slugs:
             raise UserError(
                 f"{members[0]} and {member} have different classes, or the same in another order: "
-                f"{format_list(slugs_of(first), 10)}; {format_list(slugs_of(table), 10)}."
+                f"{format_list(first.slugs, 10)}; {format_list(own.slugs, 10)}."
             )
-        if not tables[-1][_SAME].equals(first[_SAME]):
+        if not own.table[_SAME].equals(first.table[_SAME]):
             if member.key.fold != members[0].key.fold:
                 raise UserError(
                     f"{members[0]} and {member} were not measured on the same images: they are "
@@ -199,4 +197,4 @@ def load_member_tables(client: Any, members: Sequence[EnsembleMember]) -> list[p
                 "and labels, although their dataset is the same: one was edited, or some were left "
                 "out."
             )
-    return tables
+    return loaded

@@ -8,24 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from omegaconf import OmegaConf
 
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.data.split import TEST
-from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.clinical_evaluation import (
     ClinicalEvaluation,
     apply_decision_rule,
-    encode_groups,
 )
-from melanoma_lab.evaluation.confidence_intervals import (
-    IntervalEstimate,
-    estimate_balanced_accuracy,
-)
+from melanoma_lab.evaluation.confidence_intervals import estimate_balanced_accuracy
 from melanoma_lab.evaluation.decision_rule import DecisionRule
+from melanoma_lab.evaluation.predictions import Predictions, build_predictions
 from melanoma_lab.evaluation.run_metrics import compute_split_metrics, find_absent_classes
 from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.inference.external_validation import evaluation_messages, evaluation_tags
@@ -89,7 +84,7 @@ def report_evaluation(
     """
     data, card = evaluated.data, evaluated.card
     manifest = data.manifest
-    table = predictions.build_predictions(
+    predictions = build_predictions(
         image_ids=list(manifest["image_id"]),
         groups=list(manifest["group"]),
         splits=list(manifest["split"]),
@@ -101,9 +96,10 @@ def report_evaluation(
     advice = evaluated.source.advice or NO_ADVICE
     if advice.slug not in card.slugs:
         advice = replace(advice, slug="")
-    judgement = apply_decision_rule(table, advice, manifest=manifest)
-    interval = _interval(table)
-    metrics = compute_split_metrics(table, TEST, evaluated.melanoma) | judgement.metrics()
+    judgement = apply_decision_rule(predictions, advice, manifest=manifest)
+    test = predictions.split(TEST)
+    interval = estimate_balanced_accuracy(test.y_true, test.correct, test.groups)
+    metrics = compute_split_metrics(test, evaluated.melanoma) | judgement.metrics()
     metrics |= {
         "test/balanced_accuracy_low": interval.low,
         "test/balanced_accuracy_high": interval.high,
@@ -114,16 +110,16 @@ def report_evaluation(
         metrics["images_seen"] = float(evaluated.shown.seen.sum())
     if answers.unlike is not None:
         metrics["images_unlike_training"] = float((answers.unlike[judged] > 1).sum())
-    absent = find_absent_classes(table, [TEST])
+    absent = find_absent_classes(predictions, [TEST])
     tracker.log_metrics(metrics)
     tracker.set_tags({f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()})
     with tempfile.TemporaryDirectory() as scratch:
         with show_progress("drawing figures"):
-            _keep(Path(scratch), evaluated, answers, table, judgement)
+            _keep(Path(scratch), evaluated, answers, predictions, judgement)
             write_error_analysis(
                 Path(scratch),
                 name=tracker.run_name,
-                table=table,
+                table=predictions.table,
                 judgement=judgement,
                 melanoma=evaluated.melanoma,
                 manifest=manifest,
@@ -146,26 +142,18 @@ def report_evaluation(
         )
 
 
-def _interval(table: pd.DataFrame) -> IntervalEstimate:
-    """Balanced accuracy of the images that are judged, with its interval."""
-    y_true, y_score = predictions.split_arrays(table, TEST)
-    return estimate_balanced_accuracy(
-        y_true, y_score.argmax(axis=1) == y_true, encode_groups(table, TEST)
-    )
-
-
 def _keep(
     folder: Path,
     evaluated: ExternalEvaluation,
     answers: DatasetPredictions,
-    table: pd.DataFrame,
+    predictions: Predictions,
     judgement: ClinicalEvaluation,
 ) -> None:
     """Write what a run of an evaluation has beside its figures."""
     data, config = evaluated.data, evaluated.config
     plain = evaluation_tags.build_evaluation_params(config, evaluated.matched)
     OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
-    predictions.write_predictions(table, folder / "predictions.csv")
+    predictions.write(folder / "predictions.csv")
     manifest = data.manifest
     if answers.unlike is not None:
         manifest = manifest.assign(unlike_training=answers.unlike)
@@ -178,7 +166,7 @@ def _keep(
     judgement.write(folder)
     save_run_figures(
         folder / "plots",
-        table=table,
+        predictions=predictions,
         melanoma=evaluated.melanoma,
         judgement=judgement,
         shown_as=config.dataset.name,

@@ -13,8 +13,8 @@ from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.data.untrusted_tables import read_manifest
-from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, evaluate_clinically
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.tracking.run_reader import TrackedRun
 
@@ -55,7 +55,7 @@ def load_card_data(run: TrackedRun) -> ModelCardData:
         UserError: it has not kept what a card is written from.
     """
     try:
-        table = predictions.read_predictions(run.require_artifact("predictions.csv"))
+        predictions = Predictions.read(run.require_artifact("predictions.csv"))
         config = read_yaml(run.require_artifact("config.yaml"))
         manifest = read_manifest(run.require_artifact("manifest.csv"))
         if "age" in manifest:
@@ -66,7 +66,7 @@ def load_card_data(run: TrackedRun) -> ModelCardData:
         raise UserError(f"run {run.run_id}: cannot be described: {error}") from error
     named = config.get("dataset", {}).get("melanoma")
     melanoma = slugify(named) if named else None
-    if melanoma not in predictions.slugs_of(table):
+    if melanoma not in predictions.slugs:
         melanoma = None
     sensitivity = config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity)
     return ModelCardData(
@@ -75,11 +75,13 @@ def load_card_data(run: TrackedRun) -> ModelCardData:
         tags=run.tags,
         metrics=run.metrics,
         config=config,
-        table=table,
+        table=predictions.table,
         manifest=manifest,
         melanoma=melanoma,
         audit=audit,
-        judgement=evaluate_clinically(table, melanoma, sensitivity=sensitivity, manifest=manifest),
+        judgement=evaluate_clinically(
+            predictions, melanoma, sensitivity=sensitivity, manifest=manifest
+        ),
     )
 
 

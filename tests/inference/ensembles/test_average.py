@@ -7,6 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.inference.ensembles.average import assign_splits, average_predictions
 
 
@@ -16,19 +17,19 @@ def probabilities(table):
 
 def test_the_mean_is_exact():
     tables = [draw_table(1.0, seed=seed) for seed in range(3)]
-    found = average_predictions(tables)
+    found = average_predictions([Predictions(table) for table in tables]).table
     expected = np.mean([probabilities(table) for table in tables], axis=0).astype(np.float32)
     np.testing.assert_array_equal(probabilities(found), expected)
     same = ["image_id", "group", "split", "y_true"]
     assert found[same].equals(tables[0][same])
-    assert average_predictions(tables[:1]).equals(tables[0])
+    assert average_predictions([Predictions(tables[0])]).table.equals(tables[0])
 
 
 def test_by_hand():
     first, second = draw_table(1.0, seed=0), draw_table(1.0, seed=1)
     columns = [name for name in first if name.startswith("prob/")]
     first[columns], second[columns] = np.float32([1, 0, 0, 0]), np.float32([0.25, 0.75, 0, 0])
-    found = average_predictions([first, second])
+    found = average_predictions([Predictions(first), Predictions(second)]).table
     assert set(map(tuple, probabilities(found))) == {(0.625, 0.375, 0, 0)}
 
 

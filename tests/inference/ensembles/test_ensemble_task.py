@@ -19,7 +19,7 @@ from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.pixel_cache import decode_image
-from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.inference.ensembles.build_ensembles import make_ensembles
 from melanoma_lab.inference.mlmodel import read_appearance, read_model_folder
@@ -106,11 +106,11 @@ def test_an_ensemble_has_what_a_run_has(tracked, study, made):
     assert expected.items() <= tags.items()
     assert len(tags["fingerprint"]) == 16
     members = [draw_table(1.0, seed=seed, arm=ARM) for seed in (3, 4, 5)]
-    table = predictions.read_predictions(artifact(tracked, made[1], "predictions.csv"))
+    table = Predictions.read(artifact(tracked, made[1], "predictions.csv")).table
     mean = np.mean([each.filter(like="prob/").to_numpy(np.float64) for each in members], axis=0)
     np.testing.assert_array_equal(table.filter(like="prob/"), mean.astype(np.float32))
     metrics = run.data.metrics
-    for name, value in compute_run_metrics(table, "melanoma").items():
+    for name, value in compute_run_metrics(Predictions(table), "melanoma").items():
         assert metrics[name] == pytest.approx(value), name
     assert (metrics["parameters"], metrics["optimizer_steps"]) == (3 * 1234, 900)
     assert metrics["fit_seconds"] == 3 * 12.5 + 3 + 4 + 5
@@ -192,7 +192,7 @@ def test_folds_with_one_test_split_answer_together(tracked, tmp_path):
     run = tracked.client.get_run(made[1])
     assert (run.data.tags["members"], run.data.tags["member_folds"]) == ("2", "0,1,2")
     assert run.data.tags["split_hash"] not in {"fold 0", "fold 1", "fold 2"}
-    table = predictions.read_predictions(artifact(tracked, made[1], "predictions.csv"))
+    table = Predictions.read(artifact(tracked, made[1], "predictions.csv")).table
     assert table["split"].value_counts().to_dict() == {"train": 320, "test": 160}
     assert not table.groupby("group")["split"].nunique().gt(1).any()
     assert np.isnan(run.data.metrics["val/accuracy"])
@@ -346,7 +346,7 @@ def test_what_training_images_look_like_is_kept_where_all_members_saw_them(
     assert (read_appearance(folder) is not None) == (key == "seed")
     network = load_safely(read_model_folder(folder)[0])
     client = mlflow.MlflowClient(tracking.uri)
-    table = predictions.read_predictions(Path(client.download_artifacts(made, "predictions.csv")))
+    table = Predictions.read(Path(client.download_artifacts(made, "predictions.csv"))).table
     manifest = pd.read_csv(client.download_artifacts(made, "manifest.csv"))
     assert list(manifest["image_id"]) == list(table["image_id"])
     pixels = np.stack([decode_image(path, 16) for path in manifest["path"]])
@@ -363,7 +363,7 @@ def test_the_model_answers_with_the_mean(tree, tmp_path, session_cache, capsys):
     card = Path(client.download_artifacts(made, "model_card.md")).read_text(encoding="utf-8")
     assert "the mean of 2 networks (seeds 0,1)" in card
     assert "What the audit says" in card
-    table = predictions.read_predictions(Path(client.download_artifacts(made, "predictions.csv")))
+    table = Predictions.read(Path(client.download_artifacts(made, "predictions.csv"))).table
     model = mlflow.pyfunc.load_model(f"runs:/{made}/model")
     signature = model.metadata.signature.inputs.inputs[0]
     assert (signature.type, signature.shape) == (np.dtype("uint8"), (-1, 16, 16, 3))

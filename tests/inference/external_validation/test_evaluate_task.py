@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from evaluation_cases import split_arrays
 from pictures import paint
 from PIL import Image
 from processes import run_python
@@ -16,7 +17,7 @@ from undrawn import undrawn_runs
 
 import melanoma_lab as lab
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.evaluation import metrics, predictions
+from melanoma_lab.evaluation import metrics
 from melanoma_lab.tracking.arm_runs import find_arm_runs
 
 NETWORK = ("architecture=compact_cnn", "architecture.filters=[4,8]", "architecture.blocks=[0,1]")
@@ -140,7 +141,7 @@ def test_what_the_model_has_seen_is_left_out(evaluated):
 
 def test_figures_are_of_what_is_left_and_nothing_is_chosen_anew(work, evaluated):
     _, run, _ = work
-    arrays = predictions.split_arrays(evaluated.predictions, "test")
+    arrays = split_arrays(evaluated.predictions, "test")
     found = evaluated.metrics
     assert found["test/accuracy"] == pytest.approx(metrics.accuracy(*arrays))
     assert found["test/balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy(*arrays))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
 from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
 
@@ -34,7 +35,7 @@ def table_of(n: int = 90, seed: int = 0, splits: tuple[str, ...] = ("val", "test
         labels=labels,
         probabilities=powers / powers.sum(axis=1, keepdims=True),
         slugs=SLUGS,
-    )
+    ).table
 
 
 def manifest_of(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -87,7 +88,9 @@ def write(folder: Path, **given: Any) -> Path:
         **{
             "name": "dropout seed 0",
             "table": table,
-            "judgement": evaluate_clinically(table, melanoma, sensitivity=0.9, manifest=manifest),
+            "judgement": evaluate_clinically(
+                Predictions(table), melanoma, sensitivity=0.9, manifest=manifest
+            ),
             "melanoma": melanoma,
             "manifest": manifest,
             "audit": {},

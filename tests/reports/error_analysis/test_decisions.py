@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from evaluation_cases import split_arrays
 from example_cases import SLUGS, table_of
 
-from melanoma_lab.evaluation.predictions import split_arrays
 from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.reports.error_analysis.decisions import (
     N_CLASSES,

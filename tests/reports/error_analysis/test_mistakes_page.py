@@ -10,6 +10,7 @@ from PIL import Image
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.reports.error_analysis.decisions import choose_mistakes, tabulate_decisions
 from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
 from melanoma_lab.reports.error_analysis.explainers import build_file_explainer
@@ -27,7 +28,7 @@ def manifest(table, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chosen(table):
-    judgement = evaluate_clinically(table, "melanoma", sensitivity=0.9)
+    judgement = evaluate_clinically(Predictions(table), "melanoma", sensitivity=0.9)
     return choose_mistakes(tabulate_decisions(table, judgement.temperature), "melanoma")
 
 
@@ -94,7 +95,7 @@ def test_doubtful_labels_are_told_first(page_file):
 
 
 def test_missed_melanomas_that_the_operating_point_finds_are_said(page_file, table, chosen):
-    threshold = evaluate_clinically(table, "melanoma", sensitivity=0.9).point.threshold
+    threshold = evaluate_clinically(Predictions(table), "melanoma", sensitivity=0.9).point.threshold
     flagged = (chosen.missed["melanoma"] >= threshold).sum()
     assert flagged > 0
     text = page_file.read_text(encoding="utf-8")

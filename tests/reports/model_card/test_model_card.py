@@ -12,6 +12,7 @@ from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.confidence_intervals import estimate_proportion
 from melanoma_lab.evaluation.metric_intervals import estimate_calibration, estimate_metrics
 from melanoma_lab.evaluation.metrics import auroc, brier, log_loss, macro_auroc
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.reports.model_card.card_data import ModelCardData
 from melanoma_lab.reports.model_card.pages import PAGES, write_model_card
 
@@ -54,7 +55,9 @@ def facts(*, splits=("train", "val", "test"), tags=(), config=(), **changes):
         "manifest": manifest,
         "melanoma": "melanoma",
         "audit": {"judged_split": "random", "n_label_conflicts": 4, "n_cross_split_groups": 7},
-        "judgement": evaluate_clinically(table, "melanoma", sensitivity=0.9, manifest=manifest),
+        "judgement": evaluate_clinically(
+            Predictions(table), "melanoma", sensitivity=0.9, manifest=manifest
+        ),
     }
     return ModelCardData(**known | changes)
 
@@ -132,7 +135,9 @@ def test_its_limits_are_those_of_the_run(pages, changes, told):
 
 def test_a_dataset_without_melanoma_has_no_operating_point(pages):
     given = facts()
-    without = evaluate_clinically(given.table, None, sensitivity=0.9, manifest=given.manifest)
+    without = evaluate_clinically(
+        Predictions(given.table), None, sensitivity=0.9, manifest=given.manifest
+    )
     markdown, html = pages(facts(melanoma=None, judgement=without))
     assert "names no melanoma class" in markdown
     assert "melanoma AUROC" not in markdown
