@@ -23,6 +23,7 @@ class ReliabilityBins:
     Attributes:
         edges: float64, shape (bins + 1,), from 0 to 1. A bin contains its upper edge and, save
             the first, not its lower one.
+        index: intp, shape (n,); the bin of each image.
         counts: int64, shape (bins,); images in each bin.
         correct: int64, shape (bins,); how many of them were decided correctly.
         confidence: float64, shape (bins,); mean confidence, NaN in an empty bin.
@@ -30,6 +31,7 @@ class ReliabilityBins:
     """
 
     edges: NDArray[np.float64]
+    index: NDArray[np.intp]
     counts: NDArray[np.int64]
     correct: NDArray[np.int64]
     confidence: NDArray[np.float64]
@@ -62,7 +64,7 @@ def reliability_bins(
     filled = counts > 0
     confidence[filled] = np.bincount(index, weights=top, minlength=n_bins)[filled] / counts[filled]
     accuracy[filled] = correct[filled] / counts[filled]
-    return ReliabilityBins(edges, counts, correct, confidence, accuracy)
+    return ReliabilityBins(edges, index, counts, correct, confidence, accuracy)
 
 
 def ece(y_true: NDArray[np.int64], y_score: NDArray[np.float64], n_bins: int = N_BINS) -> float:

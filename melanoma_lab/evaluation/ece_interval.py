@@ -98,13 +98,12 @@ def ece_interval(
 
 
 def _binned(y_true: NDArray[np.int64], y_score: Floats, groups: NDArray[np.int64]) -> _Binned:
-    edges = reliability_bins(y_true, y_score).edges
+    bins = reliability_bins(y_true, y_score)
     top = y_score.max(axis=1)
     hit = (y_score.argmax(axis=1) == y_true).astype(np.float64)
-    bins = np.searchsorted(edges[1:-1], top, side="left")
-    n_bins = len(edges) - 1
-    gaps = np.bincount(bins, weights=hit - top, minlength=n_bins) / len(top)
-    return _Binned(top, hit, bins, np.unique(groups, return_inverse=True)[1], n_bins, gaps)
+    n_bins = len(bins.counts)
+    gaps = np.bincount(bins.index, weights=hit - top, minlength=n_bins) / len(top)
+    return _Binned(top, hit, bins.index, np.unique(groups, return_inverse=True)[1], n_bins, gaps)
 
 
 def _lesions_drawn(

@@ -63,7 +63,7 @@ def log_loss_influence(y_true: Labels, y_score: Floats) -> Floats:
 
 def brier_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Influences on the Brier score; shape (n,)."""
-    return _of_mean(np.square(y_score - np.eye(y_score.shape[1])[y_true]).sum(axis=1))
+    return _of_mean(metrics.image_brier_score(y_true, y_score))
 
 
 def ece_influence(y_true: Labels, y_score: Floats) -> Floats:
@@ -72,11 +72,9 @@ def ece_influence(y_true: Labels, y_score: Floats) -> Floats:
     The sign of a bin's gap is taken as given, as it is unless the gap is near zero.
     """
     bins = calibration.reliability_bins(y_true, y_score)
-    top = y_score.max(axis=1)
-    index = np.searchsorted(bins.edges[1:-1], top, side="left")
-    gap = top - (y_score.argmax(axis=1) == y_true)
-    sign = np.sign(np.bincount(index, weights=gap, minlength=len(bins.counts)))
-    return _of_mean(sign[index] * gap)
+    gap = y_score.max(axis=1) - (y_score.argmax(axis=1) == y_true)
+    sign = np.sign(np.bincount(bins.index, weights=gap, minlength=len(bins.counts)))
+    return _of_mean(sign[bins.index] * gap)
 
 
 def sensitivity_influence(y_true: Labels, y_score: Floats) -> Floats:

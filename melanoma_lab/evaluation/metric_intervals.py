@@ -82,7 +82,7 @@ def estimate_calibration(
     terms = np.column_stack(
         [
             metrics.image_log_loss(y_true, y_score),
-            np.square(y_score - np.eye(y_score.shape[1])[y_true]).sum(axis=1),
+            metrics.image_brier_score(y_true, y_score),
         ]
     )
     lows, highs = compute_mean_interval(terms, groups)

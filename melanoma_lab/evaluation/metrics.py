@@ -141,9 +141,17 @@ def brier(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> float:
     Brier's own definition (Monthly Weather Review 78, 1950): for two classes it is twice what
     is common for a single probability.
     """
+    return _mean_of_defined(image_brier_score(y_true, y_score))
+
+
+def image_brier_score(
+    y_true: NDArray[np.int64], y_score: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the terms of ``brier``: one per image, shape (n,)."""
     check_arrays(y_true, y_score)
     one_hot = np.eye(y_score.shape[1])[y_true]
-    return _mean_of_defined(np.square(y_score - one_hot).sum(axis=1))
+    scores: NDArray[np.float64] = np.square(y_score - one_hot).sum(axis=1)
+    return scores
 
 
 def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:
