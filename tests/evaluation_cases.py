@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
@@ -53,6 +55,16 @@ def table_of(
         probabilities=y_score,
         slugs=slugs or tuple(f"class_{k}" for k in range(y_score.shape[1])),
     ).table
+
+
+def split_of(y_true: NDArray[np.int64], y_score: NDArray[np.float64], groups: Any = None):
+    """Arrays as the predictions of a split, not rounded to float32 as a table would have them."""
+    groups = np.arange(len(y_true)) if groups is None else groups
+    ids = np.array([f"{i}.jpg" for i in range(len(y_true))], dtype=object)
+    slugs = tuple(f"class_{k}" for k in range(y_score.shape[1]))
+    return predictions.SplitPredictions(
+        "test", slugs, ids, y_true, y_score, groups.astype(str), groups.astype(np.int64)
+    )
 
 
 def split_arrays(table: pd.DataFrame, split: str) -> Case:

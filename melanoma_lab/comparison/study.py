@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.core.checksums import hash_text
-from melanoma_lab.core.errors import UserError, format_list, get_first_line
+from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import format_count, format_list
 from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.influence import Estimate, estimate_run

@@ -103,21 +103,6 @@ def average_proportions(parts: Sequence[IntervalEstimate]) -> IntervalEstimate:
     return IntervalEstimate(mean, max(mean - below, 0.0), min(mean + above, 1.0))
 
 
-def estimate_balanced_accuracy(
-    y_true: NDArray[np.int64], correct: NDArray[np.bool_], groups: NDArray[np.int64]
-) -> IntervalEstimate:
-    """Balanced accuracy, the mean sensitivity of the classes present, with its 95 % interval.
-
-    Args:
-        y_true: int64, shape (n,).
-        correct: bool, shape (n,); whether an image's class was decided rightly.
-        groups: int64, shape (n,), not negative; the group of each image.
-    """
-    return average_proportions(
-        [estimate_proportion(correct[y_true == k], groups[y_true == k]) for k in np.unique(y_true)]
-    )
-
-
 def compute_mean_interval(
     values: NDArray[np.float64], groups: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -46,7 +46,7 @@ class SplitPredictions:
         group_names: str, shape (n,); name of the group of each image.
         groups: int64, shape (n,); the same groups as numbers from 0, in the order in which they
             first appear in this split. Intervals draw random numbers and add up by these numbers,
-            so another order would change their last bits.
+            so another order would change their last bits. A selection keeps its split's numbers.
     """
 
     name: str
@@ -94,6 +94,21 @@ class SplitPredictions:
         """
         k = self.slugs.index(slug)
         return self.y_true == k, self.y_score[:, k]
+
+    def select(self, chosen: NDArray[np.bool_]) -> SplitPredictions:
+        """Return the predictions of some of the images, such as a subgroup.
+
+        Args:
+            chosen: bool, shape (n,).
+        """
+        return replace(
+            self,
+            image_ids=self.image_ids[chosen],
+            y_true=self.y_true[chosen],
+            y_score=self.y_score[chosen],
+            group_names=self.group_names[chosen],
+            groups=self.groups[chosen],
+        )
 
     def calibrate(self, temperature: Temperature) -> SplitPredictions:
         """Return the same images with calibrated probabilities."""

@@ -14,12 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.data.patient_metadata import AGE_COLUMN, is_missing
-from melanoma_lab.evaluation.confidence_intervals import (
-    UNDEFINED,
-    IntervalEstimate,
-    estimate_balanced_accuracy,
-    estimate_proportion,
-)
+from melanoma_lab.evaluation.confidence_intervals import UNDEFINED, IntervalEstimate
+from melanoma_lab.evaluation.metric_intervals import INTERVALS
 from melanoma_lab.evaluation.operating_point import OperatingPoint, measure_rates
 from melanoma_lab.evaluation.predictions import SplitPredictions
 
@@ -67,27 +63,27 @@ def measure_subgroups(
     known = manifest.set_index("image_id").reindex(split.image_ids)
 
     def measured(column: str, value: str, chosen: NDArray[np.bool_]) -> dict[str, Any]:
-        labels, hit, lesions = split.y_true[chosen], split.correct[chosen], split.groups[chosen]
+        part = split.select(chosen)
         row: dict[str, Any] = {
             "column": column,
             "value": value,
             "split": split.name,
-            "n_images": len(labels),
-            "n_lesions": len(np.unique(lesions)),
+            "n_images": len(part),
+            "n_lesions": len(np.unique(part.groups)),
             "n_melanoma_lesions": pd.NA,
-            "n_classes": len(np.unique(labels)),
+            "n_classes": len(np.unique(part.y_true)),
             "few": False,
         }
         row["few"] = row["n_lesions"] < FEW_LESIONS
         figures = {
-            "balanced_accuracy": estimate_balanced_accuracy(labels, hit, lesions),
-            "accuracy": estimate_proportion(hit, lesions),
+            "balanced_accuracy": INTERVALS["balanced_accuracy"](part),
+            "accuracy": INTERVALS["accuracy"](part),
             "sensitivity": UNDEFINED,
             "specificity": UNDEFINED,
         }
         if point is not None and score is not None:
-            positive = labels == split.slugs.index(point.slug)
-            reached = measure_rates(positive, score[chosen], lesions, point.threshold)
+            positive, _ = part.one_vs_rest(point.slug)
+            reached = measure_rates(positive, score[chosen], part.groups, point.threshold)
             row["n_melanoma_lesions"] = reached.positive_lesions
             row["few"] |= reached.positive_lesions < FEW_POSITIVE
             figures |= {"sensitivity": reached.sensitivity, "specificity": reached.specificity}

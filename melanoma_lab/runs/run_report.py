@@ -178,7 +178,7 @@ def build_card_data(
         tags=tags,
         metrics=metrics,
         config=config_to_dict(config),
-        table=predictions.table,
+        predictions=predictions,
         manifest=data.manifest,
         melanoma=data.melanoma,
         audit=data.findings.as_json(),

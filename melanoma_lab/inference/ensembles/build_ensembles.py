@@ -155,7 +155,7 @@ def _record(
                     tags=tracker.tags,
                     metrics=metrics,
                     config=config,
-                    table=predictions.table,
+                    predictions=predictions,
                     manifest=manifest,
                     melanoma=melanoma,
                     audit=audit,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from melanoma_lab.config.arm_labels import find_arm, shorten_arm_names
-from melanoma_lab.core.errors import UserError, format_list, get_first_line
+from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.tracking.arm_runs import (

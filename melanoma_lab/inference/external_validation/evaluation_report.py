@@ -18,8 +18,8 @@ from melanoma_lab.evaluation.clinical_evaluation import (
     ClinicalEvaluation,
     apply_decision_rule,
 )
-from melanoma_lab.evaluation.confidence_intervals import estimate_balanced_accuracy
 from melanoma_lab.evaluation.decision_rule import DecisionRule
+from melanoma_lab.evaluation.metric_intervals import INTERVALS
 from melanoma_lab.evaluation.predictions import Predictions, build_predictions
 from melanoma_lab.evaluation.run_metrics import compute_split_metrics, find_absent_classes
 from melanoma_lab.evaluation.temperature import Temperature
@@ -98,7 +98,7 @@ def report_evaluation(
         advice = replace(advice, slug="")
     judgement = apply_decision_rule(predictions, advice, manifest=manifest)
     test = predictions.split(TEST)
-    interval = estimate_balanced_accuracy(test.y_true, test.correct, test.groups)
+    interval = INTERVALS["balanced_accuracy"](test)
     metrics = compute_split_metrics(test, evaluated.melanoma) | judgement.metrics()
     metrics |= {
         "test/balanced_accuracy_low": interval.low,

@@ -29,7 +29,7 @@ class ModelCardData:
         tags: as tracked.
         metrics: the last value of each.
         config: resolved, as plain containers.
-        table: its predictions table.
+        predictions: its own.
         manifest: its table of images.
         melanoma: slug of the melanoma class; None where the dataset names none.
         audit: what the audit found, as ``audit.json`` has it; None where it was not kept.
@@ -41,7 +41,7 @@ class ModelCardData:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     config: Mapping[str, Any]
-    table: pd.DataFrame
+    predictions: Predictions
     manifest: pd.DataFrame
     melanoma: str | None
     audit: Mapping[str, Any] | None
@@ -75,7 +75,7 @@ def load_card_data(run: TrackedRun) -> ModelCardData:
         tags=run.tags,
         metrics=run.metrics,
         config=config,
-        table=predictions.table,
+        predictions=predictions,
         manifest=manifest,
         melanoma=melanoma,
         audit=audit,

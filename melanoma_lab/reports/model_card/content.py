@@ -5,6 +5,7 @@ The sections are those of Mitchell et al., Model Cards for Model Reporting (FAT*
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,10 @@ from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.metric_intervals import (
     estimate_calibration,
     estimate_metrics,
-    estimate_sensitivities,
-    estimate_specificities,
-    get_split_arrays,
+    estimate_sensitivity,
+    estimate_specificity,
 )
-from melanoma_lab.evaluation.predictions import judged_split, slugs_of
+from melanoma_lab.evaluation.predictions import SplitPredictions
 from melanoma_lab.reports.model_card import data_sections, limitations, training_sections
 from melanoma_lab.reports.model_card.card_data import ModelCardData
 from melanoma_lab.reports.model_card.formatting import format_estimate, format_share
@@ -38,13 +38,16 @@ INTENDED = [
 
 def build_card_content(facts: ModelCardData) -> dict[str, Any]:
     """What both pages say."""
-    judged = judged_split(facts.table)
+    split = facts.predictions.evaluated
+    before, after = (
+        estimate_calibration(each) for each in (split, split.calibrate(facts.judgement.temperature))
+    )
     point = facts.judgement.point
     return {
         "title": f"{facts.tags.get('arm', 'a model')}, seed {facts.tags.get('seed', '?')}",
         "version": __version__,
         "run_id": facts.run_id,
-        "judged": label_split(judged),
+        "judged": label_split(split.name),
         "detail_rows": training_sections.build_model_rows(facts),
         "setting_rows": training_sections.build_training_rows(facts),
         "intended": INTENDED,
@@ -55,11 +58,11 @@ def build_card_content(facts: ModelCardData) -> dict[str, Any]:
         "source_rows": data_sections.build_source_rows(facts),
         "protocol": data_sections.describe_split_protocol(facts),
         "audit": data_sections.describe_audit(facts),
-        "metric_rows": _metric_rows(facts, judged),
-        "class_rows": _class_rows(facts, judged),
-        "calibration_rows": _calibration_rows(facts, judged),
+        "metric_rows": _metric_rows(split, facts.melanoma),
+        "class_rows": _class_rows(split),
+        "calibration_rows": _calibration_rows(before, after),
         "temperature": _temperature(facts),
-        "ece": _ece(facts, judged),
+        "ece": format_estimate("ece", after["ece"]),
         "point": _point(facts),
         "point_rows": [] if point is None else _point_rows(facts),
         "subgroup_rows": _subgroup_rows(facts),
@@ -68,51 +71,37 @@ def build_card_content(facts: ModelCardData) -> dict[str, Any]:
     }
 
 
-def _metric_rows(facts: ModelCardData, judged: str) -> list[list[str]]:
-    """Each figure of the judged split with its interval, and of the training split for scale."""
-    slugs = slugs_of(facts.table)
-    melanoma = None if facts.melanoma is None else slugs.index(facts.melanoma)
+def _metric_rows(split: SplitPredictions, melanoma: str | None) -> list[list[str]]:
+    """Return each metric of the evaluated split with its interval."""
+    return [
+        [label_metric(name), format_estimate(name, found)]
+        for name, found in estimate_metrics(split, melanoma).items()
+    ]
+
+
+def _class_rows(split: SplitPredictions) -> list[list[str]]:
+    """Return each class with its size in the evaluated split, sensitivity and specificity."""
     rows = []
-    for name, found in estimate_metrics(*get_split_arrays(facts.table, judged), melanoma).items():
-        rows.append([label_metric(name), format_estimate(name, found)])
+    for slug in split.slugs:
+        positive, _ = split.one_vs_rest(slug)
+        rows.append(
+            [
+                slug.replace("_", " "),
+                f"{np.count_nonzero(positive):,} ({len(np.unique(split.groups[positive])):,})",
+                format_share(estimate_sensitivity(split, slug)),
+                format_share(estimate_specificity(split, slug)),
+            ]
+        )
     return rows
 
 
-def _class_rows(facts: ModelCardData, judged: str) -> list[list[str]]:
-    """Each class with its size in the judged split, sensitivity and specificity."""
-    y_true, y_score, groups = get_split_arrays(facts.table, judged)
-    found = zip(
-        slugs_of(facts.table),
-        estimate_sensitivities(y_true, y_score, groups),
-        estimate_specificities(y_true, y_score, groups),
-        strict=True,
-    )
+def _calibration_rows(
+    before: Mapping[str, IntervalEstimate], after: Mapping[str, IntervalEstimate]
+) -> list[list[str]]:
     return [
-        [
-            slug.replace("_", " "),
-            f"{np.count_nonzero(y_true == k):,} ({len(np.unique(groups[y_true == k])):,})",
-            format_share(sensitive),
-            format_share(specific),
-        ]
-        for k, (slug, sensitive, specific) in enumerate(found)
+        [label_metric(name), *(format_estimate(name, each[name]) for each in (before, after))]
+        for name in before
     ]
-
-
-def _calibration_rows(facts: ModelCardData, judged: str) -> list[list[str]]:
-    y_true, y_score, groups = get_split_arrays(facts.table, judged)
-    after = facts.judgement.temperature.apply(y_score)
-    pairs = [estimate_calibration(y_true, scores, groups) for scores in (y_score, after)]
-    return [
-        [label_metric(name), *(format_estimate(name, measured[name]) for measured in pairs)]
-        for name in pairs[0]
-    ]
-
-
-def _ece(facts: ModelCardData, judged: str) -> str:
-    """The calibration error that is asked for by name."""
-    y_true, y_score, groups = get_split_arrays(facts.table, judged)
-    after = facts.judgement.temperature.apply(y_score)
-    return format_estimate("ece", estimate_calibration(y_true, after, groups)["ece"])
 
 
 def _temperature(facts: ModelCardData) -> str:

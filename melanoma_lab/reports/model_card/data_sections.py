@@ -8,7 +8,6 @@ import pandas as pd
 
 from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.split import SPLITS
-from melanoma_lab.evaluation.predictions import slugs_of
 from melanoma_lab.evaluation.subgroups import SUBGROUP_COLUMNS, split_into_subgroups
 from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.reports.model_card.card_data import ModelCardData
@@ -53,7 +52,7 @@ def build_class_count_rows(facts: ModelCardData) -> list[list[str]]:
     splits = list_splits(facts)
     rows = [
         [name.replace("_", " "), *_counts(facts.manifest[of_class == name], splits)]
-        for name in slugs_of(facts.table)
+        for name in facts.predictions.slugs
     ]
     return [*rows, ["all", *_counts(facts.manifest, splits)]]
 

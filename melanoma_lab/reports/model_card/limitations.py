@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from melanoma_lab.core.formatting import format_count, format_percent
-from melanoma_lab.evaluation.metric_intervals import get_split_arrays
-from melanoma_lab.evaluation.predictions import judged_split, slugs_of
+from melanoma_lab.core.formatting import format_count, format_percent, label_split
+from melanoma_lab.evaluation.predictions import SplitPredictions
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS
 from melanoma_lab.reports.model_card.card_data import ModelCardData
 
@@ -24,7 +23,7 @@ def list_limitations(facts: ModelCardData) -> list[str]:
 
 
 def _limits(facts: ModelCardData) -> Iterator[str]:
-    tags, judged = facts.tags, judged_split(facts.table)
+    tags, split = facts.tags, facts.predictions.evaluated
     if tags.get("outcome") == "at_chance":
         yield "This run stayed at chance: the network tells nothing apart."
     if tags.get("outcome") == "diverged":
@@ -36,20 +35,20 @@ def _limits(facts: ModelCardData) -> Iterator[str]:
             "Nothing names the lesions or patients of its images: photographs of one lesion may be "
             "in training and in test, and figures then look better than they are."
         )
-    if judged != "test":
+    if split.name != "test":
         yield "It never met its test split; the figures here are of the split it was chosen by."
     yield (
         "Not validated externally: test images are from the same dataset as the training images. "
         "Elsewhere expect less."
     )
     yield from _kind_of_images(facts)
-    yield from _prevalence(facts, judged)
+    yield from _prevalence(split, facts.melanoma)
     yield (
         "One network: another seed gives other figures. Intervals cover chance in lesions alone."
         if "members" not in tags
         else "Its intervals cover chance in the lesions, not in the seeds of its members."
     )
-    yield from _few(facts, judged)
+    yield from _few(split)
     if _balanced(facts):
         yield (
             "It was trained as if classes were more alike in number than they are, and takes rare "
@@ -80,29 +79,26 @@ def _kind_of_images(facts: ModelCardData) -> Iterator[str]:
         yield "The dataset does not say from which clinics or cameras its images come."
 
 
-def _prevalence(facts: ModelCardData, judged: str) -> Iterator[str]:
-    if facts.melanoma is None:
+def _prevalence(split: SplitPredictions, melanoma: str | None) -> Iterator[str]:
+    if melanoma is None:
         return
-    y_true, _, _ = get_split_arrays(facts.table, judged)
-    share = np.mean(y_true == slugs_of(facts.table).index(facts.melanoma))
-    split = {"val": "validation"}.get(judged, judged)
+    positive, _ = split.one_vs_rest(melanoma)
     yield (
-        f"{format_percent(share)} of the {split} images are melanomas. Predictive values and "
-        "calibrated probabilities are for that share, which is no clinic's; and only lesions that "
-        "somebody chose to photograph, and often to excise, are in such a dataset."
+        f"{format_percent(np.mean(positive))} of the {label_split(split.name)} images are melanomas. "
+        "Predictive values and calibrated probabilities are for that share, which is no clinic's; "
+        "and only lesions that somebody chose to photograph, and often to excise, are in such a "
+        "dataset."
     )
 
 
-def _few(facts: ModelCardData, judged: str) -> Iterator[str]:
-    y_true, _, groups = get_split_arrays(facts.table, judged)
-    few = [
-        f"{slug.replace('_', ' ')} ({len(np.unique(groups[y_true == k]))})"
-        for k, slug in enumerate(slugs_of(facts.table))
-        if len(np.unique(groups[y_true == k])) < FEW_LESIONS
-    ]
+def _few(split: SplitPredictions) -> Iterator[str]:
+    n_groups = {
+        slug: len(np.unique(split.groups[split.one_vs_rest(slug)[0]])) for slug in split.slugs
+    }
+    few = [f"{slug.replace('_', ' ')} ({n})" for slug, n in n_groups.items() if n < FEW_LESIONS]
     if few:
-        split = {"val": "validation"}.get(judged, judged)
-        yield f"Classes with few {split} lesions, of which little is known: {', '.join(few)}."
+        name = label_split(split.name)
+        yield f"Classes with few {name} lesions, of which little is known: {', '.join(few)}."
 
 
 def _balanced(facts: ModelCardData) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from melanoma_lab.config.schema.dataset import Resize
-from melanoma_lab.evaluation.predictions import slugs_of
 from melanoma_lab.reports.model_card.card_data import ModelCardData
 
 #: What of an option says nothing of the model.
@@ -32,7 +31,7 @@ def build_model_rows(facts: ModelCardData) -> list[list[str]]:
         ["network", f"{together}{network}{counted}"],
         ["takes", f"raw pixels, uint8, {size} x {size}, RGB; scaling is inside"],
         ["photographs become square by", SQUARED[Resize(resize)]],
-        ["gives", f"probabilities of {len(slugs_of(facts.table))} classes"],
+        ["gives", f"probabilities of {len(facts.predictions.slugs)} classes"],
         ["run", f"{facts.run_id}, begun {facts.day}, study {tags.get('study', 'unknown')}"],
         ["arm", f"{tags.get('arm', 'unknown')}, seed {tags.get('seed', '?')}"],
         ["outcome", tags.get("outcome", "unknown").replace("_", " ")],

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import random_case, table_of
+from evaluation_cases import random_case, split_of, table_of
 
 from melanoma_lab.evaluation.calibration import ece
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
@@ -51,7 +51,7 @@ def facts(*, splits=("train", "val", "test"), tags=(), config=(), **changes):
             "split": {"name": "holdout"},
         }
         | dict(config),
-        "table": table,
+        "predictions": Predictions(table),
         "manifest": manifest,
         "melanoma": "melanoma",
         "audit": {"judged_split": "random", "n_label_conflicts": 4, "n_cross_split_groups": 7},
@@ -135,9 +135,7 @@ def test_its_limits_are_those_of_the_run(pages, changes, told):
 
 def test_a_dataset_without_melanoma_has_no_operating_point(pages):
     given = facts()
-    without = evaluate_clinically(
-        Predictions(given.table), None, sensitivity=0.9, manifest=given.manifest
-    )
+    without = evaluate_clinically(given.predictions, None, sensitivity=0.9, manifest=given.manifest)
     markdown, html = pages(facts(melanoma=None, judgement=without))
     assert "names no melanoma class" in markdown
     assert "melanoma AUROC" not in markdown
@@ -148,12 +146,13 @@ def test_intervals_contain_their_figures_and_narrow_with_lesions():
     widths = []
     for n in (100, 1600):
         y_true, y_score = random_case(n, 3, seed=5)
-        found = estimate_metrics(y_true, y_score, np.arange(n), 1)
+        split = split_of(y_true, y_score, np.arange(n))
+        found = estimate_metrics(split, "class_1")
         assert found["macro_auroc"].value == pytest.approx(macro_auroc(y_true, y_score))
         assert found["melanoma_auroc"].value == pytest.approx(auroc(y_true, y_score)[1])
         assert all(0 <= each.low < each.value < each.high <= 1 for each in found.values())
         widths.append({name: each.high - each.low for name, each in found.items()})
-        measured = estimate_calibration(y_true, y_score, np.arange(n))
+        measured = estimate_calibration(split)
         assert measured["log_loss"].value == pytest.approx(log_loss(y_true, y_score))
         assert measured["log_loss"].low < measured["log_loss"].value < measured["log_loss"].high
     for name in widths[0]:
@@ -173,13 +172,15 @@ def test_the_interval_of_an_auroc_covers_the_truth():
 
     y_true, y_score, _ = drawn(200_000)
     truth = auroc(y_true, y_score)[1]
-    found = [estimate_metrics(*drawn(80), 1)["melanoma_auroc"] for _ in range(200)]
+    found = [
+        estimate_metrics(split_of(*drawn(80)), "class_1")["melanoma_auroc"] for _ in range(200)
+    ]
     assert np.mean([each.low <= truth <= each.high for each in found]) >= 0.91
 
 
 def test_an_undefined_figure_has_no_interval():
     y_true, y_score = np.zeros(20, np.int64), np.tile([0.6, 0.4], (20, 1))
-    found = estimate_metrics(y_true, y_score, np.arange(20), 1)
+    found = estimate_metrics(split_of(y_true, y_score, np.arange(20)), "class_1")
     assert np.isnan(found["melanoma_auroc"].value)
     assert np.isnan(found["melanoma_sensitivity"].value)
     whole = estimate_proportion(np.ones(20, bool), np.arange(20))
