@@ -103,6 +103,7 @@ def timed(parts: dict[str, Seconds], named: Collection[str] = ()) -> Iterator[No
     from melanoma_lab.tracking import Tracker
 
     # Modules by their full names: the package has functions called as they are.
+    evaluated_run = import_module("melanoma_lab.evaluation.evaluated_run")
     record, train = (import_module(f"melanoma_lab.runs.{name}") for name in ("run_report", "train"))
 
     def watch(owner: Any, name: str, called: str) -> Callable[[], None]:
@@ -127,7 +128,7 @@ def timed(parts: dict[str, Seconds], named: Collection[str] = ()) -> Iterator[No
         watch(train, "_assemble", "build network"),
         watch(keras.Model, "fit", "fit"),
         watch(keras.Model, "predict", "evaluation"),
-        watch(record, "compute_run_metrics", "metrics"),
+        watch(evaluated_run, "compute_run_metrics", "metrics"),
         watch(record, "save_run_figures", "plots"),
         watch(Tracker, "log_network", "save model"),
         watch(Tracker, "_begin", "begin run"),

@@ -13,12 +13,7 @@ import pytest
 def undrawn_runs() -> Iterator[None]:
     """Let runs in the block, of this process, draw nothing; all else is recorded."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in (
-            "runs.run_report",
-            "inference.ensembles.build_ensembles",
-            "inference.external_validation.evaluation_report",
-        ):
-            module = importlib.import_module(f"melanoma_lab.{name}")
-            patch.setattr(module, "save_run_figures", lambda *_, **__: [])
-            patch.setattr(module, "write_error_analysis", lambda *_, **__: None)
+        module = importlib.import_module("melanoma_lab.runs.run_report")
+        patch.setattr(module, "save_run_figures", lambda *_, **__: [])
+        patch.setattr(module, "write_error_analysis", lambda *_, **__: None)
         yield

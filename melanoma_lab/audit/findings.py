@@ -119,9 +119,13 @@ class Findings:
             plain[name] = value
         return plain
 
+    def to_text(self) -> str:
+        """Return ``as_json`` as the text of ``audit.json``."""
+        return json.dumps(self.as_json(), indent=1) + "\n"
+
     def write(self, path: Path) -> None:
         """Write ``as_json`` to a file; replace an older one."""
-        replace_file(path, json.dumps(self.as_json(), indent=1) + "\n")
+        replace_file(path, self.to_text())
 
     @property
     def digest(self) -> str:

@@ -12,8 +12,8 @@ from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.inference import prediction_messages
-from melanoma_lab.reports.model_card.card_data import load_card_data
-from melanoma_lab.reports.model_card.pages import PAGES, write_model_card
+from melanoma_lab.reports.model_card.content import PAGES
+from melanoma_lab.reports.model_card.load_run import write_tracked_run_card
 from melanoma_lab.tracking.run_reader import read_run
 
 
@@ -43,9 +43,7 @@ def write_run_card(config: Config) -> Path:
         raise UserError(f"output={truncate(folder)}: no such folder: {folder.parent}.")
     run_id = config.model.removeprefix("runs:/").split("/")[0]
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
-        facts = load_card_data(read_run(run_id, config.tracking, Path(scratch)))
-        folder.mkdir(exist_ok=True)
-        write_model_card(facts, folder)
+        write_tracked_run_card(read_run(run_id, config.tracking, Path(scratch)), folder)
     console.print(f"written to {folder}: {', '.join(PAGES)}", markup=False)
     prediction_messages.show_notice()
     return folder

@@ -6,14 +6,9 @@ class, and one where its metadata divides the images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
-from melanoma_lab.evaluation.predictions import Predictions
+from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.plots import (
     classification,
     clinical_evaluation,
@@ -22,74 +17,67 @@ from melanoma_lab.plots import (
     subgroups,
     training_figures,
 )
-from melanoma_lab.plots.training_figures import ClassCounts
+from melanoma_lab.plots.training_figures import TrainingFigures
 
 
 def save_run_figures(
     folder: Path,
+    run: EvaluatedRun,
     *,
-    predictions: Predictions,
-    melanoma: str | None,
-    judgement: ClinicalEvaluation,
-    history: Mapping[str, Sequence[float]] | None = None,
-    kept_epoch: int | None = None,
-    counts: ClassCounts | None = None,
-    sample_images: NDArray[np.generic] | None = None,
-    sample_names: Sequence[str] = (),
-    shown_as: str | None = None,
+    training: TrainingFigures | None = None,
+    title: str | None = None,
     in_use: bool = True,
 ) -> list[Path]:
     """Draw and write every figure of a run; what it predicts is shown for the held-out images.
 
     Args:
         folder: where to write; made if it is not there.
-        predictions: the run's. The test split is shown, or val where test is empty.
-        melanoma: slug of the melanoma class, None where the dataset names none.
-        judgement: of the predictions.
-        history: lists of one value an epoch, as ``training_figures.draw_learning_curves`` takes
-            them; None or empty where nothing was trained epoch by epoch, and then no curves are
-            drawn.
-        kept_epoch: epoch whose weights were kept, counted from 1.
-        counts: images per class and split; None: they are not drawn.
-        sample_images: training images as the network gets them, uint8 or float in 0 to 255,
-            shape (n, height, width, 3); None or n = 0: they are not drawn.
-        sample_names: n class slugs.
-        shown_as: what titles call the images; None: their split.
+        run: what is drawn: its test split, or val if it has predicted no test image.
+        training: what is drawn of its training; None: nothing was trained here.
+        title: what titles call the images; None: their split.
         in_use: whether to draw what it would be worth in use: the operating point, the decision
             curve and the subgroups. Nobody uses a trivial classifier; its tables have them.
 
     Returns:
         The files written.
     """
-    slugs, split = predictions.slugs, predictions.evaluated
-    title = shown_as or split.name
-    held_out = (split.y_true, split.y_score, slugs, title)
+    split, evaluation = run.predictions.evaluated, run.evaluation
+    title = title or split.name
+    held_out = (split.y_true, split.y_score, split.slugs, title)
     figures = {
         "confusion_matrix": classification.draw_confusion_matrix(*held_out),
-        "roc_curves": classification.draw_roc_curves(*held_out, melanoma),
-        "precision_recall_curves": classification.draw_precision_recall_curves(*held_out, melanoma),
+        "roc_curves": classification.draw_roc_curves(*held_out, run.positive_class),
+        "precision_recall_curves": classification.draw_precision_recall_curves(
+            *held_out, run.positive_class
+        ),
         "reliability_diagram": reliability.draw_reliability_diagram(
-            split.y_true, split.y_score, title, judgement.temperature
+            split.y_true, split.y_score, title, evaluation.temperature
         ),
     }
-    if counts is not None:
-        figures["class_distribution"] = training_figures.draw_class_distribution(counts, slugs)
-    if in_use and judgement.point is not None:
-        of_class = split.calibrate(judgement.temperature).one_vs_rest(judgement.point.slug)
+    if training is not None:
+        figures["class_distribution"] = training_figures.draw_class_distribution(
+            training.counts, split.slugs
+        )
+    if in_use and evaluation.point is not None:
+        of_class = split.calibrate(evaluation.temperature).one_vs_rest(evaluation.point.slug)
         figures["operating_curve"] = clinical_evaluation.draw_operating_curve(
-            *of_class, split.name, judgement.point, title
+            *of_class, split.name, evaluation.point, title
         )
         figures["decision_curve"] = clinical_evaluation.draw_decision_curve(
-            *of_class, split.groups, title, judgement.point.slug
+            *of_class, split.groups, title, evaluation.point.slug
         )
-    if in_use and len(judgement.subgroups):
+    if in_use and len(evaluation.subgroups):
         figures["subgroups"] = subgroups.draw_subgroup_forest(
-            judgement.subgroups, judgement.point, title
+            evaluation.subgroups, evaluation.point, title
         )
-    if sample_images is not None and len(sample_images):
-        figures["samples"] = training_figures.draw_samples(sample_images, sample_names)
-    if history:
-        figures["learning_curves"] = training_figures.draw_learning_curves(history, kept_epoch)
+    if training is not None and len(training.sample_images):
+        figures["samples"] = training_figures.draw_samples(
+            training.sample_images, training.sample_names
+        )
+    if training is not None and training.history:
+        figures["learning_curves"] = training_figures.draw_learning_curves(
+            training.history, training.kept_epoch
+        )
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():

@@ -36,6 +36,27 @@ class ClassCounts:
     test: NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingFigures:
+    """What is drawn of a training.
+
+    Attributes:
+        counts: images per class and split.
+        history: lists of one value an epoch, as ``draw_learning_curves`` takes them; empty if
+            nothing was trained epoch by epoch, and then no curves are drawn.
+        kept_epoch: epoch whose weights were kept, counted from 1; None if there is none.
+        sample_images: training images as the network gets them, uint8 or float in 0 to 255,
+            shape (n, height, width, 3); none are drawn if n is 0.
+        sample_names: n class slugs.
+    """
+
+    counts: ClassCounts
+    history: Mapping[str, Sequence[float]]
+    kept_epoch: int | None
+    sample_images: NDArray[np.generic]
+    sample_names: Sequence[str]
+
+
 def draw_class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
     """Draw training images per class before and after balancing, and list the other splits.
 

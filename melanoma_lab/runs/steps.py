@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -198,7 +198,7 @@ def fit(
     return result
 
 
-def report(active: ActiveRun, images: BalancedSet, result: TrainingResult) -> dict[str, float]:
+def report(active: ActiveRun, images: BalancedSet, result: TrainingResult) -> Mapping[str, float]:
     """Evaluate, draw and record what was trained; return the metrics.
 
     Raises:
@@ -207,7 +207,7 @@ def report(active: ActiveRun, images: BalancedSet, result: TrainingResult) -> di
     spec = active.spec
     # Imported as late as possible: plotting and statistics would only delay the first step.
     with show_progress("loading statistics and drawing", line=spec.options.prints_lines):
-        from melanoma_lab.runs.run_report import report_training
+        from melanoma_lab.runs.training_report import report_training
 
     return report_training(
         spec.config, spec.data, images, result, active.tracker, extent=spec.options

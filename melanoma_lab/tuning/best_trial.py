@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,10 @@ from melanoma_lab.core.console import show_note
 from melanoma_lab.input_pipeline.balancing import BalancedSet, balance
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
-from melanoma_lab.reports.model_card.pages import write_model_card
-from melanoma_lab.runs.run_report import (
-    build_card_data,
-    build_model_files,
-    build_model_info,
-    build_run_predictions,
-    draw_run,
-    evaluate_training,
-)
+from melanoma_lab.reports.model_card.content import write_model_card
+from melanoma_lab.reports.model_card.run_identity import RunIdentity
+from melanoma_lab.runs.run_report import RunReport, write_figures
+from melanoma_lab.runs.training_report import add_figures_and_model, evaluate_training
 from melanoma_lab.tracking.logged_model import save_network
 from melanoma_lab.tracking.offline_store import ARTIFACTS_FOLDER, MODEL_FOLDER
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, TRIAL_TAG
@@ -66,30 +62,17 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             (folder / ARTIFACTS_FOLDER).mkdir()
-            predictions = build_run_predictions(data, trained, TRIAL_SPLITS)
-            judgement = evaluate_training(config, data, predictions)
-            draw_run(
-                folder / ARTIFACTS_FOLDER,
-                data,
-                images,
-                trained,
-                predictions=predictions,
-                judgement=judgement,
-                name=f"trial {proposal.trial}",
-                images_kept=config.tracking.images,
-            )
-            if config.tracking.model and trained.network is not None:
-                card = build_model_info(config, data, trained.encoding)
-                beside = build_model_files(data, judgement)
-                save_network(trained.network, card, folder / MODEL_FOLDER, beside)
-                run = client.get_run(found.run_id)
-                facts = build_card_data(
-                    *(config, data, predictions, judgement, run.data.metrics),
-                    run_id=found.run_id,
-                    started=run.info.start_time,
-                    tags=run.data.tags,
-                )
-                write_model_card(facts, folder / ARTIFACTS_FOLDER)
+            run = evaluate_training(config, data, trained, splits=TRIAL_SPLITS, costs={})
+            tracked = client.get_run(found.run_id)
+            run = replace(run, metrics=tracked.data.metrics)
+            report = add_figures_and_model(RunReport(run), config, data, images, trained)
+            artifacts = folder / ARTIFACTS_FOLDER
+            if report.figures is not None:
+                write_figures(run, report.figures, artifacts, f"trial {proposal.trial}")
+            if model := report.model:
+                save_network(model.network, model.info, folder / MODEL_FOLDER, model.files)
+                identity = RunIdentity(found.run_id, tracked.info.start_time, tracked.data.tags)
+                write_model_card(run, identity, artifacts)
             log_artifacts_and_model(client, found.run_id, folder)
 
 

@@ -260,7 +260,7 @@ class TrialRunner:
         spec = self.specify_repetition(proposal, part, options)
         ready: Future[Tracker] = Future()
         ready.set_result(self.tracker)
-        results: dict[str, float] = {}
+        results: Mapping[str, float] = {}
         # Nobody else trains it, but a process of this search that was killed may still be ending.
         with acquire_run_lock(
             self.cache, **self._lock_key(spec), wait=run_messages.show_waiting

@@ -17,6 +17,7 @@ from melanoma_lab.evaluation.clinical_evaluation import (
     ClinicalEvaluation,
     evaluate_clinically,
 )
+from melanoma_lab.evaluation.evaluated_run import evaluate_run
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.plots import style
@@ -32,6 +33,7 @@ from melanoma_lab.plots.subgroups import MOST_ROWS, draw_subgroup_forest
 from melanoma_lab.plots.training_figures import (
     MAX_SAMPLES,
     ClassCounts,
+    TrainingFigures,
     draw_class_distribution,
     draw_learning_curves,
     draw_samples,
@@ -437,17 +439,24 @@ def arguments(k: int, splits: tuple[str, ...] = ("train", "val", "test")) -> dic
     table = pd.concat(tables, ignore_index=True)
     manifest = table[["image_id"]].assign(sex=np.resize(["f", "m"], len(table)))
     melanoma = "melanoma" if k < 20 else None
+    training = TrainingFigures(
+        counts=counts_of(k),
+        history=history_of(6),
+        kept_epoch=4,
+        sample_images=noise_images(7),
+        sample_names=(SLUGS[k] * 4)[:7],
+    )
     return {
-        "predictions": Predictions(table),
-        "judgement": evaluate_clinically(
-            Predictions(table), melanoma, sensitivity=0.9, manifest=manifest
+        "run": evaluate_run(
+            {},
+            Predictions(table),
+            manifest,
+            audit=None,
+            positive_class=melanoma,
+            sensitivity=0.9,
+            costs={},
         ),
-        "history": history_of(6),
-        "kept_epoch": 4,
-        "counts": counts_of(k),
-        "sample_images": noise_images(7),
-        "sample_names": (SLUGS[k] * 4)[:7],
-        "melanoma": melanoma,
+        "training": training,
     }
 
 
@@ -476,7 +485,7 @@ def test_save_plots_shows_the_test_split_or_else_val(tmp_path: Path, monkeypatch
     monkeypatch.setattr(style, "save_png", lambda fig, path, **_: seen.update({path.stem: fig}))
     given = arguments(2, splits)
     save_run_figures(tmp_path, **given)
-    value = ece(*split_arrays(given["predictions"].table, shown))
+    value = ece(*split_arrays(given["run"].predictions.table, shown))
     assert f"Reliability, {shown}\nECE {value:.3f}" in words(seen["reliability_diagram"])
     for name in (
         "confusion_matrix",
@@ -487,13 +496,13 @@ def test_save_plots_shows_the_test_split_or_else_val(tmp_path: Path, monkeypatch
         "subgroups",
     ):
         assert f", {shown}" in seen[name].get_suptitle()
-    calibrated = given["judgement"].calibrated[shown]["ece"]
+    calibrated = given["run"].evaluation.calibrated[shown]["ece"]
     assert f"after calibration {calibrated:.3f}" in words(seen["reliability_diagram"])
 
 
 def test_save_plots_without_any_held_out_image(tmp_path: Path):
     assert len(save_run_figures(tmp_path, **arguments(2, ("train",)))) == len(FILES | OF_MELANOMA)
-    nothing = split_arrays(arguments(2, ("train",))["predictions"].table, "val")
+    nothing = split_arrays(arguments(2, ("train",))["run"].predictions.table, "val")
     assert "no images" in words(draw_roc_curves(*nothing, SLUGS[2], "val"))
     assert "ECE undefined" in words(draw_reliability_diagram(*nothing, "val"))
 

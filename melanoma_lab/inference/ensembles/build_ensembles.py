@@ -5,12 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from melanoma_lab import tracking
 from melanoma_lab.config.arm_labels import format_run_name
@@ -22,13 +21,11 @@ from melanoma_lab.core.console import console, show_note, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
-from melanoma_lab.data.split import SPLITS
 from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.evaluation import decision_rule, out_of_distribution
 from melanoma_lab.evaluation.chance_check import compare_with_chance
-from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
+from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_run
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import compute_run_metrics, find_absent_classes
 from melanoma_lab.inference import mlmodel
 from melanoma_lab.inference.ensembles import ensemble_tags
 from melanoma_lab.inference.ensembles.average import average_predictions
@@ -39,13 +36,10 @@ from melanoma_lab.inference.ensembles.members import (
     load_member_predictions,
 )
 from melanoma_lab.input_pipeline.prepare import slugify
-from melanoma_lab.plots.run_figures import save_run_figures
-from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
 from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
 from melanoma_lab.reports.error_analysis.explainers import build_file_explainer
-from melanoma_lab.reports.model_card.card_data import ModelCardData, format_day
-from melanoma_lab.reports.model_card.pages import write_model_card
 from melanoma_lab.runs import run_messages
+from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import open_artifact
 from melanoma_lab.tracking.client import translate_errors
 from melanoma_lab.tracking.logged_model import download_model, has_model
@@ -112,92 +106,53 @@ def _record(
     tracker: tracking.Tracker,
     members: Sequence[EnsembleMember],
     predictions: Predictions,
-    together: _Together | None,
+    together: ReportedModel | None,
     *,
     images: bool,
 ) -> str:
-    """Measure, draw, keep and show what an ensemble comes to; returns its run's id."""
+    """Evaluate, keep and show what an ensemble comes to; return its run's id."""
     config = ensemble_tags.build_ensemble_config(
         members, [_config(client, member) for member in members]
     )
-    manifest = _manifest(client, members[0], predictions)
     tags = ensemble_tags.build_ensemble_tags(members, predictions.table)
     named = config.get("dataset", {}).get("melanoma")
-    melanoma = slugify(named) if named else None
-    judgement = evaluate_clinically(
+    run = evaluate_run(
+        config,
         predictions,
-        melanoma,
+        _manifest(client, members[0], predictions),
+        audit=_audit(client, members[0]),
+        positive_class=slugify(named) if named else None,
         sensitivity=config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity),
-        manifest=manifest,
-    )
-    metrics = (
-        ensemble_tags.sum_costs(members)
-        | compute_run_metrics(predictions, melanoma)
-        | judgement.metrics()
+        costs=ensemble_tags.sum_costs(members),
     )
     name = format_run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
     with tracker.run(name, tags, tracking.flatten_params(config)) as run_id:
-        tracker.log_metrics(metrics)
-        tracker.set_tags(
-            {"outcome": compare_with_chance(predictions).verdict, **_absent(predictions)}
+        explainer, why_no_maps = _build_explainer(run.manifest, config, together)
+        report = RunReport(
+            run,
+            tags={"outcome": compare_with_chance(predictions).verdict},
+            figures=ReportFigures(explainer=explainer if images else None, why_no_maps=why_no_maps),
+            model=together and _add_decision_rule(together, run),
         )
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            audit = _audit(client, members[0])
-            OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-            predictions.write(folder / "predictions.csv")
-            manifest.to_csv(folder / "manifest.csv", index=False)
-            judgement.write(folder)
-            if together is not None:
-                facts = ModelCardData(
-                    run_id=run_id,
-                    day=format_day(tracker.started),
-                    tags=tracker.tags,
-                    metrics=metrics,
-                    config=config,
-                    predictions=predictions,
-                    manifest=manifest,
-                    melanoma=melanoma,
-                    audit=audit,
-                    judgement=judgement,
-                )
-                write_model_card(facts, folder)
-            with show_progress("drawing figures"):
-                save_run_figures(
-                    folder / "plots",
-                    predictions=predictions,
-                    melanoma=melanoma,
-                    judgement=judgement,
-                )
-                looking, why_no_maps = _looking(manifest, config, together)
-                write_error_analysis(
-                    folder,
-                    name=name,
-                    table=predictions.table,
-                    judgement=judgement,
-                    melanoma=melanoma,
-                    manifest=manifest,
-                    audit=audit or {},
-                    looking=looking if images else None,
-                    why_no_maps=why_no_maps,
-                )
-            tracker.log_folder(folder)
-        if together is not None:
-            beside = together.beside | {decision_rule.FILE: judgement.advice().text()}
-            with show_progress("saving the network"):
-                tracker.log_network(together.network, together.card, beside)
-    run_messages.show_metrics(metrics)
-    run_messages.show_clinical_evaluation(judgement)
+        log_report(report, tracker)
+    run_messages.show_metrics(run.metrics)
+    run_messages.show_clinical_evaluation(run.evaluation)
     run_messages.show_registered_model(tracker.registered)
     kept = f"kept in {tracker.kept}" if tracker.kept else f"run {run_id}"
     console.print(f"\n{len(members)} networks' cost, to train and to apply   {kept}")
     return run_id
 
 
-def _looking(
-    manifest: pd.DataFrame, config: dict[str, Any], together: _Together | None
+def _add_decision_rule(model: ReportedModel, run: EvaluatedRun) -> ReportedModel:
+    """Add to an ensemble's model how its answers are to be read."""
+    rule = run.evaluation.advice().text()
+    return replace(model, files={**model.files, decision_rule.FILE: rule})
+
+
+def _build_explainer(
+    manifest: pd.DataFrame, config: dict[str, Any], together: ReportedModel | None
 ) -> tuple[ImageExplainer | None, str]:
-    """How an ensemble's images are had, and why no maps are, where none are."""
+    """Return what explains an ensemble's images, and why there are no maps, if there are none."""
     dataset = config.get("dataset", {})
     size, resize = dataset.get("image_size"), Resize(dataset.get("resize", Resize.squash))
     if size is None or "path" not in manifest:
@@ -206,25 +161,16 @@ def _looking(
         return build_file_explainer(manifest, size, None, resize), (
             "No map says where it looked: not all its networks are at hand."
         )
-    if together.card.encoding is not None:
+    if together.info.encoding is not None:
         return build_file_explainer(manifest, size, None, resize), (
             "No map says where it looked: its networks also take what is known of the patient."
         )
     return build_file_explainer(manifest, size, together.network, resize), ""
 
 
-@dataclass(frozen=True)
-class _Together:
-    """The networks of members as one, and what is kept with it."""
-
-    network: Any
-    card: ModelInfo
-    beside: dict[str, str]
-
-
 def _together(
     client: Any, members: Sequence[EnsembleMember], slugs: tuple[str, ...]
-) -> _Together | None:
+) -> ReportedModel | None:
     """The members' networks as one; None where some were not kept, or take other inputs."""
     without = [member for member in members if not has_model(client, member.run)]
     if without:
@@ -269,7 +215,7 @@ def _together(
         )
         return None
     beside = {} if looks is None else {out_of_distribution.FILE: looks.text()}
-    return _Together(build_mean_network(networks), cards[0], beside)
+    return ReportedModel(build_mean_network(networks), cards[0], beside)
 
 
 def _config(client: Any, member: EnsembleMember) -> dict[str, Any]:
@@ -306,12 +252,6 @@ def _file(client: Any, member: EnsembleMember, name: str) -> Iterator[Path]:
             yield path
     except OSError as error:
         raise UserError(f"{member} cannot be a member: {error}.") from error
-
-
-def _absent(predictions: Predictions) -> dict[str, str]:
-    """Tags that name the classes which a split has no image of."""
-    absent = find_absent_classes(predictions, SPLITS)
-    return {f"absent/{split}": ", ".join(slugs) for split, slugs in absent.items()}
 
 
 def _who(members: Sequence[EnsembleMember]) -> str:

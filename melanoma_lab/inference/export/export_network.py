@@ -35,8 +35,8 @@ from melanoma_lab.inference.export.verification import (
 )
 from melanoma_lab.inference.mlmodel import MAX_DESCRIPTION_BYTES
 from melanoma_lab.inference.model_source import ModelSource, find_model, resolve_model_info
-from melanoma_lab.reports.model_card.card_data import load_card_data
-from melanoma_lab.reports.model_card.pages import PAGES, write_model_card
+from melanoma_lab.reports.model_card.content import PAGES
+from melanoma_lab.reports.model_card.load_run import write_tracked_run_card
 from melanoma_lab.tracking.logged_model import PIXELS
 from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 from melanoma_lab.training.backend import choose_threads, start_backend
@@ -227,6 +227,6 @@ def _run_of(source: ModelSource, config: Config, scratch: Path) -> TrackedRun | 
 def _add_card(run: TrackedRun, folder: Path) -> None:
     """The run's model card beside the files; without it where the run has not kept enough."""
     try:
-        write_model_card(load_card_data(run), folder)
+        write_tracked_run_card(run, folder)
     except UserError as error:
         console.print(f"  No model card: {error}", style="yellow", markup=False)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +11,7 @@ import pandas as pd
 from melanoma_lab.core.console import show_note
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import truncate
-from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
-from melanoma_lab.evaluation.predictions import judged_split, slugs_of
+from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.plots.grad_cam import ClassExamples, DecidedImage, draw_surest_decisions
 from melanoma_lab.plots.style import save_png
 from melanoma_lab.reports.error_analysis.decisions import (
@@ -37,49 +34,44 @@ SIDE = 192
 
 def write_error_analysis(
     folder: Path,
+    run: EvaluatedRun,
     *,
     name: str,
-    table: pd.DataFrame,
-    judgement: ClinicalEvaluation,
-    melanoma: str | None,
-    manifest: pd.DataFrame,
-    audit: Mapping[str, Any],
-    looking: ImageExplainer | None,
+    explainer: ImageExplainer | None,
     why_no_maps: str = "",
 ) -> None:
-    """Write ``choose_mistakes.html`` and, where a network has looked, ``plots/grad_cam.png``.
+    """Write ``mistakes.html`` and, if a network has looked at images, ``plots/grad_cam.png``.
 
     Args:
         folder: of the run's artifacts.
+        run: its predictions, their evaluation and what is known of its images.
         name: of the run.
-        table: its predictions.
-        judgement: of them.
-        melanoma: slug of the melanoma class, None where the dataset names none.
-        manifest: with image_id, and path, label and what is known of the images.
-        audit: ``audit.json`` of the dataset; empty where there is none.
-        looking: how images are had; None: none are shown.
+        explainer: loads images and computes their heat maps; None: no images are shown.
         why_no_maps: why no network has looked, a sentence; empty where one has.
     """
-    slugs, split = slugs_of(table), judged_split(table)
-    found = tabulate_decisions(table, judgement.temperature)
-    chosen, classes = choose_mistakes(found, melanoma), choose_surest_decisions(found, slugs)
+    split, temperature = run.predictions.evaluated, run.evaluation.temperature
+    found = tabulate_decisions(split, temperature)
+    chosen = choose_mistakes(found, run.positive_class)
+    classes = choose_surest_decisions(found, split.slugs)
     seen: dict[str, ExplainedImage] = {}
-    if looking is not None:
+    if explainer is not None:
         surest = [row for one in classes for row in (one.right, one.wrong) if row is not None]
         wanted = pd.concat([chosen.shown, pd.DataFrame(surest)]).drop_duplicates("image_id")
-        predicted = pd.Index(slugs).get_indexer(pd.Index(wanted["predicted"])).astype(np.intp)
+        predicted = pd.Index(split.slugs).get_indexer(pd.Index(wanted["predicted"])).astype(np.intp)
         try:
-            seen = explain_images(looking, list(wanted["image_id"]), predicted)
+            seen = explain_images(explainer, list(wanted["image_id"]), predicted)
         except MissingImagesError as error:
-            why_no_maps, looking = str(error), None
+            why_no_maps, explainer = str(error), None
         except Exception as error:  # noqa: BLE001 - a user's own network must not fail for a map
             told = str(error) if isinstance(error, UserError) else f"No Grad-CAM: {error!r}"
             why_no_maps = truncate(told, 400)
             show_note(why_no_maps)
-            seen = explain_images(replace(looking, heat=None), list(wanted["image_id"]), predicted)
+            seen = explain_images(
+                replace(explainer, heat=None), list(wanted["image_id"]), predicted
+            )
     places = None
-    if looking and looking.places and any(one.heat is not None for one in seen.values()):
-        places = looking.places()
+    if explainer and explainer.places and any(one.heat is not None for one in seen.values()):
+        places = explainer.places()
 
         def decided(row: pd.Series | None) -> DecidedImage | None:
             if row is None:
@@ -91,22 +83,16 @@ def write_error_analysis(
             ClassExamples(one.slug, decided(one.right), decided(one.wrong)) for one in classes
         ]
         (folder / "plots").mkdir(parents=True, exist_ok=True)
-        calibrated = not judgement.temperature.why_not
-        figure = draw_surest_decisions(blocks, split, places=places, calibrated=calibrated)
+        calibrated = not temperature.why_not
+        figure = draw_surest_decisions(blocks, split.name, places=places, calibrated=calibrated)
         save_png(figure, folder / "plots" / FIGURE, photographs=True)
     write_mistakes_page(
         folder / PAGE,
+        run,
         chosen,
         name=name,
-        split=split,
-        n_images=len(found),
-        melanoma=melanoma,
-        group_sizes=dict(table["group"].value_counts()),
-        manifest=manifest,
-        audit=audit,
-        judgement=judgement,
         seen=seen,
         places=places,
         why_no_maps=why_no_maps,
-        with_pictures=looking is not None,
+        with_pictures=explainer is not None,
     )

@@ -1,6 +1,6 @@
 """Which images of a run are worth a look: by how sure it was of what it decided.
 
-From the predictions table alone; no TensorFlow, no pixels.
+From the predictions alone; no TensorFlow, no pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.evaluation.predictions import judged_split, slugs_of, split_arrays
+from melanoma_lab.evaluation.predictions import SplitPredictions
 from melanoma_lab.evaluation.temperature import Temperature
 
 #: Mistakes that are shown at most, and missed melanomas among them.
@@ -20,12 +20,11 @@ N_MISTAKES, N_MISSED = 40, 20
 N_CLASSES, N_PAIRS = 12, 20
 
 
-def tabulate_decisions(table: pd.DataFrame, temperature: Temperature) -> pd.DataFrame:
-    """What was decided of the images that a run is judged by, the surest first.
+def tabulate_decisions(split: SplitPredictions, temperature: Temperature) -> pd.DataFrame:
+    """List what was decided of the images of a split, the surest first.
 
     Args:
-        table: a checked predictions table; of its test images, or of those of val where it has
-            none.
+        split: the predictions that a run is evaluated by.
         temperature: fitted to val.
 
     Returns:
@@ -33,20 +32,21 @@ def tabulate_decisions(table: pd.DataFrame, temperature: Temperature) -> pd.Data
         what was predicted), true_probability (of what it is labelled), right, and a column of
         calibrated probabilities for each class, named by its slug.
     """
-    split = judged_split(table)
-    slugs = slugs_of(table)
-    y_true, y_score = split_arrays(table, split)
-    calibrated = temperature.apply(y_score)
-    rows = np.arange(len(y_true))
-    decided = y_score.argmax(axis=1) if len(rows) else y_true
-    found = table.loc[table["split"] == split, ["image_id", "group", "y_true"]].reset_index(
-        drop=True
+    slugs = np.array(split.slugs, dtype=object)
+    calibrated = split.calibrate(temperature).y_score
+    rows = np.arange(len(split))
+    found = pd.DataFrame(
+        {
+            "image_id": pd.Series(split.image_ids, dtype=str),
+            "group": pd.Series(split.group_names, dtype=str),
+            "y_true": pd.Series(slugs[split.y_true], dtype=str),
+            "predicted": slugs[split.predicted],
+            "probability": calibrated[rows, split.predicted],
+            "true_probability": calibrated[rows, split.y_true],
+            "right": split.correct,
+        }
     )
-    found["predicted"] = np.array(slugs, dtype=object)[decided]
-    found["probability"] = calibrated[rows, decided]
-    found["true_probability"] = calibrated[rows, y_true]
-    found["right"] = decided == y_true
-    scores = pd.DataFrame(calibrated, columns=list(slugs))
+    scores = pd.DataFrame(calibrated, columns=list(split.slugs))
     ordered = pd.concat([found, scores], axis=1)
     return ordered.sort_values(
         ["probability", "image_id"], ascending=[False, True], ignore_index=True

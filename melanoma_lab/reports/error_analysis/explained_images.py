@@ -91,25 +91,25 @@ class ExplainedImage:
 
 
 def explain_images(
-    looking: ImageExplainer, image_ids: Sequence[str], classes: NDArray[np.intp]
+    explainer: ImageExplainer, image_ids: Sequence[str], classes: NDArray[np.intp]
 ) -> dict[str, ExplainedImage]:
-    """Look at images.
+    """Load images and compute where the network looks in them.
 
     Args:
-        looking: how they are had.
+        explainer: loads the images and computes their heat maps.
         image_ids: n ids, each once.
         classes: intp, shape (n,): what each was predicted to be.
     """
     if not image_ids:
         return {}
-    pixels = looking.pixels(image_ids)
-    if looking.heat is None:
+    pixels = explainer.pixels(image_ids)
+    if explainer.heat is None:
         return {
-            one: ExplainedImage(image, None, looking.resize)
+            one: ExplainedImage(image, None, explainer.resize)
             for one, image in zip(image_ids, pixels, strict=True)
         }
-    heat = looking.heat(image_ids, pixels, classes)
+    heat = explainer.heat(image_ids, pixels, classes)
     return {
-        one: ExplainedImage(image, where, looking.resize)
+        one: ExplainedImage(image, where, explainer.resize)
         for one, image, where in zip(image_ids, pixels, heat, strict=True)
     }

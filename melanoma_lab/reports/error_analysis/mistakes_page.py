@@ -11,6 +11,7 @@ import pandas as pd
 
 from melanoma_lab.core.version import __version__
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
+from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.reports.error_analysis.audit_remarks import AuditRemark, collect_audit_remarks
 from melanoma_lab.reports.error_analysis.decisions import N_PAIRS, Mistakes
 from melanoma_lab.reports.error_analysis.explained_images import ExplainedImage
@@ -52,16 +53,10 @@ class MistakeCard:
 
 def write_mistakes_page(
     path: Path,
+    run: EvaluatedRun,
     chosen: Mistakes,
     *,
     name: str,
-    split: str,
-    n_images: int,
-    melanoma: str | None,
-    group_sizes: Mapping[str, int],
-    manifest: pd.DataFrame,
-    audit: Mapping[str, Any],
-    judgement: ClinicalEvaluation,
     seen: Mapping[str, ExplainedImage],
     places: tuple[int, int] | None,
     why_no_maps: str = "",
@@ -71,44 +66,41 @@ def write_mistakes_page(
 
     Args:
         path: the HTML file.
+        run: whose mistakes they are; of its manifest, path, label and what is known of an image
+            are shown where they are there.
         chosen: what is shown.
         name: of the run.
-        split: that it is judged by.
-        n_images: of that split.
-        melanoma: slug of the class, None where the dataset names none.
-        group_sizes: group -> images of it in all splits.
-        manifest: the run's, with image_id, and path, label and what is known where it is there.
-        audit: ``audit.json``; empty where there is none.
-        judgement: of the predictions.
         seen: image_id -> what was looked at, of every mistake that has a picture.
         places: rows and columns of the maps before they are smoothed; None: there are none.
         why_no_maps: why none are laid over the images, a sentence; empty where they are.
         with_pictures: whether images were to be shown at all.
     """
-    known = manifest.set_index("image_id")
+    split, audit = run.predictions.evaluated, run.audit or {}
+    group_sizes = dict(run.predictions.table["group"].value_counts())  # of all splits
+    known = run.manifest.set_index("image_id")
     labels = dict(zip(known.index, known["label"], strict=True)) if "label" in known else {}
-    show = _Showing(known, group_sizes, collect_audit_remarks(audit, labels), seen, judgement)
+    remarks = collect_audit_remarks(audit, labels)
+    show = _Showing(known, group_sizes, remarks, seen, run.evaluation)
     missed = [show.row(row) for _, row in chosen.missed.iterrows()]
     others = [show.row(row) for _, row in chosen.others.iterrows()]
     doubtful = sum(any(remark.of_label for remark in one.remarks) for one in [*missed, *others])
-    temperature = judgement.temperature
     path.write_text(
         render_template(
             "melanoma_lab.reports.error_analysis",
             PAGE,
             {
                 "name": name,
-                "split": split,
-                "n_images": n_images,
+                "split": split.name,
+                "n_images": len(split),
                 "n_wrong": chosen.n_missed + chosen.n_others,
                 "n_missed": chosen.n_missed,
                 "n_others": chosen.n_others,
-                "melanoma": None if melanoma is None else _readable(melanoma),
+                "melanoma": run.positive_class and _readable(run.positive_class),
                 "missed": missed,
                 "others": others,
                 "doubtful": doubtful,
                 "audited": bool(audit),
-                "uncalibrated": temperature.why_not,
+                "uncalibrated": run.evaluation.temperature.why_not,
                 "pairs": [_pair(row) for _, row in chosen.pairs.head(N_PAIRS).iterrows()],
                 "n_more_pairs": max(0, len(chosen.pairs) - N_PAIRS),
                 "places": places if any(one.laid_over for one in [*missed, *others]) else None,
@@ -129,7 +121,7 @@ class _Showing:
     group_sizes: Mapping[str, int]
     remarks: Mapping[str, list[AuditRemark]]
     seen: Mapping[str, ExplainedImage]
-    judgement: ClinicalEvaluation
+    evaluation: ClinicalEvaluation
 
     def row(self, row: pd.Series) -> MistakeCard:
         image_id = str(row["image_id"])
@@ -137,7 +129,7 @@ class _Showing:
         picture, laid_over = "", ""
         if image_id in self.seen:
             picture, laid_over = self.seen[image_id].uris(str(known["path"]))
-        point = self.judgement.point
+        point = self.evaluation.point
         return MistakeCard(
             image_id=image_id,
             label=_readable(row["y_true"]),

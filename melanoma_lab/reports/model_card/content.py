@@ -1,4 +1,4 @@
-"""What a model card says, as words and rows for its templates.
+"""Write the model card of a run as ``model_card.md`` and ``model_card.html``.
 
 The sections are those of Mitchell et al., Model Cards for Model Reporting (FAT* 2019).
 """
@@ -6,23 +6,32 @@ The sections are those of Mitchell et al., Model Cards for Model Reporting (FAT*
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
+from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.formatting import label_metric, label_split
 from melanoma_lab.core.version import __version__
+from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
+from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.evaluation.metric_intervals import (
     estimate_calibration,
     estimate_metrics,
     estimate_sensitivity,
     estimate_specificity,
 )
+from melanoma_lab.evaluation.operating_point import OperatingPoint
 from melanoma_lab.evaluation.predictions import SplitPredictions
+from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.reports.model_card import data_sections, limitations, training_sections
-from melanoma_lab.reports.model_card.card_data import ModelCardData
 from melanoma_lab.reports.model_card.formatting import format_estimate, format_share
+from melanoma_lab.reports.model_card.run_identity import RunIdentity
+from melanoma_lab.reports.rendering import render_template
+
+PAGES: Final = ("model_card.md", "model_card.html")
 
 INTENDED = [
     (
@@ -36,38 +45,52 @@ INTENDED = [
 ]
 
 
-def build_card_content(facts: ModelCardData) -> dict[str, Any]:
-    """What both pages say."""
-    split = facts.predictions.evaluated
+def write_model_card(run: EvaluatedRun, identity: RunIdentity, folder: Path) -> None:
+    """Write both pages into a folder, which is there.
+
+    Args:
+        run: that the card describes.
+        identity: which tracked run it is.
+        folder: where to write.
+    """
+    content = build_card_content(run, identity)
+    for name in PAGES:
+        text = render_template("melanoma_lab.reports.model_card", name, content)
+        replace_file(folder / name, text.encode())
+
+
+def build_card_content(run: EvaluatedRun, identity: RunIdentity) -> dict[str, Any]:
+    """Return what both pages say, as words and rows for their templates."""
+    manifest, tags, evaluation = run.manifest, identity.tags, run.evaluation
+    split, point = run.predictions.evaluated, evaluation.point
     before, after = (
-        estimate_calibration(each) for each in (split, split.calibrate(facts.judgement.temperature))
+        estimate_calibration(each) for each in (split, split.calibrate(evaluation.temperature))
     )
-    point = facts.judgement.point
     return {
-        "title": f"{facts.tags.get('arm', 'a model')}, seed {facts.tags.get('seed', '?')}",
+        "title": f"{tags.get('arm', 'a model')}, seed {tags.get('seed', '?')}",
         "version": __version__,
-        "run_id": facts.run_id,
+        "run_id": identity.run_id,
         "judged": label_split(split.name),
-        "detail_rows": training_sections.build_model_rows(facts),
-        "setting_rows": training_sections.build_training_rows(facts),
+        "detail_rows": training_sections.build_model_rows(run, identity),
+        "setting_rows": training_sections.build_training_rows(run, tags),
         "intended": INTENDED,
-        "factors": data_sections.describe_factors(facts),
-        "data_rows": data_sections.build_dataset_rows(facts),
-        "splits": [label_split(split) for split in data_sections.list_splits(facts)],
-        "count_rows": data_sections.build_class_count_rows(facts),
-        "source_rows": data_sections.build_source_rows(facts),
-        "protocol": data_sections.describe_split_protocol(facts),
-        "audit": data_sections.describe_audit(facts),
-        "metric_rows": _metric_rows(split, facts.melanoma),
+        "factors": data_sections.describe_factors(manifest),
+        "data_rows": data_sections.build_dataset_rows(manifest, tags),
+        "splits": [label_split(split) for split in data_sections.list_splits(manifest)],
+        "count_rows": data_sections.build_class_count_rows(manifest, split.slugs),
+        "source_rows": data_sections.build_source_rows(manifest),
+        "protocol": data_sections.describe_split_protocol(run.config, tags),
+        "audit": data_sections.describe_audit(run.audit, tags),
+        "metric_rows": _metric_rows(split, run.positive_class),
         "class_rows": _class_rows(split),
         "calibration_rows": _calibration_rows(before, after),
-        "temperature": _temperature(facts),
+        "temperature": _describe_temperature(evaluation.temperature),
         "ece": format_estimate("ece", after["ece"]),
-        "point": _point(facts),
-        "point_rows": [] if point is None else _point_rows(facts),
-        "subgroup_rows": _subgroup_rows(facts),
+        "point": _describe_point(point),
+        "point_rows": _point_rows(point),
+        "subgroup_rows": _subgroup_rows(evaluation),
         "has_melanoma": point is not None,
-        "limits": limitations.list_limitations(facts),
+        "limits": limitations.list_limitations(run, tags),
     }
 
 
@@ -104,8 +127,7 @@ def _calibration_rows(
     ]
 
 
-def _temperature(facts: ModelCardData) -> str:
-    fitted = facts.judgement.temperature
+def _describe_temperature(fitted: Temperature) -> str:
     if fitted.why_not:
         return f"No temperature was fitted: {fitted.why_not}."
     sure = "too sure of itself" if fitted.value > 1 else "not sure enough"
@@ -115,8 +137,7 @@ def _temperature(facts: ModelCardData) -> str:
     )
 
 
-def _point(facts: ModelCardData) -> str:
-    point = facts.judgement.point
+def _describe_point(point: OperatingPoint | None) -> str:
     if point is None:
         return "The dataset names no melanoma class, so that none was chosen."
     if np.isnan(point.threshold):
@@ -128,8 +149,7 @@ def _point(facts: ModelCardData) -> str:
     )
 
 
-def _point_rows(facts: ModelCardData) -> list[list[str]]:
-    point = facts.judgement.point
+def _point_rows(point: OperatingPoint | None) -> list[list[str]]:
     if point is None or np.isnan(point.threshold):
         return []
     return [
@@ -145,18 +165,18 @@ def _point_rows(facts: ModelCardData) -> list[list[str]]:
     ]
 
 
-def _subgroup_rows(facts: ModelCardData) -> list[list[str]]:
-    """Subgroups as they were measured; those of a few lesions say so."""
-    table = facts.judgement.subgroups
+def _subgroup_rows(evaluation: ClinicalEvaluation) -> list[list[str]]:
+    """Return the subgroups as they were measured; those of a few lesions say so."""
+    table = evaluation.subgroups
     rows = []
     for row in table.to_dict("records"):
         name = "all" if row["column"] == "all" else f"{row['column']}: {row['value']}"
         lesions = row["n_melanoma_lesions"]
         cells = [name, f"{row['n_images']:,} ({row['n_lesions']:,})"]
-        if facts.judgement.point is not None:
+        if evaluation.point is not None:
             cells.append("" if lesions is None else str(lesions))
         cells += [_cell(row, "balanced_accuracy")]
-        if facts.judgement.point is not None:
+        if evaluation.point is not None:
             cells += [_cell(row, "sensitivity"), _cell(row, "specificity")]
         rows.append([*cells, "few" if row["few"] else ""])
     return rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +11,6 @@ from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.evaluation.subgroups import SUBGROUP_COLUMNS, split_into_subgroups
 from melanoma_lab.input_pipeline.prepare import slugify
-from melanoma_lab.reports.model_card.card_data import ModelCardData
 
 #: What of an audit a card repeats -> how; the number comes after.
 _FOUND = {
@@ -27,15 +27,14 @@ _SEPARATED = {
 }
 
 
-def list_splits(facts: ModelCardData) -> list[str]:
-    """The splits that have images."""
-    there = set(facts.manifest["split"])
+def list_splits(manifest: pd.DataFrame) -> list[str]:
+    """Return the splits that have images."""
+    there = set(manifest["split"])
     return [split for split in SPLITS if split in there]
 
 
-def build_dataset_rows(facts: ModelCardData) -> list[list[str]]:
-    """The dataset in a few rows."""
-    manifest, tags = facts.manifest, facts.tags
+def build_dataset_rows(manifest: pd.DataFrame, tags: Mapping[str, str]) -> list[list[str]]:
+    """Describe the dataset in a few rows."""
     size = f"{len(manifest):,} images in {manifest['group'].nunique():,} groups"
     rows = [
         ["dataset", str(tags.get("dataset", "unknown"))],
@@ -46,15 +45,14 @@ def build_dataset_rows(facts: ModelCardData) -> list[list[str]]:
     return [row for row in rows if row[1]]
 
 
-def build_class_count_rows(facts: ModelCardData) -> list[list[str]]:
-    """Images, and groups, of each class in each split."""
-    of_class = facts.manifest["label"].map(slugify)
-    splits = list_splits(facts)
+def build_class_count_rows(manifest: pd.DataFrame, slugs: Sequence[str]) -> list[list[str]]:
+    """Count images, and groups, of each class in each split."""
+    of_class = manifest["label"].map(slugify)
+    splits = list_splits(manifest)
     rows = [
-        [name.replace("_", " "), *_counts(facts.manifest[of_class == name], splits)]
-        for name in facts.predictions.slugs
+        [name.replace("_", " "), *_counts(manifest[of_class == name], splits)] for name in slugs
     ]
-    return [*rows, ["all", *_counts(facts.manifest, splits)]]
+    return [*rows, ["all", *_counts(manifest, splits)]]
 
 
 def _counts(images: pd.DataFrame, splits: Sequence[str]) -> list[str]:
@@ -64,9 +62,8 @@ def _counts(images: pd.DataFrame, splits: Sequence[str]) -> list[str]:
     return [f"{n_images.get(split, 0):,} ({n_groups.get(split, 0):,})" for split in splits]
 
 
-def build_source_rows(facts: ModelCardData) -> list[list[str]]:
-    """Images of each source in each split; none where the dataset does not say."""
-    manifest = facts.manifest
+def build_source_rows(manifest: pd.DataFrame) -> list[list[str]]:
+    """Count images of each source in each split; none where the dataset does not say."""
     if "source" not in manifest or not (manifest["source"] != "").any():
         return []
     found = manifest["source"].where(manifest["source"] != "", "not known")
@@ -75,55 +72,53 @@ def build_source_rows(facts: ModelCardData) -> list[list[str]]:
             name,
             *(
                 f"{((found == name) & (manifest['split'] == s)).sum():,}"
-                for s in list_splits(facts)
+                for s in list_splits(manifest)
             ),
         ]
         for name in found.value_counts().index
     ]
 
 
-def describe_split_protocol(facts: ModelCardData) -> str:
-    """How images were divided."""
-    split = facts.config.get("split", {})
+def describe_split_protocol(config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """Say how images were divided."""
+    split = config.get("split", {})
     how = {
         "holdout": "at random",
         "kfold": f"into {split.get('k')} folds; fold {split.get('fold')} is the test split",
         "cross_val": f"into {split.get('k')} folds for validation, with one test split for all",
         "predefined": "as published",
     }.get(split.get("name"), "in a way of the user's own")
-    if facts.tags.get("protocol") == "leaking":
+    if tags.get("protocol") == "leaking":
         return (
             f"Leaking: divided {how}, and images that belong together lie on both sides. Figures "
             "on the test split are too good."
         )
-    if facts.tags.get("protocol") == "ungrouped":
+    if tags.get("protocol") == "ungrouped":
         return (
             f"Ungrouped: divided {how}; nothing names lesions or patients. Identical files and "
             "near-duplicates are on one side of every split, other photographs of one lesion may "
             "be on both."
         )
-    by = facts.tags.get("grouped_by")
+    by = tags.get("grouped_by")
     return (
         f"Grouped{f' by {by}' if by else ''}: divided {how}; what belongs together, identical "
         "files and near-duplicates are on one side of every split."
     )
 
 
-def describe_audit(facts: ModelCardData) -> list[str]:
-    """The audit's words: what it found in the dataset as published, and what was made of it."""
+def describe_audit(audit: Mapping[str, Any] | None, tags: Mapping[str, str]) -> list[str]:
+    """Say what the audit found in the dataset as published, and what was made of it."""
     said = []
-    if facts.audit is not None:
-        separated = _SEPARATED.get(facts.audit.get("judged_split", ""), _SEPARATED["published"])
+    if audit is not None:
+        separated = _SEPARATED.get(audit.get("judged_split", ""), _SEPARATED["published"])
         asked = _FOUND | {"n_cross_split_groups": separated}
-        found = [
-            f"{text}: {facts.audit[key]:,}" for key, text in asked.items() if facts.audit.get(key)
-        ]
+        found = [f"{text}: {audit[key]:,}" for key, text in asked.items() if audit.get(key)]
         listed = "; ".join(found) or "nothing of what it looks for"
         said.append(f"Found in the dataset as published: {listed}.")
-    if facts.tags.get("notes"):
-        said.append(facts.tags["notes"])
-    if facts.tags.get("source_tells_class"):
-        auroc = float(facts.tags["source_tells_class"])
+    if tags.get("notes"):
+        said.append(tags["notes"])
+    if tags.get("source_tells_class"):
+        auroc = float(tags["source_tells_class"])
         said.append(
             f"The source of a photograph tells its class apart from another's with {auroc:.2f} "
             "(0.5: not at all; 1: fully)."
@@ -131,9 +126,8 @@ def describe_audit(facts: ModelCardData) -> list[str]:
     return said
 
 
-def describe_factors(facts: ModelCardData) -> str:
-    """What divides the images, and what is not known of them."""
-    manifest = facts.manifest
+def describe_factors(manifest: pd.DataFrame) -> str:
+    """Say what divides the images, and what is not known of them."""
     known = [
         c for c in SUBGROUP_COLUMNS if c in manifest and list(split_into_subgroups(manifest[c]))
     ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from melanoma_lab.core.formatting import format_count, format_percent, label_split
+from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.evaluation.predictions import SplitPredictions
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS
-from melanoma_lab.reports.model_card.card_data import ModelCardData
 
 #: Datasets of photographs through a dermatoscope.
 DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "leaky_protocol"})
@@ -17,13 +19,18 @@ DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "leaky_protocol"
 _BALANCED_LOSSES = frozenset({"logit_adjusted"})
 
 
-def list_limitations(facts: ModelCardData) -> list[str]:
-    """Sentences, the gravest first."""
-    return list(_limits(facts))
+def list_limitations(run: EvaluatedRun, tags: Mapping[str, str]) -> list[str]:
+    """Return sentences on what the figures do not say, the gravest first.
+
+    Args:
+        run: that the card describes.
+        tags: as tracked.
+    """
+    return list(_limits(run, tags))
 
 
-def _limits(facts: ModelCardData) -> Iterator[str]:
-    tags, split = facts.tags, facts.predictions.evaluated
+def _limits(run: EvaluatedRun, tags: Mapping[str, str]) -> Iterator[str]:
+    split = run.predictions.evaluated
     if tags.get("outcome") == "at_chance":
         yield "This run stayed at chance: the network tells nothing apart."
     if tags.get("outcome") == "diverged":
@@ -41,15 +48,15 @@ def _limits(facts: ModelCardData) -> Iterator[str]:
         "Not validated externally: test images are from the same dataset as the training images. "
         "Elsewhere expect less."
     )
-    yield from _kind_of_images(facts)
-    yield from _prevalence(split, facts.melanoma)
+    yield from _kind_of_images(run.manifest, tags)
+    yield from _prevalence(split, run.positive_class)
     yield (
         "One network: another seed gives other figures. Intervals cover chance in lesions alone."
         if "members" not in tags
         else "Its intervals cover chance in the lesions, not in the seeds of its members."
     )
     yield from _few(split)
-    if _balanced(facts):
+    if _balanced(run.config):
         yield (
             "It was trained as if classes were more alike in number than they are, and takes rare "
             "ones for more frequent, after calibration too: read its probabilities as a ranking."
@@ -60,8 +67,8 @@ def _limits(facts: ModelCardData) -> Iterator[str]:
     )
 
 
-def _kind_of_images(facts: ModelCardData) -> Iterator[str]:
-    name = facts.tags.get("dataset", "")
+def _kind_of_images(manifest: pd.DataFrame, tags: Mapping[str, str]) -> Iterator[str]:
+    name = tags.get("dataset", "")
     if name in DERMOSCOPIC:
         yield (
             "Dermoscopic photographs alone: it knows nothing of pictures taken by a phone or a "
@@ -71,7 +78,6 @@ def _kind_of_images(facts: ModelCardData) -> Iterator[str]:
         yield "Trained on drawings of the lab's own: it knows nothing of skin."
     else:
         yield "It knows the kind of photographs that its dataset has, and no other."
-    manifest = facts.manifest
     if "source" in manifest and (manifest["source"] != "").any():
         n = manifest.loc[manifest["source"] != "", "source"].nunique()
         yield f"Its images come from {format_count(n, 'source')}; others may look different."
@@ -83,8 +89,9 @@ def _prevalence(split: SplitPredictions, melanoma: str | None) -> Iterator[str]:
     if melanoma is None:
         return
     positive, _ = split.one_vs_rest(melanoma)
+    share = format_percent(np.mean(positive))
     yield (
-        f"{format_percent(np.mean(positive))} of the {label_split(split.name)} images are melanomas. "
+        f"{share} of the {label_split(split.name)} images are melanomas. "
         "Predictive values and calibrated probabilities are for that share, which is no clinic's; "
         "and only lesions that somebody chose to photograph, and often to excise, are in such a "
         "dataset."
@@ -101,6 +108,6 @@ def _few(split: SplitPredictions) -> Iterator[str]:
         yield f"Classes with few {name} lesions, of which little is known: {', '.join(few)}."
 
 
-def _balanced(facts: ModelCardData) -> bool:
-    balancing = facts.config.get("balancing", {}).get("name", "none")
-    return balancing != "none" or facts.config.get("loss", {}).get("name") in _BALANCED_LOSSES
+def _balanced(config: Mapping[str, Any]) -> bool:
+    balancing = config.get("balancing", {}).get("name", "none")
+    return balancing != "none" or config.get("loss", {}).get("name") in _BALANCED_LOSSES

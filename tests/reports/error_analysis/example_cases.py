@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
+from melanoma_lab.evaluation.evaluated_run import evaluate_run
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
 from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
@@ -59,7 +59,7 @@ def manifest_of(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     )
 
 
-def looking(manifest: pd.DataFrame, *, at: Any = None, maps: bool = True) -> ImageExplainer:
+def explain(manifest: pd.DataFrame, *, at: Any = None, maps: bool = True) -> ImageExplainer:
     """Squares of what the files show; a network that looks at a spot."""
     path = manifest.set_index("image_id")["path"]
 
@@ -82,20 +82,16 @@ def write(folder: Path, **given: Any) -> Path:
     table = table_of() if table is None else table
     manifest = given.pop("manifest", None)
     manifest = manifest_of(table, folder / "images") if manifest is None else manifest
-    melanoma = given.pop("melanoma", "melanoma")
-    write_error_analysis(
-        folder,
-        **{
-            "name": "dropout seed 0",
-            "table": table,
-            "judgement": evaluate_clinically(
-                Predictions(table), melanoma, sensitivity=0.9, manifest=manifest
-            ),
-            "melanoma": melanoma,
-            "manifest": manifest,
-            "audit": {},
-            "looking": given.pop("looking") if "looking" in given else looking(manifest),
-            **given,
-        },
+    run = evaluate_run(
+        {},
+        Predictions(table),
+        manifest,
+        audit=given.pop("audit", None),
+        positive_class=given.pop("positive_class", "melanoma"),
+        sensitivity=0.9,
+        costs={},
     )
+    explainer = given.pop("explainer") if "explainer" in given else explain(manifest)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_error_analysis(folder, run, name="dropout seed 0", explainer=explainer, **given)
     return folder / "mistakes.html"

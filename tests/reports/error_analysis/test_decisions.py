@@ -5,6 +5,7 @@ import pytest
 from evaluation_cases import split_arrays
 from example_cases import SLUGS, table_of
 
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.reports.error_analysis.decisions import (
     N_CLASSES,
@@ -18,9 +19,13 @@ from melanoma_lab.reports.error_analysis.decisions import (
 WARM = Temperature(2.0, 90)
 
 
+def tabulate(table):
+    return tabulate_decisions(Predictions(table).evaluated, WARM)
+
+
 @pytest.fixture(scope="module")
 def found():
-    return tabulate_decisions(table_of(), WARM)
+    return tabulate(table_of())
 
 
 def test_a_row_for_every_image_of_the_judged_split_the_surest_first(found):
@@ -40,7 +45,7 @@ def test_a_row_for_every_image_of_the_judged_split_the_surest_first(found):
 
 
 def test_val_is_shown_where_test_was_left_alone():
-    found = tabulate_decisions(table_of(splits=("train", "val")), WARM)
+    found = tabulate(table_of(splits=("train", "val")))
     assert all("/val-" in image_id for image_id in found["image_id"])
 
 
@@ -48,7 +53,7 @@ def test_equally_sure_ones_come_by_name():
     table = table_of()
     for slug in SLUGS:
         table[f"prob/{slug}"] = np.float32(1 / 3)
-    assert list(tabulate_decisions(table, WARM)["image_id"]) == sorted(
+    assert list(tabulate(table)["image_id"]) == sorted(
         table.loc[table["split"] == "test", "image_id"]
     )
 
@@ -97,7 +102,7 @@ def test_missed_melanomas_are_apart_and_all_mistakes_are_counted(found):
 
 
 def test_no_more_than_can_be_looked_at():
-    found = tabulate_decisions(table_of(n=600), WARM)
+    found = tabulate(table_of(n=600))
     chosen = choose_mistakes(found, "melanoma")
     assert len(chosen.missed) == N_MISSED < chosen.n_missed
     assert len(chosen.shown) == N_MISTAKES

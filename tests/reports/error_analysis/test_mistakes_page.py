@@ -3,8 +3,7 @@
 import re
 
 import pytest
-from example_cases import SLUGS, manifest_of, table_of, write
-from example_cases import looking as looking_at
+from example_cases import SLUGS, explain, manifest_of, table_of, write
 from pages import opened, pale, too_wide
 from PIL import Image
 
@@ -28,8 +27,9 @@ def manifest(table, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chosen(table):
-    judgement = evaluate_clinically(Predictions(table), "melanoma", sensitivity=0.9)
-    return choose_mistakes(tabulate_decisions(table, judgement.temperature), "melanoma")
+    found = Predictions(table)
+    temperature = evaluate_clinically(found, "melanoma", sensitivity=0.9).temperature
+    return choose_mistakes(tabulate_decisions(found.evaluated, temperature), "melanoma")
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_missed_melanomas_that_the_operating_point_finds_are_said(page_file, tab
 
 def test_the_map_is_of_what_was_predicted(table, manifest, chosen, tmp_path):
     asked = {}
-    write(tmp_path, table=table, manifest=manifest, looking=looking_at(manifest, at=asked))
+    write(tmp_path, table=table, manifest=manifest, explainer=explain(manifest, at=asked))
     for _, row in chosen.shown.iterrows():
         assert SLUGS[asked[row["image_id"]]] == row["predicted"]
 
@@ -118,9 +118,9 @@ def test_the_figure_is_the_same_every_time(table, manifest, page_file, tmp_path)
 
 
 def test_what_is_no_network_has_a_page_without_maps(table, manifest, tmp_path):
-    looking = looking_at(manifest, maps=False)
+    explainer = explain(manifest, maps=False)
     page = write(
-        tmp_path, table=table, manifest=manifest, looking=looking, why_no_maps="None here."
+        tmp_path, table=table, manifest=manifest, explainer=explainer, why_no_maps="None here."
     )
     text = page.read_text(encoding="utf-8")
     assert "None here." in text
@@ -136,8 +136,8 @@ def test_a_network_that_cannot_be_looked_into_costs_the_maps_alone(
     def refuse(*_):
         raise error
 
-    looking = ImageExplainer(looking_at(manifest).pixels, refuse, lambda: (3, 3))
-    text = write(tmp_path, table=table, manifest=manifest, looking=looking).read_text()
+    explainer = ImageExplainer(explain(manifest).pixels, refuse, lambda: (3, 3))
+    text = write(tmp_path, table=table, manifest=manifest, explainer=explainer).read_text()
     assert "No Grad-CAM" in text
     assert "odd" in text
     assert "No Grad-CAM" in capsys.readouterr().out
@@ -145,7 +145,7 @@ def test_a_network_that_cannot_be_looked_into_costs_the_maps_alone(
 
 
 def test_without_images_none_is_shown(table, manifest, tmp_path):
-    text = write(tmp_path, table=table, manifest=manifest, looking=None).read_text()
+    text = write(tmp_path, table=table, manifest=manifest, explainer=None).read_text()
     assert "<img" not in text
     assert "No images are shown." in text
     assert not (tmp_path / "plots").exists()
@@ -153,8 +153,8 @@ def test_without_images_none_is_shown(table, manifest, tmp_path):
 
 def test_images_that_are_gone_cost_the_images_alone(table, manifest, tmp_path):
     gone = manifest.assign(path="nowhere.png")
-    looking = build_file_explainer(gone, 16, None)
-    text = write(tmp_path, table=table, manifest=gone, looking=looking).read_text()
+    explainer = build_file_explainer(gone, 16, None)
+    text = write(tmp_path, table=table, manifest=gone, explainer=explainer).read_text()
     assert "An image cannot be read again" in text
     assert "<img" not in text
 
@@ -168,7 +168,7 @@ def test_a_run_without_mistakes_and_one_without_a_melanoma_class(manifest, table
     assert "0 mistakes in 90 images" in text
     assert "not calibrated: there is no wrong decision" in text
     assert text.count("<p>None.</p>") == 2
-    other = write(tmp_path / "other", table=table, manifest=manifest, melanoma=None)
+    other = write(tmp_path / "other", table=table, manifest=manifest, positive_class=None)
     text = other.read_text(encoding="utf-8")
     assert "Missed" not in text
     assert "<h2>Mistakes</h2>" in text
@@ -176,5 +176,5 @@ def test_a_run_without_mistakes_and_one_without_a_melanoma_class(manifest, table
 
 def test_a_manifest_that_knows_little_is_enough(table, tmp_path):
     little = table[["image_id", "split"]]
-    page = write(tmp_path, table=table, manifest=little, looking=None)
+    page = write(tmp_path, table=table, manifest=little, explainer=None)
     assert "<article" in page.read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """A model card says what its run's tables say, with intervals, and where they end."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,23 +9,26 @@ import pytest
 from evaluation_cases import random_case, split_of, table_of
 
 from melanoma_lab.evaluation.calibration import ece
-from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.confidence_intervals import estimate_proportion
+from melanoma_lab.evaluation.evaluated_run import evaluate_run
 from melanoma_lab.evaluation.metric_intervals import estimate_calibration, estimate_metrics
 from melanoma_lab.evaluation.metrics import auroc, brier, log_loss, macro_auroc
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.reports.model_card.card_data import ModelCardData
-from melanoma_lab.reports.model_card.pages import PAGES, write_model_card
+from melanoma_lab.reports.model_card.content import PAGES, write_model_card
+from melanoma_lab.reports.model_card.run_identity import RunIdentity
 
 SLUGS = ("melanoma", "nevus", "<b>odd</b>")
 N = 150
+STARTED = 1_767_312_000_000  # 2026-01-02
 SECTIONS = (  # Mitchell et al., 2019
     *("Model details", "Intended use", "Factors", "Metrics", "Data for training and evaluation"),
     *("Quantitative analyses", "Ethical considerations", "Caveats and recommendations"),
 )
 
 
-def facts(*, splits=("train", "val", "test"), tags=(), config=(), **changes):
+def described(
+    *, splits=("train", "val", "test"), tags=(), config=(), positive_class="melanoma", **changes
+):
     tables = [table_of(random_case(N, 3, i, signal=2.0), s, SLUGS) for i, s in enumerate(splits)]
     table = pd.concat(tables, ignore_index=True)
     manifest = pd.DataFrame(
@@ -37,44 +41,43 @@ def facts(*, splits=("train", "val", "test"), tags=(), config=(), **changes):
             "sex": np.where(np.arange(len(table)) % 30, "female", "male"),
         }
     )
-    known = {
-        "run_id": "abc123",
-        "day": "2026-01-02",
-        "tags": {"arm": "baseline", "seed": "3", "dataset": "ham10000", "protocol": "grouped"}
+    tags = (
+        {"arm": "baseline", "seed": "3", "dataset": "ham10000", "protocol": "grouped"}
         | {"notes": "2 images were left out.", "git_commit": "c0ffee"}
-        | dict(tags),
-        "metrics": {"parameters": 1234.0, "best_epoch": 2.0},
-        "config": {
-            "architecture": {"name": "vgg5"},
-            "dataset": {"image_size": 32},
-            "optimizer": {"name": "adam", "learning_rate": 0.001},
-            "split": {"name": "holdout"},
-        }
-        | dict(config),
-        "predictions": Predictions(table),
-        "manifest": manifest,
-        "melanoma": "melanoma",
-        "audit": {"judged_split": "random", "n_label_conflicts": 4, "n_cross_split_groups": 7},
-        "judgement": evaluate_clinically(
-            Predictions(table), "melanoma", sensitivity=0.9, manifest=manifest
-        ),
-    }
-    return ModelCardData(**known | changes)
+        | dict(tags)
+    )
+    config = {
+        "architecture": {"name": "vgg5"},
+        "dataset": {"image_size": 32},
+        "optimizer": {"name": "adam", "learning_rate": 0.001},
+        "split": {"name": "holdout"},
+    } | dict(config)
+    run = evaluate_run(
+        config,
+        Predictions(table),
+        manifest,
+        audit={"judged_split": "random", "n_label_conflicts": 4, "n_cross_split_groups": 7},
+        positive_class=positive_class,
+        sensitivity=0.9,
+        costs={},
+    )
+    run = replace(run, metrics={"parameters": 1234.0, "best_epoch": 2.0}, **changes)
+    return run, RunIdentity("abc123", STARTED, tags)
 
 
 @pytest.fixture
 def pages(tmp_path):
-    """A function from facts to both pages."""
+    """A function from a run and its identity to both pages."""
 
     def written(given):
-        write_model_card(given, tmp_path)
+        write_model_card(*given, tmp_path)
         return [(tmp_path / name).read_text(encoding="utf-8") for name in PAGES]
 
     return written
 
 
 def test_both_pages_have_all_sections_and_say_what_it_is_not_for(pages):
-    markdown, html = pages(facts())
+    markdown, html = pages(described())
     assert re.findall(r"^## (.*)$", markdown, re.MULTILINE) == list(SECTIONS)
     assert re.findall(r"<h2>(.*)</h2>", html) == list(SECTIONS)
     for page in (markdown, html):
@@ -82,6 +85,7 @@ def test_both_pages_have_all_sections_and_say_what_it_is_not_for(pages):
         assert "Not for diagnosis" in page
         assert "Not validated externally" in page
         assert "abc123" in page
+        assert "2026-01-02" in page
         assert "c0ffee" in page
         assert "2 images were left out." in page
         assert "under different labels: 4" in page
@@ -90,11 +94,11 @@ def test_both_pages_have_all_sections_and_say_what_it_is_not_for(pages):
 
 
 def test_its_figures_are_those_of_the_test_split(pages):
-    given = facts()
+    given = described()
     markdown, _ = pages(given)
     y_true, y_score = random_case(N, 3, 2, signal=2.0)
     y_score = y_score.astype(np.float32).astype(float)
-    calibrated = given.judgement.temperature.apply(y_score)
+    calibrated = given[0].evaluation.temperature.apply(y_score)
     told = r"\*\*ECE after temperature scaling, on test: (\S+) \[(\S+), (\S+)\]"
     asked = re.search(told, markdown)
     assert float(asked[1]) == pytest.approx(ece(y_true, calibrated), abs=6e-4)
@@ -129,14 +133,12 @@ def test_its_figures_are_those_of_the_test_split(pages):
     ],
 )
 def test_its_limits_are_those_of_the_run(pages, changes, told):
-    for page in pages(facts(**changes)):
+    for page in pages(described(**changes)):
         assert told in page.replace("<wbr>", "")
 
 
 def test_a_dataset_without_melanoma_has_no_operating_point(pages):
-    given = facts()
-    without = evaluate_clinically(given.predictions, None, sensitivity=0.9, manifest=given.manifest)
-    markdown, html = pages(facts(melanoma=None, judgement=without))
+    markdown, html = pages(described(positive_class=None))
     assert "names no melanoma class" in markdown
     assert "melanoma AUROC" not in markdown
     assert "melanoma lesions" not in html

@@ -1,0 +1,247 @@
+"""Report what a training came to: evaluate its predictions, keep them and show them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_lab.config.fingerprint import config_to_dict
+from melanoma_lab.config.schema import Config
+from melanoma_lab.core.console import show_progress
+from melanoma_lab.core.errors import RunError
+from melanoma_lab.data.patient_metadata import PatientEncoder
+from melanoma_lab.evaluation import decision_rule, out_of_distribution
+from melanoma_lab.evaluation.chance_check import compare_with_chance
+from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_run
+from melanoma_lab.evaluation.predictions import Predictions, build_predictions
+from melanoma_lab.input_pipeline.balancing import BalancedSet
+from melanoma_lab.input_pipeline.prepare import PreparedData
+from melanoma_lab.plots.training_figures import ClassCounts, TrainingFigures, format_mixed_label
+from melanoma_lab.reports.error_analysis.explainers import NO_NETWORK, build_run_explainer
+from melanoma_lab.runs import run_messages
+from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
+from melanoma_lab.runs.run_spec import RunOptions
+from melanoma_lab.tracking import Tracker
+from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.training.training_result import FitResult, TrainingResult
+
+
+def report_training(
+    config: Config,
+    data: PreparedData,
+    images: BalancedSet,
+    trained: TrainingResult,
+    tracker: Tracker,
+    *,
+    extent: RunOptions,
+) -> Mapping[str, float]:
+    """Evaluate, draw, keep and show what a training came to.
+
+    Args:
+        config: the configuration that it was trained with.
+        data: the split dataset.
+        images: the balanced training split.
+        trained: its result.
+        tracker: with the run under way.
+        extent: how much is measured and kept.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        RunError: the training diverged; what could be measured has been recorded.
+    """
+    fit = trained.fit
+    costs = count_costs(trained)
+    if trained.probabilities is None:
+        tracker.log_metrics(costs)
+        tracker.set_tags({"outcome": "diverged"})
+        raise RunError(
+            f"diverged: {trained.diverged}; nothing could be measured. {_lower_rate(config, fit)}"
+        )
+
+    lines = extent.said is None
+    with show_progress("computing metrics", line=lines):
+        run = evaluate_training(config, data, trained, splits=extent.splits, costs=costs)
+    chance = compare_with_chance(run.predictions)
+    report = RunReport(run, tags={"outcome": "diverged" if fit.diverged else chance.verdict})
+    if extent.pictures:
+        report = add_figures_and_model(report, config, data, images, trained)
+        report = replace(report, files={"audit.json": data.findings.to_text()})
+    if trained.encoding is not None:
+        described = json.dumps(trained.encoding.to_dict(), indent=2) + "\n"
+        report = replace(report, files={"metadata.json": described, **report.files})
+    log_report(report, tracker, lines=lines)
+    if lines:
+        absent = run.absent_classes
+        run_messages.show_results(run.metrics, data, epochs=len(fit.history), absent=absent)
+        run_messages.show_clinical_evaluation(run.evaluation)
+    if fit.diverged:  # after a good epoch, or there were no probabilities
+        raise RunError(
+            f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
+            f"{_lower_rate(config, fit)}"
+        )
+    if trained.network is not None and lines:  # a trivial classifier may be at chance
+        run_messages.show_chance_check(chance)
+    return run.metrics
+
+
+def count_costs(trained: TrainingResult) -> dict[str, float]:
+    """Return what a training cost, as metrics of its run."""
+    fit = trained.fit
+    costs = {
+        "parameters": float(trained.parameters),
+        "fit_seconds": fit.seconds,
+        "optimizer_steps": float(fit.optimizer_steps),
+        "best_epoch": float(fit.best_epoch),
+    }
+    if fit.trainable is not None:
+        costs["trainable_parameters"] = float(fit.trainable)
+    return costs
+
+
+def evaluate_training(
+    config: Config,
+    data: PreparedData,
+    trained: TrainingResult,
+    *,
+    splits: Sequence[str] | None,
+    costs: Mapping[str, float],
+) -> EvaluatedRun:
+    """Evaluate what a training predicts.
+
+    Args:
+        config: the configuration that it was trained with.
+        data: the split dataset.
+        trained: its result, with probabilities.
+        splits: those that the network was applied to; None: all.
+        costs: of ``count_costs``.
+    """
+    return evaluate_run(
+        config_to_dict(config),
+        build_run_predictions(data, trained, splits),
+        data.manifest,
+        audit=data.findings.as_json(),
+        positive_class=data.melanoma,
+        sensitivity=config.evaluation.sensitivity,
+        splits=splits,
+        costs=costs,
+    )
+
+
+def build_run_predictions(
+    data: PreparedData, trained: TrainingResult, splits: Sequence[str] | None
+) -> Predictions:
+    """Return what a training predicts for the splits that it was applied to; None: all."""
+    if trained.probabilities is None:
+        raise ValueError("Expected finite probabilities. Received those of a diverged training.")
+    measured = data.select_splits(splits)
+    manifest = data.manifest.iloc[measured]
+    return build_predictions(
+        image_ids=list(manifest["image_id"]),
+        groups=list(manifest["group"]),
+        splits=list(manifest["split"]),
+        labels=data.labels[measured],
+        probabilities=trained.probabilities,
+        slugs=data.slugs,
+    )
+
+
+def add_figures_and_model(
+    report: RunReport,
+    config: Config,
+    data: PreparedData,
+    images: BalancedSet,
+    trained: TrainingResult,
+) -> RunReport:
+    """Add to a training's report what is drawn of it and, if it is to be kept, its network.
+
+    Images of the dataset are shown unless ``tracking.images`` is false. A trivial classifier keeps
+    no model: what it predicts is in its table.
+    """
+    network, model = trained.network, None
+    if config.tracking.model and network is not None:
+        info = _build_model_info(config, data, trained.encoding)
+        model = ReportedModel(network, info, _build_model_files(data, report.run))
+    explainer = build_run_explainer(data, network, trained.encoding)
+    figures = ReportFigures(
+        training=_collect_training_figures(config, data, images, trained),
+        explainer=explainer if config.tracking.images else None,
+        why_no_maps=NO_NETWORK if network is None else "",
+        in_use=network is not None,
+    )
+    return replace(report, figures=figures, model=model)
+
+
+def _build_model_info(
+    config: Config, data: PreparedData, encoding: PatientEncoder | None
+) -> ModelInfo:
+    """Return what a network says about itself that was trained on a dataset."""
+    return ModelInfo(
+        slugs=data.slugs,
+        classes=data.classes,
+        melanoma=data.melanoma,
+        dataset=config.dataset.name,
+        image_size=config.dataset.image_size,
+        resize=config.dataset.resize,
+        encoding=None if encoding is None else encoding.to_dict(),
+    )
+
+
+def _build_model_files(data: PreparedData, run: EvaluatedRun) -> dict[str, str]:
+    """Return name -> text of what lies beside a network that was trained on a dataset.
+
+    How its answers are to be read, and, from its training and validation images, what pictures must
+    look like for it to be of use.
+    """
+    looks = out_of_distribution.fit_detector_to_dataset(data)
+    beside = {} if looks is None else {out_of_distribution.FILE: looks.text()}
+    return beside | {decision_rule.FILE: run.evaluation.advice().text()}
+
+
+def _collect_training_figures(
+    config: Config, data: PreparedData, images: BalancedSet, trained: TrainingResult
+) -> TrainingFigures:
+    """Return what is drawn of a training; no images of the dataset if they are not to be kept."""
+    history = defaultdict(list)
+    for epoch in trained.fit.history:
+        for name, value in epoch.items():
+            history[name].append(value)
+    n_samples = None if config.tracking.images else 0
+    return TrainingFigures(
+        counts=_count_classes(data, images),
+        history=history,
+        kept_epoch=trained.fit.best_epoch or None,
+        sample_images=trained.sample_images[:n_samples],
+        sample_names=[
+            format_mixed_label(shares, data.slugs) for shares in trained.sample_labels[:n_samples]
+        ],
+    )
+
+
+def _count_classes(data: PreparedData, images: BalancedSet) -> ClassCounts:
+    """Count images per class: in each split, and in what an epoch draws from."""
+
+    def count(split: str) -> NDArray[np.int64]:
+        return np.bincount(data.labels[data.select_split(split)], minlength=len(data.classes))
+
+    return ClassCounts(
+        train=count("train"), balanced=images.class_counts(), val=count("val"), test=count("test")
+    )
+
+
+def _lower_rate(config: Config, fit: FitResult) -> str:
+    """Which learning rate was too high: that of the first epoch with a loss that is no number."""
+    from melanoma_lab.training.finetuning_stages import plan_stages
+
+    losses = [epoch["train_loss"] + epoch.get("val_loss", 0.0) for epoch in fit.history]
+    broken = [epoch for epoch, loss in enumerate(losses) if not math.isfinite(loss)]
+    first = min([*broken, max(len(losses) - 1, 0)])
+    key = next(phase.rate_key for phase in plan_stages(config) if first in phase.epochs)
+    return f"Lower {key}."
