@@ -133,7 +133,7 @@ class Predictions:
     _splits: dict[str, SplitPredictions] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_predictions(self.table)
+        _check_table(self.table, self.slugs)
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -143,7 +143,13 @@ class Predictions:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is not a predictions table, naming the file.
         """
-        return cls(read_predictions(path))
+        path = Path(path)
+        path.stat()  # one that is not there is another mistake
+        try:
+            check_table(path, MAX_MANIFEST_BYTES)
+            return cls(_read_table(path))
+        except (UserError, ValueError) as error:
+            raise ValueError(f"{path} is not a predictions table. {error}") from error
 
     def write(self, path: Path) -> None:
         """Write the table as UTF-8 CSV."""
@@ -154,7 +160,7 @@ class Predictions:
     @cached_property
     def slugs(self) -> tuple[str, ...]:
         """The class slugs, in class order."""
-        return slugs_of(self.table)
+        return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in _score_columns(self.table))
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -185,13 +191,12 @@ class Predictions:
             raise ValueError(f"Expected split to be one of {SPLITS}. Received {name!r}.")
         if name not in self._splits:
             rows = self.table[self.table["split"] == name]
-            columns = [f"{PROBABILITY_PREFIX}{slug}" for slug in self.slugs]
             self._splits[name] = SplitPredictions(
                 name=name,
                 slugs=self.slugs,
                 image_ids=rows["image_id"].to_numpy(object, copy=True),
                 y_true=pd.Index(self.slugs).get_indexer(pd.Index(rows["y_true"])).astype(np.int64),
-                y_score=rows[columns].to_numpy(np.float64),
+                y_score=rows[_score_columns(rows)].to_numpy(np.float64),
                 group_names=rows["group"].to_numpy(str),
                 groups=pd.factorize(rows["group"])[0].astype(np.int64),
             )
@@ -262,33 +267,24 @@ def build_predictions(
     return Predictions(table)
 
 
-def slugs_of(table: pd.DataFrame) -> tuple[str, ...]:
-    """Class slugs of a predictions table, in class order."""
-    return tuple(
-        name.removeprefix(PROBABILITY_PREFIX)
-        for name in table.columns
-        if name.startswith(PROBABILITY_PREFIX)
+def _score_columns(table: pd.DataFrame) -> list[str]:
+    """Return the names of the columns that hold probabilities, in class order."""
+    return [name for name in table.columns if name.startswith(PROBABILITY_PREFIX)]
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    # A class may be called "none" or "nan": no word stands for a missing value.
+    table = pd.read_csv(
+        path, dtype=dict.fromkeys(_ID_COLUMNS, str), keep_default_na=False, encoding="utf-8"
     )
+    return table.astype(dict.fromkeys(_score_columns(table), np.float32))
 
 
-def judged_split(table: pd.DataFrame) -> str:
-    """The split that a run is judged by: test, or val where it has met no test image."""
-    return "test" if (table["split"] == "test").any() else "val"
-
-
-def check_predictions(table: pd.DataFrame) -> None:
-    """Refuse a table that no metric should be computed from.
-
-    Raises:
-        ValueError: If columns are missing, unknown or out of order; an image_id occurs twice; a
-            value is missing; a split or a y_true is unknown; or a row's probabilities are not
-            finite, not in [0, 1], or sum further than ``SUM_TOLERANCE`` from one. The message
-            names the first image that is wrong.
-    """
-    slugs = slugs_of(table)
-    probability_columns = [f"{PROBABILITY_PREFIX}{slug}" for slug in slugs]
+def _check_table(table: pd.DataFrame, slugs: Sequence[str]) -> None:
+    """Refuse a table that no metric should be computed from; ``Predictions`` says which."""
+    score_columns = _score_columns(table)
     if (
-        list(table.columns) != [*_ID_COLUMNS, *probability_columns]
+        list(table.columns) != [*_ID_COLUMNS, *score_columns]
         or len(slugs) < 2
         or len(set(slugs)) < len(slugs)
     ):
@@ -306,7 +302,7 @@ def check_predictions(table: pd.DataFrame) -> None:
     _refuse(table, ~table["split"].isin(SPLITS).to_numpy(), "split to be one of " + str(SPLITS))
     _refuse(table, ~table["y_true"].isin(slugs).to_numpy(), "y_true to be one of " + str(slugs))
 
-    probabilities = table[probability_columns].to_numpy(np.float64)
+    probabilities = table[score_columns].to_numpy(np.float64)
     # A comparison with NaN is false, so this also refuses what is not finite.
     in_range = (probabilities >= 0) & (probabilities <= 1)
     _refuse(table, np.any(~in_range, axis=1), "finite probabilities between 0 and 1")
@@ -324,61 +320,6 @@ def _refuse(table: pd.DataFrame, wrong: NDArray[np.bool_], expected: str) -> Non
         )
 
 
-def write_predictions(table: pd.DataFrame, path: Path) -> None:
-    """Write a checked table as UTF-8 CSV; ``read_predictions`` gives it back, bit for bit.
-
-    Raises:
-        ValueError: If the table fails ``check_predictions``.
-    """
-    check_predictions(table)
-    # Every float32 is written with the fewest digits that identify it; one line ending on every
-    # system makes the same predictions the same file.
-    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
-
-
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read and check a table that ``write_predictions`` wrote.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a predictions table, naming the file.
-    """
-    path = Path(path)
-    path.stat()  # one that is not there is another mistake
-    try:
-        check_table(path, MAX_MANIFEST_BYTES)
-    except UserError as error:
-        raise ValueError(f"{path} is not a predictions table. {error}") from error
-    try:
-        # A class may be called "none" or "nan": no word stands for a missing value.
-        table = pd.read_csv(
-            path, dtype=dict.fromkeys(_ID_COLUMNS, str), keep_default_na=False, encoding="utf-8"
-        )
-        probability_columns = [f"{PROBABILITY_PREFIX}{slug}" for slug in slugs_of(table)]
-        table = table.astype(dict.fromkeys(probability_columns, np.float32))
-        check_predictions(table)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a predictions table. {error}") from error
-    return table
-
-
-def split_arrays(table: pd.DataFrame, split: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """One split of a checked table as the arrays that the metrics take.
-
-    Args:
-        table: A predictions table.
-        split: One of ``SPLITS``; it may be empty.
-
-    Returns:
-        y_true, int64, shape (n,), class indices; y_score, float64, shape (n, K), probabilities.
-
-    Raises:
-        ValueError: If the split's name is unknown.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"Expected split to be one of {SPLITS}. Received {split!r}.")
-    slugs = slugs_of(table)
-    rows = table[table["split"] == split]
-    y_true = pd.Index(slugs).get_indexer(pd.Index(rows["y_true"])).astype(np.int64)
-    y_score = rows[[f"{PROBABILITY_PREFIX}{slug}" for slug in slugs]].to_numpy(np.float64)
-    return y_true, y_score
+    """Read a file that ``Predictions.write`` wrote as a table, checked as ``Predictions.read``."""
+    return Predictions.read(path).table
