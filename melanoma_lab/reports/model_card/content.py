@@ -5,6 +5,7 @@ The sections are those of Mitchell et al., Model Cards for Model Reporting (FAT*
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from melanoma_lab.core.atomic_files import replace_file
-from melanoma_lab.core.formatting import label_metric, label_split
+from melanoma_lab.core.formatting import format_metric, label_metric, label_split
 from melanoma_lab.core.version import __version__
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
@@ -25,9 +26,9 @@ from melanoma_lab.evaluation.metric_intervals import (
 )
 from melanoma_lab.evaluation.operating_point import OperatingPoint
 from melanoma_lab.evaluation.predictions import SplitPredictions
+from melanoma_lab.evaluation.subgroups import FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.reports.model_card import data_sections, limitations, training_sections
-from melanoma_lab.reports.model_card.formatting import format_estimate, format_share
 from melanoma_lab.reports.model_card.run_identity import RunIdentity
 from melanoma_lab.reports.rendering import render_template
 
@@ -85,10 +86,12 @@ def build_card_content(run: EvaluatedRun, identity: RunIdentity) -> dict[str, An
         "class_rows": _class_rows(split),
         "calibration_rows": _calibration_rows(before, after),
         "temperature": _describe_temperature(evaluation.temperature),
-        "ece": format_estimate("ece", after["ece"]),
+        "ece": _format_estimate("ece", after["ece"]),
         "point": _describe_point(point),
         "point_rows": _point_rows(point),
         "subgroup_rows": _subgroup_rows(evaluation),
+        "few_lesions": FEW_LESIONS,
+        "few_positive": FEW_POSITIVE,
         "has_melanoma": point is not None,
         "limits": limitations.list_limitations(run, tags),
     }
@@ -97,7 +100,7 @@ def build_card_content(run: EvaluatedRun, identity: RunIdentity) -> dict[str, An
 def _metric_rows(split: SplitPredictions, melanoma: str | None) -> list[list[str]]:
     """Return each metric of the evaluated split with its interval."""
     return [
-        [label_metric(name), format_estimate(name, found)]
+        [label_metric(name), _format_estimate(name, found)]
         for name, found in estimate_metrics(split, melanoma).items()
     ]
 
@@ -111,8 +114,8 @@ def _class_rows(split: SplitPredictions) -> list[list[str]]:
             [
                 slug.replace("_", " "),
                 f"{np.count_nonzero(positive):,} ({len(np.unique(split.groups[positive])):,})",
-                format_share(estimate_sensitivity(split, slug)),
-                format_share(estimate_specificity(split, slug)),
+                _format_share(estimate_sensitivity(split, slug)),
+                _format_share(estimate_specificity(split, slug)),
             ]
         )
     return rows
@@ -122,7 +125,7 @@ def _calibration_rows(
     before: Mapping[str, IntervalEstimate], after: Mapping[str, IntervalEstimate]
 ) -> list[list[str]]:
     return [
-        [label_metric(name), *(format_estimate(name, each[name]) for each in (before, after))]
+        [label_metric(name), *(_format_estimate(name, each[name]) for each in (before, after))]
         for name in before
     ]
 
@@ -157,7 +160,7 @@ def _point_rows(point: OperatingPoint | None) -> list[list[str]]:
             label_split(split) + (" (chosen on)" if split == "val" else ""),
             f"{found.positive_images:,} ({found.positive_lesions:,})",
             *(
-                format_share(each)
+                _format_share(each)
                 for each in (found.sensitivity, found.specificity, found.ppv, found.npv)
             ),
         ]
@@ -183,4 +186,18 @@ def _subgroup_rows(evaluation: ClinicalEvaluation) -> list[list[str]]:
 
 
 def _cell(row: dict[Any, Any], name: str) -> str:
-    return format_share(IntervalEstimate(row[name], row[f"{name}_low"], row[f"{name}_high"]))
+    return _format_share(IntervalEstimate(row[name], row[f"{name}_low"], row[f"{name}_high"]))
+
+
+def _format_estimate(metric: str, found: IntervalEstimate) -> str:
+    """Return a metric with its interval: ``41.3 % [38.0, 44.6]`` or ``0.033 [0.010, 0.046]``."""
+    value = format_metric(metric, found.value)
+    if not math.isfinite(found.low):
+        return value
+    low, high = (format_metric(metric, end).removesuffix(" %") for end in (found.low, found.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _format_share(found: IntervalEstimate) -> str:
+    """Return a share in per cent with its interval; empty if there is nothing to share."""
+    return "" if math.isnan(found.value) else _format_estimate("accuracy", found)
