@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
+from PIL import Image
 
 #: Its lightness rises evenly, so that it reads the same in grey and with any colour blindness, and
 #: its greens are no colour of skin.
@@ -46,6 +47,17 @@ def overlay_heat_map(pixels: NDArray[np.uint8], heat: NDArray[np.floating]) -> N
     shown[_edge(heat >= LINE)] = 255
     made: NDArray[np.uint8] = np.rint(shown).astype(np.uint8)
     return made
+
+
+def overlay_on_picture(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
+    """Lay a map over a picture of another size; the map is stretched to the picture's.
+
+    Args:
+        picture: RGB.
+        heat: float32, shape (s, s), 0 to 1.
+    """
+    stretched = Image.fromarray(heat).resize(picture.size, Image.Resampling.BILINEAR)
+    return Image.fromarray(overlay_heat_map(np.asarray(picture), np.asarray(stretched)))
 
 
 def _edge(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -12,7 +12,6 @@ from melanoma_lab.data.decoding import read_picture
 
 #: Longest side in pixels; shown at half of it, so sharp on a fine screen.
 MAX_SIDE: Final = 208
-_QUALITY = 68
 
 
 def make_thumbnail(path: str) -> str:
@@ -30,8 +29,14 @@ def make_thumbnail(path: str) -> str:
     return encode_jpeg_uri(picture)
 
 
-def encode_jpeg_uri(picture: Image.Image) -> str:
-    """A picture as a JPEG in a data URI."""
+def encode_jpeg_uri(picture: Image.Image, *, quality: int = 68, optimize: bool = True) -> str:
+    """Return a picture as a JPEG in a data URI.
+
+    Args:
+        picture: RGB.
+        quality: of the JPEG, 1 to 95.
+        optimize: whether to take longer for a smaller file.
+    """
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=_QUALITY, optimize=True)
+    picture.save(stream, "JPEG", quality=quality, optimize=optimize)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

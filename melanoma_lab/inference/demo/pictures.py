@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-from io import BytesIO
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import read_picture, resize_for_display
-from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
+from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
+from melanoma_lab.reports.thumbnails import encode_jpeg_uri
 
 #: Pixels of the longer side of a picture that was given, and of one that is shown beside it.
 LARGE, SMALL = 480, 192
@@ -42,15 +40,12 @@ def draw_heat_map(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Imag
         heat: float32, shape (s, s), 0 to 1.
     """
     square = picture.resize((LARGE, LARGE), Image.Resampling.BICUBIC)
-    heat = np.asarray(Image.fromarray(heat).resize((LARGE, LARGE), Image.Resampling.BILINEAR))
-    laid = Image.fromarray(overlay_heat_map(np.asarray(square), heat))
+    laid = overlay_on_picture(square, heat)
     longest = max(picture.size)
     size = [max(1, round(LARGE * side / longest)) for side in picture.size]
     return laid.resize((size[0], size[1]), Image.Resampling.BILINEAR)
 
 
 def encode_data_uri(picture: Image.Image) -> str:
-    """The picture itself as an address."""
-    buffer = BytesIO()
-    picture.save(buffer, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    """Return a picture as a data URI, in the quality of something to look at closely."""
+    return encode_jpeg_uri(picture, quality=88, optimize=False)

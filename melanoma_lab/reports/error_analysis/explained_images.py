@@ -11,7 +11,7 @@ from PIL import Image
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import read_picture, resize_for_display
-from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
+from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
 from melanoma_lab.reports.thumbnails import encode_jpeg_uri
 
 #: Longest side of a picture on the page, in pixels; shown at about half of it.
@@ -64,11 +64,10 @@ class ExplainedImage:
         The line is drawn after the image has grown: it stays thin in a small one.
         """
         size = (max(side, len(self.pixels)),) * 2
-        image = np.asarray(Image.fromarray(self.pixels).resize(size, Image.Resampling.BILINEAR))
+        image = Image.fromarray(self.pixels).resize(size, Image.Resampling.BILINEAR)
         if self.heat is None:
             raise ValueError("Expected a map. Received an image that no network has looked at.")
-        heat = np.asarray(Image.fromarray(self.heat).resize(size, Image.Resampling.BILINEAR))
-        return image, overlay_heat_map(image, heat)
+        return np.asarray(image), np.asarray(overlay_on_picture(image, self.heat))
 
     def uris(self, path: str) -> tuple[str, str]:
         """The image, and the map laid over it (empty: none), as data URIs.
@@ -84,10 +83,7 @@ class ExplainedImage:
             picture = Image.fromarray(self.pixels)
         if self.heat is None:
             return encode_jpeg_uri(picture), ""
-        # The map is a square, whatever was squeezed into it.
-        stretched = Image.fromarray(self.heat).resize(picture.size, Image.Resampling.BILINEAR)
-        laid_over = overlay_heat_map(np.asarray(picture), np.asarray(stretched))
-        return encode_jpeg_uri(picture), encode_jpeg_uri(Image.fromarray(laid_over))
+        return encode_jpeg_uri(picture), encode_jpeg_uri(overlay_on_picture(picture, self.heat))
 
 
 def explain_images(
