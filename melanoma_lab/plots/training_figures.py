@@ -12,9 +12,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from melanoma_lab.plots import style
-
-MAX_SAMPLES = 18
-"""Most images that ``draw_samples`` shows: three rows of six."""
+from melanoma_lab.training.training_result import MAX_SAMPLES
 
 _COLUMNS = 6
 

@@ -54,10 +54,8 @@ from melanoma_lab.training.finetuning_stages import (
 from melanoma_lab.training.fit import fit_network
 from melanoma_lab.training.gradient_registry import free_registered_gradients
 from melanoma_lab.training.train_steps import Stage
-from melanoma_lab.training.training_result import TrainingResult
+from melanoma_lab.training.training_result import MAX_SAMPLES, TrainingResult
 
-#: Training images kept for the picture of what the network sees.
-SAMPLES = 18
 #: Steps of a head on kept features that go at once; more save nothing more.
 MOST_AT_ONCE = 32
 
@@ -300,7 +298,7 @@ def _samples(
     images: BalancedSet, augmentation: list[keras.Layer], config: Config
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The first images that the fit drew, augmented once more."""
-    positions = select_batch(0, n=len(images), batch_size=SAMPLES, seed=config.seed)
+    positions = select_batch(0, n=len(images), batch_size=MAX_SAMPLES, seed=config.seed)
     pixels, labels = images.gather(positions)
     weights = np.ones(len(labels), np.float32)  # so that labels are shares of the picture
     batch = (pixels, one_hot(labels, images.n_classes), weights)

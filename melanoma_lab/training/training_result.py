@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from melanoma_lab.data.patient_metadata import PatientEncoder
 
+MAX_SAMPLES = 18
+"""Most training images that are kept for a figure of what the network sees: three rows of six."""
+
 
 @dataclass(frozen=True)
 class FitResult:

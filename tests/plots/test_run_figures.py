@@ -31,7 +31,6 @@ from melanoma_lab.plots.reliability import draw_reliability_diagram
 from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.plots.subgroups import MOST_ROWS, draw_subgroup_forest
 from melanoma_lab.plots.training_figures import (
-    MAX_SAMPLES,
     ClassCounts,
     TrainingFigures,
     draw_class_distribution,
@@ -39,6 +38,7 @@ from melanoma_lab.plots.training_figures import (
     draw_samples,
     format_mixed_label,
 )
+from melanoma_lab.training.training_result import MAX_SAMPLES
 
 FILES = {
     "class_distribution.png",
