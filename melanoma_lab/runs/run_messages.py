@@ -186,23 +186,23 @@ def show_metric_table(columns: Mapping[str, Mapping[str, float]]) -> None:
     console.print(table)
 
 
-def show_clinical_evaluation(judgement: ClinicalEvaluation) -> None:
+def show_clinical_evaluation(evaluation: ClinicalEvaluation) -> None:
     """Say what calibration changes, and what the operating point came to where it was not chosen.
 
     Where test was left alone these are figures of val, and look better than they are.
     """
-    split = judgement.split
-    temperature = judgement.temperature
+    split = evaluation.split
+    temperature = evaluation.temperature
     if temperature.why_not:
         said = f"not calibrated: of val, {temperature.why_not}"
     else:
-        before, after = judgement.uncalibrated[split], judgement.calibrated[split]
+        before, after = evaluation.uncalibrated[split], evaluation.calibrated[split]
         said = f"temperature {temperature.value:.2f} (from val): {split} " + ", ".join(
             f"{name} {format_metric(key, before[key])} -> {format_metric(key, after[key])}"
             for key, name in (("log_loss", "log loss"), ("ece", "calibration error"))
         )
     console.print(said)
-    point = judgement.point
+    point = evaluation.point
     if point is None:
         return
     if math.isnan(point.threshold):
