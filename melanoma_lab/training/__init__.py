@@ -1,1 +1,1 @@
-"""Training: the backend, what an epoch draws, the fit, its progress."""
+"""Training of networks and trivial classifiers: backend, fit, callbacks and checkpoints."""

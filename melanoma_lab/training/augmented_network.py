@@ -1,4 +1,4 @@
-"""The model that is fitted: the network, with augmentation in its training step alone."""
+"""A network that is fitted with augmentation, which only its training step applies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from melanoma_lab.models.inputs import build_inputs
 
 
 class AugmentedNetwork(keras.Model):
-    """A network whose training step changes the batch first; it evaluates and predicts as before.
+    """A network whose training step augments the batch; evaluation and prediction do not change.
 
-    The state of the augmentation's random numbers is among this model's ``variables``; neither that
+    The state of the augmentation's random numbers is among this model's ``variables``. Neither that
     nor an optimizer, loss or metric becomes part of the network.
 
     Args:
-        network: from pixels, or pixels and metadata, to probabilities.
-        augmentation: layers as of ``melanoma_lab.models.augmentation``.
+        network: model from pixels, or pixels and metadata, to probabilities.
+        augmentation: layers from ``melanoma_lab.models.augmentation``.
     """
 
     def __init__(self, network: keras.Model, augmentation: Sequence[keras.Layer]) -> None:
@@ -28,13 +28,13 @@ class AugmentedNetwork(keras.Model):
         self.augmentation = list(augmentation)
 
     def train_step(self, data: tuple[Any, Any, Any]) -> dict[str, Any]:
-        """One optimizer step on an augmented batch.
+        """Take one optimizer step on an augmented batch.
 
         Args:
-            data: inputs, labels and weights, as ``make_training_batches`` gives them.
+            data: inputs, labels and weights, as ``make_training_batches`` yields them.
 
         Returns:
-            The epoch's running figures.
+            The epoch's running loss and metrics.
         """
         figures: dict[str, Any] = super().train_step(augment(self.augmentation, data))
         return figures

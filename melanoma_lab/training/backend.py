@@ -1,4 +1,4 @@
-"""TensorFlow, started once a process: quietly, with pinned threads, seeded and deterministic."""
+"""Start TensorFlow once in a process: quiet, seeded, deterministic, with fixed threads."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from melanoma_lab.core.interrupts import defer_interrupts
 
 
 def count_available_threads(shared_by: int = 1) -> int:
-    """Processors that this process may use; fewer than the machine has under a scheduler.
+    """Return how many processors this process may use.
+
+    A scheduler may allow fewer than the machine has.
 
     Args:
-        shared_by: processes that each get an equal share of them, one at least.
+        shared_by: number of processes that share the processors equally.
+
+    Returns:
+        This process's share, at least 1.
     """
     if hasattr(os, "sched_getaffinity"):
         available = len(os.sched_getaffinity(0))
@@ -25,31 +30,33 @@ def count_available_threads(shared_by: int = 1) -> int:
     return max(1, available // shared_by)
 
 
-def choose_threads(asked: int | None, shared_by: int = 1) -> int:
-    """How many threads a task takes.
+def choose_threads(configured: int | None, shared_by: int = 1) -> int:
+    """Return how many threads a command gives to TensorFlow.
 
     Args:
-        asked: ``training.threads``; None: those that an earlier task of this process took, which
-            TensorFlow keeps to its end, and else as many as the process may use.
-        shared_by: as for ``count_available_threads``.
+        configured: the value of ``training.threads``. None stands for the number that TensorFlow
+            already uses in this process, which cannot change any more, or, if TensorFlow has not
+            started, for as many as the process may use.
+        shared_by: number of processes that share the processors equally.
     """
-    if asked is not None:
-        return asked
+    if configured is not None:
+        return configured
     running = count_threads_in_use() if "tensorflow" in sys.modules else 0
     return running or count_available_threads(shared_by)
 
 
 def start_backend(*, threads: int, seed: int, precision: Precision, devices: int = 1) -> None:
-    """Import TensorFlow and Keras and set what makes a run repeatable.
+    """Import TensorFlow and Keras and make the next run repeatable.
 
-    May be called again for another run in the same process; the state of the last one is dropped.
+    It may be called again for another run in the same process; Keras's global state of the previous
+    run is cleared.
 
     Args:
-        threads: for TensorFlow's kernels; results depend on it.
-        seed: of Python's, NumPy's and Keras's global generators.
+        threads: number of threads of TensorFlow's kernels; results depend on it.
+        seed: seed of the global random generators of Python, NumPy and Keras.
         precision: Keras dtype policy.
-        devices: how many share a batch, as ``resolve_hardware_options`` allows: GPUs, or parts of
-            the processor where there is none.
+        devices: number of devices that share a batch, as ``resolve_hardware_options`` returns it:
+            GPUs, or parts of the processor if there is no GPU.
 
     Raises:
         UserError: TensorFlow already runs in this process with another number of threads, or with
@@ -71,7 +78,7 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
             ) from error
         _provide_devices(tf, devices)
         tf.config.experimental.enable_op_determinism()
-        tf.get_logger().setLevel("ERROR")  # it takes the next run of a process for retracing
+        tf.get_logger().setLevel("ERROR")  # it mistakes the next run for retracing
         with defer_interrupts():
             keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
@@ -79,12 +86,12 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
 
 
 def count_threads_in_use() -> int:
-    """The threads that ``start_backend`` has given to TensorFlow's kernels; 0: it has not yet."""
+    """Return the number of threads that ``start_backend`` has set; 0 if it was not called yet."""
     return int(load_tensorflow().config.threading.get_intra_op_parallelism_threads())
 
 
 def _provide_devices(tf: Any, devices: int) -> None:
-    """Let GPUs take memory as they need it; without any, divide the processor."""
+    """Let GPUs allocate memory as needed; without a GPU, divide the processor into devices."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)

@@ -1,4 +1,4 @@
-"""What watches a fit: the record of its epochs, the best of them, its checkpoints."""
+"""Keras callbacks of a fit: history, best weights, checkpoints, logging and interrupts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from melanoma_lab.training.checkpoint import CheckpointManager
 from melanoma_lab.training.ema import use_averaged_weights
 from melanoma_lab.training.fit_state import FitState
 
-#: Told after every epoch: its number from 1, and its figures by name.
+#: Called after every epoch with its number, from 1, and its metrics by name.
 EpochListener = Callable[[int, Mapping[str, float]], None]
-#: Told a few times a second: the step's number within the epoch from 1, and running figures.
+#: Called a few times a second with the step's number within the epoch, from 1, and running metrics.
 StepListener = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass
 class _Clock:
+    """Times in seconds: starts of the fit and the epoch, training in the epoch, last report."""
+
     fit: float = 0.0
     epoch: float = 0.0
     training: float = 0.0
@@ -34,11 +36,11 @@ class _Clock:
 
 
 class HistoryCallback(keras.callbacks.Callback):
-    """Keeps every epoch's figures, tells steps, and stops when the loss is no number.
+    """Keras callback that records metrics, reports steps and stops if the loss is not finite.
 
     Args:
-        batch_size: images a step.
-        on_step: told a few times a second.
+        batch_size: number of images in a step.
+        on_step: called a few times a second, with the step and its running metrics.
     """
 
     def __init__(self, batch_size: int, on_step: StepListener) -> None:
@@ -54,72 +56,73 @@ class HistoryCallback(keras.callbacks.Callback):
 
     @property
     def seconds(self) -> float:
-        """Since training began, without what a killed process did in vain or was not there."""
+        """Seconds spent training, without work that was lost when a process was killed."""
         now = time.perf_counter()
         return self._seconds_before + (now - self._clock.fit if self._clock.fit else 0.0)
 
     def state(self) -> dict[str, Any]:
-        """Figures, steps and seconds so far."""
+        """Return the metrics, steps and seconds so far."""
         return {"history": list(self.history), "steps": self.steps, "seconds": self.seconds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Restore a state that ``state`` returned."""
         self.history = list(state["history"])
         self.steps = state["steps"]
         self._seconds_before = state["seconds"]
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        self._clock.fit = self._clock.fit or time.perf_counter()  # not of a later stage
+        self._clock.fit = self._clock.fit or time.perf_counter()  # a later stage does not reset it
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._clock.epoch = time.perf_counter()
         self._epoch_steps = 0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        self.steps += batch + 1 - self._epoch_steps  # more than one where several go at once
+        self.steps += batch + 1 - self._epoch_steps  # Keras may run several steps in one call
         self._epoch_steps = batch + 1
         now = time.perf_counter()
         self._clock.training = now - self._clock.epoch
-        # Reading a figure waits for the device, so it is not done at every step.
+        # Reading a metric waits for the device, so it is not done after every step.
         if now - self._clock.shown > 0.25:
             self._clock.shown = now
-            figures = {f"train_{name}": float(value) for name, value in (logs or {}).items()}
-            self._check(figures, len(self.history) + 1)
-            self._on_step(self._epoch_steps, figures)
+            metrics = {f"train_{name}": float(value) for name, value in (logs or {}).items()}
+            self._check_loss(metrics, len(self.history) + 1)
+            self._on_step(self._epoch_steps, metrics)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        figures = {
+        metrics = {
             name if name.startswith("val_") else f"train_{name}": float(value)
             for name, value in (logs or {}).items()
         }
         rate = self.model.optimizer.learning_rate
-        figures["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
-        figures["seconds"] = time.perf_counter() - self._clock.epoch
-        figures["images_per_second"] = (
+        metrics["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
+        metrics["seconds"] = time.perf_counter() - self._clock.epoch
+        metrics["images_per_second"] = (
             self._epoch_steps * self._batch_size / max(self._clock.training, 1e-9)
         )
-        self._check(figures, epoch + 1)
-        self.history.append(figures)
+        self._check_loss(metrics, epoch + 1)
+        self.history.append(metrics)
 
-    def _check(self, figures: Mapping[str, float], epoch: int) -> None:
-        loss = figures.get("train_loss", 0.0)
+    def _check_loss(self, metrics: Mapping[str, float], epoch: int) -> None:
+        loss = metrics.get("train_loss", 0.0)
         if not np.isfinite(loss) and self.diverged is None:
             self.diverged = f"the loss became {loss} in epoch {epoch}, by step {self.steps}"
             self.model.stop_training = True
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Keeps the weights of the best epoch, and stops when no better one has come for long enough.
+    """Keras callback that keeps the weights of the best epoch and stops training early.
 
-    As Keras's EarlyStopping, but with a state that a checkpoint can hold, and without ever taking
-    an epoch for the best in which the loss of train or val was no number.
+    It works like Keras's ``EarlyStopping``, but a checkpoint can hold its state, and an epoch whose
+    loss on train or val is not finite is never the best.
 
     Args:
-        network: whose weights are kept, or their mean where the optimizer has one.
-        monitor: the figure that decides, one of ``MONITORS``. To ``val_loss`` the penalty on frozen
-            kernels is added: without it every epoch would look worse from when they train.
-        patience: epochs without a better one after which training stops; None: never.
-        patient_from: the first epoch, from 0, that counts as one without.
+        network: network whose weights are kept; if the optimizer averages weights, the averages.
+        monitor: metric by which epochs are compared, one of ``MONITORS``. The penalty on frozen
+            kernels is added to ``val_loss``. Otherwise every epoch after they are unfrozen would
+            look worse.
+        patience: number of epochs without improvement after which training stops; None: never.
+        patient_from: the first epoch, from 0, that counts towards patience.
     """
 
     def __init__(
@@ -142,11 +145,11 @@ class BestWeights(keras.callbacks.Callback):
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether training has to stop."""
+        """Whether training must stop."""
         return self._patience is not None and self._waited >= self._patience
 
     def state(self) -> dict[str, Any]:
-        """The best epoch (0: none so far), its score and weights, and how long ago it was."""
+        """Return the best epoch (0 if none), its score and weights, and the epochs waited since."""
         return {
             "epoch": self.epoch,
             "score": self._score,
@@ -155,16 +158,16 @@ class BestWeights(keras.callbacks.Callback):
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Restore a state that ``state`` returned."""
         self.epoch, self._score, self._waited = state["epoch"], state["score"], state["waited"]
         n_weights = sum(key.startswith("weight/") for key in state)
         self._weights = [state[f"weight/{i}"] for i in range(n_weights)] or None
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        figures = logs or {}
-        score = self._sign * self._compared(figures)
-        # The train loss is a mean over steps: it does not tell what the last one has left behind.
-        if np.isfinite([figures["loss"], figures["val_loss"]]).all() and score > self._score:
+        metrics = logs or {}
+        score = self._sign * self._monitored_value(metrics)
+        # The train loss is a mean over the steps before it; only val shows the last step's effect.
+        if np.isfinite([metrics["loss"], metrics["val_loss"]]).all() and score > self._score:
             self.epoch, self._score, self._waited = epoch + 1, score, 0
             with use_averaged_weights(self.model):
                 self._weights = self._network.get_weights()
@@ -173,43 +176,41 @@ class BestWeights(keras.callbacks.Callback):
         if self.out_of_patience:
             self.model.stop_training = True
 
-    def _compared(self, figures: Mapping[str, float]) -> float:
-        """What an epoch of any stage is compared by."""
-        figure = figures[self._monitor]
-        return (
-            figure + compute_frozen_penalty(self._network)
-            if self._monitor == "val_loss"
-            else figure
-        )
+    def _monitored_value(self, metrics: Mapping[str, float]) -> float:
+        """Return the value by which epochs of all stages are compared."""
+        value = metrics[self._monitor]
+        if self._monitor == "val_loss":
+            return value + compute_frozen_penalty(self._network)
+        return value
 
     def restore_best_weights(self) -> None:
-        """Leave the network with the best epoch's weights, if an epoch was any good."""
+        """Give the network the weights of the best epoch, if there is one."""
         if self._weights is not None:
             self._network.set_weights(self._weights)
 
 
 class ValidateAveragedWeights(keras.callbacks.Callback):
-    """Lets ``fit`` validate the mean of the weights, if the optimizer keeps one."""
+    """Keras callback that makes ``fit`` validate the averaged weights, if there are any."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._while_testing = ExitStack()
+        self._averaged_weights = ExitStack()
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        self._while_testing.enter_context(use_averaged_weights(self.model))
+        self._averaged_weights.enter_context(use_averaged_weights(self.model))
 
     def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
-        self._while_testing.close()
+        self._averaged_weights.close()
 
 
 class CheckpointCallback(keras.callbacks.Callback):
-    """Offers a checkpoint after every epoch.
+    """Keras callback that offers the fit's state to the checkpoint manager after every epoch.
 
     Args:
-        checkpoints: where they go.
-        state: of the fit.
-        recorder: knows whether the fit has diverged, which is not worth continuing.
-        last_epoch: the epoch, from 1, after which the fit ends, whatever stage it is in.
+        checkpoints: manager that decides whether to save it.
+        state: state of the fit.
+        recorder: history of the fit; after it has diverged, no checkpoint is saved.
+        last_epoch: the epoch, from 1, after which the fit ends, over all stages.
     """
 
     def __init__(
@@ -231,11 +232,11 @@ class CheckpointCallback(keras.callbacks.Callback):
 
 
 class EpochLogger(keras.callbacks.Callback):
-    """Tells every epoch's figures when everything else has been done with them.
+    """Keras callback that reports every epoch's metrics after the other callbacks have run.
 
     Args:
-        recorder: has them.
-        on_epoch: is told.
+        recorder: history of the fit, with the epoch's metrics.
+        on_epoch: called with the epoch's number, from 1, and its metrics.
     """
 
     def __init__(self, recorder: HistoryCallback, on_epoch: EpochListener) -> None:
@@ -247,7 +248,7 @@ class EpochLogger(keras.callbacks.Callback):
 
 
 class InterruptCallback(keras.callbacks.Callback):
-    """Stops a fit between epochs that was asked to stop within one and went on."""
+    """Keras callback that stops between epochs if an interrupt during an epoch was swallowed."""
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         check_interrupt()

@@ -1,8 +1,8 @@
-"""Checkpoints on disk: all that a fit needs to go on after an epoch as if nothing had happened.
+"""Checkpoints on disk, from which an interrupted fit resumes with exactly the same result.
 
-A checkpoint is a plain ``.npz`` file without pickles. It is written beside its place, forced to the
-disk and renamed, so it is there whole or not at all, and its name holds the checksum of its
-content, so that a file which was damaged later is noticed. The two newest are kept.
+A checkpoint is a plain ``.npz`` file without pickles. It is written under a temporary name, synced
+to the disk and renamed, so that it is never incomplete. Its name contains the checksum of its
+content, so that later damage is detected. The two newest checkpoints are kept.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from melanoma_lab.core.atomic_files import write_atomically
 from melanoma_lab.core.checksums import DamagedFileError, compute_crc32
 
-#: What training may wait for checkpoints: so many seconds in all, and this share of its time.
-#: Where epochs are very short, or the disk very slow, an epoch goes without one instead.
+#: How long training may wait for checkpoints in total: so many seconds, plus this share of its
+#: time. If epochs are very short or the disk is very slow, some epochs get no checkpoint instead.
 ALLOWANCE, SHARE = 2.0, 0.01
-#: The member of the file that holds everything but arrays, as JSON.
+#: The member of the file that holds all values except arrays, as JSON.
 FACTS = "facts"
 
 
@@ -33,9 +33,9 @@ class Checkpoint:
     """The state of a fit after a whole epoch.
 
     Attributes:
-        epoch: epochs done.
-        arrays: variables and the like, by name.
-        facts: everything else; what JSON can hold, NaN included.
+        epoch: number of epochs done.
+        arrays: variables and other arrays, by name.
+        facts: all other values, by name; JSON, with NaN allowed.
     """
 
     epoch: int
@@ -44,17 +44,17 @@ class Checkpoint:
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
-    """Put a checkpoint into a folder: whole, or not at all.
+    """Write a checkpoint into a folder atomically.
 
     Args:
-        checkpoint: what to keep.
-        folder: made where it does not exist.
+        checkpoint: checkpoint to write.
+        folder: folder, which is created if it does not exist.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        OSError: it cannot be written; nothing of it is left behind.
+        OSError: the file cannot be written; no part of it is left behind.
     """
     folder.mkdir(parents=True, exist_ok=True)
     facts = json.dumps({"epoch": checkpoint.epoch, **checkpoint.facts}).encode()
@@ -71,10 +71,10 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read what ``write_checkpoint`` wrote.
+    """Read a file that ``write_checkpoint`` has written.
 
     Raises:
-        DamagedFileError: the content is not what was written.
+        DamagedFileError: the file cannot be read, or its content has changed.
     """
     try:
         with path.open("rb") as file:
@@ -90,15 +90,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 class CheckpointManager:
-    """The checkpoints of one run; closes, as a context manager, when the last one is written.
+    """Loads and saves the checkpoints of one run; a context manager that waits for the last save.
 
-    They are written in a thread of their own while training goes on. A checkpoint that cannot be
-    written costs a warning, not the run.
+    A thread of its own writes them while training continues. If a checkpoint cannot be written, the
+    user is warned and training continues.
 
     Args:
-        folder: the run's own.
-        say: told, in a sentence, what a user should know.
-        final: the last epoch's is wanted, however long training waits for it.
+        folder: the run's folder for checkpoints.
+        say: function that shows the user a sentence.
+        final: whether the last epoch's checkpoint is always saved, even if training has to wait.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None], *, final: bool = False) -> None:
@@ -108,7 +108,7 @@ class CheckpointManager:
         self._started = time.perf_counter()
         self._waited = 0.0
         self._failed = False
-        self._kept = 0
+        self._saved_epoch = 0
 
     def __enter__(self) -> Self:
         return self
@@ -116,11 +116,11 @@ class CheckpointManager:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._finish_writing()
         self._pool.shutdown()
-        if kind is KeyboardInterrupt and self._kept:
-            self._say(f"Interrupted; the same command goes on from epoch {self._kept + 1}.")
+        if kind is KeyboardInterrupt and self._saved_epoch:
+            self._say(f"Interrupted; the same command goes on from epoch {self._saved_epoch + 1}.")
 
     def load_newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is as it was written; damaged ones are removed."""
+        """Load the newest intact checkpoint, or None; delete damaged ones."""
         for path in self._paths():
             try:
                 checkpoint = read_checkpoint(path)
@@ -128,20 +128,20 @@ class CheckpointManager:
                 self._say(f"A checkpoint of this run is not used: {error}.")
                 path.unlink(missing_ok=True)
             else:
-                self._kept = checkpoint.epoch
+                self._saved_epoch = checkpoint.epoch
                 return checkpoint
         return None
 
     def save_if_affordable(self, take: Callable[[], Checkpoint], *, last: bool = False) -> None:
-        """Keep the state of this moment, if training has not waited too long for such already.
+        """Save the current state, unless training has already waited too long for checkpoints.
 
         Args:
-            take: makes a checkpoint that shares no memory with what training goes on to change.
-            last: it is the state after the last epoch.
+            take: function that copies the state; the copy must not change while training continues.
+            last: whether this is the state after the last epoch.
         """
         now = time.perf_counter()
-        wanted = last and self._final
-        if not wanted and self._waited > ALLOWANCE + SHARE * (now - self._started):
+        required = last and self._final
+        if not required and self._waited > ALLOWANCE + SHARE * (now - self._started):
             return
         self._finish_writing()
         self._writing = self._pool.submit(self._write, take())
@@ -149,7 +149,7 @@ class CheckpointManager:
 
     def _write(self, checkpoint: Checkpoint) -> None:
         newest = write_checkpoint(checkpoint, self._folder)
-        self._kept = checkpoint.epoch
+        self._saved_epoch = checkpoint.epoch
         for old in [path for path in self._paths() if path != newest][1:]:
             old.unlink(missing_ok=True)
 
@@ -160,7 +160,7 @@ class CheckpointManager:
         try:
             writing.result()
         except OSError as error:
-            if not self._failed:  # a full disk is no news at the next epoch
+            if not self._failed:  # do not repeat the warning after every epoch
                 self._say(
                     f"A checkpoint could not be written ({error}). Training goes on; were it "
                     "killed, it would be continued from an earlier epoch."
@@ -170,5 +170,5 @@ class CheckpointManager:
             self._failed = False
 
     def _paths(self) -> list[Path]:
-        """The folder's checkpoints, the newest first."""
+        """List the folder's checkpoints, the newest first."""
         return sorted(self._folder.glob("epoch-*.npz"), reverse=True)

@@ -1,8 +1,8 @@
-"""One network trained on several devices at once, each computing its share of every batch.
+"""Training of one network on several devices, each of which computes its share of every batch.
 
 ``tf.distribute.MirroredStrategy`` keeps a copy of the weights on each device and adds up their
-gradients, so that a step is the one that a single device would take on the whole batch. Batch
-normalisation alone differs: it sees a device's share.
+gradients, so that a step equals the step of a single device on the whole batch. Only batch
+normalisation differs: it normalises each device's share separately.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from melanoma_lab.config.schema.training import Training
 from melanoma_lab.training.ema import use_averaged_weights
 from melanoma_lab.training.hardware import require_device_count
 
-#: Added to a random generator's seed for every further device; no configured seed is so large.
+#: Added to a random generator's seed for each device after the first. Configured seeds are smaller.
 SEED_STRIDE = 2**32
 
 
 def scope(training: Training) -> AbstractContextManager[Any]:
-    """In this context networks and optimizers are made for the configured devices, and fitted.
+    """Return the context in which networks and optimizers are built and fitted.
 
     Args:
-        training: its number of devices; ``start_backend`` has been called with it.
+        training: options with the number of devices. ``start_backend`` was called with it.
     """
     devices = require_device_count(training)
     return nullcontext() if devices == 1 else _strategy(devices).scope()
@@ -34,19 +34,19 @@ def scope(training: Training) -> AbstractContextManager[Any]:
 
 @functools.cache
 def _strategy(devices: int) -> Any:
-    """One object for all that belongs together: TensorFlow refuses to mix two."""
+    """Return the process's only strategy for so many devices: TensorFlow refuses to mix two."""
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(devices)])
 
 
 def rebuild_on_one_device(network: keras.Model) -> keras.Model:
-    """The same layers and weights as a model that the first device computes alone.
+    """Return a model with the same layers and weights that runs on the first device only.
 
-    Looking at images takes it: a last batch that leaves a device without any makes TensorFlow's
-    convolutions fail. To be called outside the scope.
+    Evaluation and prediction need it: TensorFlow's convolutions fail if the last batch has no image
+    for one of the devices. Call it outside ``scope``.
 
     Args:
-        network: made in the scope; one that was not is returned as it is.
+        network: model that was built in ``scope``; any other is returned unchanged.
     """
     if not isinstance(network.distribute_strategy, tf.distribute.MirroredStrategy):
         return network
@@ -54,35 +54,37 @@ def rebuild_on_one_device(network: keras.Model) -> keras.Model:
 
 
 class ValidationCallback(keras.callbacks.Callback):
-    """Adds an epoch's validation to its figures; comes before those that use them.
+    """Keras callback that validates on one device and adds the results to the epoch's metrics.
+
+    It must come before the callbacks that use these metrics.
 
     Args:
-        model: compiled, for one device.
-        data: tf.data of (pixels, one-hot labels, weights), for one pass.
+        model: compiled model for one device, which shares its weights with the fitted model.
+        data: tf.data dataset of (inputs, one-hot labels, weights), for one pass.
     """
 
     def __init__(self, model: keras.Model, data: Any) -> None:
         super().__init__()
-        self._alone, self._data = model, data
+        self._model_on_one_device, self._data = model, data
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Measure what the weights are worth now."""
+        """Validate the current weights on one device; the averaged weights if there are any."""
         with use_averaged_weights(self.model):
-            figures = self._alone.evaluate(self._data, return_dict=True, verbose=0)
+            metrics = self._model_on_one_device.evaluate(self._data, return_dict=True, verbose=0)
         if logs is not None:
-            logs.update({f"val_{name}": value for name, value in figures.items()})
+            logs.update({f"val_{name}": value for name, value in metrics.items()})
 
 
 class ReplicaSeedsCallback(keras.callbacks.Callback):
-    """Gives every device random numbers of its own.
+    """Keras callback that gives every device its own random numbers.
 
-    Keras starts the random generators of dropout and augmentation alike on all devices, so that
-    the first image of every share would lose the same units. Device i counts on from the first
-    one's state with a seed of its own: a pure function of what a checkpoint keeps.
+    Keras starts the random generators of dropout and augmentation equally on all devices, so that
+    dropout would remove the same units for the first image of every share. Device i uses the first
+    device's state with its own seed: a pure function of the state in a checkpoint.
     """
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Set the further devices' generators by the first one's."""
+        """Set the random generators of all other devices from those of the first."""
         for variable in self.model.variables:
             if not variable.path.endswith("seed_generator_state"):
                 continue
@@ -92,9 +94,9 @@ class ReplicaSeedsCallback(keras.callbacks.Callback):
 
 
 def with_loss_scaling(optimizer: keras.Optimizer) -> keras.Optimizer:
-    """The optimizer with float16's loss scaling where several devices need it done for them.
+    """Add float16's loss scaling to an optimizer if several devices train in mixed_float16.
 
-    On one device ``compile`` does it.
+    On one device Keras's ``compile`` adds it. Call it in ``scope``.
     """
     several = tf.distribute.get_strategy().num_replicas_in_sync > 1
     if several and keras.config.dtype_policy().name == "mixed_float16":
@@ -103,9 +105,9 @@ def with_loss_scaling(optimizer: keras.Optimizer) -> keras.Optimizer:
 
 
 class _LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
-    """Skips a step where a gradient overflowed on any device.
+    """An optimizer that skips a step if a gradient overflowed on any device.
 
-    Keras's own looks at the first device alone (Keras 3.15): an overflow on another one would
+    Keras's own class checks the first device only (Keras 3.15): an overflow on another device would
     make the weights infinite.
     """
 

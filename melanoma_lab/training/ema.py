@@ -1,7 +1,8 @@
-"""A running mean of the weights over the steps of a fit, in the place of the weights for a while.
+"""Exponential moving average (EMA) of the weights over the steps of a fit.
 
-The optimizer computes it (Keras's ``use_ema``) and a checkpoint holds it with the rest of the
-optimizer. Batch normalisation keeps the statistics that it has: running means themselves.
+The optimizer computes the average (Keras's ``use_ema``), and a checkpoint contains it with the rest
+of the optimizer. The statistics of batch normalisation are not averaged again: they are moving
+averages already.
 """
 
 from __future__ import annotations
@@ -13,51 +14,51 @@ import keras
 
 
 def assign_averaged_weights(model: keras.Model) -> None:
-    """Replace the weights by their mean, as Keras does after a fit, if there is one.
+    """Replace the weights by their moving average, if there is one, as Keras does after a fit.
 
     Args:
-        model: compiled.
+        model: compiled model.
     """
-    if _has_mean(model):
+    if _has_average(model):
         model.optimizer.finalize_variable_values(model.trainable_variables)
 
 
 @contextmanager
 def protect_untrained_weights(model: keras.Model) -> Iterator[None]:
-    """In this context a fit without a step leaves the weights as they are.
+    """Keep the weights unchanged if a fit in this context ends before its first step.
 
-    At its end Keras puts the mean in their place, also where it is nothing but zeros.
+    At the end of a fit Keras replaces the weights by their average, even if that is still zero.
 
     Args:
-        model: compiled.
+        model: compiled model.
     """
-    variables = model.trainable_variables if _averaging(model).use_ema else []
+    variables = model.trainable_variables if _averaging_optimizer(model).use_ema else []
     weights = [keras.ops.convert_to_numpy(variable) for variable in variables]
     yield
-    if not _has_mean(model):
+    if not _has_average(model):
         for variable, weight in zip(variables, weights, strict=True):
             variable.assign(weight)
 
 
-def _has_mean(model: keras.Model) -> bool:
-    """Whether there is a mean: not before a step, nor where loss scaling has skipped them all."""
-    optimizer = _averaging(model)
+def _has_average(model: keras.Model) -> bool:
+    """Return whether there is an average: not before a step, nor if loss scaling skipped all."""
+    optimizer = _averaging_optimizer(model)
     return optimizer.use_ema and bool(keras.ops.convert_to_numpy(optimizer.iterations))
 
 
-def _averaging(model: keras.Model) -> keras.Optimizer:
-    """The optimizer that keeps a mean: the one within loss scaling, where there is that."""
+def _averaging_optimizer(model: keras.Model) -> keras.Optimizer:
+    """Return the optimizer that averages weights: with loss scaling, the inner one."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
 @contextmanager
 def use_averaged_weights(model: keras.Model) -> Iterator[None]:
-    """In this context what trains has the mean of its weights, if the optimizer keeps one.
+    """Use the averaged weights in this context, if the optimizer averages them.
 
     Args:
-        model: compiled.
+        model: compiled model.
     """
-    if not _has_mean(model):
+    if not _has_average(model):
         yield
         return
     variables = model.trainable_variables

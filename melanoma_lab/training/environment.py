@@ -1,7 +1,7 @@
-"""What the bits of a training depend on beside its fingerprint.
+"""The environment of a training: what its exact bits depend on in addition to its fingerprint.
 
-A training is continued only where all of it is as it was; else the result would be neither this
-run's nor another's.
+An interrupted training is resumed only if its environment has not changed. Otherwise no single
+environment could reproduce the result.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from melanoma_lab.registry import BUILDERS
 from melanoma_lab.training.hardware import detect_hardware
 
 PACKAGE = Path(__file__).resolve().parent.parent
-#: The parts of the lab that a training's bits come from. Others, such as plots or the report, may
-#: be repaired between a failure and the attempt that continues it.
+#: The files of this package that affect a training's exact bits. Others, such as plots or reports,
+#: may be repaired between a failure and the attempt that resumes the training.
 TRAINING_CODE = (
     "core/checksummed_files.py",
     "core/checksums.py",
@@ -44,11 +44,17 @@ ENVIRONMENT_VARIABLES = (
 
 
 def describe_environment(threads: int, devices: int) -> dict[str, str]:
-    """What a training's bits depend on, by name; ``start_backend`` has been called.
+    """Describe everything besides the fingerprint that affects the exact bits of a training.
+
+    Call ``start_backend`` first.
 
     Args:
-        threads: TensorFlow's.
-        devices: that share a batch.
+        threads: number of threads of TensorFlow's kernels.
+        devices: number of devices that share a batch.
+
+    Returns:
+        Texts by name: threads, device, versions of libraries, environment variables and a digest of
+        the source code.
     """
     return {
         "threads": str(threads),
@@ -60,7 +66,7 @@ def describe_environment(threads: int, devices: int) -> dict[str, str]:
 
 
 def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Say what is not as it was, such as ``"threads (4, now 2)"``."""
+    """List the differences between two environments as text, such as ``"threads (4, now 2)"``."""
     differing = [name for name in now if before.get(name) != now[name]]
     return [
         "the code" if name == "code" else f"{name} ({before.get(name, 'unknown')}, now {now[name]})"
@@ -69,7 +75,7 @@ def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[
 
 
 def compute_code_digest() -> str:
-    """A digest of the source that computes: the lab's own, and that of a user's builders."""
+    """Return a digest of the source code that trains: this package's and a user's builders'."""
     own = [path for pattern in TRAINING_CODE for path in PACKAGE.glob(pattern)]
     users = {
         _source(build)
@@ -85,7 +91,11 @@ def compute_code_digest() -> str:
 
 
 def _source(build: Any) -> bytes:
-    """The file that declares a builder; its own lines if of a notebook, its bytecode if typed."""
+    """Return the source that defines a builder.
+
+    That is the content of its file; of a notebook, the function's own lines; of a function without
+    source, such as one typed at a prompt, its bytecode.
+    """
     if isinstance(build, functools.partial):
         return _source(build.func) + repr((build.args, build.keywords)).encode()
     with suppress(OSError, TypeError):
@@ -97,7 +107,7 @@ def _source(build: Any) -> bytes:
 
 
 def _bytecode(code: CodeType) -> bytes:
-    """What a function does, with the functions within it, the same in every process."""
+    """Return a function's bytecode with its nested functions', the same in every process."""
     constants = (
         _bytecode(value) if isinstance(value, CodeType) else repr(value).encode()
         for value in code.co_consts

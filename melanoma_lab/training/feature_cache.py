@@ -1,9 +1,8 @@
-"""The features of a frozen backbone, computed once for every later run.
+"""Cache of a frozen backbone's features, which are computed once for all later runs.
 
-Where nothing changes an image before a frozen backbone, it computes the same numbers in every
-epoch, arm and sweep. They are kept in the cache under a digest of all that they depend on: the
-images, how they became squares, their size, the backbone's weights, and what the bits of any
-computation here depend on.
+If nothing changes an image before a frozen backbone, the backbone computes the same numbers in
+every epoch, arm and sweep. They are cached under a digest of everything that they depend on: the
+images, their size, how they were made square, the backbone's weights, and the environment.
 """
 
 from __future__ import annotations
@@ -29,37 +28,39 @@ from melanoma_lab.input_pipeline.batches import make_evaluation_batches
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.training.hardware import require_device_count
 
-#: Images that are computed at once, whatever the batch of the training: it may change last bits.
+#: Batch size for computing features. It is fixed, because it may change the last bits.
 AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class CachedFeatures:
-    """What a backbone makes of the images of a dataset.
+    """The cached outputs of a frozen backbone.
 
     Attributes:
-        values: float32, shape (m, d), memory-mapped and read only.
-        pixel_rows: int64, shape (m,), sorted: which row of the pixels each is of.
+        values: float32, shape (m, d): one row of features for each image, memory-mapped and
+            read-only.
+        pixel_rows: int64, shape (m,), sorted: for each row of ``values``, the row of the dataset's
+            pixels that it was computed from.
     """
 
     values: NDArray[np.float32]
     pixel_rows: NDArray[np.int64]
 
     def rows(self, pixel_rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the features of some rows of the pixels lie."""
+        """Return the rows of ``values`` that belong to rows of the pixels; int64, shape (n,)."""
         return np.searchsorted(self.pixel_rows, pixel_rows).astype(np.int64)
 
     def of(self, images: BalancedSet) -> BalancedSet:
-        """The same draws with features for pixels."""
+        """Return the same balanced training split with features instead of pixels."""
         return replace(images, sources=(self.values,), rows=self.rows(images.rows))
 
 
 def why_not_cacheable(config: Config, images: BalancedSet) -> str | None:
-    """Why the features of a frozen backbone cannot be kept, in a sentence; None: they can.
+    """Explain why a frozen backbone's features cannot be cached; None if they can or need not be.
 
     Args:
         config: the whole configuration.
-        images: what balancing made of the training split.
+        images: the balanced training split.
     """
     if not isinstance(config.finetuning, FrozenStart) or not config.finetuning.cache_features:
         return None
@@ -76,7 +77,7 @@ def why_not_cacheable(config: Config, images: BalancedSet) -> str | None:
 
 
 def is_cacheable(config: Config, images: BalancedSet) -> bool:
-    """Whether the features of a frozen backbone are computed once and kept."""
+    """Return whether the features of a frozen backbone are computed once and cached."""
     finetuning = config.finetuning
     return (
         isinstance(finetuning, FrozenStart)
@@ -91,24 +92,23 @@ def load_or_compute_features(
     *,
     splits: Sequence[str] | None = None,
     cache: Path,
-    circumstances: Mapping[str, str],
+    environment: Mapping[str, str],
     progress: ProgressCallback | None = None,
 ) -> CachedFeatures:
-    """The features of a dataset's images, computed first where the cache has none.
+    """Load the features of a dataset's images from the cache; compute them first if necessary.
 
-    Two processes may compute the same at once: each writes a file of its own, and the last to
-    finish puts its own, identical one in place.
+    If several processes need the same features, one computes them and the others wait.
 
     Args:
-        backbone: a Keras model from pixels to features, shape (n, d).
+        backbone: Keras model from pixels to features, shape (n, d).
         data: the split dataset.
-        splits: those whose images are wanted; None: all. The backbone meets no others.
-        cache: the lab's cache folder.
-        circumstances: as ``melanoma_lab.training.environment`` gives them.
-        progress: called with (done, total) while they are computed.
+        splits: splits whose images are needed; None: all. No other image is given to the backbone.
+        cache: cache folder of this package.
+        environment: result of ``melanoma_lab.training.environment.describe_environment``.
+        progress: called with (done, total) while features are computed.
 
     Raises:
-        UserError: the backbone gives an image more than one row of features.
+        UserError: the backbone's output for an image is not one row of features.
         RunError: the cache cannot be written.
     """
     if len(backbone.output_shape) != 2:
@@ -126,7 +126,7 @@ def load_or_compute_features(
     key.update(
         json.dumps(
             [
-                dict(circumstances),
+                dict(environment),
                 backbone.compute_dtype,
                 DECODING_VERSION,
                 data.pixels.shape[1:],
@@ -139,7 +139,7 @@ def load_or_compute_features(
     for weight in backbone.get_weights():
         key.update(np.ascontiguousarray(weight).tobytes())
     path = cache / "features" / f"{key.hexdigest()[:32]}.npy"
-    # The cache's files are of bytes; these are four for every number.
+    # Cache files hold bytes, and a float32 takes four.
     shape = (len(pixel_rows), 4 * width)
 
     def compute() -> None:
@@ -150,9 +150,9 @@ def load_or_compute_features(
         with write_array(path, shape) as file:
             done = 0
             for pixels, _, _ in batches:
-                made = np.asarray(backbone.predict_on_batch(pixels)).astype("<f4")
-                file.write(done, made.view(np.uint8))
-                done += len(made)
+                features = np.asarray(backbone.predict_on_batch(pixels)).astype("<f4")
+                file.write(done, features.view(np.uint8))
+                done += len(features)
                 if progress:
                     progress(done, len(pixel_rows))
 

@@ -1,4 +1,4 @@
-"""What trains when, at which rate: from the configuration to the stages of a fit."""
+"""Plan the stages of a fit: what trains in which epochs, and at which learning rate."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from melanoma_lab.training.train_steps import FrozenBackbone
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Epochs in which the same trains.
+    """Consecutive epochs in which the same part of a network trains.
 
     Attributes:
-        epochs: their numbers, from 0.
-        learning_rate: the highest, of everything that trains.
+        epochs: numbers of the epochs, from 0.
+        learning_rate: highest learning rate of the stage, the same for all weights that train.
         head_only: whether the backbone is frozen.
-        rate_key: the key of the configuration that says the learning rate.
+        rate_key: configuration key of the learning rate.
     """
 
     epochs: range
@@ -39,7 +39,7 @@ class StagePlan:
 
 
 def plan_stages(config: Config) -> list[StagePlan]:
-    """The phases of a configured training, in their order."""
+    """Return the stages of a configured training, in order."""
     finetuning, epochs = config.finetuning, config.training.epochs
     rate = config.optimizer.learning_rate
     if isinstance(finetuning, Staged):
@@ -57,10 +57,14 @@ def plan_stages(config: Config) -> list[StagePlan]:
 
 
 def check_finetuning(network: keras.Model, finetuning: Finetuning) -> None:
-    """Refuse what a network has no place for.
+    """Refuse a fine-tuning that a network does not support.
+
+    Args:
+        network: model from pixels, perhaps with metadata, to probabilities.
+        finetuning: configured fine-tuning.
 
     Raises:
-        UserError: it has no backbone, or none of which that block would train.
+        UserError: the network has no backbone, or the block to unfreeze from has nothing to train.
     """
     if isinstance(finetuning, FrozenStart):
         backbone = find_backbone(network, finetuning)
@@ -69,32 +73,35 @@ def check_finetuning(network: keras.Model, finetuning: Finetuning) -> None:
 
 
 def make_model_factory(
-    phase: StagePlan,
+    plan: StagePlan,
     network: keras.Model,
     augmentation: list[keras.Layer],
     finetuning: Finetuning,
     *,
-    computed: bool,
+    precomputed: bool,
 ) -> Callable[[], keras.Model]:
-    """What makes the model that is fitted in a phase, and freezes what does not train in it.
+    """Return a function that builds the model of one stage and freezes the rest.
 
     Args:
-        phase: one of ``plan_stages``.
-        network: from pixels to probabilities.
-        augmentation: layers that change a batch before each training step.
-        finetuning: its configuration.
-        computed: whether batches of a phase of the head hold features already.
+        plan: one of the stages from ``plan_stages``.
+        network: model from pixels, perhaps with metadata, to probabilities.
+        augmentation: layers that augment a batch in each training step.
+        finetuning: configured fine-tuning.
+        precomputed: whether the batches of a stage with a frozen backbone hold features instead of
+            pixels.
     """
 
-    def everything() -> keras.Model:
+    def build_network() -> keras.Model:
         if isinstance(finetuning, Staged):
             backbone = find_backbone(network, finetuning)
             unfreeze(backbone, finetuning.unfreeze_from, batch_norm=finetuning.batch_norm)
         return AugmentedNetwork(network, augmentation)
 
-    def head() -> keras.Model:
+    def build_head() -> keras.Model:
         backbone = find_backbone(network, finetuning)
         freeze(backbone)
-        return FrozenBackbone(extract_head(network), backbone, augmentation, computed=computed)
+        return FrozenBackbone(
+            extract_head(network), backbone, augmentation, precomputed=precomputed
+        )
 
-    return head if phase.head_only else everything
+    return build_head if plan.head_only else build_network

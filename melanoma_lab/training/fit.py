@@ -1,4 +1,4 @@
-"""The fit: batches in, the weights of the best epoch out; from the start or from a checkpoint."""
+"""Fit a network, from the start or from a checkpoint, and keep the weights of its best epoch."""
 
 from __future__ import annotations
 
@@ -29,15 +29,18 @@ from melanoma_lab.training.hardware import require_device_count
 from melanoma_lab.training.train_steps import Stage
 from melanoma_lab.training.training_result import FitResult
 
-#: What remembers something from epoch to epoch, as it is called in a checkpoint.
+#: Names in a checkpoint of the objects whose state must survive an interruption.
 RECORDER, BEST, SCHEDULE = "recorder", "best", "schedule"
 
 
 class BalancedAccuracy(keras.metrics.Metric):
-    """Mean sensitivity over the classes that occur, as scikit-learn's ``balanced_accuracy_score``.
+    """Keras metric: mean sensitivity of the classes that occur in the labels.
+
+    It equals scikit-learn's ``balanced_accuracy_score``.
 
     Args:
         n_classes: number of classes.
+        name: name of the metric.
     """
 
     def __init__(self, n_classes: int, name: str = "balanced_accuracy") -> None:
@@ -46,13 +49,13 @@ class BalancedAccuracy(keras.metrics.Metric):
         self.seen = self.add_variable((n_classes,), "zeros", name="seen")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Count a batch; every image counts once, whatever its weight in the loss.
+        """Add a batch; every image counts once, whatever its weight in the loss.
 
         Args:
-            y_true: labels, shape (b, n_classes); a mixed image counts for the class that has the
+            y_true: labels, shape (b, n_classes). A mixed image counts for the class with the
                 largest share, as in Keras's categorical accuracy.
             y_pred: probabilities, shape (b, n_classes).
-            sample_weight: ignored.
+            sample_weight: weights in the loss, which are ignored.
         """
         del sample_weight
         dominant = keras.ops.argmax(y_true, -1)
@@ -62,14 +65,14 @@ class BalancedAccuracy(keras.metrics.Metric):
         self.right.assign_add(keras.ops.sum(true * hit[:, None], axis=0))
 
     def result(self) -> Any:
-        """Mean over classes that occurred of the share that was right."""
+        """Return the mean sensitivity of the classes that occurred; 0 if there were no images."""
         occurs = keras.ops.cast(self.seen > 0, "float32")
         sensitivity = self.right / keras.ops.maximum(self.seen, 1)
         return keras.ops.sum(sensitivity * occurs) / keras.ops.maximum(keras.ops.sum(occurs), 1)
 
 
 def read_history(checkpoint: Checkpoint) -> list[dict[str, float]]:
-    """The figures of every epoch before a checkpoint, as in ``FitResult.history``."""
+    """Read the metrics of all epochs before a checkpoint, as in ``FitResult.history``."""
     return list(checkpoint.facts[RECORDER]["history"])
 
 
@@ -88,29 +91,31 @@ def fit_network(
     """Train a network in place and leave it with the weights of its best epoch.
 
     Args:
-        network: from pixels to probabilities.
-        stages: in their order; their epochs are those of ``options`` without a gap, also where
-            training is to stop after fewer.
-        options: epochs, patience and monitor. Patience is for the last stage: an earlier one has
-            all its epochs.
-        steps_per_epoch: optimizer steps an epoch.
-        loss: what is lowered. ``val_loss`` is the same, label smoothing and weight penalties
-            included, with every image weighing one: the epoch that it keeps is the best at what
-            was trained for. As frozen kernels are no part of a stage's loss, their penalty is
-            added where epochs are compared, not in the figure. It compares epochs, not arms of
-            different losses; ``val/log_loss`` does that.
-        on_step: told after a step, a few times a second: its number within the epoch from 1, and
-            the epoch's running figures.
-        on_epoch: told after an epoch.
-        start: the state to go on from, with the bits of a fit that was never interrupted; None:
-            a fit from the start.
-        checkpoints: where the state after every epoch is kept; None: nowhere.
+        network: model from pixels, perhaps with metadata, to probabilities.
+        stages: stages in order. Their epochs are those of ``options`` without a gap, even if
+            training is configured to stop earlier.
+        options: training options, such as epochs, patience and monitor. Patience counts in the last
+            stage only; every earlier stage runs all its epochs.
+        steps_per_epoch: number of optimizer steps in an epoch.
+        loss: loss that is minimised. ``val_loss`` is the same loss, with label smoothing and weight
+            penalties, but every image has weight 1, so that the best epoch is the best at the
+            objective that was trained. Keras leaves frozen kernels out of the loss; their penalty
+            is added to ``val_loss`` when epochs are compared, but not to the reported value. Use
+            ``val_loss`` to compare epochs, and ``val/log_loss`` to compare arms with different
+            losses.
+        on_step: called after a step, a few times a second, with the step's number within the epoch,
+            from 1, and the epoch's running metrics.
+        on_epoch: called after every epoch with its number, from 1, and its metrics.
+        start: checkpoint to resume from, with exactly the result of an uninterrupted fit; None to
+            start from the beginning.
+        checkpoints: manager that saves the state after every epoch; None to save nothing.
 
     Returns:
-        What was done; a fit is left with its best finite epoch's weights if it had one.
+        The history of the fit. The network has the weights of its best epoch, or those of its last
+        step if no epoch had finite losses.
 
     Raises:
-        RunError: the machine has not enough memory.
+        RunError: the machine does not have enough memory.
     """
     best = BestWeights(
         network, options.monitor, options.patience, patient_from=stages[-1].epochs.start
@@ -135,42 +140,42 @@ def fit_network(
         )
         return model
 
-    for stage in _begun(stages, options):
+    for stage in _started_stages(stages, options):
         with distribution.scope(options):
             trained = compiled(
                 stage.model(), distribution.with_loss_scaling(stage.optimizer), stage.at_once
             )
-        trainable = max(trainable, _size(trained.trainable_variables))
+        trainable = max(trainable, _count_values(trained.trainable_variables))
         if done > stage.epochs.stop:
-            continue  # the checkpoint is of a later stage, and holds what this one has come to
-        memories: dict[str, Stateful] = {RECORDER: recorder, BEST: best}
-        watching = [recorder, ValidateAveragedWeights()]
+            continue  # the checkpoint is of a later stage and contains the result of this one
+        stateful: dict[str, Stateful] = {RECORDER: recorder, BEST: best}
+        callbacks = [recorder, ValidateAveragedWeights()]
         if stage.schedule is not None:
-            memories[SCHEDULE] = stage.schedule
-            watching += stage.schedule.callbacks  # told before the epoch is judged
+            stateful[SCHEDULE] = stage.schedule
+            callbacks += stage.schedule.callbacks  # they run before epochs are compared
         with distribution.scope(options):
-            state = FitState(trained, memories)
+            state = FitState(trained, stateful)
             if start is not None and done > stage.epochs.start:
                 state.restore(start)
-        # The checkpoint comes before the telling: what has been told is on its way to the disk.
-        watching.append(best)
+        # Save the checkpoint before logging, so that every logged epoch is being written to disk.
+        callbacks.append(best)
         if checkpoints is not None:
-            watching.append(
+            callbacks.append(
                 CheckpointCallback(checkpoints, state, recorder, last_epoch=options.last_epoch)
             )
-        watching += [EpochLogger(recorder, on_epoch), InterruptCallback()]
+        callbacks += [EpochLogger(recorder, on_epoch), InterruptCallback()]
         val = stage.val
         if require_device_count(options) > 1:
-            alone = compiled(distribution.rebuild_on_one_device(network), None)
-            watching = [
-                distribution.ValidationCallback(alone, val),
-                *watching,
+            on_one_device = compiled(distribution.rebuild_on_one_device(network), None)
+            callbacks = [
+                distribution.ValidationCallback(on_one_device, val),
+                *callbacks,
                 distribution.ReplicaSeedsCallback(),
             ]
             val = None
         first, stop = max(done, stage.epochs.start), min(stage.epochs.stop, options.last_epoch)
         if first >= stop or best.out_of_patience or recorder.diverged:
-            # As Keras does after a fit: the next stage begins with the mean of the weights.
+            # As Keras does after a fit: the next stage begins with the averaged weights.
             assign_averaged_weights(trained)
             continue
         try:
@@ -181,8 +186,8 @@ def fit_network(
                     initial_epoch=first,
                     epochs=stop,
                     steps_per_epoch=steps_per_epoch,
-                    callbacks=watching,
-                    shuffle=False,  # the batches come in the order that the seed gives them
+                    callbacks=callbacks,
+                    shuffle=False,  # the seed has already decided the order of the batches
                     verbose=0,
                 )
         except tf.errors.ResourceExhaustedError as error:
@@ -202,11 +207,11 @@ def fit_network(
     )
 
 
-def _begun(stages: Sequence[Stage], options: Training) -> list[Stage]:
-    """The stages that training comes to before it is to end."""
+def _started_stages(stages: Sequence[Stage], options: Training) -> list[Stage]:
+    """Return the stages that start before training ends."""
     return [stage for stage in stages if stage.epochs.start < options.last_epoch]
 
 
-def _size(variables: Sequence[keras.Variable]) -> int:
-    """How many numbers variables hold."""
+def _count_values(variables: Sequence[keras.Variable]) -> int:
+    """Count the numbers that variables hold."""
     return sum(math.prod(variable.shape) for variable in variables)

@@ -1,4 +1,4 @@
-"""The state of a fit in memory: taken after an epoch, and put back into a fit just built."""
+"""The state of a fit: copied after an epoch, and restored into a fit that was just built."""
 
 from __future__ import annotations
 
@@ -13,46 +13,48 @@ from melanoma_lab.training.checkpoint import Checkpoint
 
 
 class Stateful(Protocol):
-    """Something that remembers from epoch to epoch, such as a callback."""
+    """An object that keeps state from epoch to epoch, such as a callback."""
 
     def state(self) -> Mapping[str, Any]:
-        """What it remembers: arrays that nobody changes, and what JSON can hold."""
+        """Return the state: arrays that are not modified later, and values that JSON can hold."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Remember what ``state`` gave, in this process or another."""
+        """Restore a state that ``state`` returned, in this process or another."""
 
 
 class FitState:
-    """All that changes while a model is fitted.
+    """The state that changes while a model is fitted.
 
-    That is its variables (weights, moving averages, the states of its layers' random generators),
-    its optimizer's (moments, step, learning rate, loss scale), and what callbacks remember. What a
-    step draws is a function of the seed and the step, and needs no keeping.
+    It consists of the model's variables (weights, moving averages, the states of its layers' random
+    generators), the optimizer's variables (moments, step, learning rate, loss scale), and the state
+    of callbacks. The images of a step depend on the seed and the step only, so that they need no
+    state.
 
     Args:
-        model: compiled.
-        memories: by name.
+        model: compiled model.
+        stateful: objects with state of their own, by name.
     """
 
-    def __init__(self, model: keras.Model, memories: Mapping[str, Stateful]) -> None:
-        model.optimizer.build(model.trainable_variables)  # else its variables come with a step
+    def __init__(self, model: keras.Model, stateful: Mapping[str, Stateful]) -> None:
+        # Without this, the optimizer's variables exist only after its first step.
+        model.optimizer.build(model.trainable_variables)
         self._variables = [*model.variables, *model.optimizer.variables]
-        self._memories = memories
+        self._stateful = stateful
 
     def take(self, epoch: int) -> Checkpoint:
-        """A copy of the state.
+        """Copy the state into a checkpoint.
 
         Args:
-            epoch: epochs done.
+            epoch: number of epochs done.
         """
         arrays = {
             f"variable/{i}": keras.ops.convert_to_numpy(variable)
             for i, variable in enumerate(self._variables)
         }
         facts: dict[str, dict[str, Any]] = {}
-        for name, memory in self._memories.items():
+        for name, part in self._stateful.items():
             facts[name] = {}
-            for key, value in memory.state().items():
+            for key, value in part.state().items():
                 if isinstance(value, np.ndarray):
                     arrays[f"{name}/{key}"] = value
                 else:
@@ -60,10 +62,10 @@ class FitState:
         return Checkpoint(epoch, arrays, facts)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Bring everything into the state that was taken.
+        """Restore the state from a checkpoint.
 
         Raises:
-            RunError: it was taken from another model.
+            RunError: the checkpoint was taken from another model.
         """
         taken = [checkpoint.arrays.get(f"variable/{i}") for i in range(len(self._variables))]
         for variable, value in zip(self._variables, taken, strict=True):
@@ -75,11 +77,11 @@ class FitState:
                 )
         for variable, value in zip(self._variables, taken, strict=True):
             variable.assign(value)
-        for name, memory in self._memories.items():
+        for name, part in self._stateful.items():
             prefix = f"{name}/"
             arrays = {
                 key.removeprefix(prefix): value
                 for key, value in checkpoint.arrays.items()
                 if key.startswith(prefix)
             }
-            memory.restore({**checkpoint.facts[name], **arrays})
+            part.restore({**checkpoint.facts[name], **arrays})

@@ -1,4 +1,4 @@
-"""Custom gradients that TensorFlow registers, and their memory given back."""
+"""Release the memory of custom gradients that TensorFlow registers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tensorflow.python.framework import ops
 
 @contextmanager
 def free_registered_gradients() -> Iterator[None]:
-    """Take back the custom gradients that are registered while the block lasts.
+    """Remove the custom gradients that are registered in this context.
 
-    A graph that is traced with a custom gradient in it registers that gradient for good, under a
-    new name, and so every graph of a training step does: Keras's optimizers sum gradients over
-    replicas, on one device too. What is registered holds the graph, and that the weights of the
-    network and of its optimizer; every fit would leave three times the network's size behind. The
-    names are looked up only when a graph is differentiated, which is over when the block is.
-    TensorFlow has no public way to take one back.
+    Tracing a graph with a custom gradient registers that gradient permanently under a new name.
+    Every graph of a training step has one, because Keras's optimizers sum gradients over replicas,
+    on one device too. A registered gradient references its graph, and the graph the weights of the
+    network and of its optimizer, so that every fit would leak three times the network's size. The
+    names are looked up only when a graph is differentiated, which ends before the context does.
+    TensorFlow has no public function to remove one.
     """
     registered = ops.gradient_registry._registry  # noqa: SLF001
     before = set(registered)

@@ -1,4 +1,4 @@
-"""What this machine computes with, and what ``auto`` and "all" come to on it."""
+"""This machine's processor and GPUs, and the values of ``auto`` and "all devices" on it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from melanoma_lab.config.schema.training import Precision, Training
 from melanoma_lab.core.errors import require
 from melanoma_lab.core.formatting import format_count
 
-#: Flags of x86 processors that multiply bfloat16 matrices. Without them TensorFlow emulates it,
-#: slower than float32. ARM's instructions do not count: nobody has measured what they gain here.
+#: Flags of x86 processors that multiply bfloat16 matrices. Without them TensorFlow emulates
+#: bfloat16, which is slower than float32. ARM's instructions are not listed: their gain was never
+#: measured here.
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
@@ -22,8 +23,8 @@ class Gpu:
     """A GPU that TensorFlow can use.
 
     Attributes:
-        name: as its driver calls it.
-        capability: NVIDIA's compute capability, such as (8, 0); None for another maker's.
+        name: the name that its driver gives.
+        capability: NVIDIA's compute capability, such as (8, 0); None for a GPU of another maker.
     """
 
     name: str
@@ -32,12 +33,12 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a network can be computed on.
+    """The processor and GPUs of a machine.
 
     Attributes:
-        processor: its name.
-        flags: the processor's instruction sets, as Linux names them; empty where they are unknown.
-        gpus: those that TensorFlow can use.
+        processor: name of the processor.
+        flags: the processor's instruction sets, as Linux names them; empty if they are unknown.
+        gpus: the GPUs that TensorFlow can use.
     """
 
     processor: str
@@ -45,9 +46,9 @@ class Hardware:
     gpus: tuple[Gpu, ...] = ()
 
     def best_precision(self, *, depthwise: bool) -> Precision:
-        """The fastest precision that is computed in hardware wherever the network may run.
+        """Return the fastest precision that all devices of this machine compute in hardware.
 
-        bfloat16 comes first: it has the range of float32, so that no gradient overflows. NVIDIA's
+        bfloat16 is preferred: it has the range of float32, so that no gradient overflows. NVIDIA's
         GPUs have it from compute capability 8.0 on, and fast float16 from 7.0 on.
 
         Args:
@@ -63,7 +64,11 @@ class Hardware:
         return Precision.mixed_float16 if weakest >= (7, 0) else Precision.float32
 
     def describe(self, devices: int) -> str:
-        """Name what a number of devices are, such as ``"2 GPUs: Tesla T4, Tesla T4"``."""
+        """Name the devices that a training uses, such as ``"2 GPUs: Tesla T4, Tesla T4"``.
+
+        Args:
+            devices: number of devices that share a batch.
+        """
         if self.gpus:
             names = ", ".join(gpu.name for gpu in self.gpus[:devices])
             return names if devices == 1 else f"{devices} GPUs: {names}"
@@ -72,7 +77,7 @@ class Hardware:
 
 @functools.cache
 def detect_hardware() -> Hardware:
-    """Look at the machine; loads TensorFlow to find out which GPUs it can use."""
+    """Detect this machine's processor and the GPUs that TensorFlow can use; load TensorFlow."""
     from melanoma_lab.core.heavy_imports import load_tensorflow
 
     tf = load_tensorflow()
@@ -91,12 +96,12 @@ def detect_hardware() -> Hardware:
 
 
 def read_processor_name() -> str:
-    """The processor's name; TensorFlow is not asked."""
+    """Return the processor's name, without loading TensorFlow."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def _cpuinfo() -> dict[str, str]:
-    """The first processor's facts, by name, where the system tells them (Linux)."""
+    """Read the first processor's entries of ``/proc/cpuinfo``; empty if there is no such file."""
     facts: dict[str, str] = {}
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -108,20 +113,21 @@ def _cpuinfo() -> dict[str, str]:
 def resolve_hardware_options(
     training: Training, *, threads: int, depthwise: bool = False
 ) -> Training:
-    """Put what ``auto`` and "all devices" come to here in their place.
+    """Replace ``auto`` precision and unset devices with this machine's values.
 
-    TensorFlow is loaded only where the answer depends on the machine.
+    TensorFlow is loaded only if the result depends on the machine.
 
     Args:
-        training: as configured.
-        threads: of the processor, which bound its parts where there is no GPU.
+        training: the configured options.
+        threads: number of processor threads, the largest number of devices without a GPU.
         depthwise: whether the network has depthwise convolutions.
 
     Returns:
-        The same with a Keras dtype policy and a number of devices.
+        The same options with a Keras dtype policy and a number of devices.
 
     Raises:
-        UserError: there are fewer devices, or the batch cannot be divided by all that there are.
+        UserError: more devices are configured than the machine has, or the batch cannot be divided
+            by all devices of the machine.
     """
     precision, devices = training.precision, training.devices
     if precision is Precision.auto:
@@ -141,10 +147,13 @@ def resolve_hardware_options(
 
 
 def require_device_count(training: Training) -> int:
-    """The number of devices that share a batch; ``resolve_hardware_options`` has been asked for it.
+    """Return the number of devices that share a batch.
+
+    Args:
+        training: options that ``resolve_hardware_options`` has returned.
 
     Raises:
-        ValueError: it is still "all".
+        ValueError: the number is still unset, which means all devices.
     """
     if training.devices is None:
         raise ValueError(

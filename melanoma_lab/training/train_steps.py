@@ -1,7 +1,7 @@
-"""The stages of a fit: a row of epochs in which the same part of a network trains.
+"""The stages of a fit: consecutive epochs in which the same part of a network trains.
 
-Which stage an epoch belongs to is a function of its number, and a stage begins with an optimizer
-of its own, so that a fit can be taken up from a checkpoint of any epoch.
+The number of an epoch decides which stage it belongs to, and every stage begins with its own
+optimizer, so that a fit can resume from a checkpoint of any epoch.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from melanoma_lab.models.schedules import ScheduledLearningRate
 
 @dataclass(frozen=True)
 class Stage:
-    """Epochs of a fit that go together.
+    """Consecutive epochs of a fit in which the same part of a network trains.
 
     Attributes:
-        epochs: their numbers, from 0.
-        model: makes what is fitted, from the state that the stage before has left the network in;
-            called in the scope of the devices.
-        train: from the epoch to begin with to a tf.data of (inputs, one-hot labels, weights), one
-            element a step, up to the stage's end.
-        val: the same, for one pass.
-        optimizer: fresh.
-        schedule: of its learning rate, which it has been given; None: constant.
-        at_once: how many steps TensorFlow takes before Python has its turn. A step of a head alone
-            is done sooner than Python gets to the next one.
+        epochs: numbers of the epochs, from 0.
+        model: function that builds the model to fit. It is called inside ``distribution.scope``,
+            when the previous stage has trained the network.
+        train: function from the first epoch to a tf.data dataset of (inputs, one-hot labels,
+            weights), with one element for each step up to the stage's end.
+        val: tf.data dataset with the same elements, for one pass over the validation images.
+        optimizer: new optimizer, which has not taken a step.
+        schedule: schedule of the optimizer's learning rate; None if the rate is constant.
+        at_once: Keras's ``steps_per_execution``. A step of a head alone takes less time than
+            Python needs to start the next one.
     """
 
     epochs: range
@@ -44,16 +44,16 @@ class Stage:
 
 
 class FrozenBackbone(keras.Model):
-    """A head that is fitted to the features of a backbone, which computes in inference mode.
+    """A head that is fitted to the features of a frozen backbone, which runs in inference mode.
 
-    The backbone is neither trained nor changed; a checkpoint keeps it nevertheless, because fresh
+    The backbone does not change. A checkpoint contains it nevertheless, because random initial
     weights cannot be read again from a file.
 
     Args:
-        head: from features, perhaps with metadata, to probabilities; what trains.
-        backbone: from pixels, shape (b, H, W, 3), to what the head takes; frozen.
-        augmentation: layers that change a training batch of pixels.
-        computed: whether batches hold features already.
+        head: model from features, perhaps with metadata, to probabilities; it is trained.
+        backbone: model from pixels, shape (b, H, W, 3), to the head's features; frozen.
+        augmentation: layers that augment a training batch of pixels.
+        precomputed: whether batches hold features instead of pixels.
     """
 
     def __init__(
@@ -62,22 +62,22 @@ class FrozenBackbone(keras.Model):
         backbone: keras.Model,
         augmentation: Sequence[keras.Layer],
         *,
-        computed: bool = False,
+        precomputed: bool = False,
     ) -> None:
         super().__init__(name="training")
         self.head = head
         self.backbone = backbone
         self.augmentation = list(augmentation)
-        self._computed = computed
-        self.built = True  # as its parts are
+        self._precomputed = precomputed
+        self.built = True  # head and backbone are built
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Probabilities, shape (b, n_classes), of pixels or of features, perhaps with metadata."""
+        """Compute probabilities, shape (b, n_classes), from pixels or features and metadata."""
         image, known = split_inputs(inputs)
-        features = image if self._computed else self.backbone(image, training=False)
+        features = image if self._precomputed else self.backbone(image, training=False)
         return self.head(join_inputs(features, known), training=training)
 
     def train_step(self, data: tuple[Any, Any, Any]) -> Mapping[str, Any]:
-        """One optimizer step of the head."""
+        """Take one optimizer step of the head on an augmented batch; return running metrics."""
         figures: Mapping[str, Any] = super().train_step(augment(self.augmentation, data))
         return figures

@@ -1,4 +1,4 @@
-"""One training, start to end: network, fit, predictions. Everything here needs TensorFlow."""
+"""Train a network and apply it to the splits. This module needs TensorFlow."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ from melanoma_lab.training.gradient_registry import free_registered_gradients
 from melanoma_lab.training.train_steps import Stage
 from melanoma_lab.training.training_result import MAX_SAMPLES, TrainingResult
 
-#: Steps of a head on kept features that go at once; more save nothing more.
+#: Largest number of steps of a head on cached features in one call; more gave no more speed.
 MOST_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What a training is made of.
+    """The network, augmentation, loss and optimizers of a training that has not started.
 
     Attributes:
-        network: from raw pixels, perhaps with encoded metadata, to probabilities; with fresh
-            weights.
-        augmentation: layers that change a batch before each training step.
-        loss: what is lowered.
-        optimizers: of each phase, fresh, with the schedule of its learning rate.
-        features: of the images that are needed, where a frozen backbone's are kept; None where it
-            computes them.
+        network: model from raw pixels, perhaps with encoded metadata, to probabilities, with its
+            initial weights.
+        augmentation: layers that augment a batch in each training step.
+        loss: loss to minimise.
+        optimizers: each stage's plan, new optimizer and schedule of the learning rate.
+        features: cached features of the images that are needed; None if the network computes them
+            in every epoch or has no frozen backbone.
     """
 
     network: keras.Model
@@ -89,18 +89,20 @@ def build_training_setup(
     splits: Sequence[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> TrainingSetup:
-    """Build what the configuration names; ``start_backend`` has been called.
+    """Build the configured network, augmentation, loss and optimizers.
+
+    Call ``start_backend`` first.
 
     Args:
         config: the whole configuration.
         data: the split dataset.
-        images: what balancing made of its training split.
-        splits: those whose images the trained network will be applied to, train and val among
-            them; None: all.
+        images: the balanced training split.
+        splits: splits that the trained network will be applied to, which include train and val;
+            None: all.
         progress: called with (done, total) while a frozen backbone's features are computed.
 
     Raises:
-        UserError: it cannot be built as configured.
+        UserError: the configuration cannot be built.
         RunError: the cache cannot be written.
     """
     regulariser = Regulariser(config.regularisation, seed=config.seed)
@@ -119,29 +121,29 @@ def build_training_setup(
                 regulariser=regulariser,
             )
         augmentation = build_augmentation_layers(config.augmentation, seed=config.seed)
-        amounts = config.regularisation.strengths()
+        strengths = config.regularisation.strengths()
         loss = build_loss(
-            config.loss, data.training_split(), label_smoothing=amounts.label_smoothing
+            config.loss, data.training_split(), label_smoothing=strengths.label_smoothing
         )
         check_finetuning(network, config.finetuning)
         optimizers = []
-        for phase in plan_stages(config):
-            course = ScheduleContext(
-                learning_rate=phase.learning_rate,
-                rate_key=phase.rate_key,
+        for plan in plan_stages(config):
+            context = ScheduleContext(
+                learning_rate=plan.learning_rate,
+                rate_key=plan.rate_key,
                 steps_per_epoch=count_epoch_steps(config, data, images),
-                epochs=len(phase.epochs),
+                epochs=len(plan.epochs),
                 monitor=config.training.monitor,
-                first_epoch=phase.epochs.start,
+                first_epoch=plan.epochs.start,
             )
-            schedule = build_schedule(config.schedule, course)
+            schedule = build_schedule(config.schedule, context)
             optimizer = build_optimizer(
                 config.optimizer,
                 network,
                 learning_rate=schedule.learning_rate,
-                weight_decay=amounts.weight_decay,
+                weight_decay=strengths.weight_decay,
             )
-            optimizers.append((phase, optimizer, schedule))
+            optimizers.append((plan, optimizer, schedule))
     features = None
     if is_cacheable(config, images):
         features = load_or_compute_features(
@@ -149,14 +151,14 @@ def build_training_setup(
             data,
             splits=splits,
             cache=get_cache_folder(config.cache),
-            circumstances=describe_environment(count_threads_in_use(), devices=1),
+            environment=describe_environment(count_threads_in_use(), devices=1),
             progress=progress,
         )
     return TrainingSetup(network, augmentation, loss, optimizers, features)
 
 
 def count_epoch_steps(config: Config, data: PreparedData, images: BalancedSet) -> int:
-    """Optimizer steps in one epoch of a configured training."""
+    """Return the number of optimizer steps in an epoch of a configured training."""
     return count_steps_per_epoch(
         config.training.epoch,
         n_split=len(data.training_split()),
@@ -166,7 +168,7 @@ def count_epoch_steps(config: Config, data: PreparedData, images: BalancedSet) -
 
 
 def choose_steps_per_execution(steps_per_epoch: int) -> int:
-    """How many steps of a head on kept features go at once: as many as divide an epoch evenly."""
+    """Return Keras's ``steps_per_execution`` for a head on cached features; it divides an epoch."""
     return max(n for n in range(1, MOST_AT_ONCE + 1) if steps_per_epoch % n == 0)
 
 
@@ -175,7 +177,7 @@ def train_network(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
-    parts: TrainingSetup,
+    setup: TrainingSetup,
     *,
     on_step: StepListener,
     on_epoch: EpochListener,
@@ -184,105 +186,110 @@ def train_network(
     checkpoints: CheckpointManager | None = None,
     splits: Sequence[str] | None = None,
 ) -> TrainingResult:
-    """Fit a network and apply it.
+    """Fit a network and compute its probabilities for the images of the splits.
 
     Args:
         config: the whole configuration.
         data: the split dataset.
-        images: what balancing made of its training split.
-        parts: what ``build_training_setup`` built for them.
-        on_step: told a few times a second how far an epoch has come.
-        on_epoch: told every epoch's figures.
-        on_fitted: told when the fit is over, and the network is going to be applied.
-        start: the checkpoint to go on from; None: from the start.
-        checkpoints: where the state after every epoch is kept; None: nowhere.
-        splits: those whose images the trained network is applied to; None: all.
+        images: the balanced training split.
+        setup: result of ``build_training_setup`` for the same configuration and images.
+        on_step: called a few times a second with the step and running metrics.
+        on_epoch: called with every epoch's number and metrics.
+        on_fitted: called after the fit, before the network is applied.
+        start: checkpoint to resume from; None to start from the beginning.
+        checkpoints: manager that saves the state after every epoch; None to save nothing.
+        splits: splits that the trained network is applied to; None: all.
 
     Raises:
-        RunError: the machine has not enough memory.
+        RunError: the machine does not have enough memory.
     """
     options = config.training
     steps = count_epoch_steps(config, data, images)
-    features = parts.features
+    features = setup.features
 
     def stage(
-        phase: StagePlan, optimizer: keras.Optimizer, schedule: ScheduledLearningRate
+        plan: StagePlan, optimizer: keras.Optimizer, schedule: ScheduledLearningRate
     ) -> Stage:
-        computed = features if phase.head_only else None
+        cached = features if plan.head_only else None
         return Stage(
-            phase.epochs,
+            plan.epochs,
             make_model_factory(
-                phase,
-                parts.network,
-                parts.augmentation,
+                plan,
+                setup.network,
+                setup.augmentation,
                 config.finetuning,
-                computed=computed is not None,
+                precomputed=cached is not None,
             ),
             lambda first: make_training_batches(
-                images if computed is None else computed.of(images),
+                images if cached is None else cached.of(images),
                 batch_size=options.batch_size,
                 seed=config.seed,
                 first_step=first * steps,
-                last_step=min(phase.epochs.stop, options.last_epoch) * steps,
+                last_step=min(plan.epochs.stop, options.last_epoch) * steps,
             ),
-            _as_photographed(data, data.select_split(VAL), options.batch_size, computed),
+            _make_unaugmented_batches(data, data.select_split(VAL), options.batch_size, cached),
             optimizer,
             schedule,
-            # A plateau's warm-up sets the rate before every step, from Python.
+            # The warm-up of a plateau schedule sets the rate before every step, in Python.
             at_once=1
-            if computed is None or schedule.callbacks
+            if cached is None or schedule.callbacks
             else choose_steps_per_execution(steps),
         )
 
     fit = fit_network(
-        parts.network,
-        [stage(*phase) for phase in parts.optimizers],
+        setup.network,
+        [stage(*planned) for planned in setup.optimizers],
         options=options,
         steps_per_epoch=steps,
-        loss=parts.loss,
+        loss=setup.loss,
         on_step=on_step,
         on_epoch=on_epoch,
         start=start,
         checkpoints=checkpoints,
     )
     on_fitted()
-    network = distribution.rebuild_on_one_device(parts.network)
-    # Of a backbone that was frozen throughout, the features are what they were.
-    begun = [phase for phase, *_ in parts.optimizers if phase.epochs.start < options.last_epoch]
+    network = distribution.rebuild_on_one_device(setup.network)
+    # If the backbone was frozen in all stages, the cached features are still valid.
+    started = [plan for plan, *_ in setup.optimizers if plan.epochs.start < options.last_epoch]
     tta = config.evaluation.tta
-    as_they_were = tta is Tta.none and all(phase.head_only for phase in begun)
-    frozen = features if as_they_were else None
-    looking = add_test_time_augmentation(network, tta) if frozen is None else extract_head(network)
-    # Each split in batches of its own: its bits do not depend on which others are measured.
+    still_valid = tta is Tta.none and all(plan.head_only for plan in started)
+    cached = features if still_valid else None
+    predictor = (
+        add_test_time_augmentation(network, tta) if cached is None else extract_head(network)
+    )
+    # Each split has its own batches, so that its bits do not depend on the other splits.
     positions = [data.select_split(split) for split in splits or SPLITS]
-    parts_of = [_as_photographed(data, some, options.batch_size, frozen) for some in positions]
-    measured = reduce(lambda before, part: before.concatenate(part), parts_of)
-    probabilities = looking.predict(measured, verbose=0)[np.argsort(np.concatenate(positions))]
+    batches = [
+        _make_unaugmented_batches(data, selected, options.batch_size, cached)
+        for selected in positions
+    ]
+    all_batches = reduce(lambda before, part: before.concatenate(part), batches)
+    probabilities = predictor.predict(all_batches, verbose=0)[np.argsort(np.concatenate(positions))]
     if not (fit.best_epoch and np.isfinite(probabilities).all()):
         probabilities = None
-    sample_images, sample_labels = _samples(images, parts.augmentation, config)
-    kept, encoding = add_test_time_augmentation(network, tta), None
+    sample_images, sample_labels = _draw_samples(images, setup.augmentation, config)
+    final_network, encoding = add_test_time_augmentation(network, tta), None
     if data.patients is not None:
         encoding = data.patients.encoding
-        kept = add_metadata_encoding(kept, encoding)
+        final_network = add_metadata_encoding(final_network, encoding)
     return TrainingResult(
         fit=fit,
         parameters=network.count_params(),
         probabilities=probabilities,
-        network=kept,
+        network=final_network,
         encoding=encoding,
         sample_images=sample_images,
         sample_labels=sample_labels,
     )
 
 
-def _as_photographed(
+def _make_unaugmented_batches(
     data: PreparedData,
     positions: NDArray[np.int64],
     batch_size: int,
     features: CachedFeatures | None,
 ) -> Any:
-    """Some images without any change, or what a frozen backbone makes of them."""
+    """Return a tf.data dataset of unaugmented images, or of their cached features."""
     rows = data.rows[positions]
     return make_evaluation_batches(
         data.pixels if features is None else features.values,
@@ -294,13 +301,13 @@ def _as_photographed(
     )
 
 
-def _samples(
+def _draw_samples(
     images: BalancedSet, augmentation: list[keras.Layer], config: Config
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The first images that the fit drew, augmented once more."""
     positions = select_batch(0, n=len(images), batch_size=MAX_SAMPLES, seed=config.seed)
     pixels, labels = images.gather(positions)
-    weights = np.ones(len(labels), np.float32)  # so that labels are shares of the picture
+    weights = np.ones(len(labels), np.float32)  # equal, so that labels are shares of area
     batch = (pixels, one_hot(labels, images.n_classes), weights)
     shown, shares, _ = (keras.ops.convert_to_numpy(x) for x in augment(augmentation, batch))
     return shown, shares

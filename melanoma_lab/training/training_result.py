@@ -1,6 +1,6 @@
-"""What a training leaves behind, whether a network was trained or a trivial arm fitted.
+"""The result of a training, of a network or a trivial classifier.
 
-No TensorFlow here: trivial arms and what records a run do not need it.
+This module does not need TensorFlow, because trivial classifiers and the recording of runs do not.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ MAX_SAMPLES = 18
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit did, from its first epoch on, in however many processes.
+    """History of a fit from its first epoch on, also if it was interrupted and resumed.
 
     Attributes:
-        history: figures of every epoch: train_loss, train_accuracy, train_balanced_accuracy, the
-            same of val, learning_rate (at its end, before a plateau lowers it), seconds,
-            images_per_second. The train ones are running means in training mode, with dropout and
-            augmentation; of a mixed image, accuracy takes the class that
-            has the largest share for the true one.
-        best_epoch: number, from 1, of the epoch whose weights were kept; 0 where there are none, or
-            no epoch was any good.
-        optimizer_steps: steps taken, also after the best epoch.
-        seconds: from the first step to the last validation, without what was done in vain between
+        history: metrics of every epoch: train_loss, train_accuracy, train_balanced_accuracy, the
+            same with val_, learning_rate (at the end of the epoch, before a plateau schedule lowers
+            it), seconds, images_per_second. The train metrics are running means in training mode,
+            with dropout and augmentation. The true class of a mixed image is the one with the
+            largest share.
+        best_epoch: number, from 1, of the epoch whose weights were kept; 0 if no epoch had finite
+            losses, or the classifier is not trained in epochs.
+        optimizer_steps: number of steps, including those after the best epoch.
+        seconds: time from the first step to the last validation, without work that was lost between
             the last checkpoint and the end of a process that was killed.
-        diverged: where and how the loss stopped being a number; None where it did not.
-        trainable: how many numbers it could change, at most, in any epoch; None where it changes
-            none step by step.
+        diverged: sentence that says when the loss stopped being finite; None if it did not.
+        trainable: largest number of weights that an epoch could change; None if the classifier is
+            not trained in steps.
     """
 
     history: list[dict[str, float]]
@@ -47,21 +47,21 @@ class FitResult:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training leaves behind.
+    """The result of a training, of a network or a trivial classifier.
 
     Attributes:
-        fit: what the fit did.
-        parameters: how many numbers it computes with.
-        probabilities: float, shape (n, n_classes), in inference mode, for the rows of the manifest
-            that it was applied to; None where they are not finite, or no epoch's weights were any
-            good.
-        network: a Keras model from raw pixels, perhaps with raw metadata, to probabilities, with
-            the kept epoch's weights; None for a trivial arm.
-        encoding: of metadata, where they count.
-        sample_images: float32, shape (m, H, W, 3), 0 to 255: training images as the network saw
-            them, after balancing and augmentation; none for a trivial arm.
-        sample_labels: float32, shape (m, K): the share of each class in them; more than one where
-            images are mixed.
+        fit: history of the fit.
+        parameters: number of parameters of the network or classifier.
+        probabilities: float, shape (n, n_classes), in inference mode, for those rows of the
+            manifest that it was applied to; None if a value is not finite, or a network had no
+            epoch with finite losses.
+        network: Keras model from raw pixels, perhaps with raw metadata, to probabilities, with the
+            best epoch's weights; None for a trivial classifier.
+        encoding: encoder of patient metadata, if the model uses them.
+        sample_images: float32, shape (m, H, W, 3), values 0 to 255: training images after balancing
+            and augmentation; empty for a trivial classifier.
+        sample_labels: float32, shape (m, n_classes): the share of each class in the sample images;
+            more than one class has a share if images are mixed.
     """
 
     fit: FitResult
@@ -76,10 +76,9 @@ class TrainingResult:
 
     @property
     def diverged(self) -> str | None:
-        """Where and how numbers stopped being finite; None where they did not.
+        """Sentence that says when numbers stopped being finite; None if they did not.
 
-        The last step of a fit shows in no loss of training: what it has done shows in what the
-        network predicts.
+        The loss on train does not show the effect of the last step. The predictions do.
         """
         if self.fit.diverged is not None or self.probabilities is not None:
             return self.fit.diverged

@@ -1,4 +1,4 @@
-"""The fit of a trivial arm: once, in closed form or nearly so, without TensorFlow."""
+"""Fit a trivial classifier with scikit-learn, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def fit_trivial_classifier(
     *,
     splits: Sequence[str] | None = None,
 ) -> TrainingResult:
-    """Fit a trivial arm to the training split and apply it.
+    """Fit a trivial classifier to the training split and apply it to the splits.
 
     Args:
-        model: fresh.
+        model: classifier that is not fitted yet.
         data: the split dataset.
-        images: what balancing made of its training split; its class weights count.
-        splits: those whose images it is applied to; None: all.
+        images: the balanced training split. Only its class weights are used.
+        splits: splits that the classifier is applied to; None: all.
     """
     train = data.select_split(TRAIN)
     labels = data.labels[train]
@@ -36,14 +36,14 @@ def fit_trivial_classifier(
     weights = np.ones(len(train)) if weight is None else weight[labels].astype(np.float64)
     measured = data.select_splits(splits)
     started = time.perf_counter()
-    # One thread is fast enough for so little, and the bits do not depend on how many there are.
+    # One thread is fast enough, and the bits must not depend on the number of threads.
     with threadpool_limits(1):
         model.classifier.fit(model.features[train], labels, **{model.weight_name: weights})
-        of_present = model.classifier.predict_proba(model.features[measured])
+        of_known_classes = model.classifier.predict_proba(model.features[measured])
     seconds = time.perf_counter() - started
-    # A class that has no training image is never expected.
+    # A class without training images has probability 0.
     probabilities = np.zeros((len(measured), len(data.classes)))
-    probabilities[:, model.classifier.classes_] = of_present
+    probabilities[:, model.classifier.classes_] = of_known_classes
     fit = FitResult(history=[], best_epoch=0, optimizer_steps=0, seconds=seconds, diverged=None)
     encoding = data.patients.encoding if data.patients else None
     return TrainingResult(fit, model.parameters(model.classifier), probabilities, encoding=encoding)

@@ -67,7 +67,7 @@ def one_step(config, data, images):
     parts = build_training_setup(config, data, images)
     phase, optimizer, _ = parts.optimizers[0]
     model = make_model_factory(
-        phase, parts.network, parts.augmentation, config.finetuning, computed=False
+        phase, parts.network, parts.augmentation, config.finetuning, precomputed=False
     )()
     model.compile(optimizer, parts.loss, run_eagerly=True)
     batch = next(

@@ -173,7 +173,7 @@ def test_what_changes_images_is_said_and_computed(train, small_config, cache, ov
 
 def features_of(backbone, small_config, cache):
     data = prepare_data(small_config(), cache=cache, threads=1)
-    return load_or_compute_features(backbone, data, cache=cache, circumstances={})
+    return load_or_compute_features(backbone, data, cache=cache, environment={})
 
 
 def backbone_of(*, activation="relu", pool=True):
