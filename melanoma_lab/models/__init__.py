@@ -1,1 +1,1 @@
-"""Networks: architectures, regularisation, augmentation layers, losses, optimizers, schedules."""
+"""Architectures, trivial classifiers, augmentation, losses, optimizers, schedules and Grad-CAM."""

@@ -1,9 +1,9 @@
-"""Where in a network features are last laid out as an image, and what it then decides by.
+"""Find a network's last spatial feature maps and its class scores before the softmax.
 
-Keras's functional models are graphs, but a model within a model is one node of it, so that a tensor
-inside cannot be asked for from outside ("graph disconnected"). Here a network is applied step by
-step, and so is every model inside it: backbones, members of an ensemble, what views or an encoding
-of metadata surround. The network itself is not changed, and no copy of it is made.
+A functional model of Keras is a graph, but a nested model is only one node of it, so that tensors
+inside it cannot be outputs of the outer model ("graph disconnected"). Therefore this module applies
+a network and all its nested models layer by layer: backbones, members of an ensemble, and models
+inside test-time augmentation or an encoding of metadata. It neither changes nor copies the network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from keras import layers
 
 from melanoma_lab.core.errors import UserError
 
-#: What comes of a layer of these tells places apart no better than what went in; pooled, worse.
+#: Layers whose output localises features no better than their input; pooling makes it worse.
 PASS_THROUGH_LAYERS = (
     layers.MaxPooling2D,
     layers.AveragePooling2D,
@@ -31,10 +31,10 @@ PASS_THROUGH_LAYERS = (
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """Features that are laid out as an image.
+    """A layer's output with spatial dimensions.
 
     Attributes:
-        number: in which place of the network, the same whenever it is applied.
+        number: position in the order of computation, the same whenever the network is applied.
         values: float, shape (n, h, w, c).
     """
 
@@ -44,12 +44,12 @@ class FeatureMaps:
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """One decision of a network.
+    """One softmax output of a network.
 
     Attributes:
-        maps: the last ones before it; None: no convolution made any.
-        scores: of the classes, before the softmax, shape (n, K).
-        is_original_view: whether it is about the image itself, and not a mirrored or turned view.
+        maps: the last feature maps before it; None if no convolution has computed any.
+        scores: scores of the classes before the softmax, float, shape (n, K).
+        is_original_view: whether it belongs to the image itself, not to a mirrored or rotated view.
     """
 
     maps: FeatureMaps | None
@@ -57,114 +57,119 @@ class NetworkOutput:
     is_original_view: bool = True
 
 
-#: Told of maps when they are there and nothing has been computed of them yet.
+#: Called with feature maps before anything is computed from them.
 FeatureMapsListener = Callable[[FeatureMaps], None]
 
 
 def trace_feature_maps(
     network: keras.Model, inputs: Sequence[Any], on_maps: FeatureMapsListener = lambda _: None
 ) -> list[NetworkOutput]:
-    """Apply a network, in inference mode.
+    """Apply a network in inference mode and return its softmax outputs with their feature maps.
 
     Args:
-        network: functional or sequential, from pixels, shape (n, s, s, 3), and perhaps others, to
-            probabilities by a softmax, or to the mean of several such.
-        inputs: a tensor for each of its ``inputs``.
-        on_maps: called in the order in which they are computed.
+        network: functional or sequential model from pixels, shape (n, s, s, 3), and perhaps other
+            inputs, to the probabilities of a softmax, or to the mean of several softmax outputs.
+        inputs: a tensor for each of the network's ``inputs``.
+        on_maps: called with all feature maps in the order in which they are computed.
 
     Returns:
-        Those whose mean is what the network answers; of several views of an image, the one of the
-        image as it is. Further views are not computed.
+        The outputs whose mean is the network's prediction. With test-time augmentation, only the
+        outputs for the original image; other views are not computed.
 
     Raises:
-        UserError: the network has no convolution, or ends in another way.
+        UserError: the network has no convolution, or does not end with a softmax or such a mean.
     """
-    _, part = _Walk(on_maps).through(network, inputs)
-    if not part.answers:
+    _, trace = _Tracer(on_maps).apply(network, inputs)
+    if not trace.outputs:
         raise UserError(
-            f"No Grad-CAM of {network.name}: it ends in {_ending(network)}; expected a "
+            f"No Grad-CAM of {network.name}: it ends in {_describe_ending(network)}; expected a "
             "softmax over the classes, or the mean (Average) of several."
         )
-    if any(answer.maps is None for answer in part.answers):
+    if any(output.maps is None for output in trace.outputs):
         raise UserError(
             f"No Grad-CAM of {network.name}: nothing that a convolution makes is laid "
             "out as an image in it, and that is what Grad-CAM weights."
         )
-    return part.answers
+    return trace.outputs
 
 
 @dataclass
-class _Part:
-    """What has been met in a model.
+class _Trace:
+    """State collected while a model is applied.
 
     Attributes:
-        maps: the last ones.
-        convolved: whether a convolution came before.
-        answers: behind its output; none where that is no probabilities.
+        maps: the last feature maps so far.
+        convolved: whether a convolution was applied so far.
+        outputs: softmax outputs of which the model returns the mean; empty if it does not return
+            probabilities.
     """
 
     maps: FeatureMaps | None = None
     convolved: bool = False
-    answers: list[NetworkOutput] = field(default_factory=list)
+    outputs: list[NetworkOutput] = field(default_factory=list)
 
 
-class _Walk:
-    """One way through a network and all models in it."""
+class _Tracer:
+    """Applies a network and all its nested models, and counts feature maps."""
 
     def __init__(self, on_maps: FeatureMapsListener) -> None:
         self._on_maps = on_maps
-        self._met = 0
+        self._n_maps = 0
 
-    def through(self, model: keras.Model, inputs: Sequence[Any]) -> tuple[list[Any], _Part]:
-        """A model's outputs, and what was met."""
-        part = _Part()
-        behind: dict[int, list[NetworkOutput]] = {}  # a tensor of probabilities -> its answers
-        answered: dict[int, list[Any]] = {}  # a model that has answered of the image -> outputs
-        image = _image_of(inputs)
+    def apply(self, model: keras.Model, inputs: Sequence[Any]) -> tuple[list[Any], _Trace]:
+        """Return a model's output tensors, and the state collected while it was applied."""
+        trace = _Trace()
+        # Softmax outputs by the id of the tensor that holds them or their mean.
+        sources: dict[int, list[NetworkOutput]] = {}
+        # Tensors by the id of the nested model that computed them from the original image.
+        computed: dict[int, list[Any]] = {}
+        image = _find_image(inputs)
 
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-            taken = keras.tree.flatten(args)
+            tensors = keras.tree.flatten(args)
             if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
-                as_it_is = _image_of(taken) is image
-                if not as_it_is and id(operation) in answered:
-                    return answered[id(operation)]  # a view that does not count
-                outputs, inner = self.through(operation, taken)
-                behind[id(outputs[0])] = [
-                    replace(answer, is_original_view=answer.is_original_view and as_it_is)
-                    for answer in inner.answers
+                is_original = _find_image(tensors) is image
+                if not is_original and id(operation) in computed:
+                    return computed[id(operation)]  # another view, which is not needed
+                outputs, inner = self.apply(operation, tensors)
+                sources[id(outputs[0])] = [
+                    replace(source, is_original_view=source.is_original_view and is_original)
+                    for source in inner.outputs
                 ]
-                if inner.answers and as_it_is:
-                    answered[id(operation)] = outputs
-                part.convolved |= inner.convolved
-                part.maps = inner.maps or part.maps
+                if inner.outputs and is_original:
+                    computed[id(operation)] = outputs
+                trace.convolved |= inner.convolved
+                trace.maps = inner.maps or trace.maps
                 return outputs
             output = operation(*args, **kwargs)
             if _is_softmax(operation):
-                behind[id(output)] = [NetworkOutput(part.maps, _scores(operation, taken[0]))]
+                scores = _compute_scores(operation, tensors[0])
+                sources[id(output)] = [NetworkOutput(trace.maps, scores)]
             elif isinstance(operation, layers.Average):
-                unique = {id(tensor): tensor for tensor in taken}
-                together = [answer for each in unique for answer in behind.get(each, [])]
-                behind[id(output)] = [one for one in together if one.is_original_view] or together
-            part.convolved |= any(len(w.shape) == 4 for w in getattr(operation, "weights", ()))
+                unique = {id(tensor): tensor for tensor in tensors}
+                averaged = [source for each in unique for source in sources.get(each, [])]
+                originals = [source for source in averaged if source.is_original_view]
+                sources[id(output)] = originals or averaged
+            trace.convolved |= any(len(w.shape) == 4 for w in getattr(operation, "weights", ()))
             if (
-                part.convolved
-                and _is_image(output)
+                trace.convolved
+                and _is_spatial(output)
                 and not isinstance(operation, PASS_THROUGH_LAYERS)
             ):
-                part.maps = FeatureMaps(self._met, output)
-                self._met += 1
-                self._on_maps(part.maps)
+                trace.maps = FeatureMaps(self._n_maps, output)
+                self._n_maps += 1
+                self._on_maps(trace.maps)
             return output
 
-        # As ``keras.models.clone_model`` does it; the public ways make further nodes of a graph.
+        # As in ``keras.models.clone_model``; Keras's public functions would extend the graph.
         graph = keras.Function(model.inputs, model.outputs)
         outputs = graph._run_through_graph(list(inputs), lambda layer: layer, call)  # noqa: SLF001
-        part.answers = behind.get(id(outputs[0]), []) if len(outputs) == 1 else []
-        return outputs, part
+        trace.outputs = sources.get(id(outputs[0]), []) if len(outputs) == 1 else []
+        return outputs, trace
 
 
-def _image_of(tensors: Sequence[Any]) -> Any:
-    """The one of them that is laid out as an image; None: there is none."""
+def _find_image(tensors: Sequence[Any]) -> Any:
+    """Return the first tensor with the shape of a batch of images, or None."""
     return next((tensor for tensor in tensors if _rank(tensor) == 4), None)
 
 
@@ -172,27 +177,27 @@ def _rank(tensor: Any) -> int:
     return len(getattr(tensor, "shape", ()))
 
 
-def _is_image(output: Any) -> bool:
-    """Whether a tensor still says where: (n, h, w, c), and not of a single place."""
+def _is_spatial(output: Any) -> bool:
+    """Return whether a tensor has shape (n, h, w, c) with more than one position."""
     return _rank(output) == 4 and tuple(output.shape[1:3]) != (1, 1)
 
 
 def _is_softmax(operation: Any) -> bool:
-    """A layer that ends in one, a layer that is one, or the bare operation."""
-    ends_in = getattr(operation, "activation", None)
-    return type(operation).__name__ == "Softmax" or ends_in is keras.activations.softmax
+    """Return whether a layer or operation is a softmax, or a layer has a softmax activation."""
+    activation = getattr(operation, "activation", None)
+    return type(operation).__name__ == "Softmax" or activation is keras.activations.softmax
 
 
-def _scores(operation: Any, taken: Any) -> Any:
-    """What a softmax is taken of."""
+def _compute_scores(operation: Any, inputs: Any) -> Any:
+    """Compute the scores before the softmax from the inputs of its layer or operation."""
     if not isinstance(operation, layers.Dense):
-        return taken
-    taken = keras.ops.cast(taken, operation.compute_dtype)
-    scores = keras.ops.matmul(taken, operation.kernel)
+        return inputs
+    inputs = keras.ops.cast(inputs, operation.compute_dtype)
+    scores = keras.ops.matmul(inputs, operation.kernel)
     return scores if operation.bias is None else keras.ops.add(scores, operation.bias)
 
 
-def _ending(network: keras.Model) -> str:
+def _describe_ending(network: keras.Model) -> str:
     last = network.layers[-1]
     activation = getattr(getattr(last, "activation", None), "__name__", None)
     return f"a {type(last).__name__} layer" + (f" with {activation}" if activation else "")

@@ -1,8 +1,8 @@
-"""Which part of a network trains: everything, the head alone, or all from a block on.
+"""Freeze and unfreeze a network: train everything, the head only, or all layers from a block on.
 
-A backbone is a model within the network, called ``backbone``, that takes its pixels. What is
-frozen never computes in training mode as far as batch normalisation goes: Keras's takes the
-statistics that it has learned, and keeps them, where ``trainable`` is false.
+A backbone is a nested model of the network, named ``backbone``, that takes its pixels. Frozen batch
+normalisation stays in inference mode: if ``trainable`` is false, Keras uses the learned statistics
+and does not update them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from melanoma_lab.models.pretrained.loading import BACKBONE
 
 
 def find_backbone(network: keras.Model, finetuning: Finetuning) -> keras.Model:
-    """The backbone of a network.
+    """Return the backbone of a network.
 
     Args:
-        network: from pixels to probabilities.
-        finetuning: what needs it, for the message.
+        network: model from pixels, perhaps with metadata, to probabilities.
+        finetuning: configured fine-tuning, for the message of an error.
 
     Raises:
-        UserError: it has none, or one that other layers come before.
+        UserError: the network has no backbone, or other layers process the pixels before it.
     """
     before: list[keras.Layer] = []
     for layer in network.layers:
@@ -46,7 +46,7 @@ def find_backbone(network: keras.Model, finetuning: Finetuning) -> keras.Model:
 def _refuse_layers_before(
     before: list[keras.Layer], network: keras.Model, finetuning: Finetuning
 ) -> None:
-    """Refuse layers that a head on the backbone's features would be trained without."""
+    """Refuse layers before the backbone: a head on the backbone's features would ignore them."""
     names = [
         layer.name
         for layer in before
@@ -61,13 +61,13 @@ def _refuse_layers_before(
 
 
 def extract_head(network: keras.Model) -> keras.Model:
-    """What follows the backbone, as a model of its own that shares the network's layers.
+    """Return the layers after the backbone as a model that shares them with the network.
 
     Args:
-        network: with a backbone whose output one layer takes.
+        network: model whose backbone's output goes into one layer.
 
     Returns:
-        From features, shape (n, d), or features and metadata, to probabilities, shape
+        Model from features, shape (n, d), or features and metadata, to probabilities, shape
         (n, n_classes).
     """
     names = [layer.name for layer in network.layers]
@@ -77,7 +77,7 @@ def extract_head(network: keras.Model) -> keras.Model:
         return keras.Model(after.input, network.outputs, name="head")
     branch = network.get_layer(BRANCH)
     features = after.input[0] if after.name == JOINED else after.input
-    # Both tensors lie within the network: beside an input of its own, Keras 3.15 loses its place.
+    # Both are inner tensors of the network: Keras 3.15 cannot combine one with an input layer.
     joining = keras.Model((features, branch.output), network.output)
     inputs = (
         keras.Input(features.shape[1:], name="features"),
@@ -87,55 +87,55 @@ def extract_head(network: keras.Model) -> keras.Model:
 
 
 def freeze(backbone: keras.Model) -> None:
-    """Let nothing of a backbone train."""
+    """Freeze all layers of a backbone."""
     backbone.trainable = False
     for layer in _layers(backbone):
-        layer.trainable = False  # of a Sequential Keras 3.15 leaves them as they are
+        layer.trainable = False  # Keras 3.15 does not do it for a Sequential
 
 
 def unfreeze(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
-    """Let a backbone train from a block on.
+    """Unfreeze a backbone from a block on, and freeze the layers before it.
 
     Args:
-        backbone: any state of it.
-        block: as ``check_block`` allows.
-        batch_norm: whether batch normalisation in that part trains too; else it stays in
-            inference mode, with the scales, offsets and statistics that it has.
+        backbone: backbone in any state.
+        block: name that ``check_block`` accepts.
+        batch_norm: whether batch normalisation in that part trains too. Otherwise it stays in
+            inference mode, and its scales, offsets and statistics do not change.
     """
     backbone.trainable = True
-    joining = _from(backbone, block, batch_norm=batch_norm)
+    unfrozen = _layers_from(backbone, block, batch_norm=batch_norm)
     for layer in _layers(backbone):
-        layer.trainable = layer in joining
+        layer.trainable = layer in unfrozen
 
 
 def check_block(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
-    """Refuse a block that a backbone does not have, and what would let nothing train.
+    """Refuse a block that the backbone does not have, or from which on nothing could train.
 
     Args:
-        backbone: as it was built.
-        block: its first layer's name, or the beginning of that.
-        batch_norm: as ``unfreeze`` takes it.
+        backbone: backbone that was just built.
+        block: name of the block's first layer, or the beginning of its name up to a separator.
+        batch_norm: whether batch normalisation in that part shall train too.
 
     Raises:
-        UserError: no layer's name is that, or begins with it and a separator; nothing trains from
-            there on; or batch normalisation shall, of which there is none.
+        UserError: no layer's name is or begins with ``block``; no layer from there on has trainable
+            weights; or batch normalisation shall train and there is none.
     """
     names = [layer.name for layer in _layers(backbone) if layer.weights] or ["none"]
     span = f"from {names[0]} to {names[-1]}"
-    after = _from(backbone, block, batch_norm=True)
+    after = _layers_from(backbone, block, batch_norm=True)
     if not after:
         raise UserError(
             f"finetuning.unfreeze_from={block}: no layer or block of the backbone is called so; "
             f"expected {ALL_BLOCKS}, or the beginning of a layer's name, {span}. "
-            f"{suggest_choice(block, [*_beginnings(names)])}"
+            f"{suggest_choice(block, [*_name_prefixes(names)])}"
         )
-    if batch_norm and not any(_normalises(layer) for layer in after):
+    if batch_norm and not any(_is_batch_norm(layer) for layer in after):
         raise UserError(
             f"finetuning.batch_norm=true: the backbone has no batch normalisation from {block} on; "
             "leave it out."
         )
     if not any(
-        layer.trainable_variables for layer in _from(backbone, block, batch_norm=batch_norm)
+        layer.trainable_variables for layer in _layers_from(backbone, block, batch_norm=batch_norm)
     ):
         raise UserError(
             f"finetuning.unfreeze_from={block}: nothing of the backbone trains from there on"
@@ -145,7 +145,7 @@ def check_block(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
 
 
 def _layers(model: keras.Model) -> Iterator[keras.Layer]:
-    """A model's layers, those of models within it in their place."""
+    """Yield a model's layers in order, with those of nested models instead of the models."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _layers(layer)
@@ -153,17 +153,23 @@ def _layers(model: keras.Model) -> Iterator[keras.Layer]:
             yield layer
 
 
-def _normalises(layer: keras.Layer) -> bool:
+def _is_batch_norm(layer: keras.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
-def _from(backbone: keras.Model, block: str, *, batch_norm: bool) -> list[keras.Layer]:
-    """The layers from a block on, with batch normalisation or without; none: no such block."""
-    begins = re.compile("" if block == ALL_BLOCKS else rf"{re.escape(block)}(?![A-Za-z0-9])")
-    after = dropwhile(lambda layer: not begins.match(layer.name), _layers(backbone))
-    return [layer for layer in after if batch_norm or not _normalises(layer)]
+def _layers_from(backbone: keras.Model, block: str, *, batch_norm: bool) -> list[keras.Layer]:
+    """Return the layers from a block on; empty if there is no such block.
+
+    Args:
+        backbone: backbone to search.
+        block: beginning of the name of the block's first layer.
+        batch_norm: whether to include batch normalisation.
+    """
+    pattern = re.compile("" if block == ALL_BLOCKS else rf"{re.escape(block)}(?![A-Za-z0-9])")
+    after = dropwhile(lambda layer: not pattern.match(layer.name), _layers(backbone))
+    return [layer for layer in after if batch_norm or not _is_batch_norm(layer)]
 
 
-def _beginnings(names: list[str]) -> set[str]:
-    """Every beginning of a name that ends where a word does."""
+def _name_prefixes(names: list[str]) -> set[str]:
+    """Return all beginnings of names that end with a whole word."""
     return {name[: word.end()] for name in names for word in re.finditer(r"[A-Za-z0-9]+", name)}

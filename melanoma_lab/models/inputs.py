@@ -1,4 +1,4 @@
-"""The inputs of Keras networks: their names, their shape, and new ones alike."""
+"""Inputs of Keras networks: build new ones like them, and look up their names and shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from melanoma_lab.input_pipeline.model_inputs import METADATA, PIXELS, join_inpu
 
 
 def build_inputs(network: keras.Model) -> Any:
-    """Keras inputs as a network has, float32."""
+    """Build float32 Keras inputs with the shapes of a network's inputs."""
     names = (PIXELS, METADATA)[: len(network.inputs)]
     pixels, *others = [
         keras.Input(tensor.shape[1:], dtype="float32", name=name)
@@ -20,11 +20,11 @@ def build_inputs(network: keras.Model) -> Any:
 
 
 def get_image_shape(network: keras.Model) -> tuple[int, ...]:
-    """Height, width and channels of the images that a network takes."""
+    """Return the height, width and channels of the images that a network takes."""
     return tuple(network.inputs[0].shape[1:])
 
 
 def get_named_inputs(network: keras.Model) -> dict[str, Any] | None:
-    """A network's inputs by name, where it takes a dictionary of them; else None."""
-    taken = getattr(network, "input", None)  # a Sequential that was never called has none
-    return taken if isinstance(taken, dict) else None
+    """Return a network's inputs by name if it takes a dictionary; otherwise None."""
+    inputs = getattr(network, "input", None)  # a Sequential that was never called has no input
+    return inputs if isinstance(inputs, dict) else None

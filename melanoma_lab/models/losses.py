@@ -1,13 +1,13 @@
 """Losses. A builder takes (options, split, label_smoothing) and returns a Keras loss.
 
 A loss compares labels, shape (b, K), one-hot or soft (mixed, smoothed; a row sums to 1), with the
-network's probabilities, shape (b, K), and takes one weight an image, shape (b,).
+network's probabilities, shape (b, K), and takes one weight for each image, shape (b,).
 
-Logits are not needed. Probabilities come out of a softmax in float32 under every precision, which
-keeps seven digits of them down to ``SMALLEST``, so their logarithm is as exact as the logit would
-be until a class lies 87 below the highest one; there the loss stays at 87. Keras's own losses
-of probabilities cut at 1e-7 instead, beyond which an image pulls no more: the hardest, which
-focal loss is there for.
+Logits are not needed. The softmax computes in float32 under every precision and keeps seven digits
+of a probability down to ``SMALLEST``. The logarithm of a probability is therefore as exact as the
+logit, until a class lies 87 below the highest one; there the loss stays at 87. Keras's own losses
+clip probabilities at 1e-7 instead, so that the hardest images, which focal loss is meant for, would
+have no gradient.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def build_loss(loss: Loss, split: TrainingSplit, *, label_smoothing: float) -> keras.losses.Loss:
-    """The loss that the configuration names.
+    """Build the configured loss.
 
     Args:
-        loss: the option's configuration.
-        split: the training images before balancing; how frequent a class is says this alone.
+        loss: the chosen option with its parameters.
+        split: training images before balancing, from which class frequencies are computed.
         label_smoothing: share of every label that is spread evenly over all classes.
 
     Raises:
-        UserError: the loss cannot be had for these images.
+        UserError: the loss cannot be computed for these images.
     """
     return find_builder("loss", loss.name)(loss, split, label_smoothing)
 
@@ -46,13 +46,13 @@ def build_loss(loss: Loss, split: TrainingSplit, *, label_smoothing: float) -> k
 def cross_entropy(
     _loss: CrossEntropy, _split: TrainingSplit, label_smoothing: float
 ) -> keras.losses.Loss:
-    """Keras's, which finds the logits behind the softmax by itself."""
+    """Build Keras's cross-entropy, which finds the logits before the softmax by itself."""
     return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
 
 
 @builder("loss", "focal")
 def focal(loss: Focal, _split: TrainingSplit, label_smoothing: float) -> keras.losses.Loss:
-    """Focal loss."""
+    """Build the focal loss."""
     return FocalLoss(loss.gamma, label_smoothing)
 
 
@@ -60,9 +60,10 @@ def focal(loss: Focal, _split: TrainingSplit, label_smoothing: float) -> keras.l
 def logit_adjusted(
     loss: LogitAdjusted, split: TrainingSplit, label_smoothing: float
 ) -> keras.losses.Loss:
-    """Logit-adjusted cross-entropy by the class prior of the training images as photographed.
+    """Build logit-adjusted cross-entropy with the class frequencies before balancing.
 
-    Balancing does not change that prior: a balanced epoch together with this loss corrects twice.
+    Balancing does not change these frequencies, so that balancing and this loss together correct
+    for them twice.
     """
     counts = split.class_counts()
     empty = [name for name, n in zip(split.class_names, counts, strict=True) if not n]
@@ -76,12 +77,12 @@ def logit_adjusted(
 
 
 class FocalLoss(keras.losses.Loss):
-    """``sum over classes of -y (1 - p)**gamma log p``, after Lin et al. (2017), equation 4.
+    """Focal loss: ``sum over classes of -y (1 - p)**gamma log p``, Lin et al. (2017), equation 4.
 
-    Without their alpha, which is what class weights are for. At gamma 0 it is cross-entropy.
+    Their factor alpha is left out; use class weights instead. At gamma 0 it is cross-entropy.
 
     Args:
-        gamma: how much less an image counts, the surer the network is of it; at least 0.
+        gamma: exponent that reduces the weight of confident predictions, at least 0.
         label_smoothing: share of every label that is spread evenly over all classes.
     """
 
@@ -91,23 +92,23 @@ class FocalLoss(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Losses, shape (b,), of labels and probabilities, shape (b, K)."""
+        """Compute losses, shape (b,), from labels and probabilities, shape (b, K)."""
         y_true = smooth_labels(y_true, self.label_smoothing)
-        # Off 0, where the gradient of a power below 1 is infinite.
-        unsure = keras.ops.maximum(1 - y_pred, keras.config.epsilon())
-        terms = y_true * keras.ops.power(unsure, self.gamma) * _log_probability(y_pred)
+        # Not 0, where the gradient of a power with an exponent below 1 is infinite.
+        complement = keras.ops.maximum(1 - y_pred, keras.config.epsilon())
+        terms = y_true * keras.ops.power(complement, self.gamma) * _log_probability(y_pred)
         return -keras.ops.sum(terms, axis=-1)
 
 
 class LogitAdjustedLoss(keras.losses.Loss):
     """Cross-entropy of ``logit + tau log(prior)``, Menon et al. (2021), equation 10.
 
-    The logits are ``log p`` but for a constant, which the softmax takes away again. What the
-    network answers without the adjustment is a probability under equal class frequencies: good
-    for balanced accuracy, and by as much miscalibrated where frequencies differ.
+    ``log p`` equals the logit up to a constant, which the softmax removes again. The network's own
+    output, without the adjustment, is a probability under equal class frequencies: good for
+    balanced accuracy, but miscalibrated by as much as the frequencies differ.
 
     Args:
-        prior: shape (K,); share of each class, above 0.
+        prior: float, shape (K,): share of each class, above 0.
         tau: strength of the adjustment; 0 is cross-entropy.
         label_smoothing: share of every label that is spread evenly over all classes.
     """
@@ -120,7 +121,7 @@ class LogitAdjustedLoss(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Losses, shape (b,), of labels and probabilities, shape (b, K)."""
+        """Compute losses, shape (b,), from labels and probabilities, shape (b, K)."""
         return keras.losses.categorical_crossentropy(
             y_true,
             _log_probability(y_pred) + self.adjustment,
@@ -130,9 +131,9 @@ class LogitAdjustedLoss(keras.losses.Loss):
 
 
 def smooth_labels(y_true: Any, share: float) -> Any:
-    """Labels, shape (b, K), of which a share is spread evenly over all K classes.
+    """Spread a share of every label, shape (b, K), evenly over all K classes.
 
-    Szegedy et al. (2016), section 7.
+    See Szegedy et al. (2016), section 7.
     """
     return y_true * (1 - share) + share / y_true.shape[-1]
 

@@ -1,9 +1,9 @@
-"""Metadata in a network: joined before its last layer, and encoded inside the model that is kept.
+"""Patient metadata in a network: joined before its last layer, and encoded in the saved model.
 
-In training a network takes what ``melanoma_lab.data.patient_metadata`` has encoded. The model that
-is tracked takes an age in years and codes: its encoding is made of Keras's own operations, so that
-Keras's safe mode reads it wherever it is served. Words would have to be strings, which Keras 3.15
-refuses from NumPy arrays in ``predict``, and so behind ``mlflow models serve``.
+During training a network takes metadata that ``melanoma_lab.data.patient_metadata`` has encoded.
+The saved model takes an age in years and integer codes. Its encoding consists of Keras's own
+operations, so that Keras's safe mode can load it. It takes codes instead of words, because Keras
+3.15 refuses NumPy arrays of strings in ``predict``, and so behind ``mlflow models serve``.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from melanoma_lab.input_pipeline.model_inputs import METADATA, PIXELS
 from melanoma_lab.models.inputs import get_image_shape
 from melanoma_lab.models.regularisation import Regulariser
 
-#: The layer that metadata pass, and the one that joins what comes of them to the features.
+#: Names of the metadata's dense layer and of the layer that joins its output to the features.
 BRANCH, JOINED = "metadata_dense", "metadata_joined"
 
 
 def add_metadata_branch(
     network: keras.Model, n_numbers: int, *, width: int, regulariser: Regulariser
 ) -> keras.Model:
-    """A network that knows of the patient what it is told beside the image.
+    """Add a branch for encoded patient metadata before a network's last layer.
 
-    Encoded metadata pass one dense layer and are joined to the features, which the network's last
-    layer takes: a dense one, as all of the lab's have, and any network of a user's that ends so. A
-    fresh one, as wide as both, takes its place.
+    Metadata pass through a new dense layer, and its output is joined to the input of the network's
+    last layer. That must be a dense layer, as in all architectures of this package; a new one with
+    the wider input replaces it.
 
     Args:
-        network: from pixels to probabilities, with fresh weights.
-        n_numbers: that metadata are encoded in.
-        width: units of the layer that they pass.
-        regulariser: puts its penalty on that layer's kernel.
+        network: model from pixels to probabilities, with its initial weights.
+        n_numbers: number of values that encode the metadata of an image.
+        width: number of units of the metadata's dense layer.
+        regulariser: adds its weight penalty to that layer's kernel.
 
     Returns:
-        From (pixels, metadata), float32, shapes (n, s, s, 3) and (n, n_numbers), to probabilities.
+        Model from (pixels, metadata), float32, shapes (n, s, s, 3) and (n, n_numbers), to
+        probabilities, shape (n, n_classes).
 
     Raises:
-        UserError: the network ends otherwise.
+        UserError: the network's last layer is not a dense layer.
     """
     last = network.layers[-1]
     if not isinstance(last, layers.Dense) or last.output is not network.outputs[0]:
@@ -52,7 +53,7 @@ def add_metadata_branch(
             "layer, or metadata=none."
         )
     metadata = keras.Input((n_numbers,), name=METADATA)
-    # In float32 under mixed precision too, as the last layer is: it costs next to nothing.
+    # Float32 even under mixed precision, like the last layer: it costs next to nothing.
     branch = layers.Dense(
         width,
         activation="relu",
@@ -66,42 +67,42 @@ def add_metadata_branch(
 
 
 def has_metadata_branch(network: keras.Model) -> bool:
-    """Whether ``add_metadata_branch`` made it."""
+    """Return whether a network was built by ``add_metadata_branch``."""
     return any(layer.name == JOINED for layer in network.layers)
 
 
 def add_metadata_encoding(network: keras.Model, encoding: PatientEncoder) -> keras.Model:
-    """A model that takes what is known of a patient as it is known.
+    """Wrap a network so that it takes raw patient metadata.
 
     Args:
-        network: from (pixels, encoded metadata) to probabilities.
-        encoding: of the metadata.
+        network: model from (pixels, encoded metadata) to probabilities.
+        encoding: encoder of the metadata.
 
     Returns:
-        From a dictionary of pixels, shape (n, s, s, 3), and a column, shape (n, 1), for each of the
-        encoding's: ``age``, float32, years, missing where NaN or below 0; others int32 codes, which
-        are places in the encoding's ``values``, missing where there is none such (-1). It shares
-        the network's weights.
+        Model that shares the network's weights. It takes a dictionary of pixels, shape
+        (n, s, s, 3), and a column, shape (n, 1), for each column of the encoder. ``age`` is float32
+        in years; NaN or a value below 0 is missing. Every other column is an int32 index into the
+        ``values`` of the encoder's column; an index out of range, such as -1, is missing.
     """
-    taken = {PIXELS: keras.Input(get_image_shape(network), name=PIXELS)}
+    inputs = {PIXELS: keras.Input(get_image_shape(network), name=PIXELS)}
     parts = []
     for name, column in encoding.columns.items():
         if isinstance(column, AgeScaler):
-            taken[name] = keras.Input((1,), dtype="float32", name=name)
-            parts += _scaled(taken[name], column)
+            inputs[name] = keras.Input((1,), dtype="float32", name=name)
+            parts += _encode_age(inputs[name], column)
         else:
-            taken[name] = keras.Input((1,), dtype="int32", name=name)
-            # A code outside gives a row of zeros.
-            known = ops.one_hot(ops.squeeze(taken[name], axis=-1), len(column.values))
-            parts.append(known)
+            inputs[name] = keras.Input((1,), dtype="int32", name=name)
+            # An index out of range gives a row of zeros.
+            one_hot = ops.one_hot(ops.squeeze(inputs[name], axis=-1), len(column.values))
+            parts.append(one_hot)
             if column.missing:
-                parts.append(1.0 - ops.sum(known, axis=-1, keepdims=True))
+                parts.append(1.0 - ops.sum(one_hot, axis=-1, keepdims=True))
     encoded = layers.Concatenate(dtype="float32", name="encoded")(parts)
-    return keras.Model(taken, network((taken[PIXELS], encoded)), name=network.name)
+    return keras.Model(inputs, network((inputs[PIXELS], encoded)), name=network.name)
 
 
-def _scaled(age: Any, scale: AgeScaler) -> list[Any]:
-    """As ``AgeScaler.encode``."""
+def _encode_age(age: Any, scale: AgeScaler) -> list[Any]:
+    """Encode ages in years as ``AgeScaler.encode`` does."""
     missing = ops.logical_or(ops.isnan(age), age < 0.0)
     scaled = ops.where(missing, 0.0, (age - scale.mean) / scale.sd)
     return [scaled, ops.cast(missing, "float32")][: scale.width]

@@ -15,17 +15,17 @@ def build_optimizer(
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
     weight_decay: float = 0.0,
 ) -> keras.Optimizer:
-    """The optimizer that the configuration names.
+    """Build the configured optimizer.
 
-    Weight decay, whether the optimizer's own or the regularisation's, leaves out what has fewer
-    than two dimensions: biases, and the scales and offsets of normalisation.
+    Weight decay, from the optimizer's or the regularisation's configuration, does not apply to
+    weights with fewer than two dimensions: biases, and scales and offsets of normalisation.
 
     Args:
-        optimizer: the option's configuration.
-        network: what it will train.
-        learning_rate: of every step.
-        weight_decay: share of a kernel, times the learning rate, that a step takes off it
-            (Loshchilov and Hutter, 2019); 0 leaves the optimizer as its builder made it.
+        optimizer: the chosen option with its parameters.
+        network: network that the optimizer will train.
+        learning_rate: constant learning rate, or a schedule of it by step.
+        weight_decay: factor that, times the learning rate, is the share by which a step reduces a
+            kernel (Loshchilov and Hutter, 2019); 0 keeps the value from the optimizer's options.
     """
     built: keras.Optimizer = find_builder("optimizer", optimizer.name)(optimizer)
     built.learning_rate = learning_rate
@@ -41,13 +41,13 @@ def build_optimizer(
 
 @builder("optimizer", "adam")
 def adam(optimizer: Adam) -> keras.Optimizer:
-    """Adam (Kingma and Ba, 2015) with Keras's defaults."""
+    """Build Adam (Kingma and Ba, 2015) with Keras's defaults."""
     return keras.optimizers.Adam(learning_rate=optimizer.learning_rate)
 
 
 @builder("optimizer", "adamw")
 def adamw(optimizer: AdamW) -> keras.Optimizer:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+    """Build AdamW, with decoupled weight decay (Loshchilov and Hutter, 2019)."""
     return keras.optimizers.AdamW(
         learning_rate=optimizer.learning_rate, weight_decay=optimizer.weight_decay
     )
@@ -55,7 +55,7 @@ def adamw(optimizer: AdamW) -> keras.Optimizer:
 
 @builder("optimizer", "rmsprop")
 def rmsprop(optimizer: RmsProp) -> keras.Optimizer:
-    """RMSprop (Tieleman and Hinton, 2012)."""
+    """Build RMSprop (Tieleman and Hinton, 2012)."""
     return keras.optimizers.RMSprop(
         learning_rate=optimizer.learning_rate, rho=optimizer.rho, momentum=optimizer.momentum
     )
@@ -63,7 +63,7 @@ def rmsprop(optimizer: RmsProp) -> keras.Optimizer:
 
 @builder("optimizer", "sgd")
 def sgd(optimizer: Sgd) -> keras.Optimizer:
-    """Stochastic gradient descent."""
+    """Build stochastic gradient descent."""
     return keras.optimizers.SGD(
         learning_rate=optimizer.learning_rate,
         momentum=optimizer.momentum,

@@ -1,7 +1,7 @@
-"""Regularisation: where a network takes dropout, weight penalties and stochastic depth.
+"""Regularisation inside a network: dropout, weight penalties and stochastic depth.
 
-What does not act in the network (label smoothing in the loss, weight decay in the optimizer) is
-said by the option's ``strengths`` as well and taken from there.
+Regularisation outside the network (label smoothing in the loss, weight decay in the optimizer) is
+read from the option's ``strengths`` elsewhere.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from melanoma_lab.config.schema.regularisation import Regularisation
 from melanoma_lab.core.errors import UserError
 
-#: Keeps the random numbers of stochastic depth apart from others that are drawn from one seed.
+#: Part of the seeds of stochastic depth, so that they differ from other seeds of a run.
 DEPTH = 0xDE
 
-#: What an architecture must offer, by the amount that asks for it.
+#: What a message says about an architecture that does not support a kind of regularisation.
 PLACES = {
     "dropout": "has no blocks for dropout to follow",
     "l2": "puts no penalty on any kernel",
@@ -26,9 +26,9 @@ PLACES = {
 
 
 def compute_frozen_penalty(network: keras.Model) -> float:
-    """The penalty on kernels that do not train now, which Keras leaves out of a loss.
+    """Compute the weight penalty of frozen kernels, which Keras leaves out of the loss.
 
-    A loss and this together are the same of the same weights, whichever part of them trains.
+    The loss plus this penalty does not depend on which part of the network is frozen.
     """
     return sum(
         float(variable.regularizer(keras.ops.convert_to_numpy(variable)))
@@ -38,32 +38,35 @@ def compute_frozen_penalty(network: keras.Model) -> float:
 
 
 class Regulariser:
-    """Adds what the configuration asks for while an architecture is being built.
+    """Adds the configured regularisation while an architecture is being built.
 
     Args:
-        options: the regularisation's configuration.
-        seed: of the dropout masks.
+        options: the chosen regularisation with its parameters.
+        seed: seed of the run, from which the seeds of dropout masks are made.
     """
 
     def __init__(self, options: Regularisation, seed: int) -> None:
         self._name = options.name
-        self._amounts = options.strengths()
+        self._strengths = options.strengths()
         self._seed = seed
-        self._taken: set[str] = set()
+        self._used: set[str] = set()
 
     def after_block(self, x: Any, block: int, blocks: int) -> Any:
-        """Dropout after one of a network's blocks, where there is a rate for it.
+        """Add dropout after a block, if a rate is configured for it.
 
         Args:
-            x: the block's output, a Keras tensor.
-            block: which block, from 0.
-            blocks: how many the network has; the rates belong to the last ones.
+            x: output of the block, a Keras tensor.
+            block: index of the block, from 0.
+            blocks: number of blocks of the network. The configured rates are for the last ones.
+
+        Returns:
+            The input of the next layer, a Keras tensor.
 
         Raises:
             UserError: there are more rates than blocks.
         """
-        self._taken.add("dropout")
-        rates = self._amounts.dropout
+        self._used.add("dropout")
+        rates = self._strengths.dropout
         if len(rates) > blocks:
             raise UserError(
                 f"regularisation.rates: {len(rates)} rates for a network of {blocks} blocks."
@@ -77,49 +80,51 @@ class Regulariser:
         return layer(x)
 
     def residual(self, branch: Any, block: int, blocks: int) -> Any:
-        """Stochastic depth on the branch of a residual block, before it is added to its input.
+        """Add stochastic depth to the branch of a residual block.
 
-        In training an image's whole branch is zero with a chance of ``rate * (block + 1) /
-        blocks``: the linear rule of Huang et al. (2016), drawn for every image rather than every
-        batch. A branch that stays is divided by its chance to stay, so that nothing has to be
-        scaled afterwards.
+        In training, an image's branch is set to 0 with probability ``rate * (block + 1) / blocks``:
+        the linear rule of Huang et al. (2016), drawn for each image instead of each batch. A branch
+        that remains is divided by its probability to remain, so that inference needs no scaling.
 
         Args:
-            branch: what the block adds to its input, a Keras tensor, shape (b, ...).
-            block: which residual block, from 0.
-            blocks: how many the network has.
+            branch: output of the branch, before it is added to the block's input; a Keras tensor,
+                shape (b, ...).
+            block: index of the residual block, from 0.
+            blocks: number of residual blocks of the network.
 
         Returns:
-            The branch to add.
+            The Keras tensor to add to the block's input.
         """
-        self._taken.add("stochastic_depth")
-        rate = self._amounts.stochastic_depth * (block + 1) / blocks
+        self._used.add("stochastic_depth")
+        rate = self._strengths.stochastic_depth * (block + 1) / blocks
         if not rate:
             return branch
-        # One draw an image: Keras repeats it along axes of length 1.
-        one_an_image = (None, *(1 for _ in branch.shape[1:]))
+        # One draw for each image: Keras repeats it along axes of length 1.
+        one_per_image = (None, *(1 for _ in branch.shape[1:]))
         seed = int(np.random.SeedSequence([DEPTH, self._seed, block]).generate_state(1)[0])
         layer = keras.layers.Dropout(
-            rate, noise_shape=one_an_image, seed=seed, name=f"skip{block + 1}"
+            rate, noise_shape=one_per_image, seed=seed, name=f"skip{block + 1}"
         )
         return layer(branch)
 
     def kernel_penalty(self) -> keras.Regularizer | None:
-        """The penalty on a layer's kernel: factor times the sum of squares."""
-        self._taken.add("l2")
-        return keras.regularizers.L2(self._amounts.l2) if self._amounts.l2 else None
+        """Return the penalty on a kernel, a factor times the sum of squares; None if unset."""
+        self._used.add("l2")
+        return keras.regularizers.L2(self._strengths.l2) if self._strengths.l2 else None
 
     def require_taken(self, architecture: str) -> None:
-        """Refuse to do nothing silently; called when the network is built.
+        """Raise an error if the network has not used a configured regularisation.
+
+        Call it after the network is built.
 
         Args:
-            architecture: its name.
+            architecture: name of the architecture.
 
         Raises:
-            UserError: the network never asked for something that the configuration sets.
+            UserError: a configured regularisation was not used by the network.
         """
-        for amount, lacking in PLACES.items():
-            if getattr(self._amounts, amount) and amount not in self._taken:
+        for kind, lacking in PLACES.items():
+            if getattr(self._strengths, kind) and kind not in self._used:
                 raise UserError(
                     f"regularisation={self._name}: architecture={architecture} {lacking}; choose "
                     "another architecture or another regularisation."

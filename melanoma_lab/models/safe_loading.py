@@ -1,6 +1,6 @@
-"""A network's ``.keras`` file, of which nothing is run, and which is not larger than it looks.
+"""Load a network's ``.keras`` file without running code from it or exhausting memory.
 
-TensorFlow is imported where a file is loaded, not before.
+TensorFlow is imported only when a file is loaded.
 """
 
 from __future__ import annotations
@@ -23,25 +23,32 @@ if TYPE_CHECKING:
 
 WEIGHTS: Final = "model.weights.h5"
 CONFIG: Final = "config.json"
-#: What the archive of a network holds, and the most bytes of each; others would be unpacked, which
-#: no network here needs. The text of one with a thousand layers has a megabyte.
+#: Allowed members of the archive, and the largest size of each in bytes. Keras would unpack other
+#: members, which no network here needs. The configuration of a thousand layers has a megabyte.
 MEMBERS: Final = {CONFIG: 2**24, "metadata.json": 2**20, WEIGHTS: 2**40}
-#: Numbers may come to so many times the bytes of their file, and so many more: room for weights
-#: that were compressed, or are of half the size of the network's own.
+#: Weights may take up to ``EXPANSION`` times the bytes of their file plus ``SLACK``: files may be
+#: compressed, or hold weights in half the network's precision.
 EXPANSION: Final = 8
 SLACK: Final = 2**26
-#: Groups and arrays of a file of weights, and groups within groups.
+#: Largest number of groups and arrays in a file of weights, and largest depth of nested groups.
 MOST_ENTRIES: Final = 100_000
 DEPTH: Final = 100
-#: Numbers that a layer may make of one image: twice those of 64 channels at 1024 x 1024.
+#: Largest number of values of a layer's output for one image: twice 64 channels at 1024 x 1024.
 LARGEST_OUTPUT: Final = 2**27
 
 
 def check_keras_file(path: Path) -> Path:
-    """A file that Keras will take for a ``.keras`` archive, which holds no code.
+    """Refuse a file that is not an uncompressed ``.keras`` archive with the allowed members.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        The same path.
 
     Raises:
-        UserError: it is something else, or is compressed, as Keras's never are.
+        UserError: the file does not exist, is something else, or is compressed, which Keras's files
+            never are.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file.")
@@ -56,33 +63,33 @@ def check_keras_file(path: Path) -> Path:
     if path.suffix != ".keras" or others:
         found = f" Received {truncate(', '.join(others))}." if others else ""
         raise UserError(f"{path}: expected a .keras file, as Keras 3 saves a network.{found}")
-    if why := _swelling(members, path.stat().st_size):
+    if why := _describe_excess(members, path.stat().st_size):
         raise UserError(
             f"{path}: expected a .keras file as Keras 3 saves it, not packed again. Received {why}."
         )
     return path
 
 
-def _swelling(members: list[zipfile.ZipInfo], n_bytes: int) -> str:
-    """What of an archive is larger than it looks; empty where nothing is."""
+def _describe_excess(members: list[zipfile.ZipInfo], n_bytes: int) -> str:
+    """Describe a member that needs more memory than the archive's size shows; empty if none."""
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             return f"{member.filename} compressed"
         if member.file_size > MEMBERS[member.filename]:
             return f"{member.filename} of {member.file_size:,} bytes"
-    whole = sum(member.file_size for member in members)
-    return "the same member twice" if len(members) > len(MEMBERS) or whole > n_bytes else ""
+    total = sum(member.file_size for member in members)
+    return "the same member twice" if len(members) > len(MEMBERS) or total > n_bytes else ""
 
 
 def load_safely(path: Path) -> keras.Model:
-    """Load a network by Keras's safe mode, which runs no code from a file.
+    """Load a network in Keras's safe mode, which runs no code from the file.
 
     Args:
-        path: a ``.keras`` file, as ``check_keras_file`` gives it.
+        path: ``.keras`` file that ``check_keras_file`` has accepted.
 
     Raises:
-        UserError: it cannot be loaded so, is no network, or is one of far more weights than the
-            file holds.
+        UserError: the file cannot be loaded in safe mode, holds no network, or its network has far
+            more weights than the file.
     """
     import keras
 
@@ -100,36 +107,39 @@ def load_safely(path: Path) -> keras.Model:
 
 
 def _check_sizes(path: Path) -> None:
-    """Refuse an archive whose network, or whose weights, are far larger than the file.
+    """Refuse an archive whose network or weights would be far larger than the file.
 
     Raises:
-        ValueError: they are.
+        ValueError: the network or the weights would be far larger.
     """
     with zipfile.ZipFile(path) as archive:
         text = archive.read(CONFIG).decode()
         member = archive.getinfo(WEIGHTS)
     with path.open("rb") as file:
-        file.seek(member.header_offset + 26)  # where the lengths of the name and the rest stand
-        name, rest = (int.from_bytes(file.read(2), "little") for _ in range(2))
-        start = member.header_offset + 30 + name + rest
+        file.seek(member.header_offset + 26)  # lengths of the name and the extra field
+        name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+        start = member.header_offset + 30 + name + extra
         check_weights_file(
             io.BufferedReader(_Window(file, start, member.file_size)), member.file_size
         )
     check_json(text)
-    # In a thread of its own, which takes what Keras notes of these variables along when it ends.
+    # Keras keeps thread-local data of these variables, which are freed when this thread ends.
     with ThreadPoolExecutor(1) as pool:
-        n_bytes = pool.submit(_bytes_of_network, json.loads(text)).result()
+        n_bytes = pool.submit(_count_weight_bytes, json.loads(text)).result()
     if n_bytes > EXPANSION * member.file_size + SLACK:
         raise ValueError(
             f"its network has weights of {n_bytes:,} bytes, and the file has {member.file_size:,}."
         )
 
 
-def _bytes_of_network(content: Any) -> int:
-    """How many bytes the weights of a network take, which are not made.
+def _count_weight_bytes(content: Any) -> int:
+    """Count the bytes of a network's weights in float32, without creating them.
+
+    Args:
+        content: parsed configuration of the network.
 
     Raises:
-        ValueError: a layer makes more of an image than memory holds.
+        ValueError: a layer's output for one image would be too large.
     """
     import keras
 
@@ -139,7 +149,7 @@ def _bytes_of_network(content: Any) -> int:
     for layer in _layers(network):
         try:
             shapes = [tensor.shape for tensor in keras.tree.flatten(layer.output)]
-        except (AttributeError, ValueError):  # it has several, or none yet
+        except (AttributeError, ValueError):  # it has several outputs, or was not called yet
             continue
         for shape in shapes:
             if math.prod(n or 1 for n in shape[1:]) > LARGEST_OUTPUT:
@@ -148,30 +158,30 @@ def _bytes_of_network(content: Any) -> int:
 
 
 def _layers(network: Any) -> Iterator[Any]:
-    """All layers of a network, those of the networks in it too."""
+    """Yield all layers of a network, including nested networks and their layers."""
     for layer in getattr(network, "layers", ()):
         yield layer
         yield from _layers(layer)
 
 
 def check_weights_file(file: Path | BinaryIO, n_bytes: int) -> None:
-    """Refuse a file of weights, HDF5, that would come to far more than it is.
+    """Refuse an HDF5 file of weights whose arrays would be far larger than the file.
 
     Args:
-        file: its path or content.
-        n_bytes: its length.
+        file: path or content of the file.
+        n_bytes: size of the file in bytes.
 
     Raises:
-        ValueError: it would; or it holds something else than numbers, or what lies elsewhere.
-        OSError: it is no such file, or damaged.
+        ValueError: the arrays would be far larger, are not numbers, or are stored outside the file.
+        OSError: the file is not HDF5, or is damaged.
     """
     import h5py
 
     with h5py.File(file, "r") as weights:
-        whole = entries = 0
-        left: list[tuple[h5py.Group, int]] = [(weights, 0)]
-        while left:
-            group, depth = left.pop()
+        total = entries = 0
+        remaining: list[tuple[h5py.Group, int]] = [(weights, 0)]
+        while remaining:
+            group, depth = remaining.pop()
             for name in group:
                 entries += 1
                 if entries > MOST_ENTRIES or depth > DEPTH:
@@ -179,34 +189,34 @@ def check_weights_file(file: Path | BinaryIO, n_bytes: int) -> None:
                 linked = not isinstance(group.get(name, getlink=True), h5py.HardLink)
                 node = None if linked else group[name]
                 if isinstance(node, h5py.Group):
-                    left.append((node, depth + 1))
+                    remaining.append((node, depth + 1))
                     continue
                 if not isinstance(node, h5py.Dataset) or _is_elsewhere(node):
                     raise ValueError(f"{truncate(name, 50)} holds no numbers of this file.")
-                whole += 0 if node.shape is None else math.prod(node.shape) * node.dtype.itemsize
-                if whole > EXPANSION * n_bytes + SLACK:
+                total += 0 if node.shape is None else math.prod(node.shape) * node.dtype.itemsize
+                if total > EXPANSION * n_bytes + SLACK:
                     raise ValueError(
-                        f"its arrays come to {whole:,} bytes and more, and it has {n_bytes:,}."
+                        f"its arrays come to {total:,} bytes and more, and it has {n_bytes:,}."
                     )
 
 
 def _is_elsewhere(array: Any) -> bool:
-    """Whether values of an array of HDF5 do not lie in it: in other files, arrays or heaps."""
+    """Return whether values of an HDF5 array are stored in other files, arrays or heaps."""
     return bool(array.external or array.is_virtual or array.dtype.hasobject)
 
 
 class _Window(io.RawIOBase):
-    """A part of a file, as a file: what lies uncompressed in an archive.
+    """A part of a file as a file, such as an uncompressed member of an archive.
 
     Args:
-        file: the whole.
-        start: where the part begins, in bytes.
-        length: of the part, in bytes.
+        file: the whole file.
+        start: position of the part's first byte.
+        length: length of the part in bytes.
     """
 
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:
         super().__init__()
-        self._file, self._start, self._length, self._place = file, start, length, 0
+        self._file, self._start, self._length, self._position = file, start, length, 0
 
     def readable(self) -> bool:
         return True
@@ -215,13 +225,13 @@ class _Window(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._length}[whence]
-        self._place = max(0, origin + offset)
-        return self._place
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._start + self._place)
-        content = self._file.read(max(0, min(len(buffer), self._length - self._place)))
+        self._file.seek(self._start + self._position)
+        content = self._file.read(max(0, min(len(buffer), self._length - self._position)))
         buffer[: len(content)] = content
-        self._place += len(content)
+        self._position += len(content)
         return len(content)

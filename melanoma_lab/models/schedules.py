@@ -1,8 +1,8 @@
-"""Learning-rate schedules. A builder of (options, course) returns a ``ScheduledLearningRate``.
+"""Learning-rate schedules. A builder of (options, context) returns a ``ScheduledLearningRate``.
 
-What the rate is at a step is a pure function of the step, so a training that is taken up again
-needs no more than the optimizer's own count of steps. A plateau cannot be foreseen: what it
-remembers is its state, and the rate that it has come to is a variable of the optimizer.
+The learning rate is a pure function of the step, so that a resumed training needs only the
+optimizer's count of steps. The exception is the plateau schedule, which depends on the metrics: a
+checkpoint contains its state, and its current learning rate is a variable of the optimizer.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from melanoma_lab.config.schema.training import MONITORS
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import builder, find_builder
 
-#: The key of the configuration that says the learning rate of most courses.
+#: Configuration key of the learning rate, except for later stages of a fine-tuning.
 RATE_KEY = "optimizer.learning_rate"
 
 
 @dataclass(frozen=True)
 class ScheduleContext:
-    """What a schedule is laid over.
+    """The part of a training that a schedule covers.
 
     Attributes:
-        learning_rate: the highest rate, as configured.
-        steps_per_epoch: optimizer steps an epoch, at least 1.
-        epochs: how many there are at most, at least 1.
-        monitor: the figure of an epoch that says whether it was better, one of ``MONITORS``.
-        first_epoch: the number, from 0, of the first of them, where others came before.
-        rate_key: the key of the configuration that says the rate, for messages.
+        learning_rate: highest learning rate, as configured.
+        steps_per_epoch: number of optimizer steps in an epoch, at least 1.
+        epochs: largest number of epochs, at least 1.
+        monitor: metric by which epochs are compared, one of ``MONITORS``.
+        first_epoch: number of the first epoch, from 0; earlier epochs belong to other stages.
+        rate_key: configuration key of the learning rate, for messages.
     """
 
     learning_rate: float
@@ -44,79 +44,79 @@ class ScheduleContext:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of all epochs."""
+        """Number of optimizer steps in all epochs."""
         return self.steps_per_epoch * self.epochs
 
     def warmup_steps(self, epochs: float) -> int:
-        """Steps of a warm-up: at least one where there is any, and never the whole course."""
+        """Return a warm-up's number of steps: 0 without one, else at least 1 and not all steps."""
         return min(max(1, round(epochs * self.steps_per_epoch)), self.steps - 1) if epochs else 0
 
 
 class PlateauCallback(keras.callbacks.ReduceLROnPlateau):
-    """Keras's, after a warm-up, with a state that can be kept.
+    """Keras's ``ReduceLROnPlateau`` with a warm-up before it and a state that can be saved.
 
-    An epoch in which the rate has not reached its height is not judged. Any improvement counts,
-    as it does for which epoch is kept and for ``training.patience``.
+    An epoch that ends during the warm-up does not count. Every improvement counts, however small,
+    as for the best epoch and for ``training.patience``.
 
     Args:
-        options: factor, patience and minimum.
-        course: what it is laid over.
+        options: warm-up, factor, patience and minimum.
+        context: the part of a training that the schedule covers.
     """
 
-    def __init__(self, options: schema.Plateau, course: ScheduleContext) -> None:
+    def __init__(self, options: schema.Plateau, context: ScheduleContext) -> None:
         super().__init__(
-            course.monitor,
+            context.monitor,
             factor=options.factor,
             patience=options.patience,
-            mode=MONITORS[course.monitor],
+            mode=MONITORS[context.monitor],
             min_delta=0,
             min_lr=options.minimum,
         )
-        self._course = course
-        self._warmup = course.warmup_steps(options.warmup_epochs)
+        self._context = context
+        self._warmup = context.warmup_steps(options.warmup_epochs)
         self._first_step = 0
         self._restored: dict[str, float] = {}
 
     def state(self) -> dict[str, float]:
-        """What it remembers after an epoch, beside the optimizer's learning rate."""
+        """Return the state after an epoch; the optimizer has the learning rate."""
         best = {} if self.best is None else {"best": float(self.best)}
         return {"wait": float(self.wait), **best}
 
     def restore(self, state: Mapping[str, float]) -> None:
-        """Go on from a state when the fit begins."""
+        """Restore a state that ``state`` returned when the fit begins."""
         self._restored = dict(state)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Forget, as Keras does; then remember what was restored."""
+        """Reset the state, as Keras does, and then apply a restored one."""
         super().on_train_begin(logs)
         if self._restored:
             self.wait = int(self._restored["wait"])
             self.best = self._restored.get("best")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Note which step the epoch begins with."""
-        self._first_step = (epoch - self._course.first_epoch) * self._course.steps_per_epoch
+        """Remember the number of the epoch's first step."""
+        self._first_step = (epoch - self._context.first_epoch) * self._context.steps_per_epoch
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Set the rate of a step of the warm-up, and of the one after it."""
+        """Set the learning rate of a step of the warm-up, and of the first step after it."""
         step = self._first_step + batch
         if self._warmup and step <= self._warmup:
-            rate = self._course.learning_rate * (step + 1) / (self._warmup + 1)
+            rate = self._context.learning_rate * (step + 1) / (self._warmup + 1)
             self.model.optimizer.learning_rate = rate
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Judge the epoch."""
-        if self._first_step + self._course.steps_per_epoch > self._warmup:
+        """Lower the learning rate if the monitored metric has stopped improving."""
+        if self._first_step + self._context.steps_per_epoch > self._warmup:
             super().on_epoch_end(epoch, logs)
 
 
 @dataclass(frozen=True)
 class ScheduledLearningRate:
-    """How the learning rate changes.
+    """The learning rate of a stage and the callback that changes it, if any.
 
     Attributes:
-        learning_rate: what the optimizer is given.
-        plateau: a callback of the fit that lowers the rate; None where the step alone decides.
+        learning_rate: value or Keras schedule for the optimizer.
+        plateau: Keras callback that lowers the learning rate; None if it depends on the step only.
     """
 
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
@@ -124,70 +124,74 @@ class ScheduledLearningRate:
 
     @property
     def callbacks(self) -> list[keras.callbacks.Callback]:
-        """What the fit must tell of its steps and epochs."""
+        """Keras callbacks that the fit must call."""
         return [] if self.plateau is None else [self.plateau]
 
     def state(self) -> dict[str, float]:
-        """What a checkpoint of a whole epoch has to keep beside the optimizer's variables."""
+        """Return the state that a checkpoint needs in addition to the optimizer's variables."""
         return {} if self.plateau is None else self.plateau.state()
 
     def restore(self, state: Mapping[str, float]) -> None:
-        """Go on from what ``state`` returned; before the fit."""
+        """Restore a state that ``state`` returned; call it before the fit."""
         if self.plateau is not None:
             self.plateau.restore(state)
 
 
-def build_schedule(schedule: schema.Schedule, course: ScheduleContext) -> ScheduledLearningRate:
-    """The schedule that the configuration names.
+def build_schedule(schedule: schema.Schedule, context: ScheduleContext) -> ScheduledLearningRate:
+    """Build the configured learning-rate schedule.
+
+    Args:
+        schedule: the chosen option with its parameters.
+        context: the part of a training that the schedule covers.
 
     Raises:
-        UserError: it cannot be laid over this course.
+        UserError: the schedule does not fit the configured learning rate.
     """
-    built: ScheduledLearningRate = find_builder("schedule", schedule.name)(schedule, course)
+    built: ScheduledLearningRate = find_builder("schedule", schedule.name)(schedule, context)
     return built
 
 
 @builder("schedule", "constant")
-def constant(schedule: schema.Constant, course: ScheduleContext) -> ScheduledLearningRate:
-    """One rate, after a warm-up where there is one."""
+def constant(schedule: schema.Constant, context: ScheduleContext) -> ScheduledLearningRate:
+    """Build a constant learning rate, after a warm-up if one is configured."""
     if not schedule.warmup_epochs:
-        return ScheduledLearningRate(course.learning_rate)
-    return ScheduledLearningRate(_cosine(schedule.warmup_epochs, course, final_share=1.0))
+        return ScheduledLearningRate(context.learning_rate)
+    return ScheduledLearningRate(_build_cosine(schedule.warmup_epochs, context, final_share=1.0))
 
 
 @builder("schedule", "cosine")
-def cosine(schedule: schema.Cosine, course: ScheduleContext) -> ScheduledLearningRate:
-    """Half a cosine, Loshchilov and Hutter (2017) without restarts."""
+def cosine(schedule: schema.Cosine, context: ScheduleContext) -> ScheduledLearningRate:
+    """Build half a cosine (Loshchilov and Hutter, 2017) without restarts."""
     return ScheduledLearningRate(
-        _cosine(schedule.warmup_epochs, course, final_share=schedule.final_share)
+        _build_cosine(schedule.warmup_epochs, context, final_share=schedule.final_share)
     )
 
 
 @builder("schedule", "plateau")
-def plateau(schedule: schema.Plateau, course: ScheduleContext) -> ScheduledLearningRate:
-    """Lower where the monitored figure has stopped improving."""
-    if schedule.minimum >= course.learning_rate:
+def plateau(schedule: schema.Plateau, context: ScheduleContext) -> ScheduledLearningRate:
+    """Build a schedule that lowers the rate when the monitored metric has stopped improving."""
+    if schedule.minimum >= context.learning_rate:
         raise UserError(
-            f"schedule.minimum={schedule.minimum:g}: expected less than {course.rate_key}="
-            f"{course.learning_rate:g}, or nothing is ever lowered."
+            f"schedule.minimum={schedule.minimum:g}: expected less than {context.rate_key}="
+            f"{context.learning_rate:g}, or nothing is ever lowered."
         )
-    return ScheduledLearningRate(course.learning_rate, PlateauCallback(schedule, course))
+    return ScheduledLearningRate(context.learning_rate, PlateauCallback(schedule, context))
 
 
-def _cosine(
-    warmup_epochs: float, course: ScheduleContext, *, final_share: float
+def _build_cosine(
+    warmup_epochs: float, context: ScheduleContext, *, final_share: float
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """``warmup`` steps up in a line, then half a cosine to a share of the rate (1: level)."""
-    warmup = course.warmup_steps(warmup_epochs)
+    """Build a linear warm-up and half a cosine down to a share of the rate (1: constant)."""
+    warmup = context.warmup_steps(warmup_epochs)
     if not warmup:
         return keras.optimizers.schedules.CosineDecay(
-            course.learning_rate, course.steps, alpha=final_share
+            context.learning_rate, context.steps, alpha=final_share
         )
     return keras.optimizers.schedules.CosineDecay(
-        # Not from 0, or the first step would be none: step s has (s + 1) / (warmup + 1) of it.
-        course.learning_rate / (warmup + 1),
-        course.steps - warmup,
+        # Not from 0, where the first step would have no effect: step s has (s + 1) / (warmup + 1).
+        context.learning_rate / (warmup + 1),
+        context.steps - warmup,
         alpha=final_share,
-        warmup_target=course.learning_rate,
+        warmup_target=context.learning_rate,
         warmup_steps=warmup,
     )

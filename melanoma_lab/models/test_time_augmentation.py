@@ -1,7 +1,7 @@
-"""Test-time augmentation: a network's mean over mirrored and turned views of an image.
+"""Test-time augmentation: average a network's output over mirrored and rotated views of an image.
 
-A lesion has no upper side, so that its mirror images are as good photographs of it. The views are
-part of the model, and so of the one that is tracked.
+A photograph of a lesion has no natural orientation, so that every view is equally valid. The views
+are part of the model, and therefore of the saved model.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ HEIGHT, WIDTH = 1, 2
 
 
 def add_test_time_augmentation(network: keras.Model, tta: Tta) -> keras.Model:
-    """A model that answers with the mean of what a network answers to views of an image.
+    """Return a model that averages a network's probabilities over views of an image.
 
     Args:
-        network: from pixels, shape (n, s, s, 3), perhaps with metadata, which are the same in every
-            view, to probabilities, shape (n, n_classes).
-        tta: which views.
+        network: model from pixels, shape (n, s, s, 3), perhaps with metadata, to probabilities,
+            shape (n, n_classes). Metadata are the same for all views.
+        tta: the views to average over.
 
     Returns:
-        The same inputs and outputs, sharing the network's weights; the network itself where the
-        image as it is is the only view.
+        Model with the same inputs and outputs, which shares the network's weights; for
+        ``Tta.none`` the network itself.
     """
     if tta is Tta.none:
         return network
     inputs = build_inputs(network)
-    pixels, known = split_inputs(inputs)
-    answers = [network(join_inputs(view, known)) for view in _views(pixels, tta)]
-    # In float32 under mixed precision too: half precision would round the probabilities.
+    pixels, metadata = split_inputs(inputs)
+    outputs = [network(join_inputs(view, metadata)) for view in _make_views(pixels, tta)]
+    # Float32 even under mixed precision: half precision would round the probabilities.
     mean = keras.layers.Average(dtype="float32", name="views")
-    return keras.Model(inputs, mean(answers), name=network.name)
+    return keras.Model(inputs, mean(outputs), name=network.name)
 
 
-def _views(pixels: Any, tta: Tta) -> list[Any]:
-    """The symmetries of a rectangle, or all those of a square, the image itself first."""
-    turned = [pixels]
+def _make_views(pixels: Any, tta: Tta) -> list[Any]:
+    """Return the image itself, then its other symmetries: of a rectangle, or of a square."""
+    orientations = [pixels]
     if tta is Tta.dihedral:
-        turned.append(keras.ops.transpose(pixels, (0, WIDTH, HEIGHT, 3)))
+        orientations.append(keras.ops.transpose(pixels, (0, WIDTH, HEIGHT, 3)))
     axes = [(), (HEIGHT,), (WIDTH,), (HEIGHT, WIDTH)]
-    return [keras.ops.flip(x, axis) if axis else x for x in turned for axis in axes]
+    return [keras.ops.flip(x, axis) if axis else x for x in orientations for axis in axes]

@@ -1,8 +1,8 @@
-"""Trivial arms: classifiers that never see a lesion's shape, fitted in one go, without TensorFlow.
+"""Trivial classifiers: baselines that never see a lesion's shape and do not need TensorFlow.
 
-A network that is no better than these has not learned what it is wanted for: ``majority`` knows
-the class frequencies, ``source_only`` where a photograph comes from, ``metadata_only`` whom it is
-of, ``colour_histogram`` which colours it has.
+A network that is no better than these has not learned to recognise lesions. ``majority`` uses only
+the class frequencies, ``source_only`` the source of a photograph, ``metadata_only`` the patient's
+metadata, and ``colour_histogram`` the colours of the image.
 
 A builder takes (options, data) and returns a ``TrivialClassifier``.
 """
@@ -33,14 +33,14 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrivialClassifier:
-    """A trivial arm before it is fitted.
+    """A trivial classifier that is not fitted yet, and its features.
 
     Attributes:
-        features: shape (n, d); a row for every row of the manifest, each a function of that image
-            alone.
-        classifier: of scikit-learn's kind, not fitted; its labels are class indices.
-        weight_name: the argument by which its ``fit`` takes a weight for every image.
-        parameters: how many numbers it has learned, once it is fitted.
+        features: shape (n, d): a row for each row of the manifest. Each depends on its own image
+            only.
+        classifier: unfitted classifier with scikit-learn's methods; its labels are class indices.
+        parameters: function that returns a fitted classifier's number of parameters.
+        weight_name: name of the argument of ``fit`` that takes the images' weights.
     """
 
     features: NDArray[Any]
@@ -52,14 +52,14 @@ class TrivialClassifier:
 def build_trivial_classifier(
     architecture: TrivialArchitecture, data: PreparedData
 ) -> TrivialClassifier:
-    """Build a trivial arm for a dataset.
+    """Build a trivial classifier for a dataset.
 
     Args:
-        architecture: the option's configuration.
+        architecture: the chosen option with its parameters.
         data: the split dataset.
 
     Raises:
-        UserError: the dataset does not know what the arm looks at.
+        UserError: the dataset lacks the data that the classifier uses.
     """
     model: TrivialClassifier = find_builder("architecture", architecture.name)(architecture, data)
     return model
@@ -67,7 +67,7 @@ def build_trivial_classifier(
 
 @builder("architecture", "majority")
 def majority(_options: Majority, data: PreparedData) -> TrivialClassifier:
-    """The class frequencies of the training split, whatever the image."""
+    """Build a classifier that predicts the class frequencies of the training split."""
     from sklearn.dummy import DummyClassifier
 
     return TrivialClassifier(
@@ -79,9 +79,10 @@ def majority(_options: Majority, data: PreparedData) -> TrivialClassifier:
 
 @builder("architecture", "colour_histogram")
 def colour_histogram(options: ColourHistogram, data: PreparedData) -> TrivialClassifier:
-    """Logistic regression on the square roots of colour shares, standardised.
+    """Build a logistic regression on the standardised square roots of colour histograms.
 
-    Roots make the distance between two histograms Hellinger's, in which rare colours count too.
+    With square roots, the distance between two histograms is Hellinger's, in which rare colours
+    count too.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -99,16 +100,16 @@ def colour_histogram(options: ColourHistogram, data: PreparedData) -> TrivialCla
 def compute_colour_histograms(
     pixels: NDArray[np.uint8], rows: NDArray[np.int64], bins: int
 ) -> Floats:
-    """The joint colour histogram of images (Swain and Ballard, IJCV 7, 1991).
+    """Compute the joint colour histograms of images (Swain and Ballard, IJCV 7, 1991).
 
     Args:
         pixels: uint8, shape (m, height, width, 3), RGB.
-        rows: int64, shape (n,); which of them.
-        bins: equal parts that each channel is cut into, 1 to 256.
+        rows: int64, shape (n,): rows of ``pixels`` to use.
+        bins: number of equal bins of each channel, 1 to 256.
 
     Returns:
-        float64, shape (n, bins**3): the share of each image's pixels that have each colour; red
-        varies slowest. A row sums to one.
+        float64, shape (n, bins**3): the share of an image's pixels in each colour bin. Red varies
+        slowest, and a row sums to 1.
     """
     shares = np.empty((len(rows), bins**3))
     for i, row in enumerate(rows):  # one image in memory at a time
@@ -120,10 +121,10 @@ def compute_colour_histograms(
 
 @builder("architecture", "source_only")
 def source_only(options: SourceOnly, data: PreparedData) -> TrivialClassifier:
-    """The class frequencies of the training images of the same source.
+    """Build a classifier that predicts the class frequencies of an image's source.
 
     Raises:
-        UserError: the dataset names no sources.
+        UserError: the dataset has no sources.
     """
     sources = data.manifest["source"].to_numpy(str)
     if not sources.astype(bool).any():
@@ -140,7 +141,7 @@ def source_only(options: SourceOnly, data: PreparedData) -> TrivialClassifier:
 
 @builder("architecture", "metadata_only")
 def metadata_only(options: MetadataOnly, data: PreparedData) -> TrivialClassifier:
-    """Logistic regression on what is known of the patient, encoded as a network gets it."""
+    """Build a logistic regression on patient metadata, encoded as for a network."""
     from sklearn.linear_model import LogisticRegression
 
     if data.patients is None:
@@ -153,13 +154,13 @@ def metadata_only(options: MetadataOnly, data: PreparedData) -> TrivialClassifie
 
 
 class SourceFrequencyClassifier:
-    """Class shares of each source, drawn towards those of all images where there are few.
+    """Classifier that predicts the class shares of a source, smoothed towards those of all images.
 
     P(class | source) = (n_source,class + m P(class)) / (n_source + m), the m-estimate of Cestnik
-    (ECAI 1990). A source that was not seen gets P(class).
+    (ECAI 1990). A source without training images gets P(class).
 
     Args:
-        smoothing: m, more than 0; in images of weight one.
+        smoothing: m, a number of images of weight 1, greater than 0.
     """
 
     def __init__(self, smoothing: float) -> None:
@@ -169,20 +170,20 @@ class SourceFrequencyClassifier:
         self.shares: dict[str, Floats] = {}
 
     def fit(self, features: NDArray[np.str_], labels: Labels, sample_weight: Floats) -> Self:
-        """Fit to sources, shape (n, 1), and labels, shape (n,), each image with its weight."""
+        """Fit to sources, shape (n, 1), class indices, shape (n,), and weights, shape (n,)."""
         self.classes_, index = np.unique(labels, return_inverse=True)
 
-        def count(of: NDArray[np.bool_]) -> Floats:
-            counts = np.bincount(index[of], sample_weight[of], minlength=len(self.classes_))
+        def count(mask: NDArray[np.bool_]) -> Floats:
+            counts = np.bincount(index[mask], sample_weight[mask], minlength=len(self.classes_))
             return counts.astype(np.float64)
 
-        everything = count(np.ones(len(labels), bool))
-        self.prior = everything / everything.sum()
+        totals = count(np.ones(len(labels), bool))
+        self.prior = totals / totals.sum()
         for source in np.unique(features[:, 0]):
             counts = count(features[:, 0] == source) + self.smoothing * self.prior
             self.shares[str(source)] = counts / counts.sum()
         return self
 
     def predict_proba(self, features: NDArray[np.str_]) -> Floats:
-        """Probabilities of ``classes_``, shape (n, len(classes_)), for sources, shape (n, 1)."""
+        """Return probabilities, shape (n, len(classes_)), for sources, shape (n, 1)."""
         return np.array([self.shares.get(source, self.prior) for source in features[:, 0]])

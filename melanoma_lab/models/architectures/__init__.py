@@ -1,4 +1,4 @@
-"""Network architectures; each takes raw pixels, 0 to 255, and scales them itself.
+"""Network architectures. Each takes raw pixels, values 0 to 255, and scales them itself.
 
 A builder takes (options, image_size, n_classes, regulariser) and returns a Keras model from float
 pixels, shape (n, image_size, image_size, 3), to float32 probabilities, shape (n, n_classes).
@@ -24,21 +24,21 @@ __all__ = ["build_network", "compact_cnn", "efficientnet_lite", "keras_applicati
 def build_network(
     architecture: Architecture, *, image_size: int, n_classes: int, regulariser: Regulariser
 ) -> keras.Model:
-    """Build a network with fresh weights from Keras's global seed.
+    """Build a network with random weights from Keras's global seed or pretrained ones.
 
     Args:
-        architecture: the option's configuration.
+        architecture: the chosen option with its parameters.
         image_size: side of the square input in pixels.
         n_classes: number of outputs.
-        regulariser: what adds dropout, weight penalties and stochastic depth.
+        regulariser: adds dropout, weight penalties and stochastic depth.
 
     Returns:
-        A model from float pixels 0 to 255, shape (n, image_size, image_size, 3), to float32
+        Model from float pixels, values 0 to 255, shape (n, image_size, image_size, 3), to float32
         probabilities, shape (n, n_classes).
 
     Raises:
-        UserError: the images are too small for the network, or it has no place for the
-            regularisation.
+        UserError: the images are too small for the network, its weights cannot be loaded, or it
+            does not support the configured regularisation.
     """
     build = find_builder("architecture", architecture.name)
     network: keras.Model = build(architecture, image_size, n_classes, regulariser)

@@ -1,16 +1,16 @@
 """A small residual network for processors without an accelerator.
 
-What is slow on a processor is the full-resolution picture, and normalising it. So a strided
-convolution halves the picture's side, each stage halves it again by max-pooling before it
-convolves, residual branches are bottlenecks, and nothing is normalised: the last convolution of
-each branch starts at zero, so that every block starts as the identity (Zhang, Dauphin and Ma,
-"Fixup initialization", ICLR 2019; De and Smith, "Batch normalization biases residual blocks towards
-the identity function", NeurIPS 2020). Images of a batch therefore do not influence each other, and
-the network does in training what it does afterwards.
+Full resolution and normalisation are slow on a processor. Therefore a strided convolution halves
+the image's side, each stage halves it again by max-pooling before its convolutions, residual
+branches are bottlenecks, and there is no normalisation. The last convolution of each branch starts
+at zero, so that every block starts as the identity (Zhang, Dauphin and Ma, "Fixup initialization",
+ICLR 2019; De and Smith, "Batch normalization biases residual blocks towards the identity function",
+NeurIPS 2020). Without normalisation the images of a batch do not influence each other, and the
+network computes the same in training and inference.
 
-With strided convolutions in place of max-pooling it was slower and, on ham10000 with three seeds,
-10 points of balanced accuracy worse on validation lesions. Batch normalisation where each stage
-begins, tried with those, was slower still and, on isic9_verified with two seeds, no better.
+With strided convolutions instead of max-pooling it was slower and, on ham10000 with three seeds,
+10 points of balanced accuracy worse on validation lesions. Batch normalisation at the beginning of
+each stage, tried with those, was even slower and, on isic9_verified with two seeds, no better.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from melanoma_lab.registry import builder
 def compact_cnn(
     architecture: CompactCnn, image_size: int, n_classes: int, regulariser: Regulariser
 ) -> keras.Model:
-    """Stem, stages of residual bottlenecks, global average pooling, one dense layer."""
+    """Build a stem, stages of residual bottlenecks, global average pooling and one dense layer."""
     stages = len(architecture.filters)
     smallest = 2 ** (stages + 1)
     if image_size < smallest:
@@ -64,7 +64,7 @@ def compact_cnn(
 
 
 def _bottleneck(x: Any, filters: int, regulariser: Regulariser, *, name: str) -> Any:
-    """The branch of a residual block: half the channels, 3x3, all the channels; zero at first."""
+    """Add a residual branch: 1x1 to half the channels, 3x3, and 1x1 back, which starts at zero."""
     y = layers.ReLU(name=f"{name}_relu1")(
         _convolve(x, filters // 2, 1, regulariser, name=f"{name}_reduce")
     )

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite: EfficientNet for processors that are slow at swish and squeezing.
+"""EfficientNet-Lite: EfficientNet without operations that are slow on processors.
 
-Tan and Le, "EfficientNet", ICML 2019, with ReLU6 for swish, no squeeze-and-excitation, and a stem,
-a top, a first and a last stage that are not scaled ("Higher accuracy on vision models with
-EfficientNet-Lite", TensorFlow blog, 2020). Pixels are scaled as (x - 127) / 128.
+It is the network of Tan and Le, "EfficientNet", ICML 2019, with ReLU6 instead of swish, without
+squeeze-and-excitation, and with an unscaled stem, top, first and last stage ("Higher accuracy on
+vision models with EfficientNet-Lite", TensorFlow blog, 2020). Pixels are scaled as (x - 127) / 128.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.models.regularisation import Regulariser
 from melanoma_lab.registry import builder
 
-#: The image is halved five times.
+#: Smallest side of the image in pixels: it is halved five times.
 SMALLEST = 32
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """Blocks of one kind: how many, kernel, stride of the first, expansion, channels."""
+    """Blocks of one kind: their number, kernel size, first stride, expansion and channels."""
 
     repeats: int
     kernel: int
@@ -39,7 +39,7 @@ class _Stage:
     filters: int
 
 
-#: EfficientNet-B0's.
+#: The stages of EfficientNet-B0.
 STAGES = (
     _Stage(1, 3, 1, 1, 16),
     _Stage(2, 3, 2, 6, 24),
@@ -49,7 +49,7 @@ STAGES = (
     _Stage(4, 5, 2, 6, 192),
     _Stage(1, 3, 1, 6, 320),
 )
-#: How many times as wide and as deep.
+#: Factors on the width and depth of the stages.
 SCALES = {
     "efficientnet_lite0": (1.0, 1.0),
     "efficientnet_lite1": (1.0, 1.1),
@@ -63,7 +63,7 @@ SCALES = {
 def efficientnet_lite(
     architecture: EfficientNetLite, image_size: int, n_classes: int, regulariser: Regulariser
 ) -> keras.Model:
-    """The backbone with the weights that are configured, and a head of the lab's own."""
+    """Build the backbone with its configured weights, and a new classification head."""
     if image_size < SMALLEST:
         raise UserError(
             f"dataset.image_size={image_size}: architecture={architecture.name} halves the image 5 "
@@ -82,17 +82,17 @@ def efficientnet_lite(
 def build_lite_backbone(
     image_size: int, width: float, depth: float, regulariser: Regulariser
 ) -> keras.Model:
-    """From raw pixels to 1,280 features.
+    """Build the backbone, from raw pixels to 1,280 features.
 
     Args:
-        image_size: side in pixels.
-        width: factor on the channels, which stay multiples of 8.
+        image_size: side of the square input in pixels.
+        width: factor on the number of channels, which is rounded to a multiple of 8.
         depth: factor on the number of blocks of a stage.
-        regulariser: puts stochastic depth on residual branches, and its penalty on kernels.
+        regulariser: adds stochastic depth to residual branches, and weight penalties to kernels.
     """
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     x = layers.Rescaling(1 / 128, offset=-127 / 128, dtype="float32", name="scale")(pixels)
-    x = _normalised(
+    x = _normalise(
         layers.Conv2D(32, 3, 2, "same", use_bias=False, name="stem", **_kernel(regulariser))(x),
         "stem",
     )
@@ -105,27 +105,27 @@ def build_lite_backbone(
         for j in range(repeats):
             name = f"block{i}{'abcdefgh'[j]}"
             filters = _filters(stage.filters, width)
-            like = replace(stage, stride=stage.stride if j == 0 else 1, filters=filters)
-            branch = _branch(x, like, regulariser, name)
+            scaled = replace(stage, stride=stage.stride if j == 0 else 1, filters=filters)
+            branch = _add_branch(x, scaled, regulariser, name)
             if branch.shape[1:] == x.shape[1:]:
                 branch = regulariser.residual(branch, block, n_blocks)
                 branch = layers.Add(name=f"{name}_add")([branch, x])
             x = branch
             block += 1
     x = layers.Conv2D(1280, 1, use_bias=False, name="top", **_kernel(regulariser))(x)
-    x = _normalised(x, "top")
+    x = _normalise(x, "top")
     features = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(pixels, features, name=BACKBONE)
 
 
-def _branch(x: Any, stage: _Stage, regulariser: Regulariser, name: str) -> Any:
-    """Widen, look around in every channel, narrow: an inverted residual (Sandler et al., 2018)."""
+def _add_branch(x: Any, stage: _Stage, regulariser: Regulariser, name: str) -> Any:
+    """Add an inverted residual branch (Sandler et al., 2018): expand, depthwise, project."""
     if stage.expansion > 1:
         widened = x.shape[-1] * stage.expansion
         x = layers.Conv2D(
             widened, 1, use_bias=False, name=f"{name}_expand", **_kernel(regulariser)
         )(x)
-        x = _normalised(x, f"{name}_expand")
+        x = _normalise(x, f"{name}_expand")
     x = layers.DepthwiseConv2D(
         stage.kernel,
         stage.stride,
@@ -134,14 +134,14 @@ def _branch(x: Any, stage: _Stage, regulariser: Regulariser, name: str) -> Any:
         depthwise_initializer=_initializer(),
         name=f"{name}_depthwise",
     )(x)
-    x = _normalised(x, f"{name}_depthwise")
+    x = _normalise(x, f"{name}_depthwise")
     x = layers.Conv2D(
         stage.filters, 1, use_bias=False, name=f"{name}_project", **_kernel(regulariser)
     )(x)
-    return _normalised(x, f"{name}_project", relu=False)
+    return _normalise(x, f"{name}_project", relu=False)
 
 
-def _normalised(x: Any, name: str, *, relu: bool = True) -> Any:
+def _normalise(x: Any, name: str, *, relu: bool = True) -> Any:
     x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
     return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
 
@@ -154,12 +154,12 @@ def _kernel(regulariser: Regulariser) -> dict[str, Any]:
 
 
 def _initializer() -> keras.Initializer:
-    """As the original: a normal distribution by the number of outputs."""
+    """Return the original's initialiser: normal, scaled by the number of outputs."""
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
 def _filters(filters: int, width: float) -> int:
-    """Channels to the nearest multiple of 8, and not over a tenth fewer than asked."""
+    """Scale and round a number of channels to a multiple of 8, without losing more than a tenth."""
     scaled = filters * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded

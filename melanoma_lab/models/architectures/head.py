@@ -1,4 +1,4 @@
-"""What every network ends with."""
+"""The last layers of networks: a softmax output, and a classification head on a backbone."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from melanoma_lab.models.regularisation import Regulariser
 
 
 def add_softmax_output(features: Any, n_classes: int, regulariser: Regulariser) -> Any:
-    """One dense layer and a softmax.
+    """Add one dense layer with a softmax.
 
     Args:
-        features: a Keras tensor, shape (b, d).
+        features: Keras tensor, shape (b, d).
         n_classes: number of outputs.
-        regulariser: puts its penalty on the layer's kernel.
+        regulariser: adds its weight penalty to the layer's kernel.
 
     Returns:
-        float32, shape (b, n_classes).
+        Probabilities, a Keras tensor, float32, shape (b, n_classes).
     """
     return layers.Dense(
         n_classes,
         activation="softmax",
-        # Probabilities stay float32 under mixed precision: half precision would round the loss.
+        # Float32 even under mixed precision: half precision would round the loss.
         dtype="float32",
         kernel_regularizer=regulariser.kernel_penalty(),
         name="probabilities",
@@ -34,14 +34,14 @@ def add_softmax_output(features: Any, n_classes: int, regulariser: Regulariser) 
 def add_classification_head(
     backbone: keras.Model, n_classes: int, regulariser: Regulariser, *, name: str
 ) -> keras.Model:
-    """A network of a backbone and one dense layer, with dropout between where it is asked for.
+    """Build a network from a backbone and one dense layer, with dropout between if configured.
 
     Args:
-        backbone: from float pixels, shape (n, H, W, 3), to features, shape (n, d). Its name,
-            ``backbone``, is by what the part of a network that may be frozen is found.
+        backbone: model from float pixels, shape (n, H, W, 3), to features, shape (n, d). It must be
+            named ``backbone``: fine-tuning finds it by this name.
         n_classes: number of outputs.
-        regulariser: adds dropout and puts its penalty on the dense layer's kernel.
-        name: the network's.
+        regulariser: adds dropout, and its weight penalty to the dense layer's kernel.
+        name: name of the network.
     """
     pixels = keras.Input(backbone.input_shape[1:], name="pixels")
     x = regulariser.after_block(backbone(pixels), 0, 1)

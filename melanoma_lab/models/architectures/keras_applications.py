@@ -1,4 +1,4 @@
-"""Keras's own networks as backbones: https://keras.io/api/applications."""
+"""Networks of Keras Applications as backbones: https://keras.io/api/applications."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUILDERS = {
     "mobilenetv3_large": keras.applications.MobileNetV3Large,
     "convnext_tiny": keras.applications.ConvNeXtTiny,
 }
-#: Keras takes no smaller ones.
+#: Smallest side of the image in pixels that Keras accepts.
 SMALLEST = 32
 
 
@@ -28,10 +28,10 @@ SMALLEST = 32
 def keras_application(
     architecture: KerasApplication, image_size: int, n_classes: int, regulariser: Regulariser
 ) -> keras.Model:
-    """The backbone, with its scaling inside, and a head of the lab's own.
+    """Build the backbone, which scales pixels itself, and a new classification head.
 
-    Dropout that it has of its own is switched off: an arm has the regularisation that its
-    configuration names, and no other.
+    Dropout layers inside the backbone are disabled, so that an arm has only the configured
+    regularisation.
     """
     if image_size < SMALLEST:
         raise UserError(

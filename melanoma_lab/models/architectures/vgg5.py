@@ -16,7 +16,7 @@ from melanoma_lab.registry import builder
 def vgg5(
     architecture: Vgg5, image_size: int, n_classes: int, regulariser: Regulariser
 ) -> keras.Model:
-    """3x3 convolutions and max-pooling; 14,686,025 parameters at 180x180 and nine classes."""
+    """Build a VGG of 3x3 convolutions: 14,686,025 parameters at 180x180 and nine classes."""
     blocks = len(architecture.filters)
     smallest = 2**blocks
     if image_size < smallest:

@@ -1,13 +1,13 @@
-"""Augmentation: random changes to training batches, never to anything else.
+"""Augmentation: random changes to training batches only.
 
-The layers act in the training step only (``melanoma_lab.training.augmented_network``) and are no
-part of the network that is evaluated and kept, so an augmented picture cannot reach validation,
-test or a user.
+The layers act in the training step only (``melanoma_lab.training.augmented_network``). They are not
+part of the network that is evaluated and saved, so that validation, test and predictions never use
+augmented images.
 
-A builder takes (options, seed) and returns Keras layers in their order. A layer takes and returns
-pixels; one that derives from ``MixingLayer`` takes and returns (pixels, labels, weights), and
-metadata behind them where there are any. Their random numbers come from a
-``keras.random.SeedGenerator`` each, so that a checkpoint can hold their state.
+A builder takes (options, seed) and returns Keras layers in order. A layer takes and returns pixels.
+A subclass of ``MixingLayer`` takes and returns (pixels, labels, weights), followed by metadata if
+there are any. Each layer has its own ``keras.random.SeedGenerator``, so that a checkpoint can hold
+the state of its random numbers.
 """
 
 from __future__ import annotations
@@ -28,65 +28,69 @@ from melanoma_lab.models.augmentation.mixing import CutMixLayer, MixingLayer, Mi
 from melanoma_lab.models.augmentation.rand_augment import RandAugmentLayer
 from melanoma_lab.registry import builder, find_builder
 
-#: Keeps augmentation's random numbers apart from others that are drawn from the same seed.
+#: Part of the seeds of augmentation, so that they differ from other seeds of a run.
 AUGMENTATION = 0xA6
 
-#: Pixels (b, height, width, 3), 0 to 255, or (pixels, metadata (b, d)); labels (b, K), rows sum to
-#: 1; weights (b,).
+#: (inputs, labels, weights). Inputs are pixels, shape (b, height, width, 3), values 0 to 255, or
+#: (pixels, metadata), with metadata of shape (b, d). Labels have shape (b, K), and a row sums to 1;
+#: weights have shape (b,).
 Batch = tuple[Any, Any, Any]
 
 
 def build_augmentation_layers(augmentation: schema.Augmentation, *, seed: int) -> list[keras.Layer]:
-    """Layers that change a training batch, float pixels 0 to 255, and pass others through.
+    """Build the layers that augment a training batch of float pixels, values 0 to 255.
 
     Args:
-        augmentation: the option's configuration.
-        seed: of the layers' random numbers.
+        augmentation: the chosen option with its parameters.
+        seed: seed from which the seeds of the layers are made.
+
+    Returns:
+        Layers in order, which change a batch in training only.
     """
     return list(find_builder("augmentation", augmentation.name)(augmentation, seed))
 
 
 def augment(augmentation: Sequence[keras.Layer], batch: Batch) -> Batch:
-    """Change a training batch.
+    """Augment a training batch.
 
     Args:
-        augmentation: what ``build_augmentation_layers`` returned.
-        batch: pixels of any type, perhaps with metadata; labels and weights.
+        augmentation: layers from ``build_augmentation_layers``.
+        batch: pixels of any dtype, perhaps with metadata; labels and weights.
 
     Returns:
-        The same shapes, float32. Of metadata only what mixes images changes anything.
+        The augmented batch with the same shapes, float32. Metadata change only if images are mixed.
     """
     inputs, *rest = batch
-    pixels, metadata = split_inputs(inputs)
-    pixels, labels, weights, *known = (
-        keras.ops.cast(part, "float32") for part in (pixels, *rest, *metadata)
+    pixels, others = split_inputs(inputs)
+    pixels, labels, weights, *metadata = (
+        keras.ops.cast(part, "float32") for part in (pixels, *rest, *others)
     )
     for layer in augmentation:
         if isinstance(layer, MixingLayer):
-            pixels, labels, weights, *known = layer(
-                (pixels, labels, weights, *known), training=True
+            pixels, labels, weights, *metadata = layer(
+                (pixels, labels, weights, *metadata), training=True
             )
         else:
             pixels = layer(pixels, training=True)
-    return join_inputs(pixels, tuple(known)), labels, weights
+    return join_inputs(pixels, tuple(metadata)), labels, weights
 
 
 def _seeds(seed: int, n: int) -> list[int]:
-    """Seeds for the layers of a run that have nothing in common with each other's."""
+    """Make independent seeds for n layers from one seed."""
     state = np.random.SeedSequence([AUGMENTATION, seed]).generate_state(n)
     return [int(value) for value in state]
 
 
 @builder("augmentation", "none")
 def none(_augmentation: schema.NoAugmentation, _seed: int) -> list[keras.Layer]:
-    """Training batches as they are."""
+    """Build no layers: training batches do not change."""
     return []
 
 
 @builder("augmentation", "flip_rotate_zoom")
 def flip_rotate_zoom(augmentation: schema.FlipRotateZoom, seed: int) -> list[keras.Layer]:
-    """The course project's layers."""
-    # In float32 under mixed precision too: half precision would round the pixels.
+    """Build the course project's layers: Keras's random flip, rotation and zoom."""
+    # Float32 even under mixed precision: half precision would round the pixels.
     exact = {"dtype": "float32"}
     return [
         layers.RandomFlip("horizontal_and_vertical", seed=seed, name="flip", **exact),
@@ -97,7 +101,7 @@ def flip_rotate_zoom(augmentation: schema.FlipRotateZoom, seed: int) -> list[ker
 
 @builder("augmentation", "dermoscopy")
 def dermoscopy(augmentation: schema.Dermoscopy, seed: int) -> list[keras.Layer]:
-    """Geometry in one interpolation, colour in one matrix, then erasing."""
+    """Build an affine change, a change of colours, and random erasing."""
     affine, colour, erase = _seeds(seed, 3)
     low, high = augmentation.erase_area
     return [
@@ -120,7 +124,7 @@ def dermoscopy(augmentation: schema.Dermoscopy, seed: int) -> list[keras.Layer]:
 
 @builder("augmentation", "randaugment")
 def randaugment(augmentation: schema.RandAugment, seed: int) -> list[keras.Layer]:
-    """Operations drawn for each image."""
+    """Build RandAugment, which draws operations for each image."""
     return [
         RandAugmentLayer(
             per_image=augmentation.per_image,
@@ -133,7 +137,7 @@ def randaugment(augmentation: schema.RandAugment, seed: int) -> list[keras.Layer
 
 @builder("augmentation", "mixup")
 def mixup(augmentation: schema.MixUp, seed: int) -> list[keras.Layer]:
-    """What comes before it, then mixup."""
+    """Build the configured layers before mixup, and mixup."""
     before, mixing = _seeds(seed, 2)
     return [
         *build_augmentation_layers(augmentation.before, seed=before),
@@ -143,7 +147,7 @@ def mixup(augmentation: schema.MixUp, seed: int) -> list[keras.Layer]:
 
 @builder("augmentation", "cutmix")
 def cutmix(augmentation: schema.CutMix, seed: int) -> list[keras.Layer]:
-    """What comes before it, then CutMix."""
+    """Build the configured layers before CutMix, and CutMix."""
     before, mixing = _seeds(seed, 2)
     return [
         *build_augmentation_layers(augmentation.before, seed=before),

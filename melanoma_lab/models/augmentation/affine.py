@@ -1,4 +1,4 @@
-"""Flip, rotation and crop of every image in one interpolation."""
+"""Random flip, rotation and crop of every image in a single interpolation."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from melanoma_lab.models.augmentation.random_layer import RandomLayer
 
 
 class RandomAffine(RandomLayer):
-    """Turns, mirrors and crops images, each in its own way.
+    """Layer that flips, rotates and crops every image of a batch with its own random values.
 
-    One layer each would interpolate, and so blur, two or three times. What lies beyond an image's
-    edge is its mirror image: a filled corner would be something to learn by.
+    Separate layers would interpolate, and therefore blur, two or three times. Beyond its edges an
+    image is continued by its mirror image: a network could learn from corners filled with a colour.
 
     Args:
-        flip: mirror left to right half of the time and, independently, top to bottom.
-        rotation: largest angle in degrees, both ways; 180 is the whole circle.
-        crop: smallest share of an image's area that is kept, 0 < crop <= 1; the share is uniform,
-            the place too, and what is kept is enlarged to the whole.
-        seed: of the random numbers.
-        name: the layer's.
+        flip: whether to mirror images left to right and, independently, top to bottom, each with
+            probability 0.5.
+        rotation: largest angle in degrees, in both directions; 180 allows every angle.
+        crop: smallest share of an image's area that is kept, 0 < crop <= 1. The share and the
+            position are uniform, and the kept part is enlarged to the size of the image.
+        seed: seed of the layer's random numbers.
+        name: name of the layer.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class RandomAffine(RandomLayer):
         self.flip, self.rotation, self.crop = flip, rotation, crop
 
     def change(self, batch: Any) -> Any:
-        """Pixels, shape (b, height, width, 3), to the same."""
+        """Augment pixels, shape (b, height, width, 3)."""
         b, height, width, _ = ops.shape(batch)
         limit = math.radians(self.rotation)
         angle = self.uniform((b,), -limit, limit)
@@ -48,40 +49,41 @@ class RandomAffine(RandomLayer):
 
 
 def apply_affine(pixels: Any, transform: Any) -> Any:
-    """Apply ``build_affine_transform``'s answer to a batch, bilinear, mirrored beyond the edges."""
+    """Apply affine transforms to a batch; bilinear, with mirror images beyond the edges."""
     return ops.image.affine_transform(
         pixels, transform, interpolation="bilinear", fill_mode="reflect"
     )
 
 
 def build_linear_part(angle: Any, scale: Any, signs: Any) -> Any:
-    """The linear part of a flip, a rotation and an enlargement.
+    """Build the linear part of a flip, a rotation and an enlargement.
 
     Args:
-        angle: radians, shape (b,).
-        scale: kept share of the height and width, shape (b,).
-        signs: -1 mirrors, 1 does not; (left to right, top to bottom), shape (2, b).
+        angle: angles in radians, shape (b,).
+        scale: shares of the height and width that are kept, shape (b,).
+        signs: -1 to mirror, 1 otherwise, shape (2, b): left to right, and top to bottom.
 
     Returns:
-        The four entries of a matrix from the output to the input, row by row, shape (4, b).
+        The four entries of the matrices from output to input coordinates, row by row, shape (4, b).
     """
     cosine, sine = scale * ops.cos(angle), scale * ops.sin(angle)
     return ops.stack([cosine * signs[0], -sine * signs[1], sine * signs[0], cosine * signs[1]])
 
 
 def build_affine_transform(*, linear: Any, shifts: Any, height: Any, width: Any) -> Any:
-    """Where in an image each pixel of its picture is taken from.
+    """Build the affine transforms from output to input coordinates.
 
     Args:
-        linear: matrix from the output to the input about their middles, row by row, shape (4, b).
-        shifts: of the middle, in halves of the way from the first pixel to the last, to the right
-            and down, shape (2, b).
-        height: of the images in pixels.
-        width: of the images in pixels.
+        linear: matrices from output to input coordinates, relative to the centre of the image, row
+            by row, shape (4, b).
+        shifts: shifts of the centre to the right and down, shape (2, b). The unit is half the
+            distance from the first pixel to the last.
+        height: height of the images in pixels.
+        width: width of the images in pixels.
 
     Returns:
         float32, shape (b, 8): a0 a1 a2 b0 b1 b2 0 0, as ``keras.ops.image.affine_transform`` takes
-        them: the pixel at (x, y) comes from (a0 x + a1 y + a2, b0 x + b1 y + b2).
+        them. The output pixel at (x, y) comes from (a0 x + a1 y + a2, b0 x + b1 y + b2).
     """
     middle_x = (ops.cast(width, "float32") - 1) / 2
     middle_y = (ops.cast(height, "float32") - 1) / 2

@@ -1,4 +1,4 @@
-"""Rectangles in a batch of images, one each."""
+"""Masks of rectangles in a batch of images, one for each image."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from keras import ops
 def build_box_mask(
     *, middle_x: Any, middle_y: Any, box_height: Any, box_width: Any, height: int, width: int
 ) -> Any:
-    """Which pixels lie in a box that is cut off where it leaves the image.
+    """Build a mask of one box for each image; parts of a box outside its image are cut off.
 
     Args:
-        middle_x: of the boxes, in pixels from the left edge, shape (b,).
-        middle_y: of the boxes, in pixels from the upper edge, shape (b,).
-        box_height: in pixels, shape (b,).
-        box_width: in pixels, shape (b,).
-        height: of the images.
-        width: of the images.
+        middle_x: centres of the boxes, in pixels from the left edge, shape (b,).
+        middle_y: centres of the boxes, in pixels from the upper edge, shape (b,).
+        box_height: heights of the boxes in pixels, shape (b,).
+        box_width: widths of the boxes in pixels, shape (b,).
+        height: height of the images in pixels.
+        width: width of the images in pixels.
 
     Returns:
-        bool, shape (b, height, width, 1): pixels whose middle lies in the box.
+        bool, shape (b, height, width, 1): True for pixels whose centre lies in the box.
     """
     rows = ops.arange(height, dtype="float32") + 0.5
     columns = ops.arange(width, dtype="float32") + 0.5

@@ -1,4 +1,4 @@
-"""Brightness, contrast, saturation and hue of every image in one affine change of its colours."""
+"""Random brightness, contrast, saturation and hue of every image in one affine transform."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from melanoma_lab.models.augmentation.random_layer import RandomLayer, broadcast_per_image
 
-#: Red's, green's and blue's shares of luminance (ITU-R BT.601, as in Pillow's mode L).
+#: Weights of red, green and blue in luminance (ITU-R BT.601, as in Pillow's mode L).
 LUMINANCE: NDArray[np.float32] = np.array([0.299, 0.587, 0.114], np.float32)
-#: RGB to the YIQ of NTSC: luminance and a plane of colours, in which hue is the angle.
+#: From RGB to NTSC's YIQ: luminance, and a plane of colours in which hue is the angle.
 _YIQ = np.array([LUMINANCE, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _GREY = np.tile(LUMINANCE, (3, 1))
 _QUARTER_TURN = (np.linalg.inv(_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _YIQ).astype(
@@ -22,21 +22,22 @@ _QUARTER_TURN = (np.linalg.inv(_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0
 
 
 class RandomColour(RandomLayer):
-    """Changes the brightness, contrast, saturation and hue of images, each in its own way.
+    """Layer that changes the colours of every image of a batch with its own random values.
 
-    The first three as torchvision's ColorJitter and Pillow's ImageEnhance do; hue is turned in YIQ,
-    where that is linear, not in HSV. So one matrix and one offset an image make all four, and there
-    is one rounding to 0..255 at the end instead of one after each. Keras's layers make a pass over
-    the batch for each, half of them through HSV; its RandomSaturation leaves 0..255 and its
-    RandomColorJitter computes in half precision where the network does.
+    Brightness, contrast and saturation are defined as in torchvision's ColorJitter and Pillow's
+    ImageEnhance. Hue is rotated in YIQ, where the rotation is linear, not in HSV. Therefore one
+    matrix and one offset for each image do all four, and values are clipped to 0..255 once at the
+    end instead of after each change. Keras's layers need one pass over the batch for each change,
+    half of them through HSV; its RandomSaturation leaves the range 0..255, and its
+    RandomColorJitter computes in half precision if the network does.
 
     Args:
-        brightness: factors are 1 - brightness to 1 + brightness, uniform; 0 to 1.
-        contrast: the same, about the image's mean luminance.
-        saturation: the same, about each pixel's own luminance.
-        hue: largest share of a full turn, both ways; 0 to 0.5.
-        seed: of the random numbers.
-        name: the layer's.
+        brightness: factors are uniform in 1 - brightness to 1 + brightness; 0 to 1.
+        contrast: the same for the distance from the image's mean luminance.
+        saturation: the same for the distance from each pixel's own luminance.
+        hue: largest rotation in both directions, as a share of a full turn; 0 to 0.5.
+        seed: seed of the layer's random numbers.
+        name: name of the layer.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class RandomColour(RandomLayer):
         self.saturation, self.hue = saturation, hue
 
     def change(self, batch: Any) -> Any:
-        """Pixels 0 to 255, shape (b, height, width, 3), to the same."""
+        """Augment pixels, values 0 to 255, shape (b, height, width, 3)."""
         b = ops.shape(batch)[0]
         turn = self.uniform((b,), -self.hue, self.hue) * (2 * math.pi)
         return recolour(
@@ -70,17 +71,17 @@ def recolour(pixels: Any, *, brightness: Any, contrast: Any, saturation: Any, tu
     """Change the colours of every image: hue, saturation, brightness, then contrast.
 
     Args:
-        pixels: float32, 0 to 255, shape (b, height, width, 3).
+        pixels: float32, values 0 to 255, shape (b, height, width, 3).
         brightness: factors, shape (b,).
         contrast: factors, shape (b,).
         saturation: factors, shape (b,).
-        turn: of the hue, in radians, shape (b,).
+        turn: rotations of the hue in radians, shape (b,).
 
     Returns:
-        The same shape, clipped to 0 to 255.
+        Pixels of the same shape, clipped to 0 to 255.
     """
     x, y, s = (ops.reshape(v, (-1, 1, 1)) for v in (ops.cos(turn), ops.sin(turn), saturation))
-    # Hue and saturation leave luminance alone, so its mean is that of what came in.
+    # Hue and saturation do not change luminance, so that its mean is that of the input.
     matrix = _GREY + s * x * (np.eye(3, dtype=np.float32) - _GREY) + s * y * _QUARTER_TURN
     matrix = ops.reshape(brightness * contrast, (-1, 1, 1)) * matrix
     grey = ops.sum(ops.mean(pixels, axis=(1, 2)) * LUMINANCE, axis=1)

@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al. 2020, arXiv:1708.04896)."""
+"""Random erasing of rectangles (Zhong et al. 2020, arXiv:1708.04896)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from melanoma_lab.models.augmentation.random_layer import RandomLayer, broadcast
 
 
 class RandomErasing(RandomLayer):
-    """Paints a rectangle of some images over with the image's own mean colour.
+    """Layer that fills a rectangle in some images with the image's own mean colour.
 
-    That hides a part and adds nothing to learn by. (Keras's layer of this name paints noise of
-    which half is black.)
+    That hides a part of the image and adds nothing that a network could learn from. (Keras's layer
+    of the same name fills it with noise, half of which is black.)
 
     Args:
-        share: of images that lose a rectangle, 0 to 1.
-        area: smallest and largest share of the image's area; uniform between.
-        seed: of the random numbers.
-        name: the layer's.
+        share: share of images that lose a rectangle, 0 to 1.
+        area: smallest and largest share of the image's area; uniform between them.
+        seed: seed of the layer's random numbers.
+        name: name of the layer.
     """
 
-    #: Height over width, and its inverse, of the longest rectangles.
+    #: Largest ratio of the longer side of a rectangle to the shorter one.
     ASPECT = 3.3
 
     def __init__(
@@ -34,14 +34,14 @@ class RandomErasing(RandomLayer):
         self.share, self.area = share, area
 
     def change(self, batch: Any) -> Any:
-        """Pixels, shape (b, height, width, 3), to the same."""
+        """Augment pixels, shape (b, height, width, 3)."""
         b, height, width, _ = ops.shape(batch)
         area = self.uniform((b,), *self.area) * height * width
         limit = math.log(self.ASPECT)
         aspect = ops.exp(self.uniform((b,), -limit, limit))
         box_height = ops.minimum(ops.sqrt(area * aspect), height)
         box_width = ops.minimum(ops.sqrt(area / aspect), width)
-        # Wholly inside the image, so that the area is the one drawn.
+        # Inside the image, so that its area is the drawn one.
         mask = build_box_mask(
             middle_x=box_width / 2 + self.uniform((b,)) * (width - box_width),
             middle_y=box_height / 2 + self.uniform((b,)) * (height - box_height),

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: training images made of two, with labels made of two."""
+"""Mixup and CutMix: combine every training image with another one, and their labels."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from melanoma_lab.models.augmentation.random_layer import RandomLayer, broadcast
 
 
 class MixingLayer(RandomLayer):
-    """Mixes every image of a training batch with another one of it, chosen at random.
+    """Base class of layers that mix every image of a training batch with another one of it.
 
-    A layer of this kind takes and returns (pixels, labels, weights), not pixels alone, and metadata
-    after them where there are any; these are mixed in the same shares as the pixels. Each image
-    has a lambda of its own, not one a batch: with alpha below one most lambdas are near 0 or 1, and
-    a batch that shares one is nearly always either hardly mixed or mixed throughout.
+    Such a layer takes and returns (pixels, labels, weights) instead of pixels only, followed by
+    metadata if there are any. Metadata are mixed in the same shares as pixels. Every image has its
+    own lambda. With alpha below 1 most lambdas are near 0 or 1, so that a batch with a single
+    lambda would nearly always be either hardly mixed or fully mixed.
 
-    A subclass says in ``mix`` how pixels are mixed.
+    A subclass implements ``mix``.
 
     Args:
-        alpha: lambda is drawn from Beta(alpha, alpha), alpha > 0.
-        seed: of the random numbers.
-        name: the layer's.
+        alpha: parameter of the distribution Beta(alpha, alpha) of lambda, alpha > 0.
+        seed: seed of the layer's random numbers.
+        name: name of the layer.
     """
 
     def __init__(self, *, alpha: float, seed: int, name: str) -> None:
@@ -39,35 +39,36 @@ class MixingLayer(RandomLayer):
                 (b, d), float32.
 
         Returns:
-            The same shapes.
+            The mixed batch with the same shapes.
         """
-        pixels, labels, weights, *known = batch
+        pixels, labels, weights, *metadata = batch
         b = ops.shape(pixels)[0]
         other = ops.argsort(self.uniform((b,)))  # a permutation of the batch
         pixels, kept = self.mix(pixels, ops.take(pixels, other, axis=0), self.shares(b))
         share = kept[:, None]
-        known = [share * own + (1 - share) * ops.take(own, other, axis=0) for own in known]
-        return pixels, *mix_labels(labels, weights, other, kept), *known
+        metadata = [share * own + (1 - share) * ops.take(own, other, axis=0) for own in metadata]
+        return pixels, *mix_labels(labels, weights, other, kept), *metadata
 
     def mix(self, own: Any, other: Any, kept: Any) -> tuple[Any, Any]:
-        """Mix images with others.
+        """Mix the pixels of images with those of others.
 
         Args:
-            own: pixels, shape (b, height, width, 3).
-            other: pixels of as many others.
-            kept: lambda: the share of each image that is its own, shape (b,).
+            own: pixels of the images, shape (b, height, width, 3).
+            other: pixels of the other images, same shape.
+            kept: lambda, the wanted share of each image's own pixels, shape (b,).
 
         Returns:
-            The mixed pixels, and the shares that came of it, shape (b,).
+            The mixed pixels, and the actual shares of the images' own pixels, shape (b,).
         """
         raise NotImplementedError
 
     def shares(self, b: Any) -> Any:
         """Draw lambdas from Beta(alpha, alpha), shape (b,).
 
-        As G / (G + H) with G and H from Gamma(alpha), by their logarithms: with a small alpha both
-        underflow in float32, and ``keras.random.beta`` then gives 0/0. log Gamma(alpha) is
-        log Gamma(alpha + 1) + log(U) / alpha (Marsaglia and Tsang 2000, section 6).
+        Lambda is G / (G + H) with G and H from Gamma(alpha), computed from their logarithms: with a
+        small alpha both underflow in float32, and ``keras.random.beta`` then returns 0/0. The
+        logarithm of a number from Gamma(alpha) is that of one from Gamma(alpha + 1) plus
+        log(U) / alpha, with U uniform in 0 to 1 (Marsaglia and Tsang 2000, section 6).
         """
         gamma = keras.random.gamma((2, b), self.alpha + 1, dtype="float32", seed=self.draws)
         log = ops.log(gamma) + ops.log1p(-self.uniform((2, b))) / self.alpha
@@ -75,21 +76,21 @@ class MixingLayer(RandomLayer):
 
 
 def mix_labels(labels: Any, weights: Any, other: Any, kept: Any) -> tuple[Any, Any]:
-    """Labels and weights of mixed images.
+    """Mix the labels and weights of images.
 
-    An image's weight in the loss becomes lambda w + (1 - lambda) w'. Its label shares are
-    lambda w : (1 - lambda) w', so that weight times cross entropy is lambda times what the one
-    image would have cost plus (1 - lambda) times what the other would have: class weighting counts
-    a class as it does without mixing. With equal weights that is lambda : 1 - lambda.
+    The weight of a mixed image becomes lambda w + (1 - lambda) w', and its label shares are
+    lambda w : (1 - lambda) w'. Its weighted cross-entropy is therefore lambda times that of the
+    first label plus (1 - lambda) times that of the second, so that class weights have the same
+    effect as without mixing. With equal weights the label shares are lambda : 1 - lambda.
 
     Args:
-        labels: shape (b, K), rows sum to 1.
-        weights: shape (b,), above 0.
-        other: position of each image's other one, shape (b,).
+        labels: labels, shape (b, K); a row sums to 1.
+        weights: weights in the loss, shape (b,), above 0.
+        other: position in the batch of the image that each image is mixed with, shape (b,).
         kept: lambda, shape (b,).
 
     Returns:
-        Labels, shape (b, K), rows sum to 1, and weights, shape (b,).
+        Labels, shape (b, K), whose rows sum to 1, and weights, shape (b,).
     """
     own_part = kept * weights
     other_part = (1 - kept) * ops.take(weights, other, axis=0)
@@ -99,31 +100,32 @@ def mix_labels(labels: Any, weights: Any, other: Any, kept: Any) -> tuple[Any, A
 
 
 class MixUpLayer(MixingLayer):
-    """Mixup (Zhang et al. 2018, arXiv:1710.09412): the weighted mean of two images.
+    """Mixup layer (Zhang et al. 2018, arXiv:1710.09412): the weighted mean of two images.
 
-    Of lambda and 1 - lambda an image gets the larger. Two images have the same mixtures either way,
-    but so each image of a batch is the larger part of one; else, lambdas being drawn for each
-    image, some would be there twice and others not at all.
+    An image's own share is the larger of lambda and 1 - lambda. The possible mixtures of two images
+    stay the same, but every image of a batch is the larger part of exactly one mixture. Otherwise,
+    since lambda is drawn for each image, some images would be the larger part twice and others
+    never.
     """
 
     def __init__(self, *, alpha: float, seed: int, name: str = "mixup") -> None:
         super().__init__(alpha=alpha, seed=seed, name=name)
 
     def mix(self, own: Any, other: Any, kept: Any) -> tuple[Any, Any]:
-        """Every pixel is lambda of the image's own and 1 - lambda of the other's."""
+        """Compute lambda times the own pixels plus 1 - lambda times the others."""
         kept = ops.maximum(kept, 1 - kept)
         share = broadcast_per_image(kept)
         return share * own + (1 - share) * other, kept
 
 
 class CutMixLayer(MixingLayer):
-    """CutMix (Yun et al. 2019, arXiv:1905.04899): a rectangle of an image comes from another."""
+    """CutMix layer (Yun et al. 2019, arXiv:1905.04899): copy a rectangle from another image."""
 
     def __init__(self, *, alpha: float, seed: int, name: str = "cutmix") -> None:
         super().__init__(alpha=alpha, seed=seed, name=name)
 
     def mix(self, own: Any, other: Any, kept: Any) -> tuple[Any, Any]:
-        """A box of 1 - lambda of the area, cut off at the edges; the share is what is left."""
+        """Copy a box with 1 - lambda of the area; parts beyond the edges are cut off."""
         b, height, width, _ = ops.shape(own)
         side = ops.sqrt(1 - kept)
         mask = build_box_mask(

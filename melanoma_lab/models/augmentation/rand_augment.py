@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al. 2020, arXiv:1909.13719), a choice of operations for every image."""
+"""RandAugment (Cubuk et al. 2020, arXiv:1909.13719), with separate operations for every image."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from melanoma_lab.models.augmentation.random_layer import RandomLayer
 
 
 class RandAugmentLayer(RandomLayer):
-    """Does some operations to each image, drawn from a list for each image anew.
+    """Layer that applies operations to each image, drawn separately for every image.
 
-    Ranges are torchvision's. Operations are Pillow's, except that geometric ones interpolate and
-    mirror the image beyond its edges instead of filling with black or grey. Keras's layer of this
-    name draws one choice for a whole batch, and computes every operation on every image to keep
-    two: here only what was drawn is computed.
+    Ranges are torchvision's. Operations are Pillow's, except that geometric operations interpolate,
+    and continue an image beyond its edges by its mirror image instead of black or grey. Keras's
+    layer of the same name draws the operations once for a whole batch, and computes all operations
+    on every image to use two. This layer computes the drawn operations only.
 
     Args:
-        per_image: operations done to an image, one after the other; one may be drawn twice.
-        magnitude: strength, 0 to 30.
-        operations: names to draw from, keys of ``OPERATIONS``.
-        seed: of the random numbers.
-        name: the layer's.
+        per_image: number of operations applied to an image, one after the other; the same operation
+            may be drawn twice.
+        magnitude: strength of the operations, 0 to 30.
+        operations: names of the operations to draw from, keys of ``OPERATIONS``.
+        seed: seed of the layer's random numbers.
+        name: name of the layer.
     """
 
-    #: The magnitude at which every operation is at its strongest.
+    #: The magnitude at which every operation has its full strength.
     STRONGEST = 30
 
     def __init__(
@@ -48,7 +49,7 @@ class RandAugmentLayer(RandomLayer):
         self.operations = [OPERATIONS[operation] for operation in operations]
 
     def change(self, batch: Any) -> Any:
-        """Pixels 0 to 255, shape (b, height, width, 3), to the same."""
+        """Augment pixels, values 0 to 255, shape (b, height, width, 3)."""
         drawn = (ops.shape(batch)[0], self.per_image)
         which = ops.floor(self.uniform(drawn, 0, len(self.operations)))
         level = ops.where(self.uniform(drawn) < 0.5, -self.level, self.level)
@@ -68,10 +69,10 @@ def _shear(image: Any, x: Any, y: Any) -> Any:
 
 
 def _translate(image: Any, x: Any, y: Any) -> Any:
-    """By shares of the width and the height."""
+    """Shift an image by shares of its width and height."""
     height, width, _ = ops.shape(image)
     one = ops.ones_like(x)
-    # Shifts are in halves of the way from the first pixel's middle to the last one's.
+    # The unit of shifts is half the distance from the first pixel's centre to the last one's.
     shifts = [2 * x * width / (width - 1), 2 * y * height / (height - 1)]
     return _warp(image, [one, 0 * x, 0 * x, one], shifts)
 
@@ -102,7 +103,7 @@ def _recolour(image: Any, **factor: Any) -> Any:
 
 
 def _sharpness(image: Any, factor: Any) -> Any:
-    """Away from, or towards, a slightly blurred image; the outermost pixels stay."""
+    """Sharpen or blur an image; the outermost pixels do not change."""
     rows, middle = image[:-2] + image[1:-1] + image[2:], image[1:-1, 1:-1]
     blurred = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * middle) / 13
     inner = blurred + factor * (middle - blurred)
@@ -111,18 +112,18 @@ def _sharpness(image: Any, factor: Any) -> Any:
 
 
 def _posterize(image: Any, level: Any) -> Any:
-    """Drop up to four of the eight bits."""
+    """Remove up to four of the eight bits of every value."""
     step = 2.0 ** ops.round(4 * ops.abs(level))
     return ops.floor(image / step) * step
 
 
 def _solarize(image: Any, level: Any) -> Any:
-    """Invert what is bright."""
+    """Invert bright values."""
     return ops.where(image < 255 * (1 - ops.abs(level)), image, 255 - image)
 
 
 def _autocontrast(image: Any) -> Any:
-    """Stretch every channel to 0 to 255."""
+    """Stretch the values of every channel to 0 to 255."""
     low, high = ops.min(image, axis=(0, 1)), ops.max(image, axis=(0, 1))
     flat = high <= low
     stretched = (image - low) * (255 / ops.where(flat, 1.0, high - low))
@@ -130,7 +131,7 @@ def _autocontrast(image: Any) -> Any:
 
 
 def _equalize(image: Any) -> Any:
-    """Give every channel as many pixels of one value as of another, as Pillow does."""
+    """Equalise the histogram of every channel, as Pillow does."""
     values = ops.cast(ops.round(image), "int32")
     # Counted by segment sums: bincount is not deterministic on a GPU.
     bins = ops.reshape(values + 256 * np.arange(3, dtype=np.int32), (-1,))
@@ -145,8 +146,9 @@ def _equalize(image: Any) -> Any:
     return ops.cast(ops.reshape(equalized, ops.shape(image)), image.dtype)
 
 
-#: Name -> (image, float32, shape (height, width, 3), 0 to 255; level, -1 to 1) to the same image
-#: changed: signed where an operation has two directions, by size alone where it has one.
+#: Functions by name of the operation. Each takes an image, float32, shape (height, width, 3),
+#: values 0 to 255, and a level from -1 to 1, and returns the changed image. Operations with one
+#: direction ignore the sign of the level.
 OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "identity": lambda image, _level: image,
     "shear_x": lambda image, level: _shear(image, 0.3 * level, 0 * level),

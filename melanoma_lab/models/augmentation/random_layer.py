@@ -1,4 +1,4 @@
-"""What the lab's augmentation layers share."""
+"""Base class of augmentation layers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import keras
 
 
 class RandomLayer(keras.layers.Layer):
-    """A layer that changes a training batch at random and lets every other pass.
+    """Layer that changes a batch at random in training, and passes it through otherwise.
 
-    Its random numbers come from one ``SeedGenerator``, whose state is a variable of the model that
-    has the layer: a checkpoint of that model's ``variables`` continues them bit for bit. It
-    computes in float32 whatever the precision: half precision would round the pixels.
+    Its random numbers come from one ``SeedGenerator``, whose state is a variable of the model with
+    the layer: a training that resumes from a checkpoint of the model's ``variables`` draws the same
+    numbers, bit for bit. The layer computes in float32 under every precision: half precision would
+    round the pixels.
 
-    A subclass says in ``change`` what becomes of a batch.
+    A subclass implements ``change``.
 
     Args:
-        seed: of the random numbers.
-        name: the layer's.
+        seed: seed of the layer's random numbers.
+        name: name of the layer.
     """
 
     def __init__(self, *, seed: int, name: str) -> None:
@@ -26,18 +27,18 @@ class RandomLayer(keras.layers.Layer):
         self.draws = keras.random.SeedGenerator(seed)
 
     def call(self, batch: Any, training: bool = False) -> Any:
-        """The batch, changed in training only."""
+        """Return the batch, changed if in training."""
         return self.change(batch) if training else batch
 
     def change(self, batch: Any) -> Any:
-        """What becomes of a training batch."""
+        """Return a changed training batch."""
         raise NotImplementedError
 
     def uniform(self, shape: tuple[Any, ...], low: float = 0.0, high: float = 1.0) -> Any:
-        """Fresh random numbers, float32, low <= u < high."""
+        """Draw random numbers u, float32, low <= u < high."""
         return keras.random.uniform(shape, low, high, dtype="float32", seed=self.draws)
 
 
 def broadcast_per_image(values: Any) -> Any:
-    """Shape (b,) to (b, 1, 1, 1), which multiplies a batch of images."""
+    """Reshape (b,) to (b, 1, 1, 1), to be broadcast over a batch of images."""
     return keras.ops.reshape(values, (-1, 1, 1, 1))

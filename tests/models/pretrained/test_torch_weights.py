@@ -15,7 +15,7 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.architectures.efficientnet_lite import SCALES, build_lite_backbone
 from melanoma_lab.models.pretrained.torch_file import read_torch_file
-from melanoma_lab.models.pretrained.torch_weights import _places, set_torch_weights
+from melanoma_lab.models.pretrained.torch_weights import _match_layers, set_torch_weights
 from melanoma_lab.models.pretrained.weight_files import PACKAGES, find_weights
 from melanoma_lab.models.regularisation import Regulariser
 
@@ -45,7 +45,7 @@ def build(size=32, regularisation=None, name="efficientnet_lite0", weights="none
 def torch_like(backbone, rng):
     """The tensors that PyTorch would keep of a backbone, with random numbers."""
     tensors = {"_fc.weight": rng.normal(size=(10, 1280)).astype("f4")}
-    for layer, prefix in _places(backbone):
+    for layer, prefix in _match_layers(backbone):
         names = ["weight", "bias", "running_mean", "running_var"][: len(layer.weights)]
         for name, weight in zip(names, layer.weights, strict=True):
             shape = tuple(weight.shape)
