@@ -1,1 +1,1 @@
-"""From a dataset to batches: audited, split, decoded and balanced images."""
+"""Prepare a dataset for training: read, decode, audit, label, group, split, balance and batch."""

@@ -1,7 +1,8 @@
-"""What training draws: batches as a pure function of the seed and the step.
+"""Batches of images as tf.data datasets; a training batch depends on the seed and the step only.
 
-The training images come in passes, each in an order of its own; batches are cut from the endless
-row of passes. So an epoch may be shorter or longer than a pass, and a run may start at any step.
+Training goes through the images in passes, each with its own order, and batches are cut from the
+endless sequence of passes. Therefore an epoch may be shorter or longer than a pass, and a training
+may start at any step.
 """
 
 from __future__ import annotations
@@ -17,71 +18,71 @@ from melanoma_lab.config.schema.training import EpochLength
 from melanoma_lab.input_pipeline.balancing import BalancedSet
 from melanoma_lab.input_pipeline.model_inputs import join_inputs
 
-#: Keeps the order's random numbers apart from others that are drawn from the same seed.
+#: Part of the seeds of the order, so that they differ from other seeds of a run.
 ORDER_STREAM = 0x0D
 
 
 def count_steps_per_epoch(
     epoch: EpochLength, *, n_split: int, n_balanced: int, batch_size: int
 ) -> int:
-    """Optimizer steps an epoch.
+    """Return the number of optimizer steps in an epoch.
 
     Args:
-        epoch: whether an epoch is a pass over the training split or over what balancing made.
-        n_split: images of the training split.
-        n_balanced: images that balancing made of them.
-        batch_size: images a step.
+        epoch: whether an epoch is a pass over the training split or over the balanced split.
+        n_split: number of images in the training split.
+        n_balanced: number of images in the balanced split.
+        batch_size: number of images in a step.
     """
     n = n_balanced if epoch is EpochLength.balanced else n_split
     return -(-n // batch_size)
 
 
 def select_batch(step: int, *, n: int, batch_size: int, seed: int) -> NDArray[np.int64]:
-    """Which images a step draws.
+    """Select the images of a step.
 
     Args:
-        step: the optimizer step, from 0.
+        step: number of the optimizer step, from 0.
         n: number of images in a pass.
-        batch_size: images a step.
-        seed: the run's seed.
+        batch_size: number of images in a step.
+        seed: seed of the run.
 
     Returns:
-        int64, shape (batch_size,); positions 0 <= p < n. Every n consecutive ones, counted from
-        the first step, are a permutation.
+        int64, shape (batch_size,): positions 0 <= p < n. Counted from the first step, every block
+        of n positions is a permutation.
     """
     first = step * batch_size
     drawn: list[NDArray[np.int64]] = []
-    wanted = batch_size
-    while wanted:
-        number, offset = divmod(first + batch_size - wanted, n)
-        part = _pass_order(number, n, seed)[offset : offset + wanted]
+    missing = batch_size
+    while missing:
+        number, offset = divmod(first + batch_size - missing, n)
+        part = _pass_order(number, n, seed)[offset : offset + missing]
         drawn.append(part)
-        wanted -= len(part)
+        missing -= len(part)
     return np.concatenate(drawn)
 
 
 @functools.lru_cache(maxsize=2)
 def _pass_order(number: int, n: int, seed: int) -> NDArray[np.int64]:
-    """The order of one pass over the images."""
+    """Return the order of one pass over the images; int64, shape (n,)."""
     return np.random.default_rng([ORDER_STREAM, seed, number]).permutation(n)
 
 
 def make_training_batches(
     images: BalancedSet, *, batch_size: int, seed: int, first_step: int, last_step: int
 ) -> Any:
-    """A tf.data dataset with one element a step.
+    """Make a tf.data dataset with one training batch for each step.
 
     Args:
-        images: what an epoch draws from.
-        batch_size: images a step.
-        seed: of the order.
-        first_step: step to begin with.
-        last_step: step to end before.
+        images: balanced training split.
+        batch_size: number of images in a step.
+        seed: seed of the order of the images.
+        first_step: first step, from 0.
+        last_step: the step after the last one.
 
     Returns:
-        Elements (inputs, float32 one-hot labels (b, K), float32 weights (b,)). Inputs are uint8
-        pixels (b, H, W, 3), or whatever the images hold in their place; or a pair of these and
-        float32 metadata (b, d).
+        tf.data dataset of (inputs, labels, weights): one-hot labels, float32, shape (b, K), and
+        weights, float32, shape (b,). Inputs are pixels, uint8, shape (b, H, W, 3), or features; or
+        a pair of these and metadata, float32, shape (b, d).
     """
     n_classes = images.n_classes
     weight = np.ones(n_classes, np.float32) if images.class_weight is None else images.class_weight
@@ -89,11 +90,11 @@ def make_training_batches(
     def draw(step: Any) -> tuple[NDArray[Any], ...]:
         positions = select_batch(int(step), n=len(images), batch_size=batch_size, seed=seed)
         pixels, labels = images.gather(positions)
-        known = () if images.metadata is None else (images.metadata[positions],)
-        return pixels, *known, one_hot(labels, n_classes), weight[labels]
+        metadata = () if images.metadata is None else (images.metadata[positions],)
+        return pixels, *metadata, one_hot(labels, n_classes), weight[labels]
 
-    like = [images.sources[0], *([] if images.metadata is None else [images.metadata])]
-    return _numpy_dataset(draw, first_step, last_step, like, n_classes)
+    examples = [images.sources[0], *([] if images.metadata is None else [images.metadata])]
+    return _numpy_dataset(draw, first_step, last_step, examples, n_classes)
 
 
 def make_evaluation_batches(
@@ -105,32 +106,32 @@ def make_evaluation_batches(
     batch_size: int,
     metadata: NDArray[np.float32] | None = None,
 ) -> Any:
-    """A tf.data dataset over images in their order, as they were photographed.
+    """Make a tf.data dataset for one pass over images in their order, without augmentation.
 
     Args:
-        pixels: uint8, shape (m, H, W, 3), the decode cache; or features, float32, shape (m, d).
-        rows: int64, shape (n,); which of them.
-        labels: int64, shape (n,).
+        pixels: uint8, shape (m, H, W, 3), the cached pixels; or features, float32, shape (m, d).
+        rows: int64, shape (n,): rows of ``pixels`` to use.
+        labels: int64, shape (n,): class indices.
         n_classes: number of classes.
-        batch_size: images a batch; the last one may be smaller.
-        metadata: float32, shape (n, d): of their patients; None where the image alone counts.
+        batch_size: number of images in a batch; the last batch may be smaller.
+        metadata: float32, shape (n, d): encoded patient metadata; None if they are not used.
 
     Returns:
-        Elements as of ``make_training_batches``, all weights one.
+        tf.data dataset of the same elements as from ``make_training_batches``; all weights are 1.
     """
 
     def take(step: Any) -> tuple[NDArray[Any], ...]:
         part = slice(int(step) * batch_size, (int(step) + 1) * batch_size)
-        known = () if metadata is None else (metadata[part],)
+        others = () if metadata is None else (metadata[part],)
         ones = np.ones(len(rows[part]), np.float32)
-        return pixels[rows[part]], *known, one_hot(labels[part], n_classes), ones
+        return pixels[rows[part]], *others, one_hot(labels[part], n_classes), ones
 
-    like = [pixels, *([] if metadata is None else [metadata])]
-    return _numpy_dataset(take, 0, -(-len(rows) // batch_size), like, n_classes)
+    examples = [pixels, *([] if metadata is None else [metadata])]
+    return _numpy_dataset(take, 0, -(-len(rows) // batch_size), examples, n_classes)
 
 
 def one_hot(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
-    """Class indices, shape (n,), as float32 one-hot rows, shape (n, n_classes)."""
+    """Convert class indices, shape (n,), to one-hot rows, float32, shape (n, n_classes)."""
     return np.eye(n_classes, dtype=np.float32)[labels]
 
 
@@ -138,19 +139,24 @@ def _numpy_dataset(
     make: Callable[[Any], Any],
     first: int,
     last: int,
-    like: Sequence[NDArray[Any]],
+    examples: Sequence[NDArray[Any]],
     n_classes: int,
 ) -> Any:
-    """A dataset of what a NumPy function makes of each number from first to last.
+    """Make a tf.data dataset of a NumPy function's results for a range of numbers.
 
-    Inputs have the dtypes of ``like``, and the shapes of one of its rows.
+    Args:
+        make: function from a number to the arrays of one batch: inputs, labels and weights.
+        first: first number.
+        last: the number after the last one.
+        examples: an array for each input, with its dtype and the shape of one image's row.
+        n_classes: number of classes.
     """
     import tensorflow as tf
 
     def element(step: Any) -> Any:
-        dtypes = (*(tf.as_dtype(array.dtype) for array in like), tf.float32, tf.float32)
+        dtypes = (*(tf.as_dtype(array.dtype) for array in examples), tf.float32, tf.float32)
         *inputs, labels, weights = tf.numpy_function(make, [step], dtypes, stateful=False)
-        for tensor, array in zip(inputs, like, strict=True):
+        for tensor, array in zip(inputs, examples, strict=True):
             tensor.set_shape((None, *array.shape[1:]))
         labels.set_shape((None, n_classes))
         weights.set_shape((None,))
@@ -158,8 +164,8 @@ def _numpy_dataset(
 
     dataset = tf.data.Dataset.range(first, last).map(element)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(0, last - first)))
-    # Nothing here is tuned, and TensorFlow 2.21's tuner sleeps for 10 ms, 20 ms, 40 ms... without
-    # waking when a pass has ended, which then waits for it: up to as long again as it took.
+    # Nothing here needs autotuning. TensorFlow 2.21's autotuner sleeps for 10, 20, 40 ms and so on,
+    # and the end of a pass waits until it wakes up: up to as long again as the pass took.
     untuned = tf.data.Options()
     untuned.autotune.enabled = False
     return dataset.prefetch(2).with_options(untuned)

@@ -1,9 +1,9 @@
-"""The course project's protocol, on purpose: copies first, split afterwards.
+"""The leaky protocol of the course project, reproduced on purpose: copy first, split afterwards.
 
-Every class of the training folder is brought to 500 images with Augmentor, and only then are files
-drawn at random for validation. Copies of one original end up on both sides, so that validation
-accuracy measures memory. What is made here is a dataset of its own whose manifest says so; nothing
-in the lab trains this way on an honest one.
+Augmentor fills every class of the training folder up to 500 images, and only then are files drawn
+at random for validation. Copies of one original are in both splits, so that validation accuracy
+measures memorisation. This module writes a separate dataset whose manifest names the protocol; no
+training on another dataset works this way.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ OPERATIONS: Final = (
     {"rotate": {"probability": 0.7, "max_left_rotation": 10, "max_right_rotation": 10}},
 )
 VAL_SHARE: Final = 0.2
-#: Pillow's, which Augmentor leaves as it is.
+#: Pillow's default, which Augmentor uses.
 JPEG_QUALITY: Final = 75
 
 PROTOCOL_COLUMNS = ("image_id", "label", "lesion", "source", "split", "protocol", "original")
-_GATHERED = 256
+#: Number of images in memory at a time.
+_CHUNK = 256
 
 
 def write_leaky_protocol(
@@ -47,21 +48,22 @@ def write_leaky_protocol(
     threads: int,
     progress: ProgressCallback | None = None,
 ) -> pd.DataFrame:
-    """Make the dataset and write it, whole or not at all.
+    """Create the dataset and write it atomically.
 
     Args:
-        folder: to write to; must not exist.
-        images: the published images, n rows with the columns image_id, label, group, source,
+        folder: folder to write, which must not exist.
+        images: table of the n published images, with the columns image_id, label, group, source,
             published and digest.
-        pixels: the decode cache, uint8, shape (m, size, size, 3).
-        rows: int64, shape (n,); where each image lies in ``pixels``.
-        seed: which originals are copied and how, and which files are drawn for validation.
-        cache: the lab's cache folder.
-        threads: for making the copies.
-        progress: told of the copies made so far and the copies to make.
+        pixels: cached pixels, uint8, shape (m, size, size, 3).
+        rows: int64, shape (n,): row of each image in ``pixels``.
+        seed: seed that decides which originals are copied, how they are augmented, and which files
+            are drawn for validation.
+        cache: cache folder of this package.
+        threads: number of threads that make copies.
+        progress: called with (done, total) while copies are made.
 
     Returns:
-        The manifest, with COLUMNS.
+        The manifest with the columns ``PROTOCOL_COLUMNS``.
     """
     published = images["published"].to_numpy()
     train, test = np.flatnonzero(published == TRAIN), _find_unleaked_test(images)
@@ -89,12 +91,12 @@ def write_leaky_protocol(
     order = np.random.default_rng([seed, 0]).permutation(len(origins))
     is_val[order[: round(VAL_SHARE * len(origins))]] = True
     splits = [*np.where(is_val, VAL, TRAIN), *[TEST] * len(test)]
-    manifest = _manifest(images.iloc[np.concatenate([origins, test])], splits)
+    manifest = _build_manifest(images.iloc[np.concatenate([origins, test])], splits)
 
     names = list(manifest["image_id"])
     with write_folder_atomically(folder) as partial:
-        for start in range(0, len(origins), _GATHERED):
-            chunk = np.arange(start, min(start + _GATHERED, len(origins)))
+        for start in range(0, len(origins), _CHUNK):
+            chunk = np.arange(start, min(start + _CHUNK, len(origins)))
             _save(partial, [names[i] for i in chunk], balanced.gather(chunk)[0])
         for image_id, row in zip(names[len(origins) :], rows[test], strict=True):
             _save(partial, [image_id], pixels[row : row + 1])
@@ -103,19 +105,19 @@ def write_leaky_protocol(
 
 
 def _find_unleaked_test(images: pd.DataFrame) -> NDArray[np.int64]:
-    """Positions of the published test images of which no training image shows the lesion."""
-    trained = set(images.loc[images["published"] == TRAIN, "group"])
-    honest = (images["published"] == TEST) & ~images["group"].isin(trained)
-    return np.flatnonzero(honest)
+    """Return positions of the published test images whose lesion is in no training image."""
+    training_groups = set(images.loc[images["published"] == TRAIN, "group"])
+    unleaked = (images["published"] == TEST) & ~images["group"].isin(training_groups)
+    return np.flatnonzero(unleaked)
 
 
-def _manifest(origins: pd.DataFrame, splits: Sequence[str]) -> pd.DataFrame:
-    """Name every image after its original, its copies numbered from 1."""
-    seen: Counter[str] = Counter()
+def _build_manifest(origins: pd.DataFrame, splits: Sequence[str]) -> pd.DataFrame:
+    """Build the manifest: images are named after their originals, and copies numbered from 1."""
+    n_copies: Counter[str] = Counter()
     names = []
     for image_id, label, split in zip(origins["image_id"], origins["label"], splits, strict=True):
-        copy = f"_copy{seen[image_id]}" if seen[image_id] else ""
-        seen[image_id] += 1
+        copy = f"_copy{n_copies[image_id]}" if n_copies[image_id] else ""
+        n_copies[image_id] += 1
         names.append(f"{split}/{label}/{PurePosixPath(image_id).stem}{copy}.jpg")
     manifest = pd.DataFrame(
         {

@@ -1,7 +1,7 @@
-"""What a network takes of a batch: pixels, or pixels and what is known of the patient.
+"""The inputs of a network: pixels alone, or pixels and patient metadata.
 
-``(pixels, metadata)`` is a network's input and a batch's where metadata are joined to the image;
-else pixels are, by themselves. In the place of pixels may be what a backbone makes of them.
+The inputs of a network, and of a batch, are ``(pixels, metadata)`` if the network uses metadata,
+and pixels alone otherwise. Instead of pixels they may contain features of a backbone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ PIXELS, METADATA = "pixels", "metadata"
 
 
 def split_inputs(inputs: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Pixels, and a tuple of the metadata or of nothing."""
+    """Return the pixels, and a tuple of the metadata, which is empty without metadata."""
     if isinstance(inputs, tuple | list):
         pixels, *others = inputs
         return pixels, tuple(others)
@@ -20,5 +20,5 @@ def split_inputs(inputs: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def join_inputs(pixels: Any, others: tuple[Any, ...]) -> Any:
-    """What ``split_inputs`` took apart."""
+    """Join what ``split_inputs`` has returned."""
     return (pixels, *others) if others else pixels

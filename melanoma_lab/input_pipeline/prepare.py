@@ -1,4 +1,4 @@
-"""The data's way up to training: read, decode, label, group, split."""
+"""Prepare a dataset for training: read, decode, audit, label, group and split its images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from melanoma_lab.data.split import TRAIN, split_images
 from melanoma_lab.data.unreadable import drop_unreadable
 from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
-#: MLflow takes 250 characters for a metric, test/sensitivity/ included.
+#: Largest length of a class's slug: MLflow allows 250 for a whole metric name.
 MAX_SLUG_LENGTH = 200
 
 MANIFEST_COLUMNS = (
@@ -68,23 +68,24 @@ class PreparedData:
     """A dataset that is read, decoded, labelled, grouped and split.
 
     Attributes:
-        manifest: one row an image, sorted by image_id, with MANIFEST_COLUMNS.
+        manifest: table with a row for each image, sorted by image_id, and the columns
+            ``MANIFEST_COLUMNS``.
         classes: class names in the order of the network's outputs.
-        melanoma: the slug of the melanoma class, or None.
-        pixels: uint8, shape (m, size, size, 3); the decode cache, memory-mapped.
-        resize: what has become of the images' proportions there.
-        rows: int64, shape (n,); where each row of the manifest lies in ``pixels``.
-        labels: int64, shape (n,); class index of each row of the manifest.
-        digest: of ids, contents and labels.
-        split_hash: of which image is in which split.
-        protocol: ``grouped``; ``ungrouped`` where nothing names lesions or patients; ``leaking``
-            where images that belong together are separated.
-        grouped_by: the columns of a table that name lesions or patients.
-        columns: which columns of the table count, in one line; empty where there is no table.
-        notes: what was relabelled or left out, a sentence each.
-        findings: what the audit found in the dataset as it was published.
-        unresolved: what of it the run leaves as it is, in one line; empty where nothing.
-        patients: what is known of them, where ``metadata`` asks for it.
+        melanoma: slug of the positive class, or None.
+        pixels: cached pixels, uint8, shape (m, size, size, 3), memory-mapped.
+        resize: how images were made square.
+        rows: int64, shape (n,): row in ``pixels`` of each row of the manifest.
+        labels: int64, shape (n,): class index of each row of the manifest.
+        digest: hash of the images' ids, contents and labels.
+        split_hash: hash of the assignment of images to splits.
+        protocol: ``grouped``; ``ungrouped`` if no column names lesions or patients; ``leaking`` if
+            a group of images that belong together is in more than one split.
+        grouped_by: columns of a table that name lesions or patients.
+        columns: line of text that says which columns of a table are used; empty without a table.
+        notes: sentences about images that were relabelled or left out.
+        findings: findings of the audit in the dataset as it was published.
+        unresolved: line of text about problems that the run does not resolve; empty if none.
+        patients: encoded patient metadata, if ``metadata`` is configured.
     """
 
     manifest: pd.DataFrame
@@ -106,21 +107,21 @@ class PreparedData:
 
     @property
     def slugs(self) -> tuple[str, ...]:
-        """Class names as they stand in column and metric names."""
+        """Class names as they are written in the names of columns and metrics."""
         return tuple(slugify(name) for name in self.classes)
 
     def select_split(self, split: str) -> NDArray[np.int64]:
-        """Positions in the manifest of a split's images; int64, sorted."""
+        """Return the positions of a split's images in the manifest; int64, sorted."""
         return np.flatnonzero(self.manifest["split"].to_numpy() == split)
 
     def select_splits(self, splits: Sequence[str] | None) -> NDArray[np.int64]:
-        """Positions in the manifest of the images of some splits, sorted; None: of all."""
+        """Return the positions of several splits' images in the manifest, sorted; None: all."""
         if splits is None:
             return np.arange(len(self.manifest))
         return np.flatnonzero(self.manifest["split"].isin(list(splits)).to_numpy())
 
     def training_split(self) -> TrainingSplit:
-        """The images that weights may be fitted to, and nothing else."""
+        """Return the training images, the only ones that weights may be fitted to."""
         train = self.select_split(TRAIN)
         return TrainingSplit(
             pixels=self.pixels,
@@ -133,43 +134,46 @@ class PreparedData:
         )
 
 
-#: What a process prepared last, by all that it depends on; as many as a study has folds, mostly.
+#: The datasets that this process prepared last, by a digest of everything that they depend on.
 _prepared: dict[str, PreparedData] = {}
+#: Number of datasets that are kept: enough for the folds of most studies.
 MAX_PREPARED = 10
 
 
 def slugify(name: str) -> str:
-    """A class name in lower case with underscores, as column and metric names have it.
+    """Return a class name in lower case with underscores, for names of columns and metrics.
 
-    Letters and digits of every script stay, as MLflow takes them.
+    Letters and digits of every script stay, because MLflow allows them.
     """
-    # Composed letters: macOS takes é apart in file names.
+    # Composed letters, because macOS decomposes é in file names.
     return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name).lower()).strip("_")
 
 
 def prepare_data(
     config: Config, *, cache: Path, threads: int, progress: ProgressCallback | None = None
 ) -> PreparedData:
-    """Take a configured dataset all the way to a split manifest and decoded pixels.
+    """Prepare a configured dataset: split manifest, decoded pixels and encoded patient metadata.
 
-    Within a process, a study's later runs get what the first one prepared, if they ask for the same
-    and the folder still lists the same files with the same content.
+    Later runs in the same process reuse the result if their configuration of the dataset and the
+    split is the same, and the folder still contains the same files with the same content.
 
     Args:
         config: the whole configuration.
-        cache: the lab's cache folder.
-        threads: threads for reading and decoding.
+        cache: cache folder of this package.
+        threads: number of threads for reading and decoding.
         progress: called with (done, total) while images are drawn or decoded.
 
     Raises:
-        UserError: the dataset, its labels, what it knows of patients or the split cannot be used as
+        UserError: the dataset, its labels, its patient metadata or the split cannot be used as
             configured.
     """
-    asked = isinstance(config.metadata, PatientMetadata)
-    data = prepare_images(config, cache=cache, threads=threads, patients=asked, progress=progress)
-    known = encode_patients(data.manifest, config.metadata)
-    notes = (*data.notes, *(known.notes if known else ()))
-    return replace(data, patients=known, notes=notes)
+    uses_metadata = isinstance(config.metadata, PatientMetadata)
+    data = prepare_images(
+        config, cache=cache, threads=threads, patients=uses_metadata, progress=progress
+    )
+    patients = encode_patients(data.manifest, config.metadata)
+    notes = (*data.notes, *(patients.notes if patients else ()))
+    return replace(data, patients=patients, notes=notes)
 
 
 def prepare_images(
@@ -180,13 +184,15 @@ def prepare_images(
     patients: bool,
     progress: ProgressCallback | None = None,
 ) -> PreparedData:
-    """As ``prepare_data``, but for what is known of patients, which is left as words and years.
+    """Prepare a configured dataset without encoding patient metadata.
+
+    The manifest contains patient metadata as words and ages in years.
 
     Args:
         config: the whole configuration.
-        cache: the lab's cache folder.
-        threads: threads for reading and decoding.
-        patients: whether what a table says of patients counts, and so must be right.
+        cache: cache folder of this package.
+        threads: number of threads for reading and decoding.
+        patients: whether patient metadata are used, so that the table's columns must be valid.
         progress: called with (done, total) while images are drawn or decoded.
 
     Raises:
@@ -196,15 +202,15 @@ def prepare_images(
     listing = read_listing(dataset, cache, progress, patients=patients)
     images = listing.images
     images["digest"] = compute_file_digests(list(images["path"]), threads)
-    described = (listing.unmatched, listing.grouped_by, listing.columns, listing.notes)
-    same = _digest(repr(dataset), repr(config.split), str(cache.absolute()), repr(described))
-    same += _digest(pd.util.hash_pandas_object(images, index=False).tolist())
-    if same not in _prepared:
+    description = (listing.unmatched, listing.grouped_by, listing.columns, listing.notes)
+    key = _digest(repr(dataset), repr(config.split), str(cache.absolute()), repr(description))
+    key += _digest(pd.util.hash_pandas_object(images, index=False).tolist())
+    if key not in _prepared:
         data = _prepare(config, listing, cache=cache, threads=threads, progress=progress)
         while len(_prepared) >= MAX_PREPARED:
             _prepared.pop(next(iter(_prepared)))  # the oldest
-        _prepared[same] = data
-    data = _prepared[same]
+        _prepared[key] = data
+    data = _prepared[key]
     return replace(data, manifest=data.manifest.copy())
 
 
@@ -216,7 +222,7 @@ def _prepare(
     threads: int,
     progress: ProgressCallback | None,
 ) -> PreparedData:
-    """Decode, label, group and split images that are listed, with the digests of their files."""
+    """Decode, audit, label, group and split the images of a listing with digests of their files."""
     dataset, manifest = config.dataset, listing.images
     files = (list(manifest["path"]), list(manifest["digest"]))
     pixels = load_pixels(
@@ -233,26 +239,26 @@ def _prepare(
     identical = pairs.loc[pairs["kind"] == IDENTICAL]
     manifest["identical"] = assign_photographs(list(manifest["digest"]), identical)
     manifest["photograph"] = assign_photographs(list(manifest["digest"]), pairs)
-    # Both, so that training never takes what the audit lists, whatever the image size.
+    # Both, so that training never uses images that the audit reports, at any image size.
     unreadable = inspection.unreadable | pixels.unreadable
     manifest, notes = drop_unreadable(manifest, unreadable, dataset)
     with _append_listing_notes(listing):
-        settled = resolve_labels(
+        resolved = resolve_labels(
             manifest,
             labels=dataset.labels if isinstance(dataset, Isic9Dataset) else LabelSource.folder,
             conflicts=dataset.conflicts,
             classes=dataset.classes,
         )
-        _check_slugs(settled.classes)
-        _check_positive_class(dataset, settled.classes)
-        manifest = settled.manifest.assign(group=group_images(settled.manifest, dataset.groups))
+        _check_slugs(resolved.classes)
+        _check_positive_class(dataset, resolved.classes)
+        manifest = resolved.manifest.assign(group=group_images(resolved.manifest, dataset.groups))
         manifest, left_out = split_images(manifest, config.split)
     manifest = manifest.loc[:, list(MANIFEST_COLUMNS)]
-    protocol = _protocol(manifest, listing.grouped_by)
-    index = {name: i for i, name in enumerate(settled.classes)}
+    protocol = _determine_protocol(manifest, listing.grouped_by)
+    index = {name: i for i, name in enumerate(resolved.classes)}
     return PreparedData(
         manifest=manifest,
-        classes=settled.classes,
+        classes=resolved.classes,
         melanoma=slugify(dataset.melanoma) if dataset.melanoma else None,
         pixels=pixels.images,
         resize=dataset.resize,
@@ -260,7 +266,7 @@ def _prepare(
         labels=np.array([index[label] for label in manifest["label"]], dtype=np.int64),
         digest=_digest(
             [*manifest[["image_id", "digest", "label"]].itertuples(index=False, name=None)],
-            settled.classes,
+            resolved.classes,
         ),
         split_hash=compute_split_hash(manifest),
         protocol=protocol,
@@ -268,10 +274,10 @@ def _prepare(
         columns=listing.columns,
         notes=(
             *listing.notes,
-            *_unmatched_notes(listing.unmatched),
-            *_links(dataset),
+            *_describe_unmatched(listing.unmatched),
+            *_describe_links(dataset),
             *notes,
-            *settled.notes,
+            *resolved.notes,
             *left_out,
         ),
         findings=findings,
@@ -281,7 +287,7 @@ def _prepare(
 
 @contextmanager
 def _append_listing_notes(listing: Listing) -> Iterator[None]:
-    """Add to an error what was read and left out before, which may be its cause."""
+    """Add notes about the listing to errors in this context, because they may explain the cause."""
     try:
         yield
     except UserError as error:
@@ -289,8 +295,8 @@ def _append_listing_notes(listing: Listing) -> Iterator[None]:
         raise UserError(f"{error} {before}".strip()) from error
 
 
-def _unmatched_notes(unmatched: UnmatchedImages) -> Iterator[str]:
-    """What of the metadata table or of the folder takes no part, for want of its counterpart."""
+def _describe_unmatched(unmatched: UnmatchedImages) -> Iterator[str]:
+    """Describe images that only the table or only the folder has."""
     missing, unlisted = unmatched.missing, unmatched.unlisted
     if missing:
         yield f"{unmatched.table} names images that are not there: {_format_example(missing)}."
@@ -298,20 +304,20 @@ def _unmatched_notes(unmatched: UnmatchedImages) -> Iterator[str]:
         yield f"{unmatched.table} does not name, and so are left out: {_format_example(unlisted)}."
 
 
-def _links(dataset: Dataset) -> list[str]:
-    """Links that were not followed, for a note."""
+def _describe_links(dataset: Dataset) -> list[str]:
+    """Describe links out of the dataset's folder that were not followed."""
     if dataset.root is None or dataset.outside_root:
         return []
     return describe_outside_links(Path(dataset.root).expanduser())
 
 
 def _format_example(names: Sequence[str]) -> str:
-    """A count and an example."""
+    """Format names as a count and an example; a single name alone."""
     return names[0] if len(names) == 1 else f"{len(names)}, such as {names[0]}"
 
 
 def _check_positive_class(dataset: Dataset, classes: Sequence[str]) -> None:
-    """Refuse a melanoma class that the images have none of."""
+    """Refuse a configured positive class that no image has."""
     if dataset.melanoma and slugify(dataset.melanoma) not in map(slugify, classes):
         raise UserError(
             f"dataset.melanoma={dataset.melanoma}: the images have no such class. "
@@ -320,7 +326,7 @@ def _check_positive_class(dataset: Dataset, classes: Sequence[str]) -> None:
 
 
 def _check_slugs(classes: Sequence[str]) -> None:
-    """Class names must stay apart, and stay something, as column and metric names."""
+    """Refuse class names whose slugs are empty, too long or equal."""
     seen: dict[str, str] = {}
     for name in classes:
         if not slugify(name):
@@ -338,25 +344,25 @@ def _check_slugs(classes: Sequence[str]) -> None:
         seen[slugify(name)] = name
 
 
-def _protocol(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> str:
-    """Whether images that belong together are known, and are on one side of the split."""
-    known = manifest.assign(group=group_images(manifest, GroupingRule.all))
-    sides = known.drop_duplicates(["group", "split"])
-    if sides["group"].duplicated().any():
+def _determine_protocol(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> str:
+    """Return ``leaking`` if a group is in several splits, else ``grouped`` or ``ungrouped``."""
+    grouped = manifest.assign(group=group_images(manifest, GroupingRule.all))
+    group_splits = grouped.drop_duplicates(["group", "split"])
+    if group_splits["group"].duplicated().any():
         return "leaking"
     return "grouped" if grouped_by else "ungrouped"
 
 
 def compute_split_hash(table: pd.DataFrame) -> str:
-    """A hash of which image is in which split.
+    """Return a hash of the assignment of images to splits.
 
     Args:
-        table: with the columns image_id and split, sorted by image_id.
+        table: table with the columns image_id and split, sorted by image_id.
     """
     return _digest([*table[["image_id", "split"]].itertuples(index=False, name=None)])
 
 
 def _digest(*parts: object) -> str:
-    """A short SHA-256 over anything that JSON can write."""
+    """Return a short SHA-256, 16 hexadecimal digits, of values that JSON can hold."""
     text = json.dumps(parts, separators=(",", ":"), ensure_ascii=True)
     return hash_text(text, 16)

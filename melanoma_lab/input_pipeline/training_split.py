@@ -1,4 +1,4 @@
-"""The training split: the only thing that balancing and augmentation accept."""
+"""The training split, the only data that balancing and augmentation accept."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """The images that weights may be fitted to, as rows of the decode cache.
+    """The images that weights may be fitted to, as rows of the cached pixels.
 
     Attributes:
-        pixels: uint8, shape (cached images, height, width, 3); memory-mapped, read only. It holds
-            every image of the dataset: only ``rows`` of it belong to this split.
-        rows: int64, shape (n,); where each training image lies in ``pixels``. Two images with
-            identical bytes share a row.
-        labels: int64, shape (n,); class index, 0 <= label < n_classes.
+        pixels: uint8, shape (cached images, height, width, 3); memory-mapped and read-only. It
+            contains all images of the dataset; only ``rows`` of it belong to this split.
+        rows: int64, shape (n,): row of each training image in ``pixels``. Images with identical
+            bytes share a row.
+        labels: int64, shape (n,): class indices, 0 <= label < n_classes.
         image_ids: n ids, sorted.
-        digests: n SHA-256 hex digests of the files' bytes.
-        class_names: the dataset's classes, in the order of their indices.
-        metadata: float32, shape (n, d): what is known of each image's patient, encoded; None where
-            the image alone counts.
+        digests: SHA-256 of the n files, hexadecimal.
+        class_names: classes of the dataset, in the order of their indices.
+        metadata: float32, shape (n, d): encoded patient metadata; None if they are not used.
     """
 
     pixels: NDArray[np.uint8]
@@ -38,13 +37,13 @@ class TrainingSplit:
 
     @property
     def n_classes(self) -> int:
-        """Number of classes of the dataset, whether or not all of them occur here."""
+        """Number of classes of the dataset, including those without training images."""
         return len(self.class_names)
 
     def select_metadata(self, positions: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """Metadata of some images, by their positions in the split, float32, shape (m, d)."""
+        """Return the metadata of images by their positions in the split; float32, shape (m, d)."""
         return None if self.metadata is None else self.metadata[positions]
 
     def class_counts(self) -> NDArray[np.int64]:
-        """Images per class, int64, shape (n_classes,)."""
+        """Count the images of each class; int64, shape (n_classes,)."""
         return np.bincount(self.labels, minlength=self.n_classes)

@@ -1,7 +1,7 @@
-"""Balancing of the training images: accepts a training split and nothing else.
+"""Balancing of the classes of a training split.
 
-``balance`` looks a strategy up by name and returns a ``BalancedSet``, from which batches are
-gathered. Originals are never changed; copies live in the cache folder.
+``balance`` finds a strategy by its name and returns a ``BalancedSet``, from which batches are
+gathered. Original images are never changed; copies are in the cache folder.
 """
 
 from melanoma_lab.input_pipeline.balancing.augmentor_operations import check_operations

@@ -1,4 +1,4 @@
-"""The course project's balancing: every class to the same size, Augmentor makes the copies."""
+"""The course project's balancing: classes of equal size, filled with copies by Augmentor."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from melanoma_lab.input_pipeline.balancing.copies import make_copies
 from melanoma_lab.input_pipeline.balancing.random_streams import derive_copy_seed, make_generator
 from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
-#: Part of every cache key; raised when the same plan would give other copies.
+#: Part of every cache key; raise it when the same plan would produce different copies.
 BALANCING_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
 class CopyPlan:
-    """Which originals stay, and which are copied how often.
+    """The originals that are kept, and the original and seed of each copy.
 
     Attributes:
-        kept: int64, shape (k,); positions in the split, ascending.
-        copied: int64, shape (m,); position in the split of each copy's original.
-        seeds: m seeds, one a copy.
+        kept: int64, shape (k,): positions in the split of the originals that are kept, ascending.
+        copied: int64, shape (m,): position in the split of each copy's original.
+        seeds: m seeds, one for each copy.
     """
 
     kept: NDArray[np.int64]
@@ -46,20 +46,20 @@ class CopyPlan:
 
 
 def plan_copies(split: TrainingSplit, per_class: int, seed: int) -> CopyPlan:
-    """Decide how every class gets exactly ``per_class`` images.
+    """Plan how every class gets exactly ``per_class`` images.
 
-    A class that has more keeps a random subset. A class that has fewer keeps all and is filled up
-    with copies; their originals are taken from the class in a random order, again and again, so
-    that the most used has at most one copy more than the least used. (``Pipeline.sample`` draws
-    with replacement: some originals many times, others never.)
+    A larger class keeps a random subset. A smaller class keeps all its images and is filled up with
+    copies. Their originals are taken from the class in a random order, repeatedly, so that the most
+    used original has at most one copy more than the least used. (``Pipeline.sample`` of Augmentor
+    draws with replacement: some originals many times, others never.)
 
     Args:
-        split: the training images; every class must occur.
-        per_class: images per class wanted, at least 1.
-        seed: the run's seed.
+        split: training images, with at least one of every class.
+        per_class: wanted number of images of each class, at least 1.
+        seed: seed of the run.
 
     Returns:
-        The plan; the same for the same images, whatever the order of other classes' images.
+        The plan. The choice for a class does not depend on the order of other classes' images.
     """
     kept, copied = [], []
     for index in range(split.n_classes):
@@ -80,7 +80,7 @@ def plan_copies(split: TrainingSplit, per_class: int, seed: int) -> CopyPlan:
 
 
 def _copy_seeds(seed: int, digests: list[str]) -> tuple[int, ...]:
-    """One seed a copy; copies of identical files are numbered together, so that they differ."""
+    """Return a seed for each copy; copies of identical files are numbered, so that they differ."""
     numbers: Counter[str] = Counter()
     seeds = []
     for digest in digests:
@@ -99,22 +99,22 @@ def balance_with_augmentor(
     workers: int,
     progress: ProgressCallback | None,
 ) -> BalancedSet:
-    """Bring every class to exactly ``per_class`` images.
+    """Balance a training split so that every class has exactly ``per_class`` images.
 
-    The copies lie in ``cache_dir/balanced/<key>.npy`` and are made only where that is missing;
-    the key covers everything that their pixels depend on.
+    Copies are cached in ``cache_dir/balanced/<key>.npy`` and made only if that file is missing or
+    damaged. The key covers everything that their pixels depend on.
 
     Args:
-        split: the training images; every class must occur.
-        per_class: images per class wanted, at least 1.
-        operations: what the configuration says; see ``check_operations``.
-        seed: the run's seed.
-        cache_dir: the lab's cache folder.
-        workers: threads to use, at least 1; the result does not depend on it.
-        progress: told of the copies made so far and the copies to make.
+        split: training images, with at least one of every class.
+        per_class: wanted number of images of each class, at least 1.
+        operations: the configured list of operations; see ``check_operations``.
+        seed: seed of the run.
+        cache_dir: cache folder of this package.
+        workers: number of threads, at least 1; the result does not depend on it.
+        progress: called with (done, total) while copies are made.
 
     Returns:
-        The originals that stay, in the split's order, then the copies, class by class.
+        The kept originals, in the split's order, followed by the copies, class by class.
 
     Raises:
         UserError: an operation is invalid.
@@ -154,15 +154,15 @@ def balance_with_augmentor(
 
 
 def _cache_key(split: TrainingSplit, plan: CopyPlan, specs: tuple[OperationSpec, ...]) -> str:
-    """Name the copies by all that their pixels depend on.
+    """Return a digest of everything that the copies' pixels depend on.
 
-    A copy is a function of its original, its seed and the operations; labels, ``per_class`` and
-    the run's seed act through the plan alone.
+    A copy is a function of its original, its seed and the operations; labels, ``per_class`` and the
+    run's seed have an effect through the plan only.
     """
-    # Every eighth pixel of each original: reads a sixtieth of the bytes, and another way of
-    # decoding or resizing the same files changes it.
+    # Every eighth pixel of each original: a sixtieth of the bytes, and enough to notice that the
+    # same files were decoded or resized in another way.
     thumbnails = np.ascontiguousarray(split.pixels[split.rows[plan.copied], ::8, ::8])
-    described = {
+    content = {
         "version": BALANCING_VERSION,
         "originals": [split.digests[position] for position in plan.copied],
         "pixels": hashlib.sha256(thumbnails.data).hexdigest(),
@@ -172,4 +172,4 @@ def _cache_key(split: TrainingSplit, plan: CopyPlan, specs: tuple[OperationSpec,
         "augmentor": get_augmentor_version(),
         "pillow": PIL.__version__,
     }
-    return hash_text(json.dumps(described, sort_keys=True))
+    return hash_text(json.dumps(content, sort_keys=True))

@@ -1,9 +1,10 @@
-"""Augmentor's operations, named in the configuration and applied in memory.
+"""Augmentor's operations, chosen in the configuration and applied in memory.
 
-Augmentor draws from the global generators of ``random`` and ``numpy.random``, which makes results
-depend on whatever else draws from them, other threads first of all. Here its operations run from a
-private copy of their module, in which ``random`` and ``np.random`` are the calling thread's own: a
-copy depends on its seed alone, and nobody else's numbers or Augmentor change.
+Augmentor draws from the global generators of ``random`` and ``numpy.random``, so that results would
+depend on other code that draws from them, especially other threads. Here its operations run from a
+private copy of their module, in which ``random`` and ``np.random`` belong to the calling thread. A
+copy of an image then depends on its seed only, and neither the global generators nor Augmentor
+change.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from PIL import Image
 
 from melanoma_lab.core.errors import UserError, suggest_choice
 
-#: An operation is tried this often on noise before it is let near the images: enough for a range
-#: of which a part is invalid to show, in a few milliseconds.
+#: Number of times that an operation is tried on noise before it is applied to images: a few
+#: milliseconds, and enough to find ranges that are partly invalid.
 TRIALS = 8
 
 OPERATIONS_KEY = "balancing.operations"
@@ -34,11 +35,11 @@ EXAMPLE = "{rotate: {probability: 0.7, max_left_rotation: 10, max_right_rotation
 
 
 class OperationSpec(NamedTuple):
-    """One operation as configured: plain values only, so that it pickles and hashes.
+    """A configured operation, in plain values that can be written as JSON.
 
     Attributes:
         name: method of ``Augmentor.Pipeline`` that adds the operation.
-        arguments: every argument of that method, its defaults filled in.
+        arguments: all arguments of that method, including defaults.
     """
 
     name: str
@@ -46,27 +47,27 @@ class OperationSpec(NamedTuple):
 
 
 class Operation(Protocol):
-    """What Augmentor calls an operation."""
+    """An operation object of Augmentor."""
 
     @property
     def probability(self) -> float:
-        """How often the operation is performed, in (0, 1]."""
+        """Probability that the operation is performed, in (0, 1]."""
         ...
 
     def perform_operation(self, images: list[Image.Image]) -> list[Image.Image]:
-        """Return the changed images; draws from the calling thread's random numbers."""
+        """Return the changed images; use the calling thread's random numbers."""
         ...
 
 
 def check_operations(operations: object, image_size: tuple[int, int] = (180, 180)) -> None:
-    """Refuse operations that Augmentor lacks or that fail, before any image is read.
+    """Refuse operations that Augmentor does not have or that fail, before any image is read.
 
     Args:
-        operations: a list such as ``[{"rotate": {"probability": 0.7, ...}}]``.
-        image_size: height and width of the images in pixels; cropping depends on it.
+        operations: configured list, such as ``[{"rotate": {"probability": 0.7, ...}}]``.
+        image_size: height and width of the images in pixels, on which cropping depends.
 
     Raises:
-        UserError: an unknown name or argument, a missing or an invalid one.
+        UserError: a name or argument is unknown, missing or invalid.
     """
     specs = parse_operations(operations)
     noise = np.random.default_rng(0).integers(0, 256, (*image_size, 3), np.uint8)
@@ -78,7 +79,7 @@ def check_operations(operations: object, image_size: tuple[int, int] = (180, 180
             try:
                 for seed in range(TRIALS):
                     augment_image(noise, [always], seed)
-            except Exception as error:  # whatever Augmentor raises, an argument caused it
+            except Exception as error:  # Augmentor may raise anything; an argument is the cause
                 height, width = image_size
                 raise UserError(
                     f"{OPERATIONS_KEY}[{position}].{spec.name}: fails on an image of "
@@ -87,13 +88,13 @@ def check_operations(operations: object, image_size: tuple[int, int] = (180, 180
 
 
 def parse_operations(operations: object) -> tuple[OperationSpec, ...]:
-    """Turn the configured list into checked specifications.
+    """Parse and check the configured list of operations.
 
     Args:
-        operations: a list of mappings, each from one method's name to its arguments.
+        operations: list of mappings, each from the name of one method to its arguments.
 
     Returns:
-        One specification an operation, in order.
+        A specification of each operation, in order.
 
     Raises:
         UserError: the list is empty or malformed; Augmentor has no such operation or argument; a
@@ -111,14 +112,14 @@ def parse_operations(operations: object) -> tuple[OperationSpec, ...]:
 
 
 def _parse_operation(where: str, entry: object) -> OperationSpec:
-    """Check one entry of the list; ``where`` names it in messages."""
+    """Parse and check one entry of the list; ``where`` names it in messages."""
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise UserError(
             f"{where}: expected one operation with its arguments, such as {EXAMPLE}; "
             f"received {entry!r}."
         )
     ((name, arguments),) = entry.items()
-    signatures = _signatures()
+    signatures = _get_signatures()
     if name not in signatures:
         raise UserError(
             f"{where}: Augmentor has no operation {name!r}. {suggest_choice(str(name), signatures)}"
@@ -142,7 +143,7 @@ def _parse_operation(where: str, entry: object) -> OperationSpec:
     ]
     if missing:
         raise UserError(f"{where}.{name}: {' and '.join(missing)} must be given.")
-    bound = signature.bind(**{key: _plain(value) for key, value in arguments.items()})
+    bound = signature.bind(**{key: _to_tuple(value) for key, value in arguments.items()})
     bound.apply_defaults()
     probability = bound.arguments["probability"]
     if (
@@ -162,17 +163,17 @@ def _parse_operation(where: str, entry: object) -> OperationSpec:
     return spec
 
 
-def _plain(value: object) -> object:
-    """YAML has lists only; Pillow wants a colour as a tuple."""
+def _to_tuple(value: object) -> object:
+    """Convert a list to a tuple: YAML has only lists, but Pillow expects a colour as a tuple."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(value)
     return value
 
 
-def _signatures() -> dict[str, inspect.Signature]:
-    """The methods of Augmentor's pipeline that add an operation, and their parameters."""
+def _get_signatures() -> dict[str, inspect.Signature]:
+    """Return the signatures of the methods of Augmentor's pipeline that add an operation."""
     signatures = {}
-    pipeline = _empty_pipeline()
+    pipeline = _build_empty_pipeline()
     for name, method in inspect.getmembers(pipeline, inspect.ismethod):
         signature = inspect.signature(method)
         if not name.startswith("_") and "probability" in signature.parameters:
@@ -180,8 +181,8 @@ def _signatures() -> dict[str, inspect.Signature]:
     return signatures
 
 
-def _empty_pipeline() -> Any:
-    """A new Augmentor pipeline without folders or operations."""
+def _build_empty_pipeline() -> Any:
+    """Build a new Augmentor pipeline without folders or operations."""
     with _silence_compilation():
         import Augmentor
     return Augmentor.Pipeline()
@@ -189,45 +190,45 @@ def _empty_pipeline() -> Any:
 
 @contextmanager
 def _silence_compilation() -> Iterator[None]:
-    """Augmentor's docstrings have invalid escapes, which Python reports when it compiles them."""
+    """Ignore Python's warnings about invalid escapes in Augmentor's docstrings when it compiles."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def get_augmentor_version() -> str:
-    """Version of the installed Augmentor."""
-    _empty_pipeline()
+    """Return the version of the installed Augmentor."""
+    _build_empty_pipeline()
     import Augmentor
 
     return str(Augmentor.__version__)
 
 
 def build_operations(specs: Sequence[OperationSpec]) -> list[Operation]:
-    """Augmentor's own operation objects, with random numbers of the calling thread's own.
+    """Build Augmentor's operation objects, which use the calling thread's random numbers.
 
     Args:
         specs: checked specifications.
 
     Returns:
-        One operation a specification, in order; threads may share them.
+        An operation for each specification, in order; threads may share them.
     """
-    pipeline = _empty_pipeline()
+    pipeline = _build_empty_pipeline()
     for name, arguments in specs:
         getattr(pipeline, name)(**arguments)
     return [_use_private_random(operation) for operation in pipeline.operations]
 
 
 def _use_private_random(operation: Any) -> Operation:
-    """The same operation as an object of the private module's class."""
-    twin = object.__new__(getattr(_private_module(), type(operation).__name__))
-    vars(twin).update(vars(operation))
-    return cast("Operation", twin)
+    """Copy an operation into an object of the private module's class of the same name."""
+    private = object.__new__(getattr(_load_private_module(), type(operation).__name__))
+    vars(private).update(vars(operation))
+    return cast("Operation", private)
 
 
 @cache
-def _private_module() -> ModuleType:
-    """A second copy of Augmentor's operations, with other sources of random numbers."""
+def _load_private_module() -> ModuleType:
+    """Load a second copy of Augmentor's module of operations, with per-thread random numbers."""
     with _silence_compilation():
         spec = importlib.util.find_spec("Augmentor.Operations")
         if spec is None or spec.loader is None:
@@ -239,14 +240,14 @@ def _private_module() -> ModuleType:
 
 
 class _Streams(threading.local):
-    """The random numbers of one thread, of both kinds that Augmentor draws."""
+    """The random generators of one thread, of both kinds that Augmentor uses."""
 
     def __init__(self) -> None:
         self.python = random.Random()  # noqa: S311  not for secrets
         self.numpy = np.random.RandomState()
 
     def seed(self, seed: int) -> None:
-        """Start both streams anew; 0 <= seed < 2**128."""
+        """Seed both generators; 0 <= seed < 2**128."""
         self.python.seed(seed)
         self.numpy.seed([seed >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)])
 
@@ -255,14 +256,14 @@ _streams = _Streams()
 
 
 class _ThreadRandom:
-    """Stands for the module ``random``."""
+    """A replacement of the module ``random``."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_streams.python, name)
 
 
 class _NumpyWithThreadRandom:
-    """Stands for the module ``numpy``."""
+    """A replacement of the module ``numpy``."""
 
     @property
     def random(self) -> Any:
@@ -273,7 +274,7 @@ class _NumpyWithThreadRandom:
 
 
 class _Always(NamedTuple):
-    """An operation at probability 1."""
+    """An operation with probability 1."""
 
     operation: Operation
     probability: float = 1.0
@@ -284,7 +285,7 @@ class _Always(NamedTuple):
 
 @contextmanager
 def silence_augmentor() -> Iterator[None]:
-    """Surround calls of ``augment_image``: its skewing uses ``numpy.matrix``, which warns."""
+    """Ignore warnings about ``numpy.matrix``, which Augmentor uses for skewing, in this context."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PendingDeprecationWarning)
         yield
@@ -295,20 +296,19 @@ def augment_image(
 ) -> NDArray[np.uint8]:
     """Apply operations to one image, each with its exact probability.
 
-    ``Augmentor.Pipeline.sample`` rounds its draws to tenths, so that 0.7 becomes 0.75; this
-    follows ``Pipeline.torch_transform``, which does not. An operation that drops colour gives an
-    RGB picture again, and one that changes the size is followed by resizing back at the end, as a
-    network takes one size only.
+    ``Augmentor.Pipeline.sample`` rounds its draws to tenths, so that 0.7 becomes 0.75. This
+    function follows ``Pipeline.torch_transform``, which does not round. If an operation changes the
+    colour mode or the size, the image is converted back to RGB, and to its size at the end.
 
     Threads may call it at the same time.
 
     Args:
-        pixels: uint8, shape (height, width, 3); not changed.
-        operations: what ``build_operations`` returned.
-        seed: all randomness of the copy, at least 0, below 2**128.
+        pixels: uint8, shape (height, width, 3); it is not changed.
+        operations: operations from ``build_operations``.
+        seed: seed of all random numbers, 0 <= seed < 2**128.
 
     Returns:
-        uint8, shape (height, width, 3).
+        The augmented image, uint8, shape (height, width, 3).
     """
     _streams.seed(seed)
     image = Image.fromarray(pixels)

@@ -1,4 +1,4 @@
-"""What balancing hands to the input pipeline: which pixels an epoch is drawn from."""
+"""The balanced training split, from which training batches are drawn."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class BalancedSet:
-    """The training images after balancing, as rows of one or more pixel stores.
+    """The training images after balancing, as rows of one or more arrays.
 
-    The stores are never joined in memory: ``rows`` counts through them as if they were.
+    The arrays are never joined in memory; ``rows`` numbers their rows as if they were.
 
     Attributes:
-        sources: pixel stores, uint8, each of shape (stored images, height, width, 3): the decode
-            cache, and the copies where the strategy makes some; or what a frozen backbone makes of
-            them, float32, shape (stored images, d). Memory-mapped, read only.
-        rows: int64, shape (m,); index into the concatenation of ``sources``. A row may repeat.
-        labels: int64, shape (m,); class index, 0 <= label < n_classes.
-        n_classes: number of classes of the dataset, whether or not all of them occur.
-        class_weight: float32, shape (n_classes,): factor on the loss of an image of each class;
-            None where every image counts the same.
-        metadata: float32, shape (m, d): what is known of the patient, encoded; a copy's are its
-            original's. None where the image alone counts.
+        sources: arrays of pixels, uint8, each of shape (stored images, height, width, 3): the
+            cached originals, and copies if the strategy makes some; or features of a frozen
+            backbone, float32, shape (stored images, d). Memory-mapped and read-only.
+        rows: int64, shape (m,): row of each image in the concatenation of ``sources``. Rows may
+            repeat.
+        labels: int64, shape (m,): class indices, 0 <= label < n_classes.
+        n_classes: number of classes of the dataset, including those without images.
+        class_weight: float32, shape (n_classes,): factor on the loss of each class's images; None
+            if all images have the same weight.
+        metadata: float32, shape (m, d): encoded patient metadata, for a copy those of its original;
+            None if they are not used.
     """
 
     sources: tuple[NDArray[np.uint8] | NDArray[np.float32], ...]
@@ -64,25 +65,25 @@ class BalancedSet:
         return len(self.rows)
 
     def class_counts(self) -> NDArray[np.int64]:
-        """Images per class after balancing, int64, shape (n_classes,)."""
+        """Count the images of each class after balancing; int64, shape (n_classes,)."""
         return np.bincount(self.labels, minlength=self.n_classes)
 
     def gather(self, indices: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Copy some images into memory: one batch.
+        """Copy the images of a batch into memory.
 
         Args:
-            indices: int64, shape (b,); 0 <= index < m, in any order, with or without repeats.
+            indices: int64, shape (b,): 0 <= index < m, in any order; indices may repeat.
 
         Returns:
-            images, of the sources' dtype and shape, (b, height, width, 3) if pixels, and their
-            labels, int64, shape (b,).
+            The images, with the sources' dtype and shape: (b, height, width, 3) for pixels, (b, d)
+            for features; and their labels, int64, shape (b,).
         """
         rows = self.rows[indices]
         images = np.empty((len(rows), *self.sources[0].shape[1:]), self.sources[0].dtype)
         start = 0
         for source in self.sources:
             here = np.flatnonzero((rows >= start) & (rows < start + len(source)))
-            for position in here:  # one memory copy an image; fancy indexing would make two
+            for position in here:  # one memory copy for each image; fancy indexing makes two
                 images[position] = source[rows[position] - start]
             start += len(source)
         return images, self.labels[indices]

@@ -1,8 +1,8 @@
-"""Augmented copies on disk: made once, by several threads, and memory-mapped by every later run.
+"""Make augmented copies with several threads, and write them to the cache for later runs.
 
-Threads suffice: Pillow lets go of the interpreter's lock while it works on pixels, and every thread
-has random numbers of its own (see ``operations``). Processes were tried: starting them took longer
-than they saved.
+Threads are sufficient: Pillow releases the interpreter's lock while it works on pixels, and every
+thread has its own random numbers (see ``augmentor_operations``). Processes were tried, but starting
+them took longer than they saved.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
     silence_augmentor,
 )
 
-#: Copies made and written at a time: a few hundredths of a second of work, a few MB.
+#: Number of copies made and written at a time: some hundredths of a second, some megabytes.
 CHUNK = 16
 
 
@@ -36,19 +36,19 @@ def make_copies(
     workers: int,
     progress: ProgressCallback | None = None,
 ) -> None:
-    """Make the copies and put them where ``open_array`` finds them.
+    """Make augmented copies and write them to an array file that ``open_array`` can read.
 
-    The file appears whole or not at all, and two processes may make the same one at once. What a
-    copy holds does not depend on the workers.
+    The file is written atomically, and two processes may write the same one at the same time. The
+    copies do not depend on the number of workers.
 
     Args:
-        path: the ``.npy`` file to make.
+        path: path of the ``.npy`` file to write.
         originals: uint8, shape (images, height, width, 3).
-        rows: int64, shape (m,), m at least 1; the original of each copy.
-        seeds: m seeds.
-        operations: checked specifications.
-        workers: threads to use, at least 1.
-        progress: told after every few copies.
+        rows: int64, shape (m,), m at least 1: row in ``originals`` of each copy's original.
+        seeds: m seeds, one for each copy.
+        operations: checked operations.
+        workers: number of threads, at least 1.
+        progress: called with (done, total) after every few copies.
 
     Raises:
         RunError: the file cannot be written.
@@ -69,7 +69,7 @@ def _write_all(
     workers: int,
     progress: ProgressCallback | None,
 ) -> None:
-    """Make every copy and write it to its place."""
+    """Make all copies and write each to its position in the file."""
     built = build_operations(operations)
     pixels = np.asarray(originals)
 
@@ -80,10 +80,10 @@ def _write_all(
 
     chunks = [range(i, min(i + CHUNK, len(rows))) for i in range(0, len(rows), CHUNK)]
     with silence_augmentor(), ThreadPoolExecutor(workers) as threads:
-        written = [threads.submit(write, chunk) for chunk in chunks]
+        futures = [threads.submit(write, chunk) for chunk in chunks]
         done = 0
         try:
-            for future in as_completed(written):
+            for future in as_completed(futures):
                 done += future.result()
                 if progress is not None:
                     progress(done, len(rows))

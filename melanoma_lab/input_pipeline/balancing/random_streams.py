@@ -1,4 +1,4 @@
-"""Randomness of balancing: a stream for every purpose, a seed for every copy."""
+"""Random numbers of balancing: a generator for every purpose, and a seed for every copy."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ import numpy as np
 
 
 def make_generator(seed: int, purpose: str, class_index: int) -> np.random.Generator:
-    """A stream of its own for one purpose and one class.
+    """Make an independent random generator for one purpose and one class.
 
-    What is drawn for one class does not depend on how many images another class has.
+    The numbers for a class therefore do not depend on the number of images of other classes.
 
     Args:
-        seed: the run's seed, at least 0.
-        purpose: what the numbers are for, such as ``"oversample"``.
-        class_index: the class they are for.
+        seed: seed of the run, at least 0.
+        purpose: name of the purpose, such as ``"oversample"``.
+        class_index: index of the class.
 
     Returns:
-        A fresh generator at the start of the stream.
+        A new generator.
     """
     tag = int.from_bytes(purpose.encode(), "big")
     return np.random.default_rng(np.random.SeedSequence([seed, tag, class_index]))
 
 
 def derive_copy_seed(seed: int, digest: str, number: int) -> int:
-    """The seed of one augmented copy.
+    """Derive the seed of one augmented copy.
 
     Args:
-        seed: the run's seed.
-        digest: content digest of the original's file.
-        number: which copy of that content it is, from 0.
+        seed: seed of the run.
+        digest: digest of the original file's content.
+        number: number of the copy among all copies of that content, from 0.
 
     Returns:
-        A number of 128 bits: the first half of a SHA-256.
+        An integer of 128 bits, the first half of a SHA-256.
     """
     text = f"balancing copy/{seed}/{digest}/{number}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")

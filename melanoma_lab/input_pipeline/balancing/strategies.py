@@ -1,4 +1,4 @@
-"""The strategies by name, and those that need no copies: weights, repeating, leaving out."""
+"""The balancing strategies by name, and their code, except for copies made by Augmentor."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BalancingContext:
-    """What a strategy may use beside its options and the split.
+    """Settings that every balancing strategy gets, besides its options and the split.
 
     Attributes:
-        seed: the run's seed, at least 0.
-        cache_dir: the lab's cache folder, for what a strategy makes.
-        workers: threads to use at most, at least 1; must not change the result.
-        progress: told of the images made so far and the images to make, where that takes long.
+        seed: seed of the run, at least 0.
+        cache_dir: cache folder of this package, for copies.
+        workers: largest number of threads, at least 1; it must not change the result.
+        progress: called with (done, total) while copies are made.
     """
 
     seed: int
@@ -56,18 +56,18 @@ def balance(
     workers: int = 1,
     progress: ProgressCallback | None = None,
 ) -> BalancedSet:
-    """Balance the training images as configured.
+    """Balance a training split as configured.
 
     Args:
-        options: the chosen option of the group ``balancing``; its ``name`` picks the strategy.
-        split: the training images. Nothing else can be balanced.
-        seed: the run's seed, at least 0; the result is a function of options, split and seed.
-        cache_dir: the lab's cache folder; nothing is written anywhere else.
-        workers: threads to use at most, at least 1.
-        progress: told of the images made so far and the images to make.
+        options: the chosen option of the group ``balancing``; its ``name`` selects the strategy.
+        split: training images; no other images can be balanced.
+        seed: seed of the run, at least 0. The result depends on options, split and seed only.
+        cache_dir: cache folder of this package; nothing is written elsewhere.
+        workers: largest number of threads, at least 1.
+        progress: called with (done, total) while copies are made.
 
     Returns:
-        What an epoch is drawn from.
+        The balanced training split.
 
     Raises:
         TypeError: ``split`` is not a ``TrainingSplit``.
@@ -80,39 +80,41 @@ def balance(
         )
     if options.name not in STRATEGIES:
         raise ValueError(f"Expected one of {sorted(STRATEGIES)}. Received {options.name!r}")
-    setting = BalancingContext(seed=seed, cache_dir=cache_dir, workers=workers, progress=progress)
-    return STRATEGIES[options.name](options, split, setting)
+    context = BalancingContext(seed=seed, cache_dir=cache_dir, workers=workers, progress=progress)
+    return STRATEGIES[options.name](options, split, context)
 
 
 def keep_as_is(
-    _options: NoBalancing, split: TrainingSplit, _setting: BalancingContext
+    _options: NoBalancing, split: TrainingSplit, _context: BalancingContext
 ) -> BalancedSet:
-    """The training images as they are."""
-    return _originals(split, np.arange(len(split)))
+    """Return the training images unchanged."""
+    return _select_originals(split, np.arange(len(split)))
 
 
 def weight_classes(
-    _options: ClassWeight, split: TrainingSplit, _setting: BalancingContext
+    _options: ClassWeight, split: TrainingSplit, _context: BalancingContext
 ) -> BalancedSet:
-    """The training images as they are, and a weight for each class in the loss."""
-    return _originals(split, np.arange(len(split)), compute_balanced_weights(split.class_counts()))
+    """Return the training images with balanced class weights in the loss."""
+    return _select_originals(
+        split, np.arange(len(split)), compute_balanced_weights(split.class_counts())
+    )
 
 
 def weight_by_effective_number(
-    options: EffectiveNumber, split: TrainingSplit, _setting: BalancingContext
+    options: EffectiveNumber, split: TrainingSplit, _context: BalancingContext
 ) -> BalancedSet:
-    """The training images as they are, weighted by how much their class's images tell."""
+    """Return the training images with class weights by the effective number of images."""
     weights = compute_effective_number_weights(split.class_counts(), options.beta)
-    return _originals(split, np.arange(len(split)), weights)
+    return _select_originals(split, np.arange(len(split)), weights)
 
 
 def oversample(
-    _options: Oversample, split: TrainingSplit, setting: BalancingContext
+    _options: Oversample, split: TrainingSplit, context: BalancingContext
 ) -> BalancedSet:
-    """Every class to the size of the largest, by repeating whole originals.
+    """Repeat originals until every class has the size of the largest class.
 
-    Each original occurs ``largest // n`` or ``largest // n + 1`` times, where n is its class's
-    size; which ones occur once more is drawn without replacement.
+    Each original occurs ``largest // n`` or ``largest // n + 1`` times, where n is the size of its
+    class. The ones that occur once more are drawn without replacement.
     """
     _require_every_class(split, "oversample")
     largest = int(split.class_counts().max())
@@ -120,19 +122,20 @@ def oversample(
     for index in range(split.n_classes):
         members = np.flatnonzero(split.labels == index)
         times, rest = divmod(largest, len(members))
-        once_more = make_generator(setting.seed, "oversample", index).choice(
+        once_more = make_generator(context.seed, "oversample", index).choice(
             members, rest, replace=False
         )
         positions += [np.repeat(members, times - 1), np.sort(once_more)]
-    return _originals(split, np.concatenate(positions))
+    return _select_originals(split, np.concatenate(positions))
 
 
 def undersample(
-    options: Undersample, split: TrainingSplit, setting: BalancingContext
+    options: Undersample, split: TrainingSplit, context: BalancingContext
 ) -> BalancedSet:
-    """Every class to the size of the smallest that occurs, or to at most ``per_class``.
+    """Reduce every class to the size of the smallest class with images, or to ``per_class``.
 
-    Which images stay is random. An epoch keeps its number of steps, so they are seen more often.
+    The images that are kept are drawn at random. The number of steps in an epoch does not change,
+    so that the kept images are used more often.
     """
     counts = split.class_counts()
     size = options.per_class or int(counts[counts > 0].min())
@@ -144,28 +147,28 @@ def undersample(
     kept = []
     for index in range(split.n_classes):
         members = np.flatnonzero(split.labels == index)
-        cut = make_generator(setting.seed, "undersample", index)
+        cut = make_generator(context.seed, "undersample", index)
         kept.append(cut.choice(members, min(size, len(members)), replace=False))
-    return _originals(split, np.sort(np.concatenate(kept)))
+    return _select_originals(split, np.sort(np.concatenate(kept)))
 
 
 def fill_with_augmentor(
-    options: AugmentorBalancing, split: TrainingSplit, setting: BalancingContext
+    options: AugmentorBalancing, split: TrainingSplit, context: BalancingContext
 ) -> BalancedSet:
-    """Every class to exactly ``per_class`` images; Augmentor's operations make the copies."""
+    """Give every class exactly ``per_class`` images, with copies made by Augmentor's operations."""
     _require_every_class(split, "augmentor")
     return balance_with_augmentor(
         split,
         per_class=options.per_class,
         operations=options.operations,
-        seed=setting.seed,
-        cache_dir=setting.cache_dir,
-        workers=setting.workers,
-        progress=setting.progress,
+        seed=context.seed,
+        cache_dir=context.cache_dir,
+        workers=context.workers,
+        progress=context.progress,
     )
 
 
-#: Name of an option of the group ``balancing`` -> its strategy. An entry added here is found.
+#: Strategies by the name of their option in the group ``balancing``. Add new strategies here.
 STRATEGIES: dict[str, Callable[[Any, TrainingSplit, BalancingContext], BalancedSet]] = {
     "none": keep_as_is,
     "class_weight": weight_classes,
@@ -177,16 +180,17 @@ STRATEGIES: dict[str, Callable[[Any, TrainingSplit, BalancingContext], BalancedS
 
 
 def compute_balanced_weights(class_counts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Weights under which every class that occurs weighs the same in the loss.
+    """Compute class weights that give every class with images the same total weight in the loss.
 
-    ``n / (k * n_c)`` for n images, k classes that occur and n_c images of class c: scikit-learn's
-    ``class_weight="balanced"``, after King and Zeng (2001). The mean over images is 1.
+    The weight of class c is ``n / (k * n_c)`` for n images, k classes with images and n_c images of
+    class c: scikit-learn's ``class_weight="balanced"``, after King and Zeng (2001). The mean weight
+    of an image is 1.
 
     Args:
-        class_counts: int64, shape (n_classes,); images per class.
+        class_counts: int64, shape (n_classes,): number of images of each class.
 
     Returns:
-        float32, shape (n_classes,); 0 for a class that does not occur.
+        float32, shape (n_classes,): the weights; 0 for a class without images.
     """
     present = class_counts > 0
     weights = np.zeros(len(class_counts))
@@ -197,35 +201,34 @@ def compute_balanced_weights(class_counts: NDArray[np.int64]) -> NDArray[np.floa
 def compute_effective_number_weights(
     class_counts: NDArray[np.int64], beta: float
 ) -> NDArray[np.float32]:
-    """Weights by the inverse of a class's effective number of images.
+    """Compute class weights by the inverse of the effective number of a class's images.
 
     That number is ``(1 - beta**n) / (1 - beta)`` for n images: Cui et al. (2019), Proposition 1.
-    The weights are scaled so that their mean over images is 1, as those of
-    ``compute_balanced_weights`` are, and not, as in the paper, to a sum over classes: so the choice
-    of beta does not change the size of a step.
+    As for ``compute_balanced_weights``, the mean weight of an image is 1, so that beta does not
+    change the size of a step. The paper fixes the sum over classes instead.
 
     Args:
-        class_counts: int64, shape (n_classes,); images per class.
-        beta: 0 gives every image the same weight; towards 1 it becomes the balanced weight.
+        class_counts: int64, shape (n_classes,): number of images of each class.
+        beta: 0 gives every image the same weight; towards 1 the weights become the balanced ones.
 
     Returns:
-        float32, shape (n_classes,); 0 for a class that does not occur.
+        float32, shape (n_classes,): the weights; 0 for a class without images.
     """
     present = class_counts > 0
     counts = class_counts[present].astype(np.float64)
-    # 1 - beta**n, exact also where beta is close to 1.
+    # 1 / (1 - beta**n), accurate even if beta is close to 1.
     inverse = 1 / -np.expm1(counts * np.log(beta)) if beta else np.ones_like(counts)
     weights = np.zeros(len(class_counts))
     weights[present] = inverse * counts.sum() / (inverse * counts).sum()
     return weights.astype(np.float32)
 
 
-def _originals(
+def _select_originals(
     split: TrainingSplit,
     positions: NDArray[np.int64],
     weights: NDArray[np.float32] | None = None,
 ) -> BalancedSet:
-    """Some images of the split, by their positions in it, as they were photographed."""
+    """Return the images at some positions of the split, without copies or augmentation."""
     return BalancedSet(
         sources=(split.pixels,),
         rows=split.rows[positions],
@@ -237,7 +240,7 @@ def _originals(
 
 
 def _require_every_class(split: TrainingSplit, strategy: str) -> None:
-    """Refuse a class without a single image to repeat."""
+    """Refuse a training split in which a class has no image."""
     empty = [
         name
         for name, count in zip(split.class_names, split.class_counts(), strict=True)
