@@ -1,9 +1,9 @@
-"""The lab from Python: what the command line does, with the same overrides.
+"""Python interface to the commands, with the same overrides as on the command line.
 
-The names are those of the package: ``import melanoma_lab as lab``. Nothing here ends the process,
-takes over signals or leaves Hydra or MLflow other than they were; mistakes raise ``UserError`` and
-failures ``RunError``. Relative paths are relative to the current folder. TensorFlow's state is one
-for the whole process, so calls from several threads wait for each other.
+The package exports these names: ``import melanoma_lab as lab``. The functions never exit the
+process, do not install signal handlers, and restore the state of Hydra and MLflow. A mistake of the
+user raises ``UserError`` and a failure ``RunError``. Paths are relative to the current folder.
+TensorFlow's state is global, so that calls from several threads wait for each other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tracking.client import set_tracking_uri
 
-if TYPE_CHECKING:  # their modules take a while to load
+if TYPE_CHECKING:  # these modules load slowly
     import pandas as pd
 
     from melanoma_lab.audit.findings import Findings
@@ -43,14 +43,14 @@ class Run:
     """A finished run.
 
     Attributes:
-        run_id: MLflow's.
-        arm: what a study calls it; of an evaluation, its model's.
-        study: the study that it belongs to.
-        seed: its seed; of an evaluation, its model's.
-        metrics: by name, such as ``test/balanced_accuracy``; NaN where undefined.
-        params: the resolved configuration, dotted keys.
-        tags: as MLflow has them.
-        uri: MLflow's tracking URI, absolute.
+        run_id: id of the run in MLflow.
+        arm: name of the run's arm; for an evaluation, that of its model.
+        study: name of the run's study.
+        seed: seed of the run; for an evaluation, that of its model.
+        metrics: metrics by name, such as ``test/balanced_accuracy``; NaN if undefined.
+        params: resolved configuration by dotted keys.
+        tags: MLflow tags of the run.
+        uri: absolute tracking URI of MLflow.
     """
 
     run_id: str
@@ -64,14 +64,14 @@ class Run:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """Every image's probabilities: image_id, group, split, y_true, ``prob/<class>``."""
+        """Table of all images' probabilities: image_id, group, split, y_true, ``prob/<class>``."""
         from melanoma_lab.evaluation.predictions import Predictions
 
         return Predictions.read(self.artifact("predictions.csv")).table
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
-        """The images with path, label, group, source, split and digests."""
+        """Table of all images, with path, label, group, source, split and digests."""
         import pandas as pd
 
         from melanoma_lab.data.untrusted_tables import MAX_MANIFEST_BYTES, check_table
@@ -81,10 +81,11 @@ class Run:
         return pd.read_csv(path, keep_default_na=False)
 
     def artifact(self, name: str) -> Path:
-        """Where an artifact of the run lies on this machine; downloaded where it did not.
+        """Return the local path of an artifact of the run; download it first if necessary.
 
         Args:
-            name: such as ``"plots/confusion_matrix.png"``, ``"config.yaml"`` or ``"plots"``.
+            name: path of the artifact, such as ``"plots/confusion_matrix.png"``,
+                ``"config.yaml"`` or ``"plots"``.
         """
         import mlflow
 
@@ -92,19 +93,19 @@ class Run:
 
 
 def train(*overrides: str, config_dir: str | Path | None = None, verbose: bool = True) -> Run:
-    """Train, evaluate and track one arm, as ``python -m melanoma_lab OVERRIDES`` does.
+    """Train, evaluate and track one run, as ``python -m melanoma_lab OVERRIDES`` does.
 
     Args:
-        *overrides: as on the command line: ``"+experiment=dropout", "seed=1"``.
-        config_dir: a folder of your own presets and options.
-        verbose: show what the command line shows.
+        *overrides: overrides as on the command line: ``"+experiment=dropout", "seed=1"``.
+        config_dir: folder of your own presets and options.
+        verbose: whether to print the same output as the command.
 
     Returns:
-        The run, finished.
+        The finished run.
 
     Raises:
-        UserError: an override or the data cannot be used; nothing was recorded.
-        RunError: the run failed, and is recorded as such.
+        UserError: an override or the data cannot be used; no run was recorded.
+        RunError: the run failed, and was recorded as failed.
 
     Example:
         >>> import melanoma_lab as lab
@@ -115,33 +116,33 @@ def train(*overrides: str, config_dir: str | Path | None = None, verbose: bool =
         >>> sorted(run.predictions["split"].unique())
         ['test', 'train', 'val']
     """
-    with _working(verbose):
+    with _exclusive_call(verbose):
         if len(expand_multirun(overrides)) > 1:
             raise UserError(f"{' '.join(overrides)}: several runs; study(...) trains them all.")
         config, arm = compose_config([*overrides, "task=train"], config_dir)
-        with _mlflow_left_alone():
-            return _run(train_arm(config, arm))
+        with _preserve_mlflow():
+            return _read_run(train_arm(config, arm))
 
 
 def study(
     *overrides: str, config_dir: str | Path | None = None, verbose: bool = True
 ) -> ComparedStudy:
-    """Train every combination of the values listed and compare the arms, as ``-m`` does.
+    """Train every combination of the listed values and compare the arms, as ``-m`` does.
 
-    Runs that have finished before are not trained again, and an arm that fails does not stop the
-    others.
+    Finished runs are not trained again, and a failed run does not stop the others.
 
     Args:
-        *overrides: as on the command line: ``"+experiment=baseline,dropout", "seed=0,1,2"``.
-        config_dir: a folder of your own presets and options.
-        verbose: show what the command line shows.
+        *overrides: overrides as on the command line: ``"+experiment=baseline,dropout",
+            "seed=0,1,2"``.
+        config_dir: folder of your own presets and options.
+        verbose: whether to print the same output as the command.
 
     Returns:
-        The study compared, with all its finished runs, also those of earlier calls.
+        The comparison of the study, with all its finished runs, including those of earlier calls.
 
     Raises:
         UserError: an override or the data cannot be used, or the runs cannot be compared.
-        RunError: some runs failed, which are named; the others were trained and compared.
+        RunError: some runs failed, which the message names; the others were trained and compared.
 
     Example:
         >>> import melanoma_lab as lab
@@ -153,50 +154,50 @@ def study(
         >>> result.report.name
         'report.html'
     """
-    with _working(verbose):
-        listed = expand_multirun(overrides)
-        check_jobs_distinct(listed)
-        jobs = [compose_config([*job, "task=train"], config_dir) for job in listed]
-        asked = {(config.study, config.tracking.uri, config.metric) for config, _ in jobs}
-        if len(asked) > 1:
+    with _exclusive_call(verbose):
+        job_overrides = expand_multirun(overrides)
+        check_jobs_distinct(job_overrides)
+        jobs = [compose_config([*job, "task=train"], config_dir) for job in job_overrides]
+        studies = {(config.study, config.tracking.uri, config.metric) for config, _ in jobs}
+        if len(studies) > 1:
             raise UserError("study, metric and tracking.uri: expected one of each in a study.")
-        done = []
-        with _mlflow_left_alone():
+        statuses = []
+        with _preserve_mlflow():
             for number, (config, arm) in enumerate(jobs):
-                with multirun.catch_failures() as ending:
+                with multirun.catch_failures() as result:
                     train_arm(config, arm, skip_finished=True)
-                done.append(multirun.build_job_status(config, arm, number, ending))
-            return multirun.finish_multirun(done)[0]
+                statuses.append(multirun.build_job_status(config, arm, number, result))
+            return multirun.finish_multirun(statuses)[0]
 
 
 def tune(
     *overrides: str, config_dir: str | Path | None = None, verbose: bool = True
 ) -> TuningResult:
-    """Search better values for one arm, as ``tune`` does; the test split is not looked at.
+    """Search better hyperparameters for one arm, as ``tune`` does, without using the test split.
 
     Args:
-        *overrides: as on the command line: ``"+experiment=dropout", "tuner=hyperband"``.
-        config_dir: a folder of your own presets and options.
-        verbose: show what the command line shows.
+        *overrides: overrides as on the command line: ``"+experiment=dropout", "tuner=hyperband"``.
+        config_dir: folder of your own presets and options.
+        verbose: whether to print the same output as the command.
 
     Returns:
-        What came of it: the best values, the preset's file, the report, every trial.
+        The result: the best values, the file of the preset, the report and all trials.
 
     Raises:
-        UserError: an override, the space or the data cannot be used; nothing was recorded.
+        UserError: an override, the search space or the data cannot be used; no run was recorded.
         RunError: too many trials failed in a row, or none completed.
     """
     from melanoma_lab.tuning.plan import plan_search
     from melanoma_lab.tuning.space_validation import TuneCommand
 
-    with _working(verbose):
+    with _exclusive_call(verbose):
         if len(expand_multirun(overrides)) > 1:
             raise UserError(f"{' '.join(overrides)}: several searches; one at a time.")
         config, arm = compose_config([*overrides, "task=tune"], config_dir)
         plan = plan_search(config, arm, TuneCommand.typed(overrides, config_dir))
         from melanoma_lab.tuning.tune import tune_arm
 
-        with _mlflow_left_alone():
+        with _preserve_mlflow():
             return tune_arm(plan)
 
 
@@ -208,26 +209,26 @@ def compare(
     tracking_uri: str | None = None,
     verbose: bool = True,
 ) -> ComparedStudy:
-    """Compare the arms of a study from its tracked runs, as ``compare`` does; trains nothing.
+    """Compare the arms of a study from its tracked runs, as ``compare`` does, without training.
 
-    In MLflow the runs are then found under one that stands for the study and has the report.
+    In MLflow the runs then belong to a parent run, which stands for the study and has the report.
 
     Args:
-        study: its name.
-        reference: compare all arms with this one; None: each with the one that it names.
-        metric: the one that gives the verdicts.
-        tracking_uri: where the runs are recorded; None: ``mlflow.db`` in the current folder.
-        verbose: show what the command line shows.
+        study: name of the study.
+        reference: arm to compare all others with; None: each arm's own reference.
+        metric: metric of the verdicts.
+        tracking_uri: tracking URI of the runs; None: ``mlflow.db`` in the current folder.
+        verbose: whether to print the same output as the command.
 
     Returns:
-        The study compared; its report has been written to ``experiments/<study>/``.
+        The comparison of the study; its report is in ``experiments/<study>/``.
 
     Raises:
-        UserError: there is no such study, arm or metric, or its runs cannot be compared.
+        UserError: the study, arm or metric does not exist, or the runs cannot be compared.
     """
     from melanoma_lab.comparison.study_report import report_study
 
-    with _working(verbose), _mlflow_left_alone():
+    with _exclusive_call(verbose), _preserve_mlflow():
         return report_study(
             study,
             reference=reference,
@@ -246,22 +247,23 @@ def ensemble(
     model: bool = True,
     verbose: bool = True,
 ) -> list[Run]:
-    """Let the finished runs of an arm answer together, as ``ensemble`` does; trains nothing.
+    """Build ensembles from the finished runs of an arm, as ``ensemble`` does, without training.
 
     Args:
-        study: its name.
-        arm: the arm, as ``compare`` shows it or in full; None: the only one of the study.
-        members: seeds of each ensemble; None: one ensemble of all.
-        tracking_uri: where the runs are recorded; None: ``mlflow.db`` in the current folder.
-        model: keep the members' networks as one model, where they kept theirs.
-        verbose: show what the command line shows.
+        study: name of the study.
+        arm: name of the arm, short as ``compare`` shows it or in full; None: the only arm of the
+            study.
+        members: number of seeds in each ensemble; None: one ensemble of all seeds.
+        tracking_uri: tracking URI of the runs; None: ``mlflow.db`` in the current folder.
+        model: whether to save the members' networks as one model, if the members have saved theirs.
+        verbose: whether to print the same output as the command.
 
     Returns:
-        The ensembles, as runs of the study, which ``compare`` sees; those that were there already
-        are not made again.
+        The ensembles, as runs of the study that ``compare`` includes. Existing ensembles are not
+        built again.
 
     Raises:
-        UserError: there is no such study or arm, or its runs cannot answer together.
+        UserError: the study or arm does not exist, or its runs cannot form an ensemble.
 
     Example:
         >>> import melanoma_lab as lab
@@ -273,10 +275,11 @@ def ensemble(
     """
     from melanoma_lab.inference.ensembles.build_ensembles import make_ensembles
 
-    with _working(verbose), _mlflow_left_alone():
+    with _exclusive_call(verbose), _preserve_mlflow():
         tracked = Tracking(uri=tracking_uri or "", model=model)
         return [
-            _run(each) for each in make_ensembles(study, arm=arm, size=members, tracked=tracked)
+            _read_run(run_id)
+            for run_id in make_ensembles(study, arm=arm, size=members, tracked=tracked)
         ]
 
 
@@ -289,22 +292,22 @@ def predict(
     tracking_uri: str | None = None,
     verbose: bool = True,
 ) -> pd.DataFrame:
-    """What a kept network says of images, as ``predict`` does. Research use only: no diagnosis.
+    """Predict images with a saved network, as ``predict`` does. Research use only: no diagnosis.
 
     Args:
         model: a run or its id, a model's folder or ``.keras`` file, or ``models:/name/version``.
-        images: a folder, a file, or a pattern such as ``"DIR/*.jpg"``.
-        batch_size: images that are looked at together; None: 32.
-        grad_cam: a folder for a map over each image of where the network looked; None: none.
-        tracking_uri: where the run is recorded; None: where a run of ``train`` is, else
-            ``mlflow.db`` in the current folder.
-        verbose: show what the command line shows.
+        images: folder, file, or pattern such as ``"DIR/*.jpg"``.
+        batch_size: number of images in a batch; None: 32.
+        grad_cam: folder to write each image with its Grad-CAM heat map to; None: no heat maps.
+        tracking_uri: tracking URI of the model's run; None: that of the given run, or ``mlflow.db``
+            in the current folder.
+        verbose: whether to print the same output as the command.
 
     Returns:
-        A row for every image, columns image_id, predicted, probability, ``prob/<class>`` and
-        ``seen``: the split that it had where it is one of the run's images, ``no`` where it is
-        none, ``not known`` where the run is not there. In
-        ``attrs["unreadable"]`` image_id -> reason of what cannot be read.
+        Table with a row for each image and the columns image_id, predicted, probability,
+        ``prob/<class>`` and ``seen``: the image's split in the model's run, ``no`` if it is not an
+        image of that run, or ``not known`` if the run is not available. ``attrs["unreadable"]``
+        maps the image_id of each unreadable image to the reason.
 
     Raises:
         UserError: the model or the images cannot be used.
@@ -312,15 +315,15 @@ def predict(
     """
     overrides = ["task=predict"]
     overrides += [] if batch_size is None else [f"training.batch_size={batch_size}"]
-    named, tracked = _named(model, tracking_uri)
-    with _working(verbose), _mlflow_left_alone():
+    name, tracked = _resolve_model(model, tracking_uri)
+    with _exclusive_call(verbose), _preserve_mlflow():
         config, _ = compose_config(overrides)
         from melanoma_lab.inference.predict import predict_table
 
         return predict_table(
             replace(
                 config,
-                model=named,
+                model=name,
                 images=str(images),
                 grad_cam=None if grad_cam is None else str(grad_cam),
                 tracking=tracked,
@@ -334,33 +337,37 @@ def evaluate(
     config_dir: str | Path | None = None,
     verbose: bool = True,
 ) -> Run:
-    """How good a kept network is on another dataset, as ``evaluate`` does; trains nothing.
+    """Evaluate a saved network on another dataset, as ``evaluate`` does, without training.
 
-    Images that show what the network was trained on are left out of all figures, unless asked for.
+    Images that show the same lesions as the network's training images are left out of all metrics,
+    unless the configuration includes them.
 
     Args:
         model: a run or its id, a model's folder, or ``models:/name/version``.
-        *overrides: as on the command line: ``"dataset=isic9_verified", "dataset.root=isic9"``,
-            ``"mapping=isic9_to_ham10000"``.
-        config_dir: a folder of your own presets and options.
-        verbose: show what the command line shows.
+        *overrides: overrides as on the command line: ``"dataset=isic9_verified",
+            "dataset.root=isic9"``, ``"mapping=isic9_to_ham10000"``.
+        config_dir: folder of your own presets and options.
+        verbose: whether to print the same output as the command.
 
     Returns:
-        The evaluation, as a run of no arm, which no comparison sees: ``arm`` and ``seed`` are
-        those of the model. Its ``test`` metrics are of the images that the network had not seen.
+        The evaluation as a run without an arm, which no comparison includes: its ``arm`` and
+        ``seed`` are those of the model. Its ``test`` metrics are for the images that the network
+        has not seen.
 
     Raises:
         UserError: the model or the dataset cannot be used, or their classes do not match.
     """
-    named, _ = _named(model, None)
-    with _working(verbose), _mlflow_left_alone():
+    name, _ = _resolve_model(model, None)
+    with _exclusive_call(verbose), _preserve_mlflow():
         config, _ = compose_config([*overrides, "task=evaluate"], config_dir)
         tracked = config.tracking
-        if isinstance(model, Run) and not any("tracking.uri=" in each for each in overrides):
+        if isinstance(model, Run) and not any(
+            "tracking.uri=" in override for override in overrides
+        ):
             tracked = replace(tracked, uri=model.uri)
         from melanoma_lab.inference.external_validation.evaluate import evaluate_model
 
-        return _run(evaluate_model(replace(config, model=named, tracking=tracked)))
+        return _read_run(evaluate_model(replace(config, model=name, tracking=tracked)))
 
 
 def export(
@@ -372,33 +379,34 @@ def export(
     tracking_uri: str | None = None,
     verbose: bool = True,
 ) -> ExportResult:
-    """Write a kept network in formats of other programs, as ``export`` does.
+    """Export a saved network to other formats, as ``export`` does.
 
     Args:
-        model: as for ``predict``.
-        output: a folder, which is made, or holds an earlier export.
+        model: a run or its id, a model's folder or ``.keras`` file, or ``models:/name/version``.
+        output: folder to write, which does not exist or contains an earlier export.
         formats: any of ``"saved_model"``, ``"onnx"`` and ``"litert"``.
-        images: as for ``predict``: on which every file is held against the network; None: those
-            that its run was tested on.
-        tracking_uri: as for ``predict``.
-        verbose: show what the command line shows.
+        images: folder, file or pattern of images on which each exported file is compared with the
+            network; None: the test images of the network's run.
+        tracking_uri: tracking URI of the model's run; None: that of the given run, or ``mlflow.db``
+            in the current folder.
+        verbose: whether to print the same output as the command.
 
     Returns:
-        The files, and the greatest difference of a probability that each shows.
+        The exported files, and for each the largest difference from the network's probabilities.
 
     Raises:
         UserError: the model, the images or the output cannot be used, or a package is missing.
-        RunError: a file does not answer as the network does; nothing is left of it.
+        RunError: the outputs of an exported file differ from the network's; the file is deleted.
     """
-    named, tracked = _named(model, tracking_uri)
-    with _working(verbose), _mlflow_left_alone():
+    name, tracked = _resolve_model(model, tracking_uri)
+    with _exclusive_call(verbose), _preserve_mlflow():
         config, _ = compose_config(["task=export", f"formats=[{','.join(formats)}]"])
         from melanoma_lab.inference.export.export_network import export_network
 
         return export_network(
             replace(
                 config,
-                model=named,
+                model=name,
                 output=str(output),
                 images=None if images is None else str(images),
                 tracking=tracked,
@@ -407,18 +415,18 @@ def export(
 
 
 def audit_dataset(*overrides: str, verbose: bool = True) -> Findings:
-    """Find what is wrong with a folder of images, as ``audit`` does.
+    """Find problems in a folder of images, as ``audit`` does.
 
     Args:
-        *overrides: as on the command line: ``"dataset=isic9", "dataset.root=DIR"``.
-        verbose: show what the command line shows.
+        *overrides: overrides as on the command line: ``"dataset=isic9", "dataset.root=DIR"``.
+        verbose: whether to print the same output as the command.
 
     Returns:
-        What was found; ``audit.html`` and ``audit.json`` are in ``experiments/audit-<dataset>/``.
+        The findings; ``audit.html`` and ``audit.json`` are in ``experiments/audit-<dataset>/``.
 
     Raises:
         UserError: the dataset cannot be read.
-        RunError: something leaks and ``audit.strict=true`` was asked for.
+        RunError: there is a leak and ``audit.strict=true`` is configured.
 
     Example:
         >>> import melanoma_lab as lab
@@ -427,23 +435,23 @@ def audit_dataset(*overrides: str, verbose: bool = True) -> Findings:
         >>> findings.n_images, len(findings.label_conflicts)
         (206, 0)
     """
-    with _working(verbose):
+    with _exclusive_call(verbose):
         config, _ = compose_config([*overrides, "task=audit"])
         from melanoma_lab.commands.audit import audit_dataset as audit
 
         return audit(config)
 
 
-def _named(model: str | Path | Run, tracking_uri: str | None) -> tuple[str, Tracking]:
-    """What ``model=`` says of a model, and where its run is recorded."""
+def _resolve_model(model: str | Path | Run, tracking_uri: str | None) -> tuple[str, Tracking]:
+    """Return the value of ``model=`` for a model, and where its run is tracked."""
     if isinstance(model, Run):
         return model.run_id, Tracking(uri=tracking_uri or model.uri)
     return str(model), Tracking(uri=tracking_uri or "")
 
 
 @contextmanager
-def _working(verbose: bool) -> Iterator[None]:
-    """One call at a time, heard or not."""
+def _exclusive_call(verbose: bool) -> Iterator[None]:
+    """Run one call at a time in this context, with or without its output."""
     with _ONE_AT_A_TIME:
         before = console.quiet
         console.quiet = not verbose
@@ -454,8 +462,8 @@ def _working(verbose: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _mlflow_left_alone() -> Iterator[None]:
-    """The caller's tracking URI comes back; a run that the caller has open is not touched."""
+def _preserve_mlflow() -> Iterator[None]:
+    """Restore the caller's tracking URI after this context; refuse an active run of the caller."""
     if "mlflow" in sys.modules and sys.modules["mlflow"].active_run() is not None:
         raise UserError("an MLflow run is active: end it first (mlflow.end_run()).")
     before = os.environ.get(TRACKING_URI_VARIABLE)
@@ -468,19 +476,19 @@ def _mlflow_left_alone() -> Iterator[None]:
             set_tracking_uri(before)
 
 
-def _run(run_id: str) -> Run:
-    """A run as MLflow has it, where it was just recorded."""
+def _read_run(run_id: str) -> Run:
+    """Read a run that was just recorded from MLflow."""
     import mlflow
 
-    found: Any = mlflow.get_run(run_id)
-    tags = dict(found.data.tags)
+    recorded: Any = mlflow.get_run(run_id)
+    tags = dict(recorded.data.tags)
     return Run(
         run_id=run_id,
         arm=tags.get("arm") or tags.get("evaluated_arm", ""),
         study=tags["study"],
         seed=int(tags.get("seed") or tags.get("evaluated_seed", 0)),
-        metrics=dict(found.data.metrics),
-        params=dict(found.data.params),
+        metrics=dict(recorded.data.metrics),
+        params=dict(recorded.data.params),
         tags=tags,
         uri=mlflow.get_tracking_uri(),
     )

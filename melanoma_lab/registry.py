@@ -1,8 +1,9 @@
-"""What can be chosen in the configuration, and what builds it: the lab's own and a user's.
+"""Registry of the options that a configuration can choose, and of the functions that build them.
 
 An option is a dataclass of its keys, declared with ``option``, and a function, declared with
-``builder``. Both are found by the names that stand in the configuration, so YAML carries no import
-paths, and a function that needs TensorFlow imports it when it is called.
+``builder``. Users can declare their own. Both are found by the names in the configuration, so that
+YAML files contain no import paths, and a function that needs TensorFlow imports it when it is
+called.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from melanoma_lab.core.errors import UserError
 Node = TypeVar("Node", bound=type)
 Build = TypeVar("Build", bound=Callable[..., Any])
 
-#: (group, option) -> the dataclass that describes its keys.
+#: Dataclasses of the options' keys, by (group, option).
 OPTIONS: dict[tuple[str, str], type] = {}
-#: (group, option) -> the function that builds it.
+#: Functions that build the options, by (group, option).
 BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
 def option(group: str, name: str) -> Callable[[Node], Node]:
-    """Declare the keys that ``group=name`` has; a decorator of a dataclass.
+    """Return a decorator that declares a dataclass as the keys of ``group=name``.
 
     Args:
-        group: a configuration group, such as ``"architecture"``.
-        name: the option's name. A YAML file ``<group>/<name>.yaml`` makes it selectable; it starts
-            with ``defaults: [/schema/<group>/<name>@_here_]``.
+        group: configuration group, such as ``"architecture"``.
+        name: name of the option. To select it, a YAML file ``<group>/<name>.yaml`` is needed that
+            begins with ``defaults: [/schema/<group>/<name>@_here_]``.
 
     Returns:
-        The class, unchanged.
+        Decorator that returns the class unchanged.
     """
 
     def declare(node: Node) -> Node:
@@ -44,15 +45,17 @@ def option(group: str, name: str) -> Callable[[Node], Node]:
 
 
 def builder(group: str, name: str) -> Callable[[Build], Build]:
-    """Declare the function that builds ``group=name``; a decorator.
+    """Return a decorator that declares a function as the builder of ``group=name``.
+
+    The module of a group documents the arguments and the return value of its builders.
 
     Args:
         group: ``"architecture"``, ``"augmentation"``, ``"loss"``, ``"optimizer"`` or
             ``"schedule"``.
-        name: the option's name.
+        name: name of the option.
 
     Returns:
-        The function, unchanged; what it takes and returns is said by the group's own module.
+        Decorator that returns the function unchanged.
     """
 
     def declare(build: Build) -> Build:
@@ -62,12 +65,12 @@ def builder(group: str, name: str) -> Callable[[Build], Build]:
     return declare
 
 
-#: What a user declared: options and their builders.
+#: The options that a user declared, and their builders, as ``OPTIONS`` and ``BUILDERS``.
 UserOptions = tuple[dict[tuple[str, str], type], dict[tuple[str, str], Callable[..., Any]]]
 
 
 def get_user_options() -> UserOptions:
-    """What a user declared, to take along to processes that do not run the user's script."""
+    """Return the user's options and builders, for processes that do not run the user's script."""
     return (
         {key: node for key, node in OPTIONS.items() if not _is_built_in(node)},
         {key: build for key, build in BUILDERS.items() if not _is_built_in(build)},
@@ -75,7 +78,7 @@ def get_user_options() -> UserOptions:
 
 
 def register_user_options(theirs: UserOptions) -> None:
-    """Declare in this process what ``get_user_options`` gave in another; Hydra brings its part."""
+    """Register options and builders of another process; Hydra passes on its own store itself."""
     OPTIONS.update(theirs[0])
     BUILDERS.update(theirs[1])
 
@@ -85,10 +88,10 @@ def _is_built_in(thing: Any) -> bool:
 
 
 def find_builder(group: str, name: str) -> Callable[..., Any]:
-    """The function that builds ``group=name``.
+    """Return the function that builds ``group=name``.
 
     Raises:
-        UserError: the option has keys but nobody declared how to build it.
+        UserError: no builder is declared for the option.
     """
     if (group, name) not in BUILDERS:
         raise UserError(

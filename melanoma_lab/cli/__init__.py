@@ -1,1 +1,1 @@
-"""The command line: its arguments, its help, and several jobs of one command."""
+"""The command line: its arguments, its help, and multiruns."""

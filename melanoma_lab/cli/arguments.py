@@ -1,4 +1,4 @@
-"""The words of the command line, in the order and form that Hydra takes them."""
+"""Convert the words of the command line to the order and form that Hydra expects."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from melanoma_lab.config.schema import Task
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.core.formatting import truncate
 
-#: Tasks that take names of files as they were typed, and those keys.
+#: Tasks whose names of files are taken literally, and the keys that hold them.
 FILE_TASKS = frozenset({Task.card, Task.demo, Task.evaluate, Task.export, Task.predict})
 FILE_KEYS = frozenset({"images", "model", "output"})
-#: Tasks that write where they are told to and need no working folder from Hydra.
+#: Tasks that write to given folders, so that Hydra must not create a working folder.
 FOLDERLESS_TASKS = frozenset(
     {
         *(Task.audit, Task.card, Task.compare, Task.demo, Task.download, Task.ensemble),
@@ -22,18 +22,19 @@ FOLDERLESS_TASKS = frozenset(
 
 
 def normalise_arguments(arguments: Sequence[str]) -> list[str]:
-    """Turn a leading task word into ``task=``, put ``--multirun`` first, keep folders clean.
+    """Convert a leading command to ``task=``, put ``--multirun`` first, and quote names of files.
 
-    Hydra's parser takes ``a=1 -m b=1,2`` for a mistake; a user should not have to know.
+    Hydra's parser refuses ``a=1 -m b=1,2``; users should not need to know that. For tasks in
+    ``FOLDERLESS_TASKS``, overrides are added so that Hydra creates no folder.
 
     Args:
-        arguments: what was typed after ``python -m melanoma_lab``.
+        arguments: words after ``python -m melanoma_lab``.
 
     Returns:
-        The same, as Hydra takes it.
+        The words in Hydra's form.
 
     Raises:
-        UserError: the first word is neither a task, an override nor an option.
+        UserError: the first word is not a task, an override or a flag.
     """
     words = [_quote_patterns(word) for word in arguments]
     if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
@@ -43,10 +44,10 @@ def normalise_arguments(arguments: Sequence[str]) -> list[str]:
             )
         words[0] = f"task={words[0]}"
     if "hydra/launcher=joblib" in words:
-        # joblib hands out several jobs at once when the first are short, as those are that are
-        # skipped: one process would then train them all, while another idles.
-        words.insert(0, "hydra.launcher.batch_size=1")  # what was typed comes later and counts
-    # Of several evaluations, the names are told apart by commas.
+        # joblib gives several jobs at once to a process if the first ones are short, as skipped
+        # jobs are: one process would then train them all, while another has nothing to do.
+        words.insert(0, "hydra.launcher.batch_size=1")  # first, so that the user can override it
+    # In a multirun of evaluations, commas separate several names.
     several = f"task={Task.evaluate}" in words and {"-m", "--multirun"} & {*words}
     if any(f"task={task}" in words for task in FILE_TASKS) and not several:
         words = [_quote_formats(_quote_file_name(word)) for word in words]
@@ -57,9 +58,9 @@ def normalise_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def _quote_file_name(word: str) -> str:
-    """An override of a file's name in Hydra's quotes: ``images=ISIC_1(1).jpg``, ``images=[ab]*``.
+    """Quote a file's name for Hydra, as in ``images=ISIC_1(1).jpg`` or ``images=[ab]*``.
 
-    Hydra would take brackets, commas and blanks for more than letters of a name.
+    Without quotes, Hydra would parse brackets, commas and blanks as its own syntax.
     """
     key, equals, value = word.partition("=")
     if key not in FILE_KEYS or not value or value[0] in "'\"":
@@ -68,13 +69,13 @@ def _quote_file_name(word: str) -> str:
 
 
 def _quote_formats(word: str) -> str:
-    """``formats=onnx,litert`` as the list that is meant; Hydra would take it for a sweep."""
+    """Write ``formats=onnx,litert`` as a list; Hydra would take it for a sweep."""
     key, _, value = word.partition("=")
     return f"{key}=[{value}]" if key == "formats" and value and value[0] != "[" else word
 
 
 def _quote_patterns(word: str) -> str:
-    """``dataset.exclude=!*_lesion.jpg`` as a list of one pattern, in Hydra's quotes."""
+    """Write ``dataset.exclude=!*_lesion.jpg`` as a list of quoted patterns."""
     key, _, value = word.partition("=")
     if key != "dataset.exclude" or not value or value[0] in "['\"":
         return word

@@ -1,4 +1,4 @@
-"""Hydra's check of a multirun's jobs, done once for those that differ in their seeds."""
+"""Let Hydra validate only one of several jobs that differ only in their seeds."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 from melanoma_lab.config.arm import check_jobs_distinct
 
-#: What a job can be composed with if it can be without.
-_A_SEED = re.compile(r"seed=\d{1,9}")
+#: An override that cannot make the composition of a job fail.
+_SEED = re.compile(r"seed=\d{1,9}")
 
 
 @contextmanager
 def validate_seeds_once() -> Iterator[None]:
-    """Inside the block, Hydra's basic sweeper checks jobs that differ in their seeds as one.
+    """Make Hydra's basic sweeper validate one job of those that differ only in their seeds.
 
-    It also refuses jobs that a study could not tell apart.
+    In this context the sweeper also refuses jobs that a study could not distinguish.
 
-    It composes all jobs before the first begins, so that a mistake in one of them shows then, and
-    each again as it begins: where a study has finished this would be half of the time. A sweeper of
-    the lab's own could do without; but those Hydra takes only from a package ``hydra_plugins``.
+    The sweeper composes all jobs before the first begins, to find mistakes early, and each job
+    again when it begins. For a study that has finished, this would take half of the time. A sweeper
+    of our own would avoid it, but Hydra finds sweepers only in a package ``hydra_plugins``.
     """
-    check = BasicSweeper.validate_batch_is_legal
+    original = BasicSweeper.validate_batch_is_legal
 
-    def check_different(self: BasicSweeper, batch: Sequence[Sequence[str]]) -> None:
+    def validate(self: BasicSweeper, batch: Sequence[Sequence[str]]) -> None:
         check_jobs_distinct(batch)
-        check(self, drop_seed_repeats(batch))
+        original(self, drop_seed_repeats(batch))
 
-    BasicSweeper.validate_batch_is_legal = check_different  # type: ignore[assignment,method-assign]
+    BasicSweeper.validate_batch_is_legal = validate  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
-        BasicSweeper.validate_batch_is_legal = check  # type: ignore[method-assign]
+        BasicSweeper.validate_batch_is_legal = original  # type: ignore[method-assign]
 
 
 def drop_seed_repeats(batch: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Of jobs that are the same but for their seeds, the last.
+    """Keep the last of several jobs that differ only in their seeds.
 
     Args:
-        batch: the overrides of each job.
+        batch: overrides of each job.
+
+    Returns:
+        Overrides of the jobs to validate.
     """
-    without = {tuple(w for w in job if not _A_SEED.fullmatch(w)): job for job in batch}
-    return list(without.values())
+    by_rest = {tuple(w for w in job if not _SEED.fullmatch(w)): job for job in batch}
+    return list(by_rest.values())

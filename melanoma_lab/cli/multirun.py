@@ -1,7 +1,7 @@
-"""A multirun: its jobs fail one by one, and at its end the study is compared.
+"""Multiruns: a failed job does not stop the others, and at the end the study is compared.
 
-Hydra raises the first job's error when all are through, in words of its own, and then skips its own
-end-of-multirun callbacks. So no job raises here: what became of it is noted.
+Hydra raises the first job's exception after all jobs, with its own message, and then skips its
+callbacks at the end of a multirun. Therefore jobs raise nothing here, and their status is stored.
 """
 
 from __future__ import annotations
@@ -34,48 +34,50 @@ if TYPE_CHECKING:  # its module loads pandas
 
 
 def in_multirun() -> bool:
-    """Whether this is a job of a multirun."""
+    """Return whether this is a job of a multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 @contextmanager
-def record_job(composed: DictConfig, notes: JobStatusStore) -> Iterator[None]:
-    """Note how the job in the block ends; its failure ends there.
+def record_job(composed: DictConfig, store: JobStatusStore) -> Iterator[None]:
+    """Store the status of the job in this context; suppress its exceptions, except interrupts.
+
+    For a single run, store its exception instead, which the command raises.
 
     Args:
-        composed: the job's configuration, not checked yet.
-        notes: the command's.
+        composed: composed configuration of the job, not validated yet.
+        store: status of the command's jobs.
     """
     if not in_multirun():
         try:
             yield
         except Exception as error:  # noqa: BLE001 - the command raises it
-            notes.error = error
+            store.error = error
             if isinstance(error, UserError):
                 _remove_job_folder()
         return
     number = int(HydraConfig.get().job.num)
-    with isolate_job(notes, number) as stoppable:
-        # What stays of a job whose process does not come back.
-        gone = JobResult(1, "its process ended before it did (killed? out of memory?)")
-        notes.begin(_job(composed, gone), stoppable=stoppable)
+    with isolate_job(store, number) as stoppable:
+        # The result of the job if its process dies.
+        died = JobResult(1, "its process ended before it did (killed? out of memory?)")
+        store.begin(_build_status(composed, died), stoppable=stoppable)
         try:
-            with catch_failures() as ending:
+            with catch_failures() as result:
                 yield
         except BaseException:
-            notes.end(_job(composed, JobResult(130, "interrupted")))
+            store.end(_build_status(composed, JobResult(130, "interrupted")))
             raise
-        notes.end(_job(composed, ending))
+        store.end(_build_status(composed, result))
 
 
 def _remove_job_folder() -> None:
-    """Remove what Hydra wrote for a job that was refused before it did anything."""
+    """Remove the files that Hydra wrote for a job that was refused before it started."""
     hydra = HydraConfig.get()
     folder, here = Path(hydra.runtime.output_dir), Path.cwd()
     if hydra.output_subdir is None or not folder.is_relative_to(here):
         return
     shutil.rmtree(folder / hydra.output_subdir, ignore_errors=True)
-    with suppress(OSError):  # there is something else in one of them
+    with suppress(OSError):  # one of the folders has other files
         for path in (folder, *folder.parents):
             if path == here:
                 break
@@ -84,11 +86,11 @@ def _remove_job_folder() -> None:
 
 @dataclass
 class JobResult:
-    """How a job ended.
+    """Whether a job failed, and why.
 
     Attributes:
-        failure: the exit status that it alone would have ended with; 0 where it succeeded.
-        reason: of the failure.
+        failure: exit status that the job would have had as a single run; 0 if it succeeded.
+        reason: reason of the failure; empty if it succeeded.
     """
 
     failure: int = 0
@@ -97,28 +99,29 @@ class JobResult:
 
 @contextmanager
 def catch_failures() -> Iterator[JobResult]:
-    """Say how the block ends; nothing but an interruption comes out of it.
+    """Suppress all exceptions in this context except interrupts, and record them as a result.
 
     Yields:
-        What is filled in when the block is through.
+        The result, which is filled in at the end of the context.
     """
-    ending = JobResult()
+    result = JobResult()
     try:
-        yield ending
+        yield result
     except UserError as error:
-        ending.failure, ending.reason = 2, str(error)
+        result.failure, result.reason = 2, str(error)
     except RunError as error:
-        ending.failure, ending.reason = 1, str(error)
+        result.failure, result.reason = 1, str(error)
     except OSError as error:
-        ending.failure, ending.reason = 1, explain_os_error(error)
+        result.failure, result.reason = 1, explain_os_error(error)
     except Exception as error:  # noqa: BLE001 - a bug in one arm must not cost the others
         traceback.print_exc()
-        ending.failure, ending.reason = 1, f"{type(error).__name__}: {error}"
-    if ending.failure:
-        console.print(f"Failed: {ending.reason}", style="bold red", markup=False)
+        result.failure, result.reason = 1, f"{type(error).__name__}: {error}"
+    if result.failure:
+        console.print(f"Failed: {result.reason}", style="bold red", markup=False)
 
 
-def _job(composed: DictConfig, ending: JobResult) -> JobStatus:
+def _build_status(composed: DictConfig, result: JobResult) -> JobStatus:
+    """Build the status of this job of a multirun from its configuration before validation."""
     hydra = HydraConfig.get()
     arm = parse_arm(list(hydra.overrides.task))
 
@@ -128,66 +131,67 @@ def _job(composed: DictConfig, ending: JobResult) -> JobStatus:
     return JobStatus(
         number=int(hydra.job.num),
         arm=arm.name,
-        repetition=_repetition(value("seed"), OmegaConf.select(composed, "split.fold")),
+        repetition=_format_repetition(value("seed"), OmegaConf.select(composed, "split.fold")),
         task=value("task").removeprefix("Task."),
         study=value("study"),
         metric=value("metric"),
         uri=""
         if _select(composed, "tracking.offline")
         else value("tracking.uri") or get_default_uri(),
-        failure=ending.failure,
-        reason=ending.reason,
+        failure=result.failure,
+        reason=result.reason,
     )
 
 
-def build_job_status(config: Config, arm: Arm, number: int, ending: JobResult) -> JobStatus:
-    """What became of a job whose configuration has been checked.
+def build_job_status(config: Config, arm: Arm, number: int, result: JobResult) -> JobStatus:
+    """Build the status of a job from its validated configuration.
 
     Args:
-        config: its configuration.
-        arm: its arm.
-        number: its place in the multirun.
-        ending: how it ended.
+        config: configuration of the job.
+        arm: arm of the job.
+        number: number of the job in the multirun.
+        result: whether the job failed, and why.
     """
     return JobStatus(
         number=number,
         arm=arm.name,
-        repetition=_repetition(config.seed, getattr(config.split, "fold", None)),
+        repetition=_format_repetition(config.seed, getattr(config.split, "fold", None)),
         task=config.task,
         study=config.study,
         metric=config.metric,
         uri="" if config.tracking.offline else config.tracking.uri,
-        failure=ending.failure,
-        reason=ending.reason,
+        failure=result.failure,
+        reason=result.reason,
     )
 
 
-def _repetition(seed: object, fold: object) -> str:
+def _format_repetition(seed: object, fold: object) -> str:
     return f"seed {seed}" + (f" fold {fold}" if fold is not None else "")
 
 
 def _select(composed: DictConfig, key: str) -> Any:
-    """The value of a key; None where it has none, which may be what the job failed for."""
+    """Return the value of a key; None if it has none, which may be why the job failed."""
     try:
         check_interpolations(composed)
         return OmegaConf.select(composed, key)
     except (AttributeError, UserError, OmegaConfBaseException):
-        return None  # AttributeError: its group is missing
+        return None  # AttributeError: the group of the key is missing
 
 
 def finish_multirun(jobs: Sequence[JobStatus], broken: str = "") -> list[ComparedStudy]:
-    """Compare what a multirun trained, then say which of its jobs failed.
+    """Compare the studies that a multirun trained, then report its failed jobs.
 
     Args:
-        jobs: all of them; none, and nothing is done, after a single run.
-        broken: why jobs are missing, where the launcher gave up.
+        jobs: status of all jobs; empty after a single run, for which nothing is done.
+        broken: why jobs are missing if the launcher failed; otherwise empty.
 
     Returns:
-        The studies, compared.
+        The compared studies.
 
     Raises:
-        UserError: jobs failed by mistakes of the user alone, or the runs cannot be compared.
-        RunError: jobs failed for another reason.
+        UserError: all failed jobs failed because of mistakes of the user, or the runs cannot be
+            compared.
+        RunError: a job failed for another reason, or the launcher failed.
     """
     trained = [job for job in jobs if job.task == Task.train and not job.failure and job.uri]
     problems, compared = [], []
@@ -216,16 +220,16 @@ def finish_multirun(jobs: Sequence[JobStatus], broken: str = "") -> list[Compare
             "command goes on."
         )
     if problems:
-        mistake = all(job.failure == 2 for job in failed) and not broken
-        raise (UserError if mistake else RunError)("\n".join(problems))
+        only_mistakes = all(job.failure == 2 for job in failed) and not broken
+        raise (UserError if only_mistakes else RunError)("\n".join(problems))
     return compared
 
 
 def describe_failures(jobs: Sequence[JobStatus]) -> str:
-    """Name the jobs that failed; those that failed for one reason together.
+    """Name the jobs that failed, grouped by the reason.
 
     Args:
-        jobs: all of a multirun, in their order; one or more of them failed.
+        jobs: status of all jobs of a multirun, in order; at least one job failed.
     """
     short = shorten_arm_names({job.arm for job in jobs})
     by_reason: dict[str, list[str]] = {}

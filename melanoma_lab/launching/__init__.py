@@ -1,1 +1,1 @@
-"""Jobs on Hydra's launchers: those at the same time, and their status."""
+"""Jobs on Hydra's launchers: parallel jobs on this machine, and the status of all jobs."""

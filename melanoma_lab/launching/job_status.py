@@ -1,8 +1,8 @@
-"""What became of the jobs of a command, noted by each in a file for whoever asks at the end.
+"""The status of a command's jobs, which each job writes to a file and the command reads at the end.
 
-Files, because a launcher may run jobs in processes of their own, or on other machines. They lie in
-a hidden folder below the one where the command was typed, as what Hydra writes does, so that all
-machines of a cluster reach them.
+Files are used because a launcher may run jobs in other processes or on other machines. They are in
+a hidden folder below the current folder of the command, like Hydra's own output, so that all
+machines of a cluster can access them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from melanoma_lab.core.atomic_files import replace_file
 
 @dataclass(frozen=True)
 class JobStatus:
-    """What became of one job.
+    """The status of one job: what it is, and whether it failed.
 
     Attributes:
-        number: its place in the multirun.
-        arm: its arm.
-        repetition: its seed, and its fold where there are any.
-        task: what it did.
-        study: for which study.
-        metric: that gives the study's verdicts.
-        uri: where runs are recorded; empty where they are kept to be sent later.
-        failure: the exit status that it alone would have ended with; 0 where it succeeded.
-        reason: of the failure.
+        number: number of the job in the multirun.
+        arm: name of its arm.
+        repetition: text with its seed and, if any, its fold.
+        task: command that it runs.
+        study: name of its study.
+        metric: metric of the study's verdicts.
+        uri: tracking URI of its run; empty if the run is stored offline, to be sent later.
+        failure: exit status that the job would have had as a single run; 0 if it succeeded.
+        reason: reason of the failure; empty if it succeeded.
     """
 
     number: int
@@ -49,14 +49,14 @@ class JobStatus:
 
 @dataclass
 class JobStatusStore:
-    """The notes of one command's jobs; what a job of another process has is a copy.
+    """Stores the status of a command's jobs in files; jobs in other processes have a copy of it.
 
     Attributes:
-        folder: of the files; made with the first of them.
-        process: the id of the command's own process.
-        error: what a single run raised, for the command to raise.
-        jobs: those of a multirun, in their order, when all are through.
-        broken: why jobs are missing, where the launcher gave up.
+        folder: folder of the files, created with the first one.
+        process: process id of the command.
+        error: exception of a single run, which the command raises.
+        jobs: jobs of a multirun in order, filled in after all have ended.
+        broken: why jobs are missing if the launcher failed; otherwise empty.
     """
 
     folder: Path
@@ -66,18 +66,18 @@ class JobStatusStore:
     broken: str = ""
 
     def begin(self, job: JobStatus, *, stoppable: int = 0) -> None:
-        """Note what is to be said of a job if its process never ends it.
+        """Store the status that a job has if its process dies before the job ends.
 
         Args:
-            job: the job.
-            stoppable: the process of this machine that it runs in, if that ends it on SIGTERM; 0
-                where it does not.
+            job: status to store.
+            stoppable: id of the job's process on this machine if SIGTERM stops the job; otherwise
+                0.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write(job, stoppable)
 
     def end(self, job: JobStatus) -> None:
-        """Note what has become of a job; of no interest where the command ended before it did."""
+        """Store the final status of a job; do nothing if the command has already ended."""
         with suppress(FileNotFoundError):
             self._write(job, 0)
 
@@ -86,38 +86,39 @@ class JobStatusStore:
         replace_file(path, json.dumps({"job": asdict(job), "stoppable": stoppable}))
 
     def read(self) -> tuple[JobStatus, ...]:
-        """What has become of the jobs that have begun, in their order."""
-        jobs = [JobStatus(**note["job"]) for note in self._contents()]
+        """Read the status of all jobs that have begun, in order."""
+        jobs = [JobStatus(**content["job"]) for content in self._read_files()]
         return tuple(sorted(jobs, key=lambda job: job.number))
 
     def stoppable(self) -> set[int]:
-        """Processes of this machine that a job runs in now, and that end it on SIGTERM."""
-        return {note["stoppable"] for note in self._contents()} - {0}
+        """Return the ids of this machine's processes that run a job now and stop it on SIGTERM."""
+        return {content["stoppable"] for content in self._read_files()} - {0}
 
-    def _contents(self) -> list[dict[str, Any]]:
+    def _read_files(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_text(encoding="utf-8")) for path in self.folder.glob("*.json")]
 
 
 @contextmanager
 def collect_jobs() -> Iterator[JobStatusStore]:
-    """Collect what becomes of the jobs that run in the block.
+    """Collect the status of the jobs that run in this context.
 
-    Jobs do not raise; what comes out of the block after the first has begun is the launcher's.
+    Jobs do not raise exceptions: an exception after the first job has begun is the launcher's.
 
     Yields:
-        The notes; ``error``, ``jobs`` and ``broken`` are filled in when the block is through.
+        The store. Its ``error`` is filled in by a single run, and ``jobs`` and ``broken`` at the
+        end of the context.
     """
     folder = Path("experiments", f".jobs-{uuid.uuid4().hex}").absolute()
-    notes = JobStatusStore(folder, os.getpid())
+    store = JobStatusStore(folder, os.getpid())
     try:
-        yield notes
-        notes.jobs = notes.read()
+        yield store
+        store.jobs = store.read()
     except Exception as error:
-        notes.jobs = notes.read()
-        if not notes.jobs:
+        store.jobs = store.read()
+        if not store.jobs:
             raise
-        notes.broken = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+        store.broken = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # somebody's reports lie there
+        with suppress(OSError):  # it contains reports
             folder.parent.rmdir()

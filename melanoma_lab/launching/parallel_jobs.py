@@ -1,7 +1,8 @@
-"""Jobs of one command that run at once on this machine, each in a process of its own.
+"""Jobs of one command that run at the same time on this machine, each in its own process.
 
-They share the processor, what they show is told apart, and they end with the command: on Ctrl-C or
-SIGTERM it asks each of them to stop, and a process that has lost it stops by itself.
+They share the processor, and their lines of output are marked with their numbers. They end with the
+command: on Ctrl-C or SIGTERM it asks each of them to stop, and a process whose command has died
+stops by itself.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from melanoma_lab.core.console import console
 from melanoma_lab.launching.job_status import JobStatusStore
 from melanoma_lab.training.backend import count_available_threads
 
-#: Seconds that a job has to mark its run as KILLED before its process is ended.
+#: Seconds that a job has to mark its run as KILLED before its process exits.
 GRACE = 20.0
 
 
 def count_parallel_jobs() -> int:
-    """How many jobs of this command run at once on this machine; 1 where nobody says."""
+    """Return how many jobs of this command run at once on this machine; 1 without joblib."""
     if not HydraConfig.initialized():
         return 1
     launcher = HydraConfig.get().launcher
@@ -43,129 +44,131 @@ def count_parallel_jobs() -> int:
 
 
 class PrefixedLines(io.TextIOBase):
-    """A stream that passes on whole lines, marked; those of one call stay together.
+    """A stream that writes complete lines with a prefix; lines of one call stay together.
 
     Args:
-        stream: where they go.
-        prefix: what stands before each.
+        stream: stream to write to.
+        prefix: text before each line.
     """
 
     def __init__(self, stream: TextIO, prefix: str) -> None:
-        self._stream, self._prefix, self._begun = stream, prefix, ""
+        self._stream, self._prefix, self._incomplete = stream, prefix, ""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The encoding of the stream behind, by which Rich chooses its boxes."""
+        """Encoding of the underlying stream, by which Rich chooses characters for boxes."""
         return self._stream.encoding
 
     def write(self, text: str) -> int:
-        """Take text; what follows its last line break waits for the next."""
-        *lines, self._begun = (self._begun + text).split("\n")
+        """Write all complete lines; keep the text after the last line break for the next call."""
+        *lines, self._incomplete = (self._incomplete + text).split("\n")
         if lines:
             self._stream.write("".join(f"{self._prefix}{line}".rstrip() + "\n" for line in lines))
             self._stream.flush()
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: a line that has begun is not shown before it ends."""
+        """Do nothing: an incomplete line is not written before it ends."""
 
 
 @contextmanager
-def isolate_job(notes: JobStatusStore, number: int) -> Iterator[int]:
-    """Run a job of the block as one of several processes, where this is one.
+def isolate_job(store: JobStatusStore, number: int) -> Iterator[int]:
+    """Prepare a parallel job's process for output and interrupts; do nothing for other jobs.
 
     Args:
-        notes: the command's.
-        number: the job's place in the multirun.
+        store: status of the command's jobs.
+        number: number of the job in the multirun.
 
     Yields:
-        The process by which the command can stop the job; 0 where this is the command's own, or
-        not for it to stop.
+        The id of the process that the command can stop with SIGTERM; 0 if the job runs in the
+        command's own process, or is not a parallel job of this machine.
     """
-    if os.getpid() == notes.process or count_parallel_jobs() == 1:
+    if os.getpid() == store.process or count_parallel_jobs() == 1:
         yield 0
         return
-    _STOP.prepare(notes)
+    _JOB_INTERRUPT.install(store)
     file = console.file
-    # No terminal, so that no progress bar is drawn over another.
+    # Not a terminal, so that progress bars do not overwrite each other.
     console.file = cast("IO[str]", PrefixedLines(sys.stdout, f"[{number}] "))
     try:
-        with _STOP.heeded():
+        with _JOB_INTERRUPT.during_job():
             yield os.getpid()
     finally:
         console.file = file
 
 
-class _Stop:
-    """How a job's process comes to its end before its time: once, and only within a job."""
+class _JobInterrupt:
+    """Signal handler of a job's process, which interrupts a job once and never between jobs."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._in_job = False
-        self._prepared = False
+        self._installed = False
 
-    def prepare(self, notes: JobStatusStore) -> None:
-        """Listen to the command alone; Ctrl-C reaches it too, and it asks everybody."""
-        if not self._prepared:
-            self._prepared = True
+    def install(self, store: JobStatusStore) -> None:
+        """Handle SIGTERM and ignore Ctrl-C: the command gets Ctrl-C too, and sends SIGTERM."""
+        if not self._installed:
+            self._installed = True
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, self)
-            threading.Thread(target=self._outlive, args=(notes.process,), daemon=True).start()
+            threading.Thread(target=self._watch_parent, args=(store.process,), daemon=True).start()
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
-        """A job, which is interrupted when the command asks; none begins after that."""
+    def during_job(self) -> Iterator[None]:
+        """Allow interrupts in this context, and refuse to begin a job after an interrupt."""
         self._in_job = True
         try:
-            if self.asked:
+            if self.requested:
                 raise KeyboardInterrupt
             yield
         finally:
             self._in_job = False
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:
-        if not self.asked:  # a second one would cut short what the first has begun
-            self.asked = True
+        if not self.requested:  # a second signal would interrupt the handling of the first
+            self.requested = True
             if self._in_job:
                 raise KeyboardInterrupt
 
-    def _outlive(self, parent: int) -> None:
-        """Stop when the command was killed and cannot ask."""
+    def _watch_parent(self, parent: int) -> None:
+        """Stop the job and exit if the command's process dies, for example because it is killed."""
         while os.getppid() == parent:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
-        until = time.monotonic() + GRACE
-        while self._in_job and time.monotonic() < until:
+        deadline = time.monotonic() + GRACE
+        while self._in_job and time.monotonic() < deadline:
             time.sleep(0.1)
         os._exit(130)
 
 
-_STOP = _Stop()
+_JOB_INTERRUPT = _JobInterrupt()
 
 
 class InterruptHandler:
-    """The command's answer to Ctrl-C and SIGTERM: its jobs stop first; a second one is at once.
+    """The command's handler of Ctrl-C and SIGTERM, which first stops jobs in other processes.
+
+    A second signal interrupts the command at once.
 
     Args:
-        notes: the command's.
+        store: status of the command's jobs.
     """
 
-    def __init__(self, notes: JobStatusStore) -> None:
-        self._notes, self.asked = notes, False
+    def __init__(self, store: JobStatusStore) -> None:
+        self._store, self._requested = store, False
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:
-        """Stop the jobs of other processes, then whatever is done here."""
-        if not self.asked:
-            self.asked = True
+        """Stop the jobs in other processes, then interrupt this process."""
+        if not self._requested:
+            self._requested = True
             self._stop_jobs()
         raise KeyboardInterrupt
 
     def _stop_jobs(self) -> None:
-        asked: set[int] = set()
-        until = time.monotonic() + GRACE
-        while (running := self._notes.stoppable()) and time.monotonic() < until:
-            for process in running - asked:
+        stopped: set[int] = set()
+        deadline = time.monotonic() + GRACE
+        while (running := self._store.stoppable()) and time.monotonic() < deadline:
+            for process in running - stopped:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGTERM)
-            asked |= running
+            stopped |= running
             time.sleep(0.05)
