@@ -43,7 +43,7 @@ def compute_grad_cam(
     network: keras.Model,
     pixels: NDArray[np.uint8],
     classes: NDArray[np.intp],
-    known: Sequence[NDArray[np.generic]] = (),
+    other_inputs: Sequence[NDArray[np.generic]] = (),
 ) -> NDArray[np.float32]:
     """Compute the Grad-CAM heat map of each image for a given class.
 
@@ -53,7 +53,7 @@ def compute_grad_cam(
             convolution and a softmax at its end. It is not changed.
         pixels: uint8, shape (n, s, s, 3), values 0 to 255.
         classes: intp, shape (n,): class index of each image, from 0 to K - 1.
-        known: the network's other inputs, such as metadata, in order; each of shape (n, d).
+        other_inputs: the network's other inputs in order, such as metadata; each of shape (n, d).
 
     Returns:
         float32, shape (n, s, s), values 0 to 1. The maximum of a map is 1, or 0 if nothing in the
@@ -62,7 +62,7 @@ def compute_grad_cam(
     Raises:
         UserError: the network has no convolution, or does not end with a softmax.
     """
-    return GradCam(network)(pixels, classes, known)
+    return GradCam(network)(pixels, classes, other_inputs)
 
 
 class GradCam:
@@ -91,18 +91,19 @@ class GradCam:
         self,
         pixels: NDArray[np.uint8],
         classes: NDArray[np.intp],
-        known: Sequence[NDArray[np.generic]] = (),
+        other_inputs: Sequence[NDArray[np.generic]] = (),
     ) -> NDArray[np.float32]:
         """Compute heat maps; see ``compute_grad_cam``."""
-        if len(known) != len(self._images) - 1:
+        if len(other_inputs) != len(self._images) - 1:
             raise ValueError(
-                f"Expected {len(self._images) - 1} inputs beside pixels. Received {len(known)}."
+                f"Expected {len(self._images) - 1} inputs beside pixels. "
+                f"Received {len(other_inputs)}."
             )
         heat_maps = np.zeros(pixels.shape[:3], np.float32)
         n = max(8, AT_ONCE // max(1, pixels.shape[1] * pixels.shape[2]))
         for start in range(0, len(pixels), n):
             part = slice(start, start + n)
-            others = iter(known)
+            others = iter(other_inputs)
             inputs = [
                 tf.cast(pixels[part] if is_image else next(others)[part], tensor.dtype)
                 for is_image, tensor in zip(self._images, self._network.inputs, strict=True)

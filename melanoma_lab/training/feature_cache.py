@@ -117,9 +117,9 @@ def load_or_compute_features(
             f"{tuple(backbone.output_shape[1:])}; expected a row of an image. End it with a "
             "GlobalAveragePooling2D or Flatten layer."
         )
-    wanted = data.select_splits(splits)
-    pixel_rows, first = np.unique(data.rows[wanted], return_index=True)
-    first = wanted[first]
+    positions = data.select_splits(splits)
+    pixel_rows, first = np.unique(data.rows[positions], return_index=True)
+    first = positions[first]
     digests = data.manifest["digest"].to_numpy()[first]
     width = int(backbone.output_shape[-1])
     key = hashlib.sha256()

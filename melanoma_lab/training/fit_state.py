@@ -67,15 +67,15 @@ class FitState:
         Raises:
             RunError: the checkpoint was taken from another model.
         """
-        taken = [checkpoint.arrays.get(f"variable/{i}") for i in range(len(self._variables))]
-        for variable, value in zip(self._variables, taken, strict=True):
+        values = [checkpoint.arrays.get(f"variable/{i}") for i in range(len(self._variables))]
+        for variable, value in zip(self._variables, values, strict=True):
             if value is None or value.shape != tuple(variable.shape):
                 raise RunError(
                     f"The checkpoint of epoch {checkpoint.epoch} is of another network: "
                     f"{variable.path} has shape {tuple(variable.shape)}, there "
                     f"{None if value is None else value.shape}. training.resume=false starts over."
                 )
-        for variable, value in zip(self._variables, taken, strict=True):
+        for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value)
         for name, part in self._stateful.items():
             prefix = f"{name}/"

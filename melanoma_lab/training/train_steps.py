@@ -73,9 +73,9 @@ class FrozenBackbone(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Compute probabilities, shape (b, n_classes), from pixels or features and metadata."""
-        image, known = split_inputs(inputs)
+        image, metadata = split_inputs(inputs)
         features = image if self._precomputed else self.backbone(image, training=False)
-        return self.head(join_inputs(features, known), training=training)
+        return self.head(join_inputs(features, metadata), training=training)
 
     def train_step(self, data: tuple[Any, Any, Any]) -> Mapping[str, Any]:
         """Take one optimizer step of the head on an augmented batch; return running metrics."""

@@ -44,18 +44,18 @@ class MixingLayer(RandomLayer):
         pixels, labels, weights, *metadata = batch
         b = ops.shape(pixels)[0]
         other = ops.argsort(self.uniform((b,)))  # a permutation of the batch
-        pixels, kept = self.mix(pixels, ops.take(pixels, other, axis=0), self.shares(b))
-        share = kept[:, None]
+        pixels, lambdas = self.mix(pixels, ops.take(pixels, other, axis=0), self.shares(b))
+        share = lambdas[:, None]
         metadata = [share * own + (1 - share) * ops.take(own, other, axis=0) for own in metadata]
-        return pixels, *mix_labels(labels, weights, other, kept), *metadata
+        return pixels, *mix_labels(labels, weights, other, lambdas), *metadata
 
-    def mix(self, own: Any, other: Any, kept: Any) -> tuple[Any, Any]:
+    def mix(self, own: Any, other: Any, lambdas: Any) -> tuple[Any, Any]:
         """Mix the pixels of images with those of others.
 
         Args:
             own: pixels of the images, shape (b, height, width, 3).
             other: pixels of the other images, same shape.
-            kept: lambda, the wanted share of each image's own pixels, shape (b,).
+            lambdas: wanted share (lambda) of each image's own pixels, shape (b,).
 
         Returns:
             The mixed pixels, and the actual shares of the images' own pixels, shape (b,).
@@ -75,7 +75,7 @@ class MixingLayer(RandomLayer):
         return ops.sigmoid(log[0] - log[1])
 
 
-def mix_labels(labels: Any, weights: Any, other: Any, kept: Any) -> tuple[Any, Any]:
+def mix_labels(labels: Any, weights: Any, other: Any, lambdas: Any) -> tuple[Any, Any]:
     """Mix the labels and weights of images.
 
     The weight of a mixed image becomes lambda w + (1 - lambda) w', and its label shares are
@@ -87,13 +87,13 @@ def mix_labels(labels: Any, weights: Any, other: Any, kept: Any) -> tuple[Any, A
         labels: labels, shape (b, K); a row sums to 1.
         weights: weights in the loss, shape (b,), above 0.
         other: position in the batch of the image that each image is mixed with, shape (b,).
-        kept: lambda, shape (b,).
+        lambdas: share (lambda) of each image's own pixels, shape (b,).
 
     Returns:
         Labels, shape (b, K), whose rows sum to 1, and weights, shape (b,).
     """
-    own_part = kept * weights
-    other_part = (1 - kept) * ops.take(weights, other, axis=0)
+    own_part = lambdas * weights
+    other_part = (1 - lambdas) * ops.take(weights, other, axis=0)
     weights = own_part + other_part
     own_share = (own_part / weights)[:, None]
     return own_share * labels + (1 - own_share) * ops.take(labels, other, axis=0), weights
@@ -111,11 +111,11 @@ class MixUpLayer(MixingLayer):
     def __init__(self, *, alpha: float, seed: int, name: str = "mixup") -> None:
         super().__init__(alpha=alpha, seed=seed, name=name)
 
-    def mix(self, own: Any, other: Any, kept: Any) -> tuple[Any, Any]:
+    def mix(self, own: Any, other: Any, lambdas: Any) -> tuple[Any, Any]:
         """Compute lambda times the own pixels plus 1 - lambda times the others."""
-        kept = ops.maximum(kept, 1 - kept)
-        share = broadcast_per_image(kept)
-        return share * own + (1 - share) * other, kept
+        lambdas = ops.maximum(lambdas, 1 - lambdas)
+        share = broadcast_per_image(lambdas)
+        return share * own + (1 - share) * other, lambdas
 
 
 class CutMixLayer(MixingLayer):
@@ -124,10 +124,10 @@ class CutMixLayer(MixingLayer):
     def __init__(self, *, alpha: float, seed: int, name: str = "cutmix") -> None:
         super().__init__(alpha=alpha, seed=seed, name=name)
 
-    def mix(self, own: Any, other: Any, kept: Any) -> tuple[Any, Any]:
+    def mix(self, own: Any, other: Any, lambdas: Any) -> tuple[Any, Any]:
         """Copy a box with 1 - lambda of the area; parts beyond the edges are cut off."""
         b, height, width, _ = ops.shape(own)
-        side = ops.sqrt(1 - kept)
+        side = ops.sqrt(1 - lambdas)
         mask = build_box_mask(
             middle_x=self.uniform((b,)) * width,
             middle_y=self.uniform((b,)) * height,

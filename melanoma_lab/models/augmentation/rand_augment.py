@@ -50,9 +50,9 @@ class RandAugmentLayer(RandomLayer):
 
     def change(self, batch: Any) -> Any:
         """Augment pixels, values 0 to 255, shape (b, height, width, 3)."""
-        drawn = (ops.shape(batch)[0], self.per_image)
-        which = ops.floor(self.uniform(drawn, 0, len(self.operations)))
-        level = ops.where(self.uniform(drawn) < 0.5, -self.level, self.level)
+        shape = (ops.shape(batch)[0], self.per_image)
+        which = ops.floor(self.uniform(shape, 0, len(self.operations)))
+        level = ops.where(self.uniform(shape) < 0.5, -self.level, self.level)
 
         def one_image(element: tuple[Any, Any, Any]) -> Any:
             image, which, level = element
