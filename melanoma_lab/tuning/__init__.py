@@ -1,4 +1,4 @@
-"""Searching for better values of any keys of the configuration, with Keras Tuner, and its report.
+"""Search for better values of any configuration keys with Keras Tuner, and report the search.
 
-A trial is a run with other values, measured on train and val; the test split is left alone.
+A trial is a run with other values. It is evaluated on train and val; the test split is not used.
 """

@@ -1,4 +1,4 @@
-"""Plots and the model of the best trial: its last state is put back, nothing is trained again."""
+"""Plots and the model of the best trial, from its last checkpoint; nothing is trained again."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from melanoma_lab.tuning.trial import TRIAL_SPLITS, Proposal, TrialRunner
 
 
 def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
-    """Keep plots and the model with the runs of a trial that have none yet; val is drawn.
+    """Log plots and the model to those runs of a trial that have none yet; the plots show val.
 
     Args:
-        trials: the search's.
+        trials: the runner of the search's trials.
         proposal: the best trial.
     """
     client = trials.tracker.client
@@ -44,9 +44,9 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
         found = trials.tracker.find_finished(tags)
         if client is None or found is None or client.list_artifacts(found.run_id, "plots"):
             continue
-        claim = trials.get_run_lock(proposal, part)
-        start = CheckpointManager(claim.folder, show_note).load_newest()
-        if start is None and not isinstance(config.architecture, TrivialArchitecture):
+        lock = trials.get_run_lock(proposal, part)
+        checkpoint = CheckpointManager(lock.folder, show_note).load_newest()
+        if checkpoint is None and not isinstance(config.architecture, TrivialArchitecture):
             show_note(
                 f"Trial {proposal.trial} has no plots and no model: its state is not in the cache."
             )
@@ -58,7 +58,7 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
             cache_dir=trials.cache,
             workers=trials.threads,
         )
-        trained = _restore(config, data, images, start, trials.threads)
+        trained = _restore(config, data, images, checkpoint, trials.threads)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             (folder / ARTIFACTS_FOLDER).mkdir()
@@ -80,10 +80,13 @@ def _restore(
     config: Config,
     data: PreparedData,
     images: BalancedSet,
-    start: Checkpoint | None,
+    checkpoint: Checkpoint | None,
     threads: int,
 ) -> TrainingResult:
-    """What a trial had left when it ended."""
+    """Return the result of a finished trial from its last checkpoint.
+
+    A trivial classifier has no checkpoint; it is fitted again.
+    """
     if isinstance(config.architecture, TrivialArchitecture):
         model = build_trivial_classifier(config.architecture, data)
         return fit_trivial_classifier(model, data, images, splits=TRIAL_SPLITS)
@@ -96,16 +99,16 @@ def _restore(
         devices=require_device_count(config.training),
     )
 
-    def nobody(*_: Any) -> None:
-        """Nothing is told: the trial's run has it all."""
+    def ignore(*_: Any) -> None:
+        """Do nothing: the trial's run already has the metrics of every epoch."""
 
     return train_network(
         config,
         data,
         images,
         build_training_setup(config, data, images, splits=TRIAL_SPLITS),
-        on_step=nobody,
-        on_epoch=nobody,
-        start=start,
+        on_step=ignore,
+        on_epoch=ignore,
+        start=checkpoint,
         splits=TRIAL_SPLITS,
     )

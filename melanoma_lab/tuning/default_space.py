@@ -1,4 +1,4 @@
-"""What is searched where nothing is declared: the learning rate, and what regularises."""
+"""The default search space: the learning rate, and the strength of the regularisation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.regularisation import CombinedRegularisation, Dropout
 
-#: The learning rate is searched between so many times less and more than the option's own.
+#: The learning rate is searched from the configured one divided by this factor to that times it.
 LEARNING_RATES = 10.0
-#: Highest rate of dropout: beyond, little of a layer is left.
+#: The range of a dropout rate. A higher rate would drop nearly all of a layer.
 DROPOUT = {"min": 0.0, "max": 0.6}
-#: Option of the group ``regularisation`` -> its key -> where it is searched.
+#: Option of the group ``regularisation`` -> its key -> the range that is searched.
 REGULARISATION: dict[str, dict[str, dict[str, Any]]] = {
     "l2": {"factor": {"min": 1e-6, "max": 1e-2, "log": True}},
     "label_smoothing": {"factor": {"min": 0.0, "max": 0.3}},
@@ -21,10 +21,10 @@ REGULARISATION: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def default_space(config: Config) -> dict[str, Any]:
-    """A space to search around a configuration, in the form of ``tuner.space``.
+    """Return the space to search around a configuration, in the form of ``tuner.space``.
 
     Args:
-        config: the checked configuration, without a space of its own.
+        config: the validated configuration, which declares no space itself.
     """
     rate = config.optimizer.learning_rate
     space: dict[str, Any] = {
@@ -39,9 +39,9 @@ def default_space(config: Config) -> dict[str, Any]:
     if isinstance(regularisation, Dropout | CombinedRegularisation):
         found |= {f"rates.{i}": dict(DROPOUT) for i in range(len(regularisation.rates))}
     if isinstance(regularisation, CombinedRegularisation):
-        of = {"l2": "factor", "label_smoothing": "factor", "weight_decay": "factor"}
-        of["stochastic_depth"] = "rate"
-        for name, key in of.items():
-            if getattr(regularisation, name):  # what is off stays off
+        keys = {"l2": "factor", "label_smoothing": "factor", "weight_decay": "factor"}
+        keys["stochastic_depth"] = "rate"
+        for name, key in keys.items():
+            if getattr(regularisation, name):  # a strength of 0 is off and stays off
                 found[name] = REGULARISATION[name][key]
-    return space | {f"regularisation.{key}": where for key, where in found.items()}
+    return space | {f"regularisation.{key}": bounds for key, bounds in found.items()}

@@ -1,4 +1,4 @@
-"""Figures of a sweep: narrow, so that they can be read on a phone and side by side."""
+"""Figures of a sweep, narrow enough to be read on a phone and side by side."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from melanoma_lab.tuning.importance import Importance, encode_values, select_com
 from melanoma_lab.tuning.search_history import select_best_trials, track_best
 from melanoma_lab.tuning.sweep import Dimension, Sweep
 
+#: Width of the figures, in inches.
 WIDTH = 4.4
-#: Colour and marker of a Hyperband rung, from the smallest budget on; the last ones are repeated.
+#: Colour and marker of each Hyperband rung, smallest budget first; higher rungs share the last.
 RUNGS = (
     *((style.SKY, "v"), (style.GREEN, "s"), (style.ORANGE, "P")),
     *((style.BLUE, "o"), (style.BLACK, "^")),
@@ -28,7 +29,10 @@ RUNGS = (
 
 
 def draw_score_history(sweep: Sweep) -> Figure:
-    """Draw every trial's score in the order in which they began, and the best so far.
+    """Draw every trial's score in the order in which trials began, and the best score so far.
+
+    Args:
+        sweep: the sweep; at least one of its trials has a score.
 
     Raises:
         ValueError: no trial has a score.
@@ -36,7 +40,7 @@ def draw_score_history(sweep: Sweep) -> Figure:
     table = track_best(sweep)
     fig = style.new_figure(WIDTH, 3.4)
     ax = fig.add_subplot()
-    _scatter(ax, sweep, sweep.scored, sweep.scored["number"].to_numpy(float))
+    _draw_trials(ax, sweep, sweep.scored, sweep.scored["number"].to_numpy(float))
     ax.step(
         table["number"],
         table["best"],
@@ -48,9 +52,9 @@ def draw_score_history(sweep: Sweep) -> Figure:
     )
     if sweep.best is not None:
         _mark_best(ax, float(sweep.best["number"]), float(sweep.best["score"]))
-    _score_axis(ax, sweep)
+    _style_score_axis(ax, sweep)
     lost = table["number"][table["score"].isna()]
-    if len(lost):  # where they stand, not what they scored
+    if len(lost):  # marks along the x axis: these trials have no height
         ax.plot(
             lost,
             np.full(len(lost), 0.015),
@@ -62,15 +66,15 @@ def draw_score_history(sweep: Sweep) -> Figure:
         )
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     style.style_axes(ax, "", "trial", sweep_text.label_score(sweep))
-    _legend(fig, ax)
+    _draw_legend(fig, ax)
     return fig
 
 
 def draw_scores_by_value(sweep: Sweep, dimension: Dimension) -> Figure:
-    """Draw the scores over what the trials used of one dimension.
+    """Draw the trials' scores over their values of one dimension.
 
     Args:
-        sweep: of which at least one trial has a score.
+        sweep: the sweep; at least one of its trials has a score.
         dimension: one of its dimensions.
 
     Raises:
@@ -79,21 +83,21 @@ def draw_scores_by_value(sweep: Sweep, dimension: Dimension) -> Figure:
     scored = sweep.scored
     places = encode_values(sweep, dimension, scored)
     counts = ~np.isnan(places)
-    fig = style.new_figure(WIDTH, 3.1 if _rungs(sweep) else 2.8)
+    fig = style.new_figure(WIDTH, 3.1 if _list_rungs(sweep) else 2.8)
     ax = fig.add_subplot()
     if not dimension.is_number:
         compared = scored.index.isin(select_comparable_trials(sweep)[0].index) & counts
-        _medians(ax, dimension, places[compared], scored["score"].to_numpy(float)[compared])
+        _draw_medians(ax, dimension, places[compared], scored["score"].to_numpy(float)[compared])
     places = places + scales.jitter(
         scored["number"].to_numpy(float), scales.get_jitter_width(dimension)
     )
     shown = scored[counts]
-    _scatter(ax, sweep, shown, places[counts])
+    _draw_trials(ax, sweep, shown, places[counts])
     best = sweep.best
     if best is not None and best.name in shown.index:
         _mark_best(ax, float(places[scored.index.get_loc(best.name)]), float(best["score"]))
-    _score_axis(ax, sweep)
-    _value_axis(ax, dimension)
+    _style_score_axis(ax, sweep)
+    _style_value_axis(ax, dimension)
     style.style_axes(
         ax, scales.clean_figure_text(dimension.key, 42), "", sweep_text.label_score(sweep)
     )
@@ -101,20 +105,20 @@ def draw_scores_by_value(sweep: Sweep, dimension: Dimension) -> Figure:
         style.annotate_empty(ax, "used by no trial that has a score")
     elif len(shown) < len(scored):
         ax.set_xlabel(f"{len(shown)} of {len(scored)} trials use it", fontsize=style.LABEL_SIZE)
-    if _rungs(sweep):
-        _legend(fig, ax)
+    if _list_rungs(sweep):
+        _draw_legend(fig, ax)
     return fig
 
 
 def draw_parallel_coordinates(sweep: Sweep, order: Sequence[str]) -> Figure:
-    """Draw every trial as a line through what it used of some dimensions, down to its score.
+    """Draw every trial as a line through its values of several dimensions, down to its score.
 
-    The coordinates lie one below the other, which fits a phone however many there are. Lines of
-    ``select_best_trials`` are blue, the best trial's is vermillion.
+    The coordinates are stacked vertically, so that any number of them fits a phone. Trials of
+    ``select_best_trials`` are blue, the best one is vermillion.
 
     Args:
-        sweep: of which at least one trial has a score.
-        order: keys of the dimensions that are drawn, from the top.
+        sweep: the sweep; at least one of its trials has a score.
+        order: keys of the dimensions to draw, from the top.
 
     Raises:
         ValueError: no trial has a score.
@@ -147,8 +151,10 @@ def draw_parallel_coordinates(sweep: Sweep, order: Sequence[str]) -> Figure:
         ax.plot(line, depth, **look)
     for y, dimension in enumerate(dimensions):
         name, marks = scales.clean_figure_text(dimension.key, 48), scales.line_ticks(dimension)
-        _line(ax, y, name, marks, aside=bool(dimension.when))
-    _line(ax, depth[-1], sweep_text.label_score(sweep), scales.score_ticks(sweep), aside=False)
+        _draw_coordinate(ax, y, name, marks, aside=bool(dimension.when))
+    _draw_coordinate(
+        ax, depth[-1], sweep_text.label_score(sweep), scales.score_ticks(sweep), aside=False
+    )
     ax.set_ylim(len(depth) - 0.55, -0.45)
     ax.set_xlim(scales.ASIDE - 0.05, 1.05)
     ax.set_axis_off()
@@ -156,10 +162,10 @@ def draw_parallel_coordinates(sweep: Sweep, order: Sequence[str]) -> Figure:
 
 
 def draw_importance(result: Importance) -> Figure:
-    """Draw the share that every hyperparameter accounts for, and what chance alone came to.
+    """Draw the share that each hyperparameter accounts for, and the share that chance alone gives.
 
     Args:
-        result: that has a ranking.
+        result: the importance of hyperparameters; it has a ranking.
     """
     effects = result.effects
     fig = style.new_figure(WIDTH, 1.2 + 0.36 * len(effects))
@@ -175,30 +181,30 @@ def draw_importance(result: Importance) -> Figure:
         if places:
             shares = [100 * max(effects[y].share, 0) for y in places]
             ax.barh(places, shares, height=0.55, color=colour, label=label, zorder=2)
-    ax.set_yticks(range(len(effects)), [_wrapped(effect.key) for effect in effects])
+    ax.set_yticks(range(len(effects)), [_wrap_key(effect.key) for effect in effects])
     ax.set_ylim(len(effects) - 0.5, -0.5)
     ax.set_xlim(0, 1.08 * max(chance, *(100 * effect.share for effect in effects)))
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     style.style_axes(ax, "", "% of the differences between trials")
-    _legend(fig, ax)
+    _draw_legend(fig, ax)
     return fig
 
 
-def _rungs(sweep: Sweep) -> list[int]:
-    """The rungs that trials with a score are of; none where all have the same budget."""
+def _list_rungs(sweep: Sweep) -> list[int]:
+    """Return the rungs of the trials with a score; none if all have the same budget."""
     rungs = sorted(set(sweep.scored["rung"]))
     return [int(rung) for rung in rungs] if len(rungs) > 1 else []
 
 
-def _scatter(ax: Axes, sweep: Sweep, trials: pd.DataFrame, x: NDArray[np.float64]) -> None:
-    """Trials as points, those beyond the axis as triangles at its end."""
+def _draw_trials(ax: Axes, sweep: Sweep, trials: pd.DataFrame, x: NDArray[np.float64]) -> None:
+    """Draw trials as points, and as triangles at the axis's end if their score lies beyond it."""
     low, high = scales.score_limits(sweep)
     scores = trials["score"].to_numpy(float)
     shown = np.clip(scores, low, high)
     size, alpha = (14, 0.45) if len(sweep.scored) > 200 else (26, 0.75)
     beyond = shown != scores
-    several = _rungs(sweep)
+    several = _list_rungs(sweep)
     for rung in several or [int(each) for each in sweep.scored["rung"].unique()]:
         rows = ~beyond & (trials["rung"] == rung).to_numpy()
         colour, marker = RUNGS[min(rung, len(RUNGS) - 1)] if several else (style.BLUE, "o")
@@ -239,33 +245,33 @@ def _mark_best(ax: Axes, x: float, score: float) -> None:
     )
 
 
-def _medians(
+def _draw_medians(
     ax: Axes, dimension: Dimension, places: NDArray[np.float64], scores: NDArray[np.float64]
 ) -> None:
-    """A dash at the median score of each choice."""
+    """Draw a short line at the median score of each choice."""
     for place in range(len(dimension.names)):
         if (places == place).any():
             median = np.median(scores[places == place])
             ax.hlines(median, place - 0.36, place + 0.36, color=style.BLACK, linewidth=1.6)
 
 
-def _score_axis(ax: Axes, sweep: Sweep) -> None:
+def _style_score_axis(ax: Axes, sweep: Sweep) -> None:
     low, high = scales.score_limits(sweep)
     room = 0.06 * (high - low) or 0.01 * max(abs(high), 1)
     ax.set_ylim(low - room, high + room)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     ax.yaxis.set_major_formatter(
-        FuncFormatter(lambda y, _: f"{100 * y:g} %" if _shares(sweep) else f"{y:g}")
+        FuncFormatter(lambda y, _: f"{100 * y:g} %" if _is_share(sweep) else f"{y:g}")
     )
     ax.grid(axis="y", color=style.LIGHT_GREY, linewidth=0.6)
 
 
-def _shares(sweep: Sweep) -> bool:
+def _is_share(sweep: Sweep) -> bool:
     return is_share(sweep_text.get_objective_metric(sweep))
 
 
-def _value_axis(ax: Axes, dimension: Dimension) -> None:
-    """Scale the axis of values to the whole range searched; codes are of `encode_values`."""
+def _style_value_axis(ax: Axes, dimension: Dimension) -> None:
+    """Scale the x axis to the whole searched range, in the numbers of ``encode_values``."""
     ticks = scales.choose_axis_ticks(dimension)
     ax.set_xticks([place for place, _ in ticks], [text for _, text in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
@@ -280,10 +286,18 @@ def _value_axis(ax: Axes, dimension: Dimension) -> None:
             label.set_rotation_mode("anchor")
 
 
-def _line(
+def _draw_coordinate(
     ax: Axes, y: float, name: str, ticks: Sequence[tuple[float, str]], *, aside: bool
 ) -> None:
-    """A line from 0 to 1 with its name above and its labels below."""
+    """Draw one coordinate: a line from 0 to 1 with its name above and its labels below.
+
+    Args:
+        ax: the axes to draw on.
+        y: the height of the line, in data units.
+        name: the name of the coordinate.
+        ticks: places on the line from 0 to 1, and their labels.
+        aside: whether to label the place left of the line for trials without a value.
+    """
     ax.hlines(y, 0, 1, color=style.BLACK, linewidth=1, zorder=5)
     halo = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.6}
     look: dict[str, Any] = {"zorder": 6, "bbox": halo}
@@ -296,13 +310,13 @@ def _line(
         ax.text(scales.ASIDE, y + 0.1, "not used", ha="center", color=style.GREY, **look)
 
 
-def _wrapped(key: str) -> str:
-    """A dotted key, broken after its last dot where it is long."""
+def _wrap_key(key: str) -> str:
+    """Break a long dotted key after its last dot."""
     head, _, tail = scales.clean_figure_text(key, 48).rpartition(".")
     return f"{head}.\n{tail}" if head and len(key) > 20 else scales.clean_figure_text(key, 48)
 
 
-def _legend(fig: Figure, ax: Axes) -> None:
+def _draw_legend(fig: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     fig.legend(
         handles,

@@ -1,12 +1,12 @@
-"""Which hyperparameters mattered in a sweep, and whether the trials can tell at all.
+"""The importance of a sweep's hyperparameters, and whether the trials suffice to measure it.
 
-As in Weights & Biases and in Optuna's fANOVA a random forest learns the score from the
-hyperparameters. Those two report how often and how well the forest splits on each, which is never
-nought and ranks noise too. Here a hyperparameter's importance is measured on trials that the forest
-has not seen (permutation importance: Breiman 2001, "Random forests"; Fisher, Rudin and Dominici
-2019, "All models are wrong, but many are useful") and held against copies of the hyperparameters
-that were shuffled and therefore cannot matter (Kursa and Rudnicki 2010, "Feature selection with the
-Boruta package").
+As in Weights & Biases and in Optuna's fANOVA, a random forest learns the score from the
+hyperparameters. Those two report how often and how well the forest splits on each hyperparameter,
+which is never zero and ranks noise too. Here importance is measured on trials that the forest has
+not seen (permutation importance: Breiman 2001, "Random forests"; Fisher, Rudin and Dominici 2019,
+"All models are wrong, but many are useful"), and compared with that of shuffled copies of the
+hyperparameters, which cannot matter (Kursa and Rudnicki 2010, "Feature selection with the Boruta
+package").
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from melanoma_lab.tuning.sweep import Dimension, Sweep, format_value
 
-#: Fewer trials than this are not ranked: a fifth of them would be too few to measure anything on.
+#: With fewer trials there is no ranking: a fifth of them would be too few to measure anything on.
 MIN_TRIALS: Final = 20
+#: Folds of the cross-validation, its repetitions, and trees of each forest.
 FOLDS: Final = 5
 REPEATS: Final = 10
 TREES: Final = 30
@@ -32,16 +33,16 @@ TREES: Final = 30
 
 @dataclass(frozen=True)
 class Effect:
-    """What one hyperparameter did.
+    """The effect of one hyperparameter on the score.
 
     Attributes:
-        key: of the dimension.
-        share: of the differences between held-out trials that it accounts for, alone and
-            together with others: half the rise of the forest's squared error when it is shuffled
-            among them, over their variance (Gregorutti, Michel and Saint-Pierre 2017,
-            "Correlation and variable importance in random forests", proposition 1); mean over
+        key: the dimension's key.
+        share: the share of the variance of held-out trials' scores that it accounts for, alone and
+            together with others: half the rise of the forest's squared error when its values are
+            shuffled, divided by the variance (Gregorutti, Michel and Saint-Pierre 2017,
+            "Correlation and variable importance in random forests", proposition 1); the mean over
             repetitions. Shares of hyperparameters that act together overlap.
-        matters: whether that is more than any shuffled copy came to in any repetition.
+        matters: whether the share is greater than that of any shuffled copy in any repetition.
     """
 
     key: str
@@ -51,18 +52,18 @@ class Effect:
 
 @dataclass(frozen=True)
 class Importance:
-    """Which hyperparameters mattered.
+    """The importance of all hyperparameters of a sweep.
 
     Attributes:
-        effects: the greatest share first; empty where there is no ranking.
-        reason: why there is none, a sentence; empty where there is one.
-        explained: the share of the differences between held-out trials that the forest explains
-            (R squared of the ranks, cross-validated); NaN where none was fitted. At most nought
-            means: nothing.
-        chance: the greatest share that a shuffled copy came to; NaN where none was fitted.
-        trials: how many were used.
-        rung: the one that they are of; -1 where the sweep has none.
-        constant: keys of the dimensions that did not vary among them.
+        effects: the effects, the greatest share first; empty if there is no ranking.
+        reason: a sentence that says why there is no ranking; empty if there is one.
+        explained: the share of the variance of held-out trials' scores that the forest explains
+            (cross-validated R squared of the ranks); NaN if no forest was fitted. 0 or less means
+            that it explains nothing.
+        chance: the greatest share of any shuffled copy; NaN if no forest was fitted.
+        trials: the number of trials used.
+        rung: the Hyperband rung of these trials; -1 if the sweep has no rungs.
+        constant: keys of the dimensions that did not vary among these trials.
     """
 
     effects: tuple[Effect, ...]
@@ -75,26 +76,25 @@ class Importance:
 
 
 def rank_hyperparameters(sweep: Sweep) -> Importance:
-    """Measure which hyperparameters a sweep's scores depend on; the same trials, the same answer.
+    """Measure which hyperparameters a sweep's scores depend on; deterministic.
 
-    Only trials of one budget are compared: of Hyperband's rungs the one with the most trials that
-    have a score, of several the highest. Scores count by their ranks, so that a few trials that
-    went very wrong do not decide. A dimension that depends on another is shuffled among the trials
-    that have it alone.
+    Only trials of one budget are compared: those of the Hyperband rung with the most scored trials
+    (the highest of such rungs). Scores are replaced by their ranks, so that a few very bad trials
+    do not dominate. A conditional dimension is shuffled only among the trials that use it.
 
     Args:
-        sweep: with however many trials.
+        sweep: the sweep, with any number of trials.
     """
     trials, rung = select_comparable_trials(sweep)
     encoded = {d.key: encode_values(sweep, d, trials) for d in sweep.dimensions}
     varying = {key: column for key, column in encoded.items() if _varies(column)}
     constant = tuple(key for key in encoded if key not in varying)
     ranks = np.asarray(trials["score"].rank(), np.float64)
-    reason = _too_little(trials, rung, list(varying))
+    reason = _explain_no_ranking(trials, rung, list(varying))
     if reason:
         return Importance((), reason, math.nan, math.nan, len(trials), rung, constant)
     columns = np.column_stack(list(varying.values())).astype(np.float64)
-    explained, shares, chance = _measure(columns, ranks)
+    explained, shares, chance = _cross_validate(columns, ranks)
     if explained <= 0:
         reason = (
             f"From the hyperparameters of the {len(trials)} trials nothing can be said about the "
@@ -110,9 +110,9 @@ def rank_hyperparameters(sweep: Sweep) -> Importance:
 
 
 def select_comparable_trials(sweep: Sweep) -> tuple[pd.DataFrame, int]:
-    """The trials with a score that had the same budget, and their rung (-1: there are none).
+    """Return the scored trials of one budget and their rung; -1 if there are no rungs or no scores.
 
-    Of several rungs the one with the most trials, of several such the highest.
+    If there are several rungs, choose the one with the most trials, and the highest of such rungs.
     """
     scored = sweep.scored
     if scored.empty:
@@ -123,14 +123,17 @@ def select_comparable_trials(sweep: Sweep) -> tuple[pd.DataFrame, int]:
 
 
 def encode_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> NDArray[np.float64]:
-    """A dimension's values as numbers: float64, shape (trials,), NaN where it does not count.
+    """Return a dimension's values as numbers, to compute with and to draw.
 
-    Logarithms where the scale is logarithmic, places in the list of choices where there is one.
+    Values on a logarithmic scale become their decimal logarithms; choices become their index.
 
     Args:
-        sweep: that the dimension is of.
+        sweep: the sweep.
         dimension: one of its dimensions.
         trials: rows of its table.
+
+    Returns:
+        float64, shape (trials,); NaN if a trial does not use the dimension.
     """
     applies = pd.Series(sweep.applies(dimension), sweep.trials.index)[trials.index]
     values = trials[f"value/{dimension.key}"].where(applies.to_numpy())
@@ -152,8 +155,8 @@ def _varies(column: NDArray[np.float64]) -> bool:
     return known.size > 0 and bool(np.ptp(known) > 0)
 
 
-def _too_little(trials: pd.DataFrame, rung: int, varying: Sequence[str]) -> str:
-    """Why trials cannot be ranked by, a sentence; empty where they can."""
+def _explain_no_ranking(trials: pd.DataFrame, rung: int, varying: Sequence[str]) -> str:
+    """Return why hyperparameters cannot be ranked with these trials; empty if they can."""
     if len(trials) < MIN_TRIALS:
         trial = "trial with a score is" if len(trials) == 1 else "trials with a score are"
         where = " of one budget" if rung >= 0 else ""
@@ -168,18 +171,19 @@ def _too_little(trials: pd.DataFrame, rung: int, varying: Sequence[str]) -> str:
     return ""
 
 
-def _measure(
+def _cross_validate(
     columns: NDArray[np.float64], ranks: NDArray[np.float64]
 ) -> tuple[float, NDArray[np.float64], float]:
-    """Cross-validate a forest over and over and shuffle its columns where it has not learned.
+    """Cross-validate a forest several times, and shuffle its columns among held-out trials.
 
     Args:
-        columns: float64, shape (trials, dimensions); NaN where a dimension does not count.
-        ranks: float64, shape (trials,).
+        columns: values of the dimensions; float64, shape (trials, dimensions), NaN if a trial does
+            not use a dimension.
+        ranks: ranks of the scores; float64, shape (trials,).
 
     Returns:
-        The share of the ranks' variance that is explained; of every dimension the share that its
-        values account for, shape (dimensions,); the greatest share of any shuffled copy.
+        The share of the ranks' variance that the forest explains; the share that each dimension
+        accounts for, float64, shape (dimensions,); the greatest share of any shuffled copy.
     """
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.model_selection import KFold
@@ -189,32 +193,35 @@ def _measure(
     errors = np.zeros(REPEATS)
     rises = np.zeros((REPEATS, 2 * dimensions))
     for repeat in range(REPEATS):
-        both = np.hstack([columns, _shuffled(columns, rng)])
-        counts = ~np.isnan(both)
-        filled = _filled(both, rng)
+        both = np.hstack([columns, _shuffle_columns(columns, rng)])
+        used = ~np.isnan(both)
+        filled = _fill_gaps(both, rng)
         for train, test in KFold(FOLDS, shuffle=True, random_state=repeat).split(filled):
             forest = RandomForestRegressor(TREES, random_state=repeat)
             forest.fit(filled[train], ranks[train])
             errors[repeat] += np.square(forest.predict(filled[test]) - ranks[test]).sum()
-            rises[repeat] += _rises(forest, filled[test], counts[test], ranks[test], repeat)
+            rises[repeat] += _measure_error_rises(
+                forest, filled[test], used[test], ranks[test], repeat
+            )
     variance = np.square(ranks - ranks.mean()).sum()
     shares = rises / (2 * variance)
     explained = float(1 - errors.mean() / variance)
     return explained, shares[:, :dimensions].mean(axis=0), float(shares[:, dimensions:].max())
 
 
-def _shuffled(columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Each column's values in another order, NaN where they were."""
+def _shuffle_columns(columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return each column's values in random order; each NaN stays in its place."""
     copies = columns.copy()
     for copy in copies.T:
         copy[~np.isnan(copy)] = rng.permutation(copy[~np.isnan(copy)])
     return copies
 
 
-def _filled(columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Columns with values drawn from their own for NaN: a gap does not tell what its parent was.
+def _fill_gaps(columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Replace NaN by values drawn from the same column.
 
-    Any one value, such as the median, would tell it.
+    A constant, such as the median, would tell the forest the value of the dimension that decides
+    whether this one is used.
     """
     filled = columns.copy()
     for column in filled.T:
@@ -223,37 +230,41 @@ def _filled(columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[n
     return filled
 
 
-def _rises(
+def _measure_error_rises(
     forest: Any,
     columns: NDArray[np.float64],
-    counts: NDArray[np.bool_],
+    used: NDArray[np.bool_],
     ranks: NDArray[np.float64],
     seed: int,
 ) -> NDArray[np.float64]:
-    """By how much the squared errors of a forest rise, in all, when each column is shuffled.
+    """Measure how much a forest's sum of squared errors rises when each column is shuffled.
 
     Args:
-        forest: fitted to other trials.
-        columns: float64, shape (trials, columns).
-        counts: bool, of the same shape: where a column's dimension counts; it is shuffled there.
-        ranks: float64, shape (trials,).
-        seed: of the shuffling.
+        forest: a forest fitted to other trials.
+        columns: values without NaN; float64, shape (trials, columns).
+        used: whether a trial uses a column's dimension; bool, shape (trials, columns). A column is
+            shuffled only among the trials that use it.
+        ranks: ranks of the scores; float64, shape (trials,).
+        seed: the seed of the shuffling.
+
+    Returns:
+        The rise for each column; float64, shape (columns,).
     """
     from sklearn.inspection import permutation_importance
 
-    together: dict[bytes, list[int]] = defaultdict(list)  # columns that count in the same trials
-    for i, column in enumerate(counts.T):
-        together[column.tobytes()].append(i)
+    by_use: dict[bytes, list[int]] = defaultdict(list)  # columns that the same trials use
+    for i, column in enumerate(used.T):
+        by_use[column.tobytes()].append(i)
     rises = np.zeros(columns.shape[1])
-    for alike in together.values():
-        rows = counts[:, alike[0]]
+    for alike in by_use.values():
+        rows = used[:, alike[0]]
         if rows.sum() > 1:
             result = permutation_importance(
                 forest,
                 columns[rows],
                 ranks[rows],
                 scoring="neg_mean_squared_error",
-                n_repeats=1,  # the cross-validation is repeated
+                n_repeats=1,  # the caller repeats the whole cross-validation
                 random_state=seed,
             )
             rises[alike] = result.importances_mean[alike] * rows.sum()

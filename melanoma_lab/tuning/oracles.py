@@ -1,9 +1,9 @@
-"""Keras Tuner's oracles, made to survive: what proposes the values of the next trial.
+"""Keras Tuner's oracles, which propose the values of the next trial, with crash-safe state.
 
-An oracle's whole state, trials included, is one file that is there whole or not at all, and what it
-proposes is a function of its seed and the trials so far. Keras Tuner writes a file for the oracle
-and one for every trial, so that a kill between two of them repeats a finished trial or skips a
-number; its grid and its Gaussian process forget, on reloading, where they were.
+An oracle's whole state, trials included, is one file that is written atomically, and its proposals
+depend only on its seed and the trials so far. Keras Tuner itself writes one file for the oracle and
+one for each trial, so that a kill between two of them repeats a finished trial or skips a number;
+its grid and its Gaussian process lose their position when they are reloaded.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ from melanoma_lab.core.checksums import (
 from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.tuning.search_space import HyperParameter
 
-#: What Keras Tuner's Hyperband adds to the values of a trial.
+#: Names of the values that Keras Tuner's Hyperband adds to those of a trial.
 EPOCHS, PROMOTED_FROM, ROUND, BRACKET = (
     *("tuner/epochs", "tuner/trial_id", "tuner/round", "tuner/bracket"),
 )
-#: The file that holds the state.
+#: The name of the file that holds an oracle's state.
 STATE_FILE = "oracle.json"
-#: Trials that are over, well or not.
+#: The statuses of trials that have ended, with or without success.
 ENDED_STATUSES = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
 
 class _SingleFileOracle:
-    """An oracle that keeps its state and its trials in one file."""
+    """A mixin for oracles that keep their state and their trials in one file."""
 
     trials: dict[str, Any]
     ongoing_trials: dict[str, Any]
     end_order: list[str]
     tuner_ids: set[str]
     _retry_queue: list[str]
-    #: How many trials there may be; None: as many as it proposes. Not Keras Tuner's ``max_trials``,
-    #: from which it makes the ids of trials: they would change with it.
+    #: The maximum number of trials; None: no limit. Not Keras Tuner's ``max_trials``: it derives
+    #: the ids of trials from that, and raising it would change them.
     limit: int | None = None
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """The next trial's values, unless there are enough trials."""
+        """Propose the next trial's values, or stop if the number of trials has been reached."""
         if self.limit is not None and len(self.trials) >= self.limit:
             return {"status": TrialStatus.STOPPED, "values": None}
         return dict(super().populate_space(trial_id))  # type: ignore[misc]
 
     def set_folder(self, folder: Path) -> None:
-        """Say where the file is to be, whose name is ``STATE_FILE``."""
+        """Set the folder in which the state file (``STATE_FILE``) is kept."""
         self._set_project_dir(str(folder.parent), folder.name)  # type: ignore[attr-defined]
 
     def save(self) -> None:
-        """Write everything beside its place, force it to the disk, and put it there."""
+        """Write the state to a temporary file, flush it to the disk, and rename it."""
         content = {
             "state": self.get_state(),  # type: ignore[attr-defined]
             "trials": [trial.get_state() for trial in self.trials.values()],
@@ -75,10 +75,10 @@ class _SingleFileOracle:
         write_checksummed_text(path, text, durable=True)
 
     def reload(self) -> None:
-        """Go on from what ``save`` wrote; trials that were under way are run again first.
+        """Load the state that ``save`` wrote; trials that had not ended are run again first.
 
         Raises:
-            DamagedFileError: it is not what was written.
+            DamagedFileError: the file is truncated or was changed.
         """
         path = Path(self._get_oracle_fname())  # type: ignore[attr-defined]
         try:
@@ -90,13 +90,13 @@ class _SingleFileOracle:
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedFileError(f"{path}: cannot be read ({error})") from error
-        # The state is saved when a trial has ended and is still among those under way.
+        # The state is saved when a trial has just ended but still counts as an ongoing one.
         under_way = {trial.trial_id for trial in self.ongoing_trials.values()} - {*self.end_order}
         self._retry_queue = sorted({*self._retry_queue, *under_way}, reverse=True)  # pops the last
         self.ongoing_trials = {}
 
     def requeue(self, tuner_id: str) -> None:
-        """Put the trial that a tuner had, and will not end, before those to come."""
+        """Queue the trial of a tuner that will not finish it, before all new trials."""
         self.tuner_ids.discard(tuner_id)
         trial = self.ongoing_trials.pop(tuner_id, None)
         if trial is not None:
@@ -104,10 +104,10 @@ class _SingleFileOracle:
             self.save()
 
     def reassign(self, tuner_id: str, trial_id: str) -> bool:
-        """Leave a trial that waits to be run again to the tuner that has it already.
+        """Reassign a queued trial to the tuner that is still training it.
 
         Returns:
-            Whether it has been waiting.
+            Whether the trial was queued, and has been reassigned.
         """
         if trial_id not in self._retry_queue or tuner_id in self.ongoing_trials:
             return False
@@ -118,29 +118,30 @@ class _SingleFileOracle:
 
     @property
     def has_pending(self) -> bool:
-        """Whether a trial is under way, or waits to be run again."""
+        """Whether a trial is being trained, or is queued to be run again."""
         return bool(self.ongoing_trials or self._retry_queue)
 
     def _save_trial(self, trial: Any) -> None:
-        """It is in the one file."""
+        """Do nothing: ``save`` writes all trials to one file."""
 
 
 class RandomOracle(_SingleFileOracle, keras_tuner.oracles.RandomSearchOracle):
-    """Every trial drawn anew."""
+    """Random search: each trial's values are drawn independently."""
 
 
 class BayesianOracle(_SingleFileOracle, keras_tuner.oracles.BayesianOptimizationOracle):
-    """A Gaussian process; what is random about a proposal is a function of the seed and its number.
+    """Bayesian optimisation; a proposal's randomness depends only on the seed and its number.
 
-    What the process proposes may have been tried, where values are few; then it is drawn instead.
+    If the Gaussian process proposes values that were tried already, which happens in small spaces,
+    they are drawn at random instead.
     """
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """The next trial's values."""
+        """Propose the next trial's values."""
         self._random_state = np.random.RandomState((self.seed + len(self.trials)) % 2**32)
         with threadpool_limits(1), warnings.catch_warnings():
-            # Matrices this small are slower on several threads; and where a trial's score hardly
-            # depends on anything, scikit-learn warns of the kernel's bounds at every proposal.
+            # Matrices this small are slower on several threads. If the score hardly depends on the
+            # values, scikit-learn warns of the kernel's bounds at every proposal.
             warnings.simplefilter("ignore", ConvergenceWarning)
             proposed = super().populate_space(trial_id)
         if proposed["values"] is not None and self._duplicate(proposed["values"]):
@@ -149,14 +150,14 @@ class BayesianOracle(_SingleFileOracle, keras_tuner.oracles.BayesianOptimization
 
 
 class _GridOracleBase(keras_tuner.Oracle):
-    """Every combination, the last key varying fastest: trial n has the n-th."""
+    """Grid search: trial n has the n-th combination; the last key varies fastest."""
 
     def __init__(self, searched: Sequence[HyperParameter], **arguments: Any) -> None:
         super().__init__(**arguments)
         self._searched = searched
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """The next trial's values."""
+        """Propose the next combination, or stop after the last."""
         nth = itertools.islice(iterate_grid(self._searched), len(self.trials), None)
         values = next(nth, None)
         if values is None:
@@ -165,22 +166,24 @@ class _GridOracleBase(keras_tuner.Oracle):
 
 
 class GridOracle(_SingleFileOracle, _GridOracleBase):
-    """Every combination."""
+    """Grid search over all combinations of a space's values."""
 
 
 class HyperbandOracle(_SingleFileOracle, keras_tuner.oracles.HyperbandOracle):
-    """Hyperband that neither failed trials nor a small space bring to a standstill.
+    """Hyperband that does not stall after failed trials or in a small space.
 
-    Keras Tuner waits for as many completed trials as a round was to have; with one failed among
-    nine it promotes none. Here a failed trial is one of the worst. Where no values are left to
-    draw, a bracket goes on with those that it has.
+    Keras Tuner waits until a round has its planned number of completed trials; if one of nine
+    trials fails, it promotes none. Here failed trials rank last. If no untried values are left, a
+    bracket continues with the trials that it has.
     """
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """The next trial's values: of a promoted trial, or drawn."""
+        """Propose the next trial's values: those of a promoted trial, or new random ones."""
         while True:
             for bracket in self._brackets:
-                values = self._promoted(bracket, trial_id) or self._fresh(bracket, trial_id)
+                values = self._promote_trial(bracket, trial_id) or self._draw_trial(
+                    bracket, trial_id
+                )
                 if values is not None:
                     return {"status": TrialStatus.RUNNING, "values": values}
             if self._current_bracket == 0 and (
@@ -192,17 +195,17 @@ class HyperbandOracle(_SingleFileOracle, keras_tuner.oracles.HyperbandOracle):
             self._start_new_bracket()
 
     def find_promotable(self) -> set[str]:
-        """The trials that may still be promoted."""
+        """Return the ids of the trials that may still be promoted."""
         found = set()
         for bracket in self._brackets:
             for number in range(1, len(bracket["rounds"])):
                 before, here = bracket["rounds"][number - 1 : number + 1]
-                if len(here) < self._planned(bracket, number):
+                if len(here) < self._count_planned(bracket, number):
                     found |= {info["id"] for info in before} - {info["past_id"] for info in here}
         return found
 
-    def _fresh(self, bracket: dict[str, Any], trial_id: str) -> dict[str, Any] | None:
-        """Values drawn for a bracket's first round."""
+    def _draw_trial(self, bracket: dict[str, Any], trial_id: str) -> dict[str, Any] | None:
+        """Draw values for a bracket's first round; None if the round is full."""
         first, number = bracket["rounds"][0], bracket["bracket_num"]
         if bracket.get("exhausted") or len(first) >= self._get_size(number, 0):
             return None
@@ -211,18 +214,18 @@ class HyperbandOracle(_SingleFileOracle, keras_tuner.oracles.HyperbandOracle):
             bracket["exhausted"] = True
             return None
         first.append({"past_id": None, "id": trial_id})
-        return {**values, **self._place(number, 0), "tuner/initial_epoch": 0}
+        return {**values, **self._describe_place(number, 0), "tuner/initial_epoch": 0}
 
-    def _promoted(self, bracket: dict[str, Any], trial_id: str) -> dict[str, Any] | None:
-        """Values of the best trial of a round that is certain to be among those that go on."""
+    def _promote_trial(self, bracket: dict[str, Any], trial_id: str) -> dict[str, Any] | None:
+        """Promote the best trial of a round once no running trial can displace it, else None."""
         number = bracket["bracket_num"]
         if not bracket.get("exhausted") and len(bracket["rounds"][0]) < self._get_size(number, 0):
             return None
         for k in range(1, len(bracket["rounds"])):
             before, here = bracket["rounds"][k - 1 : k + 1]
-            past, size = self._planned(bracket, k - 1), self._planned(bracket, k)
-            gone = {info["past_id"] for info in here}
-            left = [self.trials[info["id"]] for info in before if info["id"] not in gone]
+            past, size = self._count_planned(bracket, k - 1), self._count_planned(bracket, k)
+            promoted = {info["past_id"] for info in here}
+            left = [self.trials[info["id"]] for info in before if info["id"] not in promoted]
             ended = [trial for trial in left if trial.status in ENDED_STATUSES]
             good = [trial for trial in ended if trial.status == TrialStatus.COMPLETED]
             if good and len(here) < size and len(ended) > past - size:
@@ -232,31 +235,31 @@ class HyperbandOracle(_SingleFileOracle, keras_tuner.oracles.HyperbandOracle):
                 own = {n: v for n, v in best.hyperparameters.values.items() if "tuner/" not in n}
                 return {
                     **own,
-                    **self._place(number, k),
+                    **self._describe_place(number, k),
                     "tuner/initial_epoch": self._get_epochs(number, k - 1),
                     PROMOTED_FROM: best.trial_id,
                 }
         return None
 
-    def _place(self, bracket: int, number: int) -> dict[str, Any]:
+    def _describe_place(self, bracket: int, number: int) -> dict[str, Any]:
         return {EPOCHS: self._get_epochs(bracket, number), BRACKET: bracket, ROUND: number}
 
-    def _planned(self, bracket: Mapping[str, Any], number: int) -> int:
-        """How many trials a round has when it is full."""
+    def _count_planned(self, bracket: Mapping[str, Any], number: int) -> int:
+        """Return the number of trials of a full round."""
         if bracket.get("exhausted"):
             return math.ceil(len(bracket["rounds"][0]) / float(self.factor) ** number)
         return int(self._get_size(bracket["bracket_num"], number))
 
     def _remove_completed_brackets(self) -> None:
-        """Nothing: a bracket that is full proposes nothing."""
+        """Do nothing: a full bracket stays, and proposes nothing."""
 
 
 def build_oracle(tuner: Tuner, searched: Sequence[HyperParameter]) -> Any:
-    """The oracle of a configured search.
+    """Build the oracle of a configured search.
 
     Args:
-        tuner: the group's chosen option.
-        searched: the checked space.
+        tuner: the chosen option of the group ``tuner``.
+        searched: the validated search space.
     """
     direction = "max" if higher_is_better(tuner.objective) else "min"
     shared: dict[str, Any] = {
@@ -264,8 +267,8 @@ def build_oracle(tuner: Tuner, searched: Sequence[HyperParameter]) -> Any:
         "hyperparameters": build_hyperparameters(searched),
         "allow_new_entries": False,
         "tune_new_entries": False,
-        "seed": tuner.seed + 1,  # 0 would be taken for none
-        "max_consecutive_failed_trials": None,  # counted by the search itself
+        "seed": tuner.seed + 1,  # Keras Tuner treats 0 as no seed
+        "max_consecutive_failed_trials": None,  # the trial log counts them
     }
     if isinstance(tuner, Hyperband):
         oracle = HyperbandOracle(
@@ -290,7 +293,7 @@ def build_oracle(tuner: Tuner, searched: Sequence[HyperParameter]) -> Any:
 
 
 def build_hyperparameters(searched: Sequence[HyperParameter]) -> Any:
-    """A space as Keras Tuner takes it; choices are what stands in a Hydra override."""
+    """Convert a space to Keras Tuner's; choices are texts as in Hydra overrides."""
     space = keras_tuner.HyperParameters()
     for entry in searched:
         with ExitStack() as conditions:
@@ -312,29 +315,29 @@ def build_hyperparameters(searched: Sequence[HyperParameter]) -> Any:
 
 
 def iterate_grid(searched: Sequence[HyperParameter]) -> Iterator[dict[str, Any]]:
-    """Every combination of a space's values, the last key varying fastest."""
+    """Yield every combination of a space's values; the last key varies fastest."""
 
-    def below(known: dict[str, Any], rest: Sequence[HyperParameter]) -> Iterator[dict[str, Any]]:
+    def extend(known: dict[str, Any], rest: Sequence[HyperParameter]) -> Iterator[dict[str, Any]]:
         if not rest:
             yield known
             return
         entry = rest[0]
         if not entry.active(known):
-            yield from below(known, rest[1:])
+            yield from extend(known, rest[1:])
             return
         numbers = [round(v) if entry.kind == "int" else v for v in entry.grid()] if (
             not entry.choices
         ) else list(entry.choices)  # fmt: skip
         for value in numbers:
-            yield from below({**known, entry.key: value}, rest[1:])
+            yield from extend({**known, entry.key: value}, rest[1:])
 
-    return below({}, searched)
+    return extend({}, searched)
 
 
 def format_overrides(
     values: Mapping[str, Any], searched: Sequence[HyperParameter]
 ) -> dict[str, str]:
-    """What an oracle proposed, as Hydra overrides have it, in the order of the space."""
+    """Format an oracle's proposal as the values of Hydra overrides, in the order of the space."""
     return {
         entry.key: str(values[entry.key]) if entry.choices else entry.text(values[entry.key])
         for entry in searched

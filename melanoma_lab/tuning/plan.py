@@ -1,4 +1,4 @@
-"""A search before it begins: all that can be checked before anything is loaded."""
+"""The plan of a search, validated before TensorFlow or any data are loaded."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from melanoma_lab.tuning.space_validation import TuneCommand, validate_space
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A search before it begins.
+    """The plan of a search.
 
     Attributes:
-        config: that it starts from.
-        arm: what a study calls that.
-        command: what its trials share.
-        searched: the checked space.
-        role: of this process in a search over several machines; None: it searches by itself.
+        config: the configuration that the search starts from.
+        arm: the arm's name in its study.
+        command: the overrides that all trials share.
+        searched: the validated search space.
+        role: the role of this process in a search over several machines; None if it searches alone.
     """
 
     config: Config
@@ -41,23 +41,23 @@ class SearchPlan:
 
 
 def parse_command() -> TuneCommand:
-    """The command of this process, as far as its trials share it."""
+    """Parse this process's command line into the overrides that all trials share."""
     hydra = HydraConfig.get()
-    own = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
-    return TuneCommand.typed(list(hydra.overrides.task), own[0] if own else None)
+    folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
+    return TuneCommand.typed(list(hydra.overrides.task), folders[0] if folders else None)
 
 
 def plan_search(config: Config, arm: Arm, command: TuneCommand) -> SearchPlan:
-    """Check all that can be checked before anything is loaded.
+    """Validate a search before TensorFlow or any data are loaded.
 
     Args:
-        config: the checked configuration.
-        arm: what a study calls it.
-        command: what the trials share.
+        config: the validated configuration.
+        arm: the arm's name in its study.
+        command: the overrides that all trials share.
 
     Raises:
-        UserError: the space, the objective or the budget cannot be, or the environment says by
-            halves what this process is in a search over several machines.
+        UserError: the space, the objective or the budget is invalid, or the environment variables
+            for a search over several machines are incomplete.
     """
     tuner, role = config.tuner, read_role(os.environ)
     metric = tuner.objective.removeprefix("val/")
@@ -80,15 +80,15 @@ def plan_search(config: Config, arm: Arm, command: TuneCommand) -> SearchPlan:
             "nothing to it. Name what does: tuner.space={balancing:[none,class_weight]}"
         )
     space = default_space(config) if tuner.space is None else tuner.space
-    asked = command
+    base = command
     if isinstance(tuner, Hyperband):
         if "training.epochs" in space:
             raise UserError(
                 "tuner.space: training.epochs: tuner=hyperband decides it, up to tuner.max_epochs."
             )
         budget = f"training.epochs={tuner.max_epochs}"
-        asked = TuneCommand((*command.overrides, budget), command.config_dir)
-    return SearchPlan(config, arm, command, validate_space(parse_space(space), asked), role)
+        base = TuneCommand((*command.overrides, budget), command.config_dir)
+    return SearchPlan(config, arm, command, validate_space(parse_space(space), base), role)
 
 
 def _check_folds(config: Config) -> None:

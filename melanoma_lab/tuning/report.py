@@ -1,4 +1,4 @@
-"""A sweep as files: ``report.html``, ``report.md``, ``trials.csv`` and its figures."""
+"""The files of a sweep's report: ``report.html``, ``report.md``, ``trials.csv`` and figures."""
 
 from __future__ import annotations
 
@@ -31,38 +31,41 @@ from melanoma_lab.tuning.importance import (
 from melanoma_lab.tuning.search_history import N_BLUE
 from melanoma_lab.tuning.sweep import Sweep
 
-#: Trials that the report in Markdown lists; the page and ``trials.csv`` have all.
+#: The number of trials that the Markdown report lists; the page and ``trials.csv`` have all.
 LISTED: Final = 20
 #: Trials without a score that are named for each reason.
 N_NAMED: Final = 6
 
 
 def write_search_report(sweep: Sweep, folder: Path) -> Path:
-    """Write everything about a sweep into a folder; the same sweep makes the same files.
+    """Write a sweep's report into a folder; the same sweep gives the same files.
 
     Args:
-        sweep: of however many trials, whatever became of them.
-        folder: of the sweep; made if it is not there.
+        sweep: the sweep, with any number of trials in any status.
+        folder: the folder to write to; created if it does not exist.
 
     Returns:
-        The page to open, ``report.html``.
+        The path of the page, ``report.html``.
     """
     importance = rank_hyperparameters(sweep)
     pictures = draw_search_figures(sweep, importance)
     write_report_figures(folder, pictures)
     replace_file(folder / "trials.csv", format_trials_csv(sweep))
-    content = _content(sweep, importance) | {"pictures": pictures}
+    content = _build_content(sweep, importance) | {"pictures": pictures}
     for name in ("report.md", "report.html"):
         replace_file(folder / name, render_template("melanoma_lab.tuning", name, content))
     return folder / "report.html"
 
 
 def draw_search_figures(sweep: Sweep, importance: Importance) -> list[ReportFigure]:
-    """Every figure that the sweep has something for.
+    """Draw all figures for which the sweep has data.
 
     Args:
-        sweep: however many trials have a score.
-        importance: of its hyperparameters.
+        sweep: the sweep; any number of its trials may have a score.
+        importance: the importance of its hyperparameters.
+
+    Returns:
+        The figures as PNG with their alternative texts; none if no trial has a score.
     """
     if sweep.scored.empty:
         return []
@@ -97,25 +100,25 @@ def draw_search_figures(sweep: Sweep, importance: Importance) -> list[ReportFigu
 
 
 def format_trials_csv(sweep: Sweep) -> str:
-    """The table of trials, in the order in which they began; lists as JSON, nothing rounded."""
+    """Format the trials as CSV, in the order in which they began; lists as JSON, no rounding."""
     table = sweep.trials.sort_values("number")
-    return table.map(_flat).to_csv(index=False, lineterminator="\n")
+    return table.map(_serialize_cell).to_csv(index=False, lineterminator="\n")
 
 
-def _flat(cell: object) -> object:
+def _serialize_cell(cell: object) -> object:
     if not isinstance(cell, list | tuple):
         return cell
     return json.dumps(cell, ensure_ascii=False, default=lambda number: number.item())
 
 
-def _content(sweep: Sweep, importance: Importance) -> dict[str, Any]:
-    """What both reports say, as words."""
+def _build_content(sweep: Sweep, importance: Importance) -> dict[str, Any]:
+    """Build the variables of the templates of both reports."""
     scored = sweep.scored
     repeated = bool((scored["scores"].map(len) > 1).any())
     return {
         "sweep": sweep,
         "version": __version__,
-        "facts": _facts(sweep),
+        "facts": _list_facts(sweep),
         "answer": sweep_text.summarize_search(sweep),
         "found": sweep.best is not None,
         "best_rows": _best_rows(sweep),
@@ -140,8 +143,8 @@ def _content(sweep: Sweep, importance: Importance) -> dict[str, Any]:
     }
 
 
-def _facts(sweep: Sweep) -> list[str]:
-    """What the sweep is about, in a few words each."""
+def _list_facts(sweep: Sweep) -> list[str]:
+    """Summarise the sweep in short phrases."""
     n = len(sweep.trials)
     return [
         f"study {sweep.study}",
@@ -153,7 +156,7 @@ def _facts(sweep: Sweep) -> list[str]:
 
 
 def _best_rows(sweep: Sweep) -> list[list[str]]:
-    """Each hyperparameter: the best trial's value, the untuned arm's, what was searched."""
+    """Return a row for each hyperparameter: its best value, its untuned value, its range."""
     best = sweep.best
     if best is None:
         return []
@@ -188,7 +191,7 @@ def _importance_rows(sweep: Sweep, importance: Importance) -> list[list[str]]:
 
 
 def _unscored_rows(sweep: Sweep) -> list[list[str]]:
-    """Trials without a score, those of one reason together, the most frequent first."""
+    """Return a row for each reason why trials have no score, the most frequent first."""
     unscored = sweep.unscored
     reasons = unscored["reason"].map(lambda reason: " ".join(str(reason).split()) or "not recorded")
     rows = [
@@ -199,7 +202,7 @@ def _unscored_rows(sweep: Sweep) -> list[list[str]]:
 
 
 def _cost_rows(sweep: Sweep) -> list[list[str]]:
-    """Sums over trials: of each status, of each budget, of all, and the best trial alone."""
+    """Return the time and steps of trials by status, by budget, in total and of the best trial."""
     trials = sweep.trials
     parts = [(str(status), group) for status, group in trials.groupby("status")]
     rungs = sorted(set(trials["rung"]) - {-1})
@@ -234,14 +237,14 @@ def _trial_head(sweep: Sweep, repeated: bool) -> list[str]:
 
 
 def _trial_rows(sweep: Sweep, repeated: bool) -> list[list[str]]:
-    """All trials, the best first, then those without a score."""
+    """Return a row for each trial, the best first and those without a score last."""
     ranked = sweep.scored.sort_values("score", ascending=not sweep.higher_is_better, kind="stable")
     trials = sweep.trials.loc[[*ranked.index, *sweep.unscored.index]]
     columns: list[Sequence[str]] = [[str(number) for number in trials["number"]]]
-    columns.append([_score(sweep, score) for score in trials["score"]])
+    columns.append([_format_score(sweep, score) for score in trials["score"]])
     if repeated:
         columns.append(
-            [" ".join(_score(sweep, each) for each in scores) for scores in trials["scores"]]
+            [" ".join(_format_score(sweep, each) for each in scores) for scores in trials["scores"]]
         )
     columns += [
         sweep_text.format_used_values(sweep, dimension, trials) for dimension in sweep.dimensions
@@ -254,5 +257,5 @@ def _trial_rows(sweep: Sweep, repeated: bool) -> list[list[str]]:
     return [list(cells) for cells in zip(*columns, strict=True)]
 
 
-def _score(sweep: Sweep, score: float) -> str:
+def _format_score(sweep: Sweep, score: float) -> str:
     return sweep_text.format_score(sweep, score) if pd.notna(score) else ""

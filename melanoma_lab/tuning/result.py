@@ -1,4 +1,4 @@
-"""What a search came to."""
+"""The result of a search."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # its module loads TensorFlow
+if TYPE_CHECKING:  # it imports pandas, which takes long to load
     from melanoma_lab.tuning.sweep import Sweep
 
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What a search came to.
+    """The result of a search.
 
     Attributes:
-        study: its study.
-        score: of the best trial.
-        values: the searched keys of the best trial, as overrides have them.
-        preset: the file that holds the best configuration.
-        report: the page.
-        commands: what to type next.
-        run_id: of the search, in MLflow.
-        sweep: everything about it.
+        study: the name of the study.
+        score: the best trial's score.
+        values: the best trial's values of the searched keys, as in Hydra overrides.
+        preset: the path of the preset with the best configuration.
+        report: the path of the report's page.
+        commands: the commands that retrain and compare the best configuration.
+        run_id: the MLflow id of the search's own run.
+        sweep: the search space and all trials.
     """
 
     study: str

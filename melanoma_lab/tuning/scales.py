@@ -1,4 +1,4 @@
-"""Scales of a sweep's figures: where a value stands, which values are labelled, how they read."""
+"""Scales of a sweep's figures: positions of values, ticks and their labels."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from melanoma_lab.tuning import sweep_text
 from melanoma_lab.tuning.importance import encode_values
 from melanoma_lab.tuning.sweep import Dimension, Sweep
 
-#: Where a parallel coordinate is drawn of a trial in which a dimension does not count.
+#: The place on a parallel coordinate of trials that do not use its dimension.
 ASIDE = -0.12
 
 
 def score_limits(sweep: Sweep) -> tuple[float, float]:
-    """Least and greatest score that is drawn: a trial that went very wrong flattens no figure.
+    """Return the least and greatest score to draw, so that very bad trials do not flatten a figure.
 
-    The best is always inside; on the other side three interquartile ranges below the quartile are.
+    On the better side it is the best score; on the worse side at most three interquartile ranges
+    beyond the quartile.
+
+    Raises:
+        ValueError: no trial has a score.
     """
     scores = sweep.scored["score"].to_numpy(float)
     if not scores.size:
@@ -38,12 +42,20 @@ def score_limits(sweep: Sweep) -> tuple[float, float]:
 
 
 def jitter(numbers: NDArray[np.float64], width: float) -> NDArray[np.float64]:
-    """A displacement for every trial, evenly spread, the same whenever it is drawn."""
+    """Return evenly spread offsets that are the same each time.
+
+    Args:
+        numbers: the trials' numbers; float64, shape (trials,).
+        width: the width of the spread, in data units.
+
+    Returns:
+        Offsets from -width / 2 to width / 2; float64, shape (trials,).
+    """
     return (np.mod(numbers * (math.sqrt(5) - 1) / 2, 1) - 0.5) * width
 
 
 def get_jitter_width(dimension: Dimension) -> float:
-    """How wide trials of the same value are spread, so that they can be told apart."""
+    """Return the width over which trials of the same value are spread; 0 if none is needed."""
     if dimension.kind == "float":
         return 0.0
     low, high = get_axis_ends(dimension)
@@ -51,7 +63,7 @@ def get_jitter_width(dimension: Dimension) -> float:
 
 
 def get_axis_ends(dimension: Dimension) -> tuple[float, float]:
-    """Least and greatest place of a dimension, as ``encode_values`` gives them."""
+    """Return the least and greatest value of a dimension, in the numbers of ``encode_values``."""
     if not dimension.is_number:
         return 0.0, float(len(dimension.names) - 1)
     low, high = dimension.low or 0.0, dimension.high or 0.0
@@ -59,7 +71,7 @@ def get_axis_ends(dimension: Dimension) -> tuple[float, float]:
 
 
 def choose_axis_ticks(dimension: Dimension) -> list[tuple[float, str]]:
-    """Places, as ``encode_values`` gives them, that get a label, and the labels."""
+    """Return a dimension's ticks, in the numbers of ``encode_values``, and their labels."""
     if not dimension.is_number:
         width = max(5, 60 // len(dimension.names))
         return [
@@ -74,7 +86,7 @@ def choose_axis_ticks(dimension: Dimension) -> list[tuple[float, str]]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers of a logarithmic range, at most six; of a few powers of two all of them."""
+    """Return at most six round numbers of a logarithmic range; all powers of two of a short one."""
     doublings = math.log2(high / low)
     if doublings <= 5 and float(low).is_integer() and doublings.is_integer():
         return [low * 2**i for i in range(round(doublings) + 1)]
@@ -90,38 +102,48 @@ def log_ticks(low: float, high: float) -> list[float]:
 def compute_parallel_positions(
     sweep: Sweep, dimension: Dimension, trials: pd.DataFrame
 ) -> NDArray[np.float64]:
-    """Where trials cross a dimension's line from 0 to 1: ``ASIDE`` where it does not count."""
+    """Return where trials cross a dimension's parallel coordinate.
+
+    Args:
+        sweep: the sweep.
+        dimension: one of its dimensions.
+        trials: rows of its table.
+
+    Returns:
+        Places from 0 to 1, or ``ASIDE`` for trials that do not use the dimension; float64, shape
+        (trials,).
+    """
     places = encode_values(sweep, dimension, trials)
     if not dimension.is_number:
         places = places + jitter(trials["number"].to_numpy(float), 0.16)
-    shares = _on_line(places, dimension)
+    shares = _scale_to_unit(places, dimension)
     return np.where(np.isnan(shares), ASIDE, shares)
 
 
 def line_ticks(dimension: Dimension) -> list[tuple[float, str]]:
-    """Places on a dimension's line from 0 to 1 that get a label, and the labels."""
+    """Return the ticks of a dimension's parallel coordinate, from 0 to 1, and their labels."""
     marks = choose_axis_ticks(dimension)
-    places = _on_line(np.array([place for place, _ in marks]), dimension)
+    places = _scale_to_unit(np.array([place for place, _ in marks]), dimension)
     return [(float(place), text) for place, (_, text) in zip(places, marks, strict=True)]
 
 
 def compute_score_positions(sweep: Sweep, trials: pd.DataFrame) -> NDArray[np.float64]:
-    """Where trials cross the line of scores, from 0 to 1."""
+    """Return where trials cross the coordinate of scores, from 0 to 1; float64, shape (trials,)."""
     low, high = score_limits(sweep)
     scores = np.clip(trials["score"].to_numpy(float), low, high)
     return (scores - low) / (high - low) if high > low else np.full(len(scores), 0.5)
 
 
 def score_ticks(sweep: Sweep) -> list[tuple[float, str]]:
-    """Places on the line of scores from 0 to 1 that get a label, and the labels."""
+    """Return the ticks of the coordinate of scores, from 0 to 1, and their labels."""
     low, high = score_limits(sweep)
     if low == high:
         return [(0.5, sweep_text.format_score(sweep, low))]
     return [(0.0, sweep_text.format_score(sweep, low)), (1.0, sweep_text.format_score(sweep, high))]
 
 
-def _on_line(places: NDArray[np.float64], dimension: Dimension) -> NDArray[np.float64]:
-    """Places, as ``encode_values`` gives them, on a line from 0 to 1."""
+def _scale_to_unit(places: NDArray[np.float64], dimension: Dimension) -> NDArray[np.float64]:
+    """Scale numbers of ``encode_values`` to places from 0 to 1."""
     low, high = get_axis_ends(dimension)
     if not dimension.is_number:  # room for the jitter
         low, high = low - 0.1, high + 0.1
@@ -129,7 +151,12 @@ def _on_line(places: NDArray[np.float64], dimension: Dimension) -> NDArray[np.fl
 
 
 def clean_figure_text(text: str, width: int) -> str:
-    """A text as a figure can show it: at most so many characters, only those of its font."""
+    """Shorten a text and replace the characters that the font lacks, for use in a figure.
+
+    Args:
+        text: the text.
+        width: the maximum number of characters.
+    """
     short = text if len(text) <= width else f"{text[: width - 1]}…"
     known = "".join(sign if ord(sign) in _glyphs() else "\N{WHITE SQUARE}" for sign in short)
     return known.replace("$", r"\$")  # a dollar sign would start a formula

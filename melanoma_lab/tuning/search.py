@@ -1,4 +1,4 @@
-"""The search: an oracle proposes, a trial is trained, its score goes back; Keras Tuner's loop."""
+"""Keras Tuner's search loop: the oracle proposes values, a trial is trained, its score returned."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from melanoma_lab.tuning.trial_log import TrialLog
 
 
 class LabTuner(BaseTuner):
-    """Keras Tuner's loop over the lab's trials, wherever their oracle is.
+    """Base class of tuners whose trials are runs of this package.
 
     Args:
-        oracle: as ``oracles.build_oracle`` gives it.
-        folder: of the search, or a worker's own.
+        oracle: an oracle from ``oracles.build_oracle``, or a worker's client of one.
+        folder: the folder of the search, or the worker's own.
     """
 
     def __init__(self, oracle: Any, *, folder: Path) -> None:
@@ -33,21 +33,21 @@ class LabTuner(BaseTuner):
         super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
 
     def save(self) -> None:
-        """Nothing: the oracle's file is the search's whole state."""
+        """Do nothing: the oracle's file holds the whole state of the search."""
 
     def reload(self) -> None:
-        """Likewise."""
+        """Do nothing, as ``save``."""
 
     def on_trial_begin(self, trial: Any) -> None:
         """Start the clock."""
         self.outcome, self._started = None, time.perf_counter()
 
     def seconds(self) -> float:
-        """How long ago the trial began."""
+        """Return the seconds since the trial began."""
         return time.perf_counter() - self._started
 
     def _try_run_and_update_trial(self, trial: Any, *fit_args: Any, **fit_kwargs: Any) -> None:
-        """Keras Tuner's, with a reason in the user's words where a trial fails."""
+        """Run a trial as Keras Tuner does; if it fails, set a message that users understand."""
         try:
             self._run_and_update_trial(trial, *fit_args, **fit_kwargs)
         except keras_tuner_errors.FatalError:
@@ -66,12 +66,12 @@ class LabTuner(BaseTuner):
 
 
 class Search(LabTuner):
-    """A search in this process, one trial after the other.
+    """A search that trains its trials in this process, one after the other.
 
     Args:
-        ledger: of the search.
-        objective: what a trial's score is called.
-        folder: where the oracle keeps its state; one search has one.
+        ledger: the search's trial log.
+        objective: the name of the metric that is the score.
+        folder: the folder of the oracle's state; each search has its own.
     """
 
     def __init__(self, ledger: TrialLog, objective: str, *, folder: Path) -> None:
@@ -79,13 +79,13 @@ class Search(LabTuner):
         super().__init__(ledger.oracle, folder=folder)
 
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
-        """Train a trial: its objective."""
+        """Train a trial, and return its objective."""
         proposal = self._ledger.proposal(trial)
         self.outcome = self._ledger.trials.run(proposal, self._ledger.said())
         return {self._objective: self.outcome.score}
 
     def on_trial_end(self, trial: Any) -> None:
-        """Give the score back.
+        """Report the trial's end to the oracle and the trial log.
 
         Raises:
             TooManyFailuresError: too many trials in a row have failed.
@@ -96,17 +96,17 @@ class Search(LabTuner):
 
 
 def resume_search(oracle: Any, folder: Path) -> str | None:
-    """Go on from the state of an earlier process, if there is any.
+    """Resume from the state that an earlier process saved, if there is any.
 
-    A file that is damaged is put aside. The search then begins anew, which proposes the same
-    trials; those that are recorded as finished are not trained again.
+    A damaged state file is renamed. The search then starts again and proposes the same trials;
+    those that are recorded as finished are not trained again.
 
     Args:
-        oracle: just built.
-        folder: of the search.
+        oracle: a newly built oracle.
+        folder: the folder of the search; created if it does not exist.
 
     Returns:
-        What a user should know; None where there is nothing.
+        A message for the user if the file was damaged, else None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     oracle.set_folder(folder)
@@ -127,6 +127,6 @@ def resume_search(oracle: Any, folder: Path) -> str | None:
             f"The search's state is damaged ({error}). It is kept as {aside}; the search begins "
             "anew with the same proposals, and what is recorded as finished is not trained again."
         )
-    for name, value in budget.items():  # may have been raised
+    for name, value in budget.items():  # this command may have a larger budget
         setattr(oracle, name, value)
     return None

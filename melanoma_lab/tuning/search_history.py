@@ -1,4 +1,4 @@
-"""How a sweep went: the best value so far, trial by trial."""
+"""The best score after each trial of a sweep, and the best trials."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import pandas as pd
 
 from melanoma_lab.tuning.sweep import Sweep
 
-#: So many of the best trials stand out among parallel coordinates at most.
+#: The maximum number of trials that are drawn in blue among parallel coordinates.
 N_BLUE: Final = 30
 
 
 def track_best(sweep: Sweep) -> pd.DataFrame:
-    """The best score after every trial, in the order in which trials began.
+    """Return the best score after each trial, in the order in which trials began.
+
+    Args:
+        sweep: the sweep, with any number of trials.
 
     Returns:
-        A row for each trial of whatever status with the columns number, score (NaN where it has
-        none), best (float: of this and all earlier trials; NaN before the first score) and seconds
-        (float: of all trials up to here, one after the other).
+        A row for each trial, whatever its status, with the columns number, score (float; NaN if it
+        has none), best (float; the best score of this and all earlier trials, NaN before the first
+        score) and seconds (float; the sum over this and all earlier trials).
     """
     trials = sweep.trials.sort_values("number", ignore_index=True)
     scored = trials["number"].isin(sweep.scored["number"])
@@ -33,14 +36,14 @@ def track_best(sweep: Sweep) -> pd.DataFrame:
 
 
 def select_best_trials(sweep: Sweep, trials: pd.DataFrame) -> pd.DataFrame:
-    """The best tenth of some trials: at least three where there are, at most ``N_BLUE``.
+    """Select the best tenth of some trials: at least three if there are, at most ``N_BLUE``.
 
     Args:
-        sweep: that they are of.
+        sweep: the sweep.
         trials: rows of its table, all with a score.
 
     Returns:
-        Their rows, the best first, of equal ones the earlier.
+        The rows of the best trials, the best first; ties in the order in which trials began.
     """
     ranked = trials.sort_values(
         ["score", "number"], ascending=[not sweep.higher_is_better, True], kind="stable"

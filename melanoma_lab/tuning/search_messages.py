@@ -1,4 +1,4 @@
-"""What a search says: what it is about to do, how far it has come, what came out."""
+"""Console messages of a search: its plan, its progress and its result."""
 
 from __future__ import annotations
 
@@ -24,23 +24,31 @@ from melanoma_lab.runs.run_headline import show_tracking_uri
 from melanoma_lab.tuning.search_space import HyperParameter, Values
 from melanoma_lab.tuning.space_validation import TuneCommand
 
-if TYPE_CHECKING:  # their modules load TensorFlow
+if TYPE_CHECKING:  # trial_log loads TensorFlow
     from melanoma_lab.tuning.result import TuningResult
     from melanoma_lab.tuning.trial_log import FinishedTrial
 
-#: Combinations of a grid that are counted at most.
+#: The number of a grid's combinations at which counting stops.
 COUNTED = 100_000
 
 
 def show_search(
     config: Config, arm: Arm, searched: Sequence[HyperParameter], total: int, *, done: int
 ) -> None:
-    """Say what is about to be searched."""
+    """Print what is about to be searched.
+
+    Args:
+        config: the validated configuration.
+        arm: the name of the arm that is tuned.
+        searched: the validated search space.
+        total: the maximum number of trials.
+        done: the number of trials that have ended already.
+    """
     tuner = config.tuner
-    way = "higher" if higher_is_better(tuner.objective) else "lower"
+    better = "higher" if higher_is_better(tuner.objective) else "lower"
     console.print(
         f"[bold]Tuning {arm.name}[/]  study {config.study}  dataset {config.dataset.name}\n"
-        f"tuner={tuner.name}: up to {total} trials for {tuner.objective} ({way} is better)"
+        f"tuner={tuner.name}: up to {total} trials for {tuner.objective} ({better} is better)"
         + (f", {done} of them done" if done else "")
     )
     show_tracking_uri(config.tracking)
@@ -49,12 +57,12 @@ def show_search(
 
 
 def show_chief(workers: int, folder: Path, address: str | None) -> None:
-    """Say who trains the trials.
+    """Print which worker processes train the trials.
 
     Args:
-        workers: processes of this machine that do.
-        folder: of the files with what they print.
-        address: where those of other machines ask; None: there are none.
+        workers: the number of workers on this machine.
+        folder: the folder with the log files of their output.
+        address: the address to which workers on other machines connect; None if there are none.
     """
     if workers:
         console.print(f"  {workers} workers; what they print: {folder}/*.log", markup=False)
@@ -66,27 +74,27 @@ def show_chief(workers: int, folder: Path, address: str | None) -> None:
 
 
 def describe_hyperparameter(entry: HyperParameter) -> str:
-    """A searched key in one line."""
+    """Describe a searched key in one line."""
     if entry.choices:
-        where = ", ".join(entry.choices)
+        values = ", ".join(entry.choices)
     else:
-        where = f"{entry.text(entry.low)} to {entry.text(entry.high)}"
-        where += ", log" * entry.log + (f", step {entry.step:g}" if entry.step else "")
+        values = f"{entry.text(entry.low)} to {entry.text(entry.high)}"
+        values += ", log" * entry.log + (f", step {entry.step:g}" if entry.step else "")
     when = " and ".join(f"{key}={' or '.join(choices)}" for key, choices in entry.when.items())
-    return f"{entry.key}: {where}" + (f"  (where {when})" if when else "")
+    return f"{entry.key}: {values}" + (f"  (where {when})" if when else "")
 
 
 def show_interrupted(done: int) -> None:
-    """Say how an interrupted search goes on."""
+    """Print how to resume an interrupted search."""
     console.print(f"Interrupted after {done} trials; the same command goes on.", style="yellow")
 
 
 def format_short_values(values: Values) -> str:
-    """A trial's values in one line, numbers to three digits."""
-    return "  ".join(f"{key}={_short(text)}" for key, text in values.items())
+    """Format a trial's values in one line, numbers to three digits."""
+    return "  ".join(f"{key}={_shorten(text)}" for key, text in values.items())
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     try:
         return f"{float(text):.3g}"
     except ValueError:
@@ -94,17 +102,17 @@ def _short(text: str) -> str:
 
 
 class SearchProgress:
-    """Says of every trial that has ended what came of it, and how long the rest may take.
+    """Prints a line for every trial that has ended, and estimates the time left.
 
     Args:
-        tuner: the group's chosen option.
-        searched: the checked space.
-        oracle: knows the trials that ended before.
+        tuner: the chosen option of the group ``tuner``.
+        searched: the validated search space.
+        oracle: the oracle, which knows the trials that ended before.
     """
 
     def __init__(self, tuner: Tuner, searched: Sequence[HyperParameter], oracle: Any) -> None:
         self._tuner = tuner
-        self.total, self._cost = _planned(tuner, searched)
+        self.total, self._cost = _plan_costs(tuner, searched)
         self._before = len(oracle.end_order)
         self._sign = 1 if higher_is_better(tuner.objective) else -1
         completed = [t for t in oracle.trials.values() if t.status == "COMPLETED"]
@@ -114,7 +122,7 @@ class SearchProgress:
         self._done: list[float] = []
 
     def ended(self, trial: FinishedTrial) -> None:
-        """Print a line for a trial."""
+        """Print a line for a trial that has ended."""
         self._seconds.append(trial.seconds)
         self._done.append(self._cost[min(trial.number, len(self._cost)) - 1])
         place = f"trial {trial.number:>{len(str(self.total))}}/{self.total}"
@@ -127,9 +135,9 @@ class SearchProgress:
             f"{place}  {trial.score:.4f}  best {self._best[0]:.4f} (trial {self._best[1]})  "
             f"{format_short_values(trial.proposal.overrides())}"
         )
-        console.print(line + self._left(trial), markup=False)
+        console.print(line + self._format_time_left(trial), markup=False)
 
-    def _left(self, trial: FinishedTrial) -> str:
+    def _format_time_left(self, trial: FinishedTrial) -> str:
         rest = self._cost[trial.number :]
         seconds = estimate_time_left(self._done, self._seconds, rest) / trial.at_once
         if not seconds:
@@ -140,28 +148,28 @@ class SearchProgress:
 def estimate_time_left(
     costs: Sequence[float], seconds: Sequence[float], rest: Sequence[float]
 ) -> float:
-    """How long the rest of a search may take: so much for each trial, and so much for its epochs.
+    """Estimate the time of the remaining trials by linear regression of time on cost.
 
     Args:
-        costs: of the trials that were timed: epochs, or anything that time grows with.
-        seconds: that each took.
-        rest: costs of those to come.
+        costs: the costs of the timed trials: epochs, or anything else that time grows with.
+        seconds: the seconds that each of them took.
+        rest: the costs of the remaining trials.
 
     Returns:
-        Seconds; 0 where nothing is known or to come.
+        Seconds; 0 if no trial was timed or none remains.
     """
     if not rest or not seconds:
         return 0.0
     (each, by_cost), *_ = np.linalg.lstsq(
         np.column_stack([np.ones(len(costs)), costs]), np.asarray(seconds), rcond=None
     )
-    if min(each, by_cost) < 0:  # chance: too few to tell the two apart
+    if min(each, by_cost) < 0:  # too few trials to separate the two coefficients
         each, by_cost = sum(seconds) / len(seconds), 0.0
     return float(each * len(rest) + by_cost * sum(rest))
 
 
-def _planned(tuner: Tuner, searched: Sequence[HyperParameter]) -> tuple[int, list[float]]:
-    """How many trials there are going to be, at most, and what each costs beside the others."""
+def _plan_costs(tuner: Tuner, searched: Sequence[HyperParameter]) -> tuple[int, list[float]]:
+    """Return the maximum number of trials, and their relative costs."""
     if isinstance(tuner, Hyperband):
         epochs = list_hyperband_epochs(tuner) * tuner.iterations
         return len(epochs), epochs
@@ -174,9 +182,10 @@ def _planned(tuner: Tuner, searched: Sequence[HyperParameter]) -> tuple[int, lis
 
 
 def list_hyperband_epochs(tuner: Hyperband) -> list[float]:
-    """The epochs that each trial of one Hyperband trains, in the order in which they are trained.
+    """List the epochs of each trial of one Hyperband iteration, in the order of training.
 
-    As Keras Tuner's oracle has it; a promoted trial only trains what it has not trained yet.
+    The brackets are those of Keras Tuner's oracle. A promoted trial trains only the epochs beyond
+    those of the trial that it continues.
     """
     brackets, epochs = 0, float(tuner.max_epochs)
     while epochs >= 1:
@@ -194,28 +203,34 @@ def list_hyperband_epochs(tuner: Hyperband) -> list[float]:
 
 
 def format_tune_command(command: TuneCommand, config: Config) -> str:
-    """The command that makes a search, and continues it."""
+    """Format the command that starts a search, and resumes it."""
     tuner = config.tuner
     words = [*command.overrides, f"tuner={tuner.name}"]
     for entry in dataclasses.fields(tuner):
         value = getattr(tuner, entry.name)
         if entry.name != "name" and value != entry.default:
             words.append(f"tuner.{entry.name}={format_override_value(value)}")
-    own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
-    return format_portable_command("tune", *own, *words)
+    options = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
+    return format_portable_command("tune", *options, *words)
 
 
 def show_tuning_result(
     tuned: TuningResult, untuned: Mapping[str, object], notes: Sequence[str]
 ) -> None:
-    """Show the best configuration, where it is, and what to type next."""
+    """Print the best configuration, the files written and the next commands.
+
+    Args:
+        tuned: the result of the search.
+        untuned: the untuned arm's values of the searched keys.
+        notes: sentences about the best trial.
+    """
     table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
     for column in ("", "best", "untuned"):
         table.add_column(column, justify="left" if not column else "right")
     for key, text in tuned.values.items():
         before = untuned.get(key)
         table.add_row(
-            key, _short(text), "" if before is None else _short(format_override_value(before))
+            key, _shorten(text), "" if before is None else _shorten(format_override_value(before))
         )
     console.print()
     console.print(table)

@@ -1,11 +1,11 @@
-"""The declared search space: dotted keys, what each may be, and under which choices of others.
+"""The declared search space: dotted keys, their values, and the conditions between them.
 
     optimizer.learning_rate: {min: 1e-5, max: 1e-2, log: true}
     optimizer: [adam, sgd]
     optimizer.momentum: {min: 0, max: 0.95, when: {optimizer: sgd}}
 
-``when`` may be left out where it follows: a key that only some of the searched options have is
-searched under those.
+``when`` may be left out if it follows from the configuration: a key that only some of the searched
+options have is searched with those options only.
 """
 
 from __future__ import annotations
@@ -19,38 +19,40 @@ from melanoma_lab.config.overrides import format_override_value
 from melanoma_lab.core.errors import UserError, require, suggest_choice
 from melanoma_lab.registry import OPTIONS
 
-#: What a mapping that declares a key may hold.
+#: The keys of a mapping that declares a searched key.
 DECLARATION_KEYS = ("choices", "log", "max", "min", "step", "when")
-#: Steps that a range without one is cut into where every combination is tried.
+#: The number of values that a grid search tries of a range without a step.
 CUTS = 10
-#: What trials must share, or what says nothing about how good a network is.
+#: Keys that all trials must share, or that do not affect how good a network is.
 UNSEARCHABLE_KEYS = (
     *("against", "arm", "audit", "cache", "dataset", "images", "members", "metric", "model"),
     *("output", "reference"),
     *("seed", "split", "study", "task", "tracking", "tuner", "training.devices", "training.resume"),
     *("training.stop_after", "training.threads"),
 )
-#: Keys below those that may be searched all the same.
+#: Keys below ``UNSEARCHABLE_KEYS`` that may be searched nevertheless.
 SEARCHABLE_DATASET_KEYS = ("dataset.image_size", "dataset.resize")
 
 Kind = Literal["float", "int", "choice", "bool"]
-#: Key -> its value as a Hydra override has it; keys whose condition does not hold are missing.
+#: Key -> its value as in a Hydra override; keys whose condition is false are missing.
 Values = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class HyperParameter:
-    """A key that is searched, and where.
+    """A searched key and its values.
 
     Attributes:
-        key: dotted, or a group's.
-        kind: of its values.
-        low: smallest value of a range.
-        high: largest.
-        step: between two values; their ratio where ``log``; None: any value between.
-        log: equal ratios are equally likely, not equal differences.
-        choices: of the kinds ``choice`` and ``bool``, as a Hydra override has them.
-        when: key -> those of its choices under which this one is searched.
+        key: a dotted key, or the name of a group.
+        kind: the type of its values.
+        low: the smallest value of a range.
+        high: the largest value of a range.
+        step: the difference of neighbouring values, or their ratio if ``log``; None if any value of
+            the range may be drawn.
+        log: whether equal ratios are equally likely, rather than equal differences.
+        choices: the values of kind ``choice`` or ``bool``, as in Hydra overrides; empty for ranges.
+        when: a condition: other keys, each with those of its choices under which this one is
+            searched.
     """
 
     key: str
@@ -64,101 +66,103 @@ class HyperParameter:
 
     @property
     def is_group(self) -> bool:
-        """Whether it is a group whose options are the choices."""
+        """Whether the key is a group, whose options are the choices."""
         return is_group(self.key)
 
     def active(self, values: Values) -> bool:
-        """Whether it is searched under these values of other keys."""
+        """Return whether its condition holds for these values of other keys."""
         return all(values.get(key) in choices for key, choices in self.when.items())
 
     def corners(self) -> tuple[str, ...]:
-        """All choices, or both ends of a range, as a Hydra override has them."""
+        """Return all choices, or both ends of a range, as in Hydra overrides."""
         if self.choices:
             return self.choices
         return tuple(dict.fromkeys(self.text(end) for end in (self.low, self.grid()[-1])))
 
     def grid(self) -> list[float]:
-        """The values of a range that are tried where every combination is."""
+        """Return the values of a range that a grid search tries."""
         if self.step is None:
             if self.kind == "int" and not self.log:
                 return [float(n) for n in range(int(self.low), int(self.high) + 1)]
-            found = [self._between(i / (CUTS - 1)) for i in range(CUTS)]
+            found = [self._interpolate(i / (CUTS - 1)) for i in range(CUTS)]
             return list(dict.fromkeys(float(round(v)) if self.kind == "int" else v for v in found))
-        n = math.log(self.high / self.low, self.step) if self.log else self._linear_steps()
+        n = math.log(self.high / self.low, self.step) if self.log else self._count_linear_steps()
         factors = range(math.floor(n + 1e-8) + 1)
         return [self.low * self.step**i if self.log else self.low + self.step * i for i in factors]
 
     def count(self) -> float:
-        """How many values there are; infinite where any between two ends."""
+        """Return the number of values; infinity for a continuous range."""
         if self.choices:
             return len(self.choices)
         return math.inf if self.step is None and self.kind == "float" else len(self.grid())
 
     def text(self, value: float) -> str:
-        """A value of a range as a Hydra override has it."""
+        """Format a value of a range as in a Hydra override."""
         return str(round(value)) if self.kind == "int" else repr(float(value))
 
-    def _linear_steps(self) -> float:
+    def _count_linear_steps(self) -> float:
         return (self.high - self.low) / (self.step or 1)
 
-    def _between(self, share: float) -> float:
+    def _interpolate(self, share: float) -> float:
         if self.log:
             return float(self.low * (self.high / self.low) ** share)
         return self.low + share * (self.high - self.low)
 
 
 def is_group(key: str) -> bool:
-    """Whether a key chooses the option of a group: ``optimizer``, ``augmentation/before``."""
+    """Return whether a key chooses an option of a group: ``optimizer``, ``augmentation/before``."""
     return key.partition("/")[0] in {group for group, _ in OPTIONS}
 
 
 def parse_space(space: Mapping[str, Any]) -> list[HyperParameter]:
-    """Read a declared space; whether the configuration has such keys is not asked here.
+    """Parse a declared space, without checking that the configuration has its keys.
 
     Args:
-        space: ``tuner.space``.
+        space: the value of ``tuner.space``.
 
     Returns:
-        Its keys, those that decide about others before these.
+        The searched keys, each after the keys that its condition names.
 
     Raises:
-        UserError: something is declared that cannot be searched.
+        UserError: a declaration is invalid.
     """
     require(space, "tuner.space", "at least one key to search, or null for the default", "none")
-    entries = [_declared(str(key), given) for key, given in space.items()]
+    entries = [_parse_entry(str(key), declaration) for key, declaration in space.items()]
     by_key = {entry.key: entry for entry in entries}
     for entry in entries:
         for other, choices in entry.when.items():
             _check_condition(entry.key, other, choices, by_key)
-    return _parents_first(by_key)
+    return _order_parents_first(by_key)
 
 
-def _declared(key: str, given: Any) -> HyperParameter:
+def _parse_entry(key: str, declaration: Any) -> HyperParameter:
     where = f"tuner.space: {key}"
     _refuse_key(key)
-    if isinstance(given, Sequence) and not isinstance(given, str):
-        given = {"choices": given}
-    if not isinstance(given, Mapping):
+    if isinstance(declaration, Sequence) and not isinstance(declaration, str):
+        declaration = {"choices": declaration}
+    if not isinstance(declaration, Mapping):
         raise UserError(
-            f"{where}: expected a list of choices, or {{min: ..., max: ...}}; received {given!r}."
+            f"{where}: expected a list of choices, or {{min: ..., max: ...}}; received "
+            f"{declaration!r}."
         )
-    for name in given:
+    for name in declaration:
         if name not in DECLARATION_KEYS:
             raise UserError(
                 f"{where}.{name}: no such key. {suggest_choice(str(name), DECLARATION_KEYS)}"
             )
-    when = _conditions(where, given.get("when"))
-    if "choices" in given:
+    when = _parse_conditions(where, declaration.get("when"))
+    if "choices" in declaration:
         for name in ("min", "max", "step", "log"):
-            require(name not in given, f"{where}.{name}", "nothing beside choices", given.get(name))
-        return replace(_choices(where, key, given["choices"]), when=when)
+            absent = name not in declaration
+            require(absent, f"{where}.{name}", "nothing beside choices", declaration.get(name))
+        return replace(_parse_choices(where, key, declaration["choices"]), when=when)
     if is_group(key):
         raise UserError(f"{where}: a group; expected a list of its options, such as [a, b].")
-    return replace(_range(where, key, given), when=when)
+    return replace(_parse_range(where, key, declaration), when=when)
 
 
 def _refuse_key(key: str) -> None:
-    """Refuse keys that trials must share."""
+    """Refuse keys that all trials must share."""
     group, _, name = key.rpartition(".")
     if name == "name" and is_group(group):
         raise UserError(f"tuner.space: {key}: expected the group, {group}: [...].")
@@ -170,23 +174,25 @@ def _refuse_key(key: str) -> None:
             )
 
 
-def _choices(where: str, key: str, given: Any) -> HyperParameter:
+def _parse_choices(where: str, key: str, choices: Any) -> HyperParameter:
     require(
-        isinstance(given, Sequence) and not isinstance(given, str) and given,
+        isinstance(choices, Sequence) and not isinstance(choices, str) and choices,
         where,
         "a list of choices",
-        given,
+        choices,
     )
-    texts = tuple(format_override_value(choice) for choice in given)
-    require(len(set(texts)) == len(texts), where, "different choices", list(given))
-    boolean = all(isinstance(choice, bool) for choice in given)
+    texts = tuple(format_override_value(choice) for choice in choices)
+    require(len(set(texts)) == len(texts), where, "different choices", list(choices))
+    boolean = all(isinstance(choice, bool) for choice in choices)
     return HyperParameter(key, "bool" if boolean else "choice", choices=texts)
 
 
-def _range(where: str, key: str, given: Mapping[str, Any]) -> HyperParameter:
+def _parse_range(where: str, key: str, declaration: Mapping[str, Any]) -> HyperParameter:
     for name in ("min", "max"):
-        require(name in given, where, "min and max, or a list of choices", dict(given))
-    low, high, step, log = given["min"], given["max"], given.get("step"), given.get("log", False)
+        present = name in declaration
+        require(present, where, "min and max, or a list of choices", dict(declaration))
+    low, high = declaration["min"], declaration["max"]
+    step, log = declaration.get("step"), declaration.get("log", False)
     require(isinstance(log, bool), f"{where}.log", "true or false", log)
     for name, value in (("min", low), ("max", high), ("step", step)):
         if not _is_number(value) and not (name == "step" and value is None):
@@ -214,16 +220,14 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _conditions(where: str, given: Any) -> dict[str, tuple[str, ...]]:
-    if given is None:
+def _parse_conditions(where: str, when: Any) -> dict[str, tuple[str, ...]]:
+    if when is None:
         return {}
-    require(
-        isinstance(given, Mapping) and given, f"{where}.when", "{key: choice or choices}", given
-    )
+    require(isinstance(when, Mapping) and when, f"{where}.when", "{key: choice or choices}", when)
     lists = {
         str(key): choices if isinstance(choices, Sequence) and not isinstance(choices, str)
         else [choices]
-        for key, choices in given.items()
+        for key, choices in when.items()
     }  # fmt: skip
     return {key: tuple(map(format_override_value, choices)) for key, choices in lists.items()}
 
@@ -242,8 +246,8 @@ def _check_condition(
             raise UserError(f"{where}: no such choice {choice}. {suggest_choice(choice, known)}")
 
 
-def _parents_first(by_key: Mapping[str, HyperParameter]) -> list[HyperParameter]:
-    """Every key after those that its condition names."""
+def _order_parents_first(by_key: Mapping[str, HyperParameter]) -> list[HyperParameter]:
+    """Sort keys so that each comes after those that its condition names."""
     ordered: dict[str, HyperParameter] = {}
 
     def add(key: str, path: tuple[str, ...]) -> None:
@@ -261,5 +265,5 @@ def _parents_first(by_key: Mapping[str, HyperParameter]) -> list[HyperParameter]
 
 
 def sort_parents_first(entries: Sequence[HyperParameter]) -> list[HyperParameter]:
-    """The same keys, each after those that its condition names."""
-    return _parents_first({entry.key: entry for entry in entries})
+    """Sort keys so that each comes after those that its condition names."""
+    return _order_parents_first({entry.key: entry for entry in entries})

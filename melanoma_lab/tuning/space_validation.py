@@ -1,7 +1,7 @@
-"""A declared space held against the configuration: every key, every end of a range, every choice.
+"""Validate a declared space against the configuration: all keys, ends of ranges and choices.
 
-A trial is composed as a user's command would be, so the same checks refuse what is wrong; here
-they are asked before the first trial.
+A trial is composed as a user's command is, so that the same checks refuse invalid values; here they
+run before the first trial.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tuning.search_space import HyperParameter, Values, is_group, sort_parents_first
 
-#: Combinations of ends and choices that are checked, at most, beside each of them on its own.
+#: The maximum number of combinations of values that are checked, besides each value alone.
 COMBINATIONS = 32
 
 
 @dataclass(frozen=True)
 class TuneCommand:
-    """What the user typed, as far as a trial shares it.
+    """The typed overrides of a ``tune`` command.
 
     Attributes:
-        overrides: without ``task`` and ``tuner``.
-        config_dir: a folder of the user's own presets and options.
-        tuner_overrides: the overrides of ``tuner``, which say nothing to a trial.
+        overrides: the overrides that all trials share: all but those of ``task`` and ``tuner``.
+        config_dir: a folder with the user's own presets and options, or None.
+        tuner_overrides: the overrides of ``tuner``, which do not affect a trial.
     """
 
     overrides: tuple[str, ...]
@@ -43,38 +43,44 @@ class TuneCommand:
 
     @classmethod
     def typed(cls, overrides: Sequence[str], config_dir: str | Path | None = None) -> TuneCommand:
-        """Of a ``tune`` command's overrides."""
+        """Sort the overrides of a ``tune`` command into those of trials and those of the tuner."""
         keys = {override: parse_override_key(override) for override in overrides}
         return cls(
-            tuple(o for o in overrides if not _of_tuner(keys[o])),
+            tuple(o for o in overrides if not _is_tuner_key(keys[o])),
             config_dir,
-            tuple(o for o in overrides if _of_tuner(keys[o]) and keys[o] != "task"),
+            tuple(o for o in overrides if _is_tuner_key(keys[o]) and keys[o] != "task"),
         )
 
     def with_values(self, values: Values) -> list[str]:
-        """The overrides of a trial; a proposed value counts instead of a typed one."""
-        kept = [o for o in self.overrides if parse_override_key(o) not in values]
-        return [*kept, *(f"{key}={text}" for key, text in values.items())]
+        """Return the overrides of a trial; proposed values replace typed ones."""
+        typed = [o for o in self.overrides if parse_override_key(o) not in values]
+        return [*typed, *(f"{key}={text}" for key, text in values.items())]
 
     def configure(self, values: Values) -> tuple[Config, Arm]:
-        """A trial's configuration, composed and checked as any command's.
+        """Compose and validate a trial's configuration, as that of any command.
+
+        Args:
+            values: the trial's overrides, key -> value.
+
+        Returns:
+            The configuration, and the arm that the typed overrides name.
 
         Raises:
-            UserError: these values cannot be, or not together.
+            UserError: a value is invalid, or some do not fit together.
         """
         config, _ = compose_config(self.with_values(values), self.config_dir)
         return config, parse_arm(self.overrides)
 
 
-def _of_tuner(key: str) -> bool:
+def _is_tuner_key(key: str) -> bool:
     return key in {"task", "tuner"} or key.startswith("tuner.")
 
 
 class ConfigChecker:
-    """Asks the configuration whether values may be; composes once for each choice of groups.
+    """Validates trial values against the configuration; composes it once per choice of groups.
 
     Args:
-        command: what the trials share.
+        command: the overrides that all trials share.
     """
 
     def __init__(self, command: TuneCommand) -> None:
@@ -82,10 +88,13 @@ class ConfigChecker:
         self._composed: dict[tuple[tuple[str, str], ...], DictConfig] = {}
 
     def compose(self, groups: Values) -> DictConfig:
-        """What Hydra composes for a choice of groups, unchecked.
+        """Compose the configuration for a choice of groups, without validating it.
+
+        Args:
+            groups: group -> option.
 
         Raises:
-            UserError: it composes nothing.
+            UserError: Hydra cannot compose it.
         """
         chosen = tuple(sorted(groups.items()))
         if chosen not in self._composed:
@@ -97,43 +106,47 @@ class ConfigChecker:
         return self._composed[chosen]
 
     def check(self, values: Values) -> None:
-        """Refuse values that cannot be.
+        """Refuse invalid values.
+
+        Args:
+            values: the values of one trial.
 
         Raises:
-            UserError: naming the key, and the nearest where there is none of the name.
+            UserError: a key is unknown, or a value is invalid. The message names the key, and the
+                most similar one if it is unknown.
         """
         composed = OmegaConf.create(
-            OmegaConf.to_container(self.compose(_groups(values)), resolve=False)
+            OmegaConf.to_container(self.compose(_select_groups(values)), resolve=False)
         )
         for key, text in values.items():
             if not is_group(key):
-                if not _has(composed, key):
-                    _refuse(self._command, {**_groups(values), key: text})
+                if not _has_key(composed, key):
+                    _refuse_unknown_key(self._command, {**_select_groups(values), key: text})
                 OmegaConf.update(composed, key, parse_override_value(text), merge=True)
         validate_config(cast("DictConfig", composed))
 
     def has(self, groups: Values, key: str) -> bool:
-        """Whether the configuration has a key, or a group, under a choice of groups."""
-        return _has(self.compose(groups), key.replace("/", "."))
+        """Return whether the configuration has a key or a group, given a choice of groups."""
+        return _has_key(self.compose(groups), key.replace("/", "."))
 
     def value(self, groups: Values, key: str) -> Any:
-        """What a key has where nobody searches it."""
+        """Return a key's configured value, given a choice of groups."""
         return OmegaConf.select(self.compose(groups), key)
 
 
-def _refuse(command: TuneCommand, values: Values) -> None:
-    """Have the configuration say why it has no such key."""
+def _refuse_unknown_key(command: TuneCommand, values: Values) -> None:
+    """Raise the UserError with which the configuration refuses an unknown key."""
     compose_config(command.with_values(values), command.config_dir)
     key = list(values)[-1]
     raise UserError(f"{key}: no such key.")
 
 
-def _groups(values: Values) -> dict[str, str]:
+def _select_groups(values: Values) -> dict[str, str]:
     return {key: text for key, text in values.items() if is_group(key)}
 
 
-def _has(composed: Any, key: str) -> bool:
-    """Whether a key is there, null or not."""
+def _has_key(composed: Any, key: str) -> bool:
+    """Return whether a key exists; its value may be null."""
     node: Any = OmegaConf.to_container(composed, resolve=False)
     for part in key.split("."):
         if isinstance(node, dict) and part in node:
@@ -146,29 +159,29 @@ def _has(composed: Any, key: str) -> bool:
 
 
 def validate_space(entries: Sequence[HyperParameter], command: TuneCommand) -> list[HyperParameter]:
-    """Check a space against the configuration, and complete it.
+    """Validate a space against the configuration, and complete it.
 
     Args:
-        entries: as ``parse_space`` gives them.
-        command: what the trials share.
+        entries: the searched keys from ``parse_space``.
+        command: the overrides that all trials share.
 
     Returns:
-        The same, with conditions that follow from which options have a key, and ranges of keys that
-        take fractions as such.
+        The same keys, with a condition if only some options of a searched group have the key, and
+        with kind ``float`` if the key takes floats.
 
     Raises:
-        UserError: a key is unknown, a value is refused, some values cannot be together, or there
-            is nothing to choose between.
+        UserError: a key is unknown, a value is invalid, some values do not fit together, or the
+            space is a single point.
     """
     checker = ConfigChecker(command)
     by_key = {entry.key: entry for entry in entries}
     try:
-        # A group before what it decides about: its condition may complete another's.
+        # A group before the keys in it: their conditions may follow from the group's own.
         for entry in sorted(entries, key=lambda entry: (not entry.is_group, entry.key.count("/"))):
-            by_key[entry.key] = _conditioned(entry, by_key, checker)
-        complete = [_typed(entry, by_key, checker) for entry in by_key.values()]
+            by_key[entry.key] = _add_group_condition(entry, by_key, checker)
+        complete = [_match_kind(entry, by_key, checker) for entry in by_key.values()]
         complete = sort_parents_first(complete)
-        for corner in _to_check(complete):
+        for corner in _list_values_to_check(complete):
             checker.check(corner)
     except UserError as error:
         raise UserError(f"tuner.space: {error}") from error
@@ -181,26 +194,29 @@ def validate_space(entries: Sequence[HyperParameter], command: TuneCommand) -> l
     return complete
 
 
-def _conditioned(
+def _add_group_condition(
     entry: HyperParameter, by_key: Mapping[str, HyperParameter], checker: ConfigChecker
 ) -> HyperParameter:
-    """The key with the condition that its group's options make, where it names none of them."""
-    group = _searched_group(entry.key, by_key)
+    """Add a condition on the searched group of a key if only some of its options have the key.
+
+    A condition on the group that the user declared stays as it is.
+    """
+    group = _find_searched_group(entry.key, by_key)
     if group is None or group in entry.when:
         return entry
-    above = next(_ways(by_key[group], by_key))
-    having = tuple(
-        choice
-        for choice in by_key[group].choices
-        if checker.has({**above, group: choice}, entry.key)
+    above = next(_iterate_conditions(by_key[group], by_key))
+    options = tuple(
+        option
+        for option in by_key[group].choices
+        if checker.has({**above, group: option}, entry.key)
     )
-    if not having or having == by_key[group].choices:
-        return entry  # none: the check says so
-    return replace(entry, when={**entry.when, group: having})
+    if not options or options == by_key[group].choices:
+        return entry  # if no option has the key, the check refuses it later
+    return replace(entry, when={**entry.when, group: options})
 
 
-def _searched_group(key: str, by_key: Mapping[str, HyperParameter]) -> str | None:
-    """The nearest searched group that a key lies in."""
+def _find_searched_group(key: str, by_key: Mapping[str, HyperParameter]) -> str | None:
+    """Return the innermost searched group that contains a key, or None."""
     parts = key.replace("/", ".").split(".")
     for n in range(len(parts) - 1, 0, -1):
         group = "/".join(parts[:n])
@@ -209,19 +225,19 @@ def _searched_group(key: str, by_key: Mapping[str, HyperParameter]) -> str | Non
     return None
 
 
-def _typed(
+def _match_kind(
     entry: HyperParameter, by_key: Mapping[str, HyperParameter], checker: ConfigChecker
 ) -> HyperParameter:
-    """A range of a key that takes fractions is one of fractions, also where its ends are whole."""
+    """Make a range one of floats if its key takes floats, even if its ends are whole numbers."""
     if entry.choices:
         return entry
-    groups = _groups(next(_ways(entry, by_key)))
+    groups = _select_groups(next(_iterate_conditions(entry, by_key)))
     if not checker.has(groups, entry.key):
         return entry
-    now = checker.value(groups, entry.key)
-    if isinstance(now, float) and entry.kind == "int":
+    configured = checker.value(groups, entry.key)
+    if isinstance(configured, float) and entry.kind == "int":
         return replace(entry, kind="float")
-    if isinstance(now, int) and entry.kind == "float":
+    if isinstance(configured, int) and entry.kind == "float":
         raise UserError(
             f"{entry.key}: expected whole numbers for min, max and step; received "
             f"{entry.low:g} to {entry.high:g}."
@@ -229,11 +245,11 @@ def _typed(
     return entry
 
 
-def _to_check(entries: Sequence[HyperParameter]) -> Iterator[dict[str, str]]:
-    """Every end and choice under every choice of its condition; then combinations of them."""
+def _list_values_to_check(entries: Sequence[HyperParameter]) -> Iterator[dict[str, str]]:
+    """Yield each end and choice with each choice of its condition, then combinations of them."""
     by_key = {entry.key: entry for entry in entries}
     for entry in entries:
-        for parents in _ways(entry, by_key):
+        for parents in _iterate_conditions(entry, by_key):
             for corner in entry.corners():
                 yield {**parents, entry.key: corner}
     combined = itertools.product(*(entry.corners() for entry in entries))
@@ -245,11 +261,13 @@ def _to_check(entries: Sequence[HyperParameter]) -> Iterator[dict[str, str]]:
         yield values
 
 
-def _ways(entry: HyperParameter, by_key: Mapping[str, HyperParameter]) -> Iterator[dict[str, str]]:
-    """The choices of other keys under which one is searched."""
+def _iterate_conditions(
+    entry: HyperParameter, by_key: Mapping[str, HyperParameter]
+) -> Iterator[dict[str, str]]:
+    """Yield the choices of other keys under which a key is searched."""
     for choices in itertools.product(*entry.when.values()):
         here = dict(zip(entry.when, choices, strict=True))
         above: dict[str, str] = {}
         for parent in here:
-            above |= next(_ways(by_key[parent], by_key))
+            above |= next(_iterate_conditions(by_key[parent], by_key))
         yield {**above, **here}

@@ -1,6 +1,6 @@
-"""A sweep as its report takes it: what was searched, and what every trial came to.
+"""The data of a sweep's report: the search space and the results of all trials.
 
-No TensorFlow, Keras Tuner or MLflow here: whoever has read the trials fills these classes.
+This module does not need TensorFlow, Keras Tuner or MLflow: ``trials_table`` reads the trials.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ class Dimension:
     """One hyperparameter of a search space.
 
     Attributes:
-        key: dotted configuration key, such as ``optimizer.learning_rate``.
-        kind: what its values are.
-        low: least value of a float or an int, itself included; None otherwise.
-        high: greatest value, itself included; None otherwise.
+        key: the dotted configuration key, such as ``optimizer.learning_rate``.
+        kind: the type of its values.
+        low: the least value (inclusive) of kind ``float`` or ``int``; None otherwise.
+        high: the greatest value (inclusive) of kind ``float`` or ``int``; None otherwise.
         log: whether values are spread evenly over the logarithm.
-        choices: of a choice, in the order in which they are shown: strings, numbers, booleans,
-            None and lists of them; empty otherwise.
-        when: what it depends on: key of a dimension that comes earlier -> the value that it must
-            have, or in a tuple (not a list, which is one value) any of several. Empty where it
-            always counts.
+        choices: the values of kind ``choice``, in the order in which they are shown: strings,
+            numbers, booleans, None and lists of them; empty otherwise.
+        when: its condition: the key of an earlier dimension -> the value that it must have, or a
+            tuple of alternative values (a list is a single value). Empty if it is always used.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the attributes contradict this description.
     """
 
     key: str
@@ -72,63 +71,65 @@ class Dimension:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of its values, in order; none where they are numbers on a scale."""
+        """The texts of its values, in order; empty if they are numbers on a scale."""
         values = (False, True) if self.kind == "bool" else self.choices
         return tuple(format_value(value) for value in values)
 
     def holds(self, value: object) -> bool:
-        """Whether a value lies in it."""
+        """Return whether a value lies in the range or among the choices."""
         if not self.is_number:
             return format_value(value) in self.names
         if not isinstance(value, int | float | np.number) or isinstance(value, bool):
             return False
-        slack = 1e-9 * max(abs(self.low or 0), abs(self.high or 0))  # of steps on a log scale
+        # Steps on a logarithmic scale may miss the end by rounding.
+        slack = 1e-9 * max(abs(self.low or 0), abs(self.high or 0))
         return (self.low or 0) - slack <= float(value) <= (self.high or 0) + slack
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What a sweep searched and found so far.
+    """A search space and the results of its trials so far.
 
     Attributes:
-        study: the MLflow experiment.
-        name: of the sweep: the arm that it tunes, or what the user called it.
-        command: that makes the sweep, and continues it.
-        objective: the metric that was searched, such as ``val/balanced_accuracy``; always of the
+        study: the name of the study, which is the MLflow experiment.
+        name: the name of the sweep: the arm that it tunes, or the study.
+        command: the command that starts the sweep, and resumes it.
+        objective: the metric that was optimised, such as ``val/balanced_accuracy``; always of the
             validation split.
-        higher_is_better: whether the greatest score is the best, else the least.
-        algorithm: Keras Tuner's, such as ``hyperband``.
-        dimensions: what was searched; what a dimension depends on comes before it.
-        trials: one row a trial, with the columns
+        higher_is_better: whether the greatest score is the best, rather than the least.
+        algorithm: Keras Tuner's algorithm, such as ``hyperband``.
+        dimensions: the search space; a dimension comes after those that its condition names.
+        trials: one row for each trial, with the columns
 
             * ``trial``: str; Keras Tuner's id, unique;
             * ``number``: int; the trial's place in the order in which trials began, unique;
             * ``status``: str; one of ``STATUSES``;
-            * ``score``: float; the objective, NaN where there is none;
+            * ``score``: float; the objective, NaN if there is none;
             * ``scores``: list of float; the objective of each of its runs, in the order of
-              ``repeats``; ``score`` is their mean. Empty where there are none;
-            * ``epochs``: int; trained, with those of a trial that it continues;
-            * ``steps``: float; optimizer steps that this trial itself took, over all its runs;
-            * ``seconds``: float; of fitting and evaluating, over all its runs;
-            * ``run_id``: str; MLflow's, empty where it has none;
+              ``repeats``; ``score`` is their mean. Empty if there are none;
+            * ``epochs``: int; the epochs trained, including those of a trial that it continues;
+            * ``steps``: float; the optimizer steps of this trial itself, over all its runs;
+            * ``seconds``: float; the time of fitting and evaluating, over all its runs;
+            * ``run_id``: str; MLflow's run id, empty if there is none;
             * ``reason``: str; why it failed or was killed, else empty;
-            * ``rung``: int; Hyperband's budget: 0 for the smallest of the whole sweep, whatever
-              the bracket, so that trials of one rung had equally many epochs to train; -1 where
-              all trials of the sweep have the same budget;
-            * ``value/<key>``: one for each dimension; what the trial used, None or NaN where the
-              dimension's condition does not hold.
-        seed: of the search.
-        budget: of the sweep in a few words, such as ``40 trials of up to 15 epochs``.
-        data: what it was searched on, shown as it is: ``dataset``, ``protocol`` and their like.
-        untuned: what the arm has without tuning: key -> value, as far as it is known.
-        next_command: that compares the tuned configuration with the untuned arm over seeds; empty
-            where nothing was found.
-        repeats: what the entries of ``scores`` are, such as ``("seed 0", "seed 1")``; empty where
-            it is not known.
+            * ``rung``: int; the rank of Hyperband's budget: 0 for the smallest of the whole sweep,
+              in any bracket, so that trials of one rung had the same number of epochs to train; -1
+              if all trials of the sweep have the same budget;
+            * ``value/<key>``: one column for each dimension; the trial's value, None or NaN if the
+              dimension's condition is false.
+        seed: the seed of the search.
+        budget: the sweep's budget in a few words, such as ``40 trials of up to 15 epochs``.
+        data: names and texts that describe the data, such as ``dataset`` and ``protocol``; shown
+            unchanged.
+        untuned: the untuned arm's values, key -> value, as far as they are known.
+        next_command: the command that compares the tuned configuration with the untuned arm over
+            several seeds; empty if no trial has a score.
+        repeats: names of the entries of ``scores``, such as ``("seed 0", "seed 1")``; empty if
+            unknown.
 
     Raises:
-        ValueError: a column is missing, a row contradicts the dimensions, or a value is not what
-            is said here.
+        ValueError: a column is missing, a row contradicts the dimensions, or a value contradicts
+            this description.
     """
 
     study: str
@@ -184,7 +185,7 @@ class Sweep:
         _expect(bool(lists), "a list of scores of every trial", list(trials["scores"]))
 
     def applies(self, dimension: Dimension) -> NDArray[np.bool_]:
-        """Which trials a dimension counts in: bool, shape (trials,)."""
+        """Return which trials use a dimension (its condition holds); bool, shape (trials,)."""
         applies = np.ones(len(self.trials), bool)
         by_key = {known.key: known for known in self.dimensions}
         for key, wanted in dimension.when.items():
@@ -207,7 +208,7 @@ class Sweep:
 
     @property
     def best(self) -> pd.Series[Any] | None:
-        """The trial with the best score, of several the earliest; None where none has a score.
+        """The trial with the best score, the earliest of equal ones; None if no trial has a score.
 
         Hyperband's trials count whatever their rung: Li et al. (2018), "Hyperband", algorithm 1,
         returns the configuration with the best intermediate result.
@@ -220,12 +221,12 @@ class Sweep:
 
 
 def list_alternatives(wanted: object) -> tuple[object, ...]:
-    """The values of which a condition asks for any one; see ``Dimension.when``."""
+    """Return the alternative values of a condition of ``Dimension.when``."""
     return wanted if isinstance(wanted, tuple) else (wanted,)
 
 
 def format_value(value: object) -> str:
-    """A value as it stands in a configuration, numbers to ten digits: ``null``, ``[a, 0.1]``.
+    """Format a value as in a configuration, numbers to ten digits: ``null``, ``[a, 0.1]``.
 
     Args:
         value: a string, number, boolean, None, or a list or tuple of them.

@@ -1,4 +1,4 @@
-"""A sweep as words: values, ranges, scores, and what a reader must know first."""
+"""Texts about a sweep: values, ranges, scores, and cautions for the reader."""
 
 from __future__ import annotations
 
@@ -17,29 +17,35 @@ NOT_USED = "not used"
 
 
 def get_objective_metric(sweep: Sweep) -> str:
-    """The searched metric without its split: ``balanced_accuracy``."""
+    """Return the name of the optimised metric without its split: ``balanced_accuracy``."""
     return re.sub(r"^val[/_]", "", sweep.objective)
 
 
 def label_score(sweep: Sweep) -> str:
-    """What a score is called: ``val balanced accuracy``."""
+    """Return the label of a score: ``val balanced accuracy``."""
     return f"val {label_metric(get_objective_metric(sweep))}"
 
 
 def format_score(sweep: Sweep, value: float) -> str:
-    """A score: ``41.3 %`` or ``1.234``."""
+    """Format a score: ``41.3 %`` or ``1.234``."""
     return format_metric(get_objective_metric(sweep), value)
 
 
 def format_dimension_value(dimension: Dimension, content: object) -> str:
-    """A value of a dimension, numbers on a scale to four digits."""
+    """Format a value of a dimension, numbers on a scale to four digits."""
     if dimension.is_number and isinstance(content, int | float | np.number):
         return format_number(float(content))
     return format_value(content)
 
 
 def format_used_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> list[str]:
-    """What some of a sweep's trials used of a dimension, ``not used`` where it does not count."""
+    """Format trials' values of a dimension; ``not used`` if its condition is false.
+
+    Args:
+        sweep: the sweep.
+        dimension: one of its dimensions.
+        trials: rows of its table.
+    """
     applies = pd.Series(sweep.applies(dimension), sweep.trials.index)[trials.index]
     return [
         format_dimension_value(dimension, content) if counts else NOT_USED
@@ -48,7 +54,7 @@ def format_used_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame)
 
 
 def describe_dimension(dimension: Dimension) -> str:
-    """What was searched: ``1e-5 to 0.1, by its logarithm``; ``adam, sgd``."""
+    """Describe a dimension's values: ``1e-5 to 0.1, by its logarithm``; ``adam, sgd``."""
     if dimension.is_number:
         text = f"{format_number(dimension.low or 0)} to {format_number(dimension.high or 0)}"
         text = format_number(dimension.low or 0) if dimension.low == dimension.high else text
@@ -64,7 +70,7 @@ def describe_dimension(dimension: Dimension) -> str:
 
 
 def format_repetition_scores(sweep: Sweep, trial: pd.Series[Any]) -> str:
-    """What a trial's runs came to: ``seed 0: 51.0 %, seed 1: 52.2 %``; empty of a single one."""
+    """Format the scores of a trial's runs, such as ``seed 0: 51.0 %``; empty for a single run."""
     scores = list(trial["scores"])
     if len(scores) < 2:
         return ""
@@ -77,29 +83,29 @@ def format_repetition_scores(sweep: Sweep, trial: pd.Series[Any]) -> str:
 
 
 def summarize_search(sweep: Sweep) -> str:
-    """What the sweep found, in a sentence."""
+    """Return a sentence about the best trial and its score."""
     best, n = sweep.best, len(sweep.scored)
     if best is None:
         return f"No trial came to a score, of {len(sweep.trials)}."
     seeds = format_repetition_scores(sweep, best)
     runs = f", the mean of {len(best['scores'])} runs ({seeds})" if seeds else ", a single run"
-    of = f"the best of {n} trials with a score" if n > 1 else "the only trial with a score"
+    rank = f"the best of {n} trials with a score" if n > 1 else "the only trial with a score"
     value = f"{format_score(sweep, best['score'])} {label_score(sweep)}{runs}"
-    return f"Trial {best['number']}, {of}: {value}."
+    return f"Trial {best['number']}, {rank}: {value}."
 
 
 def list_cautions(sweep: Sweep) -> list[str]:
-    """What a reader must know first, the gravest first."""
+    """Return sentences that warn the reader, the most serious first."""
     best, scored = sweep.best, sweep.scored
     found: list[str] = []
     if best is not None:
-        found += [_optimism(sweep, best, len(scored)), *_spread(sweep, best)]
-        found += _ends(sweep, best) if len(scored) > 1 else []
-    found += _budgets(sweep, best)
-    return found + _unfinished(sweep)
+        found += [_warn_of_optimism(sweep, best, len(scored)), *_warn_of_spread(sweep, best)]
+        found += _warn_of_range_ends(sweep, best) if len(scored) > 1 else []
+    found += _warn_of_budgets(sweep, best)
+    return found + _count_unfinished(sweep)
 
 
-def _optimism(sweep: Sweep, best: pd.Series[Any], n: int) -> str:
+def _warn_of_optimism(sweep: Sweep, best: pd.Series[Any], n: int) -> str:
     if n == 1:
         return (
             "The validation split also chose the epoch that was kept, so its score is optimistic. "
@@ -113,8 +119,8 @@ def _optimism(sweep: Sweep, best: pd.Series[Any], n: int) -> str:
     )
 
 
-def _spread(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
-    """How far the best trial stands out from the others."""
+def _warn_of_spread(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
+    """Return sentences about how far the best trial stands out from the others."""
     scored, scores = sweep.scored, [float(each) for each in best["scores"]]
     ties = int((scored["score"] == best["score"]).sum())
     found = []
@@ -134,8 +140,8 @@ def _spread(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
     return found
 
 
-def _ends(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
-    """Numbers that the best trial has from within a twentieth of their range's end."""
+def _warn_of_range_ends(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
+    """Return a sentence about values of the best trial within 5 % of an end of their range."""
     ends = []
     for dimension, applies in ((d, sweep.applies(d)) for d in sweep.dimensions):
         low, high = dimension.low, dimension.high
@@ -156,7 +162,7 @@ def _ends(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
     return [f"{text} A wider range may hold a better one."]
 
 
-def _budgets(sweep: Sweep, best: pd.Series[Any] | None) -> list[str]:
+def _warn_of_budgets(sweep: Sweep, best: pd.Series[Any] | None) -> list[str]:
     rungs = sorted(set(sweep.trials["rung"]) - {-1})
     if len(rungs) < 2:
         return []
@@ -169,7 +175,7 @@ def _budgets(sweep: Sweep, best: pd.Series[Any] | None) -> list[str]:
     return [found]
 
 
-def _unfinished(sweep: Sweep) -> list[str]:
+def _count_unfinished(sweep: Sweep) -> list[str]:
     words = {
         "failed": "failed",
         "killed": "killed",
@@ -182,16 +188,16 @@ def _unfinished(sweep: Sweep) -> list[str]:
 
 
 def describe_rung(sweep: Sweep, rung: int) -> str:
-    """What a rung is called: the epochs that the longest of its trials trained."""
+    """Return the name of a rung: the epochs of the trial that trained longest in it."""
     epochs = int(max(sweep.trials["epochs"][sweep.trials["rung"] == rung]))
     return format_count(epochs, "epoch")
 
 
 def describe_best_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> str:
-    """What ``select_best_trials`` used of a dimension: ``0.001 to 0.003``, how many each choice.
+    """Describe the best trials' values of a dimension: ``0.001 to 0.003``, or counts of choices.
 
     Args:
-        sweep: that they are of.
+        sweep: the sweep.
         dimension: one of its dimensions.
         trials: rows of its table, all with a score.
     """

@@ -1,4 +1,4 @@
-"""One trial: a run with other values, or one for each seed and fold; measured on train and val."""
+"""Train the trials of a search: one run each, or one for each seed and fold, without test."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from melanoma_lab.input_pipeline.prepare import PreparedData
     from melanoma_lab.tracking import Tracker
 
-#: What a trial is measured on.
+#: The splits on which a trial is evaluated.
 TRIAL_SPLITS = (TRAIN, VAL)
 #: How much of a trial is recorded; its last checkpoint stays for a trial that is promoted from it.
 TRIAL_OPTIONS = RunOptions(splits=TRIAL_SPLITS, pictures=False, keep_state=True)
@@ -46,13 +46,14 @@ TRIAL_OPTIONS = RunOptions(splits=TRIAL_SPLITS, pictures=False, keep_state=True)
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a trial is.
+    """The values and epochs that the oracle proposes for a trial.
 
     Attributes:
-        trial: its id.
-        values: of the searched keys.
-        epochs: (all epochs, epochs after which this trial ends) where the algorithm decides.
-        after: the same for fewer epochs, where this trial was promoted.
+        trial: the trial's id.
+        values: the values of the searched keys, as in Hydra overrides.
+        epochs: (epochs of the full budget, epochs after which this trial ends) if the algorithm
+            decides about them, else None.
+        after: the proposal of the trial that this one continues, if it was promoted, else None.
     """
 
     trial: str
@@ -61,11 +62,11 @@ class Proposal:
     after: Proposal | None = None
 
     def value_of(self, key: str) -> str | None:
-        """Its value of a searched key; None where that is not searched under its others."""
+        """Return the value of a searched key; None if the key's condition is false."""
         return dict(self.values).get(key)
 
     def overrides(self) -> dict[str, str]:
-        """All that the trial's configuration has and the search's has not."""
+        """Return the overrides in which the trial differs from the search: values and epochs."""
         if self.epochs is None:
             return dict(self.values)
         total, last = self.epochs
@@ -77,7 +78,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Repetition:
-    """A seed and a fold with which a trial is trained; fold None: the split has none."""
+    """A seed and a fold with which a trial is trained; the fold is None if the split has none."""
 
     seed: int
     fold: int | None
@@ -86,20 +87,20 @@ class Repetition:
         return f"seed {self.seed}" + ("" if self.fold is None else f" fold {self.fold}")
 
     def overrides(self) -> dict[str, str]:
-        """The part as overrides."""
+        """Return the seed and the fold as overrides."""
         fold = {} if self.fold is None else {"split.fold": str(self.fold)}
         return {"seed": str(self.seed), **fold}
 
 
 @dataclass(frozen=True)
 class TrialScore:
-    """What came of a trial.
+    """The result of a trial.
 
     Attributes:
-        score: mean of the scores.
-        scores: the objective of each part.
-        metrics: of the parts' metrics, the means.
-        unsent: some of its runs wait on the disk to be sent.
+        score: the mean of the scores.
+        scores: the objective of each repetition.
+        metrics: the metrics that all repetitions have; means over the repetitions.
+        unsent: whether some runs are saved on disk and not yet sent to the tracking server.
     """
 
     score: float
@@ -109,7 +110,7 @@ class TrialScore:
 
 
 def list_repetitions(config: Config) -> list[Repetition]:
-    """The seeds and folds that every trial of a search is trained with."""
+    """List the seeds and folds with which every trial of a search is trained."""
     folds: Sequence[int | None] = [None]
     if isinstance(config.split, FoldSplit):
         folds = config.tuner.folds or [config.split.fold]
@@ -123,17 +124,17 @@ class TrialRunner:
     """Trains the trials of one search.
 
     Attributes:
-        command: what they share.
-        arm: that they start from.
-        parts: seeds and folds of each.
-        objective: what is wanted.
+        command: the overrides that all trials share.
+        arm: the arm that is tuned.
+        parts: the repetitions of each trial: its seeds and folds.
+        objective: the name of the metric to optimise.
         sweep: the search's fingerprint.
-        parent: the search's run in MLflow.
-        tracker: where they are recorded.
-        cache: the lab's cache folder.
-        threads: TensorFlow's.
-        datasets: those that are prepared, by their configuration.
-        claims: to the states of trials that this process knows.
+        parent: the MLflow id of the search's own run.
+        tracker: the tracker that records the trials.
+        cache: the cache folder.
+        threads: the number of threads that TensorFlow uses.
+        datasets: datasets that were prepared already, by their configuration as JSON.
+        claims: run locks of the repetitions that this process knows, by trial id and repetition.
     """
 
     command: TuneCommand
@@ -148,21 +149,23 @@ class TrialRunner:
     datasets: dict[str, PreparedData] = field(default_factory=dict)
     claims: dict[tuple[str, Repetition], RunLock] = field(default_factory=dict)
 
-    def run(self, proposal: Proposal, said: str) -> TrialScore:
-        """Train, measure and record a trial; what of it has finished is not done again.
+    def run(self, proposal: Proposal, progress_prefix: str) -> TrialScore:
+        """Train, evaluate and record a trial; finished runs are not repeated.
 
         Args:
-            proposal: what it is.
-            said: what the progress bar begins with.
+            proposal: the trial's values and epochs.
+            progress_prefix: the text before the progress bar.
 
         Raises:
-            UserError: its values cannot be used.
-            RunError: it failed; it is recorded as such, with the reason.
+            UserError: a value is invalid.
+            RunError: the trial failed; it is recorded as failed, with the reason.
         """
         client = self.tracker.client
-        if len(self.parts) == 1 or client is None:  # a server that is gone has no run to lie under
-            done = [self._train(proposal, part, self.parent, said) for part in self.parts]
-            return self._outcome(done)
+        if len(self.parts) == 1 or client is None:  # offline, no parent run can be opened
+            done = [
+                self._train(proposal, part, self.parent, progress_prefix) for part in self.parts
+            ]
+            return self._average(done)
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial, PARENT_TAG: self.parent}
         config, _ = self.command.configure(proposal.overrides())
         params = tracking.flatten_params(config_to_dict(config))
@@ -173,7 +176,7 @@ class TrialRunner:
         )
         try:
             done = [
-                self._train(proposal, part, run_id, f"{said} ({n}/{len(self.parts)})")
+                self._train(proposal, part, run_id, f"{progress_prefix} ({n}/{len(self.parts)})")
                 for n, part in enumerate(self.parts, 1)
             ]
         except KeyboardInterrupt:
@@ -182,17 +185,17 @@ class TrialRunner:
         except Exception as error:
             close_parent_run(client, run_id, "FAILED", why=f"{type(error).__name__}: {error}")
             raise
-        outcome = self._outcome(done)
+        score = self._average(done)
         close_parent_run(
             client,
             run_id,
             "FINISHED",
-            tags={SCORE_TAG: repr(outcome.score)},
-            metrics=outcome.metrics,
+            tags={SCORE_TAG: repr(score.score)},
+            metrics=score.metrics,
         )
-        return outcome
+        return score
 
-    def _outcome(self, done: Sequence[tuple[Mapping[str, float], bool]]) -> TrialScore:
+    def _average(self, done: Sequence[tuple[Mapping[str, float], bool]]) -> TrialScore:
         scores = tuple(metrics[self.objective] for metrics, _ in done)
         shared = set.intersection(*(set(metrics) for metrics, _ in done))
         return TrialScore(
@@ -203,7 +206,7 @@ class TrialRunner:
         )
 
     def data_of(self, config: Config) -> PreparedData:
-        """The dataset of a trial, prepared once in a process."""
+        """Return a trial's dataset; each dataset is prepared once per process."""
         plain = config_to_dict(config)
         key = json.dumps(
             [plain[group] for group in ("dataset", "split", "metadata")], sort_keys=True
@@ -221,7 +224,14 @@ class TrialRunner:
         return RunSpec(config, self.arm, self.data_of(config), self.threads, options)
 
     def get_run_lock(self, proposal: Proposal, part: Repetition) -> RunLock:
-        """Where a part of a trial keeps its state; whoever asks holds the search's lock."""
+        """Return the run lock of one run of a trial, without acquiring it.
+
+        The lock gives the folder of the run's checkpoints. The caller must hold the search's lock.
+
+        Args:
+            proposal: the trial.
+            part: the seed and fold of the run.
+        """
         if (proposal.trial, part) not in self.claims:
             spec = self.specify_repetition(proposal, part)
             self.claims[proposal.trial, part] = RunLock.of(self.cache, **self._lock_key(spec))
@@ -237,14 +247,18 @@ class TrialRunner:
         }
 
     def forget(self, proposal: Proposal) -> None:
-        """Delete the state that a trial has kept."""
+        """Delete the checkpoints of a trial."""
         for part in self.parts:
             self.get_run_lock(proposal, part).forget()
 
     def _train(
-        self, proposal: Proposal, part: Repetition, parent: str, said: str
+        self, proposal: Proposal, part: Repetition, parent: str, progress_prefix: str
     ) -> tuple[Mapping[str, float], bool]:
-        """Train one part of a trial: its metrics, and whether its run waits to be sent."""
+        """Train one run of a trial.
+
+        Returns:
+            The run's metrics, and whether it is saved on disk and not yet sent.
+        """
         several = len(self.parts) > 1
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial}
         options = replace(
@@ -255,20 +269,20 @@ class TrialRunner:
                 **({REPETITION_TAG: str(part)} if several else {}),
             },
             after=self.get_run_lock(proposal.after, part) if proposal.after else None,
-            said=said,
+            said=progress_prefix,
         )
         spec = self.specify_repetition(proposal, part, options)
         ready: Future[Tracker] = Future()
         ready.set_result(self.tracker)
         results: Mapping[str, float] = {}
-        # Nobody else trains it, but a process of this search that was killed may still be ending.
+        # A process of this search that was killed may still be about to end and hold the lock.
         with acquire_run_lock(
             self.cache, **self._lock_key(spec), wait=run_messages.show_waiting
         ) as lock:
             self.claims[proposal.trial, part] = lock
             if finished := self.tracker.find_finished({**tags, "fingerprint": spec.fingerprint}):
                 return dict(finished.metrics), False
-            begun = self.tracker.run_id
+            run_id_before = self.tracker.run_id
             try:
                 images = steps.balance_images(spec)
                 setup = steps.build_setup(spec, images)
@@ -279,7 +293,7 @@ class TrialRunner:
             except Exception as error:
                 if isinstance(error, RunError) and results and self.tracker.kept is not None:
                     return results, True  # trained and measured, only not sent
-                if self.tracker.run_id == begun:  # it ended before a run was recorded
+                if self.tracker.run_id == run_id_before:  # it failed before a run was recorded
                     self._record_failure(spec, error)
                 raise
         return results, False
@@ -291,7 +305,7 @@ class TrialRunner:
         self.tracker.set_tags({SCORE_TAG: repr(score)})
 
     def _record_failure(self, spec: RunSpec, error: Exception) -> None:
-        """Record a run that could not even begin."""
+        """Record a run that failed before it was recorded."""
         try:
             with self.tracker.run(spec.name, spec.build_tags(), spec.build_params()):
                 raise error

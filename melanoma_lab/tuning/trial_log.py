@@ -1,4 +1,4 @@
-"""What a search keeps of its trials as they end: the best, the failures, the states it may need."""
+"""The log of a search's trials: progress, failures, and the checkpoints that are still needed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from melanoma_lab.tuning.trial import Proposal, TrialRunner
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A trial that is over, for whoever shows how far the search has come.
+    """A trial that has ended, for messages about the search's progress.
 
     Attributes:
-        proposal: what it was.
-        number: how many trials have ended with it.
-        score: that it got; None where it failed.
-        reason: why it failed.
-        seconds: that it took.
-        at_once: how many trials were under way when it ended, itself included.
+        proposal: the trial's id, values and epochs.
+        number: the number of trials that have ended, including this one.
+        score: its score; None if it failed.
+        reason: why it failed, else empty.
+        seconds: the seconds that it took.
+        at_once: the number of trials that ran in parallel when it ended, including this one.
     """
 
     proposal: Proposal
@@ -37,18 +37,18 @@ class FinishedTrial:
 
 
 class TooManyFailuresError(RunError):
-    """So many trials failed in a row that going on is pointless."""
+    """Raised if ``tuner.max_failures`` trials in a row have failed."""
 
 
 class TrialLog:
-    """Told every trial of a search that has ended, wherever it was trained.
+    """Handles the end of every trial of a search, whichever process trained it.
 
     Args:
-        oracle: as ``oracles.build_oracle`` gives it.
-        searched: the checked space.
-        tuner: the group's chosen option.
-        trials: of the search.
-        on_end: told every trial that has ended.
+        oracle: an oracle from ``oracles.build_oracle``.
+        searched: the validated search space.
+        tuner: the chosen option of the group ``tuner``.
+        trials: the runner of the search's trials.
+        on_end: called with every trial that has ended.
     """
 
     def __init__(
@@ -62,28 +62,28 @@ class TrialLog:
     ) -> None:
         self.oracle, self.trials = oracle, trials
         self._searched, self._tuner, self._on_end = searched, tuner, on_end
-        #: Trials whose runs wait on a disk to be sent.
+        #: The number of trials whose runs are saved on disk and not yet sent.
         self.unsent = 0
-        # An earlier process has deleted what was not needed when it ended.
-        self._forgotten = set(oracle.end_order) - self._needed()
+        # An earlier process has deleted the checkpoints that were not needed when it ended.
+        self._forgotten = set(oracle.end_order) - self._list_needed_trials()
 
     def proposal(self, trial: Any) -> Proposal:
-        """What an oracle's trial is to the lab."""
+        """Convert an oracle's trial to a proposal."""
         return read_proposal(trial, self._tuner, self._searched, self.oracle.get_trial)
 
     def said(self) -> str:
-        """What the progress bar of the next trial begins with."""
-        said = f"trial {len(self.oracle.end_order) + 1}"
+        """Return the text before the next trial's progress bar."""
+        number = f"trial {len(self.oracle.end_order) + 1}"
         best = find_best_trial(self.oracle)
-        return said if best is None else f"{said}, best {best.score:.3f}"
+        return number if best is None else f"{number}, best {best.score:.3f}"
 
     def ended(self, trial_id: str, *, seconds: float, unsent: bool = False) -> None:
-        """Tell, delete the state that nobody needs any more, and look at the failures.
+        """Report a trial's end, delete checkpoints that are no longer needed, count failures.
 
         Args:
-            trial_id: of the trial, which the oracle knows to have ended.
-            seconds: that it took.
-            unsent: some of its runs wait on a disk to be sent.
+            trial_id: the trial's id; the oracle knows already that it has ended.
+            seconds: the seconds that it took.
+            unsent: whether some of its runs are saved on disk and not yet sent.
 
         Raises:
             TooManyFailuresError: too many trials in a row have failed.
@@ -99,42 +99,43 @@ class TrialLog:
                 self.proposal(trial), number, score, reason, seconds, at_once=len(others) + 1
             )
         )
-        self._tidy()
-        row = count_failures_in_a_row(self.oracle)
-        if row >= self._tuner.max_failures:
+        self._delete_checkpoints()
+        failed = count_failures_in_a_row(self.oracle)
+        if failed >= self._tuner.max_failures:
             raise TooManyFailuresError(
-                f"{row} trials in a row have failed (tuner.max_failures={self._tuner.max_failures}"
-                f"), the last one: {reason} The same command goes on with the next trial."
+                f"{failed} trials in a row have failed "
+                f"(tuner.max_failures={self._tuner.max_failures}), the last one: {reason} The same "
+                "command goes on with the next trial."
             )
 
-    def _tidy(self) -> None:
-        """Keep the states of the best trial, and of those that may be promoted."""
-        for trial_id in set(self.oracle.end_order) - self._needed() - self._forgotten:
+    def _delete_checkpoints(self) -> None:
+        """Delete all checkpoints but those of the best trial and of trials that may continue."""
+        for trial_id in set(self.oracle.end_order) - self._list_needed_trials() - self._forgotten:
             self.trials.forget(self.proposal(self.oracle.get_trial(trial_id)))
             self._forgotten.add(trial_id)
 
-    def _needed(self) -> set[str]:
+    def _list_needed_trials(self) -> set[str]:
         best = find_best_trial(self.oracle)
         needed = {best.trial_id} if best is not None else set()
         if isinstance(self.oracle, oracles.HyperbandOracle):
             under_way = [
                 t for t in self.oracle.trials.values() if t.status not in oracles.ENDED_STATUSES
             ]
-            begun_as = [t.hyperparameters.values.get(oracles.PROMOTED_FROM) for t in under_way]
-            needed |= self.oracle.find_promotable() | {trial for trial in begun_as if trial}
+            continued = [t.hyperparameters.values.get(oracles.PROMOTED_FROM) for t in under_way]
+            needed |= self.oracle.find_promotable() | {trial for trial in continued if trial}
         return needed
 
 
 def read_proposal(
     trial: Any, tuner: Tuner, searched: Sequence[HyperParameter], get_trial: Callable[[str], Any]
 ) -> Proposal:
-    """What an oracle's trial is to the lab.
+    """Convert an oracle's trial to a proposal.
 
     Args:
-        trial: as the oracle, or its chief, has handed it out.
-        tuner: the group's chosen option.
-        searched: the checked space.
-        get_trial: from an id to the trial.
+        trial: Keras Tuner's trial, from the oracle or its chief.
+        tuner: the chosen option of the group ``tuner``.
+        searched: the validated search space.
+        get_trial: a function from a trial's id to Keras Tuner's trial.
     """
     values = trial.hyperparameters.values
     after = values.get(oracles.PROMOTED_FROM)
@@ -150,17 +151,17 @@ def read_proposal(
 
 
 def find_best_trial(oracle: Any) -> Any:
-    """The completed trial with the best score, the first of several; None where there is none."""
+    """Return the completed trial with the best score, the first of equal ones; None if none."""
     completed = [t for t in oracle.trials.values() if t.status == TrialStatus.COMPLETED]
     sign = -1 if oracle.objective.direction == "max" else 1
     return min(completed, key=lambda trial: sign * trial.score, default=None)
 
 
 def count_failures_in_a_row(oracle: Any) -> int:
-    """How many trials have failed since the last one that did not."""
-    row = 0
+    """Count the failed trials since the last one that did not fail."""
+    failures = 0
     for trial_id in reversed(oracle.end_order):
         if oracle.trials[trial_id].status != TrialStatus.FAILED:
             break
-        row += 1
-    return row
+        failures += 1
+    return failures

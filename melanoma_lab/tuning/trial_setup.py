@@ -1,4 +1,4 @@
-"""What trains the trials of a search, the same in all of its processes."""
+"""Prepare the trials of a search, in the same way in all of its processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from melanoma_lab.tuning.trial import TrialRunner, list_repetitions
 if TYPE_CHECKING:
     from melanoma_lab.tracking import Tracker
 
-#: Keys of the group ``tuner`` that may change without making it another search.
+#: Keys of the group ``tuner`` that do not change the identity of a search.
 BUDGET_KEYS = (
     *("max_trials", "iterations", "max_failures"),
     *("workers", "chief_timeout", "worker_timeout"),
@@ -25,14 +25,14 @@ BUDGET_KEYS = (
 
 
 def prepare_trials(plan: SearchPlan, tracker: Tracker) -> TrialRunner:
-    """Prepare the images, and what trains trials on them.
+    """Prepare the images and build the runner of a search's trials.
 
     Args:
-        plan: of the search.
-        tracker: where trials are recorded.
+        plan: the plan of the search.
+        tracker: the tracker that records the trials.
 
     Returns:
-        The trials, without the run that they lie under.
+        The runner; its ``parent``, the search's own run, is still empty.
     """
     config = plan.config
     shared_by = config.tuner.workers if plan.role is None or plan.role.shares else 1
@@ -52,7 +52,7 @@ def prepare_trials(plan: SearchPlan, tracker: Tracker) -> TrialRunner:
 
 
 def _fingerprint(plan: SearchPlan, trials: TrialRunner) -> str:
-    """What makes two searches the same: the space, the algorithm, the base, the data."""
+    """Hash the identity of a search: the space, the algorithm, the base configuration, the data."""
     algorithm = {
         k: v for k, v in tuner_to_dict(plan.config).items() if k not in {*BUDGET_KEYS, "space"}
     }

@@ -1,4 +1,4 @@
-"""What a search has come to, from its oracle and its tracked runs, as its report takes it."""
+"""Build the table of a search's trials from its oracle and its MLflow runs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from melanoma_lab.tuning.search_space import HyperParameter
 from melanoma_lab.tuning.sweep import Dimension
 from melanoma_lab.tuning.trial import Proposal, Repetition
 
-#: Keras Tuner's names of what became of a trial -> the report's.
+#: Keras Tuner's status of a trial -> the report's.
 STATUS = {"COMPLETED": "completed", "FAILED": "failed", "INVALID": "failed", "RUNNING": "running"}
 
 
 def convert_dimensions(searched: Sequence[HyperParameter]) -> tuple[Dimension, ...]:
-    """A checked space as the report takes it."""
+    """Convert a validated space to the dimensions of the report."""
     return tuple(
         Dimension(
             key=entry.key,
@@ -51,25 +51,25 @@ def build_trials_table(
     proposals: Mapping[str, Proposal],
     parts: Sequence[Repetition],
 ) -> pd.DataFrame:
-    """One row for every trial of a search, with the columns that ``Sweep.trials`` has.
+    """Build the table of trials, with the columns of ``Sweep.trials``.
 
     Args:
-        client: an MlflowClient; None: nothing is read from it.
-        experiment_id: of the study.
+        client: an MlflowClient; None if there is no server to read runs from.
+        experiment_id: the id of the study's MLflow experiment.
         sweep: the search's fingerprint.
-        oracle: knows every trial and its score.
-        searched: the checked space.
-        proposals: what each trial was, by its id.
-        parts: seeds and folds of each trial.
+        oracle: the oracle, which knows every trial and its score.
+        searched: the validated search space.
+        proposals: the proposal of each trial, by its id.
+        parts: the seeds and folds of each trial.
     """
-    runs = _runs(client, experiment_id, sweep)
+    runs = _find_runs(client, experiment_id, sweep)
     lengths = sorted({p.epochs[1] for p in proposals.values() if p.epochs})
     rows = []
     for number, trial_id in enumerate(oracle.start_order):
         trial, proposal = oracle.trials[trial_id], proposals[trial_id]
         own = runs.get(trial_id, [])
         scored = [run for run in own if "arm" in run.data.tags]
-        by_part = {_part(run): run for run in scored}
+        by_part = {_read_repetition(run): run for run in scored}
         ordered = [by_part[part] for part in parts if part in by_part]
         metrics = [run.data.metrics for run in ordered]
         row: dict[str, Any] = {
@@ -78,10 +78,10 @@ def build_trials_table(
             "status": STATUS.get(trial.status, "running"),
             "score": math.nan if trial.score is None else float(trial.score),
             "scores": [float(run.data.tags.get(SCORE_TAG, "nan")) for run in ordered],
-            "epochs": _epochs(client, ordered, proposal),
-            "steps": _steps(metrics, proposal, runs),
-            "seconds": float(sum(_seconds(run) for run in ordered)),
-            "run_id": _own_run(own),
+            "epochs": _count_epochs(client, ordered, proposal),
+            "steps": _count_steps(metrics, proposal, runs),
+            "seconds": float(sum(_measure_seconds(run) for run in ordered)),
+            "run_id": _find_trial_run(own),
             "reason": trial.message or "",
             "rung": lengths.index(proposal.epochs[1]) if proposal.epochs else -1,
         }
@@ -98,8 +98,8 @@ def build_trials_table(
     return table
 
 
-def _runs(client: Any, experiment_id: str, sweep: str) -> dict[str, list[Any]]:
-    """The runs of every trial, the newest last."""
+def _find_runs(client: Any, experiment_id: str, sweep: str) -> dict[str, list[Any]]:
+    """Return the runs of each trial, the newest last."""
     found: dict[str, list[Any]] = {}
     token = None
     while client is not None:
@@ -119,35 +119,35 @@ def _runs(client: Any, experiment_id: str, sweep: str) -> dict[str, list[Any]]:
     return found
 
 
-def _part(run: Any) -> Repetition:
+def _read_repetition(run: Any) -> Repetition:
     tags = run.data.tags
     fold = int(tags["fold"]) if "split.fold" in run.data.params else None
     return Repetition(int(tags["seed"]), fold)
 
 
-def _own_run(runs: Sequence[Any]) -> str:
-    """The trial's run: the one that the others lie under, where there are several."""
-    above = [run for run in runs if REPETITION_TAG not in run.data.tags]
-    return str(above[-1].info.run_id) if above else ""
+def _find_trial_run(runs: Sequence[Any]) -> str:
+    """Return the id of a trial's run, the parent run if there are several; empty if none."""
+    candidates = [run for run in runs if REPETITION_TAG not in run.data.tags]
+    return str(candidates[-1].info.run_id) if candidates else ""
 
 
-def _seconds(run: Any) -> float:
+def _measure_seconds(run: Any) -> float:
     ended = run.info.end_time or run.info.start_time
     return float((ended - run.info.start_time) / 1000)
 
 
-def _epochs(client: Any, runs: Sequence[Any], proposal: Proposal) -> int:
-    """Epochs that a trial has trained, with those of a trial that it continues."""
+def _count_epochs(client: Any, runs: Sequence[Any], proposal: Proposal) -> int:
+    """Count the epochs that a trial has trained, including those of a trial that it continues."""
     if not runs:
         return proposal.epochs[1] if proposal.epochs else 0
     points = client.get_metric_history(runs[-1].info.run_id, "epoch/train_loss")
     return max((point.step for point in points), default=0)
 
 
-def _steps(
+def _count_steps(
     metrics: Sequence[Mapping[str, float]], proposal: Proposal, runs: Mapping[str, Sequence[Any]]
 ) -> float:
-    """Optimizer steps that a trial itself took."""
+    """Sum the optimizer steps of a trial itself, over all its runs."""
     taken = sum(m.get("optimizer_steps", 0.0) for m in metrics)
     if proposal.after is not None:
         before = [run for run in runs.get(proposal.after.trial, []) if "arm" in run.data.tags]
@@ -156,7 +156,7 @@ def _steps(
 
 
 def describe_budget(tuner: Tuner, epochs: int) -> str:
-    """What a search may spend, in a few words."""
+    """Describe the budget of a search in a few words."""
     if isinstance(tuner, Hyperband):
         times = f", {tuner.iterations} times" if tuner.iterations > 1 else ""
         return f"up to {tuner.max_epochs} epochs a trial, one in {tuner.factor} goes on{times}"
@@ -165,11 +165,11 @@ def describe_budget(tuner: Tuner, epochs: int) -> str:
 
 
 def find_untuned_values(composed: Any, searched: Sequence[HyperParameter]) -> dict[str, Any]:
-    """What an arm has at the searched keys, as far as it has them.
+    """Return an arm's values of those searched keys that it has.
 
     Args:
         composed: the arm's configuration as Hydra composes it.
-        searched: the checked space.
+        searched: the validated search space.
     """
     found = {}
     for entry in searched:

@@ -1,4 +1,4 @@
-"""Tune one arm: check the space, search it, keep and show the best."""
+"""Tune one arm: validate the space, search it, save and show the best configuration."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from melanoma_lab.tuning.result import TuningResult
 from melanoma_lab.tuning.space_validation import ConfigChecker
 from melanoma_lab.tuning.tuned_preset import build_next_commands, write_preset
 
-if TYPE_CHECKING:  # their modules load TensorFlow
+if TYPE_CHECKING:  # they load TensorFlow or pandas
     from melanoma_lab.tuning.distributed.chief import Chief
     from melanoma_lab.tuning.sweep import Sweep
     from melanoma_lab.tuning.trial import Proposal, TrialRunner
@@ -47,21 +47,21 @@ if TYPE_CHECKING:  # their modules load TensorFlow
 
 
 def tune_arm(plan: SearchPlan) -> TuningResult:
-    """Search better values for an arm.
+    """Search for better values of an arm's configuration.
 
     Args:
-        plan: as ``plan`` gives it.
+        plan: the plan from ``plan_search``.
 
     Returns:
-        What the search came to.
+        The result of the search.
 
     Raises:
         UserError: the data or the tracking server cannot be used.
-        RunError: too many trials failed in a row, none completed, some were not sent, or another
-            process is at it.
+        RunError: too many trials failed in a row, no trial completed, some were not sent, or
+            another process is tuning the study.
     """
     config, role = plan.config, plan.role
-    find_weights(config.architecture)  # a missing file shows before anything is done
+    find_weights(config.architecture)  # fail early if a file of weights is missing
     if role is not None and not role.is_chief:
         raise UserError(
             f"KERASTUNER_TUNER_ID={role.name}: a worker trains for a chief, and finds nothing."
@@ -75,7 +75,7 @@ def tune_arm(plan: SearchPlan) -> TuningResult:
             "choose another study=NAME."
         )
 
-    with hold_lock(folder / "lock", on_busy=refuse), _server(plan) as server:
+    with hold_lock(folder / "lock", on_busy=refuse), _open_server(plan) as server:
         connecting = tracking.connect(config.tracking, config.study)
         load_tensorflow()
         from melanoma_lab.tuning.oracles import build_oracle
@@ -87,31 +87,31 @@ def tune_arm(plan: SearchPlan) -> TuningResult:
             tracker = connecting.result()
         trials = prepare_trials(plan, tracker)
         run_messages.show_data(next(iter(trials.datasets.values())))
-        own = folder / f"{config.tuner.name}-{trials.sweep}"
+        search_folder = folder / f"{config.tuner.name}-{trials.sweep}"
         oracle = build_oracle(config.tuner, plan.searched)
-        if note := resume_search(oracle, own):
+        if note := resume_search(oracle, search_folder):
             show_note(note)
-        trials.parent = _open(plan, trials)
+        trials.parent = _open_search_run(plan, trials)
         progress = search_messages.SearchProgress(config.tuner, plan.searched, oracle)
         done = len(oracle.end_order)
         search_messages.show_search(config, plan.arm, plan.searched, progress.total, done=done)
         ledger = TrialLog(oracle, plan.searched, config.tuner, trials, on_end=progress.ended)
-        with _ending(trials, oracle):
+        with _close_run_at_end(trials, oracle):
             try:
                 if server is None:
-                    Search(ledger, config.tuner.objective, folder=own).search()
+                    Search(ledger, config.tuner.objective, folder=search_folder).search()
                 else:
-                    _chief(plan, ledger, server, own, progress.total).search()
+                    _build_chief(plan, ledger, server, search_folder, progress.total).search()
             except TooManyFailuresError:
-                if find_best_trial(oracle) is not None:  # what has been found is worth something
+                if find_best_trial(oracle) is not None:  # report what was found before
                     _conclude(plan, trials, ledger)
                 raise
             return _conclude(plan, trials, ledger)
 
 
 @contextmanager
-def _server(plan: SearchPlan) -> Iterator[tuple[Any, int] | None]:
-    """What other processes ask for trials, and its port; None where all are trained in this one."""
+def _open_server(plan: SearchPlan) -> Iterator[tuple[Any, int] | None]:
+    """Open the server that gives trials to workers, with its port; None if there are no workers."""
     if plan.role is None and plan.config.tuner.workers == 1:
         yield None
         return
@@ -119,23 +119,23 @@ def _server(plan: SearchPlan) -> Iterator[tuple[Any, int] | None]:
         yield server
 
 
-def _chief(
+def _build_chief(
     plan: SearchPlan, ledger: TrialLog, server: tuple[Any, int], folder: Path, total: int
 ) -> Chief:
-    """The chief of a search by several processes; by itself it starts as many as are asked for."""
+    """Build the chief of a search by several processes, with its workers on this machine."""
     from melanoma_lab.tuning.distributed.chief import Chief
 
     tuner, role = plan.config.tuner, plan.role
-    here = tuner.workers if role is None or tuner.workers > 1 else 0
+    workers = tuner.workers if role is None or tuner.workers > 1 else 0
     gpus = assign_gpus(plan.config.training.devices, os.environ)
-    words = build_worker_command(plan.command) if here else []
+    words = build_worker_command(plan.command) if workers else []
     host = LOOPBACK if role is None else role.host
-    crew = WorkerPool(here, words, folder, host=host, port=server[1], gpus=gpus)
-    search_messages.show_chief(here, folder, None if role is None else role.address)
+    pool = WorkerPool(workers, words, folder, host=host, port=server[1], gpus=gpus)
+    search_messages.show_chief(workers, folder, None if role is None else role.address)
     return Chief(
         ledger,
         server[0],
-        crew,
+        pool,
         parent=ledger.trials.parent,
         worker_timeout=tuner.worker_timeout,
         total=total,
@@ -143,8 +143,8 @@ def _chief(
 
 
 @contextmanager
-def _ending(trials: TrialRunner, oracle: Any) -> Iterator[None]:
-    """Close the search's run as the block ends."""
+def _close_run_at_end(trials: TrialRunner, oracle: Any) -> Iterator[None]:
+    """Close the search's own run when the block ends, with the status of the search."""
     client, run_id = trials.tracker.client, trials.parent
     try:
         yield
@@ -158,8 +158,8 @@ def _ending(trials: TrialRunner, oracle: Any) -> Iterator[None]:
     close_parent_run(client, run_id, "FINISHED")
 
 
-def _open(plan: SearchPlan, trials: TrialRunner) -> str:
-    """The search's run in MLflow, which its trials lie under."""
+def _open_search_run(plan: SearchPlan, trials: TrialRunner) -> str:
+    """Open the search's own MLflow run, the parent of its trials, and return its id."""
     config, tracker = plan.config, trials.tracker
     return open_parent_run(
         tracker.client,
@@ -177,7 +177,11 @@ def _open(plan: SearchPlan, trials: TrialRunner) -> str:
 
 
 def _conclude(plan: SearchPlan, trials: TrialRunner, ledger: TrialLog) -> TuningResult:
-    """Keep and show what a search came to."""
+    """Save and show the result of a search.
+
+    Raises:
+        RunError: no trial completed, or some runs are not sent yet.
+    """
     from melanoma_lab.tuning.best_trial import report_best_trial
     from melanoma_lab.tuning.report import write_search_report
     from melanoma_lab.tuning.trial_log import find_best_trial
@@ -191,9 +195,9 @@ def _conclude(plan: SearchPlan, trials: TrialRunner, ledger: TrialLog) -> Tuning
     with show_progress("drawing the best trial"):
         report_best_trial(trials, proposal)
     commands = build_next_commands(command, values, config.study)
-    notes = _notes(plan, trials, proposal, best.score)
+    notes = _list_notes(plan, trials, proposal, best.score)
     preset = write_preset(command, values, study=config.study, notes=notes)
-    sweep = _sweep(plan, trials, ledger, commands)
+    sweep = _build_sweep(plan, trials, ledger, commands)
     with show_progress("writing the report"):
         report = write_search_report(sweep, Path("experiments") / config.study / "tuned")
     files = [report, *report.parent.glob("*.md"), *report.parent.glob("*.csv"), preset]
@@ -218,8 +222,10 @@ def _conclude(plan: SearchPlan, trials: TrialRunner, ledger: TrialLog) -> Tuning
     return tuned
 
 
-def _notes(plan: SearchPlan, trials: TrialRunner, proposal: Proposal, score: float) -> list[str]:
-    """What to know about the best trial, a sentence each."""
+def _list_notes(
+    plan: SearchPlan, trials: TrialRunner, proposal: Proposal, score: float
+) -> list[str]:
+    """Return sentences about the best trial, for the preset's comment and the console."""
     tuner = plan.config.tuner
     seeds = len(trials.parts)
     found = [
@@ -239,10 +245,10 @@ def _notes(plan: SearchPlan, trials: TrialRunner, proposal: Proposal, score: flo
     return found
 
 
-def _sweep(
+def _build_sweep(
     plan: SearchPlan, trials: TrialRunner, ledger: TrialLog, commands: Sequence[str]
 ) -> Sweep:
-    """Everything about a search, for its report."""
+    """Collect the data of the search's report."""
     from melanoma_lab.tuning import trials_table
     from melanoma_lab.tuning.sweep import Sweep
 
@@ -252,7 +258,7 @@ def _sweep(
     untuned = ConfigChecker(plan.command).compose({})
     return Sweep(
         study=config.study,
-        # Without the overrides: what the study is called, and the command, tell them.
+        # Without the overrides: they are in the command, and often in the study's name.
         name=plan.arm.preset if plan.arm.preset != CUSTOM_PRESET else config.study,
         command=search_messages.format_tune_command(plan.command, config),
         objective=tuner.objective,

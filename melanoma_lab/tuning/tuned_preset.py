@@ -1,4 +1,4 @@
-"""The best trial as a preset that can be run, and the command that compares it with its arm."""
+"""Write the best trial as a preset, and build the commands that compare it with its arm."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from melanoma_lab.registry import OPTIONS
 from melanoma_lab.tuning.search_space import SEARCHABLE_DATASET_KEYS, Values
 from melanoma_lab.tuning.space_validation import TuneCommand
 
-#: What a preset leaves to the command: whatever the arm, a study's arms share it.
+#: Groups that a preset leaves to the command, because all arms of a study share them.
 OMITTED_GROUPS = ("dataset", "split", "tuner")
-#: What it also leaves: how fast, not what, is trained.
+#: Training keys that a preset leaves out, because they do not affect the result.
 OMITTED_TRAINING_KEYS = ("threads", "devices", "resume", "stop_after")
-#: Over which seeds the next command trains.
+#: The seeds of the next commands.
 SEEDS = "0,1,2,3,4"
 
 
 def name_preset(study: str) -> str:
-    """What a study's tuned preset is called."""
+    """Return the name of a study's tuned preset."""
     return f"{study}_tuned"
 
 
@@ -38,17 +38,17 @@ def write_preset(command: TuneCommand, values: Values, *, study: str, notes: Seq
     """Write the best trial of a search as a preset.
 
     Args:
-        command: what the trials shared.
-        values: of the best trial.
-        study: whose preset it is; there is one.
-        notes: what it gave, a line each.
+        command: the overrides that all trials share.
+        values: the best trial's values.
+        study: the name of the study; it has one tuned preset.
+        notes: lines about the result, for the preset's comment.
 
     Returns:
-        The file; ``+experiment=<study>_tuned`` finds it from the folder that the search was typed
-        in.
+        The path of the file; ``+experiment=<study>_tuned`` finds it from the folder in which the
+        search was started.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the file cannot be written.
     """
     config, _ = command.configure(values)
     folder = Path("experiments") / study / STUDY_PRESETS / "experiment"
@@ -67,33 +67,33 @@ def write_preset(command: TuneCommand, values: Values, *, study: str, notes: Seq
 
 
 def format_preset(config: Config, *, reference: str, comment: Sequence[str]) -> str:
-    """A configuration as a preset: what differs from the lab's defaults.
+    """Format a configuration as a preset: the values that differ from the defaults.
 
-    Of the dataset only how its images are seen; of the split nothing.
+    Of the dataset, a preset has only the searchable keys; of the split, nothing.
 
     Args:
-        config: the checked configuration.
-        reference: the arm that it is compared with.
-        comment: lines to begin with.
+        config: the validated configuration.
+        reference: the name of the arm that it is compared with.
+        comment: the lines of the comment at the top.
     """
     plain, default = config_to_dict(config), config_to_dict(compose_config([])[0])
     options, values = [], {}
     chosen = []
     for group in sorted({group for group, _ in OPTIONS} - {*OMITTED_GROUPS}):
-        for path, option in _options(group, plain[group]):
+        for path, option in _list_options(group, plain[group]):
             chosen.append(f"{path}={option}")
-            if option != dict(_options(group, default[group])).get(path):
+            if option != dict(_list_options(group, default[group])).get(path):
                 package = f"@{path.replace('/', '.')}" if "/" in path else ""
                 options.append({f"override /{path}{package}": option})
-    of_options = config_to_dict(compose_config(chosen)[0])
+    option_defaults = config_to_dict(compose_config(chosen)[0])
     for section in [*sorted({group for group, _ in OPTIONS} - {*OMITTED_GROUPS}), "training"]:
-        if changed := _changed(plain[section], of_options[section]):
+        if changed := _select_changed(plain[section], option_defaults[section]):
             values[section] = changed
     for key in OMITTED_TRAINING_KEYS:
         values.get("training", {}).pop(key, None)
     searched = [key.removeprefix("dataset.") for key in SEARCHABLE_DATASET_KEYS]
-    own = {key: plain["dataset"][key] for key in searched}
-    values["dataset"] = _changed(own, default["dataset"])
+    dataset = {key: plain["dataset"][key] for key in searched}
+    values["dataset"] = _select_changed(dataset, default["dataset"])
     content: dict[str, Any] = {"defaults": options} if options else {}
     content |= {"reference": reference}
     content |= {section: changed for section, changed in values.items() if changed}
@@ -101,21 +101,21 @@ def format_preset(config: Config, *, reference: str, comment: Sequence[str]) -> 
     return "\n".join(["# @package _global_", *lines, OmegaConf.to_yaml(OmegaConf.create(content))])
 
 
-def _options(group: str, values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The option of a group, and of a group within it: (path, name)."""
+def _list_options(group: str, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List the options of a group and of the groups within it, as (path, name)."""
     found = [(group, str(values["name"]))]
     for key, value in values.items():
         if isinstance(value, Mapping) and "name" in value:
-            found += _options(f"{group}/{key}", value)
+            found += _list_options(f"{group}/{key}", value)
     return found
 
 
-def _changed(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are not the default."""
+def _select_changed(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that differ from the default."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and isinstance(default.get(key), Mapping):
-            if inner := _changed(value, default[key]):
+            if inner := _select_changed(value, default[key]):
                 found[key] = inner
         elif value != default.get(key):
             found[key] = value
@@ -123,37 +123,38 @@ def _changed(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str,
 
 
 def find_tuned_reference(command: TuneCommand, values: Values) -> str:
-    """The arm that a tuned preset is compared with: its preset, or all of its name.
+    """Return the name of the arm that a tuned preset is compared with.
 
-    All of it where the search replaced something that was typed: only the arm has that.
+    It is the preset's name; but the arm's full name, with its overrides, if the search replaced a
+    typed value, because then only the untuned arm has that value.
     """
     arm = parse_arm(command.overrides)
-    return arm.name if _replaced(command, values) else arm.preset
+    return arm.name if _replaces_typed_value(command, values) else arm.preset
 
 
 def build_next_commands(command: TuneCommand, values: Values, study: str) -> list[str]:
-    """What to type to train the best trial and its arm over seeds, and compare them.
+    """Build the commands that train the best configuration and its arm over seeds and compare them.
 
     Args:
-        command: what the trials shared.
-        values: of the best trial.
-        study: whose preset it is.
+        command: the overrides that all trials share.
+        values: the best trial's values.
+        study: the name of the study.
     """
     arm: Arm = parse_arm(command.overrides)
     typed = [o for o in command.overrides if parse_override_key(o) not in {"experiment", "seed"}]
     shared = [o for o in typed if parse_override_key(o) not in values]
-    own = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
-    if not _replaced(command, values) and arm.preset != CUSTOM_PRESET:
+    options = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
+    if not _replaces_typed_value(command, values) and arm.preset != CUSTOM_PRESET:
         both = f"+experiment={arm.preset},{name_preset(study)}"
-        return [format_portable_command("-m", *own, both, f"seed={SEEDS}", *shared)]
+        return [format_portable_command("-m", *options, both, f"seed={SEEDS}", *shared)]
     preset = [] if arm.preset == CUSTOM_PRESET else [f"+experiment={arm.preset}"]
     return [
-        format_portable_command("-m", *own, *preset, f"seed={SEEDS}", *typed),
+        format_portable_command("-m", *options, *preset, f"seed={SEEDS}", *typed),
         format_portable_command(
-            "-m", *own, f"+experiment={name_preset(study)}", f"seed={SEEDS}", *shared
+            "-m", *options, f"+experiment={name_preset(study)}", f"seed={SEEDS}", *shared
         ),
     ]
 
 
-def _replaced(command: TuneCommand, values: Values) -> bool:
+def _replaces_typed_value(command: TuneCommand, values: Values) -> bool:
     return any(parse_override_key(override) in values for override in command.overrides)
