@@ -1,1 +1,1 @@
-"""A trained network for programs without the lab, without Keras, or without TensorFlow."""
+"""Export trained networks for programs without melanoma_lab, Keras or TensorFlow."""

@@ -1,4 +1,4 @@
-"""Hand a network over in other programs' formats, and prove that it answers alike in them."""
+"""Export a network in other programs' formats, and verify that the outputs stay the same."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ DEFAULT_FOLDER: Final = "exported"
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        folder: that holds it, ``model.json`` and, of a run, its model card.
-        files: format -> file or folder.
-        differences: format -> greatest difference of a probability from the network's.
+        folder: the folder with the exported files, ``model.json`` and, if the network's run is
+            known, its model card.
+        files: format -> path of the file or folder.
+        differences: format -> greatest absolute difference of a probability from the network's.
     """
 
     folder: Path
@@ -60,14 +61,15 @@ class ExportResult:
 
 
 def export_network(config: Config) -> ExportResult:
-    """Write a kept network in other formats, check each against the network, describe them.
+    """Write a saved network in other formats, verify each against the network, describe them.
 
     Args:
-        config: the checked configuration; ``model``, ``formats``, ``output`` and ``images`` count.
+        config: the validated configuration; its keys ``model``, ``formats``, ``output`` and
+            ``images`` say what to export.
 
     Raises:
         UserError: the model, the images or the output cannot be used, or a package is missing.
-        RunError: a format cannot say what the network says; nothing was written.
+        RunError: an exported file's outputs differ from the network's; nothing was written.
     """
     output = check_output_folder(config.output)
     kinds = list(dict.fromkeys(config.formats))
@@ -75,11 +77,11 @@ def export_network(config: Config) -> ExportResult:
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
         scratch = Path(folder)
         source = find_model(config.model, config.tracking, scratch)
-        run = _run_of(source, config, scratch)
-        with write_folder_atomically(output, replace=True) as part:
-            parities = _write(config, kinds, source, run, part)
+        run = _read_training_run(source, config, scratch)
+        with write_folder_atomically(output, replace=True) as partial:
+            parities = _write(config, kinds, source, run, partial)
             if run is not None:
-                _add_card(run, part)
+                _add_card(run, partial)
     files = ", ".join(sorted(entry.name for entry in output.iterdir()))
     console.print(f"written to {output}: {files}", markup=False)
     prediction_messages.show_notice()
@@ -91,32 +93,37 @@ def export_network(config: Config) -> ExportResult:
 
 
 def check_output_folder(typed: str | None) -> Path:
-    """The folder to write; an earlier export may be there, and will be replaced.
+    """Return the folder to write; an earlier export in it will be replaced.
+
+    Args:
+        typed: the value of ``output``; None for the default folder.
 
     Raises:
-        UserError: the folder around it is not there, or something else has its name.
+        UserError: the parent folder does not exist, or the path exists and is no earlier export.
     """
     path = Path(typed or DEFAULT_FOLDER).expanduser()
-    said = f"output={truncate(path)}"
+    typed_output = f"output={truncate(path)}"
     if not path.parent.is_dir():
-        raise UserError(f"{said}: no such folder: {path.parent}.")
+        raise UserError(f"{typed_output}: no such folder: {path.parent}.")
     if not path.exists():
         return path
     if not path.is_dir():
-        raise UserError(f"{said}: is a file; name a folder, which will hold the export.")
-    ours = {DESCRIPTION_FILE, *PAGES, *(kind.file for kind in formats.EXPORT_BACKENDS.values())}
-    others = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
-    told = path / DESCRIPTION_FILE
-    if others or (any(path.iterdir()) and not (told.is_file() and _is_ours(told))):
+        raise UserError(f"{typed_output}: is a file; name a folder, which will hold the export.")
+    written = {DESCRIPTION_FILE, *PAGES, *(kind.file for kind in formats.EXPORT_BACKENDS.values())}
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in written)
+    description = path / DESCRIPTION_FILE
+    if others or (any(path.iterdir()) and not _is_export_description(description)):
         holds = f" ({truncate(others[0])})" if others else ""
-        raise UserError(f"{said}: holds other files{holds}; name a folder that is not there yet.")
+        raise UserError(
+            f"{typed_output}: holds other files{holds}; name a folder that is not there yet."
+        )
     return path
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a file is the description of an export, which may be written over."""
+def _is_export_description(path: Path) -> bool:
+    """Return whether a file exists and describes an export, whose folder may be replaced."""
     try:
-        return is_description(read_text(path, MAX_DESCRIPTION_BYTES))
+        return path.is_file() and is_description(read_text(path, MAX_DESCRIPTION_BYTES))
     except UserError:
         return False
 
@@ -124,7 +131,7 @@ def _is_ours(path: Path) -> bool:
 def _write(
     config: Config, kinds: list[Format], source: ModelSource, run: TrackedRun | None, folder: Path
 ) -> dict[Format, OutputDifference]:
-    """Write and check every format and what describes them, into a folder."""
+    """Write all formats and their description into a folder, and verify the formats."""
     threads = choose_threads(config.training.threads)
     start_backend(threads=threads, seed=config.seed, precision=Precision.float32)
     from melanoma_lab.inference.export.serving_signature import (
@@ -146,10 +153,9 @@ def _write(
     size = image_size(network)
     sample = choose_sample(config.images, run, size=size, resize=card.resize, threads=threads)
     inputs = build_verification_inputs(sample.pixels, card.encoding, network)
-    answer = build_predict_function(network)
-    expected = _answers(answer, inputs, network)
+    expected = _predict(build_predict_function(network), inputs, network)
     if network is not loaded:
-        mixed = np.abs(_answers(build_predict_function(loaded), inputs, loaded) - expected).max()
+        mixed = np.abs(_predict(build_predict_function(loaded), inputs, loaded) - expected).max()
         console.print(
             f"  It was trained in mixed precision and is exported in float32, which changes its "
             f"probabilities by {mixed:.1e} at most.",
@@ -160,7 +166,7 @@ def _write(
     parities = {}
     for kind in kinds:
         path = formats.write_format(kind, served, folder)
-        parities[kind] = _checked(kind, path, inputs, expected)
+        parities[kind] = _verify(kind, path, inputs, expected)
     text = format_description(
         card,
         size=size,
@@ -174,48 +180,51 @@ def _write(
     return parities
 
 
-def _answers(answer: Any, inputs: Mapping[str, Any], network: Any) -> Any:
-    """What a network in Keras answers; a dictionary of inputs only where it takes one."""
+def _predict(predict: Any, inputs: Mapping[str, Any], network: Any) -> Any:
+    """Return a Keras network's probabilities; float32, shape (n, n_classes).
+
+    The network gets a dictionary if it has named inputs, else the pixels alone.
+    """
     from melanoma_lab.models.inputs import get_named_inputs
 
     several = get_named_inputs(network) is not None
-    return np.concatenate([answer(p if several else p[PIXELS]) for p in split_batches(inputs)])
+    return np.concatenate([predict(p if several else p[PIXELS]) for p in split_batches(inputs)])
 
 
-def _checked(kind: Format, path: Path, inputs: Any, expected: Any) -> OutputDifference:
-    """How a written file differs from the network.
+def _verify(kind: Format, path: Path, inputs: Any, expected: Any) -> OutputDifference:
+    """Compare a written file's outputs with the network's, and print the difference.
 
     Raises:
-        RunError: too much, or its runtime does not take it.
+        RunError: they differ too much, or the format's runtime cannot use the file.
     """
     try:
         parity = compare_outputs(formats.open_runtime(kind, path), inputs, expected)
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # whatever a runtime raises
+    except Exception as error:  # runtimes raise exceptions of any type
         raise RunError(
             f"formats={kind}: what was written cannot be used ({type(error).__name__}: "
             f"{truncate(str(error).strip(), 300)}). Nothing was exported."
         ) from error
-    told = f"{kind}: greatest difference of a probability {parity.greatest:.1e}"
+    difference = f"{kind}: greatest difference of a probability {parity.greatest:.1e}"
     if parity.greatest > LIMIT:
         raise RunError(
-            f"{told}, more than {LIMIT:g}, and another class for {parity.other_class} of "
+            f"{difference}, more than {LIMIT:g}, and another class for {parity.other_class} of "
             f"{len(expected)} images: the file does not say what the network says. Nothing was "
             "exported."
         )
-    size = _size(path)
-    console.print(f"  {told}  ({size / 2**20:.1f} MiB)", markup=False)
+    size = _measure_bytes(path)
+    console.print(f"  {difference}  ({size / 2**20:.1f} MiB)", markup=False)
     return parity
 
 
-def _size(path: Path) -> int:
+def _measure_bytes(path: Path) -> int:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
 
 
-def _run_of(source: ModelSource, config: Config, scratch: Path) -> TrackedRun | None:
-    """The run that trained a network; None where it is not known or no longer there."""
+def _read_training_run(source: ModelSource, config: Config, scratch: Path) -> TrackedRun | None:
+    """Read the run that trained a network; None if it is unknown or was deleted."""
     if source.run is None:
         return None
     try:
@@ -225,7 +234,7 @@ def _run_of(source: ModelSource, config: Config, scratch: Path) -> TrackedRun | 
 
 
 def _add_card(run: TrackedRun, folder: Path) -> None:
-    """The run's model card beside the files; without it where the run has not kept enough."""
+    """Write the run's model card into the export, or say why the run's data do not suffice."""
     try:
         write_tracked_run_card(run, folder)
     except UserError as error:

@@ -1,6 +1,6 @@
-"""The formats: how a network is written in each, and what its own runtime answers to pixels.
+"""The export formats: write a network, and predict with each format's own runtime.
 
-What was written is always read back by the program that its users will have, never by Keras.
+A written file is always verified with the runtime that its users will have, never with Keras.
 """
 
 from __future__ import annotations
@@ -23,23 +23,27 @@ from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.heavy_imports import quiet_stderr
 from melanoma_lab.core.shell_commands import format_extra_install
 
-#: What a network takes, by name.
+#: A network's inputs by name, with the images in the first axis.
 Inputs = Mapping[str, NDArray[Any]]
+#: A function from inputs to probabilities; float32, shape (n, n_classes).
 RuntimePredict = Callable[[Inputs], NDArray[np.float32]]
 
+#: The name of the output.
 PROBABILITIES: Final = "probabilities"
+#: The name of the signature in a SavedModel and in LiteRT.
 SIGNATURE: Final = "serving_default"
 
 
 @dataclass(frozen=True)
 class ExportBackend:
-    """A format.
+    """The functions and packages of an export format.
 
     Attributes:
-        file: what the file or folder is called.
-        packages: module -> distribution that writing and checking it takes beside TensorFlow.
-        write: a network as ``build_serving_network`` gives it to a path.
-        read: from the path to a function that answers as the file's users will be answered.
+        file: the name of the file or folder.
+        packages: module -> distribution of the packages, besides TensorFlow, that writing and
+            verifying need.
+        write: writes a network from ``build_serving_network`` to a path.
+        read: opens a path with the format's runtime, and returns the function that predicts.
     """
 
     file: str
@@ -51,12 +55,15 @@ class ExportBackend:
 def refuse_missing_packages(formats: Sequence[Format]) -> None:
     """Refuse formats whose packages are not installed, before anything is loaded.
 
+    Args:
+        formats: the formats to export.
+
     Raises:
-        UserError: it names the command that installs them.
+        UserError: a package is missing; the message has the command that installs it.
     """
     for kind in formats:
         packages = EXPORT_BACKENDS[kind].packages
-        missing = [dist for module, dist in packages.items() if not _installed(module)]
+        missing = [dist for module, dist in packages.items() if not _is_installed(module)]
         if missing:
             raise UserError(
                 f"formats={kind}: not installed: {', '.join(missing)}. "
@@ -65,26 +72,26 @@ def refuse_missing_packages(formats: Sequence[Format]) -> None:
 
 
 def write_format(kind: Format, network: Any, folder: Path) -> Path:
-    """Write a network into a folder, in silence.
+    """Write a network into a folder, without the converter's messages.
 
     Args:
-        kind: of format.
-        network: as ``build_serving_network`` gives it.
-        folder: which is there.
+        kind: the format.
+        network: a network from ``build_serving_network``.
+        folder: an existing folder.
 
     Returns:
-        The file, or folder, that was written.
+        The path of the file or folder that was written.
 
     Raises:
-        RunError: the converter does not know something in the network.
+        RunError: the converter does not support something in the network.
     """
     path = folder / EXPORT_BACKENDS[kind].file
     try:
-        with _silent():
+        with _silence_converters():
             EXPORT_BACKENDS[kind].write(network, path)
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # a converter raises anything
+    except Exception as error:  # converters raise exceptions of any type
         raise RunError(
             f"formats={kind}: this network cannot be converted ({type(error).__name__}: "
             f"{truncate(str(error).strip(), 300)})."
@@ -93,24 +100,24 @@ def write_format(kind: Format, network: Any, folder: Path) -> Path:
 
 
 def open_runtime(kind: Format, path: Path) -> RuntimePredict:
-    """What the written file answers, by its own runtime; float32, shape (n, n_classes)."""
+    """Open a written file with the format's own runtime, and return a function that predicts."""
     with quiet_stderr():
         return EXPORT_BACKENDS[kind].read(path)
 
 
 def _signature(network: Any) -> list[Any]:
-    """What a network takes; Keras finds it out by itself only of one that has been used."""
+    """Return a network's input signature; Keras derives it only for networks that were called."""
     import keras
 
     from melanoma_lab.models.inputs import get_named_inputs
 
-    def said(tensor: Any) -> Any:
+    def describe(tensor: Any) -> Any:
         return keras.InputSpec(shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
 
     named = get_named_inputs(network)
     if named is None:
-        return [said(network.inputs[0])]
-    return [{name: said(each) for name, each in named.items()}]
+        return [describe(network.inputs[0])]
+    return [{name: describe(tensor) for name, tensor in named.items()}]
 
 
 def _write_saved_model(network: Any, path: Path) -> None:
@@ -122,16 +129,17 @@ def _write_saved_model(network: Any, path: Path) -> None:
 def _read_saved_model(path: Path) -> RuntimePredict:
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(path))  # a function made by it lives as long as it does
+    loaded = tf.saved_model.load(str(path))
     serving = loaded.signatures[SIGNATURE]
 
-    def answer(inputs: Inputs) -> NDArray[np.float32]:
+    def predict(inputs: Inputs) -> NDArray[np.float32]:
         tensors = {name: tf.constant(value) for name, value in inputs.items()}
-        answers: NDArray[np.float32] = serving(**tensors)[PROBABILITIES].numpy()
-        return answers
+        probabilities: NDArray[np.float32] = serving(**tensors)[PROBABILITIES].numpy()
+        return probabilities
 
-    answer.loaded = loaded  # type: ignore[attr-defined]
-    return answer
+    # The signature's function works only as long as the loaded object is referenced.
+    predict.loaded = loaded  # type: ignore[attr-defined]
+    return predict
 
 
 def _write_onnx(network: Any, path: Path) -> None:
@@ -150,24 +158,24 @@ def _read_onnx(path: Path) -> RuntimePredict:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
-    def answer(inputs: Inputs) -> NDArray[np.float32]:
-        (answers,) = session.run([PROBABILITIES], dict(inputs))
-        return np.asarray(answers)
+    def predict(inputs: Inputs) -> NDArray[np.float32]:
+        (probabilities,) = session.run([PROBABILITIES], dict(inputs))
+        return np.asarray(probabilities)
 
-    return answer
+    return predict
 
 
 def _write_litert(network: Any, path: Path) -> None:
     import tensorflow as tf
 
-    # With TensorFlow's own operations in it, a phone would need TensorFlow.
-    plain = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+    # LiteRT's own operations only: with those of TensorFlow, a phone would need TensorFlow.
+    builtins_only = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
     network.export(
         str(path),
         format="litert",
         verbose=False,
         input_signature=_signature(network),
-        target_spec=plain,
+        target_spec=builtins_only,
     )
 
 
@@ -176,14 +184,14 @@ def _read_litert(path: Path) -> RuntimePredict:
 
     runner = Interpreter(str(path)).get_signature_runner(SIGNATURE)
 
-    def answer(inputs: Inputs) -> NDArray[np.float32]:
+    def predict(inputs: Inputs) -> NDArray[np.float32]:
         with quiet_stderr():
             return np.array(runner(**inputs)[PROBABILITIES])
 
-    return answer
+    return predict
 
 
-#: By name; what the files are called is what their users expect.
+#: The formats by name; files have the names that are usual for the format.
 EXPORT_BACKENDS: Final[Mapping[Format, ExportBackend]] = {
     Format.saved_model: ExportBackend("saved_model", {}, _write_saved_model, _read_saved_model),
     Format.onnx: ExportBackend(
@@ -198,13 +206,13 @@ EXPORT_BACKENDS: Final[Mapping[Format, ExportBackend]] = {
 }
 
 
-def _installed(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Converters tell of every step, in Python's log, in warnings and in C++'s own lines."""
+def _silence_converters() -> Iterator[None]:
+    """Suppress the messages of converters: Python's log, warnings and C++'s stderr."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""What lies beside exported files, as plain JSON: all that a stranger needs to use them."""
+"""The description of exported files (``model.json``): all that is needed to use them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DECODING: Final = (
     "RGB; the camera's orientation (EXIF) applied; the first frame; 16 bits scaled to 8; "
     "transparency laid on white; colour profiles not applied"
 )
-#: What happens to proportions, and in terms of Pillow.
+#: How each option treats an image's proportions, in words and as a call of Pillow.
 RESIZING: Final = {
     Resize.squash: (
         "not keeping proportions",
@@ -47,16 +47,16 @@ def format_description(
     parities: Mapping[Format, OutputDifference],
     versions: Mapping[str, str],
 ) -> str:
-    """The text of ``model.json``.
+    """Format the text of ``model.json``.
 
     Args:
-        card: what the network's inputs and outputs mean.
-        size: side in pixels of the images that it takes.
-        run_id: MLflow's, of the run that trained it, where that is known.
-        advice: how its answers are to be read, where that is known.
-        sample: the images that answers were compared on.
-        parities: what that gave.
-        versions: of what wrote the files, by distribution.
+        card: the description of the network's inputs and outputs.
+        size: the height and width of the input images, in pixels.
+        run_id: the MLflow id of the run that trained the network; None if unknown.
+        advice: the decision rule chosen on val; None if there is none.
+        sample: the images with which the files were verified.
+        parities: format -> difference of its outputs from the network's.
+        versions: distribution -> version, of the packages that wrote the files.
     """
     content = {
         "notice": NOTICE,
@@ -67,10 +67,10 @@ def format_description(
                 "shape": [None, size, size, 3],
                 "values": "0 to 255; scaling is inside the model",
                 "decoding": DECODING,
-                "resizing": _resizing(card.resize),
+                "resizing": _describe_resizing(card.resize),
             }
         }
-        | {name: _column(column) for name, column in (card.encoding or {}).items()},
+        | {name: _describe_column(column) for name, column in (card.encoding or {}).items()},
         "outputs": {
             PROBABILITIES: {
                 "dtype": "float32",
@@ -80,8 +80,8 @@ def format_description(
             }
         },
         "melanoma": card.melanoma,
-        "calibration": _calibration(advice),
-        "operating_point": _operating_point(advice),
+        "calibration": _describe_calibration(advice),
+        "operating_point": _describe_operating_point(advice),
         "parity": {
             "with": "the network in Keras, in float32",
             "images": sample.told,
@@ -101,16 +101,16 @@ def format_description(
 
 
 def is_description(text: str) -> bool:
-    """Whether a text is what ``format_description`` gave."""
+    """Return whether a text was written by ``format_description``."""
     try:
-        said = parse_json(text)
+        content = parse_json(text)
     except ValueError:
         return False
-    return isinstance(said, dict) and {"notice", "files", "parity"} <= set(said)
+    return isinstance(content, dict) and {"notice", "files", "parity"} <= set(content)
 
 
-def _resizing(resize: Resize) -> str:
-    """How a decoded photograph becomes what the network takes."""
+def _describe_resizing(resize: Resize) -> str:
+    """Describe how a decoded photograph is resized to the network's input."""
     proportions, call = RESIZING[resize]
     return (
         f"to the input's height and width, {proportions}; bilinear with the support widened when "
@@ -118,15 +118,15 @@ def _resizing(resize: Resize) -> str:
     )
 
 
-def _column(column: Any) -> dict[str, Any]:
-    """A column beside the pixels; shape (n, 1)."""
+def _describe_column(column: Any) -> dict[str, Any]:
+    """Describe the input of a metadata column; its shape is (n, 1)."""
     if isinstance(column, dict) and "values" in column:
-        told = "a place in values, counted from 0; -1: not known"
-        return {"dtype": "int32", "shape": [None, 1], "means": told, "values": column["values"]}
+        meaning = "a place in values, counted from 0; -1: not known"
+        return {"dtype": "int32", "shape": [None, 1], "means": meaning, "values": column["values"]}
     return {"dtype": "float32", "shape": [None, 1], "means": "years; below 0: not known"}
 
 
-def _calibration(advice: DecisionRule | None) -> dict[str, Any] | None:
+def _describe_calibration(advice: DecisionRule | None) -> dict[str, Any] | None:
     if advice is None:
         return None
     fitted = advice.temperature
@@ -138,7 +138,7 @@ def _calibration(advice: DecisionRule | None) -> dict[str, Any] | None:
     }
 
 
-def _operating_point(advice: DecisionRule | None) -> dict[str, Any] | None:
+def _describe_operating_point(advice: DecisionRule | None) -> dict[str, Any] | None:
     if advice is None or not advice.slug:
         return None
     return {

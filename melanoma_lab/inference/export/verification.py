@@ -1,4 +1,4 @@
-"""Does a written file answer what the network answers? Asked on images, of its own runtime."""
+"""Compare an exported file's outputs, from its own runtime, with the network's on a few images."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from melanoma_lab.inference.image_files import find_image_files
 from melanoma_lab.tracking.logged_model import PIXELS
 from melanoma_lab.tracking.run_reader import TrackedRun
 
-#: The greatest difference of a probability that a good file may show.
+#: The greatest difference of a probability that is accepted.
 LIMIT: Final = 1e-3
-#: Images that are compared, at most, evenly spaced among those that there are.
+#: The maximum number of images to compare, evenly spaced among those available.
 N_IMAGES: Final = 200
-#: Odd, so that the last batch is of another size than the others.
+#: The batch size; odd, so that the last batch usually has another size than the others.
 BATCH: Final = 27
 
 
 @dataclass(frozen=True)
 class VerificationSample:
-    """Images to compare answers on.
+    """The images with which a network and its exported files are compared.
 
     Attributes:
-        told: which they are.
-        pixels: uint8, shape (n, s, s, 3).
+        told: a description of the images for the user.
+        pixels: their pixels; uint8, shape (n, s, s, 3).
     """
 
     told: str
@@ -43,11 +43,11 @@ class VerificationSample:
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """How a file's answers differ from the network's.
+    """The difference between an exported file's outputs and the network's.
 
     Attributes:
-        greatest: difference of a probability.
-        other_class: images for which another class is the likeliest.
+        greatest: the greatest absolute difference of a probability.
+        other_class: the number of images whose most probable class differs.
     """
 
     greatest: float
@@ -57,65 +57,67 @@ class OutputDifference:
 def choose_sample(
     images: str | None, run: TrackedRun | None, *, size: int, resize: Resize, threads: int
 ) -> VerificationSample:
-    """The images that answers are compared on.
+    """Choose the images with which the network and its exported files are compared.
 
     Args:
-        images: as typed; None: those that the run was tested on, where they are still there, else
-            some that are drawn.
-        run: that trained the network, where it is known.
-        size: side in pixels.
-        resize: what becomes of an image's proportions.
-        threads: decoding threads.
+        images: the value of ``images``; None for the run's test images if their files still exist,
+            else random images.
+        run: the run that trained the network; None if unknown.
+        size: the height and width of the network's input, in pixels.
+        resize: how an image is fitted into the square.
+        threads: the number of threads for decoding.
 
     Raises:
-        UserError: ``images`` names none.
-        RunError: none of them can be read.
+        UserError: ``images`` names no image.
+        RunError: none of the images can be read.
     """
     if images is not None:
         found = find_image_files(images)
-        places = _spaced(found.count)
+        places = _space_evenly(found.count)
         chosen = [item for i, item in enumerate(found.walk()) if i in places]
-        sample = _decoded(chosen, size=size, resize=resize, threads=threads)
+        sample = _decode(chosen, size=size, resize=resize, threads=threads)
         if sample is None:
             raise RunError(f"images={images}: none can be read; nothing was exported.")
         return VerificationSample(
             f"{len(sample)} of {found.count:,} images that were given", sample
         )
-    tested = [] if run is None else _tested(run)
-    spaced = [tested[i] for i in sorted(_spaced(len(tested)))]
-    sample = _decoded(spaced, size=size, resize=resize, threads=threads)
+    tested = [] if run is None else _list_test_images(run)
+    spaced = [tested[i] for i in sorted(_space_evenly(len(tested)))]
+    sample = _decode(spaced, size=size, resize=resize, threads=threads)
     if sample is not None:
         return VerificationSample(
             f"{len(sample)} of {len(tested):,} images of its own test split", sample
         )
     return VerificationSample(
-        "32 drawn images (its own are not here; images=DIR names others)", _drawn(size)
+        "32 drawn images (its own are not here; images=DIR names others)", _draw_images(size)
     )
 
 
 def build_verification_inputs(
     pixels: NDArray[np.uint8], encoding: dict[str, Any] | None, network: Any
 ) -> dict[str, NDArray[Any]]:
-    """What a network takes beside the images: every value in turn, missing ones too.
+    """Build a network's inputs: the pixels, and random metadata that includes missing values.
 
     Args:
-        pixels: uint8, shape (n, s, s, 3).
-        encoding: of the columns beside pixels, as the card has it; None where there are none.
-        network: which takes them.
+        pixels: the images; uint8, shape (n, s, s, 3).
+        encoding: the encoding of the metadata columns in the model's description; None if there are
+            none.
+        network: the network.
 
     Returns:
-        By name; columns have shape (n, 1) and the network's own types.
+        Arrays by name of input; columns have shape (n, 1) and the network's own types.
     """
     inputs: dict[str, NDArray[Any]] = {PIXELS: pixels}
     from melanoma_lab.models.inputs import get_named_inputs
 
-    taken = get_named_inputs(network) or {}
+    named = get_named_inputs(network) or {}
     draw = np.random.default_rng(0)
-    for name, tensor in taken.items():
+    for name, tensor in named.items():
         if name == PIXELS:
             continue
         if name == AGE_COLUMN:
-            # Not NaN, of which tf2onnx makes NaN: it has where(missing, 0, x) as a sum of products.
+            # A missing age is -1, not NaN: tf2onnx converts where(missing, 0, x) to a sum of
+            # products, in which NaN stays NaN.
             values = [*range(0, 100, 5), -1]
         else:
             known = (encoding or {}).get(name, {}).get("values", range(2))
@@ -125,19 +127,19 @@ def build_verification_inputs(
 
 
 def compare_outputs(
-    answer: RuntimePredict, inputs: Inputs, expected: NDArray[np.float32]
+    predict: RuntimePredict, inputs: Inputs, expected: NDArray[np.float32]
 ) -> OutputDifference:
-    """Hold a file's answers against the network's.
+    """Compare an exported file's outputs with the network's.
 
     Args:
-        answer: what the file answers.
-        inputs: by name.
-        expected: float32, shape (n, n_classes); the network's answers.
+        predict: the function of the format's runtime.
+        inputs: the inputs by name.
+        expected: the network's probabilities; float32, shape (n, n_classes).
 
     Raises:
-        RunError: what it answers has another shape, or is not finite.
+        RunError: the outputs have another shape, or are not finite.
     """
-    found = np.concatenate([answer(part) for part in split_batches(inputs)])
+    found = np.concatenate([predict(part) for part in split_batches(inputs)])
     if found.shape != expected.shape or not np.isfinite(found).all():
         raise RunError(
             f"expected finite answers of shape {expected.shape}. Received shape {found.shape}."
@@ -149,19 +151,19 @@ def compare_outputs(
 
 
 def split_batches(inputs: Inputs) -> Iterator[dict[str, NDArray[Any]]]:
-    """Inputs in parts, of which the last is smaller."""
+    """Yield the inputs in batches of ``BATCH``; the last may be smaller."""
     n = len(inputs[PIXELS])
     for start in range(0, n, BATCH):
         yield {name: values[start : start + BATCH] for name, values in inputs.items()}
 
 
-def _spaced(n: int) -> set[int]:
-    """Places of images, evenly spaced among n."""
+def _space_evenly(n: int) -> set[int]:
+    """Choose at most ``N_IMAGES`` indices, evenly spaced from 0 to n - 1."""
     return {int(i) for i in np.linspace(0, n - 1, min(n, N_IMAGES))}
 
 
-def _tested(run: TrackedRun) -> list[tuple[str, str]]:
-    """(image_id, path) of what a run was tested on, or else validated on, that is still there."""
+def _list_test_images(run: TrackedRun) -> list[tuple[str, str]]:
+    """List a run's test images, else its val images, whose files exist, as (image_id, path)."""
     path = run.artifact("manifest.csv")
     if path is None:
         return []
@@ -171,23 +173,23 @@ def _tested(run: TrackedRun) -> list[tuple[str, str]]:
     for split in ("test", "val"):
         rows = manifest[manifest["split"] == split]
         pairs = zip(rows["image_id"], rows["path"], strict=True)
-        there = [(name, where) for name, where in pairs if Path(where).is_file()]
-        if there:
-            return there
+        existing = [(image_id, file) for image_id, file in pairs if Path(file).is_file()]
+        if existing:
+            return existing
     return []
 
 
-def _decoded(
+def _decode(
     images: Sequence[tuple[str, str]], *, size: int, resize: Resize, threads: int
 ) -> NDArray[np.uint8] | None:
-    """The pixels of those that can be read; None where none can."""
+    """Decode the images that can be read; None if there is none."""
     parts = decode_batches(images, size=size, resize=resize, batch_size=N_IMAGES, threads=threads)
     pixels = [part.pixels for part in parts if part.image_ids]
     return np.concatenate(pixels) if pixels else None
 
 
-def _drawn(size: int) -> NDArray[np.uint8]:
-    """Images of every brightness and contrast, some grey as the model's input example is."""
+def _draw_images(size: int) -> NDArray[np.uint8]:
+    """Draw 32 noise images of various brightness and contrast; the first is uniformly grey."""
     draw = np.random.default_rng(0)
     noise = draw.normal(0, 1, (32, size, size, 3)) * np.linspace(0, 80, 32)[:, None, None, None]
     level = draw.uniform(0, 255, (32, 1, 1, 3))
