@@ -1,7 +1,7 @@
-"""What a network makes of an image before it names a class; kept for its training images.
+"""Embeddings of images: the input of the network's last dense layer, cached for training images.
 
-The penultimate features are what the network's last dense layer takes. A network of several
-(an ensemble; one that sees mirrored views) has those of each, of unit length, side by side.
+If a network contains several classifiers (an ensemble, or test-time augmentation), its embedding
+is the concatenation of theirs, each of unit length.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.inference.demo.neighbours import Embedder, normalise_length
 
-#: Images that are looked at together.
+#: The batch size.
 AT_ONCE = 64
-#: Part of every key: raise it when the same network gives other features.
+#: Part of every cache key; increase it if the code changes the embeddings of a network.
 VERSION = 1
 
 
 def build_embedder(network: keras.Model) -> Embedder:
-    """A function from pixels to what a network makes of them before it names a class.
+    """Build a function from pixels to embeddings.
 
     Args:
-        network: from pixels, shape (n, s, s, 3), to classes.
+        network: a classifier of pixels, shape (n, s, s, 3).
 
     Raises:
-        UserError: it does not end in a dense layer that takes a row of features for an image.
+        UserError: the network does not end in a dense layer with one row of features per image.
     """
-    parts = _parts(network)
+    parts = _build_feature_networks(network)
 
-    def features(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        found = [
+    def embed(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        features = [
             normalise_length(np.asarray(part.predict_on_batch(pixels), np.float32))
             for part in parts
         ]
-        return normalise_length(np.concatenate(found, axis=1))
+        return normalise_length(np.concatenate(features, axis=1))
 
-    return features
+    return embed
 
 
 def load_or_compute_embeddings(
@@ -59,67 +59,67 @@ def load_or_compute_embeddings(
     cache: Path,
     progress: ProgressCallback | None = None,
 ) -> NDArray[np.float32]:
-    """The features of images, computed first where the cache has none.
+    """Load the embeddings of images from the cache, or compute and cache them.
 
     Args:
-        features: of ``build_embedder``.
-        images: called where the cache has none; gives uint8 pixels, shape (m, size, size, 3), and
-            int64, shape (n,), where each image lies in them.
-        size: side in pixels.
-        network: the network's file, by whose content they are found again.
-        digests: n digests of the images' files.
-        cache: the lab's cache folder.
-        progress: called with (done, total) while they are computed.
+        features: the function from ``build_embedder``.
+        images: loads the images if the cache has no embeddings; returns pixels, uint8, shape
+            (m, size, size, 3), and the row of each image in them, int64, shape (n,).
+        size: the height and width of the network's input, in pixels.
+        network: the path of the network's file; its content is part of the cache key.
+        digests: digests of the n images' files.
+        cache: the cache folder.
+        progress: called with (done, total) while embeddings are computed.
 
     Returns:
-        float32, shape (n, d), of unit length, memory-mapped.
+        Embeddings of unit length, memory-mapped; float32, shape (n, d).
 
     Raises:
         RunError: the cache cannot be written.
     """
     width = features(np.zeros((1, size, size, 3), np.uint8)).shape[1]
-    shape = (len(digests), 4 * width)  # the cache's files are of bytes; these are four a number
-    path = cache / "embeddings" / f"{_key(network, size, digests)}.npy"
+    shape = (len(digests), 4 * width)  # the cache stores bytes; a float32 has four
+    path = cache / "embeddings" / f"{_hash_key(network, size, digests)}.npy"
 
     def compute() -> None:
         pixels, rows = images()
         with write_array(path, shape) as file:
             for first in range(0, len(rows), AT_ONCE):
-                made = features(pixels[rows[first : first + AT_ONCE]])
-                file.write(first, made.astype("<f4").view(np.uint8))
+                batch = features(pixels[rows[first : first + AT_ONCE]])
+                file.write(first, batch.astype("<f4").view(np.uint8))
                 if progress:
-                    progress(first + len(made), len(rows))
+                    progress(first + len(batch), len(rows))
 
     found: NDArray[np.uint8] = load_or_compute(path, lambda: open_array(path, shape), compute)
     return found.view("<f4")
 
 
-def _key(network: Path, size: int, digests: Sequence[str]) -> str:
-    said = json.dumps([VERSION, DECODING_VERSION, hash_file(network), size, *digests])
-    return hash_text(said, 32)
+def _hash_key(network: Path, size: int, digests: Sequence[str]) -> str:
+    identity = json.dumps([VERSION, DECODING_VERSION, hash_file(network), size, *digests])
+    return hash_text(identity, 32)
 
 
-def _parts(network: Any) -> list[keras.Model]:
-    """The networks to be asked for features: this one, or those that it is made of."""
+def _build_feature_networks(network: Any) -> list[keras.Model]:
+    """Build networks up to the last dense layer, of this network or of the classifiers in it."""
     dense = [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
-    if dense and _feeds(dense[-1]):
+    if dense and _has_feature_input(dense[-1]):
         return [keras.Model(network.inputs, dense[-1].input)]
     inner = [layer for layer in network.layers if _is_classifier(layer, network)]
     if dense or not inner:
         raise UserError("the network does not end in a dense layer over features of the image")
-    return [part for layer in inner for part in _parts(layer)]
+    return [part for layer in inner for part in _build_feature_networks(layer)]
 
 
-def _feeds(layer: Any) -> bool:
-    """Whether a layer is used once, on a row of features for each image."""
+def _has_feature_input(layer: Any) -> bool:
+    """Return whether a layer is used once, on a row of features for each image."""
     try:
         return len(layer.input.shape) == 2
-    except (AttributeError, ValueError):  # it was called more than once, or on several
+    except (AttributeError, ValueError):  # it was called more than once, or has several inputs
         return False
 
 
 def _is_classifier(layer: Any, network: Any) -> bool:
-    """Whether a layer is itself a network from the same pixels to the same classes."""
+    """Return whether a layer is itself a network from the same pixels to the same classes."""
     return (
         isinstance(layer, keras.Model)
         and len(layer.inputs) == 1

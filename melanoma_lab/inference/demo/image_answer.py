@@ -1,4 +1,4 @@
-"""What is shown of one image: numbers and sentences, then pictures. No server here."""
+"""The answer to one image: probabilities, sentences, heat maps and similar training images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from melanoma_lab.inference.image_batches import decode_or_explain
 from melanoma_lab.inference.predictor import PredictionBatch, Predictor
 from melanoma_lab.tracking.model_info import ModelInfo
 
-#: Most classes whose influence is mapped, the most probable ones.
+#: The maximum number of classes with a heat map; the most probable ones get one.
 EXPLAINED = 12
 
 #: From pixels, uint8 (n, s, s, 3), and classes, int64 (n,), to maps, float32 (n, s, s), 0 to 1.
@@ -32,9 +32,9 @@ class ClassProbability:
     """A class and its probability.
 
     Attributes:
-        name: of the class.
-        share: its probability, calibrated where that is possible.
-        threshold: of the operating point, where it is of this class.
+        name: the name of the class.
+        share: its probability, calibrated if the model can be.
+        threshold: the operating point's threshold if it is one of this class, else None.
     """
 
     name: str
@@ -43,27 +43,27 @@ class ClassProbability:
 
     @property
     def text(self) -> str:
-        """The probability in words."""
+        """The probability as text."""
         return messages.format_percent(self.share)
 
     @property
     def threshold_text(self) -> str:
-        """The threshold in words; empty where there is none."""
+        """The threshold as text; empty if there is none."""
         return "" if self.threshold is None else messages.format_percent(self.threshold)
 
 
 @dataclass(frozen=True)
 class AnswerText:
-    """What is said of an image.
+    """The numbers and sentences about an image.
 
     Attributes:
-        headline: the most probable class.
-        bars: of all classes, the most probable first.
-        scale: why the probabilities are not calibrated; empty where they are.
-        decision: of the operating point; empty where there is none.
-        rates: what its threshold was chosen for, and how often it is right.
-        warnings: why not to believe it, the gravest first.
-        note: what else is to be known; empty where nothing is.
+        headline: the most probable class and its probability.
+        bars: the probabilities of all classes, the most probable first.
+        scale: why the probabilities are not calibrated; empty if they are.
+        decision: the decision at the operating point; empty if there is none.
+        rates: how the threshold was chosen, and its sensitivity and specificity.
+        warnings: reasons not to trust the answer, the most serious first.
+        note: a further remark; may be empty.
     """
 
     headline: str
@@ -77,7 +77,12 @@ class AnswerText:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where in the picture a network found what speaks for a class."""
+    """The heat map of one class, laid over the picture.
+
+    Attributes:
+        name: the name of the class.
+        uri: the picture as a data URI.
+    """
 
     name: str
     uri: str
@@ -85,12 +90,12 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training image that the network takes for similar.
+    """A training image whose embedding is close to that of the image.
 
     Attributes:
-        label: its class name.
-        text: how similar.
-        uri: the picture; empty where its file has changed.
+        label: the name of its class.
+        text: the cosine similarity as text.
+        uri: the picture as a data URI; empty if its file has changed since training.
     """
 
     label: str
@@ -100,17 +105,17 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class ImageAnswer:
-    """All that is shown of an image.
+    """All that the page shows of an image.
 
     Attributes:
-        name: of the file.
-        said: in words and numbers.
-        picture: itself, as an address.
-        explanations: of the most probable classes, in that order.
-        no_explanations: why there are none.
-        neighbours: the nearest training images.
-        no_neighbours: why there are none; both are empty where none were asked for.
-        part: which part of it is shown, because the network sees no more; empty: all of it.
+        name: the name of the uploaded file.
+        said: the numbers and sentences.
+        picture: the picture itself as a data URI.
+        explanations: heat maps of the most probable classes, the most probable first.
+        no_explanations: why there are no heat maps; empty if there are.
+        neighbours: the most similar training images.
+        no_neighbours: why there are none; empty if there are, or if the user wants none.
+        part: which part of the picture is shown, if the network crops it; else empty.
     """
 
     name: str
@@ -124,21 +129,21 @@ class ImageAnswer:
 
     @property
     def labels(self) -> str:
-        """Of the neighbours, counted."""
+        """The counts of the neighbours' classes, as text."""
         return messages.count_labels(near.label for near in self.neighbours)
 
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """What an image is compared with.
+    """Training images and embeddings that an image is compared with.
 
     Attributes:
-        known: digest -> split and label of the images that the model was made with.
-        images: the training images; None where they are not there.
-        features: theirs, float32, shape (n, d), of unit length.
-        of: what gives an image its features.
-        why_none: why there are no training images.
-        count: how many are shown.
+        known: digest of the file -> split and label, for all images of the model's dataset.
+        images: the training images; None if their files are missing.
+        features: their embeddings, of unit length; float32, shape (n, d).
+        of: the function from pixels to embeddings.
+        why_none: why there are no training images; empty if there are.
+        count: the number of neighbours to show.
     """
 
     known: Mapping[str, tuple[str, str]]
@@ -155,22 +160,22 @@ def build_answer_text(
     advice: DecisionRule | None,
     known: tuple[str, str] | None,
 ) -> AnswerText:
-    """What is said of one image.
+    """Phrase the answer to one image.
 
     Args:
-        answers: of that image alone.
-        card: what the network's outputs mean.
-        advice: how its answers are to be read; None where nothing says it.
-        known: split and label, where it is an image that the model was made with.
+        answers: the predictions of a batch of this image alone.
+        card: the description of the network's inputs and outputs.
+        advice: the decision rule chosen on val; None if there is none.
+        known: split and label if the file is one of the model's dataset, else None.
     """
     (shares,) = answers.probabilities if answers.calibrated is None else answers.calibrated
     decided = int(answers.decided[0])
-    called, decision, rates = -1, "", ""
+    positive, decision, rates = -1, "", ""
     if answers.reached is not None and advice is not None:
-        called = card.slugs.index(advice.slug)
-        name = card.names[called]
+        positive = card.slugs.index(advice.slug)
+        name = card.names[positive]
         decision = messages.describe_decision(
-            float(shares[called]), bool(answers.reached[0]), name, advice
+            float(shares[positive]), bool(answers.reached[0]), name, advice
         )
         rates = messages.describe_operating_point(name, advice)
     order = sorted(range(len(shares)), key=lambda k: (k != decided, -shares[k]))
@@ -178,7 +183,7 @@ def build_answer_text(
         ClassProbability(
             card.names[k],
             float(shares[k]),
-            advice.threshold if advice is not None and k == called else None,
+            advice.threshold if advice is not None and k == positive else None,
         )
         for k in order
     )
@@ -202,12 +207,12 @@ def build_answer_text(
 
 
 class DemoService:
-    """A model that is asked about one image at a time.
+    """A model that answers one image at a time.
 
     Args:
-        model: the network.
-        reference: what images are compared with.
-        explain: maps what speaks for a class; or why that cannot be done.
+        model: the loaded network.
+        reference: the training images to compare with.
+        explain: the function that computes heat maps, or a text that says why there is none.
     """
 
     def __init__(
@@ -218,33 +223,36 @@ class DemoService:
         self._one_at_a_time = threading.Lock()  # the page is served by several threads
 
     def look_at(self, path: str, name: str) -> ImageAnswer | str:
-        """What is shown of an image file, or why it cannot be read, in a few words.
+        """Answer an image file.
 
         Args:
-            path: of the file.
-            name: what whoever gave it calls it.
+            path: the path of the file.
+            name: the file's name as the user knows it.
+
+        Returns:
+            The answer, or a short reason why the file cannot be read.
         """
         pixels = decode_or_explain(path, self.model.size, self.model.card.resize)
         if isinstance(pixels, str):
             return pixels
         try:
             picture = pictures.load_picture(path, pictures.LARGE, self.model.card.resize)
-        except ValueError as error:  # damaged where a smaller decoding does not look
+        except ValueError as error:  # damaged in a part that a smaller decoding does not read
             return str(error)
         (digest,) = compute_file_digests([path], threads=1)
         with self._one_at_a_time:
             answers = self.model.look_at(pixels[np.newaxis])
-            said = build_answer_text(
+            text = build_answer_text(
                 answers,
                 self.model.card,
                 self.model.source.advice,
                 self.reference.known.get(digest),
             )
-            explained, why_not = self._explanations(pixels, answers)
-            near = self._nearest(pixels)
+            explained, why_not = self._explain_classes(pixels, answers)
+            nearest = self._find_nearest(pixels)
         return ImageAnswer(
             name=name,
-            said=said,
+            said=text,
             picture=pictures.encode_data_uri(picture),
             explanations=tuple(
                 Explanation(
@@ -254,15 +262,15 @@ class DemoService:
                 for k, h in explained
             ),
             no_explanations=why_not,
-            neighbours=self._shown(near),
+            neighbours=self._show_neighbours(nearest),
             no_neighbours=self.reference.why_none,
             part=messages.PART if self.model.card.resize is Resize.crop else "",
         )
 
-    def _explanations(
+    def _explain_classes(
         self, pixels: NDArray[np.uint8], answers: PredictionBatch
     ) -> tuple[Sequence[tuple[int, NDArray[np.float32]]], str]:
-        """Maps of the most probable classes, or why there are none."""
+        """Compute heat maps of the most probable classes, or return why there are none."""
         if isinstance(self._explain, str):
             return (), self._explain
         (probabilities,) = answers.probabilities
@@ -270,25 +278,28 @@ class DemoService:
         heat = self._explain(np.repeat(pixels[np.newaxis], len(classes), axis=0), classes)
         return list(zip(classes.tolist(), heat, strict=True)), ""
 
-    def _nearest(self, pixels: NDArray[np.uint8]) -> list[tuple[int, float]]:
-        to = self.reference
-        if to.images is None or to.features is None or to.of is None:
+    def _find_nearest(self, pixels: NDArray[np.uint8]) -> list[tuple[int, float]]:
+        known = self.reference
+        if known.images is None or known.features is None or known.of is None:
             return []
-        return find_nearest(to.features, to.of(pixels[np.newaxis])[0], to.images.groups, to.count)
+        query = known.of(pixels[np.newaxis])[0]
+        return find_nearest(known.features, query, known.images.groups, known.count)
 
-    def _shown(self, near: Sequence[tuple[int, float]]) -> tuple[Neighbour, ...]:
+    def _show_neighbours(self, nearest: Sequence[tuple[int, float]]) -> tuple[Neighbour, ...]:
         images = self.reference.images
         if images is None:
             return ()
         resize = self.model.card.resize
         return tuple(
-            Neighbour(images.labels[row], f"{cosine:.2f}", _unchanged(images, row, resize))
-            for row, cosine in near
+            Neighbour(
+                images.labels[row], f"{cosine:.2f}", _encode_if_unchanged(images, row, resize)
+            )
+            for row, cosine in nearest
         )
 
 
-def _unchanged(images: TrainingImages, row: int, resize: Resize) -> str:
-    """A training image, if its file is still the one that the network has seen."""
+def _encode_if_unchanged(images: TrainingImages, row: int, resize: Resize) -> str:
+    """Return a training image as a data URI; empty if its file has changed since training."""
     path = images.paths[row]
     if compute_file_digests([path], threads=1) != [images.digests[row]]:
         return ""

@@ -1,4 +1,4 @@
-"""What the page says of an image and of a model, in sentences; pure functions."""
+"""Sentences about an image and a model for the demo page; pure functions."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.inference.prediction_messages import list_source_notes, name_source
 from melanoma_lab.tracking.model_info import ModelInfo
 
-#: One at which no line is broken.
+#: The space between a number and its unit.
 SPACE = "\N{NO-BREAK SPACE}"
-#: What the splits are called before "images".
+#: Split -> its name before the word "images".
 SPLIT_NAMES = {TRAIN: "training", VAL: "validation", TEST: "test"}
-#: Of an image whose ends are cut off.
+#: The part of an image that is shown if the network crops it.
 PART = "its middle; the network sees no more of it"
 
 
 def format_percent(share: float) -> str:
-    """A share as a reader takes it: ``62.3 %``, kept together; never a 0 or 100 that is none."""
+    """Format a share as ``62.3 %`` on one line; only exactly 0 and 1 become 0 and 100 %."""
     return formatting.format_percent(share, strict=True).replace(" ", SPACE)
 
 
 def describe_decision(probability: float, reached: bool, name: str, advice: DecisionRule) -> str:
-    """What the operating point makes of an image.
+    """Describe the decision for an image at the operating point.
 
     Args:
-        probability: calibrated, of the operating point's class.
-        reached: whether it reaches the threshold.
-        name: of the class.
-        advice: with a threshold.
+        probability: the calibrated probability of the operating point's class.
+        reached: whether the probability reaches the threshold.
+        name: the name of the class.
+        advice: the decision rule, with a threshold.
     """
     counts, compared = ("counts", "reaches") if reached else ("does not count", "is below")
     return (
@@ -44,31 +44,31 @@ def describe_decision(probability: float, reached: bool, name: str, advice: Deci
 
 
 def describe_operating_point(name: str, advice: DecisionRule) -> str:
-    """What the threshold was chosen for, and how often it was right, where that is known.
+    """Describe how the threshold was chosen and, if measured, its sensitivity and specificity.
 
     Args:
-        name: of its class.
-        advice: how the model's answers are to be read.
+        name: the name of the operating point's class.
+        advice: the decision rule, with a threshold.
     """
     chosen = (
-        f"The threshold was chosen so that {_whole(advice.target)} of the validation images of "
-        f"{name} reach it."
+        f"The threshold was chosen so that {_format_whole_percent(advice.target)} of the "
+        f"validation images of {name} reach it."
     )
     if not advice.measured_on or math.isnan(advice.sensitivity.value + advice.specificity.value):
         return chosen
     flattered = " It was chosen by these images, so expect less." * (advice.measured_on == VAL)
     return (
         f"{chosen} Of the {SPLIT_NAMES.get(advice.measured_on, advice.measured_on)} images of "
-        f"{name}, {_rate(advice.sensitivity)} reach it (sensitivity); of all others, "
-        f"{_rate(advice.specificity)} do not (specificity).{flattered}"
+        f"{name}, {_format_rate(advice.sensitivity)} reach it (sensitivity); of all others, "
+        f"{_format_rate(advice.specificity)} do not (specificity).{flattered}"
     )
 
 
 def describe_unlike_image(unlike: float) -> str:
-    """What to think of an answer to a picture that is unlike the training images.
+    """Warn about the answer to a picture that is unlike the training images.
 
     Args:
-        unlike: as ``OutOfDistributionDetector.relative_distance`` gives it, above 1.
+        unlike: its distance from ``OutOfDistributionDetector.relative_distance``, above 1.
     """
     return (
         f"This picture looks unlike the training images ({unlike:.1f} times as far from them as "
@@ -78,27 +78,27 @@ def describe_unlike_image(unlike: float) -> str:
 
 
 def describe_known_file(split: str, label: str) -> str:
-    """What to think of an answer to an image of the model's own dataset.
+    """Describe the role of a file in the model's own dataset, and what its answer then proves.
 
     Args:
-        split: that the image is in.
-        label: its class name.
+        split: the split of the image.
+        label: the name of its class.
     """
-    told = f"This very file is one of the model's {SPLIT_NAMES[split]} images, labelled {label}."
+    role = f"This very file is one of the model's {SPLIT_NAMES[split]} images, labelled {label}."
     if split == TRAIN:
-        return f"{told} The network has learned from it, so its answer proves nothing."
+        return f"{role} The network has learned from it, so its answer proves nothing."
     if split == VAL:
-        return f"{told} The network was chosen by such images, so its answer proves little."
-    return told
+        return f"{role} The network was chosen by such images, so its answer proves little."
+    return role
 
 
 def count_labels(labels: Iterable[str]) -> str:
-    """How often labels occur, the most frequent first: ``3 nevus, 2 melanoma``."""
+    """Count labels, the most frequent first: ``3 nevus, 2 melanoma``."""
     return ", ".join(f"{n}{SPACE}{label}" for label, n in Counter(labels).most_common())
 
 
 def explain_uncalibrated(advice: DecisionRule | None) -> str:
-    """Why probabilities are shown as the network gives them; empty where they are calibrated."""
+    """Return why the probabilities are not calibrated; empty if they are."""
     if advice is None:
         return "as the network gives them: nothing says how to calibrate them"
     if advice.temperature.why_not:
@@ -107,17 +107,17 @@ def explain_uncalibrated(advice: DecisionRule | None) -> str:
 
 
 def describe_model(source: ModelSource, card: ModelInfo, size: int) -> str:
-    """Which model this is, in a line."""
+    """Describe the model in one line."""
     trained = f", trained on {card.dataset}" if card.dataset else ""
     return f"{name_source(source)}{trained}: {len(card.slugs)} classes, {size} x {size} pixels"
 
 
 def list_model_limits(source: ModelSource, card: ModelInfo) -> list[str]:
-    """What a model must not be taken for, a sentence or two each.
+    """List the limits of a model, in one or two sentences each.
 
     Args:
-        source: where it comes from.
-        card: what its outputs mean.
+        source: the saved model and its origin.
+        card: the description of the network's inputs and outputs.
     """
     learned = f"It was trained on images of {card.dataset}. " if card.dataset else ""
     classes = ", ".join(card.names)
@@ -131,9 +131,10 @@ def list_model_limits(source: ModelSource, card: ModelInfo) -> list[str]:
     ]
 
 
-def _rate(rate: IntervalEstimate) -> str:
-    return f"{_whole(rate.value)} (95{SPACE}% interval {100 * rate.low:.0f} to {_whole(rate.high)})"
+def _format_rate(rate: IntervalEstimate) -> str:
+    value, high = _format_whole_percent(rate.value), _format_whole_percent(rate.high)
+    return f"{value} (95{SPACE}% interval {100 * rate.low:.0f} to {high})"
 
 
-def _whole(share: float) -> str:
+def _format_whole_percent(share: float) -> str:
     return formatting.format_percent(share, 0).replace(" ", SPACE)

@@ -1,4 +1,4 @@
-"""The training images that are nearest to an image, by what the network makes of both. NumPy."""
+"""Find the training images whose embeddings are nearest to that of an image; NumPy only."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Embedder = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 def normalise_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features over their length, so that a product of two is the cosine between them.
+    """Scale features to unit length, so that the product of two is their cosine.
 
     Args:
-        features: float32, shape (n, d).
+        features: the features of n images; float32, shape (n, d).
 
     Returns:
-        float32, shape (n, d); zeros where all features of an image are 0.
+        float32, shape (n, d); zeros for an image whose features are all 0.
     """
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     unit = np.zeros_like(features)
@@ -29,16 +29,16 @@ def normalise_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def find_nearest(
     features: NDArray[np.float32], query: NDArray[np.float32], groups: Sequence[str], n: int
 ) -> list[tuple[int, float]]:
-    """The nearest images, one of each group: photographs of one lesion say the same thing twice.
+    """Find the nearest images, one of each group, because a group's images show the same lesion.
 
     Args:
-        features: float32, shape (m, d), of unit length.
-        query: float32, shape (d,), of unit length.
-        groups: m groups.
-        n: how many are wanted.
+        features: embeddings of m images, of unit length; float32, shape (m, d).
+        query: the embedding of the image, of unit length; float32, shape (d,).
+        groups: the groups of the m images.
+        n: the maximum number of images to find.
 
     Returns:
-        At most n of (row, cosine), the nearest first; of equals the one that comes first.
+        At most n pairs of (row, cosine), the nearest first; ties in the order of rows.
     """
     cosines = features @ query
     found: list[tuple[int, float]] = []

@@ -1,4 +1,4 @@
-"""Pictures as the page shows them: small files within the page itself, kept nowhere."""
+"""Pictures of the demo page: small JPEGs inside the page itself, never stored."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from melanoma_lab.data.decoding import read_picture, resize_for_display
 from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
 from melanoma_lab.reports.thumbnails import encode_jpeg_uri
 
-#: Pixels of the longer side of a picture that was given, and of one that is shown beside it.
+#: Length in pixels of the longer side of the uploaded picture, and of a training image.
 LARGE, SMALL = 480, 192
 
 
 def load_picture(path: str, longest: int, resize: Resize) -> Image.Image:
-    """What a network sees of a file, upright and in its true proportions, at most so large.
+    """Load the part of a picture that a network sees, upright and in its original proportions.
 
     Args:
-        path: an image file.
-        longest: side in pixels.
-        resize: what becomes of its proportions where the network sees it.
+        path: the path of an image file.
+        longest: the maximum length of the longer side, in pixels.
+        resize: how the network's input is made from the image; ``crop`` shows the middle only.
 
     Raises:
         ValueError: the content cannot be decoded.
@@ -31,13 +31,13 @@ def load_picture(path: str, longest: int, resize: Resize) -> Image.Image:
 
 
 def draw_heat_map(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
-    """A picture under a map of what moved the network, large whatever the picture's size.
+    """Draw a heat map over a picture; the result's longer side has ``LARGE`` pixels.
 
-    The map is a square and gets the picture's own proportions.
+    The square map is stretched to the picture's proportions.
 
     Args:
-        picture: as ``load_picture`` gives it.
-        heat: float32, shape (s, s), 0 to 1.
+        picture: a picture from ``load_picture``.
+        heat: the heat map; float32, shape (s, s), 0 to 1.
     """
     square = picture.resize((LARGE, LARGE), Image.Resampling.BICUBIC)
     laid = overlay_on_picture(square, heat)
@@ -47,5 +47,5 @@ def draw_heat_map(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Imag
 
 
 def encode_data_uri(picture: Image.Image) -> str:
-    """Return a picture as a data URI, in the quality of something to look at closely."""
+    """Encode a picture as a data URI with a JPEG, in a quality to be looked at closely."""
     return encode_jpeg_uri(picture, quality=88, optimize=False)

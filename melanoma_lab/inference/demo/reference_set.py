@@ -1,4 +1,4 @@
-"""What images are compared with: the images that a model was made with, where they still are."""
+"""Load the images that a model was trained with, to compare new images with them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def load_reference_set(
     threads: int,
     progress: ProgressCallback | None = None,
 ) -> ReferenceSet:
-    """Find the images that a model was made with, and what it makes of those it learned from.
+    """Load the images of a model's dataset, and the embeddings of its training images.
 
-    Whatever is missing is said and done without.
+    Missing images are no error: the result lacks them, and its ``why_none`` says why.
 
     Args:
-        model: the network.
-        tracked: where runs are recorded.
-        root: where the dataset lies now; None: where it lay when the network was trained.
-        count: training images that are shown beside an image; 0: none.
-        cache: the lab's cache folder.
-        threads: for reading and decoding.
-        progress: called with (done, total) while images are decoded and looked at.
+        model: the loaded network.
+        tracked: the settings of the tracking server.
+        root: the folder of the dataset; None for the folder used in training.
+        count: the number of training images to show for an image; 0 for none.
+        cache: the cache folder.
+        threads: the number of threads for reading and decoding.
+        progress: called with (done, total) while images are decoded and embedded.
 
     Raises:
         RunError: the cache cannot be written.
@@ -53,9 +53,9 @@ def load_reference_set(
         return ReferenceSet(known)
     try:
         images = find_training_images(manifest, root)
-        of = build_embedder(model.network)
+        embedder = build_embedder(model.network)
         features = load_or_compute_embeddings(
-            of,
+            embedder,
             lambda: images.pixels(
                 size=model.size,
                 resize=model.card.resize,
@@ -71,4 +71,4 @@ def load_reference_set(
         )
     except UserError as error:
         return ReferenceSet(known, why_none=str(error).rstrip("."))
-    return ReferenceSet(known, images, features, of, count=count)
+    return ReferenceSet(known, images, features, embedder, count=count)

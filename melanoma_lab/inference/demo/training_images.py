@@ -1,4 +1,4 @@
-"""The images that a network has learned from, as its run's manifest names them."""
+"""The training images of a network, from its run's manifest."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _COLUMNS = ("image_id", "path", "label", "group", "split", "digest")
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """What can be shown beside an image.
+    """The n training images of a network.
 
     Attributes:
-        paths: n files.
-        labels: n class names.
-        groups: n groups: photographs of one lesion share theirs.
-        digests: n digests of the files, as training saw them.
-        others: path -> digest of the dataset's other images, which the decode cache has too.
+        paths: paths of the n files.
+        labels: the n class names.
+        groups: the n groups; images of one lesion are in the same group.
+        digests: digests of the n files as training read them.
+        others: path -> digest of the dataset's other images; the decode cache contains them too.
     """
 
     paths: Sequence[str]
@@ -52,30 +52,31 @@ class TrainingImages:
         threads: int,
         progress: ProgressCallback | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Their pixels, from the decode cache where training has filled it.
+        """Load their pixels, from the decode cache if training has filled it.
 
         Args:
-            size: side in pixels.
-            resize: what becomes of their proportions.
-            cache: the lab's cache folder.
-            threads: for reading and decoding.
-            progress: called with (done, total) while decoding.
+            size: the height and width of the network's input, in pixels.
+            resize: how an image is fitted into the square.
+            cache: the cache folder.
+            threads: the number of threads for reading and decoding.
+            progress: called with (done, total) while images are decoded.
 
         Returns:
-            uint8, shape (m, size, size, 3), and int64, shape (n,): where each lies in it.
+            Pixels, uint8, shape (m, size, size, 3), and the row of each image in them, int64, shape
+            (n,).
 
         Raises:
-            UserError: a file is another one than training saw.
+            UserError: a file has changed since training, or cannot be read.
         """
         paths, digests = [*self.paths, *self.others], [*self.digests, *self.others.values()]
         found = compute_file_digests(paths, threads)
-        same = [now == then for now, then in zip(found, digests, strict=True)]
-        if not all(same[: len(self.paths)]):
-            changed = [p for p, as_it_was in zip(self.paths, same, strict=False) if not as_it_was]
-            raise UserError(_unlike_then("have changed since", changed, len(self.paths)))
+        unchanged = [now == then for now, then in zip(found, digests, strict=True)]
+        if not all(unchanged[: len(self.paths)]):
+            changed = [path for path, same in zip(self.paths, unchanged, strict=False) if not same]
+            raise UserError(_explain_missing("have changed since", changed, len(self.paths)))
         decoded = load_pixels(
-            [path for path, as_it_was in zip(paths, same, strict=True) if as_it_was],
-            [digest for digest, as_it_was in zip(digests, same, strict=True) if as_it_was],
+            [path for path, same in zip(paths, unchanged, strict=True) if same],
+            [digest for digest, same in zip(digests, unchanged, strict=True) if same],
             size=size,
             resize=resize,
             cache=cache,
@@ -85,19 +86,19 @@ class TrainingImages:
         unreadable = [p for p, d in zip(self.paths, self.digests, strict=True)
                       if d not in decoded.row]  # fmt: skip
         if unreadable:
-            raise UserError(_unlike_then("cannot be read", unreadable, len(self.paths)))
+            raise UserError(_explain_missing("cannot be read", unreadable, len(self.paths)))
         return decoded.images, np.array([decoded.row[d] for d in self.digests], np.int64)
 
 
 def load_reference_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFrame:
-    """The table of the images that a network was made with, as text.
+    """Load the manifest of the run that trained a network; all its values are text.
 
     Args:
-        source: the network's.
-        tracked: where runs are recorded.
+        source: the saved model and its origin.
+        tracked: the settings of the tracking server.
 
     Raises:
-        UserError: nothing says which run trained it, or that has no such table.
+        UserError: the run is unknown, or its manifest is missing or lacks a column.
     """
     if source.run is None:
         raise UserError("nothing says which run trained this model")
@@ -116,14 +117,14 @@ def load_reference_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFr
 
 
 def find_training_images(manifest: pd.DataFrame, root: str | None) -> TrainingImages:
-    """Find the images that a network has learned from.
+    """Find the files of a network's training images.
 
     Args:
-        manifest: as ``load_reference_manifest`` gives it.
-        root: where the dataset lies now; None: where it lay when the network was trained.
+        manifest: the table from ``load_reference_manifest``.
+        root: the folder of the dataset; None for the paths used in training.
 
     Raises:
-        UserError: they are not there.
+        UserError: a file is missing, or the manifest has no training images.
     """
     if root is not None:
         folder = Path(root).expanduser()
@@ -131,7 +132,7 @@ def find_training_images(manifest: pd.DataFrame, root: str | None) -> TrainingIm
     train = manifest[manifest["split"] == TRAIN]
     missing = [path for path in train["path"] if not Path(path).is_file()]
     if missing or not len(train):
-        raise UserError(_unlike_then("are not there", missing, len(train)))
+        raise UserError(_explain_missing("are not there", missing, len(train)))
     others = manifest[manifest["split"] != TRAIN]
     return TrainingImages(
         paths=tuple(train["path"]),
@@ -142,7 +143,7 @@ def find_training_images(manifest: pd.DataFrame, root: str | None) -> TrainingIm
     )
 
 
-def _unlike_then(what: str, paths: Sequence[str], n: int) -> str:
+def _explain_missing(what: str, paths: Sequence[str], n: int) -> str:
     example = f", such as {truncate(paths[0])}" if paths else ""
     return (
         f"{len(paths):,} of the {n:,} training images {what}{example}; "

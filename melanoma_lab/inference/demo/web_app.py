@@ -1,9 +1,10 @@
-"""The page: one address that takes an image and answers with the page, filled.
+"""The web page: one URL, to which an image is posted and which returns the page with the answer.
 
-Nothing is kept: an upload lies in a temporary folder while it is looked at, what is shown of it is
-within the page itself, and a browser is told not to store that. Nothing is loaded from elsewhere,
-and browsers are told to refuse it (Content-Security-Policy). Other sites that are open in the same
-browser can neither send images here nor, by a name that they point at this machine, read answers.
+Nothing is stored: an upload lies in a temporary folder while it is answered, all pictures are
+inside the page itself, and the browser must not store it (Cache-Control). Nothing is loaded from
+other sites, which the browser enforces (Content-Security-Policy). Other sites that are open in the
+same browser cannot post images here, nor read answers through a host name of their own that points
+to this machine (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -26,22 +27,23 @@ from melanoma_lab.inference.demo.server import is_loopback
 from melanoma_lab.reports.rendering import render_template
 from melanoma_lab.tracking.model_info import NOTICE
 
-#: The header by which the page's script asks for the answer without what is around it.
+#: The header with which the page's script requests the answer without the rest of the page.
 PART = "X-Answer-Only"
-#: Unreadable images, by what HTTP calls what cannot be processed.
+#: The HTTP status for images that cannot be read (unprocessable content).
 UNPROCESSABLE = 422
 
+#: From the path and the name of a file to its answer, or to a reason why it cannot be read.
 AnswerFunction = Callable[[str, str], ImageAnswer | str]
 
 
 @dataclass(frozen=True)
 class ModelIntroduction:
-    """What the page says before it is given anything.
+    """The texts that the page shows about the model.
 
     Attributes:
-        facts: which model this is, in a line.
-        limits: what it must not be taken for.
-        max_megabytes: of the largest file that is taken.
+        facts: a line that describes the model.
+        limits: sentences about its limits.
+        max_megabytes: the size of the largest accepted file, in MB (10^6 bytes).
     """
 
     facts: str
@@ -50,49 +52,52 @@ class ModelIntroduction:
 
 
 def create_app(
-    look: AnswerFunction, about: ModelIntroduction, *, open_to_others: bool = False
+    answer_image: AnswerFunction, about: ModelIntroduction, *, open_to_others: bool = False
 ) -> Flask:
-    """The page as a WSGI application.
+    """Create the page as a WSGI application.
 
     Args:
-        look: from a file and its name to what is shown of it, or why it cannot be read.
-        about: what the page says.
-        open_to_others: whether other machines are meant to reach it, by whatever name.
+        answer_image: answers an image, from the path and the name of its file.
+        about: the texts about the model.
+        open_to_others: whether other machines may reach the page, under any host name.
     """
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = about.max_megabytes * 10**6 + 10**4  # the form's own words
+    # The form itself adds some bytes to the image.
+    app.config["MAX_CONTENT_LENGTH"] = about.max_megabytes * 10**6 + 10**4
 
     @app.get("/")
     def empty() -> Response:
-        return _page(about)
+        return _render_page(about)
 
     @app.post("/")
     def answer() -> Response:
-        given = request.files.get("image")
-        if given is None or not given.filename:
+        upload = request.files.get("image")
+        if upload is None or not upload.filename:
             raise BadRequest("No image was chosen.")
-        name = truncate(given.filename, 80)
+        name = truncate(upload.filename, 80)
         with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
             path = Path(folder) / "image"
-            given.save(path)
-            shown = look(str(path), name)
+            upload.save(path)
+            shown = answer_image(str(path), name)
         if isinstance(shown, str):
-            return _page(about, problem=f"{name} cannot be read: {shown}.", status=UNPROCESSABLE)
-        return _page(about, shown)
+            return _render_page(
+                about, problem=f"{name} cannot be read: {shown}.", status=UNPROCESSABLE
+            )
+        return _render_page(about, shown)
 
     _guard(app, open_to_others)
     _explain_failures(app, about)
     return app
 
 
-def _page(
+def _render_page(
     about: ModelIntroduction,
     shown: ImageAnswer | None = None,
     *,
     problem: str = "",
     status: int = 200,
 ) -> Response:
-    """The page, with what is shown of an image or why nothing is; or that part of it alone."""
+    """Render the page with an answer or a problem, or that part alone if ``PART`` is requested."""
     template = "answer.html" if request.headers.get(PART) else "page.html"
     nonce = secrets.token_urlsafe(16)
     content = {
@@ -114,19 +119,19 @@ def _page(
 
 
 def _guard(app: Flask, open_to_others: bool) -> None:
-    """Answer to this page alone, and leave nothing behind."""
+    """Refuse requests of other sites, and forbid the browser to store or pass on answers."""
 
     @app.before_request
     def refuse_others() -> None:
         name = urlsplit(f"//{request.host}").hostname or ""
         if not open_to_others and not is_loopback(name):
             raise Forbidden("This page is for this machine alone.")
-        from_where = request.headers.get("Sec-Fetch-Site", "same-origin")
-        if request.method == "POST" and from_where != "same-origin":
+        site = request.headers.get("Sec-Fetch-Site", "same-origin")
+        if request.method == "POST" and site != "same-origin":
             raise Forbidden("Images are taken from this page alone.")
 
     @app.after_request
-    def keep_to_yourself(response: Response) -> Response:
+    def add_headers(response: Response) -> Response:
         response.headers["Cache-Control"] = "no-store"
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -134,17 +139,18 @@ def _guard(app: Flask, open_to_others: bool) -> None:
 
 
 def _explain_failures(app: Flask, about: ModelIntroduction) -> None:
-    """Say on the page what failed; the server lives on."""
+    """Show errors on the page; the server keeps running."""
 
     @app.errorhandler(HTTPException)
-    def refused(error: HTTPException) -> Response:
-        said = error.description or error.name
+    def show_refusal(error: HTTPException) -> Response:
+        problem = error.description or error.name
         if isinstance(error, RequestEntityTooLarge):
-            said = f"This file is too large; at most {about.max_megabytes} MB are taken."
-        return _page(about, problem=said, status=error.code or 500)
+            problem = f"This file is too large; at most {about.max_megabytes} MB are taken."
+        return _render_page(about, problem=problem, status=error.code or 500)
 
     @app.errorhandler(Exception)
-    def broken(error: Exception) -> Response:
+    def show_failure(error: Exception) -> Response:
         app.logger.exception("melanoma_lab: an image was not answered.")
-        said = f"The model failed on this image ({type(error).__name__}); the terminal says more."
-        return _page(about, problem=said, status=500)
+        name = type(error).__name__
+        problem = f"The model failed on this image ({name}); the terminal says more."
+        return _render_page(about, problem=problem, status=500)
