@@ -1,1 +1,1 @@
-"""Applying a kept network to images: which model, which images, and what comes out, as it comes."""
+"""Apply saved networks to images: find the model and the images, predict, write the results."""

@@ -1,4 +1,4 @@
-"""Maps of where a network looked, one over each image, as PNG files in a folder."""
+"""Write Grad-CAM heat maps over images as PNG files, one for each image."""
 
 from __future__ import annotations
 
@@ -19,65 +19,70 @@ from melanoma_lab.core.formatting import truncate
 from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
 from melanoma_lab.tracking.model_info import NOTICE
 
-#: What tells an earlier result from somebody's own picture; it stands in the first of its bytes.
+#: The text in the metadata of every map; other pictures lack it and are never overwritten.
 MARK: Final = "melanoma_lab grad_cam"
+#: The mark is within this many first bytes of a map's file.
 _BEGINNING: Final = 512
 
 
 def check_map_folder(typed: str, images: str, found: Iterable[tuple[str, str]]) -> Path:
-    """The folder for the maps; an earlier result's will be replaced, and no other file.
+    """Return the folder for the maps, if writing there replaces nothing but earlier maps.
 
     Args:
-        typed: as typed.
-        images: what ``images=`` names, as typed.
+        typed: the value of ``grad_cam``.
+        images: the value of ``images``.
         found: (image_id, path) of all images.
 
     Raises:
-        UserError: it is no folder, its files would be among the images, or one of them is there
-            already and is no map.
+        UserError: the path is a file, the maps would be among the images, or a file exists that is
+            no map.
     """
     folder = Path(typed).expanduser()
-    said = f"grad_cam={truncate(typed)}"
+    typed_folder = f"grad_cam={truncate(typed)}"
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{said}: this is a file; name a folder, which is made where it is not.")
-    inside = _absolute(folder)
-    asked = Path(images).expanduser()
-    if asked.is_dir() and inside.startswith(_absolute(asked)):
         raise UserError(
-            f"{said}: lies in images={truncate(images)}, where the maps would be taken for images "
-            "the next time; name a folder outside it."
+            f"{typed_folder}: this is a file; name a folder, which is made where it is not."
+        )
+    inside = _resolve_prefix(folder)
+    images_path = Path(images).expanduser()
+    if images_path.is_dir() and inside.startswith(_resolve_prefix(images_path)):
+        raise UserError(
+            f"{typed_folder}: lies in images={truncate(images)}, where the maps would be taken for "
+            "images the next time; name a folder outside it."
         )
     for image_id, path in found:
-        if _absolute(Path(path)).startswith(inside):
-            raise UserError(f"{said}: has images in it that are asked for; name another folder.")
-        place = build_map_path(folder, image_id)
-        if place.exists() and not _is_map(place):
+        if _resolve_prefix(Path(path)).startswith(inside):
             raise UserError(
-                f"{said}: {truncate(place)} is there already and is no map of predict; choose "
-                "another folder."
+                f"{typed_folder}: has images in it that are asked for; name another folder."
+            )
+        map_path = build_map_path(folder, image_id)
+        if map_path.exists() and not _is_map(map_path):
+            raise UserError(
+                f"{typed_folder}: {truncate(map_path)} is there already and is no map of predict; "
+                "choose another folder."
             )
     return folder
 
 
 def build_map_path(folder: Path, image_id: str) -> Path:
-    """Where an image's map is written: ``a/b.jpg.png`` of ``a/b.jpg``, always in the folder."""
+    """Build the path of an image's map: ``a/b.jpg.png`` for ``a/b.jpg``, always in the folder."""
     parts = [part for part in PurePosixPath(image_id).parts if part not in {"/", "//", ".."}]
     return folder.joinpath(*parts[:-1], f"{parts[-1]}.png")
 
 
 def write_map(path: Path, pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> None:
-    """Write the map over an image, whole or not at all.
+    """Write the heat map over an image atomically.
 
     Args:
-        path: as ``build_map_path`` gives it.
-        pixels: uint8, shape (s, s, 3).
-        heat: float32, shape (s, s), 0 to 1.
+        path: the path from ``build_map_path``.
+        pixels: the image; uint8, shape (s, s, 3).
+        heat: the heat map; float32, shape (s, s), 0 to 1.
     """
-    facts = PngInfo()
-    facts.add_text("Software", MARK)
-    facts.add_text("Comment", NOTICE)
+    metadata = PngInfo()
+    metadata.add_text("Software", MARK)
+    metadata.add_text("Comment", NOTICE)
     stream = io.BytesIO()
-    Image.fromarray(overlay_heat_map(pixels, heat)).save(stream, "PNG", pnginfo=facts)
+    Image.fromarray(overlay_heat_map(pixels, heat)).save(stream, "PNG", pnginfo=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, stream.getvalue())
 
@@ -89,6 +94,9 @@ def _is_map(path: Path) -> bool:
         return MARK.encode() in file.read(_BEGINNING)
 
 
-def _absolute(path: Path) -> str:
-    """A path with links followed, ended so that it begins those of what lies in it."""
+def _resolve_prefix(path: Path) -> str:
+    """Resolve a path and end it with a separator; the paths of its contents begin with the result.
+
+    Resolving follows symbolic links.
+    """
     return os.path.join(os.path.realpath(path), "")  # noqa: PTH118 - pathlib drops the separator

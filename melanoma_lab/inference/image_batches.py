@@ -1,4 +1,4 @@
-"""Files as pixels, decoded as for training by several threads, a bounded number ahead."""
+"""Decode image files in batches, as for training, with several threads and bounded read-ahead."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from melanoma_lab.data.pixel_cache import NOT_OPENED, compute_file_digest
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images that are looked at together, and files that cannot be.
+    """A batch of images, and the unreadable files between them.
 
     Attributes:
-        image_ids: n ids.
-        pixels: uint8, shape (n, size, size, 3), RGB; n may be 0 in the last one.
-        unreadable: (image_id, reason) of the files met on the way to these images.
-        digests: n, of the files' bytes, as ``compute_file_digest`` gives them; none unless asked
-            for.
+        image_ids: the n ids.
+        pixels: the images; uint8, shape (n, size, size, 3), RGB. In the last batch n may be 0.
+        unreadable: (image_id, reason) of the files before or between these images.
+        digests: the n digests of the files from ``compute_file_digest``; empty if not requested.
     """
 
     image_ids: tuple[str, ...]
@@ -49,17 +48,17 @@ def decode_batches(
     """Decode files in their order.
 
     Args:
-        images: (image_id, path), taken as they are needed.
-        size: side in pixels.
-        resize: what becomes of an image's proportions.
-        batch_size: images a batch; the last one may be smaller.
-        threads: decoding threads.
-        with_digests: say what the files' bytes are, too.
+        images: (image_id, path) of the files; the iterable is consumed as needed.
+        size: the height and width of the network's input, in pixels.
+        resize: how an image is fitted into the square.
+        batch_size: the number of images in a batch; the last one may be smaller.
+        threads: the number of threads for decoding.
+        with_digests: whether to compute the digests of the files.
 
     Yields:
-        Batches; every image is in one of them, as pixels or with the reason why not.
+        Batches; every file is in one of them, as pixels or as unreadable with a reason.
     """
-    # What is decoded ahead: enough for the threads to be busy while a batch is looked at.
+    # Enough images ahead that the threads stay busy while the caller processes a batch.
     ahead = 2 * batch_size + threads
     waiting: deque[tuple[str, Future[tuple[NDArray[np.uint8] | str, str]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
@@ -69,12 +68,12 @@ def decode_batches(
     unreadable: list[tuple[str, str]] = []
     pixels = np.empty((batch_size, size, size, 3), np.uint8)
 
-    def batch() -> ImageBatch:
-        made = ImageBatch(tuple(ids), pixels[: len(ids)], tuple(unreadable), tuple(digests))
+    def take_batch() -> ImageBatch:
+        batch = ImageBatch(tuple(ids), pixels[: len(ids)], tuple(unreadable), tuple(digests))
         ids.clear()
         digests.clear()
         unreadable.clear()
-        return made
+        return batch
 
     def read(path: str) -> tuple[NDArray[np.uint8] | str, str]:
         found = decode_or_explain(path, size, resize)
@@ -91,36 +90,36 @@ def decode_batches(
             image_id, future = waiting.popleft()
             found, digest = future.result()
             if isinstance(found, str):
-                unreadable.append((_shown(image_id), found))
+                unreadable.append((_escape(image_id), found))
                 continue
             pixels[len(ids)] = found
             ids.append(image_id)
             if with_digests:
                 digests.append(digest)
             if len(ids) == batch_size:
-                yield batch()
-                pixels = np.empty_like(pixels)  # whoever has the last one may keep it
+                yield take_batch()
+                pixels = np.empty_like(pixels)  # the caller may keep the last batch
         if ids or unreadable:
-            yield batch()
+            yield take_batch()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def decode_or_explain(path: str, size: int, resize: Resize) -> NDArray[np.uint8] | str:
-    """The pixels of a file, or why it has none.
+    """Decode a file, or return why it cannot be decoded.
 
     Args:
-        path: of whatever is there.
-        size: side in pixels.
-        resize: what becomes of an image's proportions.
+        path: the path of the file, which need not exist or be an image.
+        size: the height and width of the network's input, in pixels.
+        resize: how an image is fitted into the square.
 
     Returns:
-        uint8, shape (size, size, 3), RGB; or the reason in a few words.
+        The image, uint8, shape (size, size, 3), RGB; or a short reason.
     """
     if not is_utf8(path):
         return "its name is not UTF-8; rename the file or its folder"
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a named pipe would keep us for ever
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # reading a named pipe may block forever
             return NOT_OPENED
         return decode_image(path, size, resize)
     except ValueError as error:
@@ -129,6 +128,6 @@ def decode_or_explain(path: str, size: int, resize: Resize) -> NDArray[np.uint8]
         return NOT_OPENED if error.errno is None else explain_os_error(error)
 
 
-def _shown(image_id: str) -> str:
-    """An id that can be written, whatever bytes the file's name has."""
+def _escape(image_id: str) -> str:
+    """Escape the bytes of a file's name that are not UTF-8, so that it can be written."""
     return image_id.encode(errors="backslashreplace").decode()

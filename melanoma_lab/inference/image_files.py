@@ -1,4 +1,4 @@
-"""Which images a prediction is asked for: a folder's, one file, or those that a pattern matches."""
+"""Find the images of ``images=``: a folder, a single file, or the matches of a pattern."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from melanoma_lab.data.image_files import (
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Files to be looked at; never all of them in memory.
+    """Image files, listed on demand so that even very many need no memory.
 
     Attributes:
-        count: how many there are, at the time of asking.
-        walk: gives (image_id, path) of each; the id is the path below the folder that was named,
-            with ``/``, or the path as it was typed.
+        count: the number of files when they were counted.
+        walk: a function that iterates over (image_id, path); the id is the path relative to the
+            folder, with ``/`` as separator, or the path itself for a single file or a pattern.
     """
 
     count: int
@@ -33,56 +33,56 @@ class ImageFiles:
 
 
 def find_image_files(typed: str | None) -> ImageFiles:
-    """The images that ``images=`` names.
+    """Find the images that ``images=`` names.
 
-    A name is taken for what is there; only where nothing is it is a pattern, as of a shell: ``*``,
-    ``?``, ``[abc]``, and ``**`` for folders at any depth. Links are followed.
+    If no file or folder has this name, it is a pattern as in a shell: ``*``, ``?``, ``[abc]``, and
+    ``**`` for folders at any depth. Symbolic links are followed.
 
     Args:
-        typed: as typed.
+        typed: the value of ``images``.
 
     Raises:
-        UserError: it names nothing, or no images.
+        UserError: there is no such file or folder, or it contains no images.
     """
     if not typed:
         raise UserError(NO_IMAGES)
     path = Path(typed).expanduser()
     try:
         if path.is_dir():
-            return _counted(
-                lambda: _in_folder(path),
+            return _count(
+                lambda: _walk_folder(path),
                 f"images={truncate(typed)}: {describe_missing_images(path)}",
             )
         if path.exists() or path.is_symlink():
             return ImageFiles(1, lambda: iter([(path.as_posix(), str(path))]))
-    except (OSError, ValueError):  # too long, or with a zero in it: no path
+    except (OSError, ValueError):  # no valid path: too long, or contains a zero byte
         pass
     if not glob.has_magic(str(path)):
         raise UserError(
             f"images={truncate(typed)}: no such file or "
             f"folder.{suggest_file(path.parent, path.name)}"
         )
-    return _counted(
-        lambda: _matching(str(path)),
+    return _count(
+        lambda: _walk_matches(str(path)),
         f"images={truncate(typed)}: no image matches this pattern; expected files ending in "
         f"{', '.join(sorted(IMAGE_SUFFIXES))}.",
     )
 
 
-def _counted(walk: Callable[[], Iterator[tuple[str, str]]], nothing: str) -> ImageFiles:
+def _count(walk: Callable[[], Iterator[tuple[str, str]]], none_found: str) -> ImageFiles:
     count = sum(1 for _ in walk())
     if count == 0:
-        raise UserError(nothing)
+        raise UserError(none_found)
     return ImageFiles(count, walk)
 
 
-def _in_folder(folder: Path) -> Iterator[tuple[str, str]]:
+def _walk_folder(folder: Path) -> Iterator[tuple[str, str]]:
     for path in walk_images(folder, outside_root=True):
         yield path.relative_to(folder).as_posix(), str(path)
 
 
-def _matching(pattern: str) -> Iterator[tuple[str, str]]:
-    """What a pattern matches, sorted: names in memory, as one folder's are."""
+def _walk_matches(pattern: str) -> Iterator[tuple[str, str]]:
+    """Yield the images that match a pattern, sorted; all names are held in memory."""
     for name in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207 - pathlib's has no [!a]
         path = Path(name)
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():

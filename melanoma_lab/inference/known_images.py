@@ -1,4 +1,4 @@
-"""What a model knows: its run, and the images that it was fitted to, chosen by and tested on."""
+"""The run that trained a model, and the images of its train, val and test splits."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from melanoma_lab.tracking.arm_runs import SEEDS_TAG
 from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 
 MANIFEST: Final = "manifest.csv"
-#: What an image has been to a network that nobody has shown it to.
+#: The role of an image that is not in the network's dataset.
 NEW: Final = "new"
-#: What an image has been to a network, what weighs most first.
+#: The roles of images for a network; if several apply, the first one counts.
 ROLES: Final = (TRAIN, VAL, TEST, NEW)
 TRAINED_ON_KEY: Final = "evaluation.trained_on"
 COLUMNS: Final = ("image_id", "split", "digest", "lesion", "patient", "path")
@@ -34,13 +34,13 @@ COLUMNS: Final = ("image_id", "split", "digest", "lesion", "patient", "path")
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The run that trained a model, as far as it is found.
+    """The run that trained a model; all fields are empty if it was not found.
 
     Attributes:
-        run_id: MLflow's; empty where nothing says it.
-        tags: as tracked.
-        metrics: likewise.
-        manifest: its images; None where they are not known.
+        run_id: the MLflow id of the run.
+        tags: the run's MLflow tags.
+        metrics: the run's MLflow metrics.
+        manifest: the table of its images; None if unknown.
     """
 
     run_id: str = ""
@@ -51,48 +51,51 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class KnownImages:
-    """The images of a model's dataset, and which of their files are there.
+    """The images of a model's dataset, and those of their files that exist.
 
     Attributes:
-        table: ``COLUMNS``; the path is empty where there is no file of that content.
+        table: a row for each image with the columns ``COLUMNS``; the path is empty if the file is
+            missing or has changed.
     """
 
     table: pd.DataFrame
 
     @property
     def there(self) -> pd.DataFrame:
-        """Those whose file is there."""
+        """The rows of the images whose file exists unchanged."""
         return self.table[self.table["path"] != ""]
 
 
 def find_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> TrainingRun:
-    """Find the run that trained a model; an empty one where it is not there.
+    """Find the run that trained a model; return an empty one if it is not found.
 
     Args:
-        source: the model's.
-        tracked: where runs are recorded.
-        scratch: a folder for what has to be fetched.
+        source: the saved model and its origin.
+        tracked: the settings of the tracking server.
+        scratch: a temporary folder for downloads.
     """
     if not source.run:
         return TrainingRun()
     try:
         run = read_run(source.run, tracked, scratch)
-    except UserError:  # a model that came from elsewhere
+    except UserError:  # the model was trained with another tracking server
         return TrainingRun()
     return TrainingRun(run.run_id, run.tags, run.metrics, load_run_manifest(run, tracked, scratch))
 
 
 def load_run_manifest(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.DataFrame | None:
-    """The table of the images that a run was made with, as text.
+    """Load the manifest of a run: the table of its images, all values as text.
+
+    In the table of an ensemble, the split of an image is the first of ``ROLES`` among its splits in
+    the ensemble and in the members: ``train`` if any member was trained on it.
 
     Args:
-        run: that trained a network, or put networks together: then an image is of ``train`` where
-            any of these was trained on it, and of ``val`` where any was chosen by it.
-        tracked: where runs are recorded.
-        scratch: a folder for what has to be fetched.
+        run: a run that trained a network, or that combined networks to an ensemble.
+        tracked: the settings of the tracking server.
+        scratch: a temporary folder for downloads.
 
     Returns:
-        None where the run, or one of those that it put together, has none.
+        The table; None if the run or a member of the ensemble has none.
     """
     path = run.artifact(MANIFEST)
     if path is None:
@@ -103,17 +106,16 @@ def load_run_manifest(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.D
     config = run.artifact("config.yaml")
     if config is None:
         return None
-    said = read_yaml(config)
-    for member in said["ensemble"]["members"]:
+    for member in read_yaml(config)["ensemble"]["members"]:
         folder = scratch / member
         folder.mkdir(exist_ok=True)
         try:
-            theirs = load_run_manifest(read_run(member, tracked, folder), tracked, folder)
+            of_member = load_run_manifest(read_run(member, tracked, folder), tracked, folder)
         except UserError:
             return None
-        if theirs is None:
+        if of_member is None:
             return None
-        split = manifest["image_id"].map(theirs.set_index("image_id")["split"]).fillna(NEW)
+        split = manifest["image_id"].map(of_member.set_index("image_id")["split"]).fillna(NEW)
         pairs = zip(manifest["split"], split, strict=True)
         manifest["split"] = [min(pair, key=ROLES.index) for pair in pairs]
     return manifest
@@ -121,11 +123,11 @@ def load_run_manifest(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.D
 
 @dataclass(frozen=True)
 class KnownFiles:
-    """What files have been to a network, by their bytes or their ids in the ISIC archive.
+    """The roles of files for a network, by their bytes or their ids in the ISIC archive.
 
     Attributes:
-        digests: digest -> role and label; of the roles of equal files, what weighs most.
-        archive_ids: id -> role.
+        digests: digest of the file -> role and label; the first of ``ROLES`` for identical files.
+        archive_ids: ISIC id -> role.
     """
 
     digests: Mapping[str, tuple[str, str]]
@@ -133,28 +135,28 @@ class KnownFiles:
 
     @classmethod
     def of(cls, manifest: pd.DataFrame | None) -> KnownFiles | None:
-        """Those of a run; None where its table is not there, or does not say it.
+        """Read the roles from a run's manifest; return None if it is missing or lacks a column.
 
         Args:
-            manifest: as ``load_run_manifest`` gives it.
+            manifest: the table from ``load_run_manifest``.
         """
         if manifest is None or not {"image_id", "split", "digest", "label"} <= set(manifest):
             return None
         table = manifest[manifest["split"].isin(ROLES)]
-        # The last of equal keys stays: what weighs most comes last.
+        # In a dictionary the last of equal keys stays, so the first of ROLES must come last.
         table = table.sort_values("split", key=lambda s: -s.map(ROLES.index), kind="stable")
-        said = list(zip(table["split"], table["label"], strict=True))
+        entries = list(zip(table["split"], table["label"], strict=True))
         ids = map(parse_archive_id, table["image_id"])
-        digests = {d: known for d, known in zip(table["digest"], said, strict=True) if d}
+        digests = {d: entry for d, entry in zip(table["digest"], entries, strict=True) if d}
         roles = {i: role for i, role in zip(ids, table["split"], strict=True) if i}
         return cls(digests, roles)
 
     def role_of(self, image_id: str, digest: str) -> str:
-        """What a file has been to the network, of ``ROLES``.
+        """Return the role of a file for the network, one of ``ROLES``.
 
         Args:
-            image_id: its name or path.
-            digest: of its bytes.
+            image_id: the file's name or path.
+            digest: the digest of the file.
         """
         by_bytes, _ = self.digests.get(digest, (NEW, ""))
         by_id = self.archive_ids.get(parse_archive_id(image_id), NEW)
@@ -162,39 +164,39 @@ class KnownFiles:
 
 
 def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> KnownImages | None:
-    """What a model was trained on, and where the files of that lie.
+    """Find the images of a model's dataset, and their files.
 
     Args:
-        run: that trained it.
-        folder: of these images, as typed; None: where the run found them.
-        threads: for reading files.
+        run: the run that trained the model.
+        folder: the typed folder of these images; None for the paths used in training.
+        threads: the number of threads for reading files.
 
     Returns:
-        None where neither the run nor a folder says it.
+        The images; None if neither the run's manifest nor a folder is known.
 
     Raises:
-        UserError: the folder does not have these images.
+        UserError: the folder does not exist, or has none of these images.
     """
     root = None if folder is None else Path(folder).expanduser()
     if root is not None and not root.is_dir():
         raise UserError(f"{TRAINED_ON_KEY}={folder}: no such folder.")
     if run.manifest is None:
-        return None if root is None else KnownImages(_all_below(root, threads))
+        return None if root is None else KnownImages(_list_as_trained(root, threads))
     table = run.manifest.reindex(columns=list(COLUMNS), fill_value="")
     if root is not None:
         table["path"] = [str(root / image_id) for image_id in table["image_id"]]
     found = compute_file_digests(list(table["path"]), threads)
-    same = (table["digest"] == found) & (table["digest"] != "")
-    if root is not None and not same.any():
+    unchanged = (table["digest"] == found) & (table["digest"] != "")
+    if root is not None and not unchanged.any():
         raise UserError(
             f"{TRAINED_ON_KEY}={folder}: has none of the {len(table):,} images that the model's "
             f"run knows, such as {table['image_id'].iloc[0]}, with the content that they had then."
         )
-    return KnownImages(table.assign(path=table["path"].where(same, "")))
+    return KnownImages(table.assign(path=table["path"].where(unchanged, "")))
 
 
-def _all_below(root: Path, threads: int) -> pd.DataFrame:
-    """Every image below a folder, as one that was trained on."""
+def _list_as_trained(root: Path, threads: int) -> pd.DataFrame:
+    """List all images below a folder with the role ``train``."""
     paths = find_images(root)
     table = pd.DataFrame(
         {
@@ -217,7 +219,18 @@ def find_near_identical(
     threads: int,
     progress: ProgressCallback | None = None,
 ) -> list[list[object]]:
-    """Pairs of alike images, as ``assign_image_roles`` takes them: digests, score and kind."""
+    """Find pairs of a new and a known image that show the same photograph.
+
+    Args:
+        manifest: the table of the new images.
+        known: the images of the model's dataset.
+        cache: the cache folder.
+        threads: the number of threads.
+        progress: called with (done, total).
+
+    Returns:
+        Both digests, score and kind of each pair, as ``assign_image_roles`` expects them.
+    """
     there = known.there
     if there.empty:
         return []
@@ -231,6 +244,6 @@ def find_near_identical(
 
 
 def parse_archive_id(image_id: str) -> str:
-    """The ISIC archive's id of a photograph, by its file's name; empty where that has none."""
+    """Parse the ISIC archive's id from a file's name; return an empty text if it has none."""
     match = ISIC_ID.match(get_archive_name(image_id))
     return match.group().upper() if match else ""

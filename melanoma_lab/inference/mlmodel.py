@@ -1,7 +1,8 @@
-"""A model's folder as MLflow keeps it, read as data: nothing that it names is imported or run.
+"""Read a model folder of MLflow as data: nothing that it names is imported or run.
 
-MLflow's own loaders import what an ``MLmodel`` names and may unpickle. Here the file is only asked
-whether the folder holds a plain network of Keras, and where; Keras then reads that in safe mode.
+MLflow's own loaders import modules that an ``MLmodel`` names, and may unpickle files. This module
+only reads whether the folder holds a plain Keras network, and where; Keras then loads it in safe
+mode.
 """
 
 from __future__ import annotations
@@ -22,41 +23,44 @@ from melanoma_lab.tracking.model_info import ModelInfo
 
 _Read = TypeVar("_Read")
 MLMODEL_FILE: Final = "MLmodel"
-#: Where MLflow keeps a network of Keras, below the folder that the flavor's ``data`` names.
+#: MLflow's name of a Keras network, in the folder that the flavor's ``data`` names.
 NETWORK_FILE: Final = "model.keras"
-#: How MLflow names runs.
+#: The format of MLflow's run ids.
 RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
-#: Bytes of what lies beside a network and says something of it; its own files have some thousands.
+#: The maximum size in bytes of a file that describes a network; ours have a few thousand.
 MAX_DESCRIPTION_BYTES: Final = 2**20
 
 
 def read_model_folder(folder: Path) -> tuple[Path, ModelInfo | None]:
-    """Where a model's network lies, and what it says about itself.
+    """Read the path and the description of a model's network.
 
     Args:
-        folder: with the file ``MLmodel``.
+        folder: the folder with the file ``MLmodel``.
 
     Returns:
-        The ``.keras`` file, inside the folder, and the card where there is one.
+        The ``.keras`` file, which is inside the folder, and the description, None if there is none.
 
     Raises:
-        UserError: the folder holds something else than a plain network of Keras.
+        UserError: the folder does not hold a plain Keras network.
     """
-    described = folder / MLMODEL_FILE
-    content = untrusted_files.read_yaml(described)
+    mlmodel = folder / MLMODEL_FILE
+    content = untrusted_files.read_yaml(mlmodel)
     try:
         card = ModelInfo.read(content.get("metadata"))
     except ValueError as error:
-        raise UserError(f"{described}: {truncate(error)}.") from error
+        raise UserError(f"{mlmodel}: {truncate(error)}.") from error
     flavors = content.get("flavors")
-    network = folder / _data_of(flavors, described) / NETWORK_FILE
+    network = folder / _find_data_folder(flavors, mlmodel) / NETWORK_FILE
     if not network.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{described}: names a network outside of its folder, {network}.")
+        raise UserError(f"{mlmodel}: names a network outside of its folder, {network}.")
     return check_keras_file(network), card
 
 
 def read_run_id(folder: Path) -> str | None:
-    """MLflow's id of the run that a model was logged by; None where its folder does not say.
+    """Read the MLflow id of the run that logged a model; return None if its folder has none.
+
+    Args:
+        folder: the model's folder.
 
     Raises:
         UserError: the folder's description cannot be read.
@@ -66,25 +70,31 @@ def read_run_id(folder: Path) -> str | None:
 
 
 def read_appearance(folder: Path) -> OutOfDistributionDetector | None:
-    """What the training images of a model look like; None where its folder does not say.
+    """Read the out-of-distribution detector of a model; return None if its folder has none.
+
+    Args:
+        folder: the model's folder.
 
     Raises:
-        UserError: the file that says it is damaged.
+        UserError: the file is damaged.
     """
-    return _beside(folder / out_of_distribution.FILE, OutOfDistributionDetector.read)
+    return _read_optional(folder / out_of_distribution.FILE, OutOfDistributionDetector.read)
 
 
 def read_advice(folder: Path) -> DecisionRule | None:
-    """How the answers of a model are to be read; None where its folder does not say.
+    """Read the decision rule of a model; return None if its folder has none.
+
+    Args:
+        folder: the model's folder.
 
     Raises:
-        UserError: the file that says it is damaged.
+        UserError: the file is damaged.
     """
-    return _beside(folder / decision_rule.FILE, DecisionRule.read)
+    return _read_optional(folder / decision_rule.FILE, DecisionRule.read)
 
 
-def _beside(path: Path, read: Callable[[str], _Read]) -> _Read | None:
-    """What a file beside a model says; None where there is none."""
+def _read_optional(path: Path, read: Callable[[str], _Read]) -> _Read | None:
+    """Read and parse a file; return None if it does not exist."""
     if not path.is_file():
         return None
     text = untrusted_files.read_text(path, MAX_DESCRIPTION_BYTES)
@@ -94,27 +104,27 @@ def _beside(path: Path, read: Callable[[str], _Read]) -> _Read | None:
         raise UserError(f"{path}: cannot be read ({truncate(error)}).") from error
 
 
-def _data_of(flavors: Any, described: Path) -> str:
-    """The sub-folder that holds the network.
+def _find_data_folder(flavors: Any, mlmodel: Path) -> str:
+    """Return the name of the sub-folder with the network.
 
     Raises:
-        UserError: loading the model would need code that lies in it, or another library.
+        UserError: loading the model would need its own code or another library than Keras.
     """
     flavors = flavors if isinstance(flavors, dict) else {}
     keras = flavors.get("tensorflow")
     served = flavors.get("python_function") or {"loader_module": "mlflow.tensorflow"}
     if not isinstance(keras, dict) or keras.get("model_type") != "keras":
         raise UserError(
-            f"{described}: expected a network of Keras, logged by mlflow.tensorflow. Received "
+            f"{mlmodel}: expected a network of Keras, logged by mlflow.tensorflow. Received "
             f"{truncate(', '.join(map(str, flavors)) or 'no flavors')}."
         )
     loader = served.get("loader_module") if isinstance(served, dict) else None
     if loader != "mlflow.tensorflow" or keras.get("code") or served.get("code"):
         raise UserError(
-            f"{described}: brings code or a loader of its own ({truncate(loader)}); code from a "
+            f"{mlmodel}: brings code or a loader of its own ({truncate(loader)}); code from a "
             "model is not run."
         )
     data = keras.get("data")
     if not isinstance(data, str):
-        raise UserError(f"{described}: does not say where its network lies (data).")
+        raise UserError(f"{mlmodel}: does not say where its network lies (data).")
     return data

@@ -1,7 +1,7 @@
-"""Which network ``model=`` names: a run's, a file's, a folder's or a registered one.
+"""Find the network that ``model=`` names: a run's, a file, a folder or a registered model.
 
-No TensorFlow here; MLflow only where a run or a registered model is asked for, to find and fetch
-files, never to load them.
+This module does not load TensorFlow. It loads MLflow only for runs and registered models, to find
+and download files, never to load a network.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from melanoma_lab.tracking.offline_store import MODEL_FOLDER
 from melanoma_lab.tracking.sqlite_reader import MAX_LISTED_RUNS, ListedRun, list_runs_if_missing
 from melanoma_lab.tracking.uris import local_folder
 
-#: Runs that are named where none is near a mistyped one.
+#: The number of newest runs that an error names if none resembles a mistyped id.
 NEWEST = 3
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A network that has been found and not been loaded.
+    """A saved network that was found but not loaded.
 
     Attributes:
-        typed: what named it.
-        network: its ``.keras`` file.
-        card: what it says about itself; None where it says nothing.
-        appearance: of its training images; None where nothing says it.
-        advice: how its answers are to be read; None where nothing says it.
-        run: MLflow's id of the run that trained it, where that is known.
-        note: what else is to be known; empty where nothing is.
+        typed: the value of ``model``.
+        network: the path of its ``.keras`` file.
+        card: the description of its inputs and outputs; None if there is none.
+        appearance: the detector of images unlike its training images; None if there is none.
+        advice: the decision rule chosen on val; None if there is none.
+        run: the MLflow id of the run that trained it; None if unknown.
+        note: a remark for the user; may be empty.
     """
 
     typed: str
@@ -62,38 +62,42 @@ class ModelSource:
 
 
 def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> ModelSource:
-    """Find what ``model=`` names.
+    """Find the network that ``model=`` names.
 
     Args:
-        typed: as typed.
-        tracked: where runs are recorded.
-        scratch: a folder for what has to be downloaded.
+        typed: the value of ``model``.
+        tracked: the settings of the tracking server.
+        scratch: a temporary folder for downloads.
 
     Raises:
-        UserError: there is no such model, or it is none that can be used without running its code.
+        UserError: there is no such model, or it cannot be loaded without running code from it.
     """
     if not typed:
         raise UserError(NO_MODEL)
     if typed.startswith("models:/"):
-        return _registered(typed, tracked, scratch)
+        return _find_registered(typed, tracked, scratch)
     if typed.startswith("runs:/"):
-        return _of_run(typed, typed.removeprefix("runs:/").split("/")[0], tracked, scratch)
+        return _find_by_run(typed, typed.removeprefix("runs:/").split("/")[0], tracked, scratch)
     path = Path(typed).expanduser()
     try:
         if path.exists():
-            return _of_path(typed, path)
-    except (OSError, ValueError):  # too long, or with a zero in it: no path
+            return _find_by_path(typed, path)
+    except (OSError, ValueError):  # no valid path: too long, or contains a zero byte
         pass
     if path.name != typed or path.suffix:
         raise UserError(f"model={truncate(typed)}: no such file or folder; expected {MODEL_FORMS}.")
-    return _of_run(typed, typed, tracked, scratch)
+    return _find_by_run(typed, typed, tracked, scratch)
 
 
 def resolve_model_info(source: ModelSource, n_outputs: int) -> ModelInfo:
-    """What a network's outputs mean; numbered where nothing says it.
+    """Return the description of a network; number its classes if it has no description.
+
+    Args:
+        source: the saved network.
+        n_outputs: the number of the network's outputs.
 
     Raises:
-        UserError: it says so of another number of them.
+        UserError: the description has another number of classes.
     """
     if source.card is None:
         return ModelInfo(tuple(f"class_{k}" for k in range(n_outputs)), decoding=DECODING_VERSION)
@@ -105,84 +109,91 @@ def resolve_model_info(source: ModelSource, n_outputs: int) -> ModelInfo:
     return source.card
 
 
-def _of_path(typed: str, path: Path) -> ModelSource:
-    # A network within a model's folder: the folder says what its outputs are called.
-    around = path.parent.parent if path.name == mlmodel.NETWORK_FILE else path
-    if path.is_file() and not (around / mlmodel.MLMODEL_FILE).is_file():
+def _find_by_path(typed: str, path: Path) -> ModelSource:
+    # If the network is inside a model's folder, that folder has the description.
+    folder = path.parent.parent if path.name == mlmodel.NETWORK_FILE else path
+    if path.is_file() and not (folder / mlmodel.MLMODEL_FILE).is_file():
         return ModelSource(typed, check_keras_file(path), None)
-    if not (around / mlmodel.MLMODEL_FILE).is_file():
+    if not (folder / mlmodel.MLMODEL_FILE).is_file():
         raise UserError(
             f"model={truncate(typed)}: no MLmodel in this folder; expected {MODEL_FORMS}."
         )
-    return _of_folder(typed, around)
+    return _read_folder(typed, folder)
 
 
-def _of_folder(typed: str, folder: Path, *, run: str | None = None, note: str = "") -> ModelSource:
+def _read_folder(
+    typed: str, folder: Path, *, run: str | None = None, note: str = ""
+) -> ModelSource:
     network, card = mlmodel.read_model_folder(folder)
-    looks, advice = mlmodel.read_appearance(folder), mlmodel.read_advice(folder)
     return ModelSource(
-        typed, network, card, looks, advice, run or mlmodel.read_run_id(folder), note
+        typed,
+        network,
+        card,
+        mlmodel.read_appearance(folder),
+        mlmodel.read_advice(folder),
+        run or mlmodel.read_run_id(folder),
+        note,
     )
 
 
-def _registered(typed: str, tracked: Tracking, scratch: Path) -> ModelSource:
-    """A registered model, by version or alias, or one by its own id."""
+def _find_registered(typed: str, tracked: Tracking, scratch: Path) -> ModelSource:
+    """Find a registered model by version or alias, or a logged model by its id."""
     from mlflow.exceptions import MlflowException
 
     client = tracking.connect_for_reading(tracked)
     try:
-        _refuse_missing(typed, _location(client, typed), None)
-        folder = _local(typed, scratch)
+        _refuse_missing(typed, _find_location(client, typed), None)
+        folder = _download(typed, scratch)
     except (MlflowException, OSError) as error:
         names = [
             entry.name for entry in client.search_registered_models(max_results=MAX_LISTED_RUNS)
         ]
-        there = f" Registered: {', '.join(names[:10])}." if names else " No model is registered."
+        known = f" Registered: {', '.join(names[:10])}." if names else " No model is registered."
         raise UserError(
             f"model={truncate(typed)}: not in {describe_tracking_uri(tracked.uri)} "
-            f"({truncate(get_first_line(error))}).{there}"
+            f"({truncate(get_first_line(error))}).{known}"
         ) from error
-    return _of_folder(typed, folder)
+    return _read_folder(typed, folder)
 
 
-def _location(client: Any, typed: str) -> str:
-    """Where the files of ``models:/NAME/VERSION``, ``models:/NAME@ALIAS`` or ``models:/ID`` lie."""
+def _find_location(client: Any, typed: str) -> str:
+    """Return the URI of ``models:/NAME/VERSION``, ``models:/NAME@ALIAS`` or ``models:/ID``."""
     name, _, version = typed.removeprefix("models:/").partition("/")
     if "@" in name:
         name, _, alias = name.partition("@")
         version = client.get_model_version_by_alias(name, alias).version
     if not version:
         return str(client.get_logged_model(name).artifact_location)
-    if not str(version).isdigit():  # such as "latest": MLflow looks it up
+    if not str(version).isdigit():  # such as "latest", which MLflow resolves
         return typed
     return str(client.get_model_version_download_uri(name, version))
 
 
-def _of_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> ModelSource:
-    kept = Path(tracked.unsent) / run_id / MODEL_FOLDER
-    if run_id and (kept / mlmodel.MLMODEL_FILE).is_file():  # waits to be sent
-        return _of_folder(typed, kept, run=run_id)
-    there = list_runs_if_missing(run_id, tracked.uri)
-    if there is not None:
-        raise _unknown(typed, run_id, tracked, there)  # before MLflow is loaded
+def _find_by_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> ModelSource:
+    unsent = Path(tracked.unsent) / run_id / MODEL_FOLDER
+    if run_id and (unsent / mlmodel.MLMODEL_FILE).is_file():  # not sent to the server yet
+        return _read_folder(typed, unsent, run=run_id)
+    existing = list_runs_if_missing(run_id, tracked.uri)
+    if existing is not None:
+        raise _build_unknown_error(typed, run_id, tracked, existing)  # before MLflow is loaded
     client = tracking.connect_for_reading(tracked)
     with locked_access(tracked.uri):
-        run = _tracked_run(client, typed, run_id, tracked)
+        run = _require_active_run(client, typed, run_id, tracked)
         ready = [model for model in find_logged_models(client, run) if model.status == "READY"]
         if not ready:
-            raise UserError(f"model={truncate(typed)}: {_why_no_model(run)}")
+            raise UserError(f"model={truncate(typed)}: {_explain_no_model(run)}")
         _refuse_missing(typed, ready[-1].artifact_location, run_id)
-        folder = _local(ready[-1].model_uri, scratch)
-        source = _of_folder(typed, folder, run=run_id, note=_doubt(run))
+        folder = _download(ready[-1].model_uri, scratch)
+        source = _read_folder(typed, folder, run=run_id, note=_describe_unfinished(run))
         if source.card is None:
-            return replace(source, card=_card_of_table(client, run, scratch))
+            return replace(source, card=_read_classes_of_table(client, run, scratch))
         return source
 
 
-def _tracked_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any:
+def _require_active_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any:
     run = find_run(client, run_id)
     if run is None:
-        raise _unknown(typed, run_id, tracked, _newest(client))
+        raise _build_unknown_error(typed, run_id, tracked, _list_newest_runs(client))
     if run.info.lifecycle_stage != "active":
         raise UserError(
             f"model={truncate(typed)}: this run was deleted; mlflow runs restore --run-id {run_id}"
@@ -190,34 +201,36 @@ def _tracked_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any
     return run
 
 
-def _newest(client: Any) -> list[ListedRun]:
-    """The newest runs that are recorded, newest first."""
+def _list_newest_runs(client: Any) -> list[ListedRun]:
+    """List the newest recorded runs, newest first."""
     experiments = [entry.experiment_id for entry in client.search_experiments()]
     runs = client.search_runs(experiments, max_results=MAX_LISTED_RUNS) if experiments else []
     return [ListedRun(run.info.run_id, run.info.run_name, "arm" in run.data.tags) for run in runs]
 
 
-def _unknown(typed: str, run_id: str, tracked: Tracking, there: Sequence[ListedRun]) -> UserError:
-    """The error of a run that is not there, which points to one that is."""
+def _build_unknown_error(
+    typed: str, run_id: str, tracked: Tracking, existing: Sequence[ListedRun]
+) -> UserError:
+    """Build the error about a run that does not exist; it suggests one that does."""
     return UserError(
         f"model={truncate(typed)}: neither a file or folder here nor a run in "
-        f"{describe_tracking_uri(tracked.uri)}. {_nearest_run(run_id, there)}"
+        f"{describe_tracking_uri(tracked.uri)}. {_suggest_run(run_id, existing)}"
     )
 
 
-def _nearest_run(run_id: str, there: Sequence[ListedRun]) -> str:
-    ids = [run.run_id for run in there]
+def _suggest_run(run_id: str, existing: Sequence[ListedRun]) -> str:
+    ids = [run.run_id for run in existing]
     starting = [found for found in ids if len(run_id) >= 4 and found.startswith(run_id)]
     close = starting[:1] or difflib.get_close_matches(run_id, ids, n=1, cutoff=0.7)
     if close:
         return f"Did you mean {close[0]}?"
-    newest = [f"{run.run_id} ({run.name})" for run in there if run.of_arm]
+    newest = [f"{run.run_id} ({run.name})" for run in existing if run.of_arm]
     if not newest:
         return "No run is recorded there."
     return f"The newest: {', '.join(newest[:NEWEST])}."
 
 
-def _why_no_model(run: Any) -> str:
+def _explain_no_model(run: Any) -> str:
     tags = run.data.tags
     if EVALUATED_TAG in tags:
         return f"this run evaluated a model and trained none; its model: {tags[EVALUATED_TAG]}"
@@ -234,8 +247,8 @@ def _why_no_model(run: Any) -> str:
     return "this run has no model; expected one that has trained a network."
 
 
-def _doubt(run: Any) -> str:
-    """What is to be known of a model whose run did not end well."""
+def _describe_unfinished(run: Any) -> str:
+    """Return a remark about a model whose run did not finish; empty if it did."""
     if run.info.status == "FINISHED":
         return ""
     why = run.data.tags.get("reason")
@@ -243,7 +256,7 @@ def _doubt(run: Any) -> str:
 
 
 def _refuse_missing(typed: str, location: str, run_id: str | None) -> None:
-    """Say where a model's files were expected, where they are not there."""
+    """Refuse a model whose local folder does not exist."""
     folder = local_folder(location)
     if folder is not None and not folder.is_dir():
         raise UserError(
@@ -252,15 +265,15 @@ def _refuse_missing(typed: str, location: str, run_id: str | None) -> None:
         )
 
 
-def _local(uri: str, scratch: Path) -> Path:
-    """A copy of a model's folder."""
+def _download(uri: str, scratch: Path) -> Path:
+    """Download a model's folder, and return its path."""
     from mlflow.artifacts import download_artifacts
 
     return Path(download_artifacts(artifact_uri=uri, dst_path=str(scratch / "model")))
 
 
-def _card_of_table(client: Any, run: Any, scratch: Path) -> ModelInfo | None:
-    """The classes by the columns of a run's predictions table, for models without a card."""
+def _read_classes_of_table(client: Any, run: Any, scratch: Path) -> ModelInfo | None:
+    """Read the classes of a model without description from its run's predictions table."""
     try:
         path = fetch_artifact(client, run, "predictions.csv", scratch)
     except OSError:

@@ -1,4 +1,4 @@
-"""A network from its file, and what it says of pixels. Everything here needs TensorFlow."""
+"""Load a network from its file, and predict with it. This module needs TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,80 +16,82 @@ from melanoma_lab.models.inputs import get_named_inputs
 from melanoma_lab.models.safe_loading import load_safely
 
 
-def load_network(path: Path, beside: Collection[str] = ()) -> keras.Model:
-    """Load a network that looks at images, and at nothing else that is not known.
+def load_network(path: Path, columns: Collection[str] = ()) -> keras.Model:
+    """Load a classifier whose inputs are pixels and exactly the given columns.
 
     Args:
-        path: a ``.keras`` file, as ``check_keras_file`` gives it.
-        beside: names of the columns that are known beside pixels.
+        path: a ``.keras`` file from ``check_keras_file``.
+        columns: the names of the inputs besides pixels whose values are known.
 
     Returns:
-        From pixels, 0 to 255, shape (n, s, s, 3), to n answers for each of two or more classes.
-        With columns, from a dictionary of ``pixels`` and of each of them, shape (n, 1).
+        A network from pixels, 0 to 255, shape (n, s, s, 3), to outputs of shape (n, K) for K >= 2
+        classes. With columns, its input is a dictionary of ``pixels`` and of each column, shape
+        (n, 1).
 
     Raises:
-        UserError: it cannot be loaded safely, or is of another kind.
+        UserError: it cannot be loaded safely, is no such classifier, or has other inputs.
     """
     network = load_classifier(path)
-    _, others = _told_apart(network)
-    if others and not beside:
+    _, others = _split_inputs(network)
+    if others and not columns:
         raise UserError(
             f"{path}: this model also needs {', '.join(others)}, which files of images do not say; "
             "expected one from pixels alone. evaluate takes them from a dataset that knows them."
         )
-    if set(others) != set(beside) or (beside and get_named_inputs(network) is None):
+    if set(others) != set(columns) or (columns and get_named_inputs(network) is None):
         raise UserError(
-            f"{path}: expected a network that takes {', '.join(beside)} beside pixels. Received "
+            f"{path}: expected a network that takes {', '.join(columns)} beside pixels. Received "
             f"one that takes {', '.join(others) or 'nothing else'}."
         )
     return network
 
 
 def load_classifier(path: Path) -> keras.Model:
-    """Load a network from images, and perhaps from what is known of patients, to classes.
+    """Load a classifier of images, which may also use patient metadata.
 
     Args:
-        path: a ``.keras`` file, as ``check_keras_file`` gives it.
+        path: a ``.keras`` file from ``check_keras_file``.
 
     Returns:
-        From pixels, 0 to 255, shape (n, s, s, 3), or a dictionary of these and columns, shape
-        (n, 1), to n answers for each of two or more classes.
+        A network from pixels, 0 to 255, shape (n, s, s, 3), or a dictionary of pixels and columns,
+        shape (n, 1), to outputs of shape (n, K) for K >= 2 classes.
 
     Raises:
-        UserError: it cannot be loaded safely, or is of another kind.
+        UserError: it cannot be loaded safely, or is no such classifier.
     """
     network = load_safely(path)
-    images, _ = _told_apart(network)
+    images, _ = _split_inputs(network)
     expected = "(n, size, size, 3) to (n, classes)"
     shapes = [tuple(tensor.shape) for tensor in (*images, *network.outputs)]
-    if len(shapes) != 2 or not _fit(*shapes):
-        told = " to ".join(map(str, shapes))
-        raise UserError(f"{path}: expected a network from {expected}. Received {told}.")
+    if len(shapes) != 2 or not _is_classifier_shape(*shapes):
+        received = " to ".join(map(str, shapes))
+        raise UserError(f"{path}: expected a network from {expected}. Received {received}.")
     return network
 
 
 def find_pixel_input(network: keras.Model) -> Any:
-    """The input of images, a Keras tensor, of a network that ``load_classifier`` gave."""
-    return _told_apart(network)[0][0]
+    """Return the image input, a Keras tensor, of a network from ``load_classifier``."""
+    return _split_inputs(network)[0][0]
 
 
 def image_size(network: keras.Model) -> int:
-    """Side in pixels of the images that a network takes."""
+    """Return the height and width of a network's input images, in pixels."""
     return int(find_pixel_input(network).shape[1])
 
 
 def count_classes(network: keras.Model) -> int:
-    """How many classes a network tells apart."""
+    """Return the number of a network's classes."""
     return int(network.outputs[0].shape[1])
 
 
 def build_predict_function(network: keras.Model) -> Callable[[Any], NDArray[np.float32]]:
-    """A function from what a network takes to probabilities, float32, (n, K), in inference mode.
+    """Build a function from a network's inputs to probabilities, in inference mode.
 
-    It raises UserError where a network's answers are no probabilities.
+    The function returns float32, shape (n, K). It raises UserError if the outputs are not
+    probabilities (0 to 1, with a sum of 1).
     """
 
-    def answer(inputs: Any) -> NDArray[np.float32]:
+    def predict(inputs: Any) -> NDArray[np.float32]:
         probabilities = np.asarray(network.predict_on_batch(inputs), dtype=np.float32)
         in_range = (probabilities >= 0) & (probabilities <= 1)  # False for NaN
         sums = probabilities.sum(axis=1, dtype=np.float64)
@@ -100,17 +102,17 @@ def build_predict_function(network: keras.Model) -> Callable[[Any], NDArray[np.f
             )
         return probabilities
 
-    return answer
+    return predict
 
 
-def _told_apart(network: keras.Model) -> tuple[list[Any], list[str]]:
-    """The inputs that look like pictures, and the names of all others."""
+def _split_inputs(network: keras.Model) -> tuple[list[Any], list[str]]:
+    """Return the inputs that have the rank of images, and the names of all others."""
     images = [tensor for tensor in network.inputs if len(tensor.shape) == 4]
     others = [tensor.name for tensor in network.inputs if len(tensor.shape) != 4]
     return images, others
 
 
-def _fit(pixels: tuple[int | None, ...], classes: tuple[int | None, ...]) -> bool:
+def _is_classifier_shape(pixels: tuple[int | None, ...], classes: tuple[int | None, ...]) -> bool:
     _, height, width, channels = pixels
     return (
         height is not None

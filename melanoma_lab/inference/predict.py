@@ -1,4 +1,4 @@
-"""Apply a kept network to images: find both, decode, answer, write, tell."""
+"""Apply a saved network to images: find both, decode, predict, write and report the results."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from melanoma_lab.inference.prediction_writer import Columns, check_output_file,
 from melanoma_lab.inference.predictor import Predictor, load_predictor
 from melanoma_lab.training.backend import choose_threads
 
-if TYPE_CHECKING:  # as slow to load as it is seldom needed
+if TYPE_CHECKING:  # slow to load, and needed by predict_table only
     import pandas as pd
 
-#: What a calibrated probability's column begins with; the class's slug follows.
+#: The prefix of the columns of calibrated probabilities; the class's slug follows.
 CALIBRATED_PREFIX = "calibrated/"
-#: What the column ``warning`` says of a picture of another kind, such as of no skin at all.
+#: The value of the column ``warning`` for an image of another kind, such as one without skin.
 UNLIKE = "unlike the training images"
 
 
-#: Told of images and the classes that were decided for them, int, shape (n,).
+#: Called with a batch of images and their most probable classes; int, shape (n,).
 DecidedListener = Callable[[ImageBatch, NDArray[np.intp]], None]
 
 
 @dataclass(frozen=True)
 class PredictedRows:
-    """What comes of some images that were looked at together.
+    """The predictions of a batch of images.
 
     Attributes:
-        columns: of the images that could be read, a value for each; empty where none could.
-        unreadable: (image_id, reason) of those that could not.
+        columns: column -> a value for each readable image; empty if there is none.
+        unreadable: (image_id, reason) of the unreadable files.
     """
 
     columns: Columns
@@ -56,12 +56,12 @@ class PredictedRows:
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """A prediction that is about to be made.
+    """A loaded network, its images, and an iterator over the predictions.
 
     Attributes:
-        model: the network.
-        images: that are asked for.
-        batches: what comes out, as it comes.
+        model: the loaded network.
+        images: the image files.
+        batches: the predictions, computed as the iterator advances.
     """
 
     model: Predictor
@@ -70,14 +70,14 @@ class PredictionJob:
 
 
 def predict_to_file(config: Config) -> Path:
-    """Write what a network says of images into a file.
+    """Predict images with a saved network, and write the predictions to a file.
 
     Args:
-        config: the checked configuration; ``model``, ``images``, ``output``, ``grad_cam`` and
-            ``training.batch_size`` count.
+        config: the validated configuration; its keys ``model``, ``images``, ``output``,
+            ``grad_cam`` and ``training.batch_size`` say what to do.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         UserError: the model, the images or the output cannot be used.
@@ -88,9 +88,9 @@ def predict_to_file(config: Config) -> Path:
     seen: Counter[str] = Counter()
     unlike = 0
     shown: list[tuple[str, str]] = []
-    with _predicting(config) as work, show_progress("predicting") as tell:
-        source, card = work.model.source, work.model.card
-        facts = {
+    with _open_job(config) as job, show_progress("predicting") as report:
+        source, card = job.model.source, job.model.card
+        metadata = {
             "model": source.typed,
             "run_id": source.run,
             "dataset": card.dataset,
@@ -98,8 +98,8 @@ def predict_to_file(config: Config) -> Path:
             "melanoma": card.melanoma,
             "advice": None if source.advice is None else source.advice.plain(),
         }
-        with open_writer(output, facts) as writer:
-            for part in work.batches:
+        with open_writer(output, metadata) as writer:
+            for part in job.batches:
                 if part.columns:
                     writer.write(part.columns)
                     counts.update(part.columns["predicted"])
@@ -108,12 +108,12 @@ def predict_to_file(config: Config) -> Path:
                 writer.list_unreadable(part.unreadable)
                 shown += part.unreadable[: prediction_messages.N_SHOWN - len(shown)]
                 done = writer.n_rows + writer.n_unreadable
-                tell(done, max(done, work.images.count))  # files may come while we look
+                report(done, max(done, job.images.count))  # files may be added meanwhile
     prediction_messages.show_unreadable(shown, writer.n_unreadable, done, output)
     if writer.n_rows == 0:
         raise RunError(f"none of {done} images can be read; nothing was predicted.")
-    told = ", ".join(f"{n:,} {slug}" for slug, n in counts.most_common())
-    console.print(f"{writer.n_rows:,} images: {told}", markup=False)
+    by_class = ", ".join(f"{n:,} {slug}" for slug, n in counts.most_common())
+    console.print(f"{writer.n_rows:,} images: {by_class}", markup=False)
     prediction_messages.warn_unlike(unlike, writer.n_rows)
     prediction_messages.show_seen_images(seen)
     console.print(f"written to {output}", markup=False)
@@ -124,10 +124,11 @@ def predict_to_file(config: Config) -> Path:
 
 
 def predict_table(config: Config) -> pd.DataFrame:
-    """What a network says of images, as a table in memory.
+    """Predict images with a saved network, and return the predictions as a table.
 
     Args:
-        config: as for ``predict_to_file``; nothing is written but the maps of ``grad_cam``.
+        config: the validated configuration, as for ``predict_to_file``; no file is written except
+            the maps of ``grad_cam``.
 
     Returns:
         A row for every image that can be read; ``attrs["unreadable"]`` says why the others cannot.
@@ -141,13 +142,13 @@ def predict_table(config: Config) -> pd.DataFrame:
     parts: list[pd.DataFrame] = []
     unreadable: dict[str, str] = {}
     done = 0
-    with _predicting(config) as work, show_progress("predicting") as tell:
-        for part in work.batches:
+    with _open_job(config) as job, show_progress("predicting") as report:
+        for part in job.batches:
             if part.columns:
                 parts.append(pd.DataFrame(dict(part.columns)))
             unreadable |= dict(part.unreadable)
             done += (len(parts[-1]) if part.columns else 0) + len(part.unreadable)
-            tell(done, max(done, work.images.count))
+            report(done, max(done, job.images.count))
     prediction_messages.show_unreadable(
         list(islice(unreadable.items(), prediction_messages.N_SHOWN)), len(unreadable), done, None
     )
@@ -163,8 +164,8 @@ def predict_table(config: Config) -> pd.DataFrame:
 
 
 @contextmanager
-def _predicting(config: Config) -> Iterator[PredictionJob]:
-    """Everything found and loaded; a mistake shows before TensorFlow is."""
+def _open_job(config: Config) -> Iterator[PredictionJob]:
+    """Find the images and the model, then load it; mistakes show before TensorFlow is loaded."""
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         images = find_image_files(config.images)
         maps = None
@@ -176,7 +177,7 @@ def _predicting(config: Config) -> Iterator[PredictionJob]:
         threads = choose_threads(config.training.threads)
         model = load_predictor(source, threads=threads, seed=config.seed)
         prediction_messages.show_source(source, model.card)
-        on_decided = _ignoring if maps is None else _mapping(model.network, maps)
+        on_decided = _ignore if maps is None else _build_map_writer(model.network, maps)
         batches = decode_batches(
             images.walk(),
             size=model.size,
@@ -185,16 +186,16 @@ def _predicting(config: Config) -> Iterator[PredictionJob]:
             threads=threads,
             with_digests=known is not None,
         )
-        predicted = (_predicted(batch, model, known, on_decided) for batch in batches)
+        predicted = (_predict_batch(batch, model, known, on_decided) for batch in batches)
         yield PredictionJob(model, images, predicted)
 
 
-def _ignoring(_batch: ImageBatch, _decided: NDArray[np.intp]) -> None:
-    """No maps are asked for."""
+def _ignore(_batch: ImageBatch, _decided: NDArray[np.intp]) -> None:
+    """Do nothing: no maps are requested."""
 
 
-def _mapping(network: Any, folder: Path) -> DecidedListener:
-    """What writes a map over each image of what was decided for it.
+def _build_map_writer(network: Any, folder: Path) -> DecidedListener:
+    """Build a function that writes a heat map of the most probable class over each image.
 
     Raises:
         UserError: the network has no convolution, or no softmax at its end.
@@ -205,16 +206,16 @@ def _mapping(network: Any, folder: Path) -> DecidedListener:
 
     def write(batch: ImageBatch, decided: NDArray[np.intp]) -> None:
         heat = explain(batch.pixels, decided)
-        for image_id, pixels, where in zip(batch.image_ids, batch.pixels, heat, strict=True):
-            write_map(build_map_path(folder, image_id), pixels, where)
+        for image_id, pixels, heat_map in zip(batch.image_ids, batch.pixels, heat, strict=True):
+            write_map(build_map_path(folder, image_id), pixels, heat_map)
 
     return write
 
 
-def _predicted(
+def _predict_batch(
     batch: ImageBatch, model: Predictor, known: KnownFiles | None, on_decided: DecidedListener
 ) -> PredictedRows:
-    """What a network says of a batch, as columns, and whether it should be believed."""
+    """Predict a batch; the columns include warnings about unlike and already seen images."""
     if not batch.image_ids:
         return PredictedRows({}, batch.unreadable)
     answers, slugs = model.look_at(batch.pixels), model.card.slugs
@@ -236,12 +237,12 @@ def _predicted(
     if answers.unlike is not None:
         columns["unlike_training"] = answers.unlike
         columns["warning"] = [UNLIKE if distance > 1 else "" for distance in answers.unlike]
-    columns["seen"] = _seen(batch, known)
+    columns["seen"] = _list_roles(batch, known)
     return PredictedRows(columns, batch.unreadable)
 
 
-def _seen(batch: ImageBatch, known: KnownFiles | None) -> list[str]:
-    """What each file of a batch has been to the network, for the column ``seen``."""
+def _list_roles(batch: ImageBatch, known: KnownFiles | None) -> list[str]:
+    """Return the role of each file of a batch for the network, as values of the column ``seen``."""
     if known is None:
         return [prediction_messages.NOT_KNOWN] * len(batch.image_ids)
     files = zip(batch.image_ids, batch.digests, strict=True)

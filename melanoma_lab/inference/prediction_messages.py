@@ -1,4 +1,4 @@
-"""What ``predict`` says: which network, what could not be read, what not to believe."""
+"""Console messages of ``predict``: the network, unreadable files, and reasons for doubt."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.inference.prediction_writer import build_unreadable_path
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
-#: Unreadable files named in the terminal; the list beside the output has all of them.
+#: The number of unreadable files named in the terminal; a file next to the output lists all.
 N_SHOWN = 5
-#: What the column ``seen`` says of a file that is none of the run's images; of one that is, it has
-#: the split.
+#: The value of the column ``seen`` for a file that is not one of the run's images; for the run's
+#: own images it is the split.
 UNSEEN = "no"
-#: What it says where nothing tells which images the run had.
+#: The value of ``seen`` if the run's images are unknown.
 NOT_KNOWN = "not known"
 
 
 def show_source(source: ModelSource, card: ModelInfo) -> None:
-    """Say which network is applied, how it sees images, and what to know of it."""
+    """Print the network's name, input and classes, and remarks about it."""
     trained = f", trained on {card.dataset}" if card.dataset else ""
     size = card.image_size
     sees = f", sees {size}x{size} pixels ({card.resize})" if size else ""
@@ -32,13 +32,13 @@ def show_source(source: ModelSource, card: ModelInfo) -> None:
 
 
 def name_source(source: ModelSource) -> str:
-    """What a network is called by: its run where that was typed, else whatever was."""
+    """Return the name of a network: its run's id if the user typed that, else the typed text."""
     by_run = source.run is not None and source.run in source.typed
     return f"run {source.run}" if by_run else source.typed
 
 
 def list_source_notes(source: ModelSource, card: ModelInfo) -> list[str]:
-    """What is to be known of a network before it is believed, a sentence each."""
+    """Return sentences that qualify a network's predictions."""
     notes = [source.note] if source.note else []
     if source.card is None:
         notes.append(
@@ -59,7 +59,7 @@ def list_source_notes(source: ModelSource, card: ModelInfo) -> list[str]:
 
 
 def warn_unlike(n_unlike: int, n_images: int) -> None:
-    """Warn of pictures that the network was not made for."""
+    """Warn of images that are unlike the training images."""
     if n_unlike:
         console.print(
             f"{n_unlike:,} of {n_images:,} images look unlike the training images (column "
@@ -70,10 +70,10 @@ def warn_unlike(n_unlike: int, n_images: int) -> None:
 
 
 def show_seen_images(counts: Mapping[str, int]) -> None:
-    """Warn of images that the network was made with; say what was compared, and what was not.
+    """Warn of images from the network's own dataset, and print how they were recognised.
 
     Args:
-        counts: values of the column ``seen`` and how often each occurs.
+        counts: value of the column ``seen`` -> number of images.
     """
     total = sum(counts.values())
     known = {split: counts.get(split, 0) for split in (TRAIN, VAL, TEST)}
@@ -110,7 +110,15 @@ def show_seen_images(counts: Mapping[str, int]) -> None:
 def show_unreadable(
     shown: Sequence[tuple[str, str]], n_unreadable: int, n_files: int, output: Path | None
 ) -> None:
-    """Say which files could not be read, the first of them by name."""
+    """Print the number of unreadable files and the first few of them.
+
+    Args:
+        shown: (image_id, reason) of the files to name.
+        n_unreadable: the number of unreadable files.
+        n_files: the number of all files.
+        output: the path of the predictions, next to which the full list is written; None if no file
+            is written.
+    """
     if not n_unreadable:
         return
     lines = [f"{n_unreadable:,} of {n_files:,} images cannot be read:"]
@@ -123,5 +131,5 @@ def show_unreadable(
 
 
 def show_notice() -> None:
-    """Say what the answers must not be used for."""
+    """Print the notice that predictions are for research use only."""
     console.print(NOTICE, style="dim", markup=False)

@@ -1,6 +1,6 @@
-"""Predictions on their way to a file, row by row: CSV, JSON or JSON lines.
+"""Write predictions to a file row by row: CSV, JSON or JSON lines.
 
-What is not complete never has the name that was asked for: rows go to ``<output>.part``.
+Rows go to ``<output>.part``, which is renamed only when it is complete.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.tracking.model_info import NOTICE
 
-#: Column -> as many values as there are images. Numbers are float32, text, whole or true.
+#: Column -> a value for each image: float32, integers, booleans or texts.
 Columns = Mapping[str, Sequence[Any] | np.ndarray[Any, Any]]
 
 DEFAULT_FILE: Final = "predictions.csv"
-#: How the files begin, by which an earlier result is told from somebody's own.
+#: Suffix -> the first bytes of such a file, by which earlier results are recognised.
 _BEGINNINGS: Final = {
     ".csv": b"image_id,predicted,probability,",
     ".json": b'{\n"notice": ',
@@ -31,78 +31,82 @@ _BEGINNINGS: Final = {
 
 
 def check_output_file(typed: str | None) -> Path:
-    """The file to write; an earlier result of ``predict`` may be there, and will be replaced.
+    """Return the path of the file to write; an earlier result of ``predict`` will be replaced.
+
+    Args:
+        typed: the value of ``output``; None for the default file.
 
     Raises:
-        UserError: its name says no format, its folder is not there, or it is another file.
+        UserError: the suffix is unknown, the folder does not exist, or another file exists.
     """
     path = Path(typed or DEFAULT_FILE).expanduser()
-    said = f"output={truncate(path)}"
+    typed_output = f"output={truncate(path)}"
     beginning = _BEGINNINGS.get(path.suffix.lower())
     if beginning is None:
-        raise UserError(f"{said}: expected a name that ends in .csv, .json or .jsonl.")
+        raise UserError(f"{typed_output}: expected a name that ends in .csv, .json or .jsonl.")
     if not path.parent.is_dir():
-        raise UserError(f"{said}: no such folder: {path.parent}.")
+        raise UserError(f"{typed_output}: no such folder: {path.parent}.")
     if path.is_dir():
-        raise UserError(f"{said}: this is a folder; name a file in it.")
+        raise UserError(f"{typed_output}: this is a folder; name a file in it.")
     if path.exists():
         with path.open("rb") as file:
-            there = file.read(len(beginning))
-        if there and there != beginning:
+            existing = file.read(len(beginning))
+        if existing and existing != beginning:
             raise UserError(
-                f"{said}: is there already and is no result of predict; choose another name."
+                f"{typed_output}: is there already and is no result of predict; choose another "
+                "name."
             )
     return path
 
 
 def build_unreadable_path(output: Path) -> Path:
-    """The file that lists what could not be read, beside the predictions."""
+    """Build the path of the list of unreadable files, in the folder of the predictions."""
     return output.with_name(f"{output.stem}.unreadable.csv")
 
 
 @contextmanager
 def open_writer(output: Path, facts: Mapping[str, Any]) -> Iterator[PredictionWriter]:
-    """Write predictions in the block; the file appears when it is complete, replacing another.
+    """Yield a writer of predictions; at the end of the block the complete file gets its name.
 
-    What an interrupted or failed block has written stays in ``<output>.part``.
+    If the block fails or is interrupted, the rows so far stay in ``<output>.part``.
 
     Args:
-        output: as ``check_output_file`` gives it.
-        facts: what a JSON file says before the rows.
+        output: the path from ``check_output_file``.
+        facts: key -> value of the head of a JSON file, before the rows.
     """
-    part = output.with_name(f"{output.name}.part")
+    partial = output.with_name(f"{output.name}.part")
     listed = build_unreadable_path(output)
-    with part.open("w", encoding="utf-8", newline="") as file:
+    with partial.open("w", encoding="utf-8", newline="") as file:
         writer = PredictionWriter(file, output.suffix.lower(), facts, listed)
         try:
             yield writer
             writer.close()
         except BaseException:
             if writer.n_rows == 0:
-                part.unlink()
+                partial.unlink()
             raise
         finally:
             writer.close_list()
     if writer.n_rows:
-        part.replace(output)
+        partial.replace(output)
     else:
-        part.unlink()
+        partial.unlink()
     if not writer.n_unreadable:
-        listed.unlink(missing_ok=True)  # an earlier result's
+        listed.unlink(missing_ok=True)  # left by an earlier prediction
 
 
 class PredictionWriter:
-    """Rows into an open file.
+    """Writes rows to an open file.
 
     Args:
-        file: to write.
-        kind: ``.csv``, ``.json`` or ``.jsonl``.
-        facts: what a JSON file says before the rows, after the notice.
-        listed: the file for what cannot be read; made when there is something.
+        file: the file to write to.
+        kind: the suffix: ``.csv``, ``.json`` or ``.jsonl``.
+        facts: key -> value of the head of a JSON file, after the notice and before the rows.
+        listed: the path of the list of unreadable files; created if there are any.
 
     Attributes:
-        n_rows: written so far.
-        n_unreadable: listed so far.
+        n_rows: the number of rows written so far.
+        n_unreadable: the number of unreadable files listed so far.
     """
 
     def __init__(self, file: IO[str], kind: str, facts: Mapping[str, Any], listed: Path) -> None:
@@ -110,26 +114,31 @@ class PredictionWriter:
         self._list: IO[str] | None = None
         self.n_rows = self.n_unreadable = 0
         if kind == ".json":
-            said = {"notice": NOTICE, **facts}
-            file.write("{\n" + "".join(f"{_json(k)}: {_json(v)},\n" for k, v in said.items()))
+            head = {"notice": NOTICE, **facts}
+            file.write(
+                "{\n" + "".join(f"{_format_json(k)}: {_format_json(v)},\n" for k, v in head.items())
+            )
             file.write('"predictions": [')
 
     def write(self, columns: Columns) -> None:
-        """Write some rows, all with the same columns."""
+        """Write rows; all calls must have the same columns."""
         rows = list(zip(*columns.values(), strict=True))
         if self._kind == ".csv":
-            table = _table(self._file)
+            table = _create_csv_writer(self._file)
             if self.n_rows == 0:
                 table.writerow(columns)
             table.writerows(rows)
         else:
             for number, row in enumerate(rows, start=self.n_rows):
-                pairs = (f"{_json(k)}: {_json(v)}" for k, v in zip(columns, row, strict=True))
-                self._file.write(self._between(number) + "{" + ", ".join(pairs) + "}")
+                pairs = (
+                    f"{_format_json(k)}: {_format_json(v)}"
+                    for k, v in zip(columns, row, strict=True)
+                )
+                self._file.write(self._get_separator(number) + "{" + ", ".join(pairs) + "}")
         self.n_rows += len(rows)
 
-    def _between(self, number: int) -> str:
-        """What comes before a row, counted from 0."""
+    def _get_separator(self, number: int) -> str:
+        """Return the separator before a row, counted from 0."""
         if self._kind == ".json":
             return ",\n" if number else "\n"
         return "\n" if number else ""
@@ -140,27 +149,27 @@ class PredictionWriter:
             return
         if self._list is None:
             self._list = self._listed.open("w", encoding="utf-8", newline="")
-            _table(self._list).writerow(["image_id", "reason"])
-        _table(self._list).writerows(files)
+            _create_csv_writer(self._list).writerow(["image_id", "reason"])
+        _create_csv_writer(self._list).writerows(files)
         self.n_unreadable += len(files)
 
     def close(self) -> None:
-        """Write what comes after the last row."""
+        """Write the end of the file after the last row."""
         self._file.write({".csv": "", ".json": "\n]\n}\n", ".jsonl": "\n"}[self._kind])
 
     def close_list(self) -> None:
-        """No more files will be listed."""
+        """Close the list of unreadable files."""
         if self._list is not None:
             self._list.close()
 
 
-def _table(file: IO[str]) -> Any:
-    """A CSV writer; of a float32 it writes the fewest digits that identify it."""
+def _create_csv_writer(file: IO[str]) -> Any:
+    """Create a CSV writer, which writes a float32 with the fewest digits that identify it."""
     return csv.writer(file, lineterminator="\n")
 
 
-def _json(value: Any) -> str:
-    """JSON, with a float32 in the fewest digits that identify it."""
+def _format_json(value: Any) -> str:
+    """Format a value as JSON, a float32 with the fewest digits that identify it."""
     if isinstance(value, np.floating):
         return str(value) if np.isfinite(value) else "null"
     return json.dumps(value.item() if isinstance(value, np.generic) else value, ensure_ascii=False)

@@ -1,6 +1,6 @@
-"""What a network says of decoded images, and whether it should be believed.
+"""Predict decoded images, with calibration, decision and a check for unlike images.
 
-``predict``, ``demo`` and ``evaluate`` come here, so that they never say two things of one image.
+``predict``, ``demo`` and ``evaluate`` all use this module, so that they agree about an image.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from melanoma_lab.inference.model_source import ModelSource, resolve_model_info
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.backend import start_backend
 
-#: From uint8 pixels, shape (n, s, s, 3), or a dictionary of these and of what is known of
-#: patients, to probabilities, float32, shape (n, K).
+#: From uint8 pixels, shape (n, s, s, 3), or a dictionary of pixels and patient metadata, to
+#: probabilities, float32, shape (n, K).
 PredictFunction = Callable[[Any], NDArray[np.float32]]
-#: The threshold is the probability of an image of val, and the last bits of a network's answer
-#: depend on the batch that the image is in.
+#: The threshold is the probability of an image of val, and the last bits of a network's output
+#: depend on the other images in the batch.
 THRESHOLD_TOLERANCE = 1e-6
-#: Nothing is known beside the images.
+#: The value of a parameter if there are no patient metadata.
 NO_PATIENT_COLUMNS: Mapping[str, NDArray[Any]] = {}
 
 
 @dataclass(frozen=True)
 class PredictionBatch:
-    """What a network says of n images.
+    """The predictions of n images.
 
     Attributes:
-        probabilities: float32, shape (n, K), as the network gives them.
-        calibrated: float32, shape (n, K); None where nothing says how to calibrate.
-        reached: bool, shape (n,): whether the operating point's threshold is reached; None where
-            there is none.
-        unlike: float32, shape (n,): above 1, an image looks unlike the training images; None where
-            nothing says what those look like.
+        probabilities: the network's own probabilities; float32, shape (n, K).
+        calibrated: the calibrated probabilities, float32, shape (n, K); None if the model has no
+            decision rule.
+        reached: whether the operating point's threshold is reached, bool, shape (n,); None if there
+            is no operating point.
+        unlike: relative distance from the training images, float32, shape (n,); an image with more
+            than 1 is unlike them. None if the model has no detector.
     """
 
     probabilities: NDArray[np.float32]
@@ -56,14 +57,14 @@ class PredictionBatch:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network that can be asked.
+    """A loaded network.
 
     Attributes:
-        source: where it comes from.
-        card: what its outputs mean.
+        source: the saved network and its origin.
+        card: the description of its inputs and outputs.
         network: the Keras model.
-        size: side in pixels of the images that it takes.
-        answer: from what it takes to probabilities.
+        size: the height and width of its input images, in pixels.
+        answer: the function from inputs to probabilities.
     """
 
     source: ModelSource
@@ -75,20 +76,20 @@ class Predictor:
     def look_at(
         self, pixels: NDArray[np.uint8], known: Mapping[str, NDArray[Any]] = NO_PATIENT_COLUMNS
     ) -> PredictionBatch:
-        """Ask the network, and read its answer as was chosen on val.
+        """Predict images, and apply the decision rule chosen on val.
 
         Args:
-            pixels: uint8, shape (n, size, size, 3), RGB, n at least 1.
-            known: what the network takes beside them, each of shape (n, 1).
+            pixels: the images; uint8, shape (n, size, size, 3), RGB, n at least 1.
+            known: the network's other inputs by name, each of shape (n, 1).
 
         Raises:
-            UserError: the network's answers are no probabilities.
+            UserError: the network's outputs are not probabilities.
         """
         probabilities = self.answer({"pixels": pixels, **known} if known else pixels)
         calibrated = reached = unlike = None
         if self.source.advice is not None:
             scores = self.source.advice.temperature.apply(probabilities.astype(np.float64))
-            reached = _reached(scores, self.source.advice, self.card)
+            reached = _compare_with_threshold(scores, self.source.advice, self.card)
             calibrated = scores.astype(np.float32)
         if self.source.appearance is not None:
             unlike = self.source.appearance.relative_distance(pixels)
@@ -98,17 +99,17 @@ class Predictor:
 def load_predictor(
     source: ModelSource, *, threads: int, seed: int, patients: bool = False
 ) -> Predictor:
-    """Start TensorFlow and load a network that was found.
+    """Start TensorFlow and load a network.
 
     Args:
-        source: as ``find_model`` gives it.
-        threads: for TensorFlow's kernels.
-        seed: of the global generators.
-        patients: whether what its card's encoding takes of patients is known.
+        source: the saved network from ``find_model``.
+        threads: the number of threads of TensorFlow.
+        seed: the seed of the global random generators.
+        patients: whether the patient metadata that the network's description names are known.
 
     Raises:
-        UserError: it cannot be loaded safely, takes more than what is known, or its card is of
-            another.
+        UserError: it cannot be loaded safely, needs unknown inputs, or has another number of
+            classes than its description.
     """
     start_backend(threads=threads, seed=seed, precision=Precision.float32)
     with show_progress("loading the network"):
@@ -125,10 +126,10 @@ def load_predictor(
     return Predictor(source, card, network, image_size(network), build_predict_function(network))
 
 
-def _reached(
+def _compare_with_threshold(
     scores: NDArray[np.float64], advice: DecisionRule, card: ModelInfo
 ) -> NDArray[np.bool_] | None:
-    """Which calibrated probabilities reach the operating point's threshold."""
+    """Return which images reach the threshold: bool, shape (n,); None if there is none."""
     if advice.slug not in card.slugs or math.isnan(advice.threshold):
         return None
     least = advice.threshold - THRESHOLD_TOLERANCE

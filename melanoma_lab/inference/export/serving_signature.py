@@ -1,4 +1,4 @@
-"""The exported form of a network: named inputs, uint8 pixels, float32 weights. Needs Keras."""
+"""The exported form of a network: named inputs, uint8 pixels, computing in float32; needs Keras."""
 
 from __future__ import annotations
 
