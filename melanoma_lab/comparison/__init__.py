@@ -1,1 +1,1 @@
-"""From the tracked runs of a study to a verdict on each arm: no TensorFlow."""
+"""Compare the arms of a study from its tracked runs; does not need TensorFlow."""

@@ -1,4 +1,4 @@
-"""A study's runs as the means of its arms, the differences between them, and verdicts."""
+"""Compute the means of a study's arms, the differences between them, and the verdicts."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from melanoma_lab.config.arm_labels import find_references, shorten_arm_names
 from melanoma_lab.core.errors import UserError, suggest_choice
 
 PRIMARY_METRIC = "balanced_accuracy"
-"""The metric that gives an arm's verdict unless told otherwise."""
+"""The default of the metric that decides about an arm's verdict."""
 
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """A metric of an arm, or a difference between two, over seeds; NaN where undefined.
+    """A metric of an arm, or the difference between two arms, over seeds; NaN if undefined.
 
     Attributes:
-        mean: over seeds, the folds of a seed averaged.
-        sd: between seeds.
-        ci_low: lower end of the interval that covers chance in seeds and in test lesions.
-        ci_high: its upper end.
+        mean: the mean over seeds, after averaging the folds of each seed.
+        sd: the standard deviation between seeds.
+        ci_low: the lower end of the interval, which covers chance in seeds and in test lesions.
+        ci_high: the upper end of the interval.
     """
 
     mean: float
@@ -46,14 +46,14 @@ class MetricSummary:
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """What an arm came to.
+    """The results of an arm.
 
     Attributes:
-        name: in full.
-        short: without the overrides that all arms of the study share.
-        reference: the arm that it is compared with, if any.
-        runs: its runs.
-        metrics: by metric.
+        name: the full name.
+        short: the name without the overrides that all arms of the study share.
+        reference: the arm that it is compared with; None if there is none.
+        runs: its finished runs.
+        metrics: metric -> its mean over seeds, with uncertainty.
     """
 
     name: str
@@ -64,32 +64,32 @@ class ArmSummary:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Its seeds, in order; those of an ensemble's members."""
+        """Its seeds, in order; for ensembles, the seeds of their members."""
         return tuple(sorted({seed for seed, _ in list_covered_repetitions(self.runs)}))
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """Its folds, in order; those of an ensemble's members."""
+        """Its folds, in order; for ensembles, the folds of their members."""
         return tuple(sorted({fold for _, fold in list_covered_repetitions(self.runs)}))
 
     @property
     def members(self) -> int:
-        """How many trained networks answer together in each of its runs; 1 unless ensembles."""
+        """The number of networks in each of its runs; 1 if they are not ensembles."""
         return max(len(run.covers) for run in self.runs)
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether its runs are means of other runs."""
+        """Whether its runs are ensembles: means of other runs' predictions."""
         return self.runs[0].is_ensemble
 
     @property
     def is_trivial(self) -> bool:
-        """Whether it is a trivial arm, there for scale: no network, and no steps that it takes."""
-        return _is_for_scale(self.runs)
+        """Whether it is a trivial classifier, which has no network and takes no steps."""
+        return _is_trivial(self.runs)
 
     @property
     def label(self) -> str:
-        """What it is called in a table of all arms."""
+        """Its name in a table of all arms, with notes."""
         notes = [f"{self.members} runs' cost"] if self.is_ensemble else []
         notes += ["trivial classifier"] if self.is_trivial else []
         return f"{self.short} ({', '.join(notes)})" if notes else self.short
@@ -97,21 +97,22 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class Difference:
-    """Arm minus reference in one metric.
+    """The difference in one metric, arm minus reference.
 
     Attributes:
-        arm: its full name.
-        reference: that of what it is compared with.
-        metric: on the test lesions, save the generalisation gap.
-        n_pairs: pairs of runs of the same seed and fold; of an ensemble and its members' mean.
-        n_seeds: that they have, where ensembles are compared: ensembles without a common seed.
-        unit: what is counted there, ``seed`` or ``ensemble``.
-        summary: of the difference.
-        p: two-sided, of no difference.
-        p_holm: adjusted for the number of arms compared in this metric.
+        arm: the full name of the arm.
+        reference: the full name of the arm that it is compared with.
+        metric: the metric; it is measured on the test lesions, except the generalisation gap.
+        n_pairs: the number of pairs of runs with the same seed and fold, or of an ensemble and the
+            mean of its members.
+        n_seeds: the number of independent units: seeds, or ensembles without a common seed.
+        unit: the kind of these units, ``seed`` or ``ensemble``.
+        summary: the mean difference with its uncertainty.
+        p: the two-sided p value of the hypothesis that there is no difference.
+        p_holm: the p value adjusted for the number of arms compared in this metric.
         verdict: ``helps``, ``hurts``, ``no evidence`` or ``too few runs``.
-        seeds_needed: for a difference of this size; None where no number would do or that cannot
-            be said.
+        seeds_needed: the number of seeds that would show a difference of this size; None if no
+            number would, or if it cannot be computed.
     """
 
     arm: str
@@ -129,16 +130,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A study compared.
+    """The comparison of all arms of a study.
 
     Attributes:
-        study: its name.
-        metric: the one that gives the verdicts.
-        arms: by full name; what is compared with comes before what is compared with it.
-        differences: of every arm that has a reference, metric by metric.
-        slugs: class slugs, in class order.
-        melanoma: slug of the melanoma class, None where the dataset names none.
-        short: what each arm is called for short, also one that has no finished run.
+        study: the name of the study.
+        metric: the metric that decides about the verdicts.
+        arms: full name -> arm; a reference comes before the arms that are compared with it.
+        differences: the differences of all arms that have a reference, ordered by metric.
+        slugs: the class slugs, in class order.
+        melanoma: the slug of the melanoma class; None if the dataset names none.
+        short: full name -> short name of every arm, including arms without a finished run.
     """
 
     study: str
@@ -150,7 +151,7 @@ class Comparison:
     short: Mapping[str, str]
 
     def of_metric(self, metric: str) -> list[Difference]:
-        """The differences in one metric, one for each arm that has a reference."""
+        """Return the differences in one metric, one for each arm that has a reference."""
         return [entry for entry in self.differences if entry.metric == metric]
 
 
@@ -160,9 +161,10 @@ def compare_study(
     """Summarise the arms of a study and compare each with its reference.
 
     Args:
-        study: as loaded.
-        reference: compare all arms with this one; None: each with the one that it names.
-        metric: the one that gives the verdicts.
+        study: the study from ``load_study``.
+        reference: the arm that all others are compared with; None to compare each with the
+            reference that it names.
+        metric: the metric that decides about the verdicts.
 
     Raises:
         UserError: the study has no such arm or metric.
@@ -175,7 +177,7 @@ def compare_study(
         raise UserError(
             f"metric={metric}: not among what is compared. {suggest_choice(metric, names)}"
         )
-    named = {arm: of_arm[0].tags.get("reference", "") for arm, of_arm in runs.items()}
+    named = {arm: arm_runs[0].tags.get("reference", "") for arm, arm_runs in runs.items()}
     references = find_references(named, reference)
     short = shorten_arm_names({*runs, *(key.arm for key in study.unfinished)})
     arms = {
@@ -184,12 +186,15 @@ def compare_study(
             short=short[arm],
             reference=references[arm],
             runs=tuple(runs[arm]),
-            metrics={name: _summary(_over_units(runs[arm], name), *_range(name)) for name in names},
+            metrics={
+                name: _summarize(_average_units(runs[arm], name), *_get_metric_range(name))
+                for name in names
+            },
         )
-        for arm in _in_order(references, [arm for arm in runs if _is_for_scale(runs[arm])])
+        for arm in _order_arms(references, [arm for arm in runs if _is_trivial(runs[arm])])
     }
     differences = [
-        entry for name in names for entry in _differences(arms, runs, name) if entry.n_pairs
+        entry for name in names for entry in _compare_arms(arms, runs, name) if entry.n_pairs
     ]
     return Comparison(
         study=study.name,
@@ -202,45 +207,45 @@ def compare_study(
     )
 
 
-def _is_for_scale(runs: Sequence[StudyRun]) -> bool:
+def _is_trivial(runs: Sequence[StudyRun]) -> bool:
     return runs[0].tags.get("trivial") == "true"
 
 
-def _in_order(references: Mapping[str, str | None], for_scale: Sequence[str]) -> list[str]:
-    """Arms for reading: a reference before what is compared with it, trivial arms last."""
-    last = set(for_scale) - set(references.values())
+def _order_arms(references: Mapping[str, str | None], trivial: Sequence[str]) -> list[str]:
+    """Order arms for reading: references before their arms, trivial classifiers last."""
+    last = set(trivial) - set(references.values())
     return sorted(_references_first(references), key=lambda arm: arm in last)
 
 
 def _references_first(references: Mapping[str, str | None]) -> list[str]:
-    """Arms in an order in which a reference stands before what is compared with it."""
+    """Order arms so that each reference comes before the arms that are compared with it."""
     ordered: list[str] = []
 
-    def put(arm: str, above: tuple[str, ...] = ()) -> None:
+    def add(arm: str, path: tuple[str, ...] = ()) -> None:
         reference = references[arm]
-        if reference is not None and reference not in above:
-            put(reference, (*above, arm))
+        if reference is not None and reference not in path:
+            add(reference, (*path, arm))
         if arm not in ordered:
             ordered.append(arm)
 
     for arm in references:
-        put(arm)
+        add(arm)
     return ordered
 
 
-def _differences(
+def _compare_arms(
     arms: Mapping[str, ArmSummary], runs: Mapping[str, Sequence[StudyRun]], metric: str
 ) -> list[Difference]:
-    """All arms that have a reference, compared with it in one metric."""
+    """Compare all arms that have a reference with it in one metric."""
     results: list[tuple[ArmSummary, str, int, int, MeanOverSeeds]] = []
     for arm in arms.values():
         if arm.reference is not None:
             mine, theirs = pair_runs(runs[arm.name], runs[arm.reference])
             n_pairs = min(len(mine), len(theirs))
             n_seeds = len(set(assign_units([*mine, *theirs])))
-            result = _over_units(mine, metric, theirs)
+            result = _average_units(mine, metric, theirs)
             results.append((arm, arm.reference, n_pairs, n_seeds, result))
-    low, high = _range(metric)
+    low, high = _get_metric_range(metric)
     adjusted = statistics.holm([float(result.p) for *_, result in results])
     return [
         Difference(
@@ -250,7 +255,7 @@ def _differences(
             n_pairs=n_pairs,
             n_seeds=n_seeds,
             unit="ensemble" if arm.is_ensemble or arms[reference].is_ensemble else "seed",
-            summary=_summary(result, low - high, high - low),
+            summary=_summarize(result, low - high, high - low),
             p=float(result.p),
             p_holm=p_holm,
             verdict=statistics.decide_verdict(metric, float(result.mean), p_holm, n_seeds),
@@ -264,24 +269,27 @@ def _differences(
     ]
 
 
-def _over_units(
+def _average_units(
     runs: Sequence[StudyRun], metric: str, minus: Sequence[StudyRun] = ()
 ) -> MeanOverSeeds:
-    """A metric's mean over seeds; of differences where there are runs to subtract."""
+    """Average a metric over units (seeds), or its differences if there are runs to subtract."""
     if not runs:
         undefined = np.array(np.nan)
         return MeanOverSeeds(*[undefined] * 8)
     return statistics.mean_over_seeds(*aggregate_by_unit(runs, metric, minus))
 
 
-def _range(metric: str) -> tuple[float, float]:
-    """Least and greatest value that a metric can have."""
+def _get_metric_range(metric: str) -> tuple[float, float]:
+    """Return the least and greatest value that a metric can have."""
     greatest = {"log_loss": math.inf, "brier": 2.0}.get(metric, 1.0)
     return (-1.0 if metric == "generalisation_gap" else 0.0), greatest
 
 
-def _summary(result: MeanOverSeeds, low: float, high: float) -> MetricSummary:
-    """A result whose interval ends where what it is of ends; that takes nothing from its cover."""
+def _summarize(result: MeanOverSeeds, low: float, high: float) -> MetricSummary:
+    """Summarise a result, and clip its interval to the possible values.
+
+    Clipping does not reduce the coverage of the interval.
+    """
     return MetricSummary(
         mean=float(result.mean),
         sd=float(result.sd),
@@ -291,11 +299,11 @@ def _summary(result: MeanOverSeeds, low: float, high: float) -> MetricSummary:
 
 
 def format_comparison_json(comparison: Comparison, warnings: Sequence[str]) -> str:
-    """The comparison as strict JSON: what is undefined is null.
+    """Format a comparison as strict JSON; undefined numbers become null.
 
     Args:
-        comparison: of a study.
-        warnings: what a reader must know first.
+        comparison: the comparison of a study.
+        warnings: sentences that warn the reader.
     """
     content = {
         "study": comparison.study,
@@ -306,36 +314,36 @@ def format_comparison_json(comparison: Comparison, warnings: Sequence[str]) -> s
                 **({"members": arm.members} if arm.is_ensemble else {}),
                 "metrics": {
                     metric: {
-                        "mean": _number(entry.mean),
-                        "sd": _number(entry.sd),
-                        "ci_low": _number(entry.ci_low),
-                        "ci_high": _number(entry.ci_high),
+                        "mean": _finite_or_none(entry.mean),
+                        "sd": _finite_or_none(entry.sd),
+                        "ci_low": _finite_or_none(entry.ci_low),
+                        "ci_high": _finite_or_none(entry.ci_high),
                     }
                     for metric, entry in arm.metrics.items()
                 },
             }
             for name, arm in comparison.arms.items()
         },
-        "comparisons": [_row(entry) for entry in comparison.differences],
+        "comparisons": [_difference_to_dict(entry) for entry in comparison.differences],
         "warnings": list(warnings),
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def _row(entry: Difference) -> dict[str, Any]:
+def _difference_to_dict(entry: Difference) -> dict[str, Any]:
     return {
         "arm": entry.arm,
         "reference": entry.reference,
         "metric": entry.metric,
         "n_pairs": entry.n_pairs,
-        "difference": _number(entry.summary.mean),
-        "ci_low": _number(entry.summary.ci_low),
-        "ci_high": _number(entry.summary.ci_high),
-        "p": _number(entry.p),
-        "p_holm": _number(entry.p_holm),
+        "difference": _finite_or_none(entry.summary.mean),
+        "ci_low": _finite_or_none(entry.summary.ci_low),
+        "ci_high": _finite_or_none(entry.summary.ci_high),
+        "p": _finite_or_none(entry.p),
+        "p_holm": _finite_or_none(entry.p_holm),
         "verdict": entry.verdict,
     }
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""What the course project concluded, asked again: each claim against its own reference."""
+"""Check the conclusions of the course project against the runs of a study."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from melanoma_lab.comparison.statistics import Verdict
 
 @dataclass(frozen=True)
 class CourseProjectClaim:
-    """One conclusion of the course project, which measured on copies of training images.
+    """A conclusion of the course project, which measured on copies of training images.
 
     Attributes:
-        question: what it comes to.
-        seed_says: its answer, with the figures that it rested on.
+        question: the conclusion as a question.
+        seed_says: the course project's answer, with its figures.
         arm: the preset that is claimed to be better.
-        reference: the preset that it is claimed to be better than.
-        metric: in which.
+        reference: the preset that is claimed to be worse.
+        metric: the metric of the claim.
     """
 
     question: str
@@ -56,34 +56,34 @@ _REVERSED: Final[dict[Verdict, Verdict]] = {"helps": "hurts", "hurts": "helps"}
 
 
 def check_claims(comparison: Comparison) -> list[tuple[CourseProjectClaim, Difference]]:
-    """The course project's claims that a study can answer, with what it says of them.
+    """Find the course project's claims that a study can answer.
 
     Args:
-        comparison: of a study.
+        comparison: the comparison of a study.
 
     Returns:
-        For each claim whose two presets the study compares, and whose arms have no override that
-        the other arms lack: the difference of the arm from its reference.
+        Each claim whose two presets the study compares (in arms without overrides that other arms
+        lack), with the difference of the arm from its reference.
     """
     by_short = {arm.short: name for name, arm in comparison.arms.items()}
-    judged = []
+    checked = []
     for claim in COURSE_PROJECT_CLAIMS:
         arm, reference = by_short.get(claim.arm), by_short.get(claim.reference)
         for entry in comparison.of_metric(claim.metric):
             if (entry.arm, entry.reference) == (arm, reference):
-                judged.append((claim, entry))
+                checked.append((claim, entry))
             elif (entry.arm, entry.reference) == (reference, arm):
-                judged.append((claim, reverse_difference(entry)))
-    return judged
+                checked.append((claim, reverse_difference(entry)))
+    return checked
 
 
 def reverse_difference(entry: Difference) -> Difference:
-    """The same difference, seen from the reference."""
-    seen = entry.summary
+    """Return the difference of the reference from the arm."""
+    summary = entry.summary
     return replace(
         entry,
         arm=entry.reference,
         reference=entry.arm,
-        summary=MetricSummary(-seen.mean, seen.sd, -seen.ci_high, -seen.ci_low),
+        summary=MetricSummary(-summary.mean, summary.sd, -summary.ci_high, -summary.ci_low),
         verdict=_REVERSED.get(entry.verdict, entry.verdict),
     )

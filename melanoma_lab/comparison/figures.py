@@ -1,4 +1,4 @@
-"""Figures of a comparison: narrow, so that they can be read on a phone and side by side."""
+"""Figures of a comparison, narrow enough to be read on a phone and side by side."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 from melanoma_lab.plots import style
 from melanoma_lab.reports.line_breaking import wrap_arm_name
 
+#: Width of the figures, in inches.
 WIDTH = 4.4
-#: Drawn in the forest plot below the metric that gives the verdicts, as far as they are there.
+#: Metrics that get a forest plot besides the one that decides about the verdicts, if defined.
 FOREST = ("melanoma_sensitivity", "macro_auroc", "log_loss", "generalisation_gap")
 MARKERS = ("o", "s", "D", "^", "v", "P")
-#: Colour and marker of a verdict: neither alone has to be told apart.
+#: Colour and marker of a verdict; each alone suffices, also for colour-blind readers.
 VERDICTS = {
     "helps": (style.BLUE, "^"),
     "hurts": (style.VERMILLION, "v"),
@@ -37,7 +38,7 @@ VERDICTS = {
 
 
 def select_forest_metrics(comparison: Comparison) -> list[str]:
-    """Metrics whose differences are drawn, the one that gives the verdicts first."""
+    """Select the metrics with a forest plot; the one that decides about the verdicts is first."""
     return [
         metric
         for metric in dict.fromkeys((comparison.metric, *FOREST))
@@ -49,14 +50,14 @@ def draw_difference_forest(comparison: Comparison, metric: str) -> Figure:
     """Draw every arm's difference from its reference in a metric, with its interval.
 
     Args:
-        comparison: of a study.
+        comparison: the comparison of a study.
         metric: one of ``select_forest_metrics``.
     """
     entries = comparison.of_metric(metric)
     references = dict.fromkeys(entry.reference for entry in entries)
     shared = comparison.arms[next(iter(references))].short if len(references) == 1 else ""
-    labels = [_pair_label(comparison, entry, name_reference=not shared) for entry in entries]
-    rows = _rows(labels)
+    labels = [_label_pair(comparison, entry, name_reference=not shared) for entry in entries]
+    rows = _place_rows(labels)
     fig = style.new_figure(WIDTH, (1.55 if shared else 1.35) + rows[-1] + 0.2)
     ax = fig.add_subplot()
     factor = 100 if is_share(metric) else 1
@@ -86,7 +87,7 @@ def draw_difference_forest(comparison: Comparison, metric: str) -> Figure:
 def _set_limits(
     ax: Axes, means: Sequence[float], entries: Sequence[Difference], factor: float
 ) -> None:
-    """Keep an interval of two seeds, which may be huge, from flattening all others."""
+    """Limit the x axis, so that the huge interval of only two seeds does not flatten the others."""
     ends = [
         abs(factor * end)
         for entry in entries
@@ -104,13 +105,13 @@ def draw_arm_sensitivities(comparison: Comparison) -> Figure:
         slugs.insert(0, comparison.melanoma)
     arms = list(comparison.arms.values())
     fig = style.new_figure(
-        WIDTH, 0.9 + len(slugs) * (0.25 + 0.13 * len(arms)) + _legend_height(comparison)
+        WIDTH, 0.9 + len(slugs) * (0.25 + 0.13 * len(arms)) + _compute_legend_height(comparison)
     )
     ax = fig.add_subplot()
-    offsets = _offsets(len(arms))
+    offsets = _compute_offsets(len(arms))
     for i, (arm, offset) in enumerate(zip(arms, offsets, strict=True)):
         entries = [arm.metrics[f"sensitivity/{slug}"] for slug in slugs]
-        _points(ax, entries, np.arange(len(slugs)) + offset, i, wrap_arm_name(arm.short))
+        _draw_intervals(ax, entries, np.arange(len(slugs)) + offset, i, wrap_arm_name(arm.short))
     for y in range(1, len(slugs)):
         ax.axhline(y - 0.5, color=style.LIGHT_GREY, linewidth=0.6)
     ax.set_yticks(range(len(slugs)), [style.format_class_name(slug, width=16) for slug in slugs])
@@ -122,23 +123,23 @@ def draw_arm_sensitivities(comparison: Comparison) -> Figure:
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     judged = label_split(arms[0].runs[0].judged)
     style.style_axes(ax, "", f"sensitivity on {judged} lesions")
-    _legend(fig, ax)
+    _draw_legend(fig, ax)
     style.add_footer(fig)
     return fig
 
 
 def draw_generalisation_gaps(comparison: Comparison) -> Figure:
-    """Draw every arm's generalisation gap: its interval, and each of its runs."""
+    """Draw every arm's mean generalisation gap with its interval, and the gaps of its runs."""
     arms = list(comparison.arms.values())
     labels = [wrap_arm_name(arm.short) for arm in arms]
-    rows = _rows(labels)
+    rows = _place_rows(labels)
     fig = style.new_figure(WIDTH, 1.1 + rows[-1] + 0.2)
     ax = fig.add_subplot()
     ax.axvline(0, color=style.GREY, linewidth=1)
     for y, arm in zip(rows, arms, strict=True):
         runs = [run.estimates["generalisation_gap"].value for run in arm.runs]
         ax.plot(runs, np.full(len(runs), y + 0.08), "|", color=style.GREY, markersize=7)
-        _points(ax, [arm.metrics["generalisation_gap"]], np.array([y - 0.04]), 0, "")
+        _draw_intervals(ax, [arm.metrics["generalisation_gap"]], np.array([y - 0.04]), 0, "")
     _set_rows(ax, rows, labels)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -148,12 +149,12 @@ def draw_generalisation_gaps(comparison: Comparison) -> Figure:
 
 
 def draw_mean_learning_curves(comparison: Comparison) -> Figure:
-    """Draw accuracy by epoch: each arm's mean over its runs, in a band from least to greatest.
+    """Draw accuracy by epoch: each arm's mean over its runs, and a band from minimum to maximum.
 
     Raises:
         ValueError: no run recorded any epoch.
     """
-    fig = style.new_figure(WIDTH, 4.8 + _legend_height(comparison))
+    fig = style.new_figure(WIDTH, 4.8 + _compute_legend_height(comparison))
     axes = fig.subplots(2, 1, sharex=True)
     titles = {"val_accuracy": "validation", "train_accuracy": "training, in training mode"}
     epochs = 0
@@ -163,7 +164,7 @@ def draw_mean_learning_curves(comparison: Comparison) -> Figure:
             if not curves:
                 continue
             epochs = max(epochs, *map(len, curves))
-            _band(ax, curves, i, wrap_arm_name(arm.short))
+            _draw_band(ax, curves, i, wrap_arm_name(arm.short))
         style.style_axes(ax, title, "epoch" if ax is axes[-1] else "", "accuracy")
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.grid(axis="y", color=style.LIGHT_GREY, linewidth=0.6)
@@ -171,12 +172,12 @@ def draw_mean_learning_curves(comparison: Comparison) -> Figure:
         raise ValueError("Expected learning curves of at least one run. Received none.")
     axes[0].set_xlim(1 - 0.02 * epochs, epochs + 0.02 * epochs)
     axes[0].xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
-    _legend(fig, axes[0])
+    _draw_legend(fig, axes[0])
     return fig
 
 
 def draw_mean_confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figure:
-    """Draw an arm's decisions as shares of each true class, all its runs together."""
+    """Draw the confusion matrix of all runs of an arm together, in per cent of each true class."""
     slugs = comparison.slugs
     counts = np.sum([run.confusion for run in arm.runs], axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -196,7 +197,7 @@ def draw_mean_confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figur
             color="white" if share > 0.55 else "black" if share >= 0.005 else "#767676",
             fontweight="bold" if row == column else "normal",
         )
-    # Lines of a slanting label would run into its neighbours: one, cut where it is very long.
+    # Slanted labels have one line, or they would overlap; very long ones are cut.
     short = [style.format_class_name(s if len(s) <= 24 else f"{s[:22]}...") for s in slugs]
     ax.set_xticks(range(len(slugs)), short, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(slugs)), [style.format_class_name(slug, width=18) for slug in slugs])
@@ -208,8 +209,8 @@ def draw_mean_confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figur
     return fig
 
 
-def _rows(labels: Sequence[str]) -> NDArray[np.float64]:
-    """Where rows stand below each other, in inches: each has the room that its label takes."""
+def _place_rows(labels: Sequence[str]) -> NDArray[np.float64]:
+    """Compute the positions of rows from the top, in inches, by the height of their labels."""
     heights = np.array([0.16 + 0.15 * (label.count("\n") + 1) for label in labels])
     return np.asarray(np.cumsum(heights) - heights / 2, dtype=np.float64)
 
@@ -220,27 +221,26 @@ def _set_rows(ax: Axes, rows: NDArray[np.float64], labels: Sequence[str]) -> Non
     ax.tick_params(axis="y", length=0)
 
 
-def _points(
+def _draw_intervals(
     ax: Axes,
     entries: Sequence[MetricSummary],
     y: NDArray[np.float64],
     i: int,
     label: str,
 ) -> None:
-    """Means with their intervals, as the i-th arm looks."""
+    """Draw means with their intervals, in the colour and marker of the i-th arm."""
     mean, low, high = (
         np.array([getattr(entry, name) for entry in entries])
         for name in ("mean", "ci_low", "ci_high")
     )
     colour, marker = style.CYCLE[i % len(style.CYCLE)], MARKERS[i % len(MARKERS)]
-    face = colour if i < len(MARKERS) else "white"  # hollow where the looks are used up
-    # Shares end at 0 and 1 whatever a symmetric interval says; the axes end there too.
+    face = colour if i < len(MARKERS) else "white"  # hollow once all markers are used
     ax.hlines(y, low, high, color=colour, linewidth=1.8)
     ax.plot(mean, y, marker, color=colour, markerfacecolor=face, markersize=5.5, label=label)
 
 
-def _band(ax: Axes, curves: Sequence[Sequence[float]], i: int, label: str) -> None:
-    """Mean, least and greatest over runs, which may have stopped at different epochs."""
+def _draw_band(ax: Axes, curves: Sequence[Sequence[float]], i: int, label: str) -> None:
+    """Draw mean, minimum and maximum over runs, which may have stopped at different epochs."""
     longest = max(map(len, curves))
     values = np.full((len(curves), longest), np.nan)
     for row, curve in zip(values, curves, strict=True):
@@ -255,37 +255,37 @@ def _band(ax: Axes, curves: Sequence[Sequence[float]], i: int, label: str) -> No
     ax.plot(epochs, finite.mean(axis=0), color=colour, linestyle=dashes, linewidth=1.8, label=label)
 
 
-def _offsets(n: int) -> NDArray[np.float64]:
-    """Where n arms stand within a class's row of height one."""
+def _compute_offsets(n: int) -> NDArray[np.float64]:
+    """Compute the offsets of n arms within a class's row of height one."""
     return np.linspace(-0.32, 0.32, n) if n > 1 else np.zeros(1)
 
 
-def _legend(fig: Figure, ax: Axes) -> None:
-    """Name the arms above everything, so that no name hides what is drawn."""
+def _draw_legend(fig: Figure, ax: Axes) -> None:
+    """Put the legend above the figure, so that no name hides a curve."""
     handles, labels = ax.get_legend_handles_labels()
     fig.legend(
         handles,
         labels,
         loc="outside upper left",
-        ncols=_legend_columns(labels),
+        ncols=_count_legend_columns(labels),
         frameon=False,
         fontsize=style.TICK_SIZE,
     )
 
 
-def _legend_columns(labels: Sequence[str]) -> int:
-    """Two where two names fit beside each other."""
+def _count_legend_columns(labels: Sequence[str]) -> int:
+    """Return the number of columns of the legend: 2 if two names fit side by side, else 1."""
     return 1 if any("\n" in label for label in labels) or len(labels) == 1 else 2
 
 
-def _legend_height(comparison: Comparison) -> float:
-    """Inches that the arms' names take above a figure."""
+def _compute_legend_height(comparison: Comparison) -> float:
+    """Compute the height of the legend above a figure, in inches."""
     labels = [wrap_arm_name(arm.short) for arm in comparison.arms.values()]
     lines = sum(label.count("\n") + 1 for label in labels)
-    return 0.2 + 0.17 * math.ceil(lines / _legend_columns(labels))
+    return 0.2 + 0.17 * math.ceil(lines / _count_legend_columns(labels))
 
 
-def _pair_label(comparison: Comparison, entry: Difference, *, name_reference: bool) -> str:
+def _label_pair(comparison: Comparison, entry: Difference, *, name_reference: bool) -> str:
     arm, reference = (comparison.arms[name].short for name in (entry.arm, entry.reference))
     return (
         f"{wrap_arm_name(arm)}\nvs {wrap_arm_name(reference)}"

@@ -1,10 +1,9 @@
-"""Which runs of two arms are held against each other, and what is independent of what.
+"""Pair the runs of two arms by seed and fold, and group dependent runs into units.
 
-Seeds are independent, so the folds of one are averaged before anything else, and so is all that
-was trained with the same seeds. An ensemble over seeds 0, 1 and 2 is held against the mean of the
-single runs of these seeds, as one unit; three ensembles of three seeds each are three units, no
-more, and what is called the variance between seeds is then that between such units. Ensembles that
-share a seed are one unit together.
+Only seeds are independent. Therefore the folds of a seed are averaged first, and so are all runs
+that share seeds. An ensemble over seeds 0, 1 and 2 is compared with the mean of the single runs of
+these seeds, as one unit; three ensembles of three seeds each are three units, and the variance
+"between seeds" is then the variance between these units. Ensembles that share a seed form one unit.
 """
 
 from __future__ import annotations
@@ -23,28 +22,36 @@ Floats = NDArray[np.float64]
 def pair_runs(
     arm: Sequence[StudyRun], other: Sequence[StudyRun]
 ) -> tuple[list[StudyRun], list[StudyRun]]:
-    """The runs of two arms whose seeds and folds both have.
+    """Select the runs of two arms whose seeds and folds occur in both.
 
-    An ensemble counts where the other arm has the seeds and folds of all its members.
+    An ensemble is selected if the other arm has the seeds and folds of all its members.
+
+    Args:
+        arm: runs of one arm.
+        other: runs of the other arm.
+
+    Returns:
+        The selected runs of both arms.
     """
     mine, theirs = list(arm), list(other)
     while True:
         shared = list_covered_repetitions(mine) & list_covered_repetitions(theirs)
-        kept = [[run for run in runs if run.covers <= shared] for runs in (mine, theirs)]
-        if [len(runs) for runs in kept] == [len(mine), len(theirs)]:
+        paired = [[run for run in runs if run.covers <= shared] for runs in (mine, theirs)]
+        if [len(runs) for runs in paired] == [len(mine), len(theirs)]:
             return mine, theirs
-        mine, theirs = kept  # what was dropped may have been all that covered another's seeds
+        # Repeat: a dropped run may have been the only one with the seeds of a remaining run.
+        mine, theirs = paired
 
 
 def list_covered_repetitions(runs: Sequence[StudyRun]) -> frozenset[tuple[int, int]]:
-    """The seeds and folds that some runs were trained with, taken together."""
+    """Return all (seed, fold) with which the runs, or the members of ensembles, were trained."""
     return frozenset[tuple[int, int]]().union(*(run.covers for run in runs))
 
 
 def assign_units(runs: Sequence[StudyRun]) -> list[int]:
-    """Which unit each run belongs to; units are numbered from 0, by their first seed.
+    """Assign each run to a unit; units are numbered from 0 in the order of their lowest seeds.
 
-    Runs that share a seed are of one unit, and so are those that share one with the same third.
+    Runs that share a seed are in the same unit; this relation is transitive.
     """
     units: list[set[int]] = []
     seeds_of = [{seed for seed, _ in run.covers} for run in runs]
@@ -59,23 +66,24 @@ def assign_units(runs: Sequence[StudyRun]) -> list[int]:
 def aggregate_by_unit(
     runs: Sequence[StudyRun], metric: str, minus: Sequence[StudyRun] = ()
 ) -> tuple[Floats, Floats]:
-    """A metric of every unit; the difference where there are runs to subtract.
+    """Average a metric in each unit, or compute the difference if there are runs to subtract.
 
     Args:
-        runs: one or more of an arm.
-        metric: its name.
-        minus: runs of another arm, as ``pair_runs`` gives them; a unit's runs are averaged arm by
-            arm.
+        runs: one or more runs of an arm.
+        metric: the name of the metric.
+        minus: runs of another arm from ``pair_runs``; the runs of a unit are averaged separately
+            for each arm.
 
     Returns:
-        Values, shape (S,), and the influences of G groups on them, shape (S, G).
+        Values of the S units, shape (S,), and the influences of G groups on them, shape (S, G);
+        float64.
     """
     everything = [*runs, *minus]
     units = assign_units(everything)
     in_unit = np.zeros((max(units) + 1, 2))
     for i, unit in enumerate(units):
         in_unit[unit, int(i >= len(runs))] += 1
-    names = _all_groups([run.estimates[metric] for run in everything])
+    names = _list_groups([run.estimates[metric] for run in everything])
     values = np.zeros(len(in_unit))
     influences = np.zeros((len(in_unit), len(names)))
     for i, (run, unit) in enumerate(zip(everything, units, strict=True)):
@@ -87,7 +95,8 @@ def aggregate_by_unit(
     return values, influences
 
 
-def _all_groups(estimates: Sequence[Estimate]) -> NDArray[np.str_]:
-    """Names of all groups, sorted; runs of one split share the array of theirs."""
-    different = {id(estimate.groups): estimate.groups for estimate in estimates}
-    return np.unique(np.concatenate(list(different.values())))
+def _list_groups(estimates: Sequence[Estimate]) -> NDArray[np.str_]:
+    """Return the sorted names of all groups."""
+    # Runs with the same split share one array of names, so that few arrays are concatenated.
+    distinct = {id(estimate.groups): estimate.groups for estimate in estimates}
+    return np.unique(np.concatenate(list(distinct.values())))

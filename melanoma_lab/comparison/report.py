@@ -1,4 +1,4 @@
-"""A comparison as files: ``comparison.json``, ``report.md``, ``report.html`` and its figures."""
+"""The files of a comparison: ``comparison.json``, ``report.md``, ``report.html`` and figures."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ from melanoma_lab.reports.rendering import (
     write_report_figures,
 )
 
-#: The arms' columns in the first table, after the metric that gives the verdicts.
+#: The metrics in the table of arms, after the one that decides about the verdicts.
 LEVELS = ("accuracy", "macro_auroc", "melanoma_sensitivity", "generalisation_gap")
 
 
 def write_comparison_report(
     folder: Path, study: Study, comparison: Comparison, warnings: Sequence[str], *, again: str
 ) -> Path:
-    """Write everything about a comparison into the study's folder.
+    """Write the report of a comparison into the study's folder.
 
     Args:
-        folder: of the study; made if it is not there.
-        study: its runs.
-        comparison: what was made of them.
-        warnings: what a reader must know first.
-        again: the command that makes the comparison again.
+        folder: the study's folder; created if it does not exist.
+        study: the runs of the study.
+        comparison: their comparison.
+        warnings: sentences that warn the reader.
+        again: the command that repeats the comparison.
 
     Returns:
-        The page to open, ``report.html``.
+        The path of the page, ``report.html``.
     """
     pictures = draw_comparison_figures(comparison)
-    content = _content(study, comparison, warnings, again)
+    content = _build_content(study, comparison, warnings, again)
     write_report_figures(folder, pictures)
     replace_file(folder / "comparison.json", format_comparison_json(comparison, warnings))
     for name in ("report.md", "report.html"):
@@ -69,7 +69,7 @@ def write_comparison_report(
 
 
 def draw_comparison_figures(comparison: Comparison) -> list[ReportFigure]:
-    """Every figure that the comparison has something for."""
+    """Draw all figures for which the comparison has data."""
     drawn = []
     for metric in figures.select_forest_metrics(comparison):
         name = label_metric(metric)
@@ -104,34 +104,34 @@ def draw_comparison_figures(comparison: Comparison) -> list[ReportFigure]:
     return drawn
 
 
-def _content(
+def _build_content(
     study: Study, comparison: Comparison, warnings: Sequence[str], again: str
 ) -> dict[str, Any]:
-    """What both reports say, as words."""
+    """Build the variables of the templates of both reports."""
     arms = list(comparison.arms.values())
     metrics = list(arms[0].metrics)
     levels = [m for m in dict.fromkeys((comparison.metric, *LEVELS)) if m in metrics]
     return {
         "study": comparison.study,
         "version": __version__,
-        "facts": _facts(study),
+        "facts": _list_facts(study),
         "verdicts": [
             (entry.verdict, verdict_text.format_verdict(comparison, entry))
             for entry in comparison.of_metric(comparison.metric)
         ],
-        "claim_rows": [_claim_row(claim, entry) for claim, entry in check_claims(comparison)],
+        "claim_rows": [_build_claim_row(claim, entry) for claim, entry in check_claims(comparison)],
         "metric": label_metric(comparison.metric),
         "warnings": list(warnings),
         "level_names": [label_metric(metric) for metric in levels],
         "level_rows": [
-            *([arm.label, len(arm.runs), *_levels(arm, levels)] for arm in arms),
-            _trivial_row(comparison, levels),
+            *([arm.label, len(arm.runs), *_format_levels(arm, levels)] for arm in arms),
+            _build_trivial_row(comparison, levels),
         ],
         "differences": [
             {
                 "metric": label_metric(metric),
                 "better": describe_direction(metric),
-                "rows": _difference_rows(comparison, metric),
+                "rows": _build_difference_rows(comparison, metric),
             }
             for metric in metrics
             if metric != f"sensitivity/{comparison.melanoma}"  # melanoma_sensitivity says it
@@ -140,10 +140,13 @@ def _content(
         else [],
         "classes": [slug.replace("_", " ") for slug in _melanoma_first(comparison)],
         "class_rows": [
-            [arm.short, *_levels(arm, [f"sensitivity/{s}" for s in _melanoma_first(comparison)])]
+            [
+                arm.short,
+                *_format_levels(arm, [f"sensitivity/{s}" for s in _melanoma_first(comparison)]),
+            ]
             for arm in arms
         ],
-        "cost_rows": [_cost_row(arm) for arm in arms],
+        "cost_rows": [_build_cost_row(arm) for arm in arms],
         "full_names": [(arm.short, arm.name) for arm in arms if arm.short != arm.name],
         "min_seeds": MIN_SEEDS,
         "judged": label_split(study.judged),
@@ -155,8 +158,8 @@ def _content(
     }
 
 
-def _facts(study: Study) -> list[str]:
-    """What the study is about, in a few words each."""
+def _list_facts(study: Study) -> list[str]:
+    """Summarise the study in short phrases."""
     run = study.runs[0]
     groups = len(run.estimates["accuracy"].groups)
     ungrouped = run.tags.get("protocol") == "ungrouped"
@@ -171,20 +174,19 @@ def _facts(study: Study) -> list[str]:
     ]
 
 
-def _claim_row(claim: CourseProjectClaim, entry: Difference) -> list[str]:
-    seen = format_difference_interval(
+def _build_claim_row(claim: CourseProjectClaim, entry: Difference) -> list[str]:
+    difference = format_difference_interval(
         claim.metric, entry.summary.mean, entry.summary.ci_low, entry.summary.ci_high
     )
-    here = f"{seen} in {label_metric(claim.metric)}"
     return [
         claim.question,
         claim.seed_says,
-        here,
+        f"{difference} in {label_metric(claim.metric)}",
         verdict_text.format_verdict_answer(entry.verdict),
     ]
 
 
-def _levels(arm: ArmSummary, metrics: Sequence[str]) -> list[str]:
+def _format_levels(arm: ArmSummary, metrics: Sequence[str]) -> list[str]:
     return [
         format_metric_interval(metric, entry.mean, entry.ci_low, entry.ci_high)
         for metric in metrics
@@ -192,8 +194,8 @@ def _levels(arm: ArmSummary, metrics: Sequence[str]) -> list[str]:
     ]
 
 
-def _trivial_row(comparison: Comparison, metrics: Sequence[str]) -> list[object]:
-    """For scale: what answering with the most common class always would score."""
+def _build_trivial_row(comparison: Comparison, metrics: Sequence[str]) -> list[object]:
+    """Return the row of a classifier that always predicts the most common class."""
     counts = next(iter(comparison.arms.values())).runs[0].confusion.sum(axis=1)
     answer = comparison.slugs[int(counts.argmax())]
     present = max(int(np.count_nonzero(counts)), 1)
@@ -210,7 +212,7 @@ def _trivial_row(comparison: Comparison, metrics: Sequence[str]) -> list[object]
     return [f"always {answer.replace('_', ' ')}", "", *cells]
 
 
-def _difference_rows(comparison: Comparison, metric: str) -> list[list[str]]:
+def _build_difference_rows(comparison: Comparison, metric: str) -> list[list[str]]:
     return [
         [
             f"{comparison.arms[entry.arm].short} vs {comparison.arms[entry.reference].short}",
@@ -230,8 +232,8 @@ def _melanoma_first(comparison: Comparison) -> list[str]:
     return [comparison.melanoma, *rest] if comparison.melanoma else rest
 
 
-def _cost_row(arm: ArmSummary) -> list[str]:
-    """Means over an arm's runs; empty where none recorded it."""
+def _build_cost_row(arm: ArmSummary) -> list[str]:
+    """Return the costs of an arm as means over its runs; a cell is empty if no run recorded it."""
 
     def mean(name: str, form: str) -> str:
         values = [run.costs[name] for run in arm.runs if name in run.costs]

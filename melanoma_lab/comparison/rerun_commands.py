@@ -1,4 +1,4 @@
-"""The commands that make a study and its comparison again."""
+"""Build the commands that repeat a study's runs and its comparison."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
 
 
 def build_compare_command(study: str, *, reference: str | None, metric: str, uri: str) -> str:
-    """The command that compares a study's tracked runs.
+    """Build the command that compares a study's tracked runs.
 
     Args:
-        study: its name.
-        reference: as given, None where each arm is compared with the one that it names.
-        metric: the one that gives the verdicts.
+        study: the name of the study.
+        reference: the arm that all others are compared with; None if each names its own.
+        metric: the metric that decides about the verdicts.
         uri: MLflow's tracking URI.
     """
     words = [f"study={study}"]
@@ -32,11 +32,13 @@ def build_compare_command(study: str, *, reference: str | None, metric: str, uri
 
 
 def build_training_commands(comparison: Comparison, root: str | None) -> list[str]:
-    """The commands that train the arms of a study, as few as say it all, and make its ensembles.
+    """Build the commands that train the arms of a study and make its ensembles.
+
+    Arms with the same overrides, seeds and folds share a command.
 
     Args:
-        comparison: of the study.
-        root: ``dataset.root`` of its runs, None where the dataset needs none.
+        comparison: the comparison of the study.
+        root: ``dataset.root`` of its runs; None if the dataset needs none.
     """
     shared = [f"study={comparison.study}"] if comparison.study != "ablation" else []
     shared += [f"dataset.root={root}"] if root else []
@@ -45,26 +47,26 @@ def build_training_commands(comparison: Comparison, root: str | None) -> list[st
         if arm.is_ensemble:
             continue
         preset, overrides = split_arm_name(arm.name)
-        overrides = (*overrides, *_reference_words(arm, preset))
-        for seeds, folds in _grids(arm):
+        overrides = (*overrides, *_list_reference_overrides(arm, preset))
+        for seeds, folds in _list_grids(arm):
             together.setdefault((overrides, seeds, folds), []).append(preset)
     commands = []
     for (overrides, seeds, folds), presets in together.items():
         words = [f"+experiment={','.join(presets)}"] if presets != [CUSTOM_PRESET] else []
-        words += [f"seed={_listed(seeds)}"]
-        words += [f"split.fold={_listed(folds)}"] if folds != (0,) else []
+        words += [f"seed={_join_numbers(seeds)}"]
+        words += [f"split.fold={_join_numbers(folds)}"] if folds != (0,) else []
         many = len(presets) * len(seeds) * len(folds) > 1
         multirun = ["-m"] if many else []
         commands.append(format_portable_command(*multirun, *words, *overrides, *shared))
     return commands + [
-        format_portable_command("ensemble", *_ensemble_words(comparison, arm))
+        format_portable_command("ensemble", *_list_ensemble_overrides(comparison, arm))
         for arm in comparison.arms.values()
         if arm.is_ensemble
     ]
 
 
 def describe_lab_versions(comparison: Comparison) -> str:
-    """Which lab trained the arms of a study: versions and commits, as its runs say."""
+    """Describe the versions and commits of melanoma_lab that trained the arms of a study."""
     runs = [run for arm in comparison.arms.values() if not arm.is_ensemble for run in arm.runs]
     versions = {run.tags.get("melanoma_lab", "") for run in runs} - {""}
     commits = {shorten_commit(run.tags.get("git_commit", UNKNOWN_COMMIT), 7) for run in runs} - {
@@ -74,34 +76,38 @@ def describe_lab_versions(comparison: Comparison) -> str:
     return f"{lab} at commit {' and '.join(sorted(commits))}" if commits else lab
 
 
-def _grids(arm: ArmSummary) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Seeds and folds whose combinations are an arm's runs: all at once, or fold by fold."""
-    there = list_covered_repetitions(arm.runs)
-    if len(there) == len(arm.seeds) * len(arm.folds):
+def _list_grids(arm: ArmSummary) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """List the grids of seeds and folds that make up an arm's runs.
+
+    It is a single grid if the arm has all combinations, else a grid for each fold.
+    """
+    repetitions = list_covered_repetitions(arm.runs)
+    if len(repetitions) == len(arm.seeds) * len(arm.folds):
         return [(arm.seeds, arm.folds)]
     return [
-        (tuple(sorted(seed for seed, of in there if of == fold)), (fold,)) for fold in arm.folds
+        (tuple(sorted(seed for seed, other in repetitions if other == fold)), (fold,))
+        for fold in arm.folds
     ]
 
 
-def _reference_words(arm: ArmSummary, preset: str) -> list[str]:
-    """What tells an arm's runs their reference, where it is not the one that their preset names."""
+def _list_reference_overrides(arm: ArmSummary, preset: str) -> list[str]:
+    """Return the override of ``reference`` if an arm's runs name another one than their preset."""
     named = arm.runs[0].tags.get("reference", "")
     if named == (load_preset_reference(preset) or ""):
         return []
     return [f"reference={format_override_value(named)}" if named else "reference=null"]
 
 
-def _ensemble_words(comparison: Comparison, arm: ArmSummary) -> list[str]:
-    """What makes an arm of ensembles, after the arm that it is made of has been trained."""
-    of = arm.runs[0].tags.get("reference", "")
+def _list_ensemble_overrides(comparison: Comparison, arm: ArmSummary) -> list[str]:
+    """Return the overrides that make an arm of ensembles from the runs of another arm."""
+    member_arm = arm.runs[0].tags.get("reference", "")
     members = len({seed for seed, _ in arm.runs[0].covers})
     return [
         f"study={comparison.study}",
-        f"arm={format_override_value(comparison.short.get(of, of))}",
+        f"arm={format_override_value(comparison.short.get(member_arm, member_arm))}",
         f"members={members}",
     ]
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _join_numbers(numbers: Sequence[int]) -> str:
     return ",".join(map(str, numbers))

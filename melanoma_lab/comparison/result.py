@@ -1,4 +1,4 @@
-"""A compared study as a user of Python takes it: tables, verdicts, and where the report lies."""
+"""The result of a comparison for users of Python: tables, verdicts and the report's path."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from melanoma_lab.comparison.compare import Comparison
 
 @dataclass(frozen=True)
 class ComparedStudy:
-    """A study, compared and reported.
+    """The result of comparing the arms of a study.
 
     Attributes:
-        study: its name.
-        metric: the one that gives the verdicts.
-        warnings: what a reader must know first, the gravest first.
-        report: the page to open; ``report.md`` and ``comparison.json`` lie beside it.
-        comparison: everything, as objects.
+        study: the name of the study.
+        metric: the metric that decides about the verdicts.
+        warnings: sentences that warn the reader, the most serious first.
+        report: the path of the report's page; ``report.md`` and ``comparison.json`` are in the same
+            folder.
+        comparison: the complete comparison.
     """
 
     study: str
@@ -31,12 +32,12 @@ class ComparedStudy:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Arm -> ``helps``, ``hurts``, ``no evidence`` or ``too few runs``."""
+        """The verdicts, arm -> ``helps``, ``hurts``, ``no evidence`` or ``too few runs``."""
         return {entry.arm: entry.verdict for entry in self.comparison.of_metric(self.metric)}
 
     @property
     def table(self) -> pd.DataFrame:
-        """Every difference between an arm and its reference, a row each; NaN where undefined.
+        """The differences between arms and their references, a row each; NaN if undefined.
 
         Columns: arm, reference, metric, n_pairs, difference, ci_low, ci_high, p, p_holm, verdict.
         """
@@ -51,9 +52,9 @@ class ComparedStudy:
 
     @property
     def arms(self) -> pd.DataFrame:
-        """What every arm came to, a row for each arm and metric.
+        """The metrics of all arms, a row for each arm and metric.
 
-        Columns: arm, metric, n_runs, mean, sd, ci_low, ci_high; NaN where undefined.
+        Columns: arm, metric, n_runs, mean, sd, ci_low, ci_high; NaN if undefined.
         """
         rows: list[Mapping[str, object]] = [
             {"arm": arm.name, "metric": metric, "n_runs": len(arm.runs), **asdict(summary)}

@@ -1,22 +1,23 @@
-"""Is a difference between two arms more than chance in the seeds and in the test lesions?
+"""Test whether a difference between two arms exceeds chance in the seeds and the test lesions.
 
-A study is a crossed design: every seed of an arm meets every test lesion. Radiology knows it as
-multi-reader multi-case, with seeds for readers and lesions for cases, and its standard analysis
-(Obuchowski and Rockette, Communications in Statistics 24, 1995) gives the variance of the mean
-over S seeds of the differences D_s between two arms,
+A study is a crossed design: every seed of an arm is measured on every test lesion. In radiology
+this is a multi-reader multi-case design, with seeds as readers and lesions as cases. Its standard
+analysis (Obuchowski and Rockette, Communications in Statistics 24, 1995) gives the variance of the
+mean over S seeds of the differences D_s between two arms,
 
     Var(mean D) = v / S + c
 
-where v is the variance of the D_s between seeds, and c the covariance that the D_s have because
-they are measured on the same lesions, from the groups' influences. What a seed makes of one lesion
-in particular is in v already and is not counted twice. A bootstrap would be too narrow with three
-seeds, so each part gets the t quantile of its own degrees of freedom and the two half-widths are
-added in squares (MOVER: Zou and Donner, Statistics in Medicine 27, 2008). One quantile for the
-sum, with Satterthwaite's degrees of freedom, was tried first and covered 92 to 94 % at three seeds.
+where v is the variance of the D_s between seeds, and c is the covariance of the D_s that results
+from measuring them on the same lesions; it is computed from the groups' influences. The interaction
+of a seed with a single lesion is part of v and is not counted twice. A bootstrap interval would be
+too narrow with three seeds, so each part gets the t quantile of its own degrees of freedom, and the
+squares of the two half-widths are added (MOVER: Zou and Donner, Statistics in Medicine 27, 2008). A
+single quantile for the sum, with Satterthwaite's degrees of freedom, was tried first and covered 92
+to 94 % at three seeds.
 
-Folds of one seed are averaged before anything else and never counted as repetitions: their training
-splits overlap, and no unbiased estimate of the variance over folds exists (Bengio and Grandvalet,
-JMLR 5, 2004). Their test lesions are different ones and all count in c.
+The folds of a seed are averaged first and never counted as repetitions: their training splits
+overlap, and no unbiased estimate of the variance over folds exists (Bengio and Grandvalet, JMLR 5,
+2004). Their test lesions differ, and all of them count in c.
 """
 
 from __future__ import annotations
@@ -36,37 +37,39 @@ Floats = NDArray[np.float64]
 Verdict = Literal["helps", "hurts", "no evidence", "too few runs"]
 
 ALPHA = 0.05
-"""Two-sided; intervals cover 1 - ALPHA, and no more than ALPHA of studies call chance an effect."""
+"""Two-sided level: intervals cover 1 - ALPHA; at most ALPHA of studies call chance an effect."""
 
 POWER = 0.8
-"""Chance of finding a difference that ``seeds_needed`` plans for."""
+"""The power for which ``seeds_needed`` plans: the probability of finding the difference."""
 
 MIN_SEEDS = 3
-"""Fewest seeds from which a verdict is given: the variance of two says next to nothing."""
+"""The minimum number of seeds for a verdict: the variance between two is hardly known."""
 
 MOST_SEEDS = 100_000
-"""A number of seeds that nobody trains: a study that needs more needs other test lesions."""
+"""The maximum of ``seeds_needed``; a study that would need more needs more test lesions."""
 
 ROUNDING = 1e-12
-"""A standard error below this is what floating point makes of none at all."""
+"""A standard error below this is a rounding error of zero."""
 
 LEAST_P = 1e-12
-"""Smaller p values are reported as this: no t distribution holds that far out."""
+"""The smallest p value that is reported; so far out the t distribution is no good model."""
 
 
 @dataclass(frozen=True)
 class MeanOverSeeds:
-    """A mean over seeds and its uncertainty; arrays of the shape of all axes but the last.
+    """A mean over seeds and its uncertainty.
+
+    All attributes are float64 arrays, shaped as the values without their last axis (the seeds).
 
     Attributes:
-        mean: over the seeds.
-        sd: between the seeds; NaN with one.
-        seed_variance: v, the part of the variance that more seeds reduce, of a single seed.
-        lesion_variance: c, the part that only more test lesions reduce.
-        lesion_df: degrees of freedom of the latter.
-        ci_low: lower end of the interval; NaN with one seed, or where nothing varies at all.
-        ci_high: upper end of the interval.
-        p: two-sided, of a true mean of zero.
+        mean: the mean over the seeds.
+        sd: the standard deviation between the seeds; NaN for one seed.
+        seed_variance: v, the variance between seeds; more seeds reduce its part of the error.
+        lesion_variance: c, the part of the error's variance that only more test lesions reduce.
+        lesion_df: the degrees of freedom of ``lesion_variance``.
+        ci_low: the lower end of the interval; NaN for one seed, or if nothing varies at all.
+        ci_high: the upper end of the interval; NaN as ``ci_low``.
+        p: the two-sided p value of a true mean of zero.
     """
 
     mean: Floats
@@ -80,15 +83,16 @@ class MeanOverSeeds:
 
 
 def mean_over_seeds(values: ArrayLike, influences: ArrayLike) -> MeanOverSeeds:
-    """The mean of a metric, or of a difference, over seeds, with its interval.
+    """Compute the mean of a metric, or of a difference, over seeds, with its interval.
 
     Args:
-        values: float, shape (..., S); of each seed. With a NaN among them, all is NaN.
-        influences: float, shape (..., S, G); of each group on each seed's value, zero for a group
-            that the seed was not tested on.
+        values: the value of each of S seeds; float, shape (..., S). If one is NaN, so is the
+            result.
+        influences: the influence of each of G groups on each seed's value, 0 for a group that the
+            seed was not tested on; float, shape (..., S, G).
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not match, or there is no seed.
     """
     d, u = np.asarray(values, np.float64), np.asarray(influences, np.float64)
     if u.shape[:-1] != d.shape or not d.shape[-1]:
@@ -102,15 +106,15 @@ def mean_over_seeds(values: ArrayLike, influences: ArrayLike) -> MeanOverSeeds:
         undefined = np.full_like(mean, np.nan)
         return MeanOverSeeds(mean, *[undefined] * 7)
     seed_variance = d.var(axis=-1, ddof=1)
-    # Products of different seeds only: a lesion's chance that all seeds share.
+    # Sum of products of different seeds: the chance in a lesion that all seeds share.
     shared = np.square(u.sum(axis=-2)) - np.square(u).sum(axis=-2)
     lesion_variance = np.maximum(shared.sum(axis=-1) / (n * (n - 1)), 0)
-    # The shared part of a sum of squares has as many degrees of freedom as lesions that matter.
+    # Degrees of freedom of a sum of squares: the effective number of lesions.
     squares = np.square(u.sum(axis=-2))
     with np.errstate(divide="ignore", invalid="ignore"):
         lesion_df = 2 * np.square(squares.sum(axis=-1)) / np.square(squares).sum(axis=-1)
     lesion_df = np.where(np.isnan(lesion_df) & ~np.isnan(mean), 2.0, lesion_df)
-    half = _half_width(ALPHA, seed_variance, lesion_variance, n, lesion_df)
+    half = _compute_half_width(ALPHA, seed_variance, lesion_variance, n, lesion_df)
     standard_error = np.sqrt(seed_variance / n + lesion_variance)
     half = np.where(standard_error > ROUNDING, half, np.nan)
     return MeanOverSeeds(
@@ -123,20 +127,20 @@ def mean_over_seeds(values: ArrayLike, influences: ArrayLike) -> MeanOverSeeds:
         ci_high=mean + half,
         p=np.where(
             standard_error > ROUNDING,
-            _p_value(mean, seed_variance, lesion_variance, n, lesion_df),
+            _compute_p_value(mean, seed_variance, lesion_variance, n, lesion_df),
             np.nan,
         ),
     )
 
 
-def _half_width(
+def _compute_half_width(
     alpha: ArrayLike,
     seed_variance: ArrayLike,
     lesion_variance: ArrayLike,
     n_seeds: int,
     lesion_df: ArrayLike,
 ) -> Floats:
-    """Half the width of a 1 - alpha interval."""
+    """Compute half the width of a 1 - alpha interval."""
     upper = np.asarray(alpha) / 2
     seeds = np.square(stats.t.isf(upper, n_seeds - 1)) * np.divide(seed_variance, n_seeds)
     lesions = np.square(stats.t.isf(upper, lesion_df)) * lesion_variance
@@ -144,21 +148,23 @@ def _half_width(
     return half
 
 
-def _p_value(
+def _compute_p_value(
     mean: Floats,
     seed_variance: Floats,
     lesion_variance: Floats,
     n_seeds: int,
     lesion_df: Floats,
 ) -> Floats:
-    """The alpha at which the interval ends at zero, at least ``LEAST_P``.
+    """Compute the p value: the alpha at which the interval ends at zero, at least ``LEAST_P``.
 
-    By bisection, on a logarithmic scale: the interval widens as alpha falls.
+    Alpha is found by bisection on a logarithmic scale; the interval widens as alpha falls.
     """
     low, high = np.full_like(mean, np.log(LEAST_P)), np.zeros_like(mean)
     for _ in range(50):
         middle = (low + high) / 2
-        half = _half_width(np.exp(middle), seed_variance, lesion_variance, n_seeds, lesion_df)
+        half = _compute_half_width(
+            np.exp(middle), seed_variance, lesion_variance, n_seeds, lesion_df
+        )
         too_narrow = half < np.abs(mean)
         low, high = np.where(too_narrow, low, middle), np.where(too_narrow, middle, high)
     p: Floats = np.exp(high)
@@ -166,16 +172,16 @@ def _p_value(
 
 
 def seeds_needed(difference: float, seed_variance: float, lesion_variance: float) -> int | None:
-    """How many seeds would find a difference of this size with a chance of ``POWER``.
+    """Compute the number of seeds that find a difference of this size with power ``POWER``.
 
     Args:
-        difference: true mean difference.
-        seed_variance: v, of a single seed.
-        lesion_variance: c, of the mean over any number of seeds.
+        difference: the true mean difference.
+        seed_variance: v, the variance between seeds.
+        lesion_variance: c, the variance due to the test lesions, for any number of seeds.
 
     Returns:
-        At least ``MIN_SEEDS``; None where none up to ``MOST_SEEDS`` would do, because the chance in
-        the test lesions alone is too large, or where that cannot be said.
+        At least ``MIN_SEEDS``; None if not even ``MOST_SEEDS`` suffice, because the variance due to
+        the test lesions alone is too large, or if a variance is unknown.
     """
     reach = stats.norm.isf(ALPHA / 2) + stats.norm.isf(1 - POWER)
     left = (difference / reach) ** 2 - lesion_variance
@@ -188,10 +194,10 @@ def seeds_needed(difference: float, seed_variance: float, lesion_variance: float
 
 
 def _is_found(difference: float, seed_variance: float, lesion_variance: float, n: int) -> bool:
-    """Whether n seeds find a difference with a chance of ``POWER``, many lesions assumed."""
-    half = _half_width(ALPHA, seed_variance, lesion_variance, n, np.inf)
+    """Return whether n seeds find a difference with power ``POWER``, assuming many lesions."""
+    half = _compute_half_width(ALPHA, seed_variance, lesion_variance, n, np.inf)
     room = half + stats.norm.isf(1 - POWER) * math.sqrt(seed_variance / n + lesion_variance)
-    # A hair less: where the lesions' part is all but everything, the limit is never reached.
+    # Slightly less, because the limit is never reached if nearly all variance is the lesions'.
     return bool(abs(difference) >= (1 - 1e-6) * room)
 
 
@@ -199,8 +205,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p values for their number, in the order given (Holm, Scand. J. Statist. 6, 1979).
 
     Args:
-        p_values: of one family of comparisons; NaN, a comparison that could not be made, stays NaN
-            and is not counted.
+        p_values: the p values of one family of comparisons; NaN, which stands for a comparison that
+            could not be made, stays NaN and is not counted.
     """
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
@@ -210,13 +216,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def decide_verdict(metric: str, difference: float, p_holm: float, n_seeds: int) -> Verdict:
-    """The verdict on a difference, arm minus reference.
+    """Decide the verdict on a difference, arm minus reference.
 
     Args:
-        metric: its name; ``higher_is_better`` says which way is better.
-        difference: mean over the seeds.
-        p_holm: adjusted; NaN, where nothing varied or the metric is undefined, is no evidence.
-        n_seeds: that both have.
+        metric: the name of the metric, which decides whether higher is better.
+        difference: the mean difference over the seeds.
+        p_holm: the adjusted p value; NaN (nothing varied, or the metric is undefined) counts as no
+            evidence.
+        n_seeds: the number of seeds (units) that both arms have.
     """
     if n_seeds < MIN_SEEDS:
         return "too few runs"

@@ -1,4 +1,4 @@
-"""The finished runs of a study, as MLflow has them: what they are, what they predicted."""
+"""Load the finished runs of a study from MLflow, with their predictions and metrics."""
 
 from __future__ import annotations
 
@@ -28,27 +28,29 @@ from melanoma_lab.tracking.arm_runs import (
     read_run_key,
 )
 
-#: What is drawn as learning curves.
+#: Metrics whose values by epoch are drawn as learning curves.
 CURVES = ("train_accuracy", "val_accuracy")
+#: Metrics of a run that are reported as its costs.
 COSTS = ("fit_seconds", "optimizer_steps", "parameters", "best_epoch")
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A finished run.
+    """A finished run of a study.
 
     Attributes:
-        run_id: MLflow's.
-        key: which arm, seed and fold.
-        tags: as tracked.
+        run_id: the MLflow id of the run.
+        key: its arm, seed and fold.
+        tags: its MLflow tags.
         costs: those of ``COSTS`` that it recorded, and ``images_per_second`` of its last epoch.
-        estimates: its metrics, with what each test lesion contributes to their uncertainty.
-        slugs: K class slugs, in class order.
-        judged: the split that it is judged by: ``test``, or ``val`` where it has not met test.
-        confusion: int64, shape (K, K); judged images by true (row) and decided class.
-        judged_images: a digest of the judged images, their groups and their labels.
-        lone_classes: classes of which the judged split has a single group.
-        curves: of each of ``CURVES``, a value an epoch.
+        estimates: metric -> value, with the influence of each test lesion for its uncertainty.
+        slugs: the K class slugs, in class order.
+        judged: the split on which it is evaluated: ``test``, or ``val`` if test was not predicted.
+        confusion: counts of evaluated images by true class (row) and predicted class; int64, shape
+            (K, K).
+        judged_images: a digest of the evaluated images, their groups and their labels.
+        lone_classes: classes with a single group in the evaluated split.
+        curves: name from ``CURVES`` -> a value for each epoch.
     """
 
     run_id: str
@@ -65,12 +67,12 @@ class StudyRun:
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether it is the mean of other runs of the study."""
+        """Whether it is an ensemble: the mean of other runs' predictions."""
         return SEEDS_TAG in self.tags
 
     @cached_property
     def covers(self) -> frozenset[tuple[int, int]]:
-        """The seeds and folds that it was trained with, an ensemble's members' all."""
+        """The (seed, fold) of its training; for an ensemble, those of all its members."""
         return read_covered_repetitions(self.tags)
 
     def __str__(self) -> str:
@@ -79,15 +81,15 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class Study:
-    """What a study has come to so far.
+    """The runs of a study.
 
     Attributes:
-        name: its name.
-        runs: the newest finished run of each arm, seed and fold, in that order.
-        unfinished: for every arm, seed and fold without one: what became of the newest try.
-        remarks: what had to be left out, for the reader.
-        melanoma: slug of the melanoma class, None where the dataset names none.
-        root: where the first run found its images, None where the dataset needs no folder.
+        name: the name of the study.
+        runs: the newest finished run of each arm, seed and fold, sorted in that order.
+        unfinished: arm, seed and fold without a finished run -> status of the newest run.
+        remarks: sentences for the reader about runs that were left out.
+        melanoma: the slug of the melanoma class; None if the dataset names none.
+        root: the dataset folder of the first run; None if the dataset needs none.
     """
 
     name: str
@@ -99,7 +101,7 @@ class Study:
 
     @property
     def judged(self) -> str:
-        """The split that its runs are judged by."""
+        """The split on which its runs are evaluated."""
         return self.runs[0].judged
 
     @property
@@ -108,18 +110,17 @@ class Study:
         return tuple(dict.fromkeys(run.key.arm for run in self.runs))
 
 
-def load_study(client: Any, name: str, tell: Callable[[int, int], None] | None = None) -> Study:
+def load_study(client: Any, name: str, progress: Callable[[int, int], None] | None = None) -> Study:
     """Read the finished runs of a study and their predictions.
 
     Args:
         client: an MlflowClient.
-        name: of the study.
-        tell: called with (done, total) runs.
+        name: the name of the study.
+        progress: called with (done, total) runs.
 
     Raises:
-        UserError: there is no such study, it has no finished runs, none of them has a predictions
-            table, or they cannot be compared: other data, or another split for the same seed and
-            fold.
+        UserError: there is no such study, it has no finished run, no run has a predictions table,
+            or the runs have different data or, for the same seed and fold, different splits.
     """
     tracked = find_arm_runs(client, name)
     finished: dict[RunKey, list[Any]] = defaultdict(list)
@@ -137,44 +138,50 @@ def load_study(client: Any, name: str, tell: Callable[[int, int], None] | None =
         )
     if not finished:
         raise UserError(f"study={name}: no run of it has finished yet.")
-    newest = {key: finished[key][0] for key in sorted(finished, key=_order)}
+    newest = {key: finished[key][0] for key in sorted(finished, key=_sort_key)}
     _check_data(newest)
     _check_splits(newest)
-    remarks = [_older(key, runs) for key, runs in finished.items() if _differ(runs)]
-    melanoma = _melanoma(newest.values())
+    remarks = [
+        _describe_older_runs(key, runs)
+        for key, runs in finished.items()
+        if _have_different_fingerprints(runs)
+    ]
+    melanoma = _find_melanoma_slug(newest.values())
     runs = []
     shared: dict[bytes, NDArray[np.str_]] = {}
     for done, (key, run) in enumerate(newest.items(), start=1):
         try:
-            runs.append(_read(client, key, run, melanoma, shared))
+            runs.append(_read_run(client, key, run, melanoma, shared))
         except (OSError, ValueError) as error:
             reason = get_first_line(error)
             remarks.append(f"{key} (run {run.info.run_id}) is left out: {reason}")
-        if tell:
-            tell(done, len(newest))
+        if progress:
+            progress(done, len(newest))
     if not runs:
         raise UserError(f"study={name}: no run of it has predictions to compare.\n{remarks[0]}")
     _check_images(runs)
     return Study(
         name=name,
         runs=tuple(runs),
-        unfinished={k: unfinished[k] for k in sorted(unfinished, key=_order) if k not in finished},
+        unfinished={
+            k: unfinished[k] for k in sorted(unfinished, key=_sort_key) if k not in finished
+        },
         remarks=tuple(remarks),
         melanoma=melanoma,
-        root=_root(next(iter(newest.values()))),
+        root=_find_root(next(iter(newest.values()))),
     )
 
 
-def _order(key: RunKey) -> tuple[str, int, int]:
+def _sort_key(key: RunKey) -> tuple[str, int, int]:
     return key.arm, key.seed, key.fold
 
 
-def _differ(runs: Sequence[Any]) -> bool:
+def _have_different_fingerprints(runs: Sequence[Any]) -> bool:
     return len({run.data.tags.get("fingerprint") for run in runs}) > 1
 
 
-def _older(key: RunKey, runs: Sequence[Any]) -> str:
-    """A remark on runs of one name that did not compute the same thing."""
+def _describe_older_runs(key: RunKey, runs: Sequence[Any]) -> str:
+    """Return a remark on older runs of the same name that have another fingerprint."""
     newest = runs[0].data.tags.get("fingerprint")
     others = [run for run in runs if run.data.tags.get("fingerprint") != newest]
     return (
@@ -186,15 +193,15 @@ def _older(key: RunKey, runs: Sequence[Any]) -> str:
 def _check_data(runs: Mapping[RunKey, Any]) -> None:
     """Refuse to compare runs on different data."""
     _refuse_several(
-        _by_tag(runs, "dataset_digest"), "saw different images or labels (dataset_digest)"
+        _group_by_tag(runs, "dataset_digest"), "saw different images or labels (dataset_digest)"
     )
-    told = _by_tag(runs, "metadata_digest")
-    told.pop("", None)  # arms that are told nothing of patients
-    _refuse_several(told, "were told other things of the same patients (metadata_digest)")
+    metadata = _group_by_tag(runs, "metadata_digest")
+    metadata.pop("", None)  # arms that use no patient metadata
+    _refuse_several(metadata, "were told other things of the same patients (metadata_digest)")
 
 
-def _by_tag(runs: Mapping[RunKey, Any], tag: str) -> dict[str, list[str]]:
-    """Which runs have which value of a tag."""
+def _group_by_tag(runs: Mapping[RunKey, Any], tag: str) -> dict[str, list[str]]:
+    """Group the runs by the value of a tag."""
     found: dict[str, list[str]] = defaultdict(list)
     for key, run in runs.items():
         found[run.data.tags.get(tag, "")].append(f"{key} ({run.info.run_id})")
@@ -202,7 +209,7 @@ def _by_tag(runs: Mapping[RunKey, Any], tag: str) -> dict[str, list[str]]:
 
 
 def _refuse_several(found: Mapping[str, list[str]], what: str) -> None:
-    """Refuse runs that differ in what all must share."""
+    """Refuse runs that differ in a property that all must share."""
     if len(found) > 1:
         raise UserError(
             f"These runs {what} and cannot be compared: "
@@ -212,11 +219,11 @@ def _refuse_several(found: Mapping[str, list[str]], what: str) -> None:
 
 
 def _check_splits(runs: Mapping[RunKey, Any]) -> None:
-    """Refuse to pair runs whose images lie in different splits."""
+    """Refuse to pair runs whose splits differ."""
     by_pair: dict[tuple[int, int], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for key, run in runs.items():
         if "," in run.data.tags.get(FOLDS_TAG, ""):
-            continue  # an ensemble over folds has a split of its own; its test images are checked
+            continue  # an ensemble over folds has its own split; ``_check_images`` checks it
         split = run.data.tags.get("split_hash", "")
         by_pair[key.seed, key.fold][split].append(f"{key} ({run.info.run_id})")
     for (seed, fold), splits in by_pair.items():
@@ -230,7 +237,7 @@ def _check_splits(runs: Mapping[RunKey, Any]) -> None:
 
 
 def _check_images(runs: Iterable[StudyRun]) -> None:
-    """Refuse tables of other splits, and those that lack images that their runs' split has."""
+    """Refuse runs that are evaluated on different splits, or on different images of one split."""
     runs = tuple(runs)
     by_split: dict[str, list[str]] = defaultdict(list)
     for run in runs:
@@ -252,37 +259,38 @@ def _check_images(runs: Iterable[StudyRun]) -> None:
             )
 
 
-def _melanoma(runs: Iterable[Any]) -> str | None:
-    """Slug of the class that the runs' configuration names."""
+def _find_melanoma_slug(runs: Iterable[Any]) -> str | None:
+    """Return the slug of the melanoma class that the runs' configuration names, or None."""
     names = {run.data.params.get("dataset.melanoma", "null") for run in runs} - {"null"}
     return slugify(names.pop()) if len(names) == 1 else None
 
 
-def _root(run: Any) -> str | None:
-    """The folder of images that a run was given."""
+def _find_root(run: Any) -> str | None:
+    """Return the value of ``dataset.root`` in a run, or None."""
     root = run.data.params.get("dataset.root", "null")
     return None if root == "null" else str(root)
 
 
-def _read(
+def _read_run(
     client: Any,
     key: RunKey,
     run: Any,
     melanoma: str | None,
     shared: dict[bytes, NDArray[np.str_]],
 ) -> StudyRun:
-    """A run with its predictions and learning curves.
+    """Read a run with its predictions and learning curves.
 
     Args:
         client: an MlflowClient.
-        key: which run of the study it is.
-        run: as MLflow has it.
-        melanoma: slug of the melanoma class.
-        shared: names of groups that runs read before have; a thousand runs hold them once.
+        key: the arm, seed and fold of the run.
+        run: MLflow's run.
+        melanoma: the slug of the melanoma class; None if there is none.
+        shared: the names of groups of the runs read before; equal arrays are held only once, which
+            saves memory with many runs.
 
     Raises:
-        OSError: its predictions table is not there.
-        ValueError: it is not a predictions table, or lacks the melanoma class.
+        OSError: the predictions table is missing.
+        ValueError: the file is not a predictions table, or lacks the melanoma class.
     """
     table = load_predictions(client, run)
     predictions = Predictions(table)
@@ -310,10 +318,10 @@ def _read(
         confusion=metrics.confusion_matrix(evaluated.y_true, evaluated.y_score),
         judged_images=hash_text(labelled.to_csv(index=False)),
         lone_classes=tuple(name for name in predictions.slugs if groups.get(name, 0) == 1),
-        curves={name: _curve(client, run.info.run_id, f"epoch/{name}") for name in CURVES},
+        curves={name: _read_curve(client, run.info.run_id, f"epoch/{name}") for name in CURVES},
     )
 
 
-def _curve(client: Any, run_id: str, metric: str) -> tuple[float, ...]:
+def _read_curve(client: Any, run_id: str, metric: str) -> tuple[float, ...]:
     points = client.get_metric_history(run_id, metric)
     return tuple(point.value for point in sorted(points, key=lambda point: point.step))

@@ -1,4 +1,4 @@
-"""Compare the arms of a study from its tracked runs, and write what came of it."""
+"""Compare the arms of a study from its tracked runs, and report the result."""
 
 from __future__ import annotations
 
@@ -31,24 +31,26 @@ def report_study(
     tracked: Tracking,
     folder: Path,
 ) -> ComparedStudy:
-    """Compare a study, show the result, write it below its folder, and record it in MLflow.
+    """Compare the arms of a study, print the result, write a report, and record it in MLflow.
 
     Args:
-        study: its name.
-        reference: compare all arms with this one; None: each with the one that it names.
-        metric: the one that gives the verdicts.
-        tracked: where its runs are recorded.
-        folder: where studies lie; ``<study>/comparison.json`` and the reports are written there.
+        study: the name of the study.
+        reference: the arm that all others are compared with; None to compare each with the
+            reference that it names.
+        metric: the metric that decides about the verdicts.
+        tracked: the settings of the tracking server.
+        folder: the folder of all studies; ``<study>/comparison.json`` and the reports are written
+            there.
 
     Returns:
-        What came of it.
+        The comparison and the path of its report.
 
     Raises:
         UserError: there is no such study, arm or metric, or its runs cannot be compared.
     """
     client = tracking.connect_for_reading(tracked)
-    with translate_errors(tracked.uri), show_progress("reading runs") as tell:
-        runs = load_study(client, study, tell)
+    with translate_errors(tracked.uri), show_progress("reading runs") as report_progress:
+        runs = load_study(client, study, report_progress)
     with show_progress("comparing"):
         comparison = compare_study(runs, reference, metric)
         warnings = find_warnings(runs, comparison)
@@ -66,7 +68,7 @@ def report_study(
 def _record(
     client: Any, study: Study, comparison: Comparison, warnings: Sequence[str], folder: Path
 ) -> None:
-    """Keep the report in MLflow; a server that takes nothing costs a line."""
+    """Record the report in MLflow; if that fails, print a note and continue."""
     verdicts = [
         verdict_text.format_verdict(comparison, entry)
         for entry in comparison.of_metric(comparison.metric)
@@ -84,9 +86,9 @@ def _record(
     ]
     try:
         record_study(client, study.name, members, folder, note)
-    except Exception as error:  # noqa: BLE001 - whatever a database driver or an HTTP client raises
-        said = (
+    except Exception as error:  # noqa: BLE001 - database drivers and HTTP clients raise any type
+        message = (
             f"The report was not recorded in MLflow ({summarize_error(error)}); it lies in "
             f"{folder}."
         )
-        console.print(said, style="yellow", markup=False)
+        console.print(message, style="yellow", markup=False)

@@ -1,4 +1,4 @@
-"""A comparison in the terminal: the verdicts, then the figures they rest on."""
+"""Print a comparison in the terminal: warnings, the table of arms, then the verdicts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from melanoma_lab.core.formatting import format_metric, format_metric_interval, 
 from melanoma_lab.reports.line_breaking import break_arm_name
 
 STYLES = {"helps": "green", "hurts": "red", "no evidence": "default", "too few runs": "yellow"}
-#: Shown beside the metric that gives the verdicts.
+#: Metrics shown besides the one that decides about the verdicts, if there is room.
 BESIDE = ("melanoma_sensitivity", "generalisation_gap")
-#: Characters that the other columns take; where there are fewer, what is beside is left out.
+#: Characters that all columns but the names take; with fewer, ``BESIDE`` is left out.
 OTHERS = 64
 
 
@@ -25,9 +25,9 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
     """Print a comparison.
 
     Args:
-        comparison: of a study.
-        warnings: what a reader must know first.
-        report: where the full report lies.
+        comparison: the comparison of a study.
+        warnings: sentences that warn the reader.
+        report: the path of the full report.
     """
     console.print(f"\n[bold]Study {comparison.study}[/]")
     for warning in warnings:

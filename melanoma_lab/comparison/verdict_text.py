@@ -1,4 +1,4 @@
-"""Figures of a comparison as words: one wording for the terminal and the reports."""
+"""Format the numbers and verdicts of a comparison, for the terminal and the reports alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from melanoma_lab.core.formatting import (
 
 
 def format_verdict(comparison: Comparison, entry: Difference) -> str:
-    """The verdict on an arm, with the figures that it rests on."""
+    """Phrase the verdict on an arm, with its difference, seeds and p value."""
     arm, reference = (comparison.arms[name].short for name in (entry.arm, entry.reference))
     name = label_metric(entry.metric)
     start = {
@@ -26,16 +26,17 @@ def format_verdict(comparison: Comparison, entry: Difference) -> str:
         "too few runs": f"Too few runs to compare {arm} with {reference}",
     }[entry.verdict]
     seeds = format_count(entry.n_seeds, entry.unit)
-    return f"{start}: {_difference(entry)} in {name}, {seeds}{_p(entry)}.{_needed(entry)}"
+    difference, p, needed = _format_difference(entry), _format_p(entry), _format_seeds_needed(entry)
+    return f"{start}: {difference} in {name}, {seeds}{p}.{needed}"
 
 
 def format_verdict_answer(verdict: Verdict) -> str:
-    """A verdict as the answer to whether an arm is better."""
+    """Phrase a verdict as the answer to the question whether an arm is better."""
     return {"helps": "yes", "hurts": "no, worse"}.get(verdict, verdict)
 
 
 def describe_seeds_needed(entry: Difference) -> str:
-    """How many seeds a difference of the size seen would take, in a sentence."""
+    """Return a sentence about the number of seeds that the observed difference would need."""
     if entry.n_seeds < 2 or not math.isfinite(entry.summary.ci_low):
         return f"How many cannot be said from {format_count(entry.n_seeds, entry.unit)}."
     if entry.seeds_needed is None:
@@ -49,7 +50,7 @@ def describe_seeds_needed(entry: Difference) -> str:
     )
 
 
-def _difference(entry: Difference) -> str:
+def _format_difference(entry: Difference) -> str:
     points = f" {get_difference_unit(entry.metric)}" if get_difference_unit(entry.metric) else ""
     text = f"{format_difference(entry.metric, entry.summary.mean)}{points}"
     if not math.isfinite(entry.summary.ci_low):
@@ -61,14 +62,14 @@ def _difference(entry: Difference) -> str:
     return f"{text} (95 % interval {low} to {high})"
 
 
-def _p(entry: Difference) -> str:
+def _format_p(entry: Difference) -> str:
     if not math.isfinite(entry.p_holm):
         return ""
     p = format_p_value(entry.p_holm)
     return f", p {p if p.startswith('<') else f'= {p}'}"
 
 
-def _needed(entry: Difference) -> str:
+def _format_seeds_needed(entry: Difference) -> str:
     if entry.verdict != "no evidence" or entry.summary.mean == 0:
-        return ""  # too few runs: that is the first of the warnings
+        return ""  # with too few runs, a warning says it
     return f" {describe_seeds_needed(entry)}"

@@ -1,4 +1,4 @@
-"""What a reader must know before believing a comparison: one sentence for each thing."""
+"""Warnings about a comparison: a sentence for each reason to doubt it."""
 
 from __future__ import annotations
 
@@ -29,49 +29,52 @@ LISTED = 8
 
 
 def find_warnings(study: Study, comparison: Comparison) -> list[str]:
-    """Everything that weakens a comparison, the gravest first.
+    """Find all reasons to doubt a comparison.
 
     Args:
-        study: the runs.
-        comparison: what was made of them.
+        study: the runs of the study.
+        comparison: their comparison.
+
+    Returns:
+        A sentence for each reason, the most serious first.
     """
     arms = list(comparison.arms.values())
     return [
-        *_leaking(study),
-        *_ungrouped(study),
-        *_test_unseen(study),
-        *_confounded(study),
-        *_outcomes(arms),
-        *_unfinished(study, comparison),
-        *_ensembles(comparison),
-        *_without_reference(arms),
-        *_no_better_than_trivial(comparison),
-        *_few_seeds(comparison),
-        *_folds_for_seeds(study),
-        *_unpaired(comparison),
-        *_budgets(comparison),
-        *_precisions(comparison),
-        *_undefined(study, comparison),
-        *_versions(study),
+        *_warn_of_leaks(study),
+        *_warn_of_missing_groups(study),
+        *_warn_of_unused_test(study),
+        *_warn_of_confounding(study),
+        *_warn_of_chance_level(arms),
+        *_list_unfinished(study, comparison),
+        *_describe_ensembles(comparison),
+        *_list_without_reference(arms),
+        *_compare_with_trivial(comparison),
+        *_warn_of_few_seeds(comparison),
+        *_warn_of_folds_as_seeds(study),
+        *_list_unpaired(comparison),
+        *_compare_steps(comparison),
+        *_compare_precisions(comparison),
+        *_list_undefined(study, comparison),
+        *_list_versions(study),
         *study.remarks,
-        *_notes(study),
+        *_list_notes(study),
     ]
 
 
-def _leaking(study: Study) -> list[str]:
+def _warn_of_leaks(study: Study) -> list[str]:
     leaking = [run for run in study.runs if run.tags.get("protocol") == "leaking"]
     if not leaking:
         return []
-    which = _of(len(leaking), len(study.runs), "run")
+    which = _share(len(leaking), len(study.runs), "run")
     text = "images that belong together lie on both sides of the split, so that all figures look"
     return [f"Leaking protocol in {which}: {text} better than they are."]
 
 
-def _ungrouped(study: Study) -> list[str]:
+def _warn_of_missing_groups(study: Study) -> list[str]:
     ungrouped = [run for run in study.runs if run.tags.get("protocol") == "ungrouped"]
     if not ungrouped:
         return []
-    which = _of(len(ungrouped), len(study.runs), "run")
+    which = _share(len(ungrouped), len(study.runs), "run")
     sides = "photographs of one lesion may be on both sides of the split"
     effect = "figures may look better than they are, and intervals narrower"
     return [
@@ -79,7 +82,7 @@ def _ungrouped(study: Study) -> list[str]:
     ]
 
 
-def _test_unseen(study: Study) -> list[str]:
+def _warn_of_unused_test(study: Study) -> list[str]:
     if study.judged == "test":
         return []
     how = (
@@ -90,9 +93,9 @@ def _test_unseen(study: Study) -> list[str]:
     return [how]
 
 
-def _confounded(study: Study) -> list[str]:
-    told = [run.tags.get("source_tells_class", "") for run in study.runs]
-    highest = max((float(value) for value in told if value), default=0.0)
+def _warn_of_confounding(study: Study) -> list[str]:
+    accuracies = [run.tags.get("source_tells_class", "") for run in study.runs]
+    highest = max((float(value) for value in accuracies if value), default=0.0)
     if highest < CONFOUNDING_THRESHOLD:
         return []
     share = format_percent(highest, 0)
@@ -101,9 +104,9 @@ def _confounded(study: Study) -> list[str]:
     return [f"Source confounding: {text} of cases (guessing: 50 %), so {why}."]
 
 
-def _outcomes(arms: Sequence[ArmSummary]) -> list[str]:
+def _warn_of_chance_level(arms: Sequence[ArmSummary]) -> list[str]:
     return [
-        f"{arm.short}: {_of(len(at_chance), len(arm.runs), 'run')} stayed at chance (seed "
+        f"{arm.short}: {_share(len(at_chance), len(arm.runs), 'run')} stayed at chance (seed "
         f"{format_list((run.key.seed for run in at_chance), LISTED)}); counted like any other."
         for arm in arms
         if not arm.is_trivial
@@ -111,18 +114,18 @@ def _outcomes(arms: Sequence[ArmSummary]) -> list[str]:
     ]
 
 
-def _unfinished(study: Study, comparison: Comparison) -> list[str]:
+def _list_unfinished(study: Study, comparison: Comparison) -> list[str]:
     by_reason: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for key, reason in study.unfinished.items():
         by_reason.setdefault((key.arm, reason), []).append((key.seed, key.fold))
     return [
-        f"{comparison.short[arm]}: {_pairs(pairs)} not finished and missing here "
+        f"{comparison.short[arm]}: {_format_repetitions(pairs)} not finished and missing here "
         f"({reason.rstrip('.')})."
         for (arm, reason), pairs in by_reason.items()
     ]
 
 
-def _ensembles(comparison: Comparison) -> list[str]:
+def _describe_ensembles(comparison: Comparison) -> list[str]:
     return [
         f"{arm.short} is an ensemble: each of its {format_count(len(arm.runs), 'run')} is the mean "
         f"of what {arm.members} networks answer and takes {arm.members} times as long to train and "
@@ -132,7 +135,7 @@ def _ensembles(comparison: Comparison) -> list[str]:
     ]
 
 
-def _without_reference(arms: Sequence[ArmSummary]) -> list[str]:
+def _list_without_reference(arms: Sequence[ArmSummary]) -> list[str]:
     if len(arms) == 1:
         return ["The study has one arm: there is nothing to compare it with."]
     compared_with = {arm.reference for arm in arms}
@@ -149,8 +152,8 @@ def _without_reference(arms: Sequence[ArmSummary]) -> list[str]:
     return found
 
 
-def _no_better_than_trivial(comparison: Comparison) -> list[str]:
-    """Networks that a classifier which sees no lesion's shape does as well as, on average."""
+def _compare_with_trivial(comparison: Comparison) -> list[str]:
+    """Warn of networks whose mean is no better than that of a trivial classifier."""
     metric = comparison.metric
     better = -1 if metric in LOWER_IS_BETTER else 1
     trivial = [arm for arm in comparison.arms.values() if arm.is_trivial]
@@ -175,7 +178,7 @@ def _no_better_than_trivial(comparison: Comparison) -> list[str]:
     return found
 
 
-def _few_seeds(comparison: Comparison) -> list[str]:
+def _warn_of_few_seeds(comparison: Comparison) -> list[str]:
     found = []
     for entry in comparison.of_metric(comparison.metric):
         if entry.verdict == "too few runs":
@@ -188,11 +191,12 @@ def _few_seeds(comparison: Comparison) -> list[str]:
     return found
 
 
-def _folds_for_seeds(study: Study) -> list[str]:
-    """Seeds that are paired with folds differ in their images too, and share most of those."""
-    there = list_covered_repetitions(study.runs)
-    folds_of = {seed: {fold for of, fold in there if of == seed} for seed, _ in there}
-    if not any(one.isdisjoint(other) for one, other in combinations(folds_of.values(), 2)):
+def _warn_of_folds_as_seeds(study: Study) -> list[str]:
+    """Warn if seeds have different folds, whose training images differ but mostly overlap."""
+    folds: dict[int, set[int]] = {}
+    for seed, fold in list_covered_repetitions(study.runs):
+        folds.setdefault(seed, set()).add(fold)
+    if not any(one.isdisjoint(other) for one, other in combinations(folds.values(), 2)):
         return []
     text = (
         "Seeds have different folds, and count as repetitions although folds share most of their "
@@ -202,7 +206,7 @@ def _folds_for_seeds(study: Study) -> list[str]:
     return [text]
 
 
-def _unpaired(comparison: Comparison) -> list[str]:
+def _list_unpaired(comparison: Comparison) -> list[str]:
     found = []
     for arm in comparison.arms.values():
         if arm.reference is None:
@@ -215,7 +219,7 @@ def _unpaired(comparison: Comparison) -> list[str]:
             )
         elif mine != theirs:
             missing = [
-                f"{who.short} lacks {_pairs(sorted(lacking))}"
+                f"{who.short} lacks {_format_repetitions(sorted(lacking))}"
                 for who, lacking in ((arm, theirs - mine), (other, mine - theirs))
                 if lacking
             ]
@@ -223,15 +227,15 @@ def _unpaired(comparison: Comparison) -> list[str]:
     return found
 
 
-def _budgets(comparison: Comparison) -> list[str]:
+def _compare_steps(comparison: Comparison) -> list[str]:
     found = []
     for arm in comparison.arms.values():
         if arm.reference is None:
             continue
         other = comparison.arms[arm.reference]
         if arm.is_trivial or other.is_trivial or arm.is_ensemble != other.is_ensemble:
-            continue  # that an ensemble costs more is said for itself
-        mine, theirs = _steps(arm), _steps(other)
+            continue  # another warning says that ensembles cost more
+        mine, theirs = _list_steps(arm), _list_steps(other)
         if mine and theirs and mine != theirs:
             found.append(
                 f"{arm.short} took {_span(mine)} optimizer steps, {other.short} {_span(theirs)}: "
@@ -240,17 +244,19 @@ def _budgets(comparison: Comparison) -> list[str]:
     return found
 
 
-def _steps(arm: ArmSummary) -> set[int]:
+def _list_steps(arm: ArmSummary) -> set[int]:
     return {int(run.costs["optimizer_steps"]) for run in arm.runs if "optimizer_steps" in run.costs}
 
 
-def _precisions(comparison: Comparison) -> list[str]:
-    """Arms computed in several precisions, and pairs that differ in it without being named so."""
+def _compare_precisions(comparison: Comparison) -> list[str]:
+    """Warn of arms with several precisions, and of pairs that differ in it unintentionally."""
     found = []
     for arm in comparison.arms.values():
-        mine = _by_precision(arm)
+        mine = _group_by_precision(arm)
         if len(mine) > 1:
-            which = "; ".join(f"{name} ({_pairs(pairs)})" for name, pairs in mine.items())
+            which = "; ".join(
+                f"{name} ({_format_repetitions(pairs)})" for name, pairs in mine.items()
+            )
             found.append(
                 f"{arm.short} was computed in several precisions: {which}. What machines differ in "
                 "looks like chance here; name one, training.precision=float32."
@@ -258,8 +264,8 @@ def _precisions(comparison: Comparison) -> list[str]:
         if arm.reference is None:
             continue
         other = comparison.arms[arm.reference]
-        theirs = _by_precision(other)
-        same_name = _asked_precision(arm) == _asked_precision(other)
+        theirs = _group_by_precision(other)
+        same_name = _list_configured_precision(arm) == _list_configured_precision(other)
         if len(mine) == len(theirs) == 1 and set(mine) != set(theirs) and same_name:
             found.append(
                 f"{arm.short} was computed in {next(iter(mine))}, {other.short} in "
@@ -268,12 +274,12 @@ def _precisions(comparison: Comparison) -> list[str]:
     return found
 
 
-def _asked_precision(arm: ArmSummary) -> list[str]:
+def _list_configured_precision(arm: ArmSummary) -> list[str]:
     return [part for part in arm.name.split(",") if part.startswith("training.precision=")]
 
 
-def _by_precision(arm: ArmSummary) -> dict[str, list[tuple[int, int]]]:
-    """Seeds and folds by the precision that they were computed in, where it was recorded."""
+def _group_by_precision(arm: ArmSummary) -> dict[str, list[tuple[int, int]]]:
+    """Group an arm's (seed, fold) by the precision of training; leave out runs without record."""
     found: dict[str, list[tuple[int, int]]] = {}
     for run in arm.runs:
         if precision := run.tags.get("precision"):
@@ -281,7 +287,7 @@ def _by_precision(arm: ArmSummary) -> dict[str, list[tuple[int, int]]]:
     return found
 
 
-def _undefined(study: Study, comparison: Comparison) -> list[str]:
+def _list_undefined(study: Study, comparison: Comparison) -> list[str]:
     undefined = [
         metric
         for metric in study.runs[0].estimates
@@ -314,7 +320,7 @@ def _undefined(study: Study, comparison: Comparison) -> list[str]:
     return found
 
 
-def _versions(study: Study) -> list[str]:
+def _list_versions(study: Study) -> list[str]:
     commits = {run.tags.get("git_commit", UNKNOWN_COMMIT) for run in study.runs}
     if len(commits) == 1:
         return []
@@ -325,7 +331,7 @@ def _versions(study: Study) -> list[str]:
     ]
 
 
-def _notes(study: Study) -> list[str]:
+def _list_notes(study: Study) -> list[str]:
     notes = {run.tags.get("notes", "").strip() for run in study.runs} - {""}
     return [f"Of the data: {note}" for note in sorted(notes)]
 
@@ -335,14 +341,14 @@ def _span(values: Iterable[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _pairs(pairs: Sequence[tuple[int, int]]) -> str:
-    """Seeds, with their folds where there are any."""
+def _format_repetitions(pairs: Sequence[tuple[int, int]]) -> str:
+    """Format pairs of seed and fold; folds are named only if there are several."""
     if any(fold for _, fold in pairs):
         return format_list((f"seed {seed} fold {fold}" for seed, fold in pairs), LISTED)
     return f"seed{'s' * (len(pairs) > 1)} {format_list((seed for seed, _ in pairs), LISTED)}"
 
 
-def _of(n: int, total: int, what: str) -> str:
+def _share(n: int, total: int, what: str) -> str:
     return (
         f"all {format_count(total, what)}" if n == total else f"{n} of {format_count(total, what)}"
     )
