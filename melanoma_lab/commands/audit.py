@@ -1,4 +1,4 @@
-"""Audit a dataset: read, inspect, judge, write down, tell."""
+"""Audit a dataset: read and inspect it, write a report and print the problems."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def run(config: Config, _arm: Arm) -> None:
 
 
 def audit_dataset(config: Config) -> Findings:
-    """Find what is wrong with a dataset before an epoch is trained.
+    """Find problems of a dataset before training.
 
-    Writes ``experiments/audit-<dataset>/audit.json`` and ``audit.html`` where the command was
-    typed.
+    The function writes ``experiments/audit-<dataset>/audit.json`` and ``audit.html`` below the
+    current folder.
 
     Args:
-        config: the checked configuration.
+        config: the validated configuration.
 
     Returns:
-        What was found.
+        The findings of the audit.
 
     Raises:
         UserError: the dataset's folder or a table in it cannot be used.
-        RunError: nothing can be written, or something leaks and ``audit.strict`` is true.
+        RunError: the report cannot be written, or there are leaks and ``audit.strict`` is true.
     """
     dataset = config.dataset
     folder = Path("experiments") / f"audit-{dataset.name}"
@@ -56,8 +56,8 @@ def audit_dataset(config: Config) -> Findings:
         ) from error
     cache = get_cache_folder(config.cache)
     threads = config.training.threads or count_available_threads()
-    with show_progress("looking at the images") as tell:
-        listing = read_listing(dataset, cache, tell)
+    with show_progress("looking at the images") as report:
+        listing = read_listing(dataset, cache, report)
         manifest = listing.images
         manifest["digest"] = compute_file_digests(list(manifest["path"]), threads)
         inspection = inspect_files(
@@ -65,7 +65,7 @@ def audit_dataset(config: Config) -> Findings:
             list(manifest["digest"]),
             cache=cache,
             threads=threads,
-            progress=tell,
+            progress=report,
         )
     findings, images = audit_images(
         listing,
@@ -74,22 +74,23 @@ def audit_dataset(config: Config) -> Findings:
         classes=dataset.classes,
     )
     if config.against:
-        with show_progress("comparing with the other folder") as tell:
+        with show_progress("comparing with the other folder") as report:
             shared = find_shared_images(
                 manifest,
                 config.against,
                 cache=cache,
                 threads=threads,
                 outside_root=dataset.outside_root,
-                progress=tell,
+                progress=report,
             )
         findings = dataclasses.replace(findings, against=config.against, shared_images=shared)
-    if dataset.root and not isinstance(dataset, CsvDataset):  # whose table says what counts
+    # The table of a CsvDataset lists its images; other files in the folder do not matter.
+    if dataset.root and not isinstance(dataset, CsvDataset):
         root = Path(dataset.root).expanduser()
-        aside = describe_ignored_files(root)
+        ignored = describe_ignored_files(root)
         if not dataset.outside_root:
-            aside += describe_outside_links(root)
-        findings = dataclasses.replace(findings, unknown=[*findings.unknown, *aside])
+            ignored += describe_outside_links(root)
+        findings = dataclasses.replace(findings, unknown=[*findings.unknown, *ignored])
     problems = find_problems(findings)
     findings.write(folder / "audit.json")
     write_audit_page(folder / "audit.html", findings, problems, images, root=dataset.root or "")

@@ -1,4 +1,4 @@
-"""Write the model card of a run that is tracked, however old it is."""
+"""Write the model card of a tracked run."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ def run(config: Config, _arm: Arm) -> None:
 
 
 def write_run_card(config: Config) -> Path:
-    """Write ``model_card.md`` and ``model_card.html``; no TensorFlow.
+    """Write ``model_card.md`` and ``model_card.html`` of a run; does not load TensorFlow.
 
     Args:
-        config: the checked configuration; ``model`` (a run's id) and ``output`` count.
+        config: the validated configuration; its keys ``model`` (a run's id) and ``output`` (a
+            folder) say what to do.
 
     Returns:
-        The folder.
+        The path of the folder.
 
     Raises:
-        UserError: there is no such run, or it has not kept what a card is written from.
+        UserError: there is no such run, it lacks the data of a card, or the folder cannot be used.
     """
     if not config.model:
         raise UserError(NO_RUN)

@@ -1,4 +1,4 @@
-"""Show a page on which a kept network can be tried: find, load, prepare, serve."""
+"""Serve a web page on which a saved network can be tried."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def serve_demo(config: Config) -> None:
     """Serve the page until interrupted.
 
     Args:
-        config: the checked configuration; ``model``, ``demo``, ``cache``, ``training.threads`` and,
-            where the dataset has moved, ``dataset.root`` count.
+        config: the validated configuration; its keys ``model``, ``demo``, ``cache``,
+            ``training.threads`` and, if the dataset has moved, ``dataset.root`` say what to do.
 
     Raises:
-        UserError: the extra is not installed, the address is taken, or the model cannot be used.
-        KeyboardInterrupt: the page was ended.
+        UserError: the extra is not installed, the address is in use, or the model cannot be used.
+        KeyboardInterrupt: the user stopped the server.
     """
     check_demo_installed()
     with (
-        bind_socket(config.demo.host, config.demo.port) as taken,
+        bind_socket(config.demo.host, config.demo.port) as bound,
         tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch,
     ):
         source = find_model(config.model, config.tracking, Path(scratch))
-        app = _page(config, source)
-        console.print(f"\nOpen [bold]{format_address(taken)}[/] in a browser. Ctrl-C ends it.")
+        app = _build_app(config, source)
+        console.print(f"\nOpen [bold]{format_address(bound)}[/] in a browser. Ctrl-C ends it.")
         if not is_loopback(config.demo.host):
             console.print(
                 f"demo.host={config.demo.host}: whoever reaches this machine can open the page; "
@@ -55,11 +55,11 @@ def serve_demo(config: Config) -> None:
                 markup=False,
             )
         prediction_messages.show_notice()
-        serve(app, taken, max_megabytes=config.demo.max_megabytes)
+        serve(app, bound, max_megabytes=config.demo.max_megabytes)
 
 
-def _page(config: Config, source: Any) -> Any:
-    """The page of a model, which is loaded, and of what images are compared with."""
+def _build_app(config: Config, source: Any) -> Any:
+    """Load the model and its training images, and build the web application."""
     from melanoma_lab.inference.predictor import load_predictor
 
     threads = choose_threads(config.training.threads)
@@ -69,23 +69,23 @@ def _page(config: Config, source: Any) -> Any:
     from melanoma_lab.inference.demo.image_answer import DemoService
     from melanoma_lab.models.grad_cam import GradCam
 
-    with show_progress("training images") as tell:
-        compared = reference_set.load_reference_set(
+    with show_progress("training images") as report:
+        reference = reference_set.load_reference_set(
             model,
             tracked=config.tracking,
             root=config.dataset.root,
             count=config.demo.neighbours,
             cache=get_cache_folder(config.cache),
             threads=threads,
-            progress=tell,
+            progress=report,
         )
-    if compared.why_none:
-        console.print(f"  No similar images: {compared.why_none}.", style="yellow", markup=False)
+    if reference.why_none:
+        console.print(f"  No similar images: {reference.why_none}.", style="yellow", markup=False)
     try:
         explain: Any = GradCam(model.network)
     except UserError as error:
         explain = str(error)
-    demo = DemoService(model, compared, explain)
+    demo = DemoService(model, reference, explain)
     about = web_app.ModelIntroduction(
         messages.describe_model(source, model.card, model.size),
         messages.list_model_limits(source, model.card),

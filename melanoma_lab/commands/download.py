@@ -1,4 +1,4 @@
-"""Download a published dataset: fetch, count, tell."""
+"""Download a published dataset."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def run(config: Config, _arm: Arm) -> None:
 
 
 def download_dataset(config: Config) -> None:
-    """Put a published dataset where ``dataset.root`` says.
+    """Download a published dataset into the folder ``dataset.root``.
 
     Args:
-        config: the checked configuration.
+        config: the validated configuration.
 
     Raises:
-        UserError: there is no ``dataset.root``, it is not free, nothing downloads this dataset, or
+        UserError: ``dataset.root`` is missing or not free, this dataset cannot be downloaded, or
             the client is not installed.
         RunError: the download failed.
     """

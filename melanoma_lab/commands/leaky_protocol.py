@@ -1,4 +1,4 @@
-"""Prepare the dataset that the course project trained on: read, copy, split, write, tell."""
+"""Write a dataset with the leaky protocol of the course project, to measure what leaks do."""
 
 from __future__ import annotations
 
@@ -29,26 +29,25 @@ def run(config: Config, _arm: Arm) -> None:
 
 
 def prepare_leaky_dataset(config: Config) -> Path:
-    """Write the course project's dataset: copies first, split afterwards.
+    """Write a dataset as the course project did: augment with copies first, split afterwards.
 
     Args:
-        config: the checked configuration; ``output`` is the folder to write.
+        config: the validated configuration; ``output`` is the folder to write.
 
     Returns:
-        The folder.
+        The path of the folder.
 
     Raises:
-        UserError: there is no ``output``, it exists, or the dataset has no published Train and
-            Test.
+        UserError: the folder exists, or the dataset is not published with Train and Test splits.
     """
     dataset = config.dataset
-    folder = Path(config.output or f"seed-{dataset.name}")
+    folder = Path(config.output or f"leaky-{dataset.name}")
     if folder.exists():
         raise UserError(f"output={folder}: is there already; choose another folder.")
     cache = get_cache_folder(config.cache)
     threads = config.training.threads or count_available_threads()
-    with show_progress("copying images") as tell:
-        listing = read_listing(dataset, cache, tell)
+    with show_progress("copying images") as report:
+        listing = read_listing(dataset, cache, report)
         manifest = listing.images
         if not {TRAIN, TEST} <= set(manifest["published"]):
             raise UserError(
@@ -57,7 +56,7 @@ def prepare_leaky_dataset(config: Config) -> Path:
             )
         manifest["digest"] = compute_file_digests(list(manifest["path"]), threads)
         files = (list(manifest["path"]), list(manifest["digest"]))
-        inspection = inspect_files(*files, cache=cache, threads=threads, progress=tell)
+        inspection = inspect_files(*files, cache=cache, threads=threads, progress=report)
         _, images = audit_images(listing, inspection, name=dataset.name, classes=dataset.classes)
         pixels = load_pixels(
             *files,
@@ -74,10 +73,10 @@ def prepare_leaky_dataset(config: Config) -> Path:
             seed=config.seed,
             cache=cache,
             threads=threads,
-            progress=tell,
+            progress=report,
         )
-    # The images that it has written are squares already; a model must know how they became so.
-    seen = "" if dataset.resize is Resize.squash else f" dataset.resize={dataset.resize}"
+    # The written images are square already; a model's description must say how they were resized.
+    resize = "" if dataset.resize is Resize.squash else f" dataset.resize={dataset.resize}"
     counts = written["split"].value_counts()
     trained = set(written.loc[written["split"] == TRAIN, "lesion"])
     leaking = written.loc[written["split"] == VAL, "lesion"].isin(trained).mean()
@@ -89,6 +88,6 @@ def prepare_leaky_dataset(config: Config) -> Path:
         f"their lesion in train; no test image has ({left_out} published test images were left "
         "out for that).\n"
         "Train on it: "
-        f"{format_lab_command('+experiment=leaky_protocol', f'dataset.root={folder}{seen}')}"
+        f"{format_lab_command('+experiment=seed_protocol', f'dataset.root={folder}{resize}')}"
     )
     return folder

@@ -1,4 +1,4 @@
-"""Send the runs that are kept on disk to the tracking server, and forget what has arrived."""
+"""Send the runs that are saved on disk to the tracking server, and delete those that arrived."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
     """Send every run in the folder ``tracking.unsent``.
 
     Args:
-        tracking: where runs are kept, and where they are recorded.
-        elsewhere: send all to ``tracking.uri``; else each to where it was to be recorded.
+        tracking: the folder of unsent runs, and the settings of the tracking server.
+        elsewhere: whether to send all runs to ``tracking.uri``, rather than each to the server for
+            which it was recorded.
 
     Raises:
-        RunError: some were not sent; they are still there.
+        RunError: some runs were not sent; they stay in the folder.
     """
     unsent = Path(tracking.unsent)
     with hold_lock(get_lock_path(str(unsent.resolve()))):
@@ -52,14 +53,14 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
         runs = list(load_offline_runs(unsent))
         for folder, record in runs:
             to = tracking if elsewhere else _tracking_of(record.uri, record.artifacts, tracking)
-            if to.uri in failures:  # asked already
+            if to.uri in failures:  # it has failed for another run already
                 continue
             try:
                 with locked_access(to.uri):
                     client = mlflow_client(to.uri)
-                    client.search_experiments(max_results=1)  # makes a new database's tables
+                    client.search_experiments(max_results=1)  # creates the tables of a new database
                 run_id = send_offline_run(client, record, folder, to)
-            except Exception as error:  # noqa: BLE001 - whatever a server or a driver raises
+            except Exception as error:  # noqa: BLE001 - servers and drivers raise any type
                 failures[to.uri] = summarize_error(error)
                 continue
             shutil.rmtree(folder)
@@ -70,10 +71,10 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
             )
         left = list(load_offline_runs(unsent))
         if not left:
-            with suppress(OSError):  # something else is in it, or it was never there
+            with suppress(OSError):  # the folder has other files, or does not exist
                 unsent.rmdir()
     if failures:
-        why = "; ".join(f"{describe_tracking_uri(uri)}: {told}" for uri, told in failures.items())
+        why = "; ".join(f"{describe_tracking_uri(uri)}: {error}" for uri, error in failures.items())
         raise RunError(
             f"{len(left)} of {len(runs)} runs were not sent and stay in {unsent} ({why}). "
             f"Try again, or send them elsewhere: {format_lab_command('sync', 'tracking.uri=URI')}"
