@@ -89,7 +89,7 @@ def _prevalence(split: SplitPredictions, melanoma: str | None) -> Iterator[str]:
     if melanoma is None:
         return
     positive, _ = split.one_vs_rest(melanoma)
-    share = format_percent(np.mean(positive))
+    share = format_percent(float(np.mean(positive)))
     yield (
         f"{share} of the {label_split(split.name)} images are melanomas. "
         "Predictive values and calibrated probabilities are for that share, which is no clinic's; "
