@@ -9,10 +9,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.audit.class_sizes import measure_class_sizes
+from melanoma_lab.audit.class_checks import measure_class_sizes, measure_source_confounding
 from melanoma_lab.audit.findings import Findings, Group, RandomSplitLeakage
 from melanoma_lab.audit.inspection import Inspection
-from melanoma_lab.audit.source_confounding import measure_source_confounding
 from melanoma_lab.audit.suspicious_files import find_suspicious_files
 from melanoma_lab.config.schema.dataset import GroupingRule
 from melanoma_lab.data.grouping import assign_photographs, group_images

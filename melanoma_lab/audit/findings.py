@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.audit.class_sizes import ClassSize
-from melanoma_lab.audit.source_confounding import SourceFindings
+from melanoma_lab.audit.class_checks import ClassSize, SourceFindings
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.checksums import hash_text
 

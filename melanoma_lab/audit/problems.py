@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from melanoma_lab.audit.class_checks import CONFOUNDING_THRESHOLD
 from melanoma_lab.audit.findings import Findings, Group
-from melanoma_lab.audit.source_confounding import CONFOUNDING_THRESHOLD
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.formatting import format_count, format_percent
 
