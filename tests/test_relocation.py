@@ -14,10 +14,9 @@ from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.tracking import relocation
-from melanoma_lab.tracking.artifacts import fetch_artifact
 from melanoma_lab.tracking.offline_store import load_offline_runs, save_offline_run
 from melanoma_lab.tracking.relocation import identify_study, relocate_artifacts
-from melanoma_lab.tracking.run_reader import read_run
+from melanoma_lab.tracking.run_reader import fetch_artifact, read_run
 from melanoma_lab.tracking.uris import local_folder, make_absolute_uri, sqlite_path, sqlite_uri
 
 

@@ -26,11 +26,11 @@ from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.inference import mlmodel
 from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
-from melanoma_lab.tracking.artifacts import explain_missing_folder, fetch_artifact
 from melanoma_lab.tracking.client import find_run, locked_access
 from melanoma_lab.tracking.logged_model import find_logged_models
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.offline_store import MODEL_FOLDER
+from melanoma_lab.tracking.run_reader import explain_missing_folder, fetch_artifact
 from melanoma_lab.tracking.sqlite_reader import MAX_LISTED_RUNS, ListedRun, list_runs_if_missing
 from melanoma_lab.tracking.uris import local_folder
 

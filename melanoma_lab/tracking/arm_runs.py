@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.tracking.artifacts import fetch_artifact
+from melanoma_lab.tracking.run_reader import fetch_artifact
 from melanoma_lab.tracking.sqlite_reader import build_unknown_study_error
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG
 
