@@ -9,8 +9,8 @@ from melanoma_lab.commands.sync import sync_runs
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.model_source import find_model
+from melanoma_lab.tracking.logged_model import register_model
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
-from melanoma_lab.tracking.model_registry import register_model
 from melanoma_lab.tracking.offline_store import load_offline_runs
 
 CARD = ModelInfo(("melanoma", "nevus"), melanoma="melanoma", dataset="d")

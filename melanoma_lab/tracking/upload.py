@@ -7,8 +7,7 @@ from typing import Any
 
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.tracking.client import UPLOAD_TIMEOUTS, get_or_create_experiment, http_timeouts
-from melanoma_lab.tracking.logged_model import log_saved_model
-from melanoma_lab.tracking.model_registry import register_model
+from melanoma_lab.tracking.logged_model import log_saved_model, register_model
 from melanoma_lab.tracking.offline_store import (
     ARTIFACTS_FOLDER,
     MODEL_FOLDER,
