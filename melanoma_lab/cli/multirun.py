@@ -19,8 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from melanoma_lab.config.arm import Arm, parse_arm
-from melanoma_lab.config.arm_labels import shorten_arm_names
+from melanoma_lab.config.arm import Arm, parse_arm, shorten_arm_names
 from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.config.schema.tracking import Tracking, get_default_uri
 from melanoma_lab.config.validation import check_interpolations

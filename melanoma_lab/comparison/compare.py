@@ -20,7 +20,7 @@ from melanoma_lab.comparison.pairing import (
 )
 from melanoma_lab.comparison.statistics import MeanOverSeeds, Verdict
 from melanoma_lab.comparison.study import Study, StudyRun
-from melanoma_lab.config.arm_labels import find_references, shorten_arm_names
+from melanoma_lab.config.arm import find_references, shorten_arm_names
 from melanoma_lab.core.errors import UserError, suggest_choice
 
 PRIMARY_METRIC = "balanced_accuracy"

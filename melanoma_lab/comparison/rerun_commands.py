@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from melanoma_lab.comparison.compare import PRIMARY_METRIC, ArmSummary, Comparison
 from melanoma_lab.comparison.pairing import list_covered_repetitions
-from melanoma_lab.config.arm import CUSTOM_PRESET
-from melanoma_lab.config.arm_labels import split_arm_name
+from melanoma_lab.config.arm import CUSTOM_PRESET, split_arm_name
 from melanoma_lab.config.compose import load_preset_reference
 from melanoma_lab.config.overrides import format_override_value
 from melanoma_lab.config.schema.tracking import DEFAULT_TRACKING_URI, mask_password

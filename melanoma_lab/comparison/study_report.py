@@ -15,7 +15,7 @@ from melanoma_lab.comparison.result import ComparedStudy
 from melanoma_lab.comparison.study import Study, load_study
 from melanoma_lab.comparison.terminal import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
-from melanoma_lab.config.arm_labels import format_run_name
+from melanoma_lab.config.arm import format_run_name
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.plots.style import CYCLE

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from melanoma_lab import tracking
-from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.arm_labels import format_run_name
+from melanoma_lab.config.arm import Arm, format_run_name
 from melanoma_lab.config.fingerprint import compute_fingerprint, config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.split import FoldSplit

@@ -2,7 +2,7 @@
 
 import pytest
 
-from melanoma_lab.config.arm_labels import (
+from melanoma_lab.config.arm import (
     find_references,
     format_run_name,
     shorten_arm_names,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from melanoma_lab.config.arm_labels import find_arm, shorten_arm_names
+from melanoma_lab.config.arm import find_arm, shorten_arm_names
 from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.evaluation.predictions import Predictions

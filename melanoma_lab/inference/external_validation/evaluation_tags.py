@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from melanoma_lab import tracking
-from melanoma_lab.config.arm_labels import format_run_name
+from melanoma_lab.config.arm import format_run_name
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
