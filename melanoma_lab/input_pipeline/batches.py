@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import EpochLength
-from melanoma_lab.input_pipeline.balancing import BalancedSet
+from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.model_inputs import join_inputs
 
 #: Part of the seeds of the order, so that they differ from other seeds of a run.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from melanoma_lab import tracking
 from melanoma_lab.core.console import FitProgress, show_note
-from melanoma_lab.input_pipeline.balancing import BalancedSet
+from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.runs.run_spec import RunSpec

@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from melanoma_lab.data.split import TRAIN
-from melanoma_lab.input_pipeline.balancing import BalancedSet
+from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.trivial_classifiers import TrivialClassifier
 from melanoma_lab.training.training_result import FitResult, TrainingResult

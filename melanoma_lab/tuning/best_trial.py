@@ -10,7 +10,8 @@ from typing import Any
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.core.console import show_note
-from melanoma_lab.input_pipeline.balancing import BalancedSet, balance
+from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balancing.strategies import balance
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
 from melanoma_lab.reports.model_card.content import write_model_card

@@ -19,9 +19,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.synthetic import dataset, draw_dataset, ensure_dataset
+from melanoma_lab.data.synthetic import dataset
 from melanoma_lab.data.synthetic.appearance import CLASSES, choose_lesion_classes, sample_lesion
-from melanoma_lab.data.synthetic.dataset import apportion_lesions, draw_lesion
+from melanoma_lab.data.synthetic.dataset import (
+    apportion_lesions,
+    draw_dataset,
+    draw_lesion,
+    ensure_dataset,
+)
 from melanoma_lab.data.synthetic.fields import dots, draw_curve, draw_strokes, net, smooth_step
 from melanoma_lab.data.synthetic.lesion import rotate_hue
 
@@ -252,7 +257,7 @@ def process(cache, progress):
     """Another interpreter that ensures the small dataset."""
     program = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from melanoma_lab.data.synthetic import ensure_dataset\n"
+        "from melanoma_lab.data.synthetic.dataset import ensure_dataset\n"
         f"folder = ensure_dataset(Path(sys.argv[1]), **{SMALL!r}, progress={progress})\n"
         "print(folder, flush=True)\n"
     )

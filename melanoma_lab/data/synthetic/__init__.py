@@ -7,7 +7,3 @@ cameras), not dermatology: nothing measured on them says anything about skin.
 A lesion is an ``appearance`` (what its class looks like, varied), painted once as a patch of skin
 (``lesion``), of which each ``photograph`` is another view; ``dataset`` writes them to a folder.
 """
-
-from melanoma_lab.data.synthetic.dataset import DRAWING_VERSION, draw_dataset, ensure_dataset
-
-__all__ = ["DRAWING_VERSION", "draw_dataset", "ensure_dataset"]

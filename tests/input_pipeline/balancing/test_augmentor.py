@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.balancing import AugmentorBalancing
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.input_pipeline.balancing import BalancedSet, augmentor, balance
+from melanoma_lab.input_pipeline.balancing import augmentor
 from melanoma_lab.input_pipeline.balancing.augmentor import plan_copies
+from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balancing.strategies import balance
 from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 MakeSplit = Callable[..., TrainingSplit]
@@ -215,7 +217,7 @@ def test_two_processes_may_make_the_same_copies(make_split: MakeSplit, tmp_path:
 import hashlib, sys
 from pathlib import Path
 import numpy as np
-from melanoma_lab.input_pipeline.balancing import balance
+from melanoma_lab.input_pipeline.balancing.strategies import balance
 from melanoma_lab.config.schema.balancing import AugmentorBalancing
 from melanoma_lab.input_pipeline.training_split import TrainingSplit
 stored = np.load({str(tmp_path / "split.npz")!r})

@@ -20,14 +20,12 @@ from melanoma_lab.config.schema.balancing import (
     Undersample,
 )
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.input_pipeline.balancing import (
+from melanoma_lab.input_pipeline.balancing.strategies import (
     STRATEGIES,
+    BalancingContext,
     balance,
     compute_balanced_weights,
     compute_effective_number_weights,
-)
-from melanoma_lab.input_pipeline.balancing.strategies import (
-    BalancingContext,
     oversample,
     undersample,
 )
