@@ -104,11 +104,7 @@ class _SingleFileOracle:
             self.save()
 
     def reassign(self, tuner_id: str, trial_id: str) -> bool:
-        """Reassign a queued trial to the tuner that is still training it.
-
-        Returns:
-            Whether the trial was queued, and has been reassigned.
-        """
+        """Reassign a queued trial to the tuner still training it; return whether it was queued."""
         if trial_id not in self._retry_queue or tuner_id in self.ongoing_trials:
             return False
         self._retry_queue.remove(trial_id)
