@@ -72,7 +72,7 @@ def track(client: mlflow.MlflowClient, folder: Path, n_runs: int, n_images: int)
         client.log_batch(
             run.info.run_id,
             metrics=points,
-            params=[Param("dataset.melanoma", "melanoma")],
+            params=[Param("dataset.positive_class", "melanoma")],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
         client.set_terminated(run.info.run_id)

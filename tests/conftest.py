@@ -157,7 +157,7 @@ def train_tiny(tree: Path, session_cache: Path) -> Callable[..., lab.Run]:
         with chdir(folder), undrawn_runs():
             return lab.train(
                 *("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16"),
-                *("dataset.melanoma=melanoma", f"cache={session_cache}", "training.epochs=1"),
+                *("dataset.positive_class=melanoma", f"cache={session_cache}", "training.epochs=1"),
                 *("architecture.filters=[4,8]", "architecture.dense_units=8"),
                 *more,
                 verbose=False,

@@ -110,7 +110,7 @@ class Tracked:
             for name, value in (("train_accuracy", 0.3), ("val_accuracy", 0.25)):
                 metrics.append(Metric(f"epoch/{name}", value * epoch + seed / 50, epoch, epoch))
             metrics.append(Metric("epoch/images_per_second", 100.0, epoch, epoch))
-        params = [Param("dataset.melanoma", "melanoma"), Param("dataset.name", "synthetic")]
+        params = [Param("dataset.positive_class", "melanoma"), Param("dataset.name", "synthetic")]
         self.client.log_batch(run.info.run_id, metrics=metrics, params=params)
         self.client.set_terminated(run.info.run_id, status)
         return str(run.info.run_id)

@@ -54,7 +54,7 @@ def finished(tmp_path_factory, tree):
         "+experiment=augmented",
         "dataset=folder",
         "dataset.root=images",
-        "dataset.melanoma=melanoma",
+        "dataset.positive_class=melanoma",
         "dataset.classes=[melanoma,nevus,Vascular lesion]",
         "regularisation.rates=[0.1]",
         "balancing.per_class=15",

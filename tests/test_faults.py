@@ -47,7 +47,7 @@ def lab(*arguments):
 
 
 def on(tree):
-    return ("dataset=folder", f"dataset.root={tree}", "dataset.melanoma=null")
+    return ("dataset=folder", f"dataset.root={tree}", "dataset.positive_class=null")
 
 
 @pytest.mark.parametrize("folder", ["pixels", "inspections"])

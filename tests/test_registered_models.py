@@ -13,7 +13,7 @@ from melanoma_lab.tracking.logged_model import register_model
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 from melanoma_lab.tracking.offline_store import load_offline_runs
 
-CARD = ModelInfo(("melanoma", "nevus"), melanoma="melanoma", dataset="d")
+CARD = ModelInfo(("melanoma", "nevus"), positive_class="melanoma", dataset="d")
 
 
 @pytest.fixture(scope="module")

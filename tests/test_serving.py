@@ -27,7 +27,7 @@ def network():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, network):
     folder = tmp_path_factory.mktemp("served")
-    card = ModelInfo(("a", "melanoma", "nevus"), melanoma="melanoma", image_size=SIZE)
+    card = ModelInfo(("a", "melanoma", "nevus"), positive_class="melanoma", image_size=SIZE)
     save_network(network, card, folder / "model")
     serving = Serving(folder / "model", folder / "log.txt")
     try:

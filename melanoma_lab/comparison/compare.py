@@ -138,7 +138,7 @@ class Comparison:
         arms: full name -> arm; a reference comes before the arms that are compared with it.
         differences: the differences of all arms that have a reference, ordered by metric.
         slugs: the class slugs, in class order.
-        melanoma: the slug of the melanoma class; None if the dataset names none.
+        positive_class: the slug of the positive class; None if the dataset names none.
         short: full name -> short name of every arm, including arms without a finished run.
     """
 
@@ -147,7 +147,7 @@ class Comparison:
     arms: Mapping[str, ArmSummary]
     differences: tuple[Difference, ...]
     slugs: tuple[str, ...]
-    melanoma: str | None
+    positive_class: str | None
     short: Mapping[str, str]
 
     def of_metric(self, metric: str) -> list[Difference]:
@@ -202,7 +202,7 @@ def compare_study(
         arms=arms,
         differences=tuple(differences),
         slugs=study.runs[0].slugs,
-        melanoma=study.melanoma,
+        positive_class=study.positive_class,
         short=short,
     )
 

@@ -100,9 +100,9 @@ def _set_limits(
 
 def draw_arm_sensitivities(comparison: Comparison) -> Figure:
     """Draw every class's sensitivity in every arm with its interval, melanoma first."""
-    slugs = [slug for slug in comparison.slugs if slug != comparison.melanoma]
-    if comparison.melanoma:
-        slugs.insert(0, comparison.melanoma)
+    slugs = [slug for slug in comparison.slugs if slug != comparison.positive_class]
+    if comparison.positive_class:
+        slugs.insert(0, comparison.positive_class)
     arms = list(comparison.arms.values())
     fig = style.new_figure(
         WIDTH, 0.9 + len(slugs) * (0.25 + 0.13 * len(arms)) + _compute_legend_height(comparison)
@@ -115,7 +115,7 @@ def draw_arm_sensitivities(comparison: Comparison) -> Figure:
     for y in range(1, len(slugs)):
         ax.axhline(y - 0.5, color=style.LIGHT_GREY, linewidth=0.6)
     ax.set_yticks(range(len(slugs)), [style.format_class_name(slug, width=16) for slug in slugs])
-    if comparison.melanoma:
+    if comparison.positive_class:
         ax.get_yticklabels()[0].set_fontweight("bold")
     ax.set_ylim(len(slugs) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)

@@ -203,8 +203,8 @@ def _build_trivial_row(comparison: Comparison, metrics: Sequence[str]) -> list[o
         "accuracy": counts.max() / max(counts.sum(), 1),
         "balanced_accuracy": 1 / present,
         "macro_auroc": 0.5,
-        "melanoma_sensitivity": float(answer == comparison.melanoma),
-        "melanoma_specificity": float(answer != comparison.melanoma),
+        "melanoma_sensitivity": float(answer == comparison.positive_class),
+        "melanoma_specificity": float(answer != comparison.positive_class),
         "melanoma_auroc": 0.5,
         "generalisation_gap": 0.0,
     }
@@ -228,8 +228,8 @@ def _build_difference_rows(comparison: Comparison, metric: str) -> list[list[str
 
 
 def _melanoma_first(comparison: Comparison) -> list[str]:
-    rest = [slug for slug in comparison.slugs if slug != comparison.melanoma]
-    return [comparison.melanoma, *rest] if comparison.melanoma else rest
+    rest = [slug for slug in comparison.slugs if slug != comparison.positive_class]
+    return [comparison.positive_class, *rest] if comparison.positive_class else rest
 
 
 def _build_cost_row(arm: ArmSummary) -> list[str]:

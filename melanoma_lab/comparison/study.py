@@ -88,7 +88,7 @@ class Study:
         runs: the newest finished run of each arm, seed and fold, sorted in that order.
         unfinished: arm, seed and fold without a finished run -> status of the newest run.
         remarks: sentences for the reader about runs that were left out.
-        melanoma: the slug of the melanoma class; None if the dataset names none.
+        positive_class: the slug of the positive class; None if the dataset names none.
         root: the dataset folder of the first run; None if the dataset needs none.
     """
 
@@ -96,7 +96,7 @@ class Study:
     runs: tuple[StudyRun, ...]
     unfinished: Mapping[RunKey, str]
     remarks: tuple[str, ...]
-    melanoma: str | None
+    positive_class: str | None
     root: str | None
 
     @property
@@ -146,12 +146,12 @@ def load_study(client: Any, name: str, progress: Callable[[int, int], None] | No
         for key, runs in finished.items()
         if _have_different_fingerprints(runs)
     ]
-    melanoma = _find_melanoma_slug(newest.values())
+    positive_class = _find_melanoma_slug(newest.values())
     runs = []
     shared: dict[bytes, NDArray[np.str_]] = {}
     for done, (key, run) in enumerate(newest.items(), start=1):
         try:
-            runs.append(_read_run(client, key, run, melanoma, shared))
+            runs.append(_read_run(client, key, run, positive_class, shared))
         except (OSError, ValueError) as error:
             reason = get_first_line(error)
             remarks.append(f"{key} (run {run.info.run_id}) is left out: {reason}")
@@ -167,7 +167,7 @@ def load_study(client: Any, name: str, progress: Callable[[int, int], None] | No
             k: unfinished[k] for k in sorted(unfinished, key=_sort_key) if k not in finished
         },
         remarks=tuple(remarks),
-        melanoma=melanoma,
+        positive_class=positive_class,
         root=_find_root(next(iter(newest.values()))),
     )
 
@@ -260,8 +260,8 @@ def _check_images(runs: Iterable[StudyRun]) -> None:
 
 
 def _find_melanoma_slug(runs: Iterable[Any]) -> str | None:
-    """Return the slug of the melanoma class that the runs' configuration names, or None."""
-    names = {run.data.params.get("dataset.melanoma", "null") for run in runs} - {"null"}
+    """Return the slug of the positive class that the runs' configuration names, or None."""
+    names = {run.data.params.get("dataset.positive_class", "null") for run in runs} - {"null"}
     return slugify(names.pop()) if len(names) == 1 else None
 
 
@@ -275,7 +275,7 @@ def _read_run(
     client: Any,
     key: RunKey,
     run: Any,
-    melanoma: str | None,
+    positive_class: str | None,
     shared: dict[bytes, NDArray[np.str_]],
 ) -> StudyRun:
     """Read a run with its predictions and learning curves.
@@ -284,7 +284,7 @@ def _read_run(
         client: an MlflowClient.
         key: the arm, seed and fold of the run.
         run: MLflow's run.
-        melanoma: the slug of the melanoma class; None if there is none.
+        positive_class: the slug of the positive class; None if there is none.
         shared: the names of groups of the runs read before; equal arrays are held only once, which
             saves memory with many runs.
 
@@ -311,7 +311,7 @@ def _read_run(
             metric: replace(
                 estimate, groups=shared.setdefault(estimate.groups.tobytes(), estimate.groups)
             )
-            for metric, estimate in estimate_run(predictions, melanoma).items()
+            for metric, estimate in estimate_run(predictions, positive_class).items()
         },
         slugs=predictions.slugs,
         judged=evaluated.name,

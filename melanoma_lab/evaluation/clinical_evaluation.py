@@ -99,7 +99,7 @@ class ClinicalEvaluation:
 
 def evaluate_clinically(
     predictions: Predictions,
-    melanoma: str | None,
+    positive_class: str | None,
     *,
     sensitivity: float,
     manifest: pd.DataFrame | None = None,
@@ -108,20 +108,20 @@ def evaluate_clinically(
 
     Args:
         predictions: of val, and of test unless that was left alone.
-        melanoma: slug of the melanoma class, None where the dataset names none.
+        positive_class: slug of the positive class, None where the dataset names none.
         sensitivity: the operating point's target on val, above 0 and below 1.
         manifest: ``manifest.csv`` of the run; None: no subgroups.
 
     Raises:
         ValueError: melanoma is none of the classes.
     """
-    predictions.require_class(melanoma)
+    predictions.require_class(positive_class)
     val = predictions.split("val")
     advice = DecisionRule(fit_temperature(val.y_true, val.y_score))
-    if melanoma is not None:
-        of_class = val.calibrate(advice.temperature).one_vs_rest(melanoma)
+    if positive_class is not None:
+        of_class = val.calibrate(advice.temperature).one_vs_rest(positive_class)
         threshold = choose_threshold(*of_class, sensitivity)
-        advice = replace(advice, slug=melanoma, threshold=threshold, target=sensitivity)
+        advice = replace(advice, slug=positive_class, threshold=threshold, target=sensitivity)
     splits = tuple(dict.fromkeys(("val", predictions.evaluated_split)))
     return apply_decision_rule(predictions, advice, splits=splits, manifest=manifest)
 

@@ -140,12 +140,12 @@ INFLUENCES: Mapping[str, Callable[[Labels, Floats], Floats]] = MappingProxyType(
 """The influences of what is computed of every split, in the order in which it is reported."""
 
 
-def estimate_run(predictions: Predictions, melanoma: str | None) -> dict[str, Estimate]:
+def estimate_run(predictions: Predictions, positive_class: str | None) -> dict[str, Estimate]:
     """Compute everything that a study compares of one run.
 
     Args:
         predictions: of the run.
-        melanoma: slug of the melanoma class, None where the dataset names none.
+        positive_class: slug of the positive class, None where the dataset names none.
 
     Returns:
         By metric: those of ``INFLUENCES``, ``melanoma_{sensitivity,specificity,auroc}`` where the
@@ -155,24 +155,24 @@ def estimate_run(predictions: Predictions, melanoma: str | None) -> dict[str, Es
     Raises:
         ValueError: melanoma is none of the classes.
     """
-    predictions.require_class(melanoma)
+    predictions.require_class(positive_class)
     split = predictions.evaluated
     values = (
         compute_overall_metrics(split)
-        | compute_positive_class_metrics(split, melanoma)
+        | compute_positive_class_metrics(split, positive_class)
         | compute_class_metrics(split)
     )
     scale = _jackknife_scale(split)
     names, index = np.unique(split.group_names, return_inverse=True)
     estimates = {
         metric: Estimate(values[metric], names, _sum_by_group(influence * scale, index, len(names)))
-        for metric, influence in _split_influences(split, melanoma).items()
+        for metric, influence in _split_influences(split, positive_class).items()
     }
     estimates["generalisation_gap"] = _estimate_gap(predictions)
     return estimates
 
 
-def _split_influences(split: SplitPredictions, melanoma: str | None) -> dict[str, Floats]:
+def _split_influences(split: SplitPredictions, positive_class: str | None) -> dict[str, Floats]:
     """Return the influences of a split's images on every metric; empty arrays if it is empty."""
     y_true, y_score, slugs = split.y_true, split.y_score, split.slugs
     if not y_true.size:
@@ -186,8 +186,8 @@ def _split_influences(split: SplitPredictions, melanoma: str | None) -> dict[str
             "specificity": specificity_influence(y_true, y_score),
             "auroc": auroc_influence(y_true, y_score),
         }
-    if melanoma is not None:
-        k = slugs.index(melanoma)
+    if positive_class is not None:
+        k = slugs.index(positive_class)
         by_metric |= {f"melanoma_{name}": each[k] for name, each in by_class.items()}
     return by_metric | {
         f"sensitivity/{slug}": by_class["sensitivity"][k] for k, slug in enumerate(slugs)

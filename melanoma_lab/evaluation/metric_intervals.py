@@ -28,21 +28,23 @@ from melanoma_lab.evaluation.predictions import SplitPredictions
 Floats = NDArray[np.float64]
 
 
-def estimate_metrics(split: SplitPredictions, melanoma: str | None) -> dict[str, IntervalEstimate]:
+def estimate_metrics(
+    split: SplitPredictions, positive_class: str | None
+) -> dict[str, IntervalEstimate]:
     """Estimate the metrics of one split that a model is described by.
 
     Args:
         split: probabilities as the network gives them.
-        melanoma: slug of the melanoma class; None where the dataset names none.
+        positive_class: slug of the positive class; None where the dataset names none.
 
     Returns:
         By the metric's name, in the order of the metrics of a run; NaN where undefined.
     """
     names = ("balanced_accuracy", "accuracy", "macro_auroc")
     found = {name: INTERVALS[name](split) for name in names}
-    if melanoma is not None:
+    if positive_class is not None:
         for name, estimate in CLASS_INTERVALS.items():
-            found[f"melanoma_{name}"] = estimate(split, melanoma)
+            found[f"melanoma_{name}"] = estimate(split, positive_class)
     return found
 
 

@@ -35,13 +35,13 @@ CLASS_METRICS = MappingProxyType(
 
 
 def compute_run_metrics(
-    predictions: Predictions, melanoma: str | None, *, splits: Sequence[str] | None = None
+    predictions: Predictions, positive_class: str | None, *, splits: Sequence[str] | None = None
 ) -> dict[str, float]:
     """Compute all metrics of a run.
 
     Args:
         predictions: Those of the kept weights in inference mode; splits may be empty.
-        melanoma: Slug of the melanoma class, None where the dataset names none.
+        positive_class: Slug of the positive class, None where the dataset names none.
         splits: Those that were measured, train and val among them; None is all. Of the others
             nothing is computed.
 
@@ -54,24 +54,24 @@ def compute_run_metrics(
     Raises:
         ValueError: If melanoma is none of the classes.
     """
-    predictions.require_class(melanoma)
+    predictions.require_class(positive_class)
     result: dict[str, float] = {}
     for split in splits or SPLITS:
-        result |= compute_split_metrics(predictions.split(split), melanoma)
+        result |= compute_split_metrics(predictions.split(split), positive_class)
     result["generalisation_gap"] = result["train/accuracy"] - result["val/accuracy"]
     return result
 
 
-def compute_split_metrics(split: SplitPredictions, melanoma: str | None) -> dict[str, float]:
+def compute_split_metrics(split: SplitPredictions, positive_class: str | None) -> dict[str, float]:
     """Compute what ``compute_run_metrics`` computes of one split, by the same names.
 
     Args:
         split: The predictions of the split, which may be empty.
-        melanoma: Slug of the melanoma class, None where the dataset names none.
+        positive_class: Slug of the positive class, None where the dataset names none.
     """
     measured = compute_overall_metrics(split)
     if split.name != "train":
-        measured |= compute_positive_class_metrics(split, melanoma)
+        measured |= compute_positive_class_metrics(split, positive_class)
     if split.name == "test":
         measured |= compute_class_metrics(split)
     return {f"{split.name}/{name}": value for name, value in measured.items()}
@@ -83,12 +83,12 @@ def compute_overall_metrics(split: SplitPredictions) -> dict[str, float]:
 
 
 def compute_positive_class_metrics(
-    split: SplitPredictions, melanoma: str | None
+    split: SplitPredictions, positive_class: str | None
 ) -> dict[str, float]:
     """Compute ``melanoma_{sensitivity,specificity,auroc}``; nothing if melanoma is None."""
-    if melanoma is None:
+    if positive_class is None:
         return {}
-    k = split.slugs.index(melanoma)
+    k = split.slugs.index(positive_class)
     return {
         "melanoma_sensitivity": float(metrics.sensitivity(split.y_true, split.y_score)[k]),
         "melanoma_specificity": float(metrics.specificity(split.y_true, split.y_score)[k]),

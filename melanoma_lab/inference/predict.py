@@ -95,7 +95,7 @@ def predict_to_file(config: Config) -> Path:
             "run_id": source.run,
             "dataset": card.dataset,
             "classes": dict(zip(card.slugs, card.names, strict=True)),
-            "melanoma": card.melanoma,
+            "positive_class": card.positive_class,
             "advice": None if source.advice is None else source.advice.plain(),
         }
         with open_writer(output, metadata) as writer:

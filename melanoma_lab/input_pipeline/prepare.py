@@ -71,7 +71,7 @@ class PreparedData:
         manifest: table with a row for each image, sorted by image_id, and the columns
             ``MANIFEST_COLUMNS``.
         classes: class names in the order of the network's outputs.
-        melanoma: slug of the positive class, or None.
+        positive_class: slug of the positive class, or None.
         pixels: cached pixels, uint8, shape (m, size, size, 3), memory-mapped.
         resize: how images were made square.
         rows: int64, shape (n,): row in ``pixels`` of each row of the manifest.
@@ -90,7 +90,7 @@ class PreparedData:
 
     manifest: pd.DataFrame
     classes: tuple[str, ...]
-    melanoma: str | None
+    positive_class: str | None
     pixels: NDArray[np.uint8]
     resize: Resize
     rows: NDArray[np.int64]
@@ -259,7 +259,7 @@ def _prepare(
     return PreparedData(
         manifest=manifest,
         classes=resolved.classes,
-        melanoma=slugify(dataset.melanoma) if dataset.melanoma else None,
+        positive_class=slugify(dataset.positive_class) if dataset.positive_class else None,
         pixels=pixels.images,
         resize=dataset.resize,
         rows=np.array([pixels.row[digest] for digest in manifest["digest"]], dtype=np.int64),
@@ -318,10 +318,10 @@ def _format_example(names: Sequence[str]) -> str:
 
 def _check_positive_class(dataset: Dataset, classes: Sequence[str]) -> None:
     """Refuse a configured positive class that no image has."""
-    if dataset.melanoma and slugify(dataset.melanoma) not in map(slugify, classes):
+    if dataset.positive_class and slugify(dataset.positive_class) not in map(slugify, classes):
         raise UserError(
-            f"dataset.melanoma={dataset.melanoma}: the images have no such class. "
-            f"{suggest_choice(dataset.melanoma, classes)}"
+            f"dataset.positive_class={dataset.positive_class}: the images have no such class. "
+            f"{suggest_choice(dataset.positive_class, classes)}"
         )
 
 

@@ -95,7 +95,11 @@ def draw_confusion_matrix(
 
 
 def draw_roc_curves(
-    y_true: Labels, y_score: Scores, slugs: Sequence[str], split: str, melanoma: str | None = None
+    y_true: Labels,
+    y_score: Scores,
+    slugs: Sequence[str],
+    split: str,
+    positive_class: str | None = None,
 ) -> Figure:
     """Draw a one-vs-rest ROC curve for every class that has positives and negatives.
 
@@ -104,7 +108,7 @@ def draw_roc_curves(
         y_score: float64, shape (n, K).
         slugs: K class slugs.
         split: name of the split.
-        melanoma: slug of the class to stress, if the dataset names it.
+        positive_class: slug of the class to stress, if the dataset names it.
     """
     areas = metrics.auroc(y_true, y_score)
 
@@ -116,7 +120,7 @@ def draw_roc_curves(
         y_true=y_true,
         y_score=y_score,
         slugs=slugs,
-        melanoma=melanoma,
+        positive_class=positive_class,
         areas=areas,
         area_name="AUROC",
         curve=curve,
@@ -129,7 +133,11 @@ def draw_roc_curves(
 
 
 def draw_precision_recall_curves(
-    y_true: Labels, y_score: Scores, slugs: Sequence[str], split: str, melanoma: str | None = None
+    y_true: Labels,
+    y_score: Scores,
+    slugs: Sequence[str],
+    split: str,
+    positive_class: str | None = None,
 ) -> Figure:
     """Draw a one-vs-rest precision-recall curve for every class that has positives and negatives.
 
@@ -149,15 +157,15 @@ def draw_precision_recall_curves(
         y_true=y_true,
         y_score=y_score,
         slugs=slugs,
-        melanoma=melanoma,
+        positive_class=positive_class,
         areas=areas,
         area_name="AP",
         curve=curve,
         steps="steps-post",  # as average precision sums it
     )
     style.style_axes(ax, x="sensitivity (recall)", y="positive predictive value (precision)")
-    if melanoma is not None and np.isfinite(areas[slugs.index(melanoma)]):
-        prevalence = n_positive[slugs.index(melanoma)] / len(y_true)
+    if positive_class is not None and np.isfinite(areas[slugs.index(positive_class)]):
+        prevalence = n_positive[slugs.index(positive_class)] / len(y_true)
         ax.axhline(prevalence, color=style.VERMILLION, linewidth=1, linestyle=":", zorder=1)
     defined = areas[np.isfinite(areas)]
     macro = style.format_metric_value(defined.mean() if defined.size else float("nan"))
@@ -174,7 +182,7 @@ def _one_vs_rest(
     y_true: Labels,
     y_score: Scores,
     slugs: Sequence[str],
-    melanoma: str | None,
+    positive_class: str | None,
     areas: NDArray[np.float64],
     area_name: str,
     curve: Callable[[NDArray[np.bool_], Scores], tuple[Scores, Scores]],
@@ -198,7 +206,7 @@ def _one_vs_rest(
             why = "absent" if not positive.any() else "no other class"
             ax.plot([], [], color="none", label=f"{name}: {why}")
             continue
-        if slug == melanoma:
+        if slug == positive_class:
             look: dict[str, Any] = {
                 "color": style.VERMILLION,
                 "linestyle": "solid",
@@ -234,7 +242,7 @@ def _one_vs_rest(
         handlelength=2.6,
     )
     for text, slug in zip(legend.get_texts(), slugs, strict=True):
-        if slug == melanoma:
+        if slug == positive_class:
             text.set_fontweight("bold")
     style.add_footer(fig)
     return fig, ax

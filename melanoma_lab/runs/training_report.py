@@ -128,7 +128,7 @@ def evaluate_training(
         build_run_predictions(data, trained, splits),
         data.manifest,
         audit=data.findings.as_json(),
-        positive_class=data.melanoma,
+        positive_class=data.positive_class,
         sensitivity=config.evaluation.sensitivity,
         splits=splits,
         costs=costs,
@@ -186,7 +186,7 @@ def _build_model_info(
     return ModelInfo(
         slugs=data.slugs,
         classes=data.classes,
-        melanoma=data.melanoma,
+        positive_class=data.positive_class,
         dataset=config.dataset.name,
         image_size=config.dataset.image_size,
         resize=config.dataset.resize,

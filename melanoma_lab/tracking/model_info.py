@@ -25,7 +25,7 @@ class ModelInfo:
     Attributes:
         slugs: K class slugs in the order of its outputs.
         classes: their names as the dataset has them.
-        melanoma: slug of the melanoma class; None where the dataset names none.
+        positive_class: slug of the positive class; None where the dataset names none.
         dataset: what it was trained on.
         image_size: side in pixels of the images that it takes.
         resize: what becomes of the proportions of an image that is not square.
@@ -38,7 +38,7 @@ class ModelInfo:
 
     slugs: tuple[str, ...]
     classes: tuple[str, ...] = ()
-    melanoma: str | None = None
+    positive_class: str | None = None
     dataset: str = ""
     image_size: int | None = None
     resize: Resize = Resize.squash
@@ -67,7 +67,7 @@ class ModelInfo:
             return None
         said = metadata[METADATA_KEY]
         said = said if isinstance(said, Mapping) else {}
-        slugs, melanoma = _names(said.get("slugs")), said.get("melanoma")
+        slugs, positive_class = _names(said.get("slugs")), said.get("positive_class")
         classes = _names(said.get("classes"))
         if not slugs or len(set(slugs)) < len(slugs):
             raise ValueError(f"metadata.{METADATA_KEY}.slugs: expected a list of different names")
@@ -84,7 +84,7 @@ class ModelInfo:
         return cls(
             slugs=slugs,
             classes=classes if len(classes) == len(slugs) else (),
-            melanoma=melanoma if melanoma in slugs else None,
+            positive_class=positive_class if positive_class in slugs else None,
             dataset=str(said.get("dataset", "")),
             image_size=said.get("image_size"),
             resize=Resize(said.get("resize", Resize.squash)),

@@ -61,10 +61,10 @@ def plan_search(config: Config, arm: Arm, command: TuneCommand) -> SearchPlan:
     """
     tuner, role = config.tuner, read_role(os.environ)
     metric = tuner.objective.removeprefix("val/")
-    if metric in POSITIVE_CLASS_METRIC_NAMES and config.dataset.melanoma is None:
+    if metric in POSITIVE_CLASS_METRIC_NAMES and config.dataset.positive_class is None:
         raise UserError(
             f"tuner.objective={tuner.objective}: dataset={config.dataset.name} names no melanoma "
-            "class; add dataset.melanoma=NAME."
+            "class; add dataset.positive_class=NAME."
         )
     _check_folds(config)
     if config.tracking.offline:

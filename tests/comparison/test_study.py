@@ -28,7 +28,7 @@ def test_a_study_has_its_runs_with_their_predictions(tracked, ablation, make_tab
     assert study.arms == ("augmented", "baseline", "dropout", "dropout_sgd")
     assert len(study.runs) == 16
     assert told[-1] == (16, 16)
-    assert study.melanoma == "melanoma"
+    assert study.positive_class == "melanoma"
     (run,) = [run for run in study.runs if run.key == RunKey("dropout", 2, 0)]
     expected = compute_run_metrics(Predictions(make_table(2.0, seed=2, arm="dropout")), "melanoma")
     assert run.estimates["macro_auroc"].value == expected["test/macro_auroc"]

@@ -70,7 +70,7 @@ def lab(tmp_path, monkeypatch):
 @example(["architecture=0"])
 @example(["1" * 5000])
 @example(["seed=1" + "1" * 5000])
-@example(["dataset.melanoma=" + "1" * 5000])
+@example(["dataset.positive_class=" + "1" * 5000])
 @example(["seed=1", "--multirun", "--cfg=all"])
 @example(["dataset.columns.imge=x", "dataset=csv"])
 def test_any_command_ends_well(lab, arguments):

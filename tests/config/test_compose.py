@@ -21,7 +21,7 @@ from melanoma_lab.core.shell_commands import format_lab_command
         ["seed=1"],
         ["+experiment=baseline,dropout", "seed=0,1,2"],
         ["seed=range(3)", "optimizer.learning_rate=choice(1e-3,3e-4)", "study=x"],
-        ["architecture.filters=[4,8],[8,16]", "dataset.melanoma=null"],
+        ["architecture.filters=[4,8],[8,16]", "dataset.positive_class=null"],
         ["study='a,b'", "seed=0,1"],
     ],
 )

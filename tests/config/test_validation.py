@@ -42,7 +42,10 @@ from melanoma_lab.registry import OPTIONS
         ("metric=acuracy", "metric=acuracy: not among what is compared. Did you mean accuracy?"),
         ("split.seed=-1", "split.seed: expected 0 or more"),
         ("dataset.classes=[a]", "dataset.classes: expected at least two classes"),
-        ("dataset.melanoma=melanomma", "dataset.melanoma: expected one of dataset.classes"),
+        (
+            "dataset.positive_class=melanomma",
+            "dataset.positive_class: expected one of dataset.classes",
+        ),
         ("study=a/b", "study: expected letters"),
         ("study=..", "study: expected letters"),
         ("cache={a:1}", "cache"),

@@ -16,7 +16,9 @@ from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.tracking.logged_model import save_network
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
-CARD = ModelInfo(("mel", "nv"), ("Melanoma", "Nevus"), melanoma="mel", dataset="d", image_size=4)
+CARD = ModelInfo(
+    ("mel", "nv"), ("Melanoma", "Nevus"), positive_class="mel", dataset="d", image_size=4
+)
 
 
 def build(last="softmax", units=2, size=4, channels=3):

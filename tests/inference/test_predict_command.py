@@ -178,7 +178,7 @@ def test_every_format_has_the_same_rows(work, tree, predict):
         "run_id": run.run_id,
         "dataset": "folder",
         "classes": {"vascular_lesion": "Vascular lesion", "melanoma": "melanoma", "nevus": "nevus"},
-        "melanoma": "melanoma",
+        "positive_class": "melanoma",
     }
     assert [json.loads(line) for line in files[2].read_text().splitlines()] == rows
 

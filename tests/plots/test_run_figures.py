@@ -111,9 +111,9 @@ def judged(k: int, n: int = 150, **columns: object) -> tuple[pd.DataFrame, Clini
     tables = [table_of(random_case(n, k, i + 5), split, SLUGS[k]) for i, split in enumerate(HELD)]
     table = pd.concat(tables, ignore_index=True)
     manifest = pd.DataFrame({"image_id": table["image_id"]} | columns)
-    melanoma = "melanoma" if "melanoma" in SLUGS[k] else None
+    positive_class = "melanoma" if "melanoma" in SLUGS[k] else None
     return table, evaluate_clinically(
-        Predictions(table), melanoma, sensitivity=0.9, manifest=manifest
+        Predictions(table), positive_class, sensitivity=0.9, manifest=manifest
     )
 
 
@@ -143,19 +143,21 @@ def figures_of_melanoma(k: int) -> dict[str, Figure]:
 @functools.cache
 def figures(k: int) -> dict[str, Figure]:
     slugs = SLUGS[k]
-    melanoma = "melanoma" if "melanoma" in slugs else None
+    positive_class = "melanoma" if "melanoma" in slugs else None
     y_true, y_score = random_case(150, k, seed=k)
     return {
         "distribution": draw_class_distribution(counts_of(k), slugs),
         "samples": draw_samples(noise_images(MAX_SAMPLES), (slugs * 9)[:MAX_SAMPLES]),
         "learning": draw_learning_curves(history_of(12), kept_epoch=7),
         "confusion": draw_confusion_matrix(y_true, y_score, slugs, "test"),
-        "roc": draw_roc_curves(y_true, y_score, slugs, "test", melanoma),
-        "precision recall": draw_precision_recall_curves(y_true, y_score, slugs, "test", melanoma),
+        "roc": draw_roc_curves(y_true, y_score, slugs, "test", positive_class),
+        "precision recall": draw_precision_recall_curves(
+            y_true, y_score, slugs, "test", positive_class
+        ),
         "reliability": draw_reliability_diagram(y_true, y_score, "test"),
         "calibrated": draw_reliability_diagram(y_true, y_score, "test", Temperature(1.7, 150)),
         "subgroups": draw_subgroup_forest(subgroups_of(k)[1].subgroups, subgroups_of(k)[1].point),
-        **(figures_of_melanoma(k) if melanoma else {}),
+        **(figures_of_melanoma(k) if positive_class else {}),
     }
 
 
@@ -438,7 +440,7 @@ def arguments(k: int, splits: tuple[str, ...] = ("train", "val", "test")) -> dic
     tables = [table_of(random_case(60, k, i), split, SLUGS[k]) for i, split in enumerate(splits)]
     table = pd.concat(tables, ignore_index=True)
     manifest = table[["image_id"]].assign(sex=np.resize(["f", "m"], len(table)))
-    melanoma = "melanoma" if k < 20 else None
+    positive_class = "melanoma" if k < 20 else None
     training = TrainingFigures(
         counts=counts_of(k),
         history=history_of(6),
@@ -452,7 +454,7 @@ def arguments(k: int, splits: tuple[str, ...] = ("train", "val", "test")) -> dic
             Predictions(table),
             manifest,
             audit=None,
-            positive_class=melanoma,
+            positive_class=positive_class,
             sensitivity=0.9,
             costs={},
         ),

@@ -57,7 +57,7 @@ def train(composed, tree, tmp_path, session_cache, monkeypatch):
             "dataset=folder",
             f"dataset.root={tree}",
             "dataset.image_size=16",
-            "dataset.melanoma=null",
+            "dataset.positive_class=null",
             f"cache={session_cache}",
             *overrides,
         )

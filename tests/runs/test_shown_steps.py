@@ -21,7 +21,7 @@ def train(composed, tree, session_cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     load_tensorflow()
     of_tree = ("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16")
-    shared = (f"cache={session_cache}", "dataset.melanoma=null", *of_tree)
+    shared = (f"cache={session_cache}", "dataset.positive_class=null", *of_tree)
     return lambda name, *more: train_arm(composed(*shared, *more), Arm(name, name))
 
 

@@ -49,7 +49,7 @@ def trained(composed, folder, cache, *overrides, arm=ARM):
 
 def of(tree):
     root = ("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16")
-    return (*root, "dataset.melanoma=null")
+    return (*root, "dataset.positive_class=null")
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_the_same_command_gives_the_same_bits(on_tree):
 def test_files_that_changed_between_runs_are_told(train, tree, tmp_path):
     root = shutil.copytree(tree, tmp_path / "set")
     overrides = ("dataset=folder", f"dataset.root={root}", "dataset.image_size=16")
-    overrides += ("dataset.melanoma=null", "tracking.model=false")
+    overrides += ("dataset.positive_class=null", "tracking.model=false")
     first, _ = train(*overrides)
     changed = min((root / "nevus").iterdir())
     Image.open(changed).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(changed)

@@ -57,7 +57,7 @@ def fit(composed, root, folder, session_cache, monkeypatch):
         config = composed(
             f"+experiment={preset}",
             *("dataset=csv", f"dataset.root={root}", "dataset.image_size=16"),
-            *("dataset.melanoma=melanoma", f"cache={session_cache}"),
+            *("dataset.positive_class=melanoma", f"cache={session_cache}"),
             *overrides,
         )
         # One run of each preset is drawn, for the test that looks at all that a run has.

@@ -16,7 +16,7 @@ from melanoma_lab.training.trainer import build_training_setup, train_network
 SMALL_BACKBONE = (
     "dataset=folder",
     "dataset.image_size=16",
-    "dataset.melanoma=null",
+    "dataset.positive_class=null",
     "training.batch_size=7",
     "training.epochs=4",
     "optimizer.learning_rate=0.01",

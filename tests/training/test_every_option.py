@@ -54,7 +54,7 @@ NEEDS = {
 SMALL = (
     "dataset=folder",
     "dataset.image_size=16",
-    "dataset.melanoma=null",
+    "dataset.positive_class=null",
     "training.epochs=2",
     "training.batch_size=7",
 )

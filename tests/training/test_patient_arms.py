@@ -33,7 +33,9 @@ def prepared(composed, session_cache):
     """From overrides to the data and what balancing makes of their training split."""
 
     def prepare(*overrides):
-        config = composed(*PATIENT, "dataset.image_size=16", "dataset.melanoma=null", *overrides)
+        config = composed(
+            *PATIENT, "dataset.image_size=16", "dataset.positive_class=null", *overrides
+        )
         data = prepare_data(config, cache=session_cache, threads=1)
         split = data.training_split()
         return data, balance(config.balancing, split, seed=0, cache_dir=session_cache)

@@ -81,7 +81,7 @@ class Dataset:
     #: Class names in the order of the network's outputs; null: the folder's, sorted.
     classes: list[str] | None = None
     #: The class whose sensitivity, specificity and AUROC are reported on their own.
-    melanoma: str | None = None
+    positive_class: str | None = None
     conflicts: OnConflict = OnConflict.error
     groups: GroupingRule = GroupingRule.all
     on_unreadable: OnUnreadable = OnUnreadable.error
@@ -99,12 +99,12 @@ class Dataset:
         )
         if self.classes is not None:
             require(len(self.classes) >= 2, "dataset.classes", "at least two classes", self.classes)
-            if self.melanoma is not None:
+            if self.positive_class is not None:
                 require(
-                    self.melanoma in self.classes,
-                    "dataset.melanoma",
+                    self.positive_class in self.classes,
+                    "dataset.positive_class",
                     f"one of dataset.classes ({format_list(self.classes, 10)})",
-                    self.melanoma,
+                    self.positive_class,
                 )
 
 

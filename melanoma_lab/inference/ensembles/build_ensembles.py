@@ -115,7 +115,7 @@ def _record(
         members, [_config(client, member) for member in members]
     )
     tags = ensemble_tags.build_ensemble_tags(members, predictions.table)
-    named = config.get("dataset", {}).get("melanoma")
+    named = config.get("dataset", {}).get("positive_class")
     run = evaluate_run(
         config,
         predictions,

@@ -79,7 +79,7 @@ def format_description(
                 "slugs": list(card.slugs),
             }
         },
-        "melanoma": card.melanoma,
+        "positive_class": card.positive_class,
         "calibration": _describe_calibration(advice),
         "operating_point": _describe_operating_point(advice),
         "parity": {

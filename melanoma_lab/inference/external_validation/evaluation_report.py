@@ -57,9 +57,11 @@ class ExternalEvaluation:
     shown: ImageRoles | None
 
     @property
-    def melanoma(self) -> str | None:
+    def positive_class(self) -> str | None:
         """The model's class that is reported on its own."""
-        return self.card.melanoma or self.matched.get(self.config.dataset.melanoma or "")
+        return self.card.positive_class or self.matched.get(
+            self.config.dataset.positive_class or ""
+        )
 
 
 def report_evaluation(
@@ -129,7 +131,7 @@ def _evaluate(
         predictions,
         manifest,
         audit=data.findings.as_json(),
-        positive_class=evaluated.melanoma,
+        positive_class=evaluated.positive_class,
         rule=rule if rule.slug in evaluated.card.slugs else replace(rule, slug=""),
         counts=counts,
     )

@@ -112,15 +112,15 @@ class Mistakes:
         return pd.concat([self.missed, self.others], ignore_index=True)
 
 
-def choose_mistakes(found: pd.DataFrame, melanoma: str | None) -> Mistakes:
+def choose_mistakes(found: pd.DataFrame, positive_class: str | None) -> Mistakes:
     """The surest mistakes.
 
     Args:
         found: ``tabulate_decisions``.
-        melanoma: slug of the melanoma class, None where the dataset names none.
+        positive_class: slug of the positive class, None where the dataset names none.
     """
     wrong = found[~found["right"]]
-    is_missed = wrong["y_true"] == melanoma
+    is_missed = wrong["y_true"] == positive_class
     missed, others = wrong[is_missed], wrong[~is_missed]
     first = missed.head(N_MISSED)
     return Mistakes(

@@ -95,7 +95,7 @@ def write_mistakes_page(
                 "n_wrong": chosen.n_missed + chosen.n_others,
                 "n_missed": chosen.n_missed,
                 "n_others": chosen.n_others,
-                "melanoma": run.positive_class and _readable(run.positive_class),
+                "positive_class": run.positive_class and _readable(run.positive_class),
                 "missed": missed,
                 "others": others,
                 "doubtful": doubtful,

@@ -97,11 +97,11 @@ def build_card_content(run: EvaluatedRun, identity: RunIdentity) -> dict[str, An
     }
 
 
-def _metric_rows(split: SplitPredictions, melanoma: str | None) -> list[list[str]]:
+def _metric_rows(split: SplitPredictions, positive_class: str | None) -> list[list[str]]:
     """Return each metric of the evaluated split with its interval."""
     return [
         [label_metric(name), _format_estimate(name, found)]
-        for name, found in estimate_metrics(split, melanoma).items()
+        for name, found in estimate_metrics(split, positive_class).items()
     ]
 
 

@@ -85,10 +85,10 @@ def _kind_of_images(manifest: pd.DataFrame, tags: Mapping[str, str]) -> Iterator
         yield "The dataset does not say from which clinics or cameras its images come."
 
 
-def _prevalence(split: SplitPredictions, melanoma: str | None) -> Iterator[str]:
-    if melanoma is None:
+def _prevalence(split: SplitPredictions, positive_class: str | None) -> Iterator[str]:
+    if positive_class is None:
         return
-    positive, _ = split.one_vs_rest(melanoma)
+    positive, _ = split.one_vs_rest(positive_class)
     share = format_percent(float(np.mean(positive)))
     yield (
         f"{share} of the {label_split(split.name)} images are melanomas. "

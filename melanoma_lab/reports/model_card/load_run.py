@@ -35,7 +35,7 @@ def load_evaluated_run(run: TrackedRun) -> EvaluatedRun:
         audit = None if found is None else read_json(found)
     except (OSError, ValueError) as error:
         raise UserError(f"run {run.run_id}: cannot be described: {error}") from error
-    named = config.get("dataset", {}).get("melanoma")
+    named = config.get("dataset", {}).get("positive_class")
     positive_class = slugify(named) if named else None
     if positive_class not in predictions.slugs:
         positive_class = None

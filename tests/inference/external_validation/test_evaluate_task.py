@@ -56,7 +56,7 @@ def work(tmp_path_factory, trained_on, session_cache):
         patch.setenv("XDG_CACHE_HOME", str(session_cache))
         arm = (
             *("dataset=csv", f"dataset.root={trained_on}", "dataset.image_size=16"),
-            *("dataset.melanoma=melanoma", "training.epochs=1", *NETWORK),
+            *("dataset.positive_class=melanoma", "training.epochs=1", *NETWORK),
         )
         runs = [
             lab.train(*arm, metadata, verbose=False) for metadata in ("seed=0", "metadata=patient")
