@@ -134,7 +134,7 @@ def _build_content(
                 "rows": _build_difference_rows(comparison, metric),
             }
             for metric in metrics
-            if metric != f"sensitivity/{comparison.melanoma}"  # melanoma_sensitivity says it
+            if metric != f"sensitivity/{comparison.positive_class}"  # melanoma_sensitivity says it
         ]
         if comparison.differences
         else [],
