@@ -40,7 +40,7 @@ from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TRAIN, split_images
 from melanoma_lab.data.unreadable import drop_unreadable
-from melanoma_lab.input_pipeline.training_split import TrainingSplit
+from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
 
 #: Largest length of a class's slug: MLflow allows 250 for a whole metric name.
 MAX_SLUG_LENGTH = 200

@@ -21,10 +21,9 @@ from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
     get_augmentor_version,
     parse_operations,
 )
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet, TrainingSplit
 from melanoma_lab.input_pipeline.balancing.copies import make_copies
 from melanoma_lab.input_pipeline.balancing.random_streams import derive_copy_seed, make_generator
-from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 #: Part of every cache key; raise it when the same plan would produce different copies.
 BALANCING_VERSION = 1

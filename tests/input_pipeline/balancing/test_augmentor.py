@@ -20,9 +20,8 @@ from melanoma_lab.config.schema.balancing import AugmentorBalancing
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.input_pipeline.balancing import augmentor
 from melanoma_lab.input_pipeline.balancing.augmentor import plan_copies
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet, TrainingSplit
 from melanoma_lab.input_pipeline.balancing.strategies import balance
-from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 MakeSplit = Callable[..., TrainingSplit]
 
@@ -219,7 +218,7 @@ from pathlib import Path
 import numpy as np
 from melanoma_lab.input_pipeline.balancing.strategies import balance
 from melanoma_lab.config.schema.balancing import AugmentorBalancing
-from melanoma_lab.input_pipeline.training_split import TrainingSplit
+from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
 stored = np.load({str(tmp_path / "split.npz")!r})
 digests = tuple(stored["digests"].tolist())
 pixels = np.load({str(split.pixels.filename)!r}, mmap_mode="r")

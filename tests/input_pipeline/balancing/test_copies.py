@@ -14,8 +14,8 @@ import pytest
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.input_pipeline.balancing import copies
 from melanoma_lab.input_pipeline.balancing.augmentor_operations import parse_operations
+from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
 from melanoma_lab.input_pipeline.balancing.copies import make_copies
-from melanoma_lab.input_pipeline.training_split import TrainingSplit
 
 MakeSplit = Callable[..., TrainingSplit]
 

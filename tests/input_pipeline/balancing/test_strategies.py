@@ -20,6 +20,7 @@ from melanoma_lab.config.schema.balancing import (
     Undersample,
 )
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
 from melanoma_lab.input_pipeline.balancing.strategies import (
     STRATEGIES,
     BalancingContext,
@@ -29,7 +30,6 @@ from melanoma_lab.input_pipeline.balancing.strategies import (
     oversample,
     undersample,
 )
-from melanoma_lab.input_pipeline.training_split import TrainingSplit
 from melanoma_lab.registry import OPTIONS
 
 MakeSplit = Callable[..., TrainingSplit]
