@@ -23,6 +23,7 @@ from melanoma_lab.tracking import database
 from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking.client import locked_access
 from melanoma_lab.tracking.sqlite_reader import refuse_unknown_study
+from melanoma_lab.tracking.uris import make_absolute_uri
 
 #: What a process runs to be killed when SQLite begins its statement of a number.
 DYING = """
@@ -372,7 +373,7 @@ def test_options_of_the_uri_are_no_part_of_the_file(path):
     uri = f"sqlite:///{path}?timeout=5"
     tracking.connect(Tracking(uri=uri), "study").result()
     assert [file.name for file in path.parent.iterdir() if file.is_file()] == ["mlflow.db"]
-    assert tracking.make_absolute_uri(uri) == uri
+    assert make_absolute_uri(uri) == uri
 
 
 def test_paths_with_odd_characters(tmp_path):

@@ -6,7 +6,6 @@ from melanoma_lab.tracking.client import connect_for_reading
 from melanoma_lab.tracking.provenance import flatten_params, git_commit
 from melanoma_lab.tracking.relocation import identify_study
 from melanoma_lab.tracking.tracker import FinishedRun, Tracker, connect
-from melanoma_lab.tracking.uris import make_absolute_uri
 
 __all__ = [
     "FinishedRun",
@@ -16,5 +15,4 @@ __all__ = [
     "flatten_params",
     "git_commit",
     "identify_study",
-    "make_absolute_uri",
 ]
