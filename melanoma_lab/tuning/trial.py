@@ -98,13 +98,11 @@ class TrialScore:
 
     Attributes:
         score: the mean of the scores.
-        scores: the objective of each repetition.
         metrics: the metrics that all repetitions have; means over the repetitions.
         unsent: whether some runs are saved on disk and not yet sent to the tracking server.
     """
 
     score: float
-    scores: tuple[float, ...]
     metrics: Mapping[str, float]
     unsent: bool = False
 
@@ -196,11 +194,9 @@ class TrialRunner:
         return score
 
     def _average(self, done: Sequence[tuple[Mapping[str, float], bool]]) -> TrialScore:
-        scores = tuple(metrics[self.objective] for metrics, _ in done)
         shared = set.intersection(*(set(metrics) for metrics, _ in done))
         return TrialScore(
-            score=fmean(scores),
-            scores=scores,
+            score=fmean(metrics[self.objective] for metrics, _ in done),
             metrics={key: fmean(m[key] for m, _ in done) for key in sorted(shared)},
             unsent=any(unsent for _, unsent in done),
         )
