@@ -37,7 +37,7 @@ def find_interrupted_run(
 def record_begin(lock: RunLock, run_id: str, environment: Mapping[str, str]) -> None:
     """Record beside the checkpoints that a run has begun; warn if the disk does not take it."""
     try:
-        lock.begin(run_id, environment)
+        lock.record_run(run_id, environment)
     except OSError as error:
         show_note(f"Were this run interrupted, it could not be continued: {error}.")
 
@@ -70,7 +70,7 @@ def fit_with_checkpoints(
         tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
 
     training, options = spec.config.training, spec.options
-    manager = CheckpointManager(lock.folder, show_note, final=options.keep_state)
+    manager = CheckpointManager(lock.folder, show_note, final=options.keep_checkpoints)
     with manager if training.resume else nullcontext() as checkpoints:
         start = checkpoints.load_newest() if checkpoints and resumed else None
         if start is None and continue_from is not None:
@@ -82,7 +82,7 @@ def fit_with_checkpoints(
             record(epoch, figures)  # the process may have ended before it could
         steps = count_epoch_steps(spec.config, spec.data, images)
         epochs = training.last_epoch
-        with FitProgress(epochs, steps, done=len(before), said=options.said) as progress:
+        with FitProgress(epochs, steps, done=len(before), said=options.progress_prefix) as progress:
 
             def tell(epoch: int, figures: Mapping[str, float]) -> None:
                 record(epoch, figures)

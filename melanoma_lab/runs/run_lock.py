@@ -1,7 +1,7 @@
-"""The claim to a run: one process trains it at a time, and the next may go on where it ended.
+"""The lock of a run: one process trains it at a time, and a later process can resume it.
 
-A claim is a lock that a process loses with its life, and a folder in the lab's cache with the
-run's checkpoints and with what it takes to know whether they may be used.
+The lock ends with its process. Its folder in the lab's cache has the run's checkpoints, and a note
+of the MLflow run and the environment that they belong to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.checksums import hash_text
@@ -21,37 +20,42 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.core.untrusted_files import read_json
 
-#: Days after which what an interrupted run left is deleted, if nobody has continued it.
+#: Days after which the checkpoints of an interrupted run are deleted, if it was not resumed.
 KEPT_DAYS = 30
 
 
 @dataclass(frozen=True)
 class RunLock:
-    """The sole right to train one run, for as long as this process holds it.
+    """The right to train one run, which one process holds at a time.
 
     Attributes:
-        folder: of its checkpoints; it need not exist.
+        folder: the folder of the run's checkpoints; it need not exist.
     """
 
     folder: Path
 
     @classmethod
-    def of(cls, cache: Path, *, study: str, tracked: str, fingerprint: str) -> RunLock:
-        """What ``acquire_run_lock`` yields, for who knows that nobody else is at the run."""
+    def for_run(cls, cache: Path, *, study: str, tracked: str, fingerprint: str) -> RunLock:
+        """Return the lock without acquiring it; the caller knows that no other process holds it."""
         key = hash_text(json.dumps([study, tracked, fingerprint]), 32)
         return cls(cache / "runs" / key)
 
     def read_interrupted_run(self) -> tuple[str, dict[str, str]] | None:
-        """The MLflow run that an earlier process began and did not end, and its circumstances."""
-        note = _read(self.folder / "run.json")
-        return (note["run_id"], note["circumstances"]) if note else None
+        """Return the interrupted MLflow run's id and its environment; None: there is none."""
+        try:
+            note = read_json(self.folder / "run.json")
+        except UserError:  # missing or damaged
+            return None
+        return note["run_id"], note["environment"]
 
-    def begin(self, run_id: str, circumstances: Mapping[str, str]) -> None:
-        """Note which MLflow run is being trained, and under which circumstances."""
-        _write(self.folder / "run.json", {"run_id": run_id, "circumstances": dict(circumstances)})
+    def record_run(self, run_id: str, environment: Mapping[str, str]) -> None:
+        """Write down which MLflow run is being trained, and in which environment."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        note = {"run_id": run_id, "environment": dict(environment)}
+        replace_file(self.folder / "run.json", json.dumps(note))
 
-    def forget(self) -> None:
-        """Delete what has been kept: the run is complete, or is to be trained from the start."""
+    def delete_checkpoints(self) -> None:
+        """Delete the run's checkpoints: it is complete, or must be trained from the start."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -64,23 +68,24 @@ def acquire_run_lock(
     fingerprint: str,
     wait: Callable[[str], None] | None,
 ) -> Iterator[RunLock]:
-    """Be the only process that trains a run, while the block lasts.
+    """Hold the lock of a run while the block lasts.
 
     Args:
         cache: the lab's cache folder.
         study: the run's study.
-        tracked: where it is recorded; a file's place is absolute.
-        fingerprint: what it computes.
-        wait: told who is training this run, before waiting for its end; None: do not wait.
+        tracked: id of the tracking database, of ``tracking.identify_study``.
+        fingerprint: the run's fingerprint.
+        wait: function that is called with the name of the process that holds the lock, before
+            waiting for its end; None: do not wait.
 
     Yields:
-        The claim.
+        The lock.
 
     Raises:
-        RunError: another process trains this run, and nobody wants to wait.
+        RunError: Another process holds the lock, and ``wait`` is None.
     """
-    claim = RunLock.of(cache, study=study, tracked=tracked, fingerprint=fingerprint)
-    runs, key = claim.folder.parent, claim.folder.name
+    lock = RunLock.for_run(cache, study=study, tracked=tracked, fingerprint=fingerprint)
+    runs, key = lock.folder.parent, lock.folder.name
     runs.mkdir(parents=True, exist_ok=True)
 
     def refuse(holder: str) -> None:
@@ -89,12 +94,12 @@ def acquire_run_lock(
         )
 
     with hold_lock(runs / f"{key}.lock", on_busy=wait or refuse):
-        _tidy(runs)
-        yield claim
+        _delete_old_checkpoints(runs)
+        yield lock
 
 
-def _tidy(runs: Path) -> None:
-    """Delete what runs left that nobody has continued for long."""
+def _delete_old_checkpoints(runs: Path) -> None:
+    """Delete the checkpoints of runs that were interrupted long ago and not resumed since."""
     oldest = time.time() - KEPT_DAYS * 86400
 
     def skip(_holder: str) -> None:
@@ -105,16 +110,3 @@ def _tidy(runs: Path) -> None:
             if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < oldest:
                 with hold_lock(folder.with_suffix(".lock"), on_busy=skip):
                     shutil.rmtree(folder)
-
-
-def _write(path: Path, note: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, json.dumps(note))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """A note; None where there is none that can be read."""
-    try:
-        return read_json(path)
-    except UserError:
-        return None

@@ -31,24 +31,24 @@ class RunOptions:
     Attributes:
         splits: the splits that the trained network is applied to, and so those of the predictions
             table and the metrics; None: all. The network never sees the images of another split.
-        pictures: record figures, the page of mistakes, the model and its card.
+        save_figures: record figures, the page of mistakes, the model and its card.
         tags: tags of the run in addition to those that every run has.
-        after: the lock of a run that trained the first epochs of this one, if there is one.
-        keep_state: leave the last checkpoint on the disk, for another run to continue from.
-        said: prefix of the progress bar; None: every epoch and the results are printed.
+        continue_from: the lock of a run that trained the first epochs of this one, if there is one.
+        keep_checkpoints: leave the last checkpoint on the disk, for another run to continue from.
+        progress_prefix: prefix of the progress bar; None: every epoch and the results are printed.
     """
 
     splits: tuple[str, ...] | None = None
-    pictures: bool = True
+    save_figures: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
-    after: RunLock | None = None
-    keep_state: bool = False
-    said: str | None = None
+    continue_from: RunLock | None = None
+    keep_checkpoints: bool = False
+    progress_prefix: str | None = None
 
     @property
     def prints_lines(self) -> bool:
         """Whether steps and epochs are printed as lines, not as one progress bar."""
-        return self.said is None
+        return self.progress_prefix is None
 
 
 @dataclass(frozen=True, eq=False)

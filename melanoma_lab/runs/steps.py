@@ -91,7 +91,7 @@ def find_finished_run(
     interrupted = (lock.read_interrupted_run() or (finished.run_id,))[0]
     # Copies of a deleted project share one lock: what another of them began stays.
     if interrupted == finished.run_id or tracker.can_resume(interrupted):
-        lock.forget()
+        lock.delete_checkpoints()
     _show_finished(spec, finished)
     return finished
 
@@ -163,8 +163,8 @@ def start_run(spec: RunSpec, lock: RunLock, connecting: Future[Tracker]) -> Iter
     environment = describe_environment(spec.threads, require_device_count(training))
     resumed = find_interrupted_run(lock, tracker, environment) if training.resume else None
     if resumed is None:
-        lock.forget()
-    continue_from = options.after
+        lock.delete_checkpoints()
+    continue_from = options.continue_from
     if continue_from is not None:
         before = continue_from.read_interrupted_run()
         if before is None or describe_changes(before[1], environment):
@@ -173,8 +173,8 @@ def start_run(spec: RunSpec, lock: RunLock, connecting: Future[Tracker]) -> Iter
         if training.resume:
             record_begin(lock, run_id, environment)
         yield ActiveRun(spec, tracker, lock, resumed, continue_from)
-    if not options.keep_state:
-        lock.forget()
+    if not options.keep_checkpoints:
+        lock.delete_checkpoints()
 
 
 def fit(
@@ -195,7 +195,7 @@ def fit(
         continue_from=active.continue_from,
     )
     if result.diverged:
-        active.lock.forget()  # resumed, it would diverge again
+        active.lock.delete_checkpoints()  # resumed, it would diverge again
     return result
 
 
@@ -210,9 +210,7 @@ def report(active: ActiveRun, images: BalancedSet, result: TrainingResult) -> Ma
     with show_progress("loading statistics and drawing", line=spec.options.prints_lines):
         from melanoma_lab.runs.training_report import report_training
 
-    return report_training(
-        spec.config, spec.data, images, result, active.tracker, extent=spec.options
-    )
+    return report_training(spec, images, result, active.tracker)
 
 
 def _show_finished(spec: RunSpec, finished: FinishedRun) -> None:

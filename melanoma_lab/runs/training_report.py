@@ -26,30 +26,22 @@ from melanoma_lab.plots.training_figures import ClassCounts, TrainingFigures, fo
 from melanoma_lab.reports.error_analysis.explainers import NO_NETWORK, build_run_explainer
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
-from melanoma_lab.runs.run_spec import RunOptions
+from melanoma_lab.runs.run_spec import RunSpec
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.training.training_result import FitResult, TrainingResult
 
 
 def report_training(
-    config: Config,
-    data: PreparedData,
-    images: BalancedSet,
-    trained: TrainingResult,
-    tracker: Tracker,
-    *,
-    extent: RunOptions,
+    spec: RunSpec, images: BalancedSet, trained: TrainingResult, tracker: Tracker
 ) -> Mapping[str, float]:
     """Evaluate, draw, keep and show what a training came to.
 
     Args:
-        config: the configuration that it was trained with.
-        data: the split dataset.
-        images: the balanced training split.
-        trained: its result.
-        tracker: with the run under way.
-        extent: how much is measured and kept.
+        spec: what was trained.
+        images: the training split after balancing.
+        trained: the result of the training.
+        tracker: MLflow's side, with the run under way.
 
     Returns:
         The metrics.
@@ -63,29 +55,30 @@ def report_training(
         tracker.log_metrics(costs)
         tracker.set_tags({"outcome": "diverged"})
         raise RunError(
-            f"diverged: {trained.diverged}; nothing could be measured. {_lower_rate(config, fit)}"
+            f"diverged: {trained.diverged}; nothing could be measured. "
+            f"{_lower_rate(spec.config, fit)}"
         )
 
-    lines = extent.said is None
+    lines = spec.options.prints_lines
     with show_progress("computing metrics", line=lines):
-        run = evaluate_training(config, data, trained, splits=extent.splits, costs=costs)
+        run = evaluate_training(spec, trained, costs)
     chance = compare_with_chance(run.predictions)
     report = RunReport(run, tags={"outcome": "diverged" if fit.diverged else chance.verdict})
-    if extent.pictures:
-        report = add_figures_and_model(report, config, data, images, trained)
-        report = replace(report, files={"audit.json": data.findings.to_text()})
+    if spec.options.save_figures:
+        report = add_figures_and_model(report, spec, images, trained)
+        report = replace(report, files={"audit.json": spec.data.findings.to_text()})
     if trained.encoding is not None:
         described = json.dumps(trained.encoding.to_dict(), indent=2) + "\n"
         report = replace(report, files={"metadata.json": described, **report.files})
     log_report(report, tracker, lines=lines)
     if lines:
         absent = run.absent_classes
-        run_messages.show_results(run.metrics, data, epochs=len(fit.history), absent=absent)
+        run_messages.show_results(run.metrics, spec.data, epochs=len(fit.history), absent=absent)
         run_messages.show_clinical_evaluation(run.evaluation)
     if fit.diverged:  # after a good epoch, or there were no probabilities
         raise RunError(
             f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
-            f"{_lower_rate(config, fit)}"
+            f"{_lower_rate(spec.config, fit)}"
         )
     if trained.network is not None and lines:  # a trivial classifier may be at chance
         run_messages.show_chance_check(chance)
@@ -107,22 +100,16 @@ def count_costs(trained: TrainingResult) -> dict[str, float]:
 
 
 def evaluate_training(
-    config: Config,
-    data: PreparedData,
-    trained: TrainingResult,
-    *,
-    splits: Sequence[str] | None,
-    costs: Mapping[str, float],
+    spec: RunSpec, trained: TrainingResult, costs: Mapping[str, float]
 ) -> EvaluatedRun:
-    """Evaluate what a training predicts.
+    """Evaluate the predictions of a training.
 
     Args:
-        config: the configuration that it was trained with.
-        data: the split dataset.
-        trained: its result, with probabilities.
-        splits: those that the network was applied to; None: all.
-        costs: of ``count_costs``.
+        spec: what was trained; its options name the splits that the network was applied to.
+        trained: the result of the training, with probabilities.
+        costs: metrics that ``count_costs`` returned; empty if they are known already.
     """
+    config, data, splits = spec.config, spec.data, spec.options.splits
     return evaluate_run(
         config_to_dict(config),
         build_run_predictions(data, trained, splits),
@@ -154,17 +141,14 @@ def build_run_predictions(
 
 
 def add_figures_and_model(
-    report: RunReport,
-    config: Config,
-    data: PreparedData,
-    images: BalancedSet,
-    trained: TrainingResult,
+    report: RunReport, spec: RunSpec, images: BalancedSet, trained: TrainingResult
 ) -> RunReport:
     """Add to a training's report what is drawn of it and, if it is to be kept, its network.
 
     Images of the dataset are shown unless ``tracking.images`` is false. A trivial classifier keeps
     no model: what it predicts is in its table.
     """
+    config, data = spec.config, spec.data
     network, model = trained.network, None
     if config.tracking.model and network is not None:
         info = _build_model_info(config, data, trained.encoding)

@@ -7,27 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.core.console import show_note
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
-from melanoma_lab.input_pipeline.balancing.strategies import balance
-from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
+from melanoma_lab.models.trivial_classifiers import TrivialClassifier
 from melanoma_lab.reports.model_card.content import write_model_card
 from melanoma_lab.reports.model_card.run_identity import RunIdentity
+from melanoma_lab.runs import steps
 from melanoma_lab.runs.run_report import RunReport, write_figures
+from melanoma_lab.runs.run_spec import RunSpec
 from melanoma_lab.runs.training_report import add_figures_and_model, evaluate_training
 from melanoma_lab.tracking.logged_model import save_network
 from melanoma_lab.tracking.offline_store import ARTIFACTS_FOLDER, MODEL_FOLDER
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tracking.upload import log_artifacts_and_model
-from melanoma_lab.training.backend import start_backend
 from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
-from melanoma_lab.training.hardware import require_device_count
 from melanoma_lab.training.training_result import TrainingResult
 from melanoma_lab.training.trivial_fit import fit_trivial_classifier
-from melanoma_lab.tuning.trial import TRIAL_SPLITS, Proposal, TrialRunner
+from melanoma_lab.tuning.trial import Proposal, TrialRunner
 
 
 def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
@@ -40,33 +36,26 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
     client = trials.tracker.client
     for part in trials.parts:
         spec = trials.specify_repetition(proposal, part)
-        config, data = spec.config, spec.data
         tags = {SWEEP_TAG: trials.sweep, TRIAL_TAG: proposal.trial, "fingerprint": spec.fingerprint}
         found = trials.tracker.find_finished(tags)
         if client is None or found is None or client.list_artifacts(found.run_id, "plots"):
             continue
         lock = trials.get_run_lock(proposal, part)
         checkpoint = CheckpointManager(lock.folder, show_note).load_newest()
-        if checkpoint is None and not isinstance(config.architecture, TrivialArchitecture):
+        if checkpoint is None and not spec.is_trivial:
             show_note(
                 f"Trial {proposal.trial} has no plots and no model: its state is not in the cache."
             )
             continue
-        images = balance(
-            config.balancing,
-            data.training_split(),
-            seed=config.seed,
-            cache_dir=trials.cache,
-            workers=trials.threads,
-        )
-        trained = _restore(config, data, images, checkpoint, trials.threads)
+        images = steps.balance_images(spec)
+        trained = _restore(spec, images, checkpoint)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             (folder / ARTIFACTS_FOLDER).mkdir()
-            run = evaluate_training(config, data, trained, splits=TRIAL_SPLITS, costs={})
+            run = evaluate_training(spec, trained, costs={})
             tracked = client.get_run(found.run_id)
             run = replace(run, metrics=tracked.data.metrics)
-            report = add_figures_and_model(RunReport(run), config, data, images, trained)
+            report = add_figures_and_model(RunReport(run), spec, images, trained)
             artifacts = folder / ARTIFACTS_FOLDER
             if report.figures is not None:
                 write_figures(run, report.figures, artifacts, f"trial {proposal.trial}")
@@ -77,39 +66,26 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
             log_artifacts_and_model(client, found.run_id, folder)
 
 
-def _restore(
-    config: Config,
-    data: PreparedData,
-    images: BalancedSet,
-    checkpoint: Checkpoint | None,
-    threads: int,
-) -> TrainingResult:
+def _restore(spec: RunSpec, images: BalancedSet, checkpoint: Checkpoint | None) -> TrainingResult:
     """Return the result of a finished trial from its last checkpoint.
 
     A trivial classifier has no checkpoint; it is fitted again.
     """
-    if isinstance(config.architecture, TrivialArchitecture):
-        model = build_trivial_classifier(config.architecture, data)
-        return fit_trivial_classifier(model, data, images, splits=TRIAL_SPLITS)
-    from melanoma_lab.training.trainer import build_training_setup, train_network
-
-    start_backend(
-        threads=threads,
-        seed=config.seed,
-        precision=config.training.precision,
-        devices=require_device_count(config.training),
-    )
+    setup = steps.build_setup(spec, images)
+    if isinstance(setup, TrivialClassifier):
+        return fit_trivial_classifier(setup, spec.data, images, splits=spec.options.splits)
+    from melanoma_lab.training.trainer import train_network
 
     def ignore(*_: Any) -> None:
         """Do nothing: the trial's run already has the metrics of every epoch."""
 
     return train_network(
-        config,
-        data,
+        spec.config,
+        spec.data,
         images,
-        build_training_setup(config, data, images, splits=TRIAL_SPLITS),
+        setup,
         on_step=ignore,
         on_epoch=ignore,
         start=checkpoint,
-        splits=TRIAL_SPLITS,
+        splits=spec.options.splits,
     )

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 #: The splits on which a trial is evaluated.
 TRIAL_SPLITS = (TRAIN, VAL)
 #: How much of a trial is recorded; its last checkpoint stays for a trial that is promoted from it.
-TRIAL_OPTIONS = RunOptions(splits=TRIAL_SPLITS, pictures=False, keep_state=True)
+TRIAL_OPTIONS = RunOptions(
+    splits=TRIAL_SPLITS, save_figures=False, keep_checkpoints=True, progress_prefix=""
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class TrialRunner:
         cache: the cache folder.
         threads: the number of threads that TensorFlow uses.
         datasets: datasets that were prepared already, by their configuration as JSON.
-        claims: run locks of the repetitions that this process knows, by trial id and repetition.
+        run_locks: run locks of the repetitions that this process knows, by trial id and repetition.
     """
 
     command: TuneCommand
@@ -145,7 +147,7 @@ class TrialRunner:
     cache: Path
     threads: int
     datasets: dict[str, PreparedData] = field(default_factory=dict)
-    claims: dict[tuple[str, Repetition], RunLock] = field(default_factory=dict)
+    run_locks: dict[tuple[str, Repetition], RunLock] = field(default_factory=dict)
 
     def run(self, proposal: Proposal, progress_prefix: str) -> TrialScore:
         """Train, evaluate and record a trial; finished runs are not repeated.
@@ -228,10 +230,12 @@ class TrialRunner:
             proposal: the trial.
             part: the seed and fold of the run.
         """
-        if (proposal.trial, part) not in self.claims:
+        if (proposal.trial, part) not in self.run_locks:
             spec = self.specify_repetition(proposal, part)
-            self.claims[proposal.trial, part] = RunLock.of(self.cache, **self._lock_key(spec))
-        return self.claims[proposal.trial, part]
+            self.run_locks[proposal.trial, part] = RunLock.for_run(
+                self.cache, **self._lock_key(spec)
+            )
+        return self.run_locks[proposal.trial, part]
 
     def _lock_key(self, spec: RunSpec) -> dict[str, str]:
         """Return what the run's lock is named by; a run outside the search has another lock."""
@@ -242,10 +246,10 @@ class TrialRunner:
             "fingerprint": f"{self.sweep}/{spec.fingerprint}",
         }
 
-    def forget(self, proposal: Proposal) -> None:
+    def delete_checkpoints(self, proposal: Proposal) -> None:
         """Delete the checkpoints of a trial."""
         for part in self.parts:
-            self.get_run_lock(proposal, part).forget()
+            self.get_run_lock(proposal, part).delete_checkpoints()
 
     def _train(
         self, proposal: Proposal, part: Repetition, parent: str, progress_prefix: str
@@ -264,8 +268,8 @@ class TrialRunner:
                 PARENT_TAG: parent,
                 **({REPETITION_TAG: str(part)} if several else {}),
             },
-            after=self.get_run_lock(proposal.after, part) if proposal.after else None,
-            said=progress_prefix,
+            continue_from=self.get_run_lock(proposal.after, part) if proposal.after else None,
+            progress_prefix=progress_prefix,
         )
         spec = self.specify_repetition(proposal, part, options)
         ready: Future[Tracker] = Future()
@@ -275,7 +279,7 @@ class TrialRunner:
         with acquire_run_lock(
             self.cache, **self._lock_key(spec), wait=run_messages.show_waiting
         ) as lock:
-            self.claims[proposal.trial, part] = lock
+            self.run_locks[proposal.trial, part] = lock
             if finished := self.tracker.find_finished({**tags, "fingerprint": spec.fingerprint}):
                 return dict(finished.metrics), False
             run_id_before = self.tracker.run_id

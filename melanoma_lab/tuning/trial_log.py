@@ -111,7 +111,7 @@ class TrialLog:
     def _delete_checkpoints(self) -> None:
         """Delete all checkpoints but those of the best trial and of trials that may continue."""
         for trial_id in set(self.oracle.end_order) - self._list_needed_trials() - self._forgotten:
-            self.trials.forget(self.proposal(self.oracle.get_trial(trial_id)))
+            self.trials.delete_checkpoints(self.proposal(self.oracle.get_trial(trial_id)))
             self._forgotten.add(trial_id)
 
     def _list_needed_trials(self) -> set[str]:

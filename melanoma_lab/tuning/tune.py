@@ -210,7 +210,7 @@ def _conclude(plan: SearchPlan, trials: TrialRunner, ledger: TrialLog) -> Tuning
         )
     client.log_metric(trials.parent, "best_score", best.score)
     client.set_tag(trials.parent, "best_trial", best.trial_id)
-    trials.forget(proposal)
+    trials.delete_checkpoints(proposal)
     tuned = TuningResult(
         config.study, best.score, values, preset, report, tuple(commands), trials.parent, sweep
     )

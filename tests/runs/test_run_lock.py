@@ -76,18 +76,18 @@ def test_a_claim_dies_with_its_process(tmp_path, holder):
 def test_what_was_begun_is_known_to_the_next(tmp_path):
     with claim(tmp_path) as first:
         assert first.read_interrupted_run() is None
-        first.begin("run", {"threads": "2"})
+        first.record_run("run", {"threads": "2"})
     with claim(tmp_path) as second:
         assert second.read_interrupted_run() == ("run", {"threads": "2"})
-        second.forget()
+        second.delete_checkpoints()
         assert second.read_interrupted_run() is None
         assert not second.folder.exists()
-        second.forget()  # nothing is there: nothing to do
+        second.delete_checkpoints()  # nothing is there: nothing to do
 
 
 def test_a_note_that_cannot_be_read_is_none(tmp_path):
     with claim(tmp_path) as first:
-        first.begin("run", {})
+        first.record_run("run", {})
         (first.folder / "run.json").write_text('{"run_id": "ru')
         assert first.read_interrupted_run() is None
 
@@ -96,7 +96,7 @@ def test_what_nobody_has_continued_for_long_is_deleted(tmp_path):
     folders = {}
     for name, days in (("recent", KEPT_DAYS - 1), ("old", KEPT_DAYS + 1), ("used", 99)):
         with claim(tmp_path, fingerprint=name) as some:
-            some.begin(name, {})
+            some.record_run(name, {})
         when = time.time() - days * 86400
         folders[name] = some.folder
         for path in (some.folder / "run.json", some.folder):

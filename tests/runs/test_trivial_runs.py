@@ -218,21 +218,21 @@ def test_a_finished_trivial_arm_is_skipped(fit, capsys):
 
 def test_a_skipped_run_forgets_what_its_own_study_began(fit, folder, session_cache):
     run, _ = fit("majority", "seed=3")
-    claim = RunLock.of(
+    lock = RunLock.for_run(
         session_cache,
         study=run.data.tags["study"],
         tracked=identify_study("sqlite:///mlflow.db", run.data.tags["study"]),
         fingerprint=run.data.tags["fingerprint"],
     )
-    claim.begin("0" * 32, {})  # by a copy of this project
+    lock.record_run("0" * 32, {})  # by a copy of this project
     fit("majority", "seed=3")
-    assert claim.read_interrupted_run() == ("0" * 32, {})
+    assert lock.read_interrupted_run() == ("0" * 32, {})
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     killed = client.create_run(run.info.experiment_id)
     for begun in (killed.info.run_id, run.info.run_id):
-        claim.begin(begun, {})
+        lock.record_run(begun, {})
         fit("majority", "seed=3")
-        assert claim.read_interrupted_run() is None
+        assert lock.read_interrupted_run() is None
 
 
 def test_trivial_arms_never_load_tensorflow(root, tmp_path, session_cache):

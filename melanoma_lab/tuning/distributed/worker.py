@@ -182,8 +182,8 @@ class Worker(LabTuner):
             )
             if says == self.oracle.told["mark"]:
                 return
-        for claim in self._trials.claims.values():
-            claim.forget()
+        for lock in self._trials.run_locks.values():
+            lock.delete_checkpoints()
 
     def _parent(self) -> str:
         """The search's run in MLflow, which the chief has opened.
