@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 Kind = Literal["float", "int", "choice", "bool"]
-STATUSES: Final = ("completed", "failed", "running")
+STATUSES: Final = ("completed", "failed", "running", "killed")
 COLUMNS: Final = (
     *("trial", "number", "status", "score", "scores", "epochs"),
     *("steps", "seconds", "run_id", "reason", "rung"),
@@ -111,7 +111,7 @@ class Sweep:
             * ``steps``: float; the optimizer steps of this trial itself, over all its runs;
             * ``seconds``: float; the time of fitting and evaluating, over all its runs;
             * ``run_id``: str; MLflow's run id, empty if there is none;
-            * ``reason``: str; why it failed, else empty;
+            * ``reason``: str; why it failed or was killed, else empty;
             * ``rung``: int; the rank of Hyperband's budget: 0 for the smallest of the whole sweep,
               in any bracket, so that trials of one rung had the same number of epochs to train; -1
               if all trials of the sweep have the same budget;

@@ -178,6 +178,7 @@ def _warn_of_budgets(sweep: Sweep, best: pd.Series[Any] | None) -> list[str]:
 def _count_unfinished(sweep: Sweep) -> list[str]:
     words = {
         "failed": "failed",
+        "killed": "killed",
         "running": "still running",
         "completed": "without a finite score",
     }
