@@ -101,7 +101,7 @@ class _JobInterrupt:
     """Signal handler of a job's process, which interrupts a job once and never between jobs."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.asked = False  # core.interrupts reads it by this name
         self._in_job = False
         self._installed = False
 
@@ -118,15 +118,15 @@ class _JobInterrupt:
         """Allow interrupts in this context, and refuse to begin a job after an interrupt."""
         self._in_job = True
         try:
-            if self.requested:
+            if self.asked:
                 raise KeyboardInterrupt
             yield
         finally:
             self._in_job = False
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:
-        if not self.requested:  # a second signal would interrupt the handling of the first
-            self.requested = True
+        if not self.asked:  # a second signal would interrupt the handling of the first
+            self.asked = True
             if self._in_job:
                 raise KeyboardInterrupt
 
@@ -154,12 +154,13 @@ class InterruptHandler:
     """
 
     def __init__(self, store: JobStatusStore) -> None:
-        self._store, self._requested = store, False
+        self._store = store
+        self.asked = False  # core.interrupts reads it by this name
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:
         """Stop the jobs in other processes, then interrupt this process."""
-        if not self._requested:
-            self._requested = True
+        if not self.asked:
+            self.asked = True
             self._stop_jobs()
         raise KeyboardInterrupt
 
