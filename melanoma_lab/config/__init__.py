@@ -1,1 +1,1 @@
-"""The configuration: its schema, its checks, and the names it gives to arms."""
+"""The configuration: its schema, its validation, and the names of arms."""

@@ -1,4 +1,4 @@
-"""What a study compares: a preset plus the overrides that change what is trained."""
+"""Arms of a study: a preset plus the overrides that change what is trained."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from melanoma_lab.config.schema.tracking import mask_password
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.core.formatting import truncate
 
-#: The preset of an arm for which none was chosen.
+#: Name that stands for the preset of an arm without one.
 CUSTOM_PRESET = "custom"
-#: Overrides that say which repetition, where, or how it is recorded; not what is compared.
+#: Keys that are no part of an arm's name: they choose a repetition, a path or how to record a run.
 NON_ARM_KEYS = frozenset(
     {
         "against",
@@ -37,9 +37,9 @@ NON_ARM_KEYS = frozenset(
         "tuner",
     }
 )
-#: What others of that kind begin with.
+#: Beginnings of other keys that are no part of an arm's name.
 NON_ARM_PREFIXES = ("audit.", "demo.", "tracking.", "tuner.", "hydra")
-#: What stands for the value of a key that was deleted; no value is read as it.
+#: Stands for the value of a deleted key; no override has this value.
 DELETED_VALUE = "~"
 
 
@@ -48,8 +48,8 @@ class Arm:
     """An arm of a study.
 
     Attributes:
-        name: the preset's, then the overrides in alphabetical order: ``baseline,balancing=none``.
-        preset: the preset's alone; ``custom`` where none was chosen.
+        name: the preset, then the overrides in alphabetical order: ``baseline,balancing=none``.
+        preset: the preset alone; ``custom`` if none was chosen.
     """
 
     name: str
@@ -57,9 +57,9 @@ class Arm:
 
 
 def parse_arm(overrides: Sequence[str]) -> Arm:
-    """Name the arm that a command's overrides describe, whatever order they were typed in.
+    """Return the arm that a command's overrides describe, in whatever order they were typed.
 
-    Of a key that is given twice the last value counts, as in Hydra.
+    If a key is given twice, the last value counts, as in Hydra.
 
     Args:
         overrides: Hydra overrides, such as ``["+experiment=dropout", "seed=3"]``.
@@ -68,16 +68,16 @@ def parse_arm(overrides: Sequence[str]) -> Arm:
 
 
 def check_jobs_distinct(jobs: Sequence[Sequence[str]]) -> None:
-    """Refuse different jobs that would be the same run or search: one would be lost in the other.
+    """Refuse jobs that a study could not tell apart, so that one would hide the other.
 
-    They list values of a key that is no part of an arm's name, such as ``dataset.root=A,B``. Jobs
-    that are the same in everything are no loss.
+    Such jobs differ in a key that is no part of an arm's name, such as ``dataset.root=A,B``. Jobs
+    that are identical are allowed.
 
     Args:
         jobs: the overrides of each job of a multirun.
 
     Raises:
-        UserError: naming the keys.
+        UserError: two jobs cannot be told apart; the message names the keys that differ.
     """
     seen: dict[tuple[str, ...], dict[str, str]] = {}
     parsed = [_parse_values(job) for job in jobs]
@@ -85,13 +85,13 @@ def check_jobs_distinct(jobs: Sequence[Sequence[str]]) -> None:
         task = values.get("task", "train")
         if task not in {"train", "tune"}:
             continue
-        told_apart_by = ["study", "seed", "split.fold"]
-        if task == "tune":  # each tuner makes a search of its own
-            told_apart_by += sorted(key for key in values if key.split(".")[0] == "tuner")
+        distinguishing = ["study", "seed", "split.fold"]
+        if task == "tune":  # each tuner runs a separate search
+            distinguishing += sorted(key for key in values if key.split(".")[0] == "tuner")
         run = (
             task,
             _build_arm(values).name,
-            *(f"{key}={values.get(key)}" for key in told_apart_by),
+            *(f"{key}={values.get(key)}" for key in distinguishing),
         )
         other = seen.setdefault(run, values)
         if keys := [key for key in values if values[key] != other.get(key)]:
@@ -108,12 +108,12 @@ def check_jobs_distinct(jobs: Sequence[Sequence[str]]) -> None:
 
 
 def _format_values(values: Iterable[str]) -> str:
-    """Values as they were typed, without Hydra's backslashes and without passwords."""
+    """Join values as they were typed, without Hydra's backslashes and without passwords."""
     return truncate(",".join(mask_password(value.replace("\\", "")) for value in values))
 
 
 def _parse_values(overrides: Sequence[str]) -> dict[str, str]:
-    """Key -> value as text, in the order that they were first given; of a deleted key, ``~``."""
+    """Map keys to values as text, in the order of first occurrence; a deleted key maps to ``~``."""
     values = {}
     for override in parse_overrides(overrides):
         value = override.get_value_element_as_str()
@@ -132,7 +132,7 @@ def _build_arm(values: Mapping[str, str]) -> Arm:
 
 
 def split_arm_name(arm: str) -> tuple[str, tuple[str, ...]]:
-    """An arm's name as its preset and its overrides; commas inside a value do not separate."""
+    """Split an arm's name into its preset and overrides; commas inside a value do not separate."""
     parts, depth, quote = [""], 0, ""
     for character in arm:
         if quote:
@@ -148,22 +148,22 @@ def split_arm_name(arm: str) -> tuple[str, tuple[str, ...]]:
 
 
 def shorten_arm_names(arms: Collection[str]) -> dict[str, str]:
-    """What each arm is called for reading: without the overrides that all of them share.
+    """Map arm names to short names, without the overrides that all arms share.
 
-    An override that only says what all arms do tells none of them apart; one arm alone is called
-    by its preset.
+    An override that all arms share does not distinguish them. The short name of a single arm is
+    its preset.
     """
-    common = _common(arms)
-    return {arm: _without(arm, common) for arm in arms}
+    common = _common_overrides(arms)
+    return {arm: _drop_overrides(arm, common) for arm in arms}
 
 
 def format_run_name(arm: str, seed: int, fold: int) -> str:
-    """What a run is called: first what tells it from its neighbours in a narrow column.
+    """Format the name of a run; seed and fold come early, for narrow columns.
 
     Args:
-        arm: its name, in full or short.
-        seed: of the run.
-        fold: of the run; 0 where there are none.
+        arm: full or short name of the run's arm.
+        seed: the run's seed.
+        fold: the run's fold, which is left out if it is 0; 0 if the split has no folds.
     """
     preset, overrides = split_arm_name(arm)
     return " ".join([preset, f"seed={seed}", *([f"fold={fold}"] if fold else []), *overrides])
@@ -172,34 +172,35 @@ def format_run_name(arm: str, seed: int, fold: int) -> str:
 def find_references(
     named: Mapping[str, str], reference: str | None = None
 ) -> dict[str, str | None]:
-    """What each arm of a study is compared with.
+    """Find the arm that each arm of a study is compared with.
 
     Args:
-        named: of each arm of the study, the reference that its runs name, or an empty string.
-        reference: compare all arms with this one instead; its full or its short name.
+        named: arm of the study -> the reference that its runs name, or an empty string.
+        reference: full or short name of one arm to compare all others with instead; None: use the
+            references that the runs name.
 
     Returns:
-        For each arm the arm that it is compared with; None where there is none in the study, and
-        for what the others are compared with.
+        Arm -> the arm that it is compared with; None if the study has no such arm, and for the
+        ``reference`` itself.
 
-        A preset names a preset. Of that preset's arms the one counts that shares most overrides
-        and has none of its own: ``dropout,training.epochs=1`` is compared with
-        ``baseline,training.epochs=1``, and with plain ``baseline`` only where that is missing. An
-        arm that names none is compared with its own preset with fewer overrides, and where that is
-        missing too with the arm that has ``none`` where it has something:
-        ``baseline,balancing=oversample`` with ``baseline,balancing=none``.
+        A preset names another preset. Of that preset's arms, the one is used that shares most
+        overrides and has no additional ones: ``dropout,training.epochs=1`` is compared with
+        ``baseline,training.epochs=1``, and with plain ``baseline`` only if that is missing. An
+        arm that names no reference is compared with the arm of its own preset that has fewer
+        overrides. If that is missing too, it is compared with the arm that has ``none`` for its
+        overrides: ``baseline,balancing=oversample`` with ``baseline,balancing=none``.
 
     Raises:
-        UserError: the study has no arm of the name given.
+        UserError: the study has no arm of the name ``reference``.
     """
     if reference is not None:
         found = find_arm(reference, named, key="reference")
         return {arm: None if arm == found else found for arm in named}
-    return {arm: _reference_of(arm, name, named) for arm, name in named.items()}
+    return {arm: _find_reference(arm, name, named) for arm, name in named.items()}
 
 
-def _reference_of(arm: str, name: str, arms: Collection[str]) -> str | None:
-    """The arm that one is compared with, given the reference that it names."""
+def _find_reference(arm: str, name: str, arms: Collection[str]) -> str | None:
+    """Find the arm that one arm is compared with, given the reference that it names."""
     if name in arms and name != arm and split_arm_name(name)[1]:
         return name  # an arm, not a preset
     preset, overrides = split_arm_name(arm)
@@ -213,19 +214,19 @@ def _reference_of(arm: str, name: str, arms: Collection[str]) -> str | None:
     ]
     if nearest_arms:
         return max(nearest_arms, key=lambda other: len(split_arm_name(other)[1]))
-    common = _common(arms)
+    common = _common_overrides(arms)
     none = [o if o in common else f"{o.partition('=')[0]}=none" for o in overrides]
-    plain = _join(preset, none)
+    plain = _join_name(preset, none)
     return plain if plain in arms and plain != arm else None
 
 
 def find_arm(name: str, arms: Collection[str], *, key: str) -> str:
-    """The arm of a full or short name.
+    """Return the full name of an arm, given its full or short name.
 
     Args:
-        name: as typed.
-        arms: of the study.
-        key: that it was typed for.
+        name: full or short name, as typed.
+        arms: full names of the study's arms.
+        key: configuration key whose value the name is, for the error message.
 
     Raises:
         UserError: the study has no such arm.
@@ -238,15 +239,15 @@ def find_arm(name: str, arms: Collection[str], *, key: str) -> str:
     return by_name[name]
 
 
-def _common(arms: Collection[str]) -> set[str]:
-    """Overrides that all arms have."""
+def _common_overrides(arms: Collection[str]) -> set[str]:
+    """Return the overrides that all arms have."""
     return set.intersection(*(set(split_arm_name(arm)[1]) for arm in arms))
 
 
-def _without(arm: str, common: Collection[str]) -> str:
+def _drop_overrides(arm: str, dropped: Collection[str]) -> str:
     preset, overrides = split_arm_name(arm)
-    return _join(preset, [override for override in overrides if override not in common])
+    return _join_name(preset, [override for override in overrides if override not in dropped])
 
 
-def _join(preset: str, overrides: Sequence[str]) -> str:
+def _join_name(preset: str, overrides: Sequence[str]) -> str:
     return ",".join([preset, *overrides])

@@ -1,4 +1,4 @@
-"""Choices that are right by themselves and wrong, or doubtful, together."""
+"""Checks that the chosen options of different groups fit together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from melanoma_lab.config.schema.split import FoldSplit
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.core.errors import UserError
 
-#: Keys and sections that some tasks take and all others would ignore.
+#: Key or section that only some tasks use -> those tasks.
 TASKS_OF_KEY: dict[str, tuple[Task, ...]] = {
     "output": (Task.predict, Task.export, Task.card, Task.leaky_protocol),
     "against": (Task.audit,),
@@ -29,10 +29,10 @@ TASKS_OF_KEY: dict[str, tuple[Task, ...]] = {
 
 
 def check_compatibility(config: Config) -> None:
-    """Refuse choices of which one undoes, repeats or forestalls the other.
+    """Refuse choices that contradict, repeat or disable each other.
 
     Raises:
-        UserError: naming both.
+        UserError: two choices do not fit together; the message names both.
     """
     _check_keys_of_task(config)
     _check_registering(config)
@@ -68,13 +68,13 @@ def check_compatibility(config: Config) -> None:
 
 
 def _check_keys_of_task(config: Config) -> None:
-    """Refuse what the task would ignore."""
+    """Refuse keys that the task would ignore."""
     for entry in fields(Config):
         tasks = TASKS_OF_KEY.get(entry.name)
         if tasks is None or config.task in tasks:
             continue
-        usual = entry.default if entry.default_factory is MISSING else entry.default_factory()
-        if getattr(config, entry.name) != usual:
+        default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+        if getattr(config, entry.name) != default:
             raise UserError(
                 f"{entry.name}: {config.task} would ignore it; it goes with "
                 f"{' and '.join(tasks) if len(tasks) < 3 else ', '.join(tasks)}."
@@ -82,7 +82,7 @@ def _check_keys_of_task(config: Config) -> None:
 
 
 def _check_registering(config: Config) -> None:
-    """Refuse a name for a model that will not be there."""
+    """Refuse ``tracking.register`` for a command that makes no model to register."""
     if config.tracking.register is None:
         return
     if config.task is Task.train and isinstance(config.architecture, TrivialArchitecture):
@@ -95,7 +95,7 @@ def _check_registering(config: Config) -> None:
 
 
 def _check_finetuning(config: Config) -> None:
-    """Refuse stages without epochs, and what a frozen backbone would silently ignore."""
+    """Refuse stages without epochs, and options without effect on a frozen backbone."""
     training, finetuning, schedule = config.training, config.finetuning, config.schedule
     if isinstance(finetuning, Staged):
         left = training.epochs - finetuning.head_epochs
@@ -118,7 +118,7 @@ def _check_finetuning(config: Config) -> None:
 
 
 def find_doubtful_choices(config: Config) -> list[str]:
-    """What somebody may want but should know of, a sentence each."""
+    """List choices that are allowed but doubtful together, a sentence each."""
     found = []
     if (
         isinstance(config.loss, LogitAdjusted)

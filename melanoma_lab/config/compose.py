@@ -1,4 +1,4 @@
-"""From overrides to a checked configuration, without a command line."""
+"""Compose a checked configuration from overrides, without a command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-#: In a wheel conf/ lies inside the package, in a clone beside it.
+#: The folder ``conf/``: inside the package in a wheel, next to the package in a clone.
 CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
 search_path.register()
@@ -32,14 +32,15 @@ search_path.register()
 def compose_config(
     overrides: Sequence[str], config_dir: str | Path | None = None
 ) -> tuple[Config, Arm]:
-    """Compose and check what overrides ask for.
+    """Compose and check the configuration that overrides describe.
 
     Args:
-        overrides: as on the command line.
-        config_dir: a folder of the user's own presets and options, ``--config-dir`` there.
+        overrides: Hydra overrides, as on the command line.
+        config_dir: folder of the user's own presets and options, like ``--config-dir`` of the
+            command line; None: there is none.
 
     Returns:
-        The configuration, and what a study calls it.
+        The configuration, and the arm that it belongs to.
 
     Raises:
         UserError: an override, a key, a value or the dataset's folder is wrong.
@@ -57,16 +58,16 @@ def compose_config(
 def compose_unchecked(
     overrides: Sequence[str], config_dir: str | Path | None, *, with_hydra: bool = False
 ) -> DictConfig:
-    """Compose what overrides ask for, unchecked.
+    """Compose the configuration that overrides describe, without checking it.
 
     Args:
-        overrides: as on the command line.
-        config_dir: a folder of the user's own presets and options.
-        with_hydra: Hydra's own configuration too.
+        overrides: Hydra overrides, as on the command line.
+        config_dir: folder of the user's own presets and options; None: there is none.
+        with_hydra: include Hydra's own configuration.
 
     Raises:
-        HydraException: they cannot be composed.
-        UserError: there is no such folder, or an option's name is no name.
+        HydraException: the overrides cannot be composed.
+        UserError: there is no such folder, or the name of an option is not a text.
     """
     words = [*overrides, *_search_path(config_dir)]
     with _use_hydra():
@@ -74,26 +75,30 @@ def compose_unchecked(
             return compose("config", words, return_hydra_config=with_hydra)
         except (HydraException, OmegaConfBaseException):
             raise
-        except ValueError as error:  # Hydra's own for architecture=0
+        except ValueError as error:  # Hydra raises it for architecture=0
             raise UserError(explain_hydra_error(error)) from error
 
 
 def load_preset_reference(preset: str) -> str | None:
-    """What one of the lab's presets names to be compared with.
+    """Return the reference that one of the lab's presets names.
 
     Args:
-        preset: its name; None is the answer for one that the lab does not have.
+        preset: name of the preset.
+
+    Returns:
+        The reference; None if the preset names none or the lab has no such preset.
     """
     path = CONF_DIR / "experiment" / f"{preset}.yaml"
-    named = OmegaConf.select(OmegaConf.load(path), "reference") if path.is_file() else None
-    return None if named is None else str(named)
+    reference = OmegaConf.select(OmegaConf.load(path), "reference") if path.is_file() else None
+    return None if reference is None else str(reference)
 
 
 def expand_multirun(overrides: Sequence[str]) -> list[list[str]]:
-    """The jobs of a multirun: every combination of the values that overrides list.
+    """Expand a multirun into its jobs: every combination of the values that overrides list.
 
     Args:
-        overrides: as on the command line, such as ``["+experiment=a,b", "seed=range(3)"]``.
+        overrides: Hydra overrides, as on the command line, such as
+            ``["+experiment=a,b", "seed=range(3)"]``.
 
     Returns:
         The overrides of each job; the last key that lists values varies fastest.
@@ -120,20 +125,20 @@ def expand_multirun(overrides: Sequence[str]) -> list[list[str]]:
 
 @contextmanager
 def _use_hydra() -> Iterator[None]:
-    """Hydra with the lab's conf/ inside the block; what the caller made of it comes back after."""
-    callers, version = GlobalHydra.instance(), VersionBase.instance()
-    hydra, base = callers.hydra, version.version_base
-    callers.clear()
+    """Initialise Hydra with the lab's conf/ in the block; then restore the caller's Hydra."""
+    instance, version = GlobalHydra.instance(), VersionBase.instance()
+    hydra, base = instance.hydra, version.version_base
+    instance.clear()
     try:
         with initialize_config_dir(str(CONF_DIR), job_name="melanoma_lab", version_base="1.3"):
             yield
     finally:
-        callers.hydra, version.version_base = hydra, base
-        GlobalHydra.set_instance(callers)
+        instance.hydra, version.version_base = hydra, base
+        GlobalHydra.set_instance(instance)
 
 
 def _search_path(config_dir: str | Path | None) -> list[str]:
-    """The override that lets Hydra look into a folder too."""
+    """Return the override that adds a folder to Hydra's search path; an empty list without one."""
     if config_dir is None:
         return []
     folder = Path(config_dir).expanduser().resolve()

@@ -1,4 +1,4 @@
-"""What makes two runs the same: their resolved configuration and their data."""
+"""The fingerprint of a run: a hash of its resolved configuration and its data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS
 from melanoma_lab.config.schema.tracking import mask_password
 from melanoma_lab.core.checksums import hash_text
 
-#: Which question, where, how recorded, on how many threads, in how many goes: not what is computed.
+#: Keys that do not affect what is computed: study, paths, recording, threads, resuming.
 IGNORED_KEYS = (
     "task",
     "study",
@@ -37,8 +37,8 @@ IGNORED_KEYS = (
     "training.resume",
     *(f"evaluation.{key}" for key in EVALUATE_KEYS),
 )
-#: Keys and groups that came later -> what they were before; there they do not count, so that runs
-#: of then and now are known to be the same.
+#: Keys and groups that were added later -> the value that earlier versions had implicitly. With
+#: that value they are left out, so that equal runs of old and new versions share a fingerprint.
 ADDED = {
     "training.stop_after": None,
     "optimizer.ema": None,
@@ -55,18 +55,19 @@ ADDED = {
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
-    """The configuration of a run as plain containers: strings, numbers, lists, dictionaries.
+    """Convert a run's configuration to plain containers: strings, numbers, lists, dictionaries.
 
-    What searches for values (``tuner``) and what shows them (``demo``) is none of a run's.
+    ``tuner`` and ``demo`` are left out, because they do not affect training. A password in
+    ``tracking.uri`` is masked.
     """
     plain = _to_dict(config)
     del plain["tuner"], plain["demo"]
-    plain["tracking"]["uri"] = mask_password(config.tracking.uri)  # it is kept with the run
+    plain["tracking"]["uri"] = mask_password(config.tracking.uri)  # it is saved with the run
     return plain
 
 
 def tuner_to_dict(config: Config) -> dict[str, Any]:
-    """What ``config_to_dict`` leaves out: how values are searched for, as plain containers."""
+    """Convert the group ``tuner``, which ``config_to_dict`` leaves out, to plain containers."""
     return _to_dict(config.tuner)
 
 
@@ -88,16 +89,19 @@ def compute_fingerprint(
     weights: str | None = None,
     patients: str | None = None,
 ) -> str:
-    """A short hash that two runs share exactly where they compute the same.
+    """Compute a short hash that two runs share if and only if they compute the same.
 
     Args:
-        config: the whole configuration; paths, tracking and threads do not count.
-        dataset_digest: of the images and their labels.
-        split_hash: of which image is in which split.
-        splits: those that the run is measured on; None: all.
-        weights: SHA-256 of the file of weights that training starts from, wherever it lies; None
-            where there is none.
-        patients: digest of what is known of them; None where it does not count.
+        config: the whole configuration; ``IGNORED_KEYS``, ``tuner`` and ``demo`` do not count.
+        dataset_digest: digest of the images and their labels.
+        split_hash: hash of the assignment of images to splits.
+        splits: splits that the run is evaluated on; None: all.
+        weights: SHA-256 of the file of weights that training starts from, which replaces its
+            path; None if there is no such file.
+        patients: digest of the patient metadata; None if the run does not use them.
+
+    Returns:
+        16 hexadecimal digits.
     """
     plain = config_to_dict(config)
     for key in IGNORED_KEYS:

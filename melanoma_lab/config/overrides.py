@@ -1,4 +1,4 @@
-"""Read and write overrides, in the grammar of Hydra's command line: ``key=value``."""
+"""Read and write overrides in the grammar of Hydra's command line: ``key=value``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-#: Words that Hydra takes for something else than text.
+#: Words that Hydra does not read as text.
 _NOT_TEXT = frozenset({"true", "false", "null", "nan", "inf"})
 
 
@@ -19,8 +19,8 @@ def parse_overrides(words: Sequence[str], loader: ConfigLoader | None = None) ->
     """Parse overrides.
 
     Args:
-        words: such as ``["+experiment=dropout", "seed=1,2"]``.
-        loader: finds the options that ``group=glob(*)`` names; None: there are none.
+        words: overrides such as ``["+experiment=dropout", "seed=1,2"]``.
+        loader: finds the options that ``group=glob(*)`` matches; None: it matches none.
 
     Returns:
         One of Hydra's objects for each word.
@@ -32,34 +32,34 @@ def parse_overrides(words: Sequence[str], loader: ConfigLoader | None = None) ->
 
 
 def parse_override_key(word: str) -> str:
-    """Return the key, or the group, of an override.
+    """Return the key or group of an override.
 
     Raises:
-        HydraException: it cannot be read.
+        HydraException: the override cannot be read.
     """
     return str(parse_overrides([word])[0].key_or_group)
 
 
 def parse_override_value(text: str) -> Any:
-    """Return the value of an override as Python has it: ``0.1``, ``None``, ``["a", 2]``.
+    """Return the value of an override as a Python object: ``0.1``, ``None``, ``["a", 2]``.
 
     Args:
-        text: what stands after the equals sign.
+        text: the part of the override after the equals sign.
 
     Raises:
-        HydraException: it cannot be read.
+        HydraException: the value cannot be read.
     """
     return parse_overrides([f"key={text}"])[0].value()
 
 
 def format_override_value(value: object) -> str:
-    """Write a value as an override has it; ``parse_override_value`` gives it back.
+    """Format a value for an override; ``parse_override_value`` is the inverse.
 
     Args:
         value: a text, number, boolean, None, or a sequence or mapping of them.
 
     Returns:
-        Such as ``adam``, ``0.1``, ``null``, ``[1,2]``, ``{min:0,max:1}``, ``"a,b"``.
+        A text such as ``adam``, ``0.1``, ``null``, ``[1,2]``, ``{min:0,max:1}``, ``"a,b"``.
     """
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
@@ -76,18 +76,18 @@ def format_override_value(value: object) -> str:
 
 
 def quote_override_text(text: str) -> str:
-    """Put a text into quotes, within which Hydra takes every character for itself."""
-    # Backslashes count double before a quote, and nowhere else.
+    """Put a text into quotes, in which Hydra reads every character literally."""
+    # Hydra reads a backslash as an escape only before a quote.
     escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f'"{escaped}"'
 
 
 def format_override(key: str, value: object) -> str:
-    """Write an override as it is typed in a shell, quoted where needed.
+    """Format an override for a shell, quoted if needed.
 
     Args:
-        key: such as ``dataset.classes``.
-        value: as ``format_override_value`` takes it.
+        key: a key or group, such as ``dataset.classes``.
+        value: any value that ``format_override_value`` accepts.
     """
     return shlex.quote(f"{key}={format_override_value(value)}")

@@ -1,7 +1,7 @@
-"""Where Hydra finds presets beside the lab's own: what a search has written for its study.
+"""Hydra's search path for the presets that hyperparameter searches write.
 
-``+experiment=<study>_tuned`` is found in ``experiments/<study>/conf`` below the folder in which a
-command is typed, as a preset of ``conf/`` is.
+``+experiment=<study>_tuned`` is found in ``experiments/<study>/conf`` below the current folder,
+in the same way as a preset of ``conf/``.
 """
 
 from __future__ import annotations
@@ -16,41 +16,44 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from melanoma_lab.core.untrusted_files import check_yaml_file
 
-#: The folder of a study that is searched.
+#: Subfolder of a study that contains its presets.
 STUDY_PRESETS = "conf"
 
 
 class StudyPresets(SearchPathPlugin):
-    """Adds every study's folder of presets to Hydra's search path."""
+    """Plugin that adds every study's folder of presets to Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Add those that there are."""
+        """Append the folders that exist."""
         for folder in sorted(Path("experiments").glob(f"*/{STUDY_PRESETS}")):
             search_path.append("study", f"file://{folder.resolve()}")
 
 
 def register() -> None:
-    """Make Hydra use it, and read no file that is a bomb; it may be called more than once."""
+    """Register the plugin, and make Hydra check each file before reading it.
+
+    Further calls change nothing.
+    """
     Plugins.instance().register(StudyPresets)
     _check_config_files()
 
 
 @cache
 def _check_config_files() -> None:
-    """Check every file that Hydra is about to read: it writes out what YAML's aliases stand for.
+    """Make Hydra refuse YAML files whose aliases would expand to gigabytes.
 
-    Hydra takes no other source for files in the place of its own, so that gets a check in front.
+    Hydra's source of files cannot be replaced by another, so its method is wrapped.
     """
     sources = [s for s in Plugins.instance().discover(ConfigSource) if issubclass(s, ConfigSource)]
     source = next(s for s in sources if s.scheme() == "file")
-    read = source.load_config
+    original = source.load_config
 
-    @wraps(read)
+    @wraps(original)
     def load_config(self: ConfigSource, config_path: str) -> ConfigResult:
         name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
         path = Path(self.path, name)
-        if path.is_file():  # where it is not, Hydra says so better
+        if path.is_file():  # if it is missing, Hydra's own message is better
             check_yaml_file(path)
-        return read(self, config_path)
+        return original(self, config_path)
 
     source.load_config = load_config  # type: ignore[method-assign]

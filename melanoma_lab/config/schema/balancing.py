@@ -13,7 +13,7 @@ from melanoma_lab.registry import option
 
 @dataclass
 class Balancing:
-    """What every balancing has."""
+    """Base class of all balancing strategies."""
 
     name: str = MISSING
 
@@ -21,13 +21,13 @@ class Balancing:
 @option("balancing", "none")
 @dataclass
 class NoBalancing(Balancing):
-    """The training images as they are."""
+    """No balancing: the training images as they are."""
 
 
 @option("balancing", "class_weight")
 @dataclass
 class ClassWeight(Balancing):
-    """Every class weighs the same in the loss."""
+    """Weights in the loss that give every class the same total weight."""
 
 
 @option("balancing", "effective_number")
@@ -35,11 +35,11 @@ class ClassWeight(Balancing):
 class EffectiveNumber(Balancing):
     """Weights in the loss between ``none`` and ``class_weight``, Cui et al. (2019).
 
-    The more images a class has already, the less another one tells.
+    The more images a class has, the less information an additional one gives.
     """
 
-    #: 0 is ``none``; towards 1 it becomes ``class_weight``. A class's images beyond some
-    #: 1 / (1 - beta) hardly count: 1,000 at 0.999.
+    #: 0 equals ``none``; values towards 1 approach ``class_weight``. A class's images beyond about
+    #: 1 / (1 - beta) hardly count: beyond 1,000 for 0.999.
     beta: float = 0.999
 
     def __post_init__(self) -> None:
@@ -49,15 +49,15 @@ class EffectiveNumber(Balancing):
 @option("balancing", "oversample")
 @dataclass
 class Oversample(Balancing):
-    """Images of smaller classes are repeated up to the size of the largest."""
+    """Images of smaller classes are repeated up to the size of the largest class."""
 
 
 @option("balancing", "undersample")
 @dataclass
 class Undersample(Balancing):
-    """Images of larger classes are left out, at random, down to the size of the smallest."""
+    """Random images of larger classes are left out down to the size of the smallest class."""
 
-    #: Images that a class keeps at most; null: as many as the smallest has.
+    #: Largest number of images that a class keeps; null: the size of the smallest class.
     per_class: int | None = None
 
     def __post_init__(self) -> None:
@@ -72,10 +72,10 @@ class Undersample(Balancing):
 @option("balancing", "augmentor")
 @dataclass
 class AugmentorBalancing(Balancing):
-    """Every class to exactly ``per_class`` images; Augmentor's operations make the copies."""
+    """Exactly ``per_class`` images of every class; Augmentor's operations make the copies."""
 
     per_class: int = 500
-    #: Method of ``Augmentor.Pipeline`` -> its arguments, one mapping an operation.
+    #: A mapping for each operation: method of ``Augmentor.Pipeline`` -> its arguments.
     operations: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:

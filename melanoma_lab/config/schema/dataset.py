@@ -1,4 +1,4 @@
-"""The group ``dataset``: where the images are, and what is made of their labels and groups."""
+"""The group ``dataset``: where the images are, and how their labels and groups are used."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from melanoma_lab.core.errors import UserError, require
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.registry import option
 
-#: Of a side; a batch of 32 larger ones takes 6 GB before the network begins.
+#: Largest side in pixels; a batch of 32 such images takes 6 GB before the network starts.
 MAX_IMAGE_SIZE = 4096
 
 
 def _is_encoding(name: str) -> bool:
-    """Whether Python knows an encoding of text by this name."""
+    """Return whether Python has a text encoding of this name."""
     try:
         "text".encode(name)
-    except (LookupError, ValueError):  # unknown, or a codec that is none of text
+    except (LookupError, ValueError):  # unknown, or a codec for something else than text
         return False
     return True
 
 
 class OnConflict(StrEnum):
-    """What happens to identical images under different labels."""
+    """Treatment of identical images with different labels."""
 
     error = "error"
     keep = "keep"
@@ -34,7 +34,7 @@ class OnConflict(StrEnum):
 
 
 class GroupingRule(StrEnum):
-    """Which images a split must never separate."""
+    """Rules for the images that a split must never separate."""
 
     all = "all"
     lesion = "lesion"
@@ -43,51 +43,51 @@ class GroupingRule(StrEnum):
 
 
 class LabelSource(StrEnum):
-    """Whose word is the label: the folder's or the archive's diagnosis where there is one."""
+    """Source of the label: the folder's name, or the archive's diagnosis if there is one."""
 
     folder = "folder"
     diagnosis = "diagnosis"
 
 
 class OnUnreadable(StrEnum):
-    """What happens to files that cannot be read as an image."""
+    """Treatment of files that cannot be read as an image."""
 
     error = "error"
     skip = "skip"
 
 
 class Resize(StrEnum):
-    """How a photograph becomes a square."""
+    """Ways to turn a photograph into a square."""
 
-    #: Its proportions change; all of it is seen.
+    #: Keep the whole image and change its proportions.
     squash = "squash"
-    #: The middle of the longer side is kept.
+    #: Keep only the middle of the longer side.
     crop = "crop"
-    #: Black is laid on both sides of the shorter one.
+    #: Add black on both ends of the shorter side.
     pad = "pad"
 
 
 @dataclass
 class Dataset:
-    """What every dataset has."""
+    """Base class of all datasets."""
 
     name: str = MISSING
-    #: Folder that holds the images; relative to where the command is typed.
+    #: Folder of the images, relative to the current folder.
     root: str | None = None
     #: Images are resized to image_size x image_size pixels.
     image_size: int = 180
-    #: How those that are not square become so.
+    #: How images that are not square become square.
     resize: Resize = Resize.squash
-    #: Class names in the order of the network's outputs; null: the folder's, sorted.
+    #: Class names in the order of the network's outputs; null: the classes found, sorted.
     classes: list[str] | None = None
     #: The class whose sensitivity, specificity and AUROC are reported on their own.
     positive_class: str | None = None
     conflicts: OnConflict = OnConflict.error
     groups: GroupingRule = GroupingRule.all
     on_unreadable: OnUnreadable = OnUnreadable.error
-    #: Files to leave out besides masks: patterns of a path, a file or a folder; !pattern keeps.
+    #: Files to leave out besides masks: patterns of a path, file or folder; !pattern keeps them.
     exclude: list[str] = field(default_factory=list)
-    #: Follow links, and take paths of a table, that lead out of root.
+    #: Allow links and paths in a table that lead out of root.
     outside_root: bool = False
 
     def __post_init__(self) -> None:
@@ -111,49 +111,50 @@ class Dataset:
 @option("dataset", "folder")
 @dataclass
 class FolderDataset(Dataset):
-    """Any tree of ``<class>/<image>``."""
+    """Any folder tree of ``<class>/<image>``."""
 
 
 @option("dataset", "isic9")
 @option("dataset", "isic9_verified")
 @dataclass
 class Isic9Dataset(Dataset):
-    """``Train/<class>/*``, ``Test/<class>/*`` and an optional table of what the archive says."""
+    """``Train/<class>/*``, ``Test/<class>/*`` and an optional table of the archive's metadata."""
 
-    #: Table in the root; may be absent.
+    #: Table in the root; it may be missing.
     metadata: str = "metadata.csv"
     labels: LabelSource = LabelSource.folder
-    #: Columns of the table that hold a diagnosis, most trusted first.
+    #: Columns of the table that hold a diagnosis, the most trusted first.
     diagnosis_columns: list[str] = field(default_factory=list)
-    #: Diagnosis code -> the classes that agree with it; the first is the one it stands for.
+    #: Diagnosis code -> the classes that agree with it; the first is the class that it stands for.
     diagnoses: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
 class CsvColumns:
-    """What the columns of a table are called.
+    """Names of a table's columns.
 
-    null: recognised by its name, such as ``lesion_id``, ``Patient-No``, ``age_approx``, ``gender``;
-    ``none``: done without.
+    null: recognise the column by its name, such as ``lesion_id``, ``Patient-No``, ``age_approx``,
+    ``gender``; ``none``: use no such column.
     """
 
-    #: Path of the image relative to ``images``; its ending may be missing.
+    #: Path of the image relative to ``images``; the file's ending may be missing.
     image: str = "image_id"
     label: str = "label"
-    #: What photographs of one lesion share; none: no lesions, and no patients that are not named.
+    #: An id that all photographs of one lesion share; none: use no lesions, and patients only if
+    #: their column is named.
     lesion: str | None = None
-    #: What photographs of one patient share; a split keeps them together as it does lesions.
+    #: An id that all photographs of one patient share; a split keeps them together, like lesions.
     patient: str | None = None
     #: Where the photograph comes from.
     source: str | None = None
-    #: A class that somebody else found.
+    #: The class according to somebody else.
     diagnosis: str | None = None
     #: train, val or test, for split=predefined.
     split: str | None = None
     #: The patient's age in years, for metadata=patient.
     age: str | None = None
     sex: str | None = None
-    #: Where on the body.
+    #: Body site of the lesion.
     site: str | None = None
 
     def __post_init__(self) -> None:
@@ -166,14 +167,14 @@ class CsvColumns:
 @option("dataset", "leaky_protocol")
 @dataclass
 class CsvDataset(Dataset):
-    """A table with a row an image: where it lies, its label, and more."""
+    """A table with one row for each image: its path, its label, and more."""
 
-    #: Table in the root; comma, semicolon or tab.
+    #: Table in the root, separated by commas, semicolons or tabs.
     table: str = "manifest.csv"
     #: Folder in the root that the table's paths are relative to.
     images: str = "."
     columns: CsvColumns = field(default_factory=CsvColumns)
-    #: Of the table, where it has no byte order mark; latin-1 and cp1252 are others.
+    #: Encoding of a table without a byte order mark; others are latin-1 and cp1252.
     encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
@@ -189,7 +190,7 @@ class CsvDataset(Dataset):
 @option("dataset", "ham10000")
 @dataclass
 class Ham10000Dataset(Dataset):
-    """A flat folder of images and a table with diagnosis and lesion of each."""
+    """A flat folder of images and a table with the diagnosis and lesion of each."""
 
     metadata: str = "HAM10000_metadata.csv"
     images: str = "images"
@@ -200,10 +201,10 @@ class Ham10000Dataset(Dataset):
 @option("dataset", "synthetic")
 @dataclass
 class SyntheticDataset(Dataset):
-    """Lesions drawn by the program, which keeps them in the cache."""
+    """Lesions drawn by the program and stored in the cache."""
 
     lesions: int = 450
-    #: Other seeds draw other lesions.
+    #: Seed of the drawing: another seed draws other lesions.
     seed: int = 0
 
     def __post_init__(self) -> None:

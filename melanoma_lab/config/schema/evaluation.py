@@ -1,4 +1,4 @@
-"""How, and to what, a trained network is applied."""
+"""How a trained network is applied, and to which images."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from melanoma_lab.core.errors import UserError, require, require_share
 
 
 class Tta(StrEnum):
-    """Views of an image whose probabilities are averaged: test-time augmentation."""
+    """Test-time augmentation: views of an image whose predicted probabilities are averaged."""
 
     none = "none"
-    #: The image and its mirror images: 4.
+    #: 4 views: the image and its mirror images.
     flips = "flips"
-    #: These, and all of them turned by a quarter: 8.
+    #: 8 views: those of ``flips``, and each of them turned by 90 degrees.
     dihedral = "dihedral"
 
 
 class OnOverlap(StrEnum):
-    """What becomes of images of another dataset that show what a network was trained on."""
+    """Treatment of another dataset's images that show the same as a network's training images."""
 
     leave_out = "leave_out"
     keep = "keep"
 
 
-#: Keys that ``evaluate`` alone asks for, and those that say nothing to a network that is kept.
+#: Keys that only ``evaluate`` uses, and keys that are fixed when a network is trained.
 EVALUATE_KEYS = ("classes", "trained_on", "overlap", "lesions")
 TRAINING_RUN_KEYS = ("tta", "test", "sensitivity")
 
 
 @dataclass
 class Evaluation:
-    """How, and to what, a trained network is applied."""
+    """How a trained network is applied, and to which images."""
 
-    #: Which views of an image are averaged, in every split alike and in the model that is kept:
-    #: none (the image as it is), flips (4), dihedral (8). Epochs are judged without.
+    #: Views of an image that are averaged, in every split and in the saved model: none (the image
+    #: as it is), flips (4), dihedral (8). The validation after each epoch uses none.
     tta: Tta = Tta.none
-    #: Whether the network meets the test split at all. false, while choosing between arms: their
-    #: comparison is then that of val, and test stays unseen for what has been chosen.
+    #: Whether the network is applied to the test split. false while choosing between arms: they
+    #: are then compared on val, and test stays unseen for the arm that is chosen.
     test: bool = True
-    #: Share of val's melanomas that the operating point is to find; its threshold is then measured
-    #: on test. Nothing where the dataset names no melanoma class.
+    #: Share of val's melanomas (``dataset.positive_class``) that the operating point should find;
+    #: its threshold is then measured on test. Unused if the dataset names no such class.
     sensitivity: float = 0.9
-    #: ``evaluate``: class of the dataset -> class of the model, where they are called otherwise;
-    #: null leaves a class out. The group ``mapping`` has some.
+    #: ``evaluate``: class of the dataset -> class of the model, if their names differ; null leaves
+    #: a class out. The group ``mapping`` contains some of these mappings.
     classes: dict[str, str | None] = field(default_factory=dict)
-    #: ``evaluate``: folder of the images that the model was trained on, to look for near-identical
-    #: ones; null: where its run found them.
+    #: ``evaluate``: folder of the model's training images, to search for near-identical ones;
+    #: null: the folder that its run used.
     trained_on: str | None = None
-    #: ``evaluate``: images that show what the model was trained on: leave_out or keep.
+    #: ``evaluate``: treatment of images that show the same as a training image: leave_out or keep.
     overlap: OnOverlap = OnOverlap.leave_out
-    #: ``evaluate``: whether equal names of lesions, here and in training, mean the same lesion.
+    #: ``evaluate``: whether equal lesion names, here and in training, mean the same lesion.
     lesions: bool = True
 
     def __post_init__(self) -> None:
@@ -59,17 +59,17 @@ class Evaluation:
         require(self.trained_on != "", "evaluation.trained_on", "a folder", "nothing")
 
     def check_keys_of_task(self, *, evaluating: bool) -> None:
-        """Refuse keys that the command would not ask for.
+        """Refuse keys that the command would ignore.
 
         Args:
-            evaluating: whether it is ``evaluate``.
+            evaluating: whether the command is ``evaluate``.
 
         Raises:
-            UserError: naming one that is set.
+            UserError: such a key is set; the message names it.
         """
-        usual = Evaluation()
+        default = Evaluation()
         for key in TRAINING_RUN_KEYS if evaluating else EVALUATE_KEYS:
-            if getattr(self, key) != getattr(usual, key):
+            if getattr(self, key) != getattr(default, key):
                 raise UserError(
                     f"evaluation.{key}: "
                     + (

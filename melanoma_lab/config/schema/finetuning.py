@@ -15,7 +15,7 @@ ALL_BLOCKS = "all"
 
 @dataclass
 class Finetuning:
-    """What every option has."""
+    """Base class of all options."""
 
     name: str = MISSING
 
@@ -23,14 +23,14 @@ class Finetuning:
 @option("finetuning", "none")
 @dataclass
 class NoFinetuning(Finetuning):
-    """Everything trains from the first step, batch normalisation included."""
+    """Everything trains from the first step, including batch normalisation."""
 
 
 @dataclass
 class FrozenStart(Finetuning):
-    """What begins with a frozen backbone: it computes what it does in inference mode."""
+    """Base class of options that start with a frozen backbone, which runs in inference mode."""
 
-    #: Compute the features of every image once and keep them, where nothing changes images.
+    #: Compute the features of every image only once, if no augmentation changes the images.
     cache_features: bool = True
 
 
@@ -43,17 +43,17 @@ class Frozen(FrozenStart):
 @option("finetuning", "staged")
 @dataclass
 class Staged(FrozenStart):
-    """The head trains first, then also the backbone from a block on, at a rate of its own."""
+    """The head trains first, then also the last blocks of the backbone, at another rate."""
 
-    #: Epochs of ``training.epochs`` in which only the head trains.
+    #: Number of epochs, of the ``training.epochs``, in which only the head trains.
     head_epochs: int = 5
-    #: The block from which on the backbone trains afterwards, by its name; all: the whole of it.
+    #: Name of the first block of the backbone that trains afterwards; all: the whole backbone.
     unfreeze_from: str = ALL_BLOCKS
-    #: Highest rate afterwards, of head and backbone; ``optimizer.learning_rate`` is that before.
-    #: The default is that of Keras's guide to transfer learning.
+    #: Highest learning rate afterwards, of head and backbone; ``optimizer.learning_rate`` is the
+    #: one before. The default is that of Keras's guide to transfer learning.
     learning_rate: float = 1e-5
-    #: Whether the backbone's batch normalisation trains afterwards and takes the statistics of
-    #: batches; false: it stays as it is throughout.
+    #: Whether the backbone's batch normalisation trains afterwards and uses the statistics of
+    #: batches; false: it never changes.
     batch_norm: bool = False
 
     def __post_init__(self) -> None:

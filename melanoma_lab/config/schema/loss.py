@@ -1,4 +1,4 @@
-"""The group ``loss``: what the optimizer lowers."""
+"""The group ``loss``: the function that the optimizer minimises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from melanoma_lab.registry import option
 
 @dataclass
 class Loss:
-    """What every loss has."""
+    """Base class of all losses."""
 
     name: str = MISSING
 
@@ -20,15 +20,15 @@ class Loss:
 @option("loss", "cross_entropy")
 @dataclass
 class CrossEntropy(Loss):
-    """The logarithm of the probability of what the image shows."""
+    """The negative logarithm of the probability of the true class."""
 
 
 @option("loss", "focal")
 @dataclass
 class Focal(Loss):
-    """Cross-entropy in which images count the less, the surer the network is of them."""
+    """Cross-entropy that gives less weight to images that the network classifies well."""
 
-    #: 0 is cross-entropy; 2 is what Lin et al. (2017) recommend.
+    #: 0 is cross-entropy; Lin et al. (2017) recommend 2.
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
@@ -38,10 +38,10 @@ class Focal(Loss):
 @option("loss", "logit_adjusted")
 @dataclass
 class LogitAdjusted(Loss):
-    """Cross-entropy of logits that are raised by how frequent their class is in training.
+    """Cross-entropy of logits to which the log frequency of their class in training is added.
 
-    The network need not learn the frequencies, so what it answers is not biased towards frequent
-    classes.
+    The network need not learn these frequencies, so that its predictions are not biased towards
+    frequent classes.
     """
 
     #: 0 is cross-entropy; 1 aims at the balanced error (Menon et al., 2021).

@@ -1,4 +1,4 @@
-"""The group ``metadata``: what is known of a patient and joined to what a network sees."""
+"""The group ``metadata``: patient metadata as an additional input of a network."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from omegaconf import MISSING
 from melanoma_lab.core.errors import require
 from melanoma_lab.registry import option
 
-#: What may be known of a patient, as the manifest's columns are called.
+#: Kinds of patient metadata, named as the columns of the manifest.
 PATIENT_COLUMNS: Final = ("age", "sex", "site")
 
 
 @dataclass
 class Metadata:
-    """What every option has."""
+    """Base class of all options."""
 
     name: str = MISSING
 
@@ -30,15 +30,14 @@ class NoMetadata(Metadata):
 @option("metadata", "patient")
 @dataclass
 class PatientMetadata(Metadata):
-    """Age, sex and body site, encoded, through a layer of their own, beside a network's features.
+    """Age, sex and body site: encoded, passed through a layer, and joined to the image features.
 
-    A missing value is allowed everywhere; what it and the others become is fitted to the training
-    split.
+    Any value may be missing. The encoding, also of missing values, is fitted to the training split.
     """
 
-    #: Which of age, sex and site count.
+    #: Some of age, sex and site.
     columns: list[str] = field(default_factory=lambda: list(PATIENT_COLUMNS))
-    #: Units of the layer that they pass before they are joined to the features of the image.
+    #: Units of the layer for the encoded metadata.
     width: int = 16
 
     def __post_init__(self) -> None:

@@ -12,12 +12,12 @@ from melanoma_lab.registry import option
 
 @dataclass
 class Optimizer:
-    """What every optimizer has."""
+    """Base class of all optimizers."""
 
     name: str = MISSING
     learning_rate: float = 1e-3
-    #: Share that a step leaves of a running mean of the weights (an exponential moving average).
-    #: Epochs are judged by the mean, and it is what is kept; null: by the weights themselves.
+    #: Share of an exponential moving average of the weights that every step keeps. The averaged
+    #: weights are validated and saved, and do not affect the gradients; null: no average.
     ema: float | None = None
 
     def __post_init__(self) -> None:
@@ -46,8 +46,8 @@ class AdamW(Optimizer):
     The same as ``optimizer=adam regularisation=weight_decay``.
     """
 
-    #: Every step takes this times the learning rate off the kernels; the default is that of
-    #: ``regularisation=weight_decay``.
+    #: Every step reduces the kernels by this share, times the learning rate; the default is that
+    #: of ``regularisation=weight_decay``.
     weight_decay: float = 0.05
 
     def __post_init__(self) -> None:
@@ -58,9 +58,9 @@ class AdamW(Optimizer):
 @option("optimizer", "rmsprop")
 @dataclass
 class RmsProp(Optimizer):
-    """Gradients divided by a running mean of their size (Tieleman and Hinton, 2012)."""
+    """Gradients divided by a running mean of their magnitude (Tieleman and Hinton, 2012)."""
 
-    #: Share of the running mean that a step keeps.
+    #: Share of the running mean that every step keeps.
     rho: float = 0.9
     momentum: float = 0.0
 

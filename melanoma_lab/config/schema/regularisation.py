@@ -13,14 +13,14 @@ from melanoma_lab.registry import option
 
 @dataclass(frozen=True)
 class RegularisationStrengths:
-    """How much of each kind of regularisation an option asks for; 0 is none.
+    """The strength of each kind of regularisation; 0 is none.
 
     Attributes:
-        dropout: rates after the network's last ``len(dropout)`` blocks.
+        dropout: dropout rates after the network's last ``len(dropout)`` blocks.
         l2: factor of the sum of squared kernel weights that is added to the loss.
         label_smoothing: share of every label that is spread evenly over all classes.
-        weight_decay: share of a weight, times the learning rate, that it loses at every step.
-        stochastic_depth: chance that an image skips the last residual block in training.
+        weight_decay: share of every kernel weight, times the learning rate, that a step subtracts.
+        stochastic_depth: probability that an image skips the last residual block in training.
     """
 
     dropout: tuple[float, ...] = ()
@@ -32,19 +32,19 @@ class RegularisationStrengths:
 
 @dataclass
 class Regularisation:
-    """What every regularisation has."""
+    """Base class of all kinds of regularisation."""
 
     name: str = MISSING
 
     def strengths(self) -> RegularisationStrengths:
-        """What the option asks of the network, the loss and the optimizer."""
+        """Return the strengths for the network, the loss and the optimizer."""
         return RegularisationStrengths()
 
 
 @option("regularisation", "none")
 @dataclass
 class NoRegularisation(Regularisation):
-    """Nothing."""
+    """No regularisation."""
 
 
 @option("regularisation", "dropout")
@@ -58,14 +58,14 @@ class Dropout(Regularisation):
         _require_rates(self.rates)
 
     def strengths(self) -> RegularisationStrengths:
-        """Dropout alone."""
+        """Return the rates of dropout; all else is 0."""
         return RegularisationStrengths(dropout=tuple(self.rates))
 
 
 @option("regularisation", "l2")
 @dataclass
 class L2(Regularisation):
-    """``factor`` times the sum of squared kernel weights is added to the loss."""
+    """A penalty in the loss: ``factor`` times the sum of squared kernel weights."""
 
     factor: float = 1e-4
 
@@ -73,65 +73,65 @@ class L2(Regularisation):
         require(self.factor >= 0, "regularisation.factor", "0 or more", self.factor)
 
     def strengths(self) -> RegularisationStrengths:
-        """The penalty alone."""
+        """Return the factor of the L2 penalty; all else is 0."""
         return RegularisationStrengths(l2=self.factor)
 
 
 @option("regularisation", "label_smoothing")
 @dataclass
 class LabelSmoothing(Regularisation):
-    """``factor`` of every training label is spread evenly over all classes."""
+    """A share ``factor`` of every training label is spread evenly over all classes."""
 
-    #: As Szegedy et al. (2016).
+    #: The default is that of Szegedy et al. (2016).
     factor: float = 0.1
 
     def __post_init__(self) -> None:
         _require_below_one("regularisation.factor", self.factor)
 
     def strengths(self) -> RegularisationStrengths:
-        """Label smoothing alone."""
+        """Return the share of label smoothing; all else is 0."""
         return RegularisationStrengths(label_smoothing=self.factor)
 
 
 @option("regularisation", "weight_decay")
 @dataclass
 class WeightDecay(Regularisation):
-    """Every step takes ``factor`` times the learning rate off the kernels, whatever the loss."""
+    """Every step reduces the kernels by ``factor`` times the learning rate, whatever the loss."""
 
-    #: As recipes for image networks have it; Keras's own 0.004 takes 0.2 % off a weight in 600
-    #: steps at a learning rate of 0.001.
+    #: A usual value for image networks; Keras's default of 0.004 reduces a weight by only 0.2 % in
+    #: 600 steps at a learning rate of 0.001.
     factor: float = 0.05
 
     def __post_init__(self) -> None:
         require(self.factor >= 0, "regularisation.factor", "0 or more", self.factor)
 
     def strengths(self) -> RegularisationStrengths:
-        """Weight decay alone."""
+        """Return the factor of weight decay; all else is 0."""
         return RegularisationStrengths(weight_decay=self.factor)
 
 
 @option("regularisation", "stochastic_depth")
 @dataclass
 class StochasticDepth(Regularisation):
-    """In training an image skips residual blocks at random, later ones more often."""
+    """In training, an image skips residual blocks at random, later blocks more often."""
 
-    #: Chance to skip the last block; it grows evenly from the first on.
+    #: Probability of skipping the last block; it increases linearly from the first block on.
     rate: float = 0.2
 
     def __post_init__(self) -> None:
         _require_below_one("regularisation.rate", self.rate)
 
     def strengths(self) -> RegularisationStrengths:
-        """Stochastic depth alone."""
+        """Return the rate of stochastic depth; all else is 0."""
         return RegularisationStrengths(stochastic_depth=self.rate)
 
 
 @option("regularisation", "combined")
 @dataclass
 class CombinedRegularisation(Regularisation):
-    """Several at once; each key means what it means in the option that has it alone."""
+    """Several kinds at once; each key means the same as in the option of that kind alone."""
 
-    #: Dropout's.
+    #: Rates of dropout.
     rates: list[float] = field(default_factory=list)
     l2: float = 0.0
     label_smoothing: float = 0.0
@@ -155,7 +155,7 @@ class CombinedRegularisation(Regularisation):
         )
 
     def strengths(self) -> RegularisationStrengths:
-        """All of them."""
+        """Return the strengths of all kinds."""
         return RegularisationStrengths(
             dropout=tuple(self.rates),
             l2=self.l2,

@@ -12,11 +12,11 @@ from melanoma_lab.registry import option
 
 @dataclass
 class Schedule:
-    """What every schedule has."""
+    """Base class of all schedules."""
 
     name: str = MISSING
-    #: Epochs, or a part of one, over which the learning rate rises in equal steps to
-    #: ``optimizer.learning_rate``; 0: it starts there.
+    #: Number of epochs, or a fraction of one, over which the learning rate rises linearly to
+    #: ``optimizer.learning_rate``; 0: no warm-up.
     warmup_epochs: float = 0.0
 
     def __post_init__(self) -> None:
@@ -26,15 +26,15 @@ class Schedule:
 @option("schedule", "constant")
 @dataclass
 class Constant(Schedule):
-    """The same learning rate from the warm-up's end to the last step."""
+    """The same learning rate from the end of the warm-up to the last step."""
 
 
 @option("schedule", "cosine")
 @dataclass
 class Cosine(Schedule):
-    """Half a cosine from the warm-up's end down to a share of the learning rate."""
+    """Half a cosine from the end of the warm-up down to a share of the learning rate."""
 
-    #: What is left of ``optimizer.learning_rate`` after the last step.
+    #: Share of ``optimizer.learning_rate`` that is left after the last step.
     final_share: float = 0.0
 
     def __post_init__(self) -> None:
@@ -45,13 +45,13 @@ class Cosine(Schedule):
 @option("schedule", "plateau")
 @dataclass
 class Plateau(Schedule):
-    """The learning rate is lowered where ``training.monitor`` has stopped improving."""
+    """The learning rate is lowered each time that ``training.monitor`` stops improving."""
 
-    #: The learning rate is multiplied by it.
+    #: The learning rate is multiplied by this factor.
     factor: float = 0.5
-    #: Epochs without improvement after which that happens.
+    #: Number of epochs without improvement before it is lowered.
     patience: int = 5
-    #: Learning rate that is not gone below.
+    #: Lowest learning rate.
     minimum: float = 1e-6
 
     def __post_init__(self) -> None:

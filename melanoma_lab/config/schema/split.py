@@ -1,4 +1,4 @@
-"""The group ``split``: which images train, which choose, which judge."""
+"""The group ``split``: how images are divided into train, val and test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from melanoma_lab.registry import option
 
 
 class OnLeakingTest(StrEnum):
-    """What happens to published test images whose group has training images."""
+    """Treatment of published test images whose group also has training images."""
 
     error = "error"
     drop = "drop"
@@ -20,10 +20,10 @@ class OnLeakingTest(StrEnum):
 
 @dataclass
 class Split:
-    """What every split has."""
+    """Base class of all splits."""
 
     name: str = MISSING
-    #: Which image goes where; independent of the training's ``seed``.
+    #: Seed of the division; independent of the ``seed`` of training.
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class Split:
 @option("split", "holdout")
 @dataclass
 class Holdout(Split):
-    """One division into three parts, stratified by class, whole groups at a time."""
+    """One division into three parts, stratified by class; groups are never divided."""
 
     train: float = 0.7
     val: float = 0.15
@@ -54,16 +54,16 @@ class Holdout(Split):
 
 @dataclass
 class Undivided(Split):
-    """Every image is for testing, as of a dataset that nothing is trained on; no option."""
+    """All images are test images, as for external validation; not an option of the group."""
 
     name: str = "undivided"
-    #: The published Test alone.
+    #: Use only the published Test.
     published: bool = False
 
 
 @dataclass
 class FoldSplit(Split):
-    """What rotates: fold number ``fold`` of ``k`` is set aside, the others are not."""
+    """Base class of splits with ``k`` folds, of which number ``fold`` is held out."""
 
     k: int = 5
     fold: int = 0
@@ -79,7 +79,7 @@ class FoldSplit(Split):
 @option("split", "kfold")
 @dataclass
 class KFold(FoldSplit):
-    """A fold is the test split; ``val`` is a share of the rest."""
+    """The held-out fold is the test split; ``val`` is a share of the rest."""
 
     val: float = 0.15
 
@@ -91,7 +91,7 @@ class KFold(FoldSplit):
 @option("split", "cross_val")
 @dataclass
 class CrossVal(FoldSplit):
-    """A fold is the val split; the test split is the same for all of them, that of a holdout."""
+    """The held-out fold is the val split; all folds share the test split, that of a holdout."""
 
     test: float = 0.15
 
@@ -103,7 +103,7 @@ class CrossVal(FoldSplit):
 @option("split", "predefined")
 @dataclass
 class Predefined(Split):
-    """The published Train/Test; ``val`` is a share of Train."""
+    """The published Train and Test; ``val`` is a share of Train."""
 
     val: float = 0.15
     leaking_test: OnLeakingTest = OnLeakingTest.error

@@ -1,4 +1,4 @@
-"""Where runs are recorded: by default where ``MLFLOW_TRACKING_URI`` says, else in a file here."""
+"""Where runs are recorded: by default at ``MLFLOW_TRACKING_URI``, else in a local file."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Final
 
 from melanoma_lab.core.errors import UserError, require
 
-#: MLflow's own variable for where runs are recorded.
+#: MLflow's environment variable for the tracking URI.
 TRACKING_URI_VARIABLE: Final = "MLFLOW_TRACKING_URI"
-#: Where runs are recorded when nobody says anything: where a bare ``mlflow ui`` looks.
+#: Tracking URI if none is set; ``mlflow ui`` without options uses it too.
 DEFAULT_TRACKING_URI: Final = "sqlite:///mlflow.db"
-#: How the configuration says it, to be looked up anew for every command of a process.
+#: The default of ``tracking.uri``; every command of a process resolves it anew.
 URI_INTERPOLATION: Final = f'${{oc.env:{TRACKING_URI_VARIABLE},"{DEFAULT_TRACKING_URI}"}}'
-#: MLflow's own variable that allows what it otherwise refuses: runs as files in a folder.
+#: MLflow's environment variable that allows recording runs as files in a folder.
 FILE_STORE_VARIABLE: Final = "MLFLOW_ALLOW_FILE_STORE"
 
 
 def get_default_uri() -> str:
-    """Where runs are recorded that no command says it of; an empty variable says nothing."""
+    """Return the tracking URI used if no command names one; an empty variable counts as unset."""
     return os.environ.get(TRACKING_URI_VARIABLE) or DEFAULT_TRACKING_URI
 
 
 def describe_tracking_uri(uri: str) -> str:
-    """A tracking URI and what it was given by, as messages begin; passwords are left out."""
+    """Format a tracking URI with the setting that it came from, without its password."""
     given_by = (
         TRACKING_URI_VARIABLE if uri == os.environ.get(TRACKING_URI_VARIABLE) else "tracking.uri"
     )
@@ -33,28 +33,29 @@ def describe_tracking_uri(uri: str) -> str:
 
 
 def mask_password(uri: str) -> str:
-    """A URI as it may be shown and recorded: ``https://user:***@host`` for one with a password."""
+    """Return a URI that is safe to show and record: a password in it becomes ``***``."""
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 @dataclass
 class Tracking:
-    """Where runs are recorded."""
+    """Where and how runs are recorded."""
 
-    #: MLflow tracking URI; empty: what ``MLFLOW_TRACKING_URI`` says, else a file here.
+    #: MLflow tracking URI; empty: ``MLFLOW_TRACKING_URI`` if it is set, else a local file.
     uri: str = ""
-    #: Folder or URI for artifacts when the URI names a database; null: ``mlruns`` beside it.
+    #: Folder or URI for artifacts if ``uri`` names a database; null: ``mlruns`` next to it.
     artifacts: str | None = None
-    #: Keep the trained network with the run.
+    #: Save the trained network with the run.
     model: bool = True
-    #: Keep images of the dataset with the run, in its plots and its page of mistakes. false, where
-    #: they must not lie wherever runs are tracked.
+    #: Save images of the dataset with the run, in its plots and its page of mistakes. false if
+    #: they must not be stored where runs are tracked.
     images: bool = True
-    #: Register it under this name, as a new version (``models:/NAME/VERSION``); null: not at all.
+    #: Name of the registered model that gets the network as a new version
+    #: (``models:/NAME/VERSION``); null: do not register it.
     register: str | None = None
-    #: Send nothing: keep runs in the folder ``unsent`` until ``sync`` sends them.
+    #: Send nothing: store runs in the folder ``unsent`` until ``sync`` sends them.
     offline: bool = False
-    #: Folder of runs that were not sent, or not whole.
+    #: Folder of runs that were not sent, or not completely.
     unsent: str = "unsent"
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class Tracking:
 
 
 def check_tracking_uri(uri: str) -> None:
-    """Refuse what MLflow would take for a folder, and an SQLite file that is not named.
+    """Refuse a URI that MLflow takes for a folder, and an SQLite URI that names no file.
 
     Raises:
         UserError: runs cannot be recorded there.

@@ -1,4 +1,4 @@
-"""How long, how fast, and which epoch is kept."""
+"""Length and hardware of training, and the choice of the best epoch."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from enum import StrEnum
 
 from melanoma_lab.core.errors import require
 
-#: What ``training.monitor`` may name, and whether more is better.
+#: Metric that ``training.monitor`` may name -> whether to minimise or maximise it.
 MONITORS = {"val_loss": "min", "val_accuracy": "max", "val_balanced_accuracy": "max"}
 
 
 class EpochLength(StrEnum):
-    """What one epoch is a pass over, and so how many optimizer steps it takes."""
+    """The images that one epoch passes over, which decide its number of optimizer steps."""
 
     originals = "originals"
     balanced = "balanced"
 
 
 class Precision(StrEnum):
-    """Keras dtype policy; ``auto``: the fastest that the processor or GPU computes in hardware."""
+    """Keras dtype policy; ``auto``: the fastest that the CPU or GPU computes in hardware."""
 
     auto = "auto"
     float32 = "float32"
@@ -29,27 +29,27 @@ class Precision(StrEnum):
 
 @dataclass
 class Training:
-    """How long, how fast, and which epoch is kept."""
+    """Length and hardware of training, and the choice of the best epoch."""
 
     epochs: int = 30
-    #: Stop after so many of them, as if interrupted: schedules stay those of all epochs; null: no.
+    #: Stop after this many epochs, as if interrupted; schedules still span all ``epochs``.
     stop_after: int | None = None
     batch_size: int = 32
-    #: An epoch is a pass over the training split before balancing, so that arms which balance
-    #: take as many optimizer steps as arms that do not; ``balanced``: over what balancing made.
+    #: ``originals``: an epoch passes over the training split before balancing, so that arms with
+    #: and without balancing take equally many optimizer steps; ``balanced``: over the balanced set.
     epoch: EpochLength = EpochLength.originals
-    #: Which epoch's weights are kept: the best of val_loss, val_accuracy, val_balanced_accuracy.
+    #: Metric whose best epoch is kept: val_loss, val_accuracy or val_balanced_accuracy.
     monitor: str = "val_balanced_accuracy"
-    #: Epochs without improvement after which training stops; null: never.
+    #: Number of epochs without improvement after which training stops; null: never.
     patience: int | None = None
     precision: Precision = Precision.float32
-    #: GPUs that share every batch; null: all there are. Where there is none, that many parts of
-    #: the processor, which is no faster.
+    #: Number of GPUs that share every batch; null: all. Without a GPU: that many virtual devices
+    #: of the CPU, which is no faster.
     devices: int | None = 1
-    #: TensorFlow's threads; null: as many as this process may use, or has taken before.
+    #: Number of TensorFlow's threads; null: as many as this process may use, or uses already.
     threads: int | None = None
-    #: Keep the state after every epoch until the run is complete, and go on from there where an
-    #: earlier process was interrupted; false: start over.
+    #: Save the state after every epoch until the run is complete, and resume a run that was
+    #: interrupted; false: start over.
     resume: bool = True
 
     def __post_init__(self) -> None:
@@ -74,5 +74,5 @@ class Training:
 
     @property
     def last_epoch(self) -> int:
-        """The epoch after which training ends, unless it runs out of patience before."""
+        """The last epoch, counted from 1, unless ``patience`` ends training earlier."""
         return min(self.epochs, self.stop_after or self.epochs)

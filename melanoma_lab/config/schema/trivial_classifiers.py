@@ -1,4 +1,4 @@
-"""Options of the group ``architecture`` that are no networks: what every study is held against."""
+"""Options of the group ``architecture`` without a network, as a comparison for every study."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from melanoma_lab.registry import option
 if TYPE_CHECKING:
     from melanoma_lab.config.schema import Config
 
-#: Groups that change what a network is trained on or how -> the options that mean something without
-#: one. ``optimizer`` and ``training`` are not among them: every arm of a study shares them, and a
-#: trivial arm says that it takes no steps.
+#: Groups that change how a network is trained -> the options that are allowed without a network.
+#: ``optimizer`` and ``training`` are not among them: every arm of a study shares them, and a
+#: trivial classifier reports that it does not use them.
 ALLOWED_OPTIONS = {
     "regularisation": ("none",),
     "balancing": ("none", "class_weight", "effective_number"),
@@ -27,26 +27,27 @@ ALLOWED_OPTIONS = {
 
 @dataclass
 class TrivialArchitecture(Architecture):
-    """What is fitted in one go and never sees the shape of a lesion: for scale."""
+    """Base class of classifiers without a network, which never see the shape of a lesion."""
 
-    #: Where it differs from MEANINGFUL.
+    #: Groups whose allowed options differ from ``ALLOWED_OPTIONS``.
     allowed_options: ClassVar[dict[str, tuple[str, ...]]] = {}
 
 
 @option("architecture", "majority")
 @dataclass
 class Majority(TrivialArchitecture):
-    """The class frequencies of the training split, whatever the image."""
+    """The class frequencies of the training split, the same for every image."""
 
 
 @option("architecture", "colour_histogram")
 @dataclass
 class ColourHistogram(TrivialArchitecture):
-    """Logistic regression on how many pixels have which colour, wherever they are."""
+    """Logistic regression on the colour histogram of an image."""
 
-    #: Red, green and blue are each cut into so many equal parts; every combination is a colour.
+    #: Number of equal bins for each of red, green and blue; every combination is a colour.
     bins: int = 8
-    #: Inverse of the L2 penalty's strength, scikit-learn's ``C``; was best on isic9_verified's val.
+    #: Inverse strength of the L2 penalty, scikit-learn's ``C``; the default was the best on
+    #: isic9_verified's val.
     c: float = 0.01
 
     def __post_init__(self) -> None:
@@ -59,7 +60,7 @@ class ColourHistogram(TrivialArchitecture):
 class SourceOnly(TrivialArchitecture):
     """The class frequencies of the training images of the same source."""
 
-    #: So many images with the frequencies of the whole training split are added to each source.
+    #: Number of images, with the frequencies of the whole training split, added to each source.
     smoothing: float = 1.0
 
     def __post_init__(self) -> None:
@@ -69,11 +70,11 @@ class SourceOnly(TrivialArchitecture):
 @option("architecture", "metadata_only")
 @dataclass
 class MetadataOnly(TrivialArchitecture):
-    """Logistic regression on what ``metadata`` says of the patient, encoded as for a network."""
+    """Logistic regression on patient metadata, encoded in the same way as for a network."""
 
     allowed_options: ClassVar[dict[str, tuple[str, ...]]] = {"metadata": ("patient",)}
 
-    #: Inverse of the L2 penalty's strength, scikit-learn's ``C``.
+    #: Inverse strength of the L2 penalty, scikit-learn's ``C``.
     c: float = 1.0
 
     def __post_init__(self) -> None:
@@ -81,18 +82,18 @@ class MetadataOnly(TrivialArchitecture):
 
 
 def check_network_options(config: Config, architecture: TrivialArchitecture) -> None:
-    """Refuse options that a trivial arm would silently ignore.
+    """Refuse options that a trivial classifier would ignore.
 
     Raises:
-        UserError: naming the option and what would be right.
+        UserError: such an option is chosen; the message names it and the allowed ones.
     """
-    for group, meaningful in (ALLOWED_OPTIONS | architecture.allowed_options).items():
+    for group, allowed in (ALLOWED_OPTIONS | architecture.allowed_options).items():
         chosen = getattr(config, group).name
-        if chosen not in meaningful:
+        if chosen not in allowed:
             needed = group in architecture.allowed_options
             fault = "looks at nothing else" if needed else "would ignore it"
-            right = " or ".join(f"{group}={name}" for name in meaningful)
+            expected = " or ".join(f"{group}={name}" for name in allowed)
             raise UserError(
                 f"{group}={chosen}: architecture={architecture.name} is no network and {fault}; "
-                f"expected {right}."
+                f"expected {expected}."
             )

@@ -1,4 +1,4 @@
-"""The group ``tuner``: what ``tune`` searches, by which algorithm, for how long."""
+"""The group ``tuner``: search space, algorithm and length of a hyperparameter search."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from melanoma_lab.core.errors import UserError, require, suggest_choice
 from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
 from melanoma_lab.registry import option
 
-#: What may be searched for; their directions are known.
+#: Metrics that a search can optimise; it is known of each whether higher is better.
 OBJECTIVES = tuple(f"val/{name}" for name in (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES))
 
 
 @dataclass
 class Tuner:
-    """What every algorithm has."""
+    """Base class of all search algorithms."""
 
     name: str = MISSING
-    #: Which of the metrics of the validation split decides; the test split is not looked at.
+    #: Metric of the validation split that is optimised; the test split is not used.
     objective: str = "val/balanced_accuracy"
-    #: Dotted key or group -> a list of choices, or ``{min, max, step, log}``; each with ``when``,
-    #: the choices of other keys that it is searched under. null: the learning rate, and what the
-    #: chosen regularisation has.
-    space: Any = None  # a mapping; OmegaConf merges nothing into one that is null
-    #: Each trial is trained with all of these and scored by the mean; null: with ``seed`` alone.
+    #: Dotted key or group -> a list of choices, or ``{min, max, step, log}``; each may have
+    #: ``when``, the choices of other keys under which it is searched. null: the learning rate and
+    #: the keys of the chosen regularisation.
+    space: Any = None  # a mapping; typed Any because OmegaConf cannot merge into one that is null
+    #: Seeds of each trial, whose score is the mean over them; null: ``seed`` alone.
     seeds: list[int] | None = None
-    #: The same, of the folds of ``split=cross_val`` or ``kfold``; null: with ``split.fold`` alone.
+    #: Folds of each trial, for ``split=cross_val`` or ``kfold``; null: ``split.fold`` alone.
     folds: list[int] | None = None
-    #: Of the proposals; ``seed`` is that of the trainings.
+    #: Seed of the proposed values; the top-level ``seed`` is that of training.
     seed: int = 0
-    #: Trials that may fail in a row before the search gives up.
+    #: Number of trials that may fail in a row before the search gives up.
     max_failures: int = 5
-    #: Processes of this machine that train trials at once.
+    #: Number of processes on this machine that train trials at the same time.
     workers: int = 1
-    #: Seconds that a worker on another machine waits for its chief to come up.
+    #: Seconds that a worker on another machine waits for its chief to start.
     chief_timeout: float = 600.0
-    #: Seconds without a word from a worker after which its trial is given to another; one that
-    #: cannot reach its chief ends after half of them, so that no two train one trial.
+    #: Seconds without contact to a worker after which its trial is given to another. A worker that
+    #: cannot reach its chief ends after half of this, so that no two workers train one trial.
     worker_timeout: float = 120.0
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Tuner:
 @option("tuner", "random")
 @dataclass
 class RandomSearch(Tuner):
-    """Every trial drawn anew from the whole space."""
+    """Trials that are drawn independently from the whole space."""
 
     max_trials: int = 10
 
@@ -96,11 +96,11 @@ class RandomSearch(Tuner):
 @option("tuner", "bayesian")
 @dataclass
 class BayesianOptimization(RandomSearch):
-    """Trials where a Gaussian process, fitted to the earlier ones, expects most."""
+    """Trials for which a Gaussian process, fitted to earlier trials, expects the best scores."""
 
-    #: Trials drawn at random before the process is fitted; null: three for each searched key.
+    #: Number of random trials before the Gaussian process is fitted; null: three for each key.
     initial_trials: int | None = None
-    #: How much more an uncertain place is worth, in standard deviations: more explores more.
+    #: Number of standard deviations added to an expected score; higher values explore more.
     exploration: float = 2.6
 
     def __post_init__(self) -> None:
@@ -117,9 +117,9 @@ class BayesianOptimization(RandomSearch):
 @option("tuner", "grid")
 @dataclass
 class GridSearch(Tuner):
-    """Every combination, in order; a range without a step is cut into ten."""
+    """Every combination, in order; a range without a step is divided into ten values."""
 
-    #: null: as many as there are.
+    #: null: all combinations.
     max_trials: int | None = None
 
     def __post_init__(self) -> None:
@@ -135,13 +135,13 @@ class GridSearch(Tuner):
 @option("tuner", "hyperband")
 @dataclass
 class Hyperband(Tuner):
-    """Many trials for an epoch or a few, and the best of them for longer; Li et al. (2018)."""
+    """Many trials for one or a few epochs, and the best of them for more; Li et al. (2018)."""
 
-    #: Epochs of the longest trials; schedules are as long, however early a trial ends.
+    #: Epochs of the longest trials; schedules span them, however early a trial ends.
     max_epochs: int = 9
-    #: One trial in so many goes on, for so many times the epochs.
+    #: One of ``factor`` trials continues, for ``factor`` times as many epochs.
     factor: int = 3
-    #: How often the whole is done, with other trials.
+    #: How often the whole search is repeated, with other trials.
     iterations: int = 1
 
     def __post_init__(self) -> None:
