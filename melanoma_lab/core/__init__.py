@@ -1,1 +1,1 @@
-"""What every other part may use: errors, the console, interrupts, files that are not trusted."""
+"""Code that every other package may use: errors, console, files, locks, formatting, interrupts."""

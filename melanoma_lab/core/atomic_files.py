@@ -1,7 +1,7 @@
-"""Write files and folders that appear whole under their names, or not at all.
+"""Write files and folders that appear complete under their names, or not at all.
 
-They are written beside their place under another name and renamed at the end: whoever reads at the
-same time finds the old content or the new, and a killed process leaves no half of it.
+They are written in the same folder under another name and renamed at the end. A reader therefore
+finds either the old content or the new, and a killed process leaves no incomplete file.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ def write_atomically(
     """Write a new file in the block; it replaces ``path`` at the end, or is deleted on failure.
 
     Args:
-        path: the file to make or to replace; its folder exists.
-        durable: force the content to the disk before the renaming, so that a power cut cannot
-            leave zeros under the name.
-        partial: the name of the new file until it is complete, where only one process writes: it
-            overwrites what a killed one left. None: a name that no other process has.
+        path: the file to make or to replace; its folder must exist.
+        durable: force the content to the disk before renaming, so that a power cut cannot leave
+            zeros in the file.
+        partial: name of the new file until it is complete. A fixed name is for files that only one
+            process writes: it overwrites what a killed process left. None: a unique name.
 
     Yields:
-        The new file, beside ``path``; the block makes it.
+        The path of the new file, in the folder of ``path``; the block makes the file.
 
     Raises:
-        OSError: it cannot be written; the error names ``path``.
+        OSError: the file cannot be written; the error names ``path``.
     """
     scratch = path.with_name(partial or _unique_name(path))
     try:
@@ -56,15 +56,15 @@ def write_folder_atomically(
     """Write a new folder in the block; it gets its name at the end, or is deleted on failure.
 
     Args:
-        folder: the folder to make; those around it are made too.
-        replace: an older folder of this name is replaced. Else there must be none, or an empty one.
+        folder: the folder to make; its parents are made too.
+        replace: replace an older folder of this name. If false, there must be none or an empty one.
         partial: as in ``write_atomically``; what a killed process left is deleted first.
 
     Yields:
-        The new folder, empty, beside ``folder``.
+        The path of the new folder, which is empty, in the parent of ``folder``.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the folder cannot be written.
     """
     scratch = folder.with_name(partial or _unique_name(folder))
     shutil.rmtree(scratch, ignore_errors=True)
@@ -80,22 +80,22 @@ def write_folder_atomically(
 
 
 def replace_file(path: Path, content: bytes | str, *, durable: bool = False) -> None:
-    """Make a file, or replace one as a whole.
+    """Write a file atomically; replace an older one.
 
     Args:
-        path: the file; its folder exists.
-        content: text is written in UTF-8, its line ends as they are.
+        path: the file; its folder must exist.
+        content: bytes, or text, which is written in UTF-8 with unchanged line ends.
         durable: as in ``write_atomically``.
 
     Raises:
-        OSError: it cannot be written; the error names ``path``.
+        OSError: the file cannot be written; the error names ``path``.
     """
     with write_atomically(path, durable=durable) as scratch:
         scratch.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def _swap(folder: Path, new: Path) -> None:
-    """Replace a folder by another; where that fails, the old one gets its name back."""
+    """Replace a folder by another; if that fails, restore the old one."""
     older = folder.with_name(f".{folder.name}.older")
     shutil.rmtree(older, ignore_errors=True)
     folder.rename(older)

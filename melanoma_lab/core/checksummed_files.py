@@ -1,9 +1,9 @@
-"""Files of the cache that tell whether they are whole: cut short, flipped, half written.
+"""Cache files with checksums, so that truncated or corrupted files are detected.
 
 An array is a plain ``.npy`` file with a tail that NumPy does not read: a CRC-32 of every MiB of it.
-Checking takes a tenth of a second for 500 MB in memory (zlib's crc32 in two threads, 4 GB/s;
-SHA-256 would take four times as long), is done once a process, and brings the file into memory
-for the training that follows. Whoever wants to forge a cache can; disks cannot.
+A process checks a file once. That takes 0.1 seconds for 500 MB in memory (zlib's crc32 in two
+threads, 4 GB/s; SHA-256 would take four times as long) and loads the file into memory for the
+training that follows. The checksums protect against failing disks, not against forgery.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ _FOOTER = len(_MAGIC) + 8
 _BLOCK = 1 << 20
 _CHECKSUMS = "checksums.json"
 _logger = logging.getLogger(__name__)
-#: Files found whole by this process: path -> what changes when a file does.
+#: File that this process found intact -> its inode, size in bytes and modification time (ns).
 _checked: dict[Path, tuple[int, int, int]] = {}
-#: Files said to be damaged and not made again yet.
-_told: set[Path] = set()
+#: Damaged files that a warning has named and that have not been recreated yet.
+_warned: set[Path] = set()
 
 
 class ArrayFile:
     """A ``.npy`` file of images that several threads fill.
 
-    Pixels are written plainly: on a full disk that raises, where writing to a memory map would end
-    the process with a bus error.
+    Pixels are written with ``file.write``, which raises an error if the disk is full; writing to a
+    memory map would kill the process with a bus error.
 
     Args:
         path: the file to make.
-        shape: (images, height, width, 3).
+        shape: shape of the array: (images, height, width, 3).
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
@@ -63,7 +63,7 @@ class ArrayFile:
             file.truncate(self._offset + shape[0] * self._image_bytes)
 
     def write(self, first: int, images: NDArray[np.uint8]) -> None:
-        """Write images, uint8, shape (n, height, width, 3), from number ``first`` on."""
+        """Write images, uint8, shape (n, height, width, 3), from index ``first`` on."""
         with self._path.open("r+b") as file:
             file.seek(self._offset + first * self._image_bytes)
             file.write(np.ascontiguousarray(images).data)
@@ -71,13 +71,16 @@ class ArrayFile:
 
 @contextmanager
 def write_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
-    """Make an array file in the block; it appears whole and sealed, or not at all.
+    """Make an array file in the block; it appears complete and with checksums, or not at all.
 
-    Two processes may even make the same one at once: each writes a file of its own and renames it.
+    Two processes may make the same file at the same time: each writes its own and renames it.
 
     Args:
-        path: where ``open_array`` finds it.
-        shape: (images, height, width, 3).
+        path: the file, which ``open_array`` then finds.
+        shape: shape of the array: (images, height, width, 3).
+
+    Yields:
+        The file, to be filled in the block.
 
     Raises:
         RunError: the disk is full or cannot be written.
@@ -88,25 +91,25 @@ def write_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
     ):
         yield ArrayFile(partial, shape)
         _append_checksums(partial)
-    _told.discard(path)
+    _warned.discard(path)
 
 
 def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """Memory-map an array that is whole.
+    """Memory-map an array file if it is intact.
 
     Args:
-        path: what ``write_array`` made, or may have made.
-        shape: expected.
+        path: a file that ``write_array`` may have made.
+        shape: expected shape of the array.
 
     Returns:
-        uint8 array of that shape, read only; None where the file is missing, or damaged, which is
-        said in the log.
+        uint8 array of that shape, read-only; None if the file is missing or damaged. A warning is
+        logged for a damaged file.
     """
     if not path.exists():
         return None
     array = None
     try:
-        if _is_intact(path):  # before NumPy parses a header that may be anything
+        if _is_intact(path):  # first, because NumPy would parse a damaged header
             array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError:
         pass
@@ -117,7 +120,7 @@ def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
 
 
 def _checksums(path: Path, n_bytes: int) -> bytes:
-    """CRC-32 of every block of the file's first bytes, four bytes each, little endian."""
+    """Compute a CRC-32, 4 bytes in little endian, of each block of the file's first bytes."""
     content = np.memmap(path, np.uint8, "r", shape=(n_bytes,))
     blocks = range(0, n_bytes, _BLOCK)
     with ThreadPoolExecutor(2) as pool:
@@ -151,18 +154,22 @@ def _is_intact(path: Path) -> bool:
 
 
 def write_checksummed_json(path: Path, content: Any) -> None:
-    """Keep what JSON can write, under a checksum; it appears whole or not at all.
+    """Write JSON to a file with a checksum, atomically.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        content: content that JSON can represent.
 
     Raises:
         RunError: the disk is full or cannot be written.
     """
     with report_cache_errors(path.parent):
         write_checksummed_text(path, json.dumps(content, separators=(",", ":")))
-    _told.discard(path)
+    _warned.discard(path)
 
 
 def read_checksummed_json(path: Path) -> Any:
-    """What ``write_checksummed_json`` kept; None where there is nothing, or it is damaged."""
+    """Read a file of ``write_checksummed_json``; return None if it is missing or damaged."""
     try:
         text = read_checksummed_text(path)
     except (OSError, DamagedFileError):
@@ -172,63 +179,64 @@ def read_checksummed_json(path: Path) -> Any:
 
 
 def write_folder_checksums(folder: Path) -> None:
-    """Write down what the files of a folder hold, for ``is_folder_intact``."""
-    write_checksummed_json(folder / _CHECKSUMS, _checksums_of_files(folder))
+    """Write the checksums of a folder's files into the folder, for ``is_folder_intact``."""
+    write_checksummed_json(folder / _CHECKSUMS, _file_checksums(folder))
 
 
 def is_folder_intact(folder: Path) -> bool:
-    """Whether a folder holds the files that ``write_folder_checksums`` found in it, unchanged."""
+    """Return whether a folder's files are those of ``write_folder_checksums``, unchanged."""
     if not folder.is_dir():
         return False
-    whole = bool(read_checksummed_json(folder / _CHECKSUMS) == _checksums_of_files(folder))
-    if not whole:
+    intact = bool(read_checksummed_json(folder / _CHECKSUMS) == _file_checksums(folder))
+    if not intact:
         _warn_damaged(folder)
-    return whole
+    return intact
 
 
-def _checksums_of_files(folder: Path) -> dict[str, int]:
-    """CRC-32 of every file below a folder, by its relative path."""
+def _file_checksums(folder: Path) -> dict[str, int]:
+    """Map the relative path of every file below a folder to its CRC-32."""
     return {
-        path.relative_to(folder).as_posix(): _checksum_of_file(path)
+        path.relative_to(folder).as_posix(): _file_checksum(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != _CHECKSUMS
     }
 
 
-def _checksum_of_file(path: Path) -> int:
+def _file_checksum(path: Path) -> int:
     state = path.stat()
-    return _checksum_in_state(
-        path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
-    )
+    return _cached_checksum(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 @functools.lru_cache(maxsize=100_000)
-def _checksum_in_state(path: Path, *_state: int) -> int:
-    """CRC-32 of a file, which a process reads again only if its state is another one."""
+def _cached_checksum(path: Path, *_state: int) -> int:
+    """Compute the CRC-32 of a file; a process reads the file again only if its state changed."""
     with path.open("rb") as file:
         return compute_crc32(file)
 
 
 def load_or_compute(path: Path, load: Callable[[], Any], make: Callable[[], None]) -> Any:
-    """What a cache file holds, made first where it is not there or damaged.
+    """Load a cache file; compute and write it first if it is missing or damaged.
 
-    Of several processes that want the same one makes it, and the others wait.
+    If several processes need the same file, one makes it and the others wait.
 
     Args:
-        path: of the file.
-        load: opens it; None where it cannot be used.
-        make: makes it.
+        path: the cache file.
+        load: returns the content of the file, or None if it is missing or damaged.
+        make: makes the file.
+
+    Returns:
+        The result of ``load``.
 
     Raises:
-        RunError: the cache cannot be written; or what was just made cannot be read: the disk is
-            failing.
+        RunError: the cache cannot be written, or a file just written cannot be read because the
+            disk is failing.
     """
     found = load()
     if found is not None:
         return found
     with ExitStack() as stack:
         with report_cache_errors(path.parent):
-            # Nobody needs its file afterwards: whoever waits finds what was made.
+            # The lock's file may be removed: a process that waited for it loads what was made.
             stack.enter_context(hold_lock(path.with_suffix(".lock"), remove=True))
         found = load()
         if found is None:
@@ -243,10 +251,10 @@ def load_or_compute(path: Path, load: Callable[[], Any], make: Callable[[], None
 
 @contextmanager
 def report_cache_errors(folder: Path) -> Iterator[None]:
-    """Make the folder and write into it in the block; say what to do where that fails.
+    """Make a cache folder; turn errors of writing to it in the block into a helpful RunError.
 
     Raises:
-        RunError: the disk is full, read only or failing.
+        RunError: the disk is full, read-only or failing; the message says what to do.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -259,6 +267,6 @@ def report_cache_errors(folder: Path) -> Iterator[None]:
 
 
 def _warn_damaged(path: Path) -> None:
-    if path not in _told:
-        _told.add(path)
+    if path not in _warned:
+        _warned.add(path)
         _logger.warning("melanoma_lab: %s is damaged; it is made again.", path)

@@ -13,17 +13,18 @@ _BLOCK = 1 << 20
 
 
 class DamagedFileError(ValueError):
-    """A file is not what was written: cut short, or changed."""
+    """The content of a file is not what was written: it was truncated or changed."""
 
 
 def compute_crc32(source: bytes | memoryview | BinaryIO) -> int:
-    """Compute a CRC-32: made for accidents, and far cheaper than a cryptographic digest.
+    """Compute a CRC-32, which detects accidental damage and is faster than a cryptographic digest.
 
     Args:
-        source: the content, or a file that is open for reading, from its current position on.
+        source: the content, or a file that is open for reading; it is read from its current
+            position on.
 
     Returns:
-        The checksum, of 32 bits.
+        The checksum, a number of 32 bits.
     """
     if isinstance(source, bytes | memoryview):
         return zlib.crc32(source)
@@ -34,21 +35,21 @@ def compute_crc32(source: bytes | memoryview | BinaryIO) -> int:
 
 
 def write_checksummed_text(path: Path, text: str, *, durable: bool = False) -> None:
-    """Write a text after a line with its CRC-32; replace an older file as a whole.
+    """Write a line with a text's CRC-32 and then the text; replace an older file atomically.
 
     Args:
-        path: the file; its folder exists.
-        text: to write, in UTF-8.
+        path: the file; its folder must exist.
+        text: text to write in UTF-8.
         durable: force the content to the disk before the file gets its name.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     replace_file(path, f"{compute_crc32(text.encode()):08x}\n{text}", durable=durable)
 
 
 def read_checksummed_text(path: Path) -> str | None:
-    """Read what ``write_checksummed_text`` wrote.
+    """Read a file of ``write_checksummed_text``.
 
     Args:
         path: the file.
@@ -58,7 +59,7 @@ def read_checksummed_text(path: Path) -> str | None:
 
     Raises:
         DamagedFileError: the content is not what was written.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -74,13 +75,13 @@ def hash_file(path: Path | str) -> str:
     """Compute the SHA-256 of a file.
 
     Args:
-        path: the file, of any length.
+        path: a file of any length.
 
     Returns:
         64 hexadecimal digits.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -90,10 +91,10 @@ def hash_text(text: str, length: int = 64) -> str:
     """Compute the SHA-256 of a text in UTF-8.
 
     Args:
-        text: of any length.
+        text: a text of any length.
         length: how many of the 64 hexadecimal digits to return, from the first on.
 
     Returns:
-        The digits.
+        The first ``length`` digits.
     """
     return hashlib.sha256(text.encode()).hexdigest()[:length]

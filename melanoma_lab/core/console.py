@@ -1,4 +1,4 @@
-"""What a command shows: progress while it works, and a summary at the end."""
+"""Console output: progress of steps and of training, and notes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-#: Called with (done, total).
+#: Function of (done, total): the number of finished items and of all items.
 ProgressCallback = Callable[[int, int], None]
 
 
 console = Console(highlight=False, soft_wrap=True)
 
 
-#: Seconds that a step may take before a line says what it is, where no terminal shows a spinner.
+#: Seconds after which a line names the current step, if no terminal shows a spinner.
 SLOW_SECONDS = 1.0
 
 
@@ -33,18 +33,18 @@ SLOW_SECONDS = 1.0
 def show_progress(
     what: str, *, line: bool = True, at_once: bool = False
 ) -> Iterator[ProgressCallback]:
-    """Say what is being done while the block does it.
+    """Show what is being done while the block runs.
 
-    On a terminal: a spinner, and a bar once the step tells how far it has come. Elsewhere, such as
-    in a pipe or a notebook: a line where the step takes more than ``SLOW_SECONDS`` seconds.
+    A terminal shows a spinner, and a bar once the step reports its progress. Elsewhere, such as in
+    a pipe or a notebook, a line is printed if the step takes more than ``SLOW_SECONDS`` seconds.
 
     Args:
-        what: what is being done, such as ``"decoding images"``.
-        line: say it off the terminal too; not where something else tells how far the work is.
-        at_once: do not wait with the line; for what is always slow, and lets no other thread run.
+        what: name of the step, such as ``"decoding images"``.
+        line: print the line if there is no terminal; false if other output shows the progress.
+        at_once: print the line immediately; for a step that is always slow and blocks all threads.
 
     Yields:
-        A function of (done, total).
+        A function of (done, total) that reports the progress of the step.
     """
     if not _on_terminal():
         if line and at_once:
@@ -56,40 +56,41 @@ def show_progress(
     spinner.add_task(what)
     task = bar.add_task(what, total=None)
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         spinner.stop()
         bar.start()
         bar.update(task, completed=done, total=total)
 
     spinner.start()
     try:
-        yield tell
+        yield report
     finally:
         spinner.stop()
         bar.stop()
 
 
 class FitProgress:
-    """A bar over a fit's steps and a line for every epoch.
+    """Progress of a fit: a bar over all steps, and a line for every epoch.
 
     Args:
-        epochs: at most.
-        steps_per_epoch: optimizer steps an epoch.
-        done: epochs that an earlier process did.
-        said: what the bar begins with; None: nothing, and a line is printed for every epoch.
+        epochs: largest number of epochs.
+        steps_per_epoch: number of optimizer steps in an epoch.
+        done: number of epochs that an earlier process completed.
+        said: prefix of the bar's text, which replaces the lines; None: no prefix, and a line for
+            every epoch.
     """
 
     def __init__(
         self, epochs: int, steps_per_epoch: int, done: int = 0, said: str | None = None
     ) -> None:
-        self._said = "" if said is None else f"{said}  "
-        self._lines = said is None
+        self._prefix = "" if said is None else f"{said}  "
+        self._prints_lines = said is None
         self._epochs, self._steps = epochs, steps_per_epoch
         self._bar = _bar()
         self._line = ExitStack()
         self._epoch = done + 1
         self._task = self._bar.add_task(
-            f"{self._said}epoch {self._epoch}",
+            f"{self._prefix}epoch {self._epoch}",
             total=epochs * steps_per_epoch,
             completed=done * steps_per_epoch,
         )
@@ -104,30 +105,40 @@ class FitProgress:
         self._bar.stop()
 
     def _begin(self, what: str) -> None:
-        """Off a terminal, say what is being done if nothing else is said soon."""
+        """Print a line with what is being done if it is slow and there is no terminal."""
         self._line.close()
-        if self._lines and not _on_terminal():
+        if self._prints_lines and not _on_terminal():
             self._line.enter_context(_line_if_slow(what))
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
-        """Show how far the current epoch has come."""
+        """Show the progress of the current epoch.
+
+        Args:
+            step: number of finished steps of the epoch.
+            figures: name -> value; ``train_loss`` is shown if it is there.
+        """
         loss = figures.get("train_loss", float("nan"))
         self._bar.update(
             self._task,
             completed=(self._epoch - 1) * self._steps + step,
-            description=f"{self._said}epoch {self._epoch}  loss {loss:.3f}",
+            description=f"{self._prefix}epoch {self._epoch}  loss {loss:.3f}",
         )
 
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:
-        """Print an epoch's figures."""
+        """Advance the bar by an epoch, and print the epoch's line.
+
+        Args:
+            number: number of the finished epoch, counted from 1.
+            figures: name -> value of the losses and metrics of the epoch.
+        """
         self._line.close()
         self._epoch = number + 1
         self._bar.update(
             self._task,
             completed=number * self._steps,
-            description=f"{self._said}epoch {number}",
+            description=f"{self._prefix}epoch {number}",
         )
-        if not self._lines:
+        if not self._prints_lines:
             return
         self._bar.console.print(
             f"epoch {number:>{len(str(self._epochs))}}/{self._epochs}"
@@ -138,13 +149,13 @@ class FitProgress:
         )
 
     def begin_evaluation(self) -> None:
-        """Show that the fit is over, and the network is applied to all images."""
-        self._bar.update(self._task, description=f"{self._said}evaluating")
+        """Show that the fit has ended and the network is being applied to all images."""
+        self._bar.update(self._task, description=f"{self._prefix}evaluating")
         self._begin("evaluating")
 
 
 def _ignore_progress(_done: int, _total: int) -> None:
-    """Take how far a step has come where nobody is shown it."""
+    """Ignore the progress of a step that no terminal shows."""
 
 
 def _print_step(what: str) -> None:
@@ -156,7 +167,7 @@ def _line_if_slow(what: str | None) -> Iterator[None]:
     """Print a line if the block takes more than ``SLOW_SECONDS`` seconds.
 
     Args:
-        what: is being done; None: print nothing.
+        what: name of the step; None: print nothing.
     """
     if what is None:
         yield
@@ -172,9 +183,9 @@ def _line_if_slow(what: str | None) -> Iterator[None]:
 
 
 def _on_terminal() -> bool:
-    """Whether bars and spinners can be drawn.
+    """Return whether bars and spinners can be drawn.
 
-    Not on a terminal that is shared with other jobs, even if somebody forces colours.
+    They cannot if the output is redirected, even if colours are forced.
     """
     return console.is_terminal and console.file.isatty() and not console.quiet
 
@@ -186,7 +197,7 @@ def _spinner() -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        # What is imported meanwhile keeps these streams for its own messages.
+        # Modules imported in the block keep a reference to these streams.
         redirect_stdout=False,
         redirect_stderr=False,
     )
@@ -206,10 +217,10 @@ def _bar() -> Progress:
 
 
 def show_note(message: str) -> None:
-    """Say what is worth knowing and stops nothing."""
+    """Print a note that does not stop the command."""
     console.print(message, style="yellow", markup=False)
 
 
 def show_loading() -> AbstractContextManager[ProgressCallback]:
-    """Say that the block imports what a command needs, which may take seconds."""
+    """Show that the block imports a command's modules, which may take seconds."""
     return show_progress("loading the command")

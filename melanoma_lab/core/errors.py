@@ -1,6 +1,6 @@
-"""The two ways a command ends badly, apart from a bug.
+"""The two errors with which a command ends, apart from bugs.
 
-A message names what is wrong, where, and what would be right; the entry point prints it on
+The message says what is wrong, where, and what would be right; the entry point prints it on
 standard error without a traceback.
 """
 
@@ -12,20 +12,20 @@ from collections.abc import Iterable
 
 from melanoma_lab.core.formatting import format_list, truncate
 
-#: Valid words that a message lists at most.
+#: Largest number of valid words that a message lists.
 MAX_CHOICES = 40
 
 
 class UserError(Exception):
-    """What the user typed or gave is wrong; the command exits with status 2."""
+    """The user's input is wrong; the command exits with status 2."""
 
 
 class RunError(Exception):
-    """The work itself failed (it diverged, a disk is full); the command exits with status 1."""
+    """The work failed (training diverged, a disk is full); the command exits with status 1."""
 
 
 def explain_os_error(error: OSError) -> str:
-    """What the operating system refused, on which file, and what to do where that is clear."""
+    """Describe an error of the operating system, with its file and, if known, a remedy."""
     if error.strerror is None:
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
@@ -43,14 +43,14 @@ def get_first_line(error: BaseException) -> str:
 
 
 def suggest_choice(word: str, valid: Iterable[str]) -> str:
-    """Point from a misspelt word to a valid one, in a sentence.
+    """Suggest the valid word closest to a misspelt one, or list the valid words.
 
     Args:
-        word: what was typed.
-        valid: what could have been typed.
+        word: the word that was typed.
+        valid: the valid words.
 
     Returns:
-        ``"Did you mean X?"`` if something is close, else ``"Valid: A, B, C."``.
+        ``"Did you mean X?"`` if a word is close, else ``"Valid: A, B, C."``.
     """
     choices = sorted(set(valid))
     listed = f"Valid: {format_list(choices, MAX_CHOICES)}." if choices else ""
@@ -64,11 +64,21 @@ def suggest_similar(word: str, valid: Iterable[str]) -> str:
 
 
 def require(condition: object, key: str, expected: str, received: object) -> None:
-    """Refuse a value that its type allows and its meaning does not."""
+    """Raise an error about a key's value if a condition does not hold.
+
+    Args:
+        condition: whether the value is valid; any object, of which the truth counts.
+        key: the key, as typed in an override.
+        expected: description of valid values.
+        received: the value.
+
+    Raises:
+        UserError: the condition does not hold.
+    """
     if not condition:
         raise UserError(f"{key}: expected {expected}; received {truncate(received)}.")
 
 
 def require_share(key: str, value: float) -> None:
-    """Refuse what is no share of a whole."""
+    """Raise an error if a key's value is not between 0 and 1, both excluded."""
     require(0 < value < 1, key, "a share between 0 and 1", value)

@@ -1,4 +1,4 @@
-"""Put metrics, numbers and lists into words: alike on the terminal, in pages and in reports."""
+"""Format metrics, numbers and lists, in the same way on the terminal, in pages and in reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAMES = {
     "generalisation_gap": "generalisation gap",
 }
 
-#: Shares, which are read as per cent and whose differences are points.
+#: Metrics that are shown in per cent, and their differences in percentage points.
 _SHARES = frozenset(
     {
         "balanced_accuracy",
@@ -38,24 +38,24 @@ _SHARES = frozenset(
 
 
 def label_metric(metric: str) -> str:
-    """What a metric is called in a sentence."""
+    """Return the name of a metric for a sentence."""
     if metric.startswith("sensitivity/"):
         return f"sensitivity to {metric.partition('/')[2].replace('_', ' ')}"
     return _NAMES.get(metric, metric)
 
 
 def label_split(split: str) -> str:
-    """What a split is called in a sentence."""
+    """Return the name of a split for a sentence."""
     return {"val": "validation"}.get(split, split)
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is read in per cent and its differences in points."""
+    """Return whether a metric is shown in per cent, and its differences in percentage points."""
     return metric in _SHARES or metric.startswith("sensitivity/")
 
 
 def format_metric(metric: str, value: float) -> str:
-    """A metric's value: ``41.3 %`` or ``1.234``."""
+    """Format a metric's value: ``41.3 %`` or ``1.234``."""
     if not math.isfinite(value):
         return UNDEFINED
     text = f"{100 * value:.1f} %" if is_share(metric) else f"{value:.3f}"
@@ -63,7 +63,7 @@ def format_metric(metric: str, value: float) -> str:
 
 
 def format_difference(metric: str, value: float) -> str:
-    """A difference with its sign: ``+2.1`` (points) or ``-0.034``."""
+    """Format a difference in a metric with its sign: ``+2.1`` (points) or ``-0.034``."""
     if not math.isfinite(value):
         return UNDEFINED
     text = f"{100 * value:+.1f}" if is_share(metric) else f"{value:+.3f}"
@@ -71,7 +71,7 @@ def format_difference(metric: str, value: float) -> str:
 
 
 def format_p_value(p: float) -> str:
-    """A p value for reading."""
+    """Format a p value: ``0.021`` or ``< 0.001``."""
     if not math.isfinite(p):
         return UNDEFINED
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -81,10 +81,10 @@ def format_metric_interval(metric: str, value: float, low: float, high: float) -
     """Format a metric's value with its interval: ``41.3 % [38.0, 44.6]``.
 
     Args:
-        metric: its name, without a split.
-        value: the metric's.
-        low: the interval's lower end; not finite if there is no interval.
-        high: its upper end.
+        metric: name of the metric, without a split.
+        value: value of the metric.
+        low: lower end of the interval; not finite if there is no interval.
+        high: upper end of the interval.
     """
     text = format_metric(metric, value)
     if not math.isfinite(low):
@@ -94,7 +94,14 @@ def format_metric_interval(metric: str, value: float, low: float, high: float) -
 
 
 def format_difference_interval(metric: str, value: float, low: float, high: float) -> str:
-    """Format a difference with its interval: ``+2.1 [-0.3, +4.5]``; see the other one's Args."""
+    """Format a difference with its interval: ``+2.1 [-0.3, +4.5]``.
+
+    Args:
+        metric: name of the metric, without a split.
+        value: difference in the metric.
+        low: lower end of the interval; not finite if there is no interval.
+        high: upper end of the interval.
+    """
     text = format_difference(metric, value)
     if not math.isfinite(low):
         return text
@@ -105,9 +112,9 @@ def format_percent(share: float, decimals: int = 1, *, strict: bool = False) -> 
     """Format a share: ``41.3 %``.
 
     Args:
-        share: from 0 to 1.
-        decimals: digits after the point.
-        strict: a share that is neither 0 nor 1 never reads so: ``<0.1 %``, ``>99.9 %``.
+        share: a number from 0 to 1.
+        decimals: digits after the decimal point.
+        strict: do not round other shares to 0 or 100 %: ``<0.1 %``, ``>99.9 %``.
     """
     least = 10.0**-decimals
     if strict and 0 < 100 * share < least:
@@ -118,11 +125,11 @@ def format_percent(share: float, decimals: int = 1, *, strict: bool = False) -> 
 
 
 def format_number(value: float, digits: int = 4) -> str:
-    """Format a number as a configuration takes it: ``3e-5``, ``0.0312``, ``128``.
+    """Format a number as in a configuration: ``3e-5``, ``0.0312``, ``128``.
 
     Args:
-        value: finite.
-        digits: significant ones of a number that is not whole.
+        value: a finite number.
+        digits: number of significant digits, unless the number is an integer below 1e6.
     """
     if float(value).is_integer() and abs(value) < 1e6:
         return f"{value:.0f}"
@@ -132,7 +139,7 @@ def format_number(value: float, digits: int = 4) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a time that is only roughly known: ``80 s``, ``12 min``."""
+    """Format an approximate duration: ``80 s``, ``12 min``."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
@@ -140,9 +147,9 @@ def format_count(n: int, noun: str, plural: str = "") -> str:
     """Format a number of things: ``1 image``, ``2 images``.
 
     Args:
-        n: how many.
-        noun: what one of them is called.
-        plural: what several are called; the noun with an ``s`` if left out.
+        n: the number.
+        noun: noun for one of the things.
+        plural: plural of the noun; empty: the noun with an ``s``.
     """
     return f"{n} {noun if n == 1 else plural or f'{noun}s'}"
 
@@ -151,11 +158,11 @@ def format_list(names: Iterable[object], limit: int = 3) -> str:
     """List the first few names for a message, and say how many more there are.
 
     Args:
-        names: all of them; each is shortened if it is very long.
-        limit: of names that are listed.
+        names: all names; a very long one is shortened.
+        limit: largest number of names that are listed.
 
     Returns:
-        Such as ``a, b and c`` or ``a, b, c and 81 more``.
+        A text such as ``a, b and c`` or ``a, b, c and 81 more``.
     """
     words = [truncate(name, 80) for name in names]
     if len(words) > limit:
@@ -164,16 +171,16 @@ def format_list(names: Iterable[object], limit: int = 3) -> str:
 
 
 def truncate(text: object, limit: int = 200) -> str:
-    """Shorten what the user gave, for a message: not longer than a few lines."""
+    """Shorten a text from the user for a message, by default to a few lines."""
     shown = str(text)
     return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
 def get_difference_unit(metric: str) -> str:
-    """What a difference in a metric is counted in, for an axis or a column."""
+    """Return the unit of a difference in a metric, for an axis or a column; empty if none."""
     return "points" if is_share(metric) else ""
 
 
 def describe_direction(metric: str) -> str:
-    """Which way a metric is better."""
+    """Say whether lower or higher values of a metric are better."""
     return "lower is better" if metric in LOWER_IS_BETTER else "higher is better"

@@ -1,4 +1,4 @@
-"""Importing TensorFlow and MLflow in silence, without the garbage collections they would cost."""
+"""Import TensorFlow and MLflow silently, and exclude their objects from garbage collection."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from melanoma_lab.core.errors import UserError
 
 
 def import_heavy(name: str) -> None:
-    """Import a module and leave every object that exists then out of later garbage collections.
+    """Import a module, then exclude all existing objects from later garbage collections.
 
-    TensorFlow and MLflow are half a million objects that live as long as the process. Each full
-    collection would look at all of them: a tenth of the processor time of a short run.
+    TensorFlow and MLflow make half a million objects that live as long as the process. Each full
+    collection would visit all of them, which takes a tenth of the CPU time of a short run.
 
     Args:
-        name: of the module; nothing happens if it is imported already.
+        name: name of the module; nothing happens if it has been imported already.
     """
     if name in sys.modules:
         return
@@ -37,7 +37,7 @@ def import_heavy(name: str) -> None:
 
 
 def load_tensorflow() -> Any:
-    """Import TensorFlow and Keras without their start-up lines.
+    """Import TensorFlow and Keras without their start-up messages.
 
     Returns:
         The module ``tensorflow``.
@@ -45,9 +45,10 @@ def load_tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if "tensorflow" not in sys.modules:
-        # Without AVX-512, TensorFlow would leave oneDNN out, and vgg5 take 1.7 times as long.
+        # On CPUs without AVX-512, TensorFlow does not use oneDNN by default, and vgg5 then takes
+        # 1.7 times as long.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-        # Its libraries are loaded in one go of seconds.
+        # Loading its libraries blocks all threads for seconds.
         with show_progress("starting TensorFlow", at_once=True), quiet_stderr():
             import_heavy("keras")
     import tensorflow as tf
@@ -57,12 +58,12 @@ def load_tensorflow() -> Any:
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hold back what native code prints on standard error; show it if the block fails.
+    """Hold back the output of native code on standard error; show it if the block fails.
 
-    oneDNN and CUDA print start-up lines that TF_CPP_MIN_LOG_LEVEL does not silence.
+    oneDNN and CUDA print start-up messages that TF_CPP_MIN_LOG_LEVEL does not silence.
     """
     sys.stderr.flush()
-    kept = os.dup(2)
+    original = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
@@ -71,9 +72,9 @@ def quiet_stderr() -> Iterator[None]:
             raise
         except BaseException:
             held.seek(0)
-            os.write(kept, held.read())
+            os.write(original, held.read())
             raise
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(original, 2)
+            os.close(original)

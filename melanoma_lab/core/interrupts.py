@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM where they would be lost."""
+"""Handling of Ctrl-C and SIGTERM at places where an interrupt would be lost."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from contextlib import contextmanager
 
 @contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """Let an interruption that comes in the block wait for its end.
+    """Delay interrupts until the block has ended.
 
-    For a block that deletes much: Python drops an exception that is raised while an object is
-    being deleted, and an interruption is one.
+    Use it for a block that deletes many objects: an interrupt is an exception, and Python drops an
+    exception that is raised while an object is being deleted.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are handled in the main thread
+        yield  # only the main thread handles signals
         return
-    asked: list[int] = []
-    polite = (signal.SIGINT, signal.SIGTERM)
-    before = {
-        number: handler for number in polite if (handler := signal.getsignal(number)) is not None
+    received: list[int] = []
+    deferred = (signal.SIGINT, signal.SIGTERM)
+    handlers = {
+        number: handler for number in deferred if (handler := signal.getsignal(number)) is not None
     }
-    for number in before:
-        signal.signal(number, lambda number, _: asked.append(number))
+    for number in handlers:
+        signal.signal(number, lambda number, _: received.append(number))
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    if asked:
-        signal.raise_signal(asked[0])
+    if received:
+        signal.raise_signal(received[0])
 
 
 def check_interrupt() -> None:
-    """Interrupt again what was asked to stop and goes on.
+    """Raise KeyboardInterrupt again if other code dropped an earlier interrupt.
 
-    An interruption is an exception in whatever code runs just then, and Keras and TensorFlow have
-    places that drop any exception. A handler that says ``asked`` keeps what it was asked for.
+    An interrupt is an exception in the code that is running, and Keras and TensorFlow drop any
+    exception at some places. The handler of SIGTERM remembers a request to stop in its attribute
+    ``asked``.
 
     Raises:
         KeyboardInterrupt: the process was asked to stop.

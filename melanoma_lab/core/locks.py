@@ -1,4 +1,4 @@
-"""Locks between processes; a lock ends with its process, however that ends."""
+"""Locks between processes; a lock is released when its process ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.checksums import hash_text
 
-#: Characters of a holder's name that are read.
+#: Largest number of characters that are read of a holder's name.
 _LONGEST_NAME = 200
 
 
@@ -25,13 +25,13 @@ def hold_lock(
     """Hold a lock in the block; only one process has it at a time.
 
     Args:
-        path: the lock's file; its folder exists.
-        on_busy: called before waiting if another process has the lock, with its name as
-            ``describe_process`` gives it, or ``another process``. It raises an error to give up.
-            The holder's name is kept beside the lock for it. None: wait silently.
-        remove: delete the lock's file at the end. Only for a lock after which a process looks
-            whether the work is done: one that waits for the deleted file does not exclude one that
-            comes later.
+        path: the lock's file; its folder must exist.
+        on_busy: function that is called before waiting if another process has the lock. It gets
+            that process's name from ``describe_process``, or ``another process``, and may raise an
+            error to give up. A file next to the lock stores the name. None: wait silently.
+        remove: delete the lock's file at the end. Only for callers that, once they have the lock,
+            check whether the work has been done: a process that waits for the deleted file does
+            not exclude one that comes later.
 
     Raises:
         OSError: the lock's file cannot be made.
@@ -50,7 +50,7 @@ def hold_lock(
         lock.acquire()
     try:
         if on_busy is not None:
-            with suppress(OSError):  # only tells others who has it
+            with suppress(OSError):  # only for messages of other processes
                 replace_file(holder, describe_process())
         yield
     finally:
@@ -64,24 +64,24 @@ def hold_lock(
 
 
 def get_lock_path(name: str) -> Path:
-    """Return the file of a lock for something beside which no file may lie.
+    """Return a lock's file in the temporary folder, for a place where no file may be added.
 
     Args:
-        name: of what is locked, such as a path; it cannot be read from the file's name.
+        name: name of the locked object, such as a path; the file's name contains only its hash.
 
     Returns:
-        A file in the temporary folder, of this user.
+        The path of the file, which depends on the user.
     """
     return Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-{hash_text(name, 16)}.lock"
 
 
 def describe_process() -> str:
-    """Return this process for a message: ``Process 12 on host``."""
+    """Return the name of this process for a message: ``Process 12 on host``."""
     return f"Process {os.getpid()} on {socket.gethostname()}"
 
 
 def get_process_id() -> str:
-    """Return this process for a tag: ``host:12``."""
+    """Return the name of this process for a tag: ``host:12``."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 

@@ -1,12 +1,12 @@
-"""The names of what is measured of every split, and which way each is better.
+"""The names of the metrics, and whether higher or lower values are better.
 
-Apart from the functions that measure, because a name is checked before pandas, SciPy and
-scikit-learn are worth loading.
+They are separate from the functions that compute the metrics, so that a name can be checked
+without loading pandas, SciPy and scikit-learn.
 """
 
 from __future__ import annotations
 
-#: What is computed of every split: ``<split>/<name>``.
+#: Metrics of every split, tracked as ``<split>/<name>``.
 SPLIT_METRIC_NAMES = (
     "accuracy",
     "balanced_accuracy",
@@ -16,16 +16,16 @@ SPLIT_METRIC_NAMES = (
     "brier",
     "ece",
 )
-#: What is computed of val and test where the dataset names a melanoma class.
+#: Metrics of val and test, if ``dataset.positive_class`` is set.
 POSITIVE_CLASS_METRIC_NAMES = ("melanoma_sensitivity", "melanoma_specificity", "melanoma_auroc")
-#: Of all others more is better.
+#: Metrics of which lower values are better; of all others, higher values are.
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "generalisation_gap"})
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether more of a metric is better.
+    """Return whether higher values of a metric are better.
 
     Args:
-        metric: its name, with or without its split: ``"log_loss"``, ``"val/log_loss"``.
+        metric: name of the metric, with or without a split: ``"log_loss"``, ``"val/log_loss"``.
     """
     return metric.rpartition("/")[2] not in LOWER_IS_BETTER

@@ -1,4 +1,4 @@
-"""Command lines that work in the environment of this process, activated or not."""
+"""Command lines that work in this process's Python environment, whether activated or not."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 
 def format_program(name: str) -> str:
-    """Return how to type a program of this environment.
+    """Return the shell word that starts a program of this environment.
 
     Args:
-        name: ``python``, ``mlflow``, ...
+        name: name of the program: ``python``, ``mlflow``, ...
 
     Returns:
-        The name alone if the environment is activated, else a path, relative to the current folder
-        if it lies below.
+        The name alone if the environment is activated, else the program's path, relative if it is
+        below the current folder.
     """
     programs = Path(sys.executable).parent
     found = shutil.which("python")
@@ -34,22 +34,22 @@ def format_lab_command(*words: str) -> str:
     """Return a command of the lab, for a shell.
 
     Args:
-        words: what follows ``python -m melanoma_lab``, quoted where that is needed.
+        words: the words after ``python -m melanoma_lab``, already quoted for the shell if needed.
     """
     return " ".join([format_program("python"), "-m", "melanoma_lab", *words])
 
 
 def format_portable_command(*words: str) -> str:
-    """Return a command of the lab that may be typed in any activated environment, for a shell.
+    """Return a command of the lab for the shell of any activated environment.
 
     Args:
-        words: what follows ``python -m melanoma_lab``, not quoted yet.
+        words: the words after ``python -m melanoma_lab``, not yet quoted for the shell.
     """
     return " ".join(["python -m melanoma_lab", *map(shlex.quote, words)])
 
 
 def format_pip_install(*words: str) -> str:
-    """Return the command that installs packages where this program runs, for a shell.
+    """Return the shell command that installs packages into this process's environment.
 
     Args:
         words: requirements and options of ``pip install``.
@@ -62,14 +62,14 @@ def format_pip_install(*words: str) -> str:
 
 
 def format_extra_install(name: str) -> str:
-    """Return the command that installs an optional group of dependencies, for a shell.
+    """Return the shell command that installs an optional group of dependencies.
 
     Args:
-        name: of the group, as in ``pyproject.toml``: ``demo``, ``export``, ...
+        name: name of the group in ``pyproject.toml``: ``demo``, ``export``, ...
 
     Returns:
-        The command. No index of packages has the lab: if it is not installed, but found on a path,
-        it is installed from its clone.
+        The command. If the lab is not installed but imported from a clone, the command installs
+        the clone, because no package index has the lab.
     """
     try:
         version("melanoma-lab")

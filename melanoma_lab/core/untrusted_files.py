@@ -1,9 +1,9 @@
-"""Read small files that come from elsewhere, within bounds on memory and time.
+"""Read small files from elsewhere with bounds on memory and time.
 
-A page of nested YAML aliases, or a megabyte of brackets, comes to gigabytes once it is read. What
-a file would come to is counted before anything is made of it: its bytes, its depth, its values and
-what its aliases repeat. A damaged file is refused too: keys that are there twice, numbers that are
-not finite, text that is not UTF-8. MLflow, Keras and Hydra write nothing near these bounds.
+A page of nested YAML aliases, or a megabyte of brackets, can take gigabytes once it is parsed.
+Therefore a file's bytes, depth and values, including those that its aliases repeat, are counted
+before parsing. Damaged files are refused too: duplicate keys, numbers that are not finite, text
+that is not UTF-8. Files of MLflow, Keras and Hydra stay far below these bounds.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ import yaml
 from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import truncate
 
-#: Bytes of a JSON file, and what may be in it; the audit of 400,000 images needs half of that.
+#: Largest size of a JSON file in bytes, and largest number of its values; the audit of 400,000
+#: images needs half of both.
 MAX_JSON_BYTES: Final = 2**26
 MAX_JSON_VALUES: Final = 2_000_000
-#: Bytes of a YAML file, and how many nodes it may come to; a configuration has some hundreds.
+#: Largest size of a YAML file in bytes, and largest number of its nodes with its aliases written
+#: out; a configuration has some hundreds.
 MAX_YAML_BYTES: Final = 2**20
 MAX_YAML_NODES: Final = 50_000
-#: A node of a YAML file counts once more for each so many characters.
+#: A node of a YAML file counts as one more for each this many characters.
 NODE_LENGTH: Final = 100
-#: Containers within containers, in either format.
+#: Largest depth of nested containers, in either format.
 MAX_DEPTH: Final = 100
-#: Characters that a text with references such as ``${seed}`` may come to.
+#: Largest length in characters of a text after references such as ``${seed}`` are resolved.
 MAX_EXPANDED_LENGTH: Final = 2**27
-#: Characters of a number.
+#: Largest length of a number in characters.
 MAX_NUMBER_LENGTH: Final = 300
 _NUMBERS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _DIGITS: Final = frozenset("0123456789:._+-")
@@ -40,14 +42,14 @@ _JSON_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def read_text(path: Path, limit: int) -> str:
-    """Read a text file of at most so many bytes.
+    """Read a text file of limited size.
 
     Args:
-        path: the file; UTF-8.
-        limit: in bytes.
+        path: the file, in UTF-8.
+        limit: largest size in bytes.
 
     Raises:
-        UserError: there is no such file, it is larger, or it is no such text.
+        UserError: there is no such file, it is too large, or it is not text in UTF-8.
     """
     try:
         if not path.is_file():  # a pipe would never end
@@ -71,19 +73,19 @@ def read_json(path: Path) -> dict[str, Any]:
         path: the file.
 
     Raises:
-        UserError: it cannot be read, is too large or too deep, or holds something else.
+        UserError: the file cannot be read, is too large or too deep, or holds something else.
     """
-    return _mapping(path, "JSON", parse_json, MAX_JSON_BYTES)
+    return _read_mapping(path, "JSON", parse_json, MAX_JSON_BYTES)
 
 
 def parse_json(text: str) -> Any:
-    """Parse a JSON text, of which every number is finite and every key of an object is there once.
+    """Parse a JSON text; refuse infinite numbers and duplicate keys.
 
     Args:
-        text: of the length that the caller allows.
+        text: the text, whose length the caller has checked.
 
     Raises:
-        ValueError: it is not JSON, or too deep or of too many values.
+        ValueError: the text is not such JSON, is too deep, or has too many values.
     """
     check_json(text)
     return json.loads(
@@ -96,13 +98,13 @@ def parse_json(text: str) -> Any:
 
 
 def check_json(text: str) -> None:
-    """Refuse a JSON text of too many values or levels; whether it is JSON, its reader says.
+    """Refuse a JSON text with too many values or levels, without parsing it.
 
     Args:
-        text: of the length that the caller allows.
+        text: the text, whose length the caller has checked.
 
     Raises:
-        ValueError: it is too deep or has too many values.
+        ValueError: the text is too deep or has too many values.
     """
     if sum(map(text.count, ",:[{")) > MAX_JSON_VALUES:
         raise ValueError(f"more than {MAX_JSON_VALUES:,} values")
@@ -118,25 +120,25 @@ def check_json(text: str) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a file that holds one YAML mapping, of plain values alone.
+    """Read a file that holds one YAML mapping of plain values only.
 
     Args:
         path: the file.
 
     Raises:
-        UserError: it cannot be read, is too large or too deep, or holds something else.
+        UserError: the file cannot be read, is too large or too deep, or holds something else.
     """
-    return _mapping(path, "YAML", _parse_yaml, MAX_YAML_BYTES)
+    return _read_mapping(path, "YAML", _parse_yaml, MAX_YAML_BYTES)
 
 
 def check_yaml_file(path: Path) -> None:
-    """Refuse a YAML file that would come to far more than it is; it is read by somebody else.
+    """Refuse a YAML file that would take too much memory in the library that will read it.
 
     Args:
         path: the file.
 
     Raises:
-        UserError: it is too large or too deep, or its aliases or references repeat too much.
+        UserError: the file is too large or too deep, or its aliases or references expand too much.
     """
     text = read_text(path, MAX_YAML_BYTES)
     try:
@@ -147,21 +149,19 @@ def check_yaml_file(path: Path) -> None:
 
 
 def check_yaml(text: str) -> None:
-    """Refuse a YAML text that would come to far more than it is.
-
-    Aliases count as what they stand for, written out.
+    """Refuse a YAML text that is too deep or too large, with its aliases written out.
 
     Args:
-        text: of the length that the caller allows.
+        text: the text, whose length the caller has checked.
 
     Raises:
-        ValueError: it is too deep, has too many nodes, an alias within what it stands for, or a
-            key twice.
-        yaml.YAMLError: it is not YAML.
+        ValueError: the text is too deep, or has too many nodes, an alias inside its own anchor, or
+            a duplicate key.
+        yaml.YAMLError: the text is not YAML.
     """
     sizes: dict[str, int] = {}
     stack = [_Node()]
-    # By the same parser that reads it afterwards: another might see other aliases.
+    # The same parser reads it afterwards; another one might see other aliases.
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
             stack.append(_Node(event.anchor, isinstance(event, yaml.MappingStartEvent)))
@@ -187,7 +187,7 @@ def check_yaml(text: str) -> None:
 
 @dataclass
 class _Node:
-    """A YAML container that is being counted."""
+    """A YAML container whose nodes are being counted."""
 
     anchor: str | None = None
     is_mapping: bool = False
@@ -207,29 +207,29 @@ class _Node:
 
 
 def _check_number(event: yaml.ScalarEvent) -> None:
-    """Refuse a number that YAML 1.1 has to the base of 60, 1:30:00, and that would take minutes."""
+    """Refuse long numbers: YAML 1.1 reads 1:30:00 in base 60, which could take minutes."""
     digits = event.tag in _NUMBERS or set(event.value) <= _DIGITS
     if digits and len(event.value) > MAX_NUMBER_LENGTH:
         raise ValueError(f"a number of more than {MAX_NUMBER_LENGTH} digits")
 
 
 def check_interpolation_growth(text: str) -> None:
-    """Refuse a configuration whose references, such as ``${seed}``, could come to gigabytes.
+    """Refuse a configuration whose references, such as ``${seed}``, could expand to gigabytes.
 
-    Of n references that use each other, a text becomes at most 3^(n/3) times as long.
+    With n references that use each other, a text becomes at most 3^(n/3) times as long.
 
     Args:
-        text: of a configuration, its references not followed.
+        text: text of a configuration, with unresolved references.
 
     Raises:
-        ValueError: it could.
+        ValueError: the text could become that long.
     """
     n = text.count("${")
     if n and len(text) * 3.0 ** (min(n, 300) / 3) > MAX_EXPANDED_LENGTH:
         raise ValueError(f"{n} references ${{...}}, which could repeat each other without end")
 
 
-def _mapping(path: Path, what: str, parse: Callable[[str], Any], limit: int) -> dict[str, Any]:
+def _read_mapping(path: Path, what: str, parse: Callable[[str], Any], limit: int) -> dict[str, Any]:
     text = read_text(path, limit)
     try:
         content = parse(text)
@@ -266,7 +266,7 @@ def _parse_finite_float(digits: str) -> float:
 
 
 def _parse_int(digits: str) -> int:
-    # As long as that of any file here; a longer one cannot even become a float.
+    # Integers of 64 bits suffice for all files here; a much longer one cannot become a float.
     return (
         int(digits) if len(digits) <= len(str(-(2**64))) else _refuse_constant(truncate(digits, 50))
     )

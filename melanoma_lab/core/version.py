@@ -1,4 +1,4 @@
-"""The lab's version."""
+"""The version of melanoma_lab."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from importlib.metadata import PackageNotFoundError, version
 
 try:
     __version__ = version("melanoma-lab")
-except PackageNotFoundError:  # run from a clone that is not installed
+except PackageNotFoundError:  # imported from a clone that is not installed
     __version__ = "0.1.0"

@@ -25,7 +25,7 @@ SHAPE = (40, 20, 24, 3)  # 57,600 bytes
 def fresh_process(monkeypatch):
     """Nothing has been checked yet."""
     monkeypatch.setattr(checksummed_files, "_checked", {})
-    monkeypatch.setattr(checksummed_files, "_told", set())
+    monkeypatch.setattr(checksummed_files, "_warned", set())
     monkeypatch.setattr(checksummed_files, "_BLOCK", 4096)
 
 
