@@ -1,1 +1,1 @@
-"""From a folder of images to a split manifest and decoded pixels."""
+"""Read datasets: list the images of a folder, group and split them, and decode their pixels."""

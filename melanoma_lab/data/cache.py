@@ -1,4 +1,4 @@
-"""The cache folder, and results in it that take long to compute and fit on a page."""
+"""The cache folder, and small results in it that take long to compute."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ from melanoma_lab.core.checksums import hash_text
 
 
 def get_cache_folder(chosen: str | None) -> Path:
-    """The cache folder.
+    """Return the cache folder.
 
     Args:
-        chosen: the key ``cache`` of the configuration; None: the user's cache folder.
+        chosen: value of the key ``cache``; None: the user's cache folder.
     """
     return Path(chosen or platformdirs.user_cache_dir("melanoma_lab")).expanduser()
 
 
 def load_or_compute_json(folder: Path, question: object, find: Callable[[], Any]) -> Any:
-    """The answer to a question, found first where the folder does not have it.
+    """Load a result from the cache, or compute and store it.
 
-    Of several processes with the same question one finds the answer and the others wait.
-
-    An answer whose file was damaged is found anew.
+    A result whose file is damaged is computed again. If several processes need the same result,
+    one computes it and the others wait.
 
     Args:
-        folder: where answers are kept; made if it is not there.
-        question: all that the answer depends on, as JSON can write it.
-        find: gives the answer, as JSON can write it.
+        folder: folder of the results; it is made if it is missing.
+        question: everything that the result depends on, as JSON can represent it.
+        find: computes the result, as JSON can represent it.
+
+    Returns:
+        The result.
     """
     key = hash_text(json.dumps(question), 32)
     path = folder / f"{key}.json"

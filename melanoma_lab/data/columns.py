@@ -1,8 +1,8 @@
-"""Recognise the columns of a table by the names that the field gives them.
+"""Recognise the columns of a table by the names that are usual in the field.
 
-A table that names lesions or patients must never be split by image because its column has another
-name than the lab's own. Columns are recognised by their names, in any case and spelling
-(``lesion_id``, ``PatientID``, ``case-num``); ``dataset.columns`` says it where that is not enough.
+A table that names lesions or patients must never be split by image just because its column has an
+unexpected name. Columns are recognised by their names, in any case and spelling (``lesion_id``,
+``PatientID``, ``case-num``); ``dataset.columns`` names them if that is not enough.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.name_words import split_words
 from melanoma_lab.data.tables import Table
 
-#: What a column may say of which images belong together.
+#: Ids that make images belong together.
 GROUPINGS: Final = ("lesion", "patient")
-#: The value of ``dataset.columns.*`` that does without a column on purpose.
+#: The value of ``dataset.columns.*`` for using no such column.
 NO_COLUMN: Final = "none"
-#: Words that stand for nothing, in lower case.
+#: Words for a missing value, in lower case.
 UNKNOWN: Final = frozenset(
     {"", "unknown", "unk", "na", "n/a", "n.a.", "nan", "none", "null", "?", "-", "--", ".", "nil"}
     | {"missing", "not available", "not known", "undefined"}
 )
-#: Words for what an id in a column stands for.
+#: Words for the lesion or patient that an id identifies.
 GROUPING_WORDS: Final[Mapping[str, frozenset[str]]] = {
     "lesion": frozenset({"lesion", "lesao", "lasion"}),
     "patient": frozenset(
@@ -38,16 +38,16 @@ ID_WORDS: Final = frozenset(
     {"id", "ids", "num", "number", "no", "nr", "uid", "uuid", "guid", "key", "idx", "index"}
     | {"hash", "identifier", "ref"}
 )
-#: Beginnings of words that say what belongs together in any compound: patients, Patientennummer.
+#: Beginnings of words that name a lesion or patient in any compound: patients, Patientennummer.
 STEMS: Final = ("lesion", "lesao", "lasion", "patient", "pacient", "proband", "participant")
-#: Words that may stand for something that has several images; the values must say so too.
+#: Words that may name something with several images; the values of the column decide.
 DOUBTFUL_WORDS: Final = frozenset(
     {"accession", "biopsy", "client", "cluster", "code", "donor", "dup", "duplicate", "encounter"}
     | {"exam", "examination", "family", "group", "grouping", "hospital", "medical", "mole", "mrn"}
     | {"naevus", "name", "nevus", "pat", "pid", "pt", "record", "sample", "series", "session"}
     | {"specimen", "study", "tumor", "tumour", "unique", "user", "visit", "wound"}
 )
-#: Words by which a column says something of a lesion or patient, and not which one it is.
+#: Words of columns that describe a lesion or patient instead of identifying it.
 CATEGORY_WORDS: Final = frozenset(
     {"age", "area", "benign", "category", "class", "color", "colour", "count", "date", "day"}
     | {"diagnosis", "diameter", "dx", "gender", "grade", "height", "history", "hx", "kind", "label"}
@@ -55,13 +55,14 @@ CATEGORY_WORDS: Final = frozenset(
     | {"phototype", "race", "region", "risk", "score", "sex", "site", "size", "skin", "stage"}
     | {"status", "thickness", "time", "type", "weight", "width", "year", "years", "mm", "cm"}
 )
-#: Of the filled cells of a doubtful column at least this share differ, else it is a category.
+#: Smallest share of different values among the filled cells of a doubtful column of ids; with
+#: fewer it is a category.
 SHARE_OF_IDS: Final = 0.2
-#: Fewer values are categories too.
+#: Smallest number of different values of such a column.
 MIN_IDS: Final = 5
-#: Of a column called lesion or case alone, which may name kinds, this share of the cells.
+#: The same share for a column called only lesion or case, which may name kinds.
 SHARE_OF_NAMES: Final = 0.05
-#: What else a column may say -> its names as words in lower case, the surest first.
+#: Other content of a column -> usual names as words in lower case, the most reliable first.
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "age": ("age", "age approx", "approx age", "patient age", "age years", "age at diagnosis"),
     "sex": ("sex", "gender", "patient sex", "patient gender"),
@@ -80,13 +81,16 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def detect_grouping(name: str) -> str | None:
-    """Return what a column's name says that equal values share: ``lesion``, ``patient`` or None.
+    """Return whether a column's name is that of lesion or patient ids.
 
     Args:
-        name: of a column, such as ``lesion_id``, ``PatientID``, ``case-num``.
+        name: name of a column, such as ``lesion_id``, ``PatientID``, ``case-num``.
+
+    Returns:
+        ``lesion``, ``patient``, or None for any other name.
     """
     words = _without_id_words(name)
-    # patient_lesion_id numbers the lesions; patient_case_id the patients.
+    # patient_lesion_id identifies lesions; patient_case_id identifies patients.
     found = [
         next((what for what, names in GROUPING_WORDS.items() if word in names), None)
         for word in words
@@ -97,7 +101,7 @@ def detect_grouping(name: str) -> str | None:
 
 
 def is_grouping_candidate(name: str) -> bool:
-    """Return whether a column's name may say what belongs together; its values must do so too."""
+    """Return whether a column's name may be that of ids; its values must look like ids too."""
     return detect_grouping(name) is not None or _least_share(name) is not None
 
 
@@ -108,33 +112,33 @@ def find_columns(
     *,
     configurable: bool = True,
 ) -> dict[str, str]:
-    """Find the columns that say what is known of the images.
+    """Find the columns of lesions, patients and other facts about the images.
 
     Args:
-        table: as it was read.
-        chosen: lesion, patient, age, sex, site, source, diagnosis, split -> the column that
-            ``dataset.columns`` names; ``none`` does without; None: recognise it by its name. One
-            that is not in ``chosen`` is not looked for.
+        table: the table.
+        chosen: fact (lesion, patient, age, sex, site, source, diagnosis, split) -> the column that
+            ``dataset.columns`` names; ``none``: use no column; None: recognise it by its name.
+            Facts that are not in ``chosen`` are not searched for.
         taken: columns that are something else, such as the label.
         configurable: whether ``dataset.columns`` exists for this dataset.
 
     Returns:
-        What is known -> the name of its column. A column that was named is not checked.
+        Fact -> the name of its column. Columns that ``chosen`` names are not checked.
 
     Raises:
-        UserError: several columns could be meant, or one looks as if it said which images belong
-            together and is not used.
+        UserError: several columns could be meant, or a column looks as if it grouped images and
+            is not used.
     """
     named = {what: name for what, name in chosen.items() if name not in (None, NO_COLUMN)}
     free = [name for name in dict.fromkeys(table.names) if name not in {*taken, *named.values()}]
     found = {what: str(name) for what, name in named.items()}
     for what in NAMES:
         if what in chosen and chosen[what] is None:
-            spelt = {" ".join(split_words(name)): name for name in reversed(free)}
-            name = next((spelt[usual] for usual in NAMES[what] if usual in spelt), None)
+            by_words = {" ".join(split_words(name)): name for name in reversed(free)}
+            name = next((by_words[usual] for usual in NAMES[what] if usual in by_words), None)
             if name is not None:
                 found[what] = name
-    if chosen["lesion"] == NO_COLUMN:  # on purpose: nothing else is looked for
+    if chosen["lesion"] == NO_COLUMN:  # the user wants no groups, so none are recognised
         return found
     for what in GROUPINGS:
         names = [name for name in free if detect_grouping(name) == what]
@@ -152,11 +156,11 @@ def find_columns(
 
 
 def describe_columns(table: Table, found: Mapping[str, str]) -> str:
-    """Say in one line which columns count, and which could say what belongs together and do not.
+    """Describe in one line the columns that are used, and those of possible ids that are not.
 
     Args:
-        table: as it was read.
-        found: as of ``find_columns``.
+        table: the table.
+        found: result of ``find_columns``.
     """
     by = [found[what] for what in GROUPINGS if what in found]
     empty = [name for name in by if not any(map(is_known, table.values(name)))]
@@ -180,12 +184,12 @@ def check_grouping_ids(table: Table, found: Mapping[str, str], labels: Sequence[
     """Refuse a recognised column of lesions or patients whose values are categories, not ids.
 
     Args:
-        table: as it was read.
-        found: as of ``find_columns``, but only what was recognised and not named.
+        table: the table.
+        found: result of ``find_columns``, without the columns that the user named.
         labels: the class of each row.
 
     Raises:
-        UserError: a column has few values for so many images.
+        UserError: a column has too few different values for the number of images.
     """
     for what in set(GROUPINGS).intersection(found):
         name = found[what]
@@ -204,31 +208,31 @@ def check_grouping_ids(table: Table, found: Mapping[str, str], labels: Sequence[
 
 
 def format_without_grouping(what: str, found: Mapping[str, str]) -> str:
-    """Return the words to type that do without a grouping and keep the other one.
+    """Format the overrides that ignore one grouping column and keep the other.
 
     Args:
-        what: ``lesion`` or ``patient``.
-        found: the columns that are used.
+        what: the grouping to ignore: ``lesion`` or ``patient``.
+        found: ``lesion`` or ``patient`` -> the column that is used.
     """
     line = f"dataset.columns.{what}={NO_COLUMN}"
-    if what == "lesion" and "patient" in found:  # which are not looked for then
+    if what == "lesion" and "patient" in found:  # without lesions, patients are not recognised
         line += " " + format_override("dataset.columns.patient", found["patient"])
     return line
 
 
 def is_known(value: str) -> bool:
-    """Return whether a cell says something."""
+    """Return whether a cell has a value, other than a word such as ``unknown``."""
     return value.strip().lower() not in UNKNOWN
 
 
 def _find_grouping_candidates(table: Table, names: Sequence[str], what: str) -> list[str]:
-    """The columns whose names and values look as if they named lesions, or else patients."""
+    """Find the columns whose names and values look like ids of lesions, or else of patients."""
     found = []
     for name in dict.fromkeys(names):
-        says_lesion = detect_grouping(name) == "lesion" or any(
+        names_lesion = detect_grouping(name) == "lesion" or any(
             word.startswith(("lesion", "lesao", "lasion")) for word in split_words(name)
         )
-        if says_lesion is not (what == "lesion"):
+        if names_lesion is not (what == "lesion"):
             continue
         if detect_grouping(name) is not None:
             found.append(name)
@@ -270,19 +274,20 @@ def _refuse_unused(
 
 
 def _least_share(name: str) -> float | None:
-    """Return what share of values must differ in a column of ids; None if it is none by its name.
+    """Return the share of values that must differ in a column of ids, judged by its name.
 
-    A name that says lesion or patient and id needs no share: lesion_id_x, isic_patient_id.
+    The share is 0 for a name with lesion or patient and id, such as lesion_id_x; it is None for a
+    name that cannot be that of ids.
     """
     words = {word for word in _parts(split_words(name)) if not word.isdigit()}
     if words & CATEGORY_WORDS or split_words(name)[:1] in (["n"], ["num"], ["number"], ["count"]):
         return None
     groupings = frozenset().union(*GROUPING_WORDS.values())
-    says = words & groupings or any(word.startswith(STEMS) for word in words)
-    if says and words & ID_WORDS:
+    names_group = words & groupings or any(word.startswith(STEMS) for word in words)
+    if names_group and words & ID_WORDS:
         return 0.0
     known = DOUBTFUL_WORDS | groupings
-    if says or (words & known and words <= known | ID_WORDS):
+    if names_group or (words & known and words <= known | ID_WORDS):
         return SHARE_OF_IDS
     return None
 
@@ -297,7 +302,7 @@ def _without_id_words(name: str) -> list[str]:
 
 
 def _parts(words: Sequence[str]) -> list[str]:
-    """``lesionid`` is lesion, id; so are the other words that an id may be of."""
+    """Split compounds that end in a word for id: ``lesionid`` becomes lesion, id."""
     known = DOUBTFUL_WORDS.union(*GROUPING_WORDS.values())
     found: list[str] = []
     for word in words:

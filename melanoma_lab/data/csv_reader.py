@@ -1,4 +1,4 @@
-"""``dataset=csv``: a table says of every image where it lies and what it shows."""
+"""Reader of ``dataset=csv``: a table with the path and label of every image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from melanoma_lab.data.reader_suggestion import build_missing_table_error
 from melanoma_lab.data.table_normalisation import normalise_group_ids, normalise_patient_columns
 from melanoma_lab.data.tables import LINE_COLUMN, ColumnSpec, Table, read_table
 
-#: Words that say which part of a published split an image belongs to.
+#: Words for a part of a published split -> the part.
 PUBLISHED_SPLITS: Final = {
     "train": "train",
     "training": "train",
@@ -36,38 +36,40 @@ PUBLISHED_SPLITS: Final = {
     "test": "test",
     "testing": "test",
 }
-#: Columns that every table has.
+#: Columns that every table must have.
 REQUIRED: Final = ("image", "label")
-#: What two rows of one image may differ in.
+#: Columns in which two rows of one image may differ, for messages.
 COMPARED_COLUMNS: Final = ("label", "lesion", "patient", "diagnosis", "source", "published")
-#: Lines named in a message at most.
+#: Largest number of lines that a message names.
 N_SHOWN: Final = 5
 
 
 def read_csv_dataset(dataset: CsvDataset, root: Path, *, patients: bool = False) -> Listing:
-    """Read the table of a dataset.
+    """List the images of a dataset by its table.
 
     Args:
-        dataset: its configuration.
-        root: the folder that holds the table and the images.
-        patients: whether what it says of patients counts.
+        dataset: the dataset's configuration.
+        root: the folder of the table and the images.
+        patients: whether patient metadata are used, and therefore must be valid.
 
     Raises:
-        UserError: the table does not fit; the message names lines and columns.
+        UserError: the table is invalid; the message names lines and columns.
     """
     table_path = root / dataset.table
     if not table_path.is_file():
         raise build_missing_table_error(root, dataset.table, "dataset.table")
     table = read_table(table_path, dataset.encoding)
     found = _find_columns(dataset, table)
-    recognised = {w: name for w, name in found.items() if getattr(dataset.columns, w) is None}
+    recognised = {
+        what: name for what, name in found.items() if getattr(dataset.columns, what) is None
+    }
     images = table.select(_columns(dataset, found))
     if images.empty:
         raise UserError(f"{table_path}: no images in it.")
     _refuse(table_path, images[LINE_COLUMN][images["image"] == ""], "no image named")
     _refuse(table_path, images[LINE_COLUMN][images["label"] == ""], "no label")
     if "diagnosis" in recognised and not set(images["label"]).intersection(images["diagnosis"]):
-        images["diagnosis"] = ""  # in other words than the labels: it could agree with none
+        images["diagnosis"] = ""  # its words differ from the labels', so it cannot confirm any
         del found["diagnosis"]
     check_grouping_ids(table, recognised, list(images["label"]))
     images = normalise_patient_columns(table_path, images, needed=patients)
@@ -86,14 +88,14 @@ def read_csv_dataset(dataset: CsvDataset, root: Path, *, patients: bool = False)
 
 
 def _find_columns(dataset: CsvDataset, table: Table) -> dict[str, str]:
-    """What is known of the images -> the column that says it, if there is one."""
+    """Map the facts about the images to the names of their columns, if there are any."""
     columns = dataset.columns
     chosen = {name: value for name, value in vars(columns).items() if name not in REQUIRED}
     return find_columns(table, chosen, [columns.image, columns.label])
 
 
 def _columns(dataset: CsvDataset, found: Mapping[str, str]) -> dict[str, ColumnSpec]:
-    """What is looked for under which name, and whether it must be there."""
+    """Specify the columns to select from the table."""
     return {
         what: ColumnSpec(
             name if what in REQUIRED else found.get(what, ""), f"dataset.columns.{what}"
@@ -126,7 +128,7 @@ def _published(table_path: Path, table: pd.DataFrame) -> pd.Series:
 
 
 def _paths(dataset: CsvDataset, root: Path, table_path: Path, table: pd.DataFrame) -> Iterator[str]:
-    """Where each image lies; all that are not there are refused together."""
+    """Yield the path of each image; refuse all missing files in one message."""
     inside, checked = root.resolve(), set[Path]()
     folder = root / dataset.images
     missing: list[tuple[int, str]] = []
@@ -148,13 +150,13 @@ def _paths(dataset: CsvDataset, root: Path, table_path: Path, table: pd.DataFram
 
 
 def _image_id(path: str, root: Path) -> str:
-    """The path below the root without detours; whole where it lies elsewhere."""
+    """Return the path relative to the root, without ``..``; the full path if it is outside."""
     plain, base = (Path(os.path.normpath(p)) for p in (path, root))
     return (plain.relative_to(base) if plain.is_relative_to(base) else plain).as_posix()
 
 
 def _refuse_repeated(table_path: Path, table: pd.DataFrame) -> None:
-    """An image has one row; where it has two, say what they differ in."""
+    """Refuse images with several rows; the message says in what the rows differ."""
     repeated = table[table["image_id"].duplicated(keep=False)]
     if repeated.empty:
         return

@@ -1,18 +1,18 @@
-"""From an image file to pixels: what is sound is converted, the rest is refused with a reason.
+"""Decode image files to RGB pixels, or refuse them with a reason.
 
 =====================  ============================================================================
-turned by the camera   EXIF's orientation is applied; EXIF that cannot be read counts as none
-several pictures       the first counts: of an animation, of a TIFF's pages, of a phone's MPO
-grey, palette, CMYK    as RGB; CMYK by Pillow's plain formula, Adobe's inverted JPEGs included
-16 bits                scaled to 8, never clipped
-transparent            laid on white, as viewers and browsers show it
-colour profile (ICC)   not applied, as TensorFlow, Pillow and OpenCV do not; the audit names it
-32 bits, floats        refused: nothing in the file says which value is white
-cut short              refused: half a photograph is not the lesion that the label is about
+EXIF orientation       applied; EXIF that cannot be read is ignored
+several pictures       the first is used: of an animation, of a TIFF's pages, of a phone's MPO
+grey, palette, CMYK    converted to RGB; CMYK by Pillow's plain formula, also Adobe's inverted JPEGs
+16 bits                scaled to 8 bits, never clipped
+transparent            put on white, as viewers and browsers show it
+colour profile (ICC)   not applied, as in TensorFlow, Pillow and OpenCV; the audit names it
+32 bits, floats        refused: the file does not say which value is white
+truncated              refused: half a photograph may not show the labelled lesion
 =====================  ============================================================================
 
-A file's content counts, not the ending of its name. Formats are those of ``FORMATS`` and no other:
-Pillow would hand an EPS file to an interpreter of programs.
+The format is found from a file's content, not from the ending of its name. Only the formats in
+``FORMATS`` are allowed, because Pillow would pass an EPS file to an interpreter of programs.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from melanoma_lab.config.schema.dataset import Resize
 
-#: Part of every key of decoded pixels: raise it when the same file would come out as others.
+#: Part of the cache key of decoded pixels: increase it if the same file would get other pixels.
 DECODING_VERSION: Final = 2
-FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # MPO comes with JPEG
-#: Most pixels that a file may say it has (Pillow's own limit for what may be a bomb), and most
-#: along a side (JPEG's limit): resizing a line of 80 million pixels would take 40 GB.
+FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # JPEG includes MPO
+#: Largest number of pixels that a file may declare: Pillow's limit for decompression bombs.
 MAX_PIXELS: Final = 89_478_485
+#: Largest width or height (JPEG's limit): resizing a line of 80 million pixels would take 40 GB.
 MAX_SIDE: Final = 65_535
-#: Bytes of a file: room for so many pixels of 16 bits and four channels without compression.
+#: Largest size of a file in bytes: enough for MAX_PIXELS of four uncompressed 16-bit channels.
 MAX_BYTES: Final = 2**30
 #: Pictures of more pixels than this are decoded one at a time, whatever the number of threads.
 LARGE_PICTURE: Final = 2**24
-#: What shows through a transparent picture.
+#: Background of transparent pictures, RGBA.
 BACKGROUND: Final = (255, 255, 255, 255)
 
-#: Modes whose conversion to RGB or RGBA by Pillow is right.
+#: Modes that Pillow converts correctly to RGB or RGBA.
 _CONVERTIBLE: Final = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB"}
 )
@@ -58,10 +58,11 @@ _TURNS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
-_one_giant = threading.Lock()
+_large_picture_lock = threading.Lock()
 
-# A likely bomb is refused here, where Pillow only warns. Its other warnings are of what does not
-# touch the picture, such as half an EXIF; whether they are printed must not decide what is read.
+# Pillow only warns of a likely decompression bomb; here it is an error. Its other warnings, such
+# as of truncated EXIF, do not concern the pixels. They are ignored, so that an image is decoded
+# even if the process turns warnings into errors.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -69,12 +70,12 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 def decode_image(path: str, size: int, resize: Resize = Resize.squash) -> NDArray[np.uint8]:
     """Decode one image file and resize it to a square.
 
-    Resizing is bilinear with the support widened when shrinking, so nothing aliases.
+    Resizing is bilinear; when shrinking, the filter is widened to avoid aliasing.
 
     Args:
         path: an image file.
-        size: side in pixels.
-        resize: what becomes of its proportions.
+        size: side of the square in pixels.
+        resize: how an image that is not square becomes square.
 
     Returns:
         uint8, shape (size, size, 3), RGB.
@@ -83,7 +84,7 @@ def decode_image(path: str, size: int, resize: Resize = Resize.squash) -> NDArra
         ValueError: the content cannot be decoded; the message says why.
         OSError: the file cannot be opened or read.
     """
-    # A JPEG far larger than needed is decoded at a half, quarter or eighth: much faster.
+    # A JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8 of its size, which is faster.
     picture = read_picture(path, at_least=2 * size)
     return np.asarray(make_square(picture, size, resize))
 
@@ -94,13 +95,13 @@ def make_square(
     resize: Resize,
     resampling: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Image.Image:
-    """A picture as a square.
+    """Resize a picture to a square.
 
     Args:
-        picture: in mode RGB.
-        size: side in pixels.
-        resize: what becomes of its proportions.
-        resampling: the filter.
+        picture: a picture in mode RGB.
+        size: side of the square in pixels.
+        resize: how a picture that is not square becomes square.
+        resampling: filter for resizing.
     """
     match resize:
         case Resize.squash:
@@ -112,15 +113,15 @@ def make_square(
 
 
 def resize_for_display(picture: Image.Image, longest: int, resize: Resize) -> Image.Image:
-    """What a network sees of a picture, in its true proportions and at most so large.
+    """Return the part of a picture that a network sees, with its original proportions.
 
     Args:
-        picture: in mode RGB.
-        longest: side in pixels.
-        resize: what becomes of its proportions where the network sees it.
+        picture: a picture in mode RGB.
+        longest: longest side of the result in pixels.
+        resize: how the network's input becomes square.
 
     Returns:
-        All of the picture, the square in its middle, or a square with black on two sides.
+        The whole picture, the square in its middle, or a square with black on two sides.
     """
     match resize:
         case Resize.squash:
@@ -135,11 +136,12 @@ def resize_for_display(picture: Image.Image, longest: int, resize: Resize) -> Im
 
 
 def read_picture(path: str, at_least: int | None = None) -> Image.Image:
-    """The picture in a file, upright, in mode RGB.
+    """Decode the picture in a file, upright and in mode RGB.
 
     Args:
         path: an image file.
-        at_least: a JPEG may come smaller than it is, but not below so many pixels a side.
+        at_least: a JPEG may be decoded at a reduced size, but with at least this many pixels on
+            each side; None: full size.
 
     Raises:
         ValueError: the content cannot be decoded; the message says why.
@@ -148,19 +150,21 @@ def read_picture(path: str, at_least: int | None = None) -> Image.Image:
     with _open_picture(path) as picture:
         if at_least is not None:
             picture.draft("RGB", (at_least, at_least))
-        with _one_giant if picture.width * picture.height > LARGE_PICTURE else nullcontext():
+        with (
+            _large_picture_lock if picture.width * picture.height > LARGE_PICTURE else nullcontext()
+        ):
             return _rgb(_upright(picture))
 
 
 def describe_picture(path: str) -> tuple[str, int, int, str]:
-    """Format, width, height and what is to be known of the colours.
+    """Return the format, width, height and a note on the colours of an image file.
 
     Args:
         path: an image file that can be decoded.
 
     Returns:
-        The format as Pillow calls it; the width and height in pixels, as stored; and a sentence
-        where the colours may not be what the photographer saw, else nothing.
+        Pillow's name of the format; the stored width and height in pixels; and a note if the
+        colours may differ from the photographed ones, else an empty text.
     """
     with _open_picture(path) as picture:
         return picture.format or "", picture.width, picture.height, _colours(picture)
@@ -168,7 +172,7 @@ def describe_picture(path: str) -> tuple[str, int, int, str]:
 
 @contextmanager
 def _open_picture(path: str) -> Iterator[Image.Image]:
-    """A file whose declared size is bearable, not decoded yet; every failure as decode's."""
+    """Open a file of acceptable size without decoding it; raise errors as ``decode_image`` does."""
     try:
         _check_bytes(os.stat(path).st_size)  # noqa: PTH116
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:  # noqa: PTH123
@@ -181,10 +185,10 @@ def _open_picture(path: str) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"too large: more than {MAX_PIXELS:,} pixels") from error
     except MemoryError:
-        raise  # says nothing about the file
+        raise  # not the file's fault
     except OSError as error:
         if error.errno is not None:
-            raise  # neither does this: the disk failed, not the decoder
+            raise  # the disk failed, not the decoder
         raise ValueError(str(error) or "damaged") from error
     except Exception as error:  # damaged bytes make Pillow raise anything: struct.error, KeyError
         reason = str(error) if isinstance(error, ValueError | SyntaxError) else ""
@@ -192,7 +196,7 @@ def _open_picture(path: str) -> Iterator[Image.Image]:
 
 
 def _check_bytes(n: int) -> None:
-    """Refuse a file that Pillow must not read whole, as it does a WebP of any size."""
+    """Refuse a file that is too large to be read into memory, as Pillow does with any WebP."""
     if n > MAX_BYTES:
         raise ValueError(f"too large: more than {MAX_BYTES >> 20:,} MiB")
 
@@ -203,18 +207,18 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """The picture as the photographer held the camera; decodes it."""
-    picture.load()  # first: Pillow turns a TIFF itself, and then it must not be turned again
+    """Decode a picture and apply its EXIF orientation."""
+    picture.load()  # first, because Pillow turns a TIFF itself and removes its orientation
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001 - broken EXIF raises anything; the picture is whole
+    except Exception:  # noqa: BLE001 - broken EXIF raises anything; the pixels are fine
         return picture
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     return picture if turn is None else picture.transpose(turn)
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    """Any sound mode as RGB, transparency laid on white."""
+    """Convert a picture of any supported mode to RGB, with transparent pixels on white."""
     if picture.mode.startswith("I;16"):
         return _from_16_bits(picture)
     if picture.mode not in _CONVERTIBLE:
@@ -226,20 +230,20 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _from_16_bits(picture: Image.Image) -> Image.Image:
-    """Grey of 16 bits a pixel (or 12), as Pillow keeps it; it would clip, this scales."""
+    """Convert a grey picture of 16 (or 12) bits to RGB by scaling; Pillow would clip it."""
     tags: Any = getattr(picture, "tag_v2", {})
     bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
     grey = np.asarray(picture).astype(np.float32) / (2**bits - 1)
-    if tags.get(_PHOTOMETRIC) == 0:  # white is zero; Pillow turns that over for 8 bits only
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero; Pillow inverts only 8-bit pictures
         grey = 1 - grey
-    key = picture.info.get("transparency")  # PNG: the one grey that is transparent
+    key = picture.info.get("transparency")  # PNG: one grey value means transparent
     if isinstance(key, int):
         grey[np.asarray(picture) == key] = 1
     return Image.fromarray(np.rint(255 * grey).astype(np.uint8)).convert("RGB")
 
 
 def _colours(picture: Image.Image) -> str:
-    """What makes the colours differ from those that were photographed."""
+    """Note why the colours may differ from the photographed ones; return "" if they do not."""
     if picture.mode == "CMYK":
         return "CMYK, converted without a colour profile"
     name = _profile_name(picture.info.get("icc_profile"))
@@ -247,7 +251,7 @@ def _colours(picture: Image.Image) -> str:
 
 
 def _profile_name(profile: object) -> str:
-    """What a colour profile calls itself; empty where there is none that can be read."""
+    """Return the name of a colour profile; empty if it cannot be read."""
     if not isinstance(profile, bytes) or not profile:
         return ""
     import io

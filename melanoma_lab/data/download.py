@@ -1,4 +1,4 @@
-"""Download of a published dataset: elsewhere first, into place when it is whole."""
+"""Download a published dataset to a temporary folder, and move it into place when complete."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from melanoma_lab.core.errors import RunError, UserError, get_first_line
 from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.core.shell_commands import format_extra_install
 
-#: Dataset option -> what its publisher calls it on Kaggle.
+#: Option of the group ``dataset`` -> its handle on Kaggle.
 KAGGLE_HANDLES: Final = {
     "isic9": "nodoubttome/skin-cancer9-classesisic",
     "isic9_verified": "nodoubttome/skin-cancer9-classesisic",
 }
-#: What the downloaded folder must hold, at whatever depth, to be the one that is wanted.
+#: Folders that the download must contain, at any depth.
 EXPECTED_FOLDERS: Final = ("Train", "Test")
 
-#: From a name on Kaggle to the folder with its files; raises whatever it likes.
+#: Function from a handle on Kaggle to the folder of downloaded files; it may raise any exception.
 DownloadClient = Callable[[str], str]
 
 
 def download_from_kaggle(name: str, root: Path, connect: Callable[[], DownloadClient]) -> None:
-    """Put a published dataset into a folder that is not there yet, or is empty.
+    """Download a published dataset to a new or empty folder.
 
-    The download goes to a hidden folder beside ``root`` and stays there where it breaks off, so
-    that the same call goes on with it; ``root`` appears whole, or not at all.
+    The files go to a hidden folder next to ``root``. If the download fails, they stay there and the
+    next call resumes it. ``root`` appears complete, or not at all.
 
     Args:
-        name: of the dataset option.
+        name: name of the option of the group ``dataset``.
         root: the folder to make.
-        connect: gives what does the download; ``make_kaggle_client``.
+        connect: returns the download client, such as ``make_kaggle_client``.
 
     Raises:
-        UserError: nothing downloads this dataset, or ``root`` is a file or holds something.
-        RunError: the download failed, or what came is something else.
+        UserError: this dataset cannot be downloaded, or ``root`` is a file or is not empty.
+        RunError: the download failed, or it lacks the expected folders.
     """
     if name not in KAGGLE_HANDLES:
         raise UserError(
@@ -58,13 +58,13 @@ def download_from_kaggle(name: str, root: Path, connect: Callable[[], DownloadCl
         if not arrived.is_relative_to(staging.resolve()):  # a mounted copy, as on Kaggle itself
             arrived = Path(shutil.copytree(arrived, staging / "copy", dirs_exist_ok=True))
         if root.is_dir():
-            root.rmdir()  # empty, or it fails
+            root.rmdir()  # fails if it is not empty
         arrived.rename(root)
     shutil.rmtree(staging)
 
 
 def _check_free(root: Path) -> None:
-    """Nothing that is there is written over."""
+    """Refuse a folder that would be overwritten."""
     if root.is_file():
         raise UserError(f"dataset.root={root}: a file; expected a folder that is not there yet.")
     if root.is_dir() and any(root.iterdir()):
@@ -75,11 +75,11 @@ def _check_free(root: Path) -> None:
 
 
 def _fetch(handle: str, staging: Path, client: DownloadClient) -> Path:
-    """The downloaded folder that holds PARTS."""
+    """Download a dataset and return the folder that contains ``EXPECTED_FOLDERS``."""
     try:
         with _kaggle_cache(staging):
             folder = Path(client(handle)).resolve()
-    except Exception as error:  # of a client that raises its own, requests' and the system's
+    except Exception as error:  # the client raises its own errors, requests' and the system's
         reason = get_first_line(error)
         raise RunError(
             f"{handle} was not downloaded from Kaggle: {reason}\nIs the network there? What has "
@@ -95,7 +95,7 @@ def _fetch(handle: str, staging: Path, client: DownloadClient) -> Path:
 
 @contextmanager
 def _kaggle_cache(folder: Path) -> Iterator[None]:
-    """Let Kaggle's client keep its files in a folder; it reads an environment variable."""
+    """Make Kaggle's client store its files in a folder, by an environment variable it reads."""
     before = os.environ.get("KAGGLEHUB_CACHE")
     os.environ["KAGGLEHUB_CACHE"] = str(folder)
     try:
@@ -108,10 +108,12 @@ def _kaggle_cache(folder: Path) -> Iterator[None]:
 
 
 def make_kaggle_client() -> DownloadClient:
-    """Kaggle's own client: no account for public data, resumes, checks what has arrived.
+    """Return a client that downloads with Kaggle's own package.
+
+    It needs no account for public data, resumes downloads and verifies the files.
 
     Raises:
-        UserError: it is not installed.
+        UserError: the package is not installed.
     """
     try:
         import kagglehub

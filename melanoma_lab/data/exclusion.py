@@ -1,7 +1,8 @@
-"""Leave out files that are no photographs: masks and the like, and what the user names.
+"""Leave out masks and similar files, and files that the user excludes.
 
-Archives ship segmentations and superpixels beside the photographs they were drawn on. They end as
-images do, would be trained on as images of the same class, and are told apart by their names only.
+Archives contain segmentations and superpixels next to the photographs. They have the same file
+endings and only their names tell them apart; without this they would be used as images of the same
+class.
 """
 
 from __future__ import annotations
@@ -21,39 +22,40 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.name_words import split_words
 
-#: Words by which a file or folder is one of masks, whatever else is there.
+#: Words in the name of a file or folder that always make it one of masks.
 MASK_WORDS: Final = frozenset(
     {"mask", "masks", "binarymask", "hairmask", "segmentation", "segmentations", "superpixel"}
     | {"superpixels", "groundtruth", "groundtruths", "trimap"}
 )
-#: Words by which a file is made from the photograph that it is called after.
+#: Words that make a file a derivative of a photograph if the rest of its name is the photograph's.
 ANNOTATION_WORDS: Final = frozenset(
     {"annot", "annotated", "annotation", "annotations", "binary", "border", "borders", "contour"}
     | {"contours", "gt", "heatmap", "label", "labels", "lesion", "masked", "outline", "outlines"}
     | {"overlay", "overlays", "roi", "saliency", "seg", "segmented"}
 )
-#: Of these, the ones by which a folder is one of such files.
+#: Those of these words that also count in the name of a folder.
 ANNOTATION_FOLDERS: Final = ANNOTATION_WORDS - {"binary", "border", "label", "lesion"}
-#: Words that may follow them: x_mask_final, x_labels_colored.
+#: Words that may follow such words in a name: x_mask_final, x_labels_colored.
 SUFFIX_WORDS: Final = frozenset({"color", "colored", "coloured", "final", "jpg", "new", "png", "v"})
 
 
 def exclude_files(
     image_ids: Sequence[str], patterns: Sequence[str]
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Choose the images of a dataset among its files.
+    """Decide which files of a dataset are used as images.
 
     Args:
-        image_ids: paths below the dataset's root, with ``/``; n of them.
-        patterns: ``dataset.exclude``: shell patterns of a path, a file's name or a folder's name,
-            whatever the case; one that begins with ``!`` keeps what matches. The last one that
-            matches counts, and masks are left out before the first.
+        image_ids: n paths relative to the dataset's root, with ``/``.
+        patterns: ``dataset.exclude``: shell patterns of a path, file name or folder name, in any
+            case; a pattern that begins with ``!`` keeps matching files. Masks are left out first;
+            then the last matching pattern decides.
 
     Returns:
-        bool, shape (n,), which are kept; and what was left out, a sentence each.
+        bool, shape (n,), true for files that are used; and notes on those left out, a sentence
+        each.
 
     Raises:
-        UserError: nothing is kept.
+        UserError: no file is left.
     """
     stems = Counter(_stem(name).lower() for name in image_ids)
     masks = [name for name in image_ids if _is_mask(name, stems)]
@@ -88,11 +90,11 @@ def _files(names: Sequence[str]) -> str:
 
 
 def _is_mask(image_id: str, stems: Counter[str]) -> bool:
-    """Whether the name of a file or of its folders says that it is a mask.
+    """Return whether the name of a file or its folders is that of a mask.
 
     Args:
-        image_id: its path below the root.
-        stems: names of all files without their endings, in lower case, and how often they occur.
+        image_id: the file's path relative to the root.
+        stems: name of a file without its ending, in lower case -> how often it occurs.
     """
     folder, stem = image_id.rpartition("/")[0], _stem(image_id)
     if _folder_has_word(folder, MASK_WORDS) or (
@@ -113,14 +115,14 @@ def _is_mask(image_id: str, stems: Counter[str]) -> bool:
 
 
 def _begins_as_photograph(stem: str, word: str, stems: Counter[str]) -> bool:
-    """Whether what stands before the last such word in a file's name is another file's name."""
+    """Return whether the part of a file's name before the last ``word`` is another file's name."""
     before = stem.lower()[: stem.lower().rfind(word)].rstrip(" _.-([")
     return bool(before) and before in stems
 
 
 @lru_cache(maxsize=10_000)
 def _folder_has_word(folder: str, words: frozenset[str]) -> bool:
-    """Whether the name of a folder, or of one that it lies in, has one of some words."""
+    """Return whether the name of a folder or of one of its parents contains one of some words."""
     return any(
         words.intersection(found) or {"ground", "truth"} <= set(found)
         for found in map(split_words, folder.split("/"))
@@ -128,12 +130,15 @@ def _folder_has_word(folder: str, words: frozenset[str]) -> bool:
 
 
 def _stem(image_id: str) -> str:
-    """``a/x.tar.png`` is ``x.tar``; pathlib takes ten times as long for each of 400,000 images."""
+    """Return a file's name without its ending: ``x.tar`` of ``a/x.tar.png``.
+
+    pathlib takes ten times as long, which matters for 400,000 images.
+    """
     return image_id.rpartition("/")[2].rpartition(".")[0]
 
 
 def _matches(image_id: str, pattern: str) -> bool:
-    """Whether a pattern fits the whole path, or the name of the file or of one of its folders."""
+    """Return whether a pattern matches the whole path, or the name of the file or of a folder."""
     pattern = pattern.lower().replace("\\", "/").removeprefix("./").rstrip("/")
     path = image_id.lower()
     return fnmatchcase(path, pattern) or any(fnmatchcase(part, pattern) for part in path.split("/"))

@@ -1,4 +1,4 @@
-"""Read a tree of class folders, and refuse an archive's folders that only look like classes."""
+"""Read a tree of class folders, and refuse folders of archives that only look like classes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from melanoma_lab.data.listing import Listing, build_listing
 from melanoma_lab.data.name_words import split_words
 from melanoma_lab.data.reader_suggestion import suggest_reader
 
-#: Classes that a line to type lists at most.
+#: Largest number of classes or images that an override in a message lists.
 MAX_LISTED: Final = 20
-#: Words that, with a number or letter, name a part of an archive: imgs_part_1, batch-2, part_b.
+#: Words that name a part of an archive if a number or letter follows: imgs_part_1, part_b.
 _PARTS: Final = frozenset(
     {"archive", "batch", "chunk", "disc", "disk", "folder", "fold", "image", "images", "img"}
     | {"imgs", "msk", "part", "parts", "set", "shard", "sonic", "split", "subset", "uda", "vol"}
     | {"volume", "zip"}
 )
 _NUMBERS: Final = frozenset({"one", "two", "three", "four", "five", "copy"})
-#: Words that name a folder of images whatever they show: images, train_data, jpeg.
+#: Words of folder names that say nothing about the class: images, train_data, jpeg.
 _HOLDERS: Final = frozenset(
     {"all", "data", "dataset", "files", "image", "images", "img", "imgs", "input", "inputs"}
     | {"jpeg", "jpegs", "jpg", "photo", "photos", "picture", "pictures", "png", "raw", "set"}
     | PUBLISHED_SPLITS.keys()
 )
-#: Images outside class folders that are taken for strays, and not for a folder without classes.
+#: Largest share of images outside class folders that may just be excluded; with more, the folder
+#: has no classes.
 MAX_STRAY_SHARE: Final = 0.1
 
 
@@ -47,14 +48,15 @@ def read_class_folders(
     """List the images of a tree of class folders: ``<class>/<image>``, ``Train/<class>/<image>``.
 
     Args:
-        root: the folder.
-        outside_root: follow links that lead out of it.
-        exclude: ``dataset.exclude``.
-        classes: ``dataset.classes``: folders that are classes whatever their names and places.
+        root: the dataset's folder.
+        outside_root: follow links that lead out of the folder.
+        exclude: value of ``dataset.exclude``.
+        classes: value of ``dataset.classes``: folders that are classes, whatever their names and
+            places.
 
     Raises:
-        UserError: there are no images, some lie in no class folder, a folder holds both images
-            and folders of images, folders of one name lie in different places, or folders look
+        UserError: there are no images, some are in no class folder, a folder contains both images
+            and folders of images, folders of one name are in different places, or folders look
             like parts of an archive.
     """
     paths = find_images(root, outside_root=outside_root)
@@ -86,7 +88,7 @@ def parse_published_split(folder: str) -> str:
     """Return the part of a published split that a folder's name stands for; empty if none.
 
     Args:
-        folder: its name: ``Train``, ``val_set``, ``testing images``.
+        folder: name of the folder, such as ``Train``, ``val_set``, ``testing images``.
     """
     words = split_words(folder)
     parts = [PUBLISHED_SPLITS[word] for word in words if word in PUBLISHED_SPLITS]
@@ -94,10 +96,10 @@ def parse_published_split(folder: str) -> str:
 
 
 def _class_of(image_id: str) -> tuple[str, str, str]:
-    """The class of an image, its published part, and where its class folder lies.
+    """Return the class of an image, its published part, and the place of its class folder.
 
-    The class is empty where the image lies in no class folder. The place tells folders of one name
-    apart, but not Train and Test, nor nevus and nevus/images.
+    The class is empty if the image is in no class folder. The place distinguishes class folders of
+    the same name; Train and Test count as one place, and so do nevus and nevus/images.
     """
     *parents, _ = image_id.split("/")
     published = next(filter(None, map(parse_published_split, parents)), "")
@@ -113,7 +115,7 @@ def _class_of(image_id: str) -> tuple[str, str, str]:
 
 
 def _refuse_strays(root: Path, strays: Sequence[str], n_others: int) -> None:
-    """Every image lies in a class folder; a few that do not can be left out."""
+    """Refuse images that are in no class folder; suggest to exclude them if they are few."""
     if not strays:
         return
     text = (
@@ -131,12 +133,12 @@ def _is_holder(folder: str) -> bool:
 
 
 def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]) -> None:
-    """No class is called like a part of an archive or like a folder of any images.
+    """Refuse class folders named like a part of an archive or like a folder of any images.
 
     Args:
-        root: of the dataset.
+        root: root of the dataset.
         folders: names of all class folders.
-        classes: those that are classes whatever their names.
+        classes: names of folders that are classes, whatever they look like.
     """
     parts = sorted(name for name in folders if name not in classes and _is_part(name))
     if not parts:
@@ -156,19 +158,19 @@ def _is_part(name: str) -> bool:
         return bool(words)
     if PUBLISHED_SPLITS.keys() & set(words):  # ISIC_2020_Training_JPEG, mel_train
         return True
-    name_of_parts = list(words)
-    while name_of_parts and _is_number(name_of_parts[-1]):
-        name_of_parts.pop()
-    return name_of_parts != words and bool(_PARTS.intersection(name_of_parts))
+    unnumbered = list(words)
+    while unnumbered and _is_number(unnumbered[-1]):
+        unnumbered.pop()
+    return unnumbered != words and bool(_PARTS.intersection(unnumbered))
 
 
 def _is_number(word: str) -> bool:
-    """``2``, ``two``, ``b`` and ``copy`` count parts."""
+    """Return whether a word numbers a part of an archive, as ``2``, ``two``, ``b``, ``copy`` do."""
     return word.isdigit() or len(word) == 1 or word in _NUMBERS
 
 
 def _refuse_groups(root: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """No folder is one of a patient or lesion: a tree has no way to keep it together."""
+    """Refuse folders of single patients or lesions: a tree cannot say that they must stay whole."""
     folders = {name for row in rows for name in row["image_id"].split("/")[:-1]}
     groups = sorted(f for f in folders if detect_grouping(f) and any(map(str.isdigit, f)))
     if groups:
@@ -181,7 +183,7 @@ def _refuse_groups(root: Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def _refuse_nested(root: Path, folders: Collection[Path]) -> None:
-    """No folder of images lies in another: which of the two would be the class?"""
+    """Refuse a folder of images inside another one, because either could be the class."""
     for folder in sorted(folders):
         outer = next((f for f in folder.parents if f in folders and f != root), None)
         if outer is not None:
@@ -195,12 +197,14 @@ def _refuse_nested(root: Path, folders: Collection[Path]) -> None:
 def _refuse_scattered(
     root: Path, places: Mapping[str, Mapping[str, str]], classes: Collection[str]
 ) -> None:
-    """Folders of one name lie in one place, apart from Train and Test: else are they one class?
+    """Refuse folders of one name in several places, because they may be different classes.
+
+    Train and Test count as one place.
 
     Args:
-        root: of the dataset.
-        places: name of a class folder -> where it lies -> one of its images.
-        classes: those that are one class wherever their folders lie.
+        root: root of the dataset.
+        places: name of a class folder -> its place -> one of its images.
+        classes: names that are one class, wherever their folders are.
     """
     for name, where in places.items():
         if len(where) > 1 and name not in classes:
@@ -213,14 +217,14 @@ def _refuse_scattered(
 
 
 def _format_classes_hint(names: Collection[str], what: str) -> str:
-    """The line that takes folders for classes as they are called, after a blank."""
+    """Suggest the override that uses folders as classes; the sentence begins with a space."""
     if not 2 <= len(names) <= MAX_LISTED:
         return ""
     return f" If {what}, say so: {format_override('dataset.classes', sorted(names))}"
 
 
 def _advice(root: Path) -> str:
-    """The reader that fits, as a sentence with a blank before it."""
+    """Suggest a reader that fits the folder; the sentence begins with a space."""
     line = suggest_reader(root)
     if line:
         return f" Instead, `{line}` reads it."

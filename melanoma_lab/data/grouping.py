@@ -12,8 +12,8 @@ from scipy.sparse.csgraph import connected_components
 
 from melanoma_lab.config.schema.dataset import GroupingRule
 
-#: What a choice of ``dataset.groups`` joins images by: columns of the manifest. The photograph is
-#: what identical files, files of identical pixels and near-duplicates share.
+#: Value of ``dataset.groups`` -> columns of the manifest whose equal values join images. Identical
+#: files, files with identical pixels and near-duplicates have the same ``photograph``.
 GROUPING_COLUMNS = {
     GroupingRule.all: ("lesion", "patient", "photograph"),
     GroupingRule.lesion: ("lesion", "patient"),
@@ -23,11 +23,11 @@ GROUPING_COLUMNS = {
 
 
 def assign_photographs(digests: Sequence[str], pairs: pd.DataFrame) -> NDArray[np.object_]:
-    """The photograph that every image is, or is a copy of.
+    """Give all copies of one photograph the same name: the smallest digest among them.
 
     Args:
-        digests: n digests of the files' bytes; equal ones are one photograph.
-        pairs: table with the columns first and second: digests that show one photograph too.
+        digests: n digests of the files' bytes; files with equal digests are copies.
+        pairs: table with the columns first and second: digests of two copies of one photograph.
 
     Returns:
         str, shape (n,); the smallest digest of each connected component.
@@ -42,18 +42,20 @@ def assign_photographs(digests: Sequence[str], pairs: pd.DataFrame) -> NDArray[n
     row, column = np.array(known, dtype=np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(row)), (row, column)), shape=(len(distinct), len(distinct)))
     _, component = connected_components(graph, directed=False)
-    # `distinct` is sorted, so the first of a component is its smallest.
+    # `distinct` is sorted, so the first digest of a component is its smallest.
     _, first = np.unique(component, return_index=True)
     name = dict(zip(distinct, distinct[first[component]], strict=True))
     return np.array([name[digest] for digest in digests], dtype=object)
 
 
 def group_images(manifest: pd.DataFrame, groups: GroupingRule) -> NDArray[np.object_]:
-    """The group of every image: connected components over all links, so joined transitively.
+    """Return the group of every image: images that share a lesion, patient or photograph.
+
+    Groups are connected components: images are joined transitively.
 
     Args:
         manifest: table with the columns image_id, lesion, patient and photograph.
-        groups: which links count.
+        groups: the rule that says which of these columns join images.
 
     Returns:
         str, shape (n,); a group is named after the first of its image_ids in alphabetical order,
@@ -71,8 +73,8 @@ def join_groups(
     """Join images that share a value in any of several columns, transitively.
 
     Args:
-        image_ids: str, shape (n,); unique.
-        links: each str, shape (n,); equal values join, the empty string joins nothing.
+        image_ids: str, shape (n,); unique names.
+        links: columns, each str, shape (n,); equal values join, empty ones do not.
 
     Returns:
         str, shape (n,); the smallest image_id of each image's component.

@@ -1,4 +1,4 @@
-"""Which files of a folder are its images, and how far links and paths may lead."""
+"""Find the image files of a folder, and check that links and paths stay inside it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Final
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 
-#: Endings, in lower case, by which a file is taken for an image.
+#: Endings of image files, in lower case.
 IMAGE_SUFFIXES: Final = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 )
-#: Endings and names of what often lies beside images and is not missed by anybody.
+#: Endings and names of files that are common next to images and that nobody means as images.
 COMPANIONS: Final = frozenset(
     {".csv", ".html", ".json", ".md", ".pdf", ".txt", ".xml", ".yaml", ".yml", ".zip"}
     | {"thumbs.db", "desktop.ini", "license", "readme"}
@@ -25,18 +25,18 @@ COMPANIONS: Final = frozenset(
 def find_images(
     root: Path, *, outside_root: bool = False, boundary: Path | None = None
 ) -> list[Path]:
-    """Every image file below a folder, sorted; hidden files and folders are left out.
+    """Find all image files below a folder, sorted; hidden files and folders are left out.
 
-    A link to a folder that is searched anyway is not followed.
+    Links to folders that are searched anyway are not followed.
 
     Args:
-        root: where to look.
-        outside_root: follow links that lead out of the boundary; they are passed over else, and
-            ``find_outside_links`` names them.
-        boundary: the dataset's root where it is not ``root`` itself.
+        root: the folder to search.
+        outside_root: follow links that lead out of the boundary; else they are skipped, and
+            ``find_outside_links`` lists them.
+        boundary: the dataset's root; None: ``root``.
 
     Raises:
-        UserError: there is none, or a name is not UTF-8.
+        UserError: there are no images, or a name is not UTF-8.
     """
     found = list(walk_images(root, outside_root=outside_root, boundary=boundary))
     if not found:
@@ -51,10 +51,10 @@ def find_images(
 def walk_images(
     root: Path, *, outside_root: bool = False, boundary: Path | None = None
 ) -> Iterator[Path]:
-    """Every image file below a folder, one after the other, however many there are.
+    """Yield all image files below a folder, with the names of only one folder in memory.
 
-    A folder's own files come first, sorted, then its sub-folders. Of all names only those of one
-    folder are in memory. Otherwise as ``find_images``, which says what the arguments mean.
+    A folder's own files come first, sorted, then its subfolders. The arguments are those of
+    ``find_images``.
 
     Raises:
         UserError: a folder cannot be searched.
@@ -69,7 +69,7 @@ def walk_images(
 
 
 def describe_missing_images(root: Path) -> str:
-    """The sentence about a folder without images: what would count, and what is there."""
+    """Describe a folder without images: the expected endings, and the files found instead."""
     others = _kinds(find_ignored_files(root)[0])
     return f"no images in it; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}" + (
         f"; found {others}." if others else "."
@@ -77,7 +77,7 @@ def describe_missing_images(root: Path) -> str:
 
 
 def find_outside_links(root: Path) -> list[str]:
-    """Links to folders and images out of a folder, relative to it and sorted."""
+    """Find links to folders and images outside a folder, as sorted relative paths."""
     inside = root.resolve()
     return sorted(
         Path(folder, name).relative_to(root).as_posix()
@@ -88,7 +88,7 @@ def find_outside_links(root: Path) -> list[str]:
 
 
 def describe_outside_links(root: Path) -> list[str]:
-    """What ``find_outside_links`` found, in a sentence or none."""
+    """Describe the links of ``find_outside_links`` in one sentence; return [] if there are none."""
     links = find_outside_links(root)
     if not links:
         return []
@@ -100,11 +100,11 @@ def check_inside(path: Path, root: Path) -> None:
     """Refuse a path or link that leads out of the dataset's root.
 
     Args:
-        path: of a file or folder.
-        root: resolved.
+        path: a file or folder.
+        root: the dataset's root, resolved.
 
     Raises:
-        UserError: naming the key that allows it.
+        UserError: the path leads out of the root; the message names the key that allows it.
     """
     if target := _target(path, root):
         raise UserError(
@@ -114,17 +114,17 @@ def check_inside(path: Path, root: Path) -> None:
 
 
 def find_ignored_files(root: Path) -> tuple[Counter[str], list[str]]:
-    """What below a folder is taken for no image and no class, and might be meant as one.
+    """Find files and folders that are ignored but may have been meant as images or classes.
 
     Args:
-        root: where to look; links are not followed.
+        root: the folder to search; links are not followed.
 
     Returns:
-        Ending -> number of files that are neither images nor what often lies beside them, and the
-        folders, relative to the root and sorted, that hold no images at any depth.
+        Ending -> number of files that are neither images nor ``COMPANIONS``; and the folders
+        without images at any depth, as sorted relative paths.
     """
     kinds: Counter[str] = Counter()
-    without: set[Path] = set()
+    visited: set[Path] = set()
     with_images: set[Path] = set()
     for folder, files in _folders(root, root.resolve(), outside_root=False):
         suffixes = [Path(name).suffix.lower() for name in files]
@@ -133,15 +133,15 @@ def find_ignored_files(root: Path) -> tuple[Counter[str], list[str]]:
             for name, suffix in zip(files, suffixes, strict=True)
             if suffix not in IMAGE_SUFFIXES and not {suffix, name.lower()} & COMPANIONS
         )
-        without.add(folder)
+        visited.add(folder)
         if IMAGE_SUFFIXES.intersection(suffixes):
             with_images |= {folder, *folder.parents}
-    empty = without - with_images - {root}
+    empty = visited - with_images - {root}
     return kinds, sorted(folder.relative_to(root).as_posix() for folder in empty)
 
 
 def describe_ignored_files(root: Path) -> list[str]:
-    """What ``find_ignored_files`` found, a sentence each."""
+    """Describe the files and folders of ``find_ignored_files``, a sentence each."""
     kinds, empty = find_ignored_files(root)
     sentences = []
     if kinds:
@@ -156,11 +156,11 @@ def describe_ignored_files(root: Path) -> list[str]:
 
 
 def find_table_file(folder: Path, name: str) -> Path | None:
-    """Return the file that a table means; None if there is none.
+    """Return the file that a path in a table means; None if there is none.
 
     Args:
-        folder: that the table's paths are relative to.
-        name: a path, perhaps with Windows's separators, perhaps without an image's ending.
+        folder: the folder that the table's paths are relative to.
+        name: a path, possibly with Windows's separators or without the ending of an image.
     """
     for spelt in dict.fromkeys((name, PureWindowsPath(name).as_posix())):
         path = folder / spelt
@@ -179,19 +179,19 @@ def _is_file(path: Path) -> bool:
 
 
 def suggest_file(folder: Path, name: str) -> str:
-    """Say which file of another ending, or with other capitals, is there; empty if none is.
+    """Suggest files whose names differ from a missing one only in ending or capitals.
 
     Args:
-        folder: that the name is relative to.
-        name: the path of a file that is not there.
+        folder: the folder that the name is relative to.
+        name: the path of a missing file.
 
     Returns:
-        A sentence with a blank before it.
+        A sentence that begins with a space; empty if there is no such file.
     """
     path = folder / PureWindowsPath(name).as_posix()
     try:
         others = [other.name for other in path.parent.iterdir() if other.is_file()]
-    except (OSError, ValueError):  # no such folder; a name that cannot be one
+    except (OSError, ValueError):  # no such folder, or an invalid name
         return ""
     same = sorted(other for other in others if Path(other).stem.lower() == path.stem.lower())
     return f" {format_list(same)} {'is' if len(same) == 1 else 'are'} there." if same else ""
@@ -202,11 +202,11 @@ def _leads_outside(path: Path, root: Path) -> bool:
 
 
 def _target(path: Path, root: Path) -> Path | None:
-    """Where a path leads that leaves the resolved root; None where it stays in it."""
+    """Return the target of a path that leaves the resolved root; None if it stays inside."""
     try:
         target = path.resolve()
-    except (OSError, RuntimeError):  # RuntimeError: how Python up to 3.12 calls a loop
-        return None  # it leads nowhere: a file that cannot be opened
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links, up to Python 3.12
+        return None  # it leads nowhere; opening it will fail
     return None if target.is_relative_to(root) else target
 
 
@@ -215,10 +215,10 @@ def _kinds(kinds: Counter[str]) -> str:
 
 
 def _folders(root: Path, inside: Path, *, outside_root: bool) -> Iterator[tuple[Path, list[str]]]:
-    """Every visible folder and the names of its visible files.
+    """Yield every visible folder with the names of its visible files.
 
-    A link that leads out of ``inside`` is followed or passed over. Every place is searched once,
-    however many links lead there.
+    Links that lead out of ``inside`` are followed only with ``outside_root``. Every folder is
+    searched once, even if several links lead to it.
     """
     pending, searched = [root], [inside, root.resolve()]
     while pending:
@@ -238,7 +238,7 @@ def _refuse_unsearchable(error: OSError) -> None:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file's name is text; Python reads other bytes as lone surrogates."""
+    """Return whether a file's name is UTF-8; Python reads other bytes as lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:

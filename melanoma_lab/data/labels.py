@@ -1,4 +1,4 @@
-"""Which label an image has in the end: the folder's, the archive's, or none at all."""
+"""Resolve the label of every image: the folder's, the archive's, or none."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from melanoma_lab.config.schema.dataset import LabelSource, OnConflict
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.core.formatting import format_list
 
-#: Columns of the manifest by which images are copies of each other, surest first.
+#: Column of the manifest whose equal values mean copies -> the kind of copies, the surest first.
 DUPLICATE_COLUMNS = {"identical": "identical", "photograph": "copies of one photograph"}
 
 
 @dataclass(frozen=True)
 class ResolvedLabels:
-    """A manifest whose labels are settled.
+    """A manifest after conflicting labels have been resolved.
 
     Attributes:
-        manifest: the rows that are left.
+        manifest: the remaining rows.
         classes: class names in the order of the network's outputs.
         notes: what was changed or left out, a sentence each.
     """
@@ -37,21 +37,21 @@ def resolve_labels(
     conflicts: OnConflict,
     classes: Sequence[str] | None,
 ) -> ResolvedLabels:
-    """Take the trusted label of every image, resolve contradictions, keep the dataset's classes.
+    """Choose every image's label, resolve conflicts between copies, and keep the chosen classes.
 
     Args:
         manifest: table with the columns image_id, label, diagnosis, identical and photograph.
-        labels: whose word counts where folder and diagnosis differ.
-        conflicts: what happens to identical images and to near-duplicates under different labels.
-            ``error`` refuses the identical ones; near-duplicates, of which a program can only be
-            nearly sure, are then kept and noted.
-        classes: class names in order; None: those found, sorted.
+        labels: the source of the label if folder and diagnosis differ.
+        conflicts: treatment of identical images and near-duplicates with different labels.
+            ``error`` refuses identical images only; near-duplicates, which may be a mistake of the
+            program, are then kept and noted.
+        classes: class names in the order of the network's outputs; None: those found, sorted.
 
     Returns:
-        The settled manifest.
+        The manifest with resolved labels.
 
     Raises:
-        UserError: identical images contradict each other and ``conflicts`` is ``error``, a class
+        UserError: identical images have different labels and ``conflicts`` is ``error``, a class
             has no image, or fewer than two classes are left.
     """
     notes: list[str] = []
@@ -93,7 +93,7 @@ def resolve_labels(
 def _resolve_conflicts(
     manifest: pd.DataFrame, conflicts: OnConflict, column: str, copies: str
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Apply ``dataset.conflicts`` to the groups of a column; the notes say what was done."""
+    """Apply ``dataset.conflicts`` to the groups of a column; return the manifest and notes."""
     group = manifest[column]
     wrong = manifest.groupby(column)["label"].transform("nunique") > 1
     if not wrong.any():
@@ -111,17 +111,17 @@ def _resolve_conflicts(
         return manifest, [f"{what}; kept as published."]
     if conflicts is OnConflict.drop:
         return manifest.loc[~wrong].reset_index(drop=True), [f"{what}; left out."]
-    said = manifest["diagnosis"].where(manifest["diagnosis"] != "").groupby(group)
-    # One diagnosis for the whole group settles it; none or several settle nothing.
-    diagnosis = said.transform("first").where(said.transform("nunique") == 1)
+    diagnoses = manifest["diagnosis"].where(manifest["diagnosis"] != "").groupby(group)
+    # A single diagnosis for the whole group resolves the conflict; none or several do not.
+    diagnosis = diagnoses.transform("first").where(diagnoses.transform("nunique") == 1)
     relabelled = wrong & diagnosis.notna()
     dropped = wrong & diagnosis.isna()
-    settled = manifest.assign(label=diagnosis.where(relabelled, manifest["label"]))
+    resolved = manifest.assign(label=diagnosis.where(relabelled, manifest["label"]))
     note = (
         f"{what}; {relabelled.sum()} got the metadata's diagnosis, "
         f"{dropped.sum()} without one were left out."
     )
-    return settled.loc[~dropped].reset_index(drop=True), [note]
+    return resolved.loc[~dropped].reset_index(drop=True), [note]
 
 
 def _images(n: int) -> str:

@@ -1,19 +1,19 @@
-"""What a reader returns: the table of a dataset's images, and how it was made.
+"""The listing that a reader returns: a table of a dataset's images, with notes on its making.
 
-The table has one row an image, sorted by image_id:
+The table has one row for each image, sorted by image_id:
 
 ========== =====================================================================================
 image_id   path relative to the root, with ``/``
-path       where the file lies
-label      class name as the dataset has it
-diagnosis  class name that the metadata's diagnosis stands for; empty where it says nothing
-lesion     what photographs of one lesion share; empty where unknown
-patient    what photographs of one patient share; empty where unknown
-source     where the photograph comes from; empty where unknown
-published  ``train``, ``val`` or ``test`` where the dataset was published divided; else empty
-age        of the patient, float64 years; NaN where unknown
-sex        of the patient; empty where unknown
-site       where on the body; empty where unknown
+path       path of the file
+label      class name in the dataset
+diagnosis  class name that the metadata's diagnosis stands for; empty if unknown
+lesion     id that all photographs of one lesion share; empty if unknown
+patient    id that all photographs of one patient share; empty if unknown
+source     where the photograph comes from; empty if unknown
+published  ``train``, ``val`` or ``test`` if the dataset was published with a split; else empty
+age        age of the patient in years, float64; NaN if unknown
+sex        sex of the patient; empty if unknown
+site       body site of the lesion; empty if unknown
 ========== =====================================================================================
 """
 
@@ -35,12 +35,12 @@ LISTING_COLUMNS: Final = (*TEXT_COLUMNS, "age")
 
 @dataclass(frozen=True)
 class UnmatchedImages:
-    """Where a dataset's metadata table and its folder do not name the same images.
+    """Differences between the images in a dataset's metadata table and in its folder.
 
     Attributes:
-        table: the table's file name; empty where the dataset has none.
+        table: the table's file name; empty if the dataset has none.
         missing: names in the table without an image in the folder, sorted.
-        unlisted: images, by image_id, that are left out because the table does not name them.
+        unlisted: image_ids that are left out because the table does not name them.
     """
 
     table: str = ""
@@ -53,11 +53,10 @@ class Listing:
     """The images of a dataset, and how they were found.
 
     Attributes:
-        images: the table of this module's description.
-        unmatched: what the metadata table and the folder do not both have.
-        grouped_by: names of the table's columns that say which images belong together; empty
-            where nothing does.
-        columns: which columns of the table count, in one line; empty where there is no table.
+        images: the table that this module's docstring describes.
+        unmatched: images that only the metadata table or only the folder has.
+        grouped_by: names of the table's columns that group images; empty if there are none.
+        columns: one line about the columns that are used; empty if there is no table.
         notes: what was left out or is not known, a sentence each.
     """
 
@@ -76,13 +75,13 @@ def build_listing(
     groupings: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Listing:
-    """Make a listing of what a reader found.
+    """Build a listing from the rows that a reader found.
 
     Args:
-        rows: some of ``LISTING_COLUMNS`` for each image; what a reader does not know is empty.
-        unmatched: what the metadata table and the folder do not both have.
-        columns: which columns of the table count, in one line.
-        groupings: ``lesion`` or ``patient`` -> the column of the table that names them.
+        rows: some of ``LISTING_COLUMNS`` for each image; missing columns become empty.
+        unmatched: images that only the metadata table or only the folder has.
+        columns: one line about the columns of the table that are used.
+        groupings: ``lesion`` or ``patient`` -> the column of the table with their ids.
         notes: what was left out, a sentence each.
     """
     found = pd.DataFrame(rows)

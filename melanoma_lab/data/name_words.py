@@ -1,4 +1,4 @@
-"""The words of a name, whatever way of spelling a program or a person has chosen for it."""
+"""Split names of columns, folders and files into words, whatever their spelling."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ def split_words(name: str) -> list[str]:
     """Return the words of a column's, folder's or file's name, in lower case without accents.
 
     Args:
-        name: ``PatientID_2``, ``IDPatient``, ``imgs_part1``, ``Läsion-Nr.``
+        name: a name such as ``PatientID_2``, ``IDPatient``, ``imgs_part1``, ``Läsion-Nr.``.
 
     Returns:
-        Words and numbers, such as patient, id, 2; id, patient; imgs, part, 1; lasion, nr.
+        Words and numbers, for these: patient, id, 2; id, patient; imgs, part, 1; lasion, nr.
     """
     plain = unicodedata.normalize("NFKD", name)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))

@@ -1,8 +1,8 @@
-"""What is known of a patient as numbers that a network can add up, fitted to the training split.
+"""Encode patient metadata as numbers for a network, fitted to the training split.
 
-No number of another split reaches an encoding: it is fitted to training rows and then applied to
-all. Photographs of one lesion, which share a patient, are never divided. Several lesions of one
-patient may be, unless a table names the patients (``dataset.columns.patient``).
+An encoder is fitted to training rows only and then applied to all rows. Photographs of one lesion,
+and so of one patient, are always in one split. Several lesions of one patient may be in different
+splits, unless a table names the patients (``dataset.columns.patient``).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.split import TRAIN
 
 Floats = NDArray[np.float32]
-#: The column that numbers stand in; the others hold words.
+#: The column of numbers; the other columns hold words.
 AGE_COLUMN = "age"
 
 
 @dataclass(frozen=True)
 class AgeScaler:
-    """How an age becomes a number: standardised, the mean where it is missing.
+    """Encoder that standardises ages and replaces missing ones by the mean.
 
     Attributes:
-        mean: years, over the training images that have an age.
-        sd: years, of the same; 1 where all are of one age.
-        missing: whether a second number says that it is missing. Where no training image lacks
-            its age, nothing could be learned from that number, and there is none.
+        mean: mean age in years of the training images with an age.
+        sd: standard deviation of these ages in years; 1 if all are equal.
+        missing: whether a second number marks missing ages. Without missing ages in training, a
+            network could not learn from that number, and it is left out.
     """
 
     mean: float
@@ -44,11 +44,11 @@ class AgeScaler:
 
     @property
     def width(self) -> int:
-        """How many numbers it takes."""
+        """Number of encoded values for one image."""
         return 1 + self.missing
 
     def encode(self, ages: NDArray[np.float64]) -> Floats:
-        """Ages in years, shape (n,), NaN where missing, as float32, shape (n, width)."""
+        """Encode ages in years, shape (n,), NaN if missing, as float32, shape (n, width)."""
         missing = np.isnan(ages)
         mean, sd = np.float32(self.mean), np.float32(self.sd)
         scaled = (np.where(missing, mean, ages.astype(np.float32)) - mean) / sd
@@ -57,11 +57,11 @@ class AgeScaler:
 
 @dataclass(frozen=True)
 class CategoryEncoder:
-    """How a word becomes numbers: one for each that a training image has, and one for none.
+    """One-hot encoder of the words that occur in the training split.
 
     Attributes:
-        values: words of the training images, sorted; a word's place is its code.
-        missing: whether a last number says that it is missing, or no training image has it; as in
+        values: words of the training images, sorted; a word's index is its code.
+        missing: whether a last number marks words that are missing or unknown in training; as in
             ``AgeScaler``.
     """
 
@@ -70,16 +70,16 @@ class CategoryEncoder:
 
     @property
     def width(self) -> int:
-        """How many numbers it takes."""
+        """Number of encoded values for one image."""
         return len(self.values) + self.missing
 
     def codes(self, words: Sequence[str]) -> NDArray[np.int64]:
-        """The place of each word, int64, shape (n,); -1 where it is missing or not known."""
-        place = {word: code for code, word in enumerate(self.values)}
-        return np.array([place.get(word, -1) for word in words], np.int64)
+        """Return the code of each word, int64, shape (n,); -1 if it is missing or unknown."""
+        code_of = {word: code for code, word in enumerate(self.values)}
+        return np.array([code_of.get(word, -1) for word in words], np.int64)
 
     def encode(self, words: Sequence[str]) -> Floats:
-        """Words, n of them, as float32, shape (n, width): a one where it is that word."""
+        """One-hot encode n words as float32, shape (n, width)."""
         codes = self.codes(words)
         last = np.where(codes < 0, len(self.values), codes)
         return np.eye(len(self.values) + 1, dtype=np.float32)[last][:, : self.width]
@@ -87,21 +87,21 @@ class CategoryEncoder:
 
 @dataclass(frozen=True)
 class PatientEncoder:
-    """How a row of the manifest becomes a row of numbers.
+    """Encoder of the patient metadata in the rows of a manifest.
 
     Attributes:
-        columns: column of the manifest -> how it is encoded, in the order of the numbers.
+        columns: column of the manifest -> its encoder, in the order of the encoded values.
     """
 
     columns: Mapping[str, AgeScaler | CategoryEncoder]
 
     @property
     def width(self) -> int:
-        """How many numbers a row becomes."""
+        """Number of encoded values for one row."""
         return sum(column.width for column in self.columns.values())
 
     def encode(self, manifest: pd.DataFrame) -> Floats:
-        """Rows of a manifest as numbers, float32, shape (n, width); none of them is NaN."""
+        """Encode n rows of a manifest as float32, shape (n, width), without NaN."""
         parts = [
             column.encode(manifest[name].to_numpy(np.float64))
             if isinstance(column, AgeScaler)
@@ -111,9 +111,11 @@ class PatientEncoder:
         return np.concatenate(parts, axis=1)
 
     def to_model_inputs(self, manifest: pd.DataFrame) -> dict[str, NDArray[Any]]:
-        """Rows of a manifest as a kept model takes them: for each column shape (n, 1).
+        """Convert n rows of a manifest to the inputs of a saved model.
 
-        Years, float32, NaN where missing; of words their codes, int32, -1 where missing.
+        Returns:
+            Column -> array, shape (n, 1): ages as float32 years, NaN if missing; words as int32
+            codes, -1 if missing.
         """
         return {
             name: manifest[[name]].to_numpy(np.float32)
@@ -124,40 +126,40 @@ class PatientEncoder:
 
     @classmethod
     def read(cls, described: object) -> Self:
-        """What ``to_dict`` gave, as a file may have it.
+        """Build an encoder from the result of ``to_dict``, which may come from a file.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: ``described`` is something else.
         """
         if not isinstance(described, Mapping) or not set(described) <= set(PATIENT_COLUMNS):
             raise ValueError(f"Expected an encoding of patients. Received {described!r}.")
         columns: dict[str, AgeScaler | CategoryEncoder] = {}
         try:
-            for name, said in described.items():
+            for name, entry in described.items():
                 if name == AGE_COLUMN:
-                    scale = AgeScaler(float(said["mean"]), float(said["sd"]), bool(said["missing"]))
-                    columns[name] = scale
+                    mean, sd = float(entry["mean"]), float(entry["sd"])
+                    columns[name] = AgeScaler(mean, sd, bool(entry["missing"]))
                 else:
-                    words = tuple(map(str, said["values"]))
-                    columns[name] = CategoryEncoder(words, bool(said["missing"]))
+                    words = tuple(map(str, entry["values"]))
+                    columns[name] = CategoryEncoder(words, bool(entry["missing"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"Expected an encoding of patients. Received {error!r}.") from error
         return cls(columns)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for JSON: the mean and sd of ages, the words of others by their codes."""
+        """Convert the encoder to values for JSON: mean and sd of ages, and lists of words."""
         return {name: asdict(column) for name, column in self.columns.items()}
 
 
 def fit_patient_encoder(train: pd.DataFrame, columns: Sequence[str]) -> PatientEncoder:
-    """Fit an encoding to training images, each of which counts once.
+    """Fit an encoder to the training images, with equal weight for each.
 
     Args:
-        train: rows of the manifest that are for training.
-        columns: which of its columns count.
+        train: rows of the manifest in the training split.
+        columns: columns to encode, some of age, sex and site.
 
     Raises:
-        UserError: no training image has a value in one of them.
+        UserError: no training image has a value in one of the columns.
     """
     fitted: dict[str, AgeScaler | CategoryEncoder] = {}
     for name in columns:
@@ -165,29 +167,29 @@ def fit_patient_encoder(train: pd.DataFrame, columns: Sequence[str]) -> PatientE
         if missing.all():
             raise UserError(f"metadata.columns: no training image has its {name}; leave it out.")
         known = train.loc[~missing, name]
-        some = bool(missing.any())
+        any_missing = bool(missing.any())
         if name == AGE_COLUMN:
             ages = known.to_numpy(np.float64)
-            fitted[name] = AgeScaler(float(ages.mean()), float(ages.std()) or 1.0, some)
+            fitted[name] = AgeScaler(float(ages.mean()), float(ages.std()) or 1.0, any_missing)
         else:
-            fitted[name] = CategoryEncoder(tuple(sorted(set(known))), some)
+            fitted[name] = CategoryEncoder(tuple(sorted(set(known))), any_missing)
     return PatientEncoder(fitted)
 
 
 def is_missing(column: pd.Series) -> pd.Series:
-    """Where a column of the manifest says nothing: NaN among numbers, an empty word."""
+    """Return a mask of the missing values of a manifest's column: NaN or an empty word."""
     return column.isna() | (column == "")
 
 
 @dataclass(frozen=True)
 class PatientData:
-    """What is known of the patients of a dataset, ready for a network.
+    """The encoded patient metadata of a dataset.
 
     Attributes:
-        numbers: float32, shape (n, d), finite; a row for every row of the manifest.
-        encoding: how they came about.
-        digest: of what the manifest says of patients, whatever of it is used.
-        notes: what training images do not show of others, a sentence each.
+        numbers: float32, shape (n, d), finite; one row for each row of the manifest.
+        encoding: the encoder that computed them.
+        digest: digest of all patient metadata in the manifest, whether used or not.
+        notes: values that occur outside the training split only, a sentence each.
     """
 
     numbers: Floats
@@ -197,17 +199,17 @@ class PatientData:
 
 
 def encode_patients(manifest: pd.DataFrame, metadata: Metadata) -> PatientData | None:
-    """Encode what is known of the patients, as configured.
+    """Encode the patient metadata of a dataset as configured.
 
     Args:
-        manifest: split, with the columns age, sex and site.
-        metadata: the option's configuration.
+        manifest: table with the columns split, age, sex and site.
+        metadata: the configuration of the group ``metadata``.
 
     Returns:
-        None where the image is all that counts.
+        The encoded metadata; None if the configuration uses none.
 
     Raises:
-        UserError: the dataset, or its training split, does not know what is asked for.
+        UserError: the dataset or its training split has no values in a configured column.
     """
     if not isinstance(metadata, PatientMetadata):
         return None
@@ -235,12 +237,12 @@ def encode_patients(manifest: pd.DataFrame, metadata: Metadata) -> PatientData |
 def describe_unseen_categories(
     others: pd.DataFrame, encoding: PatientEncoder, of: str = ""
 ) -> list[str]:
-    """Words that no training image has, for notes.
+    """Describe values that do not occur in the training split, a sentence for each column.
 
     Args:
-        others: rows of a manifest that the encoding was not fitted to.
-        encoding: fitted to training images.
-        of: what a note begins with.
+        others: rows of a manifest that the encoder was not fitted to.
+        encoding: the encoder, fitted to training images.
+        of: text that every sentence begins with.
     """
     notes = []
     for name, column in encoding.columns.items():
@@ -257,6 +259,6 @@ def describe_unseen_categories(
 
 
 def _digest(manifest: pd.DataFrame) -> str:
-    """A short SHA-256 of what is known of every image's patient."""
+    """Compute a short SHA-256 of every image's patient metadata."""
     text = json.dumps([manifest[name].tolist() for name in ("image_id", *PATIENT_COLUMNS)])
     return hash_text(text, 16)

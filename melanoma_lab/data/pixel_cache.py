@@ -1,7 +1,7 @@
-"""The decode cache: every image is decoded and resized once, for every later run.
+"""The cache of decoded images: every image is decoded and resized once for all runs.
 
-A uint8 array on disk, keyed by the content digests and the size, is memory-mapped by every run,
-arm, seed and process.
+All runs and processes memory-map the same uint8 array on disk. Its key depends on the digests of
+the files, the size and the way of resizing.
 """
 
 from __future__ import annotations
@@ -31,24 +31,25 @@ from melanoma_lab.core.checksums import hash_file, hash_text
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.data.decoding import DECODING_VERSION, decode_image
 
-#: Why a file without a digest is unreadable. It is not kept: it says nothing about the content.
+#: Why a file without a digest is unreadable. Not cached, because it is no property of the content.
 NOT_OPENED = "cannot be opened (is it there, is it a file, may you read it?)"
 
 
-#: Seconds after which a file's times tell whether it has changed: the clocks of disks tick.
+#: Smallest age in seconds of a file's last change at which its digest is remembered: the clocks of
+#: file systems are coarse, so a second change soon after might not show in the file's times.
 SETTLED_SECONDS = 2.0
-#: What this process has read: path -> what changes when a file does, and its digest then.
-_read: dict[str, tuple[tuple[int, ...], str]] = {}
+#: Path of a file that this process has read -> the file's state then, and its digest.
+_digests: dict[str, tuple[tuple[int, ...], str]] = {}
 
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """Decoded images.
+    """The decoded images of a dataset.
 
     Attributes:
-        images: uint8, shape (m, size, size, 3), RGB, memory-mapped and read only; one for every
-            distinct digest.
-        row: digest -> index into ``images``; digests of unreadable files are not in it.
+        images: uint8, shape (m, size, size, 3), RGB, memory-mapped and read-only; one image for
+            each distinct digest.
+        row: digest -> index into ``images``, without the digests of unreadable files.
         unreadable: digest -> why its file could not be decoded.
     """
 
@@ -58,9 +59,9 @@ class DecodedImages:
 
 
 def compute_file_digests(paths: Sequence[str], threads: int) -> list[str]:
-    """SHA-256 of every file's bytes, in hexadecimal; empty where a file cannot be read.
+    """Compute the SHA-256 of every file in hexadecimal; empty if a file cannot be read.
 
-    A process reads a file again where its inode, size, or time of change is another one.
+    A process reads a file again only if its inode, size or time of change is different.
     """
     digests = [_look_up_digest(path) for path in paths]
     unread = [position for position, digest in enumerate(digests) if digest is None]
@@ -72,10 +73,10 @@ def compute_file_digests(paths: Sequence[str], threads: int) -> list[str]:
 
 
 def _look_up_digest(path: str) -> str | None:
-    """The digest of a file that this process has read and that has not changed since."""
-    if path not in _read:
+    """Return the digest of a file if this process has read it and it has not changed since."""
+    if path not in _digests:
         return None
-    state, digest = _read[path]
+    state, digest = _digests[path]
     try:
         return digest if _state(Path(path).stat()) == state else None
     except OSError:
@@ -83,9 +84,9 @@ def _look_up_digest(path: str) -> str | None:
 
 
 def compute_file_digest(path: str) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal; empty where it cannot be read. Nothing is kept."""
+    """Compute the SHA-256 of a file in hexadecimal, uncached; empty if it cannot be read."""
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a named pipe waits for ever
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a named pipe would block
             return ""
         return hash_file(path)
     except OSError:
@@ -99,12 +100,12 @@ def _compute_and_store_digest(path: str) -> str:
         return ""
     digest = compute_file_digest(path)
     if digest and time.time() - status.st_ctime > SETTLED_SECONDS:
-        _read[path] = (_state(status), digest)
+        _digests[path] = (_state(status), digest)
     return digest
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file does; its time of change too, which nobody can set back."""
+    """Return values that change with a file, including its ctime, which cannot be set back."""
     times = (status.st_mtime_ns, status.st_ctime_ns)
     return (status.st_dev, status.st_ino, status.st_size, *times)
 
@@ -119,17 +120,17 @@ def load_pixels(
     threads: int,
     progress: ProgressCallback | None = None,
 ) -> DecodedImages:
-    """Memory-map the decoded images, decoding them first where the cache has none that are whole.
+    """Memory-map the decoded images; decode them first if the cache has no intact copy.
 
-    Of several processes that want the same images one decodes them, and the others wait.
+    If several processes need the same images, one decodes them and the others wait.
 
     Args:
         paths: n image files.
-        digests: n digests of their bytes, as ``compute_file_digests`` gives them.
-        size: side in pixels.
-        resize: what becomes of an image's proportions.
+        digests: n digests of the files, from ``compute_file_digests``.
+        size: side of the decoded images in pixels.
+        resize: how an image that is not square becomes square.
         cache: the lab's cache folder.
-        threads: decoding threads.
+        threads: number of decoding threads.
         progress: called with (done, total) while decoding.
 
     Raises:
@@ -139,24 +140,24 @@ def load_pixels(
     not_opened = {"": NOT_OPENED} if path_of.pop("", None) is not None else {}
     if not path_of:
         return DecodedImages(np.empty((0, size, size, 3), np.uint8), {}, not_opened)
-    told = json.dumps([DECODING_VERSION, size, resize, list(path_of)])
-    key = hash_text(told, 32)
+    contents = json.dumps([DECODING_VERSION, size, resize, list(path_of)])
+    key = hash_text(contents, 32)
     folder = cache / "pixels"
-    array, verdicts = folder / f"{key}.npy", folder / f"{key}.json"
+    array, reasons = folder / f"{key}.npy", folder / f"{key}.json"
     shape = (len(path_of), size, size, 3)
 
     def load() -> tuple[NDArray[np.uint8], dict[str, str]] | None:
-        unreadable = read_checksummed_json(verdicts)
+        unreadable = read_checksummed_json(reasons)
         images = open_array(array, shape)
         return None if images is None or unreadable is None else (images, unreadable)
 
-    def decoded(path: str) -> NDArray[np.uint8]:
+    def decode(path: str) -> NDArray[np.uint8]:
         return decode_image(path, size, resize)
 
     def build() -> None:
         with write_array(array, shape) as file:
-            # The array comes last: where it is, the verdicts are.
-            write_checksummed_json(verdicts, _decode_all(file, path_of, decoded, threads, progress))
+            # The array appears last: if it exists, the reasons exist too.
+            write_checksummed_json(reasons, _decode_all(file, path_of, decode, threads, progress))
 
     images, unreadable = load_or_compute(array, load, build)
     row = {digest: i for i, digest in enumerate(path_of) if digest not in unreadable}
@@ -166,16 +167,16 @@ def load_pixels(
 def _decode_all(
     file: ArrayFile,
     path_of: Mapping[str, str],
-    decoded: Callable[[str], NDArray[np.uint8]],
+    decode: Callable[[str], NDArray[np.uint8]],
     threads: int,
     progress: ProgressCallback | None,
 ) -> dict[str, str]:
-    """Decode every file; returns digest -> reason of those that cannot be read."""
+    """Decode every file; return digest -> reason of the files that cannot be decoded."""
 
     def fill(item: tuple[int, tuple[str, str]]) -> tuple[str, str]:
         i, (digest, path) = item
         try:
-            pixels = decoded(path)
+            pixels = decode(path)
         except ValueError as error:
             return digest, str(error)
         file.write(i, pixels)
@@ -189,6 +190,8 @@ def _decode_all(
                 if progress:
                     progress(len(reasons), len(path_of))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # a full disk stays full
+            pool.shutdown(
+                wait=False, cancel_futures=True
+            )  # further writes to a full disk would fail too
             raise
     return {digest: reason for digest, reason in reasons.items() if reason}

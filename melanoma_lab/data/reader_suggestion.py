@@ -1,4 +1,4 @@
-"""Find the reader that fits a folder which another one cannot read."""
+"""Suggest the reader that fits a folder, for messages of a reader that does not."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from melanoma_lab.data.image_files import find_table_file, walk_images
 from melanoma_lab.data.name_words import split_words
 from melanoma_lab.data.tables import Table, read_table
 
-#: Endings by which a file is taken for a table; one of Dataverse's has none.
+#: Endings of tables; a table from Dataverse may have none.
 TABLE_SUFFIXES: Final = frozenset({"", ".csv", ".tab", ".tsv", ".txt"})
-#: A table whose images lie in more folders than one cannot be read by ``dataset=csv``.
+#: Largest number of places of a table's images, counting the root; ``dataset=csv`` reads only one
+#: folder.
 MAX_FOLDERS: Final = 2
 
-#: What the column of labels is called, the surest first.
+#: Usual names of the column of labels, the most reliable first.
 LABEL_COLUMNS: Final = (
     *("label", "class", "dx", "diagnosis", "diagnostic", "category", "benign malignant"),
     *("diagnosis 1", "diagnosis 3", "target"),
 )
-#: HAM10000's codes.
+#: Diagnosis codes of HAM10000.
 HAM10000_CODES: Final = frozenset({"akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"})
-#: Of the rows of a table this share must name an image.
+#: Smallest share of a table's rows that must name an image.
 MIN_MATCHING_SHARE: Final = 0.9
-#: Larger tables are not opened for a message; bytes.
+#: Size in bytes of the largest table that is read for a message.
 MAX_TABLE_BYTES: Final = 10_000_000
 
 
 def suggest_reader(root: Path) -> str:
-    """Return the words of a command that read a folder by one of its tables; empty if none do."""
+    """Return the overrides that read a folder by one of its tables; empty if there are none."""
     folders: dict[str, set[str]] = {}
     for path in walk_images(root):
         folders.setdefault(path.stem.lower(), set()).add(path.parent.relative_to(root).as_posix())
     for path in _table_files(root):
         try:
             table = read_table(path) if path.stat().st_size <= MAX_TABLE_BYTES else None
-        except (UserError, OSError):  # no table, or not readable: nothing to advise
+        except (UserError, OSError):  # no table, or unreadable: nothing to suggest
             continue
         words = [] if table is None else _as_ham10000(table) or _as_csv(root, table, folders)
         if words:
@@ -50,10 +51,10 @@ def suggest_reader(root: Path) -> str:
 
 
 def describe_unread_tables(root: Path) -> tuple[str, ...]:
-    """Say which tables name the lesions or patients of a folder that is read without them.
+    """Describe the tables in a folder that name lesions or patients but are not read.
 
     Args:
-        root: of a dataset whose reader takes no table.
+        root: root of a dataset whose reader uses no table.
     """
     notes = []
     for path in _table_files(root):
@@ -68,12 +69,12 @@ def describe_unread_tables(root: Path) -> tuple[str, ...]:
 
 
 def build_missing_table_error(root: Path, name: str, key: str) -> UserError:
-    """Return the error about a table that is not there, naming those that are.
+    """Build the error about a missing table, with a suggestion.
 
     Args:
-        root: of the dataset.
-        name: of the table that was expected.
-        key: of the configuration that names it.
+        root: root of the dataset.
+        name: file name of the expected table.
+        key: key of the configuration that names the table.
     """
     there = [path.name for path in _table_files(root)]
     same = [other for other in there if Path(other).stem.lower() == Path(name).stem.lower()]
@@ -88,7 +89,7 @@ def build_missing_table_error(root: Path, name: str, key: str) -> UserError:
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    """The names of a table's columns; none if it is none."""
+    """Return the names of a table's columns; empty if the file is not a table."""
     try:
         return read_table(path).names if path.stat().st_size <= MAX_TABLE_BYTES else ()
     except (UserError, OSError):
@@ -96,14 +97,14 @@ def _names(path: Path) -> tuple[str, ...]:
 
 
 def _table_files(root: Path) -> list[Path]:
-    """The files in a folder that are called like tables, or like one without its ending."""
+    """List the files in a folder whose endings are those of tables, or that have none."""
     return sorted(
         path for path in root.iterdir() if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES
     )
 
 
 def _as_ham10000(table: Table) -> list[str]:
-    """The words by which ``dataset=ham10000`` reads a table, if it is one of its kind."""
+    """Return the overrides that read a table as HAM10000's; empty if it has another format."""
     if (
         not {"lesion_id", "image_id", "dx"} <= set(table.names)
         or set(table.values("dx")) != HAM10000_CODES
@@ -115,9 +116,12 @@ def _as_ham10000(table: Table) -> list[str]:
 
 
 def _as_csv(root: Path, table: Table, folders: Mapping[str, set[str]]) -> list[str]:
-    """The words by which ``dataset=csv`` reads a table, if one folder has all its images."""
-    spelt = {" ".join(split_words(name)): name for name in reversed(table.names)}
-    label = next((spelt[usual] for usual in LABEL_COLUMNS if usual in spelt), None)
+    """Return the overrides that read a table as ``dataset=csv``; empty if it does not fit.
+
+    It fits if it has a column of labels and one folder has all its images.
+    """
+    by_words = {" ".join(split_words(name)): name for name in reversed(table.names)}
+    label = next((by_words[usual] for usual in LABEL_COLUMNS if usual in by_words), None)
     if label is None or not table.rows:
         return []
     for name in table.names:
@@ -128,14 +132,16 @@ def _as_csv(root: Path, table: Table, folders: Mapping[str, set[str]]) -> list[s
             continue
         for place in places:
             if find_table_file(root / place, values[0]):
-                said = {
+                settings = {
                     "dataset.table": (table.path.name, CsvDataset.table),
                     "dataset.images": (place, CsvDataset.images),
                     "dataset.columns.image": (name, CsvColumns.image),
                     "dataset.columns.label": (label, CsvColumns.label),
                 }
                 words = [
-                    format_override(key, value) for key, (value, no) in said.items() if value != no
+                    format_override(key, value)
+                    for key, (value, default) in settings.items()
+                    if value != default
                 ]
                 return ["dataset=csv", *words]
     return []

@@ -1,4 +1,4 @@
-"""Readers: from a dataset's folder to a listing of its images; no file is opened but metadata."""
+"""Readers list the images of a dataset's folder; they open metadata tables but no images."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from melanoma_lab.data.synthetic.patients import sample_patients
 from melanoma_lab.data.table_normalisation import normalise_group_ids, normalise_patient_columns
 from melanoma_lab.data.tables import LINE_COLUMN, ColumnSpec, Table, read_table
 
-#: How the ISIC archive names an image.
+#: Pattern of image names in the ISIC archive.
 ISIC_ID = re.compile(r"ISIC_\d+", re.IGNORECASE)
-#: What a table may say of an image beside its class.
+#: Facts about an image that a table may contain besides its class.
 OPTIONAL_COLUMNS = (*GROUPINGS, "source", *PATIENT_COLUMNS)
 
 
@@ -49,16 +49,16 @@ def read_listing(
 ) -> Listing:
     """List the images of a configured dataset.
 
-    A table of ``dataset=csv`` is the dataset itself: a row without an image is refused.
+    A table of ``dataset=csv`` defines the dataset: a row without an image is refused.
 
     Args:
         dataset: the dataset's configuration.
-        cache: folder for what the lab draws itself.
-        progress: told how far the drawing of a synthetic dataset has come.
-        patients: whether what a table says of patients counts, and so must be right.
+        cache: the cache folder, in which a synthetic dataset is drawn.
+        progress: called with (done, total) while a synthetic dataset is drawn.
+        patients: whether patient metadata are used, and therefore must be valid.
 
     Raises:
-        UserError: the root is missing, empty or a file, or a metadata table does not fit.
+        UserError: the root is missing, empty or a file, or a metadata table is invalid.
     """
     if isinstance(dataset, SyntheticDataset):
         return _read_synthetic(dataset, cache, progress)
@@ -82,12 +82,12 @@ def read_listing(
 
 
 def get_archive_name(image_id: str) -> str:
-    """The name that a metadata table has for an image: ``a/x(1).jpg`` is ``x``."""
+    """Return the name of an image in a metadata table: ``x`` for ``a/x(1).jpg``."""
     return re.sub(r"\(\d+\)$", "", Path(image_id).stem).strip()
 
 
 def _read_isic9(dataset: Isic9Dataset, root: Path, *, patients: bool) -> Listing:
-    """The published nine-class folder, with what the archive says of its images."""
+    """List the images of the published nine-class folder, with the archive's metadata if any."""
     tree = read_class_folders(
         root,
         outside_root=dataset.outside_root,
@@ -108,8 +108,8 @@ def _read_isic9(dataset: Isic9Dataset, root: Path, *, patients: bool) -> Listing
     metadata = metadata.set_index("image_id")
     metadata = metadata.drop("", errors="ignore")  # a row that names no image
     unmatched = UnmatchedImages(dataset.metadata, missing=_missing(metadata.index, names))
-    # Files that share an archive id are one photograph, whatever folder they lie in; files that
-    # are both called 1.jpg are not.
+    # Files with the same archive id are one photograph, whatever their folders; two files called
+    # 1.jpg are not.
     archive_id = [n if ISIC_ID.match(n) or n in metadata.index else "" for n in names]
     groupings = _groupings(found, metadata)
     images["age"] = metadata["age"].reindex(archive_id).to_numpy(float)
@@ -141,7 +141,7 @@ def _diagnosis(
     diagnoses: Mapping[str, Sequence[str]],
     classes: Sequence[str] | None,
 ) -> str:
-    """The class that the most trusted code stands for; the label where the code covers it."""
+    """Return the class of the most trusted code; the label if the code agrees with it."""
     if not codes:
         return ""
     names = diagnoses.get(codes[0], [])
@@ -150,7 +150,7 @@ def _diagnosis(
 
 
 def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> Listing:
-    """A flat folder of images and a table with diagnosis and lesion of each."""
+    """List a flat folder of images with a table of their diagnoses and lesions."""
     table_path = root / dataset.metadata
     if not table_path.is_file():
         raise build_missing_table_error(root, dataset.metadata, "dataset.metadata")
@@ -160,8 +160,8 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> L
     metadata = _select(table, required, found)
     metadata = normalise_patient_columns(table_path, metadata, needed=patients)
     metadata, changed = normalise_group_ids(metadata)
-    # Ages come in steps of five years, and 0 is not the youngest: 5 of its 39 photographs show
-    # keratoses of the old, which of the 620 from 5 to 25 years one does.
+    # Ages come in steps of five years, and 0 means unknown: 5 of the 39 photographs with age 0
+    # show keratoses of old people, but only 1 of the 620 with ages from 5 to 25 years.
     metadata["age"] = metadata["age"].where(metadata["age"] > 0)
     known = {row["image_id"]: row for row in metadata.to_dict("records")}
     unknown = sorted(set(metadata["dx"]) - set(dataset.diagnoses))
@@ -179,9 +179,9 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> L
         if path.stem not in known:
             unlisted += [image_id] if keep else []
         elif keep:
-            said = known[path.stem]
-            label = dataset.diagnoses[said["dx"]]
-            facts = {name: said[name] for name in OPTIONAL_COLUMNS}
+            entry = known[path.stem]
+            label = dataset.diagnoses[entry["dx"]]
+            facts = {name: entry[name] for name in OPTIONAL_COLUMNS}
             where = {"image_id": image_id, "path": str(path)}
             rows.append({**where, "label": label, "diagnosis": label, **facts})
     if not rows:
@@ -198,7 +198,7 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> L
 
 
 def _describe_repeated(image_ids: Sequence[str]) -> tuple[str, ...]:
-    """Say which files of one name lie in several folders, as when an archive is unpacked twice."""
+    """Describe files of one name in several folders, as if an archive was unpacked twice."""
     of_name: dict[str, list[str]] = {}
     for image_id in image_ids:
         of_name.setdefault(Path(image_id).stem, []).append(image_id)
@@ -209,14 +209,14 @@ def _describe_repeated(image_ids: Sequence[str]) -> tuple[str, ...]:
 
 
 def _missing(named: Iterable[str], found: Iterable[str]) -> tuple[str, ...]:
-    """Names in a metadata table that no image has, sorted."""
+    """Return the names in a metadata table that no image has, sorted."""
     return tuple(sorted(set(named) - {""} - set(found)))
 
 
 def _read_synthetic(
     dataset: SyntheticDataset, cache: Path, progress: ProgressCallback | None
 ) -> Listing:
-    """The dataset that the program draws; it lies in the cache like any downloaded one."""
+    """List the images of the synthetic dataset; draw it into the cache first if necessary."""
     root = ensure_dataset(
         cache,
         classes=dataset.classes or (),
@@ -235,14 +235,17 @@ def _read_synthetic(
 
 
 def _find_columns(table: Table, taken: Sequence[str]) -> dict[str, str]:
-    """The columns that say what is known of the images, in a table of fixed format."""
+    """Find the columns of facts about the images in a table of fixed format."""
     return find_columns(table, dict.fromkeys(OPTIONAL_COLUMNS), taken, configurable=False)
 
 
 def _select(
     table: Table, required: Mapping[str, str], found: Mapping[str, str], others: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Columns of a metadata table of one row an image; absent ``OPTIONAL_COLUMNS`` are empty."""
+    """Select columns of a metadata table; refuse images with several rows.
+
+    Missing ``OPTIONAL_COLUMNS`` become empty.
+    """
     columns = {what: ColumnSpec(found.get(what, "")) for what in OPTIONAL_COLUMNS}
     columns |= {name: ColumnSpec(name, required=False) for name in others}
     columns |= {what: ColumnSpec(name) for what, name in required.items()}
@@ -259,7 +262,7 @@ def _select(
 
 
 def _groupings(found: Mapping[str, str], metadata: pd.DataFrame) -> dict[str, str]:
-    """``lesion`` or ``patient`` -> the column that names them, if it names any."""
+    """Map ``lesion`` and ``patient`` to their columns, if these have any values."""
     return {
         what: found[what] for what in GROUPINGS if what in found and (metadata[what] != "").any()
     }

@@ -1,7 +1,7 @@
-"""The split: which image is for training, for choosing, and for the final word.
+"""Divide the images of a dataset into train, val and test.
 
-Whole groups are allocated, class by class, in an order that depends on nothing but the groups'
-names and ``split.seed``; the order of the files does not matter.
+Whole groups are allocated, class by class, in an order that depends only on the groups' names and
+``split.seed``; the order of the files does not matter.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class TooFewGroupsError(ValueError):
     """Some classes have fewer groups than there are parts.
 
     Attributes:
-        groups: class -> how many groups it has, of those that have too few.
-        parts: how many parts each need one.
+        groups: class with too few groups -> its number of groups.
+        parts: number of parts, each of which needs a group of every class.
     """
 
     def __init__(self, groups: Mapping[str, int], parts: int) -> None:
@@ -52,8 +52,8 @@ def split_images(manifest: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, tu
         split: the split's configuration.
 
     Returns:
-        The manifest with a column split (``train``, ``val``, ``test``), and what was left out, a
-        sentence each.
+        The manifest with a column split (``train``, ``val``, ``test``), and notes on images that
+        were left out, a sentence each.
 
     Raises:
         UserError: a class has too few groups, there is no published split, or the published one
@@ -79,7 +79,7 @@ def split_images(manifest: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, tu
 
 
 def _too_few(error: TooFewGroupsError, split: Split, labels: Sequence[str]) -> str:
-    """Say which classes are too small for a split, and how to go on without them."""
+    """Describe the classes that are too small for a split, and suggest what to do."""
     fewest = min(error.groups.values())
     remedy = (
         f"Set split.k={fewest}"
@@ -105,20 +105,20 @@ def allocate_groups(
 ) -> NDArray[np.int64]:
     """Allocate whole groups to parts so that every class is divided in the same proportions.
 
-    A class's groups come in a pseudo-random order; each goes to the part that lacks most of the
-    class (of equal ones, to the part that lacks most images in all). A group with images of
-    several classes counts for the one that most of its images have.
+    A class's groups are taken in a pseudo-random order; each goes to the part that lacks most
+    images of the class (if several lack equally many, to the one that lacks most images of all
+    classes). A group with images of several classes counts for its most frequent class.
 
     Args:
-        groups: str, shape (n,).
-        labels: str, shape (n,); class of each image.
-        fractions: share of each part; they sum to one.
-        seed: text that, with the groups' names, determines the order.
+        groups: group of each image, str, shape (n,).
+        labels: class of each image, str, shape (n,).
+        fractions: share of each part; the sum is 1.
+        seed: text that determines the order, together with the groups' names.
 
     Returns:
         int64, shape (n,); index of each image's part. Every part has images of every class. Within
-        a class a part's size is off its share by less than the largest group's size, except where
-        the class has barely more groups than there are parts.
+        a class, a part's size differs from its share by less than the largest group's size, unless
+        the class has hardly more groups than there are parts.
 
     Raises:
         TooFewGroupsError: classes have fewer groups than there are parts; it names all of them.
@@ -126,7 +126,8 @@ def allocate_groups(
     table = pd.DataFrame({"group": groups, "label": labels})
     size = table.groupby("group").size()
     rarity = table["label"].value_counts()
-    # The most frequent label of each group; of equally frequent ones the rarer, then by name.
+    # The most frequent label of each group; of equally frequent labels the one that is rarer in
+    # the dataset, then the first by name.
     counts = table.groupby(["group", "label"]).size().rename("n").reset_index()
     counts["rarity"] = counts["label"].map(rarity)
     counts = counts.sort_values(
@@ -151,7 +152,16 @@ def allocate_groups(
 def _fill(
     sizes: Sequence[int], fractions: Sequence[float], lacking_in_all: NDArray[np.float64]
 ) -> list[int]:
-    """The part of each group of one class; ``lacking_in_all`` is brought up to date."""
+    """Allocate the groups of one class to parts; update ``lacking_in_all`` in place.
+
+    Args:
+        sizes: number of images in each group of the class.
+        fractions: share of each part.
+        lacking_in_all: number of images of all classes that each part still lacks.
+
+    Returns:
+        Index of the part of each group.
+    """
     n_parts = len(fractions)
     for reserve in (False, True):
         lacking = np.asarray(fractions) * sum(sizes)
@@ -159,7 +169,7 @@ def _fill(
         parts: list[int] = []
         for i, group_size in enumerate(sizes):
             empty = [part for part in range(n_parts) if part not in parts]
-            # Second try: hold the last groups back for parts that would stay empty.
+            # Second try: reserve the last groups for parts that would stay empty.
             must = reserve and len(sizes) - i <= len(empty)
             candidates = empty if must else range(n_parts)
             part = max(
@@ -175,7 +185,7 @@ def _fill(
 
 
 def _order(seed: str, group: str) -> bytes:
-    """A pseudo-random sort key that depends on the seed and the group's name alone."""
+    """Return a pseudo-random sort key that depends only on the seed and the group's name."""
     return hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=16).digest()
 
 
@@ -191,7 +201,7 @@ def _allocate(manifest: pd.DataFrame, fractions: Sequence[float], seed: str) -> 
 def _cut_val(
     manifest: pd.DataFrame, is_test: NDArray[np.bool_], fraction: float, seed: str
 ) -> pd.DataFrame:
-    """Divide what is not for testing into train and val."""
+    """Divide the images that are not test images into train and val."""
     splits = np.full(len(manifest), TEST, dtype=object)
     rest = manifest.loc[~is_test]
     val = _allocate(rest, (1 - fraction, fraction), f"{seed}/val") == 1
@@ -200,10 +210,10 @@ def _cut_val(
 
 
 def _rotate_val(manifest: pd.DataFrame, split: CrossVal) -> pd.DataFrame:
-    """Hold the test split out, as ``Holdout`` does, and make a fold of the rest the val split."""
-    usual = Holdout()
+    """Hold out the test split as ``Holdout`` does, and use one fold of the rest as val split."""
+    default = Holdout()
     rest = 1 - split.test
-    train = rest * usual.train / (usual.train + usual.val)
+    train = rest * default.train / (default.train + default.val)
     fractions = (train, rest - train, split.test)
     is_test = _allocate(manifest, fractions, f"{split.seed}") == SPLITS.index(TEST)
     splits = np.full(len(manifest), TEST, dtype=object)
@@ -213,7 +223,7 @@ def _rotate_val(manifest: pd.DataFrame, split: CrossVal) -> pd.DataFrame:
 
 
 def _predefined(manifest: pd.DataFrame, split: Predefined) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The published parts; val is cut from Train where none was published."""
+    """Use the published parts; take val from Train if none was published."""
     published = manifest["published"]
     if not ((published == TRAIN).any() and (published == TEST).any()):
         raise UserError(
@@ -245,7 +255,7 @@ def _predefined(manifest: pd.DataFrame, split: Predefined) -> tuple[pd.DataFrame
 
 
 def _undivided(manifest: pd.DataFrame, split: Undivided) -> pd.DataFrame:
-    """All images, or all that were published for testing."""
+    """Make all images, or all of the published Test, test images."""
     if split.published:
         manifest = manifest.loc[manifest["published"] == TEST].reset_index(drop=True)
         if manifest.empty:

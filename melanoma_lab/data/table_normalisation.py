@@ -1,4 +1,4 @@
-"""Make cells of a table comparable: one spelling each, ages as numbers, the unknown as missing."""
+"""Normalise the cells of a table: one spelling for each id, ages as numbers, unknown as missing."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from melanoma_lab.data.tables import LINE_COLUMN
 
 
 def normalise_group_ids(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return a table whose equal ids of lesions and patients are equal texts.
+    """Normalise the spelling of the ids of lesions and patients.
 
-    Ids that differ in capitals, blanks, leading zeros or Unicode form only are taken for one:
-    joining too many images never leaks. Lesions that are numbered anew within each patient are told
-    apart by the patient.
+    Ids that differ only in capitals, spaces, leading zeros or Unicode form become equal: joining
+    too many images never leaks. If lesion numbers restart for each patient, the patient's id is
+    added to them.
 
     Args:
-        table: str columns lesion and patient.
+        table: table with the str columns lesion and patient.
 
     Returns:
-        The same, empty where a word stands for nothing; and what was changed, a sentence each.
+        The table with normalised ids, empty for words such as ``unknown``; and notes on changes, a
+        sentence each.
     """
     notes = []
     table = table.assign(**{name: _unify_spelling(table[name]) for name in GROUPINGS})
     both = table[(table["lesion"] != "") & (table["patient"] != "")]
     patients = both.groupby("lesion")["patient"].nunique()
-    # One lesion of two patients is a slip, and joins them; if most lesions have several, it is
-    # their numbers that begin anew.
+    # If a few lesions have two patients, these are mistakes, and the patients are joined. If most
+    # lesions have several patients, lesion numbers restart for each patient.
     if len(patients) and (patients > 1).mean() > 0.5:
         notes.append(
             f"Most lesions, such as {patients.idxmax()}, are there with several patients: they are "
@@ -52,7 +53,7 @@ def _unify_spelling(ids: pd.Series) -> list[str]:
 
 
 def _spelling_key(text: str) -> str:
-    """What two spellings of one id share: ``P 007``, ``p007`` and ``P007.0``."""
+    """Return a key that is equal for all spellings of an id: ``P 007``, ``p007``, ``p7``."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
     plain = re.sub(r"\s+", "", plain)
@@ -60,24 +61,24 @@ def _spelling_key(text: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", plain)
 
 
-#: The oldest that somebody may be, in years.
+#: Largest valid age in years.
 MAX_AGE: Final = 130
 
 
 def normalise_patient_columns(path: Path, table: pd.DataFrame, *, needed: bool) -> pd.DataFrame:
-    """A table whose columns of patients are as the manifest has them.
+    """Normalise the patient metadata of a table to the form of the manifest.
 
     Args:
-        path: of the table, for messages.
-        table: str columns age, sex and site, and ``line``.
-        needed: whether they count; else an age that is none is as good as a missing one.
+        path: path of the table, for messages.
+        table: table with the str columns age, sex and site, and with ``line``.
+        needed: whether the metadata are used; if not, an invalid age counts as missing.
 
     Returns:
-        The same with ``age`` as float64 years, NaN where missing, and ``sex`` and ``site`` in lower
-        case, empty where missing.
+        The table with ``age`` as float64 years, NaN if missing, and ``sex`` and ``site`` in lower
+        case, empty if missing.
 
     Raises:
-        UserError: an age is no number of years, and they are needed.
+        UserError: an age is not a valid number of years, and the metadata are needed.
     """
     known = {name: [_word(word) for word in table[name]] for name in PATIENT_COLUMNS}
     ages = [_age(word) for word in known["age"]]
@@ -99,7 +100,7 @@ def _word(text: str) -> str:
 
 
 def _age(word: str) -> float | None:
-    """Years; NaN where there is nothing, None where it is something else."""
+    """Parse an age in years; return NaN if it is missing, None if it is invalid."""
     if not word:
         return math.nan
     try:

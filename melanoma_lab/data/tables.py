@@ -1,4 +1,4 @@
-"""Tables of text that come with images: comma, semicolon or tab, as a program exported them."""
+"""Read tables of text that come with images, separated by commas, semicolons or tabs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from melanoma_lab.core.errors import UserError, suggest_similar
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.untrusted_tables import check_table
 
-#: Columns that a message lists at most.
+#: Largest number of columns that a message lists.
 MAX_NAMES: Final = 20
 DELIMITERS: Final = ",;\t"
-#: The column that ``Table.select`` adds: the line of the file that a row ends on.
+#: The column that ``Table.select`` adds: the last line of each row in the file.
 LINE_COLUMN: Final = "line"
 
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """A column that is looked for.
+    """A column to select from a table.
 
     Attributes:
-        name: as the table's first line has it.
-        key: of the configuration that names the column; empty where the format fixes it.
-        required: refuse a table without it.
+        name: name of the column in the table's first line.
+        key: key of the configuration that names the column; empty if the format fixes it.
+        required: whether to refuse a table without the column.
     """
 
     name: str
@@ -40,13 +40,13 @@ class ColumnSpec:
 
 @dataclass(frozen=True)
 class Table:
-    """The cells of a table as text, without blanks around them.
+    """The cells of a table as text, without surrounding spaces.
 
     Attributes:
-        path: of the file.
-        names: of its columns, as the first line has them; not always different ones.
-        rows: a list for every filled line, as long as ``names``.
-        lines: the line of the file that each row ends on.
+        path: path of the file.
+        names: names of the columns in the first line; names may occur twice.
+        rows: cells of every row that is not empty; each row is as long as ``names``.
+        lines: the number of the last line of each row in the file.
     """
 
     path: Path
@@ -55,26 +55,26 @@ class Table:
     lines: Sequence[int]
 
     def values(self, name: str) -> list[str]:
-        """Return the cells of a column, the first if several are called so.
+        """Return the cells of a column; of the first one if several have this name.
 
         Raises:
-            ValueError: there is none of this name.
+            ValueError: no column has this name.
         """
         place = self.names.index(name)
         return [row[place] for row in self.rows]
 
     def select(self, columns: Mapping[str, ColumnSpec]) -> pd.DataFrame:
-        """Return the columns that are looked for.
+        """Select columns and rename them.
 
         Args:
-            columns: what is looked for -> its column.
+            columns: new name -> the column of the table.
 
         Returns:
-            str columns, named as in ``columns``, and ``line`` (int). A column that is not there,
-            and need not be, is empty.
+            A table of str columns, named as in ``columns``, and ``line`` (int). A missing column
+            that is not required is empty.
 
         Raises:
-            UserError: a column that is required is not there, or one is there twice.
+            UserError: a required column is missing, or a column occurs twice.
         """
         place = {
             what: _find(self.path, column, list(self.names)) if column.name else None
@@ -91,11 +91,11 @@ def read_table(path: Path, encoding: str = "utf-8") -> Table:
     """Read a table with a line of column names.
 
     Args:
-        path: of the file; cells are divided by commas, semicolons or tabs.
-        encoding: of the text, as Python calls it; a byte order mark is understood without it.
+        path: the file; its cells are separated by commas, semicolons or tabs.
+        encoding: Python's name of the text's encoding; a byte order mark overrides it.
 
     Raises:
-        UserError: the file is not there, not text in this encoding, or no table.
+        UserError: the file is missing, not text in this encoding, or not a table.
     """
     check_table(path)
     (_, names), *entries = _rows(path, encoding) or [(0, [])]
@@ -105,10 +105,10 @@ def read_table(path: Path, encoding: str = "utf-8") -> Table:
 
 @contextmanager
 def _open_table(path: Path, encoding: str) -> Iterator[TextIO]:
-    """A table that is read in the block, line by line: a cell that never ends must not fill memory.
+    """Open a table as text; turn errors of reading it in the block into a UserError.
 
     Raises:
-        UserError: the file is not there, or not text in this encoding.
+        UserError: the file is missing, or not text in this encoding.
     """
     try:
         with path.open("rb") as file:
@@ -129,11 +129,15 @@ def _open_table(path: Path, encoding: str) -> Iterator[TextIO]:
 
 
 def _rows(path: Path, encoding: str) -> list[tuple[int, list[str]]]:
-    """The filled lines of a table, each with its number; all of them as long as the first."""
+    """Read the rows of a table that are not empty, with their line numbers.
+
+    Raises:
+        UserError: a row is not as long as the first, or the text is not a table.
+    """
     rows: list[tuple[int, list[str]]] = []
     with _open_table(path, encoding) as text:
         first = text.readline()
-        delimiter = max(DELIMITERS, key=first.count)  # the first of equally frequent ones
+        delimiter = max(DELIMITERS, key=first.count)  # the first one if equally frequent
         text.seek(0)
         reader = csv.reader(text, delimiter=delimiter, strict=True)
         try:
@@ -153,7 +157,7 @@ def _rows(path: Path, encoding: str) -> list[tuple[int, list[str]]]:
 
 
 def _find(path: Path, column: ColumnSpec, names: list[str]) -> int | None:
-    """The place of a column; None where it is not there and need not be."""
+    """Return the index of a column; None if it is missing and not required."""
     found = [i for i, name in enumerate(names) if name == column.name]
     if len(found) == 1:
         return found[0]

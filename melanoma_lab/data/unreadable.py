@@ -1,4 +1,4 @@
-"""What becomes of files that cannot be read: all are refused together, or left out and noted."""
+"""Treatment of files that cannot be read: refuse all in one message, or leave them out."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from melanoma_lab.config.schema.dataset import Dataset, OnUnreadable
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 
-#: Files named in a message; the audit lists all of them.
+#: Largest number of files that a message names; the audit lists all of them.
 N_SHOWN: Final = 10
 
 
 def drop_unreadable(
     manifest: pd.DataFrame, unreadable: Mapping[str, str], dataset: Dataset
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Refuse or leave out what could not be decoded.
+    """Refuse or leave out images that could not be decoded.
 
     Args:
         manifest: table with the columns path and digest.
         unreadable: digest -> why its files cannot be decoded.
-        dataset: ``on_unreadable`` says what to do; the rest names it in the message.
+        dataset: the dataset's configuration; ``on_unreadable`` chooses the treatment.
 
     Returns:
-        The rows that can be read, and a sentence of what was left out, if anything was.
+        The rows that can be read, and a note on those that were left out, if any.
 
     Raises:
-        UserError: something cannot be read and is not to be skipped, or nothing can be read. The
-            message names the first N_SHOWN files and says where all are listed.
+        UserError: images cannot be read and must not be skipped, or none can be read. The message
+            names the first ``N_SHOWN`` files, and the command that lists all.
     """
     reason = manifest["digest"].map(unreadable)
     bad = manifest.loc[reason.notna(), "path"]

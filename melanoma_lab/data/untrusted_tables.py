@@ -1,7 +1,7 @@
-"""Tables of text that come from elsewhere: what they would come to is counted before they are read.
+"""Check the size of tables from elsewhere before reading them.
 
-A table of two-letter cells takes thirty times its length in memory, and a line that never ends all
-of it.
+A table of two-letter cells takes thirty times its length in memory, and an endless line fills all
+memory.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import pandas as pd
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import truncate
 
-#: Bytes of a table and of one of its lines.
+#: Largest size in bytes of a table, and of one of its lines.
 MAX_TABLE_BYTES: Final = 2**30
 MAX_LINE_BYTES: Final = 2**20
-#: Cells of a table, and of its first line: 500,000 rows of 40 columns.
+#: Largest number of cells of a table: 500,000 rows of 40 columns.
 MAX_CELLS: Final = 20_000_000
 MAX_COLUMNS: Final = 10_000
-#: Bytes of a table that a run has kept, which pandas reads whole: 1,000,000 images.
+#: Largest size in bytes of a run's table, which pandas loads into memory: 1,000,000 images.
 MAX_MANIFEST_BYTES: Final = 2**28
 _DELIMITERS: Final = (b",", b";", b"\t")
 _CHUNK: Final = 2**20
 
 
 def check_table(path: Path, limit: int = MAX_TABLE_BYTES) -> None:
-    """Refuse a table of text that would come to gigabytes, before it is read.
+    """Refuse a table of text that would take gigabytes of memory, before it is read.
 
     Args:
-        path: the file, its cells apart by comma, semicolon or tab.
-        limit: in bytes.
+        path: the file; its cells are separated by commas, semicolons or tabs.
+        limit: largest size in bytes.
 
     Raises:
-        UserError: there is no such file, or it, a line of it, or the number of its cells or
-            columns is too large.
+        UserError: there is no such file, or the file, one of its lines, or the number of its cells
+            or columns is too large.
     """
     try:
         if not path.is_file():  # a pipe would never end
@@ -76,11 +76,11 @@ def read_manifest(path: Path) -> pd.DataFrame:
         path: a ``manifest.csv``.
 
     Raises:
-        UserError: it cannot be read, is too large, or is no table.
+        UserError: the file cannot be read, is too large, or is not a table.
     """
     check_table(path, MAX_MANIFEST_BYTES)
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:  # pandas's own errors and the encoding's are ones
+    except ValueError as error:  # includes pandas's own errors and those of the encoding
         why = truncate(next(iter(str(error).strip().splitlines()), "damaged"))
         raise UserError(f"{path}: expected a table of text. Received: {why}") from error

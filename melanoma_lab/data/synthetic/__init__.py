@@ -1,9 +1,10 @@
-"""The embedded dataset: dermoscopy-like lesions, drawn by the program, the same from the same seed.
+"""The synthetic dataset: dermoscopy-like lesions drawn by the program, reproducible from a seed.
 
-It lets every command run without a download. The pictures imitate what makes real dermoscopy
-hard (few images, unbalanced classes that overlap, several photographs of one lesion, hairs,
-cameras), not dermatology: nothing measured on them says anything about skin.
+It lets every command run without a download. The pictures imitate the difficulties of real
+dermoscopy (few images, unbalanced and overlapping classes, several photographs of one lesion,
+hairs, cameras) and not dermatology: results on them say nothing about skin.
 
-A lesion is an ``appearance`` (what its class looks like, varied), painted once as a patch of skin
-(``lesion``), of which each ``photograph`` is another view; ``dataset`` writes them to a folder.
+A lesion has an ``appearance`` (that of its class, varied) and is painted once on a patch of skin
+(``lesion``). Each ``photograph`` is another view of the patch. ``dataset`` writes the photographs
+to a folder.
 """

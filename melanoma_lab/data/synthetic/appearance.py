@@ -1,4 +1,4 @@
-"""What lesions of each class look like: one table, and how a single lesion departs from it."""
+"""The appearance of lesions: a table with the average of each class, and random single lesions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# How far a lesion may go towards the look-alike: 1 would be all the way.
+# Largest weight of the look-alike class in a lesion's appearance, from 0 to 1.
 LIKENESS = 0.4
-# Standard deviation of the logarithm of the factor by which a property strays.
+# Standard deviation of the logarithm of the random factor of a property.
 SPREAD = 0.25
 SPREADS = {"radius": 0.2, "hue": 0.0}
 
@@ -23,12 +23,12 @@ class LesionAppearance:
     strong).
 
     Attributes:
-        radius: from the centre to the border, as a fraction of the picture's width.
-        elongation: how much longer than wide, minus one.
-        ragged: how far the border strays from an ellipse, in radii.
-        softness: over what distance the lesion fades into the skin, in radii.
-        asymmetry: how unevenly its pigment is distributed between its two sides.
-        mottle: how patchy its pigment is.
+        radius: distance from the centre to the border, as a fraction of the picture's width.
+        elongation: ratio of length to width, minus one.
+        ragged: deviation of the border from an ellipse, in radii.
+        softness: distance over which the lesion fades into the skin, in radii.
+        asymmetry: difference in pigment between its two sides.
+        mottle: patchiness of its pigment.
         melanin: brown pigment.
         blood: red pigment.
         deep: pigment deep in the skin, which looks blue-grey.
@@ -39,8 +39,8 @@ class LesionAppearance:
         scale: white flakes.
         vessels: branching red lines.
         lacunae: large red-purple lakes.
-        halo: redness of the skin around it.
-        hue: rotation of all its colours about grey, in radians.
+        halo: redness of the skin around the lesion.
+        hue: rotation of all colours about the grey axis, in radians.
     """
 
     radius: float
@@ -68,9 +68,9 @@ class LesionClass:
     """A class of the table.
 
     Attributes:
-        share: its relative frequency, as in the ISIC archive's unbalanced classes.
-        appearance: of its average lesion.
-        look_alike: the class that it is most easily taken for.
+        share: relative frequency of the class, similar to the unbalanced classes of ISIC.
+        appearance: appearance of the average lesion of the class.
+        look_alike: the class that it is most easily confused with.
     """
 
     share: float
@@ -78,9 +78,9 @@ class LesionClass:
     look_alike: str
 
 
-# The outlines of what dermoscopy atlases describe, e.g. Kittler et al., "Standardization of
-# terminology in dermoscopy", J Am Acad Dermatol 74:1093 (2016). Shares are about those of the
-# nine-class ISIC folder, with the common classes still more common.
+# Roughly as in dermoscopy atlases, e.g. Kittler et al., "Standardization of terminology in
+# dermoscopy", J Am Acad Dermatol 74:1093 (2016). Shares are about those of the nine-class ISIC
+# folder, with the common classes even more common.
 CLASSES: dict[str, LesionClass] = {
     "actinic keratosis": LesionClass(
         share=4,
@@ -158,34 +158,34 @@ CLASSES: dict[str, LesionClass] = {
 
 
 def normalise_class_name(name: str) -> str:
-    """A class's name as the table spells it: lower case, with spaces."""
+    """Return the name of a class as in the table: in lower case, with spaces."""
     return name.lower().replace("_", " ")
 
 
 def choose_lesion_classes(names: Sequence[str]) -> list[LesionClass]:
-    """How each class is drawn.
+    """Choose a row of the table for each class.
 
-    A name of the table is drawn as itself; any other takes the next of the table that is not
-    taken. Once the table is used up it starts again, with all colours turned by one radian.
+    A class in the table gets its own row; any other class gets the next row that is not taken.
+    When all rows are taken, they are used again, with all colours rotated by one radian.
 
     Args:
-        names: the classes, all different.
+        names: names of the classes, all different.
 
     Returns:
-        One row of the table (or a recoloured one) per name, in the order of ``names``.
+        One row of the table (possibly recoloured) for each name, in the order of ``names``.
     """
-    named = {normalise_class_name(name) for name in names} & CLASSES.keys()
-    spare = [row for name, row in CLASSES.items() if name not in named]
+    in_table = {normalise_class_name(name) for name in names} & CLASSES.keys()
+    spare = [row for name, row in CLASSES.items() if name not in in_table]
     rows = []
-    turn = 0.0
+    hue = 0.0
     for name in names:
         if normalise_class_name(name) in CLASSES:
             rows.append(CLASSES[normalise_class_name(name)])
             continue
         if not spare:
-            turn += 1.0
+            hue += 1.0
             spare = list(CLASSES.values())
-        rows.append(_rotate_row_hue(spare.pop(0), turn))
+        rows.append(_rotate_row_hue(spare.pop(0), hue))
     return rows
 
 
@@ -195,10 +195,10 @@ def _rotate_row_hue(row: LesionClass, hue: float) -> LesionClass:
 
 
 def sample_lesion(rng: np.random.Generator, row: LesionClass) -> LesionAppearance:
-    """The appearance of one lesion of a class, which may be an untypical one.
+    """Draw the appearance of one lesion of a class at random.
 
-    It lies somewhere between its class and the look-alike, mostly nearer to its class, and each
-    of its properties strays by a factor of its own: classes overlap as those of real lesions do.
+    It lies between the class and its look-alike, mostly nearer to the class, and each property is
+    multiplied by its own random factor: classes overlap, as with real lesions.
     """
     mine = dataclasses.asdict(row.appearance)
     theirs = dataclasses.asdict(CLASSES[row.look_alike].appearance) | {"hue": mine["hue"]}

@@ -1,4 +1,4 @@
-"""The synthetic dataset as a folder, drawn once and kept in the cache."""
+"""The folder of the synthetic dataset, drawn once and stored in the cache."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from melanoma_lab.data.synthetic.appearance import (
 from melanoma_lab.data.synthetic.lesion import paint_patch
 from melanoma_lab.data.synthetic.photograph import CAMERAS, take_photograph
 
-# Part of the cache's key: raise it with every change that alters a pixel or a name.
+# Part of the cache's key: increase it with every change of a pixel or a name.
 DRAWING_VERSION = 1
 
-# Probability of one, two, three and four photographs of a lesion.
+# Probabilities of one, two, three and four photographs of a lesion.
 _PHOTOGRAPHS = (0.5, 0.25, 0.15, 0.1)
 
 
@@ -49,20 +49,20 @@ def draw_dataset(
 ) -> None:
     """Draw the dataset: ``images/<image_id>.png`` and ``metadata.csv`` in ``folder``.
 
-    ``checksums.json`` beside them tells later whether they are whole.
+    ``checksums.json`` next to them later shows whether they are intact.
 
     The table has the columns image_id (the file's name without its extension), lesion_id, label
     (a name of ``classes``) and source (the camera, independent of the label). The same arguments
-    give the same bytes with the same versions of NumPy and Pillow. A lesion's pictures follow
-    from its number and class and the seed alone: more lesions add pictures and change none.
+    give the same bytes with the same versions of NumPy and Pillow. A lesion's pictures depend only
+    on its number, its class and the seed: more lesions add pictures and change none.
 
     Args:
-        folder: where to write; made if it is not there.
-        classes: names of at least two classes; those of ISIC look like themselves.
-        lesions: how many lesions, of all classes together, at least one of each.
+        folder: the folder to write to; it is made if it is missing.
+        classes: names of at least two classes; ISIC's classes are drawn as described in the table.
+        lesions: number of lesions of all classes together, at least one of each class.
         image_size: width and height of the pictures in pixels, at least 16.
-        seed: of everything random, not negative.
-        progress: called after each lesion with the number drawn and the number in all.
+        seed: seed of all random numbers, not negative.
+        progress: called after each lesion with the number drawn and the total.
 
     Raises:
         UserError: an argument is out of its range.
@@ -96,22 +96,21 @@ def ensure_dataset(
     seed: int,
     progress: ProgressCallback | None = None,
 ) -> Path:
-    """The folder of the dataset in the cache, drawn first where it is not there yet.
+    """Return the folder of the dataset in the cache; draw it first if it is missing or damaged.
 
-    It is drawn under another name and renamed when whole, so that what a killed process left is
-    never taken for the dataset; where a file of it was damaged since, it is drawn again. Of several
-    processes one draws and the others wait.
+    The folder appears complete, so that an incomplete one of a killed process is never used. If
+    several processes need the dataset, one draws it and the others wait.
 
     Args:
-        cache: the lab's cache folder; made if it is not there.
-        classes: see ``draw_dataset``, as are the others.
-        lesions: how many lesions.
-        image_size: in pixels.
-        seed: of everything random.
-        progress: called after each lesion that is drawn; not at all where none needs to be.
+        cache: the lab's cache folder; it is made if it is missing.
+        classes: names of the classes, as in ``draw_dataset``.
+        lesions: number of lesions.
+        image_size: width and height of the pictures in pixels.
+        seed: seed of all random numbers.
+        progress: called after each lesion that is drawn; not called if nothing is drawn.
 
     Returns:
-        ``cache/synthetic/<key>``, the key a digest of all arguments and ``DRAWING_VERSION``.
+        ``cache/synthetic/<key>``; the key is a digest of all arguments and ``DRAWING_VERSION``.
 
     Raises:
         UserError: an argument is out of its range.
@@ -120,14 +119,17 @@ def ensure_dataset(
     _check(classes, lesions, image_size, seed)
     arguments = [DRAWING_VERSION, list(classes), lesions, image_size, seed]
     key = hash_text(json.dumps(arguments), 16)
-    whole = cache / "synthetic" / key
-    if is_folder_intact(whole):
-        return whole
-    with report_cache_errors(whole.parent), hold_lock(whole.with_name(f".{key}.lock")):
-        if not is_folder_intact(whole):
-            # One name: nobody else writes to it while the lock is held, so that what a killed
-            # process left goes. An older folder is there if a file of it was damaged.
-            with write_folder_atomically(whole, replace=True, partial=f".{key}.partial") as partial:
+    folder = cache / "synthetic" / key
+    if is_folder_intact(folder):
+        return folder
+    with report_cache_errors(folder.parent), hold_lock(folder.with_name(f".{key}.lock")):
+        if not is_folder_intact(folder):
+            # The partial folder's name is fixed, because no other process writes to it while the
+            # lock is held; what a killed process left is so deleted. An older folder exists if a
+            # file of it was damaged.
+            with write_folder_atomically(
+                folder, replace=True, partial=f".{key}.partial"
+            ) as partial:
                 draw_dataset(
                     partial,
                     classes=classes,
@@ -136,18 +138,19 @@ def ensure_dataset(
                     seed=seed,
                     progress=progress,
                 )
-    return whole
+    return folder
 
 
 def apportion_lesions(shares: Sequence[float], lesions: int) -> Iterator[int]:
-    """The class of each lesion in turn, so that any number of them keeps to the shares.
+    """Yield the class of each lesion, so that the first n lesions follow the shares for any n.
 
-    Huntington and Hill's method, by which the seats of the US House are apportioned: one of each
-    first, then always to the class of the greatest share / sqrt(n (n + 1)), n being what it has.
+    This is Huntington and Hill's method, which apportions the seats of the US House: first one
+    lesion for each class, then always one for the class with the greatest share / sqrt(n (n + 1)),
+    if it has n lesions so far.
 
     Args:
-        shares: relative frequencies, positive.
-        lesions: how many to hand out.
+        shares: relative frequencies of the classes, positive.
+        lesions: number of lesions.
 
     Yields:
         Indices into ``shares``.
@@ -165,16 +168,17 @@ def apportion_lesions(shares: Sequence[float], lesions: int) -> Iterator[int]:
 def draw_lesion(
     row: LesionClass, index: int, image_size: int, seed: int
 ) -> tuple[str, list[NDArray[np.uint8]]]:
-    """All photographs of one lesion.
+    """Draw all photographs of one lesion.
 
     Args:
-        row: how its class is drawn.
-        index: the lesion's number.
-        image_size: in pixels.
-        seed: the dataset's.
+        row: the table's row for the lesion's class.
+        index: number of the lesion.
+        image_size: width and height of the pictures in pixels.
+        seed: seed of the dataset.
 
     Returns:
-        Its source, and one to four pictures: uint8, shape (image_size, image_size, 3).
+        The source of the lesion, and one to four pictures: uint8, shape
+        (image_size, image_size, 3).
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, index)))
     camera = CAMERAS[rng.integers(len(CAMERAS))]

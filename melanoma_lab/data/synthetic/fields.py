@@ -1,8 +1,8 @@
-"""Random fields and masks that the pictures are made of: float64 arrays, square unless said.
+"""Random fields and masks for the pictures: float64 arrays, square unless stated otherwise.
 
-Lengths are fractions of the field's width, so that a picture looks alike at every size.
-float64 throughout: a last-bit difference between two processors then practically never reaches
-an eight-bit pixel.
+Lengths are fractions of the field's width, so that a picture looks the same at every size. All
+arrays are float64, so that a last-bit difference between two CPUs almost never changes an 8-bit
+pixel.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ _SUPERSAMPLING = 3
 
 
 def smooth_step(x: Field, softness: float) -> Field:
-    """A smooth step: 0 where ``x`` is far below zero, 1 where it is far above."""
+    """Compute a smooth step: 0 for ``x`` far below zero, 1 for ``x`` far above."""
     return np.asarray(0.5 + 0.5 * np.tanh(x / softness))
 
 
 def pixel_coordinates(size: int) -> tuple[Field, Field]:
-    """The pixels' x, shape (1, size), and y, shape (size, 1), from -0.5 to 0.5."""
+    """Return the pixels' x, shape (1, size), and y, shape (size, 1), from -0.5 to 0.5."""
     line = (np.arange(size) + 0.5) / size - 0.5
     return line[np.newaxis, :], line[:, np.newaxis]
 
 
 def gaussian_blur(field: Field, scale: float) -> Field:
-    """``field`` blurred by a Gaussian of standard deviation ``scale``; its edges wrap around."""
+    """Blur a field by a Gaussian of standard deviation ``scale``; its edges wrap around."""
     size = field.shape[0]
     spectrum = ndimage.fourier_gaussian(np.fft.rfft2(field), sigma=scale * size, n=size)
     return np.fft.irfft2(spectrum, s=field.shape)
 
 
 def clouds(rng: np.random.Generator, size: int, scale: float) -> Field:
-    """Smooth noise of mean 0 and variance 1, whose patches are about ``scale`` wide."""
+    """Draw smooth noise of mean 0 and variance 1, whose patches are about ``scale`` wide."""
     noise = gaussian_blur(rng.standard_normal((size, size)), scale)
     return np.asarray((noise - noise.mean()) / noise.std())
 
 
 def dots(rng: np.random.Generator, size: int, number: float, radius: float) -> Field:
-    """On average ``number`` soft round dots anywhere in the field, from 0 (none) to 1 (inside)."""
+    """Draw soft round dots at random places, on average ``number``: 1 inside a dot, else 0."""
     impulses = (rng.random((size, size)) < number / size**2).astype(np.float64)
     peak = 1 / (2 * np.pi * (radius * size) ** 2)
     return smooth_step(gaussian_blur(impulses, radius) / peak - 0.6, softness=0.2)
 
 
 def net(rng: np.random.Generator, size: int, mesh: float) -> Field:
-    """A net of thin lines (1) around holes (0) about ``mesh`` wide.
+    """Draw a net of thin lines (1) around holes (0) about ``mesh`` wide.
 
-    The lines are where band-limited noise crosses zero.
+    The lines are the zero crossings of band-limited noise.
     """
     noise = gaussian_blur(rng.standard_normal((size, size)), 0.35 * mesh)
     band = noise - gaussian_blur(noise, 0.6 * mesh)
@@ -61,12 +61,12 @@ def net(rng: np.random.Generator, size: int, mesh: float) -> Field:
 
 
 def draw_strokes(size: int, lines: Sequence[Field], width: float) -> Field:
-    """Polylines drawn with a round pen, from 0 to 1 (on the line).
+    """Draw polylines with a round pen: 1 on a line, else 0.
 
     Args:
         size: width of the field in pixels.
-        lines: each of shape (points, 2): x and y from -0.5 to 0.5; may leave the field.
-        width: of the pen.
+        lines: points of each line, shape (points, 2): x and y, from -0.5 to 0.5 inside the field.
+        width: width of the pen.
     """
     large = size * _SUPERSAMPLING
     picture = Image.new("L", (large, large))
@@ -81,13 +81,13 @@ def draw_strokes(size: int, lines: Sequence[Field], width: float) -> Field:
 def draw_curve(
     rng: np.random.Generator, start: Field, angle: float, length: float, bend: float
 ) -> Field:
-    """A wandering line as points, shape (12, 2).
+    """Draw the points of a randomly bent line, shape (12, 2).
 
     Args:
-        rng: where the wandering comes from.
-        start: its first point, shape (2,).
-        angle: its first direction, in radians.
-        length: its length.
+        rng: source of random numbers.
+        start: first point of the line, shape (2,).
+        angle: first direction of the line, in radians.
+        length: length of the line.
         bend: standard deviation of the change of direction over the whole line, in radians.
     """
     angles = angle + np.cumsum(rng.normal(0, bend / np.sqrt(11), 11))

@@ -1,7 +1,7 @@
-"""A lesion painted on a patch of skin, in light that is even and white.
+"""Paint a lesion on a patch of skin, in even white light.
 
-Colour follows Beer and Lambert: each pigment lets a part of the red, green and blue light
-through, to the power of its density.
+Colours follow the law of Beer and Lambert: the transmittance of each pigment for red, green and
+blue is raised to the power of its density.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from melanoma_lab.data.synthetic.fields import (
     smooth_step,
 )
 
-# Width of the patch over that of a picture: room for turning and shifting the view.
+# Width of the patch divided by that of a picture: margin for rotating and shifting the view.
 PATCH = 1.5
 
 # Red, green and blue transmittance at density 1.
@@ -36,12 +36,12 @@ def paint_patch(rng: np.random.Generator, lesion: LesionAppearance, image_size: 
     """Paint one lesion in the middle of a patch of skin.
 
     Args:
-        rng: where everything random comes from.
-        lesion: what to paint.
-        image_size: width in pixels of the pictures to be taken of it.
+        rng: source of random numbers.
+        lesion: appearance of the lesion.
+        image_size: width in pixels of the photographs of it.
 
     Returns:
-        RGB from 0 to 1, shape (size, size, 3), where size is ``PATCH`` times ``image_size``.
+        RGB from 0 to 1, shape (size, size, 3); size is ``PATCH`` times ``image_size``.
     """
     size = round(PATCH * image_size)
     inside = outline(rng, lesion, size)
@@ -57,7 +57,7 @@ def paint_patch(rng: np.random.Generator, lesion: LesionAppearance, image_size: 
 
 
 def skin(rng: np.random.Generator, size: int) -> Field:
-    """Bare skin of a random tone: RGB, shape (size, size, 3)."""
+    """Paint bare skin of a random tone: RGB, shape (size, size, 3)."""
     tan = rng.gamma(2.0, 0.04) * np.exp(0.15 * clouds(rng, size, 0.1))
     freckles = rng.gamma(1.0, 0.08) * smooth_step(clouds(rng, size, 0.02) - 2.0, 0.4)
     lines = rng.uniform(0.0, 0.08) * net(rng, size, 0.025)
@@ -68,7 +68,7 @@ def skin(rng: np.random.Generator, size: int) -> Field:
 
 
 def outline(rng: np.random.Generator, lesion: LesionAppearance, size: int) -> Field:
-    """Where the lesion is: shape (size, size), from 0 (skin) to 1 (lesion)."""
+    """Draw a soft mask of the lesion, shape (size, size): from 0 (skin) to 1 (lesion)."""
     x, y = pixel_coordinates(size)
     radius = lesion.radius / PATCH
     stretch = np.sqrt(1 + lesion.elongation)
@@ -80,7 +80,7 @@ def outline(rng: np.random.Generator, lesion: LesionAppearance, size: int) -> Fi
 def pigments(
     rng: np.random.Generator, lesion: LesionAppearance, inside: Field
 ) -> tuple[Field, Field, Field]:
-    """Densities of melanin, blood and deep pigment, each of the shape of ``inside``."""
+    """Draw the densities of melanin, blood and deep pigment, each of the shape of ``inside``."""
     size = inside.shape[0]
     x, _ = pixel_coordinates(size)
     slope = np.exp(lesion.asymmetry * (3 * x + 0.8 * clouds(rng, size, 0.09)))
@@ -93,7 +93,7 @@ def pigments(
 
 
 def brown_structures(rng: np.random.Generator, lesion: LesionAppearance, inside: Field) -> Field:
-    """Melanin added by the network and the globules."""
+    """Draw the additional melanin of the network and the globules."""
     size = inside.shape[0]
     network = lesion.network * (net(rng, size, 0.035) - 0.35)
     globules = 1.2 * min(lesion.globules, 1.5) * dots(rng, size, 700 * lesion.globules, 0.006)
@@ -101,7 +101,7 @@ def brown_structures(rng: np.random.Generator, lesion: LesionAppearance, inside:
 
 
 def red_structures(rng: np.random.Generator, lesion: LesionAppearance, inside: Field) -> Field:
-    """Blood added by branching vessels and by lacunae."""
+    """Draw the additional blood of branching vessels and lacunae."""
     size = inside.shape[0]
     lakes = 0.9 * lesion.lacunae * (dots(rng, size, 250, 0.022) - 0.3)
     return np.asarray(inside * lakes) + 0.9 * gaussian_blur(inside, 0.02) * vessels(
@@ -110,7 +110,7 @@ def red_structures(rng: np.random.Generator, lesion: LesionAppearance, inside: F
 
 
 def vessels(rng: np.random.Generator, lesion: LesionAppearance, size: int) -> Field:
-    """Vessels that grow towards the lesion's centre and branch once, from 0 to 1."""
+    """Draw vessels that grow towards the lesion's centre and branch once: 1 on a vessel."""
     lines = []
     for _ in range(rng.poisson(5 * lesion.vessels)):
         angle = rng.uniform(0, 2 * np.pi)
@@ -124,7 +124,7 @@ def vessels(rng: np.random.Generator, lesion: LesionAppearance, size: int) -> Fi
 
 
 def white_structures(rng: np.random.Generator, lesion: LesionAppearance, inside: Field) -> Field:
-    """How much white covers each pixel: cysts, scar and scale."""
+    """Draw the share of white at each pixel, from cysts, scar and scale."""
     size = inside.shape[0]
     x, y = pixel_coordinates(size)
     cysts = 0.6 * min(lesion.cysts, 1.2) * dots(rng, size, 350 * lesion.cysts, 0.008)
@@ -137,7 +137,7 @@ def white_structures(rng: np.random.Generator, lesion: LesionAppearance, inside:
 
 
 def rotate_hue(transmittance: Field, hue: float) -> Field:
-    """A colour turned about the grey axis by ``hue`` radians (Rodrigues), kept within 0.05 to 1."""
+    """Rotate a colour about the grey axis by ``hue`` radians (Rodrigues); clip it to 0.05 to 1."""
     grey = np.full(3, 1 / np.sqrt(3))
     rotated = (
         transmittance * np.cos(hue)

@@ -1,8 +1,8 @@
-"""Patients of drawn lesions: age, sex and body site, which give a class away a little.
+"""Random patients of drawn lesions: age, sex and body site, weakly related to the class.
 
-They are told when the dataset is read and not drawn into it, so that its files stay what they
-were. About how old, of which sex, and where, is what dermatology books say of each class, blurred:
-ages differ widely and three in ten sites are anywhere.
+They are drawn when the dataset is read and are not part of its files, so that patients could be
+added without changing the files. The profile of each class roughly follows dermatology books, with
+noise: ages vary widely, and 30 % of sites are independent of the class.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import pandas as pd
 
 from melanoma_lab.data.synthetic.appearance import normalise_class_name
 
-#: Keeps patients' random numbers apart from others that are drawn from the same seed.
+#: Separates patients' random numbers from others with the same seed.
 PATIENT_STREAM = 0x9A
 SITES = ("back", "chest", "face", "lower extremity", "scalp", "upper extremity")
-#: Share of each fact that is not known.
+#: Share of missing values of each fact.
 MISSING = 0.05
-#: Share of sites that have nothing to do with the class.
+#: Share of sites that are independent of the class.
 ANYWHERE = 0.3
-#: Years by which patients of one class differ from their mean: a standard deviation.
+#: Standard deviation in years of the ages in one class.
 SPREAD = 16
 
 
 @dataclass(frozen=True)
 class PatientProfile:
-    """Who has lesions of a class: mean age in years, share of men, usual sites."""
+    """The typical patients of a class: mean age in years, share of men, usual sites."""
 
     age: float
     men: float
@@ -52,16 +52,16 @@ CLASSES = {
 
 
 def sample_patients(lesions: Sequence[str], labels: Sequence[str], seed: int) -> pd.DataFrame:
-    """The patient of each photograph; photographs of one lesion have the same.
+    """Draw the patient of each photograph; all photographs of one lesion have the same patient.
 
     Args:
-        lesions: n names of lesions.
-        labels: the class of each.
-        seed: the dataset's.
+        lesions: lesion of each of n photographs.
+        labels: class of each photograph.
+        seed: seed of the dataset.
 
     Returns:
-        n rows with age (float64 years in steps of five, NaN where not known), sex and site (str,
-        empty where not known).
+        n rows with age (float64 years in steps of five, NaN if unknown), sex and site (str, empty
+        if unknown).
     """
     known = {
         lesion: _patient(lesion, label, seed) for lesion, label in zip(lesions, labels, strict=True)
@@ -70,15 +70,15 @@ def sample_patients(lesions: Sequence[str], labels: Sequence[str], seed: int) ->
     return pd.DataFrame(rows, columns=["age", "sex", "site"]).astype({"age": "float64"})
 
 
-@functools.lru_cache(maxsize=100_000)  # a study asks for the same ones in each run
+@functools.lru_cache(maxsize=100_000)  # all runs of a study have the same patients
 def _patient(lesion: str, label: str, seed: int) -> tuple[float, str, str]:
-    """Age, sex and site, from the lesion's name, its class and the seed alone."""
+    """Draw age, sex and site, which depend only on the lesion's name, its class and the seed."""
     number = int.from_bytes(hashlib.sha256(lesion.encode()).digest()[:8])
     rng = np.random.default_rng([PATIENT_STREAM, seed, number])
-    usual = CLASSES.get(normalise_class_name(label), ANYBODY)
-    age = float(np.clip(5 * np.round(rng.normal(usual.age, SPREAD) / 5), 5, 85))
-    sex = "male" if rng.random() < usual.men else "female"
-    site = str(rng.choice(SITES if rng.random() < ANYWHERE else usual.sites))
+    profile = CLASSES.get(normalise_class_name(label), ANYBODY)
+    age = float(np.clip(5 * np.round(rng.normal(profile.age, SPREAD) / 5), 5, 85))
+    sex = "male" if rng.random() < profile.men else "female"
+    site = str(rng.choice(SITES if rng.random() < ANYWHERE else profile.sites))
     unknown = rng.random(3) < MISSING
     return (
         np.nan if unknown[0] else age,

@@ -1,4 +1,4 @@
-"""One photograph of a patch of skin: view, hairs, what lies on the lens, light, and the sensor."""
+"""Photograph a patch of skin: view, hairs, bubbles, ruler, light, tube and sensor."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Camera:
     """A clinic's dermatoscope.
 
     Attributes:
-        name: the photograph's ``source``.
-        cast: its colour cast: factors of red, green and blue.
-        tube: probability that the round edge of its tube is in the picture.
-        gel: average number of bubbles in the contact gel.
-        ruler: probability that the scale on its glass is in the picture.
+        name: the ``source`` of its photographs.
+        cast: colour cast: factors of red, green and blue.
+        tube: probability that the round edge of the tube is in the picture.
+        gel: mean number of bubbles in the contact gel.
+        ruler: probability that the scale on the glass is in the picture.
     """
 
     name: str
@@ -46,12 +46,12 @@ CAMERAS = (
 def take_photograph(
     rng: np.random.Generator, patch: Field, camera: Camera, image_size: int
 ) -> NDArray[np.uint8]:
-    """Photograph a patch from another side, at another distance and in another light each time.
+    """Photograph a patch from a random direction and distance, in random light.
 
     Args:
-        rng: where everything random comes from.
+        rng: source of random numbers.
         patch: RGB from 0 to 1, shape (size, size, 3), size greater than ``image_size``.
-        camera: what it is taken with.
+        camera: the camera.
         image_size: width and height of the picture in pixels.
 
     Returns:
@@ -67,7 +67,7 @@ def take_photograph(
 
 
 def view(rng: np.random.Generator, patch: Field, image_size: int) -> Field:
-    """The patch turned, zoomed and shifted: shape (image_size, image_size, 3)."""
+    """Rotate, zoom and shift the patch; return shape (image_size, image_size, 3)."""
     angle = rng.uniform(0, 2 * np.pi)
     zoom = np.exp(rng.normal(0.0, 0.15))
     shift = rng.normal(0.0, 0.06, 2) * image_size
@@ -83,7 +83,7 @@ def view(rng: np.random.Generator, patch: Field, image_size: int) -> Field:
 
 
 def add_hairs(rng: np.random.Generator, picture: Field) -> Field:
-    """Hairs over most pictures: few or many, all of one colour, roughly combed one way."""
+    """Add hairs to most pictures: few or many, of one colour and roughly one direction."""
     number = rng.poisson(rng.gamma(0.5, 8.0))
     stubble = rng.random() < 0.25
     direction = rng.uniform(0, 2 * np.pi)
@@ -100,7 +100,7 @@ def add_hairs(rng: np.random.Generator, picture: Field) -> Field:
 
 
 def add_bubbles(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
-    """Bubbles in the contact gel: bright rings with a glint."""
+    """Add bubbles in the contact gel: bright rings with a glint."""
     x, y = pixel_coordinates(picture.shape[0])
     cover = np.zeros(picture.shape[:2])
     for _ in range(rng.poisson(camera.gel)):
@@ -114,7 +114,7 @@ def add_bubbles(rng: np.random.Generator, picture: Field, camera: Camera) -> Fie
 
 
 def add_ruler(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
-    """The scale engraved in the glass, along one edge."""
+    """Add the scale engraved in the glass along one edge, if it is in the picture."""
     if rng.random() >= camera.ruler:
         return picture
     edge = rng.uniform(0.40, 0.46)
@@ -130,7 +130,7 @@ def add_ruler(rng: np.random.Generator, picture: Field, camera: Camera) -> Field
 
 
 def apply_lighting(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
-    """Light that falls off to the edges and to one side, with the camera's cast."""
+    """Apply light that decreases towards the edges and one side, and the camera's colour cast."""
     x, y = pixel_coordinates(picture.shape[0])
     tilt = rng.normal(0.0, 0.15, 2)
     falloff = rng.uniform(0.1, 0.7) * (x**2 + y**2)
@@ -142,7 +142,7 @@ def apply_lighting(rng: np.random.Generator, picture: Field, camera: Camera) -> 
 
 
 def add_tube(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
-    """The dark corners outside the dermatoscope's round tube, where it is in the picture."""
+    """Add the dark corners outside the dermatoscope's round tube, if it is in the picture."""
     if rng.random() >= camera.tube:
         return picture
     x, y = pixel_coordinates(picture.shape[0])
@@ -153,7 +153,7 @@ def add_tube(rng: np.random.Generator, picture: Field, camera: Camera) -> Field:
 
 
 def apply_sensor(rng: np.random.Generator, picture: Field) -> NDArray[np.uint8]:
-    """What the sensor makes of it: slightly out of focus, noisy, contrasty, eight bits."""
+    """Apply the sensor: slight blur, noise, contrast, and rounding to uint8."""
     size = picture.shape[0]
     blur = rng.uniform(0.1, 0.7)
     sharp = ndimage.gaussian_filter(picture, (blur, blur, 0))
