@@ -1,1 +1,1 @@
-"""What is wrong with a folder of images: duplicates, leaks, contradicting labels."""
+"""Audit datasets: find duplicates, leaking splits, contradicting labels and other problems."""

@@ -1,18 +1,18 @@
-"""Lay one image over another and measure whether their fine details agree.
+"""Align two images and measure whether their fine details agree.
 
-Two photographs of different round brown spots agree in everything coarse; hairs, pores and the
-lesion's texture agree only where both are the same photograph. So a candidate pair is aligned
-and compared by its details:
+Photographs of different round brown spots agree in all coarse structure; hairs, pores and the
+lesion's texture agree only in copies of one photograph. Therefore a candidate pair is aligned and
+compared by its details:
 
-1. the turn, flip and scale are read from the circular harmonics, and, for images that were
-   shifted by an uneven crop, from a correlation of each of the eight flips and quarter turns;
+1. rotation, flip and scale are found from the circular harmonics, and, for images that were
+   shifted by an uneven crop, by correlating each of the eight flips and quarter turns;
 2. an affine transform is refined from coarse to fine by the inverse compositional algorithm of
    Baker and Matthews (Lucas-Kanade 20 years on, IJCV 56(3), 2004) on band-passed grey images,
-   blind to gain and offset;
+   independent of gain and offset;
 3. the score is the mean normalised cross-correlation of the details over small blocks, so that
    one strong edge (a ruler, the lens's rim) counts no more than any other block.
 
-Coordinates: an image spans -1 to 1 in x and y; a transform is a (2, 3) matrix that leads from
+Coordinates: an image spans -1 to 1 in x and y; a transform is a (2, 3) matrix that maps
 coordinates of the first image to those of the second. All functions work on p pairs at once.
 """
 
@@ -31,19 +31,25 @@ from melanoma_lab.audit.descriptors import SCALE_STEP
 
 N_ANGLES: Final = 72
 N_BLOCKS: Final = 8
-"""Blocks along each side of the image in which details are compared."""
+"""Number of blocks along each side of the image; details are compared within blocks."""
 
 _Floats: TypeAlias = NDArray[np.float32]
 _IDENTITY = np.eye(2, 3, dtype=np.float32)
-_MIN_OVERLAP = 0.45  # Augmentor's copies by +10 and -10 degrees still share more than this
-_MIN_BLOCKS = 12  # of N_BLOCKS ** 2: fewer say nothing
-_RIM_GREY, _RIM_RADIUS = 40.0, 0.6  # darker than this, farther out than this: the lens's rim
+_MIN_OVERLAP = 0.45  # copies that Augmentor rotates by +10 and -10 degrees still overlap more
+_MIN_BLOCKS = 12  # of N_BLOCKS ** 2; fewer are not enough for a score
+_RIM_GREY, _RIM_RADIUS = 40.0, 0.6  # pixels darker and farther out belong to the lens's rim
 
 
 def similarity_transform(
     mirrored: NDArray[np.bool_], angle: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> _Floats:
-    """Return (p, 2, 3) transforms that mirror (y to -y) where asked, turn and scale."""
+    """Build transforms, shape (p, 2, 3), that mirror (y to -y), rotate and scale.
+
+    Args:
+        mirrored: (p,) bool, whether to mirror.
+        angle: (p,) rotation in radians.
+        scale: (p,) scale factor.
+    """
     cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
     sign = np.where(mirrored, -1.0, 1.0)
     transform = np.zeros((len(angle), 2, 3), np.float32)
@@ -53,11 +59,11 @@ def similarity_transform(
 
 
 def propose_turns(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> _Floats:
-    """Find flip, turn and scale from circular harmonics.
+    """Find flip, rotation and scale from circular harmonics.
 
     Args:
-        first: (p, c, orders, rings) complex64, orders from 1 upwards.
-        second: The same for the other images.
+        first: (p, c, orders, rings) complex64, harmonics of the first images, orders from 1 on.
+        second: The same of the second images.
 
     Returns:
         (p, 2, 3) transforms with the highest correlation.
@@ -89,13 +95,13 @@ def propose_shifts(first: _Floats, second: _Floats, scales: Sequence[float] = (1
     """Find the flip or quarter turn, the scale and the shift by cross-correlation.
 
     Args:
-        first: (p, g, g) float32.
-        second: The same for the other images.
-        scales: Those tried; below 1 where the first image is a cut-out of the second.
+        first: (p, g, g) float32, the first images.
+        second: The same of the second images.
+        scales: Scales to try; below 1 if the first image is a crop of the second.
 
     Returns:
-        (p, 2, 3) transforms with the highest correlation, each one of the eight flips and quarter
-        turns followed by a scaling and a shift.
+        (p, 2, 3) transforms with the highest correlation: one of the eight flips and quarter
+        turns, followed by a scaling and a shift.
     """
     n_pairs, size = first.shape[:2]
     taper = np.hanning(size + 2)[1:-1]
@@ -103,7 +109,7 @@ def propose_shifts(first: _Floats, second: _Floats, scales: Sequence[float] = (1
     best_value = np.full(n_pairs, -np.inf, np.float32)
     best = np.zeros((n_pairs, 2, 3), np.float32)
     for scale in scales:
-        # Both are compared at the scale of the one that shows less.
+        # Both are compared at the scale of the image that shows the smaller area.
         template, moving = _magnify(first, 1 / scale), _magnify(second, scale)
         spectrum = scipy.fft.rfft2(moving * window)
         energy = _energy(template * window) * _energy(moving * window) + 1e-3
@@ -128,7 +134,7 @@ def propose_shifts(first: _Floats, second: _Floats, scales: Sequence[float] = (1
 
 
 def band_pass(planes: _Floats, sigma: float) -> _Floats:
-    """Subtract from each plane its Gaussian blur of the given sigma (in pixels)."""
+    """Subtract from each plane its Gaussian blur with standard deviation sigma, in pixels."""
     kernel = _gaussian(planes.shape[-1], sigma)
     band: _Floats = planes - np.matmul(np.matmul(kernel, planes), kernel.T)
     return band
@@ -137,15 +143,15 @@ def band_pass(planes: _Floats, sigma: float) -> _Floats:
 def warp_planes(
     planes: _Floats, transform: _Floats, size: int
 ) -> tuple[_Floats, NDArray[np.bool_]]:
-    """Read planes at transformed coordinates, bilinearly.
+    """Sample planes at transformed coordinates by bilinear interpolation.
 
     Args:
         planes: (p, s, s) float32.
-        transform: (p, 2, 3) from output coordinates to those of the planes.
-        size: Side of the output.
+        transform: (p, 2, 3) transforms from output coordinates to those of the planes.
+        size: Side of the output in pixels.
 
     Returns:
-        (p, size * size) float32, and whether each pixel lies inside the plane it was read from.
+        (p, size * size) float32, and a mask of the pixels that lie inside the plane.
     """
     n_pairs, side, _ = planes.shape
     x, y = _flat_grid(size)
@@ -175,18 +181,18 @@ def refine(
 ) -> tuple[_Floats, _Floats]:
     """Improve affine transforms by inverse compositional Gauss-Newton steps.
 
-    The image that shows more serves as the template, whichever of the two it is: steps converge
-    from farther away where the template has the other image's surroundings.
+    The image that shows the larger area is the template: steps converge from farther away if the
+    template includes the surroundings of the other image.
 
     Args:
-        first: (p, s, s) float32.
-        second: (p, s, s) float32.
-        transform: (p, 2, 3) where to start, from first to second.
-        n_iterations: Steps.
+        first: (p, s, s) float32, the first images.
+        second: (p, s, s) float32, the second images.
+        transform: (p, 2, 3) initial transforms from first to second.
+        n_iterations: Number of steps.
 
     Returns:
-        The best transforms on the way, from first to second, and their normalised
-        cross-correlation over the overlap (p,), -1 where the overlap never was large enough.
+        The best transforms among all steps, from first to second; and their normalised
+        cross-correlation over the overlap, shape (p,), -1 if the overlap was always too small.
     """
     swapped = np.abs(np.linalg.det(transform[:, :, :2])) < 1
     planes = swapped[:, None, None]
@@ -197,7 +203,7 @@ def refine(
 
 
 def _magnify(planes: _Floats, scale: float) -> _Floats:
-    """The middle part of planes, `scale` of their side, at their own size; all where scale >= 1."""
+    """Crop the middle of planes, `scale` of their side, and enlarge it; no crop if scale >= 1."""
     if scale >= 1:
         return planes
     n, size = planes.shape[:2]
@@ -206,7 +212,7 @@ def _magnify(planes: _Floats, scale: float) -> _Floats:
 
 
 def _energy(planes: _Floats) -> _Floats:
-    """The root of each plane's sum of squares."""
+    """Return the root of each plane's sum of squares, shape (p,)."""
     energy: _Floats = np.sqrt(np.einsum("pyx,pyx->p", planes, planes))
     return energy
 
@@ -220,7 +226,7 @@ def invert(transform: _Floats) -> _Floats:
 def _descend(
     first: _Floats, second: _Floats, transform: _Floats, n_iterations: int
 ) -> tuple[_Floats, _Floats]:
-    """Take the Gauss-Newton steps of refine, with the first images as templates."""
+    """Do the Gauss-Newton steps of refine, with the first images as templates."""
     n_pairs, size, _ = first.shape
     x, y = _flat_grid(size)
     template = first.reshape(n_pairs, size**2)
@@ -240,12 +246,12 @@ def _descend(
         # Both are standardised, so the mean squared error is 2 - 2 correlation.
         squared = np.einsum("pn,pn->p", error, error)
         correlation = 1 - squared / (2 * size**2 * overlap + 1e-6)
-        # Gauss-Newton may diverge on images with little detail: keep the best on the way.
+        # Gauss-Newton may diverge on images with little detail, so the best step is kept.
         better = (correlation > best_correlation) & (overlap >= _MIN_OVERLAP)
         best[better], best_correlation[better] = transform[better], correlation[better]
         if iteration == n_iterations:
             break
-        # Only the overlap has an error, while the Hessian sums over the whole template.
+        # The error is summed over the overlap only, but the Hessian over the whole template.
         step = np.matmul(inverse, np.matmul(steepest, error[:, :, None]))[:, :, 0]
         step /= np.maximum(overlap, _MIN_OVERLAP)[:, None]
         increment = step.reshape(n_pairs, 2, 3)
@@ -262,15 +268,15 @@ def score_detail_agreement(
     """Score how well the details of aligned images agree.
 
     Args:
-        first: (p, s, s) float32 grey levels from 0 to 255.
-        second: The same for the other images.
-        transform: (p, 2, 3) the alignment.
-        sigma: Details are what a Gaussian blur of this sigma (in pixels) removes.
+        first: (p, s, s) float32, grey levels of the first images from 0 to 255.
+        second: The same of the second images.
+        transform: (p, 2, 3) transforms that align the images.
+        sigma: Standard deviation in pixels of the Gaussian blur that removes the details.
 
     Returns:
         (p,) float32: the mean over blocks of the normalised cross-correlation, weighted by the
         blocks' contrast up to 3 grey levels. About 0 for different photographs, 1 for identical
-        ones. 0 where too few blocks have any detail to compare.
+        ones, 0 if too few blocks have details to compare.
     """
     n_pairs, size, _ = first.shape
     details, inside = warp_planes(band_pass(second, sigma), transform, size)
@@ -283,7 +289,7 @@ def score_detail_agreement(
     a = (a - ((a * weight).sum(axis=2) / count)[..., None]) * weight
     b = (b - ((b * weight).sum(axis=2) / count)[..., None]) * weight
     variance_a, variance_b = (a * a).sum(axis=2) / count, (b * b).sum(axis=2) / count
-    # A hundredth of a squared grey level keeps empty blocks from dividing by zero.
+    # Adding 0.01 squared grey levels avoids a division by zero in blocks without detail.
     correlation = (a * b).sum(axis=2) / count
     correlation /= np.sqrt((variance_a + 0.01) * (variance_b + 0.01))
     contrast = np.minimum((variance_a * variance_b) ** 0.25, 3.0)
@@ -301,7 +307,7 @@ def _with_last_row(transform: _Floats) -> _Floats:
 
 
 def _rim(planes: _Floats) -> _Floats:
-    """Mark dark pixels far from the centre, the lens's rim, and blur the mark over its edge."""
+    """Mark dark pixels far from the centre, the lens's rim, and blur the mask."""
     size = planes.shape[-1]
     x, y = _flat_grid(size)
     outer = np.hypot(x, y).reshape(size, size) > _RIM_RADIUS
@@ -334,8 +340,8 @@ def _standardised(values: _Floats, weight: _Floats) -> _Floats:
 def _gaussian(size: int, sigma: float) -> _Floats:
     """Return the (size, size) matrix of a Gaussian local linear regression along one axis.
 
-    Inside it is the usual blur; at the border, unlike a truncated Gaussian, it still reproduces a
-    gradient, which would otherwise leave the same "detail" along the borders of all images.
+    In the interior this is a Gaussian blur. At the border it reproduces a gradient exactly, unlike
+    a truncated Gaussian, with which a gradient would add the same "detail" to all images' borders.
     """
     offset = np.arange(size) - np.arange(size)[:, None]
     kernel = np.exp(-0.5 * (offset / sigma) ** 2)

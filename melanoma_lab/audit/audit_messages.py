@@ -1,4 +1,4 @@
-"""What the command ``audit`` says: what is wrong, what it does to a result, what resolves it."""
+"""Console output of the command ``audit``: problems, their effects and remedies."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from melanoma_lab.core.console import console
 
 
 def show_findings(findings: Findings, problems: Sequence[Problem], folder: Path) -> None:
-    """Print the summary.
+    """Print the summary of an audit.
 
     Args:
-        findings: of the audit.
-        problems: what follows from them.
-        folder: where ``audit.json`` and ``audit.html`` were written.
+        findings: findings of the audit.
+        problems: problems that follow from the findings.
+        folder: folder of ``audit.json`` and ``audit.html``.
     """
     counts = findings.class_counts
     parts = ", ".join(f"{sum(classes.values())} {part}" for part, classes in counts.items())
@@ -50,7 +50,7 @@ def show_findings(findings: Findings, problems: Sequence[Problem], folder: Path)
 
 
 def _example(problem: Problem) -> str:
-    """The first of what was found, in a line."""
+    """Describe the first image or group of a problem in one line; empty if there is none."""
     if problem.notes:
         name, note = next(iter(problem.notes.items()))
         return f"{name}: {note}"

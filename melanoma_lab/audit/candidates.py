@@ -1,15 +1,15 @@
-"""Which pairs of images are worth a closer look: a learnt projection and exact nearest neighbours.
+"""Find candidate pairs of images: a learnt projection and exact nearest neighbours.
 
-The projection is Fisher's linear discriminant with every image a class of its own: a sample of the
-images is turned, cropped, brightened and blurred, and the directions kept are those along which
-different images differ most compared with the versions of one image. It is learnt from the very
-images that are searched, so it needs no stored weights and fits any source of images.
+The projection is Fisher's linear discriminant with one class for each image: a sample of the
+images is rotated, cropped, brightened and blurred, and the directions kept are those along which
+different images differ most compared with the versions of one image. It is learnt from the images
+that are searched, so it needs no stored weights and fits any source of images.
 
-Why these: a perceptual hash (as in imagehash, imagededup or pHash) changes with every turn and with
-crops of a tenth, see benchmarks/near_duplicates.py, which measures one beside the lab. Approximate
-neighbours (HNSW, NN-descent) depend on the order of insertion or on threads, which groups, and so
-splits, must not; scikit-learn's exact search is installed anyway and fast enough for hundreds of
-thousands. Connected components are SciPy's.
+Why this method: a perceptual hash (as in imagehash, imagededup or pHash) changes with every
+rotation and with crops of a tenth; benchmarks/near_duplicates.py compares one with this method.
+Approximate neighbours (HNSW, NN-descent) depend on the order of insertion or on threads; groups,
+and so splits, must not. scikit-learn's exact search is a dependency anyway and fast enough for
+hundreds of thousands of images.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from melanoma_lab.audit.descriptors import compute_fingerprints, reduce_size
 from melanoma_lab.core.console import ProgressCallback
 
 N_DIMENSIONS: Final = 48
-"""Dimensions kept; 32 to 64 found the same copies among 10,000 images."""
+"""Number of dimensions of the projection; 32 to 64 found the same copies among 10,000 images."""
 N_SAMPLE: Final = 1024
-"""Images that the projection is learnt from; with 512, a hundredth of the crops was lost."""
+"""Number of images that the projection is learnt from; with 512, 1 % of the crops were missed."""
 
 _SIDE = 48
 _RIDGE = 1e-3
@@ -40,15 +40,15 @@ def learn_projection(
     versions: NDArray[np.float32],
     n_dimensions: int = N_DIMENSIONS,
 ) -> NDArray[np.float64]:
-    """Learn which combinations of features tell images apart and ignore harmless changes.
+    """Learn a projection of features that distinguishes images and ignores harmless changes.
 
     Args:
         original: (n, d) features of the sample, n at least 1.
         versions: (v, n, d) features of v changed versions of the same images.
-        n_dimensions: Columns wanted; never more than there are features.
+        n_dimensions: Number of columns, at most d.
 
     Returns:
-        (d, n_dimensions) float64; multiply features by it.
+        (d, n_dimensions) float64, the matrix to multiply features by.
     """
     every = np.concatenate([original[None], versions]).astype(np.float64)
     deviations = (every - every.mean(axis=0)).reshape(-1, original.shape[1])
@@ -68,23 +68,23 @@ def learn_projection(
 def compute_distorted_features(
     images: NDArray[np.uint8], executor: Executor | None = None
 ) -> NDArray[np.float32]:
-    """Return the features (v, n, d) of the v distorted versions of n images."""
+    """Compute the features, shape (v, n, d), of v distorted versions of n images."""
     described = (executor.map if executor else map)(compute_fingerprints, distort(images))
     return np.stack([fingerprints.features for fingerprints in described])
 
 
 def distort(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Make the versions of each image that count as the same image.
+    """Make versions of each image that count as the same photograph.
 
-    Crops of up to ten percent a side, turns of up to ten degrees cropped as Augmentor crops them,
-    brightness and contrast changed by up to a fifth, and blur. Flips and quarter turns are left
-    out: the features do not see them.
+    The changes are crops of up to 10 % a side, rotations of up to 10 degrees cropped as by
+    Augmentor, changes of brightness and contrast of up to 20 %, and blur. Flips and quarter turns
+    are left out, because they do not change the features.
 
     Args:
         images: (n, s, s, 3) uint8.
 
     Returns:
-        A list of arrays (n, t, t, 3) uint8, t at most 48, one a kind of change.
+        A list of arrays (n, t, t, 3) uint8, t at most 48, one for each kind of change.
     """
     n, side = len(images), min(_SIDE, images.shape[1])
     planes = images.transpose(0, 3, 1, 2).reshape(n * 3, *images.shape[1:3]).astype(np.float32)
@@ -92,39 +92,39 @@ def distort(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(0)
     zeros, ones = np.zeros(n), np.ones(n)
 
-    def moved(
+    def move(
         angle: NDArray[np.float64],
         scale: NDArray[np.float64],
         dx: NDArray[np.float64],
         dy: NDArray[np.float64],
     ) -> NDArray[np.uint8]:
         transform = similarity_transform(np.zeros(n, bool), np.deg2rad(angle), scale)
-        # Turning a 4:3 photograph crops its height more than its width.
+        # Rotating a 4:3 photograph crops its height more than its width.
         transform[:, :, :2] *= rng.uniform(0.94, 1.06, (n, 2, 1))
         transform[:, 0, 2], transform[:, 1, 2] = dx, dy
         return _images(warp_planes(planes, np.repeat(transform, 3, axis=0), side)[0], n, side)
 
-    def recoloured(gain: NDArray[np.float64], pivot: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def recolour(gain: NDArray[np.float64], pivot: NDArray[np.float32]) -> NDArray[np.uint8]:
         factor = np.repeat(gain, 3)[:, None, None].astype(np.float32)
         return _images((planes - pivot) * factor + pivot, n, side)
 
-    # In coordinates from -1 to 1, a crop of a tenth on one side moves the centre by a tenth and
-    # leaves nine tenths; Augmentor's turn by ten degrees leaves about 0.82.
+    # In coordinates from -1 to 1, cropping 10 % on one side moves the centre by 0.1 and leaves a
+    # scale of 0.9; Augmentor's rotation by 10 degrees leaves about 0.82.
     black = np.zeros((n * 3, 1, 1), np.float32)
     own_grey = np.repeat(planes.reshape(n, -1).mean(axis=1), 3)[:, None, None]
     corners = [
-        moved(zeros, 0.9 * ones, sx * 0.1 * ones, sy * 0.1 * ones)
+        move(zeros, 0.9 * ones, sx * 0.1 * ones, sy * 0.1 * ones)
         for sx, sy in ((-1, -1), (1, -1), (-1, 1), (1, 1))
     ]
     shift = rng.uniform(-0.1, 0.1, (2, n))
-    # Crops of a tenth on every side are the hardest to recognise: three kinds of them, not one.
+    # Crops of 10 % on every side are the hardest to recognise, so three kinds of them are learnt.
     off_centre = rng.uniform(-0.04, 0.04, (2, 2, n))
     turns = [
-        moved(angle, 1.0 - 0.018 * np.abs(angle), zeros, zeros)
+        move(angle, 1.0 - 0.018 * np.abs(angle), zeros, zeros)
         for angle in (-10 * ones, rng.uniform(-9, 9, n), 10 * ones)
     ]
     colours = [
-        recoloured(gain, pivot)
+        recolour(gain, pivot)
         for pivot in (black, own_grey)
         for gain in (rng.uniform(0.8, 1.0, n), rng.uniform(1.0, 1.2, n))
     ]
@@ -132,9 +132,9 @@ def distort(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     blurred = half.repeat(2, axis=1).repeat(2, axis=2)
     return [
         *corners,
-        moved(zeros, 0.8 * ones, zeros, zeros),
-        *(moved(zeros, rng.uniform(0.78, 0.86, n), dx, dy) for dx, dy in off_centre),
-        moved(zeros, rng.uniform(0.85, 0.95, n), *shift),
+        move(zeros, 0.8 * ones, zeros, zeros),
+        *(move(zeros, rng.uniform(0.78, 0.86, n), dx, dy) for dx, dy in off_centre),
+        move(zeros, rng.uniform(0.85, 0.95, n), *shift),
         *turns,
         *colours,
         _images(blurred, n, blurred.shape[-1]),
@@ -149,30 +149,30 @@ def find_nearest_pairs(
     min_similarity: float,
     progress: ProgressCallback | None = None,
 ) -> NDArray[np.intp]:
-    """Return the pairs of nearest neighbours by cosine similarity, exactly.
+    """Find the exact pairs of nearest neighbours by cosine similarity.
 
-    scikit-learn's brute-force search works block by block (memory grows with n, not n squared)
-    on all cores and is exact.
+    scikit-learn's brute-force search works block by block, so that memory grows with n and not
+    with n squared, and uses all cores.
 
     Args:
         queries: (n, d) float32, rows of length 1.
-        base: (m, d) float32, rows of length 1; None looks among the queries themselves.
-        n_neighbours: How many neighbours of each query are considered.
+        base: (m, d) float32, rows of length 1; None: search among the queries themselves.
+        n_neighbours: Largest number of neighbours of each query.
         min_similarity: Cosine below which a neighbour is dropped.
         progress: Called with (done, total) queries.
 
     Returns:
-        (p, 2) integers, sorted and without repetition: indices into queries and base, or, without
-        base, into queries with first < second.
+        (p, 2) integers, sorted and unique: indices into queries and base; without base, two
+        indices into queries, the smaller first.
     """
-    from sklearn.neighbors import NearestNeighbors  # slow to import: only where it is used
+    from sklearn.neighbors import NearestNeighbors  # imported here because it is slow to import
 
     n, among_themselves = len(queries), base is None
     found_in = queries if base is None else base
     wanted = min(n_neighbours, len(found_in) - among_themselves)
     if wanted < 1 or n == 0:
         return np.empty((0, 2), np.intp)
-    # Among themselves each query finds itself too: one more is sought, and itself left out.
+    # Without base each query also finds itself, so one more neighbour is searched and dropped.
     search = NearestNeighbors(n_neighbors=wanted + among_themselves, algorithm="brute")
     search.fit(found_in)
     parts = []
@@ -198,13 +198,13 @@ def project(
     centre: NDArray[np.float64],
     projection: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """Project some rows of features and scale each to length 1, in bounded memory.
+    """Project some rows of features and scale each to length 1, in blocks to save memory.
 
     Args:
         features: (n, d) float32.
-        rows: (r,) which rows.
-        centre: (d,) what is subtracted first.
-        projection: (d, k) from learn_projection.
+        rows: (r,) indices of the rows.
+        centre: (d,) values to subtract first.
+        projection: (d, k) matrix from learn_projection.
 
     Returns:
         (r, k) float32.

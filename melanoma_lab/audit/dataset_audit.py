@@ -1,4 +1,4 @@
-"""The audit itself: from the table of images and their inspection to what is wrong with them."""
+"""The audit: compute the findings from the table of images and the inspection of their files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.listing import Listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 
-#: The random split that a folder without a published one is judged by, as the course project made
-#: it: files drawn one by one.
+#: Share of test images in random splits of single files, as the course project made them. They
+#: replace the published split if there is none.
 TEST_SHARE: Final = 0.2
 N_RANDOM_SPLITS: Final = 20
 
@@ -31,17 +31,18 @@ def audit_images(
     name: str,
     classes: Sequence[str] | None,
 ) -> tuple[Findings, pd.DataFrame]:
-    """Judge a dataset as it was published.
+    """Audit a dataset as it was published.
 
     Args:
-        listing: of the dataset, its images with the column digest; labels are the folder's.
-        inspection: of these files.
-        name: of the dataset option.
-        classes: ``dataset.classes``; None: whatever is found.
+        listing: listing of the dataset, with the column digest in its images; labels are those of
+            the folders.
+        inspection: inspection of these files.
+        name: name of the option of the group ``dataset``.
+        classes: value of ``dataset.classes``; None: all classes that are found.
 
     Returns:
-        What was found, and the readable images with the columns photograph, pixels, group and
-        judged (their part of the judged split).
+        The findings, and the readable images with the columns photograph, pixels, group and
+        judged (their part of the audited split, which is published or random).
     """
     manifest = listing.images.sort_values("image_id", ignore_index=True)
     reason = manifest["digest"].map(inspection.unreadable)
@@ -96,12 +97,12 @@ def audit_images(
 
 
 def _several(table: pd.DataFrame, by: str, column: str) -> pd.Series:
-    """Whether an image's group has several values of a column; bool, shape (n,)."""
+    """Return whether each image's group has several values of a column; bool, shape (n,)."""
     return table.groupby(by)[column].transform("nunique") > 1
 
 
 def _groups(table: pd.DataFrame, by: str, chosen: pd.Series | None = None) -> list[Group]:
-    """Whole groups of two and more with a chosen image, sorted, as sorted lists of image_id."""
+    """List the groups of at least two images with a chosen one, as sorted lists of image_id."""
     rows = (
         table if chosen is None else table[table[by].isin(table[by].reindex(chosen[chosen].index))]
     )
@@ -110,14 +111,18 @@ def _groups(table: pd.DataFrame, by: str, chosen: pd.Series | None = None) -> li
 
 
 def _leaking(table: pd.DataFrame, part: str) -> list[str]:
-    """Images of a part of the judged split whose group has a training image."""
+    """List the images of a part of the audited split whose group has a training image."""
     trained = set(table.loc[table["judged"] == TRAIN, "group"])
     leaking = (table["judged"] == part) & table["group"].isin(trained)
     return sorted(table.loc[leaking, "image_id"])
 
 
 def _random_splits(group: pd.Series) -> tuple[RandomSplitLeakage, list[str]]:
-    """Draw splits of single files; the second value is the first of them, part by part."""
+    """Draw random splits of single files.
+
+    Returns:
+        The share of leaking test images, and the part of each image in the first split.
+    """
     codes, names = pd.factorize(group)
     n_test = round(TEST_SHARE * len(codes))
     shares, example = [], [TRAIN] * len(codes)
@@ -139,7 +144,7 @@ def _class_counts(manifest: pd.DataFrame, *, published: bool) -> dict[str, dict[
 
 
 def _counts(outer: pd.Series, inner: pd.Series) -> dict[str, dict[str, int]]:
-    """How often each pair of values occurs, nested and sorted."""
+    """Count how often each pair of values occurs, as sorted nested dictionaries."""
     nested: dict[str, dict[str, int]] = {}
     for (a, b), n in sorted(Counter(zip(outer, inner, strict=True)).items()):
         nested.setdefault(a, {})[b] = n
@@ -147,7 +152,7 @@ def _counts(outer: pd.Series, inner: pd.Series) -> dict[str, dict[str, int]]:
 
 
 def _named_pairs(table: pd.DataFrame, pairs: pd.DataFrame) -> list[dict[str, Any]]:
-    """The pairs by image_id; of identical files the first stands for all."""
+    """List the pairs by image_id; the first of identical files stands for all of them."""
     first_of = table.drop_duplicates("digest").set_index("digest")["image_id"]
     rows = [
         (*sorted((first_of[a], first_of[b])), round(score, 3), kind)
@@ -168,7 +173,7 @@ def _metadata_conflicts(manifest: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _unknown(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> list[str]:
-    """What cannot be found for lack of metadata."""
+    """Describe what cannot be found without metadata, a sentence each."""
     sentences = []
     if not grouped_by:
         sentences.append(

@@ -1,16 +1,16 @@
-"""Fingerprints of images that survive flips, turns, re-encoding and changes of brightness.
+"""Fingerprints of images, robust to flips, rotations, re-encoding and changes of brightness.
 
-Two kinds of numbers describe an image, both read from a 32 x 32 reduction of it:
+Two kinds of features describe an image, both computed from a 32 x 32 reduction of it:
 
 * **Circular harmonics.** Around the centre, on rings whose radii grow by a constant factor, the
-  colour is a function of the angle and hence a Fourier series. Turning the image multiplies the
-  coefficient of order m by exp(-i m angle), mirroring it conjugates, scaling it by the constant
+  colour is a function of the angle and hence a Fourier series. Rotating the image multiplies the
+  coefficient of order m by exp(-i m angle), mirroring conjugates it, scaling by the constant
   factor moves it to the next ring (the Fourier-Mellin idea; Reddy and Chatterji, IEEE
-  Transactions on Image Processing 5(8), 1996). Magnitudes are therefore blind to turns and flips,
-  and the phases tell later which turn or flip leads from one image to the other.
-* **Spectrum rings.** The magnitude of the two-dimensional Fourier transform is blind to shifts,
-  so an image that lost a border on one side only is still recognised. Its logarithm is described
-  by the same harmonics, of even order because the spectrum of a real image is symmetric.
+  Transactions on Image Processing 5(8), 1996). Magnitudes are therefore independent of rotations
+  and flips, and the phases show later which rotation or flip maps one image to the other.
+* **Spectrum rings.** The magnitude of the two-dimensional Fourier transform is independent of
+  shifts, so an image that lost a border on one side only is still recognised. Its logarithm is
+  described by the same harmonics, of even order because the spectrum of a real image is symmetric.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from melanoma_lab.core.console import ProgressCallback
 
 MIN_SIDE = 32
-"""Smallest images that can be described; features are read from a reduction to this side."""
+"""Smallest side of images in pixels; features are computed from a reduction to this side."""
 THUMBNAIL = 64
-"""Side of the grey reduction that is kept (or the image's own side where that is smaller)."""
+"""Side of the grey thumbnail in pixels (the image's own side if that is smaller)."""
 SCALE_STEP = 1.2
 """Factor between the radii of neighbouring rings."""
 N_RINGS = 10
@@ -43,11 +43,11 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What is kept of n images: about 7 KB each.
+    """Features and thumbnails of n images, about 7 KB each.
 
     Attributes:
-        features: (n, d) float32, unchanged (up to rounding) by flips and quarter turns, little
-            changed by small rotations, crops and brightness.
+        features: (n, d) float32, unchanged (up to rounding) by flips and quarter turns, and nearly
+            unchanged by small rotations, crops and changes of brightness.
         harmonics: (n, 3, MAX_ORDER, N_RINGS) complex64, orders 1 to MAX_ORDER per colour channel.
         thumbnails: (n, t, t) uint8, grey levels; t is THUMBNAIL, or the images' side if smaller.
     """
@@ -72,11 +72,11 @@ def compute_fingerprints(
     executor: Executor | None = None,
     progress: ProgressCallback | None = None,
 ) -> Fingerprints:
-    """Describe every image by numbers that flips, turns and brightness leave (nearly) alone.
+    """Compute fingerprints that flips, rotations and changes of brightness (nearly) preserve.
 
     Args:
         images: (n, s, s, 3) uint8, s at least 32; a memory map is read block by block.
-        executor: Where given, its threads share the blocks.
+        executor: Executor whose threads share the blocks; None: one thread.
         progress: Called with (done, total) images.
 
     Raises:
@@ -85,7 +85,7 @@ def compute_fingerprints(
     check_images(images)
     n, side = len(images), min(THUMBNAIL, images.shape[1])
     n_features = _describe_block(np.zeros((1, *images.shape[1:]), np.uint8)).features.shape[1]
-    # Filled in place: joining the parts afterwards would need the memory twice.
+    # The arrays are filled in place; concatenating the parts would need twice the memory.
     prints = Fingerprints(
         features=np.empty((n, n_features), np.float32),
         harmonics=np.empty((n, 3, MAX_ORDER, N_RINGS), np.complex64),
@@ -122,7 +122,7 @@ def reduce_size(planes: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
     Args:
         planes: (n, s, s) float32.
-        size: The side wanted, at most s.
+        size: New side in pixels, at most s.
 
     Returns:
         (n, size, size) float32.
@@ -143,8 +143,8 @@ def _describe_block(images: NDArray[np.uint8]) -> Fingerprints:
     real, imaginary = _ring_basis()
     coefficients = ((flat @ real) + 1j * (flat @ imaginary)).reshape(n, 3, MAX_ORDER + 1, N_RINGS)
     harmonics = coefficients[:, :, 1:].astype(np.complex64)
-    # Weights only bring the groups to about the same size; the projection that is learnt from
-    # the images (see candidates.py) decides what counts.
+    # The factors only bring the groups of features to a similar size; the projection learnt from
+    # the images (see candidates.py) decides which features count.
     features = np.concatenate(
         [
             0.5 * coefficients[:, :, 0].real.reshape(n, -1),
@@ -173,7 +173,7 @@ def _standardise(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Subtract each channel's mean and divide by the common spread, both near the centre.
 
-    Brightness and contrast are thereby taken out; the ratio of the channels is kept.
+    This removes brightness and contrast, but keeps the ratios between the channels.
     """
     x, y = _grid(MIN_SIDE)
     window = np.exp(-0.5 * (x**2 + y**2) / 0.6**2)
@@ -185,7 +185,7 @@ def _standardise(
 
 
 def _spectrum_features(standard: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Describe log-magnitudes of the spectra of grey and of red minus blue."""
+    """Compute features of the log-magnitude spectra of grey and of red minus blue."""
     n = len(standard)
     taper = np.hanning(MIN_SIDE + 2)[1:-1]
     window = np.outer(taper, taper).astype(np.float32)
@@ -197,7 +197,7 @@ def _spectrum_features(standard: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return x and y of the pixel centres, the image spanning -1 to 1."""
+    """Return x and y of the pixel centres, from -1 to 1 across the image."""
     axis = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(axis, axis)
     return x, y
@@ -231,11 +231,11 @@ def _ring_basis() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 @lru_cache(maxsize=1)
 def _spectrum_basis() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return rings of the half-plane of frequencies that rfft2 gives, as columns."""
+    """Return harmonics on rings in the half-plane of rfft2's frequencies, as columns."""
     fy = np.fft.fftfreq(MIN_SIDE, 1 / MIN_SIDE)[:, None]
     fx = np.fft.rfftfreq(MIN_SIDE, 1 / MIN_SIDE)[None, :]
     frequency, angle = np.hypot(fx, fy), np.arctan2(fy, fx)
-    # Frequencies on the two edges of the half-plane stand for themselves, all others for two.
+    # rfft2 omits the mirror image of all frequencies but those on the two edges of the half-plane.
     multiplicity = np.where((fx == 0) | (fx == MIN_SIDE // 2), 1.0, 2.0)
     columns = []
     for centre in _SPECTRUM_RADII:
@@ -261,16 +261,16 @@ class DistinctImages:
 
     Args:
         images: (n, s, s, 3) uint8.
-        pool: Its threads share the work.
-        progress: Called with (done, total) while images are described.
+        pool: Executor whose threads share the work.
+        progress: Called with (done, total) images while fingerprints are computed.
 
     Attributes:
-        images: As given.
-        members: Digest of the pixels -> indices of the images that have it.
-        digests: Sorted.
-        distinct: (d,) the index of one image of each digest, in the order of the digests and not
-            of the images, so that nothing that is computed from it depends on the images' order.
-        fingerprints: Of all n images.
+        images: The images.
+        members: Digest of the pixels -> indices of the images with this digest.
+        digests: All digests, sorted.
+        distinct: (d,) index of one image of each digest, in the order of the digests, so that
+            results do not depend on the order of the images.
+        fingerprints: Fingerprints of all n images.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What an audit found in a dataset: plain data, and what a split of it would leak."""
+"""The findings of an audit as plain data, with the leakage of its split."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ Group = list[str]
 
 @dataclass(frozen=True)
 class RandomSplitLeakage:
-    """What random splits of files, not groups, would leak.
+    """The leakage of random splits of single files instead of groups.
 
     Attributes:
-        test_share: of the images.
-        n_seeds: how many splits were drawn.
-        leaking_share_mean: share of test images whose group has a training image, over the splits.
-        leaking_share_min: the lowest.
-        leaking_share_max: the highest.
+        test_share: share of test images in a split.
+        n_seeds: number of splits.
+        leaking_share_mean: share of test images whose group has a training image, the mean over
+            the splits.
+        leaking_share_min: the smallest such share.
+        leaking_share_max: the largest such share.
     """
 
     test_share: float
@@ -36,41 +37,43 @@ class RandomSplitLeakage:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything an audit found; ``as_json`` is ``audit.json``.
+    """All findings of an audit; ``as_json`` returns the content of ``audit.json``.
 
-    Images are named by image_id, groups are sorted lists of them, every list is sorted. Files that
-    cannot be read are counted in ``n_images`` and ``class_counts`` and are in no group.
+    Images are named by image_id, groups are sorted lists of them, and all lists are sorted. Files
+    that cannot be read are counted in ``n_images`` and ``class_counts`` and are in no group.
 
     Attributes:
-        dataset: name of the dataset option.
-        n_images: files found.
-        judged_split: ``published``, or ``random`` where the folder has no split of its own: then
-            the split is the first of ``random_splits``.
-        class_counts: split -> class -> images; the split is ``all`` where none was published.
-        source_by_class: class -> source -> images; ``unknown`` where nothing says.
-        class_sizes: what each class is good for.
-        sources: how much the source of a photograph gives away of its class.
-        random_splits: what a random split of files would leak.
+        dataset: name of the option of the group ``dataset``.
+        n_images: number of files found.
+        judged_split: the split that was audited: ``published``, or ``random`` if none was
+            published; then it is the first of ``random_splits``.
+        class_counts: split -> class -> number of images; the split is ``all`` if none was
+            published.
+        source_by_class: class -> source -> number of images; ``unknown`` if the source is missing.
+        class_sizes: class -> its size, and whether it can be measured.
+        sources: how well the source of a photograph predicts its class.
+        random_splits: leakage of random splits of single files.
         unreadable: image_id and reason.
-        suspicious: image_id and reason, for files that can be read and yet look wrong.
-        exact_duplicate_groups: files of the same bytes.
-        pixel_duplicate_groups: files of different bytes that decode to the same pixels.
-        near_duplicate_groups: copies of one photograph, at least two of them of different bytes.
-        near_duplicate_pairs: first, second, score and kind (what was changed) of what ties them.
-        label_conflicts: groups of the same bytes or pixels under different labels.
-        near_label_conflicts: near_duplicate_groups under different labels.
-        metadata_conflicts: image_id, label and diagnosis where the two differ.
+        suspicious: image_id and reason, for files that can be read but look wrong.
+        exact_duplicate_groups: files with identical bytes.
+        pixel_duplicate_groups: files with different bytes that decode to identical pixels.
+        near_duplicate_groups: copies of one photograph, at least two of them with different bytes.
+        near_duplicate_pairs: first, second, score and kind (the changes) of the pairs that connect
+            these groups.
+        label_conflicts: groups with identical bytes or pixels and different labels.
+        near_label_conflicts: groups of near-duplicates with different labels.
+        metadata_conflicts: image_id, label and diagnosis if these two differ.
         groups: images that a split must never separate: one lesion, or copies, transitively.
-        cross_split_groups: those of them that the judged split separates.
+        cross_split_groups: groups that the audited split separates.
         test_images_leaking: test images whose group has a training image.
         val_images_leaking: validation images whose group has a training image.
         classes_left_out: classes in the folder that are not in ``dataset.classes``.
         classes_without_images: classes of ``dataset.classes`` that are not in the folder.
-        against: the other folder that was compared, as it was typed; empty where none was.
+        against: the folder that the dataset was compared with, as typed; empty if there is none.
         shared_images: image_id, other (its path in the other folder), score and kind.
-        unknown: what the audit cannot know for lack of metadata, a sentence each.
-        missing_images: names in the metadata table that no file in the folder has.
-        unlisted_images: files that the metadata table does not name and training leaves out.
+        unknown: what the audit cannot find without metadata, a sentence each.
+        missing_images: names in the metadata table without a file in the folder.
+        unlisted_images: files that the metadata table does not name; training leaves them out.
     """
 
     dataset: str
@@ -104,13 +107,13 @@ class Findings:
 
     @property
     def leaks(self) -> bool:
-        """Whether the published split, or most random ones, separate what belongs together."""
+        """Whether the published split separates a group; without one, whether there are groups."""
         if self.judged_split == "published":
             return bool(self.cross_split_groups)
         return bool(self.groups)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain containers; every list has a twin ``n_<name>`` before it."""
+        """Convert the findings to plain containers; ``n_<name>`` precedes each list ``<name>``."""
         plain: dict[str, Any] = {}
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, list):
@@ -128,6 +131,6 @@ class Findings:
 
     @property
     def digest(self) -> str:
-        """A short hash of everything that was found."""
+        """A short hash of all findings."""
         text = json.dumps(self.as_json(), sort_keys=True)
         return hash_text(text, 16)

@@ -1,8 +1,8 @@
-"""What the files of a dataset say by themselves, found once and kept by content.
+"""Inspect the files of a dataset, without its metadata, and cache the result.
 
-Whether a file can be read, what it holds, and which files show one photograph depend on nothing
-but bytes, so they are cached under a digest of all contents: the command ``audit`` pays, and every
-training run on the same images finds the answer on the disk.
+Whether a file can be read, what it contains, and which files are copies of one photograph depend
+only on the files' bytes. The result is therefore cached under a digest of all contents: the command
+``audit`` computes it, and every training run on the same images loads it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from melanoma_lab.data.cache import load_or_compute_json
 from melanoma_lab.data.decoding import DECODING_VERSION, describe_picture, read_picture
 from melanoma_lab.data.pixel_cache import NOT_OPENED, DecodedImages, load_pixels
 
-#: Raise it when the same files would be judged otherwise.
+#: Part of the cache's key: increase it if the same files would get another result.
 INSPECTION_VERSION: Final = 2
-#: Side in pixels at which images are compared, whatever size a network gets: the groups of a
-#: dataset, and so its splits, must not depend on ``dataset.image_size``.
+#: Side in pixels at which images are compared. It is independent of ``dataset.image_size``, so that
+#: the groups of a dataset, and so its splits, are too.
 COMPARED_SIZE: Final = 128
-#: Levels (of 256) by which a picture of a single colour may vary once it was compressed.
+#: Largest range of levels (of 256) in a compressed picture of a single colour.
 CONSTANT_RANGE: Final = 4
-#: All that a verdict depends on, beside the files: another version is another answer.
+#: Everything that a result depends on besides the files; part of the cache's key.
 CACHE_VERSION: Final = (
     INSPECTION_VERSION,
     DECODING_VERSION,
@@ -50,25 +50,25 @@ CACHE_VERSION: Final = (
 
 FILE_COLUMNS = ("reason", "format", "width", "height", "colours", "constant", "pixels")
 PAIR_COLUMNS = ("first", "second", "score", "kind")
-#: What is known of a file that cannot be read, beside the reason.
+#: The columns of a file that cannot be read, after the reason.
 _UNKNOWN: Final = ("", 0, 0, "", False, "")
 _IMAGES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in files of n distinct contents.
+    """The results of an inspection of files with n distinct contents.
 
     Attributes:
-        files: indexed by digest, sorted, with the columns reason (str; why it cannot be decoded,
-            empty where it can), format (str; as Pillow calls it), width and height (int; pixels,
-            0 where unreadable), colours (str; why they may not be those that were photographed),
-            constant (bool; a single colour) and pixels (str; equal where files of different bytes
-            decode to identical pixels, else empty). The digest of all files that could not be
-            opened is empty.
-        pairs: readable files that show one photograph: first and second (str; digests, first <
-            second), score (float; 0 to 1) and kind (str; what was changed), sorted. Not every
-            pair of a group is listed; the groups are the connected components.
+        files: table indexed by digest, sorted, with the columns reason (str; why the file cannot
+            be decoded, empty if it can), format (str; Pillow's name), width and height (int;
+            pixels, 0 if unreadable), colours (str; why they may differ from the photographed
+            ones), constant (bool; a single colour) and pixels (str; equal for files with different
+            bytes that decode to identical pixels, else empty). The digest of all files that could
+            not be opened is empty.
+        pairs: table of readable files that are copies of one photograph: first and second (str;
+            digests, first < second), score (float; 0 to 1) and kind (str; the changes), sorted.
+            Not every pair of a group is listed; the groups are the connected components.
     """
 
     files: pd.DataFrame
@@ -89,15 +89,15 @@ def inspect_files(
     threads: int,
     progress: ProgressCallback | None = None,
 ) -> Inspection:
-    """Look at every distinct file, and for copies of one photograph among them.
+    """Inspect every distinct file, and find copies of one photograph among them.
 
     Args:
         paths: n image files.
-        digests: n digests of their bytes, as ``compute_file_digests`` gives them.
+        digests: n digests of the files, from ``compute_file_digests``.
         cache: the lab's cache folder.
-        threads: for decoding and comparing.
-        progress: called with (done, total) of each step in turn (decoding, describing, seeking
-            neighbours, comparing); not at all where nothing needs to be done.
+        threads: number of threads for decoding and comparing.
+        progress: called with (done, total) of each step in turn (decoding, computing fingerprints,
+            searching neighbours, comparing); not called if the result is cached.
     """
     path_of = dict(sorted(zip(digests, paths, strict=True)))
     not_opened = path_of.pop("", None)
@@ -119,7 +119,7 @@ def inspect_files(
 def _inspect(
     path_of: Mapping[str, str], *, cache: Path, threads: int, progress: ProgressCallback | None
 ) -> dict[str, Any]:
-    """Decode, describe and compare; the result is as JSON can write it."""
+    """Decode, describe and compare the files; return a result that JSON can represent."""
     digests = list(path_of)
     pixels = load_pixels(
         list(path_of.values()),
@@ -144,7 +144,7 @@ def _inspect(
     with ThreadPoolExecutor(threads) as pool:
         files = list(pool.map(describe, enumerate(digests), chunksize=32))
     counts = pd.Series([file[-1] for file in files]).value_counts()
-    for file in files:  # looked alike at COMPARED_SIZE only
+    for file in files:  # a digest that occurs once: identical only at COMPARED_SIZE
         file[-1] = file[-1] if counts[file[-1]] > 1 else ""
     return {"files": files, "pairs": pairs}
 
@@ -152,13 +152,13 @@ def _inspect(
 def _pairs(
     pixels: DecodedImages, digests: list[str], threads: int, progress: ProgressCallback | None
 ) -> list[list[Any]]:
-    """The pairs of readable files that show one photograph."""
+    """Find the pairs of readable files that are copies of one photograph."""
     if len(pixels.row) < 2:
         return []
     found = find_near_duplicates(pixels.images, n_threads=threads, progress=progress)
     readable = np.array([digest in pixels.row for digest in digests])
-    # An unreadable file's pixels are zeros: it looks the same as a black picture, and where it is
-    # the first of such, the black pictures are tied to it instead of to each other.
+    # The pixels of an unreadable file are zeros, like those of a black picture. If it comes first,
+    # black pictures are paired with it instead of with each other; this is corrected here.
     first, second = found["first"].to_numpy(), found["second"].to_numpy()
     centre = {i: int(i) for i in np.unique(first)}
     for a, b in zip(first, second, strict=True):
@@ -173,7 +173,7 @@ def _pairs(
 
 
 def _constant(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether an image is of a single colour; bool, shape (n,)."""
+    """Return whether each image has a single colour; bool, shape (n,)."""
     parts = [np.empty(0, np.uint8)]
     for start in range(0, len(images), _IMAGES_AT_ONCE):
         block = np.asarray(images[start : start + _IMAGES_AT_ONCE])
@@ -183,7 +183,7 @@ def _constant(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _pixel_digest(path: str) -> str:
-    """Of the decoded picture at its own size, upright."""
+    """Compute a digest of the decoded upright picture at its original size."""
     pixels = np.asarray(read_picture(path))
     text = hashlib.sha256(repr(pixels.shape).encode())
     text.update(pixels.tobytes())

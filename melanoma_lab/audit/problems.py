@@ -1,4 +1,4 @@
-"""From findings to problems: what each does to a result, and the line that resolves it."""
+"""Problems that follow from the findings of an audit: their effects on results and remedies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from melanoma_lab.core.formatting import format_count, format_percent
 
 
 class ProblemKind(StrEnum):
-    """What a problem spoils."""
+    """Kinds of problems, by what they affect."""
 
     leakage = "leakage"
     labels = "labels"
@@ -23,11 +23,11 @@ class ProblemKind(StrEnum):
 
 @dataclass(frozen=True)
 class Remedy:
-    """A way out.
+    """A way to resolve a problem.
 
     Attributes:
-        line: what to add to the command; empty where no setting helps.
-        effect: what it does.
+        line: overrides to add to the command; empty if no setting helps.
+        effect: what the overrides do, or what to do instead.
     """
 
     line: str
@@ -36,16 +36,16 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a dataset.
+    """A problem of a dataset.
 
     Attributes:
-        key: the list of findings that it is about.
-        kind: what it spoils.
+        key: name of the attribute of ``Findings`` that the problem is about.
+        kind: kind of the problem.
         title: what was found, with its number.
-        effect: what it does to a result.
-        remedies: what resolves it.
-        groups: images to look at side by side.
-        notes: image_id or class -> what to say of it.
+        effect: the effect of the problem on results.
+        remedies: ways to resolve the problem.
+        groups: groups of images to show side by side.
+        notes: image_id or class -> note about it.
     """
 
     key: str
@@ -58,10 +58,10 @@ class Problem:
 
 
 def find_problems(findings: Findings) -> list[Problem]:
-    """Everything wrong with a dataset, what spoils most first.
+    """List all problems of a dataset, the most serious first.
 
     Args:
-        findings: of an audit.
+        findings: findings of an audit.
     """
     return [*_leakage(findings), *_labels(findings), *_bias(findings), *_files(findings)]
 

@@ -1,4 +1,4 @@
-"""Which images of a dataset another folder has too, at whatever size, cut or turn."""
+"""Find the images of a dataset that another folder has too, even if resized, cropped or rotated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from melanoma_lab.data.cache import load_or_compute_json
 from melanoma_lab.data.image_files import find_images
 from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 
-#: Paths, and the digests of their files.
+#: Paths of files, and the digests of these files.
 HashedFiles = tuple[Sequence[str], Sequence[str]]
 
 
@@ -29,19 +29,19 @@ def find_shared_images(
     outside_root: bool = False,
     progress: ProgressCallback | None = None,
 ) -> list[dict[str, Any]]:
-    """Compare a dataset with a folder of images.
+    """Find the images of a dataset that are also in another folder.
 
     Args:
         manifest: table with the columns image_id, path and digest.
-        against: the other folder; every image below it counts, whatever its metadata say.
+        against: the other folder; all images below it are compared, without regard to metadata.
         cache: the lab's cache folder.
-        threads: for decoding and comparing.
+        threads: number of threads for decoding and comparing.
         outside_root: follow links that lead out of the other folder.
         progress: called with (done, total) while decoding and comparing.
 
     Returns:
-        image_id, other (path relative to the other folder), score (0 to 1) and kind (what was
-        changed), sorted; an image may have several others.
+        image_id, other (path relative to the other folder), score (0 to 1) and kind (the changes)
+        of each pair, sorted; an image may be in several pairs.
 
     Raises:
         UserError: the other folder is missing or has no images.
@@ -58,7 +58,7 @@ def find_shared_images(
         threads=threads,
         progress=progress,
     )
-    return _named(manifest, pairs, _names(paths, digests, root))
+    return _format_pairs(manifest, pairs, _names(paths, digests, root))
 
 
 def find_shared_photographs(
@@ -69,20 +69,20 @@ def find_shared_photographs(
     threads: int,
     progress: ProgressCallback | None = None,
 ) -> list[list[Any]]:
-    """Pairs of files, one of each side, that show one photograph; found once and kept.
+    """Find pairs of files, one from each set, that are copies of one photograph; cache the result.
 
     Args:
-        own: n paths and the digests of their bytes, as ``compute_file_digests`` gives them.
-        other: the same of the other side.
+        own: n paths and the digests of their files, from ``compute_file_digests``.
+        other: paths and digests of the other set.
         cache: the lab's cache folder.
-        threads: for decoding and comparing.
+        threads: number of threads for decoding and comparing.
         progress: called with (done, total) while decoding and comparing.
 
     Returns:
-        Digest of one's own, of the other, score (0 to 1) and kind (what was changed). Files that
-        cannot be read are in no pair.
+        Digest of the own file, digest of the other, score (0 to 1) and kind (the changes) of each
+        pair. Files that cannot be read are in no pair.
     """
-    # What cannot be opened has no digest, and no row in the decode cache.
+    # A file that cannot be opened has no digest, and no row in the cache of pixels.
     distinct = [sorted(set(digests) - {""}) for _, digests in (own, other)]
 
     def find() -> list[list[Any]]:
@@ -93,7 +93,7 @@ def find_shared_photographs(
         pairs = find_near_duplicates(
             first.images, against=second.images, n_threads=threads, progress=progress
         )
-        # A file that cannot be read is zeros in the cache, and so the same as a black picture.
+        # A file that cannot be read has zeros in the cache, like a black picture.
         return [
             [distinct[0][a], distinct[1][b], score, kind]
             for a, b, score, kind in pairs.itertuples(index=False, name=None)
@@ -107,14 +107,14 @@ def find_shared_photographs(
 
 
 def _names(paths: Sequence[str], digests: Sequence[str], root: Path) -> dict[str, str]:
-    """Digest -> the first file of that content."""
+    """Map each digest to the relative path of the first file with it."""
     names: dict[str, str] = {}
     for path, digest in zip(paths, digests, strict=True):
         names.setdefault(digest, Path(path).relative_to(root).as_posix())
     return names
 
 
-def _named(
+def _format_pairs(
     manifest: pd.DataFrame, pairs: list[list[Any]], names: dict[str, str]
 ) -> list[dict[str, Any]]:
     ids: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Files that can be read and yet look as if something went wrong with them."""
+"""Find files that can be read but look wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 import pandas as pd
 
-#: File name extension -> what Pillow may call its content.
+#: File name extension -> Pillow's names of formats that it may contain.
 FORMATS: Final = {
     ".bmp": {"BMP"},
     ".gif": {"GIF"},
@@ -19,21 +19,22 @@ FORMATS: Final = {
     ".tiff": {"TIFF"},
     ".webp": {"WEBP"},
 }
-#: Fewer pixels than this along a side show no lesion.
+#: Smallest side in pixels at which a lesion can be seen.
 MIN_SIDE_PIXELS: Final = 32
-#: A photograph is hardly ever longer than this, compared with its height.
+#: Largest usual ratio between the sides of a photograph.
 MAX_ASPECT_RATIO: Final = 3.0
 
 
 def find_suspicious_files(readable: pd.DataFrame, files: pd.DataFrame) -> list[dict[str, str]]:
-    """Name the files and what is odd about each.
+    """Find the files that look wrong, with reasons.
 
     Args:
-        readable: table with the columns image_id and digest, sorted by image_id.
-        files: an inspection's.
+        readable: table of readable images with the columns image_id and digest, sorted by
+            image_id.
+        files: table ``files`` of an inspection.
 
     Returns:
-        image_id and reason; a file with several reasons comes several times.
+        image_id and reason; a file with several reasons occurs several times.
     """
     facts = files.loc[readable["digest"], ["format", "width", "height", "colours", "constant"]]
     return [

@@ -1,4 +1,4 @@
-"""What an audit found and a training run goes on in spite of, in one line."""
+"""Describe the findings of an audit that a training run does not resolve, in one line."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from melanoma_lab.core.shell_commands import format_lab_command
 
 
 def describe_unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
-    """Say what is wrong with a run's data and left as it is.
+    """Describe the problems found by the audit that a run does not resolve.
 
     Args:
-        findings: of the dataset as it was published.
-        dataset: how the run takes it.
+        findings: findings about the dataset as it was published.
+        dataset: the run's configuration of the dataset.
         protocol: ``grouped``, ``ungrouped`` or ``leaking``.
 
     Returns:
-        One line; empty where nothing is left unresolved.
+        One line; empty if nothing is unresolved.
     """
     parts = []
     if protocol == "leaking":
         parts.append("images that belong together lie on both sides of the split")
     kept = {
         OnConflict.keep: [*findings.label_conflicts, *findings.near_label_conflicts],
-        OnConflict.error: findings.near_label_conflicts,  # identical ones have been refused
+        OnConflict.error: findings.near_label_conflicts,  # identical images are refused
     }
     conflicts = len(kept.get(dataset.conflicts, []))
     if conflicts:

@@ -1,6 +1,6 @@
-"""Which candidate pairs are one photograph: aligned coarsely, those that may be again finely.
+"""Verify which candidate pairs are copies of one photograph, by coarse and then fine alignment.
 
-Most candidates are strangers, so each step looks at fewer pairs than the one before, and closer.
+Most candidates are different photographs, so each step compares fewer pairs in more detail.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from melanoma_lab.audit import alignment
 from melanoma_lab.audit.descriptors import MIN_SIDE, DistinctImages, reduce_size
 from melanoma_lab.core.console import ProgressCallback
 
-_DETAIL_SIDE = 128  # pixels beyond this are noise and compression more often than detail
-# Below these the next, dearer step is not taken; 99.8 % of even the hardest copies are above.
+_DETAIL_SIDE = 128  # larger images add more noise and compression artefacts than detail
+# Below these a pair is dropped before the next, slower step; 99.8 % of even the hardest copies are
+# above.
 _COARSE_CORRELATION, _COARSE_SCORE = 0.6, 0.25
-# Below this a pair is aligned once more from other hypotheses: the first alignment of a round
-# lesion may be a wrong turn in which everything coarse agrees.
+# Below this a pair is aligned again from other starting points: the first alignment of a round
+# lesion may be a wrong rotation in which all coarse structure agrees.
 _DOUBTFUL_SCORE = 0.6
 _SCALES = (0.8, 0.9, 1.0, 1 / 0.9, 1 / 0.8)
-# A squeezed square may hold a 4:3 photograph: turning it by a quarter stretches by up to (4/3)^2.
+# The square may be a squeezed 4:3 photograph: a quarter turn of it stretches by up to (4/3)^2.
 _MAX_SCALE, _MAX_STRETCH = 2.0, 1.8
-_PAIRS_AT_ONCE, _FINE_PAIRS_AT_ONCE = 128, 16  # arrays that fit a processor's cache
+_PAIRS_AT_ONCE, _FINE_PAIRS_AT_ONCE = 128, 16  # so that arrays fit the CPU's cache
 
 
 def verify_pairs(
@@ -36,18 +37,18 @@ def verify_pairs(
     pool: Executor,
     progress: ProgressCallback | None = None,
 ) -> Iterator[tuple[int, int, float, str]]:
-    """Yield the candidates whose details agree.
+    """Yield the candidate pairs whose details agree.
 
     Args:
-        source: Images.
-        other: Images; may be the same set.
-        pairs: (p, 2) positions in `distinct` of either.
-        min_score: Pairs below are dropped.
-        pool: Its threads share the work.
+        source: The first set of images.
+        other: The second set of images; may be the same set.
+        pairs: (p, 2) indices into `distinct` of the first and of the second set.
+        min_score: Smallest score of a pair.
+        pool: Executor whose threads share the work.
         progress: Called with (done, total) pairs.
 
     Yields:
-        The two positions, the score from 0 to 1, and in words what was changed.
+        The two indices, the score from 0 to 1, and the changes in words.
     """
 
     def chunks(length: int, size: int) -> list[slice]:
@@ -72,8 +73,8 @@ def verify_pairs(
         lambda chunk: _compare_finely(source, other, pairs[chunk], transforms[chunk]),
         chunks(len(pairs), _FINE_PAIRS_AT_ONCE),
     )
-    for kept, alignments, scores in fine:
-        for (a, b), transform, score in zip(kept, alignments, scores, strict=True):
+    for compared, alignments, scores in fine:
+        for (a, b), transform, score in zip(compared, alignments, scores, strict=True):
             if score >= min_score:
                 yield int(a), int(b), float(score), _kind(transform)
 
@@ -91,7 +92,7 @@ def _align_coarsely(
     by_turn, turn_correlation = alignment.refine(
         small[0], small[1], alignment.propose_turns(first.harmonics, second.harmonics), 5
     )
-    # Which of the eight flips and quarter turns it is, only finer structure tells.
+    # Only finer structure can distinguish the eight flips and quarter turns.
     bands = [alignment.band_pass(grey, MIN_SIDE / 16) for grey in greys]
     by_shift, shift_correlation = alignment.refine(
         small[0], small[1], alignment.propose_shifts(bands[0], bands[1]), 5
@@ -125,7 +126,7 @@ def _align_coarsely(
 def _align_again(
     greys: list[NDArray[np.float32]], bands: list[NDArray[np.float32]]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Align from the finest structure that there is, at several scales; return scores too."""
+    """Align by the finest structure at several scales; return transforms and scores."""
     finest = [alignment.band_pass(grey, MIN_SIDE / 32) for grey in greys]
     transforms = alignment.propose_shifts(finest[0], finest[1], _SCALES)
     transforms, _ = alignment.refine(bands[0], bands[1], transforms, 4)
@@ -140,7 +141,11 @@ def _compare_finely(
     pairs: NDArray[np.intp],
     transforms: NDArray[np.float32],
 ) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
-    """Align pixels and score the agreement of details."""
+    """Align full images and score the agreement of details.
+
+    Returns:
+        The pairs, their transforms, and their scores; 0 if the transform is implausible.
+    """
     first = _greys(source.images, source.distinct[pairs[:, 0]])
     second = _greys(other.images, other.distinct[pairs[:, 1]])
     side = min(first.shape[-1], second.shape[-1])
@@ -153,7 +158,7 @@ def _compare_finely(
 
 
 def _is_plausible(transforms: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Tell transforms that lead from a photograph to a copy from those that distort one."""
+    """Return which transforms can map a photograph to a copy without strong distortion."""
     sizes = np.linalg.svd(transforms[:, :, :2], compute_uv=False)
     plausible: NDArray[np.bool_] = (
         (sizes[:, 0] < _MAX_SCALE)
@@ -164,25 +169,25 @@ def _is_plausible(transforms: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _greys(images: NDArray[np.uint8], indices: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Read some images, each once, as grey levels reduced to at most _DETAIL_SIDE."""
+    """Load some images as grey levels, reduced to a side of at most _DETAIL_SIDE."""
     unique, inverse = np.unique(indices, return_inverse=True)
     grey = np.asarray(images[unique]).mean(axis=3, dtype=np.float32)
     return reduce_size(grey, min(_DETAIL_SIDE, grey.shape[-1]))[inverse]
 
 
 def _kind(transform: NDArray[np.float32]) -> str:
-    """Say in words what an alignment undoes.
+    """Describe the changes between two images in words, given their alignment.
 
     Args:
-        transform: (2, 3), see alignment.
+        transform: (2, 3) transform from the first image to the second.
 
     Returns:
-        The changes, joined by commas; "re-encoded or brightness" where nothing moved.
+        The changes, joined by commas; "re-encoded or brightness" if the transform is the identity.
     """
     linear, shift = transform[:, :2].astype(np.float64), transform[:, 2]
     mirrored = bool(np.linalg.det(linear) < 0)
-    # Both mirror axes are flips: what is left after mirroring x instead of y differs by a half
-    # turn, so a flip's angle counts modulo 180 degrees.
+    # A flip may mirror either axis: the rotation that remains after mirroring x instead of y
+    # differs by a half turn, so the angle of a flip counts modulo 180 degrees.
     proper = linear @ np.diag([1.0, -1.0]) if mirrored else linear
     angle = np.degrees(np.arctan2(proper[1, 0] - proper[0, 1], proper[0, 0] + proper[1, 1]))
     quarters = round(angle / 90)
