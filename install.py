@@ -3,16 +3,17 @@
     python3 install.py          what the program needs
     python3 install.py --dev    what its tests need as well
 
-Nothing of the machine's Python can be imported there: neither its own packages nor the user's,
-nor what PYTHONPATH names. Typed again, it adds what is missing. To undo it, delete `.venv`.
+Nothing of the machine's Python can be imported in it: neither the machine's packages nor the
+user's, nor folders on PYTHONPATH. Run again, it adds what is missing. To undo it, delete `.venv`.
 """
 
 import os
 import sys
 
-heeds_path = os.name == "posix" and not sys.flags.ignore_environment
-if __name__ == "__main__" and heeds_path and os.environ.get("PYTHONPATH"):
-    # Old copies of standard modules may lie there: start again without it, before more is imported.
+uses_pythonpath = os.name == "posix" and not sys.flags.ignore_environment
+if __name__ == "__main__" and uses_pythonpath and os.environ.get("PYTHONPATH"):
+    # PYTHONPATH may contain old copies of standard modules: restart without it before importing
+    # more.
     os.execv(sys.executable, [sys.executable, "-E", *sys.argv])
 
 import argparse
@@ -23,7 +24,7 @@ import subprocess
 import venv
 from pathlib import Path
 
-# Python 3.6 can read this file up to here, and says this instead of a SyntaxError or a traceback.
+# Python 3.6 can parse this file, and so prints this message instead of a SyntaxError.
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     names = [name for name in ("python3.13", "python3.12", "python3.11") if shutil.which(name)]
     print(
@@ -36,18 +37,18 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 13):
 
 CLONE = Path(__file__).resolve().parent
 
-#: Variables by which packages would go elsewhere, or other ones would come than the lock names.
+#: Environment variables that would install packages elsewhere, or others than the lock names.
 MISLEADING = {
     *("PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_PYTHON"),
     *("UV_REQUIRE_HASHES", "UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE_NEWER"),
 }
 
-#: pip's settings of the environment, for what its user installs later: it stays there.
+#: The environment's settings of pip: what its user installs later goes into the environment.
 PIP_SETTINGS = "[install]\nuser = false\ntarget =\nprefix =\nroot =\n"
 
-#: A module of the environment, imported whenever its Python starts (by a .pth file). A venv leaves
-#: the packages of the machine and of the user out by itself, but not those on PYTHONPATH. Python
-#: has mixed them into sys.path by then, so it starts again without.
+#: A module of the environment that is imported whenever its Python starts (by a .pth file). A venv
+#: excludes the packages of the machine and of the user, but not those on PYTHONPATH. They are on
+#: sys.path by then, so Python is restarted without them.
 ISOLATION = '''\
 """Leave the machine's PYTHONPATH out of this environment. Written by install.py."""
 
@@ -77,8 +78,8 @@ class Environment:
     """A virtual environment of one clone.
 
     Attributes:
-        folder: where it is, or will be.
-        python: its Python.
+        folder: path of the environment, which may not exist yet.
+        python: path of the environment's Python.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,11 +88,11 @@ class Environment:
         self._complete = folder / "complete"
 
     def is_usable(self) -> bool:
-        """Tell whether it can be kept.
+        """Return whether the environment can be reused.
 
-        It cannot if an installation was interrupted (uv takes a package as installed from its first
-        file on), if it was moved, if its Python is gone or not supported, if it has no pip, or if
-        it shows the machine's packages.
+        It cannot if an installation was interrupted (uv then takes a package for installed that
+        lacks files), if the environment was moved, if its Python is missing or not supported, if it
+        has no pip, or if it includes the machine's packages.
         """
         code = "import pip, sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13)"
         try:
@@ -103,15 +104,15 @@ class Environment:
         return made_here and bool(re.search(r"system-site-packages\s*=\s*false", settings))
 
     def make(self, lock: Path) -> None:
-        """Make it, with pip and isolated; what lies in its folder is deleted.
+        """Make an isolated environment with pip; delete what is in its folder.
 
         Args:
-            lock: pins pip, which the machine's pip installs if there is no ensurepip.
+            lock: the lock that pins pip, which the machine's pip installs if there is no ensurepip.
 
         Raises:
             InstallError: Python, ensurepip or pip failed.
         """
-        # Debian and Ubuntu leave ensurepip to a package of its own; the machine's pip does as well.
+        # Debian and Ubuntu have ensurepip in a separate package; the machine's pip can replace it.
         has_ensurepip = importlib.util.find_spec("ensurepip") is not None
         package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
         if not has_ensurepip and importlib.util.find_spec("pip") is None:
@@ -123,8 +124,8 @@ class Environment:
         try:
             builder.create(self.folder)
         except subprocess.CalledProcessError as error:  # ensurepip
-            said = error.output.decode(errors="replace").strip().splitlines()
-            raise InstallError(f"ensurepip failed: {said[-1] if said else error}") from error
+            lines = error.output.decode(errors="replace").strip().splitlines()
+            raise InstallError(f"ensurepip failed: {lines[-1] if lines else error}") from error
         except ValueError as error:  # a path that cannot be on PATH
             raise InstallError(str(error)) from error
         if not has_ensurepip:
@@ -133,10 +134,10 @@ class Environment:
             except InstallError as error:
                 raise InstallError(f"{error}. Debian, Ubuntu: apt install {package}") from error
         code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-        answer = subprocess.run(
+        result = subprocess.run(
             [str(self.python), "-I", "-c", code], capture_output=True, text=True, check=True
         )
-        packages = Path(answer.stdout.strip())
+        packages = Path(result.stdout.strip())
         (packages / "_melanoma_lab_isolation.py").write_text(ISOLATION)
         (packages / "_melanoma_lab_isolation.pth").write_text("import _melanoma_lab_isolation\n")
         (self.folder / ("pip.ini" if os.name == "nt" else "pip.conf")).write_text(PIP_SETTINGS)
@@ -145,7 +146,8 @@ class Environment:
         """Install the packages of a lock, and a clone itself as an editable package.
 
         Args:
-            lock: pins every package with its hashes, uv among them, which installs the others.
+            lock: the lock that pins every package with its hashes, including uv, which installs
+                the others.
             clone: the folder of pyproject.toml.
 
         Raises:
@@ -159,15 +161,23 @@ class Environment:
             self._install_pinned("uv", lock, self.python)
         pip = (str(uv), "pip", "install", "--python", str(self.python))
         hashed = ("--require-hashes", "--build-constraints", str(lock), "-r", str(lock))
-        # Else every process would compile TensorFlow anew; usually the first keeps what it made.
+        # With this variable no process stores compiled modules, and each would compile TensorFlow.
         compiled = ["--compile-bytecode"] if os.environ.get("PYTHONDONTWRITEBYTECODE") else []
         run(*pip, *compiled, *hashed)
         run(*pip, "--quiet", "--no-deps", "--no-build-isolation", "-e", str(clone))
-        run(str(self.python), "-I", "-c", "import melanoma_lab")  # settings may lead uv elsewhere
+        run(
+            str(self.python), "-I", "-c", "import melanoma_lab"
+        )  # fails if settings sent it elsewhere
         self._complete.write_text(str(self.folder))
 
     def _install_pinned(self, package: str, lock: Path, *pip_of: "str | Path") -> None:
-        """Install one package of a lock with some Python's pip."""
+        """Install one package of a lock.
+
+        Args:
+            package: name of the package.
+            lock: the lock that pins it.
+            pip_of: a Python with pip, and options of its pip.
+        """
         pinned = self.folder / f"{package}.txt"
         pinned.write_text(pin(lock, package))
         python, *options = map(str, pip_of)
@@ -177,10 +187,10 @@ class Environment:
 
 
 def run(*command: str) -> None:
-    """Run a command without variables that mislead it; what it prints is shown.
+    """Run a command without the variables ``MISLEADING``, and show its output.
 
     Raises:
-        InstallError: it failed.
+        InstallError: the command failed.
     """
     variables = {name: value for name, value in os.environ.items() if name not in MISLEADING}
     if subprocess.run(command, env=variables, check=False).returncode:
@@ -188,7 +198,7 @@ def run(*command: str) -> None:
 
 
 def pin(lock: Path, package: str) -> str:
-    """Return the lines of a lock that pin one package, with its hashes."""
+    """Return the lines of a lock that pin one package with its hashes."""
     (lines,) = re.findall(
         rf"^{re.escape(package)}==[^\n]*\n(?: +--hash=[^\n]*\n)+", lock.read_text(), re.MULTILINE
     )
@@ -199,7 +209,8 @@ def main(arguments: "list[str]") -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0, 1 if an installation failed, 2 for a mistake, 130 if interrupted.
+        The exit status: 0 on success, 1 if an installation failed, 2 if the environment variable
+        PYTHONHOME is set, 130 after an interrupt.
     """
     parser = argparse.ArgumentParser(
         description="Make .venv, the environment of this clone, from a lock with hashes."

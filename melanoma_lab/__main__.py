@@ -1,4 +1,4 @@
-"""``python -m melanoma_lab``: compose the command with Hydra, check it, hand it to its task."""
+"""``python -m melanoma_lab``: compose the command with Hydra, check it, and run its task."""
 
 from __future__ import annotations
 
@@ -32,18 +32,17 @@ from melanoma_lab.launching.parallel_jobs import InterruptHandler
 
 
 def hydra_command(notes: JobStatusStore) -> Callable[[], None]:
-    """Hydra's part of the command: each of its jobs, composed, is checked and done.
+    """Build the function with which Hydra composes the jobs of the command line and runs each.
 
     Args:
-        notes: where jobs note what becomes of them; a launcher takes them along to its processes.
+        notes: store of the jobs' results; a launcher sends it to its processes with the function.
     """
-    theirs = registry.get_user_options()
+    user_options = registry.get_user_options()
 
     @hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")
     def run_job(composed: DictConfig) -> None:
-        registry.register_user_options(
-            theirs
-        )  # a launcher's process may not have run the user's script
+        # The process of a launcher may not have run the user's script.
+        registry.register_user_options(user_options)
         with multirun.record_job(composed, notes):
             config = validate_config(composed)
             check_required_keys(config)
@@ -58,11 +57,15 @@ def hydra_command(notes: JobStatusStore) -> Callable[[], None]:
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 the work failed, 2 a mistake, 130 interrupted."""
-    # Hydra would print its own version of an error and exit with 1; this makes it raise instead.
+    """Run the command line and exit.
+
+    The exit status is 0 on success, 1 if the work failed, 2 if the user's input is wrong, and 130
+    after an interrupt.
+    """
+    # Makes Hydra raise errors; otherwise it would print them in its own words and exit with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # At its exit Python would look through half a million objects of TensorFlow and others for
-    # garbage, which takes seconds; the process's memory goes back all the same.
+    # At exit, Python would search half a million objects of TensorFlow and others for garbage,
+    # which takes seconds. The operating system frees the process's memory anyway.
     atexit.register(gc.freeze)
     try:
         sys.argv[1:] = normalise_arguments(sys.argv[1:])
@@ -86,25 +89,25 @@ def main() -> None:
 
 
 def _launch() -> JobStatusStore:
-    """Let Hydra run the jobs that the command line asks for.
+    """Let Hydra run the jobs of the command line.
 
     Returns:
-        What became of them.
+        The store of the jobs' results.
 
     Raises:
-        HydraException, OmegaConfBaseException, UserError: they cannot be composed.
+        HydraException, OmegaConfBaseException, UserError: the jobs cannot be composed.
     """
     try:
         with collect_jobs() as notes, validate_seeds_once():
-            # Ctrl-C, or a polite kill (a cluster's, a container's): runs are marked KILLED. SIGINT
-            # too: a shell's background job would ignore it.
+            # Runs are marked KILLED after Ctrl-C and after SIGTERM, which clusters and containers
+            # send. SIGINT needs a handler, because it is ignored in a shell's background jobs.
             interrupt = InterruptHandler(notes)
-            for polite in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(polite, interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, interrupt)
             hydra_command(notes)()
     except (HydraException, OmegaConfBaseException, UserError, OSError):
         raise
-    except Exception as error:  # such as a parser's, or a launcher's
+    except Exception as error:  # such as one of a parser or a launcher
         raise UserError(f"Hydra cannot run this command: {explain_hydra_error(error)}") from error
     return notes
 
