@@ -74,7 +74,7 @@ def test_a_moved_database_that_may_only_be_read_says_what_to_do(project, tmp_pat
     before, _ = project
     monkeypatch.setattr(
         relocation,
-        "_opened",
+        "_open_database",
         lambda path: sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None),
     )
     assert relocate_artifacts(uri_of(before)) == 0  # nothing to write

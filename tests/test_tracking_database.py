@@ -193,7 +193,7 @@ def test_the_tables_are_kept_for_the_next_database(path, tmp_path, monkeypatch, 
     database.create_or_check_tables(path)
     (kept,) = (tmp_path / "cache").rglob("database-*.json")
     assert mlflow.__version__ in kept.name
-    monkeypatch.setattr(database, "_made", lambda: pytest.fail("they are kept"))
+    monkeypatch.setattr(database, "_dump_tables", lambda: pytest.fail("they are kept"))
     database.create_or_check_tables(path.with_name("other.db"))
     monkeypatch.undo()
 

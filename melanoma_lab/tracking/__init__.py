@@ -1,4 +1,4 @@
-"""Tracking: one MLflow run for each training, whatever becomes of it or of the tracking server."""
+"""Tracking: one MLflow run for each training, even if the training or the server fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs of a study as MLflow has them: which run each is, and where its files lie."""
+"""The runs of a study's arms in MLflow, with their identity and their files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from melanoma_lab.tracking.sqlite_reader import build_unknown_study_error
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG
 
 PAGE = 1000
-#: On an ensemble: the seeds and the folds of the runs that it is made of.
+#: Tags of an ensemble: the seeds and the folds of its members.
 SEEDS_TAG, FOLDS_TAG = "members", "member_folds"
-#: On an evaluation of a kept model on another dataset, which is of no arm: the model's run.
+#: Tag of the evaluation of a saved model on another dataset, which belongs to no arm: the id of
+#: the model's run.
 EVALUATED_TAG = "evaluated_run"
 
 
 @dataclass(frozen=True)
 class RunKey:
-    """Which run of a study: one arm, one seed, one fold."""
+    """Identity of a run within a study: arm, seed and fold."""
 
     arm: str
     seed: int
@@ -37,11 +38,11 @@ class RunKey:
 
 
 def find_arm_runs(client: Any, name: str) -> list[Any]:
-    """All runs of a study's arms, newest first.
+    """Return all runs of a study's arms, newest first.
 
     Args:
         client: an MlflowClient.
-        name: of the study.
+        name: the study's name.
 
     Raises:
         UserError: there is no such study.
@@ -58,16 +59,16 @@ def find_arm_runs(client: Any, name: str) -> list[Any]:
             order_by=["attributes.start_time DESC"],
             page_token=token,
         )
-        runs += [run for run in page if _is_of_arm(run)]
+        runs += [run for run in page if _has_arm(run)]
         token = page.token
         if not token:
             return runs
 
 
-def _is_of_arm(run: Any) -> bool:
-    """Whether a run is of an arm.
+def _has_arm(run: Any) -> bool:
+    """Return whether a run belongs to an arm.
 
-    Trials of a search are not, nor evaluations, nor what somebody put beside them.
+    Trials of a search, evaluations of a model on another dataset and foreign runs do not.
     """
     tags = run.data.tags
     return (
@@ -80,16 +81,19 @@ def _is_of_arm(run: Any) -> bool:
 
 
 def read_run_key(run: Any) -> RunKey:
-    """Which run of its study it is; of an ensemble, the first of its seeds and folds."""
+    """Return a run's identity within its study; of an ensemble, the first seed and fold count."""
     tags = run.data.tags
     return RunKey(tags["arm"], int(tags["seed"]), int(tags["fold"]))
 
 
 def read_covered_repetitions(tags: Mapping[str, str]) -> frozenset[tuple[int, int]]:
-    """The seeds and folds that a run was trained with: its own, or those of its members.
+    """Return the seeds and folds that a run was trained with: its own, or those of its members.
 
     Args:
-        tags: of the run.
+        tags: the run's tags.
+
+    Returns:
+        Pairs of seed and fold.
     """
     seeds = tags.get(SEEDS_TAG, tags["seed"]).split(",")
     folds = tags.get(FOLDS_TAG, tags["fold"]).split(",")
@@ -98,26 +102,26 @@ def read_covered_repetitions(tags: Mapping[str, str]) -> frozenset[tuple[int, in
 
 @contextmanager
 def open_artifact(client: Any, run: Any, name: str) -> Iterator[Path]:
-    """An artifact of a run, from the disk where it lies there, else downloaded for the block.
+    """Yield the path of a run's artifact; if it is not on this disk, download it for the block.
 
     Args:
         client: an MlflowClient.
-        run: as MLflow has it.
-        name: of the file.
+        run: MLflow's run.
+        name: the file's name.
 
     Raises:
-        OSError: it is not there, as ``fetch_artifact`` has it.
+        OSError: the artifact is missing, as for ``fetch_artifact``.
     """
     with tempfile.TemporaryDirectory() as scratch:
         yield fetch_artifact(client, run, name, Path(scratch))
 
 
 def load_predictions(client: Any, run: Any) -> pd.DataFrame:
-    """The predictions table of a run.
+    """Read the predictions table of a run.
 
     Raises:
-        OSError: it is not there.
-        ValueError: it is no predictions table.
+        OSError: the file is missing.
+        ValueError: the file is not a predictions table.
     """
     with open_artifact(client, run, "predictions.csv") as path:
         return predictions.read_predictions(path)

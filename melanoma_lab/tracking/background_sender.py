@@ -1,7 +1,7 @@
-"""Figures on their way to the tracking server while the network trains.
+"""Sending metrics to the tracking server in the background while the network trains.
 
-MLflow can log in the background itself, but what it fails to send is gone, and a process whose
-server hangs does not end (mlflow/mlflow#20575). Here nothing is forgotten before it has arrived.
+MLflow can log in the background itself, but it loses what it fails to send, and the process does
+not end if the server hangs (mlflow/mlflow#20575). Here nothing is dropped before it is sent.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 
 
 class BackgroundSender:
-    """Sends in the background, in order, as much at a time as is waiting.
+    """Background thread that sends all waiting items in one request, in order.
 
-    A slow server gets fewer and larger requests. After a failure everything is tried again when
-    the next figures come, and once more at the end.
+    A slow server therefore gets fewer and larger requests. After a failure, all unsent items are
+    sent again together with the next ones, and once more at the end.
 
     Args:
-        send: sends a list of things; raises where it could not, and may be given the same again.
+        send: function that sends a list of items and raises an error if it fails. It may get the
+            same items again after that.
     """
 
     def __init__(self, send: Callable[[list[Any]], None]) -> None:
@@ -32,26 +33,26 @@ class BackgroundSender:
         threading.Thread(target=self._work, name="tracking", daemon=True).start()
 
     def put(self, things: Sequence[Any]) -> None:
-        """Send these when it is their turn; returns at once."""
+        """Queue items for sending and return at once."""
         with self._changed:
             self._waiting += things
             self._due = True
             self._changed.notify_all()
 
     def close(self, patience: float | None = None) -> Exception | None:
-        """Wait until everything was sent or an attempt has failed; nothing is sent after that.
+        """Wait until all items are sent or an attempt has failed; then stop sending.
 
         Args:
-            patience: seconds to wait at most; None: as long as an attempt takes.
+            patience: the longest time to wait in seconds; None: as long as an attempt takes.
 
         Returns:
-            Why some of it was not sent; None where all was.
+            Why some items were not sent; None if all were sent.
         """
         with self._changed:
             failures = self._failures
             self._changed.wait_for(self._idle, patience)
             if self._waiting and self._failures == failures and not self._sending:
-                self._due = True  # what failed before may work now
+                self._due = True  # an attempt that failed before may work now
                 self._changed.notify_all()
                 self._changed.wait_for(self._idle, patience)
             self._closed = True
@@ -74,7 +75,7 @@ class BackgroundSender:
             problem = None
             try:
                 self._send(things)
-            except Exception as error:  # noqa: BLE001 - told by close
+            except Exception as error:  # noqa: BLE001 - close returns it
                 problem = error
             with self._changed:
                 self._sending = False

@@ -1,4 +1,4 @@
-"""Reaching the tracking server or its database: in bounded time, and in words that a user knows."""
+"""Connections to the tracking server or its database, with time limits and clear errors."""
 
 from __future__ import annotations
 
@@ -38,55 +38,55 @@ from melanoma_lab.tracking.uris import (
     sqlite_path,
 )
 
-#: Makes MLflow's pages show an experiment as model training, not as language-model evaluation, and
-#: its charts begin with what arms are judged by.
+#: Make MLflow show an experiment as model training, not as language-model evaluation, with the
+#: metric by which arms are compared as the first chart.
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.experiment.primaryMetric.name": "test/balanced_accuracy",
     "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
 }
-#: How long a server may take, as MLflow's own environment variables say it; one that the user has
-#: set counts instead. MLflow's defaults, 120 s and seven retries, keep a command hanging for four
-#: minutes at a port where nobody answers, and for twenty before a server that hangs.
+#: Time limits of requests, as MLflow's environment variables; a value set by the user is kept.
+#: With MLflow's defaults, 120 s and seven retries, a command waits four minutes at a port where
+#: nothing answers, and twenty minutes for a server that hangs.
 DEFAULT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-#: A server that passes a model on to a store of its own answers when it is there.
+#: A server that forwards a model to its own store answers only after the whole model is stored.
 UPLOAD_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
-#: For requests that only try to tidy up.
+#: For requests that only clean up.
 CLEANUP_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
 def connect_for_reading(tracking: Tracking) -> Any:
-    """Connect to what has been tracked, in this thread, and create nothing.
+    """Connect to tracked runs, in this thread, without creating anything.
 
     Args:
-        tracking: where runs are recorded.
+        tracking: the settings of tracking.
 
     Returns:
         An MlflowClient.
 
     Raises:
-        UserError: nothing has been recorded there, or it cannot be used.
+        UserError: nothing has been recorded there, or the server or database cannot be used.
     """
     with locked_access(tracking.uri):
         _refuse_empty(tracking.uri)
         with show_progress("connecting to MLflow"):
             client = mlflow_client(tracking.uri)
-            client.search_experiments(max_results=1)  # does anybody answer?
+            client.search_experiments(max_results=1)  # raises if the server does not answer
         return client
 
 
 def refuse_empty(uri: str) -> None:
-    """Refuse an SQLite database that is not there or has nothing in it.
+    """Refuse an SQLite database that is missing or empty.
 
     Args:
-        uri: where runs are recorded.
+        uri: the tracking URI.
 
     Raises:
-        UserError: it is such a database, or cannot be used.
+        UserError: the database is missing or empty, or it cannot be used.
     """
     with translate_errors(uri):
         _refuse_empty(uri)
@@ -102,11 +102,11 @@ def _refuse_empty(uri: str) -> None:
 
 
 def find_run(client: Any, run_id: str) -> Any:
-    """A run of that id as MLflow has it; None where there is none.
+    """Return MLflow's run with an id, or None if there is none.
 
     Args:
-        client: as of ``connect_for_reading``.
-        run_id: as somebody typed it.
+        client: an MlflowClient, as ``connect_for_reading`` returns it.
+        run_id: the id as the user typed it; it may be no valid id.
     """
     from mlflow.exceptions import MlflowException
 
@@ -120,14 +120,16 @@ def find_run(client: Any, run_id: str) -> Any:
 
 @contextmanager
 def locked_access(uri: str, *, training: bool = False) -> Iterator[None]:
-    """Begin to use a tracking server or its database in the block, and be the only one that does.
+    """Lock a database for its first use in the block, and translate its errors.
+
+    A tracking server is not locked.
 
     Args:
-        uri: of either.
+        uri: the tracking URI of a server or a database.
         training: as for ``translate_errors``.
 
     Raises:
-        TrackingError: it raised in the block.
+        TrackingError: the server or its database raised an error in the block.
     """
     with translate_errors(uri, training=training), _first_use(uri):
         yield
@@ -135,22 +137,23 @@ def locked_access(uri: str, *, training: bool = False) -> Iterator[None]:
 
 @contextmanager
 def translate_errors(uri: str, *, training: bool = False) -> Iterator[None]:
-    """Say whose fault it is where the tracking server or its database raises.
+    """Translate errors of a tracking server or its database into errors that help the user.
 
     Args:
-        uri: of either.
-        training: a run is to be recorded there, which can be done without.
+        uri: the tracking URI of a server or a database.
+        training: whether a run will be recorded there; then the message also proposes
+            ``tracking.offline=true``.
 
     Raises:
-        UserError: there is no such kind of URI.
-        TrackingError: it raised in the block.
+        UserError: the kind of URI is not supported.
+        TrackingError: the server or its database raised an error in the block.
     """
     check_tracking_uri(uri)
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # whatever a database driver or an HTTP client raises
+    except Exception as error:  # any error of a database driver or an HTTP client
         advice = ""
         if uri.startswith(("http://", "https://")):
             advice = " Start it, or name another."
@@ -160,9 +163,9 @@ def translate_errors(uri: str, *, training: bool = False) -> Iterator[None]:
                     f"and `{format_lab_command('sync')}` sends it later."
                 )
         database = sqlite_path(uri)
-        if database is not None and (told := explain_damage(database, find_root_cause(error))):
+        if database is not None and (damage := explain_damage(database, find_root_cause(error))):
             raise TrackingError(
-                f"{describe_tracking_uri(make_absolute_uri(uri))}: {told}"
+                f"{describe_tracking_uri(make_absolute_uri(uri))}: {damage}"
             ) from error
         raise TrackingError(
             f"{describe_tracking_uri(uri)}: cannot be used ({summarize_error(error)}).{advice}"
@@ -170,10 +173,10 @@ def translate_errors(uri: str, *, training: bool = False) -> Iterator[None]:
 
 
 def find_root_cause(error: BaseException) -> BaseException:
-    """What an error came from, at the very end.
+    """Return the innermost error that caused an error.
 
-    MLflow wraps what requests raises, which wraps what urllib3 raises, which says at the very end
-    that the connection was refused.
+    MLflow wraps the errors of requests, which wraps those of urllib3; only the innermost says, for
+    example, that the connection was refused.
     """
     seen = {id(error)}
     while True:
@@ -193,7 +196,7 @@ def find_root_cause(error: BaseException) -> BaseException:
 
 
 def summarize_error(error: BaseException) -> str:
-    """The innermost reason of an error, in one line."""
+    """Return the text of an error's root cause, in one line."""
     error = find_root_cause(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
@@ -202,17 +205,17 @@ def summarize_error(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"
-    # shutil.Error lists, as text, what happened to each file.
+    # The text of shutil.Error contains one error for each file; the first is enough.
     if found := re.search(r"\[Errno \d+\] ([^:'\"]+)", str(error)):
         return found[1]
     return get_first_line(error)
 
 
 def mlflow_client(uri: str) -> Any:
-    """An MlflowClient of the tracking server, which also becomes MLflow's own.
+    """Return an MlflowClient of a tracking URI, and make it MLflow's current URI.
 
-    A new SQLite database is made; one that was moved or copied with its artifacts finds them from
-    here on.
+    Creates an SQLite database if it is missing. If one was moved or copied with its artifacts,
+    its paths of artifacts are updated.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -236,18 +239,18 @@ def mlflow_client(uri: str) -> Any:
 
 
 def set_tracking_uri(uri: str | None) -> None:
-    """Make a tracking URI MLflow's own, and leave the environment as it is.
+    """Set MLflow's tracking URI without changing the environment.
 
-    MLflow also puts it into the environment, where it would be taken for what the user says of the
-    next command of this process, and of those that it starts.
+    MLflow also writes it to an environment variable. There, later commands of this process and
+    child processes would take it for a setting of the user.
 
     Args:
-        uri: of the tracking server; None: MLflow's default.
+        uri: the tracking URI; None: MLflow's default.
     """
     import mlflow
 
     given = os.environ.get(TRACKING_URI_VARIABLE)
-    mlflow.set_tracking_uri(uri)  # None: MLflow takes it for its default
+    mlflow.set_tracking_uri(uri)  # None: MLflow uses its default
     os.environ.pop(TRACKING_URI_VARIABLE, None)
     if given is not None:
         os.environ[TRACKING_URI_VARIABLE] = given
@@ -255,7 +258,11 @@ def set_tracking_uri(uri: str | None) -> None:
 
 @contextmanager
 def http_timeouts(settings: dict[str, str]) -> Iterator[None]:
-    """Have other time limits in the block, unless the user's environment has its own."""
+    """Use other time limits for requests in the block, except those that the user has set.
+
+    Args:
+        settings: value of each of MLflow's environment variables, by name.
+    """
     changed = {k: v for k, v in settings.items() if os.environ.get(k) == DEFAULT_TIMEOUTS.get(k)}
     before = {key: os.environ.get(key) for key in changed}
     os.environ.update(changed)
@@ -269,10 +276,10 @@ def http_timeouts(settings: dict[str, str]) -> Iterator[None]:
 
 
 def get_or_create_experiment(client: Any, tracking: Tracking, study: str) -> str:
-    """The MLflow experiment of a study, created where it does not exist.
+    """Return the id of a study's MLflow experiment; create it if it does not exist.
 
     Raises:
-        UserError: it was deleted.
+        UserError: the experiment was deleted.
     """
     from mlflow.exceptions import MlflowException
 
@@ -284,7 +291,7 @@ def get_or_create_experiment(client: Any, tracking: Tracking, study: str) -> str
             return str(client.create_experiment(study, root, tags=tags))
         except MlflowException:
             experiment = client.get_experiment_by_name(study)
-            if experiment is None:  # it failed for another reason than that someone was faster
+            if experiment is None:  # not because another process created it meanwhile
                 raise
     if experiment.lifecycle_stage != "active":
         where = shlex.quote(mask_password(make_absolute_uri(tracking.uri)))
@@ -297,10 +304,10 @@ def get_or_create_experiment(client: Any, tracking: Tracking, study: str) -> str
 
 
 def _artifact_root(tracking: Tracking, study: str) -> str | None:
-    """Where a new experiment keeps its artifacts; a tracking server decides for itself.
+    """Return the artifact root of a new experiment, or None if the tracking server chooses it.
 
-    An experiment of the lab's own gets a root of its own: the default one of a bare ``mlflow ui``
-    cannot be written to without that server.
+    Without a server, the root is set explicitly: the default root of a plain ``mlflow ui`` can only
+    be written to through that server.
     """
     if tracking.artifacts:
         root = tracking.artifacts.rstrip("/")
@@ -316,30 +323,30 @@ def _artifact_root(tracking: Tracking, study: str) -> str | None:
 
 
 def _is_server(uri: str) -> bool:
-    """Whether a tracking server is behind a URI, which keeps its database in order itself."""
+    """Return whether a URI is that of a tracking server, which manages its database itself."""
     return uri.startswith(("http://", "https://", "databricks"))
 
 
 def _first_use(uri: str) -> AbstractContextManager[Any]:
-    """A lock around the first use of a database: its tables must be made by one process only."""
+    """Return a lock for the first use of a database: only one process may create its tables."""
     if _is_server(uri):
         return nullcontext()
     if (database := sqlite_path(uri)) is not None:
         return hold_lock(get_lock_path(str(database.resolve())))
     if uri.startswith("postgres"):
         return _postgresql_lock(uri)
-    # Without user, password and options: the lock's name can be read by others.
+    # Without user, password and options, because other users can read the lock's name.
     place = urlsplit(uri)
     return hold_lock(get_lock_path(place.netloc.rpartition("@")[2] + place.path))
 
 
 @contextmanager
 def _postgresql_lock(uri: str) -> Iterator[None]:
-    """A lock that the server keeps for whoever uses this database, on whatever machine."""
+    """Hold a lock on the database server, so that it also excludes processes of other machines."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
-    # Each statement for itself: no transaction stays open beside the ones that make the tables.
+    # Commit each statement at once: no transaction stays open while the tables are created.
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(hashtext('melanoma_lab'))"))
         yield  # the lock ends with the connection

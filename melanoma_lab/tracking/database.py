@@ -1,9 +1,9 @@
-"""The SQLite file of tracked runs: made whole or not at all, and what to do where it is of no use.
+"""The SQLite database of tracked runs: created in one transaction, and checked with clear errors.
 
-MLflow makes its tables by some seventy migrations and commits each for itself, so a process that is
-killed meanwhile leaves a file that no later one can use. Here they are made in a temporary folder,
-once for each version of MLflow, and kept as SQL in the user's cache folder; a new database gets
-them in one transaction, which SQLite takes back where the process is killed.
+MLflow creates its tables by some seventy migrations and commits each separately, so a process that
+is killed meanwhile leaves a file that cannot be used. Here the tables are created in a temporary
+folder, once for each version of MLflow, and stored as SQL in the user's cache folder. A new
+database gets them in one transaction, which SQLite rolls back if the process is killed.
 """
 
 from __future__ import annotations
@@ -31,108 +31,116 @@ from melanoma_lab.core.shell_commands import format_program
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.tracking.uris import build_artifact_location, build_mlflow_uri, sqlite_uri
 
-#: Seconds to wait for another process that writes, as MLflow does.
-_PATIENCE = 20.0
+#: Seconds to wait while another process writes, as in MLflow.
+_LOCK_TIMEOUT = 20.0
 _FOREIGN = "this database is another program's, none of MLflow's."
-_NAMES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+_LIST_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 
 class TrackingError(UserError):
-    """Nothing can be recorded where ``tracking.uri`` points."""
+    """The server or database at ``tracking.uri`` cannot be used."""
 
 
 def is_empty(path: Path) -> bool:
-    """Whether a database has no tables: no file, one of zero bytes, or one with nothing in it.
+    """Return whether a database has no tables: the file is missing, has no bytes or no tables.
 
     Args:
-        path: the file, absolute.
+        path: the absolute path of the file.
 
     Raises:
-        sqlite3.Error: it cannot be read, or is none.
+        sqlite3.Error: the file cannot be read, or is no SQLite database.
     """
     if not path.exists():
         return True
-    with _opened(path) as database:
+    with _open_database(path) as database:
         return not _tables_in(database)
 
 
 def create_or_check_tables(path: Path) -> None:
-    """Make MLflow's tables in an empty database; look whether those of another can be used.
+    """Create MLflow's tables in an empty database; check the tables of any other.
 
     Args:
-        path: the file, absolute; made where it is not there, as is its folder.
+        path: the absolute path of the file; it and its folder are created if they are missing.
 
     Raises:
-        TrackingError: its tables are not those of the MLflow that is installed.
-        sqlite3.Error: it cannot be read or written, or is no SQLite database.
-        OSError: its folder cannot be made.
+        TrackingError: the tables are not those of the installed MLflow.
+        sqlite3.Error: the file cannot be read or written, or is no SQLite database.
+        OSError: the folder cannot be created.
     """
     tables = _tables()
     if is_empty(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _opened(path, create=True) as database:
+        with _open_database(path, create=True) as database:
             database.execute("BEGIN IMMEDIATE")
-            if not _tables_in(database):  # still, now that nobody else can write
+            if not _tables_in(database):  # check again: from here on no other process can write
                 for statement in tables["statements"]:
                     database.execute(statement)
                 _insert_default(database, tables["default"], path.parent)
             database.execute("COMMIT")
-    with _opened(path) as database:
+    with _open_database(path) as database:
         names = _tables_in(database)
         found = _revision(database) if "alembic_version" in names else None
         if found == tables["revision"]:
             return
-        ours = "experiments" in names  # the table that MLflow makes first
-        # And its first row when all tables are made.
+        ours = "experiments" in names  # the table that MLflow creates first
+        # MLflow adds its first row after all tables are created.
         used = ours and database.execute("SELECT 1 FROM experiments").fetchone() is not None
-    why = _why_not(path, found, used=used) if ours else f"{_FOREIGN} {_aside(path)}"
+    why = (
+        _explain_wrong_tables(path, found, used=used)
+        if ours
+        else f"{_FOREIGN} {_advise_moving(path)}"
+    )
     raise TrackingError(f"{describe_tracking_uri(sqlite_uri(path))}: {why}")
 
 
 def explain_damage(path: Path, error: BaseException) -> str | None:
-    """What is wrong with a database's file, and what to do; None where that is not the reason.
+    """Describe how a database's file is damaged and what to do.
 
     Args:
-        path: the file.
-        error: the innermost that reading or writing it raised.
+        path: the path of the file.
+        error: the root cause of the error that reading or writing raised.
+
+    Returns:
+        One or more sentences; None if the error has another reason.
     """
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_NOTADB":
-        return f"this file is no SQLite database. {_aside(path)}"
+        return f"this file is no SQLite database. {_advise_moving(path)}"
     if name.startswith("SQLITE_CORRUPT"):
         return (
-            f"this database is damaged ({error}). {_aside(path)} What the runs wrote into files "
-            "(mlruns) is not affected; a copy of the database from before the damage works again."
+            f"this database is damaged ({error}). {_advise_moving(path)} What the runs wrote into "
+            "files (mlruns) is not affected; a copy of the database from before the damage works "
+            "again."
         )
     return None
 
 
 @contextmanager
-def _opened(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+def _open_database(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
     uri = f"{path.as_uri()}?mode={'rwc' if create else 'rw'}"
-    # No isolation level: the sqlite3 module begins no transactions of its own.
+    # Without an isolation level, the sqlite3 module does not begin transactions itself.
     with closing(
-        sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)
+        sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT, isolation_level=None)
     ) as database:
         yield database
 
 
 def _tables_in(database: sqlite3.Connection) -> set[str]:
-    return {name for (name,) in database.execute(_NAMES)}
+    return {name for (name,) in database.execute(_LIST_TABLES)}
 
 
 def _revision(database: sqlite3.Connection) -> str | None:
-    """The last migration that the tables have had."""
+    """Return the id of the last migration of the tables; None if there was none."""
     row = database.execute("SELECT version_num FROM alembic_version").fetchone()
     return None if row is None else str(row[0])
 
 
 def _tables() -> dict[str, Any]:
-    """What makes a database MLflow's.
+    """Return how to create MLflow's tables, from the cache if possible.
 
     Returns:
-        The SQL ``statements`` that make its tables; their ``revision``; and the row of the
-        experiment ``default``, column -> value.
+        A dictionary of the SQL ``statements`` that create the tables; their ``revision``; and the
+        row of the experiment ``default``, a dictionary of values by column.
     """
     path = get_cache_folder(None) / "mlflow" / f"database-{version('mlflow')}.json"
     try:
@@ -140,16 +148,16 @@ def _tables() -> dict[str, Any]:
             load_or_compute(
                 path,
                 lambda: read_checksummed_json(path),
-                lambda: write_checksummed_json(path, _made()),
+                lambda: write_checksummed_json(path, _dump_tables()),
             )
         )
-    except RunError:  # no cache folder that can be written
-        return _made()
+    except RunError:  # the cache folder cannot be written
+        return _dump_tables()
 
 
 @functools.cache
-def _made() -> dict[str, Any]:
-    """Let MLflow make its tables where nobody looks, and read them."""
+def _dump_tables() -> dict[str, Any]:
+    """Let MLflow create its tables in a temporary folder; return them as ``_tables`` does."""
     import mlflow.db
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -157,14 +165,14 @@ def _made() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
         path = Path(folder) / "mlflow.db"
         mlflow.db.upgrade.main([build_mlflow_uri(sqlite_uri(path))], standalone_mode=False)
-        with _opened(path) as database:
+        with _open_database(path) as database:
             first, *statements, last = database.iterdump()
             if (first, last) != ("BEGIN TRANSACTION;", "COMMIT;"):
                 raise RuntimeError(f"expected one transaction, received {first} ... {last}")
             revision = _revision(database)
         # The first use adds the experiment to the tables.
         SqlAlchemyStore(build_mlflow_uri(sqlite_uri(path)), "/mlruns").engine.dispose()
-        with _opened(path) as database:
+        with _open_database(path) as database:
             database.row_factory = sqlite3.Row
             (row,) = database.execute("SELECT * FROM experiments")
             return {"revision": revision, "statements": statements, "default": dict(row)}
@@ -173,17 +181,17 @@ def _made() -> dict[str, Any]:
 def _insert_default(database: sqlite3.Connection, row: dict[str, Any], folder: Path) -> None:
     """Add the experiment that MLflow expects in every database.
 
-    MLflow would do so at the first use, but pastes the path into the SQL text, where quotes or a
-    colon in it make the statement another one.
+    MLflow adds it at the first use, but inserts the path into the SQL text without escaping, so
+    that quotes or a colon in the path change the statement.
 
     Args:
-        database: with MLflow's tables.
-        row: of the experiment, as ``_tables`` has it.
-        folder: of the database.
+        database: a connection to a database with MLflow's tables.
+        row: the experiment's row, as ``_tables`` returns it.
+        folder: the folder of the database.
     """
     now = int(time.time() * 1000)
-    place = build_artifact_location(folder / "mlruns" / str(row["experiment_id"]))
-    row = row | {"artifact_location": place, "creation_time": now, "last_update_time": now}
+    location = build_artifact_location(folder / "mlruns" / str(row["experiment_id"]))
+    row = row | {"artifact_location": location, "creation_time": now, "last_update_time": now}
     columns, values = ", ".join(row), ", ".join("?" * len(row))
     database.execute(
         f"INSERT INTO experiments ({columns}) VALUES ({values})",  # noqa: S608 - MLflow's names
@@ -192,16 +200,25 @@ def _insert_default(database: sqlite3.Connection, row: dict[str, Any], folder: P
 
 
 def silence_mlflow_logs() -> None:
-    """Let MLflow, which has been imported, tell of nothing but by what it raises."""
+    """Silence the log messages of MLflow and its libraries; its exceptions say enough.
+
+    Call it after MLflow has been imported.
+    """
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # Above ERROR: a database that is full would be told with a traceback for every attempt.
+    # Above ERROR, because MLflow logs a traceback for every attempt to write to a full disk.
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-    # urllib3 warns of every retry; what came of them is said once, at the end.
+    # urllib3 warns of every retry; the final error says enough.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
-def _why_not(path: Path, found: str | None, *, used: bool) -> str:
-    """Why tables are not the expected ones, and what to do."""
+def _explain_wrong_tables(path: Path, found: str | None, *, used: bool) -> str:
+    """Explain why MLflow's tables are not the expected ones, and what to do.
+
+    Args:
+        path: the path of the database.
+        found: the revision of its tables; None if they have none.
+        used: whether all tables have been created, so that runs may be recorded in them.
+    """
     here = f"MLflow {version('mlflow')}"
     if found is not None and found not in _known_revisions():
         return (
@@ -210,18 +227,18 @@ def _why_not(path: Path, found: str | None, *, used: bool) -> str:
         )
     if found is not None and used:
         file = shlex.quote(str(path))
-        before = shlex.quote(str(_free(path, "before")))
+        before = shlex.quote(str(_make_unused_path(path, "before")))
         uri = shlex.quote(sqlite_uri(path))
         return (
             f"an older MLflow than the one here ({here}) made this database. Copy it, then upgrade "
             f"it: cp {file} {before} && {format_program('mlflow')} db upgrade {uri}"
         )
     if used:
-        return f"{_FOREIGN} {_aside(path)}"
+        return f"{_FOREIGN} {_advise_moving(path)}"
     return (
         "MLflow's tables in this database are not whole, and no run is recorded in it: the process "
         "that made them was killed. (If another program is making them right now, wait for it.) "
-        f"{_aside(path)}"
+        f"{_advise_moving(path)}"
     )
 
 
@@ -233,18 +250,18 @@ def _known_revisions() -> set[str]:
     return {script.revision for script in ScriptDirectory(str(scripts)).walk_revisions()}
 
 
-def _aside(path: Path) -> str:
-    """The sentence that says how to go on without a database, and to lose nothing."""
-    there = _free(path, "aside")
-    files = [suffix for suffix in ("", "-journal", "-wal") if Path(f"{path}{suffix}").exists()]
-    moves = [shlex.join(["mv", f"{path}{suffix}", f"{there}{suffix}"]) for suffix in files]
+def _advise_moving(path: Path) -> str:
+    """Return a sentence with the commands that move a database aside without losing data."""
+    aside = _make_unused_path(path, "aside")
+    suffixes = [suffix for suffix in ("", "-journal", "-wal") if Path(f"{path}{suffix}").exists()]
+    moves = [shlex.join(["mv", f"{path}{suffix}", f"{aside}{suffix}"]) for suffix in suffixes]
     return f"Move it aside, and a new one is made: {' && '.join(moves)}"
 
 
-def _free(path: Path, word: str) -> Path:
-    """A name for a copy that does not exist."""
-    number, found = 1, path.with_name(f"{path.name}.{word}")
-    while found.exists():
+def _make_unused_path(path: Path, word: str) -> Path:
+    """Return a path that does not exist, for a copy of a file: its name and a word."""
+    number, unused = 1, path.with_name(f"{path.name}.{word}")
+    while unused.exists():
         number += 1
-        found = path.with_name(f"{path.name}.{word}-{number}")
-    return found
+        unused = path.with_name(f"{path.name}.{word}-{number}")
+    return unused

@@ -1,6 +1,6 @@
-"""The trained network as MLflow's own kind of model: saved first, then logged from the disk.
+"""The trained network as an MLflow model, which is saved to disk first and logged from there.
 
-In two steps, so that a network that could not be sent is kept and logged later, without TensorFlow.
+Two steps, so that a model that could not be sent can be logged later, without TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ from typing import Any
 
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
-#: What the kept network needs to be served, by distribution name.
+#: Distributions that are needed to serve the saved network.
 SERVING_REQUIREMENTS = ("keras", "tensorflow", "numpy")
-#: The input of images, where there are others beside it.
+#: Name of the image input of a network that also takes patient metadata.
 PIXELS = "pixels"
-#: What the model is called in its run.
+#: Name of the model in its run.
 MODEL_NAME = "model"
-#: What a saved model's ``MLmodel`` says that the logged one's must say too.
-_SAID = ("flavors", "signature", "metadata", "saved_input_example_info", "model_size_bytes")
+#: Fields of ``MLmodel`` that are copied from the saved model to the logged one.
+_COPIED_FIELDS = (
+    "flavors",
+    "signature",
+    "metadata",
+    "saved_input_example_info",
+    "model_size_bytes",
+)
 
 
 def save_network(
@@ -29,15 +35,16 @@ def save_network(
 ) -> None:
     """Save a Keras model, ready for ``mlflow models serve``.
 
-    The model takes raw uint8 pixels, shape (n, height, width, 3); scaling is inside it. With
-    metadata it takes a dictionary of these as ``pixels`` and a column, shape (n, 1), for each of
-    the encoding's: years, float32, or codes, int32. What the codes stand for is on the card.
+    The model takes raw uint8 pixels, shape (n, height, width, 3), and scales them itself. With
+    patient metadata it takes a dictionary of the pixels, named ``pixels``, and one column, shape
+    (n, 1), for each column of the encoding: years as float32, or codes as int32. ``card`` says
+    what the codes mean.
 
     Args:
-        network: the model.
-        card: what its outputs mean; it becomes part of the folder.
-        folder: to make.
-        beside: name -> text of further files in it.
+        network: the model to save.
+        card: meaning of the inputs and outputs; it is saved with the model.
+        folder: the folder to create.
+        beside: texts of further files to write into the folder, by file name.
     """
     import mlflow.tensorflow
     import numpy as np
@@ -47,8 +54,8 @@ def save_network(
     from melanoma_lab.models.inputs import get_named_inputs
 
     named = get_named_inputs(network)
-    several, taken = named is not None, named or {PIXELS: network.inputs[0]}
-    example = {name: _example(tensor) for name, tensor in taken.items()}
+    several, inputs = named is not None, named or {PIXELS: network.inputs[0]}
+    example = {name: _make_example(tensor) for name, tensor in inputs.items()}
     specs = [
         TensorSpec(array.dtype, (-1, *array.shape[1:]), name if several else None)
         for name, array in example.items()
@@ -62,15 +69,15 @@ def save_network(
         ),
         input_example=example if several else example[PIXELS],
         metadata=card.metadata(),
-        # Named, because finding them out takes MLflow some twenty seconds.
+        # Given here, because MLflow needs some twenty seconds to find them.
         pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
     )
     for name, text in (beside or {}).items():
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _example(tensor: Any) -> Any:
-    """One grey image, or one value of what is known of a patient."""
+def _make_example(tensor: Any) -> Any:
+    """Return one grey image, or one value of a column of patient metadata."""
     import numpy as np
 
     if len(tensor.shape) == len(("n", "height", "width", "channels")):
@@ -79,12 +86,12 @@ def _example(tensor: Any) -> Any:
 
 
 def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
-    """Log a saved model as a run's; nothing is done where the run has it.
+    """Log a saved model to a run, unless the run has a complete model.
 
     Args:
         client: an MlflowClient.
-        run_id: of the run.
-        folder: what ``save_network`` made.
+        run_id: the run's id.
+        folder: a folder that ``save_network`` wrote.
     """
     from mlflow.entities import LoggedModelStatus
     from mlflow.models import Model
@@ -99,19 +106,19 @@ def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
     )
     Model.log(
         artifact_path=None,
-        flavor=_Saved(folder),
+        flavor=_SavedModelFlavor(folder),
         run_id=run_id,
         model_id=started.model_id,
-        validate_serving_input=False,  # TensorFlow would be loaded to see whether TensorFlow works
+        validate_serving_input=False,  # it would load TensorFlow
     )
 
 
 def has_model(client: Any, run: Any) -> bool:
-    """Whether a run has logged a model, whole.
+    """Return whether a run has a completely logged model.
 
     Args:
         client: an MlflowClient.
-        run: as MLflow has it.
+        run: MLflow's run.
     """
     from mlflow.entities import LoggedModelStatus
 
@@ -119,11 +126,11 @@ def has_model(client: Any, run: Any) -> bool:
 
 
 def download_model(run_id: str, folder: Path) -> Path:
-    """Fetch a run's model from where MLflow keeps it.
+    """Download a run's model from MLflow.
 
     Args:
-        run_id: of a run that has one.
-        folder: where to put it.
+        run_id: id of a run that has a model.
+        folder: the folder to download into.
 
     Returns:
         The model's folder.
@@ -134,11 +141,11 @@ def download_model(run_id: str, folder: Path) -> Path:
 
 
 def find_logged_models(client: Any, run: Any) -> list[Any]:
-    """The models that a run has logged, whole or not.
+    """Return the models that a run has logged, completely or not.
 
     Args:
         client: an MlflowClient.
-        run: as MLflow has it.
+        run: MLflow's run.
     """
     found, token = [], None
     while True:
@@ -151,8 +158,8 @@ def find_logged_models(client: Any, run: Any) -> list[Any]:
             return found
 
 
-class _Saved:
-    """A flavor, as MLflow's ``Model.log`` takes it, of a model that is saved already."""
+class _SavedModelFlavor:
+    """Flavor for MLflow's ``Model.log`` that copies a model that is saved already."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -163,34 +170,36 @@ class _Saved:
 
         shutil.copytree(self._folder, path)
         saved = Model.load(str(self._folder))
-        for name in _SAID:
+        for name in _COPIED_FIELDS:
             setattr(mlflow_model, name, getattr(saved, name))
         mlflow_model.save(str(Path(path) / MLMODEL_FILE_NAME))
 
 
 def register_model(client: Any, run_id: str, name: str) -> str:
-    """Register the model of a run as a new version of a name; the version that is there stays.
+    """Register the model of a run as a new version of a registered model.
+
+    If a version of this run exists already, nothing is registered.
 
     Args:
         client: an MlflowClient.
-        run_id: of a run that has logged a model, whole.
-        name: of the registered model; made where there is none.
+        run_id: id of a run that has a completely logged model.
+        name: name of the registered model; created if it does not exist.
 
     Returns:
-        The version, as ``models:/NAME/VERSION`` has it.
+        The version, as in ``models:/NAME/VERSION``.
     """
     from mlflow.entities import LoggedModelStatus
     from mlflow.exceptions import MlflowException
 
     run = client.get_run(run_id)
     model = [m for m in find_logged_models(client, run) if m.status == LoggedModelStatus.READY][-1]
-    there = client.search_model_versions(f"run_id = '{run_id}'")
-    versions = [str(version.version) for version in there if version.name == name]
+    registered = client.search_model_versions(f"run_id = '{run_id}'")
+    versions = [str(version.version) for version in registered if version.name == name]
     if versions:
         return versions[0]
-    with suppress(MlflowException):  # it is there; any other reason shows below
+    with suppress(MlflowException):  # it exists; after any other error the next request fails too
         client.create_registered_model(name, description=NOTICE)
-    made = client.create_model_version(
+    created = client.create_model_version(
         name, source=f"models:/{model.model_id}", run_id=run_id, model_id=model.model_id
     )
-    return str(made.version)
+    return str(created.version)

@@ -1,6 +1,6 @@
-"""What a kept network says about itself, in its ``MLmodel``: enough to use it years later.
+"""Description of a saved network in its ``MLmodel`` file: enough to use it years later.
 
-No TensorFlow and no MLflow here.
+This module imports neither TensorFlow nor MLflow.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.decoding import DECODING_VERSION
 
-#: Below which key of the ``MLmodel``'s metadata it stands.
+#: Key of the description in the metadata of ``MLmodel``.
 METADATA_KEY: Final = "melanoma_lab"
 NOTICE: Final = "Research use only: not a medical device; no diagnosis."
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the numbers that a network takes and gives mean.
+    """Meaning of a network's inputs and outputs.
 
     Attributes:
-        slugs: K class slugs in the order of its outputs.
-        classes: their names as the dataset has them.
-        positive_class: slug of the positive class; None where the dataset names none.
-        dataset: what it was trained on.
-        image_size: side in pixels of the images that it takes.
-        resize: what becomes of the proportions of an image that is not square.
-        decoding: version of how files became pixels.
-        encoding: what the columns that it takes beside pixels hold, as
-            ``melanoma_lab.data.patient_metadata`` describes it; None where it takes pixels alone.
-        version: of the lab.
-        notice: what it must not be used for.
+        slugs: K class slugs in the order of the outputs.
+        classes: the class names in the dataset.
+        positive_class: slug of the positive class; None if the dataset names none.
+        dataset: name of the dataset that the network was trained on.
+        image_size: side of the input images in pixels.
+        resize: how images that are not square are made square.
+        decoding: version of the conversion of files to pixels.
+        encoding: the columns of patient metadata among the inputs, as described in
+            ``melanoma_lab.data.patient_metadata``; None if pixels are the only input.
+        version: version of the lab that saved the network.
+        notice: what the network must not be used for.
     """
 
     slugs: tuple[str, ...]
@@ -49,26 +49,32 @@ class ModelInfo:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes as the dataset has them, else their slugs."""
+        """The class names in the dataset, or the slugs if those are unknown."""
         return self.classes or self.slugs
 
     def metadata(self) -> dict[str, Any]:
-        """As MLflow keeps it: lists, strings and numbers below one key."""
-        return {METADATA_KEY: {k: _plain(v) for k, v in asdict(self).items()}}
+        """Return the metadata for ``MLmodel``: lists, strings and numbers under one key."""
+        return {METADATA_KEY: {k: _to_plain_value(v) for k, v in asdict(self).items()}}
 
     @classmethod
     def read(cls, metadata: object) -> Self | None:
-        """What ``metadata`` gave, as a file may have it; None where it says nothing.
+        """Read metadata of an ``MLmodel`` file, which may hold anything.
+
+        Args:
+            metadata: the metadata, as ``ModelInfo.metadata`` returns it.
+
+        Returns:
+            The description; None if the metadata has none.
 
         Raises:
-            ValueError: it is not what ``metadata`` gives.
+            ValueError: the lab did not write this metadata.
         """
         if not isinstance(metadata, Mapping) or METADATA_KEY not in metadata:
             return None
-        said = metadata[METADATA_KEY]
-        said = said if isinstance(said, Mapping) else {}
-        slugs, positive_class = _names(said.get("slugs")), said.get("positive_class")
-        classes = _names(said.get("classes"))
+        content = metadata[METADATA_KEY]
+        content = content if isinstance(content, Mapping) else {}
+        slugs, positive_class = _read_names(content.get("slugs")), content.get("positive_class")
+        classes = _read_names(content.get("classes"))
         if not slugs or len(set(slugs)) < len(slugs):
             raise ValueError(f"metadata.{METADATA_KEY}.slugs: expected a list of different names")
         kinds: tuple[tuple[str, type], ...] = (
@@ -76,7 +82,7 @@ class ModelInfo:
             ("decoding", int),
             ("encoding", dict),
         )
-        wrong = [name for name, kind in kinds if not isinstance(said.get(name), kind | None)]
+        wrong = [name for name, kind in kinds if not isinstance(content.get(name), kind | None)]
         if wrong:
             raise ValueError(
                 f"metadata.{METADATA_KEY}.{wrong[0]}: is of another kind than the lab writes"
@@ -85,23 +91,23 @@ class ModelInfo:
             slugs=slugs,
             classes=classes if len(classes) == len(slugs) else (),
             positive_class=positive_class if positive_class in slugs else None,
-            dataset=str(said.get("dataset", "")),
-            image_size=said.get("image_size"),
-            resize=Resize(said.get("resize", Resize.squash)),
-            decoding=said.get("decoding") or DECODING_VERSION,
-            encoding=said.get("encoding"),
-            version=str(said.get("version", "")),
+            dataset=str(content.get("dataset", "")),
+            image_size=content.get("image_size"),
+            resize=Resize(content.get("resize", Resize.squash)),
+            decoding=content.get("decoding") or DECODING_VERSION,
+            encoding=content.get("encoding"),
+            version=str(content.get("version", "")),
         )
 
 
-def _names(value: object) -> tuple[str, ...]:
-    """A list of names as it should be; empty where it is anything else."""
+def _read_names(value: object) -> tuple[str, ...]:
+    """Return a list of non-empty names as a tuple; an empty tuple for any other value."""
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
         return ()
     return tuple(value)
 
 
-def _plain(value: Any) -> Any:
+def _to_plain_value(value: Any) -> Any:
     if isinstance(value, Resize):
         return value.value
     return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""A run on disk: all that a tracking server would know of it, as JSON beside its files."""
+"""Runs that are stored on disk until they are sent: a record as JSON, with the run's files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from melanoma_lab.core.untrusted_files import read_json
 from melanoma_lab.tracking.client import summarize_error
 from melanoma_lab.tracking.uris import sqlite_path, sqlite_uri
 
-#: The file that holds a run's record; where it is, the folder is whole.
+#: The file that holds a run's record; a folder that has it is complete.
 RECORD_FILE = "run.json"
 #: Sub-folders of a run's folder.
 ARTIFACTS_FOLDER, MODEL_FOLDER = "artifacts", "model"
@@ -38,19 +38,19 @@ class RunRecord:
     """A run without its files.
 
     Attributes:
-        run_id: the server's; where it does not know the run, one of the lab's own.
-        name: what the run is called in the list of runs.
-        study: the MLflow experiment.
-        uri: the tracking server, absolute.
-        artifacts: ``tracking.artifacts``, absolute where it is a folder.
+        run_id: the id on the server, or one made by the lab if the server does not have the run.
+        name: the run's name in the list of runs.
+        study: the name of the MLflow experiment.
+        uri: the tracking URI; the path of an SQLite database is absolute.
+        artifacts: the setting ``tracking.artifacts``; the path of a folder is absolute.
         start_time: in milliseconds since 1970.
-        end_time: likewise; None while it runs.
-        status: as MLflow calls it.
-        tags: searchable facts.
+        end_time: in milliseconds since 1970; None while the run is running.
+        status: MLflow's name of the status.
+        tags: the run's tags.
         params: the resolved configuration, flattened.
         metrics: every value that was logged.
-        register: the name that its model is to be registered under; None: none.
-        kept_in: the folder of runs that it was kept in, absolute; empty before it is kept.
+        register: name under which the model will be registered; None: it will not.
+        kept_in: the folder of unsent runs that it was stored in, absolute; empty before that.
     """
 
     run_id: str
@@ -68,7 +68,7 @@ class RunRecord:
     kept_in: str = ""
 
     def write(self, path: Path) -> None:
-        """Write as JSON, in which infinity and NaN, unknown to it, are strings."""
+        """Write the record as JSON; infinity and NaN, which JSON lacks, become strings."""
         content = asdict(self)
         content["metrics"] = [
             {**point._asdict(), "value": _as_json(point.value)} for point in self.metrics
@@ -77,10 +77,10 @@ class RunRecord:
 
     @classmethod
     def read(cls, path: Path) -> RunRecord:
-        """Read what ``write`` wrote.
+        """Read a record that ``write`` wrote.
 
         Raises:
-            UserError: it is something else.
+            UserError: the file holds something else.
         """
         content = read_json(path)
         try:
@@ -114,18 +114,18 @@ def _as_json(value: float) -> float | str:
 
 
 def save_offline_run(record: RunRecord, files: Path, unsent: Path) -> Path:
-    """Keep a run on disk; where that is full or read only, in the system's temporary folder.
+    """Store a run on disk; if that fails, store it in the system's temporary folder.
 
     Args:
-        record: of the run.
-        files: its folder with ``artifacts`` and ``model``, as far as there are any.
-        unsent: the folder of runs that could not be sent; made if it is not there.
+        record: the run's record.
+        files: a folder with the sub-folders ``artifacts`` and ``model``; both may be missing.
+        unsent: the folder of runs that could not be sent; created if it is missing.
 
     Returns:
         The run's folder.
 
     Raises:
-        RunError: there is no room for it anywhere.
+        RunError: neither folder can be written to.
     """
     elsewhere = Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-unsent"
     reasons = []
@@ -144,32 +144,38 @@ def save_offline_run(record: RunRecord, files: Path, unsent: Path) -> Path:
 
 
 def load_offline_runs(unsent: Path) -> Iterator[tuple[Path, RunRecord]]:
-    """The runs that are kept in a folder, oldest first.
+    """Yield the stored runs of a folder, oldest first.
 
-    Where that was moved or copied with what surrounds it, they are to be recorded at the place
-    that is as it was seen from the folder.
+    If the folder was moved or copied together with its surroundings, the paths of the database and
+    the artifacts are updated: they stay the same relative to the folder.
+
+    Args:
+        unsent: the folder of runs that could not be sent.
+
+    Yields:
+        The folder and the record of each run.
     """
     found = [
-        (path.parent, _settled(RunRecord.read(path), unsent.resolve()))
+        (path.parent, _update_paths(RunRecord.read(path), unsent.resolve()))
         for path in unsent.glob(f"[!.]*/{RECORD_FILE}")
     ]
     yield from sorted(found, key=lambda item: (item[1].start_time, item[1].run_id))
 
 
-def _settled(record: RunRecord, unsent: Path) -> RunRecord:
-    """A record with the paths of where its folder is now."""
+def _update_paths(record: RunRecord, unsent: Path) -> RunRecord:
+    """Return a record whose paths fit the current place of its folder."""
     if not record.kept_in or Path(record.kept_in) == unsent:
         return record
 
-    def moved(path: Path) -> Path:
+    def update(path: Path) -> Path:
         new = Path(os.path.normpath(unsent / os.path.relpath(path, record.kept_in)))
         return new if new.exists() or not path.exists() else path
 
     database, artifacts = sqlite_path(record.uri), record.artifacts
     return replace(
         record,
-        uri=sqlite_uri(moved(database)) if database else record.uri,
-        artifacts=str(moved(Path(artifacts)))
+        uri=sqlite_uri(update(database)) if database else record.uri,
+        artifacts=str(update(Path(artifacts)))
         if artifacts and "://" not in artifacts
         else artifacts,
     )

@@ -1,4 +1,4 @@
-"""Where a run comes from, as its tags and parameters tell: the code's commit, the configuration."""
+"""Provenance of a run: the code's commit, and the configuration as parameters."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import Any, Final
 
 
 def flatten_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration as dotted keys; lists and mappings in lists as JSON.
+    """Flatten a nested configuration to dotted keys.
 
     Args:
-        config: plain containers, as OmegaConf.to_container gives them.
-        prefix: put before every key.
+        config: plain containers, as OmegaConf.to_container returns them.
+        prefix: text to put before every key.
+
+    Returns:
+        The values as text by dotted key; numbers, None and lists are in JSON.
     """
     flat: dict[str, str] = {}
     for key, value in config.items():
@@ -29,22 +32,27 @@ def flatten_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str
     return flat
 
 
-#: The commit where the lab is no clone.
+#: Used instead of a commit if the lab's code is not in a clone.
 UNKNOWN_COMMIT: Final = "unknown"
-#: What follows a commit that files differ from.
+#: Appended to the commit if files differ from it.
 DIRTY_SUFFIX: Final = "+changes"
 
 
 def shorten_commit(commit: str, digits: int) -> str:
-    """What ``git_commit`` gave, with the beginning of its hash."""
+    """Shorten the hash in a result of ``git_commit``.
+
+    Args:
+        commit: as ``git_commit`` returns it.
+        digits: how many characters of the hash to keep.
+    """
     return commit[:digits] + DIRTY_SUFFIX * commit.endswith(DIRTY_SUFFIX)
 
 
 @functools.cache
 def git_commit() -> str:
-    """The commit of the lab's own code, ``+changes`` where files differ from it, or ``unknown``.
+    """Return the commit of the lab's code, with ``+changes`` if files differ, or ``unknown``.
 
-    Asked for once a process: its code was loaded from the files as they were.
+    Cached, because changes after the start do not affect the code that the process has loaded.
     """
     package = Path(__file__).resolve().parent.parent
 
@@ -56,7 +64,7 @@ def git_commit() -> str:
 
     try:
         if not git("ls-files", "--", "__main__.py"):
-            return UNKNOWN_COMMIT  # installed below some other project's repository
+            return UNKNOWN_COMMIT  # installed inside the repository of another project
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "..")
         return git("rev-parse", "HEAD") + (DIRTY_SUFFIX if changed else "")
     except (OSError, subprocess.SubprocessError):

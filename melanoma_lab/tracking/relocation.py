@@ -1,10 +1,9 @@
-"""A folder of runs that was moved, renamed or copied, with its database and its artifacts.
+"""Updating the artifact paths of a database that was moved, renamed or copied with its artifacts.
 
-MLflow keeps absolute paths of artifacts in its database, and has no command that changes them
-(mlflow/mlflow#3144). So where the lab opens an SQLite database that is not where its paths were
-written, it writes them anew: then everything finds the artifacts, ``mlflow ui`` too. Studies say in
-a tag that they are the lab's and where their artifacts lie as seen from the database; nothing else
-in it is touched.
+MLflow stores absolute paths of artifacts in its database and has no command that changes them
+(mlflow/mlflow#3144). When the lab opens an SQLite database that was moved, it updates the paths, so
+that everything finds the artifacts, including ``mlflow ui``. A tag marks the lab's studies and
+holds the path of their artifacts relative to the database; nothing else in it is changed.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from melanoma_lab.tracking.uris import (
     sqlite_uri,
 )
 
-#: On an experiment: the folder of its artifacts, relative to that of the database.
+#: Tag of an experiment: the folder of its artifacts, relative to that of the database.
 FOLDER_TAG = "melanoma_lab.folder"
-#: On an experiment: the database that it was begun in, absolute.
+#: Tag of an experiment: the absolute path of the database in which it was created.
 BEGUN_TAG = "melanoma_lab.begun_in"
-#: Seconds to wait for another process that writes.
+#: Seconds to wait while another process writes.
 LOCK_TIMEOUT = 60
-#: Where paths of artifacts stand: table, its id, the path, what lies between it and the study's.
+#: Columns with paths of artifacts: table, id column, path column, sub-folder of the study's folder.
 PATHS = (
     ("runs", "run_uuid", "artifact_uri", ""),
     ("logged_models", "model_id", "artifact_location", "models/"),
@@ -37,11 +36,14 @@ PATHS = (
 
 
 def build_location_tags(uri: str, root: str | None) -> dict[str, str]:
-    """What a new study says of its place; nothing where that is not below its database's folder.
+    """Return tags of a new study with the places of its artifacts and its database.
 
     Args:
-        uri: where it is recorded.
-        root: where its artifacts lie; None where a server decides.
+        uri: the tracking URI.
+        root: location of the study's artifacts; None if a server chooses it.
+
+    Returns:
+        The tags; none if the artifacts are not in the database's folder or below it.
     """
     database = sqlite_path(uri)
     folder = None if root is None else local_folder(root)
@@ -51,63 +53,64 @@ def build_location_tags(uri: str, root: str | None) -> dict[str, str]:
 
 
 def identify_study(uri: str, study: str) -> str:
-    """What a study's place is known by, before and after its folder is moved or renamed.
+    """Return an id of a study's database that survives moving or renaming its folder.
 
     Args:
-        uri: where it is recorded.
-        study: its name.
+        uri: the tracking URI.
+        study: the study's name.
 
     Returns:
-        The URI, absolute; of a study that was moved, the one that it was begun with. A copy beside
-        its original is another place.
+        The URI with an absolute path; for a study that was moved, the URI with which it was
+        created. A copy whose original still exists has its own URI as id.
     """
     database = sqlite_path(uri)
     here = make_absolute_uri(uri)
     if database is None or not database.is_file():
         return here
     try:
-        with closing(_opened(database)) as connection:
-            begun = connection.execute(
+        with closing(_open_database(database)) as connection:
+            row = connection.execute(
                 "SELECT t.value FROM experiments e JOIN experiment_tags t USING (experiment_id)"
                 " WHERE e.name = ? AND t.key = ?",
                 (study, BEGUN_TAG),
             ).fetchone()
-    except sqlite3.Error:  # none of MLflow's; whoever connects says so
+    except sqlite3.Error:  # not MLflow's database; connecting to it reports that
         return here
-    if begun is None:
+    if row is None:
         return here
-    there = Path(begun[0])
+    origin = Path(row[0])
     try:
-        another = there.exists() and not there.samefile(database)  # a link was left there
-    except OSError:  # this user may not look
-        another = False
-    return here if another else sqlite_uri(there)
+        # After a move, a link to the new place may remain at the old one.
+        copied = origin.exists() and not origin.samefile(database)
+    except OSError:  # this user has no permission to look
+        copied = False
+    return here if copied else sqlite_uri(origin)
 
 
 def relocate_artifacts(uri: str) -> int:
-    """Write the paths of a moved or copied SQLite database anew, where its artifacts came along.
+    """Update artifact paths in an SQLite database that was moved or copied with its artifacts.
 
-    What lies only where it was stays known there. New runs of every study write beside the database
-    from then on.
+    Artifacts that exist only at the old place keep their path. New runs of every study write
+    their artifacts to the new place.
 
     Args:
-        uri: where runs are recorded.
+        uri: the tracking URI.
 
     Returns:
-        How many runs' artifacts are found in a new place; 0 where nothing has moved, or all that
-        moved is gone.
+        The number of runs whose artifacts were found at a new place; 0 if nothing was moved, or if
+        no artifacts were found there.
 
     Raises:
-        UserError: paths would have to be written, and the database may only be read.
+        UserError: paths must be updated, but the database is read-only.
     """
     database = sqlite_path(uri)
     if database is None or not database.is_file():
         return 0
-    with closing(_opened(database)) as connection:
-        if not _is_mlflows(connection) or not any(_changes(connection, database.parent)):
+    with closing(_open_database(database)) as connection:
+        if not _has_mlflow_tables(connection) or not any(_changes(connection, database.parent)):
             return 0
         try:
-            return _write_anew(connection, database.parent)
+            return _update_paths(connection, database.parent)
         except sqlite3.OperationalError as error:
             if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
                 raise
@@ -117,26 +120,26 @@ def relocate_artifacts(uri: str) -> int:
             ) from None
 
 
-def _write_anew(connection: sqlite3.Connection, here: Path) -> int:
-    """Write all paths that changed; return how many runs' artifacts are found by them."""
+def _update_paths(connection: sqlite3.Connection, here: Path) -> int:
+    """Write all changed paths; return the number of runs whose artifacts exist there."""
     connection.execute("BEGIN IMMEDIATE")
-    changes = list(_changes(connection, here))  # another process may have been here
+    changes = list(_changes(connection, here))  # again: another process may have updated them
     for table, key, column, entry, old, new in changes:
         connection.execute(
-            f"UPDATE {table} SET {column} = ? WHERE {key} = ?",  # noqa: S608 - names of ours
+            f"UPDATE {table} SET {column} = ? WHERE {key} = ?",  # noqa: S608 - constant names
             (new, entry),
         )
         if table == "logged_models":
-            connection.execute(  # its registered versions
+            connection.execute(  # the registered versions of the model
                 "UPDATE model_versions SET storage_location = ? WHERE storage_location = ?",
                 (new, old),
             )
     connection.commit()
-    return sum(table == "runs" and _there(new) for table, *_, new in changes)
+    return sum(table == "runs" and _folder_exists(new) for table, *_, new in changes)
 
 
-def _there(uri: str) -> bool:
-    """Whether a folder of artifacts exists; none does that this user may not look for."""
+def _folder_exists(uri: str) -> bool:
+    """Return whether a folder of artifacts exists; False if this user has no permission to look."""
     folder = local_folder(uri)
     try:
         return folder is not None and folder.exists()
@@ -144,12 +147,12 @@ def _there(uri: str) -> bool:
         return False
 
 
-def _opened(database: Path) -> sqlite3.Connection:
+def _open_database(database: Path) -> sqlite3.Connection:
     return sqlite3.connect(database, timeout=LOCK_TIMEOUT, isolation_level=None)
 
 
-def _is_mlflows(connection: sqlite3.Connection) -> bool:
-    """Whether the database has MLflow's tables, in a version that has them all."""
+def _has_mlflow_tables(connection: sqlite3.Connection) -> bool:
+    """Return whether the database has all of MLflow's tables that are updated here."""
     wanted = {"experiments", "experiment_tags", "model_versions", *(path[0] for path in PATHS)}
     found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     return wanted <= {name for (name,) in found}
@@ -158,25 +161,25 @@ def _is_mlflows(connection: sqlite3.Connection) -> bool:
 def _changes(
     connection: sqlite3.Connection, here: Path
 ) -> Iterator[tuple[str, str, str, object, str, str]]:
-    """Paths to be written anew: table, its id column, its path column, the id, old path, new."""
+    """Yield the paths to update: table, id column, path column, id, old path, new path."""
     studies = connection.execute(
         "SELECT e.experiment_id, e.artifact_location, t.value"
         " FROM experiments e JOIN experiment_tags t USING (experiment_id) WHERE t.key = ?",
         (FOLDER_TAG,),
     ).fetchall()
     for study, before, folder in studies:
-        home = build_artifact_location(here / folder)
-        for table, key, column, between in PATHS:
+        root = build_artifact_location(here / folder)
+        for table, key, column, subfolder in PATHS:
             elsewhere = connection.execute(
-                f"SELECT {key}, {column} FROM {table}"  # noqa: S608 - names of ours
+                f"SELECT {key}, {column} FROM {table}"  # noqa: S608 - constant names
                 f" WHERE experiment_id = ? AND {column} != ? || {key} || '/artifacts'",
-                (study, f"{home}/{between}"),
+                (study, f"{root}/{subfolder}"),
             ).fetchall()
             for entry, old in elsewhere:
-                ending = f"/{between}{entry}/artifacts"
+                ending = f"/{subfolder}{entry}/artifacts"
                 ours = old.startswith("/") and old.endswith(ending)
-                new = f"{home}{ending}"
-                if ours and (_there(new) or not _there(old)):
+                new = f"{root}{ending}"
+                if ours and (_folder_exists(new) or not _folder_exists(old)):
                     yield table, key, column, entry, old, new
-        if before != home:
-            yield "experiments", "experiment_id", "artifact_location", study, before, home
+        if before != root:
+            yield "experiments", "experiment_id", "artifact_location", study, before, root

@@ -1,4 +1,4 @@
-"""What a run that is continued after an interruption has already."""
+"""State of a run that is resumed after an interruption: what the server and the disk have of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from typing import Any
 from melanoma_lab.tracking.offline_store import load_offline_runs
 from melanoma_lab.tracking.upload import REASON_TAG
 
-#: How often a run has been continued after an interruption; with _at, when it was last.
+#: Tag with the number of times a run was resumed; with the suffix ``_at``, the last time.
 RESUMED_TAG = "resumed"
 
 
 @dataclass(frozen=True)
 class RecordedState:
-    """What the server has of a run: its tags of being continued, params, points of metrics."""
+    """What the server has of a run that is resumed.
+
+    Attributes:
+        tags: new values of the tags that count resumptions.
+        params: the logged parameters.
+        points: name and step of each logged value of a metric.
+    """
 
     tags: dict[str, str]
     params: dict[str, str]
@@ -25,12 +31,12 @@ class RecordedState:
 
 
 def can_resume_run(client: Any, experiment_id: str, run_id: str, unsent: Path) -> bool:
-    """Whether a run has not finished and can be gone on with.
+    """Return whether a study has a run that has not finished, so that it can be resumed.
 
     Args:
-        client: an MlflowClient; None: runs are kept on disk.
-        experiment_id: of the study.
-        run_id: of the run.
+        client: an MlflowClient; None if runs are stored on disk.
+        experiment_id: id of the study's MLflow experiment.
+        run_id: the run's id.
         unsent: the folder of runs that could not be sent.
     """
     kept = {record.run_id: record.status for _, record in load_offline_runs(unsent)}
@@ -49,7 +55,7 @@ def can_resume_run(client: Any, experiment_id: str, run_id: str, unsent: Path) -
 
 
 def fetch_recorded_state(client: Any, run_id: str) -> RecordedState:
-    """What the server has of a run that is going to be continued; its reason of ending goes."""
+    """Read what the server has of a run that is resumed, and remove why it ended from its tags."""
     data = client.get_run(run_id).data
     points = {
         (key, point.step)
@@ -66,7 +72,7 @@ def fetch_recorded_state(client: Any, run_id: str) -> RecordedState:
 
 
 def discard_offline_run(run_id: str, unsent: Path) -> None:
-    """Remove what was kept of a run when it was interrupted: it is being done anew."""
+    """Remove the stored files of an interrupted run, because the resumed run records them again."""
     for folder, record in load_offline_runs(unsent):
         if record.run_id == run_id:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""A finished run's facts and files, wherever it is kept; nothing is created.
+"""Reading a finished run's tags, metrics and files, from the disk or from MLflow.
 
-MLflow only where the run is on a tracking server, no TensorFlow.
+Nothing is created. MLflow is imported only if the run is not stored on disk; TensorFlow never is.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from melanoma_lab.tracking.uris import local_folder
 
 
 def fetch_artifact(client: Any, run: Any, name: str, scratch: Path) -> Path:
-    """An artifact of a run, from the disk where it lies there, else downloaded.
+    """Return the path of a run's artifact; if it is not on this disk, download it.
 
     Args:
         client: an MlflowClient.
-        run: as MLflow has it.
-        name: of the file.
-        scratch: a folder for what has to be downloaded.
+        run: MLflow's run.
+        name: the file's name.
+        scratch: a folder for downloads.
 
     Raises:
-        OSError: it is not there; the text says where it was expected, and what to do where all of
-            the run's files are gone.
+        OSError: the artifact is missing; the text says where it was expected, and what to do if
+            all files of the run are gone.
     """
     folder = local_folder(run.info.artifact_uri)
     if folder is not None:
-        # Not by the client, which remembers in one process where the files of a run lay.
+        # Without the client, which caches the old folder of a run that was moved.
         if (folder / name).is_file():
             return folder / name
         raise FileNotFoundError(
@@ -50,11 +50,14 @@ def fetch_artifact(client: Any, run: Any, name: str, scratch: Path) -> Path:
 
 
 def explain_missing_folder(folder: Path, run_id: str | None) -> str:
-    """What to do where a run's folder is gone; nothing where it is there.
+    """Describe what to do if a run's folder is missing.
 
     Args:
-        folder: of its files.
-        run_id: MLflow's; None where it is not known.
+        folder: the folder of the run's files.
+        run_id: MLflow's id of the run; None if it is not known.
+
+    Returns:
+        The end of a sentence; empty if the folder exists.
     """
     if folder.is_dir():
         return ""
@@ -67,12 +70,12 @@ def explain_missing_folder(folder: Path, run_id: str | None) -> str:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run as it was recorded.
+    """A recorded run, with access to its files.
 
     Attributes:
-        run_id: MLflow's.
-        tags: searchable facts.
-        metrics: the last value of each, by name.
+        run_id: MLflow's id.
+        tags: the run's tags.
+        metrics: the last value of each metric, by name.
         start_time: in milliseconds since 1970.
     """
 
@@ -85,10 +88,12 @@ class TrackedRun:
     _run: Any = None
 
     def artifact(self, name: str) -> Path | None:
-        """A file of the run, fetched where it is not on this disk; None where there is none.
+        """Return the path of a file of the run, or None if the run does not have it.
+
+        A file that is not on this disk is downloaded.
 
         Args:
-            name: of the file, such as ``predictions.csv``.
+            name: the file's name, such as ``predictions.csv``.
         """
         try:
             return self.require_artifact(name)
@@ -96,13 +101,13 @@ class TrackedRun:
             return None
 
     def require_artifact(self, name: str) -> Path:
-        """A file of the run that cannot be done without.
+        """Return the path of a file of the run, or raise an error if the run does not have it.
 
         Args:
-            name: of the file.
+            name: the file's name.
 
         Raises:
-            OSError: it is not there; the text says where it was expected.
+            OSError: the file is missing; the text says where it was expected.
         """
         if self._client is not None:
             return fetch_artifact(self._client, self._run, name, self._folder)
@@ -113,12 +118,12 @@ class TrackedRun:
 
 
 def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
-    """Find a run among those that wait to be sent, or where runs are recorded.
+    """Find a run among the unsent ones on disk, or in MLflow.
 
     Args:
-        run_id: MLflow's.
-        tracked: where runs are recorded.
-        scratch: a folder for what has to be fetched.
+        run_id: MLflow's id of the run.
+        tracked: the settings of tracking.
+        scratch: a folder for downloads.
 
     Raises:
         UserError: there is no such run.

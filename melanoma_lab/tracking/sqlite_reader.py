@@ -1,7 +1,7 @@
-"""What an SQLite database of runs has, read without MLflow, whose import takes seconds.
+"""Queries of an SQLite database of runs without MLflow, whose import takes seconds.
 
-So that a mistyped name is told at once. Where a database cannot be read like this, nothing is
-refused here: whoever connects says why.
+They let a command refuse a mistyped name at once. If a database cannot be read, nothing is refused
+here: connecting to it by MLflow reports the reason.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.tracking.client import refuse_empty
 from melanoma_lab.tracking.uris import sqlite_path
 
-#: Runs that are looked at to point from a mistyped id to one that is there.
+#: How many runs are searched for an id or a name that resembles a mistyped one.
 MAX_LISTED_RUNS = 1000
 
 
 @dataclass(frozen=True)
 class ListedRun:
-    """A run as somebody may have meant it.
+    """A run's id and name, for suggestions in errors.
 
     Attributes:
-        run_id: MLflow's.
-        name: what it is called in the list of runs.
-        of_arm: whether it is of an arm of a study.
+        run_id: MLflow's id.
+        name: the run's name in the list of runs.
+        of_arm: whether the run belongs to an arm of a study.
     """
 
     run_id: str
@@ -39,24 +39,24 @@ def refuse_unknown_study(study: str, uri: str) -> None:
     """Refuse a study that is not in an SQLite database of runs.
 
     Args:
-        study: its name.
-        uri: where runs are recorded.
+        study: the study's name.
+        uri: the tracking URI; other kinds of URIs are not checked.
 
     Raises:
-        UserError: it is not there, or nothing is.
+        UserError: the database does not have the study, or is empty or missing.
     """
     refuse_empty(uri)
-    found = _rows(uri, "SELECT name FROM experiments WHERE lifecycle_stage = 'active'")
+    found = _query(uri, "SELECT name FROM experiments WHERE lifecycle_stage = 'active'")
     if found is not None and (study,) not in found:
         raise build_unknown_study_error(study, [name for (name,) in found])
 
 
 def build_unknown_study_error(study: str, there: Sequence[str]) -> UserError:
-    """The error of a study that is not where runs are recorded.
+    """Return the error for a study that does not exist, with a suggestion.
 
     Args:
-        study: its name.
-        there: names of MLflow's experiments, its own ``Default`` among them.
+        study: the study's name.
+        there: names of MLflow's experiments, including its own ``Default``.
     """
     studies = [name for name in there if name != "Default"]
     hint = suggest_choice(study, studies) or "Nothing has been trained here yet."
@@ -64,18 +64,18 @@ def build_unknown_study_error(study: str, there: Sequence[str]) -> UserError:
 
 
 def list_runs_if_missing(run_id: str, uri: str) -> list[ListedRun] | None:
-    """The newest runs of an SQLite database that does not have a certain run.
+    """Return the newest runs of an SQLite database if it does not have a given run.
 
     Args:
-        run_id: as somebody typed it.
-        uri: where runs are recorded.
+        run_id: the id as the user typed it.
+        uri: the tracking URI.
 
     Returns:
-        The runs, newest first; None where the run is there, or that cannot be told.
+        The runs, newest first; None if the run exists, or if the database cannot be read.
     """
-    if _rows(uri, "SELECT 1 FROM runs WHERE run_uuid = ?", run_id) != []:
+    if _query(uri, "SELECT 1 FROM runs WHERE run_uuid = ?", run_id) != []:
         return None
-    found = _rows(
+    found = _query(
         uri,
         "SELECT r.run_uuid, r.name, EXISTS (SELECT 1 FROM tags t WHERE t.run_uuid = r.run_uuid"
         " AND t.key = 'arm') FROM runs r JOIN experiments e USING (experiment_id)"
@@ -86,14 +86,14 @@ def list_runs_if_missing(run_id: str, uri: str) -> list[ListedRun] | None:
     return None if found is None else [ListedRun(*row) for row in found]
 
 
-def _rows(uri: str, query: str, *values: object) -> list[tuple[Any, ...]] | None:
-    """What a query finds in an SQLite database; None where it cannot be asked, or is half made."""
+def _query(uri: str, query: str, *values: object) -> list[tuple[Any, ...]] | None:
+    """Return the rows of a query; None if the database cannot be read or is incomplete."""
     database = sqlite_path(uri)
     try:
         if database is None or not database.is_file():
             return None
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
-            # MLflow's last step in making one is its experiment Default.
+            # MLflow's last step of creating a database is its experiment Default.
             if not connection.execute("SELECT 1 FROM experiments LIMIT 1").fetchall():
                 return None
             return connection.execute(query, values).fetchall()

@@ -1,4 +1,4 @@
-"""A study as one run of its own in MLflow: its runs lie under it, its report is an artifact."""
+"""The MLflow run of a study: the parent of the study's runs, with the report as artifacts."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: Marks the run that stands for a study; it has no arm, seed or metrics.
+#: Tag of the run that represents a study; this run has no arm, seed or metrics.
 STUDY_TAG = "melanoma_lab.study"
-#: MLflow's own names: what a run lies under, the text on a run's or an experiment's page, what a
-#: run is called, its curves' colour, what the column Source shows.
+#: Tags that MLflow defines: a run's parent, the description on the page of a run or experiment, a
+#: run's name, the colour of its curves, the column Source.
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
 NAME_TAG = "mlflow.runName"
 COLOUR_TAG = "mlflow.runColor"
 SOURCE = {"mlflow.source.name": "melanoma_lab compare", "mlflow.source.type": "LOCAL"}
-#: What of a study's folder is kept with the run; the folder holds the jobs' own files too.
+#: Files of a study's folder that are logged; the folder also holds files of the jobs.
 REPORT_FILES = ("comparison.json", "report.md", "report.html")
 
 
@@ -26,10 +26,10 @@ class StudyMember:
     """A compared run.
 
     Attributes:
-        run_id: MLflow's.
-        tags: as tracked.
-        name: what it is to be called among the study's runs.
-        colour: of its arm, as ``#rrggbb``.
+        run_id: MLflow's id.
+        tags: the run's tags in MLflow.
+        name: short name for the list of the study's runs.
+        colour: colour of the run's arm, as ``#rrggbb``.
     """
 
     run_id: str
@@ -41,17 +41,18 @@ class StudyMember:
 def record_study(
     client: Any, study: str, members: Sequence[StudyMember], folder: Path, note: str
 ) -> str:
-    """Put a study's runs under one and keep the report with it; may be repeated.
+    """Make a study's runs children of one run and log the report to it.
 
-    The runs get what MLflow's tables and charts show before anybody has chosen anything: short
-    names, their arm's colour, their dataset. A name, colour or description that a user gave stays.
+    The runs also get short names, their arm's colour and their dataset, which MLflow's tables and
+    charts show by default. A name, colour or description that a user gave is kept. Recording can
+    be repeated.
 
     Args:
         client: an MlflowClient.
-        study: the MLflow experiment.
-        members: its compared runs.
-        folder: the study's, with the report.
-        note: what its page says, in Markdown.
+        study: the name of the MLflow experiment.
+        members: the compared runs of the study.
+        folder: the study's folder, with the report.
+        note: the description on the run's page, in Markdown.
 
     Returns:
         The id of the study's run.
@@ -59,7 +60,7 @@ def record_study(
     from mlflow.entities import RunTag
 
     experiment = client.get_experiment_by_name(study)
-    parent = _find(client, experiment.experiment_id, study) or _make(
+    parent = _find_study_run(client, experiment.experiment_id, study) or _create_study_run(
         client, experiment.experiment_id, study
     )
     before = client.get_run(parent).data.tags.get(NOTE_TAG, "")
@@ -88,7 +89,7 @@ def _named_by_lab(tags: Mapping[str, str]) -> bool:
 
 
 def _show_dataset(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
-    """Say in MLflow's own terms which images a run saw; no second time where it knows."""
+    """Log a run's dataset as an MLflow dataset; MLflow ignores one that is logged twice."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     if "dataset" in tags and "dataset_digest" in tags:
@@ -97,18 +98,18 @@ def _show_dataset(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
         client.log_inputs(run_id, [DatasetInput(dataset, [used_as])])
 
 
-def _find(client: Any, experiment: str, study: str) -> str | None:
+def _find_study_run(client: Any, experiment: str, study: str) -> str | None:
     found = client.search_runs(
         [experiment],
         f"tags.`{STUDY_TAG}` = '{study}'",
-        order_by=["attributes.start_time ASC"],  # the first, should two processes have made one
+        order_by=["attributes.start_time ASC"],  # the first if two processes created one
         max_results=1,
     )
     return str(found[0].info.run_id) if found else None
 
 
-def _make(client: Any, experiment: str, study: str) -> str:
+def _create_study_run(client: Any, experiment: str, study: str) -> str:
     tags = {STUDY_TAG: study, **SOURCE}
     run = client.create_run(experiment, run_name=f"study {study}", tags=tags)
     client.set_terminated(run.info.run_id, "FINISHED")
-    return _find(client, experiment, study) or str(run.info.run_id)
+    return _find_study_run(client, experiment, study) or str(run.info.run_id)

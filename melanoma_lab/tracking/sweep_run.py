@@ -1,4 +1,4 @@
-"""A search as one run of its own in MLflow: its trials lie under it."""
+"""The MLflow run of a search, which is the parent of the runs of its trials."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from melanoma_lab.core.locks import get_process_id
 from melanoma_lab.tracking.study_run import NOTE_TAG, PARENT_TAG
 from melanoma_lab.tracking.upload import LONGEST_PARAM, LONGEST_REASON, PROCESS_TAG, REASON_TAG
 
-#: On the run of a search and on all of its trials: which search.
+#: Tag of the run of a search and of all its trials: the name of the search.
 SWEEP_TAG = "sweep"
-#: On a trial: which one of its search.
+#: Tag of a trial: its id within the search.
 TRIAL_TAG = "trial"
-#: On a run of a trial that has several: the trial is the run it lies under.
+#: Tag of one of several runs of a trial; its parent run is the trial.
 REPETITION_TAG = "trial_part"
-#: On a trial: what the search got for it.
+#: Tag of a trial: its score in the search.
 SCORE_TAG = "score"
 
 
@@ -27,14 +27,14 @@ def open_parent_run(
     tags: Mapping[str, str],
     params: Mapping[str, str],
 ) -> str:
-    """Open a run that others lie under, or the one that these tags have already.
+    """Create a run that will be the parent of others, or reopen the one with the same tags.
 
     Args:
         client: an MlflowClient.
-        experiment_id: of the study.
-        name: what the run is called in the list of runs.
-        tags: of the run; those of ``SWEEP_TAG``, ``TRIAL_TAG`` and ``PARENT_TAG`` tell it apart.
-        params: of a new run; the one that is there keeps its own.
+        experiment_id: id of the study's MLflow experiment.
+        name: the run's name in the list of runs.
+        tags: the run's tags; ``SWEEP_TAG``, ``TRIAL_TAG`` and ``PARENT_TAG`` identify the run.
+        params: parameters of a new run; an existing run keeps its own.
 
     Returns:
         The run's id.
@@ -72,11 +72,11 @@ def close_parent_run(
 
     Args:
         client: an MlflowClient.
-        run_id: of the run.
-        status: as MLflow calls it.
-        why: the reason, where it did not finish.
-        tags: what only its end knows.
-        metrics: likewise.
+        run_id: the run's id.
+        status: MLflow's name of the status.
+        why: the reason if the run did not finish, else empty.
+        tags: tags that are known only at the end.
+        metrics: metrics that are known only at the end.
     """
     for key, value in {
         **(tags or {}),
@@ -89,13 +89,13 @@ def close_parent_run(
 
 
 def log_search_results(client: Any, run_id: str, files: Sequence[Path], note: str) -> None:
-    """Put files on the page of a search's run, with a text.
+    """Log files and a description to the run of a search.
 
     Args:
         client: an MlflowClient.
-        run_id: of the run.
-        files: to keep.
-        note: what the page says, in Markdown.
+        run_id: the run's id.
+        files: files and folders to log as artifacts.
+        note: the description on the run's page, in Markdown.
     """
     client.set_tag(run_id, NOTE_TAG, note)
     for path in files:
@@ -106,7 +106,7 @@ def log_search_results(client: Any, run_id: str, files: Sequence[Path], note: st
 
 
 def _find(client: Any, experiment_id: str, tags: Mapping[str, str]) -> str | None:
-    """The run of these tags, the first should there be several; it has no arm."""
+    """Return the id of the oldest run without an arm that has these tags, or None."""
     wanted = {key: tags[key] for key in (SWEEP_TAG, TRIAL_TAG, PARENT_TAG) if key in tags}
     found = client.search_runs(
         [experiment_id],

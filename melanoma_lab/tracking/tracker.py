@@ -1,8 +1,8 @@
-"""The run that is being trained, on its way to MLflow; on disk where that cannot take it.
+"""Tracking of the run that is being trained, in MLflow, or on disk if MLflow fails.
 
 Connecting takes seconds (MLflow's import, a new database's tables), so it is done in the
-background while TensorFlow loads. From then on no server can stop a training: figures are sent in
-the background, files at the end, and what did not arrive is kept for ``sync``.
+background while TensorFlow loads. From then on no server can stop a training: metrics are sent in
+the background, files at the end, and data that could not be sent is stored for ``sync``.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ from melanoma_lab.tracking.upload import (
 )
 from melanoma_lab.tracking.uris import make_absolute_uri
 
-#: Servers that took a run of this process. When one of them is down later, that is an outage and
-#: no mistyped address: the multirun's other jobs are trained all the same.
+#: URIs where a run of this process was started. If one of them fails later, it is an outage and no
+#: mistyped address, so the multirun's other jobs are still trained.
 _PROVEN: set[str] = set()
-#: Seconds that an interrupted command still waits for its figures to be sent.
+#: Seconds that an interrupted command waits until its metrics are sent.
 _LAST_WAIT = 5.0
 
 
@@ -73,11 +73,11 @@ def connect(tracking: Tracking, study: str) -> Future[Tracker]:
     """Start connecting to the tracking server in the background.
 
     Args:
-        tracking: where runs are recorded.
-        study: the MLflow experiment; created where it does not exist.
+        tracking: the settings of tracking.
+        study: the name of the MLflow experiment; created if it does not exist.
 
     Returns:
-        A future; its result raises UserError where ``tracking.uri`` cannot be used.
+        A future; its result raises UserError if ``tracking.uri`` cannot be used.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="tracking")
     future = pool.submit(_connect, tracking, study)
@@ -104,12 +104,12 @@ def _connect(tracking: Tracking, study: str) -> Tracker:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that the study has.
+    """A finished run of the study.
 
     Attributes:
-        run_id: MLflow's; of a run that is kept on disk, its own.
-        tags: as recorded.
-        metrics: of each the last value.
+        run_id: MLflow's id, or that of a run that is stored on disk.
+        tags: the run's tags.
+        metrics: the last value of each metric, by name.
     """
 
     run_id: str
@@ -118,14 +118,15 @@ class FinishedRun:
 
 
 class Tracker:
-    """One run at a time in an MLflow experiment.
+    """Recorder of runs in an MLflow experiment, one run at a time.
 
     Args:
-        client: an MlflowClient; None: runs are kept on disk.
-        experiment_id: of the study.
-        tracking: where runs are recorded.
-        study: its name.
-        outage: why there is no client, if nobody asked for that.
+        client: an MlflowClient; None: runs are stored on disk.
+        experiment_id: id of the study's MLflow experiment; empty without a client.
+        tracking: the settings of tracking.
+        study: the study's name.
+        outage: the error because of which there is no client; None if the user set
+            ``tracking.offline``.
     """
 
     def __init__(
@@ -143,9 +144,9 @@ class Tracker:
         self._study = study
         self._outage = outage
         self.run_id = ""
-        #: Where the last run is kept, if it was not sent.
+        #: The folder of the last run if it was not sent.
         self.kept: Path | None = None
-        #: What its model is registered as, ``NAME/VERSION``, if it was.
+        #: ``NAME/VERSION`` of the last run's model if it was registered.
         self.registered: str | None = None
         self._record: RunRecord
         self._files: Path
@@ -164,24 +165,24 @@ class Tracker:
         continuing: str | None = None,
         line: bool = True,
     ) -> Iterator[str]:
-        """Record what happens in the block as one run.
+        """Record everything that is logged in the block as one run.
 
-        The run ends FINISHED; KILLED where the block was interrupted; FAILED, with the tag
-        ``summarize_error``, where it raised.
+        The run's status becomes FINISHED; KILLED if the block was interrupted; FAILED if it raised
+        an error. The tag ``reason`` says why a run did not finish.
 
         Args:
-            name: what the run is called in the list of runs.
-            tags: searchable facts about the run.
+            name: the run's name in the list of runs.
+            tags: the run's tags, by which it can be searched.
             params: the resolved configuration, flattened.
-            continuing: the id of the run to go on with; it keeps what it has. None: a new one.
+            continuing: id of the run to resume, which keeps its data; None: a new run.
             line: as for ``show_progress``, while the run is sent at its end.
 
         Yields:
             The run's id.
 
         Raises:
-            UserError: the tracking server takes no run.
-            RunError: it took the run but not all of what the block recorded; that is kept.
+            UserError: the run could not be started in MLflow.
+            RunError: not everything could be sent to MLflow; the run is stored on disk.
         """
         with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as files:
             record = self._begin(name, dict(tags), dict(params), continuing)
@@ -194,11 +195,11 @@ class Tracker:
             failure: BaseException | None = None
             try:
                 yield record.run_id
-            except BaseException as error:  # noqa: BLE001 - raised below, when the run has ended
+            except BaseException as error:  # noqa: BLE001 - raised again below, after the run ended
                 failure = error
             if failure is None:
                 self._end("FINISHED")
-            elif isinstance(failure, (KeyboardInterrupt, SystemExit)):  # a scheduler's, too
+            elif isinstance(failure, (KeyboardInterrupt, SystemExit)):  # also by a scheduler
                 self._end("KILLED", "interrupted")
             else:
                 self._end("FAILED", f"{type(failure).__name__}: {failure}")
@@ -212,7 +213,7 @@ class Tracker:
     def _begin(
         self, name: str, tags: dict[str, str], params: dict[str, str], continuing: str | None
     ) -> RunRecord:
-        """Open the run, on the server where there is one."""
+        """Start or resume the run, on the server if there is one."""
         tags[PROCESS_TAG] = get_process_id()
         artifacts = self._tracking.artifacts
         record = RunRecord(
@@ -251,7 +252,8 @@ class Tracker:
             so_far = fetch_recorded_state(self._client, continuing)
             self._points = so_far.points
             record.tags |= so_far.tags
-            record.params |= so_far.params  # such as a cache folder that has moved
+            # Parameters of a run cannot be changed, for example a cache folder that was moved.
+            record.params |= so_far.params
         run = mlflow.start_run(
             continuing,
             experiment_id=self.experiment_id,
@@ -267,7 +269,7 @@ class Tracker:
             raise
 
     def _end(self, status: str, why: str = "") -> None:
-        """Send what is left of the run, or keep it."""
+        """Send the rest of the run, or store it on disk."""
         record = self._record
         record.status, record.end_time = status, _now()
         if why:
@@ -285,25 +287,25 @@ class Tracker:
             raise self._problem
 
     def _send(self, wait: float | None) -> BaseException | None:
-        """Send what is left; returns why it could not be, an interruption included."""
+        """Send the rest of the run; return the error or interrupt if that fails, else None."""
         import mlflow
 
         run_id = self._record.run_id
         try:
             if self._sender and (problem := self._sender.close(wait)):
                 return problem
-            # Another process may know the folder by another path, as from within a container.
+            # Another process, for example in a container, may have seen the folder at another path.
             relocate_artifacts(self._tracking.uri)
             log_params_and_tags(self._client, run_id, self._record)
             log_artifacts_and_model(self._client, run_id, self._files)
             self.registered = register_if_requested(self._client, run_id, self._record, self._files)
             mlflow.end_run(self._record.status)
-        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - of a server, of a driver
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - any server's or driver's
             return error
         return None
 
     def _explain(self) -> str:
-        """What became of a run that could not be sent, and what to type."""
+        """Describe why a run was not sent, where it is, and the command that sends it."""
         problem = self._problem or self._outage
         where = "" if self.kept is None else f" It is kept in {self.kept}"
         command = format_lab_command("sync")
@@ -316,13 +318,13 @@ class Tracker:
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Record figures of the run; NaN stays NaN. They are sent in the background.
+        """Record metrics of the run and send them in the background; NaN stays NaN.
 
-        A continued run that has a figure of this step keeps the one it has.
+        A resumed run that has a metric's value for this step keeps that value.
 
         Args:
-            metrics: figures by name.
-            step: the epoch, for figures that have one.
+            metrics: values by name.
+            step: the epoch of the values, or 0 if they belong to the whole run.
         """
         now = _now()
         points = [
@@ -335,31 +337,36 @@ class Tracker:
             self._sender.put(points)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record facts that only the end of a run knows; they are sent when it ends."""
+        """Add tags to the run; they are sent when the run ends."""
         self._record.tags |= tags
 
     def log_folder(self, folder: Path) -> None:
-        """Keep everything in a folder with the run; it is sent when the run ends."""
+        """Log all files of a folder as artifacts; they are sent when the run ends."""
         with _staging():
             shutil.copytree(folder, self._files / ARTIFACTS_FOLDER, dirs_exist_ok=True)
 
     def log_network(
         self, network: Any, card: ModelInfo, beside: Mapping[str, str] | None = None
     ) -> None:
-        """Keep a Keras model with the run, ready for ``mlflow models serve``.
+        """Log a Keras model, ready for ``mlflow models serve``; it is sent when the run ends.
 
         Args:
-            network: what ``save_network`` takes, as are the others.
-            card: what its inputs and outputs mean.
-            beside: name -> text of further files in its folder.
+            network: the model, as for ``save_network``.
+            card: meaning of its inputs and outputs.
+            beside: texts of further files to write into the model's folder, by file name.
         """
         with _staging():
             save_network(network, card, self._files / MODEL_FOLDER, beside)
 
     def find_finished(self, tags: Mapping[str, str]) -> FinishedRun | None:
-        """The newest finished run with these tags in the study, if there is one.
+        """Find a finished run of the study that has these tags.
 
-        Runs that are kept on disk count.
+        Args:
+            tags: the tags and their values; the run may have others.
+
+        Returns:
+            The oldest such run that is stored on disk, else the newest in MLflow; None if there is
+            none.
         """
         for _, record in load_offline_runs(Path(self._tracking.unsent)):
             if (
@@ -384,26 +391,26 @@ class Tracker:
 
     @property
     def run_name(self) -> str:
-        """What the run under way is called."""
+        """Name of the current run in the list of runs."""
         return self._record.name
 
     @property
     def tags(self) -> dict[str, str]:
-        """Facts of the run that are recorded so far."""
+        """Tags that the current run has so far."""
         return dict(self._record.tags)
 
     @property
     def started(self) -> int:
-        """When the run began, in milliseconds since 1970."""
+        """Start time of the current run, in milliseconds since 1970."""
         return self._record.start_time
 
     @property
     def client(self) -> Any:
-        """The MlflowClient; None where runs are kept on disk."""
+        """The MlflowClient; None if runs are stored on disk."""
         return self._client
 
     def can_resume(self, run_id: str) -> bool:
-        """Whether the study has this run and it has not finished."""
+        """Return whether the study has this run and it has not finished."""
         unsent = Path(self._tracking.unsent)
         return can_resume_run(self._client, self.experiment_id, run_id, unsent)
 
@@ -421,7 +428,7 @@ class Tracker:
 
 @contextmanager
 def _staging() -> Iterator[None]:
-    """Say where there is no room for what waits to be sent."""
+    """Translate errors of writing temporary files into a RunError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -432,7 +439,7 @@ def _staging() -> Iterator[None]:
 
 
 def _close(run_id: str, status: str, why: str = "") -> None:
-    """End MLflow's active run, whether or not its server still answers."""
+    """End MLflow's active run, and ignore errors if the server does not answer."""
     import mlflow
 
     with http_timeouts(CLEANUP_TIMEOUTS), suppress(Exception):
@@ -447,7 +454,7 @@ def _now() -> int:
 
 
 def _is_alive(process: int) -> bool:
-    """Whether a process of this number exists; a number used again counts as alive."""
+    """Return whether a process with this id exists, even if it is a new one that reuses the id."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Sending a run to the tracking server, in steps that may be repeated without doubling anything."""
+"""Sending a run to the tracking server, in steps that can be repeated without duplicates."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from melanoma_lab.tracking.offline_store import (
     RunRecord,
 )
 
-#: Which process a run belongs to; lets a later command tell a running run from a dead one.
+#: Tag with the process of a run, by which a later command sees whether the run still runs.
 PROCESS_TAG = "process"
-#: Why a run did not finish.
+#: Tag with the reason why a run did not finish.
 REASON_TAG = "reason"
-#: On a run that ``sync`` had to make anew: the id that it was trained under.
+#: Tag of a run that ``sync`` had to create: the id under which it was trained.
 SYNCED_TAG = "synced_from"
-#: MLflow keeps this many characters of a parameter.
+#: MLflow's limit for the characters of a parameter.
 LONGEST_PARAM = 6000
 LONGEST_REASON = 500
 
 
 def log_metric_points(client: Any, run_id: str, points: list[MetricPoint]) -> None:
-    """Log metrics; a point that the server has already is not doubled."""
+    """Log values of metrics; values that the server has already are not duplicated."""
     from mlflow.entities import Metric
 
     client.log_batch(run_id, metrics=[Metric(*point) for point in points])
@@ -45,7 +45,7 @@ def log_params_and_tags(client: Any, run_id: str, record: RunRecord) -> None:
 
 
 def log_artifacts_and_model(client: Any, run_id: str, folder: Path) -> None:
-    """Log a run's artifacts and its model, as far as the folder has them."""
+    """Log a run's artifacts and its model if the folder has them."""
     with http_timeouts(UPLOAD_TIMEOUTS):
         if (folder / ARTIFACTS_FOLDER).is_dir():
             client.log_artifacts(run_id, str(folder / ARTIFACTS_FOLDER))
@@ -54,41 +54,51 @@ def log_artifacts_and_model(client: Any, run_id: str, folder: Path) -> None:
 
 
 def register_if_requested(client: Any, run_id: str, record: RunRecord, folder: Path) -> str | None:
-    """Register a run's model where that was asked for; returns ``NAME/VERSION``."""
+    """Register a run's model if the configuration says so.
+
+    Args:
+        client: an MlflowClient.
+        run_id: the run's id on the server.
+        record: the run's record.
+        folder: the run's folder; without a model nothing is registered.
+
+    Returns:
+        ``NAME/VERSION``, or None if nothing was registered.
+    """
     if record.register is None or not (folder / MODEL_FOLDER).is_dir():
         return None
     return f"{record.register}/{register_model(client, run_id, record.register)}"
 
 
 def send_offline_run(client: Any, record: RunRecord, folder: Path, tracking: Tracking) -> str:
-    """Send a kept run: into its own MLflow run where the server has that, else into a new one.
+    """Send a stored run to its MLflow run; create one if the server does not have it.
 
-    May be interrupted anywhere and repeated: values, files and the model are not doubled, and a
-    run that was made anew is found again.
+    Sending can be interrupted anywhere and repeated: values, files and the model are not
+    duplicated, and an MLflow run that was created before is found again.
 
     Args:
         client: an MlflowClient.
-        record: of the run.
-        folder: its folder.
-        tracking: where it is sent to.
+        record: the run's record.
+        folder: the run's folder.
+        tracking: the settings of tracking, of the server to send to.
 
     Returns:
         The id of the MLflow run.
     """
-    run_id = _destination(client, record, tracking)
+    run_id = _find_or_create_run(client, record, tracking)
     log_params_and_tags(client, run_id, record)
     log_metric_points(client, run_id, record.metrics)
     log_artifacts_and_model(client, run_id, folder)
     register_if_requested(client, run_id, record, folder)
     stale = client.get_run(run_id).data.tags.keys() & {REASON_TAG} - record.tags.keys()
-    for tag in stale:  # another command took the run for dead, which it was not
+    for tag in stale:  # another command wrongly marked the run as killed
         client.delete_tag(run_id, tag)
     client.set_terminated(run_id, record.status, record.end_time)
     return run_id
 
 
-def _destination(client: Any, record: RunRecord, tracking: Tracking) -> str:
-    """The MLflow run that a record belongs to, made where there is none."""
+def _find_or_create_run(client: Any, record: RunRecord, tracking: Tracking) -> str:
+    """Return the id of a record's MLflow run; create the run if the server does not have it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -98,9 +108,9 @@ def _destination(client: Any, record: RunRecord, tracking: Tracking) -> str:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
     experiment = get_or_create_experiment(client, tracking, record.study)
-    made = client.search_runs([experiment], f"tags.{SYNCED_TAG} = '{record.run_id}'", max_results=1)
-    if made:
-        return str(made[0].info.run_id)
+    sent = client.search_runs([experiment], f"tags.{SYNCED_TAG} = '{record.run_id}'", max_results=1)
+    if sent:
+        return str(sent[0].info.run_id)
     run = client.create_run(
         experiment,
         start_time=record.start_time,

@@ -1,7 +1,7 @@
-"""URIs of tracking and of artifacts, as far as they name files of this machine.
+"""Tracking and artifact URIs that name files of this machine.
 
-In an SQLite URI SQLAlchemy takes what follows ``?`` for options, and decodes ``%41`` to ``A``.
-MLflow decodes likewise where artifacts lie, be it a path or a ``file:`` URI.
+In an SQLite URI, SQLAlchemy reads options after ``?`` and decodes ``%41`` to ``A``. MLflow decodes
+locations of artifacts in the same way, both paths and ``file:`` URIs.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ SQLITE_PREFIX: Final = "sqlite:///"
 
 
 def make_absolute_uri(uri: str) -> str:
-    """The same place from whatever folder: MLflow keeps a connection for each URI."""
+    """Make the path of an SQLite URI absolute; return other URIs unchanged.
+
+    MLflow keeps one connection for each URI, so one database must have one URI in every folder.
+    """
     database = sqlite_path(uri)
     _, mark, options = uri.partition("?")
     return uri if database is None else f"{sqlite_uri(database)}{mark}{options}"
 
 
 def build_mlflow_uri(uri: str) -> str:
-    """The same place as MLflow is to be told it.
+    """Return the URI to give to MLflow; an SQLite path is absolute.
 
-    Beside ``sqlite:///50%2541/runs.db`` it would make an empty folder ``50%2541``; it does so only
-    where no driver is named.
+    For ``sqlite:///50%2541/runs.db`` MLflow would also create an empty folder ``50%2541``. It does
+    not if the URI names a driver, so a URI with ``%`` gets one.
     """
     found = make_absolute_uri(uri)
     encoded = found.startswith(SQLITE_PREFIX) and "%" in found.partition("?")[0]
@@ -32,29 +35,29 @@ def build_mlflow_uri(uri: str) -> str:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of an SQLite URI, absolute; None of another URI."""
+    """Return the absolute path of an SQLite URI's file; None for any other URI."""
     if not uri.startswith(SQLITE_PREFIX):
         return None
     return Path(unquote(uri.removeprefix(SQLITE_PREFIX).partition("?")[0])).resolve()
 
 
 def sqlite_uri(path: Path) -> str:
-    """The SQLite URI of a file."""
-    return f"{SQLITE_PREFIX}{_quoted(path).replace('?', '%3F')}"
+    """Return the SQLite URI of a file."""
+    return f"{SQLITE_PREFIX}{_escape_percent(path).replace('?', '%3F')}"
 
 
 def local_folder(uri: str) -> Path | None:
-    """The folder of this machine that an artifact URI or path names; None where it names none."""
+    """Return the local folder of an artifact URI or path; None if it is not local."""
     if uri.startswith("file:"):
         return Path(unquote(urlsplit(uri).path))
-    # In "/a :b/c" and "/n#1" nothing is a scheme or a fragment.
+    # "/a :b/c" has no scheme and "/n#1" no fragment, so absolute paths are not parsed as URIs.
     return Path(unquote(uri)) if uri.startswith("/") or not urlsplit(uri).scheme else None
 
 
 def build_artifact_location(folder: Path) -> str:
-    """What MLflow is told of a folder for artifacts, so that it writes into that one."""
-    return _quoted(folder)
+    """Return a folder as an artifact location for MLflow, which decodes ``%``."""
+    return _escape_percent(folder)
 
 
-def _quoted(path: Path) -> str:
+def _escape_percent(path: Path) -> str:
     return str(path).replace("%", "%25")
