@@ -1,1 +1,1 @@
-"""From predicted probabilities to metrics and figures: NumPy, pandas, SciPy, scikit-learn only."""
+"""Metrics and intervals from predicted probabilities: NumPy, pandas, SciPy, scikit-learn only."""

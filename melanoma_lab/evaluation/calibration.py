@@ -1,6 +1,6 @@
-"""Calibration of the decided class's probability: reliability bins and their summary, the ECE.
+"""Calibration of the predicted class's probability: reliability bins and their summary, the ECE.
 
-Arrays are those of :mod:`melanoma_lab.evaluation.metrics`.
+The arrays are described in :mod:`melanoma_lab.evaluation.metrics`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ N_BINS = 15
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """Images binned by confidence, the probability of their decided class.
+    """Images binned by confidence, the probability of their predicted class.
 
     Attributes:
-        edges: float64, shape (bins + 1,), from 0 to 1. A bin contains its upper edge and, save
-            the first, not its lower one.
+        edges: float64, shape (bins + 1,), from 0 to 1. A bin contains its upper edge; only the
+            first bin also contains its lower edge.
         index: intp, shape (n,); the bin of each image.
-        counts: int64, shape (bins,); images in each bin.
-        correct: int64, shape (bins,); how many of them were decided correctly.
+        counts: int64, shape (bins,); number of images in each bin.
+        correct: int64, shape (bins,); number of correctly classified images in each bin.
         confidence: float64, shape (bins,); mean confidence, NaN in an empty bin.
-        accuracy: float64, shape (bins,); share decided correctly, NaN in an empty bin.
+        accuracy: float64, shape (bins,); share of correct images, NaN in an empty bin.
     """
 
     edges: NDArray[np.float64]
@@ -41,21 +41,21 @@ class ReliabilityBins:
 def reliability_bins(
     y_true: NDArray[np.int64], y_score: NDArray[np.float64], n_bins: int = N_BINS
 ) -> ReliabilityBins:
-    """Bin images by their top probability.
+    """Bin images by the probability of their predicted class.
 
     Args:
-        y_true: int64, shape (n,).
-        y_score: float64, shape (n, K).
+        y_true: int64, shape (n,); index of the true class.
+        y_score: float64, shape (n, K); probabilities.
         n_bins: number of bins of equal width.
 
     Raises:
-        ValueError: If the arrays do not fit each other.
+        ValueError: the shapes do not match, or a label is out of range.
     """
     check_arrays(y_true, y_score)
     edges = np.linspace(0.0, 1.0, n_bins + 1)
     top = y_score.max(axis=1)
     hit = y_score.argmax(axis=1) == y_true
-    # Searching the inner edges only puts 0, and a float32 a hair above 1, into the outer bins.
+    # Only the inner edges are searched, so that 0, and a float32 just above 1, get a bin.
     index = np.searchsorted(edges[1:-1], top, side="left")
     counts = np.bincount(index, minlength=n_bins)
     correct = np.bincount(index[hit], minlength=n_bins)
@@ -68,9 +68,9 @@ def reliability_bins(
 
 
 def ece(y_true: NDArray[np.int64], y_score: NDArray[np.float64], n_bins: int = N_BINS) -> float:
-    """Expected calibration error of the top label, 0 (best) to 1.
+    """Return the expected calibration error of the predicted class, 0 (best) to 1.
 
-    The mean over images of the gap between accuracy and mean confidence in the image's bin
+    It is the mean over images of the gap between accuracy and mean confidence in the image's bin
     (Naeini et al., AAAI 2015; Guo et al., ICML 2017). NaN for no images.
     """
     bins = reliability_bins(y_true, y_score, n_bins)

@@ -1,8 +1,8 @@
-"""Did a run learn anything, or did it end where it could have started?
+"""Check whether a run learned anything or is no better than chance.
 
-Judged on the training images in inference mode, which every network that learns at all does
-better on than chance, so that a collapsed run is told from one that merely fails to generalise.
-(A run whose loss stops being finite has diverged; the training loop says so.)
+The check uses the training images in inference mode. Every network that learns anything is better
+than chance on them, so a collapsed run can be distinguished from one that does not generalise. (A
+run whose loss is no longer finite has diverged; the training loop reports that.)
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.predictions import Predictions
 
 ONE_ANSWER_SHARE = 0.99
-"""From this share of images on, deciding for one class counts as deciding for it always."""
+"""Share of images predicted as one class from which on the network always predicts that class."""
 
 MIN_EXPLAINED = 0.01
-"""Least share of the labels' uncertainty (McFadden's pseudo R squared) that shows learning."""
+"""The least explained share of the labels' entropy (McFadden's pseudo R squared) that shows
+learning.
+"""
 
 MIN_SKILL = 0.05
-"""Least chance-adjusted balanced accuracy that shows learning: 0 is chance, 1 is perfect."""
+"""The least chance-adjusted balanced accuracy that shows learning: 0 is chance, 1 is perfect."""
 
 
 @dataclass(frozen=True)
 class ChanceCheck:
-    """What became of a run.
+    """Result of the check of one run.
 
     Attributes:
-        verdict: ``learned``, or ``at_chance`` where the run collapsed.
+        verdict: ``learned``, or ``at_chance`` if the run collapsed.
         reason: one sentence for the user.
     """
 
@@ -43,24 +45,23 @@ class ChanceCheck:
 def compare_with_chance(predictions: Predictions) -> ChanceCheck:
     """Decide from a run's predictions whether it learned or stayed at chance.
 
-    It stayed at chance if there is one class only; if at least ``ONE_ANSWER_SHARE`` of the
-    training images are decided to be of one class, unless that many truly are; or if neither its
-    probabilities nor its decisions say anything of the images:
+    It stayed at chance if there is only one class; if at least ``ONE_ANSWER_SHARE`` of the training
+    images are predicted as one class, unless that many truly are; or if neither its probabilities
+    nor its predicted classes carry information about the images:
 
-    * probabilities: the log loss is less than ``MIN_EXPLAINED`` below the entropy of the
-      classes, which is what the best constant answer scores. It is taken with images weighted
-      equally and with classes weighted equally (entropy: log of their number), and has to fail in
-      both, because a network trained on balanced classes knows another prior than the images
-      have and may lose to the images' own without being any the worse at telling them apart;
-    * decisions: balanced accuracy B over K present classes gives (B - 1/K) / (1 - 1/K) below
-      ``MIN_SKILL``. A network that is right but far too sure of itself fails the first and
-      passes the second.
+    * Probabilities: the log loss is less than the share ``MIN_EXPLAINED`` below the entropy of the
+      classes, which is the log loss of the best constant prediction. This must be so both with
+      images weighted equally and with classes weighted equally (whose entropy is the logarithm of
+      their number): a network trained on balanced classes has another prior than the images, and
+      may do worse than their prior although it distinguishes them well.
+    * Predicted classes: (B - 1/K) / (1 - 1/K) is below ``MIN_SKILL``, for a balanced accuracy B
+      over K present classes. An overconfident network may fail the first and pass the second.
 
     Args:
-        predictions: Of training images, and of others that are not looked at.
+        predictions: predictions of training images; those of other splits are ignored.
 
     Raises:
-        ValueError: If there are no training images.
+        ValueError: there are no training images.
     """
     training = predictions.split("train")
     y_true, y_score, slugs = training.y_true, training.y_score, training.slugs
@@ -73,13 +74,13 @@ def compare_with_chance(predictions: Predictions) -> ChanceCheck:
         only = slugs[int(class_counts.argmax())]
         return ChanceCheck("at_chance", f"every training image is {only}: nothing to tell apart.")
 
-    answer_shares = np.bincount(training.predicted, minlength=len(slugs)) / len(y_true)
-    answer = int(answer_shares.argmax())
-    if answer_shares[answer] >= ONE_ANSWER_SHARE > class_shares[answer]:
+    predicted_shares = np.bincount(training.predicted, minlength=len(slugs)) / len(y_true)
+    k = int(predicted_shares.argmax())
+    if predicted_shares[k] >= ONE_ANSWER_SHARE > class_shares[k]:
         return ChanceCheck(
             "at_chance",
-            f"{format_percent(answer_shares[answer])} of the training images are taken for "
-            f"{slugs[answer]}; {format_percent(class_shares[answer])} truly are.",
+            f"{format_percent(predicted_shares[k])} of the training images are taken for "
+            f"{slugs[k]}; {format_percent(class_shares[k])} truly are.",
         )
 
     losses = metrics.image_log_loss(y_true, y_score)
@@ -106,6 +107,6 @@ def compare_with_chance(predictions: Predictions) -> ChanceCheck:
 
 
 def _entropy(shares: NDArray[np.float64]) -> float:
-    """Shannon entropy of class shares that sum to one, in nats."""
+    """Return the Shannon entropy of class shares that sum to one, in nats."""
     present = shares[shares > 0]
     return float(-np.sum(present * np.log(present)))

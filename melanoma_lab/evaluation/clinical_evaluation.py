@@ -1,7 +1,7 @@
-"""What a run is worth to somebody who would use it: calibration, an operating point, for whom.
+"""Clinical evaluation of a run: calibration, an operating point, and subgroups.
 
-Computed from the predictions and the manifest alone, so that it can be computed again, with
-another target, years later. What is chosen (a temperature, a threshold) is chosen on val.
+It needs only the predictions and the manifest, so it can be repeated years later with another
+target. Temperature and threshold are chosen on val.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from melanoma_lab.evaluation.subgroups import measure_subgroups
 from melanoma_lab.evaluation.temperature import Temperature, fit_temperature
 
 CALIBRATION_METRICS = {"log_loss": metrics.log_loss, "brier": metrics.brier, "ece": calibration.ece}
-"""What is measured before and after calibration."""
+"""Metrics that are measured before and after calibration."""
 
 
 @dataclass(frozen=True)
 class ClinicalEvaluation:
-    """What calibration and thresholds come to.
+    """Calibration, operating point and subgroup results of one run.
 
     Attributes:
-        split: the one that a run is evaluated by: test, or val if test was left alone.
-        temperature: fitted on val.
-        calibrated: split -> each of ``CALIBRATION_METRICS`` of the calibrated probabilities.
-        uncalibrated: the same of those that the network gives.
-        point: None where the dataset names no melanoma class.
-        subgroups: of ``measure_subgroups``, of ``split``; no rows where nothing divides the images.
+        split: the split by which the run is evaluated: test, or val if test was not predicted.
+        temperature: the temperature, fitted on val.
+        calibrated: values of ``CALIBRATION_METRICS`` by split and name, of the calibrated
+            probabilities.
+        uncalibrated: the same of the probabilities that the network returned.
+        point: the operating point; None if the dataset names no positive class.
+        subgroups: the table of ``measure_subgroups`` for ``split``; without rows if there are no
+            subgroups.
     """
 
     split: str
@@ -45,19 +47,19 @@ class ClinicalEvaluation:
     subgroups: pd.DataFrame
 
     def metrics(self) -> dict[str, float]:
-        """What a finished run shows, by name; what is undefined is NaN."""
-        shown = {"temperature": self.temperature.value}
+        """Return the metrics of calibration and the operating point by name; NaN if undefined."""
+        result = {"temperature": self.temperature.value}
         for split, values in self.calibrated.items():
-            shown |= {f"{split}/calibrated_{name}": value for name, value in values.items()}
+            result |= {f"{split}/calibrated_{name}": value for name, value in values.items()}
         if self.point is not None:
-            shown["operating_point_threshold"] = self.point.threshold
-            for split, found in self.point.rates.items():
-                shown[f"{split}/operating_point_sensitivity"] = found.sensitivity.value
-                shown[f"{split}/operating_point_specificity"] = found.specificity.value
-        return shown
+            result["operating_point_threshold"] = self.point.threshold
+            for split, rates in self.point.rates.items():
+                result[f"{split}/operating_point_sensitivity"] = rates.sensitivity.value
+                result[f"{split}/operating_point_specificity"] = rates.specificity.value
+        return result
 
     def advice(self) -> DecisionRule:
-        """How to read what the network says of other images."""
+        """Return the rule for predictions of other images."""
         if self.point is None:
             return DecisionRule(self.temperature)
         point = self.point
@@ -73,10 +75,10 @@ class ClinicalEvaluation:
         )
 
     def write(self, folder: Path) -> None:
-        """Write ``calibration.json`` and, where there are any, operating points and subgroups."""
+        """Write calibration, operating point and subgroups to a folder, if the run has them."""
         _write(folder / "calibration.json", self._calibration())
         if self.point is not None:
-            _write(folder / "operating_points.json", [_described(self.point)])
+            _write(folder / "operating_points.json", [_to_json(self.point)])
         if len(self.subgroups):
             path = folder / "subgroups.csv"
             self.subgroups.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
@@ -104,63 +106,63 @@ def evaluate_clinically(
     sensitivity: float,
     manifest: pd.DataFrame | None = None,
 ) -> ClinicalEvaluation:
-    """Calibrate, choose an operating point and look at subgroups.
+    """Calibrate, choose an operating point and measure subgroups.
 
     Args:
-        predictions: of val, and of test unless that was left alone.
-        positive_class: slug of the positive class, None where the dataset names none.
+        predictions: predictions of val, and of test unless it was not predicted.
+        positive_class: slug of the positive class; None if the dataset names none.
         sensitivity: the operating point's target on val, above 0 and below 1.
-        manifest: ``manifest.csv`` of the run; None: no subgroups.
+        manifest: the run's table of images, as in ``manifest.csv``; None: no subgroups.
 
     Raises:
-        ValueError: melanoma is none of the classes.
+        ValueError: the positive class is not one of the classes.
     """
     predictions.require_class(positive_class)
     val = predictions.split("val")
-    advice = DecisionRule(fit_temperature(val.y_true, val.y_score))
+    rule = DecisionRule(fit_temperature(val.y_true, val.y_score))
     if positive_class is not None:
-        of_class = val.calibrate(advice.temperature).one_vs_rest(positive_class)
-        threshold = choose_threshold(*of_class, sensitivity)
-        advice = replace(advice, slug=positive_class, threshold=threshold, target=sensitivity)
+        labels_and_scores = val.calibrate(rule.temperature).one_vs_rest(positive_class)
+        threshold = choose_threshold(*labels_and_scores, sensitivity)
+        rule = replace(rule, slug=positive_class, threshold=threshold, target=sensitivity)
     splits = tuple(dict.fromkeys(("val", predictions.evaluated_split)))
-    return apply_decision_rule(predictions, advice, splits=splits, manifest=manifest)
+    return apply_decision_rule(predictions, rule, splits=splits, manifest=manifest)
 
 
 def apply_decision_rule(
     predictions: Predictions,
-    advice: DecisionRule,
+    rule: DecisionRule,
     *,
     splits: Sequence[str] = ("test",),
     manifest: pd.DataFrame | None = None,
 ) -> ClinicalEvaluation:
-    """Measure what was chosen elsewhere; nothing is chosen here.
+    """Measure a given temperature and threshold on predictions; nothing is chosen here.
 
     Args:
-        predictions: of the splits that are measured.
-        advice: temperature and threshold; no operating point where it names no class.
-        splits: that are measured; subgroups are of the last.
-        manifest: of their images; None: no subgroups.
+        predictions: predictions of the splits to measure.
+        rule: temperature and threshold; if it names no class, there is no operating point.
+        splits: the splits to measure; subgroups are measured on the last one.
+        manifest: the table of images, as in ``manifest.csv``; None: no subgroups.
 
     Raises:
-        ValueError: the advice is of a class that the predictions do not have.
+        ValueError: the rule's class is not one of the classes of the predictions.
     """
     slugs = predictions.slugs
-    if advice.slug and advice.slug not in slugs:
-        raise ValueError(f"Expected advice of one of {slugs}. Received that of {advice.slug!r}.")
+    if rule.slug and rule.slug not in slugs:
+        raise ValueError(f"Expected advice of one of {slugs}. Received that of {rule.slug!r}.")
     uncalibrated = {name: predictions.split(name) for name in splits}
-    calibrated = {name: split.calibrate(advice.temperature) for name, split in uncalibrated.items()}
+    calibrated = {name: split.calibrate(rule.temperature) for name, split in uncalibrated.items()}
     evaluated = calibrated[splits[-1]]
     point, score = None, None
-    if advice.slug:
-        _, score = evaluated.one_vs_rest(advice.slug)
+    if rule.slug:
+        _, score = evaluated.one_vs_rest(rule.slug)
         rates = {
-            name: measure_rates(*split.one_vs_rest(advice.slug), split.groups, advice.threshold)
+            name: measure_rates(*split.one_vs_rest(rule.slug), split.groups, rule.threshold)
             for name, split in calibrated.items()
         }
-        point = OperatingPoint(advice.slug, advice.target, advice.threshold, rates)
+        point = OperatingPoint(rule.slug, rule.target, rule.threshold, rates)
     return ClinicalEvaluation(
         split=evaluated.name,
-        temperature=advice.temperature,
+        temperature=rule.temperature,
         calibrated={name: _measure_calibration(split) for name, split in calibrated.items()},
         uncalibrated={name: _measure_calibration(split) for name, split in uncalibrated.items()},
         point=point,
@@ -178,8 +180,8 @@ def _measure_calibration(split: SplitPredictions) -> dict[str, float]:
     }
 
 
-def _described(point: OperatingPoint) -> dict[str, Any]:
-    """An operating point for JSON."""
+def _to_json(point: OperatingPoint) -> dict[str, Any]:
+    """Return an operating point as plain containers for JSON."""
     return {
         "class": point.slug,
         "target_sensitivity": point.target,
@@ -187,7 +189,7 @@ def _described(point: OperatingPoint) -> dict[str, Any]:
         "threshold": point.threshold,
         "threshold_on": "calibrated probability",
         "interval": "95 %, over draws of lesions",
-    } | {split: asdict(found) for split, found in point.rates.items()}
+    } | {split: asdict(rates) for split, rates in point.rates.items()}
 
 
 def _write(path: Path, content: Any) -> None:

@@ -1,7 +1,8 @@
-"""Proportions of images with intervals whose unit is the lesion.
+"""Confidence intervals of proportions and means of images, clustered by group.
 
-Photographs of one lesion, or copies of one photograph, are decided alike: a hundred of them say
-less than a hundred lesions do. A group is what a split never separates (a lesion and its copies).
+A network tends to classify photographs of one lesion, or copies of one photograph, alike: a hundred
+of them carry less information than a hundred lesions. A group is a set of images that a split never
+separates, such as a lesion and its copies.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 LEVEL = 0.95
-"""Of every interval here."""
+"""Confidence level of every interval here."""
 
 
 @dataclass(frozen=True)
 class IntervalEstimate:
-    """A share of images, or a mean of shares, with its 95 % interval; NaN where undefined."""
+    """A proportion or a metric with its 95 % interval; NaN if undefined."""
 
     value: float
     low: float
@@ -31,26 +32,27 @@ UNDEFINED = IntervalEstimate(math.nan, math.nan, math.nan)
 
 
 def estimate_proportion(hit: NDArray[np.bool_], groups: NDArray[np.int64]) -> IntervalEstimate:
-    """The share of images that are hit, with an interval over draws of groups.
+    """Estimate the proportion of images that are hits, with an interval clustered by group.
 
-    Wilson's interval of the effective number of images, n / d, with Student's quantile of G - 1
-    degrees of freedom (Korn and Graubard, Survey Methodology 24, 1998). The design effect d is
-    Kish's for groups of m images, 1 + r (sum of m**2 / n - 1), where r says how much more alike
-    the images of one group are decided than those of two: Fleiss and Cuzick's estimate of the
-    intraclass correlation (Applied Psychological Measurement 3, 1979), but not below 0, and 1
-    where all images are decided alike, so that nothing is seen of it.
+    This is Wilson's interval for the effective number of images, n / d, with Student's quantile of
+    G - 1 degrees of freedom for G groups (Korn and Graubard, Survey Methodology 24, 1998). The
+    design effect d is Kish's for groups of m images, 1 + r (sum of m**2 / n - 1). The intraclass
+    correlation r says how much more alike the images of one group are than those of two groups. It
+    is estimated by Fleiss and Cuzick's method (Applied Psychological Measurement 3, 1979), but not
+    below 0; it is set to 1 if all images are hits or none is, because it cannot be estimated then.
 
-    The influences that a study is compared by give such a share an interval of no width, and the
-    rates here are often 1. In simulations of 12 and 40 lesions (``test_proportions.py``), whether
-    a lesion's images are decided independently or all alike, this one covers the truth in 95 to
-    98 % with 1 to 3 images each, and in 92 to 98 % with 1 to 8, unevenly.
+    The influence method, by which studies are compared, would give a proportion of 0 or 1 an
+    interval of no width, and the rates here are often 1. In simulations of 12 and 40 lesions
+    (``test_confidence_intervals.py``), whose images are independent or all alike, this interval
+    covers the truth in 95 to 98 % with 1 to 3 images a lesion, and in 92 to 98 % with 1 to 8, in
+    unequal numbers.
 
     Args:
         hit: bool, shape (n,).
         groups: int64, shape (n,), not negative; the group of each image.
 
     Returns:
-        NaN for no images.
+        The proportion with its interval; all NaN if there are no images.
     """
     n = len(hit)
     if n == 0:
@@ -68,29 +70,32 @@ def estimate_proportion(hit: NDArray[np.bool_], groups: NDArray[np.int64]) -> In
 
 
 def compute_wilson_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
-    """Wilson's score interval (Journal of the American Statistical Association 22, 1927).
+    """Return Wilson's score interval (Journal of the American Statistical Association 22, 1927).
 
     Args:
-        share: hits / n.
-        n: how many, which need not be whole.
-        quantile: of the distribution that the error has in units of its standard error.
+        share: the proportion, hits / n.
+        n: the number of observations, not necessarily an integer.
+        quantile: the two-sided quantile of the error divided by its standard error.
+
+    Returns:
+        Lower and upper bound.
     """
     square = quantile**2
     middle = (share + square / (2 * n)) / (1 + square / n)
     half = quantile * math.sqrt(share * (1 - share) / n + square / (4 * n**2)) / (1 + square / n)
-    # The bounds hold the estimate but for a rounding error.
+    # The interval contains the estimate except for rounding errors, which are removed here.
     return max(min(middle - half, share), 0.0), min(max(middle + half, share), 1.0)
 
 
 def average_proportions(parts: Sequence[IntervalEstimate]) -> IntervalEstimate:
-    """The mean of shares that are of different groups, over those that are defined.
+    """Return the mean of the defined proportions, each of different groups, with its interval.
 
-    Its interval adds up the squares of the parts' one-sided widths (Zou and Donner, Statistics in
-    Medicine 27, 2008), which keeps their asymmetry, and their width where a rare class is decided
-    rightly in all of its few images.
+    The interval adds up the squares of the parts' one-sided widths (Zou and Donner, Statistics in
+    Medicine 27, 2008). This keeps their asymmetry, and the width of the interval of a rare class
+    whose few images are all classified correctly.
 
     Returns:
-        NaN where no part is defined.
+        The mean; all NaN if no part is defined.
     """
     table = np.array([[part.value, part.low, part.high] for part in parts]).reshape(-1, 3)
     table = table[~np.isnan(table[:, 0])]
@@ -106,11 +111,11 @@ def average_proportions(parts: Sequence[IntervalEstimate]) -> IntervalEstimate:
 def compute_mean_interval(
     values: NDArray[np.float64], groups: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pointwise 95 % interval of the mean of each column, over draws of groups.
+    """Return the 95 % interval of the mean of each column, clustered by group.
 
     Args:
-        values: float64, shape (n, m).
-        groups: int64, shape (n,), not negative.
+        values: float64, shape (n, m); a row for each image.
+        groups: int64, shape (n,), not negative; the group of each image.
 
     Returns:
         Lower and upper bounds, each of shape (m,); NaN for fewer than two groups.
@@ -129,5 +134,5 @@ def compute_mean_interval(
 
 
 def _quantile(n_groups: int) -> float:
-    """Student's, of what so many groups leave to estimate a variance from."""
+    """Return Student's two-sided quantile for a number of groups."""
     return float(stdtrit(max(n_groups - 1, 1), (1 + LEVEL) / 2))

@@ -1,8 +1,8 @@
-"""Decision curves: is acting on a network's probability better than treating all, or nobody?
+"""Decision curves: is treating by a network's probability better than treating all, or nobody?
 
-Vickers and Elkin, Decision curve analysis, Medical Decision Making 26 (2006). Whoever treats from a
-probability p on takes one positive that is missed for as bad as (1 - p) / p negatives that are
-treated; the net benefit counts both in the same coin, positives found per image.
+Vickers and Elkin, Decision curve analysis, Medical Decision Making 26 (2006). Treating every image
+with a probability of at least p means that one missed positive is as bad as (1 - p) / p treated
+negatives. The net benefit expresses both in the same unit, positives found per image.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from melanoma_lab.evaluation.confidence_intervals import compute_mean_interval
 Floats = NDArray[np.float64]
 
 THRESHOLDS: Floats = np.arange(1, 61) / 100
-"""From which probabilities on one may sensibly treat: 99 biopsies for a melanoma, to one for 1.5.
+"""Sensible thresholds p: from 99 needless biopsies for one melanoma to 0.67.
 
-Beyond, one would rather miss a melanoma than take a harmless lesion out.
+With a higher threshold, missing a melanoma would be better than removing a harmless lesion.
 """
 
 
 @dataclass(frozen=True)
 class DecisionCurve:
-    """Net benefit of treating by a score, from each threshold on; that of treating nobody is 0.
+    """Net benefit of treating by a score at each threshold; that of treating nobody is 0.
 
     Attributes:
         thresholds: float64, shape (m,), each above 0 and below 1.
-        network: float64, shape (m,); of treating what reaches the threshold.
-        low: lower bounds of its pointwise 95 % interval over draws of groups.
-        high: upper bounds.
-        everybody: float64, shape (m,); of treating all.
+        network: float64, shape (m,); net benefit of treating images that reach the threshold.
+        low: float64, shape (m,); lower bounds of its pointwise 95 % interval, clustered by group.
+        high: float64, shape (m,); upper bounds.
+        everybody: float64, shape (m,); net benefit of treating all.
     """
 
     thresholds: Floats
@@ -48,12 +48,12 @@ def decision_curve(
     groups: NDArray[np.int64],
     thresholds: Floats = THRESHOLDS,
 ) -> DecisionCurve:
-    """Net benefit: TP / n - FP / n * p / (1 - p), over thresholds p.
+    """Compute the net benefit TP / n - FP / n * p / (1 - p) at each threshold p.
 
     Args:
-        positive: bool, shape (n,), n at least 1.
-        score: float64, shape (n,); probabilities.
-        groups: int64, shape (n,), not negative.
+        positive: bool, shape (n,), n at least 1; whether each image is of the class.
+        score: float64, shape (n,); probabilities of the class.
+        groups: int64, shape (n,), not negative; the group of each image.
         thresholds: float64, shape (m,).
     """
     gain = np.where(positive[:, None], 1.0, -thresholds / (1 - thresholds))

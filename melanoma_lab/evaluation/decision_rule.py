@@ -1,4 +1,4 @@
-"""How a network's answers to other images are to be read, as it was chosen on val."""
+"""The rule, chosen on val, by which a network's probabilities become decisions on new images."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from melanoma_lab.evaluation.confidence_intervals import UNDEFINED, IntervalEsti
 from melanoma_lab.evaluation.temperature import Temperature
 
 FILE: Final = "advice.json"
-"""What it is called beside a model."""
+"""File name of the rule in the folder of a model."""
 
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """How to read what a network says of another image, as it was chosen on val.
+    """Temperature and threshold, chosen on val, that are applied to predictions of new images.
 
     Attributes:
-        temperature: of its probabilities.
-        slug: the class that the threshold is of; empty where there is none.
-        threshold: on the calibrated probability; NaN where there is none.
-        target: the sensitivity that it was chosen for; NaN where there is none.
-        measured_on: the split that the threshold's rates were measured on: test, or val, by which
-            it was chosen, where test was left alone; empty where nothing says it.
-        sensitivity: there, with its interval over draws of lesions.
-        specificity: likewise.
+        temperature: temperature that calibrates the network's probabilities.
+        slug: slug of the class that has a threshold; empty without a threshold.
+        threshold: threshold of the class's calibrated probability; NaN if there is none.
+        target: the sensitivity for which the threshold was chosen; NaN if there is none.
+        measured_on: the split on which the rates below were measured: test, or val, on which the
+            threshold was chosen, if test was not predicted; empty if unknown.
+        sensitivity: sensitivity on that split, with its interval clustered by lesion.
+        specificity: specificity on that split, likewise.
     """
 
     temperature: Temperature
@@ -39,61 +39,63 @@ class DecisionRule:
     specificity: IntervalEstimate = UNDEFINED
 
     def plain(self) -> Any:
-        """As plain containers, None for what is undefined."""
-        return _without_nan(asdict(self))
+        """Return the rule as plain containers; undefined values are None."""
+        return _replace_nan(asdict(self))
 
     def text(self) -> str:
-        """As it is kept beside a model."""
+        """Return the rule as JSON, the content of ``FILE``."""
         return dump_strict_json(asdict(self))
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """What ``text`` gave.
+        """Read a rule from JSON that ``DecisionRule.text`` wrote.
 
         Raises:
-            ValueError: it gave something else.
+            ValueError: the text is not a rule.
         """
         try:
-            said = parse_json(text)
+            content = parse_json(text)
             numbers = {
-                name: math.nan if said[name] is None else float(said[name])
+                name: math.nan if content[name] is None else float(content[name])
                 for name in ("threshold", "target")
             }
-            kept = said["temperature"]
-            fitted = Temperature(float(kept["value"]), int(kept["n"]), str(kept["why_not"]))
-            advice = cls(
-                fitted,
-                str(said["slug"]),
+            values = content["temperature"]
+            temperature = Temperature(
+                float(values["value"]), int(values["n"]), str(values["why_not"])
+            )
+            rule = cls(
+                temperature,
+                str(content["slug"]),
                 **numbers,
-                measured_on=str(said.get("measured_on", "")),
-                sensitivity=_proportion(said.get("sensitivity")),
-                specificity=_proportion(said.get("specificity")),
+                measured_on=str(content.get("measured_on", "")),
+                sensitivity=_read_estimate(content.get("sensitivity")),
+                specificity=_read_estimate(content.get("specificity")),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"Expected what is said beside a model. Received {error!r}."
             ) from error
-        if not 0 < fitted.value < math.inf:
-            raise ValueError(f"Expected a temperature above 0. Received {fitted.value}.")
-        return advice
+        if not 0 < temperature.value < math.inf:
+            raise ValueError(f"Expected a temperature above 0. Received {temperature.value}.")
+        return rule
 
 
-def _proportion(said: Any) -> IntervalEstimate:
-    """What ``text`` gave; undefined where it gave none, as before it told them."""
-    found = {} if said is None else {k: said[k] for k in asdict(UNDEFINED)}
-    if None in found.values() or not found:
+def _read_estimate(content: Any) -> IntervalEstimate:
+    """Read an estimate; undefined if it is missing or has no values."""
+    numbers = {} if content is None else {k: content[k] for k in asdict(UNDEFINED)}
+    if None in numbers.values() or not numbers:
         return UNDEFINED
-    return IntervalEstimate(**{k: float(v) for k, v in found.items()})
+    return IntervalEstimate(**{k: float(v) for k, v in numbers.items()})
 
 
 def dump_strict_json(content: Any) -> str:
-    """JSON of plain containers, with null for what is undefined."""
-    return json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n"
+    """Return plain containers as JSON, with null for NaN."""
+    return json.dumps(_replace_nan(content), indent=2, allow_nan=False) + "\n"
 
 
-def _without_nan(node: Any) -> Any:
+def _replace_nan(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _without_nan(value) for key, value in node.items()}
+        return {key: _replace_nan(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_without_nan(value) for value in node]
+        return [_replace_nan(value) for value in node]
     return None if isinstance(node, float) and math.isnan(node) else node

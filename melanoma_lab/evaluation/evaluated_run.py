@@ -1,4 +1,4 @@
-"""A run with all that its pages, figures and tables are made of."""
+"""A run with all data for its pages, figures and tables."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from melanoma_lab.evaluation.run_metrics import (
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedRun:
-    """A run's predictions, their evaluation, and what is known of its images.
+    """A run's predictions, their evaluation, and the description of its images.
 
     Attributes:
         config: the resolved configuration as plain containers, as in ``config.yaml``.
         predictions: of all images that the network was applied to.
         manifest: the table of images, with image_id, group and split.
-        audit: what the audit found, as in ``audit.json``; None if it was not kept.
-        positive_class: slug of the class that is reported on its own; None if there is none. In an
-            external evaluation it is the model's.
+        audit: the result of the audit, as in ``audit.json``; None if it was not saved.
+        positive_class: slug of the class that is reported separately; None if there is none. In an
+            external evaluation it is the model's positive class.
         evaluation: calibration, operating point and subgroups.
-        metrics: by name; of a run that was tracked before, those that were tracked.
-        splits: those whose metrics were computed.
+        metrics: values by name; of a run that was tracked before, the tracked values.
+        splits: the splits whose metrics were computed.
     """
 
     config: Mapping[str, Any]
@@ -50,7 +50,7 @@ class EvaluatedRun:
 
     @property
     def absent_classes(self) -> dict[str, tuple[str, ...]]:
-        """The slugs of the classes that a split has no image of, for the splits that lack some."""
+        """Slugs of the classes without images, by split, for the splits that lack any."""
         return find_absent_classes(self.predictions, self.splits)
 
 
@@ -65,20 +65,20 @@ def evaluate_run(
     splits: Sequence[str] | None = None,
     costs: Mapping[str, float],
 ) -> EvaluatedRun:
-    """Evaluate a run that was trained here; temperature and threshold are chosen on val.
+    """Evaluate a trained run; its temperature and threshold are chosen on val.
 
     Args:
         config: the resolved configuration.
-        predictions: of its splits.
+        predictions: predictions of the run's splits.
         manifest: the table of images.
-        audit: what the audit found.
-        positive_class: slug of the class that is reported on its own; None if there is none.
+        audit: the result of the audit.
+        positive_class: slug of the class that is reported separately; None if there is none.
         sensitivity: the operating point's target on val, above 0 and below 1.
-        splits: those that the network was applied to; None: all.
+        splits: the splits that the network was applied to; None: all.
         costs: metrics of the training, which come before all others.
 
     Raises:
-        ValueError: the positive class is none of the classes.
+        ValueError: the positive class is not one of the classes.
     """
     evaluation = evaluate_clinically(
         predictions, positive_class, sensitivity=sensitivity, manifest=manifest
@@ -106,19 +106,19 @@ def evaluate_external_run(
     rule: DecisionRule,
     counts: Mapping[str, float],
 ) -> EvaluatedRun:
-    """Evaluate a model on the test images of another dataset; nothing is chosen.
+    """Evaluate a model on the test images of another dataset, by the rule chosen in training.
 
     Args:
         config: the part of the configuration that the evaluation depends on.
-        predictions: of all images; those of other splits are kept and not measured.
+        predictions: predictions of all images; those of other splits are saved but not measured.
         manifest: the table of images.
-        audit: what the audit found.
-        positive_class: the model's class that is reported on its own; None if there is none.
-        rule: temperature and threshold, as they were chosen when the model was trained.
+        audit: the result of the audit.
+        positive_class: the model's class that is reported separately; None if there is none.
+        rule: temperature and threshold that were chosen when the model was trained.
         counts: metrics of the evaluation itself, which come after all others.
 
     Raises:
-        ValueError: the rule is of a class that the predictions do not have.
+        ValueError: the rule's class is not one of the classes of the predictions.
     """
     evaluation = apply_decision_rule(predictions, rule, manifest=manifest)
     metrics = compute_split_metrics(predictions.split(TEST), positive_class)

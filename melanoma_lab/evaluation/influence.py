@@ -1,4 +1,4 @@
-"""How much each group of images moves a metric: what the chance in the test lesions comes from.
+"""Influence of each group of images on a metric, from which the metric's variance is estimated.
 
 The influence of an image on a metric is the metric's derivative with respect to the image's
 weight, at weights of one (the infinitesimal jackknife: Jaeckel 1972; Efron, The Jackknife, the
@@ -7,8 +7,8 @@ because a group is drawn as a whole, and the sum of the groups' squared influenc
 metric's variance over draws of groups. For an AUROC this is DeLong's estimate (Biometrics 44,
 1988), clustered as in Obuchowski (Biometrics 53, 1997).
 
-``y_true`` and ``y_score`` are those of :mod:`melanoma_lab.evaluation.metrics`, with at least one
-image; so are the classes that a macro mean leaves out.
+``y_true`` and ``y_score`` are described in :mod:`melanoma_lab.evaluation.metrics` and have at least
+one image here. A macro mean leaves out the same classes as there.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 GREATEST_LEVERAGE = 0.5
-"""A class that one group makes up alone is treated as if it were half of it."""
+"""The largest share of its class that a group is treated as having."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of a run, and what each group contributes to its uncertainty.
+    """A metric of a run, and the contribution of each group to its uncertainty.
 
     Attributes:
-        value: the metric, NaN where it is undefined.
-        groups: G unique group names, sorted; the groups that the metric looks at.
-        influence: float64, shape (G,); of each group on the metric.
+        value: the metric's value; NaN if undefined.
+        groups: G unique group names, sorted; the groups from which the metric is computed.
+        influence: float64, shape (G,); influence of each group on the metric.
     """
 
     value: float
@@ -52,60 +52,63 @@ class Estimate:
 
 
 def accuracy_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Influences on the accuracy; shape (n,)."""
-    return _of_mean((y_score.argmax(axis=1) == y_true).astype(np.float64))
+    """Compute the influence of each image on the accuracy; shape (n,)."""
+    return _compute_mean_influence((y_score.argmax(axis=1) == y_true).astype(np.float64))
 
 
 def log_loss_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Influences on the log loss; shape (n,)."""
-    return _of_mean(metrics.image_log_loss(y_true, y_score))
+    """Compute the influence of each image on the log loss; shape (n,)."""
+    return _compute_mean_influence(metrics.image_log_loss(y_true, y_score))
 
 
 def brier_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Influences on the Brier score; shape (n,)."""
-    return _of_mean(metrics.image_brier_score(y_true, y_score))
+    """Compute the influence of each image on the Brier score; shape (n,)."""
+    return _compute_mean_influence(metrics.image_brier_score(y_true, y_score))
 
 
 def ece_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Influences on the calibration error; shape (n,).
+    """Compute the influence of each image on the expected calibration error; shape (n,).
 
-    The sign of a bin's gap is taken as given, as it is unless the gap is near zero.
+    The sign of each bin's gap is taken as constant, which is right unless the gap is near zero.
     """
     bins = calibration.reliability_bins(y_true, y_score)
     gap = y_score.max(axis=1) - (y_score.argmax(axis=1) == y_true)
     sign = np.sign(np.bincount(bins.index, weights=gap, minlength=len(bins.counts)))
-    return _of_mean(sign[bins.index] * gap)
+    return _compute_mean_influence(sign[bins.index] * gap)
 
 
 def sensitivity_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Influences on each class's sensitivity; shape (K, n), NaN for an absent class."""
-    decided, truly = _one_hot(y_true, y_score)
-    return _of_shares(decided, among=truly)
+    """Compute influences on each class's sensitivity; shape (K, n), NaN for an absent class."""
+    predicted, true = _one_hot(y_true, y_score)
+    return _compute_share_influence(predicted, among=true)
 
 
 def specificity_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Influences on each class's specificity; shape (K, n), NaN for a class without others."""
-    decided, truly = _one_hot(y_true, y_score)
-    return _of_shares(~decided, among=~truly)
+    """Compute influences on each class's specificity; shape (K, n).
+
+    NaN for a class if every image is of it.
+    """
+    predicted, true = _one_hot(y_true, y_score)
+    return _compute_share_influence(~predicted, among=~true)
 
 
 def balanced_accuracy_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Influences on the balanced accuracy; shape (n,)."""
+    """Compute the influence of each image on the balanced accuracy; shape (n,)."""
     return _mean_of_defined(sensitivity_influence(y_true, y_score))
 
 
 def macro_f1_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Influences on the macro F1; shape (n,)."""
-    decided, truly = _one_hot(y_true, y_score)
-    present = truly.any(axis=1)
-    decided, truly = decided[present].astype(float), truly[present].astype(float)
-    total = (decided + truly).sum(axis=1, keepdims=True)
-    f1 = 2 * (decided * truly).sum(axis=1, keepdims=True) / total
-    return _mean_of_defined((2 * decided * truly - f1 * (decided + truly)) / total)
+    """Compute the influence of each image on the macro F1; shape (n,)."""
+    predicted, true = _one_hot(y_true, y_score)
+    present = true.any(axis=1)
+    predicted, true = predicted[present].astype(float), true[present].astype(float)
+    total = (predicted + true).sum(axis=1, keepdims=True)
+    f1 = 2 * (predicted * true).sum(axis=1, keepdims=True) / total
+    return _mean_of_defined((2 * predicted * true - f1 * (predicted + true)) / total)
 
 
 def auroc_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Influences on each class's one-vs-rest AUROC; shape (K, n), NaN where it is undefined."""
+    """Compute influences on each class's one-vs-rest AUROC; shape (K, n), NaN if undefined."""
     area = metrics.auroc(y_true, y_score)
     ranks = rankdata(y_score, axis=0)
     influence = np.full((y_score.shape[1], len(y_true)), np.nan)
@@ -113,7 +116,7 @@ def auroc_influence(y_true: Labels, y_score: Floats) -> Floats:
         positive = y_true == k
         n_positive = np.count_nonzero(positive)
         n_negative = len(y_true) - n_positive
-        # Share of the other side that an image beats (positives) or is beaten by (negatives).
+        # The share of negatives that a positive outranks, and of positives that outrank a negative.
         above = (ranks[positive, k] - rankdata(y_score[positive, k])) / n_negative
         below = 1 - (ranks[~positive, k] - rankdata(y_score[~positive, k])) / n_positive
         influence[k, positive] = (above - area[k]) / n_positive
@@ -122,7 +125,7 @@ def auroc_influence(y_true: Labels, y_score: Floats) -> Floats:
 
 
 def macro_auroc_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Influences on the macro AUROC; shape (n,)."""
+    """Compute the influence of each image on the macro AUROC; shape (n,)."""
     return _mean_of_defined(auroc_influence(y_true, y_score))
 
 
@@ -137,23 +140,23 @@ INFLUENCES: Mapping[str, Callable[[Labels, Floats], Floats]] = MappingProxyType(
         "ece": ece_influence,
     }
 )
-"""The influences of what is computed of every split, in the order in which it is reported."""
+"""The influence functions of the metrics of every split, in the order of reports."""
 
 
 def estimate_run(predictions: Predictions, positive_class: str | None) -> dict[str, Estimate]:
-    """Compute everything that a study compares of one run.
+    """Estimate all metrics of one run that a study compares.
 
     Args:
-        predictions: of the run.
-        positive_class: slug of the positive class, None where the dataset names none.
+        predictions: the run's predictions.
+        positive_class: slug of the positive class; None if the dataset names none.
 
     Returns:
-        By metric: those of ``INFLUENCES``, ``melanoma_{sensitivity,specificity,auroc}`` where the
-        dataset names that class and ``sensitivity/<slug>``, all of the evaluated split, and
+        Estimates by metric: those of ``INFLUENCES``, ``melanoma_{sensitivity,specificity,auroc}``
+        if there is a positive class, and ``sensitivity/<slug>``, all of the evaluated split; and
         ``generalisation_gap``, train minus val accuracy.
 
     Raises:
-        ValueError: melanoma is none of the classes.
+        ValueError: the positive class is not one of the classes.
     """
     predictions.require_class(positive_class)
     split = predictions.evaluated
@@ -195,9 +198,9 @@ def _split_influences(split: SplitPredictions, positive_class: str | None) -> di
 
 
 def _estimate_gap(predictions: Predictions) -> Estimate:
-    """Estimate the generalisation gap; its groups are those of the training and validation split.
+    """Estimate the generalisation gap from the groups of the training and validation splits.
 
-    A group that lies in both splits adds up its images' influences in the order of the table.
+    If a group lies in both splits, its images' influences are added in the order of the table.
     """
     train, val = predictions.split("train"), predictions.split("val")
     value = metrics.accuracy(train.y_true, train.y_score) - metrics.accuracy(
@@ -216,15 +219,15 @@ def _estimate_gap(predictions: Predictions) -> Estimate:
 
 
 def _sum_by_group(influence: Floats, index: NDArray[np.intp], n_groups: int) -> Floats:
-    """Influences of the images of each group added up, shape (n_groups,)."""
+    """Add up the influences of the images of each group; shape (n_groups,)."""
     return np.bincount(index, weights=influence, minlength=n_groups).astype(np.float64)
 
 
 def _jackknife_scale(split: SplitPredictions) -> Floats:
-    """Return what turns an influence into the effect of leaving the group out; shape (n,).
+    """Return factors, shape (n,), that turn influences into effects of leaving a group out.
 
     Leaving out a group that holds a share h of its class moves the class's mean by 1 / (1 - h)
-    times its influence; without this, intervals of a class of a handful of lesions are too narrow.
+    times its influence. Without this factor, intervals of a class of few lesions are too narrow.
     """
     y_true = split.y_true
     n_classes = int(y_true.max(initial=0)) + 1
@@ -234,19 +237,27 @@ def _jackknife_scale(split: SplitPredictions) -> Floats:
 
 
 def _one_hot(y_true: Labels, y_score: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether each image is decided to be, and truly is, of each class; each of shape (K, n)."""
+    """Return whether each image is predicted as, and is truly of, each class; two of (K, n)."""
     classes = np.arange(y_score.shape[1])[:, None]
     return y_score.argmax(axis=1) == classes, y_true == classes
 
 
-def _of_mean(values: Floats) -> Floats:
-    """Influences on the mean of values, shape (n,)."""
+def _compute_mean_influence(values: Floats) -> Floats:
+    """Compute the influence of each value on the mean of all; shape (n,)."""
     influence: Floats = (values - values.mean()) / len(values)
     return influence
 
 
-def _of_shares(hit: NDArray[np.bool_], *, among: NDArray[np.bool_]) -> Floats:
-    """Influences on the share of hits among the images of each row, shape (K, n)."""
+def _compute_share_influence(hit: NDArray[np.bool_], *, among: NDArray[np.bool_]) -> Floats:
+    """Compute influences on the share of hits among the chosen images of each row.
+
+    Args:
+        hit: bool, shape (K, n).
+        among: bool, shape (K, n); the images over which each row's share is taken.
+
+    Returns:
+        float64, shape (K, n); NaN in a row without such images.
+    """
     n = among.sum(axis=1, keepdims=True).astype(float)
     n[n == 0] = np.nan
     share = (hit & among).sum(axis=1, keepdims=True) / n
@@ -255,6 +266,6 @@ def _of_shares(hit: NDArray[np.bool_], *, among: NDArray[np.bool_]) -> Floats:
 
 
 def _mean_of_defined(influences: Floats) -> Floats:
-    """Mean over the rows that are defined, shape (n,); NaN where none is."""
+    """Return the mean of the rows without NaN, shape (n,); NaN if there is no such row."""
     defined = influences[~np.isnan(influences).any(axis=1)]
     return defined.mean(axis=0) if len(defined) else np.full(influences.shape[1], np.nan)

@@ -1,6 +1,6 @@
-"""The 95 % interval of every metric that one run shows: one method a metric, for all who ask.
+"""The 95 % intervals of the metrics of one run, with one method for each metric.
 
-One run, so chance in the lesions alone: what another seed would have given is not in it.
+The intervals of one run cover only chance in its lesions, not the variation between seeds.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Floats = NDArray[np.float64]
 def estimate_metrics(
     split: SplitPredictions, positive_class: str | None
 ) -> dict[str, IntervalEstimate]:
-    """Estimate the metrics of one split that a model is described by.
+    """Estimate the metrics of one split that describe a model.
 
     Args:
-        split: probabilities as the network gives them.
-        positive_class: slug of the positive class; None where the dataset names none.
+        split: the predictions, with the probabilities that the network returned.
+        positive_class: slug of the positive class; None if the dataset names none.
 
     Returns:
-        By the metric's name, in the order of the metrics of a run; NaN where undefined.
+        Estimates by the metric's name, in the order of the metrics of a run; NaN if undefined.
     """
     names = ("balanced_accuracy", "accuracy", "macro_auroc")
     found = {name: INTERVALS[name](split) for name in names}
@@ -49,7 +49,7 @@ def estimate_metrics(
 
 
 def estimate_calibration(split: SplitPredictions) -> dict[str, IntervalEstimate]:
-    """Estimate what is measured before and after calibration: log loss, Brier score, ECE."""
+    """Estimate the metrics of calibration: log loss, Brier score and ECE."""
     return {name: INTERVALS[name](split) for name in ("log_loss", "brier", "ece")}
 
 
@@ -80,8 +80,8 @@ def _estimate_brier_score(split: SplitPredictions) -> IntervalEstimate:
 def _estimate_losses(split: SplitPredictions) -> list[IntervalEstimate]:
     """Estimate log loss and Brier score, which are not below zero.
 
-    Both at once: NumPy adds up a column beside another in another order than one alone, and the
-    last bits would be others.
+    Both are computed at once, because NumPy adds up one of two columns in another order than a
+    single column, so that the last bits would differ.
     """
     if not len(split):
         return [UNDEFINED, UNDEFINED]
@@ -146,17 +146,17 @@ CLASS_INTERVALS: Mapping[str, Callable[[SplitPredictions, str], IntervalEstimate
         }
     )
 )
-"""The method for each metric of one class, which is named by its slug."""
+"""The method for each metric of one class; its second argument is the class's slug."""
 
 
 def _from_influence(
     value: float, influences: Callable[[], Floats], groups: NDArray[np.int64]
 ) -> IntervalEstimate:
-    """Estimate a metric between 0 and 1 from what each group contributes to its variance.
+    """Estimate a metric between 0 and 1 from the contribution of each group to its variance.
 
-    DeLong's for an AUROC, clustered (Obuchowski, Biometrics 53, 1997), on the logit scale, where
-    an AUROC near 1 keeps its interval below 1 (Pepe, The Statistical Evaluation of Medical Tests,
-    2003, 5.2).
+    For an AUROC this is DeLong's interval, clustered by group (Obuchowski, Biometrics 53, 1997). It
+    is computed on the logit scale, so that the interval of an AUROC near 1 stays below 1 (Pepe, The
+    Statistical Evaluation of Medical Tests, 2003, 5.2).
 
     Args:
         value: the metric.

@@ -1,7 +1,7 @@
-"""From which probability of melanoma on to say so: chosen on val, measured on test.
+"""The operating point: a threshold for the positive class, chosen on val and measured on test.
 
-The highest probability decides nothing about a rare class whose mistakes cost more: where the
-network is to find at least so many of the melanomas, its threshold is what has to be chosen.
+Predicting the class with the highest probability does not suit a rare class whose mistakes cost
+more. If the network must find a given share of the melanomas, a threshold must be chosen.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ThresholdRates:
-    """What a threshold comes to in a split.
+    """Rates of a threshold on one split, with intervals clustered by group.
 
     Attributes:
-        n_images: of the split.
-        n_lesions: groups that they are of.
-        positive_images: those that are truly of the class.
-        positive_lesions: groups that have one.
+        n_images: number of images.
+        n_lesions: number of groups.
+        positive_images: number of images that are of the class.
+        positive_lesions: number of groups with such an image.
         sensitivity: share of the positive images that reach the threshold.
-        specificity: share of the others that do not.
-        ppv: share of the images that reach it which are positive: positive predictive value. It
-            and ``npv`` are of this dataset's share of the class, which is no clinic's.
-        npv: share of the images that do not reach it which are not.
+        specificity: share of the other images that do not reach it.
+        ppv: positive predictive value, the share of positive images among those that reach the
+            threshold. It and ``npv`` depend on the class's share in this dataset, which differs
+            from that in a clinic.
+        npv: negative predictive value, the share of other images among those that do not reach it.
     """
 
     n_images: int
@@ -47,15 +48,16 @@ class ThresholdRates:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold for one class, and what it comes to.
+    """A threshold for one class, and its rates.
 
     Attributes:
-        slug: of the class.
-        target: the sensitivity that was asked for on val.
-        threshold: on the class's calibrated probability; an image that reaches it is called
-            positive. NaN where val has no image of the class.
-        rates: by split. Val's are those that the threshold was chosen by, and so look better than
-            they are; test's intervals are of this threshold, however well it was chosen.
+        slug: slug of the class.
+        target: the required sensitivity on val.
+        threshold: threshold of the class's calibrated probability; an image that reaches it is
+            predicted positive. NaN if val has no image of the class.
+        rates: rates by split. Those of val are optimistic, because the threshold was chosen on val.
+            The intervals of test are those of this threshold; they do not include the uncertainty
+            of choosing it.
     """
 
     slug: str
@@ -65,20 +67,20 @@ class OperatingPoint:
 
 
 def choose_threshold(positive: Bools, score: Floats, target: float) -> float:
-    """The largest threshold that at least a share ``target`` of the positive images reaches.
+    """Choose the largest threshold that at least a share ``target`` of positive images reaches.
 
     Args:
-        positive: bool, shape (n,); whether an image is of the class.
-        score: float64, shape (n,); the higher, the likelier it is.
-        target: above 0, at most 1.
+        positive: bool, shape (n,); whether each image is of the class.
+        score: float64, shape (n,); score of each image, higher if the class is more likely.
+        target: the required sensitivity, above 0 and at most 1.
 
     Returns:
-        A score of a positive image; NaN where there is none.
+        A score of a positive image; NaN if there is none.
     """
     scores = np.sort(score[positive])[::-1]
     if not len(scores):
         return float("nan")
-    # 0.28 of 25 are seven, though 0.28 * 25 is a hair more.
+    # 0.28 of 25 images are 7, but 0.28 * 25 is slightly above 7 in floating point.
     needed = int(np.ceil(target * len(scores) - 1e-9))
     return float(scores[needed - 1])
 
@@ -86,16 +88,16 @@ def choose_threshold(positive: Bools, score: Floats, target: float) -> float:
 def measure_rates(
     positive: Bools, score: Floats, groups: Codes, threshold: float
 ) -> ThresholdRates:
-    """Measure a threshold, with intervals whose unit is the group.
+    """Measure the rates of a threshold, with intervals clustered by group.
 
     Args:
-        positive: bool, shape (n,).
-        score: float64, shape (n,).
-        groups: int64, shape (n,), not negative.
-        threshold: an image with at least this score is called positive; with NaN no rate is
-            defined.
+        positive: bool, shape (n,); whether each image is of the class.
+        score: float64, shape (n,); score of each image.
+        groups: int64, shape (n,), not negative; the group of each image.
+        threshold: an image with at least this score is predicted positive; if NaN, the rates are
+            undefined.
     """
-    called = score >= threshold
+    predicted = score >= threshold
 
     def share(hit: Bools, among: Bools) -> IntervalEstimate:
         chosen = among & ~np.isnan(threshold)
@@ -106,8 +108,8 @@ def measure_rates(
         n_lesions=len(np.unique(groups)),
         positive_images=int(positive.sum()),
         positive_lesions=len(np.unique(groups[positive])),
-        sensitivity=share(called, positive),
-        specificity=share(~called, ~positive),
-        ppv=share(positive, called),
-        npv=share(~positive, ~called),
+        sensitivity=share(predicted, positive),
+        specificity=share(~predicted, ~positive),
+        ppv=share(positive, predicted),
+        npv=share(~positive, ~predicted),
     )

@@ -1,14 +1,15 @@
-"""Does a picture look like the training images? Colour and texture, whatever the network.
+"""Detection of images that do not resemble the training images, by colour and texture.
 
-A network answers anything, a photograph of a palace included. What is measured here is the picture
-itself: colours at its centre and its edge, their spread, and how strong and how directed edges are
-at three scales. The distance is Mahalanobis's, with the covariance of Ledoit and Wolf (2004, "A
-well-conditioned estimator for large-dimensional covariance matrices"). Lee et al. (2018, "A simple
-unified framework for detecting out-of-distribution samples") take it of a network's features; that
-would depend on the architecture and cost another pass, and pixels are decoded anyway.
+A network predicts a class for any image, even for a photograph of a palace. The measures here are
+of the image itself: colours at its centre and its edge, their spread, and the strength and the
+direction of edges at three scales. The distance is Mahalanobis's, with the covariance of Ledoit and
+Wolf (2004, "A well-conditioned estimator for large-dimensional covariance matrices"). Lee et al.
+(2018, "A simple unified framework for detecting out-of-distribution samples") compute it from a
+network's features; that would depend on the architecture and need another forward pass, while
+pixels are decoded anyway.
 
-Fitted to training images; the limit is a quantile of validation images, which it was not fitted to.
-NumPy and Pillow alone, and a small JSON file that says all of it.
+The detector is fitted to training images; its limit is a quantile of validation images, to which it
+was not fitted. It needs only NumPy and Pillow, and is saved as a small JSON file.
 """
 
 from __future__ import annotations
@@ -24,38 +25,38 @@ from PIL import Image
 from melanoma_lab.core.untrusted_files import parse_json
 from melanoma_lab.data.split import TRAIN, VAL
 
-if TYPE_CHECKING:  # as slow to load as it is seldom needed
+if TYPE_CHECKING:  # slow to import, and not needed at run time
     from melanoma_lab.input_pipeline.prepare import PreparedData
 
-#: What a reference is called beside its network.
+#: File name of a detector in the folder of its network.
 FILE: Final = "appearance.json"
-#: Part of every file: raise it when ``extract_colour_and_texture`` gives something else.
+#: Version of the file: increase it when the results of ``extract_colour_and_texture`` change.
 VERSION: Final = 1
 #: Share of validation images that lie within the limit.
 WITHIN: Final = 0.99
-#: Images that are measured at most: enough for the covariance, and for a quantile of 99 %.
+#: The most images to measure: enough for the covariance, and for a quantile of 99 %.
 TRAINING_IMAGES, VALIDATION_IMAGES = 1500, 1000
-#: Pictures are measured at this side; scales are it, a half and a quarter of it.
+#: Side in pixels to which images are resized; the scales are this, a half and a quarter of it.
 SIDE: Final = 48
 SCALES: Final = 3
-#: Distances from the centre, in shares of half a side, that divide it into centre, middle and edge.
+#: Radii, in units of half a side, that divide an image into centre, middle and edge.
 RINGS: Final = (0.4, 0.8)
-#: Keeps the logarithm of a picture without edges finite; a fortieth of a step of 8 bits.
+#: Keeps the logarithm finite for an image without edges; a fortieth of one of 256 grey levels.
 FLAT: Final = 1e-4
 _CHUNK: Final = 256
 
 
 @dataclass(frozen=True)
 class OutOfDistributionDetector:
-    """What the training images look like.
+    """Detector of images whose colour and texture differ from those of the training images.
 
     Attributes:
-        mean: float64, shape (d,), of the measures.
-        scale: float64, shape (d,), their standard deviations.
+        mean: float64, shape (d,); means of the d measures.
+        scale: float64, shape (d,); standard deviations of the measures.
         whitening: float64, shape (d, d); standardised measures times it are uncorrelated.
         limit: the distance that the share ``WITHIN`` of validation images does not exceed.
-        n_train: training images that were measured.
-        n_val: validation images that were measured.
+        n_train: number of training images that were measured.
+        n_val: number of validation images that were measured.
     """
 
     mean: NDArray[np.float64]
@@ -66,13 +67,13 @@ class OutOfDistributionDetector:
     n_val: int
 
     def relative_distance(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """How far pictures are from the training images; above 1 they look unlike them.
+        """Return the distances of images from the training images, divided by the limit.
 
         Args:
-            pixels: uint8, shape (n, s, s, 3), RGB, of the side that the training images have.
+            pixels: uint8, shape (n, s, s, 3), RGB; s is the side of the training images.
 
         Returns:
-            float32, shape (n,): the distance, in limits.
+            float32, shape (n,); above 1, an image does not resemble the training images.
         """
         return (self._distances(extract_colour_and_texture(pixels)) / self.limit).astype(np.float32)
 
@@ -82,7 +83,7 @@ class OutOfDistributionDetector:
         return distances
 
     def text(self) -> str:
-        """As JSON."""
+        """Return the detector as JSON."""
         content = {
             k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()
         }
@@ -90,10 +91,16 @@ class OutOfDistributionDetector:
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """What ``text`` gave, as a file may have it; None where another version made it.
+        """Read a detector from JSON that ``OutOfDistributionDetector.text`` wrote.
+
+        Args:
+            text: the content of a file, which may be anything.
+
+        Returns:
+            The detector; None if the file has another version.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the text is not a detector.
         """
         try:
             content = dict(parse_json(text))
@@ -117,16 +124,16 @@ class OutOfDistributionDetector:
 
 
 def fit_detector_to_dataset(data: PreparedData) -> OutOfDistributionDetector | None:
-    """What a dataset's training images look like; the test images are not looked at.
+    """Fit a detector to a dataset's training and validation images.
 
     Args:
-        data: the split dataset.
+        data: the split dataset; its test images are not used.
 
     Returns:
-        The reference; None where there are no validation images to set its limit by.
+        The detector; None if there are fewer than two training images or no validation images.
     """
-    train = _pixels(data, TRAIN, TRAINING_IMAGES)
-    val = _pixels(data, VAL, VALIDATION_IMAGES)
+    train = _sample_pixels(data, TRAIN, TRAINING_IMAGES)
+    val = _sample_pixels(data, VAL, VALIDATION_IMAGES)
     return (
         fit_detector(_measure_all(train), _measure_all(val))
         if len(train) > 1 and len(val)
@@ -135,16 +142,16 @@ def fit_detector_to_dataset(data: PreparedData) -> OutOfDistributionDetector | N
 
 
 def fit_detector(train: NDArray[np.float32], val: NDArray[np.float32]) -> OutOfDistributionDetector:
-    """Fit a reference to measures.
+    """Fit a detector to measures.
 
     Args:
-        train: float32, shape (n, d), n > 1: of training images.
-        val: float32, shape (m, d), m > 0: of validation images.
+        train: float32, shape (n, d), n > 1; measures of training images.
+        val: float32, shape (m, d), m > 0; measures of validation images, which set the limit.
     """
     from sklearn.covariance import ledoit_wolf
 
     mean = train.mean(axis=0, dtype=np.float64)
-    scale = train.std(axis=0, dtype=np.float64) + 1e-6  # what never varies says nothing
+    scale = train.std(axis=0, dtype=np.float64) + 1e-6  # a measure may be constant
     covariance, _ = ledoit_wolf((train - mean) / scale, assume_centered=True)
     whitening = np.linalg.cholesky(np.linalg.inv(covariance + 1e-6 * np.eye(len(mean))))
     fitted = OutOfDistributionDetector(mean, scale, whitening, 1.0, len(train), len(val))
@@ -153,49 +160,54 @@ def fit_detector(train: NDArray[np.float32], val: NDArray[np.float32]) -> OutOfD
 
 
 def extract_colour_and_texture(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Colour and texture of pictures.
+    """Measure the colour and texture of images.
 
     Args:
         pixels: uint8, shape (n, s, s, 3), RGB.
 
     Returns:
-        float32, shape (n, 30). For brightness, red against green and both against blue: the mean at
-        the centre, around it and at the edge, the standard deviation, and for each scale the
-        logarithm of the mean step between neighbours and of horizontal against vertical steps.
+        float32, shape (n, 30). The ten measures are those of three channels: brightness, red minus
+        green, and the mean of red and green minus blue. They are the channel's mean at the centre,
+        in the middle and at the edge, its standard deviation, and at each scale the logarithms of
+        the mean difference of neighbouring pixels and of the ratio of horizontal to vertical
+        differences.
     """
     small = [Image.fromarray(p).resize((SIDE, SIDE), Image.Resampling.BOX) for p in pixels]
     red, green, blue = np.moveaxis(np.stack(list(map(np.asarray, small))), -1, 0) / np.float32(255)
     brightness = (red + green + blue) / 3
     channels = np.stack([brightness, red - green, (red + green) / 2 - blue], axis=1)
     flat = channels.reshape(len(pixels), 3, -1)
-    found = [*np.moveaxis(flat @ _rings().T, -1, 0), flat.std(axis=2)]
+    measures = [*np.moveaxis(flat @ _make_ring_weights().T, -1, 0), flat.std(axis=2)]
     for _ in range(SCALES):
         across = np.abs(np.diff(channels, axis=3)).mean(axis=(2, 3)) + FLAT
         down = np.abs(np.diff(channels, axis=2)).mean(axis=(2, 3)) + FLAT
-        found += [np.log(across + down), np.log(across / down)]
+        measures += [np.log(across + down), np.log(across / down)]
         n, c, height, width = channels.shape
         channels = channels.reshape(n, c, height // 2, 2, width // 2, 2).mean(axis=(3, 5))
-    return np.concatenate(found, axis=1)
+    return np.concatenate(measures, axis=1)
 
 
-def _rings() -> NDArray[np.float32]:
-    """What takes a flat picture to the means of its centre, of what is around it, and its edge."""
+def _make_ring_weights() -> NDArray[np.float32]:
+    """Return weights, shape (3, SIDE * SIDE), of the means over centre, middle and edge."""
     steps = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
-    which = np.digitize(np.hypot(steps[:, None], steps), RINGS).ravel()
-    masks: NDArray[np.float32] = np.eye(len(RINGS) + 1, dtype=np.float32)[which].T
+    ring = np.digitize(np.hypot(steps[:, None], steps), RINGS).ravel()
+    masks: NDArray[np.float32] = np.eye(len(RINGS) + 1, dtype=np.float32)[ring].T
     masks /= masks.sum(axis=1, keepdims=True)
     return masks
 
 
-def _pixels(data: PreparedData, split: str, most: int) -> Any:
-    """Some images of a split, evenly spaced over its rows, which lie class by class or by name."""
+def _sample_pixels(data: PreparedData, split: str, most: int) -> Any:
+    """Return at most ``most`` images of a split.
+
+    They are evenly spaced over its rows, because these may be sorted by class or by name.
+    """
     rows = data.rows[data.select_split(split)]
     chosen = np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64)
     return data.pixels[np.sort(rows[chosen])]
 
 
 def _measure_all(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """``extract_colour_and_texture``, in parts that need little memory."""
+    """Return ``extract_colour_and_texture`` of all images, computed in chunks to save memory."""
     return np.concatenate(
         [
             extract_colour_and_texture(pixels[first : first + _CHUNK])

@@ -1,8 +1,9 @@
-"""The predictions table: the seam between training and everything that judges it.
+"""The predictions table, from which everything after training is computed.
 
-One row per image, columns ``image_id``, ``group``, ``split``, ``y_true`` (the slug of the true
-class) and ``prob/<slug>`` for every class in class order. Probabilities are float32, what the
-network emits, so that the CSV file beside a run says exactly what the metrics were computed from.
+It has one row for each image and the columns ``image_id``, ``group``, ``split``, ``y_true`` (the
+slug of the true class) and ``prob/<slug>`` for every class in class order. Probabilities are
+float32, as the network returns them, so that the CSV file of a run holds exactly the values from
+which the metrics were computed.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.split import SPLITS, TEST, VAL
 from melanoma_lab.data.untrusted_tables import MAX_MANIFEST_BYTES, check_table
 
-if TYPE_CHECKING:  # its module loads SciPy, which readers of a table may not need
+if TYPE_CHECKING:  # this module imports SciPy, which is not needed for reading a table
     from melanoma_lab.evaluation.temperature import Temperature
 
 PROBABILITY_PREFIX = "prob/"
-"""What the name of a probability column starts with; the class's slug follows."""
+"""Prefix of the names of probability columns; the class's slug follows."""
 
 SUM_TOLERANCE = 1e-3
-"""How far a row's probabilities may sum from one: room for a bfloat16 softmax, for no bug."""
+"""The largest deviation of a row's sum of probabilities from one; allows for a bfloat16 softmax."""
 
 _ID_COLUMNS = ("image_id", "group", "split", "y_true")
 
@@ -66,19 +67,19 @@ class SplitPredictions:
 
     @cached_property
     def predicted(self) -> NDArray[np.intp]:
-        """Index of the predicted class of each image, intp, shape (n,)."""
+        """Index of the predicted class of each image; intp, shape (n,)."""
         predicted: NDArray[np.intp] = self.y_score.argmax(axis=1)
         return predicted
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether the predicted class of each image is the true one, bool, shape (n,)."""
+        """Whether the predicted class of each image is the true one; bool, shape (n,)."""
         correct: NDArray[np.bool_] = self.predicted == self.y_true
         return correct
 
     @cached_property
     def absent_classes(self) -> tuple[str, ...]:
-        """The slugs of the classes that no image of the split has, in class order."""
+        """Slugs of the classes without images in the split, in class order."""
         counts = np.bincount(self.y_true, minlength=len(self.slugs))
         return tuple(slug for slug, n in zip(self.slugs, counts, strict=True) if n == 0)
 
@@ -86,7 +87,7 @@ class SplitPredictions:
         """Return one class as a binary problem.
 
         Args:
-            slug: of one of the classes.
+            slug: slug of one of the classes.
 
         Returns:
             Whether each image is of the class, bool, shape (n,), and the probability of the
@@ -99,7 +100,7 @@ class SplitPredictions:
         """Return the predictions of some of the images, such as a subgroup.
 
         Args:
-            chosen: bool, shape (n,).
+            chosen: bool, shape (n,); whether to select each image.
         """
         return replace(
             self,
@@ -117,16 +118,16 @@ class SplitPredictions:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A predictions table, checked once, and its splits as arrays, each made once.
+    """A checked predictions table, with its splits as arrays that are made once.
 
     Attributes:
-        table: columns as in the docstring of this module; not to be changed.
+        table: the table, whose columns the docstring of this module describes; do not change it.
 
     Raises:
-        ValueError: If columns are missing, unknown or out of order; an image_id occurs twice; a
-            value is missing; a split or a y_true is unknown; or a row's probabilities are not
-            finite, not in [0, 1], or sum further than ``SUM_TOLERANCE`` from one. The message
-            names the first image that is wrong.
+        ValueError: columns are missing, unknown or out of order; an image_id occurs twice; a value
+            is missing; a split or a y_true is unknown; or the probabilities of a row are not
+            finite, not in [0, 1], or their sum differs from one by more than ``SUM_TOLERANCE``.
+            The message names the first wrong image.
     """
 
     table: pd.DataFrame
@@ -137,14 +138,14 @@ class Predictions:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read a file that ``write`` wrote; every bit is as it was.
+        """Read a file that ``write`` wrote; the values are restored to the last bit.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is not a predictions table, naming the file.
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a predictions table; the message names it.
         """
         path = Path(path)
-        path.stat()  # one that is not there is another mistake
+        path.stat()  # raises FileNotFoundError, which is not to become a ValueError below
         try:
             check_table(path, MAX_MANIFEST_BYTES)
             return cls(_read_table(path))
@@ -153,13 +154,13 @@ class Predictions:
 
     def write(self, path: Path) -> None:
         """Write the table as UTF-8 CSV."""
-        # Every float32 is written with the fewest digits that identify it; one line ending on
-        # every system makes the same predictions the same file.
+        # Each float32 is written with the fewest digits that identify it. With the same line ending
+        # on every system, equal predictions give equal files.
         self.table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
     @cached_property
     def slugs(self) -> tuple[str, ...]:
-        """The class slugs, in class order."""
+        """Slugs of the classes, in class order."""
         return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in _score_columns(self.table))
 
     @cached_property
@@ -185,7 +186,7 @@ class Predictions:
             name: ``train``, ``val`` or ``test``; the split may be empty.
 
         Raises:
-            ValueError: If there is no split of this name.
+            ValueError: there is no split of this name.
         """
         if name not in SPLITS:
             raise ValueError(f"Expected split to be one of {SPLITS}. Received {name!r}.")
@@ -206,7 +207,7 @@ class Predictions:
         """Check that a slug is None or one of the classes.
 
         Raises:
-            ValueError: If it is neither.
+            ValueError: the slug is neither.
         """
         if slug is not None and slug not in self.slugs:
             raise ValueError(
@@ -223,21 +224,22 @@ def build_predictions(
     probabilities: NDArray[np.floating],
     slugs: Sequence[str],
 ) -> Predictions:
-    """Put a run's predictions together in one table.
+    """Build a predictions table from the columns of a run.
 
     Args:
         image_ids: n unique ids.
-        groups: n group names or numbers; kept as strings.
-        splits: n times one of ``SPLITS``.
-        labels: int64, shape (n,); true class index, 0 <= label < K.
-        probabilities: float, shape (n, K); kept as float32.
+        groups: n group names or numbers; stored as strings.
+        splits: n names of splits, each one of ``SPLITS``.
+        labels: int64, shape (n,); index of the true class, 0 <= label < K.
+        probabilities: float, shape (n, K); stored as float32.
         slugs: K class slugs, in class order.
 
     Returns:
-        The predictions, the rows of their table in the order given.
+        The predictions; the rows of their table are in the given order.
 
     Raises:
-        ValueError: If the arguments do not fit each other, or ``Predictions`` refuses the table.
+        ValueError: the lengths or shapes of the arguments differ, a label is out of range, or
+            ``Predictions`` refuses the table.
     """
     n = len(image_ids)
     lengths = (n, len(groups), len(splits), *labels.shape)
@@ -273,7 +275,7 @@ def _score_columns(table: pd.DataFrame) -> list[str]:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    # A class may be called "none" or "nan": no word stands for a missing value.
+    # A class may be named "none" or "nan", so no word is read as a missing value.
     table = pd.read_csv(
         path, dtype=dict.fromkeys(_ID_COLUMNS, str), keep_default_na=False, encoding="utf-8"
     )
@@ -281,7 +283,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _check_table(table: pd.DataFrame, slugs: Sequence[str]) -> None:
-    """Refuse a table that no metric should be computed from; ``Predictions`` says which."""
+    """Refuse a table that is not as ``Predictions`` describes it."""
     score_columns = _score_columns(table)
     if (
         list(table.columns) != [*_ID_COLUMNS, *score_columns]
@@ -303,7 +305,7 @@ def _check_table(table: pd.DataFrame, slugs: Sequence[str]) -> None:
     _refuse(table, ~table["y_true"].isin(slugs).to_numpy(), "y_true to be one of " + str(slugs))
 
     probabilities = table[score_columns].to_numpy(np.float64)
-    # A comparison with NaN is false, so this also refuses what is not finite.
+    # Comparisons with NaN are false, so this also refuses values that are not finite.
     in_range = (probabilities >= 0) & (probabilities <= 1)
     _refuse(table, np.any(~in_range, axis=1), "finite probabilities between 0 and 1")
     sums_to_one = np.isclose(probabilities.sum(axis=1), 1, rtol=0, atol=SUM_TOLERANCE)
@@ -311,7 +313,7 @@ def _check_table(table: pd.DataFrame, slugs: Sequence[str]) -> None:
 
 
 def _refuse(table: pd.DataFrame, wrong: NDArray[np.bool_], expected: str) -> None:
-    """Raise for the first row that is wrong, if any is."""
+    """Raise a ValueError that shows the first wrong row, if there is one."""
     if wrong.any():
         row = table.iloc[int(np.argmax(wrong))]
         raise ValueError(
@@ -321,5 +323,5 @@ def _refuse(table: pd.DataFrame, wrong: NDArray[np.bool_], expected: str) -> Non
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read a file that ``Predictions.write`` wrote as a table, checked as ``Predictions.read``."""
+    """Read a file that ``Predictions.write`` wrote; return its table, checked."""
     return Predictions.read(path).table

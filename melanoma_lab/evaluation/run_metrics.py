@@ -1,4 +1,4 @@
-"""Compute the metrics that a finished run shows from its predictions."""
+"""The metrics of a finished run, computed from its predictions."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SPLIT_METRICS: Mapping[str, Metric] = MappingProxyType(
         "ece": calibration.ece,
     }
 )
-"""What is computed of every split, by the name it has after ``<split>/``."""
+"""The metrics of every split, by their name after ``<split>/``."""
 
 CLASS_METRICS = MappingProxyType(
     {"sensitivity": metrics.sensitivity, "specificity": metrics.specificity}
 )
-"""What is computed of every class of the test split: ``test/<name>/<slug>``."""
+"""The metrics of every class of the test split, named ``test/<name>/<slug>``."""
 
 
 def compute_run_metrics(
@@ -40,19 +40,18 @@ def compute_run_metrics(
     """Compute all metrics of a run.
 
     Args:
-        predictions: Those of the kept weights in inference mode; splits may be empty.
-        positive_class: Slug of the positive class, None where the dataset names none.
-        splits: Those that were measured, train and val among them; None is all. Of the others
-            nothing is computed.
+        predictions: predictions of the saved weights in inference mode; splits may be empty.
+        positive_class: slug of the positive class; None if the dataset names none.
+        splits: the splits to compute metrics for, which must include train and val; None: all.
 
     Returns:
-        ``<split>/<metric>`` for each split and each of ``SPLIT_METRICS``;
-        ``val/`` and ``test/melanoma_{sensitivity,specificity,auroc}`` if melanoma is named;
+        ``<split>/<metric>`` for each split and each of ``SPLIT_METRICS``; ``val/`` and
+        ``test/melanoma_{sensitivity,specificity,auroc}`` if there is a positive class;
         ``test/sensitivity/<slug>`` and ``test/specificity/<slug>``; and ``generalisation_gap``,
-        train/accuracy - val/accuracy. What is undefined is NaN.
+        train/accuracy - val/accuracy. Undefined values are NaN.
 
     Raises:
-        ValueError: If melanoma is none of the classes.
+        ValueError: the positive class is not one of the classes.
     """
     predictions.require_class(positive_class)
     result: dict[str, float] = {}
@@ -63,11 +62,11 @@ def compute_run_metrics(
 
 
 def compute_split_metrics(split: SplitPredictions, positive_class: str | None) -> dict[str, float]:
-    """Compute what ``compute_run_metrics`` computes of one split, by the same names.
+    """Compute the metrics of one split, with the names of ``compute_run_metrics``.
 
     Args:
-        split: The predictions of the split, which may be empty.
-        positive_class: Slug of the positive class, None where the dataset names none.
+        split: the predictions of the split, which may be empty.
+        positive_class: slug of the positive class; None if the dataset names none.
     """
     measured = compute_overall_metrics(split)
     if split.name != "train":
@@ -78,14 +77,14 @@ def compute_split_metrics(split: SplitPredictions, positive_class: str | None) -
 
 
 def compute_overall_metrics(split: SplitPredictions) -> dict[str, float]:
-    """Compute each of ``SPLIT_METRICS`` of one split."""
+    """Compute each of ``SPLIT_METRICS`` for one split."""
     return {name: metric(split.y_true, split.y_score) for name, metric in SPLIT_METRICS.items()}
 
 
 def compute_positive_class_metrics(
     split: SplitPredictions, positive_class: str | None
 ) -> dict[str, float]:
-    """Compute ``melanoma_{sensitivity,specificity,auroc}``; nothing if melanoma is None."""
+    """Compute ``melanoma_{sensitivity,specificity,auroc}``; nothing without a positive class."""
     if positive_class is None:
         return {}
     k = split.slugs.index(positive_class)
@@ -97,7 +96,7 @@ def compute_positive_class_metrics(
 
 
 def compute_class_metrics(split: SplitPredictions) -> dict[str, float]:
-    """Compute each of ``CLASS_METRICS`` of every class, by ``<name>/<slug>``."""
+    """Compute each of ``CLASS_METRICS`` for every class, named ``<name>/<slug>``."""
     return {
         f"{name}/{slug}": float(value)
         for name, metric in CLASS_METRICS.items()
@@ -108,6 +107,6 @@ def compute_class_metrics(split: SplitPredictions) -> dict[str, float]:
 def find_absent_classes(
     predictions: Predictions, splits: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the slugs of the classes that a split has no image of, for splits that lack some."""
+    """Return the slugs of the classes without images, by split, for the splits that lack any."""
     absent = {name: predictions.split(name).absent_classes for name in splits}
     return {name: missing for name, missing in absent.items() if missing}

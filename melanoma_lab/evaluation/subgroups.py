@@ -1,7 +1,7 @@
-"""How well a network does for whom: by age, sex, body site and source, where they are known.
+"""Metrics of subgroups: by age, sex, body site and source, if these are known.
 
-A table of figures, not a ranking: of twenty intervals one misses by chance, and a subgroup of a
-few lesions has an interval that says so.
+The result is a table, not a ranking: of twenty intervals one misses the true value by chance, and a
+subgroup of a few lesions has a wide interval.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ from melanoma_lab.evaluation.metric_intervals import INTERVALS
 from melanoma_lab.evaluation.operating_point import OperatingPoint, measure_rates
 from melanoma_lab.evaluation.predictions import SplitPredictions
 
-#: Columns of the manifest that divide images.
+#: Columns of the manifest whose values define subgroups.
 SUBGROUP_COLUMNS: Final = (AGE_COLUMN, "sex", "site", "source")
-#: Years at which an age band begins. Melanoma is rare before 40 and commonest from 60 on, and
-#: narrower bands would have too few melanomas for an interval to say anything.
+#: Age in years at which each band begins. Melanoma is rare before 40 and most common from 60 on,
+#: and narrower bands would have too few melanomas for useful intervals.
 AGE_BANDS: Final = {"under 40": 0, "40 to 59": 40, "60 and over": 60}
 NOT_KNOWN: Final = "not known"
-#: The row of all images, to hold the others against.
+#: The row of all images, to compare the others with.
 ALL: Final = "all"
 
 FEW_LESIONS: Final = 30
-"""Below this many lesions a subgroup is marked."""
+"""A subgroup with fewer lesions is marked."""
 
 FEW_POSITIVE: Final = 10
-"""Below this many melanomas too: ten that are all found still allow a sensitivity of 0.65."""
+"""A subgroup with fewer melanomas is marked too: even if ten of ten are found, the sensitivity may
+be as low as 0.65.
+"""
 
 SUBGROUP_METRICS: Final = ("balanced_accuracy", "accuracy", "sensitivity", "specificity")
-"""What is measured; each has columns ``<figure>_low`` and ``<figure>_high`` beside its own."""
+"""The metrics; each also has columns ``<metric>_low`` and ``<metric>_high``."""
 
 
 def measure_subgroups(
@@ -47,22 +49,23 @@ def measure_subgroups(
     """Measure one split's images by subgroup.
 
     Args:
-        split: the predictions to be measured.
-        manifest: with ``image_id`` and any of ``SUBGROUP_COLUMNS``; of all images of the split.
-        score: float64, shape (n,), what the operating point's threshold is on, for the split's
-            images in their order; None where there is no such point.
-        point: None where the dataset names no melanoma class.
+        split: the predictions to measure.
+        manifest: the table of all images of the split, with ``image_id`` and any of
+            ``SUBGROUP_COLUMNS``.
+        score: float64, shape (n,); the score of each image, in the split's order, that the
+            operating point's threshold is compared with; None without an operating point.
+        point: the operating point; None if the dataset names no positive class.
 
     Returns:
-        A row for all and one for each value of each column that has two or more: ``column``,
-        ``value``, ``split``, ``n_images``, ``n_lesions``, ``n_melanoma_lesions``, ``n_classes``
-        (those present, over which the balanced accuracy is a mean: of other classes it is another
-        figure), ``few``, and ``SUBGROUP_METRICS`` with 95 % intervals, the last two at the
-        operating point. No rows where no column has two values.
+        A row for all images and one for each value of each column with two or more values:
+        ``column``, ``value``, ``split``, ``n_images``, ``n_lesions``, ``n_melanoma_lesions``,
+        ``n_classes`` (the number of classes present; balanced accuracies over different classes are
+        not comparable), ``few``, and ``SUBGROUP_METRICS`` with 95 % intervals, the last two at the
+        operating point. No rows if no column has two values.
     """
     known = manifest.set_index("image_id").reindex(split.image_ids)
 
-    def measured(column: str, value: str, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    def measure(column: str, value: str, chosen: NDArray[np.bool_]) -> dict[str, Any]:
         part = split.select(chosen)
         row: dict[str, Any] = {
             "column": column,
@@ -75,7 +78,7 @@ def measure_subgroups(
             "few": False,
         }
         row["few"] = row["n_lesions"] < FEW_LESIONS
-        figures = {
+        estimates = {
             "balanced_accuracy": INTERVALS["balanced_accuracy"](part),
             "accuracy": INTERVALS["accuracy"](part),
             "sensitivity": UNDEFINED,
@@ -83,27 +86,33 @@ def measure_subgroups(
         }
         if point is not None and score is not None:
             positive, _ = part.one_vs_rest(point.slug)
-            reached = measure_rates(positive, score[chosen], part.groups, point.threshold)
-            row["n_melanoma_lesions"] = reached.positive_lesions
-            row["few"] |= reached.positive_lesions < FEW_POSITIVE
-            figures |= {"sensitivity": reached.sensitivity, "specificity": reached.specificity}
-        return row | _columns(figures)
+            rates = measure_rates(positive, score[chosen], part.groups, point.threshold)
+            row["n_melanoma_lesions"] = rates.positive_lesions
+            row["few"] |= rates.positive_lesions < FEW_POSITIVE
+            estimates |= {"sensitivity": rates.sensitivity, "specificity": rates.specificity}
+        return row | _to_columns(estimates)
 
-    found = [
-        measured(column, value, chosen)
+    rows = [
+        measure(column, value, chosen)
         for column in SUBGROUP_COLUMNS
         if column in known
         for value, chosen in split_into_subgroups(known[column])
     ]
-    if found:
-        found.insert(0, measured(ALL, ALL, np.ones(len(split), dtype=bool)))
-    return pd.DataFrame(found).astype({"n_melanoma_lesions": "Int64"}) if found else pd.DataFrame()
+    if rows:
+        rows.insert(0, measure(ALL, ALL, np.ones(len(split), dtype=bool)))
+    return pd.DataFrame(rows).astype({"n_melanoma_lesions": "Int64"}) if rows else pd.DataFrame()
 
 
 def split_into_subgroups(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """The values of a column, and which images have each; nothing where all have the same.
+    """Yield the values of a column, and which images have each; nothing if all have the same.
 
-    Ages come in bands, words in alphabetical order, what is not known last.
+    Ages are divided into bands; words are in alphabetical order; missing values come last.
+
+    Args:
+        column: one of ``SUBGROUP_COLUMNS`` with n values.
+
+    Yields:
+        Each value as text, and bool, shape (n,).
     """
     missing = is_missing(column).to_numpy()
     if column.name == AGE_COLUMN:
@@ -121,10 +130,10 @@ def split_into_subgroups(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bo
         yield NOT_KNOWN, missing
 
 
-def _columns(figures: dict[str, IntervalEstimate]) -> dict[str, float]:
-    """Figures as columns of a table."""
+def _to_columns(estimates: dict[str, IntervalEstimate]) -> dict[str, float]:
+    """Return estimates and their bounds by the names of their columns."""
     return {
         f"{name}{ending}": value
-        for name, share in figures.items()
+        for name, share in estimates.items()
         for ending, value in (("", share.value), ("_low", share.low), ("_high", share.high))
     }

@@ -1,7 +1,7 @@
-"""Temperature scaling: one number, fitted on val, that makes a network as sure as it is right.
+"""Temperature scaling: one number, fitted on val, that corrects a network's confidence.
 
-It changes no decision, and no network: the model that is tracked, and every metric without
-``calibrated`` in its name, are of the probabilities as the network gives them.
+It changes neither the predicted classes nor the network: the tracked model, and every metric
+without ``calibrated`` in its name, use the probabilities that the network returns.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from scipy.special import log_softmax, softmax
 from melanoma_lab.evaluation.metrics import check_arrays
 
 COLDEST, HOTTEST = 0.01, 100.0
-"""Between which a temperature is looked for."""
+"""The lowest and the highest temperature that is searched."""
 
 FEWEST = 30
-"""Images that it takes: of a handful, one mistake more is another temperature altogether."""
+"""The fewest images to fit to: with fewer, one more mistake changes the temperature much."""
 
 SMALLEST = float(np.finfo(np.float32).tiny)
-"""What a probability of zero counts as: float32's smallest normal number, a logarithm of -87."""
+"""Replaces smaller probabilities: float32's smallest normal number, whose logarithm is -87."""
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """A temperature, and what it was fitted to.
+    """A temperature, and the number of images that it was fitted to.
 
     Attributes:
-        value: above 1 where the network is too sure of itself, below where it is not sure enough;
-            1, which changes nothing, where none could be fitted.
-        n: images that it was fitted to.
-        why_not: why none could be fitted; empty where one was.
+        value: above 1 if the network is overconfident, below 1 if it is underconfident; 1, which
+            changes nothing, if no temperature could be fitted.
+        n: number of images that it was fitted to.
+        why_not: why no temperature could be fitted; empty if one was.
     """
 
     value: float
@@ -42,9 +42,13 @@ class Temperature:
     why_not: str = ""
 
     def apply(self, y_score: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Calibrated probabilities, softmax(log p / T); float64, shape (n, K), as ``y_score``.
+        """Return calibrated probabilities, softmax(log p / T); float64, shape (n, K).
 
-        Which class is highest stays as it is. Where none could be fitted all of it does.
+        The order of an image's classes does not change. If no temperature could be fitted,
+        ``y_score`` itself is returned.
+
+        Args:
+            y_score: float64, shape (n, K); probabilities p that the network returned.
         """
         if self.why_not:
             return y_score
@@ -53,26 +57,27 @@ class Temperature:
 
 
 def fit_temperature(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> Temperature:
-    """The temperature of the least log loss (Guo et al., ICML 2017).
+    """Find the temperature with the lowest log loss (Guo et al., ICML 2017).
 
-    Probabilities are logits enough: log p is a logit but for a constant of the image, which
-    softmax does not see. In 1 / T the log loss is convex, so the root of its slope is its minimum,
-    and there is one unless every image is decided rightly (ever surer is ever better) or the
-    network knows less than nothing (none is better). Fewer than ``FEWEST`` images fit none.
+    Logarithms of probabilities can stand for logits: they differ by a constant for each image,
+    which does not change a softmax. The log loss is convex in 1 / T, so the root of its slope is
+    its minimum. There is none if every image is classified correctly (the loss falls for ever lower
+    T) or if the scores are worse than equal probabilities (it falls for ever higher T). With fewer
+    than ``FEWEST`` images none is fitted.
 
-    One temperature for all classes corrects how sure a network is, not how frequent it takes a
-    class for. What was trained for balanced classes (``loss=logit_adjusted``, class weights,
-    balanced images) takes rare ones for more frequent than they are, and after the best
-    temperature still does: compare ``calibrated_log_loss`` and the reliability diagram before
-    reading its calibrated probabilities as frequencies. Thresholds are not touched by that: they
-    are chosen by what they find.
+    One temperature for all classes corrects the network's confidence, not the frequency that it
+    assumes for a class. A network trained for balanced classes (``loss=logit_adjusted``, class
+    weights, balanced images) assumes that rare classes are more frequent than they are, and still
+    does after the best temperature: compare ``calibrated_log_loss`` and the reliability diagram
+    before reading its calibrated probabilities as frequencies. Thresholds are not affected: they
+    are chosen by the sensitivity that they reach.
 
     Args:
-        y_true: int64, shape (n,).
-        y_score: float64, shape (n, K), as the network gives them.
+        y_true: int64, shape (n,); index of the true class.
+        y_score: float64, shape (n, K); probabilities that the network returned.
 
     Raises:
-        ValueError: The arrays do not fit each other.
+        ValueError: the shapes do not match, or a label is out of range.
     """
     check_arrays(y_true, y_score)
     n = len(y_true)
@@ -82,7 +87,7 @@ def fit_temperature(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> 
     true = logits[np.arange(n), y_true]
 
     def slope(log_sharpness: float) -> float:
-        """Of the log loss, in 1 / T."""
+        """Return the slope of the log loss with respect to 1 / T."""
         shares = np.exp(log_softmax(math.exp(log_sharpness) * logits, axis=1))
         return float(np.mean((shares * logits).sum(axis=1) - true))
 
@@ -95,6 +100,6 @@ def fit_temperature(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> 
 
 
 def _logits(y_score: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Natural logarithms of probabilities, those of zero being finite."""
+    """Return natural logarithms of probabilities; that of zero is finite."""
     logits: NDArray[np.float64] = np.log(np.maximum(y_score, SMALLEST))
     return logits
