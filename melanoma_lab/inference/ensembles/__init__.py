@@ -1,1 +1,1 @@
-"""Several runs of an arm as one: what their networks answer, averaged."""
+"""Ensembles: the averaged predictions of several runs of an arm, as a run of their own."""

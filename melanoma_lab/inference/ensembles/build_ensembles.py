@@ -1,4 +1,4 @@
-"""Let finished runs of an arm answer together, and track what that gives as a run of its own."""
+"""Build ensembles of the finished runs of an arm, and track each as a run."""
 
 from __future__ import annotations
 
@@ -49,90 +49,91 @@ from melanoma_lab.tracking.model_info import ModelInfo
 def make_ensembles(
     study: str, *, arm: str | None, size: int | None, tracked: Tracking
 ) -> list[str]:
-    """Put the finished runs of an arm together, as runs of the study; what is there stays.
+    """Build ensembles of the finished runs of an arm, as runs of the study; skip finished ones.
 
-    The predictions tables are averaged without TensorFlow, which is loaded only to build the model
-    where all members kept theirs and ``tracking.model`` is true.
+    The predictions tables are averaged without TensorFlow. It is loaded only to build the model, if
+    all members saved theirs and ``tracking.model`` is true.
 
     Args:
-        study: its name.
-        arm: its full name or that which a comparison shows; None: the only one of the study.
-        size: seeds of each ensemble; None: all of them in one.
-        tracked: where the runs are recorded.
+        study: the study's name.
+        arm: the arm's full name, or the short one that a comparison shows; None: the study's only
+            arm.
+        size: number of seeds of each ensemble; None: one ensemble of all.
+        tracked: the settings of tracking.
 
     Returns:
         The ids of the ensembles' MLflow runs, in order of their seeds.
 
     Raises:
-        UserError: there is no such study or arm, or its runs cannot answer together.
-        RunError: the tracking server did not take all of it.
+        UserError: there is no such study or arm, or its runs cannot form an ensemble.
+        RunError: not everything could be sent to MLflow.
     """
     client = tracking.connect_for_reading(tracked)
     with translate_errors(tracked.uri):
         found = find_members(client, study, arm)
     ensembles = divide_into_ensembles(found, size)
     tracker = tracking.connect(tracked, study).result()
-    done = [
+    finished_runs = [
         tracker.find_finished({"fingerprint": ensemble_tags.fingerprint_members(members)})
         for members in ensembles
     ]
     averages = [
-        None if there else average_predictions(load_member_predictions(client, members))
-        for members, there in zip(ensembles, done, strict=True)
+        None if finished else average_predictions(load_member_predictions(client, members))
+        for members, finished in zip(ensembles, finished_runs, strict=True)
     ]
     console.print(
         f"[bold]{found[0].key.arm}[/]  study {study}  {len(found)} finished runs", soft_wrap=True
     )
     run_ids = []
-    for members, there, predictions in zip(ensembles, done, averages, strict=True):
-        console.print(f"\n[bold]{ensemble_tags.name_ensemble(members)}[/]  {_who(members)}")
-        if there is not None:
-            run_messages.show_skipped(there.run_id)
-            run_ids.append(there.run_id)
+    for members, finished, predictions in zip(ensembles, finished_runs, averages, strict=True):
+        console.print(f"\n[bold]{ensemble_tags.name_ensemble(members)}[/]  {_format(members)}")
+        if finished is not None:
+            run_messages.show_skipped(finished.run_id)
+            run_ids.append(finished.run_id)
         elif predictions is not None:
-            together = _together(client, members, predictions.slugs) if tracked.model else None
+            model = _build_model(client, members, predictions.slugs) if tracked.model else None
             run_ids.append(
-                _record(client, tracker, members, predictions, together, images=tracked.images)
+                _record_run(client, tracker, members, predictions, model, images=tracked.images)
             )
     left = found[sum(map(len, ensembles)) :]
     if left:
-        show_note(f"Left over, in no ensemble: {_who(left)}.")
+        show_note(f"Left over, in no ensemble: {_format(left)}.")
     console.print(f"\ncompare them: [bold]{format_lab_command('compare', f'study={study}')}[/]")
     return run_ids
 
 
-def _record(
+def _record_run(
     client: Any,
     tracker: tracking.Tracker,
     members: Sequence[EnsembleMember],
     predictions: Predictions,
-    together: ReportedModel | None,
+    model: ReportedModel | None,
     *,
     images: bool,
 ) -> str:
-    """Evaluate, keep and show what an ensemble comes to; return its run's id."""
+    """Evaluate an ensemble, track it as a run and print its metrics; return the run's id."""
     config = ensemble_tags.build_ensemble_config(
-        members, [_config(client, member) for member in members]
+        members, [_load_config(client, member) for member in members]
     )
     tags = ensemble_tags.build_ensemble_tags(members, predictions.table)
-    named = config.get("dataset", {}).get("positive_class")
+    class_name = config.get("dataset", {}).get("positive_class")
     run = evaluate_run(
         config,
         predictions,
-        _manifest(client, members[0], predictions),
-        audit=_audit(client, members[0]),
-        positive_class=slugify(named) if named else None,
+        _load_manifest(client, members[0], predictions),
+        audit=_load_audit(client, members[0]),
+        positive_class=slugify(class_name) if class_name else None,
         sensitivity=config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity),
         costs=ensemble_tags.sum_costs(members),
     )
     name = format_run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
     with tracker.run(name, tags, tracking.flatten_params(config)) as run_id:
-        explainer, why_no_maps = _build_explainer(run.manifest, config, together)
+        explainer, why_no_maps = _build_explainer(run.manifest, config, model)
         report = RunReport(
             run,
             tags={"outcome": compare_with_chance(predictions).verdict},
             figures=ReportFigures(explainer=explainer if images else None, why_no_maps=why_no_maps),
-            model=together and _add_decision_rule(together, run),
+            model=model and _add_decision_rule(model, run),
         )
         log_report(report, tracker)
     run_messages.show_metrics(run.metrics)
@@ -144,39 +145,39 @@ def _record(
 
 
 def _add_decision_rule(model: ReportedModel, run: EvaluatedRun) -> ReportedModel:
-    """Add to an ensemble's model how its answers are to be read."""
+    """Return an ensemble's model with the decision rule among its files."""
     rule = run.evaluation.advice().text()
     return replace(model, files={**model.files, decision_rule.FILE: rule})
 
 
 def _build_explainer(
-    manifest: pd.DataFrame, config: dict[str, Any], together: ReportedModel | None
+    manifest: pd.DataFrame, config: dict[str, Any], model: ReportedModel | None
 ) -> tuple[ImageExplainer | None, str]:
-    """Return what explains an ensemble's images, and why there are no maps, if there are none."""
+    """Return the explainer of an ensemble's images, and why it has no heat maps, if it has none."""
     dataset = config.get("dataset", {})
     size, resize = dataset.get("image_size"), Resize(dataset.get("resize", Resize.squash))
     if size is None or "path" not in manifest:
         return None, "Where its images lie is not known."
-    if together is None:
+    if model is None:
         return build_file_explainer(manifest, size, None, resize), (
             "No map says where it looked: not all its networks are at hand."
         )
-    if together.info.encoding is not None:
+    if model.info.encoding is not None:
         return build_file_explainer(manifest, size, None, resize), (
             "No map says where it looked: its networks also take what is known of the patient."
         )
-    return build_file_explainer(manifest, size, together.network, resize), ""
+    return build_file_explainer(manifest, size, model.network, resize), ""
 
 
-def _together(
+def _build_model(
     client: Any, members: Sequence[EnsembleMember], slugs: tuple[str, ...]
 ) -> ReportedModel | None:
-    """The members' networks as one; None where some were not kept, or take other inputs."""
+    """Build one network of the members' networks; None if some have none or inputs differ."""
     without = [member for member in members if not has_model(client, member.run)]
     if without:
         show_note(
-            f"No model: {_who(without)} kept none (a trivial classifier, or tracking.model=false). "
-            "The predictions are averaged all the same."
+            f"No model: {_format(without)} kept none (a trivial classifier, or "
+            "tracking.model=false). The predictions are averaged all the same."
         )
         return None
     from melanoma_lab.training.backend import choose_threads, start_backend
@@ -199,9 +200,10 @@ def _together(
                 ) from error
             cards.append(card or ModelInfo(slugs))
             tell(i + 1, len(members))
-        # Of one split all have the same training images; of folds no member has seen them all.
+        # Members of one split have the same training images. Of several folds, no member has seen
+        # all training images of the ensemble, so there is no detector.
         one_split = len({member.tags.get("split_hash") for member in members}) == 1
-        looks = mlmodel.read_appearance(folder) if one_split else None
+        detector = mlmodel.read_appearance(folder) if one_split else None
     if len({(card.image_size, card.resize) for card in cards}) > 1:
         show_note(
             "No model: the members see images of another size or other proportions "
@@ -214,39 +216,39 @@ def _together(
             "own training images. The predictions are averaged all the same."
         )
         return None
-    beside = {} if looks is None else {out_of_distribution.FILE: looks.text()}
-    return ReportedModel(build_mean_network(networks), cards[0], beside)
+    files = {} if detector is None else {out_of_distribution.FILE: detector.text()}
+    return ReportedModel(build_mean_network(networks), cards[0], files)
 
 
-def _config(client: Any, member: EnsembleMember) -> dict[str, Any]:
-    """The resolved configuration of a member."""
-    with _file(client, member, "config.yaml") as path:
+def _load_config(client: Any, member: EnsembleMember) -> dict[str, Any]:
+    """Load the resolved configuration of a member."""
+    with _open_artifact(client, member, "config.yaml") as path:
         return read_yaml(path)
 
 
-def _manifest(client: Any, member: EnsembleMember, predictions: Predictions) -> pd.DataFrame:
-    """A member's table of images, with the splits that they have for the ensemble."""
-    with _file(client, member, "manifest.csv") as path:
+def _load_manifest(client: Any, member: EnsembleMember, predictions: Predictions) -> pd.DataFrame:
+    """Load a member's table of images, with the splits of the ensemble."""
+    with _open_artifact(client, member, "manifest.csv") as path:
         manifest = read_manifest(path)
     if "age" in manifest:
         manifest["age"] = pd.to_numeric(manifest["age"])
     split = predictions.table.set_index("image_id")["split"]
-    # The members met none of the images that they were not measured on (evaluation.test=false).
+    # Images without predictions (evaluation.test=false) keep their split: no member has seen them.
     return manifest.assign(split=manifest["image_id"].map(split).fillna(manifest["split"]))
 
 
-def _audit(client: Any, member: EnsembleMember) -> dict[str, Any] | None:
-    """What the audit of a member's dataset found; None where it was not kept."""
+def _load_audit(client: Any, member: EnsembleMember) -> dict[str, Any] | None:
+    """Load the audit of a member's dataset; None if it was not saved."""
     try:
-        with _file(client, member, "audit.json") as path:
+        with _open_artifact(client, member, "audit.json") as path:
             return read_json(path)
     except UserError:
         return None
 
 
 @contextmanager
-def _file(client: Any, member: EnsembleMember, name: str) -> Iterator[Path]:
-    """An artifact of a member."""
+def _open_artifact(client: Any, member: EnsembleMember, name: str) -> Iterator[Path]:
+    """Yield the path of a member's artifact, or raise a UserError if it is missing."""
     try:
         with open_artifact(client, member.run, name) as path:
             yield path
@@ -254,8 +256,8 @@ def _file(client: Any, member: EnsembleMember, name: str) -> Iterator[Path]:
         raise UserError(f"{member} cannot be a member: {error}.") from error
 
 
-def _who(members: Sequence[EnsembleMember]) -> str:
-    """Members by their seeds, and folds where there are any."""
+def _format(members: Sequence[EnsembleMember]) -> str:
+    """Format members by their seeds, and by their folds if there are any."""
     seeds = ", ".join(map(str, ensemble_tags.list_seeds(members)))
     folds = ensemble_tags.list_folds(members)
     return f"seeds {seeds}" + (f", folds {', '.join(map(str, folds))}" if any(folds) else "")

@@ -1,4 +1,4 @@
-"""What an ensemble is, as its tags, parameters and figures tell: what its members agree on."""
+"""Identity of an ensemble: its tags, configuration and costs, computed from its members."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from melanoma_lab.inference.ensembles.members import EnsembleMember
 from melanoma_lab.input_pipeline.prepare import compute_split_hash
 from melanoma_lab.tracking.arm_runs import FOLDS_TAG, SEEDS_TAG
 
-#: Tags that an ensemble has where all members have the same.
+#: Tags that an ensemble inherits if they are equal for all members.
 INHERITED = (
     "study",
     "experiment",
@@ -32,30 +32,30 @@ INHERITED = (
     "trivial",
     "weights_sha256",
 )
-#: Protocols, from the one whose figures say least.
+#: Protocols, from the one whose metrics are least trustworthy.
 _WORST_FIRST = ("leaking", "", "unknown", "ungrouped", "grouped")
-#: What members cost together.
+#: Metrics of cost that are added up over members.
 COSTS = ("parameters", "trainable_parameters", "fit_seconds", "optimizer_steps")
 
 
 def fingerprint_members(members: Sequence[EnsembleMember]) -> str:
-    """A hash that two ensembles share exactly where their members computed the same."""
-    computed = [member.tags.get("fingerprint", member.run_id) for member in members]
-    text = json.dumps(["ensemble", sorted(computed)])
+    """Return a hash that is equal for two ensembles if and only if their members' are equal."""
+    fingerprints = [member.tags.get("fingerprint", member.run_id) for member in members]
+    text = json.dumps(["ensemble", sorted(fingerprints)])
     return hash_text(text, 16)
 
 
 def name_ensemble(members: Sequence[EnsembleMember]) -> str:
-    """The arm that an ensemble of these runs belongs to."""
+    """Return the arm that an ensemble of these runs belongs to."""
     return f"{members[0].key.arm},ensemble={len(members)}"
 
 
 def build_ensemble_tags(members: Sequence[EnsembleMember], table: pd.DataFrame) -> dict[str, str]:
-    """What an ensemble is searched, grouped and compared by.
+    """Return the tags by which an ensemble is searched, grouped and compared.
 
     Args:
-        members: its members.
-        table: its predictions.
+        members: the ensemble's members.
+        table: the table of the ensemble's predictions.
     """
     seeds, folds = list_seeds(members), list_folds(members)
     hashes = {member.tags.get("split_hash", "") for member in members}
@@ -84,11 +84,11 @@ def build_ensemble_tags(members: Sequence[EnsembleMember], table: pd.DataFrame) 
 def build_ensemble_config(
     members: Sequence[EnsembleMember], configs: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The configuration of an ensemble: what its members' have in common, and who they are.
+    """Return the configuration of an ensemble: the members' common values, and the members.
 
     Args:
-        members: its members.
-        configs: the resolved configuration of each.
+        members: the ensemble's members.
+        configs: the resolved configuration of each member.
     """
     return {
         **intersect_configs(configs),
@@ -101,7 +101,7 @@ def build_ensemble_config(
 
 
 def intersect_configs(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The keys of nested dictionaries that all have with the same value."""
+    """Return the keys of nested dictionaries whose values are equal in all of them."""
     first, *others = configs
     shared: dict[str, Any] = {}
     for key, value in first.items():
@@ -116,7 +116,7 @@ def intersect_configs(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def sum_costs(members: Sequence[EnsembleMember]) -> dict[str, float]:
-    """What the members cost together, of ``COSTS`` what all have recorded."""
+    """Return the members' total costs, for each of ``COSTS`` that all members have recorded."""
     return {
         name: float(sum(member.metrics[name] for member in members))
         for name in COSTS
@@ -125,10 +125,10 @@ def sum_costs(members: Sequence[EnsembleMember]) -> dict[str, float]:
 
 
 def list_seeds(members: Sequence[EnsembleMember]) -> list[int]:
-    """The members' seeds, in order."""
+    """Return the members' seeds, sorted."""
     return sorted({member.key.seed for member in members})
 
 
 def list_folds(members: Sequence[EnsembleMember]) -> list[int]:
-    """The members' folds, in order."""
+    """Return the members' folds, sorted."""
     return sorted({member.key.fold for member in members})

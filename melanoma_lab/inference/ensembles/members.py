@@ -1,4 +1,4 @@
-"""Which finished runs of a study answer together."""
+"""Choice of the finished runs of a study that form an ensemble."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from melanoma_lab.tracking.arm_runs import (
     read_run_key,
 )
 
-_SAME = ["image_id", "group", "y_true"]
-#: Tags in which members must agree, and what it means where they do not.
-_SEEN = {
+#: Columns of the predictions table that must be equal for all members.
+_EQUAL_COLUMNS = ["image_id", "group", "y_true"]
+#: Tags that must be equal for all members, and what a difference means.
+_EQUAL_TAGS = {
     "dataset_digest": "saw different images or labels",
     "metadata_digest": "were told different things of the same patients",
 }
@@ -31,8 +32,8 @@ class EnsembleMember:
     """A finished run of an arm.
 
     Attributes:
-        key: which arm, seed and fold.
-        run: as MLflow has it.
+        key: the run's arm, seed and fold.
+        run: MLflow's run.
     """
 
     key: RunKey
@@ -40,18 +41,18 @@ class EnsembleMember:
 
     @property
     def run_id(self) -> str:
-        """MLflow's."""
+        """MLflow's id of the run."""
         return str(self.run.info.run_id)
 
     @property
     def tags(self) -> Mapping[str, str]:
-        """As tracked."""
+        """The run's tags in MLflow."""
         tags: Mapping[str, str] = self.run.data.tags
         return tags
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """As tracked, of each the last value."""
+        """The last value of each metric in MLflow, by name."""
         metrics: Mapping[str, float] = self.run.data.metrics
         return metrics
 
@@ -60,16 +61,17 @@ class EnsembleMember:
 
 
 def find_members(client: Any, study: str, arm: str | None) -> list[EnsembleMember]:
-    """The newest finished run of each seed and fold of an arm, in that order.
+    """Return the newest finished run of each seed and fold of an arm, in that order.
 
     Args:
         client: an MlflowClient.
-        study: its name.
-        arm: the full name or that which a comparison shows; None: the only one that the study has.
+        study: the study's name.
+        arm: the arm's full name, or the short one that a comparison shows; None: the study's only
+            arm.
 
     Raises:
-        UserError: the study has no such arm, several where none was named, or no finished run of
-            it; or the arm is made of ensembles.
+        UserError: the study has no such arm, has several if ``arm`` is None, or has no finished run
+            of it; or the arm is an ensemble.
     """
     tracked = find_arm_runs(client, study)
     arms = {read_run_key(run).arm for run in tracked}
@@ -83,10 +85,10 @@ def find_members(client: Any, study: str, arm: str | None) -> list[EnsembleMembe
     elif len(arms - ensembles) == 1:
         (name,) = arms - ensembles
     else:
-        named = sorted(shorten_arm_names(arms)[each] for each in arms - ensembles)
+        names = sorted(shorten_arm_names(arms)[each] for each in arms - ensembles)
         raise UserError(
             f"arm is not set, and study={study} has several: add arm=... to the command. Valid: "
-            f"{' '.join(named)}."
+            f"{' '.join(names)}."
         )
     if name in ensembles:
         raise UserError(
@@ -109,21 +111,21 @@ def divide_into_ensembles(
     """Divide the runs of an arm into ensembles that have no seed in common.
 
     Args:
-        members: in order of seed and fold.
-        size: seeds of each ensemble; the lowest come first, and what is left over takes no part.
-            None: one ensemble of them all.
+        members: runs in order of seed and fold.
+        size: number of seeds of each ensemble. The lowest seeds come first; remaining seeds that do
+            not fill an ensemble are left out. None: one ensemble of all.
 
     Returns:
-        The members of each ensemble: of every seed of it, all folds.
+        The members of each ensemble: all folds of each of its seeds.
 
     Raises:
         UserError: there are too few runs, or a seed lacks a fold that another has.
     """
     seeds = sorted({member.key.seed for member in members})
     folds = sorted({member.key.fold for member in members})
-    have = {(member.key.seed, member.key.fold) for member in members}
+    present = {(member.key.seed, member.key.fold) for member in members}
     for seed in seeds:
-        lacking = [str(fold) for fold in folds if (seed, fold) not in have]
+        lacking = [str(fold) for fold in folds if (seed, fold) not in present]
         if lacking:
             raise UserError(
                 f"seed={seed} lacks split.fold={','.join(lacking)}, which other seeds of the arm "
@@ -153,17 +155,16 @@ def divide_into_ensembles(
 
 
 def load_member_predictions(client: Any, members: Sequence[EnsembleMember]) -> list[Predictions]:
-    """Load the predictions of every member, in one order of images.
+    """Load the predictions of every member, with the images in the same order.
 
     Args:
         client: an MlflowClient.
-        members: of one ensemble.
+        members: the members of one ensemble.
 
     Raises:
-        UserError: a table is not there, or they are not of the same images, groups, labels and
-            classes.
+        UserError: a table is missing, or the tables differ in images, groups, labels or classes.
     """
-    for tag, what in _SEEN.items():
+    for tag, what in _EQUAL_TAGS.items():
         digests = {member.tags.get(tag): member for member in reversed(members)}
         if len(digests) > 1:
             one, other = list(digests.values())[:2]
@@ -185,7 +186,7 @@ def load_member_predictions(client: Any, members: Sequence[EnsembleMember]) -> l
                 f"{members[0]} and {member} have different classes, or the same in another order: "
                 f"{format_list(first.slugs, 10)}; {format_list(own.slugs, 10)}."
             )
-        if not own.table[_SAME].equals(first.table[_SAME]):
+        if not own.table[_EQUAL_COLUMNS].equals(first.table[_EQUAL_COLUMNS]):
             if member.key.fold != members[0].key.fold:
                 raise UserError(
                     f"{members[0]} and {member} were not measured on the same images: they are "

@@ -1,1 +1,1 @@
-"""A kept network on another dataset: whose classes match, what it has seen, what it answers."""
+"""External validation: a saved network on another dataset, without images that it has seen."""

@@ -1,4 +1,4 @@
-"""What a network says of a dataset's images, decoded as for training."""
+"""Predictions of a dataset's images, which are decoded as for training."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from melanoma_lab.input_pipeline.prepare import PreparedData
 
 @dataclass(frozen=True)
 class DatasetPredictions:
-    """What a network says of n images.
+    """A network's predictions of n images.
 
     Attributes:
-        probabilities: float32, shape (n, K), as the network gives them.
-        unlike: float32, shape (n,), how far they look from its training images; above 1 unlike
-            them; None where nothing says what those look like.
+        probabilities: float32, shape (n, K), as the network returns them.
+        unlike: float32, shape (n,); relative distance of each image from the training images, above
+            1 if it does not resemble them; None if the model has no detector.
     """
 
     probabilities: NDArray[np.float32]
@@ -39,15 +39,15 @@ def predict_dataset(
     """Apply a network to some of a dataset's images.
 
     Args:
-        data: decoded at the size that the network takes.
-        positions: int64, shape (n,), in the manifest; n > 0.
-        model: to apply.
-        encoding: of what it takes of patients; None where it takes images alone.
-        batch_size: images that are looked at together.
+        data: the dataset, decoded at the network's image size.
+        positions: int64, shape (n,), n > 0; positions of the images in the manifest.
+        model: the network.
+        encoding: encoder of the network's patient metadata; None if it takes only images.
+        batch_size: number of images in a batch.
         progress: called with (done, total).
 
     Raises:
-        UserError: its answers are no probabilities.
+        UserError: the network's outputs are no probabilities.
     """
     probabilities, unlike = [], []
     for start in range(0, len(positions), batch_size):

@@ -1,4 +1,4 @@
-"""Evaluate a kept model on a dataset that it was not trained on, as a tracked run."""
+"""Evaluate a saved model on a dataset that it was not trained on, as a tracked run."""
 
 from __future__ import annotations
 
@@ -50,25 +50,25 @@ from melanoma_lab.training.backend import choose_threads
 
 
 def evaluate_model(config: Config) -> str:
-    """Apply a model to a dataset; leave out what it has seen; measure and track the rest.
+    """Evaluate a model on the images of a dataset that it has not seen, and track the evaluation.
 
     Args:
-        config: the checked configuration; ``model``, ``dataset``, ``split``, ``evaluation``,
-            ``study``, ``tracking``, ``cache``, ``training.batch_size`` and ``training.threads``
-            count. Images get the size and the proportions that the model takes.
+        config: the checked configuration, of which ``model``, ``dataset``, ``split``,
+            ``evaluation``, ``study``, ``tracking``, ``cache``, ``seed``, ``training.batch_size``
+            and ``training.threads`` are used. Image size and proportions are those of the model.
 
     Returns:
         The id of the evaluation's MLflow run.
 
     Raises:
-        UserError: the model or the dataset cannot be used, their classes do not match, or the
-            model has seen all of it.
-        RunError: the tracking server did not take all of it.
+        UserError: the model or the dataset cannot be used, their classes do not match, or the model
+            has seen all images.
+        RunError: not everything could be sent to MLflow.
     """
     threads = choose_threads(config.training.threads)
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         source = find_model(config.model, config.tracking, Path(scratch))
-        evaluated = _prepared(config, source, threads, Path(scratch))
+        evaluated = _prepare(config, source, threads, Path(scratch))
         connecting = tracking.connect(config.tracking, config.study)
         model = load_predictor(
             source, threads=threads, seed=config.seed, patients=evaluated.encoding is not None
@@ -99,10 +99,10 @@ def evaluate_model(config: Config) -> str:
     return run_id
 
 
-def _prepared(
+def _prepare(
     config: Config, source: ModelSource, threads: int, scratch: Path
 ) -> ExternalEvaluation:
-    """All that is found before TensorFlow is needed; mistakes show here."""
+    """Prepare model and images and check them, as far as possible without TensorFlow."""
     card = source.card
     if card is None:
         raise UserError(
@@ -114,11 +114,11 @@ def _prepared(
     run = find_training_run(source, config.tracking, scratch)
     known = find_known_images(run, config.evaluation.trained_on, threads)
     size = card.image_size
-    if size is None:  # an old model's card; the network knows
+    if size is None:  # an old model's card has none, so the network itself is loaded
         size = load_predictor(source, threads=threads, seed=config.seed, patients=True).size
-    seen = replace(config.dataset, image_size=size, resize=card.resize)
-    config = replace(config, dataset=seen)
-    data, encoding = _dataset(config, source, card, threads)
+    dataset = replace(config.dataset, image_size=size, resize=card.resize)
+    config = replace(config, dataset=dataset)
+    data, encoding = _prepare_dataset(config, source, card, threads)
     matched = match_classes(
         data.classes,
         card.slugs,
@@ -129,14 +129,14 @@ def _prepared(
     evaluation_messages.show_dataset(data, config.dataset.name, matched)
     for note in describe_unseen_categories(data.manifest, encoding) if encoding else ():
         show_note(f"  {note}")
-    shown = None if known is None else _shown(config, data, known, threads)
-    # Groups are looked at whole; what is left out by its class counts no further.
-    of_class = [matched[label] for label in data.manifest["label"]]
-    chosen = np.flatnonzero([name is not None for name in of_class])
+    roles = None if known is None else _find_roles(config, data, known, threads)
+    # Roles are assigned to whole groups; only then are images of left-out classes removed.
+    model_classes = [matched[label] for label in data.manifest["label"]]
+    chosen = np.flatnonzero([name is not None for name in model_classes])
     kept = config.evaluation.overlap is OnOverlap.keep
-    shown = None if shown is None else shown.of(chosen)
-    evaluation_messages.show_training_overlap(shown, known, kept=kept)
-    splits = [TEST] * len(chosen) if shown is None or kept else list(shown.splits)
+    roles = None if roles is None else roles.of(chosen)
+    evaluation_messages.show_training_overlap(roles, known, kept=kept)
+    splits = [TEST] * len(chosen) if roles is None or kept else list(roles.splits)
     if TEST not in splits:
         raise UserError(
             f"The model has seen all {len(chosen):,} images: none is left to judge it by. "
@@ -147,16 +147,16 @@ def _prepared(
         data,
         manifest=data.manifest.iloc[chosen].assign(split=splits).reset_index(drop=True),
         rows=data.rows[chosen],
-        labels=np.array([card.slugs.index(of_class[i] or "") for i in chosen], np.int64),
+        labels=np.array([card.slugs.index(model_classes[i] or "") for i in chosen], np.int64),
         classes=card.classes or card.slugs,
     )
-    return ExternalEvaluation(config, source, card, run, data, encoding, matched, shown)
+    return ExternalEvaluation(config, source, card, run, data, encoding, matched, roles)
 
 
-def _dataset(
+def _prepare_dataset(
     config: Config, source: ModelSource, card: ModelInfo, threads: int
 ) -> tuple[PreparedData, PatientEncoder | None]:
-    """The dataset, undivided, and how the model takes what is known of patients."""
+    """Prepare the dataset without dividing it, and read the model's encoder of metadata."""
     encoding = None
     if card.encoding:
         try:
@@ -183,8 +183,8 @@ def _dataset(
     return data, encoding
 
 
-def _shown(config: Config, data: PreparedData, known: KnownImages, threads: int) -> ImageRoles:
-    """What each image of the dataset has been to the model."""
+def _find_roles(config: Config, data: PreparedData, known: KnownImages, threads: int) -> ImageRoles:
+    """Find the role of each image of the dataset in the model's training."""
     with show_progress("looking for images that the model knows") as tell:
         cache = get_cache_folder(config.cache)
         pairs = find_near_identical(

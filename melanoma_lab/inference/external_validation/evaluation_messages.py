@@ -1,4 +1,4 @@
-"""What ``evaluate`` says: of which images, what the model has seen of them, how good it is."""
+"""Console output of ``evaluate``: the dataset, its overlap with the training, and the metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOTE: Final = "yellow"
 
 
 def show_dataset(data: PreparedData, name: str, matched: Mapping[str, str | None]) -> None:
-    """Say what is evaluated, and which of its classes are called otherwise or left out."""
+    """Print the dataset's size, its notes, and its classes that are mapped or left out."""
     groups = data.manifest["group"].nunique()
     console.print(
         f"{name}: {len(data.manifest):,} images in {groups:,} groups, {len(data.classes)} classes",
@@ -41,10 +41,16 @@ def show_dataset(data: PreparedData, name: str, matched: Mapping[str, str | None
 
 
 def show_training_overlap(
-    shown: ImageRoles | None, known: KnownImages | None, *, kept: bool
+    roles: ImageRoles | None, known: KnownImages | None, *, kept: bool
 ) -> None:
-    """Say what the model has seen of the images, before any figure."""
-    if shown is None or known is None:
+    """Print which images the model has seen in its training.
+
+    Args:
+        roles: the role of each image in the model's training; None if that is unknown.
+        known: the images of the model's training; None if they are unknown.
+        kept: whether seen images are evaluated all the same.
+    """
+    if roles is None or known is None:
         console.print(
             "  Overlap was not looked for: nothing says which images this model was trained on. "
             f"Figures may be of images that it knows. Name their folder: {TRAINED_ON_KEY}=DIR.",
@@ -52,13 +58,13 @@ def show_training_overlap(
             markup=False,
         )
         return
-    n = int(shown.seen.sum())
-    roles = ", ".join(f"{(shown.role == role).sum():,} {role}" for role in (TRAIN, VAL))
+    n = int(roles.seen.sum())
+    splits = ", ".join(f"{(roles.role == role).sum():,} {role}" for role in (TRAIN, VAL))
     if n:
-        how = ", ".join(f"{count:,} {kind}" for kind, count in shown.counts().items())
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in roles.counts().items())
         console.print(
-            f"  {n:,} of {len(shown.seen):,} images show what the model was trained on or chosen "
-            f"by ({roles}): {how}. "
+            f"  {n:,} of {len(roles.seen):,} images show what the model was trained on or chosen "
+            f"by ({splits}): {kinds}. "
             + (
                 "They are kept (evaluation.overlap=keep): figures look better than they are."
                 if kept
@@ -69,10 +75,10 @@ def show_training_overlap(
         )
     else:
         console.print("  None of these images show what the model was trained on or chosen by.")
-    own = int((shown.role == TEST).sum())
-    if own:
+    n_own = int((roles.role == TEST).sum())
+    if n_own:
         console.print(
-            f"  {own:,} more are of lesions in its own test split: never seen, but from the same "
+            f"  {n_own:,} more are of lesions in its own test split: never seen, but from the same "
             "source.",
             style=NOTE,
         )
@@ -91,9 +97,9 @@ def show_training_overlap(
 def show_evaluation_metrics(
     metrics: Mapping[str, float], run: TrainingRun, name: str, interval: IntervalEstimate
 ) -> None:
-    """Show the metrics beside those that the model's own test split gave."""
-    columns = {name: _of_test(metrics)}
-    if own := _of_test(run.metrics):
+    """Print the metrics, next to those of the model's own test split if they are known."""
+    columns = {name: _select_test_metrics(metrics)}
+    if own := _select_test_metrics(run.metrics):
         columns["its own test split"] = own
     run_messages.show_metric_table(columns)
     if not np.isnan(interval.value):
@@ -103,13 +109,13 @@ def show_evaluation_metrics(
         )
 
 
-def _of_test(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics of the test split, without its name."""
+def _select_test_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of the test split by name without ``test/``."""
     return {key.removeprefix("test/"): value for key, value in metrics.items() if "test/" in key}
 
 
 def show_unlike_share(n_unlike: int, n_images: int) -> None:
-    """Say how many images are of another kind than those that the model was trained on."""
+    """Print how many images do not resemble those that the model was trained on."""
     console.print(
         f"{n_unlike:,} of {n_images:,} images ({format_percent(n_unlike / n_images)}) look unlike "
         f"the training images; of images like those, {format_percent(1 - WITHIN, 0)} would.",

@@ -1,4 +1,4 @@
-"""Report what a model says of another dataset, as a run with metrics, tables and figures."""
+"""The report of a model on another dataset: a run with metrics, tables and figures."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from melanoma_lab.runs.run_report import ReportFigures, RunReport, log_report
 from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.model_info import ModelInfo
 
-#: Of a model that says nothing of how its answers are to be read.
+#: Decision rule for a model that was saved without one.
 NO_ADVICE = DecisionRule(Temperature(1.0, 0, "the model does not say what was fitted to it"))
 
 
 @dataclass(frozen=True)
 class ExternalEvaluation:
-    """A model and the images that it is applied to, before it is.
+    """A model and the images to evaluate it on, before it is applied.
 
     Attributes:
-        config: the checked configuration, with the size of images that the model takes.
-        source: the model's.
-        card: what it says about itself.
-        run: that trained it, as far as it is found.
-        data: the images of classes that the model has; their split is ``test`` where they are
-            judged, else what they were to the model.
-        encoding: of what the model takes of patients; None where it takes images alone.
-        matched: class of the dataset -> class of the model, None where it is left out.
-        shown: what each image has been to the model; None where nothing says it.
+        config: the checked configuration, with the model's image size.
+        source: where the model comes from.
+        card: the description that the model was saved with.
+        run: the run that trained the model, as far as it was found.
+        data: the images whose class the model has; their split is ``test`` if the model is
+            evaluated on them, else the one that they had in its training.
+        encoding: encoder of the model's patient metadata; None if it takes only images.
+        matched: class of the model by class of the dataset, None if the class is left out.
+        shown: the role of each image in the model's training; None if that is unknown.
     """
 
     config: Config
@@ -58,7 +58,7 @@ class ExternalEvaluation:
 
     @property
     def positive_class(self) -> str | None:
-        """The model's class that is reported on its own."""
+        """Slug of the model's class that is reported separately; None if there is none."""
         return self.card.positive_class or self.matched.get(
             self.config.dataset.positive_class or ""
         )
@@ -67,23 +67,23 @@ class ExternalEvaluation:
 def report_evaluation(
     evaluated: ExternalEvaluation, answers: DatasetPredictions, tracker: Tracker, network: Any
 ) -> None:
-    """Evaluate, keep and show what a model says of the images; nothing is chosen by it.
+    """Evaluate a model's predictions, track them and print the results; choose nothing by them.
 
     Args:
         evaluated: the model and the images.
-        answers: to all of these.
-        tracker: whose run has begun.
-        network: the Keras model, for its maps.
+        answers: the predictions of all images.
+        tracker: the tracker, whose run has begun.
+        network: the Keras model, for its heat maps.
     """
-    config, card, shown = evaluated.config, evaluated.card, evaluated.shown
+    config, card, roles = evaluated.config, evaluated.card, evaluated.shown
     run, interval = _evaluate(evaluated, answers)
     columns: dict[str, Any] = {}
     files = {"audit.json": evaluated.data.findings.to_text()}
     if answers.unlike is not None:
         columns["unlike_training"] = answers.unlike
-    if shown is not None:
-        columns |= {"known_as": shown.role, "known_by": shown.kind}
-        files["overlap.csv"] = shown.links.to_csv(index=False)
+    if roles is not None:
+        columns |= {"known_as": roles.role, "known_by": roles.kind}
+        files["overlap.csv"] = roles.links.to_csv(index=False)
     explainer = build_run_explainer(evaluated.data, network, evaluated.encoding)
     figures = ReportFigures(
         explainer=explainer if config.tracking.images else None, title=config.dataset.name
@@ -103,7 +103,7 @@ def report_evaluation(
 def _evaluate(
     evaluated: ExternalEvaluation, answers: DatasetPredictions
 ) -> tuple[EvaluatedRun, IntervalEstimate]:
-    """Evaluate the answers; return also the balanced accuracy with its interval."""
+    """Evaluate the predictions; return also the balanced accuracy with its interval."""
     data, manifest = evaluated.data, evaluated.data.manifest
     predictions = build_predictions(
         image_ids=list(manifest["image_id"]),
@@ -113,18 +113,18 @@ def _evaluate(
         probabilities=answers.probabilities,
         slugs=evaluated.card.slugs,
     )
-    judged = (manifest["split"] == TEST).to_numpy()
+    tested = (manifest["split"] == TEST).to_numpy()
     interval = INTERVALS["balanced_accuracy"](predictions.split(TEST))
     counts = {
         "test/balanced_accuracy_low": interval.low,
         "test/balanced_accuracy_high": interval.high,
-        "images": float(judged.sum()),
-        "groups": float(manifest.loc[judged, "group"].nunique()),
+        "images": float(tested.sum()),
+        "groups": float(manifest.loc[tested, "group"].nunique()),
     }
     if evaluated.shown is not None:
         counts["images_seen"] = float(evaluated.shown.seen.sum())
     if answers.unlike is not None:
-        counts["images_unlike_training"] = float((answers.unlike[judged] > 1).sum())
+        counts["images_unlike_training"] = float((answers.unlike[tested] > 1).sum())
     rule = evaluated.source.advice or NO_ADVICE
     run = evaluate_external_run(
         evaluation_tags.build_evaluation_params(evaluated.config, evaluated.matched),

@@ -1,4 +1,4 @@
-"""What an evaluation is, as its tags and parameters tell: which model, on which images."""
+"""Identity of an evaluation: its tags, parameters and name."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.input_pipeline.prepare import PreparedData, slugify
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
 
-#: On the run of an evaluation: of what kind.
+#: Tag of the run of an evaluation: the kind of evaluation.
 EVALUATION_TAG = "evaluation"
-#: Tags of the model's run -> what an evaluation calls them; ``arm`` and ``seed`` would make it a
-#: run of that arm.
+#: Name of a tag in an evaluation by its name in the model's run; with the tags ``arm`` and ``seed``
+#: the evaluation would count as a run of that arm.
 MODEL_TAGS = {
     "arm": "evaluated_arm",
     "seed": "evaluated_seed",
@@ -38,16 +38,16 @@ def build_evaluation_tags(
     source: ModelSource,
     run: TrainingRun,
     data: PreparedData,
-    shown: ImageRoles | None,
+    roles: ImageRoles | None,
 ) -> dict[str, str]:
-    """What an evaluation is searched and grouped by; it has no arm.
+    """Return the tags by which an evaluation is searched and grouped; it has no arm.
 
     Args:
         config: the checked configuration.
-        source: of the model.
-        run: that trained it.
+        source: where the model comes from.
+        run: the run that trained the model.
         data: the dataset.
-        shown: what its images have been to the model; None where nothing says it.
+        roles: the role of each image in the model's training; None if that is unknown.
     """
     kept = config.evaluation.overlap is OnOverlap.keep
     return {
@@ -60,39 +60,39 @@ def build_evaluation_tags(
         "dataset_digest": data.digest,
         "audit_digest": data.findings.digest,
         "fingerprint": _fingerprint(config, source, data),
-        "protocol": decide_protocol(shown, data, kept=kept),
+        "protocol": decide_protocol(roles, data, kept=kept),
         "grouped_by": ", ".join(data.grouped_by),
-        "overlap": describe_overlap(shown, kept=kept),
+        "overlap": describe_overlap(roles, kept=kept),
         "notes": " ".join(data.notes),
         "git_commit": tracking.git_commit(),
         "melanoma_lab": __version__,
     }
 
 
-def decide_protocol(shown: ImageRoles | None, data: PreparedData, *, kept: bool) -> str:
+def decide_protocol(roles: ImageRoles | None, data: PreparedData, *, kept: bool) -> str:
     """Return the protocol of an evaluation.
 
-    ``leaking`` where images that were seen are judged, ``unknown`` where nothing says which were;
-    else that of the dataset.
+    It is ``leaking`` if seen images are evaluated, ``unknown`` if it is unknown which images were
+    seen, and else that of the dataset.
     """
-    if shown is None:
+    if roles is None:
         return "unknown"
-    return "leaking" if kept and shown.seen.any() else data.protocol
+    return "leaking" if kept and roles.seen.any() else data.protocol
 
 
-def describe_overlap(shown: ImageRoles | None, *, kept: bool) -> str:
-    """What became of images that were seen, in one line."""
-    if shown is None:
+def describe_overlap(roles: ImageRoles | None, *, kept: bool) -> str:
+    """Describe in one line how many images were seen, and whether they are kept."""
+    if roles is None:
         return "not looked for"
-    return f"{shown.seen.sum()} of {len(shown.seen)} images {'kept' if kept else 'left out'}"
+    return f"{roles.seen.sum()} of {len(roles.seen)} images {'kept' if kept else 'left out'}"
 
 
 def build_evaluation_params(config: Config, matched: Mapping[str, str | None]) -> dict[str, Any]:
-    """The part of the configuration that an evaluation depends on, as plain containers.
+    """Return the part of the configuration that an evaluation depends on, as plain containers.
 
     Args:
         config: the checked configuration.
-        matched: class of the dataset -> class of the model, None where it is left out.
+        matched: class of the model by class of the dataset, None if the class is left out.
     """
     plain = config_to_dict(config)
     return {
@@ -107,7 +107,7 @@ def build_evaluation_params(config: Config, matched: Mapping[str, str | None]) -
 
 
 def name_evaluation(tags: Mapping[str, str]) -> str:
-    """What an evaluation is called in MLflow's list."""
+    """Return the name of an evaluation in MLflow's list of runs."""
     model = f"model of {tags['evaluated_dataset']}" if tags["evaluated_dataset"] else "model"
     if "evaluated_arm" in tags:
         model = format_run_name(tags["evaluated_arm"], int(tags.get("evaluated_seed", 0)), 0)
@@ -115,10 +115,10 @@ def name_evaluation(tags: Mapping[str, str]) -> str:
 
 
 def _fingerprint(config: Config, source: ModelSource, data: PreparedData) -> str:
-    """A hash of the model, the images and what is asked of them."""
+    """Return a hash of the model, the images and the settings of the evaluation."""
     network = hash_file(source.network)
-    asked = {
+    settings = {
         key: config_to_dict(config)["evaluation"][key] for key in ("classes", "overlap", "lesions")
     }
-    text = json.dumps(["evaluation", network, data.digest, config.split.name, asked])
+    text = json.dumps(["evaluation", network, data.digest, config.split.name, settings])
     return hash_text(text, 16)
