@@ -1,1 +1,1 @@
-"""One training as a tracked run: what it is called, what it prints, what it leaves behind."""
+"""One training as a tracked run: its identity, its steps, its console output and its report."""

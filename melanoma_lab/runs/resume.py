@@ -16,18 +16,28 @@ from melanoma_lab.training.checkpoint import CheckpointManager
 from melanoma_lab.training.environment import describe_changes
 from melanoma_lab.training.training_result import TrainingResult
 
-if TYPE_CHECKING:  # its module loads TensorFlow
+if TYPE_CHECKING:  # this module imports TensorFlow
     from melanoma_lab.training.trainer import TrainingSetup
 
 
 def find_interrupted_run(
     lock: RunLock, tracker: tracking.Tracker, environment: Mapping[str, str]
 ) -> str | None:
-    """Return the id of the MLflow run to resume; None: there is none, or its bits would differ."""
-    begun = lock.read_interrupted_run()
-    if begun is None or not tracker.can_resume(begun[0]):
+    """Return the id of the MLflow run to resume.
+
+    Args:
+        lock: the lock of the run, which this process holds.
+        tracker: the connected tracker.
+        environment: this process's environment, as ``describe_environment`` returns it.
+
+    Returns:
+        The run's id; None if there is no such run, or if the environment has changed, so that its
+        results could differ in their bits.
+    """
+    interrupted = lock.read_interrupted_run()
+    if interrupted is None or not tracker.can_resume(interrupted[0]):
         return None
-    run_id, before = begun
+    run_id, before = interrupted
     if differences := describe_changes(before, environment):
         run_messages.show_restart(run_id, differences)
         return None
@@ -35,7 +45,7 @@ def find_interrupted_run(
 
 
 def record_begin(lock: RunLock, run_id: str, environment: Mapping[str, str]) -> None:
-    """Record beside the checkpoints that a run has begun; warn if the disk does not take it."""
+    """Write a note of the run into the checkpoints' folder; print a warning if that fails."""
     try:
         lock.record_run(run_id, environment)
     except OSError as error:
@@ -52,13 +62,13 @@ def fit_with_checkpoints(
     resumed: str | None,
     continue_from: RunLock | None,
 ) -> TrainingResult:
-    """Fit a network, log every epoch to MLflow and the terminal, and write a checkpoint each.
+    """Fit a network, log every epoch to MLflow and the terminal, and write checkpoints.
 
     Args:
-        spec: what is trained.
+        spec: description of the run.
         setup: network, augmentation and optimizer.
         images: the training split after balancing.
-        tracker: MLflow's side, with the run under way.
+        tracker: the tracker that records the run.
         lock: the lock of the run; its folder takes the checkpoints.
         resumed: id of the interrupted MLflow run that is continued; None: the run is new.
         continue_from: the lock of a run whose last checkpoint this one starts from, if any.
@@ -79,7 +89,7 @@ def fit_with_checkpoints(
         if resumed:
             run_messages.show_resume(resumed, len(before))
         for epoch, figures in enumerate(before, 1):
-            record(epoch, figures)  # the process may have ended before it could
+            record(epoch, figures)  # the interrupted process may not have sent them
         steps = count_epoch_steps(spec.config, spec.data, images)
         epochs = training.last_epoch
         with FitProgress(epochs, steps, done=len(before), said=options.progress_prefix) as progress:

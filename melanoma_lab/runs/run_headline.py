@@ -1,4 +1,4 @@
-"""The first lines of a command; nothing here takes long to load, so that they come at once."""
+"""The first lines of a command; this module imports nothing slow, so they appear at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melanoma_lab.core.console import console
 
 
 def show_headline(config: Config, arm: Arm) -> None:
-    """Say what is about to be trained."""
+    """Print the arm, seed, study and dataset of a training, and doubtful choices."""
     console.print(
         f"[bold]{arm.name}[/]  seed {config.seed}  study {config.study}  "
         f"dataset {config.dataset.name}"
@@ -25,7 +25,7 @@ def show_headline(config: Config, arm: Arm) -> None:
 
 
 def show_tracking_uri(tracking: Tracking) -> None:
-    """Say where runs are recorded, unless it is where they are if nobody says anything."""
+    """Print the tracking URI unless it is the default."""
     if not tracking.offline and tracking.uri != DEFAULT_TRACKING_URI:
         console.print(
             f"  recorded in {describe_tracking_uri(tracking.uri)}", markup=False, soft_wrap=True

@@ -1,4 +1,4 @@
-"""What a training command says: what it is about to do, what it found, what came out."""
+"""Console output of a training command: the data, the hardware, the progress and the results."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from melanoma_lab.data.split import SPLITS
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.training.hardware import Hardware
 
-if TYPE_CHECKING:  # its module loads SciPy, which would delay the first step
+if TYPE_CHECKING:  # these modules import SciPy, which would delay the first step
     from melanoma_lab.evaluation.chance_check import ChanceCheck
     from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 
 SINGLE_SEED_ADVICE = (
     "One seed is one throw of the dice: compare arms over several (seed=0,1,2,3,4)."
 )
-#: Classes whose sizes are said; a folder may have hundreds.
+#: The most classes whose sizes are printed; a dataset may have hundreds.
 MAX_CLASSES = 20
-#: What it means that nothing names lesions or patients.
+#: Explains a dataset without names of lesions and patients.
 UNGROUPED_WARNING = (
     "Nothing names lesions or patients: photographs of one lesion may be on both sides of the "
     "split, and figures then look better than they are."
 )
-#: Metrics in the rows of the closing table.
+#: Metrics in the rows of the final table.
 METRIC_ROWS = (
     "balanced_accuracy",
     "accuracy",
@@ -54,7 +54,7 @@ METRIC_ROWS = (
 
 
 def show_data(data: PreparedData) -> None:
-    """Say what the dataset holds, how it is divided, and what was changed about it."""
+    """Print the dataset's size, its split, its classes, and notes on what was changed in it."""
     counts = data.manifest["split"].value_counts()
     groups = data.manifest["group"].nunique()
     console.print(
@@ -62,8 +62,8 @@ def show_data(data: PreparedData) -> None:
         + ", ".join(f"{counts.get(split, 0)} {split}" for split in SPLITS),
         markup=False,
     )
-    of_class = data.manifest["label"].value_counts()
-    classes = [f"{name} {of_class.get(name, 0)}" for name in data.classes]
+    sizes = data.manifest["label"].value_counts()
+    classes = [f"{name} {sizes.get(name, 0)}" for name in data.classes]
     console.print(f"{len(classes)} classes: {format_list(classes, MAX_CLASSES)}", markup=False)
     if data.columns:
         console.print(data.columns, markup=False)
@@ -75,7 +75,7 @@ def show_data(data: PreparedData) -> None:
 
 
 def _show_protocol(data: PreparedData) -> None:
-    """Say whether images that belong together are on one side of the split."""
+    """Print whether images that belong together are in the same split."""
     if data.protocol == "leaking":
         console.print(
             "  Protocol: leaking. Val and test figures look better than they are.",
@@ -91,7 +91,7 @@ def _show_protocol(data: PreparedData) -> None:
 def show_hardware(
     machine: Hardware, precision: Precision, devices: int, *, depthwise: bool
 ) -> None:
-    """Say what is computed with, and what would be faster."""
+    """Print the hardware and the precision, and a faster precision if there is one."""
     best = machine.best_precision(depthwise=depthwise)
     hint = precision is Precision.float32 is not best
     console.print(
@@ -101,22 +101,22 @@ def show_hardware(
 
 
 def show_skipped(run_id: str) -> None:
-    """Say that a run of the same configuration and data has finished before."""
+    """Print that a run with the same configuration and data has finished before."""
     console.print(f"  Skipped: the study has this already, finished, as run {run_id}.")
 
 
 def show_waiting(who: str) -> None:
-    """Say that another process is at this run."""
+    """Print that this process waits for another one that trains this run."""
     console.print(f"  Waiting: {who} is training this run.")
 
 
 def show_resume(run_id: str, done: int) -> None:
-    """Say that an interrupted run goes on."""
+    """Print that an interrupted run is resumed."""
     console.print(f"Continuing run {run_id} from epoch {done + 1}.", style="bold")
 
 
 def show_restart(run_id: str, differences: Sequence[str]) -> None:
-    """Say why an interrupted run does not go on."""
+    """Print why an interrupted run is trained from the start instead of being resumed."""
     console.print(
         f"Starting over: run {run_id} was interrupted, but its bits depend on what has changed "
         f"since: {', '.join(differences)}.",
@@ -132,7 +132,14 @@ def show_results(
     epochs: int,
     absent: Mapping[str, Sequence[str]],
 ) -> None:
-    """Show the metrics that matter, side by side for the three splits, and what they cost."""
+    """Print the table of metrics for the three splits, and the costs of the training.
+
+    Args:
+        metrics: metrics of the run by name.
+        data: the dataset.
+        epochs: number of epochs; 0 for a trivial classifier.
+        absent: slugs of classes without images, by split.
+    """
     show_metrics(metrics)
     steps = (
         f"kept epoch {metrics['best_epoch']:.0f} of {epochs}   "
@@ -150,7 +157,7 @@ def show_results(
 
 
 def show_absent_classes(absent: Mapping[str, Sequence[str]], n_classes: int) -> None:
-    """Say of which classes a split has no image, and what that does to means over classes."""
+    """Print which classes have no images in a split, and over how many classes means are."""
     for split, names in absent.items():
         console.print(
             f"{split} has no {format_list(names, 10)}: macro means there are over "
@@ -160,7 +167,7 @@ def show_absent_classes(absent: Mapping[str, Sequence[str]], n_classes: int) -> 
 
 
 def show_metrics(metrics: Mapping[str, float]) -> None:
-    """Show the metrics that matter, side by side for the three splits."""
+    """Print the table of metrics, with a column for each split."""
     show_metric_table(
         {
             split: {
@@ -172,7 +179,11 @@ def show_metrics(metrics: Mapping[str, float]) -> None:
 
 
 def show_metric_table(columns: Mapping[str, Mapping[str, float]]) -> None:
-    """Show the metrics that matter, a column for each title; names are without a split."""
+    """Print a table of metrics.
+
+    Args:
+        columns: values by title of the column and name of the metric, without its split.
+    """
     table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("")
     for title in columns:
@@ -187,21 +198,21 @@ def show_metric_table(columns: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def show_clinical_evaluation(evaluation: ClinicalEvaluation) -> None:
-    """Say what calibration changes, and what the operating point came to where it was not chosen.
+    """Print the effect of calibration and the rates at the operating point, on the evaluated split.
 
-    Where test was left alone these are figures of val, and look better than they are.
+    If test was not predicted, these are values of val, which are too optimistic.
     """
     split = evaluation.split
     temperature = evaluation.temperature
     if temperature.why_not:
-        said = f"not calibrated: of val, {temperature.why_not}"
+        line = f"not calibrated: of val, {temperature.why_not}"
     else:
         before, after = evaluation.uncalibrated[split], evaluation.calibrated[split]
-        said = f"temperature {temperature.value:.2f} (from val): {split} " + ", ".join(
+        line = f"temperature {temperature.value:.2f} (from val): {split} " + ", ".join(
             f"{name} {format_metric(key, before[key])} -> {format_metric(key, after[key])}"
             for key, name in (("log_loss", "log loss"), ("ece", "calibration error"))
         )
-    console.print(said)
+    console.print(line)
     point = evaluation.point
     if point is None:
         return
@@ -225,7 +236,7 @@ def show_clinical_evaluation(evaluation: ClinicalEvaluation) -> None:
 
 
 def show_chance_check(outcome: ChanceCheck) -> None:
-    """Warn where a run learned nothing."""
+    """Print a warning if a run is at chance."""
     if outcome.verdict == "at_chance":
         console.print(f"This run is at chance: {outcome.reason}", style="bold red")
 
@@ -233,13 +244,13 @@ def show_chance_check(outcome: ChanceCheck) -> None:
 def show_run_location(
     config: Config, run_id: str, *, kept: Path | None, advice: str = SINGLE_SEED_ADVICE
 ) -> None:
-    """Say where the run is kept and how to look at it.
+    """Print where the run is stored and how to open or send it.
 
     Args:
         config: the whole configuration.
-        run_id: of the run.
-        kept: its folder, where it was not to be sent.
-        advice: what to make of it.
+        run_id: the run's id.
+        kept: the run's folder if it was not sent to MLflow; None: it was sent.
+        advice: a sentence on how to use the result.
     """
     uri = mask_password(config.tracking.uri)
     opened_by = f"{format_program('mlflow')} ui"
@@ -247,17 +258,17 @@ def show_run_location(
         opened_by = uri
     elif uri != DEFAULT_TRACKING_URI:
         opened_by += f" --backend-store-uri {uri}"
-    where = f"run {run_id}   open it with: [bold]{opened_by}[/]"
+    location = f"run {run_id}   open it with: [bold]{opened_by}[/]"
     if kept is not None:
-        where = f"kept in {kept}   send it with: [bold]{format_lab_command('sync')}[/]"
-    console.print(f"\n{where}\n{advice}\n[dim]Research use only: not a medical device.[/]")
+        location = f"kept in {kept}   send it with: [bold]{format_lab_command('sync')}[/]"
+    console.print(f"\n{location}\n{advice}\n[dim]Research use only: not a medical device.[/]")
 
 
 def show_registered_model(registered: str | None) -> None:
-    """Say what a run's model can be called from now on.
+    """Print the name of a run's registered model.
 
     Args:
-        registered: ``NAME/VERSION``; None where it was not asked for, or waits to be sent.
+        registered: ``NAME/VERSION``; None if the model is not registered, or not yet.
     """
     if registered is not None:
         console.print(f"registered: model=models:/{registered}", markup=False)

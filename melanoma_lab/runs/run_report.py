@@ -1,4 +1,4 @@
-"""What a finished run leaves behind, whatever it was: tables, model card, figures and model."""
+"""The report of a finished run of any kind: tables, model card, figures and model."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from melanoma_lab.tracking.model_info import ModelInfo
 
 @dataclass(frozen=True, eq=False)
 class ReportFigures:
-    """What is drawn beside the figures of the predictions themselves.
+    """Data and settings of a report's figures, in addition to the evaluated run.
 
     Attributes:
-        training: of the training; None: nothing was trained here.
+        training: data of the training's figures; None: nothing was trained here.
         explainer: loads images and computes their heat maps; None: no images are shown.
-        why_no_maps: why there are no heat maps, a sentence; empty if there are.
-        title: what titles call the images; None: their split.
-        in_use: False for a trivial classifier, which nobody uses: no operating curve, no decision
-            curve and no subgroups are drawn.
+        why_no_maps: a sentence that says why there are no heat maps; empty if there are.
+        title: name of the images in titles; None: the name of their split.
+        in_use: False for a trivial classifier, which nobody would use: no operating curve, no
+            decision curve and no subgroups are drawn.
     """
 
     training: TrainingFigures | None = None
@@ -44,12 +44,12 @@ class ReportFigures:
 
 @dataclass(frozen=True, eq=False)
 class ReportedModel:
-    """A network that is kept with its run.
+    """A network that is saved with its run.
 
     Attributes:
         network: a Keras model.
-        info: what its inputs and outputs mean.
-        files: name -> text of further files in its folder.
+        info: meaning of its inputs and outputs.
+        files: texts of further files in the model's folder, by file name.
     """
 
     network: Any
@@ -59,15 +59,15 @@ class ReportedModel:
 
 @dataclass(frozen=True, eq=False)
 class RunReport:
-    """Everything that a finished run leaves behind.
+    """Everything that is saved of a finished run.
 
     Attributes:
-        run: its predictions, their evaluation, metrics and what is known of its images.
-        tags: facts that only the end of a run knows; those of absent classes are added.
-        figures: what is drawn; None: neither figures nor the table of images are kept.
-        model: the network; None: none is kept. A model card is written if there is one.
-        manifest_columns: name -> values of further columns of ``manifest.csv``, one an image.
-        files: name -> text of further files beside the tables.
+        run: the run's predictions, their evaluation, the metrics and the table of images.
+        tags: tags that are known only at the end; those of absent classes are added.
+        figures: data of the figures; None: neither figures nor the table of images are saved.
+        model: the network, which also gets a model card; None: no model is saved.
+        manifest_columns: further columns of ``manifest.csv`` by name, one value for each image.
+        files: texts of further files by file name.
     """
 
     run: EvaluatedRun
@@ -79,12 +79,12 @@ class RunReport:
 
 
 def log_report(report: RunReport, tracker: Tracker, *, lines: bool = True) -> None:
-    """Keep all of a report with a run that is under way.
+    """Write a report and log it to the current run.
 
     Args:
-        report: of the run.
-        tracker: of the run.
-        lines: whether to print a line for each step that takes long.
+        report: the report.
+        tracker: the tracker that records the run.
+        lines: whether to print a line for each slow step.
     """
     tracker.log_metrics(report.run.metrics)
     absent = report.run.absent_classes
@@ -107,7 +107,7 @@ def log_report(report: RunReport, tracker: Tracker, *, lines: bool = True) -> No
 
 
 def write_tables(report: RunReport, folder: Path) -> None:
-    """Write what is no figure and no page: configuration, predictions, evaluation, images."""
+    """Write the configuration, the predictions, the evaluation, the images and further files."""
     run = report.run
     OmegaConf.save(OmegaConf.create(dict(run.config)), folder / "config.yaml")
     run.predictions.write(folder / "predictions.csv")
@@ -123,10 +123,10 @@ def write_figures(run: EvaluatedRun, figures: ReportFigures, folder: Path, name:
     """Write ``plots`` and ``mistakes.html``.
 
     Args:
-        run: what is drawn.
-        figures: what is drawn beside its predictions.
-        folder: where to write.
-        name: of the run.
+        run: the evaluated run.
+        figures: further data and settings of the figures.
+        folder: the folder to write to.
+        name: the run's name.
     """
     save_run_figures(
         folder / "plots",

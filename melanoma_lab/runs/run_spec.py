@@ -1,4 +1,4 @@
-"""A run before it begins: its name, tags, params and fingerprint."""
+"""Description of a run before it begins: its name, tags, params and fingerprint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from melanoma_lab.training.hardware import (
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How much of a run is evaluated and recorded; all of it by default.
+    """Options of one run: the splits to evaluate and the files to save; all by default.
 
     Attributes:
         splits: the splits that the trained network is applied to, and so those of the predictions
@@ -53,14 +53,14 @@ class RunOptions:
 
 @dataclass(frozen=True, eq=False)
 class RunSpec:
-    """What a run trains, on which data, and how much of it is recorded.
+    """Description of a run: its configuration, its data and its options.
 
     Attributes:
         config: the checked configuration, after ``resolve_auto``.
         arm: the run's arm in its study.
         data: the prepared dataset.
-        threads: TensorFlow's threads.
-        options: how much is evaluated and recorded.
+        threads: number of TensorFlow's threads.
+        options: the splits to evaluate and the files to save.
     """
 
     config: Config
@@ -76,7 +76,7 @@ class RunSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The fingerprint of what the run computes, as ``fingerprint_run`` returns it."""
+        """The run's fingerprint, as ``fingerprint_run`` returns it."""
         return fingerprint_run(self.config, self.data, self.options.splits)
 
     @cached_property
@@ -131,12 +131,15 @@ class RunSpec:
 
 
 def choose_options(config: Config) -> RunOptions:
-    """Return the options of a run that is no trial: without ``evaluation.test``, no test split."""
+    """Return the options of a run that is not a trial of a search.
+
+    If ``evaluation.test`` is false, the test split is not evaluated.
+    """
     return RunOptions() if config.evaluation.test else RunOptions(splits=(TRAIN, VAL))
 
 
 def fingerprint_run(config: Config, data: PreparedData, splits: Sequence[str] | None = None) -> str:
-    """Return the fingerprint of what a run computes; runs of one fingerprint compute the same.
+    """Return the fingerprint of a run; runs with equal fingerprints have equal results.
 
     Args:
         config: the checked configuration.
@@ -144,8 +147,8 @@ def fingerprint_run(config: Config, data: PreparedData, splits: Sequence[str] | 
         splits: the splits that the run is evaluated on; None: all.
 
     Raises:
-        UserError: The file of pretrained weights is missing, or is not the published one.
-        RunError: It could not be downloaded.
+        UserError: the file of pretrained weights is missing, or is not the published one.
+        RunError: the file of pretrained weights could not be downloaded.
     """
     weights = find_weights(config.architecture)
     return compute_fingerprint(

@@ -32,7 +32,7 @@ from melanoma_lab.training.hardware import (
 from melanoma_lab.training.training_result import TrainingResult
 from melanoma_lab.training.trivial_fit import fit_trivial_classifier
 
-if TYPE_CHECKING:  # its module loads TensorFlow
+if TYPE_CHECKING:  # this module imports TensorFlow
     from melanoma_lab.training.trainer import TrainingSetup
 
 
@@ -41,8 +41,8 @@ class ActiveRun:
     """A run that is being recorded.
 
     Attributes:
-        spec: what is trained.
-        tracker: MLflow's side, with the run under way.
+        spec: description of the run.
+        tracker: the tracker that records the run.
         lock: the lock of the run, with its checkpoints.
         resumed: id of the interrupted MLflow run that is continued; None: the run is new.
         continue_from: the lock of a run whose last checkpoint this one starts from, if any.
@@ -59,7 +59,7 @@ def prepare_dataset(config: Config, threads: int) -> PreparedData:
     """Read, audit, label, group, split and decode the images of a run.
 
     Raises:
-        UserError: The data cannot be used as configured.
+        UserError: the data cannot be used as configured.
     """
     with show_progress("preparing images") as tell:
         return prepare_data(
@@ -80,16 +80,16 @@ def resolve_auto(config: Config, threads: int) -> Config:
 def find_finished_run(
     spec: RunSpec, lock: RunLock, connecting: Future[Tracker]
 ) -> FinishedRun | None:
-    """Return the study's finished run of the same fingerprint, and say so; None: there is none.
+    """Return the study's finished run with the same fingerprint and print it, or return None.
 
-    Checkpoints that an interrupted repetition of it left are deleted.
+    Checkpoints of an interrupted repetition of the run are deleted.
     """
     tracker = connecting.result()
     finished = tracker.find_finished({"fingerprint": spec.fingerprint})
     if finished is None:
         return None
     interrupted = (lock.read_interrupted_run() or (finished.run_id,))[0]
-    # Copies of a deleted project share one lock: what another of them began stays.
+    # Copies of a deleted project share one lock: keep the checkpoints of a run of another copy.
     if interrupted == finished.run_id or tracker.can_resume(interrupted):
         lock.delete_checkpoints()
     _show_finished(spec, finished)
@@ -110,10 +110,10 @@ def balance_images(spec: RunSpec) -> BalancedSet:
 
 
 def build_setup(spec: RunSpec, images: BalancedSet) -> TrainingSetup | TrivialClassifier:
-    """Build what is trained: a network with its optimizer, or a trivial classifier.
+    """Build the network with its optimizer, or the trivial classifier.
 
     Raises:
-        UserError: It cannot be built as configured; nothing has been recorded yet.
+        UserError: it cannot be built as configured; nothing has been recorded yet.
     """
     config, lines = spec.config, spec.options.prints_lines
     if isinstance(config.architecture, TrivialArchitecture):
@@ -121,7 +121,7 @@ def build_setup(spec: RunSpec, images: BalancedSet) -> TrainingSetup | TrivialCl
     devices = require_device_count(config.training)
     precision = config.training.precision
     start_backend(threads=spec.threads, seed=config.seed, precision=precision, devices=devices)
-    # These modules load TensorFlow.
+    # These modules import TensorFlow.
     from melanoma_lab.training.feature_cache import is_cacheable, why_not_cacheable
 
     if lines:
@@ -140,16 +140,16 @@ def build_setup(spec: RunSpec, images: BalancedSet) -> TrainingSetup | TrivialCl
 
 @contextmanager
 def start_run(spec: RunSpec, lock: RunLock, connecting: Future[Tracker]) -> Iterator[ActiveRun]:
-    """Record a run while the block lasts: a new one, or the interrupted one that is resumed.
+    """Record a run in the block: a new one, or the interrupted one that is resumed.
 
     Args:
-        spec: what is trained.
-        lock: the lock of the run, held.
-        connecting: the tracker, once it is connected.
+        spec: description of the run.
+        lock: the lock of the run, which this process holds.
+        connecting: future of the tracker.
 
     Raises:
-        UserError: The tracking server cannot be used; nothing is recorded.
-        RunError: The run was not sent; it is kept on the disk.
+        UserError: the tracking server cannot be used; nothing is recorded.
+        RunError: the run was not sent; it is stored on disk.
     """
     options, training = spec.options, spec.config.training
     lines = options.prints_lines
@@ -168,7 +168,7 @@ def start_run(spec: RunSpec, lock: RunLock, connecting: Future[Tracker]) -> Iter
     if continue_from is not None:
         before = continue_from.read_interrupted_run()
         if before is None or describe_changes(before[1], environment):
-            continue_from = None  # its bits would not be those of this run
+            continue_from = None  # in another environment the results would differ in their bits
     with tracker.run(name, tags, params, continuing=resumed, line=lines) as run_id:
         if training.resume:
             record_begin(lock, run_id, environment)
@@ -180,7 +180,7 @@ def start_run(spec: RunSpec, lock: RunLock, connecting: Future[Tracker]) -> Iter
 def fit(
     active: ActiveRun, setup: TrainingSetup | TrivialClassifier, images: BalancedSet
 ) -> TrainingResult:
-    """Fit the network or the trivial classifier, and apply it to the images of every split."""
+    """Fit the network or the trivial classifier, and predict the images of the run's splits."""
     spec = active.spec
     if isinstance(setup, TrivialClassifier):
         with show_progress("fitting and evaluating", line=spec.options.prints_lines):
@@ -200,13 +200,13 @@ def fit(
 
 
 def report(active: ActiveRun, images: BalancedSet, result: TrainingResult) -> Mapping[str, float]:
-    """Evaluate, draw and record what was trained; return the metrics.
+    """Evaluate a training result, log its report and return the metrics.
 
     Raises:
-        RunError: The training diverged; what could be measured is recorded.
+        RunError: the training diverged; metrics that could be computed are recorded.
     """
     spec = active.spec
-    # Imported as late as possible: plotting and statistics would only delay the first step.
+    # Imported late, because the modules of plots and statistics would delay the first step.
     with show_progress("loading statistics and drawing", line=spec.options.prints_lines):
         from melanoma_lab.runs.training_report import report_training
 
@@ -214,7 +214,7 @@ def report(active: ActiveRun, images: BalancedSet, result: TrainingResult) -> Ma
 
 
 def _show_finished(spec: RunSpec, finished: FinishedRun) -> None:
-    """Print that the run has finished before, and which of its tags differ from the command's."""
+    """Print that the run has finished before, and if its arm or reference differs."""
     run_messages.show_skipped(finished.run_id)
     name, reference = (finished.tags.get(key, "") for key in ("arm", "reference"))
     if name != spec.arm.name:

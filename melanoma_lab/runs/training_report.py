@@ -1,4 +1,4 @@
-"""Report what a training came to: evaluate its predictions, keep them and show them."""
+"""The report of a training: evaluate its predictions, log them and print the results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from melanoma_lab.training.training_result import FitResult, TrainingResult
 def report_training(
     spec: RunSpec, images: BalancedSet, trained: TrainingResult, tracker: Tracker
 ) -> Mapping[str, float]:
-    """Evaluate, draw, keep and show what a training came to.
+    """Evaluate a training result, log it to MLflow and print it.
 
     Args:
         spec: what was trained.
@@ -44,10 +44,10 @@ def report_training(
         tracker: MLflow's side, with the run under way.
 
     Returns:
-        The metrics.
+        The metrics by name.
 
     Raises:
-        RunError: the training diverged; what could be measured has been recorded.
+        RunError: the training diverged; metrics that could be computed have been recorded.
     """
     fit = trained.fit
     costs = count_costs(trained)
@@ -68,14 +68,14 @@ def report_training(
         report = add_figures_and_model(report, spec, images, trained)
         report = replace(report, files={"audit.json": spec.data.findings.to_text()})
     if trained.encoding is not None:
-        described = json.dumps(trained.encoding.to_dict(), indent=2) + "\n"
-        report = replace(report, files={"metadata.json": described, **report.files})
+        encoding = json.dumps(trained.encoding.to_dict(), indent=2) + "\n"
+        report = replace(report, files={"metadata.json": encoding, **report.files})
     log_report(report, tracker, lines=lines)
     if lines:
         absent = run.absent_classes
         run_messages.show_results(run.metrics, spec.data, epochs=len(fit.history), absent=absent)
         run_messages.show_clinical_evaluation(run.evaluation)
-    if fit.diverged:  # after a good epoch, or there were no probabilities
+    if fit.diverged:  # after at least one good epoch, else there would be no probabilities
         raise RunError(
             f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
             f"{_lower_rate(spec.config, fit)}"
@@ -86,7 +86,7 @@ def report_training(
 
 
 def count_costs(trained: TrainingResult) -> dict[str, float]:
-    """Return what a training cost, as metrics of its run."""
+    """Return the costs of a training as metrics of its run."""
     fit = trained.fit
     costs = {
         "parameters": float(trained.parameters),
@@ -125,16 +125,25 @@ def evaluate_training(
 def build_run_predictions(
     data: PreparedData, trained: TrainingResult, splits: Sequence[str] | None
 ) -> Predictions:
-    """Return what a training predicts for the splits that it was applied to; None: all."""
+    """Return the predictions of a training.
+
+    Args:
+        data: the split dataset.
+        trained: the result of the training, with probabilities.
+        splits: the splits that were predicted; None: all.
+
+    Raises:
+        ValueError: the training diverged and has no probabilities.
+    """
     if trained.probabilities is None:
         raise ValueError("Expected finite probabilities. Received those of a diverged training.")
-    measured = data.select_splits(splits)
-    manifest = data.manifest.iloc[measured]
+    selected = data.select_splits(splits)
+    manifest = data.manifest.iloc[selected]
     return build_predictions(
         image_ids=list(manifest["image_id"]),
         groups=list(manifest["group"]),
         splits=list(manifest["split"]),
-        labels=data.labels[measured],
+        labels=data.labels[selected],
         probabilities=trained.probabilities,
         slugs=data.slugs,
     )
@@ -143,10 +152,10 @@ def build_run_predictions(
 def add_figures_and_model(
     report: RunReport, spec: RunSpec, images: BalancedSet, trained: TrainingResult
 ) -> RunReport:
-    """Add to a training's report what is drawn of it and, if it is to be kept, its network.
+    """Return a training's report with its figures and, if ``tracking.model`` is true, its network.
 
-    Images of the dataset are shown unless ``tracking.images`` is false. A trivial classifier keeps
-    no model: what it predicts is in its table.
+    Images of the dataset are shown unless ``tracking.images`` is false. A trivial classifier saves
+    no model: its predictions are in the table.
     """
     config, data = spec.config, spec.data
     network, model = trained.network, None
@@ -166,7 +175,7 @@ def add_figures_and_model(
 def _build_model_info(
     config: Config, data: PreparedData, encoding: PatientEncoder | None
 ) -> ModelInfo:
-    """Return what a network says about itself that was trained on a dataset."""
+    """Describe a network's inputs and outputs."""
     return ModelInfo(
         slugs=data.slugs,
         classes=data.classes,
@@ -179,20 +188,19 @@ def _build_model_info(
 
 
 def _build_model_files(data: PreparedData, run: EvaluatedRun) -> dict[str, str]:
-    """Return name -> text of what lies beside a network that was trained on a dataset.
+    """Return the files to save with the network, text by name.
 
-    How its answers are to be read, and, from its training and validation images, what pictures must
-    look like for it to be of use.
+    They are the decision rule, and the detector of images that do not resemble the training images.
     """
-    looks = out_of_distribution.fit_detector_to_dataset(data)
-    beside = {} if looks is None else {out_of_distribution.FILE: looks.text()}
-    return beside | {decision_rule.FILE: run.evaluation.advice().text()}
+    detector = out_of_distribution.fit_detector_to_dataset(data)
+    files = {} if detector is None else {out_of_distribution.FILE: detector.text()}
+    return files | {decision_rule.FILE: run.evaluation.advice().text()}
 
 
 def _collect_training_figures(
     config: Config, data: PreparedData, images: BalancedSet, trained: TrainingResult
 ) -> TrainingFigures:
-    """Return what is drawn of a training; no images of the dataset if they are not to be kept."""
+    """Return the data of a training's figures; without images if ``tracking.images`` is false."""
     history = defaultdict(list)
     for epoch in trained.fit.history:
         for name, value in epoch.items():
@@ -210,7 +218,7 @@ def _collect_training_figures(
 
 
 def _count_classes(data: PreparedData, images: BalancedSet) -> ClassCounts:
-    """Count images per class: in each split, and in what an epoch draws from."""
+    """Count images of each class, in each split and in the balanced training split."""
 
     def count(split: str) -> NDArray[np.int64]:
         return np.bincount(data.labels[data.select_split(split)], minlength=len(data.classes))
@@ -221,7 +229,7 @@ def _count_classes(data: PreparedData, images: BalancedSet) -> ClassCounts:
 
 
 def _lower_rate(config: Config, fit: FitResult) -> str:
-    """Which learning rate was too high: that of the first epoch with a loss that is no number."""
+    """Advise to lower the learning rate of the first epoch whose loss is not finite."""
     from melanoma_lab.training.finetuning_stages import plan_stages
 
     losses = [epoch["train_loss"] + epoch.get("val_loss", 0.0) for epoch in fit.history]
