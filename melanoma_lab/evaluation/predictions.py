@@ -22,7 +22,7 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.split import SPLITS, TEST, VAL
 from melanoma_lab.data.untrusted_tables import MAX_MANIFEST_BYTES, check_table
 
-if TYPE_CHECKING:  # this module imports SciPy, which is not needed for reading a table
+if TYPE_CHECKING:  # this import would load SciPy, which reading a table does not need
     from melanoma_lab.evaluation.temperature import Temperature
 
 PROBABILITY_PREFIX = "prob/"

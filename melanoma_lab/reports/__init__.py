@@ -1,1 +1,1 @@
-"""What all reports share: their look, their templates' parts, and how their files are written."""
+"""Reports as Markdown and HTML pages: shared style and templates, and the pages themselves."""

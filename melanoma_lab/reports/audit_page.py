@@ -1,4 +1,4 @@
-"""``audit.html``: the findings for the eye, in one file that needs nothing else."""
+"""``audit.html``: the findings of an audit with pictures, in a single file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from melanoma_lab.data.split import SPLITS
 from melanoma_lab.reports.thumbnails import make_thumbnail
 
 TEMPLATE: Final = "audit.html.j2"
-#: Shown of a problem at most: groups, images of a group, single images, lines of a list.
+#: The most to show of a problem: groups, images of a group, single images, lines of a list.
 N_GROUPS, N_OF_GROUP, N_SINGLE, N_NOTES = 12, 6, 18, 12
 
 
@@ -29,13 +29,13 @@ class GalleryImage:
     """One image of a gallery.
 
     Attributes:
-        image_id: of the image.
-        name: of its file, without folder and extension.
-        label: its class.
-        hue: of the class, in degrees: another label is another colour.
-        split: its part of the judged split; empty where it has none.
-        note: what else is to be said of it.
-        uri: the picture, as a data URI.
+        image_id: the image's id.
+        name: the file's name, without folder and extension.
+        label: the image's class.
+        hue: hue of the class in degrees; each class has its own colour.
+        split: the image's part in the audited split; empty if it has none.
+        note: a remark on the image; may be empty.
+        uri: the picture as a data URI.
     """
 
     image_id: str
@@ -49,14 +49,14 @@ class GalleryImage:
 
 @dataclass(frozen=True)
 class ProblemSection:
-    """A problem and what is shown of it.
+    """A section of the page with one problem.
 
     Attributes:
         problem: the problem.
-        groups: pictures side by side.
-        n_more_groups: groups that are not shown.
-        notes: lines of a list: name and note; empty where pictures carry the notes.
-        n_more_notes: lines that are not shown.
+        groups: groups of pictures to show next to each other.
+        n_more_groups: number of groups that are not shown.
+        notes: lines of a list, name and note; empty if the notes are shown with pictures.
+        n_more_notes: number of lines that are not shown.
     """
 
     problem: Problem
@@ -68,12 +68,12 @@ class ProblemSection:
 
 @dataclass(frozen=True)
 class ClassBar:
-    """A row of the class balance: bars as wide as their share of the largest class.
+    """A row of the chart of class sizes; the width of a bar is relative to the largest class.
 
     Attributes:
-        name: of the class.
-        total: images.
-        parts: split, images and width in percent.
+        name: name of the class.
+        total: number of images.
+        parts: split, number of images and width in per cent, for each split.
     """
 
     name: str
@@ -93,10 +93,11 @@ def write_audit_page(
 
     Args:
         path: the HTML file.
-        findings: of the audit.
-        problems: what follows from them.
-        images: the readable images with the columns image_id, path, label and judged.
-        root: ``dataset.root`` as it was typed.
+        findings: the findings of the audit.
+        problems: the problems that follow from the findings.
+        images: table of the readable images, with the columns image_id, path, label and judged
+            (the part in the audited split).
+        root: ``dataset.root`` as the user typed it.
     """
     known = images.set_index("image_id")[["path", "label", "judged"]]
     classes = sorted({name for counts in findings.class_counts.values() for name in counts})
@@ -114,8 +115,8 @@ def write_audit_page(
         findings=findings,
         root=root,
         kinds=ProblemKind,
-        sections=[_section(problem, known, hues) for problem in problems],
-        bars=_bars(findings, classes),
+        sections=[_build_section(problem, known, hues) for problem in problems],
+        bars=_build_bars(findings, classes),
         splits=[part for part in (*SPLITS, "none", "all") if part in findings.class_counts],
         sources=[] if sources == ["unknown"] else sources,
         n_classes=len(classes),
@@ -123,14 +124,14 @@ def write_audit_page(
     replace_file(path, text)
 
 
-def _section(problem: Problem, known: pd.DataFrame, hues: dict[str, int]) -> ProblemSection:
+def _build_section(problem: Problem, known: pd.DataFrame, hues: dict[str, int]) -> ProblemSection:
     single = all(len(group) == 1 for group in problem.groups)
-    shown = _spread(problem.groups, N_SINGLE if single else N_GROUPS)
-    names = known.to_dict("index")
+    shown = _select_evenly(problem.groups, N_SINGLE if single else N_GROUPS)
+    rows = known.to_dict("index")
     uri = cache(make_thumbnail)
 
     def picture(image_id: str) -> GalleryImage:
-        row = names[image_id]
+        row = rows[image_id]
         note = problem.notes.get(image_id, "")
         label = row["label"]
         name = PurePosixPath(image_id).stem
@@ -139,7 +140,7 @@ def _section(problem: Problem, known: pd.DataFrame, hues: dict[str, int]) -> Pro
         )
 
     groups = [
-        [picture(image_id) for image_id in group[:N_OF_GROUP] if image_id in names]
+        [picture(image_id) for image_id in group[:N_OF_GROUP] if image_id in rows]
         for group in shown
     ]
     notes = [] if problem.groups else list(problem.notes.items())
@@ -152,14 +153,15 @@ def _section(problem: Problem, known: pd.DataFrame, hues: dict[str, int]) -> Pro
     )
 
 
-def _spread(groups: list[Group], n: int) -> list[Group]:
-    """At most n groups, evenly from the whole list, so that every class has a chance."""
+def _select_evenly(groups: list[Group], n: int) -> list[Group]:
+    """Return at most n groups, evenly spaced in the list, so that no class is favoured."""
     if len(groups) <= n:
         return groups
     return [groups[i] for i in np.linspace(0, len(groups) - 1, n).round().astype(int)]
 
 
-def _bars(findings: Findings, classes: Sequence[str]) -> list[ClassBar]:
+def _build_bars(findings: Findings, classes: Sequence[str]) -> list[ClassBar]:
+    """Return the rows of the chart of class sizes, largest class first."""
     counts = findings.class_counts
     totals = {name: sum(part.get(name, 0) for part in counts.values()) for name in classes}
     largest = max(totals.values())

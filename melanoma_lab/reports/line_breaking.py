@@ -1,4 +1,4 @@
-"""Where long names of arms are broken into lines, in pages, figures and terminals."""
+"""Line breaks in long names of arms, for pages, figures and terminals."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import re
 
 import markupsafe
 
-#: Lines that an arm's name takes in a figure at most.
+#: The most lines of an arm's name in a figure.
 MOST_LINES = 5
-#: Characters from which on an arm's name has a line for every change in a terminal.
+#: An arm's name with at least this many characters gets a line for each override in a terminal.
 LONG = 25
-#: After the punctuation between and within overrides, not after that of a sentence or a number.
+#: Places for a break: after punctuation in overrides, not after that of a sentence or a number.
 PLACES = r"[,=_](?=[^\s,=_])|(?<=[a-z])\.(?=[a-z])"
 
 
 def wrap_arm_name(name: str, width: int = 24) -> str:
-    """An arm's name in a few lines for matplotlib; the middle of a very long one is left out.
+    """Wrap an arm's name to a few lines for Matplotlib; leave out the middle of a very long one.
 
     Args:
-        name: of the arm.
-        width: characters that a line should have at most.
+        name: the arm's name.
+        width: the number of characters that a line should not exceed.
     """
     lines = [""]
     for part in re.findall(rf"[^,=._]{{1,{width}}}[,=._]*|[,=._]+", name):
@@ -33,16 +33,16 @@ def wrap_arm_name(name: str, width: int = 24) -> str:
 
 
 def break_arm_name(name: str) -> str:
-    """An arm's name for a terminal, whole, with a line for every change where it is long."""
+    """Return an arm's whole name for a terminal, with a line for each override if it is long."""
     return name if len(name) < LONG else re.sub(r",(?=[\w./@]+=)", ",\n ", name)
 
 
 def mark_line_breaks(text: object) -> markupsafe.Markup:
-    """A text as HTML in which the names of arms and keys may be broken, and numbers may not."""
+    """Return a text as HTML that allows line breaks in names of arms and keys, not in numbers."""
     escaped = re.sub(PLACES, r"\g<0><wbr>", str(markupsafe.escape(text)))
     return markupsafe.Markup(escaped)  # noqa: S704 - escaped one line above
 
 
 def join_with_no_break_spaces(text: object) -> str:
-    """A value and its interval so that a line ends between the two and nowhere else."""
+    """Join a value and its interval so that a line can break only between the two."""
     return re.sub(r" (?=%)|(?<=[\d,]) (?=[-+\u2212\d])", "\N{NO-BREAK SPACE}", str(text))

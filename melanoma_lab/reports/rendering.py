@@ -1,4 +1,4 @@
-"""A report's files: rendered from its package's templates, self-contained, replaced as a whole."""
+"""Rendering of reports from templates, and their figures as PNG files."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 180
-COLOURS = 256  # of a chart: a PNG palette's; no eye sees that it had more, at 40 % of the size
+COLOURS = 256  # colours of a PNG palette: charts look the same at 40 % of the size
 
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure as it stands in the reports.
+    """A figure of a report.
 
     Attributes:
-        name: of its file, without the ending.
-        section: of the report.
-        alt: what it shows, for who cannot see it.
-        png: the file's bytes.
+        name: name of its file, without the extension.
+        section: section of the report that shows it.
+        alt: description for readers who cannot see it.
+        png: bytes of the PNG file.
     """
 
     name: str
@@ -39,30 +39,30 @@ class ReportFigure:
 
     @property
     def uri(self) -> str:
-        """The picture itself as an address, for a page that is one file."""
+        """The PNG file as a data URI, for a page that is a single file."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 def encode_png(figure: Figure) -> bytes:
-    """A chart as a small PNG file, the same bytes whenever it is drawn."""
+    """Return a chart as a small PNG file; the same chart always gives the same bytes."""
     from PIL import Image
 
-    drawn, buffer = BytesIO(), BytesIO()
-    figure.savefig(drawn, dpi=DPI)
-    with Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=3)
-    few.save(buffer, "png", optimize=True)
-    return buffer.getvalue()
+    original, reduced = BytesIO(), BytesIO()
+    figure.savefig(original, dpi=DPI)
+    with Image.open(original) as image:
+        palette = image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=3)
+    palette.save(reduced, "png", optimize=True)
+    return reduced.getvalue()
 
 
 def render_template(package: str, name: str, content: Mapping[str, Any]) -> str:
-    """Fill a template; what is HTML is escaped.
+    """Render a template; values in HTML are escaped.
 
     Args:
-        package: whose ``templates`` folder has it; those of this package are at hand too:
-            ``style.css``, ``parts.html.j2`` and ``parts.md.j2``.
-        name: of the report, such as ``report.html``; the template's, without ``.j2``.
-        content: what it says.
+        package: name of the package whose folder ``templates`` has the template. It can include the
+            templates of this package: ``style.css``, ``parts.html.j2`` and ``parts.md.j2``.
+        name: name of the template without ``.j2``, such as ``report.html``.
+        content: the template's variables by name.
     """
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
@@ -81,10 +81,10 @@ def render_template(package: str, name: str, content: Mapping[str, Any]) -> str:
 
 def write_report_figures(folder: Path, pictures: Iterable[ReportFigure]) -> None:
     """Write figures into ``figures/`` of a report's folder and remove those of older reports."""
-    drawn = {f"{picture.name}.png": picture.png for picture in pictures}
+    files = {f"{picture.name}.png": picture.png for picture in pictures}
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for old in (folder / "figures").glob("*.png"):  # of what is no longer there
-        if old.name not in drawn:
+    for old in (folder / "figures").glob("*.png"):
+        if old.name not in files:
             old.unlink(missing_ok=True)  # another process may write the same report
-    for name, png in drawn.items():
+    for name, png in files.items():
         replace_file(folder / "figures" / name, png)

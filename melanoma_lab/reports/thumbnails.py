@@ -1,4 +1,4 @@
-"""Small pictures that a page carries inside itself."""
+"""Small pictures as data URIs, for pages that are single files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image
 
 from melanoma_lab.data.decoding import read_picture
 
-#: Longest side in pixels; shown at half of it, so sharp on a fine screen.
+#: Longest side in pixels; pages show pictures at half of it, so that they are sharp on any screen.
 MAX_SIDE: Final = 208
 
 
 def make_thumbnail(path: str) -> str:
-    """A small JPEG of an image file as a data URI, upright, in its own proportions.
+    """Return a small JPEG of an image file as a data URI, upright, in its own proportions.
 
     Args:
         path: a readable image file.
@@ -33,9 +33,9 @@ def encode_jpeg_uri(picture: Image.Image, *, quality: int = 68, optimize: bool =
     """Return a picture as a JPEG in a data URI.
 
     Args:
-        picture: RGB.
-        quality: of the JPEG, 1 to 95.
-        optimize: whether to take longer for a smaller file.
+        picture: an RGB image.
+        quality: quality of the JPEG, 1 to 95.
+        optimize: whether to make the file smaller, which takes longer.
     """
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=quality, optimize=optimize)

@@ -16,7 +16,7 @@ from melanoma_lab.training.checkpoint import CheckpointManager
 from melanoma_lab.training.environment import describe_changes
 from melanoma_lab.training.training_result import TrainingResult
 
-if TYPE_CHECKING:  # this module imports TensorFlow
+if TYPE_CHECKING:  # this import would load TensorFlow
     from melanoma_lab.training.trainer import TrainingSetup
 
 

@@ -25,7 +25,7 @@ from melanoma_lab.data.split import SPLITS
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.training.hardware import Hardware
 
-if TYPE_CHECKING:  # these modules import SciPy, which would delay the first step
+if TYPE_CHECKING:  # these imports would load SciPy and delay the first step
     from melanoma_lab.evaluation.chance_check import ChanceCheck
     from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 

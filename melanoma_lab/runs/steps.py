@@ -32,7 +32,7 @@ from melanoma_lab.training.hardware import (
 from melanoma_lab.training.training_result import TrainingResult
 from melanoma_lab.training.trivial_fit import fit_trivial_classifier
 
-if TYPE_CHECKING:  # this module imports TensorFlow
+if TYPE_CHECKING:  # this import would load TensorFlow
     from melanoma_lab.training.trainer import TrainingSetup
 
 

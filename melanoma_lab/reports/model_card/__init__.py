@@ -1,1 +1,1 @@
-"""A run as a model card for people; what a model says of itself is ``tracking.model_info``."""
+"""The model card of a run, for people; ``tracking.model_info`` is the one for programs."""

@@ -47,12 +47,12 @@ INTENDED = [
 
 
 def write_model_card(run: EvaluatedRun, identity: RunIdentity, folder: Path) -> None:
-    """Write both pages into a folder, which is there.
+    """Write both pages into a folder.
 
     Args:
-        run: that the card describes.
-        identity: which tracked run it is.
-        folder: where to write.
+        run: the run that the card describes.
+        identity: the run's identity.
+        folder: the folder to write to, which must exist.
     """
     content = build_card_content(run, identity)
     for name in PAGES:
@@ -61,7 +61,7 @@ def write_model_card(run: EvaluatedRun, identity: RunIdentity, folder: Path) -> 
 
 
 def build_card_content(run: EvaluatedRun, identity: RunIdentity) -> dict[str, Any]:
-    """Return what both pages say, as words and rows for their templates."""
+    """Return the content of both pages, as texts and rows for their templates."""
     manifest, tags, evaluation = run.manifest, identity.tags, run.evaluation
     split, point = run.predictions.evaluated, evaluation.point
     before, after = (
@@ -82,14 +82,14 @@ def build_card_content(run: EvaluatedRun, identity: RunIdentity) -> dict[str, An
         "source_rows": data_sections.build_source_rows(manifest),
         "protocol": data_sections.describe_split_protocol(run.config, tags),
         "audit": data_sections.describe_audit(run.audit, tags),
-        "metric_rows": _metric_rows(split, run.positive_class),
-        "class_rows": _class_rows(split),
-        "calibration_rows": _calibration_rows(before, after),
+        "metric_rows": _build_metric_rows(split, run.positive_class),
+        "class_rows": _build_class_rows(split),
+        "calibration_rows": _build_calibration_rows(before, after),
         "temperature": _describe_temperature(evaluation.temperature),
         "ece": _format_estimate("ece", after["ece"]),
         "point": _describe_point(point),
-        "point_rows": _point_rows(point),
-        "subgroup_rows": _subgroup_rows(evaluation),
+        "point_rows": _build_point_rows(point),
+        "subgroup_rows": _build_subgroup_rows(evaluation),
         "few_lesions": FEW_LESIONS,
         "few_positive": FEW_POSITIVE,
         "has_melanoma": point is not None,
@@ -97,15 +97,15 @@ def build_card_content(run: EvaluatedRun, identity: RunIdentity) -> dict[str, An
     }
 
 
-def _metric_rows(split: SplitPredictions, positive_class: str | None) -> list[list[str]]:
+def _build_metric_rows(split: SplitPredictions, positive_class: str | None) -> list[list[str]]:
     """Return each metric of the evaluated split with its interval."""
     return [
-        [label_metric(name), _format_estimate(name, found)]
-        for name, found in estimate_metrics(split, positive_class).items()
+        [label_metric(name), _format_estimate(name, estimate)]
+        for name, estimate in estimate_metrics(split, positive_class).items()
     ]
 
 
-def _class_rows(split: SplitPredictions) -> list[list[str]]:
+def _build_class_rows(split: SplitPredictions) -> list[list[str]]:
     """Return each class with its size in the evaluated split, sensitivity and specificity."""
     rows = []
     for slug in split.slugs:
@@ -121,7 +121,7 @@ def _class_rows(split: SplitPredictions) -> list[list[str]]:
     return rows
 
 
-def _calibration_rows(
+def _build_calibration_rows(
     before: Mapping[str, IntervalEstimate], after: Mapping[str, IntervalEstimate]
 ) -> list[list[str]]:
     return [
@@ -130,13 +130,13 @@ def _calibration_rows(
     ]
 
 
-def _describe_temperature(fitted: Temperature) -> str:
-    if fitted.why_not:
-        return f"No temperature was fitted: {fitted.why_not}."
-    sure = "too sure of itself" if fitted.value > 1 else "not sure enough"
+def _describe_temperature(temperature: Temperature) -> str:
+    if temperature.why_not:
+        return f"No temperature was fitted: {temperature.why_not}."
+    sure = "too sure of itself" if temperature.value > 1 else "not sure enough"
     return (
-        f"Temperature {fitted.value:.2f}, fitted to {fitted.n:,} validation images: the network is "
-        f"{sure}. It changes no decision and is not in the model itself."
+        f"Temperature {temperature.value:.2f}, fitted to {temperature.n:,} validation images: the "
+        f"network is {sure}. It changes no decision and is not in the model itself."
     )
 
 
@@ -152,24 +152,24 @@ def _describe_point(point: OperatingPoint | None) -> str:
     )
 
 
-def _point_rows(point: OperatingPoint | None) -> list[list[str]]:
+def _build_point_rows(point: OperatingPoint | None) -> list[list[str]]:
     if point is None or np.isnan(point.threshold):
         return []
     return [
         [
             label_split(split) + (" (chosen on)" if split == "val" else ""),
-            f"{found.positive_images:,} ({found.positive_lesions:,})",
+            f"{rates.positive_images:,} ({rates.positive_lesions:,})",
             *(
                 _format_share(each)
-                for each in (found.sensitivity, found.specificity, found.ppv, found.npv)
+                for each in (rates.sensitivity, rates.specificity, rates.ppv, rates.npv)
             ),
         ]
-        for split, found in point.rates.items()
+        for split, rates in point.rates.items()
     ]
 
 
-def _subgroup_rows(evaluation: ClinicalEvaluation) -> list[list[str]]:
-    """Return the subgroups as they were measured; those of a few lesions say so."""
+def _build_subgroup_rows(evaluation: ClinicalEvaluation) -> list[list[str]]:
+    """Return a row for each measured subgroup; subgroups of few lesions are marked."""
     table = evaluation.subgroups
     rows = []
     for row in table.to_dict("records"):
@@ -178,26 +178,28 @@ def _subgroup_rows(evaluation: ClinicalEvaluation) -> list[list[str]]:
         cells = [name, f"{row['n_images']:,} ({row['n_lesions']:,})"]
         if evaluation.point is not None:
             cells.append("" if lesions is None else str(lesions))
-        cells += [_cell(row, "balanced_accuracy")]
+        cells += [_format_cell(row, "balanced_accuracy")]
         if evaluation.point is not None:
-            cells += [_cell(row, "sensitivity"), _cell(row, "specificity")]
+            cells += [_format_cell(row, "sensitivity"), _format_cell(row, "specificity")]
         rows.append([*cells, "few" if row["few"] else ""])
     return rows
 
 
-def _cell(row: dict[Any, Any], name: str) -> str:
+def _format_cell(row: dict[Any, Any], name: str) -> str:
     return _format_share(IntervalEstimate(row[name], row[f"{name}_low"], row[f"{name}_high"]))
 
 
-def _format_estimate(metric: str, found: IntervalEstimate) -> str:
-    """Return a metric with its interval: ``41.3 % [38.0, 44.6]`` or ``0.033 [0.010, 0.046]``."""
-    value = format_metric(metric, found.value)
-    if not math.isfinite(found.low):
+def _format_estimate(metric: str, estimate: IntervalEstimate) -> str:
+    """Format a metric with its interval: ``41.3 % [38.0, 44.6]`` or ``0.033 [0.010, 0.046]``."""
+    value = format_metric(metric, estimate.value)
+    if not math.isfinite(estimate.low):
         return value
-    low, high = (format_metric(metric, end).removesuffix(" %") for end in (found.low, found.high))
+    low, high = (
+        format_metric(metric, end).removesuffix(" %") for end in (estimate.low, estimate.high)
+    )
     return f"{value} [{low}, {high}]"
 
 
-def _format_share(found: IntervalEstimate) -> str:
-    """Return a share in per cent with its interval; empty if there is nothing to share."""
-    return "" if math.isnan(found.value) else _format_estimate("accuracy", found)
+def _format_share(estimate: IntervalEstimate) -> str:
+    """Format a share in per cent with its interval; return an empty text if it is undefined."""
+    return "" if math.isnan(estimate.value) else _format_estimate("accuracy", estimate)

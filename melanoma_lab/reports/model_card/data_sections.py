@@ -1,4 +1,4 @@
-"""What a model card says of the data: which, how many, from where, how divided, how sound."""
+"""The model card's sections on the data: size, sources, split and findings of the audit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from melanoma_lab.data.split import SPLITS
 from melanoma_lab.evaluation.subgroups import SUBGROUP_COLUMNS, split_into_subgroups
 from melanoma_lab.input_pipeline.prepare import slugify
 
-#: What of an audit a card repeats -> how; the number comes after.
-_FOUND = {
+#: Text of a finding by its key in the audit; the number follows the text.
+_FINDINGS = {
     "n_unreadable": "files that cannot be read",
     "n_exact_duplicate_groups": "groups of identical files",
     "n_near_duplicate_groups": "groups of near-duplicates",
@@ -21,6 +21,7 @@ _FOUND = {
     "n_near_label_conflicts": "groups of near-duplicates under different labels",
     "n_metadata_conflicts": "labels against the archive's diagnosis",
 }
+#: Text of the number of groups that a split separates, by the audited split.
 _SEPARATED = {
     "published": "groups (a lesion, or copies) on both sides of the published split",
     "random": "groups (a lesion, or copies) that a random split of files would separate",
@@ -29,8 +30,8 @@ _SEPARATED = {
 
 def list_splits(manifest: pd.DataFrame) -> list[str]:
     """Return the splits that have images."""
-    there = set(manifest["split"])
-    return [split for split in SPLITS if split in there]
+    present = set(manifest["split"])
+    return [split for split in SPLITS if split in present]
 
 
 def build_dataset_rows(manifest: pd.DataFrame, tags: Mapping[str, str]) -> list[list[str]]:
@@ -47,40 +48,41 @@ def build_dataset_rows(manifest: pd.DataFrame, tags: Mapping[str, str]) -> list[
 
 def build_class_count_rows(manifest: pd.DataFrame, slugs: Sequence[str]) -> list[list[str]]:
     """Count images, and groups, of each class in each split."""
-    of_class = manifest["label"].map(slugify)
+    labels = manifest["label"].map(slugify)
     splits = list_splits(manifest)
     rows = [
-        [name.replace("_", " "), *_counts(manifest[of_class == name], splits)] for name in slugs
+        [name.replace("_", " "), *_format_counts(manifest[labels == name], splits)]
+        for name in slugs
     ]
-    return [*rows, ["all", *_counts(manifest, splits)]]
+    return [*rows, ["all", *_format_counts(manifest, splits)]]
 
 
-def _counts(images: pd.DataFrame, splits: Sequence[str]) -> list[str]:
-    """Of some images, how many, and of how many groups, there are in each split."""
+def _format_counts(images: pd.DataFrame, splits: Sequence[str]) -> list[str]:
+    """Format the number of images, and of groups, in each split."""
     groups = images.groupby("split")["group"]
     n_images, n_groups = groups.size(), groups.nunique()
     return [f"{n_images.get(split, 0):,} ({n_groups.get(split, 0):,})" for split in splits]
 
 
 def build_source_rows(manifest: pd.DataFrame) -> list[list[str]]:
-    """Count images of each source in each split; none where the dataset does not say."""
+    """Count images of each source in each split; return no rows if no source is known."""
     if "source" not in manifest or not (manifest["source"] != "").any():
         return []
-    found = manifest["source"].where(manifest["source"] != "", "not known")
+    sources = manifest["source"].where(manifest["source"] != "", "not known")
     return [
         [
             name,
             *(
-                f"{((found == name) & (manifest['split'] == s)).sum():,}"
+                f"{((sources == name) & (manifest['split'] == s)).sum():,}"
                 for s in list_splits(manifest)
             ),
         ]
-        for name in found.value_counts().index
+        for name in sources.value_counts().index
     ]
 
 
 def describe_split_protocol(config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    """Say how images were divided."""
+    """Describe how images were divided, and whether groups were kept together."""
     split = config.get("split", {})
     how = {
         "holdout": "at random",
@@ -107,33 +109,43 @@ def describe_split_protocol(config: Mapping[str, Any], tags: Mapping[str, str]) 
 
 
 def describe_audit(audit: Mapping[str, Any] | None, tags: Mapping[str, str]) -> list[str]:
-    """Say what the audit found in the dataset as published, and what was made of it."""
-    said = []
+    """Describe the findings of the audit in the dataset as published, and what was done about them.
+
+    Args:
+        audit: the result of the audit, as in ``audit.json``; None if it was not saved.
+        tags: the run's tags.
+
+    Returns:
+        A list of paragraphs.
+    """
+    paragraphs = []
     if audit is not None:
         separated = _SEPARATED.get(audit.get("judged_split", ""), _SEPARATED["published"])
-        asked = _FOUND | {"n_cross_split_groups": separated}
-        found = [f"{text}: {audit[key]:,}" for key, text in asked.items() if audit.get(key)]
-        listed = "; ".join(found) or "nothing of what it looks for"
-        said.append(f"Found in the dataset as published: {listed}.")
+        texts = _FINDINGS | {"n_cross_split_groups": separated}
+        found = [f"{text}: {audit[key]:,}" for key, text in texts.items() if audit.get(key)]
+        findings = "; ".join(found) or "nothing of what it looks for"
+        paragraphs.append(f"Found in the dataset as published: {findings}.")
     if tags.get("notes"):
-        said.append(tags["notes"])
+        paragraphs.append(tags["notes"])
     if tags.get("source_tells_class"):
         auroc = float(tags["source_tells_class"])
-        said.append(
+        paragraphs.append(
             f"The source of a photograph tells its class apart from another's with {auroc:.2f} "
             "(0.5: not at all; 1: fully)."
         )
-    return said
+    return paragraphs
 
 
 def describe_factors(manifest: pd.DataFrame) -> str:
-    """Say what divides the images, and what is not known of them."""
+    """Describe by which columns subgroups are measured, and which facts are not known."""
     known = [
         c for c in SUBGROUP_COLUMNS if c in manifest and list(split_into_subgroups(manifest[c]))
     ]
     names = {AGE_COLUMN: "age", "site": "body site"}
-    told = ", ".join(names.get(column, column) for column in known)
-    measured = f"Measured by {told}. " if told else "Nothing is known that would divide them. "
+    factors = ", ".join(names.get(column, column) for column in known)
+    measured = (
+        f"Measured by {factors}. " if factors else "Nothing is known that would divide them. "
+    )
     unknown = [names.get(c, c) for c in SUBGROUP_COLUMNS if c not in known]
     also = f" Not known here, or the same for all: {', '.join(unknown)}." if unknown else ""
     return (

@@ -1,4 +1,4 @@
-"""What a model card says that its figures do not: where they end."""
+"""The model card's limitations."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from melanoma_lab.evaluation.subgroups import FEW_LESIONS
 
 #: Datasets of photographs through a dermatoscope.
 DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "leaky_protocol"})
-#: Losses and balancings that make rare classes look more frequent than they are.
+#: Losses that make rare classes look more frequent than they are.
 _BALANCED_LOSSES = frozenset({"logit_adjusted"})
 
 
 def list_limitations(run: EvaluatedRun, tags: Mapping[str, str]) -> list[str]:
-    """Return sentences on what the figures do not say, the gravest first.
+    """Return sentences on the limitations of a run's metrics, most serious first.
 
     Args:
-        run: that the card describes.
-        tags: as tracked.
+        run: the run that the card describes.
+        tags: the run's tags.
     """
-    return list(_limits(run, tags))
+    return list(_generate_limitations(run, tags))
 
 
-def _limits(run: EvaluatedRun, tags: Mapping[str, str]) -> Iterator[str]:
+def _generate_limitations(run: EvaluatedRun, tags: Mapping[str, str]) -> Iterator[str]:
     split = run.predictions.evaluated
     if tags.get("outcome") == "at_chance":
         yield "This run stayed at chance: the network tells nothing apart."
@@ -48,15 +48,15 @@ def _limits(run: EvaluatedRun, tags: Mapping[str, str]) -> Iterator[str]:
         "Not validated externally: test images are from the same dataset as the training images. "
         "Elsewhere expect less."
     )
-    yield from _kind_of_images(run.manifest, tags)
-    yield from _prevalence(split, run.positive_class)
+    yield from _describe_images(run.manifest, tags)
+    yield from _describe_prevalence(split, run.positive_class)
     yield (
         "One network: another seed gives other figures. Intervals cover chance in lesions alone."
         if "members" not in tags
         else "Its intervals cover chance in the lesions, not in the seeds of its members."
     )
-    yield from _few(split)
-    if _balanced(run.config):
+    yield from _list_small_classes(split)
+    if _is_balanced(run.config):
         yield (
             "It was trained as if classes were more alike in number than they are, and takes rare "
             "ones for more frequent, after calibration too: read its probabilities as a ranking."
@@ -67,7 +67,7 @@ def _limits(run: EvaluatedRun, tags: Mapping[str, str]) -> Iterator[str]:
     )
 
 
-def _kind_of_images(manifest: pd.DataFrame, tags: Mapping[str, str]) -> Iterator[str]:
+def _describe_images(manifest: pd.DataFrame, tags: Mapping[str, str]) -> Iterator[str]:
     name = tags.get("dataset", "")
     if name in DERMOSCOPIC:
         yield (
@@ -85,7 +85,7 @@ def _kind_of_images(manifest: pd.DataFrame, tags: Mapping[str, str]) -> Iterator
         yield "The dataset does not say from which clinics or cameras its images come."
 
 
-def _prevalence(split: SplitPredictions, positive_class: str | None) -> Iterator[str]:
+def _describe_prevalence(split: SplitPredictions, positive_class: str | None) -> Iterator[str]:
     if positive_class is None:
         return
     positive, _ = split.one_vs_rest(positive_class)
@@ -98,7 +98,7 @@ def _prevalence(split: SplitPredictions, positive_class: str | None) -> Iterator
     )
 
 
-def _few(split: SplitPredictions) -> Iterator[str]:
+def _list_small_classes(split: SplitPredictions) -> Iterator[str]:
     n_groups = {
         slug: len(np.unique(split.groups[split.one_vs_rest(slug)[0]])) for slug in split.slugs
     }
@@ -108,6 +108,7 @@ def _few(split: SplitPredictions) -> Iterator[str]:
         yield f"Classes with few {name} lesions, of which little is known: {', '.join(few)}."
 
 
-def _balanced(config: Mapping[str, Any]) -> bool:
+def _is_balanced(config: Mapping[str, Any]) -> bool:
+    """Return whether balancing or the loss makes rare classes look more frequent."""
     balancing = config.get("balancing", {}).get("name", "none")
     return balancing != "none" or config.get("loss", {}).get("name") in _BALANCED_LOSSES

@@ -1,4 +1,4 @@
-"""Write the model card of a run that is tracked, from what it has kept."""
+"""Load a tracked run from its artifacts, and write its model card."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from melanoma_lab.tracking.run_reader import TrackedRun
 
 
 def load_evaluated_run(run: TrackedRun) -> EvaluatedRun:
-    """Read a tracked run and evaluate it again; its metrics are those that were tracked.
+    """Read a tracked run and evaluate it again; its metrics are the tracked ones.
 
     Raises:
-        UserError: it has not kept what a card is written from.
+        UserError: the run lacks an artifact that a card needs, or it cannot be read.
     """
     try:
         predictions = Predictions.read(run.require_artifact("predictions.csv"))
@@ -35,8 +35,8 @@ def load_evaluated_run(run: TrackedRun) -> EvaluatedRun:
         audit = None if found is None else read_json(found)
     except (OSError, ValueError) as error:
         raise UserError(f"run {run.run_id}: cannot be described: {error}") from error
-    named = config.get("dataset", {}).get("positive_class")
-    positive_class = slugify(named) if named else None
+    class_name = config.get("dataset", {}).get("positive_class")
+    positive_class = slugify(class_name) if class_name else None
     if positive_class not in predictions.slugs:
         positive_class = None
     sensitivity = config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity)
@@ -55,10 +55,10 @@ def load_evaluated_run(run: TrackedRun) -> EvaluatedRun:
 
 
 def write_tracked_run_card(tracked: TrackedRun, folder: Path) -> None:
-    """Write the model card of a tracked run into a folder, which is made if it is not there.
+    """Write the model card of a tracked run into a folder, which is created if it is missing.
 
     Raises:
-        UserError: the run has not kept what a card is written from; no folder is made.
+        UserError: the run lacks an artifact that a card needs; no folder is created.
     """
     run = load_evaluated_run(tracked)
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which tracked run a model card is of."""
+"""Identity of the tracked run that a model card describes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Which tracked run a model card is of.
+    """Identity of the tracked run that a model card describes.
 
     Attributes:
-        run_id: MLflow's.
-        started: when it began, in milliseconds since 1970.
-        tags: as tracked.
+        run_id: MLflow's id.
+        started: start time in milliseconds since 1970.
+        tags: the run's tags.
     """
 
     run_id: str

@@ -1,4 +1,4 @@
-"""What a model card says of how a model was made."""
+"""The model card's sections on the model and its training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.reports.model_card.run_identity import RunIdentity
 
-#: What of an option says nothing of the model.
-_INCIDENTAL = frozenset({"name", "cache_features"})
+#: Fields of an option that do not affect the model.
+_IRRELEVANT_FIELDS = frozenset({"name", "cache_features"})
+#: How images of each option of ``resize`` are made square.
 SQUARED: Final = {
     Resize.squash: "changing their proportions",
     Resize.crop: "keeping the middle of the longer side",
@@ -19,96 +20,99 @@ SQUARED: Final = {
 
 
 def build_model_rows(run: EvaluatedRun, identity: RunIdentity) -> list[list[str]]:
-    """Describe what the model is and where it comes from."""
+    """Describe the model and where it comes from."""
     config, tags = run.config, identity.tags
-    size = _of(config, "dataset", "image_size")
-    resize = _of(config, "dataset", "resize") or Resize.squash
+    size = _get(config, "dataset", "image_size")
+    resize = _get(config, "dataset", "resize") or Resize.squash
     parameters = run.metrics.get("parameters")
-    counted = "" if parameters is None else f", {parameters:,.0f} parameters"
-    network = _of(config, "architecture", "name") or "unknown"
+    count = "" if parameters is None else f", {parameters:,.0f} parameters"
+    network = _get(config, "architecture", "name") or "unknown"
     members = tags.get("members")
-    together = (
+    mean_of = (
         f"the mean of {len(members.split(','))} networks (seeds {members}), " if members else ""
     )
     rows = [
-        ["network", f"{together}{network}{counted}"],
+        ["network", f"{mean_of}{network}{count}"],
         ["takes", f"raw pixels, uint8, {size} x {size}, RGB; scaling is inside"],
         ["photographs become square by", SQUARED[Resize(resize)]],
         ["gives", f"probabilities of {len(run.predictions.slugs)} classes"],
         ["run", f"{identity.run_id}, begun {identity.day}, study {tags.get('study', 'unknown')}"],
         ["arm", f"{tags.get('arm', 'unknown')}, seed {tags.get('seed', '?')}"],
         ["outcome", tags.get("outcome", "unknown").replace("_", " ")],
-        ["code", _code(tags)],
+        ["code", _describe_code(tags)],
         ["machine", tags.get("device", "")],
     ]
     return [row for row in rows if row[1]]
 
 
 def build_training_rows(run: EvaluatedRun, tags: Mapping[str, str]) -> list[list[str]]:
-    """List the choices that a training is told by; those that add nothing are left out."""
+    """Describe the settings of a training; leave out those that are not used."""
     config = run.config
-    kept = run.metrics.get("best_epoch")
-    epochs = _of(config, "training", "epochs")
-    trained = f"{epochs} epochs" + (f", weights of epoch {kept:.0f} kept" if kept else "")
-    rate = _of(config, "optimizer", "learning_rate")
-    optimizer = _of(config, "optimizer", "name")
+    best_epoch = run.metrics.get("best_epoch")
+    epochs = _get(config, "training", "epochs")
+    duration = f"{epochs} epochs" + (
+        f", weights of epoch {best_epoch:.0f} kept" if best_epoch else ""
+    )
+    rate = _get(config, "optimizer", "learning_rate")
+    optimizer = _get(config, "optimizer", "name")
     rows = [
-        ["starts from", _weights(config, tags)],
-        ["what trains", _named(config, "finetuning")],
-        ["loss", _of(config, "loss", "name")],
+        ["starts from", _describe_weights(config, tags)],
+        ["what trains", _describe_option(config, "finetuning")],
+        ["loss", _get(config, "loss", "name")],
         ["optimizer", f"{optimizer}, learning rate {rate:g}" if rate else optimizer],
-        ["schedule", _of(config, "schedule", "name")],
-        ["regularisation", _named(config, "regularisation")],
-        ["augmentation", _named(config, "augmentation")],
-        ["balancing", _named(config, "balancing")],
-        ["mean of weights", _of(config, "optimizer", "ema")],
-        ["metadata", _metadata(config)],
-        ["views of an image", _none(_of(config, "evaluation", "tta"))],
-        ["trained for", trained],
-        ["batch", _of(config, "training", "batch_size")],
-        ["precision", tags.get("precision") or _of(config, "training", "precision")],
+        ["schedule", _get(config, "schedule", "name")],
+        ["regularisation", _describe_option(config, "regularisation")],
+        ["augmentation", _describe_option(config, "augmentation")],
+        ["balancing", _describe_option(config, "balancing")],
+        ["mean of weights", _get(config, "optimizer", "ema")],
+        ["metadata", _list_metadata(config)],
+        ["views of an image", _drop_none(_get(config, "evaluation", "tta"))],
+        ["trained for", duration],
+        ["batch", _get(config, "training", "batch_size")],
+        ["precision", tags.get("precision") or _get(config, "training", "precision")],
     ]
     return [[name, str(value)] for name, value in rows if value]
 
 
-def _of(config: Mapping[str, Any], *keys: str) -> Any:
-    """A value of the configuration; empty where it has none."""
+def _get(config: Mapping[str, Any], *keys: str) -> Any:
+    """Return a value of the configuration; an empty text if it is missing."""
     node: Any = config
     for key in keys:
         node = node.get(key) if isinstance(node, dict) else None
     return "" if node is None else node
 
 
-def _none(value: Any) -> Any:
+def _drop_none(value: Any) -> Any:
+    """Return a value, or an empty text for ``none``."""
     return "" if value == "none" else value
 
 
-def _named(config: Mapping[str, Any], group: str) -> Any:
-    """The option of a group with its values; empty where it is ``none``."""
+def _describe_option(config: Mapping[str, Any], group: str) -> Any:
+    """Describe the option of a group with its values; return an empty text for ``none``."""
     options = config.get(group)
     if not isinstance(options, dict) or options.get("name") in (None, "none"):
         return ""
-    told = [
+    values = [
         f"{key} {value}"
         for key, value in options.items()
-        if key not in _INCIDENTAL and not isinstance(value, dict) and value is not None
+        if key not in _IRRELEVANT_FIELDS and not isinstance(value, dict) and value is not None
     ]
-    return f"{options['name']} ({', '.join(told)})" if told else str(options["name"])
+    return f"{options['name']} ({', '.join(values)})" if values else str(options["name"])
 
 
-def _weights(config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    weights = _of(config, "architecture", "weights")
+def _describe_weights(config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    weights = _get(config, "architecture", "weights")
     if not weights or weights == "none":
         return "fresh weights"
     sha = tags.get("weights_sha256", "")
     return f"{weights} weights" + (f" (SHA-256 {sha[:16]}...)" if sha else "")
 
 
-def _metadata(config: Mapping[str, Any]) -> str:
-    columns = _of(config, "metadata", "columns")
-    return ", ".join(columns) if _none(_of(config, "metadata", "name")) and columns else ""
+def _list_metadata(config: Mapping[str, Any]) -> str:
+    columns = _get(config, "metadata", "columns")
+    return ", ".join(columns) if _drop_none(_get(config, "metadata", "name")) and columns else ""
 
 
-def _code(tags: Mapping[str, str]) -> str:
+def _describe_code(tags: Mapping[str, str]) -> str:
     commit, version = tags.get("git_commit", ""), tags.get("melanoma_lab", "")
     return f"melanoma_lab {version}" + (f", commit {commit}" if commit else "")
