@@ -1,1 +1,1 @@
-"""Images that a run got right and wrong, to look at: which, where the network looked, as a page."""
+"""Error analysis: a run's most confident decisions with Grad-CAM, and a page of its mistakes."""

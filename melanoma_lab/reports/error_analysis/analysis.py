@@ -1,4 +1,4 @@
-"""A run's examples: the figure of its surest decisions and the page of its surest mistakes."""
+"""A run's error analysis: the figure of its most confident decisions and the page of mistakes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from melanoma_lab.reports.error_analysis.explained_images import (
 from melanoma_lab.reports.error_analysis.mistakes_page import PAGE, write_mistakes_page
 
 FIGURE = "grad_cam.png"
-#: Pixels that an image has a side in the figure, at least.
+#: The least side of an image in the figure, in pixels.
 SIDE = 192
 
 
@@ -40,14 +40,14 @@ def write_error_analysis(
     explainer: ImageExplainer | None,
     why_no_maps: str = "",
 ) -> None:
-    """Write ``mistakes.html`` and, if a network has looked at images, ``plots/grad_cam.png``.
+    """Write ``mistakes.html`` and, if there are heat maps, ``plots/grad_cam.png``.
 
     Args:
-        folder: of the run's artifacts.
-        run: its predictions, their evaluation and what is known of its images.
-        name: of the run.
+        folder: the folder of the run's artifacts.
+        run: the run's predictions, their evaluation and the table of images.
+        name: the run's name.
         explainer: loads images and computes their heat maps; None: no images are shown.
-        why_no_maps: why no network has looked, a sentence; empty where one has.
+        why_no_maps: a sentence that says why there are no heat maps; empty if there are.
     """
     split, temperature = run.predictions.evaluated, run.evaluation.temperature
     found = tabulate_decisions(split, temperature)
@@ -55,16 +55,16 @@ def write_error_analysis(
     classes = choose_surest_decisions(found, split.slugs)
     seen: dict[str, ExplainedImage] = {}
     if explainer is not None:
-        surest = [row for one in classes for row in (one.right, one.wrong) if row is not None]
-        wanted = pd.concat([chosen.shown, pd.DataFrame(surest)]).drop_duplicates("image_id")
+        examples = [row for one in classes for row in (one.right, one.wrong) if row is not None]
+        wanted = pd.concat([chosen.shown, pd.DataFrame(examples)]).drop_duplicates("image_id")
         predicted = pd.Index(split.slugs).get_indexer(pd.Index(wanted["predicted"])).astype(np.intp)
         try:
             seen = explain_images(explainer, list(wanted["image_id"]), predicted)
         except MissingImagesError as error:
             why_no_maps, explainer = str(error), None
-        except Exception as error:  # noqa: BLE001 - a user's own network must not fail for a map
-            told = str(error) if isinstance(error, UserError) else f"No Grad-CAM: {error!r}"
-            why_no_maps = truncate(told, 400)
+        except Exception as error:  # noqa: BLE001 - a user's own network may not support heat maps
+            reason = str(error) if isinstance(error, UserError) else f"No Grad-CAM: {error!r}"
+            why_no_maps = truncate(reason, 400)
             show_note(why_no_maps)
             seen = explain_images(
                 replace(explainer, heat=None), list(wanted["image_id"]), predicted
@@ -73,14 +73,15 @@ def write_error_analysis(
     if explainer and explainer.places and any(one.heat is not None for one in seen.values()):
         places = explainer.places()
 
-        def decided(row: pd.Series | None) -> DecidedImage | None:
+        def build_image(row: pd.Series | None) -> DecidedImage | None:
             if row is None:
                 return None
             pair = seen[row["image_id"]].pair(SIDE)
             return DecidedImage(*pair, row["predicted"], row["probability"])
 
         blocks = [
-            ClassExamples(one.slug, decided(one.right), decided(one.wrong)) for one in classes
+            ClassExamples(one.slug, build_image(one.right), build_image(one.wrong))
+            for one in classes
         ]
         (folder / "plots").mkdir(parents=True, exist_ok=True)
         calibrated = not temperature.why_not

@@ -1,4 +1,4 @@
-"""What the audit of a dataset has to say of single images: a confident mistake may be a label's."""
+"""The audit's remarks on single images: the cause of a confident mistake may be a wrong label."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class AuditRemark:
-    """A sentence about an image.
+    """A remark on an image.
 
     Attributes:
-        text: the sentence, without a full stop.
-        of_label: whether it puts the label in doubt.
+        text: a sentence without a full stop.
+        of_label: whether the label may be wrong.
     """
 
     text: str
@@ -24,47 +24,54 @@ class AuditRemark:
 def collect_audit_remarks(
     audit: Mapping[str, Any], labels: Mapping[str, str]
 ) -> dict[str, list[AuditRemark]]:
-    """What an audit found, by image.
+    """Collect an audit's remarks by image.
 
     Args:
-        audit: ``audit.json``.
-        labels: image_id -> class as the run took it; images that were left out may be missing.
+        audit: the result of the audit, as in ``audit.json``.
+        labels: the class that the run used, by image_id; images that were left out may be missing.
 
     Returns:
-        image_id -> remarks, those that put the label in doubt first; other images are not there.
+        The remarks by image_id, those that doubt the label first; images without any are missing.
     """
-    said: dict[str, list[AuditRemark]] = defaultdict(list)
-    told: set[tuple[str, str]] = set()
+    remarks: dict[str, list[AuditRemark]] = defaultdict(list)
+    # A pair of images gets only its first remark, because later ones are weaker.
+    mentioned: set[tuple[str, str]] = set()
 
-    def tell(groups: Sequence[Sequence[str]], what: str, *, of_label: bool) -> None:
+    def add_remarks(groups: Sequence[Sequence[str]], what: str, *, of_label: bool) -> None:
         for group in groups:
             for image_id in group:
-                others = [one for one in group if one != image_id and (image_id, one) not in told]
+                others = [
+                    one for one in group if one != image_id and (image_id, one) not in mentioned
+                ]
                 if others:
-                    said[image_id].append(AuditRemark(f"{what} {_named(others, labels)}", of_label))
-                    told.update((image_id, one) for one in others)
+                    remarks[image_id].append(
+                        AuditRemark(f"{what} {_list_images(others, labels)}", of_label)
+                    )
+                    mentioned.update((image_id, one) for one in others)
 
     for found in audit.get("metadata_conflicts", ()):
         text = f"labelled {found['label']}, but the metadata's diagnosis is {found['diagnosis']}"
-        said[found["image_id"]].append(AuditRemark(text, of_label=True))
-    tell(
+        remarks[found["image_id"]].append(AuditRemark(text, of_label=True))
+    add_remarks(
         audit.get("label_conflicts", ()), "an identical image is labelled otherwise:", of_label=True
     )
-    tell(
+    add_remarks(
         audit.get("near_label_conflicts", ()),
         "a copy of this photograph is labelled otherwise; copies:",
         of_label=True,
     )
-    tell(audit.get("exact_duplicate_groups", ()), "the same file:", of_label=False)
-    tell(audit.get("pixel_duplicate_groups", ()), "the same pixels:", of_label=False)
-    tell(audit.get("near_duplicate_groups", ()), "copies of this photograph:", of_label=False)
+    add_remarks(audit.get("exact_duplicate_groups", ()), "the same file:", of_label=False)
+    add_remarks(audit.get("pixel_duplicate_groups", ()), "the same pixels:", of_label=False)
+    add_remarks(
+        audit.get("near_duplicate_groups", ()), "copies of this photograph:", of_label=False
+    )
     for found in audit.get("suspicious", ()):
-        said[found["image_id"]].append(AuditRemark(str(found["reason"]), of_label=False))
-    return {name: sorted(all_, key=lambda one: not one.of_label) for name, all_ in said.items()}
+        remarks[found["image_id"]].append(AuditRemark(str(found["reason"]), of_label=False))
+    return {name: sorted(all_, key=lambda one: not one.of_label) for name, all_ in remarks.items()}
 
 
-def _named(image_ids: Sequence[str], labels: Mapping[str, str], most: int = 3) -> str:
-    """Images with their classes, the first few of them."""
+def _list_images(image_ids: Sequence[str], labels: Mapping[str, str], most: int = 3) -> str:
+    """List the first few images with their classes, and the number of the others."""
     shown = [
         f"{one} ({labels[one]})" if one in labels else f"{one} (left out)"
         for one in image_ids[:most]

@@ -1,6 +1,6 @@
-"""Which images of a run are worth a look: by how sure it was of what it decided.
+"""Choice of a run's most confident decisions and mistakes.
 
-From the predictions alone; no TensorFlow, no pixels.
+It uses only the predictions; neither TensorFlow nor pixels are needed.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ import pandas as pd
 from melanoma_lab.evaluation.predictions import SplitPredictions
 from melanoma_lab.evaluation.temperature import Temperature
 
-#: Mistakes that are shown at most, and missed melanomas among them.
+#: The most mistakes to show, and the most missed images of the positive class among them.
 N_MISTAKES, N_MISSED = 40, 20
-#: Classes and pairs of classes that are shown at most.
+#: The most classes and pairs of classes to show.
 N_CLASSES, N_PAIRS = 12, 20
 
 
 def tabulate_decisions(split: SplitPredictions, temperature: Temperature) -> pd.DataFrame:
-    """List what was decided of the images of a split, the surest first.
+    """Tabulate the predicted classes of the images of a split, the most confident first.
 
     Args:
-        split: the predictions that a run is evaluated by.
-        temperature: fitted to val.
+        split: the predictions by which a run is evaluated.
+        temperature: the temperature, fitted on val.
 
     Returns:
-        A row an image: image_id, group, y_true and predicted (slugs), probability (calibrated, of
-        what was predicted), true_probability (of what it is labelled), right, and a column of
-        calibrated probabilities for each class, named by its slug.
+        A table with a row for each image: image_id, group, y_true and predicted (slugs),
+        probability (calibrated, of the predicted class), true_probability (calibrated, of the
+        label), right (whether the prediction is correct), and a column of calibrated probabilities
+        for each class, named by its slug.
     """
     slugs = np.array(split.slugs, dtype=object)
     calibrated = split.calibrate(temperature).y_score
@@ -55,7 +56,13 @@ def tabulate_decisions(split: SplitPredictions, temperature: Temperature) -> pd.
 
 @dataclass(frozen=True)
 class ClassDecisions:
-    """The surest decisions of one class's images, rows of ``tabulate_decisions``, or None."""
+    """The most confident right and wrong decision on images of one class.
+
+    Attributes:
+        slug: slug of the class.
+        right: a row of ``tabulate_decisions``; None if no decision was right.
+        wrong: a row of ``tabulate_decisions``; None if no decision was wrong.
+    """
 
     slug: str
     right: pd.Series | None
@@ -63,41 +70,42 @@ class ClassDecisions:
 
 
 def choose_surest_decisions(found: pd.DataFrame, slugs: Sequence[str]) -> list[ClassDecisions]:
-    """For each class that has images, the surest right and the surest wrong decision of them.
+    """Choose the most confident right and wrong decision for each class that has images.
 
     Args:
-        found: ``tabulate_decisions``.
-        slugs: in class order; of more than ``N_CLASSES`` the largest are taken.
+        found: the table that ``tabulate_decisions`` returned.
+        slugs: slugs of the classes, in class order; of more than ``N_CLASSES`` classes, those with
+            the most images are taken.
     """
     counts = found["y_true"].value_counts()
     largest = sorted((slug for slug in slugs if slug in counts), key=lambda slug: -counts[slug])
-    taken = set(largest[:N_CLASSES])
+    shown = set(largest[:N_CLASSES])
     chosen = []
     for slug in slugs:
-        if slug in taken:
+        if slug in shown:
             own = found[found["y_true"] == slug]
             chosen.append(
-                ClassDecisions(slug, _first(own[own["right"]]), _first(own[~own["right"]]))
+                ClassDecisions(slug, _get_first(own[own["right"]]), _get_first(own[~own["right"]]))
             )
     return chosen
 
 
-def _first(rows: pd.DataFrame) -> pd.Series | None:
+def _get_first(rows: pd.DataFrame) -> pd.Series | None:
     return rows.iloc[0] if len(rows) else None
 
 
 @dataclass(frozen=True)
 class Mistakes:
-    """The mistakes of a run that are shown, and how many there are.
+    """The mistakes of a run to show, and the numbers of all.
 
     Attributes:
-        missed: melanomas taken for something else, rows of ``tabulate_decisions``; empty where the
-            dataset names no melanoma class.
-        others: all other mistakes.
-        n_missed: of the first, in all.
-        n_others: of the second, in all.
-        pairs: y_true, predicted, images, groups, and their share of y_true's images; the most
-            frequent first.
+        missed: rows of ``tabulate_decisions`` for images of the positive class that were predicted
+            as another; empty if the dataset names no positive class.
+        others: rows of ``tabulate_decisions`` for other mistakes.
+        n_missed: number of all missed images of the positive class.
+        n_others: number of all other mistakes.
+        pairs: table with a row for each pair of classes that was confused, the most frequent first:
+            y_true, predicted, images, groups, and share (of the images of y_true).
     """
 
     missed: pd.DataFrame
@@ -108,16 +116,16 @@ class Mistakes:
 
     @property
     def shown(self) -> pd.DataFrame:
-        """All that are shown."""
+        """Rows of all mistakes to show."""
         return pd.concat([self.missed, self.others], ignore_index=True)
 
 
 def choose_mistakes(found: pd.DataFrame, positive_class: str | None) -> Mistakes:
-    """The surest mistakes.
+    """Choose the most confident mistakes.
 
     Args:
-        found: ``tabulate_decisions``.
-        positive_class: slug of the positive class, None where the dataset names none.
+        found: the table that ``tabulate_decisions`` returned.
+        positive_class: slug of the positive class; None if the dataset names none.
     """
     wrong = found[~found["right"]]
     is_missed = wrong["y_true"] == positive_class
@@ -128,16 +136,16 @@ def choose_mistakes(found: pd.DataFrame, positive_class: str | None) -> Mistakes
         others=others.head(N_MISTAKES - len(first)),
         n_missed=len(missed),
         n_others=len(others),
-        pairs=_pairs(wrong, found["y_true"].value_counts()),
+        pairs=_count_pairs(wrong, found["y_true"].value_counts()),
     )
 
 
-def _pairs(wrong: pd.DataFrame, n_of_class: pd.Series) -> pd.DataFrame:
-    """How often which class was taken for which."""
+def _count_pairs(wrong: pd.DataFrame, class_sizes: pd.Series) -> pd.DataFrame:
+    """Count how often each class was predicted as each other class."""
     pairs = wrong.groupby(["y_true", "predicted"], as_index=False, observed=True).agg(
         images=("image_id", "size"), groups=("group", "nunique")
     )
-    pairs["share"] = pairs["images"] / n_of_class.reindex(pairs["y_true"]).to_numpy()
+    pairs["share"] = pairs["images"] / class_sizes.reindex(pairs["y_true"]).to_numpy()
     return pairs.sort_values(
         ["images", "y_true", "predicted"], ascending=[False, True, True], ignore_index=True
     )

@@ -1,4 +1,4 @@
-"""The images that are shown of a run, at a size for a page, and the maps laid over them."""
+"""Images of a run for pages and figures, with heat maps laid over them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melanoma_lab.data.decoding import read_picture, resize_for_display
 from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
 from melanoma_lab.reports.thumbnails import encode_jpeg_uri
 
-#: Longest side of a picture on the page, in pixels; shown at about half of it.
+#: Longest side of a picture in pixels; the page shows it at about half of this size.
 LONGEST = 300
 
 Pixels = NDArray[np.uint8]
@@ -22,20 +22,21 @@ Heat = NDArray[np.float32]
 
 
 class MissingImagesError(Exception):
-    """Images that were read some other day cannot be read again."""
+    """Image files that were read before cannot be read again."""
 
 
 @dataclass(frozen=True)
 class ImageExplainer:
-    """How images, and where a network looks in them, are had.
+    """Functions that load images and compute their heat maps.
 
     Attributes:
-        pixels: image ids -> uint8, shape (n, s, s, 3), as the network takes them. It may raise
-            ``MissingImagesError``.
-        heat: (image ids, pixels, classes) -> float32, shape (n, s, s), 0 to 1; None where there is
-            no network.
-        places: rows and columns of the maps that heat is made of; called where there is heat.
-        resize: what has become of the images' proportions in ``pixels``.
+        pixels: takes n image ids and returns the network's input images, uint8, shape (n, s, s, 3).
+            It may raise ``MissingImagesError``.
+        heat: takes image ids, pixels and the classes to explain, and returns heat maps from 0 to 1,
+            float32, shape (n, s, s); None if there is no network.
+        places: returns rows and columns of the heat maps before they are smoothed; call it only if
+            there is ``heat``.
+        resize: how images that are not square were made square in ``pixels``.
     """
 
     pixels: Callable[[Sequence[str]], Pixels]
@@ -46,12 +47,13 @@ class ImageExplainer:
 
 @dataclass(frozen=True)
 class ExplainedImage:
-    """One image as the network got it, and where it looked.
+    """One image as the network's input, with its heat map.
 
     Attributes:
         pixels: uint8, shape (s, s, 3).
-        heat: float32, shape (s, s), for what it predicted; None where there is no network.
-        resize: what has become of its proportions in ``pixels``.
+        heat: float32, shape (s, s), 0 to 1; heat map of the predicted class; None if there is no
+            network.
+        resize: how an image that is not square was made square in ``pixels``.
     """
 
     pixels: Pixels
@@ -59,9 +61,15 @@ class ExplainedImage:
     resize: Resize
 
     def pair(self, side: int) -> tuple[Pixels, Pixels]:
-        """The image, and the map laid over it, as squares of at least so many pixels a side.
+        """Return the image, and the image with the heat map, as enlarged squares.
 
-        The line is drawn after the image has grown: it stays thin in a small one.
+        The map's contour is drawn after enlarging, so that it is thin on a small image too.
+
+        Args:
+            side: the least side of the squares in pixels.
+
+        Raises:
+            ValueError: there is no heat map.
         """
         size = (max(side, len(self.pixels)),) * 2
         image = Image.fromarray(self.pixels).resize(size, Image.Resampling.BILINEAR)
@@ -70,10 +78,16 @@ class ExplainedImage:
         return np.asarray(image), np.asarray(overlay_on_picture(image, self.heat))
 
     def uris(self, path: str) -> tuple[str, str]:
-        """The image, and the map laid over it (empty: none), as data URIs.
+        """Return the image, and the image with the heat map, as data URIs.
 
-        Both are made from what the network saw of the file, in its true proportions, and from what
-        the network got of it where it can no longer be read.
+        They show the part of the file that the network saw, in its original proportions. If the
+        file can no longer be read, they show the network's input.
+
+        Args:
+            path: the image file.
+
+        Returns:
+            Two data URIs; the second is empty if there is no heat map.
         """
         try:
             picture = resize_for_display(
@@ -89,12 +103,15 @@ class ExplainedImage:
 def explain_images(
     explainer: ImageExplainer, image_ids: Sequence[str], classes: NDArray[np.intp]
 ) -> dict[str, ExplainedImage]:
-    """Load images and compute where the network looks in them.
+    """Load images and compute their heat maps.
 
     Args:
         explainer: loads the images and computes their heat maps.
-        image_ids: n ids, each once.
-        classes: intp, shape (n,): what each was predicted to be.
+        image_ids: n different ids.
+        classes: intp, shape (n,); predicted class of each image.
+
+    Returns:
+        The explained images by id.
     """
     if not image_ids:
         return {}
@@ -106,6 +123,6 @@ def explain_images(
         }
     heat = explainer.heat(image_ids, pixels, classes)
     return {
-        one: ExplainedImage(image, where, explainer.resize)
-        for one, image, where in zip(image_ids, pixels, heat, strict=True)
+        one: ExplainedImage(image, heat_map, explainer.resize)
+        for one, image, heat_map in zip(image_ids, pixels, heat, strict=True)
     }

@@ -1,4 +1,4 @@
-"""How the images of a run are had, and where its network looks in them."""
+"""Explainers that load a run's images and compute their Grad-CAM heat maps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from melanoma_lab.reports.error_analysis.explained_images import (
     Pixels,
 )
 
-if TYPE_CHECKING:  # its module loads TensorFlow
+if TYPE_CHECKING:  # this import would load TensorFlow
     from melanoma_lab.models.grad_cam import GradCam
 
 NO_NETWORK = "No map says where it looked: it is no network."
@@ -30,43 +30,43 @@ NO_NETWORK = "No map says where it looked: it is no network."
 def build_run_explainer(
     data: PreparedData, network: Any, encoding: PatientEncoder | None = None
 ) -> ImageExplainer:
-    """Of images that are decoded already.
+    """Build an explainer for the images of a prepared dataset, which are decoded already.
 
     Args:
         data: the dataset.
-        network: a Keras model; None: there is none.
-        encoding: of what it takes of patients; None where it takes images alone.
+        network: a Keras model; None: no heat maps are computed.
+        encoding: encoder of the network's patient metadata; None if it takes only images.
     """
-    place = pd.Index(data.manifest["image_id"])
+    index = pd.Index(data.manifest["image_id"])
 
     def pixels(image_ids: Sequence[str]) -> Pixels:
-        return np.asarray(data.pixels[data.rows[place.get_indexer(list(image_ids))]])
+        return np.asarray(data.pixels[data.rows[index.get_indexer(list(image_ids))]])
 
     def heat(image_ids: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
         known: list[NDArray[np.generic]] = []
         if encoding is not None:
-            rows = data.manifest.iloc[place.get_indexer(list(image_ids))]
+            rows = data.manifest.iloc[index.get_indexer(list(image_ids))]
             columns = encoding.to_model_inputs(rows)
             names = [tensor.name for tensor in network.inputs]
             known = [columns[name] for name in names if name in columns]
-        return explainer()(pixels, classes, known)
+        return get_grad_cam()(pixels, classes, known)
 
-    explainer = _explainer_of(network)
+    get_grad_cam = _build_on_first_use(network)
     if network is None:
         return ImageExplainer(pixels, resize=data.resize)
-    return ImageExplainer(pixels, heat, lambda: explainer().places, data.resize)
+    return ImageExplainer(pixels, heat, lambda: get_grad_cam().places, data.resize)
 
 
 def build_file_explainer(
     manifest: pd.DataFrame, size: int, network: Any, resize: Resize = Resize.squash
 ) -> ImageExplainer:
-    """Of images that are read again, for a network that takes nothing else, or for none.
+    """Build an explainer for image files, which are read again.
 
     Args:
-        manifest: with image_id and path.
-        size: side in pixels that they are brought to.
-        network: a Keras model; None: there is none.
-        resize: what becomes of their proportions.
+        manifest: table with the columns image_id and path.
+        size: side in pixels of the network's images.
+        network: a Keras model that takes only images; None: no heat maps are computed.
+        resize: how images that are not square are made square.
     """
     path = manifest.set_index("image_id")["path"]
 
@@ -79,21 +79,21 @@ def build_file_explainer(
             raise MissingImagesError(f"An image cannot be read again: {error}.") from error
 
     def heat(_: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
-        return explainer()(pixels, classes)
+        return get_grad_cam()(pixels, classes)
 
-    explainer = _explainer_of(network)
+    get_grad_cam = _build_on_first_use(network)
     if network is None:
         return ImageExplainer(pixels, resize=resize)
-    return ImageExplainer(pixels, heat, lambda: explainer().places, resize)
+    return ImageExplainer(pixels, heat, lambda: get_grad_cam().places, resize)
 
 
-def _explainer_of(network: Any) -> Callable[[], GradCam]:
-    """What makes Grad-CAM maps by a network, found when it is first asked for."""
+def _build_on_first_use(network: Any) -> Callable[[], GradCam]:
+    """Return a function that builds Grad-CAM of a network at its first call and keeps it."""
 
     @functools.cache
-    def explainer() -> GradCam:
+    def get_grad_cam() -> GradCam:
         from melanoma_lab.models.grad_cam import GradCam
 
         return GradCam(network)
 
-    return explainer
+    return get_grad_cam

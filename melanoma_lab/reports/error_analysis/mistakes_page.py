@@ -1,4 +1,4 @@
-"""``mistakes.html``: a run's surest mistakes, in one file that needs nothing else."""
+"""``mistakes.html``: a run's most confident mistakes, in a single file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from melanoma_lab.reports.error_analysis.explained_images import ExplainedImage
 from melanoma_lab.reports.rendering import render_template
 
 PAGE = "mistakes.html"
-#: Columns of the manifest that are shown where they are known.
+#: Columns of the manifest that are shown if they are known.
 FACTS = ("age", "sex", "site", "source")
 
 
@@ -27,16 +27,16 @@ class MistakeCard:
     """One mistake on the page.
 
     Attributes:
-        image_id: of the image.
-        label: its class, as a reader wants it.
-        predicted: what it was taken for.
-        probability: of that, calibrated, in per cent.
-        true_probability: of its label, in per cent.
-        facts: name and value of what else is known of it.
-        remarks: what the audit says of it.
-        flagged: whether it reaches the operating point, though it was missed.
-        picture: as a data URI; empty: none is shown.
-        laid_over: with the map; empty: there is none.
+        image_id: the image's id.
+        label: name of its class, for display.
+        predicted: name of the predicted class.
+        probability: calibrated probability of the predicted class, as text in per cent.
+        true_probability: calibrated probability of its label, as text in per cent.
+        facts: names and values of its metadata.
+        remarks: remarks of the audit on the image.
+        flagged: whether its score reaches the operating point although another class was predicted.
+        picture: the picture as a data URI; empty: none is shown.
+        laid_over: the picture with the heat map as a data URI; empty: there is none.
     """
 
     image_id: str
@@ -66,23 +66,22 @@ def write_mistakes_page(
 
     Args:
         path: the HTML file.
-        run: whose mistakes they are; of its manifest, path, label and what is known of an image
-            are shown where they are there.
-        chosen: what is shown.
-        name: of the run.
-        seen: image_id -> what was looked at, of every mistake that has a picture.
-        places: rows and columns of the maps before they are smoothed; None: there are none.
-        why_no_maps: why none are laid over the images, a sentence; empty where they are.
-        with_pictures: whether images were to be shown at all.
+        run: the evaluated run; its manifest may lack label, path and metadata.
+        chosen: the mistakes to show.
+        name: the run's name.
+        seen: the explained images by image_id, for every mistake with a picture.
+        places: rows and columns of the heat maps before they are smoothed; None: there are none.
+        why_no_maps: a sentence that says why there are no heat maps; empty if there are.
+        with_pictures: whether images are shown.
     """
     split, audit = run.predictions.evaluated, run.audit or {}
     group_sizes = dict(run.predictions.table["group"].value_counts())  # of all splits
     known = run.manifest.set_index("image_id")
     labels = dict(zip(known.index, known["label"], strict=True)) if "label" in known else {}
     remarks = collect_audit_remarks(audit, labels)
-    show = _Showing(known, group_sizes, remarks, seen, run.evaluation)
-    missed = [show.row(row) for _, row in chosen.missed.iterrows()]
-    others = [show.row(row) for _, row in chosen.others.iterrows()]
+    builder = _CardBuilder(known, group_sizes, remarks, seen, run.evaluation)
+    missed = [builder.build(row) for _, row in chosen.missed.iterrows()]
+    others = [builder.build(row) for _, row in chosen.others.iterrows()]
     doubtful = sum(any(remark.of_label for remark in one.remarks) for one in [*missed, *others])
     path.write_text(
         render_template(
@@ -101,7 +100,7 @@ def write_mistakes_page(
                 "doubtful": doubtful,
                 "audited": bool(audit),
                 "uncalibrated": run.evaluation.temperature.why_not,
-                "pairs": [_pair(row) for _, row in chosen.pairs.head(N_PAIRS).iterrows()],
+                "pairs": [_format_pair(row) for _, row in chosen.pairs.head(N_PAIRS).iterrows()],
                 "n_more_pairs": max(0, len(chosen.pairs) - N_PAIRS),
                 "places": places if any(one.laid_over for one in [*missed, *others]) else None,
                 "with_pictures": with_pictures,
@@ -114,8 +113,16 @@ def write_mistakes_page(
 
 
 @dataclass(frozen=True)
-class _Showing:
-    """What rows of ``tabulate_decisions`` become on the page."""
+class _CardBuilder:
+    """Builder of the page's cards from rows of ``tabulate_decisions``.
+
+    Attributes:
+        known: the manifest, indexed by image_id.
+        group_sizes: number of images by group, over all splits.
+        remarks: remarks of the audit by image_id.
+        seen: the explained images by image_id.
+        evaluation: the run's evaluation, with its operating point.
+    """
 
     known: pd.DataFrame
     group_sizes: Mapping[str, int]
@@ -123,7 +130,7 @@ class _Showing:
     seen: Mapping[str, ExplainedImage]
     evaluation: ClinicalEvaluation
 
-    def row(self, row: pd.Series) -> MistakeCard:
+    def build(self, row: pd.Series) -> MistakeCard:
         image_id = str(row["image_id"])
         known: Any = self.known.loc[image_id]
         picture, laid_over = "", ""
@@ -134,8 +141,8 @@ class _Showing:
             image_id=image_id,
             label=_readable(row["y_true"]),
             predicted=_readable(row["predicted"]),
-            probability=_percent(row["probability"]),
-            true_probability=_percent(row["true_probability"]),
+            probability=_format_probability(row["probability"]),
+            true_probability=_format_probability(row["true_probability"]),
             facts=self._facts(known, str(row["group"])),
             remarks=list(self.remarks.get(image_id, ())),
             flagged=point is not None
@@ -147,10 +154,10 @@ class _Showing:
 
     def _facts(self, known: pd.Series, group: str) -> list[tuple[str, str]]:
         lesion = str(known.get("lesion", "") or "")
-        together = self.group_sizes[group]
-        count = f"{together} images" if together > 1 else ""
-        said = ", ".join(filter(None, (lesion, count)))
-        facts = [("lesion", said)] if said else []
+        n_images = self.group_sizes[group]
+        count = f"{n_images} images" if n_images > 1 else ""
+        text = ", ".join(filter(None, (lesion, count)))
+        facts = [("lesion", text)] if text else []
         for column in FACTS:
             value = known.get(column)
             if value is not None and not pd.isna(value) and value not in {"", "unknown"}:
@@ -158,8 +165,8 @@ class _Showing:
         return facts
 
 
-def _pair(row: pd.Series) -> list[str]:
-    """A row of ``Mistakes.pairs`` for the table."""
+def _format_pair(row: pd.Series) -> list[str]:
+    """Format a row of ``Mistakes.pairs`` for the page's table."""
     return [
         f"{_readable(row['y_true'])} taken for {_readable(row['predicted'])}",
         f"{row['images']:,}",
@@ -172,8 +179,8 @@ def _readable(slug: str) -> str:
     return slug.replace("_", " ")
 
 
-def _percent(probability: float) -> str:
-    """Whole per cents, and one decimal where they would say all or nothing."""
+def _format_probability(probability: float) -> str:
+    """Format a probability in per cent, with a decimal only close to 0 and 100."""
     percent = 100 * probability
     if percent < 0.1:
         return "below 0.1 %"
