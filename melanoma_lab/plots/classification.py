@@ -1,7 +1,7 @@
-"""Figures of what a network predicts for one split of the predictions table.
+"""Figures of the predictions of one split: confusion matrix, ROC and precision-recall curves.
 
 Every function takes ``y_true``, int64 (n,), and ``y_score``, float64 (n, K), as the metrics do,
-the classes' slugs in class order, and the split's name for the title.
+the slugs of the classes in class order, and the split's name for the title.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Scores = NDArray[np.float64]
 def draw_confusion_matrix(
     y_true: Labels, y_score: Scores, slugs: Sequence[str], split: str
 ) -> Figure:
-    """Draw counts by true and decided class, coloured by their share of the true class.
+    """Draw counts by true and predicted class, coloured by their share of the true class.
 
-    The diagonal's colour is the class's sensitivity. Rows of absent classes stay white.
+    The colours of the diagonal show the classes' sensitivities. Rows of absent classes stay white.
     """
     k = len(slugs)
     counts = metrics.confusion_matrix(y_true, y_score)
@@ -71,7 +71,7 @@ def draw_confusion_matrix(
     ax.set_yticks(range(k), rows)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    # Not by minor ticks, of which each is drawn by itself.
+    # Lines instead of minor ticks, because each tick would be drawn separately.
     between = np.arange(k + 1) - 0.5
     ax.hlines(between, -0.5, k - 0.5, color=style.LIGHT_GREY, linewidth=0.8)
     ax.vlines(between, -0.5, k - 0.5, color=style.LIGHT_GREY, linewidth=0.8)
@@ -104,11 +104,11 @@ def draw_roc_curves(
     """Draw a one-vs-rest ROC curve for every class that has positives and negatives.
 
     Args:
-        y_true: int64, shape (n,).
-        y_score: float64, shape (n, K).
+        y_true: int64, shape (n,); index of the true class.
+        y_score: float64, shape (n, K); probabilities.
         slugs: K class slugs.
         split: name of the split.
-        positive_class: slug of the class to stress, if the dataset names it.
+        positive_class: slug of the class to emphasise; None: no class.
     """
     areas = metrics.auroc(y_true, y_score)
 
@@ -116,7 +116,7 @@ def draw_roc_curves(
         false_positive_rate, true_positive_rate, _ = sklearn_roc_curve(positive, score)
         return false_positive_rate, true_positive_rate
 
-    fig, ax = _one_vs_rest(
+    fig, ax = _draw_one_vs_rest(
         y_true=y_true,
         y_score=y_score,
         slugs=slugs,
@@ -141,8 +141,15 @@ def draw_precision_recall_curves(
 ) -> Figure:
     """Draw a one-vs-rest precision-recall curve for every class that has positives and negatives.
 
-    Average precision is the step-wise sum that scikit-learn computes; a classifier at chance
-    scores the class's prevalence, which the legend gives. Arguments as in ``draw_roc_curves``.
+    Average precision is the step-wise sum that scikit-learn computes. For a classifier at chance it
+    equals the class's prevalence, which the legend shows.
+
+    Args:
+        y_true: int64, shape (n,); index of the true class.
+        y_score: float64, shape (n, K); probabilities.
+        slugs: K class slugs.
+        split: name of the split.
+        positive_class: slug of the class to emphasise; None: no class.
     """
     n_positive = np.bincount(y_true, minlength=len(slugs))
     areas = np.full(len(slugs), np.nan)
@@ -153,7 +160,7 @@ def draw_precision_recall_curves(
         precision, recall, _ = precision_recall_curve(positive, score, drop_intermediate=True)
         return recall, precision
 
-    fig, ax = _one_vs_rest(
+    fig, ax = _draw_one_vs_rest(
         y_true=y_true,
         y_score=y_score,
         slugs=slugs,
@@ -161,7 +168,7 @@ def draw_precision_recall_curves(
         areas=areas,
         area_name="AP",
         curve=curve,
-        steps="steps-post",  # as average precision sums it
+        steps="steps-post",  # the area under these steps is the average precision
     )
     style.style_axes(ax, x="sensitivity (recall)", y="positive predictive value (precision)")
     if positive_class is not None and np.isfinite(areas[slugs.index(positive_class)]):
@@ -177,7 +184,7 @@ def draw_precision_recall_curves(
     return fig
 
 
-def _one_vs_rest(
+def _draw_one_vs_rest(
     *,
     y_true: Labels,
     y_score: Scores,
@@ -188,7 +195,18 @@ def _one_vs_rest(
     curve: Callable[[NDArray[np.bool_], Scores], tuple[Scores, Scores]],
     steps: str = "default",
 ) -> tuple[Figure, Axes]:
-    """One curve a class in unit axes, and a legend beside it with area and prevalence."""
+    """Draw one curve for each class, and a legend with areas and prevalences.
+
+    Args:
+        y_true: int64, shape (n,); index of the true class.
+        y_score: float64, shape (n, K); probabilities.
+        slugs: K class slugs.
+        positive_class: slug of the class to emphasise; None: no class.
+        areas: float64, shape (K,); area under each curve; NaN: no curve is drawn.
+        area_name: name of the area in the legend.
+        curve: returns x and y of a class's curve from labels, bool (n,), and scores, float64 (n,).
+        steps: Matplotlib's style of drawing the curve.
+    """
     longest = max(map(len, slugs))
     width, height = 7.0 + 0.08 * longest, max(5.2, 1.2 + 0.205 * len(slugs))
     fig = style.new_figure(width, height, by_hand=True)
@@ -207,7 +225,7 @@ def _one_vs_rest(
             ax.plot([], [], color="none", label=f"{name}: {why}")
             continue
         if slug == positive_class:
-            look: dict[str, Any] = {
+            line_style: dict[str, Any] = {
                 "color": style.VERMILLION,
                 "linestyle": "solid",
                 "linewidth": 3.0,
@@ -215,7 +233,7 @@ def _one_vs_rest(
             }
         else:
             dashes = style.DASHES[ordinary // len(style.CYCLE) % len(style.DASHES)]
-            look = {
+            line_style = {
                 "color": style.CYCLE[ordinary % len(style.CYCLE)],
                 "linestyle": dashes,
                 "linewidth": 1.5,
@@ -226,7 +244,7 @@ def _one_vs_rest(
             f"{name}: {style.format_metric_value(areas[k])}  ({positive.sum():,}, "
             f"{format_percent(positive.mean())})"
         )
-        ax.plot(*curve(positive, y_score[:, k]), drawstyle=steps, label=label, **look)
+        ax.plot(*curve(positive, y_score[:, k]), drawstyle=steps, label=label, **line_style)
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
     if not y_true.size:

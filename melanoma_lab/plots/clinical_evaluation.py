@@ -1,7 +1,7 @@
-"""Figures of what a run is worth in use: its operating point and its net benefit.
+"""Figures of the clinical evaluation: the operating point and the decision curve.
 
 Scores are calibrated probabilities of one class, float64 (n,); ``positive`` says which images are
-truly of it, bool (n,).
+of that class, bool (n,).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
-"""Probabilities that an axis of log odds names."""
+"""Probabilities with a tick on an axis of log odds."""
 
 
 def draw_operating_curve(
@@ -33,44 +33,44 @@ def draw_operating_curve(
     point: OperatingPoint,
     shown_as: str | None = None,
 ) -> Figure:
-    """Draw sensitivity and specificity over the threshold, and the point that was chosen.
+    """Draw sensitivity and specificity by threshold, and the operating point.
 
     Args:
-        positive: bool, shape (n,).
-        score: float64, shape (n,).
-        split: that they are of, one that the point was measured in.
-        point: chosen on val.
-        shown_as: what the title calls the images; None: their split.
+        positive: bool, shape (n,); whether each image is of the class.
+        score: float64, shape (n,); calibrated probability of the class.
+        split: name of the images' split, for which ``point`` must have rates.
+        point: the operating point, chosen on val.
+        shown_as: name of the images in the title; None: the name of their split.
     """
     fig = style.new_figure(7.2, 5.0, by_hand=True)
     style.set_margins(fig, left=0.8, right=0.3, bottom=0.85, top=0.95)
     ax = fig.add_subplot()
     name = style.format_class_name(point.slug)
-    at = point.rates[split]
+    rates = point.rates[split]
     chosen = float(_log_odds(np.array(point.threshold)))
     low, high = logit(TICKS[0]), logit(TICKS[-1])
     if not np.isnan(chosen):
         low, high = min(low, chosen - 0.5), max(high, chosen + 0.5)
     grid = np.linspace(low, high, 400)
-    place = _log_odds(score)
+    log_odds = _log_odds(score)
     curves = (
-        ("sensitivity", positive, at.sensitivity, style.VERMILLION, "solid", True),
-        ("specificity", ~positive, at.specificity, style.BLUE, style.DASHES[1], False),
+        ("sensitivity", positive, rates.sensitivity, style.VERMILLION, "solid", True),
+        ("specificity", ~positive, rates.specificity, style.BLUE, style.DASHES[1], False),
     )
     for what, among, rate, colour, dashes, reached in curves:
         if not among.any():
             continue
-        below = np.searchsorted(np.sort(place[among]), grid) / among.sum()
+        below = np.searchsorted(np.sort(log_odds[among]), grid) / among.sum()
         ax.plot(
             grid,
             1 - below if reached else below,
             color=colour,
             linestyle=dashes,
             linewidth=2,
-            label=f"{what}: {_share(rate)}" if not np.isnan(rate.value) else what,
+            label=f"{what}: {_format_rate(rate)}" if not np.isnan(rate.value) else what,
         )
-        # Apart, so that neither interval hides the other.
-        _mark(ax, chosen + (-0.06 if reached else 0.06), rate, colour)
+        # Next to each other, so that neither interval hides the other.
+        _draw_rate(ax, chosen + (-0.06 if reached else 0.06), rate, colour)
     if np.isnan(chosen):
         style.annotate_empty(ax, f"no threshold: val has no image of {name}")
     else:
@@ -84,7 +84,7 @@ def draw_operating_curve(
         ax, x=f"threshold on the calibrated probability of {name}", y="share of the images"
     )
     if len(positive):
-        # Above the axes: wherever the threshold lies, a curve crosses every corner of some run's.
+        # Above the axes, because in each corner of the axes the curves of some run would hide it.
         ax.legend(
             loc="lower center",
             bbox_to_anchor=(0.5, 1.0),
@@ -92,7 +92,7 @@ def draw_operating_curve(
             frameon=False,
             fontsize=style.TICK_SIZE,
         )
-    said = (
+    result = (
         "no threshold was chosen"
         if np.isnan(chosen)
         else f"threshold {100 * point.threshold:.3g} %, chosen on val for a sensitivity of "
@@ -100,9 +100,9 @@ def draw_operating_curve(
     )
     style.set_title(
         fig,
-        f"Finding {name}, {shown_as or split} ({at.positive_lesions:,} lesions of it, "
-        f"{at.n_lesions - at.positive_lesions:,} others)",
-        said,
+        f"Finding {name}, {shown_as or split} ({rates.positive_lesions:,} lesions of it, "
+        f"{rates.n_lesions - rates.positive_lesions:,} others)",
+        result,
     )
     style.add_footer(fig)
     return fig
@@ -111,14 +111,14 @@ def draw_operating_curve(
 def draw_decision_curve(
     positive: Bools, score: Floats, groups: NDArray[np.int64], split: str, slug: str
 ) -> Figure:
-    """Draw the net benefit of treating by the score, everybody and nobody.
+    """Draw the net benefit of treating by the score, of treating everybody and of nobody.
 
     Args:
-        positive: bool, shape (n,).
-        score: float64, shape (n,).
-        groups: int64, shape (n,).
-        split: that they are of.
-        slug: of the class.
+        positive: bool, shape (n,); whether each image is of the class.
+        score: float64, shape (n,); calibrated probability of the class.
+        groups: int64, shape (n,), not negative; the group of each image.
+        split: name of the images in the title.
+        slug: slug of the class.
     """
     fig = style.new_figure(7.2, 5.0, by_hand=True)
     style.set_margins(fig, left=0.85, right=0.3, bottom=0.85, top=0.7)
@@ -167,8 +167,8 @@ def draw_decision_curve(
     return fig
 
 
-def _mark(ax: Axes, x: float, rate: IntervalEstimate, colour: str) -> None:
-    """A point with its interval."""
+def _draw_rate(ax: Axes, x: float, rate: IntervalEstimate, colour: str) -> None:
+    """Draw a rate as a point with its interval, if it is defined."""
     if not np.isnan(rate.value):
         ax.errorbar(
             x,
@@ -183,13 +183,13 @@ def _mark(ax: Axes, x: float, rate: IntervalEstimate, colour: str) -> None:
         )
 
 
-def _share(rate: IntervalEstimate) -> str:
+def _format_rate(rate: IntervalEstimate) -> str:
     return (
         f"{format_percent(rate.value)} ({format_percent(rate.low)} to {format_percent(rate.high)})"
     )
 
 
 def _log_odds(probability: Floats) -> Floats:
-    """Finite log odds."""
+    """Return log odds that are finite, also for the probabilities 0 and 1."""
     odds: Floats = logit(np.clip(probability, 1e-9, 1 - 1e-9))
     return odds

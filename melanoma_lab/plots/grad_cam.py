@@ -1,4 +1,4 @@
-"""A figure of single decisions: the image, and where the network found what speaks for it."""
+"""The figure of a network's most confident decisions: images with their Grad-CAM heat maps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.plots import style
 
-#: Inches: an image's side, and what lies between two, two pairs, two blocks.
+#: Inches: side of an image, and gaps between two images, two pairs, two blocks.
 CELL, GAP, BETWEEN, APART = 1.3, 0.05, 0.24, 0.5
-#: Inches: a class's name over its images, what was decided beneath them, and before the next.
+#: Inches: a class's name above its images, the decision below them, and the gap before the next.
 NAME, DECIDED, NEXT = 0.24, 0.22, 0.16
-#: Classes in one column of blocks; with more there are two.
+#: The most classes in one column of blocks; more classes are drawn in two columns.
 MOST_ROWS = 4
 CAPTION = (
     "{} probabilities. The map (Grad-CAM of the predicted class, {} x {} places, smoothed; the "
@@ -30,13 +30,13 @@ CAPTION = (
 
 @dataclass(frozen=True)
 class DecidedImage:
-    """One image and what was decided of it.
+    """One image with its predicted class.
 
     Attributes:
         pixels: uint8, shape (s, s, 3).
-        laid_over: the same with the map over it.
-        predicted: the class's slug.
-        probability: of it.
+        laid_over: uint8, shape (s, s, 3); the image with its heat map.
+        predicted: slug of the predicted class.
+        probability: probability of the predicted class.
     """
 
     pixels: NDArray[np.uint8]
@@ -47,7 +47,13 @@ class DecidedImage:
 
 @dataclass(frozen=True)
 class ClassExamples:
-    """A class's surest right and surest wrong decision; None: there is none."""
+    """The most confident right and wrong decision on images of one class.
+
+    Attributes:
+        slug: slug of the class.
+        right: the right decision; None if there is none.
+        wrong: the wrong decision; None if there is none.
+    """
 
     slug: str
     right: DecidedImage | None
@@ -57,15 +63,15 @@ class ClassExamples:
 def draw_surest_decisions(
     blocks: Sequence[ClassExamples], split: str, *, places: tuple[int, int], calibrated: bool
 ) -> Figure:
-    """Draw images beside their maps, class by class.
+    """Draw images and their heat maps, class by class.
 
     Args:
-        blocks: one or more.
-        split: whose images they are.
-        places: rows and columns of the maps before they were smoothed.
-        calibrated: whether the probabilities are.
+        blocks: the decisions of one or more classes.
+        split: name of the images' split.
+        places: rows and columns of the heat maps before they were smoothed.
+        calibrated: whether the probabilities are calibrated.
     """
-    # Laid out by hand, as identical cells need no solver. Sizes are in inches.
+    # Positions are computed here, because equal cells need no layout engine. Sizes are in inches.
     columns = 1 if len(blocks) <= MOST_ROWS else 2
     rows = -(-len(blocks) // columns)
     block_width = 4 * CELL + 2 * GAP + BETWEEN
@@ -92,11 +98,11 @@ def draw_surest_decisions(
             for k, picture in enumerate((decided.pixels, decided.laid_over)):
                 style.draw_picture(ax, picture, (x + k * (CELL + GAP), y), (CELL, CELL))
             wrong = decided.predicted != block.slug
-            said = style.format_class_name(decided.predicted)
-            said = (
-                f"{'taken for ' if wrong else ''}{said}, {format_percent(decided.probability, 0)}"
+            text = style.format_class_name(decided.predicted)
+            text = (
+                f"{'taken for ' if wrong else ''}{text}, {format_percent(decided.probability, 0)}"
             )
-            ax.text(x, y - 0.16, said, fontsize=style.NOTE_SIZE,
+            ax.text(x, y - 0.16, text, fontsize=style.NOTE_SIZE,
                   color=style.VERMILLION if wrong else style.BLACK)  # fmt: skip
     ax.text(width / 2, height - 0.34, f"Where the network looked in its surest decisions, {split}",
           fontsize=style.TITLE_SIZE, ha="center")  # fmt: skip

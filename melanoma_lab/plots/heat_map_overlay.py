@@ -1,4 +1,4 @@
-"""A map of where something was found, laid over the image that it was found in. No TensorFlow."""
+"""Heat maps laid over images, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-#: Its lightness rises evenly, so that it reads the same in grey and with any colour blindness, and
-#: its greens are no colour of skin.
+#: Colour map whose lightness rises evenly, so that it is readable in grey and with any colour
+#: blindness; its greens do not occur in skin.
 COLOURS: Final = "viridis"
-#: How much of the image the highest places hide.
+#: Opacity of the map at its maximum.
 MOST: Final = 0.6
-#: The line is drawn around what is at least this share of the highest place.
+#: The contour is drawn around the area with at least this share of the maximum.
 LINE: Final = 0.5
 
 
 def overlay_heat_map(pixels: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Lay a map over its image.
+    """Lay a heat map over its image.
 
-    The image loses its colours and keeps its light and dark; the map is the more opaque the higher
-    it is, from nothing at 0, so that an image in which nothing was found is plain grey. A white
-    line runs around what is at least half as high as the highest place.
+    The image is shown in grey. The opacity of the map rises with its value, from 0 at 0, so an
+    image with an empty map is plain grey. A white contour surrounds the area with at least half of
+    the maximum.
 
     Args:
         pixels: uint8, shape (h, w, 3), RGB.
-        heat: float, shape (h, w), 0 to 1; 1 is the highest place.
+        heat: float, shape (h, w), 0 to 1; 1 is the maximum.
 
     Returns:
         uint8, shape (h, w, 3), RGB.
 
     Raises:
-        ValueError: the two do not fit each other.
+        ValueError: the shapes do not match.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or heat.shape != pixels.shape[:2]:
         raise ValueError(
@@ -43,25 +43,25 @@ def overlay_heat_map(pixels: NDArray[np.uint8], heat: NDArray[np.floating]) -> N
     heat = np.clip(heat, 0.0, 1.0)
     share = (MOST * heat)[..., None]
     colours = 255 * colormaps[COLOURS](heat)[..., :3]
-    shown = (1 - share) * grey[..., None] + share * colours
-    shown[_edge(heat >= LINE)] = 255
-    made: NDArray[np.uint8] = np.rint(shown).astype(np.uint8)
-    return made
+    blended = (1 - share) * grey[..., None] + share * colours
+    blended[_find_edge(heat >= LINE)] = 255
+    overlay: NDArray[np.uint8] = np.rint(blended).astype(np.uint8)
+    return overlay
 
 
 def overlay_on_picture(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
-    """Lay a map over a picture of another size; the map is stretched to the picture's.
+    """Lay a heat map over a picture of another size; the map is stretched to its size.
 
     Args:
-        picture: RGB.
+        picture: an RGB image.
         heat: float32, shape (s, s), 0 to 1.
     """
     stretched = Image.fromarray(heat).resize(picture.size, Image.Resampling.BILINEAR)
     return Image.fromarray(overlay_heat_map(np.asarray(picture), np.asarray(stretched)))
 
 
-def _edge(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The places of an area beside which, up, down, left or right, is a place outside it."""
+def _find_edge(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the pixels of an area with a neighbour (up, down, left or right) outside it."""
     around = np.pad(inside, 1, mode="edge")
     within = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     edge: NDArray[np.bool_] = inside & ~within

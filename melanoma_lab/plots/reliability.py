@@ -1,4 +1,4 @@
-"""The figure of how far a network may be believed: accuracy by confidence."""
+"""The reliability diagram: accuracy by confidence."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def draw_reliability_diagram(
     """Draw accuracy against confidence in 15 bins, with 95 % Wilson intervals, and the counts.
 
     Args:
-        y_true: int64, shape (n,).
-        y_score: float64, shape (n, K), as the network gives them.
+        y_true: int64, shape (n,); index of the true class.
+        y_score: float64, shape (n, K); probabilities that the network returned.
         split: name of the split.
-        temperature: where one was fitted, the same after calibration is drawn beside it.
+        temperature: temperature for a second curve after calibration; None, or one that was not
+            fitted: no second curve.
     """
     fig = style.new_figure(5.6, 6.4, by_hand=True)
     ax, count_ax = fig.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
@@ -35,12 +36,12 @@ def draw_reliability_diagram(
     style.style_axes(count_ax, x="confidence (probability of the decided class)", y="images")
     ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", label="calibrated")
     bins = calibration.reliability_bins(y_true, y_score)
-    said = (
+    result = (
         f"ECE {style.format_metric_value(calibration.ece(y_true, y_score))} ({len(y_true):,} "
         "images)"
     )
     if y_true.size:
-        _points(
+        _draw_points(
             ax,
             bins,
             "this network, with 95 % intervals",
@@ -62,38 +63,40 @@ def draw_reliability_diagram(
         calibrated = temperature.apply(y_score)
         after = calibration.reliability_bins(y_true, calibrated)
         name = f"after temperature {temperature.value:.2f}, from val"
-        _points(ax, after, name, marker="D", colour=style.VERMILLION, bars=style.ORANGE)
+        _draw_points(ax, after, name, marker="D", colour=style.VERMILLION, bars=style.ORANGE)
         count_ax.stairs(after.counts, after.edges, color=style.VERMILLION, linewidth=1.4)
-        said += (
+        result += (
             f"; after calibration {style.format_metric_value(calibration.ece(y_true, calibrated))}"
         )
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
-    # Points above the diagonal leave the other corner free.
-    unsure = y_true.size and (y_score.argmax(axis=1) == y_true).mean() > y_score.max(axis=1).mean()
+    # The legend is placed on the side of the diagonal without points.
+    underconfident = (
+        y_true.size and (y_score.argmax(axis=1) == y_true).mean() > y_score.max(axis=1).mean()
+    )
     ax.legend(
-        loc="lower right" if unsure else "upper left",
+        loc="lower right" if underconfident else "upper left",
         framealpha=0.9,
         edgecolor="none",
         fontsize=style.TICK_SIZE,
     )
     count_ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    style.set_title(fig, f"Reliability, {split}", said)
+    style.set_title(fig, f"Reliability, {split}", result)
     style.add_footer(fig)
     return fig
 
 
-def _points(
+def _draw_points(
     ax: Axes, bins: calibration.ReliabilityBins, name: str, *, marker: str, colour: str, bars: str
 ) -> None:
-    """The filled bins as points with Wilson intervals."""
+    """Draw the bins that have images as points with Wilson intervals."""
     filled = np.flatnonzero(bins.counts)
     intervals = [
         binomtest(int(bins.correct[i]), int(bins.counts[i])).proportion_ci(method="wilson")
         for i in filled
     ]
     middle = bins.accuracy[filled]
-    # A bound may pass the estimate by a rounding error, which errorbar refuses.
+    # By a rounding error, the interval may not contain the estimate; errorbar refuses that.
     below = np.maximum(middle - [interval.low for interval in intervals], 0)
     above = np.maximum([interval.high for interval in intervals] - middle, 0)
     ax.errorbar(

@@ -1,7 +1,7 @@
 """The figures of a finished run, as PNG files.
 
-Seven of a network and fewer of what has no epochs; two more where the dataset names a melanoma
-class, and one where its metadata divides the images.
+A network has seven, and a trivial classifier, which has no epochs, has fewer. There are two more if
+the dataset names a positive class, and one if there are subgroups.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ def save_run_figures(
     title: str | None = None,
     in_use: bool = True,
 ) -> list[Path]:
-    """Draw and write every figure of a run; what it predicts is shown for the held-out images.
+    """Draw and write every figure of a run; predictions are those of the evaluated split.
 
     Args:
-        folder: where to write; made if it is not there.
-        run: what is drawn: its test split, or val if it has predicted no test image.
-        training: what is drawn of its training; None: nothing was trained here.
-        title: what titles call the images; None: their split.
-        in_use: whether to draw what it would be worth in use: the operating point, the decision
-            curve and the subgroups. Nobody uses a trivial classifier; its tables have them.
+        folder: the folder to write to; created if it is missing.
+        run: the evaluated run; its test split is drawn, or val if no test image was predicted.
+        training: data of the training's figures; None: nothing was trained here.
+        title: name of the images in titles; None: the name of their split.
+        in_use: whether to draw the operating point, the decision curve and the subgroups. A trivial
+            classifier, which nobody would use, has them only in its tables.
 
     Returns:
-        The files written.
+        The paths of the files.
     """
     split, evaluation = run.predictions.evaluated, run.evaluation
     title = title or split.name
-    held_out = (split.y_true, split.y_score, split.slugs, title)
+    arguments = (split.y_true, split.y_score, split.slugs, title)
     figures = {
-        "confusion_matrix": classification.draw_confusion_matrix(*held_out),
-        "roc_curves": classification.draw_roc_curves(*held_out, run.positive_class),
+        "confusion_matrix": classification.draw_confusion_matrix(*arguments),
+        "roc_curves": classification.draw_roc_curves(*arguments, run.positive_class),
         "precision_recall_curves": classification.draw_precision_recall_curves(
-            *held_out, run.positive_class
+            *arguments, run.positive_class
         ),
         "reliability_diagram": reliability.draw_reliability_diagram(
             split.y_true, split.y_score, title, evaluation.temperature
@@ -59,12 +59,14 @@ def save_run_figures(
             training.counts, split.slugs
         )
     if in_use and evaluation.point is not None:
-        of_class = split.calibrate(evaluation.temperature).one_vs_rest(evaluation.point.slug)
+        labels_and_scores = split.calibrate(evaluation.temperature).one_vs_rest(
+            evaluation.point.slug
+        )
         figures["operating_curve"] = clinical_evaluation.draw_operating_curve(
-            *of_class, split.name, evaluation.point, title
+            *labels_and_scores, split.name, evaluation.point, title
         )
         figures["decision_curve"] = clinical_evaluation.draw_decision_curve(
-            *of_class, split.groups, title, evaluation.point.slug
+            *labels_and_scores, split.groups, title, evaluation.point.slug
         )
     if in_use and len(evaluation.subgroups):
         figures["subgroups"] = subgroups.draw_subgroup_forest(

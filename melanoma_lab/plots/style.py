@@ -1,7 +1,7 @@
-"""How every figure of the lab looks: colours, sizes and the few parts that figures share.
+"""The style of all figures: colours, sizes and shared parts.
 
 Figures are made with ``matplotlib.figure.Figure`` and the Agg canvas, never with pyplot: pyplot
-keeps every figure alive in global state, which leaks over a sweep and is not safe in threads. For
+keeps every figure in global state, which leaks memory over a sweep and is not safe in threads. For
 the same reason sizes are passed to the artists rather than set in ``rcParams``.
 """
 
@@ -23,8 +23,8 @@ from PIL import Image
 
 DPI = 130
 
-# Okabe and Ito, "Color Universal Design" (2008): told apart with every common colour blindness.
-# Their yellow is left out: a thin yellow line cannot be seen on white.
+# Okabe and Ito, "Color Universal Design" (2008): distinguishable with every common colour
+# blindness. Their yellow is left out, because a thin yellow line cannot be seen on white.
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
 GREEN = "#009E73"
@@ -36,10 +36,10 @@ GREY = "#6E6E6E"
 LIGHT_GREY = "#D9D9D9"
 
 CYCLE = (BLUE, GREEN, ORANGE, SKY, PURPLE, BLACK)
-"""Colours of classes; vermillion is kept for what a figure stresses."""
+"""Colours of classes; vermillion is reserved for emphasis."""
 
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-"""Line styles; the next one is taken when the colours are used up."""
+"""Line styles; when all colours are used, they start again with the next style."""
 
 TITLE_SIZE = 12
 LABEL_SIZE = 10.5
@@ -53,10 +53,10 @@ def new_figure(width: float, height: float, *, by_hand: bool = False) -> Figure:
     """Return an empty figure.
 
     Args:
-        width: in inches.
-        height: in inches.
-        by_hand: whether the caller places its parts (``set_margins``), in half the processor
-            time; otherwise they are laid out without overlapping.
+        width: width in inches.
+        height: height in inches.
+        by_hand: whether the caller places the axes by ``set_margins``, which takes half the
+            processor time; otherwise Matplotlib's constrained layout avoids overlaps.
     """
     layout = None if by_hand else ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     fig = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
@@ -67,15 +67,16 @@ def new_figure(width: float, height: float, *, by_hand: bool = False) -> Figure:
 def set_margins(
     fig: Figure, *, left: float, right: float, bottom: float, top: float, between: float = 0.0
 ) -> None:
-    """Place a figure's axes.
+    """Set the margins of a figure's axes, in inches.
 
     Args:
-        fig: of ``new_figure``, by hand; axes that are made afterwards are placed too.
-        left: inches beside the axes.
-        right: likewise.
-        bottom: likewise.
-        top: likewise.
-        between: inches between columns of axes, and between rows.
+        fig: a figure of ``new_figure`` with ``by_hand=True``; axes that are added later get the
+            margins too.
+        left: left margin.
+        right: right margin.
+        bottom: bottom margin.
+        top: top margin.
+        between: gap between columns of axes, and between rows.
     """
     width, height = fig.get_size_inches()
     grid = fig.axes[0].get_gridspec() if fig.axes else None
@@ -91,21 +92,25 @@ def set_margins(
 
 
 def estimate_text_width(texts: Iterable[str], size: float) -> float:
-    """Return about how wide the widest of some texts is, in inches; rather too much.
+    """Estimate the width of the widest of several texts in inches, rather too large than too small.
 
     Args:
-        texts: of one line or several.
-        size: of the letters, in points.
+        texts: texts of one or more lines.
+        size: font size in points.
     """
     longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
     return 0.6 * size / 72 * longest  # an average letter of DejaVu Sans is 0.58 of its size
 
 
 def new_sheet(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return a figure to lay out by hand, and axes over all of it.
+    """Return a figure, and axes over the whole figure whose units are inches.
 
-    The axes are in inches from the lower left corner. Pictures that share them are drawn in a third
-    of the time of pictures that each have their own.
+    The origin is the lower left corner. Drawing several pictures in these axes takes a third of the
+    time of drawing each in its own axes.
+
+    Args:
+        width: width in inches.
+        height: height in inches.
     """
     fig = new_figure(width, height, by_hand=True)
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
@@ -119,10 +124,10 @@ def draw_picture(
     """Draw a picture on the axes of ``new_sheet``.
 
     Args:
-        ax: of ``new_sheet``.
+        ax: the axes of ``new_sheet``.
         pixels: uint8, shape (h, w, 3), RGB.
-        corner: x and y of its lower left corner, in inches.
-        size: width and height, in inches.
+        corner: x and y of the picture's lower left corner, in inches.
+        size: width and height of the picture, in inches.
     """
     x, y = corner
     limits = ax.get_xlim(), ax.get_ylim()
@@ -138,13 +143,14 @@ def draw_picture(
 def save_png(fig: Figure, path: Path, *, photographs: bool = False) -> None:
     """Lay out a figure of ``new_figure`` and write it as a PNG file.
 
-    ``Figure.savefig`` does the same for three times the processor time: it goes through all artists
-    a third time for the layout, and compresses for longer than it draws.
+    ``Figure.savefig`` does the same in three times the processor time: it visits all artists a
+    third time for the layout, and compressing takes longer than drawing.
 
     Args:
-        fig: not to be changed afterwards.
-        path: of the file.
-        photographs: whether it is full of them; otherwise it has large areas of one colour.
+        fig: the figure; it must not be changed afterwards.
+        path: the file to write.
+        photographs: whether the figure consists mainly of photographs, not of areas of one colour;
+            chooses the compression.
     """
     canvas = FigureCanvasAgg(fig)
     if (engine := fig.get_layout_engine()) is not None:
@@ -159,7 +165,7 @@ def save_png(fig: Figure, path: Path, *, photographs: bool = False) -> None:
 
 
 def style_axes(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
-    """Give axes their title and labels, and take away what carries no information."""
+    """Set the title and labels of axes, and remove lines without information."""
     ax.set_title(title, fontsize=TITLE_SIZE, loc="left")
     ax.set_xlabel(x, fontsize=LABEL_SIZE)
     ax.set_ylabel(y, fontsize=LABEL_SIZE)
@@ -170,18 +176,18 @@ def style_axes(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
 
 
 def set_title(fig: Figure, what: str, result: str = "") -> None:
-    """Put up to two centred lines over a figure: what it shows and, beneath, its numbers."""
+    """Set a figure's title: a line that says what it shows, and optionally one with results."""
     fig.suptitle("\n".join(filter(None, (what, result))), fontsize=TITLE_SIZE)
 
 
 def add_footer(fig: Figure) -> None:
-    """Say beneath a figure that shows predictions what they are not for."""
-    # As a label of the figure, not a free text, so that the layout keeps room for it.
+    """Add a footer to a figure of predictions: they are for research only."""
+    # As a label of the figure, not as a text, so that the layout reserves space for it.
     fig.supxlabel(FOOTER, fontsize=NOTE_SIZE, color=GREY, x=0.995, ha="right")
 
 
 def format_class_name(slug: str, width: int | None = None) -> str:
-    """A class's slug as a reader wants it, broken into lines of at most ``width`` characters."""
+    """Format a class's slug for display, in lines of at most ``width`` characters."""
     name = slug.replace("_", " ").strip()
     if width is not None:
         name = "\n".join(textwrap.wrap(name, width))
@@ -189,10 +195,10 @@ def format_class_name(slug: str, width: int | None = None) -> str:
 
 
 def annotate_empty(ax: Axes, what: str) -> None:
-    """Write in empty axes why nothing is drawn there."""
+    """Write into empty axes why they are empty."""
     ax.text(0.5, 0.5, what, transform=ax.transAxes, ha="center", va="center", color=GREY)
 
 
 def format_metric_value(value: float) -> str:
-    """Three decimals, or a word where the value is undefined."""
+    """Format a metric with three decimals, or as ``undefined`` if it is NaN."""
     return "undefined" if math.isnan(value) else f"{value:.3f}"

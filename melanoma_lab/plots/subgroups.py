@@ -1,4 +1,4 @@
-"""The figure of how well a network does for whom."""
+"""The forest plot of metrics by subgroup."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from melanoma_lab.evaluation.subgroups import ALL, FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.plots import style
 
 MOST_ROWS = 12
-"""Of a column's subgroups; the smaller ones are in the table."""
+"""The most subgroups of a column to draw; the smaller ones are only in the table."""
 
 
 def draw_subgroup_forest(
     table: pd.DataFrame, point: OperatingPoint | None, shown_as: str | None = None
 ) -> Figure:
-    """Draw the figures of each subgroup with their intervals, beside those of all images.
+    """Draw the metrics of each subgroup and of all images, with their intervals.
 
     Args:
-        table: of ``measure_subgroups``, with rows.
-        point: None where the dataset names no melanoma class; then balanced accuracy alone.
-        shown_as: what the title calls the images; None: their split.
+        table: the table that ``measure_subgroups`` returned, with at least one row.
+        point: the operating point; None if the dataset names no positive class, and then only
+            balanced accuracy is drawn.
+        shown_as: name of the images in the title; None: the name of their split.
     """
-    rows, left_out = _largest(table)
+    rows, left_out = _select_largest(table)
     panels = [("balanced_accuracy", "balanced accuracy", style.BLUE)]
     if point is not None and not np.isnan(point.threshold):
         panels += [
@@ -37,16 +38,16 @@ def draw_subgroup_forest(
             ),
             ("specificity", f"{style.format_class_name(point.slug)}\nspecificity", style.GREEN),
         ]
-    # A gap before every column's first subgroup.
+    # A gap before the first subgroup of every column.
     starts = np.flatnonzero((rows["column"] != rows["column"].shift()).to_numpy())
     y = np.arange(len(rows)) + 0.7 * np.searchsorted(starts, np.arange(len(rows)), side="right")
-    names = [_row_name(row) for _, row in rows.iterrows()]
+    names = [_format_row_name(row) for _, row in rows.iterrows()]
     left = 0.15 + style.estimate_text_width(names, style.TICK_SIZE)
     fig = style.new_figure(left + 0.2 + 2.0 * len(panels), 2.0 + 0.27 * (y[-1] + 1), by_hand=True)
     axes = np.atleast_1d(fig.subplots(1, len(panels), sharey=True))
     style.set_margins(fig, left=left, right=0.3, bottom=0.65, top=1.2, between=0.3)
-    for ax, (figure, title, colour) in zip(axes, panels, strict=True):
-        _forest_panel(ax, rows, y, figure, colour)
+    for ax, (metric, title, colour) in zip(axes, panels, strict=True):
+        _draw_panel(ax, rows, y, metric, colour)
         style.style_axes(ax, title=title)
     axes[0].set_yticks(y, names)
     axes[0].set_ylim(y[-1] + 0.8, y[0] - 0.8)
@@ -63,22 +64,22 @@ def draw_subgroup_forest(
     return fig
 
 
-def _forest_panel(
-    ax: Axes, rows: pd.DataFrame, y: NDArray[np.float64], figure: str, colour: str
+def _draw_panel(
+    ax: Axes, rows: pd.DataFrame, y: NDArray[np.float64], metric: str, colour: str
 ) -> None:
-    """One figure of every subgroup; the value of all images as a line to hold them against."""
-    value = rows[figure].to_numpy(np.float64)
+    """Draw one metric of every subgroup, with a line at the value of all images."""
+    value = rows[metric].to_numpy(np.float64)
     few = rows["n_lesions"].to_numpy() < FEW_LESIONS
-    if figure == "sensitivity":
+    if metric == "sensitivity":
         few = rows["n_melanoma_lesions"].to_numpy(np.int64) < FEW_POSITIVE
-    if figure == "balanced_accuracy":
+    if metric == "balanced_accuracy":
         few |= rows["n_classes"].to_numpy() < rows["n_classes"].iloc[0]
     ax.axvline(value[0], color=style.GREY, linewidth=1, linestyle=":", zorder=1)
     for hollow in (False, True):
         shown = (few == hollow) & ~np.isnan(value)
         if not shown.any():
             continue
-        bounds = rows.loc[shown, [f"{figure}_low", f"{figure}_high"]].to_numpy(np.float64).T
+        bounds = rows.loc[shown, [f"{metric}_low", f"{metric}_high"]].to_numpy(np.float64).T
         ax.errorbar(
             value[shown],
             y[shown],
@@ -96,16 +97,16 @@ def _forest_panel(
     ax.tick_params(axis="y", length=0)
 
 
-def _largest(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The largest subgroups of every column, in the table's order, and how many are left out."""
+def _select_largest(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return the largest subgroups of each column, in order, and the number of the others."""
     rank = table.groupby("column")["n_lesions"].rank(method="first", ascending=False)
     return table[rank <= MOST_ROWS].reset_index(drop=True), int((rank > MOST_ROWS).sum())
 
 
-def _row_name(row: pd.Series) -> str:
-    what = "" if row["column"] in (ALL, row["value"]) else f"{row['column']}: "
+def _format_row_name(row: pd.Series) -> str:
+    prefix = "" if row["column"] in (ALL, row["value"]) else f"{row['column']}: "
     positive = row["n_melanoma_lesions"]
     lesions = (
         f"{row['n_lesions']:,}" if pd.isna(positive) else f"{row['n_lesions']:,}, {positive:,}"
     )
-    return f"{what}{style.format_class_name(row['value'][:40])}  ({lesions})"
+    return f"{prefix}{style.format_class_name(row['value'][:40])}  ({lesions})"

@@ -1,4 +1,4 @@
-"""Figures of what a network was trained on and how its training went."""
+"""Figures of a training: its images, the sizes of classes, and the learning curves."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _COLUMNS = 6
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Images per class, each an int array of shape (K,).
+    """Numbers of images of each class; every attribute is int64, shape (K,).
 
     Attributes:
-        train: original images of the training split.
-        balanced: images of the training split after balancing; batches are drawn from these.
-        val: images of the validation split.
-        test: images of the test split.
+        train: of original images of the training split.
+        balanced: of images of the training split after balancing, from which batches are drawn.
+        val: of images of the validation split.
+        test: of images of the test split.
     """
 
     train: NDArray[np.int64]
@@ -36,16 +36,16 @@ class ClassCounts:
 
 @dataclass(frozen=True, eq=False)
 class TrainingFigures:
-    """What is drawn of a training.
+    """Data of a training's figures.
 
     Attributes:
-        counts: images per class and split.
-        history: lists of one value an epoch, as ``draw_learning_curves`` takes them; empty if
-            nothing was trained epoch by epoch, and then no curves are drawn.
-        kept_epoch: epoch whose weights were kept, counted from 1; None if there is none.
+        counts: numbers of images by class and split.
+        history: a list of one value for each epoch by name, as for ``draw_learning_curves``; if it
+            is empty, because there were no epochs, no curves are drawn.
+        kept_epoch: epoch whose weights were saved, from 1; None if there is none.
         sample_images: training images as the network gets them, uint8 or float in 0 to 255,
             shape (n, height, width, 3); none are drawn if n is 0.
-        sample_names: n class slugs.
+        sample_names: the n names of their classes, as for ``draw_samples``.
     """
 
     counts: ClassCounts
@@ -56,14 +56,14 @@ class TrainingFigures:
 
 
 def draw_class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
-    """Draw training images per class before and after balancing, and list the other splits.
+    """Draw the numbers of training images before and after balancing, and list the other splits.
 
     Args:
-        counts: images per class.
+        counts: numbers of images of each class.
         slugs: K class slugs, in class order.
 
     Raises:
-        ValueError: If a count is not of shape (K,).
+        ValueError: the counts are not of shape (K,).
     """
     k = len(slugs)
     for name, values in vars(counts).items():
@@ -71,7 +71,7 @@ def draw_class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure
             raise ValueError(f"Expected {k} counts of {name}. Received {np.shape(values)}.")
     labels = [style.format_class_name(slug) for slug in slugs]
     left = 0.2 + style.estimate_text_width(labels, style.TICK_SIZE)
-    # Beside the axes, by their width: the numbers of the other splits.
+    # Space for the numbers of the other splits, in proportion to the width of the axes.
     right = 0.1 + (8.3 - left) * (1 - 1 / 1.19)
     fig = style.new_figure(8.4, 1.9 + 0.46 * k, by_hand=True)
     style.set_margins(fig, left=left, right=right, bottom=0.9, top=0.75)
@@ -108,15 +108,15 @@ def draw_class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure
 
 
 def draw_samples(images: NDArray[np.generic], names: Sequence[str]) -> Figure:
-    """Draw images as the network gets them in training, their classes above them.
+    """Draw images as the network gets them in training, with their classes.
 
     Args:
-        images: uint8 or float, shape (n, height, width, 3), 0 to 255; what lies outside that
-            range is clipped. At most the first ``MAX_SAMPLES`` are drawn.
-        names: n class slugs, or what ``format_mixed_label`` made of several.
+        images: uint8 or float, shape (n, height, width, 3), 0 to 255; values outside that range are
+            clipped. At most the first ``MAX_SAMPLES`` are drawn.
+        names: n class slugs, or texts of ``format_mixed_label``.
 
     Raises:
-        ValueError: If there are no images, or not one name an image.
+        ValueError: there are no images, or the number of names differs from that of images.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(names) or not len(images):
         raise ValueError(
@@ -127,7 +127,7 @@ def draw_samples(images: NDArray[np.generic], names: Sequence[str]) -> Figure:
     n, height, width = shown.shape[:3]
     columns = min(n, _COLUMNS)
     rows = -(-n // columns)
-    # Laid out by hand: identical cells need no solver. Sizes are in inches.
+    # Positions are computed here, because equal cells need no layout engine. Sizes are in inches.
     titles = [style.format_class_name(name, width=17) for name in names[:n]]
     head = 0.16 + 0.14 * max(title.count("\n") + 1 for title in titles)
     cell, gap, margin, top = 1.45, 0.14, 0.15, 0.35
@@ -147,20 +147,20 @@ def draw_samples(images: NDArray[np.generic], names: Sequence[str]) -> Figure:
 
 
 def format_mixed_label(shares: NDArray[np.floating], slugs: Sequence[str]) -> str:
-    """What a training image shows: a class, or the classes of a mixed one with their shares.
+    """Format the label of a training image, which may be a mixture of several classes.
 
     Args:
-        shares: of each class, shape (K,), sum 1.
+        shares: float, shape (K,), sum 1; share of each class.
         slugs: K class slugs.
 
     Returns:
-        The slug alone where the others are below half a percent; otherwise slugs and percentages,
-        the largest first.
+        The slug alone if the other shares are below half a per cent; otherwise slugs and
+        percentages, the largest first.
     """
     order = [k for k in np.argsort(-shares, kind="stable") if shares[k] >= 0.005]
     if len(order) == 1:
         return str(slugs[order[0]])
-    # Non-breaking spaces keep a number with its unit where the name is broken into lines.
+    # Non-breaking spaces keep a number and its unit in one line.
     return ", ".join(f"{slugs[k]}\xa0{100 * shares[k]:.0f}\xa0%" for k in order)
 
 
@@ -168,13 +168,13 @@ def draw_learning_curves(history: Mapping[str, Sequence[float]], kept_epoch: int
     """Draw loss and accuracy by epoch.
 
     Args:
-        history: lists of one value an epoch, all of one length: ``train_loss``, ``val_loss``,
+        history: a list of one value for each epoch by name: ``train_loss``, ``val_loss``,
             ``train_accuracy``, ``val_accuracy`` and, optionally, ``val_balanced_accuracy``. Values
             that are not finite leave a gap.
-        kept_epoch: epoch whose weights were kept, counted from 1; None marks none.
+        kept_epoch: epoch to mark, whose weights were saved, from 1; None: no epoch is marked.
 
     Raises:
-        ValueError: If the lists differ in length or kept_epoch is not one of their epochs.
+        ValueError: the lists differ in length, or kept_epoch is not one of their epochs.
     """
     lengths = {len(values) for values in history.values()}
     epochs = max(lengths, default=0)
@@ -189,10 +189,10 @@ def draw_learning_curves(history: Mapping[str, Sequence[float]], kept_epoch: int
     curves = {"train_": ("training", style.BLUE), "val_": ("validation", style.VERMILLION)}
     for ax, quantity in ((loss_ax, "loss"), (accuracy_ax, "accuracy")):
         for prefix, (label, colour) in curves.items():
-            _curve(ax, history[prefix + quantity], label, colour, "solid")
+            _draw_curve(ax, history[prefix + quantity], label, colour, "solid")
         if ax is accuracy_ax and "val_balanced_accuracy" in history:
             values = history["val_balanced_accuracy"]
-            _curve(ax, values, "validation, balanced", style.GREEN, style.DASHES[1])
+            _draw_curve(ax, values, "validation, balanced", style.GREEN, style.DASHES[1])
         style.style_axes(ax, quantity.capitalize(), "epoch")
         ax.set_xlim(0.5, epochs + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
@@ -222,8 +222,8 @@ def draw_learning_curves(history: Mapping[str, Sequence[float]], kept_epoch: int
     return fig
 
 
-def _curve(ax: Axes, values: Sequence[float], label: str, colour: str, dashes: object) -> None:
-    """Draw one value an epoch, with a dot for each where there are few."""
+def _draw_curve(ax: Axes, values: Sequence[float], label: str, colour: str, dashes: object) -> None:
+    """Draw a curve of one value for each epoch, with dots if there are few epochs."""
     ax.plot(
         np.arange(1, len(values) + 1),
         np.where(np.isfinite(values), values, np.nan),
