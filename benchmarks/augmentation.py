@@ -48,7 +48,7 @@ AUGMENTATIONS = {
 
 
 def keras_layers() -> dict[str, list[keras.Layer]]:
-    """The same by Keras's own layers."""
+    """Build the same augmentations with Keras's own layers."""
     exact = {"seed": 0, "dtype": "float32"}
     return {
         "keras, as dermoscopy": [

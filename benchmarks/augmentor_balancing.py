@@ -32,7 +32,7 @@ ROTATE = {"probability": 0.7, "max_left_rotation": 10, "max_right_rotation": 10}
 
 
 def class_files(root: Path) -> dict[str, list[Path]]:
-    """The image files of each class folder."""
+    """List the image files of each class folder."""
     return {
         folder.name: sorted(folder.glob("*.jpg"))
         for folder in sorted(root.iterdir())

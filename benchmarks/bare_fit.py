@@ -22,7 +22,7 @@ from keras import layers  # noqa: E402
 
 
 def vgg5(size: int, n_classes: int) -> keras.Model:
-    """The course project's network, written as it would be in a notebook."""
+    """Build the course project's network, written as in a notebook."""
     model = keras.Sequential([keras.Input((size, size, 3)), layers.Rescaling(1 / 255)])
     for filters in (32, 64, 128, 256, 512):
         model.add(layers.Conv2D(filters, 3, padding="same", activation="relu"))

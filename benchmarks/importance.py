@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def named(scores: NDArray[np.float64], values: NDArray[np.float64]) -> set[str]:
-    """The hyperparameters that a sweep's report says matter."""
+    """Return the hyperparameters that matter according to a sweep's report."""
     n = len(scores)
     trials = pd.DataFrame(
         {

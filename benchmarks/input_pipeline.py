@@ -84,7 +84,7 @@ class Clock:
 
 
 def arms(root: str, cache: Path) -> dict[str, Callable[[], list[Seconds]]]:
-    """A fit of EPOCHS epochs of STEPS steps by each way."""
+    """Return functions that fit EPOCHS epochs of STEPS steps, one for each input pipeline."""
     overrides = ["dataset=isic9", "dataset.conflicts=keep", f"dataset.root={root}"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = validate_config(compose("config", overrides))

@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def skipped(folder: Path, dataset: list[str], options: argparse.Namespace) -> None:
-    """What a run costs that has finished before."""
+    """Measure the time of a run that is skipped because it has finished before."""
     # Trivial classifiers: trained in no time, and skipped as any other.
     study = ["-m", "+experiment=majority", *dataset]
     command(folder, *study, f"seed=range({options.runs + 1})")
@@ -67,7 +67,7 @@ def skipped(folder: Path, dataset: list[str], options: argparse.Namespace) -> No
 
 
 def fixed(folder: Path, dataset: list[str], options: argparse.Namespace) -> None:
-    """What the second run of a process takes, part by part."""
+    """Measure the time of the second run of a process, part by part."""
     os.chdir(folder)
     sys.path.insert(0, str(HERE.parent))
     import melanoma_lab as lab
@@ -86,7 +86,7 @@ def fixed(folder: Path, dataset: list[str], options: argparse.Namespace) -> None
 
 
 def now() -> Seconds:
-    """The time, and the processor's that this process has had, in seconds."""
+    """Return the wall time and the processor time of this process, in seconds."""
     return np.array([time.perf_counter(), time.process_time()])
 
 

@@ -113,7 +113,7 @@ def lab(folder: Path, overrides: list[str]) -> dict[str, float]:
 
 
 def compare(ours: dict[str, float], plain: dict[str, float]) -> dict[str, float]:
-    """The figures of one round."""
+    """Compute the results of one round."""
     fit, bare_fit = ours["fit_seconds"], plain["fit_seconds"]
     return {
         "bare fit, s": bare_fit,

@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def links(source: Path, folder: Path, count: int) -> Path:
-    """A folder of links to some images, each as often as it takes."""
+    """Make a folder of ``count`` links to images, which are repeated if there are fewer."""
     paths = sorted(source.resolve().glob("*.jpg"))
     folder.mkdir()
     for i in range(count):
@@ -80,7 +80,7 @@ def links(source: Path, folder: Path, count: int) -> Path:
 
 
 def save(folder: Path, size: int) -> Path:
-    """A network with fresh weights, kept as a run's is."""
+    """Save a network with random weights in the same way as a run's network."""
     start_backend(threads=count_available_threads(), seed=0, precision=Precision.float32)
     from bare_fit import vgg5
 
@@ -96,13 +96,13 @@ def save(folder: Path, size: int) -> Path:
 
 
 def config_of(model: Path, images: Path) -> Config:
-    """What the command line would be composed to."""
+    """Return the configuration that the command line would compose."""
     config, _ = compose_config(["task=predict", f"training.batch_size={BATCH}"])
     return replace(config, model=str(model), images=str(images), output="out.csv")
 
 
 def plain(model: Path, images: Path) -> None:
-    """What a user would write."""
+    """Predict as a user would without the lab, as a baseline."""
     import keras
 
     network = keras.saving.load_model(model / "data" / "model.keras", compile=False)

@@ -87,7 +87,7 @@ class OracleService(OracleServicer):
     # Calls of workers, in threads of the server.
 
     def CreateTrial(self, request: Any, context: Any) -> Any:  # noqa: N802 - Keras Tuner's name
-        """The next trial; IDLE while there may be another only after those under way."""
+        """Return the next trial; its status is IDLE if one may follow when others have ended."""
         said = self._called(context)
         with self._oracle_at_work():
             answer = protos.get_proto().Trial(status=TrialStatus.to_proto(TrialStatus.STOPPED))
@@ -111,7 +111,7 @@ class OracleService(OracleServicer):
         return protos.get_service().CreateTrialResponse(trial=answer)
 
     def GetTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """A trial; also the sign of life of the worker that has it."""
+        """Return a trial; the call also shows that the trial's worker is alive."""
         said = self._called(context)
         with self._oracle_at_work():
             if said.get("has_it") and not self._has(said["tuner"], request.trial_id):
@@ -122,7 +122,7 @@ class OracleService(OracleServicer):
         return protos.get_service().GetTrialResponse(trial=answer)
 
     def EndTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """What came of a trial; or that its worker leaves, and it goes to another."""
+        """Record a trial's result; if its worker leaves, queue the trial for another worker."""
         said = self._called(context)
         with self._oracle_at_work():
             tuner, trial_id = said["tuner"], request.trial.trial_id
@@ -253,9 +253,9 @@ class OracleService(OracleServicer):
 
 
 def _message(trial: Any) -> Any:
-    """A trial for a worker: its values, without the space, which the worker has.
+    """Convert a trial to a message with its values, without the space, which the worker has.
 
-    Keras Tuner prints every condition of a space that it makes a message of.
+    For a message with the space, Keras Tuner would print each of its conditions.
     """
     values = HyperParameters()
     values.values = dict(trial.hyperparameters.values)

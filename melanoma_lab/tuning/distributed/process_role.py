@@ -45,13 +45,16 @@ class ProcessRole:
 
 
 def read_role(environment: Mapping[str, str]) -> ProcessRole | None:
-    """The part that the environment gives this process; None: it searches by itself.
+    """Read the role of this process from its environment.
 
     Args:
-        environment: such as ``os.environ``.
+        environment: environment variables, such as ``os.environ``.
+
+    Returns:
+        The role; None if the process searches alone.
 
     Raises:
-        UserError: only some of the variables are set, or the port is none.
+        UserError: only some of the variables are set, or the port is not valid.
     """
     names = (TUNER_ID, ORACLE_IP, ORACLE_PORT)
     given = {name: environment[name] for name in names if environment.get(name)}

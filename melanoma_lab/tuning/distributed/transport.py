@@ -34,22 +34,21 @@ LONGEST_TEXT = 2000
 
 
 def pack_metadata(**facts: Any) -> tuple[tuple[str, bytes], ...]:
-    """Facts as the metadata of a call; texts are cut to what fits."""
+    """Pack facts into the metadata of a call; texts are shortened to ``LONGEST_TEXT``."""
     short = {k: v[:LONGEST_TEXT] if isinstance(v, str) else v for k, v in facts.items()}
     return ((KEY, json.dumps(short).encode()),)
 
 
 def unpack_metadata(metadata: Sequence[Any] | None) -> dict[str, Any]:
-    """The facts that ``pack_metadata`` put there; none where somebody else calls."""
+    """Return the facts that ``pack_metadata`` packed; none if another program made the call."""
     found: Mapping[str, Any] = {entry[0]: entry[1] for entry in metadata or ()}
     return dict(json.loads(found[KEY])) if KEY in found else {}
 
 
 def import_grpc() -> Any:
-    """The package ``grpc``, imported where it is used, and told not to print.
+    """Import the package ``grpc`` at its first use, with its printing and fork support disabled.
 
-    No process of the lab forks without starting another program, which needs none of the
-    preparations that gRPC would make.
+    Fork support is not needed: after a fork, processes of the lab always start another program.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -93,14 +92,14 @@ def open_server(role: ProcessRole | None) -> Iterator[tuple[Any, int]]:
 
 @contextmanager
 def open_channel(role: ProcessRole, *, timeout: float) -> Iterator[Any]:
-    """A channel to the chief, who answers.
+    """Open a channel to the chief, and wait until the chief answers.
 
     Args:
-        role: of a worker.
-        timeout: seconds to wait for the chief to come up.
+        role: the role of this worker, with the chief's address.
+        timeout: the longest time to wait, in seconds.
 
     Raises:
-        RunError: it has not.
+        RunError: the chief has not answered by then.
     """
     with import_grpc().insecure_channel(role.address, options=CHANNEL_OPTIONS) as channel:
         try:

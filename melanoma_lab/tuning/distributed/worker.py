@@ -47,7 +47,7 @@ class ChiefClient(OracleClient):
         self.told: dict[str, Any] = {}
 
     def create_trial(self, tuner_id: str) -> Any:
-        """The next trial, when there is one; or that the search is over."""
+        """Wait for the next trial and return it; its status says if the search is over."""
         request = protos.get_service().CreateTrialRequest(tuner_id=tuner_id)
         while True:
             response, self.told = self._ask(self.stub.CreateTrial, request)
@@ -57,7 +57,7 @@ class ChiefClient(OracleClient):
             time.sleep(PAUSE)
 
     def get_trial(self, trial_id: str) -> Any:
-        """A trial as the chief has it."""
+        """Return a trial by its id, as the chief has it."""
         request = protos.get_service().GetTrialRequest(trial_id=trial_id)
         return Trial.from_proto(self._ask(self.stub.GetTrial, request)[0].trial)
 
@@ -186,10 +186,10 @@ class Worker(LabTuner):
             lock.delete_checkpoints()
 
     def _parent(self) -> str:
-        """The search's run in MLflow, which the chief has opened.
+        """Return the id of the search's MLflow run, which the chief has opened.
 
         Raises:
-            UserError: it is not where this worker records its trials.
+            UserError: this worker's tracking server does not have the run.
         """
         from mlflow.exceptions import MlflowException
 

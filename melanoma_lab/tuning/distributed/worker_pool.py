@@ -112,11 +112,11 @@ class WorkerPool:
             self._running[name].kill()
 
     def log(self, name: str) -> Path:
-        """The file of what a worker prints."""
+        """Return the file with a worker's output."""
         return self._folder / f"{name}.log"
 
     def last_words(self, name: str) -> str:
-        """The last lines that a worker printed."""
+        """Return the last lines of a worker's output."""
         with suppress(OSError):
             text = self.log(name).read_text(encoding="utf-8", errors="replace")
             lines = [line for line in text.splitlines() if line.strip()]
@@ -169,18 +169,18 @@ class WorkerPool:
 
 
 def _name(number: int | str) -> str:
-    """What a worker is called: none that is typed on another machine."""
+    """Return the name of a worker, one that users do not give to workers of other machines."""
     return f"local-worker-{number}"
 
 
 def build_worker_command(command: TuneCommand) -> list[str]:
-    """The command that starts a worker of the search that this process does.
+    """Return the command that starts a worker of this process's search.
 
     Args:
-        command: what was typed.
+        command: the command that the user typed.
 
     Raises:
-        UserError: it needs what is declared in this process alone.
+        UserError: the search uses options that are declared only in this process.
     """
     program = [sys.executable, "-m", "melanoma_lab"]
     if any(registry.get_user_options()):
@@ -196,14 +196,17 @@ def build_worker_command(command: TuneCommand) -> list[str]:
 
 
 def assign_gpus(devices: int | None, environment: Mapping[str, str]) -> list[str]:
-    """The GPU of each worker, where there are several and each needs one; TensorFlow is loaded.
+    """Assign a GPU to each worker if there are several and each worker needs one.
+
+    This loads TensorFlow.
 
     Args:
-        devices: ``training.devices``.
-        environment: what ``CUDA_VISIBLE_DEVICES`` is taken from.
+        devices: the setting ``training.devices``.
+        environment: environment variables, of which ``CUDA_VISIBLE_DEVICES`` is read.
 
     Returns:
-        What each worker is to have there, by turns; empty where all are to see the same.
+        Values of ``CUDA_VISIBLE_DEVICES`` for the workers, used in turns; empty if all workers see
+        the same GPUs.
     """
     import tensorflow as tf
 
