@@ -304,7 +304,7 @@ def _make_unaugmented_batches(
 def _draw_samples(
     images: BalancedSet, augmentation: list[keras.Layer], config: Config
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The first images that the fit drew, augmented once more."""
+    """Return the first images that the fit drew, augmented once more, and their labels."""
     positions = select_batch(0, n=len(images), batch_size=MAX_SAMPLES, seed=config.seed)
     pixels, labels = images.gather(positions)
     weights = np.ones(len(labels), np.float32)  # equal, so that labels are shares of area
