@@ -52,10 +52,10 @@ def audit_images(
     readable["pixels"] = pixels.where(pixels != "", readable["digest"])
     readable["group"] = group_images(readable, GroupingRule.all)
     published = len(set(readable["published"]) - {""}) > 1
-    random_splits, example = _random_splits(readable["group"])
+    random_splits, example = _draw_random_splits(readable["group"])
     readable["judged"] = readable["published"] if published else example
     found = sorted(set(manifest["label"]))
-    near = _groups(readable, "photograph", _several(readable, "photograph", "digest"))
+    near = _groups(readable, "photograph", _has_several(readable, "photograph", "digest"))
     return Findings(
         dataset=name,
         n_images=len(manifest),
@@ -72,31 +72,36 @@ def audit_images(
         ],
         suspicious=find_suspicious_files(readable, inspection.files),
         exact_duplicate_groups=_groups(readable, "digest"),
-        pixel_duplicate_groups=_groups(readable, "pixels", _several(readable, "pixels", "digest")),
+        pixel_duplicate_groups=_groups(
+            readable, "pixels", _has_several(readable, "pixels", "digest")
+        ),
         near_duplicate_groups=near,
         near_duplicate_pairs=_named_pairs(readable, inspection.pairs),
-        label_conflicts=_groups(readable, "pixels", _several(readable, "pixels", "label")),
+        label_conflicts=_groups(readable, "pixels", _has_several(readable, "pixels", "label")),
         near_label_conflicts=_groups(
             readable,
             "photograph",
-            _several(readable, "photograph", "digest") & _several(readable, "photograph", "label"),
+            _has_several(readable, "photograph", "digest")
+            & _has_several(readable, "photograph", "label"),
         ),
         metadata_conflicts=_metadata_conflicts(manifest),
         groups=_groups(readable, "group"),
         cross_split_groups=_groups(
-            readable, "group", _several(readable.loc[readable["judged"] != ""], "group", "judged")
+            readable,
+            "group",
+            _has_several(readable.loc[readable["judged"] != ""], "group", "judged"),
         ),
-        test_images_leaking=_leaking(readable, TEST),
-        val_images_leaking=_leaking(readable, VAL),
+        test_images_leaking=_find_leaking(readable, TEST),
+        val_images_leaking=_find_leaking(readable, VAL),
         classes_left_out=[] if classes is None else sorted(set(found) - set(classes)),
         classes_without_images=sorted(set(classes or ()) - set(found)),
-        unknown=[*_unknown(manifest, listing.grouped_by), *listing.notes],
+        unknown=[*_describe_unknown(manifest, listing.grouped_by), *listing.notes],
         missing_images=list(listing.unmatched.missing),
         unlisted_images=list(listing.unmatched.unlisted),
     ), readable
 
 
-def _several(table: pd.DataFrame, by: str, column: str) -> pd.Series:
+def _has_several(table: pd.DataFrame, by: str, column: str) -> pd.Series:
     """Return whether each image's group has several values of a column; bool, shape (n,)."""
     return table.groupby(by)[column].transform("nunique") > 1
 
@@ -110,14 +115,14 @@ def _groups(table: pd.DataFrame, by: str, chosen: pd.Series | None = None) -> li
     return sorted(sorted(ids) for _, ids in several.groupby(by)["image_id"])
 
 
-def _leaking(table: pd.DataFrame, part: str) -> list[str]:
+def _find_leaking(table: pd.DataFrame, part: str) -> list[str]:
     """List the images of a part of the audited split whose group has a training image."""
     trained = set(table.loc[table["judged"] == TRAIN, "group"])
     leaking = (table["judged"] == part) & table["group"].isin(trained)
     return sorted(table.loc[leaking, "image_id"])
 
 
-def _random_splits(group: pd.Series) -> tuple[RandomSplitLeakage, list[str]]:
+def _draw_random_splits(group: pd.Series) -> tuple[RandomSplitLeakage, list[str]]:
     """Draw random splits of single files.
 
     Returns:
@@ -172,7 +177,7 @@ def _metadata_conflicts(manifest: pd.DataFrame) -> list[dict[str, str]]:
     ]
 
 
-def _unknown(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> list[str]:
+def _describe_unknown(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> list[str]:
     """Describe what cannot be found without metadata, a sentence each."""
     sentences = []
     if not grouped_by:

@@ -129,9 +129,9 @@ def _inspect(
         threads=threads,
         progress=progress,
     )
-    pairs = _pairs(pixels, digests, threads, progress)
+    pairs = _find_pairs(pixels, digests, threads, progress)
     twins = {row[i] for row in pairs if row[3] == IDENTICAL for i in (0, 1)}
-    constant = _constant(pixels.images)
+    constant = _is_constant(pixels.images)
 
     def describe(item: tuple[int, str]) -> list[Any]:
         row, digest = item
@@ -149,7 +149,7 @@ def _inspect(
     return {"files": files, "pairs": pairs}
 
 
-def _pairs(
+def _find_pairs(
     pixels: DecodedImages, digests: list[str], threads: int, progress: ProgressCallback | None
 ) -> list[list[Any]]:
     """Find the pairs of readable files that are copies of one photograph."""
@@ -172,7 +172,7 @@ def _pairs(
     return sorted([*sorted(row[:2]), *row[2:]] for row in rows)
 
 
-def _constant(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _is_constant(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return whether each image has a single colour; bool, shape (n,)."""
     parts = [np.empty(0, np.uint8)]
     for start in range(0, len(images), _IMAGES_AT_ONCE):

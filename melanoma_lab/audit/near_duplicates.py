@@ -84,14 +84,16 @@ def find_near_duplicates(
     if against is not None:
         check_images(against)
     # The matrix products here are small. Starting BLAS threads for each of them was ten times
-    # slower, on a machine with other programs, than this pool with one BLAS thread per thread.
+    # slower, on a machine with other programs, than this pool of threads with one BLAS thread each.
     with (
         threadpool_limits(1, user_api="blas"),
         ThreadPoolExecutor(n_threads or os.cpu_count() or 1) as pool,
     ):
         settings = _SearchSettings(min_score, n_neighbours, pool, progress)
         found = (
-            _within(images, settings) if against is None else _between(images, against, settings)
+            _find_pairs_within(images, settings)
+            if against is None
+            else _find_pairs_between(images, against, settings)
         )
     frame = pd.DataFrame(found, columns=["first", "second", "score", "kind"])
     frame = frame.astype({"first": np.int64, "second": np.int64, "score": np.float64, "kind": str})
@@ -129,7 +131,7 @@ class _SearchSettings:
         )
 
 
-def _within(images: NDArray[np.uint8], settings: _SearchSettings) -> list[_Row]:
+def _find_pairs_within(images: NDArray[np.uint8], settings: _SearchSettings) -> list[_Row]:
     source = settings.describe(images)
     rows: list[_Row] = [
         (same[0], other, 1.0, IDENTICAL) for same in source.members.values() for other in same[1:]
@@ -145,7 +147,7 @@ def _within(images: NDArray[np.uint8], settings: _SearchSettings) -> list[_Row]:
     return rows
 
 
-def _between(
+def _find_pairs_between(
     images: NDArray[np.uint8], against: NDArray[np.uint8], settings: _SearchSettings
 ) -> list[_Row]:
     source, other = settings.describe(images), settings.describe(against)

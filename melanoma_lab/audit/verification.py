@@ -76,7 +76,7 @@ def verify_pairs(
     for compared, alignments, scores in fine:
         for (a, b), transform, score in zip(compared, alignments, scores, strict=True):
             if score >= min_score:
-                yield int(a), int(b), float(score), _kind(transform)
+                yield int(a), int(b), float(score), _describe_change(transform)
 
 
 def _align_coarsely(
@@ -146,8 +146,8 @@ def _compare_finely(
     Returns:
         The pairs, their transforms, and their scores; 0 if the transform is implausible.
     """
-    first = _greys(source.images, source.distinct[pairs[:, 0]])
-    second = _greys(other.images, other.distinct[pairs[:, 1]])
+    first = _load_greys(source.images, source.distinct[pairs[:, 0]])
+    second = _load_greys(other.images, other.distinct[pairs[:, 1]])
     side = min(first.shape[-1], second.shape[-1])
     first, second = reduce_size(first, side), reduce_size(second, side)
     sigma = side / 32
@@ -168,14 +168,14 @@ def _is_plausible(transforms: NDArray[np.float32]) -> NDArray[np.bool_]:
     return plausible
 
 
-def _greys(images: NDArray[np.uint8], indices: NDArray[np.intp]) -> NDArray[np.float32]:
+def _load_greys(images: NDArray[np.uint8], indices: NDArray[np.intp]) -> NDArray[np.float32]:
     """Load some images as grey levels, reduced to a side of at most _DETAIL_SIDE."""
     unique, inverse = np.unique(indices, return_inverse=True)
     grey = np.asarray(images[unique]).mean(axis=3, dtype=np.float32)
     return reduce_size(grey, min(_DETAIL_SIDE, grey.shape[-1]))[inverse]
 
 
-def _kind(transform: NDArray[np.float32]) -> str:
+def _describe_change(transform: NDArray[np.float32]) -> str:
     """Describe the changes between two images in words, given their alignment.
 
     Args:

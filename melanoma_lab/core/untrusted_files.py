@@ -145,7 +145,7 @@ def check_yaml_file(path: Path) -> None:
         check_yaml(text)
         check_interpolation_growth(text)
     except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({_reason(error)}).") from error
+        raise UserError(f"{path}: cannot be read as YAML ({_first_line(error)}).") from error
 
 
 def check_yaml(text: str) -> None:
@@ -234,7 +234,7 @@ def _read_mapping(path: Path, what: str, parse: Callable[[str], Any], limit: int
     try:
         content = parse(text)
     except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as {what} ({_reason(error)}).") from error
+        raise UserError(f"{path}: cannot be read as {what} ({_first_line(error)}).") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(
             f"{path}: expected keys and values in {what}. Received {type(content).__name__}."
@@ -272,5 +272,5 @@ def _parse_int(digits: str) -> int:
     )
 
 
-def _reason(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return truncate(get_first_line(error))

@@ -153,7 +153,7 @@ def read_picture(path: str, at_least: int | None = None) -> Image.Image:
         with (
             _large_picture_lock if picture.width * picture.height > LARGE_PICTURE else nullcontext()
         ):
-            return _rgb(_upright(picture))
+            return _to_rgb(_upright(picture))
 
 
 def describe_picture(path: str) -> tuple[str, int, int, str]:
@@ -167,7 +167,7 @@ def describe_picture(path: str) -> tuple[str, int, int, str]:
         colours may differ from the photographed ones, else an empty text.
     """
     with _open_picture(path) as picture:
-        return picture.format or "", picture.width, picture.height, _colours(picture)
+        return picture.format or "", picture.width, picture.height, _describe_colours(picture)
 
 
 @contextmanager
@@ -217,7 +217,7 @@ def _upright(picture: Image.Image) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def _to_rgb(picture: Image.Image) -> Image.Image:
     """Convert a picture of any supported mode to RGB, with transparent pixels on white."""
     if picture.mode.startswith("I;16"):
         return _from_16_bits(picture)
@@ -242,7 +242,7 @@ def _from_16_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(255 * grey).astype(np.uint8)).convert("RGB")
 
 
-def _colours(picture: Image.Image) -> str:
+def _describe_colours(picture: Image.Image) -> str:
     """Note why the colours may differ from the photographed ones; return "" if they do not."""
     if picture.mode == "CMYK":
         return "CMYK, converted without a colour profile"

@@ -124,7 +124,7 @@ def _refuse_strays(root: Path, strays: Sequence[str], n_others: int) -> None:
     )
     if len(strays) <= MAX_STRAY_SHARE * n_others and len(strays) <= MAX_LISTED:
         raise UserError(f"{text} To leave them out: {format_override('dataset.exclude', strays)}")
-    raise UserError(text + _advice(root))
+    raise UserError(text + _format_advice(root))
 
 
 @lru_cache(maxsize=10_000)
@@ -147,7 +147,7 @@ def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]
     raise UserError(
         f"dataset.root={root}: {format_list(parts)} {are} of images of several classes, as "
         "archives have "
-        f"them; expected <class>/<image>.{_advice(root)}"
+        f"them; expected <class>/<image>.{_format_advice(root)}"
         + _format_classes_hint(folders, "these are classes")
     )
 
@@ -223,7 +223,7 @@ def _format_classes_hint(names: Collection[str], what: str) -> str:
     return f" If {what}, say so: {format_override('dataset.classes', sorted(names))}"
 
 
-def _advice(root: Path) -> str:
+def _format_advice(root: Path) -> str:
     """Suggest a reader that fits the folder; the sentence begins with a space."""
     line = suggest_reader(root)
     if line:

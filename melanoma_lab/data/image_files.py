@@ -60,7 +60,7 @@ def walk_images(
         UserError: a folder cannot be searched.
     """
     inside = (boundary or root).resolve()
-    for folder, files in _folders(root, inside, outside_root=outside_root):
+    for folder, files in _walk_folders(root, inside, outside_root=outside_root):
         for name in sorted(files):
             if Path(name).suffix.lower() in IMAGE_SUFFIXES and (
                 outside_root or not _leads_outside(folder / name, inside)
@@ -70,7 +70,7 @@ def walk_images(
 
 def describe_missing_images(root: Path) -> str:
     """Describe a folder without images: the expected endings, and the files found instead."""
-    others = _kinds(find_ignored_files(root)[0])
+    others = _format_kinds(find_ignored_files(root)[0])
     return f"no images in it; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}" + (
         f"; found {others}." if others else "."
     )
@@ -106,7 +106,7 @@ def check_inside(path: Path, root: Path) -> None:
     Raises:
         UserError: the path leads out of the root; the message names the key that allows it.
     """
-    if target := _target(path, root):
+    if target := _target_outside(path, root):
         raise UserError(
             f"{path}: leads out of dataset.root, to {target}. Set dataset.outside_root=true if "
             "that is meant to be."
@@ -126,7 +126,7 @@ def find_ignored_files(root: Path) -> tuple[Counter[str], list[str]]:
     kinds: Counter[str] = Counter()
     visited: set[Path] = set()
     with_images: set[Path] = set()
-    for folder, files in _folders(root, root.resolve(), outside_root=False):
+    for folder, files in _walk_folders(root, root.resolve(), outside_root=False):
         suffixes = [Path(name).suffix.lower() for name in files]
         kinds.update(
             suffix or "without an ending"
@@ -147,7 +147,7 @@ def describe_ignored_files(root: Path) -> list[str]:
     if kinds:
         sentences.append(
             f"{kinds.total()} files were not looked at, because their names do not end as images' "
-            f"do: {_kinds(kinds)}."
+            f"do: {_format_kinds(kinds)}."
         )
     if empty:
         names = format_list(empty, 10)
@@ -198,10 +198,10 @@ def suggest_file(folder: Path, name: str) -> str:
 
 
 def _leads_outside(path: Path, root: Path) -> bool:
-    return path.is_symlink() and _target(path, root) is not None
+    return path.is_symlink() and _target_outside(path, root) is not None
 
 
-def _target(path: Path, root: Path) -> Path | None:
+def _target_outside(path: Path, root: Path) -> Path | None:
     """Return the target of a path that leaves the resolved root; None if it stays inside."""
     try:
         target = path.resolve()
@@ -210,11 +210,13 @@ def _target(path: Path, root: Path) -> Path | None:
     return None if target.is_relative_to(root) else target
 
 
-def _kinds(kinds: Counter[str]) -> str:
+def _format_kinds(kinds: Counter[str]) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5))
 
 
-def _folders(root: Path, inside: Path, *, outside_root: bool) -> Iterator[tuple[Path, list[str]]]:
+def _walk_folders(
+    root: Path, inside: Path, *, outside_root: bool
+) -> Iterator[tuple[Path, list[str]]]:
     """Yield every visible folder with the names of its visible files.
 
     Links that lead out of ``inside`` are followed only with ``outside_root``. Every folder is
@@ -226,7 +228,9 @@ def _folders(root: Path, inside: Path, *, outside_root: bool) -> Iterator[tuple[
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             for name in subfolders:
                 path = Path(folder, name)
-                target = _target(path, inside) if outside_root and path.is_symlink() else None
+                target = (
+                    _target_outside(path, inside) if outside_root and path.is_symlink() else None
+                )
                 if target and not any(target.is_relative_to(place) for place in searched):
                     searched.append(target)
                     pending.append(path)

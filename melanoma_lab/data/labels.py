@@ -62,7 +62,7 @@ def resolve_labels(
             notes.append(f"{_images(int(differs.sum()))} relabelled to the archive's diagnosis.")
     for column, what in DUPLICATE_COLUMNS.items():
         if conflicts is OnConflict.keep and column == "identical":
-            continue  # the next column's groups hold these too
+            continue  # the groups of the next column include these
         manifest, note = _resolve_conflicts(manifest, conflicts, column, what)
         notes.extend(note)
     found = sorted(set(manifest["label"]))

@@ -78,7 +78,7 @@ def _look_up_digest(path: str) -> str | None:
         return None
     state, digest = _digests[path]
     try:
-        return digest if _state(Path(path).stat()) == state else None
+        return digest if _file_state(Path(path).stat()) == state else None
     except OSError:
         return None
 
@@ -100,11 +100,11 @@ def _compute_and_store_digest(path: str) -> str:
         return ""
     digest = compute_file_digest(path)
     if digest and time.time() - status.st_ctime > SETTLED_SECONDS:
-        _digests[path] = (_state(status), digest)
+        _digests[path] = (_file_state(status), digest)
     return digest
 
 
-def _state(status: os.stat_result) -> tuple[int, ...]:
+def _file_state(status: os.stat_result) -> tuple[int, ...]:
     """Return values that change with a file, including its ctime, which cannot be set back."""
     times = (status.st_mtime_ns, status.st_ctime_ns)
     return (status.st_dev, status.st_ino, status.st_size, *times)

@@ -58,7 +58,7 @@ def describe_unread_tables(root: Path) -> tuple[str, ...]:
     """
     notes = []
     for path in _table_files(root):
-        names = _names(path)
+        names = _column_names(path)
         groupings = [name for name in names if is_grouping_candidate(name)]
         if groupings:
             notes.append(
@@ -88,7 +88,7 @@ def build_missing_table_error(root: Path, name: str, key: str) -> UserError:
     return UserError(f"dataset.root={root}: no {name} in it; it says what is what.{advice}")
 
 
-def _names(path: Path) -> tuple[str, ...]:
+def _column_names(path: Path) -> tuple[str, ...]:
     """Return the names of a table's columns; empty if the file is not a table."""
     try:
         return read_table(path).names if path.stat().st_size <= MAX_TABLE_BYTES else ()

@@ -107,7 +107,7 @@ def _read_isic9(dataset: Isic9Dataset, root: Path, *, patients: bool) -> Listing
     metadata, changed = normalise_group_ids(metadata)
     metadata = metadata.set_index("image_id")
     metadata = metadata.drop("", errors="ignore")  # a row that names no image
-    unmatched = UnmatchedImages(dataset.metadata, missing=_missing(metadata.index, names))
+    unmatched = UnmatchedImages(dataset.metadata, missing=_find_missing(metadata.index, names))
     # Files with the same archive id are one photograph, whatever their folders; two files called
     # 1.jpg are not.
     archive_id = [n if ISIC_ID.match(n) or n in metadata.index else "" for n in names]
@@ -186,7 +186,7 @@ def _read_ham10000(dataset: Ham10000Dataset, root: Path, *, patients: bool) -> L
             rows.append({**where, "label": label, "diagnosis": label, **facts})
     if not rows:
         raise UserError(f"{table_path}: none of its image_ids is the name of an image in {folder}.")
-    missing = _missing(known, (get_archive_name(row["image_id"]) for row in rows))
+    missing = _find_missing(known, (get_archive_name(row["image_id"]) for row in rows))
     notes += (*changed, *_describe_repeated([row["image_id"] for row in rows]))
     return build_listing(
         rows,
@@ -208,7 +208,7 @@ def _describe_repeated(image_ids: Sequence[str]) -> tuple[str, ...]:
     return (f"{len(doubled)} images are there more than once, such as {format_list(doubled[0])}.",)
 
 
-def _missing(named: Iterable[str], found: Iterable[str]) -> tuple[str, ...]:
+def _find_missing(named: Iterable[str], found: Iterable[str]) -> tuple[str, ...]:
     """Return the names in a metadata table that no image has, sorted."""
     return tuple(sorted(set(named) - {""} - set(found)))
 

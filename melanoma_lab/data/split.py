@@ -74,11 +74,11 @@ def split_images(manifest: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, tu
         if isinstance(split, Undivided):
             return _undivided(manifest, split), ()
     except TooFewGroupsError as error:
-        raise UserError(_too_few(error, split, list(manifest["label"]))) from error
+        raise UserError(_explain_too_few(error, split, list(manifest["label"]))) from error
     raise TypeError(f"Expected a known split. Received {type(split).__name__}.")
 
 
-def _too_few(error: TooFewGroupsError, split: Split, labels: Sequence[str]) -> str:
+def _explain_too_few(error: TooFewGroupsError, split: Split, labels: Sequence[str]) -> str:
     """Describe the classes that are too small for a split, and suggest what to do."""
     fewest = min(error.groups.values())
     remedy = (
@@ -142,14 +142,14 @@ def allocate_groups(
     part_of: dict[str, int] = {}
     lacking_in_all = np.asarray(fractions) * len(table)
     for label in n_groups:
-        names = sorted(label_of.index[label_of == label], key=lambda name: _order(seed, name))
+        names = sorted(label_of.index[label_of == label], key=lambda name: _sort_key(seed, name))
         sizes = [int(size[name]) for name in names]
-        parts = _fill(sizes, fractions, lacking_in_all)
+        parts = _allocate_class(sizes, fractions, lacking_in_all)
         part_of.update(zip(names, parts, strict=True))
     return np.array([part_of[group] for group in groups], dtype=np.int64)
 
 
-def _fill(
+def _allocate_class(
     sizes: Sequence[int], fractions: Sequence[float], lacking_in_all: NDArray[np.float64]
 ) -> list[int]:
     """Allocate the groups of one class to parts; update ``lacking_in_all`` in place.
@@ -184,7 +184,7 @@ def _fill(
     return parts
 
 
-def _order(seed: str, group: str) -> bytes:
+def _sort_key(seed: str, group: str) -> bytes:
     """Return a pseudo-random sort key that depends only on the seed and the group's name."""
     return hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=16).digest()
 

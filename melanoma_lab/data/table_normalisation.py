@@ -80,8 +80,8 @@ def normalise_patient_columns(path: Path, table: pd.DataFrame, *, needed: bool) 
     Raises:
         UserError: an age is not a valid number of years, and the metadata are needed.
     """
-    known = {name: [_word(word) for word in table[name]] for name in PATIENT_COLUMNS}
-    ages = [_age(word) for word in known["age"]]
+    known = {name: [_normalise_word(word) for word in table[name]] for name in PATIENT_COLUMNS}
+    ages = [_parse_age(word) for word in known["age"]]
     wrong = [
         f"{word} (line {line})"
         for word, age, line in zip(table["age"], ages, table[LINE_COLUMN], strict=True)
@@ -94,12 +94,12 @@ def normalise_patient_columns(path: Path, table: pd.DataFrame, *, needed: bool) 
     return table.assign(**known).assign(age=pd.Series(ages, table.index, dtype="float64"))
 
 
-def _word(text: str) -> str:
+def _normalise_word(text: str) -> str:
     word = text.strip().lower()
     return word if is_known(word) else ""
 
 
-def _age(word: str) -> float | None:
+def _parse_age(word: str) -> float | None:
     """Parse an age in years; return NaN if it is missing, None if it is invalid."""
     if not word:
         return math.nan

@@ -204,7 +204,7 @@ def test_a_giant_is_decoded_while_no_other_is(saved, monkeypatch):
     held, upright = [], decoding._upright
 
     def watched(picture):
-        held.append(decoding._one_giant.locked())
+        held.append(decoding._large_picture_lock.locked())
         return upright(picture)
 
     monkeypatch.setattr(decoding, "_upright", watched)

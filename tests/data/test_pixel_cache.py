@@ -162,7 +162,7 @@ def test_a_file_that_was_just_written_is_read_again(tmp_path):
     for content in (b"one", b"two"):  # within a tick of the disk's clock, perhaps
         file.write_bytes(content)
         assert compute_file_digests([str(file)], 1) == [hashlib.sha256(content).hexdigest()]
-    assert str(file) not in pixels_module._read
+    assert str(file) not in pixels_module._digests
 
 
 def test_unreadable_files_are_kept_apart(tmp_path, picture):

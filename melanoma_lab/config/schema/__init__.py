@@ -62,7 +62,7 @@ class Demo:
 
 #: Metrics that can decide an arm's verdict, besides the sensitivity to a class.
 COMPARED_METRICS = (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES, "generalisation_gap")
-#: Longest name of a study in bytes; file systems allow 255, including what is appended to it.
+#: Longest name of a study in bytes; file systems allow 255, including endings.
 MAX_STUDY_BYTES = 120
 
 

@@ -100,7 +100,7 @@ class BayesianOptimization(RandomSearch):
 
     #: Number of random trials before the Gaussian process is fitted; null: three for each key.
     initial_trials: int | None = None
-    #: Number of standard deviations added to an expected score; higher values explore more.
+    #: Weight of a score's uncertainty, in standard deviations; higher values explore more.
     exploration: float = 2.6
 
     def __post_init__(self) -> None:

@@ -124,9 +124,9 @@ def ensure_dataset(
         return folder
     with report_cache_errors(folder.parent), hold_lock(folder.with_name(f".{key}.lock")):
         if not is_folder_intact(folder):
-            # The partial folder's name is fixed, because no other process writes to it while the
-            # lock is held; what a killed process left is so deleted. An older folder exists if a
-            # file of it was damaged.
+            # The partial folder has a fixed name, so that an incomplete one of a killed process is
+            # deleted; the lock excludes other writers. An older folder exists if one of its files
+            # was damaged.
             with write_folder_atomically(
                 folder, replace=True, partial=f".{key}.partial"
             ) as partial:
