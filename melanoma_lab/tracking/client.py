@@ -120,9 +120,7 @@ def find_run(client: Any, run_id: str) -> Any:
 
 @contextmanager
 def locked_access(uri: str, *, training: bool = False) -> Iterator[None]:
-    """Lock a database for its first use in the block, and translate its errors.
-
-    A tracking server is not locked.
+    """Lock a database, but not a server, for its first use in the block; translate its errors.
 
     Args:
         uri: the tracking URI of a server or a database.
@@ -258,11 +256,7 @@ def set_tracking_uri(uri: str | None) -> None:
 
 @contextmanager
 def http_timeouts(settings: dict[str, str]) -> Iterator[None]:
-    """Use other time limits for requests in the block, except those that the user has set.
-
-    Args:
-        settings: value of each of MLflow's environment variables, by name.
-    """
+    """Set other time limits, as MLflow's variables, in the block, unless the user has set them."""
     changed = {k: v for k, v in settings.items() if os.environ.get(k) == DEFAULT_TIMEOUTS.get(k)}
     before = {key: os.environ.get(key) for key in changed}
     os.environ.update(changed)
