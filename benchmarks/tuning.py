@@ -3,8 +3,8 @@
     python benchmarks/tuning.py --trials 50
 
 Searches the learning rate of a small network on small synthetic images. Prints, for a trial after
-the first ten, the seconds that go neither into building the network nor into fitting or applying
-it, and the memory that it leaves behind.
+the first ten, the processor seconds that go neither into building the network nor into fitting or
+applying it, and the memory that it leaves behind.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
+from fixed_cost import GROWS, PARTS, processor_seconds, watch
 from memory import resident
-from multirun import Seconds, now, timed
 
 import melanoma_lab as lab
 from melanoma_lab.tuning import search_messages
@@ -47,28 +46,29 @@ def search(tuner: str, trials: int) -> None:
         tuner: the algorithm.
         trials: how many.
     """
-    parts: defaultdict[str, Seconds] = defaultdict(lambda: np.zeros(2))
-    seen: list[tuple[Seconds, float]] = []
+    spent: defaultdict[str, float] = defaultdict(float)
+    seen: list[tuple[float, float]] = []
     said = search_messages.SearchProgress.ended
 
     def ended(self: search_messages.SearchProgress, trial: object) -> None:
         said(self, trial)  # type: ignore[arg-type]
         gc.collect()
-        seen.append((now() - sum(parts.values(), np.zeros(2)), resident()))
+        seen.append((processor_seconds() - sum(spent.values()), resident()))
 
     search_messages.SearchProgress.ended = ended  # type: ignore[method-assign]
-    with timed(parts, ("build network", "fit", "evaluation")):
-        lab.tune(
-            *("dataset.lesions=110", "dataset.image_size=16", "architecture.filters=[4,8,8]"),
-            *("training.epochs=1", "training.batch_size=64", "training.threads=2"),
-            *(f"tuner={tuner}", f"tuner.max_trials={trials}", "cache=cache"),
-            verbose=False,
-        )
+    for part in GROWS:
+        for name in PARTS[part]:
+            watch(name, part, spent)
+    lab.tune(
+        *("dataset.lesions=110", "dataset.image_size=16", "architecture.filters=[4,8,8]"),
+        *("training.epochs=1", "training.batch_size=64", "training.threads=2"),
+        *(f"tuner={tuner}", f"tuner.max_trials={trials}", "cache=cache"),
+        verbose=False,
+    )
     (first, before), (last, after) = seen[WARM_UP - 1], seen[-1]
     counted = len(seen) - WARM_UP
-    wall, processor = (last - first) / counted
     print(f"a trial of tuner={tuner}, beside building, fitting and applying the network:")
-    print(f"  {wall:.2f} s, {processor:.2f} s of the processor")
+    print(f"  {(last - first) / counted:.2f} s of the processor")
     print(f"  {(after - before) / counted:.2f} MB left behind")
 
 
