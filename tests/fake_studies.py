@@ -101,7 +101,8 @@ class Tracked:
         folder = Path(urlparse(run.info.artifact_uri).path)
         folder.mkdir(parents=True)
         Predictions(table).write(folder / "predictions.csv")
-        config = f"seed: {seed}\ndataset: {{name: synthetic, root: null, melanoma: melanoma}}\n"
+        dataset = "{name: synthetic, root: null, positive_class: melanoma}"
+        config = f"seed: {seed}\ndataset: {dataset}\n"
         (folder / "config.yaml").write_text(config)
         table[["image_id", "split"]].to_csv(folder / "manifest.csv", index=False)
         figures = {"fit_seconds": 12.5 + seed, "optimizer_steps": steps, "parameters": 1234}

@@ -165,7 +165,7 @@ def estimate_run(predictions: Predictions, positive_class: str | None) -> dict[s
         | compute_positive_class_metrics(split, positive_class)
         | compute_class_metrics(split)
     )
-    scale = _jackknife_scale(split)
+    scale = _jackknife_scale(split.groups, split.y_true)
     names, index = np.unique(split.group_names, return_inverse=True)
     estimates = {
         metric: Estimate(values[metric], names, _sum_by_group(influence * scale, index, len(names)))
@@ -210,8 +210,9 @@ def _estimate_gap(predictions: Predictions) -> Estimate:
     influence = np.zeros(len(names_of_splits))
     for split, sign in ((train, 1.0), (val, -1.0)):
         if len(split):
-            own = sign * accuracy_influence(split.y_true, split.y_score) * _jackknife_scale(split)
-            influence[names_of_splits == split.name] = own
+            scale = _jackknife_scale(split.groups, split.y_true)
+            own = sign * accuracy_influence(split.y_true, split.y_score)
+            influence[names_of_splits == split.name] = own * scale
     seen = np.isin(names_of_splits, ("train", "val"))
     groups = predictions.table["group"].to_numpy(str)[seen]
     names, index = np.unique(groups, return_inverse=True)
@@ -223,15 +224,14 @@ def _sum_by_group(influence: Floats, index: NDArray[np.intp], n_groups: int) -> 
     return np.bincount(index, weights=influence, minlength=n_groups).astype(np.float64)
 
 
-def _jackknife_scale(split: SplitPredictions) -> Floats:
+def _jackknife_scale(groups: Labels, y_true: Labels) -> Floats:
     """Return factors, shape (n,), that turn influences into effects of leaving a group out.
 
     Leaving out a group that holds a share h of its class moves the class's mean by 1 / (1 - h)
     times its influence. Without this factor, intervals of a class of few lesions are too narrow.
     """
-    y_true = split.y_true
     n_classes = int(y_true.max(initial=0)) + 1
-    cell = split.groups * n_classes + y_true
+    cell = groups * n_classes + y_true
     share = np.bincount(cell)[cell] / np.bincount(y_true)[y_true] if len(y_true) else np.empty(0)
     return 1 / (1 - np.minimum(share, GREATEST_LEVERAGE))
 

@@ -29,7 +29,7 @@ GRACE = 20.0
 
 
 def count_parallel_jobs() -> int:
-    """Return how many jobs of this command run at once on this machine; 1 without joblib."""
+    """Return how many jobs of this command run at once here; 1 unless joblib runs them."""
     if not HydraConfig.initialized():
         return 1
     launcher = HydraConfig.get().launcher

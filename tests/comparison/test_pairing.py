@@ -99,7 +99,7 @@ def simulated(*, studies, ensembles, members, seed_sd, effect, rng):
     y = np.repeat(np.arange(len(LESIONS)), LESIONS)
     easiness = np.linspace(1.0, 0.2, len(LESIONS))
     names = np.char.zfill(np.arange(n_lesions).astype(str), 3)
-    scale = influence._jackknife_scale(names, y)
+    scale = influence._jackknife_scale(np.arange(n_lesions), y)
     weight = 1 / (len(LESIONS) * LESIONS[y])
 
     def together(noise):  # of as large a variance as the members', and half of it theirs

@@ -46,7 +46,7 @@ def simulate(metric, *, studies, seeds, seed_sd, effect, rng):
     easiness = np.linspace(1.0, 0.2, classes)
     difficulty = rng.normal(scale=0.8, size=(studies, 1, len(lesion_class)))
     sd = np.sqrt(0.8**2 + 0.4**2 + seed_sd**2 + 0.5**2 + 0.5**2)
-    scale = influence._jackknife_scale(lesion.astype(str), y)
+    scale = influence._jackknife_scale(lesion, y)
     values, influences, truths = [], [], []
     for arm in (0, 1):
         latent = easiness[lesion_class] + effect * arm + difficulty
@@ -108,8 +108,7 @@ def test_identical_arms_by_metrics_of_probabilities(name):
     """Three seeds, forty lesions and real scores: the whole way from probabilities."""
     rng = np.random.default_rng(11)
     y = np.repeat([0, 1, 2], [20, 12, 8])
-    lesions = np.arange(len(y)).astype(str)
-    scale = influence._jackknife_scale(lesions, y)
+    scale = influence._jackknife_scale(np.arange(len(y)), y)
     from melanoma_lab.evaluation.run_metrics import SPLIT_METRICS
 
     values, influences = np.empty((250, 3, 2)), np.empty((250, 3, 2, len(y)))

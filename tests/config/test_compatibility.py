@@ -37,7 +37,7 @@ from melanoma_lab.core.errors import UserError
         (["task=evaluate", "evaluation.test=false"], r"evaluation\.test: is settled when a model"),
         (["model=x"], "model: train would ignore it; it goes with predict, evaluate, demo, export"),
         (["task=tune", "images=x"], "images: tune would ignore it; it goes with predict and expor"),
-        (["task=audit", "output=x"], "output: audit would ignore it; .* predict, export, card, se"),
+        (["task=audit", "output=x"], "output: audit would ignore it; .* predict, export, card, le"),
         (["task=evaluate", "formats=[onnx]"], "formats: evaluate would ignore .* with export"),
         (["demo.port=1"], "demo: train would ignore it; it goes with demo"),
         (["task=evaluate", "split=cross_val"], "split=cross_val: evaluate divides nothing"),

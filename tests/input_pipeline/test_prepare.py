@@ -166,7 +166,7 @@ def test_slugs_are_fit_for_metric_names(name, expected):
 
 def test_a_melanoma_class_that_the_images_lack_is_refused(prepare, tree):
     asked = ("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16")
-    with pytest.raises(UserError, match=r"dataset\.melanoma=melanom: .* Did you mean melanoma\?"):
+    with pytest.raises(UserError, match=r"positive_class=melanom: .* Did you mean melanoma\?"):
         prepare(*asked, "dataset.positive_class=melanom")
     assert prepare(*asked, "dataset.positive_class=Melanoma").positive_class == "melanoma"
 
