@@ -27,7 +27,7 @@ def ledger_of(tuner, folder):
         oracle.reload()
     told, forgotten = [], []
     trials = SimpleNamespace(
-        forget=lambda proposal: forgotten.append(proposal.trial),
+        delete_checkpoints=lambda proposal: forgotten.append(proposal.trial),
         cache=folder,
         sweep=FACTS.sweep,
         tracker=SimpleNamespace(reconcile=lambda: None),
