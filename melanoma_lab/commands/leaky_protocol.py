@@ -88,6 +88,6 @@ def prepare_leaky_dataset(config: Config) -> Path:
         f"their lesion in train; no test image has ({left_out} published test images were left "
         "out for that).\n"
         "Train on it: "
-        f"{format_lab_command('+experiment=seed_protocol', f'dataset.root={folder}{resize}')}"
+        f"{format_lab_command('+experiment=leaky_protocol', f'dataset.root={folder}{resize}')}"
     )
     return folder
