@@ -16,7 +16,6 @@ from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import format_count, format_list
 from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.influence import Estimate, estimate_run
-from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.tracking.arm_runs import (
     FOLDS_TAG,
@@ -292,9 +291,9 @@ def _read_run(
         OSError: the predictions table is missing.
         ValueError: the file is not a predictions table, or lacks the melanoma class.
     """
-    table = load_predictions(client, run)
-    predictions = Predictions(table)
+    predictions = load_predictions(client, run)
     evaluated = predictions.evaluated
+    table = predictions.table
     images = table[table["split"] == evaluated.name]
     labelled = images.sort_values("image_id")[["image_id", "group", "y_true"]]
     groups = images.drop_duplicates(["group", "y_true"])["y_true"].value_counts()

@@ -320,8 +320,3 @@ def _refuse(table: pd.DataFrame, wrong: NDArray[np.bool_], expected: str) -> Non
             f"Expected {expected}. Received {row.to_dict()} "
             f"({int(wrong.sum())} of {len(table)} rows are wrong)."
         )
-
-
-def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read a file that ``Predictions.write`` wrote; return its table, checked."""
-    return Predictions.read(path).table

@@ -10,9 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.tracking.run_reader import fetch_artifact
 from melanoma_lab.tracking.sqlite_reader import build_unknown_study_error
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG
@@ -116,12 +114,12 @@ def open_artifact(client: Any, run: Any, name: str) -> Iterator[Path]:
         yield fetch_artifact(client, run, name, Path(scratch))
 
 
-def load_predictions(client: Any, run: Any) -> pd.DataFrame:
-    """Read the predictions table of a run.
+def load_predictions(client: Any, run: Any) -> Predictions:
+    """Read the predictions of a run.
 
     Raises:
         OSError: the file is missing.
         ValueError: the file is not a predictions table.
     """
     with open_artifact(client, run, "predictions.csv") as path:
-        return predictions.read_predictions(path)
+        return Predictions.read(path)

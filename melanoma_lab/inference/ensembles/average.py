@@ -16,15 +16,16 @@ def average_predictions(members: Sequence[Predictions]) -> Predictions:
     """Average the probabilities of the members of an ensemble.
 
     Args:
-        members: predictions with the same images, groups, labels and classes, in the same order.
+        members: predictions with the same images, groups, labels and classes.
 
     Returns:
-        The ensemble's predictions, with the splits that ``assign_splits`` returns.
+        The ensemble's predictions, in the order of the images' ids, with the splits that
+        ``assign_splits`` returns.
 
     Raises:
         UserError: as for ``assign_splits``.
     """
-    tables = [member.table for member in members]
+    tables = [member.table.sort_values("image_id", ignore_index=True) for member in members]
     columns = [f"{PROBABILITY_PREFIX}{slug}" for slug in members[0].slugs]
     probabilities = np.stack([table[columns].to_numpy(np.float64) for table in tables])
     splits = assign_splits([table["split"].to_numpy(str) for table in tables])

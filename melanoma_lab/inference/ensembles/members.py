@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from melanoma_lab.config.arm import find_arm, shorten_arm_names
 from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import format_list
@@ -155,7 +157,7 @@ def divide_into_ensembles(
 
 
 def load_member_predictions(client: Any, members: Sequence[EnsembleMember]) -> list[Predictions]:
-    """Load the predictions of every member, with the images in the same order.
+    """Load the predictions of every member, which must be of the same images.
 
     Args:
         client: an MlflowClient.
@@ -175,18 +177,17 @@ def load_member_predictions(client: Any, members: Sequence[EnsembleMember]) -> l
     loaded: list[Predictions] = []
     for member in members:
         try:
-            table = load_predictions(client, member.run)
+            loaded.append(load_predictions(client, member.run))
         except (OSError, ValueError) as error:
             reason = get_first_line(error)
             raise UserError(f"{member} cannot be a member: {reason}") from error
-        loaded.append(Predictions(table.sort_values("image_id", ignore_index=True)))
         first, own = loaded[0], loaded[-1]
         if own.slugs != first.slugs:
             raise UserError(
                 f"{members[0]} and {member} have different classes, or the same in another order: "
                 f"{format_list(first.slugs, 10)}; {format_list(own.slugs, 10)}."
             )
-        if not own.table[_EQUAL_COLUMNS].equals(first.table[_EQUAL_COLUMNS]):
+        if not _list_images(own).equals(_list_images(first)):
             if member.key.fold != members[0].key.fold:
                 raise UserError(
                     f"{members[0]} and {member} were not measured on the same images: they are "
@@ -199,3 +200,8 @@ def load_member_predictions(client: Any, members: Sequence[EnsembleMember]) -> l
                 "out."
             )
     return loaded
+
+
+def _list_images(predictions: Predictions) -> pd.DataFrame:
+    """Return the images with their groups and labels, in the order of their ids."""
+    return predictions.table[_EQUAL_COLUMNS].sort_values("image_id", ignore_index=True)
