@@ -1,4 +1,6 @@
-"""The seed's protocol leaks in val, not in test, and a run on it says so."""
+"""The leaky protocol leaks in val, not in test, and a run on it says so."""
+
+import re
 
 import numpy as np
 import pandas as pd
@@ -7,6 +9,8 @@ from pictures import paint
 from PIL import Image
 
 from melanoma_lab.commands.leaky_protocol import prepare_leaky_dataset
+from melanoma_lab.config.compose import CONF_DIR
+from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.input_pipeline.prepare import prepare_data
 
@@ -26,7 +30,7 @@ def published(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def written(published, composed, session_cache, tmp_path_factory):
+def prepared(published, composed, session_cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("seed") / "out"
     config = composed(
         "task=leaky_protocol",
@@ -36,8 +40,22 @@ def written(published, composed, session_cache, tmp_path_factory):
         f"output={folder}",
         f"cache={session_cache}",
     )
-    assert prepare_leaky_dataset(config) == folder
+    with console.capture() as printed:
+        assert prepare_leaky_dataset(config) == folder
+    return folder, printed.get()
+
+
+@pytest.fixture(scope="module")
+def written(prepared):
+    folder, _ = prepared
     return folder
+
+
+def test_the_next_command_names_a_preset_that_there_is(prepared):
+    folder, printed = prepared
+    (preset,) = re.findall(r"\+experiment=(\w+)", printed)
+    assert (CONF_DIR / "experiment" / f"{preset}.yaml").is_file()
+    assert f"dataset.root={folder}" in "".join(printed.split())
 
 
 @pytest.fixture(scope="module")
