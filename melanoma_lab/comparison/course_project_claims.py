@@ -15,14 +15,14 @@ class CourseProjectClaim:
 
     Attributes:
         question: the conclusion as a question.
-        seed_says: the course project's answer, with its figures.
+        course_project_says: the course project's answer, with its figures.
         arm: the preset that is claimed to be better.
         reference: the preset that is claimed to be worse.
         metric: the metric of the claim.
     """
 
     question: str
-    seed_says: str
+    course_project_says: str
     arm: str
     reference: str
     metric: str

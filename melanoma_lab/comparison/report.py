@@ -180,7 +180,7 @@ def _build_claim_row(claim: CourseProjectClaim, entry: Difference) -> list[str]:
     )
     return [
         claim.question,
-        claim.seed_says,
+        claim.course_project_says,
         f"{difference} in {label_metric(claim.metric)}",
         verdict_text.format_verdict_answer(entry.verdict),
     ]
