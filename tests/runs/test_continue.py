@@ -142,7 +142,7 @@ def test_a_disk_that_takes_no_note_does_not_stop_a_run(place, capsys, monkeypatc
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(RunLock, "begin", full)
+    monkeypatch.setattr(RunLock, "record_run", full)
     place.train("tracking.model=false")
     assert "it could not be continued: [Errno 28] No space left" in capsys.readouterr().out
     assert list(place.runs().values()) == ["FINISHED"]

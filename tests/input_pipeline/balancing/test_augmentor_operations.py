@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -52,7 +53,10 @@ def noise(height: int = 36, width: int = 48) -> np.ndarray:
 
 def all_operations() -> dict[str, dict[str, Any]]:
     """Every operation that Augmentor has, with valid arguments."""
-    import Augmentor
+    with warnings.catch_warnings():
+        # Where Augmentor is compiled first, Python warns of its docstrings.
+        warnings.simplefilter("ignore")
+        import Augmentor
 
     found = {}
     for name, method in inspect.getmembers(Augmentor.Pipeline, inspect.isfunction):
