@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import format_count, format_list
+from melanoma_lab.data.labels import slugify
 from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.influence import Estimate, estimate_run
-from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.tracking.arm_runs import (
     FOLDS_TAG,
     SEEDS_TAG,

@@ -1,9 +1,12 @@
-"""Resolve the label of every image: the folder's, the archive's, or none."""
+"""Resolve the label of every image, the folder's or the archive's, and name the classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -13,6 +16,9 @@ from melanoma_lab.core.formatting import format_list
 
 #: Column of the manifest whose equal values mean copies -> the kind of copies, the surest first.
 DUPLICATE_COLUMNS = {"identical": "identical", "photograph": "copies of one photograph"}
+
+#: Largest length of a class's slug: MLflow allows 250 for a whole metric name.
+MAX_SLUG_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -126,3 +132,51 @@ def _resolve_conflicts(
 
 def _images(n: int) -> str:
     return f"{n} image" if n == 1 else f"{n} images"
+
+
+def slugify(name: str) -> str:
+    """Return a class name in lower case with underscores, for names of columns and metrics.
+
+    Letters and digits of every script stay, because MLflow allows them.
+    """
+    # Composed letters, because macOS decomposes é in file names.
+    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name).lower()).strip("_")
+
+
+def check_class_names(classes: Sequence[str], positive_class: str | None) -> None:
+    """Check that the slugs of class names are valid, and that the positive class is one of them.
+
+    Args:
+        classes: class names.
+        positive_class: the configured name of the positive class; None if there is none.
+
+    Raises:
+        UserError: a slug is empty, too long or equal to another, or no class has the positive
+            class's slug.
+    """
+    seen: dict[str, str] = {}
+    for name in classes:
+        if not slugify(name):
+            raise UserError(f"dataset.classes: {name!r} has no letters or digits to name it by.")
+        if len(slugify(name)) > MAX_SLUG_LENGTH:
+            raise UserError(
+                f"dataset.classes: {name!r} is too long to name a metric by; rename it to at most "
+                f"{MAX_SLUG_LENGTH} letters."
+            )
+        if slugify(name) in seen:
+            raise UserError(
+                f"dataset.classes: {seen[slugify(name)]!r} and {name!r} would share the column "
+                f"prob/{slugify(name)}; rename one."
+            )
+        seen[slugify(name)] = name
+    if positive_class and slugify(positive_class) not in seen:
+        raise UserError(
+            f"dataset.positive_class={positive_class}: the images have no such class. "
+            f"{suggest_choice(positive_class, classes)}"
+        )
+
+
+def get_positive_class(config: Mapping[str, Any]) -> str | None:
+    """Return the slug of the positive class of a run's resolved configuration; None if none."""
+    name = config.get("dataset", {}).get("positive_class")
+    return slugify(name) if name else None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,10 +28,10 @@ from melanoma_lab.config.schema.dataset import (
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, PatientMetadata
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import ProgressCallback
-from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.image_files import describe_outside_links
-from melanoma_lab.data.labels import resolve_labels
+from melanoma_lab.data.labels import check_class_names, resolve_labels, slugify
 from melanoma_lab.data.listing import Listing, UnmatchedImages
 from melanoma_lab.data.patient_metadata import PatientData, encode_patients
 from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
@@ -41,9 +39,6 @@ from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TRAIN, split_images
 from melanoma_lab.data.unreadable import drop_unreadable
 from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
-
-#: Largest length of a class's slug: MLflow allows 250 for a whole metric name.
-MAX_SLUG_LENGTH = 200
 
 MANIFEST_COLUMNS = (
     "image_id",
@@ -138,15 +133,6 @@ class PreparedData:
 _prepared: dict[str, PreparedData] = {}
 #: Number of datasets that are kept: enough for the folds of most studies.
 MAX_PREPARED = 10
-
-
-def slugify(name: str) -> str:
-    """Return a class name in lower case with underscores, for names of columns and metrics.
-
-    Letters and digits of every script stay, because MLflow allows them.
-    """
-    # Composed letters, because macOS decomposes é in file names.
-    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name).lower()).strip("_")
 
 
 def prepare_data(
@@ -249,8 +235,7 @@ def _prepare(
             conflicts=dataset.conflicts,
             classes=dataset.classes,
         )
-        _check_slugs(resolved.classes)
-        _check_positive_class(dataset, resolved.classes)
+        check_class_names(resolved.classes, dataset.positive_class)
         manifest = resolved.manifest.assign(group=group_images(resolved.manifest, dataset.groups))
         manifest, left_out = split_images(manifest, config.split)
     manifest = manifest.loc[:, list(MANIFEST_COLUMNS)]
@@ -314,34 +299,6 @@ def _describe_links(dataset: Dataset) -> list[str]:
 def _format_example(names: Sequence[str]) -> str:
     """Format names as a count and an example; a single name alone."""
     return names[0] if len(names) == 1 else f"{len(names)}, such as {names[0]}"
-
-
-def _check_positive_class(dataset: Dataset, classes: Sequence[str]) -> None:
-    """Refuse a configured positive class that no image has."""
-    if dataset.positive_class and slugify(dataset.positive_class) not in map(slugify, classes):
-        raise UserError(
-            f"dataset.positive_class={dataset.positive_class}: the images have no such class. "
-            f"{suggest_choice(dataset.positive_class, classes)}"
-        )
-
-
-def _check_slugs(classes: Sequence[str]) -> None:
-    """Refuse class names whose slugs are empty, too long or equal."""
-    seen: dict[str, str] = {}
-    for name in classes:
-        if not slugify(name):
-            raise UserError(f"dataset.classes: {name!r} has no letters or digits to name it by.")
-        if len(slugify(name)) > MAX_SLUG_LENGTH:
-            raise UserError(
-                f"dataset.classes: {name!r} is too long to name a metric by; rename it to at most "
-                f"{MAX_SLUG_LENGTH} letters."
-            )
-        if slugify(name) in seen:
-            raise UserError(
-                f"dataset.classes: {seen[slugify(name)]!r} and {name!r} would share the column "
-                f"prob/{slugify(name)}; rename one."
-            )
-        seen[slugify(name)] = name
 
 
 def _determine_protocol(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> str:

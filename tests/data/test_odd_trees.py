@@ -11,7 +11,8 @@ from melanoma_lab.data.image_files import (
     find_ignored_files,
     find_images,
 )
-from melanoma_lab.input_pipeline.prepare import MAX_SLUG_LENGTH, prepare_data, slugify
+from melanoma_lab.data.labels import MAX_SLUG_LENGTH, slugify
+from melanoma_lab.input_pipeline.prepare import prepare_data
 
 
 @pytest.fixture

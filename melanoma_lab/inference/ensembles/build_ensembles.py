@@ -21,6 +21,7 @@ from melanoma_lab.core.console import console, show_note, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
+from melanoma_lab.data.labels import get_positive_class
 from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.evaluation import decision_rule, out_of_distribution
 from melanoma_lab.evaluation.chance_check import compare_with_chance
@@ -35,7 +36,6 @@ from melanoma_lab.inference.ensembles.members import (
     find_members,
     load_member_predictions,
 )
-from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
 from melanoma_lab.reports.error_analysis.explainers import build_file_explainer
 from melanoma_lab.runs import run_messages
@@ -116,13 +116,12 @@ def _record_run(
         members, [_load_config(client, member) for member in members]
     )
     tags = ensemble_tags.build_ensemble_tags(members, predictions.table)
-    class_name = config.get("dataset", {}).get("positive_class")
     run = evaluate_run(
         config,
         predictions,
         _load_manifest(client, members[0], predictions),
         audit=_load_audit(client, members[0]),
-        positive_class=slugify(class_name) if class_name else None,
+        positive_class=get_positive_class(config),
         sensitivity=config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity),
         costs=ensemble_tags.sum_costs(members),
     )

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.core.formatting import format_list
-from melanoma_lab.input_pipeline.prepare import slugify
+from melanoma_lab.data.labels import slugify
 
 CLASSES_KEY = "evaluation.classes"
 

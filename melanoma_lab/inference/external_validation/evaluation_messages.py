@@ -9,12 +9,13 @@ import numpy as np
 
 from melanoma_lab.core.console import console
 from melanoma_lab.core.formatting import format_percent
+from melanoma_lab.data.labels import slugify
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.out_of_distribution import WITHIN
 from melanoma_lab.inference.external_validation.training_overlap import ImageRoles
 from melanoma_lab.inference.known_images import TRAINED_ON_KEY, KnownImages, TrainingRun
-from melanoma_lab.input_pipeline.prepare import PreparedData, slugify
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.runs import run_messages
 
 LOUD: Final = "bold red"

@@ -14,10 +14,11 @@ from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
 from melanoma_lab.config.schema.split import Predefined
 from melanoma_lab.core.checksums import hash_file, hash_text
 from melanoma_lab.core.version import __version__
+from melanoma_lab.data.labels import slugify
 from melanoma_lab.inference.external_validation.training_overlap import ImageRoles
 from melanoma_lab.inference.known_images import TrainingRun
 from melanoma_lab.inference.model_source import ModelSource
-from melanoma_lab.input_pipeline.prepare import PreparedData, slugify
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
 
 #: Tag of the run of an evaluation: the kind of evaluation.

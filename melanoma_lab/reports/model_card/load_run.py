@@ -9,11 +9,11 @@ import pandas as pd
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
+from melanoma_lab.data.labels import get_positive_class
 from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.input_pipeline.prepare import slugify
 from melanoma_lab.reports.model_card.content import write_model_card
 from melanoma_lab.reports.model_card.run_identity import RunIdentity
 from melanoma_lab.tracking.run_reader import TrackedRun
@@ -35,8 +35,7 @@ def load_evaluated_run(run: TrackedRun) -> EvaluatedRun:
         audit = None if found is None else read_json(found)
     except (OSError, ValueError) as error:
         raise UserError(f"run {run.run_id}: cannot be described: {error}") from error
-    class_name = config.get("dataset", {}).get("positive_class")
-    positive_class = slugify(class_name) if class_name else None
+    positive_class = get_positive_class(config)
     if positive_class not in predictions.slugs:
         positive_class = None
     sensitivity = config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity)
