@@ -7,8 +7,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from melanoma_lab.models.augmentation.boxes import build_box_mask
-from melanoma_lab.models.augmentation.random_layer import RandomLayer, broadcast_per_image
+from melanoma_lab.models.augmentation.random_layer import (
+    RandomLayer,
+    broadcast_per_image,
+    build_box_mask,
+)
 
 
 class MixingLayer(RandomLayer):
