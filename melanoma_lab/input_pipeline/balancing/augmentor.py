@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,21 +13,25 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from melanoma_lab.core.checksummed_files import load_or_compute, open_array
+from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
     OperationSpec,
+    augment_image,
+    build_operations,
     check_operations,
     get_augmentor_version,
     parse_operations,
+    silence_augmentor,
 )
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet, TrainingSplit
-from melanoma_lab.input_pipeline.balancing.copies import make_copies
 from melanoma_lab.input_pipeline.balancing.random_streams import derive_copy_seed, make_generator
 
 #: Part of every cache key; raise it when the same plan would produce different copies.
 BALANCING_VERSION = 1
+#: Number of copies made and written at a time: some hundredths of a second, some megabytes.
+CHUNK = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,3 +177,62 @@ def _cache_key(split: TrainingSplit, plan: CopyPlan, specs: tuple[OperationSpec,
         "pillow": PIL.__version__,
     }
     return hash_text(json.dumps(content, sort_keys=True))
+
+
+def make_copies(
+    path: Path,
+    originals: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    seeds: tuple[int, ...],
+    operations: tuple[OperationSpec, ...],
+    *,
+    workers: int,
+    progress: ProgressCallback | None = None,
+) -> None:
+    """Make augmented copies and write them to an array file that ``open_array`` can read.
+
+    The file is written atomically, and two processes may write the same one at the same time. The
+    copies do not depend on the number of workers.
+
+    Threads are sufficient: Pillow releases the interpreter's lock while it works on pixels, and
+    every thread has its own random numbers (see ``augmentor_operations``). Processes were tried,
+    but starting them took longer than they saved.
+
+    Args:
+        path: path of the ``.npy`` file to write.
+        originals: uint8, shape (images, height, width, 3).
+        rows: int64, shape (m,), m at least 1: row in ``originals`` of each copy's original.
+        seeds: m seeds, one for each copy.
+        operations: checked operations.
+        workers: number of threads, at least 1.
+        progress: called with (done, total) after every few copies.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    if workers < 1:
+        raise ValueError(f"Expected at least 1 worker. Received {workers}")
+    built = build_operations(operations)
+    pixels = np.asarray(originals)
+    chunks = [range(i, min(i + CHUNK, len(rows))) for i in range(0, len(rows), CHUNK)]
+    with (
+        write_array(path, (len(rows), *originals.shape[1:])) as file,
+        silence_augmentor(),
+        ThreadPoolExecutor(workers) as threads,
+    ):
+
+        def write(chunk: range) -> int:
+            block = np.stack([augment_image(pixels[rows[i]], built, seeds[i]) for i in chunk])
+            file.write(chunk.start, block)
+            return len(chunk)
+
+        futures = [threads.submit(write, chunk) for chunk in chunks]
+        done = 0
+        try:
+            for future in as_completed(futures):
+                done += future.result()
+                if progress is not None:
+                    progress(done, len(rows))
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise

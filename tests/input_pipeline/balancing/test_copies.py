@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.input_pipeline.balancing import copies
+from melanoma_lab.input_pipeline.balancing import augmentor
+from melanoma_lab.input_pipeline.balancing.augmentor import make_copies
 from melanoma_lab.input_pipeline.balancing.augmentor_operations import parse_operations
 from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
-from melanoma_lab.input_pipeline.balancing.copies import make_copies
 
 MakeSplit = Callable[..., TrainingSplit]
 
@@ -42,7 +42,7 @@ def arguments(make_split: MakeSplit) -> dict[str, Any]:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "CHUNK", 2)
+    monkeypatch.setattr(augmentor, "CHUNK", 2)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -87,7 +87,7 @@ def test_a_full_disk_fails_the_run_and_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(copies, "augment_image", full)
+    monkeypatch.setattr(augmentor, "augment_image", full)
     folder = tmp_path / "balanced"
     with pytest.raises(RunError, match="No space left"):
         make_copies(folder / "copies.npy", **arguments, workers=1)
@@ -122,7 +122,7 @@ def test_an_interrupt_stops_the_threads_and_leaves_nothing(
     def interrupt(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(copies, "augment_image", slow_copy)
+    monkeypatch.setattr(augmentor, "augment_image", slow_copy)
     folder = tmp_path / "balanced"
     with pytest.raises(KeyboardInterrupt):
         make_copies(folder / "copies.npy", **arguments, workers=2, progress=interrupt)
