@@ -1,4 +1,4 @@
-"""Leave out masks and similar files, and files that the user excludes.
+"""Leave out masks and similar files, files that the user excludes, and unreadable files.
 
 Archives contain segmentations and superpixels next to the photographs. They have the same file
 endings and only their names tell them apart; without this they would be used as images of the same
@@ -7,19 +7,23 @@ class.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Final
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.config.overrides import format_override
+from melanoma_lab.config.schema.dataset import Dataset, OnUnreadable
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
+from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.name_words import split_words
 
 #: Words in the name of a file or folder that always make it one of masks.
@@ -37,6 +41,8 @@ ANNOTATION_WORDS: Final = frozenset(
 ANNOTATION_FOLDERS: Final = ANNOTATION_WORDS - {"binary", "border", "label", "lesion"}
 #: Words that may follow such words in a name: x_mask_final, x_labels_colored.
 SUFFIX_WORDS: Final = frozenset({"color", "colored", "coloured", "final", "jpg", "new", "png", "v"})
+#: Largest number of unreadable files that a message names; the audit lists all of them.
+N_SHOWN: Final = 10
 
 
 def exclude_files(
@@ -142,3 +148,44 @@ def _matches(image_id: str, pattern: str) -> bool:
     pattern = pattern.lower().replace("\\", "/").removeprefix("./").rstrip("/")
     path = image_id.lower()
     return fnmatchcase(path, pattern) or any(fnmatchcase(part, pattern) for part in path.split("/"))
+
+
+def drop_unreadable(
+    manifest: pd.DataFrame, unreadable: Mapping[str, str], dataset: Dataset
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Refuse or leave out images that could not be decoded.
+
+    Args:
+        manifest: table with the columns path and digest.
+        unreadable: digest -> why its files cannot be decoded.
+        dataset: the dataset's configuration; ``on_unreadable`` chooses the treatment.
+
+    Returns:
+        The rows that can be read, and a note on those that were left out, if any.
+
+    Raises:
+        UserError: images cannot be read and must not be skipped, or none can be read. The message
+            names the first ``N_SHOWN`` files, and the command that lists all.
+    """
+    reason = manifest["digest"].map(unreadable)
+    bad = manifest.loc[reason.notna(), "path"]
+    if bad.empty:
+        return manifest, ()
+    what = f"{len(bad)} of {len(manifest)} images cannot be read"
+    shown = [f"  {path}: {why}" for path, why in zip(bad, reason.loc[bad.index], strict=True)][
+        :N_SHOWN
+    ]
+    if len(bad) > N_SHOWN:
+        root = f" dataset.root={shlex.quote(dataset.root)}" if dataset.root else ""
+        shown.append(
+            f"  and {len(bad) - N_SHOWN} more, all listed by: "
+            + format_lab_command("audit", f"dataset={dataset.name}{root}")
+        )
+    listed = "\n".join(shown)
+    if dataset.on_unreadable is OnUnreadable.error:
+        raise UserError(
+            f"{what}:\n{listed}\nMend or remove them, or set dataset.on_unreadable=skip."
+        )
+    if len(bad) == len(manifest):
+        raise UserError(f"dataset: none of {len(manifest)} images can be read:\n{listed}")
+    return manifest.loc[reason.isna()].reset_index(drop=True), (f"{what}; skipped:\n{listed}",)
