@@ -21,7 +21,7 @@ from melanoma_lab.core.formatting import (
 )
 from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 from melanoma_lab.plots import style
-from melanoma_lab.reports.line_breaking import wrap_arm_name
+from melanoma_lab.reports.rendering import wrap_arm_name
 
 #: Width of the figures, in inches.
 WIDTH = 4.4

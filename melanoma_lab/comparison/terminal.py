@@ -12,7 +12,7 @@ from melanoma_lab.comparison import verdict_text
 from melanoma_lab.comparison.compare import Comparison
 from melanoma_lab.core.console import console
 from melanoma_lab.core.formatting import format_metric, format_metric_interval, label_metric
-from melanoma_lab.reports.line_breaking import break_arm_name
+from melanoma_lab.reports.rendering import break_arm_name
 
 STYLES = {"helps": "green", "hurts": "red", "no evidence": "default", "too few runs": "yellow"}
 #: Metrics shown besides the one that decides about the verdicts, if there is room.

@@ -1,8 +1,9 @@
-"""Rendering of reports from templates, and their figures as PNG files."""
+"""Rendering of reports from templates, their figures as PNG files, and breaks of long names."""
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,15 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import markupsafe
 
 from melanoma_lab.core.atomic_files import replace_file
-from melanoma_lab.reports.line_breaking import join_with_no_break_spaces, mark_line_breaks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 180
 COLOURS = 256  # colours of a PNG palette: charts look the same at 40 % of the size
+#: The most lines of an arm's name in a figure.
+MAX_NAME_LINES = 5
+#: An arm's name with at least this many characters gets a line for each override in a terminal.
+LONG_NAME = 25
+#: Places for a break: after punctuation in overrides, not after that of a sentence or a number.
+BREAKS = r"[,=_](?=[^\s,=_])|(?<=[a-z])\.(?=[a-z])"
 
 
 @dataclass(frozen=True)
@@ -88,3 +95,37 @@ def write_report_figures(folder: Path, pictures: Iterable[ReportFigure]) -> None
             old.unlink(missing_ok=True)  # another process may write the same report
     for name, png in files.items():
         replace_file(folder / "figures" / name, png)
+
+
+def wrap_arm_name(name: str, width: int = 24) -> str:
+    """Wrap an arm's name to a few lines for Matplotlib; leave out the middle of a very long one.
+
+    Args:
+        name: the arm's name.
+        width: the number of characters that a line should not exceed.
+    """
+    lines = [""]
+    for part in re.findall(rf"[^,=._]{{1,{width}}}[,=._]*|[,=._]+", name):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    if len(lines) > MAX_NAME_LINES:
+        half = MAX_NAME_LINES // 2
+        lines = [*lines[:half], "...", *lines[-half:]]
+    return "\n".join(lines).replace("$", r"\$")  # a dollar sign would start a formula
+
+
+def break_arm_name(name: str) -> str:
+    """Return an arm's whole name for a terminal, with a line for each override if it is long."""
+    return name if len(name) < LONG_NAME else re.sub(r",(?=[\w./@]+=)", ",\n ", name)
+
+
+def mark_line_breaks(text: object) -> markupsafe.Markup:
+    """Return a text as HTML that allows line breaks in names of arms and keys, not in numbers."""
+    escaped = re.sub(BREAKS, r"\g<0><wbr>", str(markupsafe.escape(text)))
+    return markupsafe.Markup(escaped)  # noqa: S704 - escaped one line above
+
+
+def join_with_no_break_spaces(text: object) -> str:
+    """Join a value and its interval so that a line can break only between the two."""
+    return re.sub(r" (?=%)|(?<=[\d,]) (?=[-+\u2212\d])", "\N{NO-BREAK SPACE}", str(text))
