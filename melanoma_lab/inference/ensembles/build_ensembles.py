@@ -36,8 +36,10 @@ from melanoma_lab.inference.ensembles.members import (
     find_members,
     load_member_predictions,
 )
-from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
-from melanoma_lab.reports.error_analysis.explainers import build_file_explainer
+from melanoma_lab.reports.error_analysis.explained_images import (
+    ImageExplainer,
+    build_file_explainer,
+)
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import open_artifact

@@ -1,21 +1,30 @@
-"""Images of a run for pages and figures, with heat maps laid over them."""
+"""Images of a run for pages and figures, with Grad-CAM heat maps laid over them."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
 from melanoma_lab.config.schema.dataset import Resize
-from melanoma_lab.data.decoding import read_picture, resize_for_display
+from melanoma_lab.data.decoding import decode_image, read_picture, resize_for_display
+from melanoma_lab.data.patient_metadata import PatientEncoder
+from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
 from melanoma_lab.reports.thumbnails import encode_jpeg_uri
 
+if TYPE_CHECKING:  # this import would load TensorFlow
+    from melanoma_lab.models.grad_cam import GradCam
+
 #: Longest side of a picture in pixels; the page shows it at about half of this size.
 LONGEST = 300
+NO_NETWORK = "No map says where it looked: it is no network."
 
 Pixels = NDArray[np.uint8]
 Heat = NDArray[np.float32]
@@ -126,3 +135,75 @@ def explain_images(
         one: ExplainedImage(image, heat_map, explainer.resize)
         for one, image, heat_map in zip(image_ids, pixels, heat, strict=True)
     }
+
+
+def build_run_explainer(
+    data: PreparedData, network: Any, encoding: PatientEncoder | None = None
+) -> ImageExplainer:
+    """Build an explainer for the images of a prepared dataset, which are decoded already.
+
+    Args:
+        data: the dataset.
+        network: a Keras model; None: no heat maps are computed.
+        encoding: encoder of the network's patient metadata; None if it takes only images.
+    """
+    index = pd.Index(data.manifest["image_id"])
+
+    def pixels(image_ids: Sequence[str]) -> Pixels:
+        return np.asarray(data.pixels[data.rows[index.get_indexer(list(image_ids))]])
+
+    def heat(image_ids: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
+        known: list[NDArray[np.generic]] = []
+        if encoding is not None:
+            rows = data.manifest.iloc[index.get_indexer(list(image_ids))]
+            columns = encoding.to_model_inputs(rows)
+            names = [tensor.name for tensor in network.inputs]
+            known = [columns[name] for name in names if name in columns]
+        return get_grad_cam()(pixels, classes, known)
+
+    get_grad_cam = _build_on_first_use(network)
+    if network is None:
+        return ImageExplainer(pixels, resize=data.resize)
+    return ImageExplainer(pixels, heat, lambda: get_grad_cam().places, data.resize)
+
+
+def build_file_explainer(
+    manifest: pd.DataFrame, size: int, network: Any, resize: Resize = Resize.squash
+) -> ImageExplainer:
+    """Build an explainer for image files, which are read again.
+
+    Args:
+        manifest: table with the columns image_id and path.
+        size: side in pixels of the network's images.
+        network: a Keras model that takes only images; None: no heat maps are computed.
+        resize: how images that are not square are made square.
+    """
+    path = manifest.set_index("image_id")["path"]
+
+    def pixels(image_ids: Sequence[str]) -> Pixels:
+        try:
+            return np.stack(
+                [decode_image(str(path[image_id]), size, resize) for image_id in image_ids]
+            )
+        except (OSError, ValueError) as error:
+            raise MissingImagesError(f"An image cannot be read again: {error}.") from error
+
+    def heat(_: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
+        return get_grad_cam()(pixels, classes)
+
+    get_grad_cam = _build_on_first_use(network)
+    if network is None:
+        return ImageExplainer(pixels, resize=resize)
+    return ImageExplainer(pixels, heat, lambda: get_grad_cam().places, resize)
+
+
+def _build_on_first_use(network: Any) -> Callable[[], GradCam]:
+    """Return a function that builds Grad-CAM of a network at its first call and keeps it."""
+
+    @functools.cache
+    def get_grad_cam() -> GradCam:
+        from melanoma_lab.models.grad_cam import GradCam
+
+        return GradCam(network)
+
+    return get_grad_cam

@@ -11,8 +11,10 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.reports.error_analysis.decisions import choose_mistakes, tabulate_decisions
-from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
-from melanoma_lab.reports.error_analysis.explainers import build_file_explainer
+from melanoma_lab.reports.error_analysis.explained_images import (
+    ImageExplainer,
+    build_file_explainer,
+)
 
 
 @pytest.fixture(scope="module")
