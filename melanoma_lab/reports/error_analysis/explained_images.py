@@ -125,12 +125,11 @@ def explain_images(
     if not image_ids:
         return {}
     pixels = explainer.pixels(image_ids)
-    if explainer.heat is None:
-        return {
-            one: ExplainedImage(image, None, explainer.resize)
-            for one, image in zip(image_ids, pixels, strict=True)
-        }
-    heat = explainer.heat(image_ids, pixels, classes)
+    heat = (
+        [None] * len(image_ids)
+        if explainer.heat is None
+        else explainer.heat(image_ids, pixels, classes)
+    )
     return {
         one: ExplainedImage(image, heat_map, explainer.resize)
         for one, image, heat_map in zip(image_ids, pixels, heat, strict=True)
