@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 
 from melanoma_lab.evaluation import calibration, metrics
+from melanoma_lab.evaluation.calibration import Temperature, fit_temperature
 from melanoma_lab.evaluation.decision_rule import DecisionRule, dump_strict_json
 from melanoma_lab.evaluation.operating_point import OperatingPoint, choose_threshold, measure_rates
 from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 from melanoma_lab.evaluation.subgroups import measure_subgroups
-from melanoma_lab.evaluation.temperature import Temperature, fit_temperature
 
 CALIBRATION_METRICS = {"log_loss": metrics.log_loss, "brier": metrics.brier, "ece": calibration.ece}
 """Metrics that are measured before and after calibration."""

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 from melanoma_lab.core.untrusted_files import parse_json
+from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.confidence_intervals import UNDEFINED, IntervalEstimate
-from melanoma_lab.evaluation.temperature import Temperature
 
 FILE: Final = "advice.json"
 """File name of the rule in the folder of a model."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from melanoma_lab.evaluation import calibration
-from melanoma_lab.evaluation.temperature import Temperature
+from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.plots import style
 
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.confidence_intervals import UNDEFINED, IntervalEstimate
 from melanoma_lab.evaluation.decision_rule import DecisionRule
-from melanoma_lab.evaluation.temperature import Temperature
 
 
 @pytest.mark.parametrize(

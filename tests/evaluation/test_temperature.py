@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from melanoma_lab.evaluation import metrics
-from melanoma_lab.evaluation.calibration import ece
-from melanoma_lab.evaluation.temperature import SMALLEST, Temperature, fit_temperature
+from melanoma_lab.evaluation.calibration import SMALLEST, Temperature, ece, fit_temperature
 
 
 def drawn(n: int, temperature: float, seed: int = 0):

@@ -9,12 +9,12 @@ from typing import Any
 from melanoma_lab.config.schema import Config
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.data.split import TEST
+from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_external_run
 from melanoma_lab.evaluation.metric_intervals import INTERVALS
 from melanoma_lab.evaluation.predictions import build_predictions
-from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.inference.external_validation import evaluation_messages, evaluation_tags
 from melanoma_lab.inference.external_validation.dataset_predictions import DatasetPredictions
 from melanoma_lab.inference.external_validation.training_overlap import ImageRoles

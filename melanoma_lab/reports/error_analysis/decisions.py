@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.predictions import SplitPredictions
-from melanoma_lab.evaluation.temperature import Temperature
 
 #: The most mistakes to show, and the most missed images of the positive class among them.
 N_MISTAKES, N_MISSED = 40, 20

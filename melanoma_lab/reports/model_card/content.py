@@ -15,6 +15,7 @@ import numpy as np
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.formatting import format_metric, label_metric, label_split
 from melanoma_lab.core.version import __version__
+from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
@@ -27,7 +28,6 @@ from melanoma_lab.evaluation.metric_intervals import (
 from melanoma_lab.evaluation.operating_point import OperatingPoint
 from melanoma_lab.evaluation.predictions import SplitPredictions
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS, FEW_POSITIVE
-from melanoma_lab.evaluation.temperature import Temperature
 from melanoma_lab.reports.model_card import data_sections, limitations, training_sections
 from melanoma_lab.reports.model_card.run_identity import RunIdentity
 from melanoma_lab.reports.rendering import render_template
