@@ -65,12 +65,13 @@ def _build_app(config: Config, source: Any) -> Any:
     threads = choose_threads(config.training.threads)
     model = load_predictor(source, threads=threads, seed=config.seed)
     prediction_messages.show_source(source, model.card)
-    from melanoma_lab.inference.demo import messages, reference_set, web_app
+    from melanoma_lab.inference.demo import messages, web_app
+    from melanoma_lab.inference.demo.embeddings import load_reference_set
     from melanoma_lab.inference.demo.image_answer import DemoService
     from melanoma_lab.models.grad_cam import GradCam
 
     with show_progress("training images") as report:
-        reference = reference_set.load_reference_set(
+        reference = load_reference_set(
             model,
             tracked=config.tracking,
             root=config.dataset.root,

@@ -15,17 +15,83 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
 from melanoma_lab.core.checksums import hash_file, hash_text
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.inference.demo.neighbours import Embedder, normalise_length
+from melanoma_lab.inference.demo.training_images import (
+    Embedder,
+    ReferenceSet,
+    find_training_images,
+    load_reference_manifest,
+    normalise_length,
+)
+from melanoma_lab.inference.known_images import KnownFiles
+from melanoma_lab.inference.predictor import Predictor
 
 #: The batch size.
 AT_ONCE = 64
 #: Part of every cache key; increase it if the code changes the embeddings of a network.
 VERSION = 1
+
+
+def load_reference_set(
+    model: Predictor,
+    *,
+    tracked: Tracking,
+    root: str | None,
+    count: int,
+    cache: Path,
+    threads: int,
+    progress: ProgressCallback | None = None,
+) -> ReferenceSet:
+    """Load the images of a model's dataset, and the embeddings of its training images.
+
+    Missing images are no error: the result lacks them, and its ``why_none`` says why.
+
+    Args:
+        model: the loaded network.
+        tracked: the settings of the tracking server.
+        root: the folder of the dataset; None for the folder used in training.
+        count: the number of training images to show for an image; 0 for none.
+        cache: the cache folder.
+        threads: the number of threads for reading and decoding.
+        progress: called with (done, total) while images are decoded and embedded.
+
+    Raises:
+        RunError: the cache cannot be written.
+    """
+    try:
+        manifest = load_reference_manifest(model.source, tracked)
+    except UserError as error:
+        return ReferenceSet({}, why_none=str(error).rstrip(".") if count else "")
+    files = KnownFiles.of(manifest)
+    known = files.digests if files else {}
+    if not count:
+        return ReferenceSet(known)
+    try:
+        images = find_training_images(manifest, root)
+        embedder = build_embedder(model.network)
+        features = load_or_compute_embeddings(
+            embedder,
+            lambda: images.pixels(
+                size=model.size,
+                resize=model.card.resize,
+                cache=cache,
+                threads=threads,
+                progress=progress,
+            ),
+            size=model.size,
+            network=model.source.network,
+            digests=images.digests,
+            cache=cache,
+            progress=progress,
+        )
+    except UserError as error:
+        return ReferenceSet(known, why_none=str(error).rstrip("."))
+    return ReferenceSet(known, images, features, embedder, count=count)
 
 
 def build_embedder(network: keras.Model) -> Embedder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,11 @@ from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.split import TEST
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.inference.demo import messages, pictures
-from melanoma_lab.inference.demo.neighbours import Embedder, find_nearest
-from melanoma_lab.inference.demo.training_images import TrainingImages
+from melanoma_lab.inference.demo.training_images import (
+    ReferenceSet,
+    TrainingImages,
+    find_nearest,
+)
 from melanoma_lab.inference.image_batches import decode_or_explain
 from melanoma_lab.inference.predictor import PredictionBatch, Predictor
 from melanoma_lab.tracking.model_info import ModelInfo
@@ -131,27 +134,6 @@ class ImageAnswer:
     def labels(self) -> str:
         """The counts of the neighbours' classes, as text."""
         return messages.count_labels(near.label for near in self.neighbours)
-
-
-@dataclass(frozen=True)
-class ReferenceSet:
-    """Training images and embeddings that an image is compared with.
-
-    Attributes:
-        known: digest of the file -> split and label, for all images of the model's dataset.
-        images: the training images; None if their files are missing.
-        features: their embeddings, of unit length; float32, shape (n, d).
-        of: the function from pixels to embeddings.
-        why_none: why there are no training images; empty if there are.
-        count: the number of neighbours to show.
-    """
-
-    known: Mapping[str, tuple[str, str]]
-    images: TrainingImages | None = None
-    features: NDArray[np.float32] | None = None
-    of: Embedder | None = None
-    why_none: str = ""
-    count: int = 0
 
 
 def build_answer_text(

@@ -1,9 +1,9 @@
-"""The training images of a network, from its run's manifest."""
+"""The images that a network was trained with, and those nearest to a new image."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from melanoma_lab.inference.known_images import MANIFEST, load_run_manifest
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.tracking.run_reader import read_run
 
+#: From uint8 pixels, shape (n, s, s, 3), to float32 features of unit length, shape (n, d).
+Embedder = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 _COLUMNS = ("image_id", "path", "label", "group", "split", "digest")
 
 
@@ -90,6 +92,27 @@ class TrainingImages:
         return decoded.images, np.array([decoded.row[d] for d in self.digests], np.int64)
 
 
+@dataclass(frozen=True)
+class ReferenceSet:
+    """Training images and embeddings that an image is compared with.
+
+    Attributes:
+        known: digest of the file -> split and label, for all images of the model's dataset.
+        images: the training images; None if their files are missing.
+        features: their embeddings, of unit length; float32, shape (n, d).
+        of: the function from pixels to embeddings.
+        why_none: why there are no training images; empty if there are.
+        count: the number of neighbours to show.
+    """
+
+    known: Mapping[str, tuple[str, str]]
+    images: TrainingImages | None = None
+    features: NDArray[np.float32] | None = None
+    of: Embedder | None = None
+    why_none: str = ""
+    count: int = 0
+
+
 def load_reference_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFrame:
     """Load the manifest of the run that trained a network; all its values are text.
 
@@ -149,3 +172,44 @@ def _explain_missing(what: str, paths: Sequence[str], n: int) -> str:
         f"{len(paths):,} of the {n:,} training images {what}{example}; "
         "dataset.root=DIR says where they lie"
     )
+
+
+def normalise_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale features to unit length, so that the product of two is their cosine.
+
+    Args:
+        features: the features of n images; float32, shape (n, d).
+
+    Returns:
+        float32, shape (n, d); zeros for an image whose features are all 0.
+    """
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = np.zeros_like(features)
+    np.divide(features, lengths, out=unit, where=lengths > 0)
+    return unit
+
+
+def find_nearest(
+    features: NDArray[np.float32], query: NDArray[np.float32], groups: Sequence[str], n: int
+) -> list[tuple[int, float]]:
+    """Find the nearest images, one of each group, because a group's images show the same lesion.
+
+    Args:
+        features: embeddings of m images, of unit length; float32, shape (m, d).
+        query: the embedding of the image, of unit length; float32, shape (d,).
+        groups: the groups of the m images.
+        n: the maximum number of images to find.
+
+    Returns:
+        At most n pairs of (row, cosine), the nearest first; ties in the order of rows.
+    """
+    cosines = features @ query
+    found: list[tuple[int, float]] = []
+    seen: set[str] = set()
+    for row in np.argsort(-cosines, kind="stable"):
+        if len(found) == n:
+            break
+        if groups[row] not in seen:
+            seen.add(groups[row])
+            found.append((int(row), float(np.clip(cosines[row], -1, 1))))
+    return found

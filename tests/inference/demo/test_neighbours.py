@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from melanoma_lab.inference.demo.neighbours import find_nearest, normalise_length
+from melanoma_lab.inference.demo.training_images import find_nearest, normalise_length
 
 FEATURES = normalise_length(np.array([[1, 0], [4, 3], [0, 2], [2, 0], [-1, 0]], np.float32))
 
