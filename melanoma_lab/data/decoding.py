@@ -112,17 +112,22 @@ def make_square(
             return ImageOps.pad(picture, (size, size), resampling, color=0)
 
 
-def resize_for_display(picture: Image.Image, longest: int, resize: Resize) -> Image.Image:
-    """Return the part of a picture that a network sees, with its original proportions.
+def read_for_display(path: str, longest: int, resize: Resize) -> Image.Image:
+    """Decode the part of a picture that a network sees, upright, with its original proportions.
 
     Args:
-        picture: a picture in mode RGB.
+        path: an image file.
         longest: longest side of the result in pixels.
         resize: how the network's input becomes square.
 
     Returns:
         The whole picture, the square in its middle, or a square with black on two sides.
+
+    Raises:
+        ValueError: the content cannot be decoded; the message says why.
+        OSError: the file cannot be opened or read.
     """
+    picture = read_picture(path, at_least=2 * longest)
     match resize:
         case Resize.squash:
             scale = min(1, longest / max(picture.size))

@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 import melanoma_lab as lab
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.decoding import decode_image
-from melanoma_lab.inference.demo import pictures
+from melanoma_lab.data.decoding import decode_image, read_for_display
+from melanoma_lab.inference.demo import image_answer
 from melanoma_lab.inference.export.model_description import RESIZING
 from melanoma_lab.inference.predict import predict_to_file
 from melanoma_lab.reports.error_analysis.explained_images import ExplainedImage
@@ -120,15 +120,15 @@ def test_what_is_told_of_it_is_what_is_done(wide, resize):
 )
 def test_pages_show_what_the_network_sees_and_the_map_where_it_looked(wide, resize, shape):
     path, resize = str(wide / "nevus" / "0.png"), Resize(resize)
-    picture = pictures.load_picture(path, 480, resize)
+    picture = read_for_display(path, 480, resize)
     assert (picture.height, picture.width) == shape
-    assert max(pictures.load_picture(path, 10, resize).size) == 10
+    assert max(read_for_display(path, 10, resize).size) == 10
     heat = np.zeros((16, 16), np.float32)
     uris = ExplainedImage(decode_image(path, 16, resize), heat, resize).uris(path)
     uris = (
         *uris,
-        pictures.encode_data_uri(picture),
-        pictures.encode_data_uri(pictures.draw_heat_map(picture, heat)),
+        image_answer.encode_picture(picture),
+        image_answer.encode_picture(image_answer.draw_heat_map(picture, heat)),
     )
     shown = [Image.open(io.BytesIO(b64decode(uri.partition(",")[2]))) for uri in uris]
     assert {image.width / image.height for image in shown} == {shape[1] / shape[0]}

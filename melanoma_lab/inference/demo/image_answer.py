@@ -1,4 +1,7 @@
-"""The answer to one image: probabilities, sentences, heat maps and similar training images."""
+"""The answer to one image: probabilities, sentences, heat maps and similar training images.
+
+Pictures are small JPEGs inside the page itself, never stored.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.data.decoding import read_for_display
 from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.split import TEST
 from melanoma_lab.evaluation.decision_rule import DecisionRule
-from melanoma_lab.inference.demo import messages, pictures
+from melanoma_lab.inference.demo import messages
 from melanoma_lab.inference.demo.training_images import (
     ReferenceSet,
     TrainingImages,
@@ -21,10 +26,14 @@ from melanoma_lab.inference.demo.training_images import (
 )
 from melanoma_lab.inference.image_batches import decode_or_explain
 from melanoma_lab.inference.predictor import PredictionBatch, Predictor
+from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
+from melanoma_lab.reports.thumbnails import encode_jpeg_uri
 from melanoma_lab.tracking.model_info import ModelInfo
 
 #: The maximum number of classes with a heat map; the most probable ones get one.
 EXPLAINED = 12
+#: Length in pixels of the longer side of the uploaded picture, and of a training image.
+LARGE, SMALL = 480, 192
 
 #: From pixels, uint8 (n, s, s, 3), and classes, int64 (n,), to maps, float32 (n, s, s), 0 to 1.
 HeatMapFunction = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
@@ -218,7 +227,7 @@ class DemoService:
         if isinstance(pixels, str):
             return pixels
         try:
-            picture = pictures.load_picture(path, pictures.LARGE, self.model.card.resize)
+            picture = read_for_display(path, LARGE, self.model.card.resize)
         except ValueError as error:  # damaged in a part that a smaller decoding does not read
             return str(error)
         (digest,) = compute_file_digests([path], threads=1)
@@ -235,11 +244,11 @@ class DemoService:
         return ImageAnswer(
             name=name,
             said=text,
-            picture=pictures.encode_data_uri(picture),
+            picture=encode_picture(picture),
             explanations=tuple(
                 Explanation(
                     self.model.card.names[k],
-                    pictures.encode_data_uri(pictures.draw_heat_map(picture, h)),
+                    encode_picture(draw_heat_map(picture, h)),
                 )
                 for k, h in explained
             ),
@@ -285,4 +294,25 @@ def _encode_if_unchanged(images: TrainingImages, row: int, resize: Resize) -> st
     path = images.paths[row]
     if compute_file_digests([path], threads=1) != [images.digests[row]]:
         return ""
-    return pictures.encode_data_uri(pictures.load_picture(path, pictures.SMALL, resize))
+    return encode_picture(read_for_display(path, SMALL, resize))
+
+
+def draw_heat_map(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
+    """Draw a heat map over a picture; the result's longer side has ``LARGE`` pixels.
+
+    The square map is stretched to the picture's proportions.
+
+    Args:
+        picture: a picture from ``read_for_display``.
+        heat: the heat map; float32, shape (s, s), 0 to 1.
+    """
+    square = picture.resize((LARGE, LARGE), Image.Resampling.BICUBIC)
+    laid = overlay_on_picture(square, heat)
+    longest = max(picture.size)
+    size = [max(1, round(LARGE * side / longest)) for side in picture.size]
+    return laid.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+
+
+def encode_picture(picture: Image.Image) -> str:
+    """Encode a picture as a data URI with a JPEG, in a quality to be looked at closely."""
+    return encode_jpeg_uri(picture, quality=88, optimize=False)

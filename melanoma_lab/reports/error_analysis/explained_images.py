@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from melanoma_lab.config.schema.dataset import Resize
-from melanoma_lab.data.decoding import decode_image, read_picture, resize_for_display
+from melanoma_lab.data.decoding import decode_image, read_for_display
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
@@ -99,9 +99,7 @@ class ExplainedImage:
             Two data URIs; the second is empty if there is no heat map.
         """
         try:
-            picture = resize_for_display(
-                read_picture(path, at_least=2 * LONGEST), LONGEST, self.resize
-            )
+            picture = read_for_display(path, LONGEST, self.resize)
         except (OSError, ValueError):
             picture = Image.fromarray(self.pixels)
         if self.heat is None:
