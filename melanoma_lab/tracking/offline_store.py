@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from melanoma_lab.core.atomic_files import write_folder_atomically
 from melanoma_lab.core.errors import RunError, UserError
@@ -179,3 +179,34 @@ def _update_paths(record: RunRecord, unsent: Path) -> RunRecord:
         if artifacts and "://" not in artifacts
         else artifacts,
     )
+
+
+def can_resume_run(client: Any, experiment_id: str, run_id: str, unsent: Path) -> bool:
+    """Return whether a study has a run that has not finished, so that it can be resumed.
+
+    Args:
+        client: an MlflowClient; None if runs are stored on disk.
+        experiment_id: id of the study's MLflow experiment.
+        run_id: the run's id.
+        unsent: the folder of runs that could not be sent.
+    """
+    kept = {record.run_id: record.status for _, record in load_offline_runs(unsent)}
+    if kept.get(run_id) == "FINISHED":
+        return False
+    if client is None:
+        return run_id in kept
+    from mlflow.exceptions import MlflowException
+
+    try:
+        info = client.get_run(run_id).info
+    except MlflowException:
+        return False
+    here = info.experiment_id == experiment_id and info.lifecycle_stage == "active"
+    return bool(here and info.status != "FINISHED")
+
+
+def discard_offline_run(run_id: str, unsent: Path) -> None:
+    """Remove the stored files of an interrupted run, because the resumed run records them again."""
+    for folder, record in load_offline_runs(unsent):
+        if record.run_id == run_id:
+            shutil.rmtree(folder, ignore_errors=True)

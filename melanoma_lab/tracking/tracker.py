@@ -42,19 +42,17 @@ from melanoma_lab.tracking.offline_store import (
     MODEL_FOLDER,
     MetricPoint,
     RunRecord,
+    can_resume_run,
+    discard_offline_run,
     load_offline_runs,
     save_offline_run,
 )
 from melanoma_lab.tracking.relocation import relocate_artifacts
-from melanoma_lab.tracking.resumed_run import (
-    can_resume_run,
-    discard_offline_run,
-    fetch_recorded_state,
-)
 from melanoma_lab.tracking.upload import (
     LONGEST_REASON,
     PROCESS_TAG,
     REASON_TAG,
+    fetch_recorded_state,
     log_artifacts_and_model,
     log_metric_points,
     log_params_and_tags,

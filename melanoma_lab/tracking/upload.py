@@ -1,7 +1,12 @@
-"""Sending a run to the tracking server, in steps that can be repeated without duplicates."""
+"""Sending a run to the tracking server, in steps that can be repeated without duplicates.
+
+A run that is resumed sends only what the server does not have.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +26,43 @@ PROCESS_TAG = "process"
 REASON_TAG = "reason"
 #: Tag of a run that ``sync`` had to create: the id under which it was trained.
 SYNCED_TAG = "synced_from"
+#: Tag with the number of times a run was resumed; with the suffix ``_at``, the last time.
+RESUMED_TAG = "resumed"
 #: MLflow's limit for the characters of a parameter.
 LONGEST_PARAM = 6000
 LONGEST_REASON = 500
+
+
+@dataclass(frozen=True)
+class RecordedState:
+    """What the server has of a run that is resumed.
+
+    Attributes:
+        tags: new values of the tags that count resumptions.
+        params: the logged parameters.
+        points: name and step of each logged value of a metric.
+    """
+
+    tags: dict[str, str]
+    params: dict[str, str]
+    points: frozenset[tuple[str, int]]
+
+
+def fetch_recorded_state(client: Any, run_id: str) -> RecordedState:
+    """Read what the server has of a run that is resumed, and remove why it ended from its tags."""
+    data = client.get_run(run_id).data
+    points = {
+        (key, point.step)
+        for key in data.metrics
+        for point in client.get_metric_history(run_id, key)
+    }
+    if REASON_TAG in data.tags:
+        client.delete_tag(run_id, REASON_TAG)
+    tags = {
+        RESUMED_TAG: str(int(data.tags.get(RESUMED_TAG, "0")) + 1),
+        f"{RESUMED_TAG}_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return RecordedState(tags, dict(data.params), frozenset(points))
 
 
 def log_metric_points(client: Any, run_id: str, points: list[MetricPoint]) -> None:
