@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +70,34 @@ def explain_missing_folder(folder: Path, run_id: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class TrackedRun:
-    """A recorded run, with access to its files.
+class RunIdentity:
+    """Identity of a tracked run.
 
     Attributes:
         run_id: MLflow's id.
-        tags: the run's tags.
-        metrics: the last value of each metric, by name.
         start_time: in milliseconds since 1970.
+        tags: the run's tags.
     """
 
     run_id: str
-    tags: Mapping[str, str]
-    metrics: Mapping[str, float]
     start_time: int
+    tags: Mapping[str, str]
+
+    @property
+    def day(self) -> str:
+        """The day on which the run began, in ISO format, UTC."""
+        return datetime.fromtimestamp(self.start_time / 1000, UTC).date().isoformat()
+
+
+@dataclass(frozen=True)
+class TrackedRun(RunIdentity):
+    """A recorded run, with access to its files.
+
+    Attributes:
+        metrics: the last value of each metric, by name.
+    """
+
+    metrics: Mapping[str, float]
     _folder: Path
     _client: Any = None
     _run: Any = None
@@ -132,7 +147,7 @@ def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
     if run_id and (kept / RECORD_FILE).is_file():
         record = RunRecord.read(kept / RECORD_FILE)
         metrics = {point.key: point.value for point in record.metrics}
-        return TrackedRun(run_id, record.tags, metrics, record.start_time, kept)
+        return TrackedRun(run_id, record.start_time, record.tags, metrics, kept)
     unknown = UserError(
         f"model={truncate(run_id)}: no such run in {describe_tracking_uri(tracked.uri)}."
     )
@@ -145,5 +160,5 @@ def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
             raise unknown
         data = run.data
         return TrackedRun(
-            run_id, dict(data.tags), dict(data.metrics), run.info.start_time, scratch, client, run
+            run_id, run.info.start_time, dict(data.tags), dict(data.metrics), scratch, client, run
         )

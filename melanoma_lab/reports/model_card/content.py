@@ -29,8 +29,8 @@ from melanoma_lab.evaluation.operating_point import OperatingPoint
 from melanoma_lab.evaluation.predictions import SplitPredictions
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.reports.model_card import data_sections, limitations, training_sections
-from melanoma_lab.reports.model_card.run_identity import RunIdentity
 from melanoma_lab.reports.rendering import render_template
+from melanoma_lab.tracking.run_reader import RunIdentity
 
 PAGES: Final = ("model_card.md", "model_card.html")
 

@@ -15,7 +15,6 @@ from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.reports.model_card.content import write_model_card
-from melanoma_lab.reports.model_card.run_identity import RunIdentity
 from melanoma_lab.tracking.run_reader import TrackedRun
 
 
@@ -61,5 +60,4 @@ def write_tracked_run_card(tracked: TrackedRun, folder: Path) -> None:
     """
     run = load_evaluated_run(tracked)
     folder.mkdir(exist_ok=True)
-    identity = RunIdentity(tracked.run_id, tracked.start_time, tracked.tags)
-    write_model_card(run, identity, folder)
+    write_model_card(run, tracked, folder)

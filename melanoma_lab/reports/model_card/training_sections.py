@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
-from melanoma_lab.reports.model_card.run_identity import RunIdentity
+from melanoma_lab.tracking.run_reader import RunIdentity
 
 #: Fields of an option that do not affect the model.
 _IRRELEVANT_FIELDS = frozenset({"name", "cache_features"})
