@@ -11,12 +11,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 
+from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_metric, label_metric, label_split
+from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.core.version import __version__
+from melanoma_lab.data.labels import get_positive_class
+from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.evaluation.calibration import Temperature
-from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
+from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, evaluate_clinically
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.evaluation.metric_intervals import (
@@ -26,11 +32,11 @@ from melanoma_lab.evaluation.metric_intervals import (
     estimate_specificity,
 )
 from melanoma_lab.evaluation.operating_point import OperatingPoint
-from melanoma_lab.evaluation.predictions import SplitPredictions
+from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.reports.model_card import data_sections, limitations, training_sections
 from melanoma_lab.reports.rendering import render_template
-from melanoma_lab.tracking.run_reader import RunIdentity
+from melanoma_lab.tracking.run_reader import RunIdentity, TrackedRun
 
 PAGES: Final = ("model_card.md", "model_card.html")
 
@@ -47,7 +53,7 @@ INTENDED = [
 
 
 def write_model_card(run: EvaluatedRun, identity: RunIdentity, folder: Path) -> None:
-    """Write both pages into a folder.
+    """Write both pages of a run that is at hand into a folder.
 
     Args:
         run: the run that the card describes.
@@ -58,6 +64,51 @@ def write_model_card(run: EvaluatedRun, identity: RunIdentity, folder: Path) -> 
     for name in PAGES:
         text = render_template("melanoma_lab.reports.model_card", name, content)
         replace_file(folder / name, text.encode())
+
+
+def write_tracked_run_card(tracked: TrackedRun, folder: Path) -> None:
+    """Write the model card of a tracked run into a folder, which is created if it is missing.
+
+    Raises:
+        UserError: the run lacks an artifact that a card needs; no folder is created.
+    """
+    run = load_evaluated_run(tracked)
+    folder.mkdir(exist_ok=True)
+    write_model_card(run, tracked, folder)
+
+
+def load_evaluated_run(run: TrackedRun) -> EvaluatedRun:
+    """Read a tracked run and evaluate it again; its metrics are the tracked ones.
+
+    Raises:
+        UserError: the run lacks an artifact that a card needs, or it cannot be read.
+    """
+    try:
+        predictions = Predictions.read(run.require_artifact("predictions.csv"))
+        config = read_yaml(run.require_artifact("config.yaml"))
+        manifest = read_manifest(run.require_artifact("manifest.csv"))
+        if "age" in manifest:
+            manifest["age"] = pd.to_numeric(manifest["age"])
+        found = run.artifact("audit.json")
+        audit = None if found is None else read_json(found)
+    except (OSError, ValueError) as error:
+        raise UserError(f"run {run.run_id}: cannot be described: {error}") from error
+    positive_class = get_positive_class(config)
+    if positive_class not in predictions.slugs:
+        positive_class = None
+    sensitivity = config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity)
+    return EvaluatedRun(
+        config=config,
+        predictions=predictions,
+        manifest=manifest,
+        audit=audit,
+        positive_class=positive_class,
+        evaluation=evaluate_clinically(
+            predictions, positive_class, sensitivity=sensitivity, manifest=manifest
+        ),
+        metrics=run.metrics,
+        splits=predictions.splits,
+    )
 
 
 def build_card_content(run: EvaluatedRun, identity: RunIdentity) -> dict[str, Any]:
