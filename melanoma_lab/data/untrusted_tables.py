@@ -70,7 +70,7 @@ def _check_cells(chunks: Iterable[bytes]) -> None:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read a run's table of images, every cell as text.
+    """Read a run's table of images; cells are texts, but ages are numbers, NaN if missing.
 
     Args:
         path: a ``manifest.csv``.
@@ -80,7 +80,9 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """
     check_table(path, MAX_MANIFEST_BYTES)
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
+        ages = {"age": pd.to_numeric(manifest["age"])} if "age" in manifest else {}
+        return manifest.assign(**ages)
     except ValueError as error:  # includes pandas's own errors and those of the encoding
         why = truncate(next(iter(str(error).strip().splitlines()), "damaged"))
         raise UserError(f"{path}: expected a table of text. Received: {why}") from error

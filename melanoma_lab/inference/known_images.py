@@ -84,7 +84,7 @@ def find_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> 
 
 
 def load_run_manifest(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.DataFrame | None:
-    """Load the manifest of a run: the table of its images, all values as text.
+    """Load the manifest of a run: the table of its images.
 
     In the table of an ensemble, the split of an image is the first of ``ROLES`` among its splits in
     the ensemble and in the members: ``train`` if any member was trained on it.

@@ -114,7 +114,7 @@ class ReferenceSet:
 
 
 def load_reference_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFrame:
-    """Load the manifest of the run that trained a network; all its values are text.
+    """Load the manifest of the run that trained a network.
 
     Args:
         source: the saved model and its origin.

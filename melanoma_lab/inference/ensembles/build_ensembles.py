@@ -231,8 +231,6 @@ def _load_manifest(client: Any, member: EnsembleMember, predictions: Predictions
     """Load a member's table of images, with the splits of the ensemble."""
     with _open_artifact(client, member, "manifest.csv") as path:
         manifest = read_manifest(path)
-    if "age" in manifest:
-        manifest["age"] = pd.to_numeric(manifest["age"])
     split = predictions.table.set_index("image_id")["split"]
     # Images without predictions (evaluation.test=false) keep their split: no member has seen them.
     return manifest.assign(split=manifest["image_id"].map(split).fillna(manifest["split"]))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.core.atomic_files import replace_file
@@ -87,8 +86,6 @@ def load_evaluated_run(run: TrackedRun) -> EvaluatedRun:
         predictions = Predictions.read(run.require_artifact("predictions.csv"))
         config = read_yaml(run.require_artifact("config.yaml"))
         manifest = read_manifest(run.require_artifact("manifest.csv"))
-        if "age" in manifest:
-            manifest["age"] = pd.to_numeric(manifest["age"])
         found = run.artifact("audit.json")
         audit = None if found is None else read_json(found)
     except (OSError, ValueError) as error:
