@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,15 @@ class PredictionBatch:
     def decided(self) -> NDArray[np.int64]:
         """The most probable class of each image; int64, shape (n,)."""
         return np.asarray(self.probabilities.argmax(axis=1), np.int64)
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[PredictionBatch]) -> PredictionBatch:
+        """Join the predictions of one or more batches by the same network."""
+        joined: dict[str, Any] = {}
+        for name in (item.name for item in fields(cls)):
+            arrays = [getattr(batch, name) for batch in batches]
+            joined[name] = None if arrays[0] is None else np.concatenate(arrays)
+        return cls(**joined)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from melanoma_lab.data.patient_metadata import (
 from melanoma_lab.data.split import TEST
 from melanoma_lab.inference.external_validation import evaluation_messages, evaluation_tags
 from melanoma_lab.inference.external_validation.class_mapping import match_classes
-from melanoma_lab.inference.external_validation.dataset_predictions import predict_dataset
 from melanoma_lab.inference.external_validation.evaluation_report import (
     ExternalEvaluation,
     report_evaluation,
@@ -42,7 +41,12 @@ from melanoma_lab.inference.known_images import (
 )
 from melanoma_lab.inference.model_source import ModelSource, find_model
 from melanoma_lab.inference.prediction_messages import show_source
-from melanoma_lab.inference.predictor import load_predictor
+from melanoma_lab.inference.predictor import (
+    NO_PATIENT_COLUMNS,
+    PredictionBatch,
+    Predictor,
+    load_predictor,
+)
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_images
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.model_info import ModelInfo
@@ -73,15 +77,7 @@ def evaluate_model(config: Config) -> str:
         model = load_predictor(
             source, threads=threads, seed=config.seed, patients=evaluated.encoding is not None
         )
-        with show_progress("evaluating") as tell:
-            answers = predict_dataset(
-                evaluated.data,
-                np.arange(len(evaluated.data.manifest)),
-                model,
-                encoding=evaluated.encoding,
-                batch_size=config.training.batch_size,
-                progress=tell,
-            )
+        answers = _predict(evaluated, model)
         config = evaluated.config
         tags = evaluation_tags.build_evaluation_tags(
             config, source, evaluated.run, evaluated.data, evaluated.shown
@@ -191,3 +187,19 @@ def _find_roles(config: Config, data: PreparedData, known: KnownImages, threads:
             data.manifest, known, cache=cache, threads=threads, progress=tell
         )
     return assign_image_roles(data.manifest, known.table, pairs, lesions=config.evaluation.lesions)
+
+
+def _predict(evaluated: ExternalEvaluation, model: Predictor) -> PredictionBatch:
+    """Apply the network to all images of the prepared dataset, a batch at a time."""
+    data, encoding = evaluated.data, evaluated.encoding
+    n, batch_size = len(data.rows), evaluated.config.training.batch_size
+    batches = []
+    with show_progress("evaluating") as tell:
+        for start in range(0, n, batch_size):
+            chosen = slice(start, start + batch_size)
+            pixels = np.asarray(data.pixels[data.rows[chosen]])
+            rows = data.manifest.iloc[chosen]
+            known = encoding.to_model_inputs(rows) if encoding else NO_PATIENT_COLUMNS
+            batches.append(model.look_at(pixels, known))
+            tell(min(start + batch_size, n), n)
+    return PredictionBatch.concatenate(batches)

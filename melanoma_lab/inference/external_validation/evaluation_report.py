@@ -16,10 +16,10 @@ from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_externa
 from melanoma_lab.evaluation.metric_intervals import INTERVALS
 from melanoma_lab.evaluation.predictions import build_predictions
 from melanoma_lab.inference.external_validation import evaluation_messages, evaluation_tags
-from melanoma_lab.inference.external_validation.dataset_predictions import DatasetPredictions
 from melanoma_lab.inference.external_validation.training_overlap import ImageRoles
 from melanoma_lab.inference.known_images import TrainingRun
 from melanoma_lab.inference.model_source import ModelSource
+from melanoma_lab.inference.predictor import PredictionBatch
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.reports.error_analysis.explained_images import build_run_explainer
 from melanoma_lab.runs import run_messages
@@ -65,7 +65,7 @@ class ExternalEvaluation:
 
 
 def report_evaluation(
-    evaluated: ExternalEvaluation, answers: DatasetPredictions, tracker: Tracker, network: Any
+    evaluated: ExternalEvaluation, answers: PredictionBatch, tracker: Tracker, network: Any
 ) -> None:
     """Evaluate a model's predictions, track them and print the results; choose nothing by them.
 
@@ -101,7 +101,7 @@ def report_evaluation(
 
 
 def _evaluate(
-    evaluated: ExternalEvaluation, answers: DatasetPredictions
+    evaluated: ExternalEvaluation, answers: PredictionBatch
 ) -> tuple[EvaluatedRun, IntervalEstimate]:
     """Evaluate the predictions; return also the balanced accuracy with its interval."""
     data, manifest = evaluated.data, evaluated.data.manifest
