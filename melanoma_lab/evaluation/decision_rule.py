@@ -67,9 +67,9 @@ class DecisionRule:
                 temperature,
                 str(content["slug"]),
                 **numbers,
-                measured_on=str(content.get("measured_on", "")),
-                sensitivity=_read_estimate(content.get("sensitivity")),
-                specificity=_read_estimate(content.get("specificity")),
+                measured_on=str(content["measured_on"]),
+                sensitivity=_read_estimate(content["sensitivity"]),
+                specificity=_read_estimate(content["specificity"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(
@@ -81,9 +81,9 @@ class DecisionRule:
 
 
 def _read_estimate(content: Any) -> IntervalEstimate:
-    """Read an estimate; undefined if it is missing or has no values."""
-    numbers = {} if content is None else {k: content[k] for k in asdict(UNDEFINED)}
-    if None in numbers.values() or not numbers:
+    """Read an estimate; undefined if a value is null."""
+    numbers = {k: content[k] for k in asdict(UNDEFINED)}
+    if None in numbers.values():
         return UNDEFINED
     return IntervalEstimate(**{k: float(v) for k, v in numbers.items()})
 

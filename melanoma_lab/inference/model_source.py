@@ -6,10 +6,9 @@ and download files, never to load a network.
 
 from __future__ import annotations
 
-import csv
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,8 @@ from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.data.untrusted_tables import check_table
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.out_of_distribution import OutOfDistributionDetector
-from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.inference import mlmodel
 from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
@@ -30,7 +27,7 @@ from melanoma_lab.tracking.client import find_run, locked_access
 from melanoma_lab.tracking.logged_model import find_logged_models
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.offline_store import MODEL_FOLDER
-from melanoma_lab.tracking.run_reader import explain_missing_folder, fetch_artifact
+from melanoma_lab.tracking.run_reader import explain_missing_folder
 from melanoma_lab.tracking.sqlite_reader import MAX_LISTED_RUNS, ListedRun, list_runs_if_missing
 from melanoma_lab.tracking.uris import local_folder
 
@@ -184,10 +181,7 @@ def _find_by_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> M
             raise UserError(f"model={truncate(typed)}: {_explain_no_model(run)}")
         _refuse_missing(typed, ready[-1].artifact_location, run_id)
         folder = _download(ready[-1].model_uri, scratch)
-        source = _read_folder(typed, folder, run=run_id, note=_describe_unfinished(run))
-        if source.card is None:
-            return replace(source, card=_read_classes_of_table(client, run, scratch))
-        return source
+        return _read_folder(typed, folder, run=run_id, note=_describe_unfinished(run))
 
 
 def _require_active_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any:
@@ -270,19 +264,3 @@ def _download(uri: str, scratch: Path) -> Path:
     from mlflow.artifacts import download_artifacts
 
     return Path(download_artifacts(artifact_uri=uri, dst_path=str(scratch / "model")))
-
-
-def _read_classes_of_table(client: Any, run: Any, scratch: Path) -> ModelInfo | None:
-    """Read the classes of a model without description from its run's predictions table."""
-    try:
-        path = fetch_artifact(client, run, "predictions.csv", scratch)
-    except OSError:
-        return None
-    check_table(path)
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        try:
-            header = next(csv.reader(file), [])
-        except csv.Error:
-            return None
-    slugs = [name.removeprefix(PROBABILITY_PREFIX) for name in header if "/" in name]
-    return ModelInfo(tuple(slugs)) if slugs else None

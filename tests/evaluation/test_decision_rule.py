@@ -36,14 +36,6 @@ def test_it_is_read_as_it_was_kept(advice):
     json.loads(advice.text(), parse_constant=pytest.fail)  # no NaN, which JSON does not have
 
 
-def test_one_that_was_kept_before_rates_were_is_read():
-    kept = json.loads(DecisionRule(Temperature(1.5, 200), "melanoma", 0.25, 0.9).text())
-    for name in ("measured_on", "sensitivity", "specificity"):
-        del kept[name]
-    again = DecisionRule.read(json.dumps(kept))
-    assert (again.measured_on, again.sensitivity, again.threshold) == ("", UNDEFINED, 0.25)
-
-
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"temperature": 2}', "[1, 2"])
 def test_what_is_none_is_told(text):
     with pytest.raises(ValueError, match=r"Expect|Received"):

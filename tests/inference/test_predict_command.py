@@ -118,19 +118,6 @@ def test_whatever_names_the_model_the_answer_is_the_same(work, tree, predict):
     assert rest.count("\n") == named.count("\n") - 1
 
 
-def test_a_model_without_a_card_is_named_by_its_runs_table(work, tree, predict):
-    """As those that were trained before there were any."""
-    _, run = work
-    described = model_folder(run) / "MLmodel"
-    text = described.read_text()
-    with_card = predict(model=run.run_id, images=tree).read_text()
-    described.write_text(text.replace("metadata:", "somebodys:"))
-    try:
-        assert predict(model=run.run_id, images=tree).read_text() == with_card
-    finally:
-        described.write_text(text)
-
-
 def test_pictures_of_another_kind_get_a_warning(work, tree, predict, tmp_path, capsys):
     _, run = work
     rng = np.random.default_rng(0)
