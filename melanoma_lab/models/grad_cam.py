@@ -39,37 +39,13 @@ AT_ONCE = 400_000
 IMAGE = 4
 
 
-def compute_grad_cam(
-    network: keras.Model,
-    pixels: NDArray[np.uint8],
-    classes: NDArray[np.intp],
-    other_inputs: Sequence[NDArray[np.generic]] = (),
-) -> NDArray[np.float32]:
-    """Compute the Grad-CAM heat map of each image for a given class.
+class GradCam:
+    """Computes Grad-CAM heat maps of one network for many images, and finds its maps only once.
 
     Args:
         network: model from pixels to probabilities: any architecture of this package, also with
             test-time augmentation or metadata, or an ensemble; or a user's network with a
             convolution and a softmax at its end. It is not changed.
-        pixels: uint8, shape (n, s, s, 3), values 0 to 255.
-        classes: intp, shape (n,): class index of each image, from 0 to K - 1.
-        other_inputs: the network's other inputs in order, such as metadata; each of shape (n, d).
-
-    Returns:
-        float32, shape (n, s, s), values 0 to 1. The maximum of a map is 1, or 0 if nothing in the
-        image raises the score of its class.
-
-    Raises:
-        UserError: the network has no convolution, or does not end with a softmax.
-    """
-    return GradCam(network)(pixels, classes, other_inputs)
-
-
-class GradCam:
-    """Computes Grad-CAM heat maps of one network for many images, and finds its maps only once.
-
-    Args:
-        network: model from pixels to probabilities, as for ``compute_grad_cam``.
 
     Attributes:
         places: rows and columns of the weighted feature maps; of an ensemble's finest maps.
@@ -93,7 +69,18 @@ class GradCam:
         classes: NDArray[np.intp],
         other_inputs: Sequence[NDArray[np.generic]] = (),
     ) -> NDArray[np.float32]:
-        """Compute heat maps; see ``compute_grad_cam``."""
+        """Compute the Grad-CAM heat map of each image for a given class.
+
+        Args:
+            pixels: uint8, shape (n, s, s, 3), values 0 to 255.
+            classes: intp, shape (n,): class index of each image, from 0 to K - 1.
+            other_inputs: the network's other inputs in order, such as metadata; each of shape
+                (n, d).
+
+        Returns:
+            float32, shape (n, s, s), values 0 to 1. The maximum of a map is 1, or 0 if nothing in
+            the image raises the score of its class.
+        """
         if len(other_inputs) != len(self._images) - 1:
             raise ValueError(
                 f"Expected {len(self._images) - 1} inputs beside pixels. "

@@ -237,7 +237,7 @@ def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
     import keras
 
     from melanoma_lab.data.decoding import decode_image
-    from melanoma_lab.models.grad_cam import compute_grad_cam
+    from melanoma_lab.models.grad_cam import GradCam
     from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
 
     _, run = work
@@ -253,7 +253,7 @@ def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
     slugs = [name.removeprefix("prob/") for name in table if name.startswith("prob/")]
     for _, row in table.iloc[[0, 11, -1]].iterrows():
         pixels = decode_image(str(tree / row["image_id"]), 16)
-        heat = compute_grad_cam(network, pixels[None], np.array([slugs.index(row["predicted"])]))[0]
+        heat = GradCam(network)(pixels[None], np.array([slugs.index(row["predicted"])]))[0]
         with Image.open(Path("maps") / f"{row['image_id']}.png") as picture:
             assert "not a medical device" in picture.text["Comment"]
             shown = np.asarray(picture).astype(int)

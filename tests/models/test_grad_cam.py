@@ -13,7 +13,7 @@ from melanoma_lab.data.patient_metadata import AgeScaler, PatientEncoder
 from melanoma_lab.inference.ensembles.mean_network import build_mean_network
 from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.feature_maps import trace_feature_maps
-from melanoma_lab.models.grad_cam import GradCam, compute_grad_cam
+from melanoma_lab.models.grad_cam import GradCam
 from melanoma_lab.models.metadata_branch import add_metadata_branch, add_metadata_encoding
 from melanoma_lab.models.regularisation import Regulariser
 from melanoma_lab.models.test_time_augmentation import add_test_time_augmentation
@@ -90,7 +90,7 @@ def inside(heat, k):
 
 @pytest.mark.parametrize("last", ["softmax", "layer", "activation", "operation"])
 def test_each_class_lights_up_what_speaks_for_it(last):
-    heat = compute_grad_cam(of_colours(last), np.stack([patches()] * 4), np.arange(4))
+    heat = GradCam(of_colours(last))(np.stack([patches()] * 4), np.arange(4))
     for k in range(3):
         assert inside(heat[k], k) > 0.95
         assert heat[k].max() == 1
@@ -101,7 +101,7 @@ def test_each_class_lights_up_what_speaks_for_it(last):
 
 @pytest.mark.parametrize("k", range(4))
 def test_a_network_that_sees_one_quadrant_lights_up_that(images, k):
-    heat = compute_grad_cam(of_a_quadrant(k), images.repeat(4, axis=0), np.tile(np.arange(4), 3))
+    heat = GradCam(of_a_quadrant(k))(images.repeat(4, axis=0), np.tile(np.arange(4), 3))
     spoken = heat.max(axis=(1, 2)) > 0
     assert spoken.any()
     assert [inside(one, k) for one in heat[spoken]] == pytest.approx([1] * spoken.sum())
@@ -115,7 +115,7 @@ def test_it_is_of_the_score_and_not_of_the_probability():
     assert network.predict(image, verbose=0).tolist() != [[0.25] * 4]
     assert set(network.predict(image, verbose=0)[0]) <= {0, 0.5}
     for k in range(3):
-        assert inside(compute_grad_cam(network, image, np.array([k]))[0], k) > 0.95
+        assert inside(GradCam(network)(image, np.array([k]))[0], k) > 0.95
 
 
 def test_it_is_the_class_activation_map_where_there_is_one(images):
@@ -129,7 +129,7 @@ def test_it_is_the_class_activation_map_where_there_is_one(images):
             keras.ops.image.resize(expected[..., None], (SIDE, SIDE), "bilinear")
         )[..., 0]
         highest = expected.max(axis=(1, 2), keepdims=True)
-        heat = compute_grad_cam(network, images, np.full(3, k))
+        heat = GradCam(network)(images, np.full(3, k))
         np.testing.assert_allclose(heat, expected / np.maximum(highest, 1e-12), atol=1e-5)
 
 
@@ -138,11 +138,11 @@ def test_each_image_is_explained_by_itself(images):
     network = pooled()
     many = np.concatenate([images] * 7)
     classes = np.arange(len(many)) % CLASSES
-    heat = compute_grad_cam(network, many, classes)
+    heat = GradCam(network)(many, classes)
     for i in (0, 5, 20):
-        alone = compute_grad_cam(network, many[i : i + 1], classes[i : i + 1])
+        alone = GradCam(network)(many[i : i + 1], classes[i : i + 1])
         np.testing.assert_allclose(heat[i : i + 1], alone, atol=1e-5)
-    assert compute_grad_cam(network, many[:0], classes[:0]).shape == (0, SIDE, SIDE)
+    assert GradCam(network)(many[:0], classes[:0]).shape == (0, SIDE, SIDE)
 
 
 def test_random_weights_give_another_map(images):
@@ -150,15 +150,15 @@ def test_random_weights_give_another_map(images):
     trained, random = pooled(seed=0), pooled(seed=1)
     classes = np.zeros(3, int)
     before, after = (
-        compute_grad_cam(trained, images, classes),
-        compute_grad_cam(random, images, classes),
+        GradCam(trained)(images, classes),
+        GradCam(random)(images, classes),
     )
     for one, other in zip(before, after, strict=True):
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.7
     # The last layer alone is enough.
     head = trained.get_layer("head")
     head.set_weights([random.get_layer("head").get_weights()[0][::-1], head.get_weights()[1]])
-    assert np.abs(compute_grad_cam(trained, images, classes) - before).mean() > 0.02
+    assert np.abs(GradCam(trained)(images, classes) - before).mean() > 0.02
 
 
 # Whatever surrounds it
@@ -174,8 +174,8 @@ def test_a_backbone_within_is_looked_into(images):
     head.set_weights(flat.get_layer("head").get_weights())
     classes = np.arange(3)
     np.testing.assert_allclose(
-        compute_grad_cam(network, images, classes),
-        compute_grad_cam(flat, images, classes),
+        GradCam(network)(images, classes),
+        GradCam(flat)(images, classes),
         atol=1e-6,
     )
 
@@ -184,8 +184,8 @@ def test_of_several_views_it_is_the_image_as_it_is(images):
     network, classes = pooled(), np.arange(3)
     for tta in (Tta.flips, Tta.dihedral):
         np.testing.assert_allclose(
-            compute_grad_cam(add_test_time_augmentation(network, tta), images, classes),
-            compute_grad_cam(network, images, classes),
+            GradCam(add_test_time_augmentation(network, tta))(images, classes),
+            GradCam(network)(images, classes),
             atol=1e-6,
         )
 
@@ -193,8 +193,8 @@ def test_of_several_views_it_is_the_image_as_it_is(images):
 def test_of_an_ensemble_it_is_the_mean_of_the_members(images):
     members = [pooled(0), add_test_time_augmentation(pooled(1), Tta.flips), of_colours()]
     classes = np.arange(3)
-    alone = np.mean([compute_grad_cam(member, images, classes) for member in members], axis=0)
-    together = compute_grad_cam(build_mean_network(members), images, classes)
+    alone = np.mean([GradCam(member)(images, classes) for member in members], axis=0)
+    together = GradCam(build_mean_network(members))(images, classes)
     np.testing.assert_allclose(together, alone / alone.max(axis=(1, 2), keepdims=True), atol=1e-5)
 
 
@@ -205,28 +205,28 @@ def test_metadata_pass_through(images):
     ages = np.array([[30.0], [70.0], [np.nan]], np.float32)
     encoded = scale.encode(ages[:, 0].astype(np.float64))
     classes = np.arange(3)
-    heat = compute_grad_cam(joined, images, classes, [encoded])
+    heat = GradCam(joined)(images, classes, [encoded])
     assert (heat.max(axis=(1, 2)) == 1).any()
     raw = add_metadata_encoding(
         add_test_time_augmentation(joined, Tta.flips), PatientEncoder({"age": scale})
     )
-    np.testing.assert_allclose(compute_grad_cam(raw, images, classes, [ages]), heat, atol=1e-5)
+    np.testing.assert_allclose(GradCam(raw)(images, classes, [ages]), heat, atol=1e-5)
     with pytest.raises(ValueError, match="1 inputs beside pixels"):
-        compute_grad_cam(joined, images, classes)
+        GradCam(joined)(images, classes)
 
 
 def test_a_file_does_as_well_and_the_network_stays_as_it_was(images, tmp_path):
     network = build_mean_network([add_test_time_augmentation(pooled(0), Tta.flips), pooled(1)])
     network.save(tmp_path / "before.keras")
     answers, config = network.predict(images, verbose=0), network.to_json()
-    heat = compute_grad_cam(network, images, np.arange(3))
+    heat = GradCam(network)(images, np.arange(3))
     assert network.to_json() == config
     np.testing.assert_array_equal(network.predict(images, verbose=0), answers)
     network.save(tmp_path / "after.keras")
     for name in ("before", "after"):
         again = keras.saving.load_model(tmp_path / f"{name}.keras", safe_mode=True)
         np.testing.assert_array_equal(again.predict(images, verbose=0), answers)
-        np.testing.assert_allclose(compute_grad_cam(again, images, np.arange(3)), heat, atol=1e-6)
+        np.testing.assert_allclose(GradCam(again)(images, np.arange(3)), heat, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_every_architecture_has_maps(composed, name, n_places, n_maps):
     np.testing.assert_allclose(
         keras.ops.softmax(answer.scores), network(images, training=False), atol=1e-5
     )
-    heat = compute_grad_cam(network, images, np.array([0, 3]))
+    heat = GradCam(network)(images, np.array([0, 3]))
     assert heat.shape == (2, 64, 64)
     assert np.isfinite(heat).all()
 
@@ -291,7 +291,7 @@ def test_a_network_without_a_convolution_is_refused(images):
     x = layers.Rescaling(1 / 255)(pixels)
     x = layers.Dense(CLASSES, activation="softmax")(layers.Flatten()(x))
     with pytest.raises(UserError, match="No Grad-CAM of flat: nothing that a convol"):
-        compute_grad_cam(keras.Model(pixels, x, name="flat"), images, np.arange(3))
+        GradCam(keras.Model(pixels, x, name="flat"))(images, np.arange(3))
 
 
 def test_another_ending_is_refused(images):
@@ -299,4 +299,4 @@ def test_another_ending_is_refused(images):
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(pixels))
     x = layers.Dense(CLASSES, activation="sigmoid")(x)
     with pytest.raises(UserError, match=r"a Dense layer with sigmoid; expected a\s+softmax"):
-        compute_grad_cam(keras.Model(pixels, x, name="odd"), images, np.arange(3))
+        GradCam(keras.Model(pixels, x, name="odd"))(images, np.arange(3))
