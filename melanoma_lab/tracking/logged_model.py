@@ -12,12 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from melanoma_lab.input_pipeline.model_inputs import PIXELS
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
 #: Distributions that are needed to serve the saved network.
 SERVING_REQUIREMENTS = ("keras", "tensorflow", "numpy")
-#: Name of the image input of a network that also takes patient metadata.
-PIXELS = "pixels"
 #: Name of the model in its run.
 MODEL_NAME = "model"
 #: Fields of ``MLmodel`` that are copied from the saved model to the logged one.

@@ -35,8 +35,8 @@ from melanoma_lab.inference.export.verification import (
 )
 from melanoma_lab.inference.mlmodel import MAX_DESCRIPTION_BYTES
 from melanoma_lab.inference.model_source import ModelSource, find_model, resolve_model_info
+from melanoma_lab.input_pipeline.model_inputs import PIXELS
 from melanoma_lab.reports.model_card.content import PAGES, write_tracked_run_card
-from melanoma_lab.tracking.logged_model import PIXELS
 from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 from melanoma_lab.training.backend import choose_threads, start_backend
 

@@ -17,7 +17,7 @@ from melanoma_lab.data.untrusted_tables import read_manifest
 from melanoma_lab.inference.export.formats import Inputs, RuntimePredict
 from melanoma_lab.inference.image_batches import decode_batches
 from melanoma_lab.inference.image_files import find_image_files
-from melanoma_lab.tracking.logged_model import PIXELS
+from melanoma_lab.input_pipeline.model_inputs import PIXELS
 from melanoma_lab.tracking.run_reader import TrackedRun
 
 #: The greatest difference of a probability that is accepted.
