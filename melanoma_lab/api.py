@@ -74,7 +74,7 @@ class Run:
         """Table of all images, with path, label, group, source, split and digests."""
         import pandas as pd
 
-        from melanoma_lab.data.untrusted_tables import MAX_MANIFEST_BYTES, check_table
+        from melanoma_lab.data.tables import MAX_MANIFEST_BYTES, check_table
 
         path = self.artifact("manifest.csv")
         check_table(path, MAX_MANIFEST_BYTES)

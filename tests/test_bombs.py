@@ -20,10 +20,9 @@ from processes import run_command
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.core import untrusted_files
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data import untrusted_tables
+from melanoma_lab.data import tables
 from melanoma_lab.data.decoding import MAX_BYTES, decode_image, describe_picture
-from melanoma_lab.data.tables import read_table
-from melanoma_lab.data.untrusted_tables import check_table, read_manifest
+from melanoma_lab.data.tables import check_table, read_manifest, read_table
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.inference.mlmodel import (
     read_advice,
@@ -218,10 +217,10 @@ def test_a_cell_that_never_ends_is_refused(tmp_path):
 
 
 def test_lines_and_cells_are_counted_across_the_pieces_that_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(untrusted_tables, "_CHUNK", 7)
-    monkeypatch.setattr(untrusted_tables, "MAX_LINE_BYTES", 12)
-    monkeypatch.setattr(untrusted_tables, "MAX_CELLS", 12)
-    monkeypatch.setattr(untrusted_tables, "MAX_COLUMNS", 5)
+    monkeypatch.setattr(tables, "_CHUNK", 7)
+    monkeypatch.setattr(tables, "MAX_LINE_BYTES", 12)
+    monkeypatch.setattr(tables, "MAX_CELLS", 12)
+    monkeypatch.setattr(tables, "MAX_COLUMNS", 5)
     write(tmp_path / "sound", "aaaa,bbbb,cc\n" * 4)
     check_table(tmp_path / "sound")
     for name, text, told in (

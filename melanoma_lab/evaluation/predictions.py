@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.split import SPLITS, TEST, VAL
-from melanoma_lab.data.untrusted_tables import MAX_MANIFEST_BYTES, check_table
+from melanoma_lab.data.tables import MAX_MANIFEST_BYTES, check_table
 
 if TYPE_CHECKING:  # this import would load SciPy, which reading a table does not need
     from melanoma_lab.evaluation.calibration import Temperature

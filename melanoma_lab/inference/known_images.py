@@ -18,7 +18,7 @@ from melanoma_lab.data.image_files import find_images
 from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.readers import ISIC_ID, get_archive_name
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.data.untrusted_tables import read_manifest
+from melanoma_lab.data.tables import read_manifest
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.tracking.arm_runs import SEEDS_TAG
 from melanoma_lab.tracking.run_reader import TrackedRun, read_run

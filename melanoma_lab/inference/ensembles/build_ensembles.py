@@ -22,7 +22,7 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.data.labels import get_positive_class
-from melanoma_lab.data.untrusted_tables import read_manifest
+from melanoma_lab.data.tables import read_manifest
 from melanoma_lab.evaluation import decision_rule, out_of_distribution
 from melanoma_lab.evaluation.chance_check import compare_with_chance
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_run

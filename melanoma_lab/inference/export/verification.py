@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.patient_metadata import AGE_COLUMN
-from melanoma_lab.data.untrusted_tables import read_manifest
+from melanoma_lab.data.tables import read_manifest
 from melanoma_lab.inference.export.formats import Inputs, RuntimePredict
 from melanoma_lab.inference.image_batches import decode_batches
 from melanoma_lab.inference.image_files import find_image_files

@@ -19,7 +19,7 @@ from melanoma_lab.core.formatting import format_metric, label_metric, label_spli
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.labels import get_positive_class
-from melanoma_lab.data.untrusted_tables import read_manifest
+from melanoma_lab.data.tables import read_manifest
 from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, evaluate_clinically
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
