@@ -16,7 +16,6 @@ from keras import layers, ops
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.patient_metadata import AgeScaler, PatientEncoder
 from melanoma_lab.input_pipeline.model_inputs import METADATA, PIXELS
-from melanoma_lab.models.inputs import get_image_shape
 from melanoma_lab.models.regularisation import Regulariser
 
 #: Names of the metadata's dense layer and of the layer that joins its output to the features.
@@ -84,7 +83,7 @@ def add_metadata_encoding(network: keras.Model, encoding: PatientEncoder) -> ker
         in years; NaN or a value below 0 is missing. Every other column is an int32 index into the
         ``values`` of the encoder's column; an index out of range, such as -1, is missing.
     """
-    inputs = {PIXELS: keras.Input(get_image_shape(network), name=PIXELS)}
+    inputs = {PIXELS: keras.Input(network.inputs[0].shape[1:], name=PIXELS)}
     parts = []
     for name, column in encoding.columns.items():
         if isinstance(column, AgeScaler):

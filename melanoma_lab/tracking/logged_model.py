@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.input_pipeline.model_inputs import PIXELS
+from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
 #: Distributions that are needed to serve the saved network.
@@ -49,8 +49,6 @@ def save_network(
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
-
-    from melanoma_lab.models.inputs import get_named_inputs
 
     named = get_named_inputs(network)
     several, inputs = named is not None, named or {PIXELS: network.inputs[0]}

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from melanoma_lab.input_pipeline.model_inputs import build_inputs
 from melanoma_lab.models.augmentation import augment
-from melanoma_lab.models.inputs import build_inputs
 
 
 class AugmentedNetwork(keras.Model):

@@ -35,7 +35,7 @@ from melanoma_lab.inference.export.verification import (
 )
 from melanoma_lab.inference.mlmodel import MAX_DESCRIPTION_BYTES
 from melanoma_lab.inference.model_source import ModelSource, find_model, resolve_model_info
-from melanoma_lab.input_pipeline.model_inputs import PIXELS
+from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
 from melanoma_lab.reports.model_card.content import PAGES, write_tracked_run_card
 from melanoma_lab.tracking.run_reader import TrackedRun, read_run
 from melanoma_lab.training.backend import choose_threads, start_backend
@@ -184,8 +184,6 @@ def _predict(predict: Any, inputs: Mapping[str, Any], network: Any) -> Any:
 
     The network gets a dictionary if it has named inputs, else the pixels alone.
     """
-    from melanoma_lab.models.inputs import get_named_inputs
-
     several = get_named_inputs(network) is not None
     return np.concatenate([predict(p if several else p[PIXELS]) for p in split_batches(inputs)])
 

@@ -22,6 +22,7 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.heavy_imports import quiet_stderr
 from melanoma_lab.core.shell_commands import format_extra_install
+from melanoma_lab.input_pipeline.model_inputs import get_named_inputs
 
 #: A network's inputs by name, with the images in the first axis.
 Inputs = Mapping[str, NDArray[Any]]
@@ -108,8 +109,6 @@ def open_runtime(kind: Format, path: Path) -> RuntimePredict:
 def _signature(network: Any) -> list[Any]:
     """Return a network's input signature; Keras derives it only for networks that were called."""
     import keras
-
-    from melanoma_lab.models.inputs import get_named_inputs
 
     def describe(tensor: Any) -> Any:
         return keras.InputSpec(shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)

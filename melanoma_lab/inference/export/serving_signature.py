@@ -11,8 +11,7 @@ from keras import ops
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.export.formats import PROBABILITIES
 from melanoma_lab.inference.network import find_pixel_input
-from melanoma_lab.input_pipeline.model_inputs import PIXELS
-from melanoma_lab.models.inputs import get_named_inputs
+from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
 
 #: A code beyond the end of any list of values, which stands for a missing value.
 _MISSING: Final = 2**30

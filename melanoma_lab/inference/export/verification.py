@@ -17,7 +17,7 @@ from melanoma_lab.data.tables import read_manifest
 from melanoma_lab.inference.export.formats import Inputs, RuntimePredict
 from melanoma_lab.inference.image_batches import decode_batches
 from melanoma_lab.inference.image_files import find_image_files
-from melanoma_lab.input_pipeline.model_inputs import PIXELS
+from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
 from melanoma_lab.tracking.run_reader import TrackedRun
 
 #: The greatest difference of a probability that is accepted.
@@ -108,8 +108,6 @@ def build_verification_inputs(
         Arrays by name of input; columns have shape (n, 1) and the network's own types.
     """
     inputs: dict[str, NDArray[Any]] = {PIXELS: pixels}
-    from melanoma_lab.models.inputs import get_named_inputs
-
     named = get_named_inputs(network) or {}
     draw = np.random.default_rng(0)
     for name, tensor in named.items():
