@@ -25,8 +25,11 @@ from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
     parse_operations,
     silence_augmentor,
 )
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet, TrainingSplit
-from melanoma_lab.input_pipeline.balancing.random_streams import derive_copy_seed, make_generator
+from melanoma_lab.input_pipeline.balancing.balanced_set import (
+    BalancedSet,
+    TrainingSplit,
+    make_generator,
+)
 
 #: Part of every cache key; raise it when the same plan would produce different copies.
 BALANCING_VERSION = 1
@@ -177,6 +180,21 @@ def _cache_key(split: TrainingSplit, plan: CopyPlan, specs: tuple[OperationSpec,
         "pillow": PIL.__version__,
     }
     return hash_text(json.dumps(content, sort_keys=True))
+
+
+def derive_copy_seed(seed: int, digest: str, number: int) -> int:
+    """Derive the seed of one augmented copy.
+
+    Args:
+        seed: seed of the run.
+        digest: digest of the original file's content.
+        number: number of the copy among all copies of that content, from 0.
+
+    Returns:
+        An integer of 128 bits, the first half of a SHA-256.
+    """
+    text = f"balancing copy/{seed}/{digest}/{number}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
 
 
 def make_copies(

@@ -14,8 +14,11 @@ from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.input_pipeline.balancing.augmentor import balance_with_augmentor
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet, TrainingSplit
-from melanoma_lab.input_pipeline.balancing.random_streams import make_generator
+from melanoma_lab.input_pipeline.balancing.balanced_set import (
+    BalancedSet,
+    TrainingSplit,
+    make_generator,
+)
 
 if TYPE_CHECKING:
     from melanoma_lab.config.schema.balancing import (
