@@ -23,13 +23,12 @@ class RandomAffine(RandomLayer):
         crop: smallest share of an image's area that is kept, 0 < crop <= 1. The share and the
             position are uniform, and the kept part is enlarged to the size of the image.
         seed: seed of the layer's random numbers.
-        name: name of the layer.
     """
 
-    def __init__(
-        self, *, flip: bool, rotation: float, crop: float, seed: int, name: str = "affine"
-    ) -> None:
-        super().__init__(seed=seed, name=name)
+    NAME = "affine"
+
+    def __init__(self, *, flip: bool, rotation: float, crop: float, seed: int) -> None:
+        super().__init__(seed=seed)
         self.flip, self.rotation, self.crop = flip, rotation, crop
 
     def change(self, batch: Any) -> Any:

@@ -37,20 +37,14 @@ class RandomColour(RandomLayer):
         saturation: the same for the distance from each pixel's own luminance.
         hue: largest rotation in both directions, as a share of a full turn; 0 to 0.5.
         seed: seed of the layer's random numbers.
-        name: name of the layer.
     """
 
+    NAME = "colour"
+
     def __init__(
-        self,
-        *,
-        brightness: float,
-        contrast: float,
-        saturation: float,
-        hue: float,
-        seed: int,
-        name: str = "colour",
+        self, *, brightness: float, contrast: float, saturation: float, hue: float, seed: int
     ) -> None:
-        super().__init__(seed=seed, name=name)
+        super().__init__(seed=seed)
         self.brightness, self.contrast = brightness, contrast
         self.saturation, self.hue = saturation, hue
 

@@ -24,16 +24,14 @@ class RandomErasing(RandomLayer):
         share: share of images that lose a rectangle, 0 to 1.
         area: smallest and largest share of the image's area; uniform between them.
         seed: seed of the layer's random numbers.
-        name: name of the layer.
     """
 
+    NAME = "erase"
     #: Largest ratio of the longer side of a rectangle to the shorter one.
     ASPECT = 3.3
 
-    def __init__(
-        self, *, share: float, area: tuple[float, float], seed: int, name: str = "erase"
-    ) -> None:
-        super().__init__(seed=seed, name=name)
+    def __init__(self, *, share: float, area: tuple[float, float], seed: int) -> None:
+        super().__init__(seed=seed)
         self.share, self.area = share, area
 
     def change(self, batch: Any) -> Any:

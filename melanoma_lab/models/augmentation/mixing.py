@@ -27,11 +27,10 @@ class MixingLayer(RandomLayer):
     Args:
         alpha: parameter of the distribution Beta(alpha, alpha) of lambda, alpha > 0.
         seed: seed of the layer's random numbers.
-        name: name of the layer.
     """
 
-    def __init__(self, *, alpha: float, seed: int, name: str) -> None:
-        super().__init__(seed=seed, name=name)
+    def __init__(self, *, alpha: float, seed: int) -> None:
+        super().__init__(seed=seed)
         self.alpha = alpha
 
     def change(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -111,8 +110,7 @@ class MixUpLayer(MixingLayer):
     never.
     """
 
-    def __init__(self, *, alpha: float, seed: int, name: str = "mixup") -> None:
-        super().__init__(alpha=alpha, seed=seed, name=name)
+    NAME = "mixup"
 
     def mix(self, own: Any, other: Any, lambdas: Any) -> tuple[Any, Any]:
         """Compute lambda times the own pixels plus 1 - lambda times the others."""
@@ -124,8 +122,7 @@ class MixUpLayer(MixingLayer):
 class CutMixLayer(MixingLayer):
     """CutMix layer (Yun et al. 2019, arXiv:1905.04899): copy a rectangle from another image."""
 
-    def __init__(self, *, alpha: float, seed: int, name: str = "cutmix") -> None:
-        super().__init__(alpha=alpha, seed=seed, name=name)
+    NAME = "cutmix"
 
     def mix(self, own: Any, other: Any, lambdas: Any) -> tuple[Any, Any]:
         """Copy a box with 1 - lambda of the area; parts beyond the edges are cut off."""

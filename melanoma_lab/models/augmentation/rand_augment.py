@@ -28,22 +28,16 @@ class RandAugmentLayer(RandomLayer):
         magnitude: strength of the operations, 0 to 30.
         operations: names of the operations to draw from, keys of ``OPERATIONS``.
         seed: seed of the layer's random numbers.
-        name: name of the layer.
     """
 
+    NAME = "rand_augment"
     #: The magnitude at which every operation has its full strength.
     STRONGEST = 30
 
     def __init__(
-        self,
-        *,
-        per_image: int,
-        magnitude: float,
-        operations: Sequence[str],
-        seed: int,
-        name: str = "rand_augment",
+        self, *, per_image: int, magnitude: float, operations: Sequence[str], seed: int
     ) -> None:
-        super().__init__(seed=seed, name=name)
+        super().__init__(seed=seed)
         self.per_image = per_image
         self.level = magnitude / self.STRONGEST
         self.operations = [OPERATIONS[operation] for operation in operations]

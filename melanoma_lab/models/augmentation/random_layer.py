@@ -16,15 +16,16 @@ class RandomLayer(keras.layers.Layer):
     numbers, bit for bit. The layer computes in float32 under every precision: half precision would
     round the pixels.
 
-    A subclass implements ``change``.
+    A subclass implements ``change`` and has a ``NAME``, the name of the layer.
 
     Args:
         seed: seed of the layer's random numbers.
-        name: name of the layer.
     """
 
-    def __init__(self, *, seed: int, name: str) -> None:
-        super().__init__(name=name, dtype="float32")
+    NAME: str
+
+    def __init__(self, *, seed: int) -> None:
+        super().__init__(name=self.NAME, dtype="float32")
         self.draws = keras.random.SeedGenerator(seed)
 
     def call(self, batch: Any, training: bool = False) -> Any:
