@@ -26,7 +26,7 @@ from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.tracking import connect_for_reading
+from melanoma_lab.tracking.client import connect_for_reading
 
 SLUGS = ("melanoma", "nevus", "keratosis", "carcinoma", "naevus_flammeus")
 ARMS = 10

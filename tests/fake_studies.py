@@ -16,7 +16,7 @@ from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.chance_check import compare_with_chance
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.tracking import connect_for_reading
+from melanoma_lab.tracking.client import connect_for_reading
 
 SLUGS = ("melanoma", "nevus", "keratosis", "vascular_lesion")
 LESIONS = (10, 40, 20, 10)

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import mlflow
 import pytest
 
-from melanoma_lab import tracking
 from melanoma_lab.config.schema.tracking import Tracking
+from melanoma_lab.tracking.tracker import connect
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def uri(tmp_path):
 
 @pytest.fixture
 def tracker(uri):
-    return tracking.connect(Tracking(uri=uri), "study").result()
+    return connect(Tracking(uri=uri), "study").result()
 
 
 def fail(tracker, tags, params):
@@ -83,6 +83,6 @@ def test_how_often_a_run_was_continued_is_counted(tracker, uri):
 def test_what_is_gone_or_elsewhere_is_not_continued(tracker, uri):
     run_id = broken_off(tracker, {}, {})
     assert not tracker.can_resume("0" * 32)
-    assert not tracking.connect(Tracking(uri=uri), "other").result().can_resume(run_id)
+    assert not connect(Tracking(uri=uri), "other").result().can_resume(run_id)
     mlflow.MlflowClient(uri).delete_run(run_id)
     assert not tracker.can_resume(run_id)

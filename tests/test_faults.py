@@ -137,12 +137,12 @@ RUN = """
 import sys
 from contextlib import suppress
 from pathlib import Path
-from melanoma_lab import tracking
+from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import RunError
 
 full = Path(sys.argv[1])
-tracker = tracking.connect(Tracking(uri=f"sqlite:///{full}/mlflow.db"), "study").result()
+tracker = connect(Tracking(uri=f"sqlite:///{full}/mlflow.db"), "study").result()
 out = Path("out")
 out.mkdir(exist_ok=True)
 (out / "predictions.csv").write_text("x" * 3_000_000)

@@ -4,7 +4,6 @@ import keras
 import mlflow
 import pytest
 
-from melanoma_lab import tracking
 from melanoma_lab.commands.sync import sync_runs
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
@@ -12,6 +11,7 @@ from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.tracking.logged_model import register_model
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 from melanoma_lab.tracking.offline_store import load_offline_runs
+from melanoma_lab.tracking.tracker import connect
 
 CARD = ModelInfo(("melanoma", "nevus"), positive_class="melanoma", dataset="d")
 
@@ -41,7 +41,7 @@ def client(folder):
 
 
 def recorded(where, network):
-    tracker = tracking.connect(where, "named").result()
+    tracker = connect(where, "named").result()
     with tracker.run("baseline seed=0", {"arm": "baseline"}, {"seed": "0"}) as run_id:
         if network is not None:
             tracker.log_network(network, CARD)

@@ -9,14 +9,15 @@ import mlflow
 import pytest
 from sqlalchemy import make_url
 
-from melanoma_lab import tracking
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.tracking import relocation
+from melanoma_lab.tracking.client import connect_for_reading
 from melanoma_lab.tracking.offline_store import load_offline_runs, save_offline_run
 from melanoma_lab.tracking.relocation import identify_study, relocate_artifacts
 from melanoma_lab.tracking.run_reader import fetch_artifact, read_run
+from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.tracking.uris import local_folder, make_absolute_uri, sqlite_path, sqlite_uri
 
 
@@ -27,7 +28,7 @@ def uri_of(folder):
 def record(folder, name="predictions.csv", *, study="study", artifacts=None):
     """Record a run with one artifact, in a project's folder."""
     where = Tracking(uri=uri_of(folder), artifacts=artifacts)
-    tracker = tracking.connect(where, study).result()
+    tracker = connect(where, study).result()
     out = folder.parent / "out"
     out.mkdir(exist_ok=True)
     (out / name).write_text(f"of {folder.name}")
@@ -39,7 +40,7 @@ def record(folder, name="predictions.csv", *, study="study", artifacts=None):
 
 def read(folder, run_id, name="predictions.csv"):
     """Where an artifact is found by the database of a folder, for the lab and for MLflow."""
-    client = tracking.connect_for_reading(Tracking(uri=uri_of(folder)))
+    client = connect_for_reading(Tracking(uri=uri_of(folder)))
     run = client.get_run(run_id)
     path = fetch_artifact(client, run, name, folder)
     theirs = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name)
@@ -98,14 +99,14 @@ def test_a_copy_reads_its_own_artifacts_and_leaves_the_originals_alone(project, 
 
 def test_models_and_their_registered_versions_move_too(project, tmp_path):
     before, run_id = project
-    client = tracking.connect_for_reading(Tracking(uri=uri_of(before)))
+    client = connect_for_reading(Tracking(uri=uri_of(before)))
     experiment = client.get_run(run_id).info.experiment_id
     model = client.create_logged_model(experiment, name="model", source_run_id=run_id)
     (before / "mlruns" / "study" / "models" / model.model_id / "artifacts").mkdir(parents=True)
     client.create_registered_model("net")
     client.create_model_version("net", f"models:/{model.model_id}", run_id, model_id=model.model_id)
     after = before.rename(tmp_path / "after")
-    client = tracking.connect_for_reading(Tracking(uri=uri_of(after)))
+    client = connect_for_reading(Tracking(uri=uri_of(after)))
     place = str(after / "mlruns" / "study" / "models" / model.model_id / "artifacts")
     assert client.get_logged_model(model.model_id).artifact_location == place
     assert client.get_model_version_download_uri("net", "1") == place
@@ -140,12 +141,12 @@ def test_a_database_moved_alone_finds_what_stayed_and_writes_beside_itself(proje
 
 def test_experiments_of_others_in_the_database_are_not_touched(project, tmp_path):
     before, _ = project
-    client = tracking.connect_for_reading(Tracking(uri=uri_of(before)))
+    client = connect_for_reading(Tracking(uri=uri_of(before)))
     theirs = client.create_experiment("theirs", str(before / "mlruns" / "theirs"))
     run = client.create_run(theirs)
     after = before.rename(tmp_path / "after")
     (after / "mlruns" / "theirs" / run.info.run_id / "artifacts").mkdir(parents=True)
-    client = tracking.connect_for_reading(Tracking(uri=uri_of(after)))
+    client = connect_for_reading(Tracking(uri=uri_of(after)))
     assert client.get_experiment(theirs).artifact_location == str(before / "mlruns" / "theirs")
     assert client.get_run(run.info.run_id).info.artifact_uri == run.info.artifact_uri
 
@@ -163,7 +164,7 @@ def test_where_artifacts_are_gone_the_message_says_where_they_were_expected(
     message = str(raised.value)
     assert message.startswith(f"predictions.csv is not in {expected}, a folder that is gone: put ")
     assert f"mlflow runs delete --run-id {run_id}) and train it again" in message
-    client = tracking.connect_for_reading(where)
+    client = connect_for_reading(where)
     experiment = client.get_run(run_id).info.experiment_id
     model = client.create_logged_model(experiment, name="model", source_run_id=run_id)
     client.finalize_logged_model(model.model_id, "READY")
@@ -218,7 +219,7 @@ def kept_in(project):
         uri=uri_of(project), artifacts=str(project / "files"), unsent=str(project / "unsent"),
         offline=True,
     )  # fmt: skip
-    with tracking.connect(where, "study").result().run("arm seed=0", {}, {}):
+    with connect(where, "study").result().run("arm seed=0", {}, {}):
         pass
 
 

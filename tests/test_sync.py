@@ -12,7 +12,6 @@ import pytest
 from omegaconf import OmegaConf
 from tracking_server import Server
 
-from melanoma_lab import tracking
 from melanoma_lab.commands.sync import sync_runs
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import RunError, UserError
@@ -28,6 +27,7 @@ from melanoma_lab.tracking.offline_store import (
     load_offline_runs,
     save_offline_run,
 )
+from melanoma_lab.tracking.tracker import connect
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +105,7 @@ def assert_complete(uri, run_id, *, model=False):
 
 def test_a_server_that_is_killed_in_mid_run_gets_the_run_later(server, here, network, capsys):
     where = Tracking(uri=server.uri)
-    tracker = tracking.connect(where, "killed").result()
+    tracker = connect(where, "killed").result()
     with pytest.raises(RunError, match=r"Connection refused.*nothing is lost.*melanoma_lab sync$"):
         record_all(tracker, here, network=network, midway=server.kill)
     ((folder, record),) = load_offline_runs(here / "unsent")
@@ -119,7 +119,7 @@ def test_a_server_that_is_killed_in_mid_run_gets_the_run_later(server, here, net
     assert folder.exists()
 
     server.start()
-    tracking.connect(where, "killed").result()  # another command may find it RUNNING
+    connect(where, "killed").result()  # another command may find it RUNNING
     sync_runs(where, elsewhere=False)
     assert f"sent: baseline seed=0 (study killed), run {record.run_id}" in capsys.readouterr().out
     assert_complete(server.uri, record.run_id, model=True)
@@ -129,7 +129,7 @@ def test_a_server_that_is_killed_in_mid_run_gets_the_run_later(server, here, net
 
 
 def test_a_server_that_hangs_is_not_waited_for(server, here, monkeypatch):
-    tracker = tracking.connect(Tracking(uri=server.uri), "hung").result()
+    tracker = connect(Tracking(uri=server.uri), "hung").result()
     trained = []
 
     def freeze():
@@ -154,7 +154,7 @@ def test_a_server_that_hangs_is_not_waited_for(server, here, monkeypatch):
 def test_a_sync_that_is_interrupted_anywhere_is_repeated_without_doubling(
     server, here, network, monkeypatch
 ):
-    tracker = tracking.connect(Tracking(offline=True), "again").result()
+    tracker = connect(Tracking(offline=True), "again").result()
     record_all(tracker, here, network=network)
     client = mlflow.MlflowClient(server.uri)
     steps = (
@@ -185,7 +185,7 @@ def test_a_sync_that_is_interrupted_anywhere_is_repeated_without_doubling(
 def test_offline_runs_are_kept_and_found(here):
     where = Tracking(offline=True, unsent="elsewhere/kept")
     for fingerprint in ("a", "b"):
-        tracker = tracking.connect(where, "study").result()
+        tracker = connect(where, "study").result()
         record_all(tracker, here, fingerprint=fingerprint)
     assert tracker.find_finished({"fingerprint": "b"}).run_id == tracker.run_id
     assert tracker.find_finished({"fingerprint": "c"}) is None
@@ -201,7 +201,7 @@ def test_offline_runs_are_kept_and_found(here):
 
 def test_a_finished_training_survives_an_interrupted_upload(here, monkeypatch, capsys):
     uri = f"sqlite:///{here / 'mlflow.db'}"
-    tracker = tracking.connect(Tracking(uri=uri), "study").result()
+    tracker = connect(Tracking(uri=uri), "study").result()
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -217,7 +217,7 @@ def test_a_finished_training_survives_an_interrupted_upload(here, monkeypatch, c
 
 
 def test_a_run_that_failed_offline_is_told_as_failed(here):
-    tracker = tracking.connect(Tracking(offline=True), "study").result()
+    tracker = connect(Tracking(offline=True), "study").result()
     with pytest.raises(ValueError, match="no luck"), tracker.run("name", {}, {}):
         raise ValueError("no luck")
     ((_, record),) = load_offline_runs(here / "unsent")
@@ -227,7 +227,7 @@ def test_a_run_that_failed_offline_is_told_as_failed(here):
 def test_where_nobody_answers_nothing_is_trained(here):
     start = time.perf_counter()
     with pytest.raises(UserError) as raised:
-        tracking.connect(Tracking(uri="http://127.0.0.1:9"), "study").result()
+        connect(Tracking(uri="http://127.0.0.1:9"), "study").result()
     assert "tracking.uri=http://127.0.0.1:9: cannot be used (Connection refused)" in str(
         raised.value
     )
@@ -238,7 +238,7 @@ def test_where_nobody_answers_nothing_is_trained(here):
 def test_a_server_that_worked_before_may_be_down_for_the_next_job(here, monkeypatch):
     gone = "http://127.0.0.1:9"
     monkeypatch.setattr(tracker_module, "_PROVEN", {gone})
-    tracker = tracking.connect(Tracking(uri=gone), "study").result()
+    tracker = connect(Tracking(uri=gone), "study").result()
     with pytest.raises(RunError, match=r"Connection refused.*melanoma_lab sync"):
         record_all(tracker, here)
     ((_, record),) = load_offline_runs(here / "unsent")
@@ -247,7 +247,7 @@ def test_a_server_that_worked_before_may_be_down_for_the_next_job(here, monkeypa
 
 def test_a_read_only_server_is_refused_before_training(here, monkeypatch):
     uri = f"sqlite:///{here / 'mlflow.db'}"
-    tracker = tracking.connect(Tracking(uri=uri), "study").result()
+    tracker = connect(Tracking(uri=uri), "study").result()
     from mlflow.exceptions import MlflowException
 
     def forbidden(*_, **__):

@@ -8,10 +8,11 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from melanoma_lab import tracking
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_program
+from melanoma_lab.tracking.provenance import flatten_params, git_commit
+from melanoma_lab.tracking.tracker import connect
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def uri(tmp_path):
 
 @pytest.fixture
 def tracker(uri):
-    return tracking.connect(Tracking(uri=uri), "study").result()
+    return connect(Tracking(uri=uri), "study").result()
 
 
 def run_of(uri, run_id):
@@ -73,15 +74,15 @@ def test_a_run_ends_as_it_went(tracker, uri, error, status, reason):
 
 
 def test_the_experiment_is_the_study_and_is_used_again(uri):
-    first = tracking.connect(Tracking(uri=uri), "study").result()
-    again = tracking.connect(Tracking(uri=uri), "study").result()
-    other = tracking.connect(Tracking(uri=uri), "other").result()
+    first = connect(Tracking(uri=uri), "study").result()
+    again = connect(Tracking(uri=uri), "study").result()
+    other = connect(Tracking(uri=uri), "other").result()
     assert first.experiment_id == again.experiment_id != other.experiment_id
 
 
 def test_artifacts_go_where_they_are_told(uri, tmp_path):
     chosen = tmp_path / "chosen"
-    tracker = tracking.connect(Tracking(uri=uri, artifacts=str(chosen)), "study").result()
+    tracker = connect(Tracking(uri=uri, artifacts=str(chosen)), "study").result()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.txt").write_text("a")
     with tracker.run("name", {}, {}) as run_id:
@@ -92,22 +93,22 @@ def test_artifacts_go_where_they_are_told(uri, tmp_path):
 @pytest.mark.parametrize("uri", ["nonsense://x", "postgresql://nobody@127.0.0.1:1/none"])
 def test_a_place_that_cannot_be_used_is_named(uri):
     with pytest.raises(UserError, match=r"tracking\.uri="):
-        tracking.connect(Tracking(uri=uri), "study").result()
+        connect(Tracking(uri=uri), "study").result()
 
 
 def test_a_deleted_study_is_named(uri, tracker):
     mlflow.MlflowClient(uri).delete_experiment(tracker.experiment_id)
     with pytest.raises(UserError, match="study=study: the MLflow experiment of this name was") as e:
-        tracking.connect(Tracking(uri=uri), "study").result()
+        connect(Tracking(uri=uri), "study").result()
     command = f"MLFLOW_TRACKING_URI={uri} {format_program('mlflow')} experiments restore -x "
     assert command + tracker.experiment_id in str(e.value)
 
 
 CONNECT = """
 import sys
-from melanoma_lab import tracking
+from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.config.schema import Tracking
-tracker = tracking.connect(Tracking(uri=sys.argv[1]), "study").result()
+tracker = connect(Tracking(uri=sys.argv[1]), "study").result()
 with tracker.run("run", {}, {"a": "1"}):
     tracker.log_metrics({"m": 1.0})
     if sys.argv[2] == "die":
@@ -144,18 +145,18 @@ def test_what_a_hard_kill_left_running_is_reconciled(uri):
     experiment = client.get_experiment_by_name("study")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "RUNNING"
-    tracker = tracking.connect(Tracking(uri=uri), "study").result()
+    tracker = connect(Tracking(uri=uri), "study").result()
     run = client.get_run(run.info.run_id)
     assert run.info.status == "KILLED"
     assert run.data.tags["reason"] == "its process is gone"
     with tracker.run("alive", {}, {}) as run_id:  # a run of a living process stays as it is
-        tracking.connect(Tracking(uri=uri), "study").result()
+        connect(Tracking(uri=uri), "study").result()
         assert client.get_run(run_id).info.status == "RUNNING"
 
 
 def test_flatten_gives_dotted_keys():
     nested = {"a": {"b": 1, "c": {"d": [1, 2], "e": None}}, "f": "x", "g": True}
-    assert tracking.flatten_params(nested) == {
+    assert flatten_params(nested) == {
         "a.b": "1",
         "a.c.d": "[1, 2]",
         "a.c.e": "null",
@@ -170,4 +171,4 @@ def test_the_commit_is_this_clones():
     head = subprocess.run(command, capture_output=True, text=True, check=False)
     if head.returncode:
         pytest.skip("not in a git clone")
-    assert tracking.git_commit().removesuffix("+changes") == head.stdout.strip()
+    assert git_commit().removesuffix("+changes") == head.stdout.strip()

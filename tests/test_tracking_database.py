@@ -14,14 +14,13 @@ import mlflow
 import pytest
 from processes import REPOSITORY, run_python
 
-from melanoma_lab import tracking
 from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.ensembles.build_ensembles import make_ensembles
 from melanoma_lab.tracking import database
 from melanoma_lab.tracking import tracker as tracker_module
-from melanoma_lab.tracking.client import locked_access
+from melanoma_lab.tracking.client import connect_for_reading, locked_access
 from melanoma_lab.tracking.sqlite_reader import refuse_unknown_study
 from melanoma_lab.tracking.uris import make_absolute_uri
 
@@ -78,7 +77,7 @@ def half_made(path):
 
 
 def connect(path):
-    return tracking.connect(Tracking(uri=f"sqlite:///{path}"), "study").result()
+    return tracker_module.connect(Tracking(uri=f"sqlite:///{path}"), "study").result()
 
 
 def assert_works(path):
@@ -93,9 +92,9 @@ def refused(path):
     content = path.read_bytes()
     tracker_module._PROVEN.clear()  # as in another process
     with pytest.raises(database.TrackingError) as writing:
-        tracking.connect(where, "study").result()
+        tracker_module.connect(where, "study").result()
     with pytest.raises(database.TrackingError) as reading:
-        tracking.connect_for_reading(where)
+        connect_for_reading(where)
     assert str(writing.value) == str(reading.value)
     assert path.read_bytes() == content  # nothing is done to it
     return str(writing.value)
@@ -184,7 +183,7 @@ def test_an_empty_file_and_the_rest_of_another_database_are_no_hindrance(path):
     path.touch()
     Path(f"{path}-journal").write_bytes(b"of a database that is no more")
     with pytest.raises(UserError, match=r"nothing is in this file; nothing has been trained"):
-        tracking.connect_for_reading(Tracking(uri=f"sqlite:///{path}"))
+        connect_for_reading(Tracking(uri=f"sqlite:///{path}"))
     assert_works(path)
 
 
@@ -371,7 +370,7 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path):
 
 def test_options_of_the_uri_are_no_part_of_the_file(path):
     uri = f"sqlite:///{path}?timeout=5"
-    tracking.connect(Tracking(uri=uri), "study").result()
+    tracker_module.connect(Tracking(uri=uri), "study").result()
     assert [file.name for file in path.parent.iterdir() if file.is_file()] == ["mlflow.db"]
     assert make_absolute_uri(uri) == uri
 

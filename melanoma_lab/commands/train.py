@@ -38,12 +38,13 @@ def train_arm(
     """
     show_headline(config, arm)
     with show_loading():
-        from melanoma_lab import tracking
         from melanoma_lab.data.cache import get_cache_folder
         from melanoma_lab.models.pretrained.weight_files import find_weights
         from melanoma_lab.runs import run_messages, steps
         from melanoma_lab.runs.run_lock import acquire_run_lock
         from melanoma_lab.runs.run_spec import RunSpec, choose_options
+        from melanoma_lab.tracking.relocation import identify_study
+        from melanoma_lab.tracking.tracker import connect
         from melanoma_lab.training.backend import choose_threads
 
     threads = choose_threads(config.training.threads, parallel_jobs)
@@ -55,12 +56,12 @@ def train_arm(
     with acquire_run_lock(
         get_cache_folder(config.cache),
         study=config.study,
-        tracked=tracking.identify_study(config.tracking.uri, config.study),
+        tracked=identify_study(config.tracking.uri, config.study),
         fingerprint=spec.fingerprint,
         wait=run_messages.show_waiting if skip_finished else None,
     ) as lock:
         # Takes seconds, as TensorFlow's import does; both while images are being balanced.
-        connecting = tracking.connect(config.tracking, config.study)
+        connecting = connect(config.tracking, config.study)
         if skip_finished and (finished := steps.find_finished_run(spec, lock, connecting)):
             return finished.run_id
         images = steps.balance_images(spec)

@@ -7,7 +7,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab import tracking
 from melanoma_lab.comparison import rerun_commands, verdict_text
 from melanoma_lab.comparison.compare import Comparison, compare_study
 from melanoma_lab.comparison.report import write_comparison_report
@@ -19,7 +18,7 @@ from melanoma_lab.config.arm import format_run_name
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.plots.style import CYCLE
-from melanoma_lab.tracking.client import summarize_error, translate_errors
+from melanoma_lab.tracking.client import connect_for_reading, summarize_error, translate_errors
 from melanoma_lab.tracking.study_run import StudyMember, record_study
 
 
@@ -48,7 +47,7 @@ def report_study(
     Raises:
         UserError: there is no such study, arm or metric, or its runs cannot be compared.
     """
-    client = tracking.connect_for_reading(tracked)
+    client = connect_for_reading(tracked)
     with translate_errors(tracked.uri), show_progress("reading runs") as report_progress:
         runs = load_study(client, study, report_progress)
     with show_progress("comparing"):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab import tracking
 from melanoma_lab.config.required_keys import MODEL_FORMS, NO_MODEL
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core.errors import UserError, get_first_line
@@ -23,7 +22,7 @@ from melanoma_lab.evaluation.out_of_distribution import OutOfDistributionDetecto
 from melanoma_lab.inference import mlmodel
 from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
-from melanoma_lab.tracking.client import find_run, locked_access
+from melanoma_lab.tracking.client import connect_for_reading, find_run, locked_access
 from melanoma_lab.tracking.logged_model import find_logged_models
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.offline_store import MODEL_FOLDER
@@ -137,7 +136,7 @@ def _find_registered(typed: str, tracked: Tracking, scratch: Path) -> ModelSourc
     """Find a registered model by version or alias, or a logged model by its id."""
     from mlflow.exceptions import MlflowException
 
-    client = tracking.connect_for_reading(tracked)
+    client = connect_for_reading(tracked)
     try:
         _refuse_missing(typed, _find_location(client, typed), None)
         folder = _download(typed, scratch)
@@ -173,7 +172,7 @@ def _find_by_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> M
     existing = list_runs_if_missing(run_id, tracked.uri)
     if existing is not None:
         raise _build_unknown_error(typed, run_id, tracked, existing)  # before MLflow is loaded
-    client = tracking.connect_for_reading(tracked)
+    client = connect_for_reading(tracked)
     with locked_access(tracked.uri):
         run = _require_active_run(client, typed, run_id, tracked)
         ready = [model for model in find_logged_models(client, run) if model.status == "READY"]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from melanoma_lab import tracking
 from melanoma_lab.core.console import FitProgress, show_note
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.runs.run_spec import RunSpec
+from melanoma_lab.tracking.tracker import Tracker
 from melanoma_lab.training.checkpoint import CheckpointManager
 from melanoma_lab.training.environment import describe_changes
 from melanoma_lab.training.training_result import TrainingResult
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # this import would load TensorFlow
 
 
 def find_interrupted_run(
-    lock: RunLock, tracker: tracking.Tracker, environment: Mapping[str, str]
+    lock: RunLock, tracker: Tracker, environment: Mapping[str, str]
 ) -> str | None:
     """Return the id of the MLflow run to resume.
 
@@ -57,7 +57,7 @@ def fit_with_checkpoints(
     setup: TrainingSetup,
     images: BalancedSet,
     *,
-    tracker: tracking.Tracker,
+    tracker: Tracker,
     lock: RunLock,
     resumed: str | None,
     continue_from: RunLock | None,

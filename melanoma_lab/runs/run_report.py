@@ -17,9 +17,9 @@ from melanoma_lab.plots.training_figures import TrainingFigures
 from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
 from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
 from melanoma_lab.reports.model_card.content import write_model_card
-from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.run_reader import RunIdentity
+from melanoma_lab.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True, eq=False)

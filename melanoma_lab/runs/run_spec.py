@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from melanoma_lab import tracking
 from melanoma_lab.config.arm import Arm, format_run_name
 from melanoma_lab.config.fingerprint import compute_fingerprint, config_to_dict
 from melanoma_lab.config.schema import Config
@@ -17,6 +16,7 @@ from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.runs.run_lock import RunLock
+from melanoma_lab.tracking.provenance import flatten_params, git_commit
 from melanoma_lab.training.hardware import (
     detect_hardware,
     read_processor_name,
@@ -88,7 +88,7 @@ class RunSpec:
 
     def build_params(self) -> dict[str, str]:
         """Return the configuration as MLflow params: dotted keys, values as text."""
-        return tracking.flatten_params(config_to_dict(self.config))
+        return flatten_params(config_to_dict(self.config))
 
     def build_tags(self) -> dict[str, str]:
         """Return the tags by which runs are searched, grouped and compared."""
@@ -110,7 +110,7 @@ class RunSpec:
             "grouped_by": ", ".join(data.grouped_by),
             "source_tells_class": _format_share(data.findings.sources.pairwise_accuracy),
             "notes": " ".join(data.notes),
-            "git_commit": tracking.git_commit(),
+            "git_commit": git_commit(),
             "melanoma_lab": __version__,
             "threads": str(self.threads),
             "precision": config.training.precision.value,

@@ -21,7 +21,7 @@ from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.resume import find_interrupted_run, fit_with_checkpoints, record_begin
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.runs.run_spec import RunSpec
-from melanoma_lab.tracking import FinishedRun, Tracker
+from melanoma_lab.tracking.tracker import FinishedRun, Tracker
 from melanoma_lab.training.backend import start_backend
 from melanoma_lab.training.environment import describe_changes, describe_environment
 from melanoma_lab.training.hardware import (

@@ -27,8 +27,8 @@ from melanoma_lab.reports.error_analysis.explained_images import NO_NETWORK, bui
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.runs.run_spec import RunSpec
-from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.tracker import Tracker
 from melanoma_lab.training.training_result import FitResult, TrainingResult
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from melanoma_lab import tracking
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
@@ -22,6 +21,8 @@ from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.runs import run_messages, steps
 from melanoma_lab.runs.run_lock import RunLock, acquire_run_lock
 from melanoma_lab.runs.run_spec import RunOptions, RunSpec
+from melanoma_lab.tracking.provenance import flatten_params
+from melanoma_lab.tracking.relocation import identify_study
 from melanoma_lab.tracking.study_run import PARENT_TAG
 from melanoma_lab.tracking.sweep_run import (
     REPETITION_TAG,
@@ -36,7 +37,7 @@ from melanoma_lab.tuning.space_validation import TuneCommand
 
 if TYPE_CHECKING:
     from melanoma_lab.input_pipeline.prepare import PreparedData
-    from melanoma_lab.tracking import Tracker
+    from melanoma_lab.tracking.tracker import Tracker
 
 #: The splits on which a trial is evaluated.
 TRIAL_SPLITS = (TRAIN, VAL)
@@ -168,7 +169,7 @@ class TrialRunner:
             return self._average(done)
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial, PARENT_TAG: self.parent}
         config, _ = self.command.configure(proposal.overrides())
-        params = tracking.flatten_params(config_to_dict(config))
+        params = flatten_params(config_to_dict(config))
         for key in Repetition(0, 0).overrides():
             params.pop(key, None)
         run_id = open_parent_run(
@@ -242,7 +243,7 @@ class TrialRunner:
         config = spec.config
         return {
             "study": config.study,
-            "tracked": tracking.identify_study(config.tracking.uri, config.study),
+            "tracked": identify_study(config.tracking.uri, config.study),
             "fingerprint": f"{self.sweep}/{spec.fingerprint}",
         }
 

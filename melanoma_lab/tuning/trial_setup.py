@@ -15,7 +15,7 @@ from melanoma_lab.tuning.plan import SearchPlan
 from melanoma_lab.tuning.trial import TrialRunner, list_repetitions
 
 if TYPE_CHECKING:
-    from melanoma_lab.tracking import Tracker
+    from melanoma_lab.tracking.tracker import Tracker
 
 #: Keys of the group ``tuner`` that do not change the identity of a search.
 BUDGET_KEYS = (

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melanoma_lab import tracking
 from melanoma_lab.config.arm import CUSTOM_PRESET
 from melanoma_lab.config.fingerprint import tuner_to_dict
 from melanoma_lab.config.schema.split import KFold
@@ -21,12 +20,14 @@ from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.runs import run_messages
+from melanoma_lab.tracking.provenance import flatten_params, git_commit
 from melanoma_lab.tracking.sweep_run import (
     SWEEP_TAG,
     close_parent_run,
     log_search_results,
     open_parent_run,
 )
+from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.tuning import search_messages
 from melanoma_lab.tuning.distributed.transport import LOOPBACK, open_server
 from melanoma_lab.tuning.distributed.worker_pool import (
@@ -76,7 +77,7 @@ def tune_arm(plan: SearchPlan) -> TuningResult:
         )
 
     with hold_lock(folder / "lock", on_busy=refuse), _open_server(plan) as server:
-        connecting = tracking.connect(config.tracking, config.study)
+        connecting = connect(config.tracking, config.study)
         load_tensorflow()
         from melanoma_lab.tuning.oracles import build_oracle
         from melanoma_lab.tuning.search import Search, resume_search
@@ -170,9 +171,9 @@ def _open_search_run(plan: SearchPlan, trials: TrialRunner) -> str:
             "study": config.study,
             "tuner": config.tuner.name,
             "objective": config.tuner.objective,
-            "git_commit": tracking.git_commit(),
+            "git_commit": git_commit(),
         },
-        tracking.flatten_params({"tuner": tuner_to_dict(config)}),
+        flatten_params({"tuner": tuner_to_dict(config)}),
     )
 
 

@@ -10,7 +10,7 @@ from processes import run_command, run_python
 from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.tracking import connect
+from melanoma_lab.tracking.tracker import connect
 
 SCRIPT = """
 import sys

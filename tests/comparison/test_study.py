@@ -14,8 +14,8 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.influence import estimate_run
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
-from melanoma_lab.tracking import connect_for_reading
 from melanoma_lab.tracking.arm_runs import RunKey
+from melanoma_lab.tracking.client import connect_for_reading
 
 
 def artifacts_of(tracked, run_id):

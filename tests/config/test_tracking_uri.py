@@ -12,7 +12,7 @@ from melanoma_lab.config.schema.tracking import (
     mask_password,
 )
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.tracking import connect_for_reading
+from melanoma_lab.tracking.client import connect_for_reading
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 

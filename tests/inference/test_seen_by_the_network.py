@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import melanoma_lab as lab
-from melanoma_lab import tracking
 from melanoma_lab.config.schema import Tracking
 from melanoma_lab.data.pixel_cache import compute_file_digest
 from melanoma_lab.inference.known_images import KnownFiles, load_run_manifest
 from melanoma_lab.inference.predict import predict_to_file
 from melanoma_lab.tracking.arm_runs import SEEDS_TAG
 from melanoma_lab.tracking.run_reader import read_run
+from melanoma_lab.tracking.tracker import connect
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_files_are_known_by_their_bytes_or_their_archive_id(image_id, digest, ro
 
 def test_an_ensemble_has_seen_what_any_member_has(tmp_path):
     where = Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    tracker = tracking.connect(where, "study").result()
+    tracker = connect(where, "study").result()
 
     def record(splits, tags, config):
         folder = tmp_path / "out"

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma_lab import tracking
 from melanoma_lab.config.arm import format_run_name
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.evaluation import Evaluation
@@ -43,9 +42,11 @@ from melanoma_lab.reports.error_analysis.explained_images import (
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import open_artifact
-from melanoma_lab.tracking.client import translate_errors
+from melanoma_lab.tracking.client import connect_for_reading, translate_errors
 from melanoma_lab.tracking.logged_model import download_model, has_model
 from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.provenance import flatten_params
+from melanoma_lab.tracking.tracker import Tracker, connect
 
 
 def make_ensembles(
@@ -70,11 +71,11 @@ def make_ensembles(
         UserError: there is no such study or arm, or its runs cannot form an ensemble.
         RunError: not everything could be sent to MLflow.
     """
-    client = tracking.connect_for_reading(tracked)
+    client = connect_for_reading(tracked)
     with translate_errors(tracked.uri):
         found = find_members(client, study, arm)
     ensembles = divide_into_ensembles(found, size)
-    tracker = tracking.connect(tracked, study).result()
+    tracker = connect(tracked, study).result()
     finished_runs = [
         tracker.find_finished({"fingerprint": ensemble_tags.fingerprint_members(members)})
         for members in ensembles
@@ -106,7 +107,7 @@ def make_ensembles(
 
 def _record_run(
     client: Any,
-    tracker: tracking.Tracker,
+    tracker: Tracker,
     members: Sequence[EnsembleMember],
     predictions: Predictions,
     model: ReportedModel | None,
@@ -128,7 +129,7 @@ def _record_run(
         costs=ensemble_tags.sum_costs(members),
     )
     name = format_run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
-    with tracker.run(name, tags, tracking.flatten_params(config)) as run_id:
+    with tracker.run(name, tags, flatten_params(config)) as run_id:
         explainer, why_no_maps = _build_explainer(run.manifest, config, model)
         report = RunReport(
             run,

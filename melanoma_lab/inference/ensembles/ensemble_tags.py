@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma_lab import tracking
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.version import __version__
 from melanoma_lab.inference.ensembles.members import EnsembleMember
 from melanoma_lab.input_pipeline.prepare import compute_split_hash
 from melanoma_lab.tracking.arm_runs import FOLDS_TAG, SEEDS_TAG
+from melanoma_lab.tracking.provenance import git_commit
 
 #: Tags that an ensemble inherits if they are equal for all members.
 INHERITED = (
@@ -76,7 +76,7 @@ def build_ensemble_tags(members: Sequence[EnsembleMember], table: pd.DataFrame) 
         "fingerprint": fingerprint_members(members),
         "split_hash": hashes.pop() if len(hashes) == 1 else compute_split_hash(table),
         "protocol": min(protocols, key=_WORST_FIRST.index),
-        "git_commit": tracking.git_commit(),
+        "git_commit": git_commit(),
         "melanoma_lab": __version__,
     }
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from melanoma_lab import tracking
 from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import OnOverlap
@@ -50,6 +49,8 @@ from melanoma_lab.inference.predictor import (
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_images
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.provenance import flatten_params
+from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.training.backend import choose_threads
 
 
@@ -73,7 +74,7 @@ def evaluate_model(config: Config) -> str:
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         source = find_model(config.model, config.tracking, Path(scratch))
         evaluated = _prepare(config, source, threads, Path(scratch))
-        connecting = tracking.connect(config.tracking, config.study)
+        connecting = connect(config.tracking, config.study)
         model = load_predictor(
             source, threads=threads, seed=config.seed, patients=evaluated.encoding is not None
         )
@@ -83,9 +84,7 @@ def evaluate_model(config: Config) -> str:
             config, source, evaluated.run, evaluated.data, evaluated.shown
         )
         tags |= {"threads": str(threads), "precision": Precision.float32.value}
-        params = tracking.flatten_params(
-            evaluation_tags.build_evaluation_params(config, evaluated.matched)
-        )
+        params = flatten_params(evaluation_tags.build_evaluation_params(config, evaluated.matched))
     tracker = connecting.result()
     with tracker.run(evaluation_tags.name_evaluation(tags), tags, params) as run_id:
         report_evaluation(evaluated, answers, tracker, model.network)

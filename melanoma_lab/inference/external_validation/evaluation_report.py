@@ -24,8 +24,8 @@ from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.reports.error_analysis.explained_images import build_run_explainer
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportFigures, RunReport, log_report
-from melanoma_lab.tracking import Tracker
 from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.tracker import Tracker
 
 #: Decision rule for a model that was saved without one.
 NO_ADVICE = DecisionRule(Temperature(1.0, 0, "the model does not say what was fitted to it"))

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from melanoma_lab import tracking
 from melanoma_lab.config.arm import format_run_name
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
@@ -20,6 +19,7 @@ from melanoma_lab.inference.known_images import TrainingRun
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
+from melanoma_lab.tracking.provenance import git_commit
 
 #: Tag of the run of an evaluation: the kind of evaluation.
 EVALUATION_TAG = "evaluation"
@@ -65,7 +65,7 @@ def build_evaluation_tags(
         "grouped_by": ", ".join(data.grouped_by),
         "overlap": describe_overlap(roles, kept=kept),
         "notes": " ".join(data.notes),
-        "git_commit": tracking.git_commit(),
+        "git_commit": git_commit(),
         "melanoma_lab": __version__,
     }
 

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melanoma_lab import tracking
 from melanoma_lab.core.console import show_note
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.heavy_imports import load_tensorflow
 from melanoma_lab.core.shell_commands import format_lab_command
+from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.tuning.distributed.heartbeat import Heartbeat
 from melanoma_lab.tuning.distributed.process_role import ProcessRole
 from melanoma_lab.tuning.distributed.transport import open_channel
@@ -56,7 +56,7 @@ def _work(plan: SearchPlan, role: ProcessRole, lifeline: Heartbeat) -> Worker:
         open_channel(role, timeout=tuner.chief_timeout) as channel,
         tempfile.TemporaryDirectory() as folder,
     ):
-        connecting = tracking.connect(plan.config.tracking, plan.config.study)
+        connecting = connect(plan.config.tracking, plan.config.study)
         load_tensorflow()
         from melanoma_lab.tuning.distributed.worker import ChiefClient, Worker
         from melanoma_lab.tuning.oracles import build_oracle

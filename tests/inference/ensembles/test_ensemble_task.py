@@ -24,8 +24,8 @@ from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.inference.ensembles.build_ensembles import make_ensembles
 from melanoma_lab.inference.mlmodel import read_appearance, read_model_folder
 from melanoma_lab.models.safe_loading import load_safely
-from melanoma_lab.tracking import connect
 from melanoma_lab.tracking.logged_model import download_model
+from melanoma_lab.tracking.tracker import connect
 
 SCRIPT = """
 import sys
