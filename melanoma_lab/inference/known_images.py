@@ -74,13 +74,21 @@ def find_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> 
         tracked: the settings of the tracking server.
         scratch: a temporary folder for downloads.
     """
-    if not source.run:
-        return TrainingRun()
-    try:
-        run = read_run(source.run, tracked, scratch)
-    except UserError:  # the model was trained with another tracking server
+    run = read_training_run(source, tracked, scratch)
+    if run is None:
         return TrainingRun()
     return TrainingRun(run.run_id, run.tags, run.metrics, load_run_manifest(run, tracked, scratch))
+
+
+def read_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> TrackedRun | None:
+    """Read the run that trained a model; None if it is unknown, deleted or tracked elsewhere.
+
+    The arguments are those of ``find_training_run``.
+    """
+    try:
+        return read_run(source.run, tracked, scratch) if source.run else None
+    except UserError:
+        return None
 
 
 def load_run_manifest(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.DataFrame | None:

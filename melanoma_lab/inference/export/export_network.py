@@ -33,11 +33,12 @@ from melanoma_lab.inference.export.verification import (
     compare_outputs,
     split_batches,
 )
+from melanoma_lab.inference.known_images import read_training_run
 from melanoma_lab.inference.mlmodel import MAX_DESCRIPTION_BYTES
 from melanoma_lab.inference.model_source import ModelSource, find_model, resolve_model_info
 from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
 from melanoma_lab.reports.model_card.content import PAGES, write_tracked_run_card
-from melanoma_lab.tracking.run_reader import TrackedRun, read_run
+from melanoma_lab.tracking.run_reader import TrackedRun
 from melanoma_lab.training.backend import choose_threads, start_backend
 
 DEFAULT_FOLDER: Final = "exported"
@@ -76,7 +77,7 @@ def export_network(config: Config) -> ExportResult:
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as folder:
         scratch = Path(folder)
         source = find_model(config.model, config.tracking, scratch)
-        run = _read_training_run(source, config, scratch)
+        run = read_training_run(source, config.tracking, scratch)
         with write_folder_atomically(output, replace=True) as partial:
             parities = _write(config, kinds, source, run, partial)
             if run is not None:
@@ -218,16 +219,6 @@ def _verify(kind: Format, path: Path, inputs: Any, expected: Any) -> OutputDiffe
 def _measure_bytes(path: Path) -> int:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
-
-
-def _read_training_run(source: ModelSource, config: Config, scratch: Path) -> TrackedRun | None:
-    """Read the run that trained a network; None if it is unknown or was deleted."""
-    if source.run is None:
-        return None
-    try:
-        return read_run(source.run, config.tracking, scratch)
-    except UserError:
-        return None
 
 
 def _add_card(run: TrackedRun, folder: Path) -> None:
