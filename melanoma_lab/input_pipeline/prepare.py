@@ -26,6 +26,7 @@ from melanoma_lab.config.schema.dataset import (
     Resize,
 )
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, PatientMetadata
+from melanoma_lab.config.schema.split import Split
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
@@ -155,7 +156,12 @@ def prepare_data(
     """
     uses_metadata = isinstance(config.metadata, PatientMetadata)
     data = prepare_images(
-        config, cache=cache, threads=threads, patients=uses_metadata, progress=progress
+        config.dataset,
+        config.split,
+        cache=cache,
+        threads=threads,
+        patients=uses_metadata,
+        progress=progress,
     )
     patients = encode_patients(data.manifest, config.metadata)
     notes = (*data.notes, *(patients.notes if patients else ()))
@@ -163,7 +169,8 @@ def prepare_data(
 
 
 def prepare_images(
-    config: Config,
+    dataset: Dataset,
+    split: Split,
     *,
     cache: Path,
     threads: int,
@@ -175,7 +182,8 @@ def prepare_images(
     The manifest contains patient metadata as words and ages in years.
 
     Args:
-        config: the whole configuration.
+        dataset: the dataset's configuration.
+        split: the split's configuration.
         cache: cache folder of this package.
         threads: number of threads for reading and decoding.
         patients: whether patient metadata are used, so that the table's columns must be valid.
@@ -184,15 +192,14 @@ def prepare_images(
     Raises:
         UserError: the dataset, its labels or the split cannot be used as configured.
     """
-    dataset = config.dataset
     listing = read_listing(dataset, cache, progress, patients=patients)
     images = listing.images
     images["digest"] = compute_file_digests(list(images["path"]), threads)
     description = (listing.unmatched, listing.grouped_by, listing.columns, listing.notes)
-    key = _digest(repr(dataset), repr(config.split), str(cache.absolute()), repr(description))
+    key = _digest(repr(dataset), repr(split), str(cache.absolute()), repr(description))
     key += _digest(pd.util.hash_pandas_object(images, index=False).tolist())
     if key not in _prepared:
-        data = _prepare(config, listing, cache=cache, threads=threads, progress=progress)
+        data = _prepare(dataset, split, listing, cache=cache, threads=threads, progress=progress)
         while len(_prepared) >= MAX_PREPARED:
             _prepared.pop(next(iter(_prepared)))  # the oldest
         _prepared[key] = data
@@ -201,7 +208,8 @@ def prepare_images(
 
 
 def _prepare(
-    config: Config,
+    dataset: Dataset,
+    split: Split,
     listing: Listing,
     *,
     cache: Path,
@@ -209,7 +217,7 @@ def _prepare(
     progress: ProgressCallback | None,
 ) -> PreparedData:
     """Decode, audit, label, group and split the images of a listing with digests of their files."""
-    dataset, manifest = config.dataset, listing.images
+    manifest = listing.images
     files = (list(manifest["path"]), list(manifest["digest"]))
     pixels = load_pixels(
         *files,
@@ -237,7 +245,7 @@ def _prepare(
         )
         check_class_names(resolved.classes, dataset.positive_class)
         manifest = resolved.manifest.assign(group=group_images(resolved.manifest, dataset.groups))
-        manifest, left_out = split_images(manifest, config.split)
+        manifest, left_out = split_images(manifest, split)
     manifest = manifest.loc[:, list(MANIFEST_COLUMNS)]
     protocol = _determine_protocol(manifest, listing.grouped_by)
     index = {name: i for i, name in enumerate(resolved.classes)}

@@ -161,7 +161,8 @@ def _prepare_dataset(
     published = isinstance(config.split, Predefined)
     with show_progress("preparing images") as tell:
         data = prepare_images(
-            replace(config, split=Undivided(published=published)),
+            config.dataset,
+            Undivided(published=published),
             cache=get_cache_folder(config.cache),
             threads=threads,
             patients=encoding is not None,
