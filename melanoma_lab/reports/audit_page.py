@@ -16,12 +16,15 @@ from melanoma_lab.audit.findings import Findings, Group
 from melanoma_lab.audit.problems import Problem, ProblemKind
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.formatting import format_percent
+from melanoma_lab.data.decoding import read_picture
 from melanoma_lab.data.split import SPLITS
-from melanoma_lab.reports.thumbnails import make_thumbnail
+from melanoma_lab.reports.rendering import encode_jpeg_uri
 
 TEMPLATE: Final = "audit.html.j2"
 #: The most to show of a problem: groups, images of a group, single images, lines of a list.
 N_GROUPS, N_OF_GROUP, N_SINGLE, N_NOTES = 12, 6, 18, 12
+#: Longest side of a picture in pixels; it is shown at half of it, to be sharp on any screen.
+MAX_SIDE: Final = 208
 
 
 @dataclass(frozen=True)
@@ -178,3 +181,18 @@ def _build_bars(findings: Findings, classes: Sequence[str]) -> list[ClassBar]:
         )
         for name in sorted(classes, key=lambda name: -totals[name])
     ]
+
+
+def make_thumbnail(path: str) -> str:
+    """Return a small JPEG of an image file as a data URI, upright, in its own proportions.
+
+    Args:
+        path: a readable image file.
+
+    Raises:
+        ValueError: the content cannot be decoded; the message says why.
+        OSError: the file cannot be opened or read.
+    """
+    picture = read_picture(path, at_least=MAX_SIDE)
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    return encode_jpeg_uri(picture)

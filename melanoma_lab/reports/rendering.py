@@ -1,4 +1,4 @@
-"""Rendering of reports from templates, their figures as PNG files, and breaks of long names."""
+"""Rendering of reports from templates, their pictures as files or URIs, and long names."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from melanoma_lab.core.atomic_files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 DPI = 180
 COLOURS = 256  # colours of a PNG palette: charts look the same at 40 % of the size
@@ -60,6 +61,19 @@ def encode_png(figure: Figure) -> bytes:
         palette = image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=3)
     palette.save(reduced, "png", optimize=True)
     return reduced.getvalue()
+
+
+def encode_jpeg_uri(picture: Image.Image, *, quality: int = 68, optimize: bool = True) -> str:
+    """Return a picture as a JPEG in a data URI.
+
+    Args:
+        picture: an RGB image.
+        quality: quality of the JPEG, 1 to 95.
+        optimize: whether to make the file smaller, which takes longer.
+    """
+    stream = BytesIO()
+    picture.save(stream, "JPEG", quality=quality, optimize=optimize)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
 def render_template(package: str, name: str, content: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from melanoma_lab.data.decoding import decode_image, read_for_display
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
-from melanoma_lab.reports.thumbnails import encode_jpeg_uri
+from melanoma_lab.reports.rendering import encode_jpeg_uri
 
 if TYPE_CHECKING:  # this import would load TensorFlow
     from melanoma_lab.models.grad_cam import GradCam
