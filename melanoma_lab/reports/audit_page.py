@@ -8,19 +8,17 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-import jinja2
 import numpy as np
 import pandas as pd
 
 from melanoma_lab.audit.findings import Findings, Group
 from melanoma_lab.audit.problems import Problem, ProblemKind
 from melanoma_lab.core.atomic_files import replace_file
-from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.data.decoding import read_picture
 from melanoma_lab.data.split import SPLITS
-from melanoma_lab.reports.rendering import encode_jpeg_uri
+from melanoma_lab.reports.rendering import encode_jpeg_uri, render_template
 
-TEMPLATE: Final = "audit.html.j2"
+PAGE: Final = "audit.html"
 #: The most to show of a problem: groups, images of a group, single images, lines of a list.
 N_GROUPS, N_OF_GROUP, N_SINGLE, N_NOTES = 12, 6, 18, 12
 #: Longest side of a picture in pixels; it is shown at half of it, to be sharp on any screen.
@@ -106,25 +104,17 @@ def write_audit_page(
     classes = sorted({name for counts in findings.class_counts.values() for name in counts})
     hues = {name: round(360 * i / len(classes)) for i, name in enumerate(classes)}
     sources = sorted({name for row in findings.source_by_class.values() for name in row})
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = format_percent
-    text = environment.get_template(TEMPLATE).render(
-        findings=findings,
-        root=root,
-        kinds=ProblemKind,
-        sections=[_build_section(problem, known, hues) for problem in problems],
-        bars=_build_bars(findings, classes),
-        splits=[part for part in (*SPLITS, "none", "all") if part in findings.class_counts],
-        sources=[] if sources == ["unknown"] else sources,
-        n_classes=len(classes),
-    )
-    replace_file(path, text)
+    content = {
+        "findings": findings,
+        "root": root,
+        "kinds": ProblemKind,
+        "sections": [_build_section(problem, known, hues) for problem in problems],
+        "bars": _build_bars(findings, classes),
+        "splits": [part for part in (*SPLITS, "none", "all") if part in findings.class_counts],
+        "sources": [] if sources == ["unknown"] else sources,
+        "n_classes": len(classes),
+    }
+    replace_file(path, render_template("melanoma_lab.reports", PAGE, content))
 
 
 def _build_section(problem: Problem, known: pd.DataFrame, hues: dict[str, int]) -> ProblemSection:

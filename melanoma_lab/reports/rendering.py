@@ -14,6 +14,7 @@ import jinja2
 import markupsafe
 
 from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.formatting import format_percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,6 +97,7 @@ def render_template(package: str, name: str, content: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"breakable": mark_line_breaks, "figures": join_with_no_break_spaces}
+    environment.filters["percent"] = format_percent
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
     return environment.get_template(f"{name}.j2").render(content)
 
