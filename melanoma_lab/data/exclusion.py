@@ -24,7 +24,7 @@ from melanoma_lab.config.schema.dataset import Dataset, OnUnreadable
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.data.name_words import split_words
+from melanoma_lab.data.columns import split_words
 
 #: Words in the name of a file or folder that always make it one of masks.
 MASK_WORDS: Final = frozenset(

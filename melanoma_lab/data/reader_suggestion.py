@@ -10,9 +10,8 @@ from melanoma_lab.config.overrides import format_override
 from melanoma_lab.config.schema.dataset import CsvColumns, CsvDataset, Ham10000Dataset
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
-from melanoma_lab.data.columns import is_grouping_candidate
+from melanoma_lab.data.columns import is_grouping_candidate, split_words
 from melanoma_lab.data.image_files import find_table_file, walk_images
-from melanoma_lab.data.name_words import split_words
 from melanoma_lab.data.tables import Table, read_table
 
 #: Endings of tables; a table from Dataverse may have none.
