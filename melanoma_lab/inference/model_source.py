@@ -23,7 +23,7 @@ from melanoma_lab.inference import mlmodel
 from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
 from melanoma_lab.tracking.client import connect_for_reading, find_run, locked_access
-from melanoma_lab.tracking.logged_model import find_logged_models
+from melanoma_lab.tracking.logged_model import download_model, find_ready_models
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.offline_store import MODEL_FOLDER
 from melanoma_lab.tracking.run_reader import explain_missing_folder
@@ -139,7 +139,7 @@ def _find_registered(typed: str, tracked: Tracking, scratch: Path) -> ModelSourc
     client = connect_for_reading(tracked)
     try:
         _refuse_missing(typed, _find_location(client, typed), None)
-        folder = _download(typed, scratch)
+        folder = download_model(typed, scratch / "model")
     except (MlflowException, OSError) as error:
         names = [
             entry.name for entry in client.search_registered_models(max_results=MAX_LISTED_RUNS)
@@ -175,11 +175,11 @@ def _find_by_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> M
     client = connect_for_reading(tracked)
     with locked_access(tracked.uri):
         run = _require_active_run(client, typed, run_id, tracked)
-        ready = [model for model in find_logged_models(client, run) if model.status == "READY"]
+        ready = find_ready_models(client, run)
         if not ready:
             raise UserError(f"model={truncate(typed)}: {_explain_no_model(run)}")
         _refuse_missing(typed, ready[-1].artifact_location, run_id)
-        folder = _download(ready[-1].model_uri, scratch)
+        folder = download_model(ready[-1].model_uri, scratch / "model")
         return _read_folder(typed, folder, run=run_id, note=_describe_unfinished(run))
 
 
@@ -256,10 +256,3 @@ def _refuse_missing(typed: str, location: str, run_id: str | None) -> None:
             f"model={truncate(typed)}: its network is not in "
             f"{folder}{explain_missing_folder(folder, run_id)}."
         )
-
-
-def _download(uri: str, scratch: Path) -> Path:
-    """Download a model's folder, and return its path."""
-    from mlflow.artifacts import download_artifacts
-
-    return Path(download_artifacts(artifact_uri=uri, dst_path=str(scratch / "model")))

@@ -110,8 +110,8 @@ def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
     )
 
 
-def has_model(client: Any, run: Any) -> bool:
-    """Return whether a run has a completely logged model.
+def find_ready_models(client: Any, run: Any) -> list[Any]:
+    """Return the models that a run has logged completely.
 
     Args:
         client: an MlflowClient.
@@ -119,22 +119,20 @@ def has_model(client: Any, run: Any) -> bool:
     """
     from mlflow.entities import LoggedModelStatus
 
-    return any(model.status == LoggedModelStatus.READY for model in find_logged_models(client, run))
+    found = find_logged_models(client, run)
+    return [model for model in found if model.status == LoggedModelStatus.READY]
 
 
-def download_model(run_id: str, folder: Path) -> Path:
-    """Download a run's model from MLflow.
+def download_model(uri: str, folder: Path) -> Path:
+    """Download a model from MLflow, and return the folder that holds it.
 
     Args:
-        run_id: id of a run that has a model.
+        uri: a URI of MLflow, such as ``runs:/<run id>/model`` or ``models:/<name>/<version>``.
         folder: the folder to download into.
-
-    Returns:
-        The model's folder.
     """
     from mlflow.artifacts import download_artifacts
 
-    return Path(download_artifacts(f"runs:/{run_id}/{MODEL_NAME}", dst_path=str(folder)))
+    return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
 
 
 def find_logged_models(client: Any, run: Any) -> list[Any]:
@@ -185,11 +183,9 @@ def register_model(client: Any, run_id: str, name: str) -> str:
     Returns:
         The version, as in ``models:/NAME/VERSION``.
     """
-    from mlflow.entities import LoggedModelStatus
     from mlflow.exceptions import MlflowException
 
-    run = client.get_run(run_id)
-    model = [m for m in find_logged_models(client, run) if m.status == LoggedModelStatus.READY][-1]
+    model = find_ready_models(client, client.get_run(run_id))[-1]
     registered = client.search_model_versions(f"run_id = '{run_id}'")
     versions = [str(version.version) for version in registered if version.name == name]
     if versions:

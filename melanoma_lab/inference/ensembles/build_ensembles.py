@@ -43,7 +43,7 @@ from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import open_artifact
 from melanoma_lab.tracking.client import connect_for_reading, translate_errors
-from melanoma_lab.tracking.logged_model import download_model, has_model
+from melanoma_lab.tracking.logged_model import MODEL_NAME, download_model, find_ready_models
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.provenance import flatten_params
 from melanoma_lab.tracking.tracker import Tracker, connect
@@ -175,7 +175,7 @@ def _build_model(
     client: Any, members: Sequence[EnsembleMember], slugs: tuple[str, ...]
 ) -> ReportedModel | None:
     """Build one network of the members' networks; None if some have none or inputs differ."""
-    without = [member for member in members if not has_model(client, member.run)]
+    without = [member for member in members if not find_ready_models(client, member.run)]
     if without:
         show_note(
             f"No model: {_format(without)} kept none (a trivial classifier, or "
@@ -192,7 +192,8 @@ def _build_model(
     with tempfile.TemporaryDirectory() as scratch, show_progress("reading networks") as tell:
         for i, member in enumerate(members):
             try:
-                folder = download_model(member.run_id, Path(scratch) / str(i))
+                uri = f"runs:/{member.run_id}/{MODEL_NAME}"
+                folder = download_model(uri, Path(scratch) / str(i))
                 path, card = mlmodel.read_model_folder(folder)
                 networks.append(load_safely(path))
             except (OSError, UserError) as error:

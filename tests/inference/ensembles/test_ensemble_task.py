@@ -342,7 +342,7 @@ def test_what_training_images_look_like_is_kept_where_all_members_saw_them(
 ):
     tracking = train_two(tree, tmp_path, session_cache, key)
     (made,) = make_ensembles("s", arm=None, size=None, tracked=tracking)
-    folder = download_model(made, tmp_path / "model")
+    folder = download_model(f"runs:/{made}/model", tmp_path / "model")
     assert (read_appearance(folder) is not None) == (key == "seed")
     network = load_safely(read_model_folder(folder)[0])
     client = mlflow.MlflowClient(tracking.uri)
