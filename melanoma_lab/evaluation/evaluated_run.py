@@ -19,7 +19,6 @@ from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import (
     compute_run_metrics,
     compute_split_metrics,
-    find_absent_classes,
 )
 
 
@@ -51,7 +50,8 @@ class EvaluatedRun:
     @property
     def absent_classes(self) -> dict[str, tuple[str, ...]]:
         """Slugs of the classes without images, by split, for the splits that lack any."""
-        return find_absent_classes(self.predictions, self.splits)
+        absent = {name: self.predictions.split(name).absent_classes for name in self.splits}
+        return {name: missing for name, missing in absent.items() if missing}
 
 
 def evaluate_run(

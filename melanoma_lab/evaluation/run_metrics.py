@@ -102,11 +102,3 @@ def compute_class_metrics(split: SplitPredictions) -> dict[str, float]:
         for name, metric in CLASS_METRICS.items()
         for slug, value in zip(split.slugs, metric(split.y_true, split.y_score), strict=True)
     }
-
-
-def find_absent_classes(
-    predictions: Predictions, splits: Sequence[str]
-) -> dict[str, tuple[str, ...]]:
-    """Return the slugs of the classes without images, by split, for the splits that lack any."""
-    absent = {name: predictions.split(name).absent_classes for name in splits}
-    return {name: missing for name, missing in absent.items() if missing}

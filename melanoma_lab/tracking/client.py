@@ -72,7 +72,7 @@ def connect_for_reading(tracking: Tracking) -> Any:
         UserError: nothing has been recorded there, or the server or database cannot be used.
     """
     with locked_access(tracking.uri):
-        _refuse_empty(tracking.uri)
+        refuse_empty(tracking.uri)
         with show_progress("connecting to MLflow"):
             client = mlflow_client(tracking.uri)
             client.search_experiments(max_results=1)  # raises if the server does not answer
@@ -86,13 +86,9 @@ def refuse_empty(uri: str) -> None:
         uri: the tracking URI.
 
     Raises:
-        UserError: the database is missing or empty, or it cannot be used.
+        UserError: the database is missing or empty.
+        sqlite3.Error: the file cannot be read, or is no SQLite database.
     """
-    with translate_errors(uri):
-        _refuse_empty(uri)
-
-
-def _refuse_empty(uri: str) -> None:
     database = sqlite_path(uri)
     if database is not None and is_empty(database):
         what = "nothing is in this file" if database.exists() else "no such file"

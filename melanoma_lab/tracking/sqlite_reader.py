@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from melanoma_lab.core.errors import UserError, suggest_choice
-from melanoma_lab.tracking.client import refuse_empty
+from melanoma_lab.tracking.client import refuse_empty, translate_errors
 from melanoma_lab.tracking.uris import sqlite_path
 
 #: How many runs are searched for an id or a name that resembles a mistyped one.
@@ -45,7 +45,8 @@ def refuse_unknown_study(study: str, uri: str) -> None:
     Raises:
         UserError: the database does not have the study, or is empty or missing.
     """
-    refuse_empty(uri)
+    with translate_errors(uri):
+        refuse_empty(uri)
     found = _query(uri, "SELECT name FROM experiments WHERE lifecycle_stage = 'active'")
     if found is not None and (study,) not in found:
         raise build_unknown_study_error(study, [name for (name,) in found])

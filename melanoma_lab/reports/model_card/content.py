@@ -141,7 +141,7 @@ def build_card_content(run: EvaluatedRun, identity: RunIdentity) -> dict[str, An
         "few_lesions": FEW_LESIONS,
         "few_positive": FEW_POSITIVE,
         "has_melanoma": point is not None,
-        "limits": limitations.list_limitations(run, tags),
+        "limits": list(limitations.describe_limitations(run, tags)),
     }
 
 

@@ -19,17 +19,13 @@ DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "leaky_protocol"
 _BALANCED_LOSSES = frozenset({"logit_adjusted"})
 
 
-def list_limitations(run: EvaluatedRun, tags: Mapping[str, str]) -> list[str]:
-    """Return sentences on the limitations of a run's metrics, most serious first.
+def describe_limitations(run: EvaluatedRun, tags: Mapping[str, str]) -> Iterator[str]:
+    """Yield sentences on the limitations of a run's metrics, most serious first.
 
     Args:
         run: the run that the card describes.
         tags: the run's tags.
     """
-    return list(_generate_limitations(run, tags))
-
-
-def _generate_limitations(run: EvaluatedRun, tags: Mapping[str, str]) -> Iterator[str]:
     split = run.predictions.evaluated
     if tags.get("outcome") == "at_chance":
         yield "This run stayed at chance: the network tells nothing apart."
