@@ -1,21 +1,35 @@
-"""Find the images of ``images=``: a folder, a single file, or the matches of a pattern."""
+"""Find the images of ``images=`` and decode them.
+
+They are a folder, a single file, or the matches of a pattern. They are decoded in batches, as for
+training, with several threads and bounded read-ahead.
+"""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator
+import stat
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from melanoma_lab.config.required_keys import NO_IMAGES
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.core.errors import UserError, explain_os_error
 from melanoma_lab.core.formatting import truncate
+from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.data.image_files import (
     IMAGE_SUFFIXES,
     describe_missing_images,
+    is_utf8,
     suggest_file,
     walk_images,
 )
+from melanoma_lab.data.pixel_cache import NOT_OPENED, compute_file_digest
 
 
 @dataclass(frozen=True)
@@ -87,3 +101,117 @@ def _walk_matches(pattern: str) -> Iterator[tuple[str, str]]:
         path = Path(name)
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
             yield path.as_posix(), name
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """A batch of images, and the unreadable files between them.
+
+    Attributes:
+        image_ids: the n ids.
+        pixels: the images; uint8, shape (n, size, size, 3), RGB. In the last batch n may be 0.
+        unreadable: (image_id, reason) of the files before or between these images.
+        digests: the n digests of the files from ``compute_file_digest``; empty if not requested.
+    """
+
+    image_ids: tuple[str, ...]
+    pixels: NDArray[np.uint8]
+    unreadable: tuple[tuple[str, str], ...]
+    digests: tuple[str, ...] = ()
+
+
+def decode_batches(
+    images: Iterable[tuple[str, str]],
+    *,
+    size: int,
+    resize: Resize,
+    batch_size: int,
+    threads: int,
+    with_digests: bool = False,
+) -> Iterator[ImageBatch]:
+    """Decode files in their order.
+
+    Args:
+        images: (image_id, path) of the files; the iterable is consumed as needed.
+        size: the height and width of the network's input, in pixels.
+        resize: how an image is fitted into the square.
+        batch_size: the number of images in a batch; the last one may be smaller.
+        threads: the number of threads for decoding.
+        with_digests: whether to compute the digests of the files.
+
+    Yields:
+        Batches; every file is in one of them, as pixels or as unreadable with a reason.
+    """
+    # Enough images ahead that the threads stay busy while the caller processes a batch.
+    ahead = 2 * batch_size + threads
+    waiting: deque[tuple[str, Future[tuple[NDArray[np.uint8] | str, str]]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
+    remaining = iter(images)
+    ids: list[str] = []
+    digests: list[str] = []
+    unreadable: list[tuple[str, str]] = []
+    pixels = np.empty((batch_size, size, size, 3), np.uint8)
+
+    def take_batch() -> ImageBatch:
+        batch = ImageBatch(tuple(ids), pixels[: len(ids)], tuple(unreadable), tuple(digests))
+        ids.clear()
+        digests.clear()
+        unreadable.clear()
+        return batch
+
+    def read(path: str) -> tuple[NDArray[np.uint8] | str, str]:
+        found = decode_or_explain(path, size, resize)
+        wanted = with_digests and not isinstance(found, str)
+        return found, compute_file_digest(path) if wanted else ""
+
+    try:
+        while True:
+            while len(waiting) < ahead and (item := next(remaining, None)) is not None:
+                image_id, path = item
+                waiting.append((image_id, pool.submit(read, path)))
+            if not waiting:
+                break
+            image_id, future = waiting.popleft()
+            found, digest = future.result()
+            if isinstance(found, str):
+                unreadable.append((_escape(image_id), found))
+                continue
+            pixels[len(ids)] = found
+            ids.append(image_id)
+            if with_digests:
+                digests.append(digest)
+            if len(ids) == batch_size:
+                yield take_batch()
+                pixels = np.empty_like(pixels)  # the caller may keep the last batch
+        if ids or unreadable:
+            yield take_batch()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def decode_or_explain(path: str, size: int, resize: Resize) -> NDArray[np.uint8] | str:
+    """Decode a file, or return why it cannot be decoded.
+
+    Args:
+        path: the path of the file, which need not exist or be an image.
+        size: the height and width of the network's input, in pixels.
+        resize: how an image is fitted into the square.
+
+    Returns:
+        The image, uint8, shape (size, size, 3), RGB; or a short reason.
+    """
+    if not is_utf8(path):
+        return "its name is not UTF-8; rename the file or its folder"
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # reading a named pipe may block forever
+            return NOT_OPENED
+        return decode_image(path, size, resize)
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        return NOT_OPENED if error.errno is None else explain_os_error(error)
+
+
+def _escape(image_id: str) -> str:
+    """Escape the bytes of a file's name that are not UTF-8, so that it can be written."""
+    return image_id.encode(errors="backslashreplace").decode()

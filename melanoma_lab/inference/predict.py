@@ -20,8 +20,12 @@ from melanoma_lab.core.errors import RunError
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.inference import prediction_messages
 from melanoma_lab.inference.grad_cam_files import build_map_path, check_map_folder, write_map
-from melanoma_lab.inference.image_batches import ImageBatch, decode_batches
-from melanoma_lab.inference.image_files import ImageFiles, find_image_files
+from melanoma_lab.inference.image_files import (
+    ImageBatch,
+    ImageFiles,
+    decode_batches,
+    find_image_files,
+)
 from melanoma_lab.inference.known_images import NEW, KnownFiles, find_training_run
 from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.inference.prediction_writer import Columns, check_output_file, open_writer

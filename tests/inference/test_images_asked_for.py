@@ -9,8 +9,7 @@ from pictures import paint
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.inference.image_batches import decode_batches
-from melanoma_lab.inference.image_files import find_image_files
+from melanoma_lab.inference.image_files import decode_batches, find_image_files
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from melanoma_lab.inference.demo.training_images import (
     TrainingImages,
     find_nearest,
 )
-from melanoma_lab.inference.image_batches import decode_or_explain
+from melanoma_lab.inference.image_files import decode_or_explain
 from melanoma_lab.inference.predictor import PredictionBatch, Predictor
 from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
 from melanoma_lab.reports.rendering import encode_jpeg_uri
