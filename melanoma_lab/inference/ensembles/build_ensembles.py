@@ -27,13 +27,19 @@ from melanoma_lab.evaluation.chance_check import compare_with_chance
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_run
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.inference import mlmodel
-from melanoma_lab.inference.ensembles import ensemble_tags
 from melanoma_lab.inference.ensembles.average import average_predictions
 from melanoma_lab.inference.ensembles.members import (
     EnsembleMember,
+    build_ensemble_config,
+    build_ensemble_tags,
     divide_into_ensembles,
     find_members,
+    fingerprint_members,
+    list_folds,
+    list_seeds,
     load_member_predictions,
+    name_ensemble,
+    sum_costs,
 )
 from melanoma_lab.reports.error_analysis.explained_images import (
     ImageExplainer,
@@ -77,7 +83,7 @@ def make_ensembles(
     ensembles = divide_into_ensembles(found, size)
     tracker = connect(tracked, study).result()
     finished_runs = [
-        tracker.find_finished({"fingerprint": ensemble_tags.fingerprint_members(members)})
+        tracker.find_finished({"fingerprint": fingerprint_members(members)})
         for members in ensembles
     ]
     averages = [
@@ -89,7 +95,7 @@ def make_ensembles(
     )
     run_ids = []
     for members, finished, predictions in zip(ensembles, finished_runs, averages, strict=True):
-        console.print(f"\n[bold]{ensemble_tags.name_ensemble(members)}[/]  {_format(members)}")
+        console.print(f"\n[bold]{name_ensemble(members)}[/]  {_format(members)}")
         if finished is not None:
             run_messages.show_skipped(finished.run_id)
             run_ids.append(finished.run_id)
@@ -115,10 +121,8 @@ def _record_run(
     images: bool,
 ) -> str:
     """Evaluate an ensemble, track it as a run and print its metrics; return the run's id."""
-    config = ensemble_tags.build_ensemble_config(
-        members, [_load_config(client, member) for member in members]
-    )
-    tags = ensemble_tags.build_ensemble_tags(members, predictions.table)
+    config = build_ensemble_config(members, [_load_config(client, member) for member in members])
+    tags = build_ensemble_tags(members, predictions.table)
     run = evaluate_run(
         config,
         predictions,
@@ -126,7 +130,7 @@ def _record_run(
         audit=_load_audit(client, members[0]),
         positive_class=get_positive_class(config),
         sensitivity=config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity),
-        costs=ensemble_tags.sum_costs(members),
+        costs=sum_costs(members),
     )
     name = format_run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
     with tracker.run(name, tags, flatten_params(config)) as run_id:
@@ -259,6 +263,6 @@ def _open_artifact(client: Any, member: EnsembleMember, name: str) -> Iterator[P
 
 def _format(members: Sequence[EnsembleMember]) -> str:
     """Format members by their seeds, and by their folds if there are any."""
-    seeds = ", ".join(map(str, ensemble_tags.list_seeds(members)))
-    folds = ensemble_tags.list_folds(members)
+    seeds = ", ".join(map(str, list_seeds(members)))
+    folds = list_folds(members)
     return f"seeds {seeds}" + (f", folds {', '.join(map(str, folds))}" if any(folds) else "")
