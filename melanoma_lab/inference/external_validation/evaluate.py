@@ -22,10 +22,13 @@ from melanoma_lab.data.patient_metadata import (
     is_missing,
 )
 from melanoma_lab.data.split import TEST
-from melanoma_lab.inference.external_validation import evaluation_messages, evaluation_tags
+from melanoma_lab.inference.external_validation import evaluation_messages
 from melanoma_lab.inference.external_validation.class_mapping import match_classes
 from melanoma_lab.inference.external_validation.evaluation_report import (
     ExternalEvaluation,
+    build_evaluation_params,
+    build_evaluation_tags,
+    name_evaluation,
     report_evaluation,
 )
 from melanoma_lab.inference.external_validation.training_overlap import (
@@ -80,13 +83,11 @@ def evaluate_model(config: Config) -> str:
         )
         answers = _predict(evaluated, model)
         config = evaluated.config
-        tags = evaluation_tags.build_evaluation_tags(
-            config, source, evaluated.run, evaluated.data, evaluated.shown
-        )
+        tags = build_evaluation_tags(config, source, evaluated.run, evaluated.data, evaluated.shown)
         tags |= {"threads": str(threads), "precision": Precision.float32.value}
-        params = flatten_params(evaluation_tags.build_evaluation_params(config, evaluated.matched))
+        params = flatten_params(build_evaluation_params(config, evaluated.matched))
     tracker = connecting.result()
-    with tracker.run(evaluation_tags.name_evaluation(tags), tags, params) as run_id:
+    with tracker.run(name_evaluation(tags), tags, params) as run_id:
         report_evaluation(evaluated, answers, tracker, model.network)
     run_messages.show_run_location(
         config, run_id, kept=tracker.kept, advice="It is an evaluation: compare does not see it."
