@@ -82,10 +82,9 @@ def evaluate_model(config: Config) -> str:
             source, threads=threads, seed=config.seed, patients=evaluated.encoding is not None
         )
         answers = _predict(evaluated, model)
-        config = evaluated.config
-        tags = build_evaluation_tags(config, source, evaluated.run, evaluated.data, evaluated.shown)
+        tags = build_evaluation_tags(evaluated)
         tags |= {"threads": str(threads), "precision": Precision.float32.value}
-        params = flatten_params(build_evaluation_params(config, evaluated.matched))
+        params = flatten_params(build_evaluation_params(evaluated))
     tracker = connecting.result()
     with tracker.run(name_evaluation(tags), tags, params) as run_id:
         report_evaluation(evaluated, answers, tracker, model.network)

@@ -52,97 +52,6 @@ MODEL_TAGS = {
 NO_ADVICE = DecisionRule(Temperature(1.0, 0, "the model does not say what was fitted to it"))
 
 
-def build_evaluation_tags(
-    config: Config,
-    source: ModelSource,
-    run: TrainingRun,
-    data: PreparedData,
-    roles: ImageRoles | None,
-) -> dict[str, str]:
-    """Return the tags by which an evaluation is searched and grouped; it has no arm.
-
-    Args:
-        config: the checked configuration.
-        source: where the model comes from.
-        run: the run that trained the model.
-        data: the dataset.
-        roles: the role of each image in the model's training; None if that is unknown.
-    """
-    kept = config.evaluation.overlap is OnOverlap.keep
-    return {
-        "study": config.study,
-        EVALUATION_TAG: "external",
-        EVALUATED_TAG: run.run_id or source.typed,
-        **{new: run.tags[old] for old, new in MODEL_TAGS.items() if old in run.tags},
-        "evaluated_dataset": source.card.dataset if source.card else "",
-        "dataset": config.dataset.name,
-        "dataset_digest": data.digest,
-        "audit_digest": data.findings.digest,
-        "fingerprint": _fingerprint(config, source, data),
-        "protocol": decide_protocol(roles, data, kept=kept),
-        "grouped_by": ", ".join(data.grouped_by),
-        "overlap": describe_overlap(roles, kept=kept),
-        "notes": " ".join(data.notes),
-        "git_commit": git_commit(),
-        "melanoma_lab": __version__,
-    }
-
-
-def decide_protocol(roles: ImageRoles | None, data: PreparedData, *, kept: bool) -> str:
-    """Return the protocol of an evaluation.
-
-    It is ``leaking`` if seen images are evaluated, ``unknown`` if it is unknown which images were
-    seen, and else that of the dataset.
-    """
-    if roles is None:
-        return "unknown"
-    return "leaking" if kept and roles.seen.any() else data.protocol
-
-
-def describe_overlap(roles: ImageRoles | None, *, kept: bool) -> str:
-    """Describe in one line how many images were seen, and whether they are kept."""
-    if roles is None:
-        return "not looked for"
-    return f"{roles.seen.sum()} of {len(roles.seen)} images {'kept' if kept else 'left out'}"
-
-
-def build_evaluation_params(config: Config, matched: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return the part of the configuration that an evaluation depends on, as plain containers.
-
-    Args:
-        config: the checked configuration.
-        matched: class of the model by class of the dataset, None if the class is left out.
-    """
-    plain = config_to_dict(config)
-    return {
-        "task": plain["task"],
-        "study": plain["study"],
-        "model": plain["model"],
-        "dataset": plain["dataset"],
-        "split": config.split.name if isinstance(config.split, Predefined) else "all",
-        "evaluation": {key: plain["evaluation"][key] for key in EVALUATE_KEYS}
-        | {"classes": {slugify(name): to for name, to in matched.items()}},
-    }
-
-
-def name_evaluation(tags: Mapping[str, str]) -> str:
-    """Return the name of an evaluation in MLflow's list of runs."""
-    model = f"model of {tags['evaluated_dataset']}" if tags["evaluated_dataset"] else "model"
-    if "evaluated_arm" in tags:
-        model = format_run_name(tags["evaluated_arm"], int(tags.get("evaluated_seed", 0)), 0)
-    return f"on {tags['dataset']}: {model}"
-
-
-def _fingerprint(config: Config, source: ModelSource, data: PreparedData) -> str:
-    """Return a hash of the model, the images and the settings of the evaluation."""
-    network = hash_file(source.network)
-    settings = {
-        key: config_to_dict(config)["evaluation"][key] for key in ("classes", "overlap", "lesions")
-    }
-    text = json.dumps(["evaluation", network, data.digest, config.split.name, settings])
-    return hash_text(text, 16)
-
-
 @dataclass(frozen=True)
 class ExternalEvaluation:
     """A model and the images to evaluate it on, before it is applied.
@@ -174,6 +83,81 @@ class ExternalEvaluation:
         return self.card.positive_class or self.matched.get(
             self.config.dataset.positive_class or ""
         )
+
+
+def build_evaluation_tags(evaluated: ExternalEvaluation) -> dict[str, str]:
+    """Return the tags by which an evaluation is searched and grouped; it has no arm."""
+    config, source, data = evaluated.config, evaluated.source, evaluated.data
+    tags = evaluated.run.tags
+    kept = config.evaluation.overlap is OnOverlap.keep
+    return {
+        "study": config.study,
+        EVALUATION_TAG: "external",
+        EVALUATED_TAG: evaluated.run.run_id or source.typed,
+        **{new: tags[old] for old, new in MODEL_TAGS.items() if old in tags},
+        "evaluated_dataset": evaluated.card.dataset,
+        "dataset": config.dataset.name,
+        "dataset_digest": data.digest,
+        "audit_digest": data.findings.digest,
+        "fingerprint": _fingerprint(config, source, data),
+        "protocol": _decide_protocol(evaluated.shown, data, kept=kept),
+        "grouped_by": ", ".join(data.grouped_by),
+        "overlap": _describe_overlap(evaluated.shown, kept=kept),
+        "notes": " ".join(data.notes),
+        "git_commit": git_commit(),
+        "melanoma_lab": __version__,
+    }
+
+
+def _decide_protocol(roles: ImageRoles | None, data: PreparedData, *, kept: bool) -> str:
+    """Return the protocol of an evaluation.
+
+    It is ``leaking`` if seen images are evaluated, ``unknown`` if it is unknown which images were
+    seen, and else that of the dataset.
+    """
+    if roles is None:
+        return "unknown"
+    return "leaking" if kept and roles.seen.any() else data.protocol
+
+
+def _describe_overlap(roles: ImageRoles | None, *, kept: bool) -> str:
+    """Describe in one line how many images were seen, and whether they are kept."""
+    if roles is None:
+        return "not looked for"
+    return f"{roles.seen.sum()} of {len(roles.seen)} images {'kept' if kept else 'left out'}"
+
+
+def build_evaluation_params(evaluated: ExternalEvaluation) -> dict[str, Any]:
+    """Return the part of the configuration that an evaluation depends on, as plain containers."""
+    config = evaluated.config
+    plain = config_to_dict(config)
+    return {
+        "task": plain["task"],
+        "study": plain["study"],
+        "model": plain["model"],
+        "dataset": plain["dataset"],
+        "split": config.split.name if isinstance(config.split, Predefined) else "all",
+        "evaluation": {key: plain["evaluation"][key] for key in EVALUATE_KEYS}
+        | {"classes": {slugify(name): to for name, to in evaluated.matched.items()}},
+    }
+
+
+def name_evaluation(tags: Mapping[str, str]) -> str:
+    """Return the name of an evaluation in MLflow's list of runs."""
+    model = f"model of {tags['evaluated_dataset']}" if tags["evaluated_dataset"] else "model"
+    if "evaluated_arm" in tags:
+        model = format_run_name(tags["evaluated_arm"], int(tags.get("evaluated_seed", 0)), 0)
+    return f"on {tags['dataset']}: {model}"
+
+
+def _fingerprint(config: Config, source: ModelSource, data: PreparedData) -> str:
+    """Return a hash of the model, the images and the settings of the evaluation."""
+    network = hash_file(source.network)
+    settings = {
+        key: config_to_dict(config)["evaluation"][key] for key in ("classes", "overlap", "lesions")
+    }
+    text = json.dumps(["evaluation", network, data.digest, config.split.name, settings])
+    return hash_text(text, 16)
 
 
 def report_evaluation(
@@ -239,7 +223,7 @@ def _evaluate(
         counts["images_unlike_training"] = float((answers.unlike[tested] > 1).sum())
     rule = evaluated.source.advice or NO_ADVICE
     run = evaluate_external_run(
-        build_evaluation_params(evaluated.config, evaluated.matched),
+        build_evaluation_params(evaluated),
         predictions,
         manifest,
         audit=data.findings.as_json(),
