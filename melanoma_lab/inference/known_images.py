@@ -49,23 +49,6 @@ class TrainingRun:
     manifest: pd.DataFrame | None = None
 
 
-@dataclass(frozen=True)
-class KnownImages:
-    """The images of a model's dataset, and those of their files that exist.
-
-    Attributes:
-        table: a row for each image with the columns ``COLUMNS``; the path is empty if the file is
-            missing or has changed.
-    """
-
-    table: pd.DataFrame
-
-    @property
-    def there(self) -> pd.DataFrame:
-        """The rows of the images whose file exists unchanged."""
-        return self.table[self.table["path"] != ""]
-
-
 def find_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> TrainingRun:
     """Find the run that trained a model; return an empty one if it is not found.
 
@@ -171,7 +154,7 @@ class KnownFiles:
         return min(by_bytes, by_id, key=ROLES.index)
 
 
-def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> KnownImages | None:
+def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> pd.DataFrame | None:
     """Find the images of a model's dataset, and their files.
 
     Args:
@@ -180,7 +163,8 @@ def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> Kno
         threads: the number of threads for reading files.
 
     Returns:
-        The images; None if neither the run's manifest nor a folder is known.
+        A row for each image with the columns ``COLUMNS``, the path empty if the file is missing or
+        has changed; None if neither the run's manifest nor a folder is known.
 
     Raises:
         UserError: the folder does not exist, or has none of these images.
@@ -189,7 +173,7 @@ def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> Kno
     if root is not None and not root.is_dir():
         raise UserError(f"{TRAINED_ON_KEY}={folder}: no such folder.")
     if run.manifest is None:
-        return None if root is None else KnownImages(_list_as_trained(root, threads))
+        return None if root is None else _list_as_trained(root, threads)
     table = run.manifest.reindex(columns=list(COLUMNS), fill_value="")
     if root is not None:
         table["path"] = [str(root / image_id) for image_id in table["image_id"]]
@@ -200,7 +184,7 @@ def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> Kno
             f"{TRAINED_ON_KEY}={folder}: has none of the {len(table):,} images that the model's "
             f"run knows, such as {table['image_id'].iloc[0]}, with the content that they had then."
         )
-    return KnownImages(table.assign(path=table["path"].where(unchanged, "")))
+    return table.assign(path=table["path"].where(unchanged, ""))
 
 
 def _list_as_trained(root: Path, threads: int) -> pd.DataFrame:
@@ -221,7 +205,7 @@ def _list_as_trained(root: Path, threads: int) -> pd.DataFrame:
 
 def find_near_identical(
     manifest: pd.DataFrame,
-    known: KnownImages,
+    known: pd.DataFrame,
     *,
     cache: Path,
     threads: int,
@@ -231,7 +215,7 @@ def find_near_identical(
 
     Args:
         manifest: the table of the new images.
-        known: the images of the model's dataset.
+        known: the images of the model's dataset, from ``find_known_images``.
         cache: the cache folder.
         threads: the number of threads.
         progress: called with (done, total).
@@ -239,7 +223,7 @@ def find_near_identical(
     Returns:
         Both digests, score and kind of each pair, as ``assign_image_roles`` expects them.
     """
-    there = known.there
+    there = known[known["path"] != ""]
     if there.empty:
         return []
     return find_shared_photographs(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.config.schema import Config
@@ -36,7 +37,6 @@ from melanoma_lab.inference.external_validation.training_overlap import (
     assign_image_roles,
 )
 from melanoma_lab.inference.known_images import (
-    KnownImages,
     find_known_images,
     find_near_identical,
     find_training_run,
@@ -179,14 +179,16 @@ def _prepare_dataset(
     return data, encoding
 
 
-def _find_roles(config: Config, data: PreparedData, known: KnownImages, threads: int) -> ImageRoles:
+def _find_roles(
+    config: Config, data: PreparedData, known: pd.DataFrame, threads: int
+) -> ImageRoles:
     """Find the role of each image of the dataset in the model's training."""
     with show_progress("looking for images that the model knows") as tell:
         cache = get_cache_folder(config.cache)
         pairs = find_near_identical(
             data.manifest, known, cache=cache, threads=threads, progress=tell
         )
-    return assign_image_roles(data.manifest, known.table, pairs, lesions=config.evaluation.lesions)
+    return assign_image_roles(data.manifest, known, pairs, lesions=config.evaluation.lesions)
 
 
 def _predict(evaluated: ExternalEvaluation, model: Predictor) -> PredictionBatch:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
 from melanoma_lab.core.console import console
 from melanoma_lab.core.formatting import format_percent
@@ -14,7 +15,7 @@ from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.out_of_distribution import WITHIN
 from melanoma_lab.inference.external_validation.training_overlap import ImageRoles
-from melanoma_lab.inference.known_images import TRAINED_ON_KEY, KnownImages, TrainingRun
+from melanoma_lab.inference.known_images import TRAINED_ON_KEY, TrainingRun
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.runs import run_messages
 
@@ -42,13 +43,13 @@ def show_dataset(data: PreparedData, name: str, matched: Mapping[str, str | None
 
 
 def show_training_overlap(
-    roles: ImageRoles | None, known: KnownImages | None, *, kept: bool
+    roles: ImageRoles | None, known: pd.DataFrame | None, *, kept: bool
 ) -> None:
     """Print which images the model has seen in its training.
 
     Args:
         roles: the role of each image in the model's training; None if that is unknown.
-        known: the images of the model's training; None if they are unknown.
+        known: the images of the model's training, from ``find_known_images``; None if unknown.
         kept: whether seen images are evaluated all the same.
     """
     if roles is None or known is None:
@@ -83,11 +84,11 @@ def show_training_overlap(
             "source.",
             style=NOTE,
         )
-    missing = len(known.table) - len(known.there)
+    missing = int((known["path"] == "").sum())
     if missing:
         console.print(
             f"  Near-identical images were not looked for among {missing:,} of the "
-            f"{len(known.table):,} images that the model knows: they are not where its run found "
+            f"{len(known):,} images that the model knows: they are not where its run found "
             f"them, or have changed. Identical files, archive ids and lesions were compared. Say "
             f"where the images are: {TRAINED_ON_KEY}=DIR.",
             style=LOUD,
