@@ -87,11 +87,15 @@ def plan_copies(split: TrainingSplit, per_class: int, seed: int) -> CopyPlan:
 
 
 def _copy_seeds(seed: int, digests: list[str]) -> tuple[int, ...]:
-    """Return a seed for each copy; copies of identical files are numbered, so that they differ."""
+    """Return a seed of 128 bits for each copy, the first half of a SHA-256.
+
+    Copies of identical files are numbered from 0, so that they differ.
+    """
     numbers: Counter[str] = Counter()
     seeds = []
     for digest in digests:
-        seeds.append(derive_copy_seed(seed, digest, numbers[digest]))
+        text = f"balancing copy/{seed}/{digest}/{numbers[digest]}"
+        seeds.append(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
         numbers[digest] += 1
     return tuple(seeds)
 
@@ -180,21 +184,6 @@ def _cache_key(split: TrainingSplit, plan: CopyPlan, specs: tuple[OperationSpec,
         "pillow": PIL.__version__,
     }
     return hash_text(json.dumps(content, sort_keys=True))
-
-
-def derive_copy_seed(seed: int, digest: str, number: int) -> int:
-    """Derive the seed of one augmented copy.
-
-    Args:
-        seed: seed of the run.
-        digest: digest of the original file's content.
-        number: number of the copy among all copies of that content, from 0.
-
-    Returns:
-        An integer of 128 bits, the first half of a SHA-256.
-    """
-    text = f"balancing copy/{seed}/{digest}/{number}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
 
 
 def make_copies(
