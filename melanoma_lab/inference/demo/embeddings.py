@@ -7,7 +7,7 @@ is the concatenation of theirs, each of unit length.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.inference.demo.training_images import (
     Embedder,
     ReferenceSet,
+    TrainingImages,
     find_training_images,
     load_reference_manifest,
     normalise_length,
@@ -74,20 +75,8 @@ def load_reference_set(
     try:
         images = find_training_images(manifest, root)
         embedder = build_embedder(model.network)
-        features = load_or_compute_embeddings(
-            embedder,
-            lambda: images.pixels(
-                size=model.size,
-                resize=model.card.resize,
-                cache=cache,
-                threads=threads,
-                progress=progress,
-            ),
-            size=model.size,
-            network=model.source.network,
-            digests=images.digests,
-            cache=cache,
-            progress=progress,
+        features = _load_or_compute(
+            embedder, images, model, cache=cache, threads=threads, progress=progress
         )
     except UserError as error:
         return ReferenceSet(known, why_none=str(error).rstrip("."))
@@ -115,43 +104,32 @@ def build_embedder(network: keras.Model) -> Embedder:
     return embed
 
 
-def load_or_compute_embeddings(
-    features: Embedder,
-    images: Callable[[], tuple[NDArray[np.uint8], NDArray[np.int64]]],
+def _load_or_compute(
+    embed: Embedder,
+    images: TrainingImages,
+    model: Predictor,
     *,
-    size: int,
-    network: Path,
-    digests: Sequence[str],
     cache: Path,
-    progress: ProgressCallback | None = None,
+    threads: int,
+    progress: ProgressCallback | None,
 ) -> NDArray[np.float32]:
-    """Load the embeddings of images from the cache, or compute and cache them.
-
-    Args:
-        features: the function from ``build_embedder``.
-        images: loads the images if the cache has no embeddings; returns pixels, uint8, shape
-            (m, size, size, 3), and the row of each image in them, int64, shape (n,).
-        size: the height and width of the network's input, in pixels.
-        network: the path of the network's file; its content is part of the cache key.
-        digests: digests of the n images' files.
-        cache: the cache folder.
-        progress: called with (done, total) while embeddings are computed.
+    """Load the embeddings of n training images from the cache, or compute and cache them.
 
     Returns:
         Embeddings of unit length, memory-mapped; float32, shape (n, d).
-
-    Raises:
-        RunError: the cache cannot be written.
     """
-    width = features(np.zeros((1, size, size, 3), np.uint8)).shape[1]
+    size, digests = model.size, images.digests
+    width = embed(np.zeros((1, size, size, 3), np.uint8)).shape[1]
     shape = (len(digests), 4 * width)  # the cache stores bytes; a float32 has four
-    path = cache / "embeddings" / f"{_hash_key(network, size, digests)}.npy"
+    path = cache / "embeddings" / f"{_hash_key(model.source.network, size, digests)}.npy"
 
     def compute() -> None:
-        pixels, rows = images()
+        pixels, rows = images.pixels(
+            size=size, resize=model.card.resize, cache=cache, threads=threads, progress=progress
+        )
         with write_array(path, shape) as file:
             for first in range(0, len(rows), AT_ONCE):
-                batch = features(pixels[rows[first : first + AT_ONCE]])
+                batch = embed(pixels[rows[first : first + AT_ONCE]])
                 file.write(first, batch.astype("<f4").view(np.uint8))
                 if progress:
                     progress(first + len(batch), len(rows))
