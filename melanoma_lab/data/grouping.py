@@ -51,7 +51,8 @@ def assign_photographs(digests: Sequence[str], pairs: pd.DataFrame) -> NDArray[n
 def group_images(manifest: pd.DataFrame, groups: GroupingRule) -> NDArray[np.object_]:
     """Return the group of every image: images that share a lesion, patient or photograph.
 
-    Groups are connected components: images are joined transitively.
+    Groups are connected components: images that share a value in a column are joined, transitively.
+    Empty values join nothing.
 
     Args:
         manifest: table with the columns image_id, lesion, patient and photograph.
@@ -61,29 +62,13 @@ def group_images(manifest: pd.DataFrame, groups: GroupingRule) -> NDArray[np.obj
         str, shape (n,); a group is named after the first of its image_ids in alphabetical order,
         so that its name does not depend on the order of the rows.
     """
-    return join_groups(
-        manifest["image_id"].to_numpy(),
-        [manifest[column].to_numpy() for column in GROUPING_COLUMNS[groups]],
-    )
-
-
-def join_groups(
-    image_ids: NDArray[np.object_], links: Sequence[NDArray[np.object_]]
-) -> NDArray[np.object_]:
-    """Join images that share a value in any of several columns, transitively.
-
-    Args:
-        image_ids: str, shape (n,); unique names.
-        links: columns, each str, shape (n,); equal values join, empty ones do not.
-
-    Returns:
-        str, shape (n,); the smallest image_id of each image's component.
-    """
+    image_ids = manifest["image_id"].to_numpy()
     n = len(image_ids)
     images: list[NDArray[np.int64]] = []
     hubs: list[NDArray[np.int64]] = []
     first_hub = n
-    for link in links:
+    for name in GROUPING_COLUMNS[groups]:
+        link = manifest[name].to_numpy()
         known = np.flatnonzero(link != "")
         values, hub = np.unique(link[known].astype(str), return_inverse=True)
         images.append(known)

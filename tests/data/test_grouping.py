@@ -1,4 +1,3 @@
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -6,7 +5,7 @@ from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.dataset import GroupingRule
 from melanoma_lab.config.schema.split import Holdout, KFold
-from melanoma_lab.data.grouping import assign_photographs, group_images, join_groups
+from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.split import split_images
 
 
@@ -68,10 +67,9 @@ def test_groups_are_the_components_in_any_order(links, random):
     assert dict(zip([ids[i] for i in order], shuffled, strict=True)) == expected
 
 
-def _join(ids, *columns):
-    return join_groups(
-        np.array(ids, dtype=object), [np.array(column, dtype=object) for column in columns]
-    )
+def _join(ids, lesions, patients):
+    columns = {"image_id": ids, "lesion": lesions, "patient": patients}
+    return group_images(pd.DataFrame(columns, dtype=object), GroupingRule.lesion)
 
 
 def test_photographs_are_joined_transitively():
