@@ -9,9 +9,7 @@ from typing import Final
 
 import pandas as pd
 
-from melanoma_lab.audit.shared_images import find_shared_photographs
 from melanoma_lab.config.schema.tracking import Tracking
-from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.untrusted_files import read_yaml
 from melanoma_lab.data.image_files import find_images
@@ -201,38 +199,6 @@ def _list_as_trained(root: Path, threads: int) -> pd.DataFrame:
         }
     )
     return table.astype(object)
-
-
-def find_near_identical(
-    manifest: pd.DataFrame,
-    known: pd.DataFrame,
-    *,
-    cache: Path,
-    threads: int,
-    progress: ProgressCallback | None = None,
-) -> list[list[object]]:
-    """Find pairs of a new and a known image that show the same photograph.
-
-    Args:
-        manifest: the table of the new images.
-        known: the images of the model's dataset, from ``find_known_images``.
-        cache: the cache folder.
-        threads: the number of threads.
-        progress: called with (done, total).
-
-    Returns:
-        Both digests, score and kind of each pair, as ``assign_image_roles`` expects them.
-    """
-    there = known[known["path"] != ""]
-    if there.empty:
-        return []
-    return find_shared_photographs(
-        (list(manifest["path"]), list(manifest["digest"])),
-        (list(there["path"]), list(there["digest"])),
-        cache=cache,
-        threads=threads,
-        progress=progress,
-    )
 
 
 def parse_archive_id(image_id: str) -> str:

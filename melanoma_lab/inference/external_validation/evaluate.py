@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from melanoma_lab.audit.shared_images import find_shared_photographs
 from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import OnOverlap
@@ -38,7 +39,6 @@ from melanoma_lab.inference.external_validation.training_overlap import (
 )
 from melanoma_lab.inference.known_images import (
     find_known_images,
-    find_near_identical,
     find_training_run,
 )
 from melanoma_lab.inference.model_source import ModelSource, find_model
@@ -183,11 +183,17 @@ def _find_roles(
     config: Config, data: PreparedData, known: pd.DataFrame, threads: int
 ) -> ImageRoles:
     """Find the role of each image of the dataset in the model's training."""
+    there = known[known["path"] != ""]
+    pairs: list[list[object]] = []
     with show_progress("looking for images that the model knows") as tell:
-        cache = get_cache_folder(config.cache)
-        pairs = find_near_identical(
-            data.manifest, known, cache=cache, threads=threads, progress=tell
-        )
+        if len(there):
+            pairs = find_shared_photographs(
+                (list(data.manifest["path"]), list(data.manifest["digest"])),
+                (list(there["path"]), list(there["digest"])),
+                cache=get_cache_folder(config.cache),
+                threads=threads,
+                progress=tell,
+            )
     return assign_image_roles(data.manifest, known, pairs, lesions=config.evaluation.lesions)
 
 
