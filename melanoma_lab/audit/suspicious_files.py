@@ -7,18 +7,8 @@ from typing import Final
 
 import pandas as pd
 
-#: File name extension -> Pillow's names of formats that it may contain.
-FORMATS: Final = {
-    ".bmp": {"BMP"},
-    ".gif": {"GIF"},
-    ".jfif": {"JPEG", "MPO"},
-    ".jpeg": {"JPEG", "MPO"},
-    ".jpg": {"JPEG", "MPO"},
-    ".png": {"PNG"},
-    ".tif": {"TIFF"},
-    ".tiff": {"TIFF"},
-    ".webp": {"WEBP"},
-}
+from melanoma_lab.data.image_files import IMAGE_FORMATS
+
 #: Smallest side in pixels at which a lesion can be seen.
 MIN_SIDE_PIXELS: Final = 32
 #: Largest usual ratio between the sides of a photograph.
@@ -50,7 +40,8 @@ def _reasons(image_id: str, fact: tuple[str, int, int, str, bool]) -> list[str]:
     kind, width, height, colours, constant = fact
     suffix = PurePosixPath(image_id).suffix.lower()
     reasons = []
-    if kind not in FORMATS.get(suffix, {kind}):
+    expected = IMAGE_FORMATS.get(suffix, kind)
+    if kind != expected and (kind, expected) != ("MPO", "JPEG"):  # a JPEG of several pictures
         reasons.append(f"holds {kind}, not what {suffix} says")
     if min(width, height) < MIN_SIDE_PIXELS:
         reasons.append(f"tiny: {width}x{height} pixels")

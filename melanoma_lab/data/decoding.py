@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.data.image_files import IMAGE_FORMATS
 
 #: Part of the cache key of decoded pixels: increase it if the same file would get other pixels.
 DECODING_VERSION: Final = 2
-FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # JPEG includes MPO
+FORMATS: Final = tuple(sorted(set(IMAGE_FORMATS.values())))  # JPEG includes MPO
 #: Largest number of pixels that a file may declare: Pillow's limit for decompression bombs.
 MAX_PIXELS: Final = 89_478_485
 #: Largest width or height (JPEG's limit): resizing a line of 80 million pixels would take 40 GB.

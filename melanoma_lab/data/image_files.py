@@ -11,10 +11,16 @@ from typing import Final
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 
-#: Endings of image files, in lower case.
-IMAGE_SUFFIXES: Final = frozenset(
-    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-)
+#: Ending of an image file, in lower case -> Pillow's name of its format.
+IMAGE_FORMATS: Final = {
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    **dict.fromkeys((".jfif", ".jpeg", ".jpg"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+}
+IMAGE_SUFFIXES: Final = frozenset(IMAGE_FORMATS)
 #: Endings and names of files that are common next to images and that nobody means as images.
 COMPANIONS: Final = frozenset(
     {".csv", ".html", ".json", ".md", ".pdf", ".txt", ".xml", ".yaml", ".yml", ".zip"}
