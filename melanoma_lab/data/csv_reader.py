@@ -12,7 +12,7 @@ import pandas as pd
 from melanoma_lab.config.schema.dataset import CsvDataset
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
 from melanoma_lab.core.errors import UserError, suggest_similar
-from melanoma_lab.core.formatting import format_list
+from melanoma_lab.core.formatting import format_count, format_list
 from melanoma_lab.data.columns import (
     GROUPINGS,
     check_grouping_ids,
@@ -108,7 +108,7 @@ def _refuse(table_path: Path, lines: Iterable[int], what: str) -> None:
     wrong = [str(line) for line in lines]
     if wrong:
         shown = format_list(wrong, N_SHOWN)
-        count = "1 line" if len(wrong) == 1 else f"{len(wrong)} lines"
+        count = format_count(len(wrong), "line")
         raise UserError(f"{table_path}: {what} in {count}: {shown}.")
 
 

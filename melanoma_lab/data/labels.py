@@ -12,7 +12,7 @@ import pandas as pd
 
 from melanoma_lab.config.schema.dataset import LabelSource, OnConflict
 from melanoma_lab.core.errors import UserError, suggest_choice
-from melanoma_lab.core.formatting import format_list
+from melanoma_lab.core.formatting import format_count, format_list
 
 #: Column of the manifest whose equal values mean copies -> the kind of copies, the surest first.
 DUPLICATE_COLUMNS = {"identical": "identical", "photograph": "copies of one photograph"}
@@ -65,7 +65,8 @@ def resolve_labels(
         differs = (manifest["diagnosis"] != "") & (manifest["diagnosis"] != manifest["label"])
         manifest = manifest.assign(label=manifest["diagnosis"].where(differs, manifest["label"]))
         if differs.any():
-            notes.append(f"{_images(int(differs.sum()))} relabelled to the archive's diagnosis.")
+            changed = format_count(int(differs.sum()), "image")
+            notes.append(f"{changed} relabelled to the archive's diagnosis.")
     for column, what in DUPLICATE_COLUMNS.items():
         if conflicts is OnConflict.keep and column == "identical":
             continue  # the groups of the next column include these
@@ -91,7 +92,7 @@ def resolve_labels(
     left_out = manifest.loc[~kept, "label"].value_counts().sort_index()
     if len(left_out):
         names = format_list([f"{name!r} ({n})" for name, n in left_out.items()], 5)
-        total = _images(int(left_out.sum()))
+        total = format_count(int(left_out.sum()), "image")
         notes.append(f"{total} left out, of classes that are none of dataset.classes: {names}.")
     return ResolvedLabels(manifest.loc[kept].reset_index(drop=True), tuple(classes), tuple(notes))
 
@@ -105,7 +106,7 @@ def _resolve_conflicts(
     if not wrong.any():
         return manifest, []
     n_images, n_groups = int(wrong.sum()), int(group[wrong].nunique())
-    groups = "1 group" if n_groups == 1 else f"{n_groups} groups"
+    groups = format_count(n_groups, "group")
     what = f"{n_images} images in {groups} are {copies} but labelled differently"
     if conflicts is OnConflict.error and column == "identical":
         example = format_list(list(manifest.loc[group == group[wrong].iloc[0], "image_id"]))
@@ -128,10 +129,6 @@ def _resolve_conflicts(
         f"{dropped.sum()} without one were left out."
     )
     return resolved.loc[~dropped].reset_index(drop=True), [note]
-
-
-def _images(n: int) -> str:
-    return f"{n} image" if n == 1 else f"{n} images"
 
 
 def slugify(name: str) -> str:

@@ -20,6 +20,7 @@ from melanoma_lab.config.schema.tracking import (
 )
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError, get_first_line
+from melanoma_lab.core.formatting import format_count
 from melanoma_lab.core.heavy_imports import import_heavy
 from melanoma_lab.core.locks import get_lock_path, hold_lock
 from melanoma_lab.core.shell_commands import format_lab_command, format_program
@@ -224,8 +225,8 @@ def mlflow_client(uri: str) -> Any:
     set_tracking_uri(build_mlflow_uri(uri))
     if n_runs := relocate_artifacts(uri):
         console.print(
-            f"{sqlite_path(uri)} was moved or copied: the artifacts of its {n_runs} "
-            f"run{'s' * (n_runs > 1)} are found beside it now.",
+            f"{sqlite_path(uri)} was moved or copied: the artifacts of its "
+            f"{format_count(n_runs, 'run')} are found beside it now.",
             style="yellow",
             markup=False,
         )

@@ -12,7 +12,7 @@ import pandas as pd
 from melanoma_lab.config.arm import find_arm, shorten_arm_names
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import UserError, get_first_line
-from melanoma_lab.core.formatting import format_list
+from melanoma_lab.core.formatting import format_count, format_list
 from melanoma_lab.core.version import __version__
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.input_pipeline.prepare import compute_split_hash
@@ -162,8 +162,8 @@ def divide_into_ensembles(
     size = size or len(seeds)
     if size > len(seeds):
         raise UserError(
-            f"members={size}: the arm has finished runs of {len(seeds)} "
-            f"seed{'s' * (len(seeds) != 1)} only ({', '.join(map(str, seeds))}); train more, "
+            f"members={size}: the arm has finished runs of {format_count(len(seeds), 'seed')} only "
+            f"({', '.join(map(str, seeds))}); train more, "
             "or ask for fewer."
         )
     if size * len(folds) < 2:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.core.version import __version__
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
@@ -245,7 +246,7 @@ def _format_pair(row: pd.Series) -> list[str]:
         f"{_readable(row['y_true'])} taken for {_readable(row['predicted'])}",
         f"{row['images']:,}",
         f"{row['groups']:,}",
-        f"{100 * row['share']:.0f} %",
+        format_percent(row["share"], 0),
     ]
 
 
