@@ -15,8 +15,13 @@ import pandas as pd
 
 from melanoma_lab.evaluation import calibration, metrics
 from melanoma_lab.evaluation.calibration import Temperature, fit_temperature
-from melanoma_lab.evaluation.decision_rule import DecisionRule, dump_strict_json
-from melanoma_lab.evaluation.operating_point import OperatingPoint, choose_threshold, measure_rates
+from melanoma_lab.evaluation.decision_rule import (
+    DecisionRule,
+    OperatingPoint,
+    choose_threshold,
+    dump_strict_json,
+    measure_rates,
+)
 from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 from melanoma_lab.evaluation.subgroups import measure_subgroups
 

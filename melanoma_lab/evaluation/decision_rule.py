@@ -1,18 +1,182 @@
-"""The rule, chosen on val, by which a network's probabilities become decisions on new images."""
+"""The rule, chosen on val, by which a network's probabilities become decisions on new images.
+
+Predicting the class with the highest probability does not suit a rare class whose mistakes cost
+more. If the network must find a given share of the melanomas, a threshold must be chosen: the
+operating point. Decision curves show for every threshold whether treating by the network's
+probability is better than treating all, or nobody.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from melanoma_lab.core.untrusted_files import parse_json
 from melanoma_lab.evaluation.calibration import Temperature
-from melanoma_lab.evaluation.confidence_intervals import UNDEFINED, IntervalEstimate
+from melanoma_lab.evaluation.confidence_intervals import (
+    UNDEFINED,
+    IntervalEstimate,
+    compute_mean_interval,
+    estimate_proportion,
+)
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
 
 FILE: Final = "advice.json"
 """File name of the rule in the folder of a model."""
+
+THRESHOLDS: Floats = np.arange(1, 61) / 100
+"""Sensible thresholds p: from 99 needless biopsies for one melanoma to 0.67.
+
+With a higher threshold, missing a melanoma would be better than removing a harmless lesion.
+"""
+
+
+@dataclass(frozen=True)
+class ThresholdRates:
+    """Rates of a threshold on one split, with intervals clustered by group.
+
+    Attributes:
+        n_images: number of images.
+        n_lesions: number of groups.
+        positive_images: number of images that are of the class.
+        positive_lesions: number of groups with such an image.
+        sensitivity: share of the positive images that reach the threshold.
+        specificity: share of the other images that do not reach it.
+        ppv: positive predictive value, the share of positive images among those that reach the
+            threshold. It and ``npv`` depend on the class's share in this dataset, which differs
+            from that in a clinic.
+        npv: negative predictive value, the share of other images among those that do not reach it.
+    """
+
+    n_images: int
+    n_lesions: int
+    positive_images: int
+    positive_lesions: int
+    sensitivity: IntervalEstimate
+    specificity: IntervalEstimate
+    ppv: IntervalEstimate
+    npv: IntervalEstimate
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold for one class, and its rates.
+
+    Attributes:
+        slug: slug of the class.
+        target: the required sensitivity on val.
+        threshold: threshold of the class's calibrated probability; an image that reaches it is
+            predicted positive. NaN if val has no image of the class.
+        rates: rates by split. Those of val are optimistic, because the threshold was chosen on val.
+            The intervals of test are those of this threshold; they do not include the uncertainty
+            of choosing it.
+    """
+
+    slug: str
+    target: float
+    threshold: float
+    rates: Mapping[str, ThresholdRates]
+
+
+def choose_threshold(positive: Bools, score: Floats, target: float) -> float:
+    """Choose the largest threshold that at least a share ``target`` of positive images reaches.
+
+    Args:
+        positive: bool, shape (n,); whether each image is of the class.
+        score: float64, shape (n,); score of each image, higher if the class is more likely.
+        target: the required sensitivity, above 0 and at most 1.
+
+    Returns:
+        A score of a positive image; NaN if there is none.
+    """
+    scores = np.sort(score[positive])[::-1]
+    if not len(scores):
+        return float("nan")
+    # 0.28 of 25 images are 7, but 0.28 * 25 is slightly above 7 in floating point.
+    needed = int(np.ceil(target * len(scores) - 1e-9))
+    return float(scores[needed - 1])
+
+
+def measure_rates(
+    positive: Bools, score: Floats, groups: Codes, threshold: float
+) -> ThresholdRates:
+    """Measure the rates of a threshold, with intervals clustered by group.
+
+    Args:
+        positive: bool, shape (n,); whether each image is of the class.
+        score: float64, shape (n,); score of each image.
+        groups: int64, shape (n,), not negative; the group of each image.
+        threshold: an image with at least this score is predicted positive; if NaN, the rates are
+            undefined.
+    """
+    predicted = score >= threshold
+
+    def share(hit: Bools, among: Bools) -> IntervalEstimate:
+        chosen = among & ~np.isnan(threshold)
+        return estimate_proportion(hit[chosen], groups[chosen])
+
+    return ThresholdRates(
+        n_images=len(positive),
+        n_lesions=len(np.unique(groups)),
+        positive_images=int(positive.sum()),
+        positive_lesions=len(np.unique(groups[positive])),
+        sensitivity=share(predicted, positive),
+        specificity=share(~predicted, ~positive),
+        ppv=share(positive, predicted),
+        npv=share(~positive, ~predicted),
+    )
+
+
+@dataclass(frozen=True)
+class DecisionCurve:
+    """Net benefit of treating by a score at each threshold; that of treating nobody is 0.
+
+    Attributes:
+        thresholds: float64, shape (m,), each above 0 and below 1.
+        network: float64, shape (m,); net benefit of treating images that reach the threshold.
+        low: float64, shape (m,); lower bounds of its pointwise 95 % interval, clustered by group.
+        high: float64, shape (m,); upper bounds.
+        everybody: float64, shape (m,); net benefit of treating all.
+    """
+
+    thresholds: Floats
+    network: Floats
+    low: Floats
+    high: Floats
+    everybody: Floats
+
+
+def decision_curve(
+    positive: NDArray[np.bool_],
+    score: Floats,
+    groups: NDArray[np.int64],
+    thresholds: Floats = THRESHOLDS,
+) -> DecisionCurve:
+    """Compute the net benefit TP / n - FP / n * p / (1 - p) at each threshold p.
+
+    Vickers and Elkin, Decision curve analysis, Medical Decision Making 26 (2006). Treating every
+    image with a probability of at least p means that one missed positive is as bad as (1 - p) / p
+    treated negatives. The net benefit expresses both in the same unit, positives found per image.
+
+    Args:
+        positive: bool, shape (n,), n at least 1; whether each image is of the class.
+        score: float64, shape (n,); probabilities of the class.
+        groups: int64, shape (n,), not negative; the group of each image.
+        thresholds: float64, shape (m,).
+    """
+    gain = np.where(positive[:, None], 1.0, -thresholds / (1 - thresholds))
+    treated = np.where(score[:, None] >= thresholds, gain, 0.0)
+    low, high = compute_mean_interval(treated, groups)
+    return DecisionCurve(thresholds, treated.mean(axis=0), low, high, gain.mean(axis=0))
 
 
 @dataclass(frozen=True)

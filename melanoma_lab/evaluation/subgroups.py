@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from melanoma_lab.data.patient_metadata import AGE_COLUMN, is_missing
 from melanoma_lab.evaluation.confidence_intervals import UNDEFINED, IntervalEstimate
+from melanoma_lab.evaluation.decision_rule import OperatingPoint, measure_rates
 from melanoma_lab.evaluation.metric_intervals import INTERVALS
-from melanoma_lab.evaluation.operating_point import OperatingPoint, measure_rates
 from melanoma_lab.evaluation.predictions import SplitPredictions
 
 #: Columns of the manifest whose values define subgroups.

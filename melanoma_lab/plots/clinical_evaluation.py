@@ -15,7 +15,7 @@ from scipy.special import logit
 
 from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
-from melanoma_lab.evaluation.operating_point import OperatingPoint, decision_curve
+from melanoma_lab.evaluation.decision_rule import OperatingPoint, decision_curve
 from melanoma_lab.plots import style
 
 Bools = NDArray[np.bool_]

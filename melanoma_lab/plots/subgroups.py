@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from melanoma_lab.evaluation.operating_point import OperatingPoint
+from melanoma_lab.evaluation.decision_rule import OperatingPoint
 from melanoma_lab.evaluation.subgroups import ALL, FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.plots import style
 

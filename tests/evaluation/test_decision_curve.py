@@ -3,7 +3,7 @@ import pytest
 from evaluation_cases import cases, random_case
 from hypothesis import given
 
-from melanoma_lab.evaluation.operating_point import THRESHOLDS, decision_curve
+from melanoma_lab.evaluation.decision_rule import THRESHOLDS, decision_curve
 
 
 def test_by_hand():

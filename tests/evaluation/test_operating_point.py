@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, roc_curve
 
-from melanoma_lab.evaluation.operating_point import choose_threshold, measure_rates
+from melanoma_lab.evaluation.decision_rule import choose_threshold, measure_rates
 
 TARGETS = st.floats(0.01, 1)
 

@@ -23,6 +23,7 @@ from melanoma_lab.data.tables import read_manifest
 from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, evaluate_clinically
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
+from melanoma_lab.evaluation.decision_rule import OperatingPoint
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.evaluation.metric_intervals import (
     estimate_calibration,
@@ -30,7 +31,6 @@ from melanoma_lab.evaluation.metric_intervals import (
     estimate_sensitivity,
     estimate_specificity,
 )
-from melanoma_lab.evaluation.operating_point import OperatingPoint
 from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.reports.model_card import data_sections, limitations, training_sections
