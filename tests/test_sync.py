@@ -17,7 +17,6 @@ from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking import upload
-from melanoma_lab.tracking.background_sender import BackgroundSender
 from melanoma_lab.tracking.client import DEFAULT_TIMEOUTS
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.offline_store import (
@@ -28,6 +27,7 @@ from melanoma_lab.tracking.offline_store import (
     save_offline_run,
 )
 from melanoma_lab.tracking.tracker import connect
+from melanoma_lab.tracking.upload import BackgroundSender
 
 pytestmark = pytest.mark.slow
 

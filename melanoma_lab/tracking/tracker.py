@@ -25,7 +25,6 @@ from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.locks import get_process_id
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.tracking.background_sender import BackgroundSender
 from melanoma_lab.tracking.client import (
     CLEANUP_TIMEOUTS,
     get_or_create_experiment,
@@ -52,6 +51,7 @@ from melanoma_lab.tracking.upload import (
     LONGEST_REASON,
     PROCESS_TAG,
     REASON_TAG,
+    BackgroundSender,
     fetch_recorded_state,
     log_artifacts_and_model,
     log_metric_points,
