@@ -26,8 +26,8 @@ from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.training.hardware import Hardware
 
 if TYPE_CHECKING:  # these imports would load SciPy and delay the first step
-    from melanoma_lab.evaluation.chance_check import ChanceCheck
     from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
+    from melanoma_lab.evaluation.run_metrics import ChanceCheck
 
 SINGLE_SEED_ADVICE = (
     "One seed is one throw of the dice: compare arms over several (seed=0,1,2,3,4)."
