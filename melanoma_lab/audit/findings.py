@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.audit.class_checks import ClassSize, SourceFindings
+from melanoma_lab.config.schema.dataset import Dataset, Isic9Dataset, LabelSource, OnConflict
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.checksums import hash_text
+from melanoma_lab.core.formatting import format_count
+from melanoma_lab.core.shell_commands import format_lab_command
 
 Group = list[str]
 
@@ -134,3 +137,39 @@ class Findings:
         """A short hash of all findings."""
         text = json.dumps(self.as_json(), sort_keys=True)
         return hash_text(text, 16)
+
+
+def describe_unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
+    """Describe the problems found by the audit that a run does not resolve.
+
+    Args:
+        findings: findings about the dataset as it was published.
+        dataset: the run's configuration of the dataset.
+        protocol: ``grouped``, ``ungrouped`` or ``leaking``.
+
+    Returns:
+        One line; empty if nothing is unresolved.
+    """
+    parts = []
+    if protocol == "leaking":
+        parts.append("images that belong together lie on both sides of the split")
+    kept = {
+        OnConflict.keep: [*findings.label_conflicts, *findings.near_label_conflicts],
+        OnConflict.error: findings.near_label_conflicts,  # identical images are refused
+    }
+    conflicts = len(kept.get(dataset.conflicts, []))
+    if conflicts:
+        groups = format_count(conflicts, "group")
+        choice = f"dataset.conflicts={dataset.conflicts}"
+        parts.append(f"{groups} of copies under different labels ({choice})")
+    trusts_folder = isinstance(dataset, Isic9Dataset) and dataset.labels is LabelSource.folder
+    if findings.metadata_conflicts and trusts_folder:
+        parts.append(
+            f"{len(findings.metadata_conflicts)} labels against the metadata's diagnosis "
+            "(dataset.labels=folder)"
+        )
+    if not parts:
+        return ""
+    where = f" dataset.root={dataset.root}" if dataset.root else ""
+    see = format_lab_command("audit", f"dataset={dataset.name}{where}")
+    return f"Unresolved: {'; '.join(parts)}. See: {see}"

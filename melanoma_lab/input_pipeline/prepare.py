@@ -13,10 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.audit.dataset_audit import audit_images
-from melanoma_lab.audit.findings import Findings
+from melanoma_lab.audit.findings import Findings, describe_unresolved
 from melanoma_lab.audit.inspection import inspect_files
 from melanoma_lab.audit.near_duplicates import IDENTICAL
-from melanoma_lab.audit.unresolved_findings import describe_unresolved
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import (
     Dataset,

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from melanoma_lab.audit.dataset_audit import audit_images
+from melanoma_lab.audit.findings import describe_unresolved
 from melanoma_lab.audit.inspection import FILE_COLUMNS, PAIR_COLUMNS, Inspection
 from melanoma_lab.audit.problems import find_problems
-from melanoma_lab.audit.unresolved_findings import describe_unresolved
 from melanoma_lab.data.listing import LISTING_COLUMNS, Listing
 from melanoma_lab.data.readers import read_listing
 
