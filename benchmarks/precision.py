@@ -64,9 +64,8 @@ def rates(precision: Precision, size: int, batch_size: int) -> Rates:
 
     from melanoma_lab.models.architectures import build_network
     from melanoma_lab.models.regularisation import Regulariser
-    from melanoma_lab.training.augmented_network import AugmentedNetwork
     from melanoma_lab.training.fit import fit_network
-    from melanoma_lab.training.train_steps import Stage
+    from melanoma_lab.training.train_steps import AugmentedNetwork, Stage
 
     n = batch_size * STEPS
     random = np.random.default_rng(0)

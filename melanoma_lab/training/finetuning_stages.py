@@ -17,8 +17,7 @@ from melanoma_lab.models.finetuning import (
     unfreeze,
 )
 from melanoma_lab.models.schedules import RATE_KEY
-from melanoma_lab.training.augmented_network import AugmentedNetwork
-from melanoma_lab.training.train_steps import FrozenBackbone
+from melanoma_lab.training.train_steps import AugmentedNetwork, FrozenBackbone
 
 
 @dataclass(frozen=True)

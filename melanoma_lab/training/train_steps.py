@@ -1,18 +1,21 @@
-"""The stages of a fit: consecutive epochs in which the same part of a network trains.
+"""The stages of a fit, the models that they fit, and the memory of their graphs.
 
-The number of an epoch decides which stage it belongs to, and every stage begins with its own
-optimizer, so that a fit can resume from a checkpoint of any epoch.
+A stage is consecutive epochs in which the same part of a network trains. The number of an epoch
+decides which stage it belongs to, and every stage begins with its own optimizer, so that a fit can
+resume from a checkpoint of any epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+from tensorflow.python.framework import ops
 
-from melanoma_lab.input_pipeline.model_inputs import join_inputs, split_inputs
+from melanoma_lab.input_pipeline.model_inputs import build_inputs, join_inputs, split_inputs
 from melanoma_lab.models.augmentation import augment
 from melanoma_lab.models.schedules import ScheduledLearningRate
 
@@ -81,3 +84,52 @@ class FrozenBackbone(keras.Model):
         """Take one optimizer step of the head on an augmented batch; return running metrics."""
         figures: Mapping[str, Any] = super().train_step(augment(self.augmentation, data))
         return figures
+
+
+class AugmentedNetwork(keras.Model):
+    """A network whose training step augments the batch; evaluation and prediction do not change.
+
+    The state of the augmentation's random numbers is among this model's ``variables``. Neither that
+    nor an optimizer, loss or metric becomes part of the network.
+
+    Args:
+        network: model from pixels, or pixels and metadata, to probabilities.
+        augmentation: layers from ``melanoma_lab.models.augmentation``.
+    """
+
+    def __init__(self, network: keras.Model, augmentation: Sequence[keras.Layer]) -> None:
+        inputs = build_inputs(network)
+        super().__init__(inputs, network(inputs), name="training")
+        self.augmentation = list(augmentation)
+
+    def train_step(self, data: tuple[Any, Any, Any]) -> dict[str, Any]:
+        """Take one optimizer step on an augmented batch.
+
+        Args:
+            data: inputs, labels and weights, as ``make_training_batches`` yields them.
+
+        Returns:
+            The epoch's running loss and metrics.
+        """
+        figures: dict[str, Any] = super().train_step(augment(self.augmentation, data))
+        return figures
+
+
+@contextmanager
+def free_registered_gradients() -> Iterator[None]:
+    """Remove the custom gradients that are registered in this context.
+
+    Tracing a graph with a custom gradient registers that gradient permanently under a new name.
+    Every graph of a training step has one, because Keras's optimizers sum gradients over replicas,
+    on one device too. A registered gradient references its graph, and the graph the weights of the
+    network and of its optimizer, so that every fit would leak three times the network's size. The
+    names are looked up only when a graph is differentiated, which ends before the context does.
+    TensorFlow has no public function to remove one.
+    """
+    registered = ops.gradient_registry._registry  # noqa: SLF001
+    before = set(registered)
+    try:
+        yield
+    finally:
+        for name in registered.keys() - before:
+            del registered[name]

@@ -52,8 +52,7 @@ from melanoma_lab.training.finetuning_stages import (
     plan_stages,
 )
 from melanoma_lab.training.fit import fit_network
-from melanoma_lab.training.gradient_registry import free_registered_gradients
-from melanoma_lab.training.train_steps import Stage
+from melanoma_lab.training.train_steps import Stage, free_registered_gradients
 from melanoma_lab.training.training_result import MAX_SAMPLES, TrainingResult
 
 #: Largest number of steps of a head on cached features in one call; more gave no more speed.

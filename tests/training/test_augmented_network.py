@@ -14,8 +14,8 @@ from melanoma_lab.config.schema.augmentation import (
 )
 from melanoma_lab.models.augmentation import build_augmentation_layers
 from melanoma_lab.models.augmentation.mixing import MixingLayer
-from melanoma_lab.training.augmented_network import AugmentedNetwork
 from melanoma_lab.training.fit import BalancedAccuracy
+from melanoma_lab.training.train_steps import AugmentedNetwork
 
 B, K = 8, 3
 RNG = np.random.default_rng(0)

@@ -10,9 +10,8 @@ from melanoma_lab.config.schema.training import Training
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
 from melanoma_lab.training import distribution
-from melanoma_lab.training.augmented_network import AugmentedNetwork
 from melanoma_lab.training.fit import fit_network
-from melanoma_lab.training.train_steps import Stage
+from melanoma_lab.training.train_steps import AugmentedNetwork, Stage
 
 N, K = 41, 3  # the last of the validation's batches of 8 holds one image
 RNG = np.random.default_rng(0)

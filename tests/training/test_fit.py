@@ -15,9 +15,8 @@ from melanoma_lab.launching.job_status import JobStatusStore
 from melanoma_lab.launching.parallel_jobs import InterruptHandler
 from melanoma_lab.models.losses import FocalLoss, LogitAdjustedLoss
 from melanoma_lab.models.schedules import ScheduleContext, build_schedule
-from melanoma_lab.training.augmented_network import AugmentedNetwork
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network
-from melanoma_lab.training.train_steps import Stage
+from melanoma_lab.training.train_steps import AugmentedNetwork, Stage
 
 N, K = 40, 3
 RNG = np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """Augmentation: random changes to training batches only.
 
-The layers act in the training step only (``melanoma_lab.training.augmented_network``). They are not
-part of the network that is evaluated and saved, so that validation, test and predictions never use
+The layers act in the training step only (``melanoma_lab.training.train_steps``). They are not part
+of the network that is evaluated and saved, so that validation, test and predictions never use
 augmented images.
 
 A builder takes (options, seed) and returns Keras layers in order. A layer takes and returns pixels.
