@@ -29,8 +29,7 @@ from melanoma_lab.training.hardware import (
     require_device_count,
     resolve_hardware_options,
 )
-from melanoma_lab.training.training_result import TrainingResult
-from melanoma_lab.training.trivial_fit import fit_trivial_classifier
+from melanoma_lab.training.training_result import TrainingResult, fit_trivial_classifier
 
 if TYPE_CHECKING:  # this import would load TensorFlow
     from melanoma_lab.training.trainer import TrainingSetup

@@ -21,8 +21,7 @@ from melanoma_lab.tracking.run_reader import RunIdentity
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tracking.upload import log_artifacts_and_model
 from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
-from melanoma_lab.training.training_result import TrainingResult
-from melanoma_lab.training.trivial_fit import fit_trivial_classifier
+from melanoma_lab.training.training_result import TrainingResult, fit_trivial_classifier
 from melanoma_lab.tuning.trial import Proposal, TrialRunner
 
 

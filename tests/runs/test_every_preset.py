@@ -19,7 +19,7 @@ from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
 from melanoma_lab.training.backend import count_available_threads, start_backend
 from melanoma_lab.training.finetuning_stages import make_model_factory
 from melanoma_lab.training.trainer import build_training_setup
-from melanoma_lab.training.trivial_fit import fit_trivial_classifier
+from melanoma_lab.training.training_result import fit_trivial_classifier
 
 #: Of a trivial classifier, of a pretrained backbone in two stages, of a network from the start.
 WHOLE = ("metadata_only", "transfer_finetune", "mixup")
