@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 import numpy as np
@@ -12,9 +13,9 @@ import pandas as pd
 from melanoma_lab.audit.class_checks import measure_class_sizes, measure_source_confounding
 from melanoma_lab.audit.findings import Findings, Group, RandomSplitLeakage
 from melanoma_lab.audit.inspection import Inspection
-from melanoma_lab.audit.suspicious_files import find_suspicious_files
 from melanoma_lab.config.schema.dataset import GroupingRule
 from melanoma_lab.data.grouping import assign_photographs, group_images
+from melanoma_lab.data.image_files import IMAGE_FORMATS
 from melanoma_lab.data.listing import Listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 
@@ -22,6 +23,10 @@ from melanoma_lab.data.split import TEST, TRAIN, VAL
 #: replace the published split if there is none.
 TEST_SHARE: Final = 0.2
 N_RANDOM_SPLITS: Final = 20
+#: Smallest side in pixels at which a lesion can be seen.
+MIN_SIDE_PIXELS: Final = 32
+#: Largest usual ratio between the sides of a photograph.
+MAX_ASPECT_RATIO: Final = 3.0
 
 
 def audit_images(
@@ -195,3 +200,42 @@ def _describe_unknown(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> list
             "come from."
         )
     return sentences
+
+
+def find_suspicious_files(readable: pd.DataFrame, files: pd.DataFrame) -> list[dict[str, str]]:
+    """Find the files that can be read but look wrong, with reasons.
+
+    Args:
+        readable: table of readable images with the columns image_id and digest, sorted by
+            image_id.
+        files: table ``files`` of an inspection.
+
+    Returns:
+        image_id and reason; a file with several reasons occurs several times.
+    """
+    facts = files.loc[readable["digest"], ["format", "width", "height", "colours", "constant"]]
+    return [
+        {"image_id": image_id, "reason": reason}
+        for image_id, fact in zip(
+            readable["image_id"], facts.itertuples(index=False, name=None), strict=True
+        )
+        for reason in _explain_suspicion(image_id, fact)
+    ]
+
+
+def _explain_suspicion(image_id: str, fact: tuple[str, int, int, str, bool]) -> list[str]:
+    kind, width, height, colours, constant = fact
+    suffix = PurePosixPath(image_id).suffix.lower()
+    reasons = []
+    expected = IMAGE_FORMATS.get(suffix, kind)
+    if kind != expected and (kind, expected) != ("MPO", "JPEG"):  # a JPEG of several pictures
+        reasons.append(f"holds {kind}, not what {suffix} says")
+    if min(width, height) < MIN_SIDE_PIXELS:
+        reasons.append(f"tiny: {width}x{height} pixels")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        reasons.append(f"extreme shape: {width}x{height} pixels")
+    if colours:
+        reasons.append(colours)
+    if constant:
+        reasons.append("a single colour")
+    return reasons

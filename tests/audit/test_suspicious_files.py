@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from melanoma_lab.audit.suspicious_files import find_suspicious_files
+from melanoma_lab.audit.dataset_audit import find_suspicious_files
 
 FACTS = ["format", "width", "height", "colours", "constant"]
 
