@@ -89,7 +89,7 @@ def extract_head(network: keras.Model) -> keras.Model:
 def freeze(backbone: keras.Model) -> None:
     """Freeze all layers of a backbone."""
     backbone.trainable = False
-    for layer in _layers(backbone):
+    for layer in iterate_layers(backbone):
         layer.trainable = False  # Keras 3.15 does not do it for a Sequential
 
 
@@ -104,7 +104,7 @@ def unfreeze(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
     """
     backbone.trainable = True
     unfrozen = _layers_from(backbone, block, batch_norm=batch_norm)
-    for layer in _layers(backbone):
+    for layer in iterate_layers(backbone):
         layer.trainable = layer in unfrozen
 
 
@@ -120,7 +120,7 @@ def check_block(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
         UserError: no layer's name is or begins with ``block``; no layer from there on has trainable
             weights; or batch normalisation shall train and there is none.
     """
-    names = [layer.name for layer in _layers(backbone) if layer.weights] or ["none"]
+    names = [layer.name for layer in iterate_layers(backbone) if layer.weights] or ["none"]
     span = f"from {names[0]} to {names[-1]}"
     after = _layers_from(backbone, block, batch_norm=True)
     if not after:
@@ -144,11 +144,11 @@ def check_block(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
         )
 
 
-def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+def iterate_layers(model: keras.Model) -> Iterator[keras.Layer]:
     """Yield a model's layers in order, with those of nested models instead of the models."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _layers(layer)
+            yield from iterate_layers(layer)
         else:
             yield layer
 
@@ -166,7 +166,7 @@ def _layers_from(backbone: keras.Model, block: str, *, batch_norm: bool) -> list
         batch_norm: whether to include batch normalisation.
     """
     pattern = re.compile("" if block == ALL_BLOCKS else rf"{re.escape(block)}(?![A-Za-z0-9])")
-    after = dropwhile(lambda layer: not pattern.match(layer.name), _layers(backbone))
+    after = dropwhile(lambda layer: not pattern.match(layer.name), iterate_layers(backbone))
     return [layer for layer in after if batch_norm or not _is_batch_norm(layer)]
 
 

@@ -12,6 +12,7 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.export.formats import PROBABILITIES
 from melanoma_lab.inference.network import find_pixel_input
 from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
+from melanoma_lab.models.finetuning import iterate_layers
 
 #: A code beyond the end of any list of values, which stands for a missing value.
 _MISSING: Final = 2**30
@@ -29,7 +30,7 @@ def convert_to_float32(network: keras.Model) -> keras.Model:
     Returns:
         A copy; the network itself if it already computes in float32.
     """
-    if all(_computes_in_float32(layer) for layer in _list_layers(network)):
+    if all(_computes_in_float32(layer) for layer in iterate_layers(network)):
         return network
     description = _replace_mixed_policies(keras.saving.serialize_keras_object(network))
     copy = keras.saving.deserialize_keras_object(description, safe_mode=True)
@@ -78,14 +79,6 @@ def _convert(exported: Any, wanted: Any) -> Any:
         # ONNX counts a code below zero from the end of the values; TensorFlow finds no value.
         return ops.where(exported < 0, _MISSING, exported)
     return exported
-
-
-def _list_layers(network: keras.Model) -> list[Any]:
-    """List all layers of a network and of the networks inside it."""
-    found = []
-    for layer in network.layers:
-        found += _list_layers(layer) if isinstance(layer, keras.Model) else [layer]
-    return found
 
 
 def _computes_in_float32(layer: Any) -> bool:
