@@ -16,7 +16,7 @@ from typing import Final, TextIO
 
 import pandas as pd
 
-from melanoma_lab.core.errors import UserError, suggest_similar
+from melanoma_lab.core.errors import UserError, get_first_line, suggest_similar
 from melanoma_lab.core.formatting import format_list, truncate
 
 #: Largest number of columns that a message lists.
@@ -244,5 +244,5 @@ def read_manifest(path: Path) -> pd.DataFrame:
         ages = {"age": pd.to_numeric(manifest["age"])} if "age" in manifest else {}
         return manifest.assign(**ages)
     except ValueError as error:  # includes pandas's own errors and those of the encoding
-        why = truncate(next(iter(str(error).strip().splitlines()), "damaged"))
+        why = truncate(get_first_line(error))
         raise UserError(f"{path}: expected a table of text. Received: {why}") from error
