@@ -53,28 +53,12 @@ def estimate_calibration(split: SplitPredictions) -> dict[str, IntervalEstimate]
     return {name: INTERVALS[name](split) for name in ("log_loss", "brier", "ece")}
 
 
-def _estimate_balanced_accuracy(split: SplitPredictions) -> IntervalEstimate:
-    return average_proportions([estimate_sensitivity(split, slug) for slug in split.slugs])
-
-
-def _estimate_accuracy(split: SplitPredictions) -> IntervalEstimate:
-    return estimate_proportion(split.correct, split.groups)
-
-
 def _estimate_macro_auroc(split: SplitPredictions) -> IntervalEstimate:
     return _from_influence(
         metrics.macro_auroc(split.y_true, split.y_score),
         lambda: influence.macro_auroc_influence(split.y_true, split.y_score),
         split.groups,
     )
-
-
-def _estimate_log_loss(split: SplitPredictions) -> IntervalEstimate:
-    return _estimate_losses(split)[0]
-
-
-def _estimate_brier_score(split: SplitPredictions) -> IntervalEstimate:
-    return _estimate_losses(split)[1]
 
 
 def _estimate_losses(split: SplitPredictions) -> list[IntervalEstimate]:
@@ -96,10 +80,6 @@ def _estimate_losses(split: SplitPredictions) -> list[IntervalEstimate]:
         IntervalEstimate(float(mean), max(float(low), 0.0), float(high))
         for mean, low, high in bounds
     ]
-
-
-def _estimate_ece(split: SplitPredictions) -> IntervalEstimate:
-    return ece_interval(split.y_true, split.y_score, split.groups)
 
 
 def estimate_sensitivity(split: SplitPredictions, slug: str) -> IntervalEstimate:
@@ -127,12 +107,14 @@ def _estimate_auroc(split: SplitPredictions, slug: str) -> IntervalEstimate:
 
 INTERVALS: Mapping[str, Callable[[SplitPredictions], IntervalEstimate]] = MappingProxyType(
     {
-        "balanced_accuracy": _estimate_balanced_accuracy,
-        "accuracy": _estimate_accuracy,
+        "balanced_accuracy": lambda split: average_proportions(
+            [estimate_sensitivity(split, slug) for slug in split.slugs]
+        ),
+        "accuracy": lambda split: estimate_proportion(split.correct, split.groups),
         "macro_auroc": _estimate_macro_auroc,
-        "log_loss": _estimate_log_loss,
-        "brier": _estimate_brier_score,
-        "ece": _estimate_ece,
+        "log_loss": lambda split: _estimate_losses(split)[0],
+        "brier": lambda split: _estimate_losses(split)[1],
+        "ece": lambda split: ece_interval(split.y_true, split.y_score, split.groups),
     }
 )
 """The method for each metric of a split. A study of several runs has its own, ``statistics``."""
