@@ -56,16 +56,6 @@ def accuracy_influence(y_true: Labels, y_score: Floats) -> Floats:
     return _compute_mean_influence((y_score.argmax(axis=1) == y_true).astype(np.float64))
 
 
-def log_loss_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Compute the influence of each image on the log loss; shape (n,)."""
-    return _compute_mean_influence(metrics.image_log_loss(y_true, y_score))
-
-
-def brier_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Compute the influence of each image on the Brier score; shape (n,)."""
-    return _compute_mean_influence(metrics.image_brier_score(y_true, y_score))
-
-
 def ece_influence(y_true: Labels, y_score: Floats) -> Floats:
     """Compute the influence of each image on the expected calibration error; shape (n,).
 
@@ -90,11 +80,6 @@ def specificity_influence(y_true: Labels, y_score: Floats) -> Floats:
     """
     predicted, true = _one_hot(y_true, y_score)
     return _compute_share_influence(~predicted, among=~true)
-
-
-def balanced_accuracy_influence(y_true: Labels, y_score: Floats) -> Floats:
-    """Compute the influence of each image on the balanced accuracy; shape (n,)."""
-    return _mean_of_defined(sensitivity_influence(y_true, y_score))
 
 
 def macro_f1_influence(y_true: Labels, y_score: Floats) -> Floats:
@@ -131,12 +116,18 @@ def macro_auroc_influence(y_true: Labels, y_score: Floats) -> Floats:
 
 INFLUENCES: Mapping[str, Callable[[Labels, Floats], Floats]] = MappingProxyType(
     {
-        "balanced_accuracy": balanced_accuracy_influence,
+        "balanced_accuracy": lambda y_true, y_score: _mean_of_defined(
+            sensitivity_influence(y_true, y_score)
+        ),
         "accuracy": accuracy_influence,
         "macro_auroc": macro_auroc_influence,
         "macro_f1": macro_f1_influence,
-        "log_loss": log_loss_influence,
-        "brier": brier_influence,
+        "log_loss": lambda y_true, y_score: _compute_mean_influence(
+            metrics.image_log_loss(y_true, y_score)
+        ),
+        "brier": lambda y_true, y_score: _compute_mean_influence(
+            metrics.image_brier_score(y_true, y_score)
+        ),
         "ece": ece_influence,
     }
 )
