@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.tuning.sweep import Dimension, Sweep, format_value
+from melanoma_lab.tuning.search_space import label_value
+from melanoma_lab.tuning.sweep import Dimension, Sweep
 
 #: With fewer trials there is no ranking: a fifth of them would be too few to measure anything on.
 MIN_TRIALS: Final = 20
@@ -143,7 +144,7 @@ def encode_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> N
     places = {name: float(i) for i, name in enumerate(dimension.names)}
     return np.array(
         [
-            places[format_value(value)] if counts else math.nan
+            places[label_value(value)] if counts else math.nan
             for value, counts in zip(values, applies, strict=True)
         ],
         np.float64,

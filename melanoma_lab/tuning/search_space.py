@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal
 
-from melanoma_lab.config.overrides import format_override_value
+from melanoma_lab.config.overrides import format_override_value, parse_override_value
 from melanoma_lab.core.errors import UserError, require, suggest_choice
 from melanoma_lab.registry import OPTIONS
 
@@ -114,6 +115,29 @@ def is_group(key: str) -> bool:
     return key.partition("/")[0] in {group for group, _ in OPTIONS}
 
 
+def label_value(value: object) -> str:
+    """Format a value for the report, numbers to ten digits: ``null``, ``[a, 0.1]``.
+
+    Args:
+        value: a string, number, boolean, None, a scalar of NumPy, or a list or tuple of them.
+    """
+    if hasattr(value, "item"):  # a scalar of NumPy, which this module does not load
+        value = value.item()
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(label_value, value))}]"
+    return f"{float(value):.10g}" if isinstance(value, int | float) else str(value)
+
+
+@cache
+def label_choice(text: str) -> str:
+    """Format a choice, given as in a Hydra override, for the report."""
+    return label_value(parse_override_value(text))
+
+
 def parse_space(space: Mapping[str, Any]) -> list[HyperParameter]:
     """Parse a declared space, without checking that the configuration has its keys.
 
@@ -182,7 +206,9 @@ def _parse_choices(where: str, key: str, choices: Any) -> HyperParameter:
         choices,
     )
     texts = tuple(format_override_value(choice) for choice in choices)
-    require(len(set(texts)) == len(texts), where, "different choices", list(choices))
+    different = len(set(map(label_choice, texts))) == len(texts)
+    what = "different choices, also without quotes and with numbers to ten digits"
+    require(different, where, what, list(choices))
     boolean = all(isinstance(choice, bool) for choice in choices)
     return HyperParameter(key, "bool" if boolean else "choice", choices=texts)
 

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melanoma_lab.tuning.search_space import label_value
+
 Kind = Literal["float", "int", "choice", "bool"]
 STATUSES: Final = ("completed", "failed", "running", "killed")
 COLUMNS: Final = (
@@ -61,7 +63,7 @@ class Dimension:
             _expect(self.low is None and self.high is None, "no low or high of a choice", ends)
         choices = f"{self.key} with {self.choices!r}"
         _expect(bool(self.choices) == (self.kind == "choice"), "choices of a choice alone", choices)
-        names = [format_value(choice) for choice in self.choices]
+        names = [label_value(choice) for choice in self.choices]
         _expect(len(set(names)) == len(names), "choices that differ", choices)
 
     @property
@@ -73,12 +75,12 @@ class Dimension:
     def names(self) -> tuple[str, ...]:
         """The texts of its values, in order; empty if they are numbers on a scale."""
         values = (False, True) if self.kind == "bool" else self.choices
-        return tuple(format_value(value) for value in values)
+        return tuple(label_value(value) for value in values)
 
     def holds(self, value: object) -> bool:
         """Return whether a value lies in the range or among the choices."""
         if not self.is_number:
-            return format_value(value) in self.names
+            return label_value(value) in self.names
         if not isinstance(value, int | float | np.number) or isinstance(value, bool):
             return False
         # Steps on a logarithmic scale may miss the end by rounding.
@@ -189,8 +191,8 @@ class Sweep:
         applies = np.ones(len(self.trials), bool)
         by_key = {known.key: known for known in self.dimensions}
         for key, wanted in dimension.when.items():
-            allowed = [format_value(value) for value in list_alternatives(wanted)]
-            names = self.trials[f"value/{key}"].map(format_value)
+            allowed = [label_value(value) for value in list_alternatives(wanted)]
+            names = self.trials[f"value/{key}"].map(label_value)
             applies &= self.applies(by_key[key]) & names.isin(allowed).to_numpy(bool)
         return applies
 
@@ -223,23 +225,6 @@ class Sweep:
 def list_alternatives(wanted: object) -> tuple[object, ...]:
     """Return the alternative values of a condition of ``Dimension.when``."""
     return wanted if isinstance(wanted, tuple) else (wanted,)
-
-
-def format_value(value: object) -> str:
-    """Format a value as in a configuration, numbers to ten digits: ``null``, ``[a, 0.1]``.
-
-    Args:
-        value: a string, number, boolean, None, or a list or tuple of them.
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value)).lower()
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(format_value(item) for item in value)}]"
-    if isinstance(value, int | float | np.number):
-        return f"{float(value):.10g}"
-    return str(value)
 
 
 def _expect(holds: bool, what: str, received: object) -> None:

@@ -11,7 +11,8 @@ import pandas as pd
 
 from melanoma_lab.core.formatting import format_count, format_metric, format_number, label_metric
 from melanoma_lab.tuning.search_history import select_best_trials
-from melanoma_lab.tuning.sweep import Dimension, Sweep, format_value, list_alternatives
+from melanoma_lab.tuning.search_space import label_value
+from melanoma_lab.tuning.sweep import Dimension, Sweep, list_alternatives
 
 NOT_USED = "not used"
 
@@ -35,7 +36,7 @@ def format_dimension_value(dimension: Dimension, content: object) -> str:
     """Format a value of a dimension, numbers on a scale to four digits."""
     if dimension.is_number and isinstance(content, int | float | np.number):
         return format_number(float(content))
-    return format_value(content)
+    return label_value(content)
 
 
 def format_used_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> list[str]:
@@ -63,7 +64,7 @@ def describe_dimension(dimension: Dimension) -> str:
     else:
         text = ", ".join(dimension.names)
     conditions = " and ".join(
-        f"{key} is {' or '.join(map(format_value, list_alternatives(wanted)))}"
+        f"{key} is {' or '.join(map(label_value, list_alternatives(wanted)))}"
         for key, wanted in dimension.when.items()
     )
     return f"{text}; where {conditions}" if conditions else text

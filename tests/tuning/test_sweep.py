@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tuning_cases import RATE, realistic, sweep_of, trials_of
 
-from melanoma_lab.tuning.sweep import Dimension, format_value
+from melanoma_lab.tuning.search_space import label_value
+from melanoma_lab.tuning.sweep import Dimension
 
 OPTIMIZER = Dimension("optimizer", "choice", choices=("adam", "sgd"))
 MOMENTUM = Dimension("momentum", "float", 0, 1, when={"optimizer": "sgd"})
@@ -47,7 +48,7 @@ def test_a_dimension_that_is_none_is_refused(fields, words):
     ],
 )
 def test_values_have_the_names_of_a_configuration(value, name):
-    assert format_value(value) == name
+    assert label_value(value) == name
 
 
 @pytest.mark.parametrize(
