@@ -18,7 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.tuning.importance import rank_hyperparameters
-from melanoma_lab.tuning.sweep import Dimension, Sweep
+from melanoma_lab.tuning.search_space import HyperParameter
+from melanoma_lab.tuning.sweep import Sweep
 
 KEYS = ("a", "b", "c", "d", "e")
 
@@ -69,7 +70,7 @@ def named(scores: NDArray[np.float64], values: NDArray[np.float64]) -> set[str]:
         objective="val/balanced_accuracy",
         higher_is_better=True,
         algorithm="random",
-        dimensions=tuple(Dimension(key, "float", 0, 1) for key in KEYS),
+        searched=tuple(HyperParameter(key, "float", 0, 1) for key in KEYS),
         trials=trials,
         seed=0,
         budget="",

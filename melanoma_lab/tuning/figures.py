@@ -17,7 +17,8 @@ from melanoma_lab.plots import style
 from melanoma_lab.tuning import scales, sweep_text
 from melanoma_lab.tuning.importance import Importance, encode_values, select_comparable_trials
 from melanoma_lab.tuning.search_history import select_best_trials, track_best
-from melanoma_lab.tuning.sweep import Dimension, Sweep
+from melanoma_lab.tuning.search_space import HyperParameter
+from melanoma_lab.tuning.sweep import Sweep
 
 #: Width of the figures, in inches.
 WIDTH = 4.4
@@ -70,26 +71,26 @@ def draw_score_history(sweep: Sweep) -> Figure:
     return fig
 
 
-def draw_scores_by_value(sweep: Sweep, dimension: Dimension) -> Figure:
-    """Draw the trials' scores over their values of one dimension.
+def draw_scores_by_value(sweep: Sweep, entry: HyperParameter) -> Figure:
+    """Draw the trials' scores over their values of one searched key.
 
     Args:
         sweep: the sweep; at least one of its trials has a score.
-        dimension: one of its dimensions.
+        entry: one of its searched keys.
 
     Raises:
         ValueError: no trial has a score.
     """
     scored = sweep.scored
-    places = encode_values(sweep, dimension, scored)
+    places = encode_values(sweep, entry, scored)
     counts = ~np.isnan(places)
     fig = style.new_figure(WIDTH, 3.1 if _list_rungs(sweep) else 2.8)
     ax = fig.add_subplot()
-    if not dimension.is_number:
+    if not entry.is_range:
         compared = scored.index.isin(select_comparable_trials(sweep)[0].index) & counts
-        _draw_medians(ax, dimension, places[compared], scored["score"].to_numpy(float)[compared])
+        _draw_medians(ax, entry, places[compared], scored["score"].to_numpy(float)[compared])
     places = places + scales.jitter(
-        scored["number"].to_numpy(float), scales.get_jitter_width(dimension)
+        scored["number"].to_numpy(float), scales.get_jitter_width(entry)
     )
     shown = scored[counts]
     _draw_trials(ax, sweep, shown, places[counts])
@@ -97,10 +98,8 @@ def draw_scores_by_value(sweep: Sweep, dimension: Dimension) -> Figure:
     if best is not None and best.name in shown.index:
         _mark_best(ax, float(places[scored.index.get_loc(best.name)]), float(best["score"]))
     _style_score_axis(ax, sweep)
-    _style_value_axis(ax, dimension)
-    style.style_axes(
-        ax, scales.clean_figure_text(dimension.key, 42), "", sweep_text.label_score(sweep)
-    )
+    _style_value_axis(ax, entry)
+    style.style_axes(ax, scales.clean_figure_text(entry.key, 42), "", sweep_text.label_score(sweep))
     if not len(shown):
         style.annotate_empty(ax, "used by no trial that has a score")
     elif len(shown) < len(scored):
@@ -111,14 +110,14 @@ def draw_scores_by_value(sweep: Sweep, dimension: Dimension) -> Figure:
 
 
 def draw_parallel_coordinates(sweep: Sweep, order: Sequence[str]) -> Figure:
-    """Draw every trial as a line through its values of several dimensions, down to its score.
+    """Draw every trial as a line through its values of several keys, down to its score.
 
     The coordinates are stacked vertically, so that any number of them fits a phone. Trials of
     ``select_best_trials`` are blue, the best one is vermillion.
 
     Args:
         sweep: the sweep; at least one of its trials has a score.
-        order: keys of the dimensions to draw, from the top.
+        order: the searched keys to draw, from the top.
 
     Raises:
         ValueError: no trial has a score.
@@ -126,13 +125,14 @@ def draw_parallel_coordinates(sweep: Sweep, order: Sequence[str]) -> Figure:
     trials, _ = select_comparable_trials(sweep)
     if trials.empty:
         raise ValueError("Expected at least one trial with a score. Received none.")
-    dimensions = [next(d for d in sweep.dimensions if d.key == key) for key in order]
+    by_key = {entry.key: entry for entry in sweep.searched}
+    drawn = [by_key[key] for key in order]
     best = sweep.best
     if best is not None and best.name not in trials.index:
         trials = sweep.scored.loc[[*trials.index, best.name]]
     lines = np.column_stack(
         [
-            *(scales.compute_parallel_positions(sweep, d, trials) for d in dimensions),
+            *(scales.compute_parallel_positions(sweep, entry, trials) for entry in drawn),
             scales.compute_score_positions(sweep, trials),
         ]
     )
@@ -149,9 +149,9 @@ def draw_parallel_coordinates(sweep: Sweep, order: Sequence[str]) -> Figure:
         else:
             look = {"color": "#9A9A9A", "linewidth": 0.8, "alpha": faint, "zorder": 2}
         ax.plot(line, depth, **look)
-    for y, dimension in enumerate(dimensions):
-        name, marks = scales.clean_figure_text(dimension.key, 48), scales.line_ticks(dimension)
-        _draw_coordinate(ax, y, name, marks, aside=bool(dimension.when))
+    for y, entry in enumerate(drawn):
+        name, marks = scales.clean_figure_text(entry.key, 48), scales.line_ticks(entry)
+        _draw_coordinate(ax, y, name, marks, aside=bool(entry.when))
     _draw_coordinate(
         ax, depth[-1], sweep_text.label_score(sweep), scales.score_ticks(sweep), aside=False
     )
@@ -246,10 +246,10 @@ def _mark_best(ax: Axes, x: float, score: float) -> None:
 
 
 def _draw_medians(
-    ax: Axes, dimension: Dimension, places: NDArray[np.float64], scores: NDArray[np.float64]
+    ax: Axes, entry: HyperParameter, places: NDArray[np.float64], scores: NDArray[np.float64]
 ) -> None:
     """Draw a short line at the median score of each choice."""
-    for place in range(len(dimension.names)):
+    for place in range(len(entry.labels)):
         if (places == place).any():
             median = np.median(scores[places == place])
             ax.hlines(median, place - 0.36, place + 0.36, color=style.BLACK, linewidth=1.6)
@@ -270,14 +270,14 @@ def _is_share(sweep: Sweep) -> bool:
     return is_share(sweep_text.get_objective_metric(sweep))
 
 
-def _style_value_axis(ax: Axes, dimension: Dimension) -> None:
+def _style_value_axis(ax: Axes, entry: HyperParameter) -> None:
     """Scale the x axis to the whole searched range, in the numbers of ``encode_values``."""
-    ticks = scales.choose_axis_ticks(dimension)
+    ticks = scales.choose_axis_ticks(entry)
     ax.set_xticks([place for place, _ in ticks], [text for _, text in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
-    low, high = scales.get_axis_ends(dimension)
-    room = 0.04 * (high - low) if dimension.is_number else 0.5
+    low, high = scales.get_axis_ends(entry)
+    room = 0.04 * (high - low) if entry.is_range else 0.5
     ax.set_xlim(low - (room or 0.5), high + (room or 0.5))
     if sum(len(text) for _, text in ticks) > 44:
         ax.tick_params(axis="x", rotation=30)

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.tuning.search_space import label_value
-from melanoma_lab.tuning.sweep import Dimension, Sweep
+from melanoma_lab.tuning.search_space import HyperParameter, label_value
+from melanoma_lab.tuning.sweep import Sweep
 
 #: With fewer trials there is no ranking: a fifth of them would be too few to measure anything on.
 MIN_TRIALS: Final = 20
@@ -37,7 +37,7 @@ class Effect:
     """The effect of one hyperparameter on the score.
 
     Attributes:
-        key: the dimension's key.
+        key: the searched key.
         share: the share of the variance of held-out trials' scores that it accounts for, alone and
             together with others: half the rise of the forest's squared error when its values are
             shuffled, divided by the variance (Gregorutti, Michel and Saint-Pierre 2017,
@@ -64,7 +64,7 @@ class Importance:
         chance: the greatest share of any shuffled copy; NaN if no forest was fitted.
         trials: the number of trials used.
         rung: the Hyperband rung of these trials; -1 if the sweep has no rungs.
-        constant: keys of the dimensions that did not vary among these trials.
+        constant: the searched keys that did not vary among these trials.
     """
 
     effects: tuple[Effect, ...]
@@ -81,13 +81,13 @@ def rank_hyperparameters(sweep: Sweep) -> Importance:
 
     Only trials of one budget are compared: those of the Hyperband rung with the most scored trials
     (the highest of such rungs). Scores are replaced by their ranks, so that a few very bad trials
-    do not dominate. A conditional dimension is shuffled only among the trials that use it.
+    do not dominate. A conditional hyperparameter is shuffled only among the trials that use it.
 
     Args:
         sweep: the sweep, with any number of trials.
     """
     trials, rung = select_comparable_trials(sweep)
-    encoded = {d.key: encode_values(sweep, d, trials) for d in sweep.dimensions}
+    encoded = {e.key: encode_values(sweep, e, trials) for e in sweep.searched}
     varying = {key: column for key, column in encoded.items() if _varies(column)}
     constant = tuple(key for key in encoded if key not in varying)
     ranks = np.asarray(trials["score"].rank(), np.float64)
@@ -123,29 +123,29 @@ def select_comparable_trials(sweep: Sweep) -> tuple[pd.DataFrame, int]:
     return scored[scored["rung"] == rung], rung
 
 
-def encode_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> NDArray[np.float64]:
-    """Return a dimension's values as numbers, to compute with and to draw.
+def encode_values(sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame) -> NDArray[np.float64]:
+    """Return a hyperparameter's values as numbers, to compute with and to draw.
 
     Values on a logarithmic scale become their decimal logarithms; choices become their index.
 
     Args:
         sweep: the sweep.
-        dimension: one of its dimensions.
+        entry: one of its searched keys.
         trials: rows of its table.
 
     Returns:
-        float64, shape (trials,); NaN if a trial does not use the dimension.
+        float64, shape (trials,); NaN if a trial does not use the key.
     """
-    applies = pd.Series(sweep.applies(dimension), sweep.trials.index)[trials.index]
-    values = trials[f"value/{dimension.key}"].where(applies.to_numpy())
-    if dimension.is_number:
+    used = pd.Series(sweep.find_active(entry), sweep.trials.index)[trials.index]
+    values = trials[f"value/{entry.key}"].where(used.to_numpy())
+    if entry.is_range:
         numbers = pd.to_numeric(values).to_numpy(np.float64)
-        return np.log10(numbers) if dimension.log else numbers
-    places = {name: float(i) for i, name in enumerate(dimension.names)}
+        return np.log10(numbers) if entry.log else numbers
+    places = {name: float(i) for i, name in enumerate(entry.labels)}
     return np.array(
         [
             places[label_value(value)] if counts else math.nan
-            for value, counts in zip(values, applies, strict=True)
+            for value, counts in zip(values, used, strict=True)
         ],
         np.float64,
     )
@@ -178,21 +178,22 @@ def _cross_validate(
     """Cross-validate a forest several times, and shuffle its columns among held-out trials.
 
     Args:
-        columns: values of the dimensions; float64, shape (trials, dimensions), NaN if a trial does
-            not use a dimension.
+        columns: values of the hyperparameters; float64, shape (trials, hyperparameters), NaN if a
+            trial does not use one.
         ranks: ranks of the scores; float64, shape (trials,).
 
     Returns:
-        The share of the ranks' variance that the forest explains; the share that each dimension
-        accounts for, float64, shape (dimensions,); the greatest share of any shuffled copy.
+        The share of the ranks' variance that the forest explains; the share that each
+        hyperparameter accounts for, float64, shape (hyperparameters,); the greatest share of any
+        shuffled copy.
     """
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.model_selection import KFold
 
     rng = np.random.default_rng(0)
-    dimensions = columns.shape[1]
+    n_columns = columns.shape[1]
     errors = np.zeros(REPEATS)
-    rises = np.zeros((REPEATS, 2 * dimensions))
+    rises = np.zeros((REPEATS, 2 * n_columns))
     for repeat in range(REPEATS):
         both = np.hstack([columns, _shuffle_columns(columns, rng)])
         used = ~np.isnan(both)
@@ -207,7 +208,7 @@ def _cross_validate(
     variance = np.square(ranks - ranks.mean()).sum()
     shares = rises / (2 * variance)
     explained = float(1 - errors.mean() / variance)
-    return explained, shares[:, :dimensions].mean(axis=0), float(shares[:, dimensions:].max())
+    return explained, shares[:, :n_columns].mean(axis=0), float(shares[:, n_columns:].max())
 
 
 def _shuffle_columns(columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -221,8 +222,8 @@ def _shuffle_columns(columns: NDArray[np.float64], rng: np.random.Generator) -> 
 def _fill_gaps(columns: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Replace NaN by values drawn from the same column.
 
-    A constant, such as the median, would tell the forest the value of the dimension that decides
-    whether this one is used.
+    A constant, such as the median, would tell the forest the value of the key that decides whether
+    this one is used.
     """
     filled = columns.copy()
     for column in filled.T:
@@ -243,7 +244,7 @@ def _measure_error_rises(
     Args:
         forest: a forest fitted to other trials.
         columns: values without NaN; float64, shape (trials, columns).
-        used: whether a trial uses a column's dimension; bool, shape (trials, columns). A column is
+        used: whether a trial uses a column's key; bool, shape (trials, columns). A column is
             shuffled only among the trials that use it.
         ranks: ranks of the scores; float64, shape (trials,).
         seed: the seed of the shuffling.

@@ -295,7 +295,7 @@ def build_hyperparameters(searched: Sequence[HyperParameter]) -> Any:
         with ExitStack() as conditions:
             for key, choices in entry.when.items():
                 conditions.enter_context(space.conditional_scope(key, list(choices)))
-            if entry.choices:
+            if not entry.is_range:
                 space.Choice(entry.key, list(entry.choices), ordered=False)
                 continue
             declare = space.Int if entry.kind == "int" else space.Float
@@ -318,13 +318,13 @@ def iterate_grid(searched: Sequence[HyperParameter]) -> Iterator[dict[str, Any]]
             yield known
             return
         entry = rest[0]
-        if not entry.active(known):
+        if not entry.is_active(known):
             yield from extend(known, rest[1:])
             return
-        numbers = [round(v) if entry.kind == "int" else v for v in entry.grid()] if (
-            not entry.choices
-        ) else list(entry.choices)  # fmt: skip
-        for value in numbers:
+        proposed: Sequence[Any] = entry.choices
+        if entry.is_range:
+            proposed = [round(v) if entry.kind == "int" else v for v in entry.grid()]
+        for value in proposed:
             yield from extend({**known, entry.key: value}, rest[1:])
 
     return extend({}, searched)
@@ -335,7 +335,7 @@ def format_overrides(
 ) -> dict[str, str]:
     """Format an oracle's proposal as the values of Hydra overrides, in the order of the space."""
     return {
-        entry.key: str(values[entry.key]) if entry.choices else entry.text(values[entry.key])
+        entry.key: entry.format(values[entry.key]) if entry.is_range else str(values[entry.key])
         for entry in searched
         if entry.key in values
     }

@@ -77,7 +77,7 @@ def draw_search_figures(sweep: Sweep, importance: Importance) -> list[ReportFigu
         ReportFigure("best_so_far", "history", alt, encode_png(figures.draw_score_history(sweep)))
     ]
     order = [effect.key for effect in importance.effects]
-    order += [dimension.key for dimension in sweep.dimensions if dimension.key not in order]
+    order += [entry.key for entry in sweep.searched if entry.key not in order]
     varied = [key for key in order if key not in importance.constant]
     if varied:
         alt = f"Parallel coordinates: what every trial used of {', '.join(varied)}, and its {score}"
@@ -90,7 +90,7 @@ def draw_search_figures(sweep: Sweep, importance: Importance) -> list[ReportFigu
                 "importance", "importance", alt, encode_png(figures.draw_importance(importance))
             )
         )
-    by_key = {dimension.key: dimension for dimension in sweep.dimensions}
+    by_key = {entry.key: entry for entry in sweep.searched}
     for i, key in enumerate(order, start=1):
         png = encode_png(figures.draw_scores_by_value(sweep, by_key[key]))
         drawn.append(
@@ -161,23 +161,21 @@ def _best_rows(sweep: Sweep) -> list[list[str]]:
     if best is None:
         return []
     rows = []
-    for dimension in sweep.dimensions:
-        key = dimension.key
+    for entry in sweep.searched:
+        key = entry.key
         cells = [
             key,
-            sweep_text.format_used_values(sweep, dimension, sweep.trials.loc[[best.name]])[0],
+            sweep_text.format_used_values(sweep, entry, sweep.trials.loc[[best.name]])[0],
         ]
         if sweep.untuned:
             known = key in sweep.untuned
-            cells.append(
-                sweep_text.format_dimension_value(dimension, sweep.untuned[key]) if known else ""
-            )
-        rows.append([*cells, sweep_text.describe_dimension(dimension)])
+            cells.append(sweep_text.format_trial_value(entry, sweep.untuned[key]) if known else "")
+        rows.append([*cells, sweep_text.describe_searched_values(entry)])
     return rows
 
 
 def _importance_rows(sweep: Sweep, importance: Importance) -> list[list[str]]:
-    by_key = {dimension.key: dimension for dimension in sweep.dimensions}
+    by_key = {entry.key: entry for entry in sweep.searched}
     trials, _ = select_comparable_trials(sweep)
     return [
         [
@@ -231,7 +229,7 @@ def _trial_head(sweep: Sweep, repeated: bool) -> list[str]:
         "trial",
         "score",
         *(["each run"] if repeated else []),
-        *(dimension.key for dimension in sweep.dimensions),
+        *(entry.key for entry in sweep.searched),
         *("epochs", "seconds", "status"),
     ]
 
@@ -246,9 +244,7 @@ def _trial_rows(sweep: Sweep, repeated: bool) -> list[list[str]]:
         columns.append(
             [" ".join(_format_score(sweep, each) for each in scores) for scores in trials["scores"]]
         )
-    columns += [
-        sweep_text.format_used_values(sweep, dimension, trials) for dimension in sweep.dimensions
-    ]
+    columns += [sweep_text.format_used_values(sweep, entry, trials) for entry in sweep.searched]
     columns.append([str(epochs) for epochs in trials["epochs"]])
     columns.append(
         [f"{seconds:,.0f}" if pd.notna(seconds) else "" for seconds in trials["seconds"]]

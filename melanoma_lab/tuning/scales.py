@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from melanoma_lab.core.formatting import format_number
 from melanoma_lab.tuning import sweep_text
 from melanoma_lab.tuning.importance import encode_values
-from melanoma_lab.tuning.sweep import Dimension, Sweep
+from melanoma_lab.tuning.search_space import HyperParameter
+from melanoma_lab.tuning.sweep import Sweep
 
-#: The place on a parallel coordinate of trials that do not use its dimension.
+#: The place on a parallel coordinate of trials that do not use its key.
 ASIDE = -0.12
 
 
@@ -54,33 +55,31 @@ def jitter(numbers: NDArray[np.float64], width: float) -> NDArray[np.float64]:
     return (np.mod(numbers * (math.sqrt(5) - 1) / 2, 1) - 0.5) * width
 
 
-def get_jitter_width(dimension: Dimension) -> float:
+def get_jitter_width(entry: HyperParameter) -> float:
     """Return the width over which trials of the same value are spread; 0 if none is needed."""
-    if dimension.kind == "float":
+    if entry.kind == "float":
         return 0.0
-    low, high = get_axis_ends(dimension)
-    return 0.02 * (high - low) if dimension.kind == "int" else 0.5
+    low, high = get_axis_ends(entry)
+    return 0.02 * (high - low) if entry.kind == "int" else 0.5
 
 
-def get_axis_ends(dimension: Dimension) -> tuple[float, float]:
-    """Return the least and greatest value of a dimension, in the numbers of ``encode_values``."""
-    if not dimension.is_number:
-        return 0.0, float(len(dimension.names) - 1)
-    low, high = dimension.low or 0.0, dimension.high or 0.0
-    return (math.log10(low), math.log10(high)) if dimension.log else (low, high)
+def get_axis_ends(entry: HyperParameter) -> tuple[float, float]:
+    """Return the least and greatest value to draw, in the numbers of ``encode_values``."""
+    if not entry.is_range:
+        return 0.0, float(len(entry.labels) - 1)
+    low, high = entry.low, entry.high
+    return (math.log10(low), math.log10(high)) if entry.log else (low, high)
 
 
-def choose_axis_ticks(dimension: Dimension) -> list[tuple[float, str]]:
-    """Return a dimension's ticks, in the numbers of ``encode_values``, and their labels."""
-    if not dimension.is_number:
-        width = max(5, 60 // len(dimension.names))
-        return [
-            (float(i), clean_figure_text(name, width)) for i, name in enumerate(dimension.names)
-        ]
-    low, high = dimension.low or 0.0, dimension.high or 0.0
-    if dimension.log:
+def choose_axis_ticks(entry: HyperParameter) -> list[tuple[float, str]]:
+    """Return a searched key's ticks, in the numbers of ``encode_values``, and their labels."""
+    if not entry.is_range:
+        width = max(5, 60 // len(entry.labels))
+        return [(float(i), clean_figure_text(name, width)) for i, name in enumerate(entry.labels)]
+    low, high = entry.low, entry.high
+    if entry.log:
         return [(math.log10(x), format_number(x)) for x in log_ticks(low, high)]
-    steps = MaxNLocator(5, integer=dimension.kind == "int", min_n_ticks=1).tick_values(low, high)
+    steps = MaxNLocator(5, integer=entry.kind == "int", min_n_ticks=1).tick_values(low, high)
     inside = [x for x in steps if low <= x <= high] if low < high else [low]
     return [(float(x), format_number(round(float(x), 12))) for x in inside]
 
@@ -100,30 +99,30 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def compute_parallel_positions(
-    sweep: Sweep, dimension: Dimension, trials: pd.DataFrame
+    sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame
 ) -> NDArray[np.float64]:
-    """Return where trials cross a dimension's parallel coordinate.
+    """Return where trials cross a searched key's parallel coordinate.
 
     Args:
         sweep: the sweep.
-        dimension: one of its dimensions.
+        entry: one of its searched keys.
         trials: rows of its table.
 
     Returns:
-        Places from 0 to 1, or ``ASIDE`` for trials that do not use the dimension; float64, shape
+        Places from 0 to 1, or ``ASIDE`` for trials that do not use the key; float64, shape
         (trials,).
     """
-    places = encode_values(sweep, dimension, trials)
-    if not dimension.is_number:
+    places = encode_values(sweep, entry, trials)
+    if not entry.is_range:
         places = places + jitter(trials["number"].to_numpy(float), 0.16)
-    shares = _scale_to_unit(places, dimension)
+    shares = _scale_to_unit(places, entry)
     return np.where(np.isnan(shares), ASIDE, shares)
 
 
-def line_ticks(dimension: Dimension) -> list[tuple[float, str]]:
-    """Return the ticks of a dimension's parallel coordinate, from 0 to 1, and their labels."""
-    marks = choose_axis_ticks(dimension)
-    places = _scale_to_unit(np.array([place for place, _ in marks]), dimension)
+def line_ticks(entry: HyperParameter) -> list[tuple[float, str]]:
+    """Return the ticks of a searched key's parallel coordinate, from 0 to 1, and their labels."""
+    marks = choose_axis_ticks(entry)
+    places = _scale_to_unit(np.array([place for place, _ in marks]), entry)
     return [(float(place), text) for place, (_, text) in zip(places, marks, strict=True)]
 
 
@@ -142,10 +141,10 @@ def score_ticks(sweep: Sweep) -> list[tuple[float, str]]:
     return [(0.0, sweep_text.format_score(sweep, low)), (1.0, sweep_text.format_score(sweep, high))]
 
 
-def _scale_to_unit(places: NDArray[np.float64], dimension: Dimension) -> NDArray[np.float64]:
+def _scale_to_unit(places: NDArray[np.float64], entry: HyperParameter) -> NDArray[np.float64]:
     """Scale numbers of ``encode_values`` to places from 0 to 1."""
-    low, high = get_axis_ends(dimension)
-    if not dimension.is_number:  # room for the jitter
+    low, high = get_axis_ends(entry)
+    if not entry.is_range:  # room for the jitter
         low, high = low - 0.1, high + 0.1
     return (places - low) / (high - low) if high > low else 0.5 + 0 * places
 

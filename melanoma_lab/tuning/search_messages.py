@@ -75,10 +75,10 @@ def show_chief(workers: int, folder: Path, address: str | None) -> None:
 
 def describe_hyperparameter(entry: HyperParameter) -> str:
     """Describe a searched key in one line."""
-    if entry.choices:
+    if not entry.is_range:
         values = ", ".join(entry.choices)
     else:
-        values = f"{entry.text(entry.low)} to {entry.text(entry.high)}"
+        values = f"{entry.format(entry.low)} to {entry.format(entry.high)}"
         values += ", log" * entry.log + (f", step {entry.step:g}" if entry.step else "")
     when = " and ".join(f"{key}={' or '.join(choices)}" for key, choices in entry.when.items())
     return f"{entry.key}: {values}" + (f"  (where {when})" if when else "")
@@ -174,7 +174,7 @@ def _plan_costs(tuner: Tuner, searched: Sequence[HyperParameter]) -> tuple[int, 
         epochs = list_hyperband_epochs(tuner) * tuner.iterations
         return len(epochs), epochs
     total = getattr(tuner, "max_trials", None) or COUNTED
-    if isinstance(tuner, GridSearch) or all(math.isfinite(e.count()) for e in searched):
+    if isinstance(tuner, GridSearch) or all(math.isfinite(e.count_values()) for e in searched):
         from melanoma_lab.tuning.oracles import iterate_grid
 
         total = sum(1 for _ in itertools.islice(iterate_grid(searched), total))

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from numbers import Real
 from typing import Any, Literal
 
 from melanoma_lab.config.overrides import format_override_value, parse_override_value
@@ -34,7 +35,6 @@ UNSEARCHABLE_KEYS = (
 #: Keys below ``UNSEARCHABLE_KEYS`` that may be searched nevertheless.
 SEARCHABLE_DATASET_KEYS = ("dataset.image_size", "dataset.resize")
 
-Kind = Literal["float", "int", "choice", "bool"]
 #: Key -> its value as in a Hydra override; keys whose condition is false are missing.
 Values = Mapping[str, str]
 
@@ -53,11 +53,11 @@ class HyperParameter:
         log: whether equal ratios are equally likely, rather than equal differences.
         choices: the values of kind ``choice`` or ``bool``, as in Hydra overrides; empty for ranges.
         when: a condition: other keys, each with those of its choices under which this one is
-            searched.
+            searched, as in Hydra overrides.
     """
 
     key: str
-    kind: Kind
+    kind: Literal["float", "int", "choice", "bool"]
     low: float = math.nan
     high: float = math.nan
     step: float | None = None
@@ -70,15 +70,37 @@ class HyperParameter:
         """Whether the key is a group, whose options are the choices."""
         return is_group(self.key)
 
-    def active(self, values: Values) -> bool:
+    @property
+    def is_range(self) -> bool:
+        """Whether its values are the numbers of a range."""
+        return self.kind in {"float", "int"}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The texts of its choices in the report, in order; empty for ranges."""
+        if self.kind == "bool":  # in this order, whichever was declared
+            return ("false", "true")
+        return tuple(map(label_choice, self.choices))
+
+    def is_active(self, values: Values) -> bool:
         """Return whether its condition holds for these values of other keys."""
         return all(values.get(key) in choices for key, choices in self.when.items())
 
+    def contains(self, value: object) -> bool:
+        """Return whether a value, as a Python object, lies in the range or among the choices."""
+        if not self.is_range:
+            return label_value(value) in self.labels
+        if not isinstance(value, Real) or isinstance(value, bool):
+            return False
+        # Steps on a logarithmic scale may miss the end by rounding.
+        slack = 1e-9 * max(abs(self.low), abs(self.high))
+        return self.low - slack <= float(value) <= self.high + slack
+
     def corners(self) -> tuple[str, ...]:
         """Return all choices, or both ends of a range, as in Hydra overrides."""
-        if self.choices:
+        if not self.is_range:
             return self.choices
-        return tuple(dict.fromkeys(self.text(end) for end in (self.low, self.grid()[-1])))
+        return tuple(dict.fromkeys(self.format(end) for end in (self.low, self.grid()[-1])))
 
     def grid(self) -> list[float]:
         """Return the values of a range that a grid search tries."""
@@ -91,13 +113,13 @@ class HyperParameter:
         factors = range(math.floor(n + 1e-8) + 1)
         return [self.low * self.step**i if self.log else self.low + self.step * i for i in factors]
 
-    def count(self) -> float:
+    def count_values(self) -> float:
         """Return the number of values; infinity for a continuous range."""
-        if self.choices:
+        if not self.is_range:
             return len(self.choices)
         return math.inf if self.step is None and self.kind == "float" else len(self.grid())
 
-    def text(self, value: float) -> str:
+    def format(self, value: float) -> str:
         """Format a value of a range as in a Hydra override."""
         return str(round(value)) if self.kind == "int" else repr(float(value))
 

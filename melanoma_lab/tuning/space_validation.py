@@ -185,7 +185,7 @@ def validate_space(entries: Sequence[HyperParameter], command: TuneCommand) -> l
             checker.check(corner)
     except UserError as error:
         raise UserError(f"tuner.space: {error}") from error
-    if all(entry.count() == 1 for entry in complete):
+    if all(entry.count_values() == 1 for entry in complete):
         values = " ".join(f"{entry.key}={entry.corners()[0]}" for entry in complete)
         raise UserError(
             f"tuner.space: a single point, {values}; there is nothing to search. Train it, or "
@@ -229,7 +229,7 @@ def _match_kind(
     entry: HyperParameter, by_key: Mapping[str, HyperParameter], checker: ConfigChecker
 ) -> HyperParameter:
     """Make a range one of floats if its key takes floats, even if its ends are whole numbers."""
-    if entry.choices:
+    if not entry.is_range:
         return entry
     groups = _select_groups(next(_iterate_conditions(entry, by_key)))
     if not checker.has(groups, entry.key):
@@ -256,7 +256,7 @@ def _list_values_to_check(entries: Sequence[HyperParameter]) -> Iterator[dict[st
     for corners in itertools.islice(combined, COMBINATIONS):
         values: dict[str, str] = {}
         for entry, corner in zip(entries, corners, strict=True):
-            if entry.active(values):
+            if entry.is_active(values):
                 values[entry.key] = corner
         yield values
 

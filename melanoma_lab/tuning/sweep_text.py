@@ -11,8 +11,8 @@ import pandas as pd
 
 from melanoma_lab.core.formatting import format_count, format_metric, format_number, label_metric
 from melanoma_lab.tuning.search_history import select_best_trials
-from melanoma_lab.tuning.search_space import label_value
-from melanoma_lab.tuning.sweep import Dimension, Sweep, list_alternatives
+from melanoma_lab.tuning.search_space import HyperParameter, label_choice, label_value
+from melanoma_lab.tuning.sweep import Sweep
 
 NOT_USED = "not used"
 
@@ -32,40 +32,39 @@ def format_score(sweep: Sweep, value: float) -> str:
     return format_metric(get_objective_metric(sweep), value)
 
 
-def format_dimension_value(dimension: Dimension, content: object) -> str:
-    """Format a value of a dimension, numbers on a scale to four digits."""
-    if dimension.is_number and isinstance(content, int | float | np.number):
+def format_trial_value(entry: HyperParameter, content: object) -> str:
+    """Format a value of a searched key, numbers of a range to four digits."""
+    if entry.is_range and isinstance(content, int | float | np.number):
         return format_number(float(content))
     return label_value(content)
 
 
-def format_used_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> list[str]:
-    """Format trials' values of a dimension; ``not used`` if its condition is false.
+def format_used_values(sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame) -> list[str]:
+    """Format trials' values of a searched key; ``not used`` if its condition is false.
 
     Args:
         sweep: the sweep.
-        dimension: one of its dimensions.
+        entry: one of its searched keys.
         trials: rows of its table.
     """
-    applies = pd.Series(sweep.applies(dimension), sweep.trials.index)[trials.index]
+    used = pd.Series(sweep.find_active(entry), sweep.trials.index)[trials.index]
     return [
-        format_dimension_value(dimension, content) if counts else NOT_USED
-        for content, counts in zip(trials[f"value/{dimension.key}"], applies, strict=True)
+        format_trial_value(entry, content) if counts else NOT_USED
+        for content, counts in zip(trials[f"value/{entry.key}"], used, strict=True)
     ]
 
 
-def describe_dimension(dimension: Dimension) -> str:
-    """Describe a dimension's values: ``1e-5 to 0.1, by its logarithm``; ``adam, sgd``."""
-    if dimension.is_number:
-        text = f"{format_number(dimension.low or 0)} to {format_number(dimension.high or 0)}"
-        text = format_number(dimension.low or 0) if dimension.low == dimension.high else text
-        text += ", whole numbers" if dimension.kind == "int" else ""
-        text += ", by its logarithm" if dimension.log else ""
+def describe_searched_values(entry: HyperParameter) -> str:
+    """Describe a searched key's values: ``1e-5 to 0.1, by its logarithm``; ``adam, sgd``."""
+    if entry.is_range:
+        text = f"{format_number(entry.low)} to {format_number(entry.high)}"
+        text = format_number(entry.low) if entry.low == entry.high else text
+        text += ", whole numbers" if entry.kind == "int" else ""
+        text += ", by its logarithm" if entry.log else ""
     else:
-        text = ", ".join(dimension.names)
+        text = ", ".join(entry.labels)
     conditions = " and ".join(
-        f"{key} is {' or '.join(map(label_value, list_alternatives(wanted)))}"
-        for key, wanted in dimension.when.items()
+        f"{key} is {' or '.join(map(label_choice, choices))}" for key, choices in entry.when.items()
     )
     return f"{text}; where {conditions}" if conditions else text
 
@@ -144,19 +143,17 @@ def _warn_of_spread(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
 def _warn_of_range_ends(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
     """Return a sentence about values of the best trial within 5 % of an end of their range."""
     ends = []
-    for dimension, applies in ((d, sweep.applies(d)) for d in sweep.dimensions):
-        low, high = dimension.low, dimension.high
-        counts = bool(applies[sweep.trials.index.get_loc(best.name)])
-        if low is None or high is None or low == high or not counts:
+    place_of_best = sweep.trials.index.get_loc(best.name)
+    for entry in sweep.searched:
+        low, high = entry.low, entry.high
+        if not entry.is_range or low == high or not sweep.find_active(entry)[place_of_best]:
             continue
-        scale = math.log if dimension.log else float
-        content = float(best[f"value/{dimension.key}"])
+        scale = math.log if entry.log else float
+        content = float(best[f"value/{entry.key}"])
         place = (scale(content) - scale(low)) / (scale(high) - scale(low))
         if not 0.05 < place < 0.95:
             end = "lower" if place <= 0.05 else "upper"
-            ends.append(
-                f"{dimension.key} ({format_dimension_value(dimension, content)}, {end} end)"
-            )
+            ends.append(f"{entry.key} ({format_trial_value(entry, content)}, {end} end)")
     if not ends:
         return []
     text = f"The best value lies at the end of what was searched: {', '.join(ends)}."
@@ -194,21 +191,21 @@ def describe_rung(sweep: Sweep, rung: int) -> str:
     return format_count(epochs, "epoch")
 
 
-def describe_best_values(sweep: Sweep, dimension: Dimension, trials: pd.DataFrame) -> str:
-    """Describe the best trials' values of a dimension: ``0.001 to 0.003``, or counts of choices.
+def describe_best_values(sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame) -> str:
+    """Describe the best trials' values of a key: ``0.001 to 0.003``, or counts of choices.
 
     Args:
         sweep: the sweep.
-        dimension: one of its dimensions.
+        entry: one of its searched keys.
         trials: rows of its table, all with a score.
     """
     good = select_best_trials(sweep, trials)
-    values = format_used_values(sweep, dimension, good)
-    if not dimension.is_number:
+    values = format_used_values(sweep, entry, good)
+    if not entry.is_range:
         counts = pd.Series(values).value_counts()
         return ", ".join(f"{name} {count}\N{MULTIPLICATION SIGN}" for name, count in counts.items())
     known = [text != NOT_USED for text in values]
-    numbers = good[f"value/{dimension.key}"][known].astype(float)
+    numbers = good[f"value/{entry.key}"][known].astype(float)
     if numbers.empty:
         return NOT_USED
     low, high = format_number(numbers.min()), format_number(numbers.max())

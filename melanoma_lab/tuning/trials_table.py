@@ -13,32 +13,10 @@ from melanoma_lab.config.overrides import parse_override_value
 from melanoma_lab.config.schema.tuner import Hyperband, Tuner
 from melanoma_lab.tracking.sweep_run import REPETITION_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tuning.search_space import HyperParameter
-from melanoma_lab.tuning.sweep import Dimension
 from melanoma_lab.tuning.trial import Proposal, Repetition
 
 #: Keras Tuner's status of a trial -> the report's.
 STATUS = {"COMPLETED": "completed", "FAILED": "failed", "INVALID": "failed", "RUNNING": "running"}
-
-
-def convert_dimensions(searched: Sequence[HyperParameter]) -> tuple[Dimension, ...]:
-    """Convert a validated space to the dimensions of the report."""
-    return tuple(
-        Dimension(
-            key=entry.key,
-            kind=entry.kind,
-            low=None if entry.choices else entry.low,
-            high=None if entry.choices else entry.high,
-            log=entry.log,
-            choices=tuple(map(parse_override_value, entry.choices))
-            if entry.kind == "choice"
-            else (),
-            when={
-                key: tuple(parse_override_value(choice) for choice in choices)
-                for key, choices in entry.when.items()
-            },
-        )
-        for entry in searched
-    )
 
 
 def build_trials_table(
@@ -93,7 +71,7 @@ def build_trials_table(
     columns += ["run_id", "reason", "rung", *(f"value/{entry.key}" for entry in searched)]
     table = pd.DataFrame(rows, columns=columns)
     for entry in searched:
-        if not entry.choices:
+        if entry.is_range:
             table[f"value/{entry.key}"] = table[f"value/{entry.key}"].astype(float)
     return table
 

@@ -265,7 +265,7 @@ def _build_sweep(
         objective=tuner.objective,
         higher_is_better=higher_is_better(tuner.objective),
         algorithm=tuner.name,
-        dimensions=trials_table.convert_dimensions(plan.searched),
+        searched=tuple(plan.searched),
         trials=trials_table.build_trials_table(
             tracker.client,
             tracker.experiment_id,

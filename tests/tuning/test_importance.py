@@ -11,10 +11,10 @@ from melanoma_lab.tuning.importance import (
     rank_hyperparameters,
     select_comparable_trials,
 )
-from melanoma_lab.tuning.sweep import Dimension
+from melanoma_lab.tuning.search_space import HyperParameter
 
 KEYS = ("a", "b", "c")
-UNIT = [Dimension(key, "float", 0, 1) for key in KEYS]
+UNIT = [HyperParameter(key, "float", 0, 1) for key in KEYS]
 
 
 def uniform(n, seed, score):
@@ -68,31 +68,31 @@ def test_a_choice_without_order_and_a_condition_matter_where_they_do():
     names = rng.choice(["x", "y", "z"], n)
     depth = np.where(names == "y", rng.random(n), math.nan)
     score = (names == "y") * (1 + 3 * np.nan_to_num(depth)) + 0.2 * rng.normal(size=n)
-    dimensions = [
-        Dimension("kind", "choice", choices=("x", "y", "z")),
-        Dimension("depth", "float", 0, 1, when={"kind": "y"}),
-        Dimension("flag", "bool"),
+    searched = [
+        HyperParameter("kind", "choice", choices=("x", "y", "z")),
+        HyperParameter("depth", "float", 0, 1, when={"kind": ("y",)}),
+        HyperParameter("flag", "bool", choices=("false", "true")),
     ]
     values = {"kind": names, "depth": depth, "flag": rng.random(n) < 0.5}
-    result = rank_hyperparameters(sweep_of(dimensions, trials_of(score, values)))
+    result = rank_hyperparameters(sweep_of(searched, trials_of(score, values)))
     matters = {effect.key: effect.matters for effect in result.effects}
     assert matters == {"kind": True, "depth": True, "flag": False}
     assert result.effects[0].key == "kind"
 
 
-def test_that_a_dimension_does_not_count_tells_nothing_of_its_parent():
+def test_that_a_key_does_not_count_tells_nothing_of_its_parent():
     """Where only the parent matters, the gaps that it makes are not taken for an effect."""
     rng = np.random.default_rng(0)
     n = 60
     names = rng.choice(["adam", "sgd"], n)
     momentum = np.where(names == "sgd", rng.random(n), math.nan)
-    dimensions = [
-        Dimension("optimizer", "choice", choices=("adam", "sgd")),
-        Dimension("momentum", "float", 0, 1, when={"optimizer": "sgd"}),
+    searched = [
+        HyperParameter("optimizer", "choice", choices=("adam", "sgd")),
+        HyperParameter("momentum", "float", 0, 1, when={"optimizer": ("sgd",)}),
     ]
     values = {"optimizer": names, "momentum": momentum}
     score = (names == "sgd") + 0.3 * rng.normal(size=n)
-    result = rank_hyperparameters(sweep_of(dimensions, trials_of(score, values)))
+    result = rank_hyperparameters(sweep_of(searched, trials_of(score, values)))
     assert {effect.key: effect.matters for effect in result.effects} == {
         "optimizer": True,
         "momentum": False,
@@ -116,7 +116,7 @@ def test_what_the_trials_cannot_tell_is_not_told(scores, a, words):
     assert math.isnan(result.explained)
 
 
-def test_dimensions_that_do_not_vary_are_named():
+def test_keys_that_do_not_vary_are_named():
     result = rank_hyperparameters(
         sweep_of(UNIT[:2], trials_of([0.1, 0.2], {"a": [0.5, 0.5], "b": [0, 1]}))
     )
@@ -145,11 +145,9 @@ def test_of_budgets_with_equally_many_trials_the_highest_counts(rung, expected):
 
 
 def test_values_as_numbers():
-    lists = Dimension("l", "choice", choices=(None, [1, 2]))
-    flag = Dimension("f", "bool", when={"l": [1, 2]})
+    lists = HyperParameter("l", "choice", choices=("null", "[1,2]"))
+    flag = HyperParameter("f", "bool", choices=("false", "true"), when={"l": ("[1,2]",)})
     values = {RATE.key: [1e-3, 0.1], "l": [[1, 2], None], "f": [True, None]}
     sweep = sweep_of([RATE, lists, flag], trials_of([0, 1], values))
-    codes = [
-        encode_values(sweep, dimension, sweep.trials.iloc[::-1]) for dimension in sweep.dimensions
-    ]
+    codes = [encode_values(sweep, entry, sweep.trials.iloc[::-1]) for entry in sweep.searched]
     np.testing.assert_allclose(codes, [[-1, -3], [0, 1], [math.nan, 1]])

@@ -23,7 +23,7 @@ def test_a_range_is_read_with_its_ends_step_and_scale():
     entry = only({"min": 1e-5, "max": 1e-2, "log": True, "step": 10})
     assert (entry.kind, entry.low, entry.high, entry.log) == ("float", 1e-5, 1e-2, True)
     assert entry.grid() == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2])
-    assert entry.count() == 4
+    assert entry.count_values() == 4
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_range_of_fractions_without_a_step_is_cut_into_ten():
     grid = only({"min": 1e-4, "max": 1e-1, "log": True}).grid()
     assert len(grid) == 10
     assert [b / a for a, b in itertools.pairwise(grid)] == pytest.approx([10 ** (1 / 3)] * 9)
-    assert math.isinf(only({"min": 0.0, "max": 1.0}).count())
+    assert math.isinf(only({"min": 0.0, "max": 1.0}).count_values())
 
 
 def test_lists_are_choices_and_of_true_and_false_switches():
@@ -62,9 +62,9 @@ def test_what_decides_comes_before_what_it_decides_about():
     )
     assert [entry.key for entry in entries] == ["a", "b", "c"]
     c = entries[2]
-    assert c.active({"a": "m", "b": "x"})
-    assert not c.active({"a": "m", "b": "y"})
-    assert not c.active({"a": "o"})
+    assert c.is_active({"a": "m", "b": "x"})
+    assert not c.is_active({"a": "m", "b": "y"})
+    assert not c.is_active({"a": "o"})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a sweep is: what it refuses, which trials count in a dimension, which trial is the best."""
+"""What a sweep is: what it refuses, which trials use a key, which trial is the best."""
 
 import math
 
@@ -6,31 +6,13 @@ import numpy as np
 import pytest
 from tuning_cases import RATE, realistic, sweep_of, trials_of
 
-from melanoma_lab.tuning.search_space import label_value
-from melanoma_lab.tuning.sweep import Dimension
+from melanoma_lab.tuning.search_space import HyperParameter, label_value
 
-OPTIMIZER = Dimension("optimizer", "choice", choices=("adam", "sgd"))
-MOMENTUM = Dimension("momentum", "float", 0, 1, when={"optimizer": "sgd"})
-NESTEROV = Dimension("nesterov", "bool", when={"momentum": 0.5})
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"key": "", "kind": "bool"}, "dotted key"),
-        ({"key": "a", "kind": "real"}, "a kind of float, int, choice, bool"),
-        ({"key": "a", "kind": "float"}, "low <= high"),
-        ({"key": "a", "kind": "int", "low": 2, "high": 1}, "low <= high"),
-        ({"key": "a", "kind": "float", "low": 0, "high": 1, "log": True}, "low > 0"),
-        ({"key": "a", "kind": "bool", "low": 0, "high": 1}, "no low or high"),
-        ({"key": "a", "kind": "choice"}, "choices of a choice alone"),
-        ({"key": "a", "kind": "bool", "choices": (True,)}, "choices of a choice alone"),
-        ({"key": "a", "kind": "choice", "choices": ([1], [1.0])}, "choices that differ"),
-    ],
+OPTIMIZER = HyperParameter("optimizer", "choice", choices=("adam", "sgd"))
+MOMENTUM = HyperParameter("momentum", "float", 0, 1, when={"optimizer": ("sgd",)})
+NESTEROV = HyperParameter(
+    "nesterov", "bool", choices=("false", "true"), when={"momentum": ("0.5",)}
 )
-def test_a_dimension_that_is_none_is_refused(fields, words):
-    with pytest.raises(ValueError, match=f"Expected.*{words}.*Received"):
-        Dimension(**fields)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +34,7 @@ def test_values_have_the_names_of_a_configuration(value, name):
 
 
 @pytest.mark.parametrize(
-    ("dimension", "value", "holds"),
+    ("entry", "value", "holds"),
     [
         (RATE, 1e-5, True),
         (RATE, 1e-1 * (1 + 1e-12), True),  # a step on a logarithmic scale
@@ -60,15 +42,15 @@ def test_values_have_the_names_of_a_configuration(value, name):
         (RATE, math.nan, False),
         (RATE, True, False),
         (RATE, "fast", False),
-        (Dimension("a", "bool"), np.bool_(True), True),
-        (Dimension("a", "bool"), None, False),
-        (Dimension("a", "choice", choices=(None, [1, 2])), [1, 2], True),
-        (Dimension("a", "choice", choices=(None, [1, 2])), None, True),
-        (Dimension("a", "choice", choices=(None, [1, 2])), math.nan, False),
+        (HyperParameter("a", "bool", choices=("false", "true")), np.bool_(True), True),
+        (HyperParameter("a", "bool", choices=("false", "true")), None, False),
+        (HyperParameter("a", "choice", choices=("null", "[1,2]")), [1, 2], True),
+        (HyperParameter("a", "choice", choices=("null", "[1,2]")), None, True),
+        (HyperParameter("a", "choice", choices=("null", "[1,2]")), math.nan, False),
     ],
 )
-def test_a_value_lies_in_a_dimension_or_not(dimension, value, holds):
-    assert dimension.holds(value) == holds
+def test_a_value_lies_in_a_space_or_not(entry, value, holds):
+    assert entry.contains(value) == holds
 
 
 def conditional():
@@ -80,20 +62,20 @@ def conditional():
     return sweep_of([OPTIMIZER, MOMENTUM, NESTEROV], trials_of([0.1, 0.2, 0.3], values))
 
 
-def test_a_dimension_counts_where_its_condition_and_those_before_it_hold():
+def test_a_key_counts_where_its_condition_and_those_before_it_hold():
     sweep = conditional()
-    counts = [sweep.applies(dimension).tolist() for dimension in sweep.dimensions]
+    counts = [sweep.find_active(entry).tolist() for entry in sweep.searched]
     assert counts == [[True, True, True], [False, True, True], [False, True, False]]
 
 
 def test_alternatives_are_a_tuple_and_a_list_is_one_value():
-    parent = Dimension("a", "choice", choices=(None, [1, 2], "x"))
+    parent = HyperParameter("a", "choice", choices=("null", "[1,2]", "x"))
     values = {"a": [None, [1, 2], "x"], "b": [1, 1, None], "c": [None, 1, None]}
-    either = Dimension("b", "int", 0, 1, when={"a": (None, [1, 2])})
-    one = Dimension("c", "int", 0, 1, when={"a": [1, 2]})
+    either = HyperParameter("b", "int", 0, 1, when={"a": ("null", "[1,2]")})
+    one = HyperParameter("c", "int", 0, 1, when={"a": ("[1,2]",)})
     sweep = sweep_of([parent, either, one], trials_of([0, 0, 0], values))
-    assert sweep.applies(either).tolist() == [True, True, False]
-    assert sweep.applies(one).tolist() == [False, True, False]
+    assert sweep.find_active(either).tolist() == [True, True, False]
+    assert sweep.find_active(one).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +94,7 @@ def test_alternatives_are_a_tuple_and_a_list_is_one_value():
 def test_a_table_that_contradicts_itself_is_refused(change, words):
     sweep = conditional()
     with pytest.raises(ValueError, match=f"Expected.*{words}"):
-        sweep_of(sweep.dimensions, sweep.trials.assign(**change))
+        sweep_of(sweep.searched, sweep.trials.assign(**change))
 
 
 def test_a_table_without_a_column_is_refused():
@@ -121,14 +103,6 @@ def test_a_table_without_a_column_is_refused():
         sweep_of([OPTIMIZER], trials)
     with pytest.raises(ValueError, match=r"without .*rung"):
         sweep_of([], trials.drop(columns="rung"))
-
-
-def test_a_condition_on_what_does_not_come_earlier_is_refused():
-    sweep = conditional()
-    with pytest.raises(ValueError, match="conditions of momentum on earlier dimensions"):
-        sweep_of([MOMENTUM, OPTIMIZER], sweep.trials)
-    with pytest.raises(ValueError, match="a dimension a key"):
-        sweep_of([OPTIMIZER, OPTIMIZER], sweep.trials)
 
 
 @pytest.mark.parametrize(("higher", "best"), [(True, 1), (False, 3)])

@@ -7,9 +7,9 @@ from tuning_cases import RATE, realistic, sweep_of, trials_of
 
 from melanoma_lab.core.formatting import format_number
 from melanoma_lab.tuning import sweep_text
-from melanoma_lab.tuning.sweep import Dimension
+from melanoma_lab.tuning.search_space import HyperParameter
 
-DEPTH = Dimension("depth", "int", 0, 10, when={RATE.key: (0.001, 0.01)})
+DEPTH = HyperParameter("depth", "int", 0, 10, when={RATE.key: ("0.001", "0.01")})
 
 
 @pytest.mark.parametrize(
@@ -30,17 +30,17 @@ def test_numbers_read_and_can_be_typed(value, text):
 
 
 @pytest.mark.parametrize(
-    ("dimension", "text"),
+    ("entry", "text"),
     [
         (RATE, "1e-5 to 0.1, by its logarithm"),
-        (Dimension("a", "int", 3, 3), "3, whole numbers"),
-        (Dimension("a", "choice", choices=(None, [1, 2])), "null, [1, 2]"),
-        (Dimension("a", "bool"), "false, true"),
+        (HyperParameter("a", "int", 3, 3), "3, whole numbers"),
+        (HyperParameter("a", "choice", choices=("null", "[1,2]")), "null, [1, 2]"),
+        (HyperParameter("a", "bool", choices=("false", "true")), "false, true"),
         (DEPTH, "0 to 10, whole numbers; where optimizer.learning_rate is 0.001 or 0.01"),
     ],
 )
-def test_what_was_searched(dimension, text):
-    assert sweep_text.describe_dimension(dimension) == text
+def test_what_was_searched(entry, text):
+    assert sweep_text.describe_searched_values(entry) == text
 
 
 @pytest.mark.parametrize("objective", ["val/balanced_accuracy", "val_balanced_accuracy"])
@@ -130,9 +130,9 @@ def test_what_the_best_trials_used():
         "depth": [None, 4, 7, 2],
         "on": [True, True, False, False],
     }
-    flag = Dimension("on", "bool")
+    flag = HyperParameter("on", "bool", choices=("false", "true"))
     sweep = sweep_of([RATE, DEPTH, flag], trials_of([0.4, 0.5, 0.6, 0.1], values))
-    found = [sweep_text.describe_best_values(sweep, d, sweep.scored) for d in sweep.dimensions]
+    found = [sweep_text.describe_best_values(sweep, d, sweep.scored) for d in sweep.searched]
     assert found == [
         "0.0001 to 0.001",
         "4 to 7",

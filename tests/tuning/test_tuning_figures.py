@@ -9,9 +9,9 @@ from tuning_cases import RATE, realistic, sweep_of, trials_of
 
 from melanoma_lab.tuning import figures, scales
 from melanoma_lab.tuning.importance import Effect, Importance
-from melanoma_lab.tuning.sweep import Dimension
+from melanoma_lab.tuning.search_space import HyperParameter
 
-LIST = Dimension("rates", "choice", choices=(None, [0.1, 0.2], "größe $日"))
+LIST = HyperParameter("rates", "choice", choices=("null", "[0.1,0.2]", '"größe $日"'))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_budgets_are_told_apart_by_colour_and_marker():
 
 
 def test_scores_stand_over_what_the_trials_used(sweep):
-    ax = figures.draw_scores_by_value(sweep, sweep.dimensions[0]).axes[0]
+    ax = figures.draw_scores_by_value(sweep, sweep.searched[0]).axes[0]
     expected = np.column_stack([np.log10(sweep.scored["value/" + RATE.key]), sweep.scored["score"]])
     np.testing.assert_allclose(points(ax), np.array(sorted(expected.tolist())))
     assert [t.get_text() for t in ax.get_xticklabels()] == [
@@ -65,16 +65,16 @@ def test_scores_stand_over_what_the_trials_used(sweep):
     assert ax.get_title(loc="left") == RATE.key
 
 
-def test_a_conditional_dimension_shows_the_trials_that_use_it(sweep):
-    ax = figures.draw_scores_by_value(sweep, sweep.dimensions[2]).axes[0]
+def test_a_conditional_key_shows_the_trials_that_use_it(sweep):
+    ax = figures.draw_scores_by_value(sweep, sweep.searched[2]).axes[0]
     uses = int((sweep.scored["value/optimizer"] == "sgd").sum())
     assert len(points(ax)) == uses
     assert ax.get_xlabel() == f"{uses} of 55 trials use it"
 
 
-def test_a_dimension_that_no_trial_uses_says_so():
-    parent = Dimension("on", "bool")
-    child = Dimension("size", "int", 1, 9, when={"on": True})
+def test_a_key_that_no_trial_uses_says_so():
+    parent = HyperParameter("on", "bool", choices=("false", "true"))
+    child = HyperParameter("size", "int", 1, 9, when={"on": ("true",)})
     sweep = sweep_of(
         [parent, child], trials_of([0.1, 0.2], {"on": [False] * 2, "size": [None] * 2})
     )

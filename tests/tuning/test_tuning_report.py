@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from tuning_cases import RATE, realistic, sweep_of, trials_of
 
+from melanoma_lab.config.overrides import format_override_value
 from melanoma_lab.tuning.report import format_trials_csv, write_search_report
-from melanoma_lab.tuning.sweep import Dimension
+from melanoma_lab.tuning.search_space import HyperParameter
 
 
 class Page(HTMLParser):
@@ -104,7 +105,7 @@ def test_the_page_begins_with_the_answer(sweep, page):
     assert places == sorted(places)
     head, *rows = page.tables[0]
     assert head == ["hyperparameter", "best trial", "untuned arm", "searched"]
-    assert [row[0] for row in rows] == [dimension.key for dimension in sweep.dimensions]
+    assert [row[0] for row in rows] == [entry.key for entry in sweep.searched]
     assert [row[2] for row in rows][:2] == ["0.001", "adam"]
 
 
@@ -186,18 +187,18 @@ def test_old_figures_go_and_the_same_sweep_makes_the_same_files(tmp_path):
 
 def test_what_a_user_typed_cannot_break_the_page(tmp_path):
     evil = "<script>x</script>|größe 日本 $"
-    dimensions = [
-        Dimension("a<b>", "choice", choices=(evil, None, ["<i>", 1])),
-        Dimension("size", "int", 1, 3, when={"a<b>": None}),
-    ]
     values = {"a<b>": [evil, None, ["<i>", 1]], "size": [None, 2, None]}
+    searched = [
+        HyperParameter("a<b>", "choice", choices=tuple(map(format_override_value, values["a<b>"]))),
+        HyperParameter("size", "int", 1, 3, when={"a<b>": ("null",)}),
+    ]
     trials = trials_of(
         [0.1, 0.3, math.nan],
         values,
         status=["completed", "completed", "failed"],
         reason=["", "", f"{evil}\nsecond line"],
     )
-    sweep = sweep_of(dimensions, trials, name="<b>arm", next_command="a && b <c>")
+    sweep = sweep_of(searched, trials, name="<b>arm", next_command="a && b <c>")
     text = write_search_report(sweep, tmp_path).read_text()
     page = Page(text)
     assert page.open == []

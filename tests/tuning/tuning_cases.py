@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.tuning.sweep import Dimension, Sweep
+from melanoma_lab.config.overrides import format_override_value
+from melanoma_lab.tuning.search_space import HyperParameter
+from melanoma_lab.tuning.sweep import Sweep
 
-RATE = Dimension("optimizer.learning_rate", "float", 1e-5, 1e-1, log=True)
+RATE = HyperParameter("optimizer.learning_rate", "float", 1e-5, 1e-1, log=True)
 
 
 def trials_of(y, values, **columns):
@@ -29,7 +31,7 @@ def trials_of(y, values, **columns):
     return pd.DataFrame(table | columns)
 
 
-def sweep_of(dimensions, trials, **fields):
+def sweep_of(searched, trials, **fields):
     """A sweep of val balanced accuracy over a table of trials."""
     words = {
         "study": "tuning",
@@ -43,7 +45,7 @@ def sweep_of(dimensions, trials, **fields):
         "data": {"dataset": "isic9_verified", "protocol": "grouped"},
         "next_command": "python -m melanoma_lab -m +experiment=dropout,tuned seed=1,2,3",
     }
-    return Sweep(dimensions=tuple(dimensions), trials=trials, **(words | fields))
+    return Sweep(searched=tuple(searched), trials=trials, **(words | fields))
 
 
 def realistic(n=60, seed=0, *, hyperband=False):
@@ -93,18 +95,20 @@ def realistic(n=60, seed=0, *, hyperband=False):
         steps=epochs * 60.0,
         seconds=epochs * rng.uniform(7, 9, n),
     )
-    dimensions = [
+    searched = [
         RATE,
-        Dimension("optimizer", "choice", choices=("adam", "sgd", "rmsprop")),
-        Dimension("optimizer.momentum", "float", 0.0, 0.99, when={"optimizer": "sgd"}),
-        Dimension("regularisation.rates", "choice", choices=lists),
-        Dimension("training.batch_size", "int", 8, 64, log=True),
-        Dimension("augmentation.horizontal_flip", "bool"),
-        Dimension("architecture.dense", "int", 128, 128),
+        HyperParameter("optimizer", "choice", choices=("adam", "sgd", "rmsprop")),
+        HyperParameter("optimizer.momentum", "float", 0.0, 0.99, when={"optimizer": ("sgd",)}),
+        HyperParameter(
+            "regularisation.rates", "choice", choices=tuple(map(format_override_value, lists))
+        ),
+        HyperParameter("training.batch_size", "int", 8, 64, log=True),
+        HyperParameter("augmentation.horizontal_flip", "bool", choices=("false", "true")),
+        HyperParameter("architecture.dense", "int", 128, 128),
     ]
     untuned = {"optimizer.learning_rate": 1e-3, "optimizer": "adam", "training.batch_size": 32}
     return sweep_of(
-        dimensions,
+        searched,
         trials,
         untuned=untuned,
         repeats=("seed 0", "seed 1"),
