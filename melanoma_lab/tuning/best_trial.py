@@ -33,13 +33,13 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
         proposal: the best trial.
     """
     client = trials.tracker.client
-    for part in trials.parts:
-        spec = trials.specify_repetition(proposal, part)
+    for repetition in trials.repetitions:
+        spec = trials.specify_repetition(proposal, repetition)
         tags = {SWEEP_TAG: trials.sweep, TRIAL_TAG: proposal.trial, "fingerprint": spec.fingerprint}
         found = trials.tracker.find_finished(tags)
         if client is None or found is None or client.list_artifacts(found.run_id, "plots"):
             continue
-        lock = trials.get_run_lock(proposal, part)
+        lock = trials.get_run_lock(proposal, repetition)
         checkpoint = CheckpointManager(lock.folder, show_note).load_newest()
         if checkpoint is None and not spec.is_trivial:
             show_note(

@@ -42,7 +42,7 @@ class Sweep:
             * ``status``: str; one of ``STATUSES``;
             * ``score``: float; the objective, NaN if there is none;
             * ``scores``: list of float; the objective of each of its runs, in the order of
-              ``repeats``; ``score`` is their mean. Empty if there are none;
+              ``repetitions``; ``score`` is their mean. Empty if there are none;
             * ``epochs``: int; the epochs trained, including those of a trial that it continues;
             * ``steps``: float; the optimizer steps of this trial itself, over all its runs;
             * ``seconds``: float; the time of fitting and evaluating, over all its runs;
@@ -60,7 +60,7 @@ class Sweep:
         untuned: the untuned arm's values, key -> value, as far as they are known.
         next_command: the command that compares the tuned configuration with the untuned arm over
             several seeds; empty if no trial has a score.
-        repeats: names of the entries of ``scores``, such as ``("seed 0", "seed 1")``; empty if
+        repetitions: names of the entries of ``scores``, such as ``("seed 0", "seed 1")``; empty if
             unknown.
 
     Raises:
@@ -81,7 +81,7 @@ class Sweep:
     data: Mapping[str, str]
     untuned: Mapping[str, object] = field(default_factory=dict)
     next_command: str = ""
-    repeats: tuple[str, ...] = ()
+    repetitions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_columns()

@@ -75,9 +75,9 @@ def format_repetition_scores(sweep: Sweep, trial: pd.Series[Any]) -> str:
     if len(scores) < 2:
         return ""
     values = [format_score(sweep, each) for each in scores]
-    if len(sweep.repeats) == len(scores):
+    if len(sweep.repetitions) == len(scores):
         return ", ".join(
-            f"{name}: {text}" for name, text in zip(sweep.repeats, values, strict=True)
+            f"{name}: {text}" for name, text in zip(sweep.repetitions, values, strict=True)
         )
     return ", ".join(values)
 

@@ -56,17 +56,13 @@ class Proposal:
         values: the values of the searched keys, as in Hydra overrides.
         epochs: (epochs of the full budget, epochs after which this trial ends) if the algorithm
             decides about them, else None.
-        after: the proposal of the trial that this one continues, if it was promoted, else None.
+        continues: the proposal of the trial that this one continues, if it was promoted, else None.
     """
 
     trial: str
     values: Values
     epochs: tuple[int, int] | None = None
-    after: Proposal | None = None
-
-    def value_of(self, key: str) -> str | None:
-        """Return the value of a searched key; None if the key's condition is false."""
-        return dict(self.values).get(key)
+    continues: Proposal | None = None
 
     def overrides(self) -> dict[str, str]:
         """Return the overrides in which the trial differs from the search: values and epochs."""
@@ -116,7 +112,8 @@ def list_repetitions(config: Config) -> list[Repetition]:
     if isinstance(config.split, FoldSplit):
         folds = config.tuner.folds or [config.split.fold]
     return [
-        Repetition(*part) for part in itertools.product(config.tuner.seeds or [config.seed], folds)
+        Repetition(seed, fold)
+        for seed, fold in itertools.product(config.tuner.seeds or [config.seed], folds)
     ]
 
 
@@ -127,7 +124,7 @@ class TrialRunner:
     Attributes:
         command: the overrides that all trials share.
         arm: the arm that is tuned.
-        parts: the repetitions of each trial: its seeds and folds.
+        repetitions: the repetitions of each trial: its seeds and folds.
         objective: the name of the metric to optimise.
         sweep: the search's fingerprint.
         parent: the MLflow id of the search's own run.
@@ -140,7 +137,7 @@ class TrialRunner:
 
     command: TuneCommand
     arm: Arm
-    parts: Sequence[Repetition]
+    repetitions: Sequence[Repetition]
     objective: str
     sweep: str
     parent: str
@@ -162,9 +159,10 @@ class TrialRunner:
             RunError: the trial failed; it is recorded as failed, with the reason.
         """
         client = self.tracker.client
-        if len(self.parts) == 1 or client is None:  # offline, no parent run can be opened
+        if len(self.repetitions) == 1 or client is None:  # offline, no parent run can be opened
             done = [
-                self._train(proposal, part, self.parent, progress_prefix) for part in self.parts
+                self._train(proposal, repetition, self.parent, progress_prefix)
+                for repetition in self.repetitions
             ]
             return self._average(done)
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial, PARENT_TAG: self.parent}
@@ -177,8 +175,10 @@ class TrialRunner:
         )
         try:
             done = [
-                self._train(proposal, part, run_id, f"{progress_prefix} ({n}/{len(self.parts)})")
-                for n, part in enumerate(self.parts, 1)
+                self._train(
+                    proposal, repetition, run_id, f"{progress_prefix} ({n}/{len(self.repetitions)})"
+                )
+                for n, repetition in enumerate(self.repetitions, 1)
             ]
         except KeyboardInterrupt:
             close_parent_run(client, run_id, "KILLED", why="interrupted")
@@ -204,8 +204,8 @@ class TrialRunner:
             unsent=any(unsent for _, unsent in done),
         )
 
-    def data_of(self, config: Config) -> PreparedData:
-        """Return a trial's dataset; each dataset is prepared once per process."""
+    def load_dataset(self, config: Config) -> PreparedData:
+        """Load a trial's dataset; each dataset is prepared once per process."""
         plain = config_to_dict(config)
         key = json.dumps(
             [plain[group] for group in ("dataset", "split", "metadata")], sort_keys=True
@@ -215,28 +215,28 @@ class TrialRunner:
         return self.datasets[key]
 
     def specify_repetition(
-        self, proposal: Proposal, part: Repetition, options: RunOptions = TRIAL_OPTIONS
+        self, proposal: Proposal, repetition: Repetition, options: RunOptions = TRIAL_OPTIONS
     ) -> RunSpec:
         """Return the run of one seed and fold of a trial."""
-        config, _ = self.command.configure({**proposal.overrides(), **part.overrides()})
+        config, _ = self.command.configure({**proposal.overrides(), **repetition.overrides()})
         config = steps.resolve_auto(config, self.threads)
-        return RunSpec(config, self.arm, self.data_of(config), self.threads, options)
+        return RunSpec(config, self.arm, self.load_dataset(config), self.threads, options)
 
-    def get_run_lock(self, proposal: Proposal, part: Repetition) -> RunLock:
+    def get_run_lock(self, proposal: Proposal, repetition: Repetition) -> RunLock:
         """Return the run lock of one run of a trial, without acquiring it.
 
         The lock gives the folder of the run's checkpoints. The caller must hold the search's lock.
 
         Args:
             proposal: the trial.
-            part: the seed and fold of the run.
+            repetition: the seed and fold of the run.
         """
-        if (proposal.trial, part) not in self.run_locks:
-            spec = self.specify_repetition(proposal, part)
-            self.run_locks[proposal.trial, part] = RunLock.for_run(
+        if (proposal.trial, repetition) not in self.run_locks:
+            spec = self.specify_repetition(proposal, repetition)
+            self.run_locks[proposal.trial, repetition] = RunLock.for_run(
                 self.cache, **self._lock_key(spec)
             )
-        return self.run_locks[proposal.trial, part]
+        return self.run_locks[proposal.trial, repetition]
 
     def _lock_key(self, spec: RunSpec) -> dict[str, str]:
         """Return what the run's lock is named by; a run outside the search has another lock."""
@@ -249,30 +249,32 @@ class TrialRunner:
 
     def delete_checkpoints(self, proposal: Proposal) -> None:
         """Delete the checkpoints of a trial."""
-        for part in self.parts:
-            self.get_run_lock(proposal, part).delete_checkpoints()
+        for repetition in self.repetitions:
+            self.get_run_lock(proposal, repetition).delete_checkpoints()
 
     def _train(
-        self, proposal: Proposal, part: Repetition, parent: str, progress_prefix: str
+        self, proposal: Proposal, repetition: Repetition, parent: str, progress_prefix: str
     ) -> tuple[Mapping[str, float], bool]:
         """Train one run of a trial.
 
         Returns:
             The run's metrics, and whether it is saved on disk and not yet sent.
         """
-        several = len(self.parts) > 1
+        several = len(self.repetitions) > 1
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial}
         options = replace(
             TRIAL_OPTIONS,
             tags={
                 **tags,
                 PARENT_TAG: parent,
-                **({REPETITION_TAG: str(part)} if several else {}),
+                **({REPETITION_TAG: str(repetition)} if several else {}),
             },
-            continue_from=self.get_run_lock(proposal.after, part) if proposal.after else None,
+            continue_from=self.get_run_lock(proposal.continues, repetition)
+            if proposal.continues
+            else None,
             progress_prefix=progress_prefix,
         )
-        spec = self.specify_repetition(proposal, part, options)
+        spec = self.specify_repetition(proposal, repetition, options)
         ready: Future[Tracker] = Future()
         ready.set_result(self.tracker)
         results: Mapping[str, float] = {}
@@ -280,7 +282,7 @@ class TrialRunner:
         with acquire_run_lock(
             self.cache, **self._lock_key(spec), wait=run_messages.show_waiting
         ) as lock:
-            self.run_locks[proposal.trial, part] = lock
+            self.run_locks[proposal.trial, repetition] = lock
             if finished := self.tracker.find_finished({**tags, "fingerprint": spec.fingerprint}):
                 return dict(finished.metrics), False
             run_id_before = self.tracker.run_id

@@ -138,7 +138,7 @@ def read_proposal(
         get_trial: a function from a trial's id to Keras Tuner's trial.
     """
     values = trial.hyperparameters.values
-    after = values.get(oracles.PROMOTED_FROM)
+    promoted_from = values.get(oracles.PROMOTED_FROM)
     epochs = None
     if isinstance(tuner, Hyperband):
         epochs = (tuner.max_epochs, int(values[oracles.EPOCHS]))
@@ -146,7 +146,9 @@ def read_proposal(
         trial.trial_id,
         oracles.format_overrides(values, searched),
         epochs,
-        read_proposal(get_trial(after), tuner, searched, get_trial) if after else None,
+        read_proposal(get_trial(promoted_from), tuner, searched, get_trial)
+        if promoted_from
+        else None,
     )
 
 

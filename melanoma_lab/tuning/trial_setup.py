@@ -39,7 +39,7 @@ def prepare_trials(plan: SearchPlan, tracker: Tracker) -> TrialRunner:
     trials = TrialRunner(
         command=plan.command,
         arm=plan.arm,
-        parts=list_repetitions(config),
+        repetitions=list_repetitions(config),
         objective=config.tuner.objective,
         sweep="",
         parent="",
@@ -57,9 +57,9 @@ def _fingerprint(plan: SearchPlan, trials: TrialRunner) -> str:
         k: v for k, v in tuner_to_dict(plan.config).items() if k not in {*BUDGET_KEYS, "space"}
     }
     bases = []
-    for part in trials.parts:
-        base, _ = plan.command.configure(part.overrides())
-        data = trials.data_of(base)
+    for repetition in trials.repetitions:
+        base, _ = plan.command.configure(repetition.overrides())
+        data = trials.load_dataset(base)
         bases.append(fingerprint_run(base, data))
     space: list[Any] = [asdict(entry) for entry in plan.searched]
     text = json.dumps([algorithm, space, bases], sort_keys=True)

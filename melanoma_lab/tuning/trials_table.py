@@ -27,7 +27,7 @@ def build_trials_table(
     oracle: Any,
     searched: Sequence[HyperParameter],
     proposals: Mapping[str, Proposal],
-    parts: Sequence[Repetition],
+    repetitions: Sequence[Repetition],
 ) -> pd.DataFrame:
     """Build the table of trials, with the columns of ``Sweep.trials``.
 
@@ -38,7 +38,7 @@ def build_trials_table(
         oracle: the oracle, which knows every trial and its score.
         searched: the validated search space.
         proposals: the proposal of each trial, by its id.
-        parts: the seeds and folds of each trial.
+        repetitions: the seeds and folds of each trial.
     """
     runs = _find_runs(client, experiment_id, sweep)
     lengths = sorted({p.epochs[1] for p in proposals.values() if p.epochs})
@@ -47,8 +47,8 @@ def build_trials_table(
         trial, proposal = oracle.trials[trial_id], proposals[trial_id]
         own = runs.get(trial_id, [])
         scored = [run for run in own if "arm" in run.data.tags]
-        by_part = {_read_repetition(run): run for run in scored}
-        ordered = [by_part[part] for part in parts if part in by_part]
+        by_repetition = {_read_repetition(run): run for run in scored}
+        ordered = [by_repetition[each] for each in repetitions if each in by_repetition]
         metrics = [run.data.metrics for run in ordered]
         row: dict[str, Any] = {
             "trial": trial_id,
@@ -63,8 +63,9 @@ def build_trials_table(
             "reason": trial.message or "",
             "rung": lengths.index(proposal.epochs[1]) if proposal.epochs else -1,
         }
+        values = dict(proposal.values)
         for entry in searched:
-            text = proposal.value_of(entry.key)
+            text = values.get(entry.key)
             row[f"value/{entry.key}"] = None if text is None else parse_override_value(text)
         rows.append(row)
     columns = ["trial", "number", "status", "score", "scores", "epochs", "steps", "seconds"]
@@ -127,8 +128,8 @@ def _count_steps(
 ) -> float:
     """Sum the optimizer steps of a trial itself, over all its runs."""
     taken = sum(m.get("optimizer_steps", 0.0) for m in metrics)
-    if proposal.after is not None:
-        before = [run for run in runs.get(proposal.after.trial, []) if "arm" in run.data.tags]
+    if proposal.continues is not None:
+        before = [run for run in runs.get(proposal.continues.trial, []) if "arm" in run.data.tags]
         taken -= sum(run.data.metrics.get("optimizer_steps", 0.0) for run in before)
     return max(taken, 0.0)
 

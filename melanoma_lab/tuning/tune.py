@@ -204,7 +204,7 @@ def _conclude(plan: SearchPlan, trials: TrialRunner, ledger: TrialLog) -> Tuning
     files = [report, *report.parent.glob("*.md"), *report.parent.glob("*.csv"), preset]
     with tempfile.TemporaryDirectory() as scratch:
         manifest = Path(scratch) / "manifest.csv"
-        first = trials.specify_repetition(proposal, trials.parts[0])
+        first = trials.specify_repetition(proposal, trials.repetitions[0])
         first.data.manifest.to_csv(manifest, index=False)
         log_search_results(
             client, trials.parent, [*files, manifest], "\n".join(f"- {n}" for n in notes)
@@ -228,7 +228,7 @@ def _list_notes(
 ) -> list[str]:
     """Return sentences about the best trial, for the preset's comment and the console."""
     tuner = plan.config.tuner
-    seeds = len(trials.parts)
+    seeds = len(trials.repetitions)
     found = [
         f"Trial {proposal.trial} of tuner={tuner.name}: {tuner.objective} {score:.4f}"
         + (f", the mean of {seeds}" if seeds > 1 else "")
@@ -255,7 +255,7 @@ def _build_sweep(
 
     config, tuner, tracker = plan.config, plan.config.tuner, trials.tracker
     proposals = {t.trial_id: ledger.proposal(t) for t in ledger.oracle.trials.values()}
-    first = trials.specify_repetition(next(iter(proposals.values())), trials.parts[0])
+    first = trials.specify_repetition(next(iter(proposals.values())), trials.repetitions[0])
     untuned = ConfigChecker(plan.command).compose({})
     return Sweep(
         study=config.study,
@@ -273,7 +273,7 @@ def _build_sweep(
             oracle=ledger.oracle,
             searched=plan.searched,
             proposals=proposals,
-            parts=trials.parts,
+            repetitions=trials.repetitions,
         ),
         seed=tuner.seed,
         budget=trials_table.describe_budget(tuner, first.config.training.epochs),
@@ -286,5 +286,5 @@ def _build_sweep(
         },
         untuned=trials_table.find_untuned_values(untuned, plan.searched),
         next_command=commands[0] if len(commands) == 1 else " && ".join(commands),
-        repeats=tuple(str(part) for part in trials.parts) if len(trials.parts) > 1 else (),
+        repetitions=tuple(map(str, trials.repetitions)) if len(trials.repetitions) > 1 else (),
     )

@@ -54,7 +54,7 @@ def test_a_score_is_named_and_read_as_in_a_comparison(objective):
 
 def test_the_answer_names_the_trial_and_each_of_its_runs():
     trials = trials_of([0.4, 0.5], {}, scores=[[0.3, 0.5], [0.48, 0.52]])
-    sweep = sweep_of([], trials, repeats=("seed 3", "seed 7"))
+    sweep = sweep_of([], trials, repetitions=("seed 3", "seed 7"))
     assert sweep_text.summarize_search(sweep) == (
         "Trial 1, the best of 2 trials with a score: 50.0 % val balanced accuracy, the mean of "
         "2 runs (seed 3: 48.0 %, seed 7: 52.0 %)."

@@ -187,7 +187,7 @@ def test_several_seeds_are_averaged_and_each_is_kept(tune):
         losses = [r.data.metrics["val/log_loss"] for r in own]
         assert run.data.metrics["val/log_loss"] == pytest.approx(np.mean(losses))
     assert [len(scores) for scores in done.sweep.trials["scores"]] == [2, 2]
-    assert done.sweep.repeats == ("seed 0", "seed 1")
+    assert done.sweep.repetitions == ("seed 0", "seed 1")
 
 
 @pytest.mark.slow
@@ -201,7 +201,7 @@ def test_folds_are_averaged_each_is_kept_and_the_user_is_warned(tune, capsys):
     assert len({run.data.tags["split_hash"] for run in own}) == 2
     scores = [float(run.data.tags["score"]) for run in own]
     assert done.score == pytest.approx(np.mean(scores))
-    assert done.sweep.repeats == ("seed 0 fold 0", "seed 0 fold 2")
+    assert done.sweep.repetitions == ("seed 0 fold 0", "seed 0 fold 2")
     assert "Images of val here are test images of other folds" in capsys.readouterr().out
 
 

@@ -111,6 +111,6 @@ def realistic(n=60, seed=0, *, hyperband=False):
         searched,
         trials,
         untuned=untuned,
-        repeats=("seed 0", "seed 1"),
+        repetitions=("seed 0", "seed 1"),
         algorithm="hyperband" if hyperband else "random",
     )
