@@ -28,7 +28,7 @@ class LabTuner(BaseTuner):
     """
 
     def __init__(self, oracle: Any, *, folder: Path) -> None:
-        self.outcome: TrialScore | None = None
+        self.trial_score: TrialScore | None = None
         self._started = 0.0
         super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
 
@@ -40,7 +40,7 @@ class LabTuner(BaseTuner):
 
     def on_trial_begin(self, trial: Any) -> None:
         """Start the clock."""
-        self.outcome, self._started = None, time.perf_counter()
+        self.trial_score, self._started = None, time.perf_counter()
 
     def seconds(self) -> float:
         """Return the seconds since the trial began."""
@@ -69,20 +69,22 @@ class Search(LabTuner):
     """A search that trains its trials in this process, one after the other.
 
     Args:
-        ledger: the search's trial log.
+        trial_log: the search's trial log.
         objective: the name of the metric that is the score.
         folder: the folder of the oracle's state; each search has its own.
     """
 
-    def __init__(self, ledger: TrialLog, objective: str, *, folder: Path) -> None:
-        self._ledger, self._objective = ledger, objective
-        super().__init__(ledger.oracle, folder=folder)
+    def __init__(self, trial_log: TrialLog, objective: str, *, folder: Path) -> None:
+        self._trial_log, self._objective = trial_log, objective
+        super().__init__(trial_log.oracle, folder=folder)
 
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
         """Train a trial, and return its objective."""
-        proposal = self._ledger.proposal(trial)
-        self.outcome = self._ledger.trials.run(proposal, self._ledger.said())
-        return {self._objective: self.outcome.score}
+        proposal = self._trial_log.read_proposal(trial)
+        self.trial_score = self._trial_log.trials.run(
+            proposal, self._trial_log.format_progress_prefix()
+        )
+        return {self._objective: self.trial_score.score}
 
     def on_trial_end(self, trial: Any) -> None:
         """Report the trial's end to the oracle and the trial log.
@@ -91,8 +93,8 @@ class Search(LabTuner):
             TooManyFailuresError: too many trials in a row have failed.
         """
         self.oracle.end_trial(trial)
-        unsent = self.outcome is not None and self.outcome.unsent
-        self._ledger.ended(trial.trial_id, seconds=self.seconds(), unsent=unsent)
+        unsent = self.trial_score is not None and self.trial_score.unsent
+        self._trial_log.record_end(trial.trial_id, seconds=self.seconds(), unsent=unsent)
 
 
 def resume_search(oracle: Any, folder: Path) -> str | None:

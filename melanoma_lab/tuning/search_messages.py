@@ -121,7 +121,7 @@ class SearchProgress:
         self._seconds: list[float] = []
         self._done: list[float] = []
 
-    def ended(self, trial: FinishedTrial) -> None:
+    def show_end(self, trial: FinishedTrial) -> None:
         """Print a line for a trial that has ended."""
         self._seconds.append(trial.seconds)
         self._done.append(self._cost[min(trial.number, len(self._cost)) - 1])
@@ -139,7 +139,7 @@ class SearchProgress:
 
     def _format_time_left(self, trial: FinishedTrial) -> str:
         rest = self._cost[trial.number :]
-        seconds = estimate_time_left(self._done, self._seconds, rest) / trial.at_once
+        seconds = estimate_time_left(self._done, self._seconds, rest) / trial.parallel_trials
         if not seconds:
             return ""
         return f"  | about {format_duration(seconds)} left"

@@ -25,7 +25,7 @@ class FinishedTrial:
         score: its score; None if it failed.
         reason: why it failed, else empty.
         seconds: the seconds that it took.
-        at_once: the number of trials that ran in parallel when it ended, including this one.
+        parallel_trials: the number of trials that ran when it ended, including this one.
     """
 
     proposal: Proposal
@@ -33,7 +33,7 @@ class FinishedTrial:
     score: float | None
     reason: str
     seconds: float
-    at_once: int = 1
+    parallel_trials: int
 
 
 class TooManyFailuresError(RunError):
@@ -65,19 +65,19 @@ class TrialLog:
         #: The number of trials whose runs are saved on disk and not yet sent.
         self.unsent = 0
         # An earlier process has deleted the checkpoints that were not needed when it ended.
-        self._forgotten = set(oracle.end_order) - self._list_needed_trials()
+        self._deleted = set(oracle.end_order) - self._list_needed_trials()
 
-    def proposal(self, trial: Any) -> Proposal:
+    def read_proposal(self, trial: Any) -> Proposal:
         """Convert an oracle's trial to a proposal."""
         return read_proposal(trial, self._tuner, self._searched, self.oracle.get_trial)
 
-    def said(self) -> str:
+    def format_progress_prefix(self) -> str:
         """Return the text before the next trial's progress bar."""
         number = f"trial {len(self.oracle.end_order) + 1}"
         best = find_best_trial(self.oracle)
         return number if best is None else f"{number}, best {best.score:.3f}"
 
-    def ended(self, trial_id: str, *, seconds: float, unsent: bool = False) -> None:
+    def record_end(self, trial_id: str, *, seconds: float, unsent: bool = False) -> None:
         """Report a trial's end, delete checkpoints that are no longer needed, count failures.
 
         Args:
@@ -92,27 +92,29 @@ class TrialLog:
         trial = self.oracle.get_trial(trial_id)
         score = trial.score if trial.status == TrialStatus.COMPLETED else None
         others = {t.trial_id for t in self.oracle.ongoing_trials.values()} - {trial_id}
-        number = self.oracle.end_order.index(trial_id) + 1
-        reason = trial.message or ""
-        self._on_end(
-            FinishedTrial(
-                self.proposal(trial), number, score, reason, seconds, at_once=len(others) + 1
-            )
+        finished = FinishedTrial(
+            proposal=self.read_proposal(trial),
+            number=self.oracle.end_order.index(trial_id) + 1,
+            score=score,
+            reason=trial.message or "",
+            seconds=seconds,
+            parallel_trials=len(others) + 1,
         )
+        self._on_end(finished)
         self._delete_checkpoints()
         failed = count_failures_in_a_row(self.oracle)
         if failed >= self._tuner.max_failures:
             raise TooManyFailuresError(
                 f"{failed} trials in a row have failed "
-                f"(tuner.max_failures={self._tuner.max_failures}), the last one: {reason} The same "
-                "command goes on with the next trial."
+                f"(tuner.max_failures={self._tuner.max_failures}), the last one: "
+                f"{finished.reason} The same command goes on with the next trial."
             )
 
     def _delete_checkpoints(self) -> None:
         """Delete all checkpoints but those of the best trial and of trials that may continue."""
-        for trial_id in set(self.oracle.end_order) - self._list_needed_trials() - self._forgotten:
-            self.trials.delete_checkpoints(self.proposal(self.oracle.get_trial(trial_id)))
-            self._forgotten.add(trial_id)
+        for trial_id in set(self.oracle.end_order) - self._list_needed_trials() - self._deleted:
+            self.trials.delete_checkpoints(self.read_proposal(self.oracle.get_trial(trial_id)))
+            self._deleted.add(trial_id)
 
     def _list_needed_trials(self) -> set[str]:
         best = find_best_trial(self.oracle)

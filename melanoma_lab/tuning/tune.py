@@ -96,18 +96,18 @@ def tune_arm(plan: SearchPlan) -> TuningResult:
         progress = search_messages.SearchProgress(config.tuner, plan.searched, oracle)
         done = len(oracle.end_order)
         search_messages.show_search(config, plan.arm, plan.searched, progress.total, done=done)
-        ledger = TrialLog(oracle, plan.searched, config.tuner, trials, on_end=progress.ended)
+        trial_log = TrialLog(oracle, plan.searched, config.tuner, trials, on_end=progress.show_end)
         with _close_run_at_end(trials, oracle):
             try:
                 if server is None:
-                    Search(ledger, config.tuner.objective, folder=search_folder).search()
+                    Search(trial_log, config.tuner.objective, folder=search_folder).search()
                 else:
-                    _build_chief(plan, ledger, server, search_folder, progress.total).search()
+                    _build_chief(plan, trial_log, server, search_folder, progress.total).search()
             except TooManyFailuresError:
                 if find_best_trial(oracle) is not None:  # report what was found before
-                    _conclude(plan, trials, ledger)
+                    _conclude(plan, trials, trial_log)
                 raise
-            return _conclude(plan, trials, ledger)
+            return _conclude(plan, trials, trial_log)
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def _open_server(plan: SearchPlan) -> Iterator[tuple[Any, int] | None]:
 
 
 def _build_chief(
-    plan: SearchPlan, ledger: TrialLog, server: tuple[Any, int], folder: Path, total: int
+    plan: SearchPlan, trial_log: TrialLog, server: tuple[Any, int], folder: Path, total: int
 ) -> Chief:
     """Build the chief of a search by several processes, with its workers on this machine."""
     from melanoma_lab.tuning.distributed.chief import Chief
@@ -134,10 +134,10 @@ def _build_chief(
     pool = WorkerPool(workers, words, folder, host=host, port=server[1], gpus=gpus)
     search_messages.show_chief(workers, folder, None if role is None else role.address)
     return Chief(
-        ledger,
+        trial_log,
         server[0],
         pool,
-        parent=ledger.trials.parent,
+        parent=trial_log.trials.parent,
         worker_timeout=tuner.worker_timeout,
         total=total,
     )
@@ -177,7 +177,7 @@ def _open_search_run(plan: SearchPlan, trials: TrialRunner) -> str:
     )
 
 
-def _conclude(plan: SearchPlan, trials: TrialRunner, ledger: TrialLog) -> TuningResult:
+def _conclude(plan: SearchPlan, trials: TrialRunner, trial_log: TrialLog) -> TuningResult:
     """Save and show the result of a search.
 
     Raises:
@@ -188,17 +188,17 @@ def _conclude(plan: SearchPlan, trials: TrialRunner, ledger: TrialLog) -> Tuning
     from melanoma_lab.tuning.trial_log import find_best_trial
 
     config, command, client = plan.config, plan.command, trials.tracker.client
-    best = find_best_trial(ledger.oracle)
+    best = find_best_trial(trial_log.oracle)
     if best is None:
         raise RunError("No trial of the search completed.")
-    proposal = ledger.proposal(best)
+    proposal = trial_log.read_proposal(best)
     values = dict(proposal.values)
     with show_progress("drawing the best trial"):
         report_best_trial(trials, proposal)
     commands = build_next_commands(command, values, config.study)
     notes = _list_notes(plan, trials, proposal, best.score)
     preset = write_preset(command, values, study=config.study, notes=notes)
-    sweep = _build_sweep(plan, trials, ledger, commands)
+    sweep = _build_sweep(plan, trials, trial_log, commands)
     with show_progress("writing the report"):
         report = write_search_report(sweep, Path("experiments") / config.study / "tuned")
     files = [report, *report.parent.glob("*.md"), *report.parent.glob("*.csv"), preset]
@@ -216,9 +216,9 @@ def _conclude(plan: SearchPlan, trials: TrialRunner, ledger: TrialLog) -> Tuning
         config.study, best.score, values, preset, report, tuple(commands), trials.parent, sweep
     )
     search_messages.show_tuning_result(tuned, sweep.untuned, notes)
-    if ledger.unsent:
+    if trial_log.unsent:
         raise RunError(
-            f"The runs of {ledger.unsent} trials wait to be sent: {format_lab_command('sync')}"
+            f"The runs of {trial_log.unsent} trials wait to be sent: {format_lab_command('sync')}"
         )
     return tuned
 
@@ -247,14 +247,14 @@ def _list_notes(
 
 
 def _build_sweep(
-    plan: SearchPlan, trials: TrialRunner, ledger: TrialLog, commands: Sequence[str]
+    plan: SearchPlan, trials: TrialRunner, trial_log: TrialLog, commands: Sequence[str]
 ) -> Sweep:
     """Collect the data of the search's report."""
     from melanoma_lab.tuning import trials_table
     from melanoma_lab.tuning.sweep import Sweep
 
     config, tuner, tracker = plan.config, plan.config.tuner, trials.tracker
-    proposals = {t.trial_id: ledger.proposal(t) for t in ledger.oracle.trials.values()}
+    proposals = {t.trial_id: trial_log.read_proposal(t) for t in trial_log.oracle.trials.values()}
     first = trials.specify_repetition(next(iter(proposals.values())), trials.repetitions[0])
     untuned = ConfigChecker(plan.command).compose({})
     return Sweep(
@@ -270,7 +270,7 @@ def _build_sweep(
             tracker.client,
             tracker.experiment_id,
             trials.sweep,
-            oracle=ledger.oracle,
+            oracle=trial_log.oracle,
             searched=plan.searched,
             proposals=proposals,
             repetitions=trials.repetitions,

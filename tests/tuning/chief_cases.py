@@ -1,4 +1,4 @@
-"""A chief's surroundings without a network or a training: a ledger, a call, stand-in trials."""
+"""A chief's surroundings without a network or a training: a trial log, a call, stand-in trials."""
 
 from types import SimpleNamespace
 
@@ -17,28 +17,28 @@ SPACE = {
 FACTS = SearchInfo(sweep="5eed", parent="the search's run", mark="here")
 
 
-def ledger_of(tuner, folder):
-    """A ledger over a real oracle whose trials train nothing; with what it was told."""
+def trial_log_of(tuner, folder):
+    """A trial log over a real oracle whose trials train nothing; with what it was told."""
     searched = parse_space(SPACE)
     oracle = build_oracle(tuner, searched)
     folder.mkdir(exist_ok=True)
     oracle.set_folder(folder)
     if (folder / "oracle.json").exists():
         oracle.reload()
-    told, forgotten = [], []
+    told = []
     trials = SimpleNamespace(
-        delete_checkpoints=lambda proposal: forgotten.append(proposal.trial),
+        delete_checkpoints=lambda proposal: None,
         cache=folder,
         sweep=FACTS.sweep,
         tracker=SimpleNamespace(reconcile=lambda: None),
     )
-    ledger = TrialLog(oracle, searched, tuner, trials, on_end=told.append)
-    ledger.told, ledger.forgotten = told, forgotten
-    return ledger
+    trial_log = TrialLog(oracle, searched, tuner, trials, on_end=told.append)
+    trial_log.told = told
+    return trial_log
 
 
-def service_of(ledger, *, alive_for=120.0):
-    return OracleService(ledger, FACTS, alive_for=alive_for)
+def service_of(trial_log, *, alive_for=120.0):
+    return OracleService(trial_log, FACTS, alive_for=alive_for)
 
 
 class Call:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chief_cases import FACTS, ledger_of
+from chief_cases import FACTS, trial_log_of
 
 from melanoma_lab import registry
 from melanoma_lab.config.schema.tuner import RandomSearch
@@ -44,14 +44,14 @@ class Place:
 
     def run(self, tuner, *, words=SLEEPS, count=0, timeout=120.0):
         """Start a chief; a thread, for tests to be its workers."""
-        self.ledger = ledger_of(tuner, self.folder / "search")
+        self.trial_log = trial_log_of(tuner, self.folder / "search")
         ready = threading.Event()
 
         def serve():
             with open_server(None) as (server, self.port):
                 self.crew = WorkerPool(count, words, self.folder, host="127.0.0.1", port=self.port)
                 chief = Chief(
-                    self.ledger, server, self.crew,
+                    self.trial_log, server, self.crew,
                     parent="run", worker_timeout=timeout, total=4,
                 )  # fmt: skip
                 ready.set()
@@ -69,7 +69,7 @@ class Place:
         self._monkeypatch.setenv("KERASTUNER_TUNER_ID", name)
         self._monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
         self._monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(self.port))
-        return ChiefClient(self.ledger.oracle, channel, sweep=sweep, patience=1.0)
+        return ChiefClient(self.trial_log.oracle, channel, sweep=sweep, patience=1.0)
 
     def reached(self):
         return open_channel(ProcessRole("w", "127.0.0.1", self.port), timeout=60)
@@ -126,7 +126,7 @@ def test_the_trial_of_a_process_that_is_killed_goes_on_elsewhere(place, capsys):
         assert train(other, "elsewhere") is None
     thread.join()
     assert place.raised == []
-    assert [ended.score for ended in place.ledger.told] == [0.1 + 0.2, 0.25, 0.25]
+    assert [ended.score for ended in place.trial_log.told] == [0.1 + 0.2, 0.25, 0.25]
     assert second.poll() is not None  # it ends with its chief
     assert "ended by signal 9 (killed? out of memory?); it is started again" in (
         capsys.readouterr().out

@@ -32,7 +32,7 @@ class Chief:
     """A search whose trials are trained by other processes, of this machine or others.
 
     Args:
-        ledger: of the search.
+        trial_log: of the search.
         server: as ``transport.open_server`` gives it.
         crew: the workers of this machine, not started yet.
         parent: the search's run in MLflow.
@@ -42,7 +42,7 @@ class Chief:
 
     def __init__(
         self,
-        ledger: TrialLog,
+        trial_log: TrialLog,
         server: Any,
         crew: WorkerPool,
         *,
@@ -50,7 +50,7 @@ class Chief:
         worker_timeout: float,
         total: int,
     ) -> None:
-        self._ledger, self._server, self._crew = ledger, server, crew
+        self._trial_log, self._server, self._crew = trial_log, server, crew
         self._parent, self._timeout, self._total = parent, worker_timeout, total
         self._futile = 0
 
@@ -61,10 +61,10 @@ class Chief:
             TooManyFailuresError: too many trials in a row have failed.
             RunError: no worker of this machine comes up.
         """
-        trials = self._ledger.trials
+        trials = self._trial_log.trials
         with mark_cache(trials.cache, trials.sweep) as written, self._crew:
             facts = SearchInfo(trials.sweep, self._parent, written)
-            service = OracleService(self._ledger, facts, alive_for=self._timeout)
+            service = OracleService(self._trial_log, facts, alive_for=self._timeout)
             if not service.left():
                 return
             protos.get_service_grpc().add_OracleServicer_to_server(service, self._server)
@@ -77,7 +77,7 @@ class Chief:
                         service.changed.clear()
                         self._mind(service)
                         self._take_in(service)
-                        tell(len(self._ledger.oracle.end_order), self._total)
+                        tell(len(self._trial_log.oracle.end_order), self._total)
             except BaseException as error:
                 service.ended_because = str(error) or "interrupted"
                 self._crew.stop()
@@ -114,7 +114,7 @@ class Chief:
             f"{worker.name}: {worker.why}; it is started again"
             + (", and its trial goes on from its last epoch." if had_a_trial else ".")
         )
-        self._ledger.trials.tracker.reconcile()  # its run is not RUNNING any more
+        self._trial_log.trials.tracker.reconcile()  # its run is not RUNNING any more
         self._crew.start_again(worker.name)
 
     def _take_in(self, service: OracleService) -> None:
@@ -125,7 +125,7 @@ class Chief:
                 return
             self._futile = 0
             with service.held():
-                self._ledger.ended(done.trial_id, seconds=done.seconds, unsent=done.unsent)
+                self._trial_log.record_end(done.trial_id, seconds=done.seconds, unsent=done.unsent)
 
     def _see_off(self, service: OracleService) -> None:
         """Let workers hear that the search is over."""

@@ -60,14 +60,14 @@ class OracleService(OracleServicer):
     """Hands out trials and takes in what came of them.
 
     Args:
-        ledger: of the search.
+        trial_log: of the search.
         facts: for the workers.
         alive_for: seconds for which a worker that was heard is taken to be alive.
     """
 
-    def __init__(self, ledger: TrialLog, facts: SearchInfo, *, alive_for: float) -> None:
-        super().__init__(ledger.oracle)
-        self._ledger, self._facts, self._alive_for = ledger, facts, alive_for
+    def __init__(self, trial_log: TrialLog, facts: SearchInfo, *, alive_for: float) -> None:
+        super().__init__(trial_log.oracle)
+        self._trial_log, self._facts, self._alive_for = trial_log, facts, alive_for
         self._lock = threading.RLock()
         self._heard: dict[str, tuple[str, float]] = {}  # tuner -> its process, when
         self._begun: dict[str, float] = {}  # trial -> when it was handed out
@@ -105,7 +105,9 @@ class OracleService(OracleServicer):
                 self.changed.set()
             context.set_trailing_metadata(
                 pack_metadata(
-                    parent=self._facts.parent, mark=self._facts.mark, said=self._ledger.said()
+                    parent=self._facts.parent,
+                    mark=self._facts.mark,
+                    said=self._trial_log.format_progress_prefix(),
                 )
             )
         return protos.get_service().CreateTrialResponse(trial=answer)

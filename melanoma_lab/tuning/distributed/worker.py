@@ -164,12 +164,12 @@ class Worker(LabTuner):
             self._trials.parent = self._parent()
 
     def _run_and_update_trial(self, *_: Any, **__: Any) -> None:
-        self.outcome = self._trials.run(self._proposal, self.oracle.told["said"])
+        self.trial_score = self._trials.run(self._proposal, self.oracle.told["said"])
 
     def on_trial_end(self, trial: Any) -> None:
         """Give the score back, or the reason."""
-        score = None if self.outcome is None else self.outcome.score
-        unsent = self.outcome is not None and self.outcome.unsent
+        score = None if self.trial_score is None else self.trial_score.score
+        unsent = self.trial_score is not None and self.trial_score.unsent
         self._lifeline.end()
         self.oracle.end_trial(trial, score=score, unsent=unsent)
         self.count, self.unsent = self.count + 1, self.unsent + unsent
