@@ -194,7 +194,7 @@ def tune(
         if len(expand_multirun(overrides)) > 1:
             raise UserError(f"{' '.join(overrides)}: several searches; one at a time.")
         config, arm = compose_config([*overrides, "task=tune"], config_dir)
-        plan = plan_search(config, arm, TuneCommand.typed(overrides, config_dir))
+        plan = plan_search(config, arm, TuneCommand.from_overrides(overrides, config_dir))
         from melanoma_lab.tuning.tune import tune_arm
 
         with _preserve_mlflow():

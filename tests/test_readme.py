@@ -51,7 +51,7 @@ def test_the_declared_space_can_be_searched(tmp_path):
     preset.write_text(block("yaml", "tuner:"))
     overrides = ["+experiment=which_balancing"]
     config, arm = compose_config(overrides, preset.parent.parent)
-    found = plan_search(config, arm, TuneCommand.typed(overrides, preset.parent.parent))
+    found = plan_search(config, arm, TuneCommand.from_overrides(overrides, preset.parent.parent))
     by_key = {entry.key: entry for entry in found.searched}
     assert by_key.keys() == config.tuner.space.keys()
     assert by_key["balancing.per_class"].when == {"balancing": ("augmentor",)}
@@ -61,7 +61,7 @@ def test_the_typed_space_can_be_searched():
     (typed,) = re.findall(r"'tuner\.space=(.*?)'", README)
     overrides = ["+experiment=dropout", "tuner=bayesian", f"tuner.space={typed}"]
     config, arm = compose_config(overrides)
-    found = plan_search(config, arm, TuneCommand.typed(overrides))
+    found = plan_search(config, arm, TuneCommand.from_overrides(overrides))
     assert [entry.key for entry in found.searched if entry.when] == ["optimizer.momentum"]
 
 

@@ -44,7 +44,7 @@ def parse_command() -> TuneCommand:
     """Parse this process's command line into the overrides that all trials share."""
     hydra = HydraConfig.get()
     folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
-    return TuneCommand.typed(list(hydra.overrides.task), folders[0] if folders else None)
+    return TuneCommand.from_overrides(list(hydra.overrides.task), folders[0] if folders else None)
 
 
 def plan_search(config: Config, arm: Arm, command: TuneCommand) -> SearchPlan:

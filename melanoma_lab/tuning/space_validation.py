@@ -42,7 +42,9 @@ class TuneCommand:
     tuner_overrides: tuple[str, ...] = ()
 
     @classmethod
-    def typed(cls, overrides: Sequence[str], config_dir: str | Path | None = None) -> TuneCommand:
+    def from_overrides(
+        cls, overrides: Sequence[str], config_dir: str | Path | None = None
+    ) -> TuneCommand:
         """Sort the overrides of a ``tune`` command into those of trials and those of the tuner."""
         keys = {override: parse_override_key(override) for override in overrides}
         return cls(

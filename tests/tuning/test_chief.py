@@ -223,18 +223,18 @@ def test_facts_cross_whole_and_long_texts_are_cut_to_fit():
 def test_the_command_of_a_worker_is_what_was_typed(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "get_user_options", lambda: ({}, {}))  # other tests declare some
     typed = ("+experiment=dropout", "tuner=grid", "task=tune", "tuner.workers=2", "seed=3")
-    words = build_worker_command(TuneCommand.typed(typed, tmp_path))
+    words = build_worker_command(TuneCommand.from_overrides(typed, tmp_path))
     assert words[1:] == [
         "-m", "melanoma_lab", "tune", "--config-dir", str(tmp_path), "+experiment=dropout",
         "seed=3", "tuner=grid", "tuner.workers=2",
     ]  # fmt: skip
     monkeypatch.setattr(registry, "get_user_options", lambda: ({}, {("loss", "mine"): print}))
     with pytest.raises(UserError, match=r"tuner.workers: expected 1 .*python my_lab.py tune"):
-        build_worker_command(TuneCommand.typed(typed))
+        build_worker_command(TuneCommand.from_overrides(typed))
     monkeypatch.setattr(crew_module.HydraConfig, "initialized", lambda: True)
     script = str(tmp_path / "my_lab.py")
     monkeypatch.setattr(sys.modules["__main__"], "__file__", script, raising=False)
-    assert build_worker_command(TuneCommand.typed(typed))[1:3] == [script, "tune"]
+    assert build_worker_command(TuneCommand.from_overrides(typed))[1:3] == [script, "tune"]
 
 
 @pytest.mark.parametrize(

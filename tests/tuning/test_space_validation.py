@@ -9,7 +9,7 @@ from melanoma_lab.tuning.plan import plan_search
 from melanoma_lab.tuning.search_space import parse_space
 from melanoma_lab.tuning.space_validation import TuneCommand, validate_space
 
-DROPOUT = TuneCommand.typed(
+DROPOUT = TuneCommand.from_overrides(
     ["task=tune", "+experiment=dropout", "tuner=grid", "tuner.max_trials=3"]
 )
 
@@ -124,9 +124,9 @@ def test_an_arm_that_is_not_trained_needs_a_space_of_its_own():
     words = ["task=tune", "+experiment=majority"]
     config, arm = compose_config(words)
     with pytest.raises(UserError, match=r"architecture=majority is not trained: .* tuner\.space="):
-        plan_search(config, arm, TuneCommand.typed(words))
+        plan_search(config, arm, TuneCommand.from_overrides(words))
     words.append("tuner.space={balancing:[none,class_weight]}")
     config, arm = compose_config(words)
-    assert [entry.key for entry in plan_search(config, arm, TuneCommand.typed(words)).searched] == [
-        "balancing"
-    ]
+    assert [
+        entry.key for entry in plan_search(config, arm, TuneCommand.from_overrides(words)).searched
+    ] == ["balancing"]

@@ -44,7 +44,7 @@ def tune(folder, tree, monkeypatch):
         words = [*SMALL, f"dataset.root={tree}", f"cache={folder / 'cache'}", f"study={study}"]
         words += overrides
         config, arm = compose_config(words)
-        return tune_arm(plan_search(config, arm, TuneCommand.typed(words)))
+        return tune_arm(plan_search(config, arm, TuneCommand.from_overrides(words)))
 
     return run
 
