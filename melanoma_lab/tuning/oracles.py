@@ -246,9 +246,6 @@ class HyperbandOracle(_SingleFileOracle, keras_tuner.oracles.HyperbandOracle):
             return math.ceil(len(bracket["rounds"][0]) / float(self.factor) ** number)
         return int(self._get_size(bracket["bracket_num"], number))
 
-    def _remove_completed_brackets(self) -> None:
-        """Do nothing: a full bracket stays, and proposes nothing."""
-
 
 def build_oracle(tuner: Tuner, searched: Sequence[HyperParameter]) -> Any:
     """Build the oracle of a configured search.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import numpy as np
 import pandas as pd
 
 from melanoma_lab.tuning.sweep import Sweep
@@ -22,17 +21,14 @@ def track_best(sweep: Sweep) -> pd.DataFrame:
 
     Returns:
         A row for each trial, whatever its status, with the columns number, score (float; NaN if it
-        has none), best (float; the best score of this and all earlier trials, NaN before the first
-        score) and seconds (float; the sum over this and all earlier trials).
+        has none) and best (float; the best score of this and all earlier trials, NaN before the
+        first score).
     """
     trials = sweep.trials.sort_values("number", ignore_index=True)
     scored = trials["number"].isin(sweep.scored["number"])
     scores = trials["score"].astype(float).where(scored)
     best = scores.ffill().cummax() if sweep.higher_is_better else scores.ffill().cummin()
-    seconds = np.nancumsum(trials["seconds"].to_numpy(float))
-    return pd.DataFrame(
-        {"number": trials["number"], "score": scores, "best": best, "seconds": seconds}
-    )
+    return pd.DataFrame({"number": trials["number"], "score": scores, "best": best})
 
 
 def select_best_trials(sweep: Sweep, trials: pd.DataFrame) -> pd.DataFrame:

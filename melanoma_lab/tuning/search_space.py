@@ -178,7 +178,7 @@ def parse_space(space: Mapping[str, Any]) -> list[HyperParameter]:
     for entry in entries:
         for other, choices in entry.when.items():
             _check_condition(entry.key, other, choices, by_key)
-    return _order_parents_first(by_key)
+    return sort_parents_first(entries)
 
 
 def _parse_entry(key: str, declaration: Any) -> HyperParameter:
@@ -294,8 +294,13 @@ def _check_condition(
             raise UserError(f"{where}: no such choice {choice}. {suggest_choice(choice, known)}")
 
 
-def _order_parents_first(by_key: Mapping[str, HyperParameter]) -> list[HyperParameter]:
-    """Sort keys so that each comes after those that its condition names."""
+def sort_parents_first(entries: Sequence[HyperParameter]) -> list[HyperParameter]:
+    """Sort keys so that each comes after those that its condition names.
+
+    Raises:
+        UserError: conditions name each other in a circle.
+    """
+    by_key = {entry.key: entry for entry in entries}
     ordered: dict[str, HyperParameter] = {}
 
     def add(key: str, path: tuple[str, ...]) -> None:
@@ -310,8 +315,3 @@ def _order_parents_first(by_key: Mapping[str, HyperParameter]) -> list[HyperPara
     for key in by_key:
         add(key, ())
     return list(ordered.values())
-
-
-def sort_parents_first(entries: Sequence[HyperParameter]) -> list[HyperParameter]:
-    """Sort keys so that each comes after those that its condition names."""
-    return _order_parents_first({entry.key: entry for entry in entries})

@@ -13,6 +13,7 @@ from melanoma_lab.config.overrides import parse_override_value
 from melanoma_lab.config.schema.tuner import Hyperband, Tuner
 from melanoma_lab.tracking.sweep_run import REPETITION_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tuning.search_space import HyperParameter
+from melanoma_lab.tuning.sweep import COLUMNS
 from melanoma_lab.tuning.trial import Proposal, Repetition
 
 #: Keras Tuner's status of a trial -> the report's.
@@ -68,8 +69,7 @@ def build_trials_table(
             text = values.get(entry.key)
             row[f"value/{entry.key}"] = None if text is None else parse_override_value(text)
         rows.append(row)
-    columns = ["trial", "number", "status", "score", "scores", "epochs", "steps", "seconds"]
-    columns += ["run_id", "reason", "rung", *(f"value/{entry.key}" for entry in searched)]
+    columns = [*COLUMNS, *(f"value/{entry.key}" for entry in searched)]
     table = pd.DataFrame(rows, columns=columns)
     for entry in searched:
         if entry.is_range:
