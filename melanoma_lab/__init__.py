@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.core.errors import RunError, UserError
     from melanoma_lab.inference.export.export_network import ExportResult
-    from melanoma_lab.tuning.result import TuningResult
+    from melanoma_lab.tuning.sweep import TuningResult
 
 __all__ = [
     "ComparedStudy",
@@ -64,7 +64,7 @@ _MODULES = {
     "ComparedStudy": "comparison.result",
     "ExportResult": "inference.export.export_network",
     "RunError": "core.errors",
-    "TuningResult": "tuning.result",
+    "TuningResult": "tuning.sweep",
     "UserError": "core.errors",
 }
 

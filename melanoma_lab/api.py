@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # these modules load slowly
     from melanoma_lab.audit.findings import Findings
     from melanoma_lab.comparison.result import ComparedStudy
     from melanoma_lab.inference.export.export_network import ExportResult
-    from melanoma_lab.tuning.result import TuningResult
+    from melanoma_lab.tuning.sweep import TuningResult
 
 _ONE_AT_A_TIME = threading.RLock()
 

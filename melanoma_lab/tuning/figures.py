@@ -16,9 +16,8 @@ from melanoma_lab.core.formatting import is_share
 from melanoma_lab.plots import style
 from melanoma_lab.tuning import scales, sweep_text
 from melanoma_lab.tuning.importance import Importance, encode_values, select_comparable_trials
-from melanoma_lab.tuning.search_history import select_best_trials, track_best
 from melanoma_lab.tuning.search_space import HyperParameter
-from melanoma_lab.tuning.sweep import Sweep
+from melanoma_lab.tuning.sweep import Sweep, select_best_trials, track_best
 
 #: Width of the figures, in inches.
 WIDTH = 4.4

@@ -28,8 +28,7 @@ from melanoma_lab.tuning.importance import (
     rank_hyperparameters,
     select_comparable_trials,
 )
-from melanoma_lab.tuning.search_history import N_BLUE
-from melanoma_lab.tuning.sweep import Sweep
+from melanoma_lab.tuning.sweep import N_BLUE, Sweep
 
 #: The number of trials that the Markdown report lists; the page and ``trials.csv`` have all.
 LISTED: Final = 20

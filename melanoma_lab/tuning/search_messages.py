@@ -24,8 +24,8 @@ from melanoma_lab.runs.run_headline import show_tracking_uri
 from melanoma_lab.tuning.search_space import HyperParameter, Values
 from melanoma_lab.tuning.space_validation import TuneCommand
 
-if TYPE_CHECKING:  # trial_log loads TensorFlow
-    from melanoma_lab.tuning.result import TuningResult
+if TYPE_CHECKING:  # they load pandas and TensorFlow
+    from melanoma_lab.tuning.sweep import TuningResult
     from melanoma_lab.tuning.trial_log import FinishedTrial
 
 #: The number of a grid's combinations at which counting stops.

@@ -1,12 +1,14 @@
-"""The data of a sweep's report: the search space and the results of all trials.
+"""The result of a search: its space, the results of all trials, and the best of them.
 
 This module does not need TensorFlow, Keras Tuner or MLflow: ``trials_table`` reads the trials.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +22,8 @@ COLUMNS: Final = (
     *("trial", "number", "status", "score", "scores", "epochs"),
     *("steps", "seconds", "run_id", "reason", "rung"),
 )
+#: The maximum number of trials that are drawn in blue among parallel coordinates.
+N_BLUE: Final = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +148,65 @@ class Sweep:
             return None
         scores = scored["score"].to_numpy(float)
         return scored.iloc[int(scores.argmax() if self.higher_is_better else scores.argmin())]
+
+
+def track_best(sweep: Sweep) -> pd.DataFrame:
+    """Return the best score after each trial, in the order in which trials began.
+
+    Args:
+        sweep: the sweep, with any number of trials.
+
+    Returns:
+        A row for each trial, whatever its status, with the columns number, score (float; NaN if it
+        has none) and best (float; the best score of this and all earlier trials, NaN before the
+        first score).
+    """
+    trials = sweep.trials.sort_values("number", ignore_index=True)
+    scored = trials["number"].isin(sweep.scored["number"])
+    scores = trials["score"].astype(float).where(scored)
+    best = scores.ffill().cummax() if sweep.higher_is_better else scores.ffill().cummin()
+    return pd.DataFrame({"number": trials["number"], "score": scores, "best": best})
+
+
+def select_best_trials(sweep: Sweep, trials: pd.DataFrame) -> pd.DataFrame:
+    """Select the best tenth of some trials: at least three if there are, at most ``N_BLUE``.
+
+    Args:
+        sweep: the sweep.
+        trials: rows of its table, all with a score.
+
+    Returns:
+        The rows of the best trials, the best first; ties in the order in which trials began.
+    """
+    ranked = trials.sort_values(
+        ["score", "number"], ascending=[not sweep.higher_is_better, True], kind="stable"
+    )
+    return ranked.head(min(N_BLUE, max(3, math.ceil(len(ranked) / 10))))
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """The result of a search.
+
+    Attributes:
+        study: the name of the study.
+        score: the best trial's score.
+        values: the best trial's values of the searched keys, as in Hydra overrides.
+        preset: the path of the preset with the best configuration.
+        report: the path of the report's page.
+        commands: the commands that retrain and compare the best configuration.
+        run_id: the MLflow id of the search's own run.
+        sweep: the search space and all trials.
+    """
+
+    study: str
+    score: float
+    values: dict[str, str]
+    preset: Path
+    report: Path
+    commands: tuple[str, ...]
+    run_id: str
+    sweep: Sweep
 
 
 def _expect(holds: bool, what: str, received: object) -> None:

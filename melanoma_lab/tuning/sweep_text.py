@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab.core.formatting import format_count, format_metric, format_number, label_metric
-from melanoma_lab.tuning.search_history import select_best_trials
 from melanoma_lab.tuning.search_space import HyperParameter, label_choice, label_value
-from melanoma_lab.tuning.sweep import Sweep
+from melanoma_lab.tuning.sweep import Sweep, select_best_trials
 
 NOT_USED = "not used"
 

@@ -36,13 +36,12 @@ from melanoma_lab.tuning.distributed.worker_pool import (
     build_worker_command,
 )
 from melanoma_lab.tuning.plan import SearchPlan
-from melanoma_lab.tuning.result import TuningResult
 from melanoma_lab.tuning.space_validation import ConfigChecker
 from melanoma_lab.tuning.tuned_preset import build_next_commands, write_preset
 
 if TYPE_CHECKING:  # they load TensorFlow or pandas
     from melanoma_lab.tuning.distributed.chief import Chief
-    from melanoma_lab.tuning.sweep import Sweep
+    from melanoma_lab.tuning.sweep import Sweep, TuningResult
     from melanoma_lab.tuning.trial import Proposal, TrialRunner
     from melanoma_lab.tuning.trial_log import TrialLog
 
@@ -185,6 +184,7 @@ def _conclude(plan: SearchPlan, trials: TrialRunner, trial_log: TrialLog) -> Tun
     """
     from melanoma_lab.tuning.best_trial import report_best_trial
     from melanoma_lab.tuning.report import write_search_report
+    from melanoma_lab.tuning.sweep import TuningResult
     from melanoma_lab.tuning.trial_log import find_best_trial
 
     config, command, client = plan.config, plan.command, trials.tracker.client
