@@ -5,20 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.regularisation import CombinedRegularisation, Dropout
 from melanoma_lab.config.schema.split import FoldSplit
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.config.schema.tuner import Hyperband
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES
-from melanoma_lab.tuning.default_space import default_space
 from melanoma_lab.tuning.distributed.process_role import ProcessRole, read_role
 from melanoma_lab.tuning.search_space import HyperParameter, parse_space
 from melanoma_lab.tuning.space_validation import TuneCommand, validate_space
+
+#: By default, the learning rate is searched from the configured one divided by this factor to the
+#: configured one times it.
+DEFAULT_RATE_FACTOR = 10.0
+#: The default range of a dropout rate. A higher rate would drop nearly all of a layer.
+DEFAULT_DROPOUT = {"min": 0.0, "max": 0.6}
+#: Option of the group ``regularisation`` -> its key -> its default range.
+DEFAULT_REGULARISATION: dict[str, dict[str, dict[str, Any]]] = {
+    "l2": {"factor": {"min": 1e-6, "max": 1e-2, "log": True}},
+    "label_smoothing": {"factor": {"min": 0.0, "max": 0.3}},
+    "weight_decay": {"factor": {"min": 1e-3, "max": 0.5, "log": True}},
+    "stochastic_depth": {"rate": {"min": 0.0, "max": 0.5}},
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,7 @@ def plan_search(config: Config, arm: Arm, command: TuneCommand) -> SearchPlan:
             f"tune: architecture={config.architecture.name} is not trained: the usual space says "
             "nothing to it. Name what does: tuner.space={balancing:[none,class_weight]}"
         )
-    space = default_space(config) if tuner.space is None else tuner.space
+    space = build_default_space(config) if tuner.space is None else tuner.space
     base = command
     if isinstance(tuner, Hyperband):
         if "training.epochs" in space:
@@ -102,3 +116,30 @@ def _check_folds(config: Config) -> None:
     for fold in folds:
         if not 0 <= fold < config.split.k:
             raise UserError(f"tuner.folds: no fold {fold}; expected 0 to {config.split.k - 1}.")
+
+
+def build_default_space(config: Config) -> dict[str, Any]:
+    """Build the space to search around a configuration, in the form of ``tuner.space``.
+
+    It has the learning rate, and the strength of the regularisation.
+
+    Args:
+        config: the validated configuration, which declares no space itself.
+    """
+    rate = config.optimizer.learning_rate
+    space: dict[str, Any] = {
+        "optimizer.learning_rate": {
+            "min": rate / DEFAULT_RATE_FACTOR,
+            "max": rate * DEFAULT_RATE_FACTOR,
+            "log": True,
+        }
+    }
+    regularisation = config.regularisation
+    found = dict(DEFAULT_REGULARISATION.get(regularisation.name, {}))
+    if isinstance(regularisation, Dropout | CombinedRegularisation):
+        found |= {f"rates.{i}": dict(DEFAULT_DROPOUT) for i in range(len(regularisation.rates))}
+    if isinstance(regularisation, CombinedRegularisation):
+        for name, ranges in DEFAULT_REGULARISATION.items():
+            if getattr(regularisation, name):  # a strength of 0 is off and stays off
+                (found[name],) = ranges.values()
+    return space | {f"regularisation.{key}": bounds for key, bounds in found.items()}

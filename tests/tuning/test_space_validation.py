@@ -4,8 +4,7 @@ import pytest
 
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.tuning.default_space import default_space
-from melanoma_lab.tuning.plan import plan_search
+from melanoma_lab.tuning.plan import build_default_space, plan_search
 from melanoma_lab.tuning.search_space import parse_space
 from melanoma_lab.tuning.space_validation import TuneCommand, validate_space
 
@@ -114,7 +113,7 @@ def test_what_the_configuration_refuses_is_refused_before_the_first_trial(space,
 def test_the_default_space_is_the_learning_rate_and_what_regularises(overrides, keys):
     command = TuneCommand(overrides)
     config, _ = command.configure({})
-    space = default_space(config)
+    space = build_default_space(config)
     assert space.keys() == keys
     assert check(space, command).keys() == keys
     assert space["optimizer.learning_rate"]["min"] < config.optimizer.learning_rate
