@@ -22,7 +22,8 @@ from melanoma_lab.tracking.sweep_run import SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tracking.upload import log_artifacts_and_model
 from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
 from melanoma_lab.training.training_result import TrainingResult, fit_trivial_classifier
-from melanoma_lab.tuning.trial import Proposal, TrialRunner
+from melanoma_lab.tuning.trial import Proposal
+from melanoma_lab.tuning.trial_runner import TrialRunner
 
 
 def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:

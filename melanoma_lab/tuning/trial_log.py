@@ -12,7 +12,8 @@ from melanoma_lab.config.schema.tuner import Hyperband, Tuner
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.tuning import oracles
 from melanoma_lab.tuning.search_space import HyperParameter
-from melanoma_lab.tuning.trial import Proposal, TrialRunner
+from melanoma_lab.tuning.trial import Proposal
+from melanoma_lab.tuning.trial_runner import TrialRunner
 
 
 @dataclass(frozen=True)

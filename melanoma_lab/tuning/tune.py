@@ -42,8 +42,9 @@ from melanoma_lab.tuning.tuned_preset import build_next_commands, write_preset
 if TYPE_CHECKING:  # they load TensorFlow or pandas
     from melanoma_lab.tuning.distributed.chief import Chief
     from melanoma_lab.tuning.sweep import Sweep, TuningResult
-    from melanoma_lab.tuning.trial import Proposal, TrialRunner
+    from melanoma_lab.tuning.trial import Proposal
     from melanoma_lab.tuning.trial_log import TrialLog
+    from melanoma_lab.tuning.trial_runner import TrialRunner
 
 
 def tune_arm(plan: SearchPlan) -> TuningResult:
@@ -81,7 +82,7 @@ def tune_arm(plan: SearchPlan) -> TuningResult:
         from melanoma_lab.tuning.oracles import build_oracle
         from melanoma_lab.tuning.search import Search, resume_search
         from melanoma_lab.tuning.trial_log import TooManyFailuresError, TrialLog, find_best_trial
-        from melanoma_lab.tuning.trial_setup import prepare_trials
+        from melanoma_lab.tuning.trial_runner import prepare_trials
 
         with show_progress("connecting to MLflow"):
             tracker = connecting.result()

@@ -1,6 +1,6 @@
 """What trials of a search are trained on is prepared once, and apart where they are told more."""
 
-from melanoma_lab.tuning.trial import TrialRunner
+from melanoma_lab.tuning.trial_runner import TrialRunner
 
 SMALL = ("dataset.lesions=30", "dataset.image_size=16", "dataset.classes=[melanoma,nevus]")
 

@@ -60,7 +60,7 @@ def _work(plan: SearchPlan, role: ProcessRole, lifeline: Heartbeat) -> Worker:
         load_tensorflow()
         from melanoma_lab.tuning.distributed.worker import ChiefClient, Worker
         from melanoma_lab.tuning.oracles import build_oracle
-        from melanoma_lab.tuning.trial_setup import prepare_trials
+        from melanoma_lab.tuning.trial_runner import prepare_trials
 
         trials = prepare_trials(plan, connecting.result())
         oracle = build_oracle(tuner, plan.searched)
