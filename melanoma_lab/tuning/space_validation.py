@@ -15,7 +15,6 @@ from typing import Any, cast
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from melanoma_lab.config.arm import Arm, parse_arm
 from melanoma_lab.config.compose import compose_config, compose_unchecked
 from melanoma_lab.config.overrides import parse_override_key, parse_override_value
 from melanoma_lab.config.schema import Config
@@ -58,20 +57,16 @@ class TuneCommand:
         typed = [o for o in self.overrides if parse_override_key(o) not in values]
         return [*typed, *(f"{key}={text}" for key, text in values.items())]
 
-    def configure(self, values: Values) -> tuple[Config, Arm]:
+    def configure(self, values: Values) -> Config:
         """Compose and validate a trial's configuration, as that of any command.
 
         Args:
             values: the trial's overrides, key -> value.
 
-        Returns:
-            The configuration, and the arm that the typed overrides name.
-
         Raises:
             UserError: a value is invalid, or some do not fit together.
         """
-        config, _ = compose_config(self.with_values(values), self.config_dir)
-        return config, parse_arm(self.overrides)
+        return compose_config(self.with_values(values), self.config_dir)[0]
 
 
 def _is_tuner_key(key: str) -> bool:

@@ -102,7 +102,7 @@ class TrialRunner:
             ]
             return self._average(done)
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial, PARENT_TAG: self.parent}
-        config, _ = self.command.configure(proposal.overrides())
+        config = self.command.configure(proposal.overrides())
         params = flatten_params(config_to_dict(config))
         for key in Repetition(0, 0).overrides():
             params.pop(key, None)
@@ -154,7 +154,7 @@ class TrialRunner:
         self, proposal: Proposal, repetition: Repetition, options: RunOptions = TRIAL_OPTIONS
     ) -> RunSpec:
         """Return the run of one seed and fold of a trial."""
-        config, _ = self.command.configure({**proposal.overrides(), **repetition.overrides()})
+        config = self.command.configure({**proposal.overrides(), **repetition.overrides()})
         config = steps.resolve_auto(config, self.threads)
         return RunSpec(config, self.arm, self.load_dataset(config), self.threads, options)
 
@@ -286,7 +286,7 @@ def _fingerprint_search(plan: SearchPlan, trials: TrialRunner) -> str:
     }
     bases = []
     for repetition in trials.repetitions:
-        base, _ = plan.command.configure(repetition.overrides())
+        base = plan.command.configure(repetition.overrides())
         data = trials.load_dataset(base)
         bases.append(fingerprint_run(base, data))
     space: list[Any] = [asdict(entry) for entry in plan.searched]

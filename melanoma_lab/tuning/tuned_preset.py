@@ -50,7 +50,7 @@ def write_preset(command: TuneCommand, values: Values, *, study: str, notes: Seq
     Raises:
         RunError: the file cannot be written.
     """
-    config, _ = command.configure(values)
+    config = command.configure(values)
     folder = Path("experiments") / study / STUDY_PRESETS / "experiment"
     path = folder / f"{name_preset(study)}.yaml"
     text = format_preset(config, reference=find_tuned_reference(command, values), comment=[

@@ -2,6 +2,7 @@
 
 import pytest
 
+from melanoma_lab.config.arm import parse_arm
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tuning.plan import build_default_space, plan_search
@@ -23,9 +24,9 @@ def test_a_command_is_what_was_typed_without_the_task_and_the_tuner():
 
 def test_a_trial_has_the_proposed_value_in_place_of_the_typed_one():
     command = TuneCommand(("+experiment=dropout", "optimizer=sgd", "optimizer.momentum=0.5"))
-    config, arm = command.configure({"optimizer.momentum": "0.9", "balancing": "class_weight"})
+    config = command.configure({"optimizer.momentum": "0.9", "balancing": "class_weight"})
     assert (config.optimizer.momentum, config.balancing.name) == (0.9, "class_weight")
-    assert arm.name == "dropout,optimizer.momentum=0.5,optimizer=sgd"
+    assert parse_arm(command.overrides).name == "dropout,optimizer.momentum=0.5,optimizer=sgd"
 
 
 def test_a_key_of_some_options_is_searched_under_those():
@@ -112,7 +113,7 @@ def test_what_the_configuration_refuses_is_refused_before_the_first_trial(space,
 )
 def test_the_default_space_is_the_learning_rate_and_what_regularises(overrides, keys):
     command = TuneCommand(overrides)
-    config, _ = command.configure({})
+    config = command.configure({})
     space = build_default_space(config)
     assert space.keys() == keys
     assert check(space, command).keys() == keys
