@@ -136,8 +136,8 @@ def encode_values(sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame) -> 
     Returns:
         float64, shape (trials,); NaN if a trial does not use the key.
     """
-    used = pd.Series(sweep.find_active(entry), sweep.trials.index)[trials.index]
-    values = trials[f"value/{entry.key}"].where(used.to_numpy())
+    used = sweep.find_active(entry, trials)
+    values = trials[f"value/{entry.key}"].where(used)
     if entry.is_range:
         numbers = pd.to_numeric(values).to_numpy(np.float64)
         return np.log10(numbers) if entry.log else numbers

@@ -90,7 +90,7 @@ class Sweep:
     def __post_init__(self) -> None:
         self._check_columns()
         for entry in self.searched:
-            used, values = self.find_active(entry), self.trials[f"value/{entry.key}"]
+            used, values = self.find_active(entry, self.trials), self.trials[f"value/{entry.key}"]
             for number, value in zip(self.trials["number"][used], values[used], strict=True):
                 what = f"{entry.key} of trial {number} in its range or among its choices"
                 _expect(entry.contains(value), what, value)
@@ -114,14 +114,22 @@ class Sweep:
         lists = trials["scores"].map(lambda scores: isinstance(scores, list | tuple)).all()
         _expect(bool(lists), "a list of scores of every trial", list(trials["scores"]))
 
-    def find_active(self, entry: HyperParameter) -> NDArray[np.bool_]:
-        """Return which trials use a searched key (its condition holds); bool, shape (trials,)."""
-        used = np.ones(len(self.trials), bool)
+    def find_active(self, entry: HyperParameter, trials: pd.DataFrame) -> NDArray[np.bool_]:
+        """Return which trials use a searched key, because its condition holds.
+
+        Args:
+            entry: one of the searched keys.
+            trials: rows of the table.
+
+        Returns:
+            bool, shape (trials,).
+        """
+        used = np.ones(len(trials), bool)
         by_key = {known.key: known for known in self.searched}
         for key, choices in entry.when.items():
-            labels = self.trials[f"value/{key}"].map(label_value)
+            labels = trials[f"value/{key}"].map(label_value)
             allowed = labels.isin([label_choice(text) for text in choices])
-            used &= self.find_active(by_key[key]) & allowed.to_numpy(bool)
+            used &= self.find_active(by_key[key], trials) & allowed.to_numpy(bool)
         return used
 
     @property

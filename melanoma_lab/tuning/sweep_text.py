@@ -46,7 +46,7 @@ def format_used_values(sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame
         entry: one of its searched keys.
         trials: rows of its table.
     """
-    used = pd.Series(sweep.find_active(entry), sweep.trials.index)[trials.index]
+    used = sweep.find_active(entry, trials)
     return [
         format_trial_value(entry, content) if counts else NOT_USED
         for content, counts in zip(trials[f"value/{entry.key}"], used, strict=True)
@@ -142,10 +142,10 @@ def _warn_of_spread(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
 def _warn_of_range_ends(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
     """Return a sentence about values of the best trial within 5 % of an end of their range."""
     ends = []
-    place_of_best = sweep.trials.index.get_loc(best.name)
+    row = sweep.trials.loc[[best.name]]
     for entry in sweep.searched:
         low, high = entry.low, entry.high
-        if not entry.is_range or low == high or not sweep.find_active(entry)[place_of_best]:
+        if not entry.is_range or low == high or not sweep.find_active(entry, row)[0]:
             continue
         scale = math.log if entry.log else float
         content = float(best[f"value/{entry.key}"])

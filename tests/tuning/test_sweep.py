@@ -69,7 +69,7 @@ def conditional():
 
 def test_a_key_counts_where_its_condition_and_those_before_it_hold():
     sweep = conditional()
-    counts = [sweep.find_active(entry).tolist() for entry in sweep.searched]
+    counts = [sweep.find_active(entry, sweep.trials).tolist() for entry in sweep.searched]
     assert counts == [[True, True, True], [False, True, True], [False, True, False]]
 
 
@@ -79,8 +79,8 @@ def test_alternatives_are_a_tuple_and_a_list_is_one_value():
     either = HyperParameter("b", "int", 0, 1, when={"a": ("null", "[1,2]")})
     one = HyperParameter("c", "int", 0, 1, when={"a": ("[1,2]",)})
     sweep = sweep_of([parent, either, one], trials_of([0, 0, 0], values))
-    assert sweep.find_active(either).tolist() == [True, True, False]
-    assert sweep.find_active(one).tolist() == [False, True, False]
+    assert sweep.find_active(either, sweep.trials).tolist() == [True, True, False]
+    assert sweep.find_active(one, sweep.trials).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(
