@@ -1,6 +1,6 @@
 """The result of a search: its space, the results of all trials, and the best of them.
 
-This module does not need TensorFlow, Keras Tuner or MLflow: ``trials_table`` reads the trials.
+This module does not need TensorFlow, Keras Tuner or MLflow: ``sweep_builder`` reads the trials.
 """
 
 from __future__ import annotations

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melanoma_lab.config.arm import CUSTOM_PRESET
 from melanoma_lab.config.fingerprint import tuner_to_dict
 from melanoma_lab.config.schema.split import KFold
 from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.heavy_imports import load_tensorflow
 from melanoma_lab.core.locks import hold_lock
-from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.runs import run_messages
@@ -36,12 +34,11 @@ from melanoma_lab.tuning.distributed.worker_pool import (
     build_worker_command,
 )
 from melanoma_lab.tuning.plan import SearchPlan
-from melanoma_lab.tuning.space_validation import ConfigChecker
 from melanoma_lab.tuning.tuned_preset import build_next_commands, write_preset
 
 if TYPE_CHECKING:  # they load TensorFlow or pandas
     from melanoma_lab.tuning.distributed.chief import Chief
-    from melanoma_lab.tuning.sweep import Sweep, TuningResult
+    from melanoma_lab.tuning.sweep import TuningResult
     from melanoma_lab.tuning.trial import Proposal
     from melanoma_lab.tuning.trial_log import TrialLog
     from melanoma_lab.tuning.trial_runner import TrialRunner
@@ -105,9 +102,9 @@ def tune_arm(plan: SearchPlan) -> TuningResult:
                     _build_chief(plan, trial_log, server, search_folder, progress.total).search()
             except TooManyFailuresError:
                 if find_best_trial(oracle) is not None:  # report what was found before
-                    _conclude(plan, trials, trial_log)
+                    _conclude(plan, trial_log)
                 raise
-            return _conclude(plan, trials, trial_log)
+            return _conclude(plan, trial_log)
 
 
 @contextmanager
@@ -177,7 +174,7 @@ def _open_search_run(plan: SearchPlan, trials: TrialRunner) -> str:
     )
 
 
-def _conclude(plan: SearchPlan, trials: TrialRunner, trial_log: TrialLog) -> TuningResult:
+def _conclude(plan: SearchPlan, trial_log: TrialLog) -> TuningResult:
     """Save and show the result of a search.
 
     Raises:
@@ -186,8 +183,10 @@ def _conclude(plan: SearchPlan, trials: TrialRunner, trial_log: TrialLog) -> Tun
     from melanoma_lab.tuning.best_trial import report_best_trial
     from melanoma_lab.tuning.report import write_search_report
     from melanoma_lab.tuning.sweep import TuningResult
+    from melanoma_lab.tuning.sweep_builder import build_sweep
     from melanoma_lab.tuning.trial_log import find_best_trial
 
+    trials = trial_log.trials
     config, command, client = plan.config, plan.command, trials.tracker.client
     best = find_best_trial(trial_log.oracle)
     if best is None:
@@ -199,7 +198,7 @@ def _conclude(plan: SearchPlan, trials: TrialRunner, trial_log: TrialLog) -> Tun
     commands = build_next_commands(command, values, config.study)
     notes = _list_notes(plan, trials, proposal, best.score)
     preset = write_preset(command, values, study=config.study, notes=notes)
-    sweep = _build_sweep(plan, trials, trial_log, commands)
+    sweep = build_sweep(plan, trial_log, commands)
     with show_progress("writing the report"):
         report = write_search_report(sweep, Path("experiments") / config.study / "tuned")
     files = [report, *report.parent.glob("*.md"), *report.parent.glob("*.csv"), preset]
@@ -245,47 +244,3 @@ def _list_notes(
             "Images of val here are test images of other folds: compare on another split.seed."
         )
     return found
-
-
-def _build_sweep(
-    plan: SearchPlan, trials: TrialRunner, trial_log: TrialLog, commands: Sequence[str]
-) -> Sweep:
-    """Collect the data of the search's report."""
-    from melanoma_lab.tuning import trials_table
-    from melanoma_lab.tuning.sweep import Sweep
-
-    config, tuner, tracker = plan.config, plan.config.tuner, trials.tracker
-    proposals = {t.trial_id: trial_log.read_proposal(t) for t in trial_log.oracle.trials.values()}
-    first = trials.specify_repetition(next(iter(proposals.values())), trials.repetitions[0])
-    untuned = ConfigChecker(plan.command).compose({})
-    return Sweep(
-        study=config.study,
-        # Without the overrides: they are in the command, and often in the study's name.
-        name=plan.arm.preset if plan.arm.preset != CUSTOM_PRESET else config.study,
-        command=search_messages.format_tune_command(plan.command, config),
-        objective=tuner.objective,
-        higher_is_better=higher_is_better(tuner.objective),
-        algorithm=tuner.name,
-        searched=tuple(plan.searched),
-        trials=trials_table.build_trials_table(
-            tracker.client,
-            tracker.experiment_id,
-            trials.sweep,
-            oracle=trial_log.oracle,
-            searched=plan.searched,
-            proposals=proposals,
-            repetitions=trials.repetitions,
-        ),
-        seed=tuner.seed,
-        budget=trials_table.describe_budget(tuner, first.config.training.epochs),
-        data={
-            "dataset": first.config.dataset.name,
-            "split": first.config.split.name,
-            "protocol": first.data.protocol,
-            "grouped_by": ", ".join(first.data.grouped_by),
-            "split_hash": first.data.split_hash,
-        },
-        untuned=trials_table.find_untuned_values(untuned, plan.searched),
-        next_command=commands[0] if len(commands) == 1 else " && ".join(commands),
-        repetitions=tuple(map(str, trials.repetitions)) if len(trials.repetitions) > 1 else (),
-    )

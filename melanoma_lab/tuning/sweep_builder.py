@@ -1,47 +1,87 @@
-"""Build the table of a search's trials from its oracle and its MLflow runs."""
+"""Build a sweep, the data of a search's report, from the search's oracle and its MLflow runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from melanoma_lab.config.arm import CUSTOM_PRESET
 from melanoma_lab.config.overrides import parse_override_value
 from melanoma_lab.config.schema.tuner import Hyperband, Tuner
+from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.tracking.sweep_run import REPETITION_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
+from melanoma_lab.tuning.plan import SearchPlan
+from melanoma_lab.tuning.search_messages import format_tune_command
 from melanoma_lab.tuning.search_space import HyperParameter
-from melanoma_lab.tuning.sweep import COLUMNS
+from melanoma_lab.tuning.space_validation import ConfigChecker
+from melanoma_lab.tuning.sweep import COLUMNS, Sweep
 from melanoma_lab.tuning.trial import Proposal, Repetition
+
+if TYPE_CHECKING:  # they load TensorFlow
+    from melanoma_lab.tuning.trial_log import TrialLog
+    from melanoma_lab.tuning.trial_runner import TrialRunner
 
 #: Keras Tuner's status of a trial -> the report's.
 STATUS = {"COMPLETED": "completed", "FAILED": "failed", "INVALID": "failed", "RUNNING": "running"}
 
 
-def build_trials_table(
-    client: Any,
-    experiment_id: str,
-    sweep: str,
-    *,
+def build_sweep(plan: SearchPlan, trial_log: TrialLog, next_commands: Sequence[str]) -> Sweep:
+    """Collect the data of a search's report from its oracle and its MLflow runs.
+
+    Args:
+        plan: the plan of the search.
+        trial_log: the log of its trials, of which there is at least one.
+        next_commands: the commands that compare the best configuration with the untuned arm.
+    """
+    config, tuner, trials = plan.config, plan.config.tuner, trial_log.trials
+    proposals = {t.trial_id: trial_log.read_proposal(t) for t in trial_log.oracle.trials.values()}
+    first = trials.specify_repetition(next(iter(proposals.values())), trials.repetitions[0])
+    untuned = ConfigChecker(plan.command).compose({})
+    return Sweep(
+        study=config.study,
+        # Without the overrides: they are in the command, and often in the study's name.
+        name=plan.arm.preset if plan.arm.preset != CUSTOM_PRESET else config.study,
+        command=format_tune_command(plan.command, config),
+        objective=tuner.objective,
+        higher_is_better=higher_is_better(tuner.objective),
+        algorithm=tuner.name,
+        searched=tuple(plan.searched),
+        trials=_build_trials_table(trials, trial_log.oracle, plan.searched, proposals),
+        seed=tuner.seed,
+        budget=_describe_budget(tuner, first.config.training.epochs),
+        data={
+            "dataset": first.config.dataset.name,
+            "split": first.config.split.name,
+            "protocol": first.data.protocol,
+            "grouped_by": ", ".join(first.data.grouped_by),
+            "split_hash": first.data.split_hash,
+        },
+        untuned=_find_untuned_values(untuned, plan.searched),
+        next_command=" && ".join(next_commands),
+        repetitions=tuple(map(str, trials.repetitions)) if len(trials.repetitions) > 1 else (),
+    )
+
+
+def _build_trials_table(
+    trials: TrialRunner,
     oracle: Any,
     searched: Sequence[HyperParameter],
     proposals: Mapping[str, Proposal],
-    repetitions: Sequence[Repetition],
 ) -> pd.DataFrame:
     """Build the table of trials, with the columns of ``Sweep.trials``.
 
     Args:
-        client: an MlflowClient; None if there is no server to read runs from.
-        experiment_id: the id of the study's MLflow experiment.
-        sweep: the search's fingerprint.
+        trials: the runner of the search's trials.
         oracle: the oracle, which knows every trial and its score.
         searched: the validated search space.
         proposals: the proposal of each trial, by its id.
-        repetitions: the seeds and folds of each trial.
     """
-    runs = _find_runs(client, experiment_id, sweep)
+    client = trials.tracker.client  # None if there is no server to read runs from
+    runs = _find_runs(client, trials.tracker.experiment_id, trials.sweep)
     lengths = sorted({p.epochs[1] for p in proposals.values() if p.epochs})
     rows = []
     for number, trial_id in enumerate(oracle.start_order):
@@ -49,7 +89,7 @@ def build_trials_table(
         own = runs.get(trial_id, [])
         scored = [run for run in own if "arm" in run.data.tags]
         by_repetition = {_read_repetition(run): run for run in scored}
-        ordered = [by_repetition[each] for each in repetitions if each in by_repetition]
+        ordered = [by_repetition[each] for each in trials.repetitions if each in by_repetition]
         metrics = [run.data.metrics for run in ordered]
         row: dict[str, Any] = {
             "trial": trial_id,
@@ -134,7 +174,7 @@ def _count_steps(
     return max(taken, 0.0)
 
 
-def describe_budget(tuner: Tuner, epochs: int) -> str:
+def _describe_budget(tuner: Tuner, epochs: int) -> str:
     """Describe the budget of a search in a few words."""
     if isinstance(tuner, Hyperband):
         times = f", {tuner.iterations} times" if tuner.iterations > 1 else ""
@@ -143,7 +183,7 @@ def describe_budget(tuner: Tuner, epochs: int) -> str:
     return f"{most or 'all'} trials of up to {epochs} epochs"
 
 
-def find_untuned_values(composed: Any, searched: Sequence[HyperParameter]) -> dict[str, Any]:
+def _find_untuned_values(composed: Any, searched: Sequence[HyperParameter]) -> dict[str, Any]:
     """Return an arm's values of those searched keys that it has.
 
     Args:
