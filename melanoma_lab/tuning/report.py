@@ -124,7 +124,6 @@ def _build_content(sweep: Sweep, importance: Importance) -> dict[str, Any]:
         "untuned": bool(sweep.untuned),
         "cautions": sweep_text.list_cautions(sweep),
         "score_name": sweep_text.label_score(sweep),
-        "rungs": sorted(set(sweep.trials["rung"]) - {-1}),
         "compared": sweep_text.describe_rung(sweep, importance.rung)
         if importance.rung >= 0
         else "",
@@ -202,10 +201,10 @@ def _cost_rows(sweep: Sweep) -> list[list[str]]:
     """Return the time and steps of trials by status, by budget, in total and of the best trial."""
     trials = sweep.trials
     parts = [(str(status), group) for status, group in trials.groupby("status")]
-    rungs = sorted(set(trials["rung"]) - {-1})
-    if len(rungs) > 1:
+    if len(sweep.rungs) > 1:
         parts += [
-            (f"of {sweep_text.describe_rung(sweep, r)}", trials[trials["rung"] == r]) for r in rungs
+            (f"of {sweep_text.describe_rung(sweep, rung)}", trials[trials["rung"] == rung])
+            for rung in sweep.rungs
         ]
     parts = parts if len(parts) > 1 else []
     parts.append(("all trials", trials))

@@ -133,6 +133,11 @@ class Sweep:
         return used
 
     @property
+    def rungs(self) -> list[int]:
+        """The rungs of Hyperband, the smallest budget first; none if all budgets are the same."""
+        return sorted({int(rung) for rung in self.trials["rung"]} - {-1})
+
+    @property
     def scored(self) -> pd.DataFrame:
         """The completed trials that have a finite score, in the order in which they began."""
         scores = self.trials["score"].astype(float)

@@ -160,14 +160,13 @@ def _warn_of_range_ends(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
 
 
 def _warn_of_budgets(sweep: Sweep, best: pd.Series[Any] | None) -> list[str]:
-    rungs = sorted(set(sweep.trials["rung"]) - {-1})
-    if len(rungs) < 2:
+    if len(sweep.rungs) < 2:
         return []
     found = (
         "Trials had unequal budgets: most were stopped early. Scores of different budgets do not "
         "compare; figures tell the budgets apart, and importance is that of a single one."
     )
-    if best is not None and best["rung"] < rungs[-1]:
+    if best is not None and best["rung"] < sweep.rungs[-1]:
         found += f" The best trial itself trained {best['epochs']} epochs, not the full budget."
     return [found]
 
