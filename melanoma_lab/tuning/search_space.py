@@ -46,8 +46,8 @@ class HyperParameter:
     Attributes:
         key: a dotted key, or the name of a group.
         kind: the type of its values.
-        low: the smallest value of a range.
-        high: the largest value of a range.
+        low: the smallest value of a range; NaN for choices.
+        high: the largest value of a range; NaN for choices.
         step: the difference of neighbouring values, or their ratio if ``log``; None if any value of
             the range may be drawn.
         log: whether equal ratios are equally likely, rather than equal differences.
