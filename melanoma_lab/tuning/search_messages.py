@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -19,10 +18,8 @@ from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.core.console import console
 from melanoma_lab.core.formatting import format_duration
 from melanoma_lab.core.metric_names import higher_is_better
-from melanoma_lab.core.shell_commands import format_portable_command
 from melanoma_lab.runs.run_headline import show_tracking_uri
 from melanoma_lab.tuning.search_space import HyperParameter, Values
-from melanoma_lab.tuning.space_validation import TuneCommand
 
 if TYPE_CHECKING:  # they load pandas and TensorFlow
     from melanoma_lab.tuning.sweep import TuningResult
@@ -53,7 +50,7 @@ def show_search(
     )
     show_tracking_uri(config.tracking)
     for entry in searched:
-        console.print(f"  {describe_hyperparameter(entry)}", markup=False)
+        console.print(f"  {_describe_hyperparameter(entry)}", markup=False)
 
 
 def show_chief(workers: int, folder: Path, address: str | None) -> None:
@@ -73,7 +70,7 @@ def show_chief(workers: int, folder: Path, address: str | None) -> None:
         )
 
 
-def describe_hyperparameter(entry: HyperParameter) -> str:
+def _describe_hyperparameter(entry: HyperParameter) -> str:
     """Describe a searched key in one line."""
     if not entry.is_range:
         values = ", ".join(entry.choices)
@@ -89,7 +86,7 @@ def show_interrupted(done: int) -> None:
     console.print(f"Interrupted after {done} trials; the same command goes on.", style="yellow")
 
 
-def format_short_values(values: Values) -> str:
+def _format_short_values(values: Values) -> str:
     """Format a trial's values in one line, numbers to three digits."""
     return "  ".join(f"{key}={_shorten(text)}" for key, text in values.items())
 
@@ -133,7 +130,7 @@ class SearchProgress:
             self._best = trial.score, trial.proposal.trial
         line = (
             f"{place}  {trial.score:.4f}  best {self._best[0]:.4f} (trial {self._best[1]})  "
-            f"{format_short_values(trial.proposal.overrides())}"
+            f"{_format_short_values(trial.proposal.overrides())}"
         )
         console.print(line + self._format_time_left(trial), markup=False)
 
@@ -200,18 +197,6 @@ def list_hyperband_epochs(tuner: Hyperband) -> list[float]:
             found += [float(until - trained)] * size
             trained = until
     return found
-
-
-def format_tune_command(command: TuneCommand, config: Config) -> str:
-    """Format the command that starts a search, and resumes it."""
-    tuner = config.tuner
-    words = [*command.overrides, f"tuner={tuner.name}"]
-    for entry in dataclasses.fields(tuner):
-        value = getattr(tuner, entry.name)
-        if entry.name != "name" and value != entry.default:
-            words.append(f"tuner.{entry.name}={format_override_value(value)}")
-    options = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
-    return format_portable_command("tune", *options, *words)
 
 
 def show_tuning_result(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,15 @@ import pandas as pd
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from melanoma_lab.config.arm import CUSTOM_PRESET
-from melanoma_lab.config.overrides import parse_override_value
+from melanoma_lab.config.overrides import format_override_value, parse_override_value
+from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import Hyperband, Tuner
 from melanoma_lab.core.metric_names import higher_is_better
+from melanoma_lab.core.shell_commands import format_portable_command
 from melanoma_lab.tracking.sweep_run import REPETITION_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tuning.plan import SearchPlan
-from melanoma_lab.tuning.search_messages import format_tune_command
 from melanoma_lab.tuning.search_space import HyperParameter
-from melanoma_lab.tuning.space_validation import ConfigChecker
+from melanoma_lab.tuning.space_validation import ConfigChecker, TuneCommand
 from melanoma_lab.tuning.sweep import COLUMNS, Sweep
 from melanoma_lab.tuning.trial import Proposal, Repetition
 
@@ -45,7 +47,7 @@ def build_sweep(plan: SearchPlan, trial_log: TrialLog, next_commands: Sequence[s
         study=config.study,
         # Without the overrides: they are in the command, and often in the study's name.
         name=plan.arm.preset if plan.arm.preset != CUSTOM_PRESET else config.study,
-        command=format_tune_command(plan.command, config),
+        command=_format_command(plan.command, config),
         objective=tuner.objective,
         higher_is_better=higher_is_better(tuner.objective),
         algorithm=tuner.name,
@@ -64,6 +66,18 @@ def build_sweep(plan: SearchPlan, trial_log: TrialLog, next_commands: Sequence[s
         next_command=" && ".join(next_commands),
         repetitions=tuple(map(str, trials.repetitions)) if len(trials.repetitions) > 1 else (),
     )
+
+
+def _format_command(command: TuneCommand, config: Config) -> str:
+    """Format the command that starts a search, and resumes it."""
+    tuner = config.tuner
+    words = [*command.overrides, f"tuner={tuner.name}"]
+    for entry in dataclasses.fields(tuner):
+        value = getattr(tuner, entry.name)
+        if entry.name != "name" and value != entry.default:
+            words.append(f"tuner.{entry.name}={format_override_value(value)}")
+    options = [] if command.config_dir is None else ["--config-dir", str(command.config_dir)]
+    return format_portable_command("tune", *options, *words)
 
 
 def _build_trials_table(
