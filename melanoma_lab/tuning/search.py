@@ -115,9 +115,7 @@ def resume_search(oracle: Any, folder: Path) -> str | None:
     path = folder / oracles.STATE_FILE
     if not path.exists():
         return None
-    budget = {
-        name: getattr(oracle, name) for name in ("hyperband_iterations",) if hasattr(oracle, name)
-    }
+    iterations = getattr(oracle, "hyperband_iterations", None)
     try:
         oracle.reload()
     except DamagedFileError as error:
@@ -129,6 +127,6 @@ def resume_search(oracle: Any, folder: Path) -> str | None:
             f"The search's state is damaged ({error}). It is kept as {aside}; the search begins "
             "anew with the same proposals, and what is recorded as finished is not trained again."
         )
-    for name, value in budget.items():  # this command may have a larger budget
-        setattr(oracle, name, value)
+    if iterations is not None:  # of Hyperband; this command may have a larger budget
+        oracle.hyperband_iterations = iterations
     return None
