@@ -108,9 +108,7 @@ class SearchProgress:
     """
 
     def __init__(self, tuner: Tuner, searched: Sequence[HyperParameter], oracle: Any) -> None:
-        self._tuner = tuner
         self.total, self._cost = _plan_costs(tuner, searched)
-        self._before = len(oracle.end_order)
         self._sign = 1 if higher_is_better(tuner.objective) else -1
         completed = [t for t in oracle.trials.values() if t.status == "COMPLETED"]
         best = max(completed, key=lambda trial: self._sign * trial.score, default=None)
