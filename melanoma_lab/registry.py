@@ -95,7 +95,7 @@ def find_builder(group: str, name: str) -> Callable[..., Any]:
     """
     if (group, name) not in BUILDERS:
         raise UserError(
-            f"{group}={name}: nothing builds it; declare a function with "
+            f"{group}={name}: no function builds it; declare a function with "
             f'@builder("{group}", "{name}").'
         )
     return BUILDERS[group, name]

@@ -52,18 +52,18 @@ def merged(levels=9, width=9):
 
 
 YAML = {
-    "laughs": (laughs(), "its aliases written out"),
-    "laughs as a flavor": ("flavors: &f\n  x: &x [1, 1, 1]\n" + laughs(), "aliases written out"),
-    "merged": (merged(), "its aliases written out"),
+    "laughs": (laughs(), "its aliases are expanded"),
+    "laughs as a flavor": ("flavors: &f\n  x: &x [1, 1, 1]\n" + laughs(), "aliases are expanded"),
+    "merged": (merged(), "its aliases are expanded"),
     "values": ("a: [" + "1," * 60_000 + "]", "more than 50,000 values"),
     "deep": ("a: " + "[" * 100_000, "levels deep"),
     "deep in blocks": ("- " * 100_000, "levels deep"),
     "deep in keys": ("? " * 100_000, "levels deep"),
-    "within itself": ("a: &a [*a]", r"alias \*a within what it stands for"),
+    "within itself": ("a: &a [*a]", r"alias \*a inside its own definition"),
     "a number of base 60": ("a: " + ":".join(["1"] * 300_000), "a number of more than 300 digits"),
     "a tagged number": ("a: !!int '" + "1: " * 100_000 + "1'", "a number of more than 300 digits"),
     "long": ("a: " + "b" * 2 * MIB, "expected at most 1 MiB"),
-    "a key twice": ("a: 1\na: 2\n", "key a is there twice"),
+    "a key twice": ("a: 1\na: 2\n", "key a occurs twice"),
     "a list": ("[a, b]", "expected keys and values in YAML. Received list"),
     "a number for a key": ("1: 2", "expected keys and values"),
     "cut": ("a: [", "cannot be read as YAML"),
@@ -75,7 +75,7 @@ JSON = {
     "deep": ("[" * 1_000_000, "more than 100 levels deep"),
     "deep in objects": ('{"a":' * 1_000_000, "more than 100 levels deep"),
     "values": ('{"a": [' + "[]," * 2_100_000 + "[]]}", "more than 2,000,000 values"),
-    "a key twice": ('{"version": 1, "version": 1}', "key version is there twice"),
+    "a key twice": ('{"version": 1, "version": 1}', "key version occurs twice"),
     "NaN": ('{"version": 1, "limit": NaN}', "expected finite numbers, received NaN"),
     "infinite": ('{"version": 1, "limit": 1e999}', "expected finite numbers, received 1e999"),
     "endless": ('{"version": 1, "limit": ' + "9" * 4000 + "}", "expected finite numbers, received"),
@@ -103,7 +103,7 @@ def test_a_yaml_file_is_refused(tmp_path, monkeypatch, content, told):
 
 @pytest.mark.parametrize("read", [lambda path: read_run_id(path.parent), untrusted_files.read_yaml])
 def test_so_it_is_by_every_reader(tmp_path, read):
-    with at_most(256 * MIB), pytest.raises(UserError, match="its aliases written out"):
+    with at_most(256 * MIB), pytest.raises(UserError, match="its aliases are expanded"):
         read(write(tmp_path / "MLmodel", laughs()))
 
 
@@ -233,7 +233,7 @@ def test_lines_and_cells_are_counted_across_the_pieces_that_are_read(tmp_path, m
 
 
 PRESETS = {
-    "laughs": (laughs(), "its aliases written out"),
+    "laughs": (laughs(), "its aliases are expanded"),
     "deep": ("a: " + "[" * 10_000, "levels deep"),
     "long": ("#" * 2 * MIB, "expected at most 1 MiB"),
     "references": (
@@ -346,8 +346,8 @@ def test_a_picture_of_gigabytes_is_refused_before_it_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("words", "name", "told"),
     [
-        (["predict", "model=.", "images=."], "MLmodel", "its aliases written out"),
-        (["--config-dir=.", "+experiment=a"], "experiment/a.yaml", "its aliases written out"),
+        (["predict", "model=.", "images=."], "MLmodel", "its aliases are expanded"),
+        (["--config-dir=.", "+experiment=a"], "experiment/a.yaml", "its aliases are expanded"),
         (["sync", "tracking.unsent=."], f"kept/{RECORD_FILE}", "cannot be read as JSON"),
     ],
 )

@@ -100,7 +100,8 @@ def test_a_working_folder_that_is_full(tmp_path, tree):
     )
     assert done.returncode == 1
     assert (
-        "No space left on device. Make room, or run from a folder on another disk." in done.stderr
+        "No space left on device. Free some disk space, or run from a folder on another "
+        "disk." in done.stderr
     )
     assert "Traceback" not in done.stderr
 

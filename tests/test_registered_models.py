@@ -102,9 +102,9 @@ def test_mlflows_own_way_works_too(network, folder, tmp_path):
     [
         (["tracking.register=a/b"], "tracking.register: expected a name of letters"),
         (["tracking.register=..."], "tracking.register: expected a name"),
-        (["tracking.register=a", "tracking.model=false"], "keeps no model to register"),
-        (["tracking.register=a", "+experiment=majority"], "a trivial classifier keeps no model"),
-        (["tracking.register=a", "task=compare"], "compare makes no run's model"),
+        (["tracking.register=a", "tracking.model=false"], "saves no model to register"),
+        (["tracking.register=a", "+experiment=majority"], "a trivial classifier has no model"),
+        (["tracking.register=a", "task=compare"], "compare creates no model"),
         (["tracking.register=a", "task=tune"], r"mlflow.register_model\('runs:/RUN_ID/model'"),
     ],
 )

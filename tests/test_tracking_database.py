@@ -199,7 +199,7 @@ def test_the_tables_are_kept_for_the_next_database(path, tmp_path, monkeypatch, 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     kept.write_text(kept.read_text().replace("experiments", "exporiments"))
     database.create_or_check_tables(path.with_name("third.db"))
-    assert f"{kept} is damaged; it is made again" in caplog.text
+    assert f"{kept} is damaged; it is recreated" in caplog.text
     assert_works(path.with_name("third.db"))
 
 

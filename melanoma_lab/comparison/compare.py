@@ -175,7 +175,7 @@ def compare_study(
     names = list(study.runs[0].estimates)
     if metric not in names:
         raise UserError(
-            f"metric={metric}: not among what is compared. {suggest_choice(metric, names)}"
+            f"metric={metric}: not one of the compared metrics. {suggest_choice(metric, names)}"
         )
     named = {arm: arm_runs[0].tags.get("reference", "") for arm, arm_runs in runs.items()}
     references = find_references(named, reference)

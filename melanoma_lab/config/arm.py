@@ -100,10 +100,9 @@ def check_jobs_distinct(jobs: Sequence[Sequence[str]]) -> None:
                 for key in keys
             ]
             raise UserError(
-                f"{' '.join(listed)}: a study tells runs apart by arm, seed and fold, and "
-                f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} none of these: of "
-                "several values it would show one. Name one value, or give each a command with a "
-                "study= of its own."
+                f"{' '.join(listed)}: a study distinguishes runs by arm, seed and fold only, not "
+                f"by {' or '.join(keys)}: of several values it would show one. Give one value, "
+                "or run one command for each value, with its own study=."
             )
 
 

@@ -41,8 +41,8 @@ def check_compatibility(config: Config) -> None:
     config.evaluation.check_keys_of_task(evaluating=evaluating)
     if evaluating and isinstance(config.split, FoldSplit):
         raise UserError(
-            f"split={config.split.name}: evaluate divides nothing; leave it out (all images), or "
-            "set split=predefined (those of the published Test)."
+            f"split={config.split.name}: evaluate does not split a dataset; leave the option out "
+            "(all images), or set split=predefined (only the published test images)."
         )
     if (
         getattr(config.optimizer, "weight_decay", 0)
@@ -62,8 +62,8 @@ def check_compatibility(config: Config) -> None:
     patience = training.patience
     if isinstance(schedule, Plateau) and patience is not None and patience <= schedule.patience:
         raise UserError(
-            f"training.patience={patience}: training stops before schedule=plateau lowers "
-            f"anything; expected more than schedule.patience={schedule.patience}."
+            f"training.patience={patience}: training stops before schedule=plateau lowers the "
+            f"learning rate; expected more than schedule.patience={schedule.patience}."
         )
 
 
@@ -76,7 +76,7 @@ def _check_keys_of_task(config: Config) -> None:
         default = entry.default if entry.default_factory is MISSING else entry.default_factory()
         if getattr(config, entry.name) != default:
             raise UserError(
-                f"{entry.name}: {config.task} would ignore it; it goes with "
+                f"{entry.name}: {config.task} ignores it; it applies to "
                 f"{' and '.join(tasks) if len(tasks) < 3 else ', '.join(tasks)}."
             )
 
@@ -86,11 +86,12 @@ def _check_registering(config: Config) -> None:
     if config.tracking.register is None:
         return
     if config.task is Task.train and isinstance(config.architecture, TrivialArchitecture):
-        raise UserError("tracking.register: a trivial classifier keeps no model to register.")
+        raise UserError("tracking.register: a trivial classifier has no model to register.")
     if config.task not in {Task.train, Task.ensemble}:
         raise UserError(
-            f"tracking.register: {config.task} makes no run's model; it goes with training and "
-            "with ensemble. Of a finished run: mlflow.register_model('runs:/RUN_ID/model', NAME)."
+            f"tracking.register: {config.task} creates no model; it applies to training and "
+            "ensemble. To register the model of a finished run: "
+            "mlflow.register_model('runs:/RUN_ID/model', NAME)."
         )
 
 
@@ -107,13 +108,13 @@ def _check_finetuning(config: Config) -> None:
         if schedule.warmup_epochs >= min(finetuning.head_epochs, left):
             raise UserError(
                 f"schedule.warmup_epochs={schedule.warmup_epochs:g}: with finetuning=staged the "
-                f"schedule is laid over {finetuning.head_epochs} epochs of the head and anew over "
-                f"the {left} after them; expected less than either."
+                f"schedule runs once over the {finetuning.head_epochs} epochs of the head and "
+                f"again over the {left} after them; expected less than both."
             )
     if isinstance(finetuning, Frozen) and config.regularisation.strengths().stochastic_depth:
         raise UserError(
             f"finetuning=frozen regularisation={config.regularisation.name}: stochastic depth "
-            "skips blocks of the backbone, which does not train."
+            "skips blocks of the backbone, which is not trained."
         )
 
 
@@ -126,8 +127,8 @@ def find_doubtful_choices(config: Config) -> list[str]:
         and config.balancing.name != "none"
     ):
         found.append(
-            f"loss=logit_adjusted and balancing={config.balancing.name} both make up for class "
-            "frequencies: together they favour rare classes."
+            f"loss=logit_adjusted and balancing={config.balancing.name} both correct for class "
+            "frequencies: together they overcorrect and favour rare classes."
         )
     if (
         isinstance(config.finetuning, FrozenStart)

@@ -82,7 +82,7 @@ def check_interpolations(composed: DictConfig) -> None:
     try:
         check_interpolation_growth(str(OmegaConf.to_container(composed, resolve=False)))
     except ValueError as error:
-        raise UserError(f"The configuration has {error}; write out what they stand for.") from error
+        raise UserError(f"The configuration has {error}; write the values out.") from error
 
 
 def _build_schema(composed: DictConfig) -> DictConfig:
@@ -183,8 +183,9 @@ def _explain_unreadable_word(word: str) -> str:
     is_list = value.startswith("[") and value.endswith("]")
     quoted = truncate(format_override(key, value[1:-1].split(",") if is_list else value))
     return (
-        f"{truncate(word)}: the value cannot be read. Brackets must match; one that has brackets, "
-        f"commas, = or letters beyond a to z of its own goes in quotes within quotes: {quoted}"
+        f"{truncate(word)}: the value cannot be parsed. Brackets must match; a value that itself "
+        "contains brackets, commas, = or letters other than a to z needs quotes within quotes: "
+        f"{quoted}"
     )
 
 

@@ -261,12 +261,12 @@ def report_cache_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{folder}: cannot be written ({error.strerror or error}). Make room there, or choose "
-            "another folder for the cache: cache=DIR"
+            f"{folder}: cannot be written ({error.strerror or error}). Free some space there, or "
+            "choose another folder for the cache: cache=DIR"
         ) from error
 
 
 def _warn_damaged(path: Path) -> None:
     if path not in _warned:
         _warned.add(path)
-        _logger.warning("melanoma_lab: %s is damaged; it is made again.", path)
+        _logger.warning("melanoma_lab: %s is damaged; it is recreated.", path)

@@ -67,7 +67,7 @@ def read_checksummed_text(path: Path) -> str | None:
         return None
     checksum, _, text = content.partition(b"\n")
     if checksum != f"{compute_crc32(text):08x}".encode():
-        raise DamagedFileError(f"{path}: its content is not what was written")
+        raise DamagedFileError(f"{path}: its checksum is wrong")
     return text.decode()
 
 

@@ -30,9 +30,9 @@ def explain_os_error(error: OSError) -> str:
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
     advice = {
-        errno.ENOSPC: " Make room, or run from a folder on another disk.",
-        errno.EROFS: " Run from a folder that can be written.",
-        errno.EACCES: " Run from a folder that is yours.",
+        errno.ENOSPC: " Free some disk space, or run from a folder on another disk.",
+        errno.EROFS: " Run from a folder that is writable.",
+        errno.EACCES: " Run from a folder that you may write to.",
     }.get(error.errno or 0, "")
     return f"{where}{error.strerror}.{advice}"
 

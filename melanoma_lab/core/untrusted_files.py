@@ -170,7 +170,7 @@ def check_yaml(text: str) -> None:
             continue
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ValueError(f"alias *{truncate(event.anchor, 50)} within what it stands for")
+                raise ValueError(f"alias *{truncate(event.anchor, 50)} inside its own definition")
             size, key = sizes[event.anchor], None
         elif isinstance(event, yaml.ScalarEvent):
             _check_number(event)
@@ -198,10 +198,10 @@ class _Node:
     def add(self, size: int, key: str | None) -> None:
         self.size += size
         if self.size > MAX_YAML_NODES:
-            raise ValueError(f"more than {MAX_YAML_NODES:,} values, its aliases written out")
+            raise ValueError(f"more than {MAX_YAML_NODES:,} values after its aliases are expanded")
         if self.is_mapping and self._parts % 2 == 0 and key is not None:
             if key in self._keys:
-                raise ValueError(f"key {truncate(key, 50)} is there twice")
+                raise ValueError(f"key {truncate(key, 50)} occurs twice")
             self._keys.add(key)
         self._parts += 1
 
@@ -226,7 +226,7 @@ def check_interpolation_growth(text: str) -> None:
     """
     n = text.count("${")
     if n and len(text) * 3.0 ** (min(n, 300) / 3) > MAX_EXPANDED_LENGTH:
-        raise ValueError(f"{n} references ${{...}}, which could repeat each other without end")
+        raise ValueError(f"{n} references ${{...}}, which could expand to an enormous text")
 
 
 def _read_mapping(path: Path, what: str, parse: Callable[[str], Any], limit: int) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _build_unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])
-        raise ValueError(f"key {truncate(twice, 50)} is there twice")
+        raise ValueError(f"key {truncate(twice, 50)} occurs twice")
     return content
 
 

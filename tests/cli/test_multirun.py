@@ -221,5 +221,7 @@ def test_values_that_would_be_one_run_are_refused_before_anything_is_done(tmp_pa
     words = ("-m", "+experiment=majority", "dataset=folder", "dataset.root=A,B")
     refused = run_command(*words, folder=tmp_path)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("melanoma_lab: dataset.root=A,B: a study tells runs apart by ")
+    assert refused.stderr.startswith(
+        "melanoma_lab: dataset.root=A,B: a study distinguishes runs by "
+    )
     assert not list(tmp_path.rglob("*.db"))

@@ -89,8 +89,8 @@ def test_values_of_a_key_that_tells_no_runs_apart_are_refused(key, values):
     with pytest.raises(UserError) as raised:
         check_jobs_distinct(expand_multirun(words))
     assert str(raised.value).startswith(
-        f"{key}={values}: a study tells runs apart by arm, seed and fold, and {key} is none of "
-        "these: of several values it would show one."
+        f"{key}={values}: a study distinguishes runs by arm, seed and fold only, not by {key}: "
+        "of several values it would show one."
     )
 
 
@@ -109,7 +109,7 @@ def test_values_that_tell_no_searches_apart_are_refused(words, told):
 
 def test_several_such_keys_are_all_named():
     jobs = [["dataset.root=A", "cache=a"], ["dataset.root=B", "cache=b"]]
-    with pytest.raises(UserError, match=r"^dataset\.root=A,B cache=a,b: .* and dataset\.root and "):
+    with pytest.raises(UserError, match=r"^dataset\.root=A,B cache=a,b: .* by dataset\.root or "):
         check_jobs_distinct(jobs)
 
 

@@ -27,27 +27,30 @@ from melanoma_lab.core.errors import UserError
         ),
         (
             ["finetuning=staged", "finetuning.head_epochs=28", "schedule.warmup_epochs=2"],
-            "anew over the 2 after them; expected less than either",
+            "again over the 2 after them; expected less than both",
         ),
         (
             ["evaluation.overlap=keep"],
             r"evaluation\.overlap: a key of python -m melanoma_lab evalua",
         ),
         (["mapping=isic9_to_ham10000"], r"evaluation\.classes: a key of .* evaluate"),
-        (["task=evaluate", "evaluation.test=false"], r"evaluation\.test: is settled when a model"),
-        (["model=x"], "model: train would ignore it; it goes with predict, evaluate, demo, export"),
-        (["task=tune", "images=x"], "images: tune would ignore it; it goes with predict and expor"),
-        (["task=audit", "output=x"], "output: audit would ignore it; .* predict, export, card, le"),
-        (["task=evaluate", "formats=[onnx]"], "formats: evaluate would ignore .* with export"),
-        (["demo.port=1"], "demo: train would ignore it; it goes with demo"),
-        (["task=evaluate", "split=cross_val"], "split=cross_val: evaluate divides nothing"),
+        (["task=evaluate", "evaluation.test=false"], r"evaluation\.test: is fixed when a model"),
+        (["model=x"], "model: train ignores it; it applies to predict, evaluate, demo, export"),
+        (["task=tune", "images=x"], "images: tune ignores it; it applies to predict and expor"),
+        (["task=audit", "output=x"], "output: audit ignores it; .* predict, export, card, le"),
+        (["task=evaluate", "formats=[onnx]"], "formats: evaluate ignores .* to export"),
+        (["demo.port=1"], "demo: train ignores it; it applies to demo"),
+        (
+            ["task=evaluate", "split=cross_val"],
+            "split=cross_val: evaluate does not split a dataset",
+        ),
         (
             ["finetuning=frozen", "regularisation=stochastic_depth"],
-            "stochastic depth skips blocks of the backbone, which does not train",
+            "stochastic depth skips blocks of the backbone, which is not trained",
         ),
         (
             ["architecture=majority", "finetuning=frozen"],
-            "finetuning=frozen: architecture=majority is no network",
+            "finetuning=frozen: architecture=majority is a trivial classifier",
         ),
         (
             ["schedule.warmup_epochs=5", "training.epochs=5"],
@@ -82,7 +85,7 @@ def test_near_misses_are_not(composed, overrides):
 
 def test_correcting_twice_for_class_frequencies_is_pointed_out(composed):
     (doubt,) = find_doubtful_choices(composed("loss=logit_adjusted", "balancing=class_weight"))
-    assert "loss=logit_adjusted and balancing=class_weight both make up for class" in doubt
+    assert "loss=logit_adjusted and balancing=class_weight both correct for class" in doubt
     assert find_doubtful_choices(composed("loss=logit_adjusted")) == []
     assert (
         find_doubtful_choices(composed("loss=logit_adjusted", "loss.tau=0", "balancing=oversample"))

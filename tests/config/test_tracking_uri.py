@@ -40,7 +40,7 @@ def test_the_fingerprint_does_not_depend_on_it(composed, monkeypatch):
 
 @pytest.mark.parametrize("uri", ["runs", "./runs", "/data/runs", "file:runs", "file:///data/runs"])
 def test_a_folder_is_refused_by_the_name_that_it_was_given_by(composed, monkeypatch, uri):
-    expected = f"={uri}: MLflow keeps no runs in a folder any more; expected a file, such as sqlite"
+    expected = f"={uri}: MLflow no longer stores runs in a folder; expected a file, such as sqlite"
     with pytest.raises(UserError) as raised:
         composed(f"tracking.uri={uri}")
     assert str(raised.value).startswith(f"tracking.uri{expected}")
@@ -50,7 +50,7 @@ def test_a_folder_is_refused_by_the_name_that_it_was_given_by(composed, monkeypa
     assert str(raised.value).startswith(f"MLFLOW_TRACKING_URI{expected}")
     assert composed("tracking.uri=sqlite:///x.db").tracking.uri == "sqlite:///x.db"
     assert composed("task=audit").tracking.uri == uri  # records nothing
-    with pytest.raises(UserError, match="MLflow keeps no runs in a folder any more"):
+    with pytest.raises(UserError, match="MLflow no longer stores runs in a folder"):
         connect_for_reading(Tracking())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow's own permission
     assert composed().tracking.uri == uri

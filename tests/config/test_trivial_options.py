@@ -29,7 +29,7 @@ def test_what_needs_a_network_is_refused(composed, preset, override, right):
     with pytest.raises(UserError) as caught:
         composed(f"+experiment={preset}", override)
     assert str(caught.value) == (
-        f"{override}: architecture={preset} is no network and would ignore it; {right}"
+        f"{override}: architecture={preset} is a trivial classifier and ignores it; {right}"
     )
 
 
@@ -50,7 +50,7 @@ def test_every_group_is_decided_upon():
         ("colour_histogram", "architecture.c=0", "architecture.c: expected more than 0"),
         ("source_only", "architecture.smoothing=0", "architecture.smoothing: expected more than"),
         ("metadata_only", "architecture.c=0", "architecture.c: expected more than 0"),
-        ("metadata_only", "metadata=none", "looks at nothing else; expected metadata=patient."),
+        ("metadata_only", "metadata=none", "uses nothing else; expected metadata=patient."),
     ],
 )
 def test_values_are_checked(composed, preset, override, message):

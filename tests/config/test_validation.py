@@ -39,7 +39,10 @@ from melanoma_lab.registry import OPTIONS
         ("split.test=0", "split.test: expected a share between 0 and 1; received 0"),
         ("optimizer.learning_rate=0", "optimizer.learning_rate: expected more than 0"),
         ("seed=-1", "seed: expected 0 to"),
-        ("metric=acuracy", "metric=acuracy: not among what is compared. Did you mean accuracy?"),
+        (
+            "metric=acuracy",
+            "metric=acuracy: not one of the compared metrics. Did you mean accuracy?",
+        ),
         ("split.seed=-1", "split.seed: expected 0 or more"),
         ("dataset.classes=[a]", "dataset.classes: expected at least two classes"),
         (

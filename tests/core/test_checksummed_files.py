@@ -58,7 +58,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(path, caplog, where):
     content[int(where * (len(content) - 1))] ^= 4
     path.write_bytes(content)
     assert open_array(path, SHAPE) is None
-    assert f"{path} is damaged; it is made again" in caplog.text
+    assert f"{path} is damaged; it is recreated" in caplog.text
 
 
 @pytest.mark.parametrize("kept_share", [0.0, 0.01, 0.5, 0.9995])

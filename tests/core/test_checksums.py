@@ -33,7 +33,7 @@ def test_a_text_comes_back_as_it_was(tmp_path, text):
 def test_a_damaged_text_is_noticed(tmp_path, content):
     path = tmp_path / "a"
     path.write_bytes(content)
-    with pytest.raises(DamagedFileError, match="not what was written"):
+    with pytest.raises(DamagedFileError, match="checksum is wrong"):
         read_checksummed_text(path)
 
 

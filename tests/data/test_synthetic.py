@@ -351,4 +351,4 @@ def test_a_dataset_that_was_damaged_is_drawn_again(tmp_path, caplog, name):
     damaged[-9] ^= 2
     (folder / name).write_bytes(damaged)
     assert content(ensure_dataset(tmp_path, **SMALL)) == whole
-    assert "is damaged; it is made again" in caplog.text
+    assert "is damaged; it is recreated" in caplog.text

@@ -93,7 +93,7 @@ def test_the_learning_rate_of_every_epoch_is_tracked(on_tree):
 
 def test_correcting_twice_is_said_before_training(on_tree, capsys):
     on_tree("loss=logit_adjusted", "balancing=oversample", "tracking.model=false")
-    assert "together they favour rare classes" in capsys.readouterr().out
+    assert "they overcorrect and favour rare classes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("balancing", ["none", "augmentor"])  # others: training/test_every_option

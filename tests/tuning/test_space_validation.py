@@ -77,7 +77,7 @@ def test_a_range_of_a_key_that_takes_fractions_is_one_of_fractions():
         ({"training.batch_size": {"min": 8.5, "max": 16}}, "expected whole numbers"),
         ({"training.batch_size": {"min": 0, "max": 16}}, "batch_size: expected at least 1"),
         ({"schedule.warmup_epochs": {"min": 0, "max": 30}}, "less than training.epochs=30"),
-        ({"architecture": ["vgg5", "majority"]}, "architecture=majority is no network"),
+        ({"architecture": ["vgg5", "majority"]}, "architecture=majority is a trivial classifier"),
         (
             {"optimizer": ["adam", "adamw"], "regularisation": ["none", "weight_decay"]},
             "both decay the weights",

@@ -319,7 +319,7 @@ def test_one_process_tunes_a_study(tune, folder):
         (["tuner=hyperband", "tuner.space={training.epochs:[2,3]}"], "tuner=hyperband decides it"),
         (["tuner.space={}"], "at least one key"),
         (["tuner.space=fast"], "expected a mapping"),
-        (["tuner.objective=test/accuracy"], "not looked at while tuning"),
+        (["tuner.objective=test/accuracy"], "not used while tuning"),
         (["tuner.objective=balanced_accuracy"], "Did you mean val/balanced_accuracy"),
         (["tuner.max_trials=-1"], "tuner.max_trials: expected at least 1"),
         (["tuner=hyperband", "tuner.max_epochs=1"], "at least 2"),

@@ -73,8 +73,8 @@ class Evaluation:
                 raise UserError(
                     f"evaluation.{key}: "
                     + (
-                        "is settled when a model is trained, and is part of it; leave it out here."
+                        "is fixed when a model is trained, and saved with it; leave it out here."
                         if evaluating
-                        else "a key of python -m melanoma_lab evaluate; other commands do not ask."
+                        else "a key of python -m melanoma_lab evaluate; other commands ignore it."
                     )
                 )

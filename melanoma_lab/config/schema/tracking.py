@@ -67,7 +67,7 @@ class Tracking:
             self.register,
         )
         if self.register and not self.model:
-            raise UserError("tracking.register: tracking.model=false keeps no model to register.")
+            raise UserError("tracking.register: tracking.model=false saves no model to register.")
 
 
 def check_tracking_uri(uri: str) -> None:
@@ -83,11 +83,12 @@ def check_tracking_uri(uri: str) -> None:
         wrong = "names no file" if not re.match(r"///[^?]", rest) else ""
     elif scheme == "file" or not separator or not rest.startswith("//"):
         allowed = os.environ.get(FILE_STORE_VARIABLE, "").lower() in {"true", "1"}
-        wrong = "" if allowed else "MLflow keeps no runs in a folder any more"
+        wrong = "" if allowed else "MLflow no longer stores runs in a folder"
     else:
         wrong = ""
     if wrong:
         raise UserError(
             f"{describe_tracking_uri(uri)}: {wrong}; expected a file, such as sqlite:///runs.db "
-            "(in the current folder) or sqlite:////data/runs.db, or a server, such as http://HOST:5000."
+            "(in the current folder) or sqlite:////data/runs.db, or a server, such as "
+            "http://HOST:5000."
         )

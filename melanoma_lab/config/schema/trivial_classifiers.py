@@ -91,9 +91,9 @@ def check_network_options(config: Config, architecture: TrivialArchitecture) -> 
         chosen = getattr(config, group).name
         if chosen not in allowed:
             needed = group in architecture.allowed_options
-            fault = "looks at nothing else" if needed else "would ignore it"
+            fault = "uses nothing else" if needed else "ignores it"
             expected = " or ".join(f"{group}={name}" for name in allowed)
             raise UserError(
-                f"{group}={chosen}: architecture={architecture.name} is no network and {fault}; "
-                f"expected {expected}."
+                f"{group}={chosen}: architecture={architecture.name} is a trivial classifier and "
+                f"{fault}; expected {expected}."
             )

@@ -49,12 +49,12 @@ class Tuner:
                 f"val/{metric}" if split in {"", "test", "train"} else metric, OBJECTIVES
             )
             if split == "test":
-                hint = f"The test split is not looked at while tuning. {hint}"
-            raise UserError(f"tuner.objective={self.objective}: no such metric of val. {hint}")
+                hint = f"The test split is not used while tuning. {hint}"
+            raise UserError(f"tuner.objective={self.objective}: no such validation metric. {hint}")
         require(
             self.space is None or isinstance(self.space, dict),
             "tuner.space",
-            "a mapping from keys to what they may be, such as "
+            "a mapping from keys to their possible values, such as "
             "{optimizer.learning_rate:{min:1e-4,max:1e-2,log:true}}",
             self.space,
         )
