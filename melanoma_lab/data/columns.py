@@ -217,7 +217,7 @@ def check_grouping_ids(table: Table, found: Mapping[str, str], labels: Sequence[
             shown = format_list(sorted(set(values)))
             raise UserError(
                 f"{table.path}: column {name} has only the values {shown} for {len(labels)} "
-                f"images; it looks like a kind of {what}, not like an id. To do without it: "
+                f"images; it looks like a category of {what}, not like an id. To ignore it: "
                 f"{format_without_grouping(what, found)} If these are ids: "
                 f"{format_override(f'dataset.columns.{what}', name)}"
             )
@@ -273,8 +273,8 @@ def _refuse_unused(
         return
     images = "look" if len(alike) > 1 else "looks"
     start = (
-        f"{table.path}: {format_list(alike)} {images} as if it said which images belong together, "
-        "and would not be used. "
+        f"{table.path}: {format_list(alike)} {images} like ids that group images of one lesion "
+        "or patient, but would not be used. "
     )
     if not configurable:
         raise UserError(
@@ -286,7 +286,7 @@ def _refuse_unused(
     without_it = (
         format_override(key, found[what]) if what in found else format_without_grouping(what, found)
     )
-    raise UserError(f"{start}To use it: {' or '.join(lines)} To do without it: {without_it}")
+    raise UserError(f"{start}To use it: {' or '.join(lines)} To ignore it: {without_it}")
 
 
 def _least_share(name: str) -> float | None:

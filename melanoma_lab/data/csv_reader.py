@@ -65,7 +65,7 @@ def read_csv_dataset(dataset: CsvDataset, root: Path, *, patients: bool = False)
     }
     images = table.select(_columns(dataset, found))
     if images.empty:
-        raise UserError(f"{table_path}: no images in it.")
+        raise UserError(f"{table_path}: the table lists no images.")
     _refuse(table_path, images[LINE_COLUMN][images["image"] == ""], "no image named")
     _refuse(table_path, images[LINE_COLUMN][images["label"] == ""], "no label")
     if "diagnosis" in recognised and not set(images["label"]).intersection(images["diagnosis"]):
@@ -170,10 +170,10 @@ def _refuse_repeated(table_path: Path, table: pd.DataFrame) -> None:
     lines = format_list([str(line) for line in rows[LINE_COLUMN]])
     others = repeated["image_id"].nunique() - 1
     raise UserError(
-        f"{table_path}: {image_id} is there {_times(len(rows))}, in lines {lines}, with "
+        f"{table_path}: {image_id} occurs {_times(len(rows))}, in lines {lines}, with "
         + ("; ".join(differs) or "the same values")
-        + "; expected a row an image."
-        + (f" So {'is 1 other' if others == 1 else f'are {others} others'}." if others else "")
+        + "; expected one row for each image."
+        + (f" The same is true of {others} other image{'s' * (others > 1)}." if others else "")
     )
 
 

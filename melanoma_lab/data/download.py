@@ -42,7 +42,7 @@ def download_from_kaggle(name: str, root: Path, connect: Callable[[], DownloadCl
     """
     if name not in KAGGLE_HANDLES:
         raise UserError(
-            f"dataset={name}: nothing downloads it; expected {', '.join(KAGGLE_HANDLES)}."
+            f"dataset={name}: it cannot be downloaded; expected {', '.join(KAGGLE_HANDLES)}."
         )
     _check_free(root)
     client = connect()
@@ -66,11 +66,13 @@ def download_from_kaggle(name: str, root: Path, connect: Callable[[], DownloadCl
 def _check_free(root: Path) -> None:
     """Refuse a folder that would be overwritten."""
     if root.is_file():
-        raise UserError(f"dataset.root={root}: a file; expected a folder that is not there yet.")
+        raise UserError(
+            f"dataset.root={root}: this is a file; expected a folder that does not exist yet."
+        )
     if root.is_dir() and any(root.iterdir()):
         raise UserError(
-            f"dataset.root={root}: holds something already; nothing was downloaded. Choose a "
-            "folder that is empty or not there yet."
+            f"dataset.root={root}: this folder is not empty; nothing was downloaded. Choose an "
+            "empty or a new folder."
         )
 
 
@@ -82,15 +84,14 @@ def _fetch(handle: str, staging: Path, client: DownloadClient) -> Path:
     except Exception as error:  # the client raises its own errors, requests' and the system's
         reason = get_first_line(error)
         raise RunError(
-            f"{handle} was not downloaded from Kaggle: {reason}\nIs the network there? What has "
-            f"arrived is kept in {staging}; the same command goes on with it."
+            f"{handle} was not downloaded from Kaggle: {reason}\nIs there a network connection? "
+            f"The files received so far are kept in {staging}; the same command resumes the "
+            "download."
         ) from error
     for found in sorted(folder.rglob(EXPECTED_FOLDERS[0])):
         if all((found.parent / part).is_dir() for part in EXPECTED_FOLDERS):
             return found.parent
-    raise RunError(
-        f"{handle}: no {' and '.join(EXPECTED_FOLDERS)} in what was downloaded to {folder}."
-    )
+    raise RunError(f"{handle}: no {' and '.join(EXPECTED_FOLDERS)} in the download in {folder}.")
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def exclude_files(
     if others:
         notes.append(f"{_files(others)} left out (dataset.exclude): {format_list(others)}.")
     if unmatched:
-        notes.append(f"dataset.exclude: no file is like {format_list(unmatched)}.")
+        notes.append(f"dataset.exclude: no file matches {format_list(unmatched)}.")
     if image_ids and len(excluded) == len(image_ids):
         raise UserError(f"dataset: no images are left. {' '.join(notes)}")
     return np.array([name not in excluded for name in image_ids], bool), tuple(notes)
@@ -184,7 +184,7 @@ def drop_unreadable(
     listed = "\n".join(shown)
     if dataset.on_unreadable is OnUnreadable.error:
         raise UserError(
-            f"{what}:\n{listed}\nMend or remove them, or set dataset.on_unreadable=skip."
+            f"{what}:\n{listed}\nRepair or remove them, or set dataset.on_unreadable=skip."
         )
     if len(bad) == len(manifest):
         raise UserError(f"dataset: none of {len(manifest)} images can be read:\n{listed}")

@@ -144,9 +144,8 @@ def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]
         return
     are = "looks like a folder" if len(parts) == 1 else "look like folders"
     raise UserError(
-        f"dataset.root={root}: {format_list(parts)} {are} of images of several classes, as "
-        "archives have "
-        f"them; expected <class>/<image>.{_format_advice(root)}"
+        f"dataset.root={root}: {format_list(parts)} {are} of images of several classes, a part "
+        f"of an archive; expected <class>/<image>.{_format_advice(root)}"
         + _format_classes_hint(folders, "these are classes")
     )
 
@@ -175,7 +174,7 @@ def _refuse_groups(root: Path, rows: Sequence[Mapping[str, str]]) -> None:
     if groups:
         raise UserError(
             f"dataset.root={root}: {format_list(groups)} {'looks' if len(groups) == 1 else 'look'} "
-            "like folders of a patient or lesion each, which dataset=folder cannot keep on one "
+            "like folders of a single patient or lesion, which dataset=folder cannot keep on one "
             "side of a split. List the images in a table with the columns image_id, label and "
             "patient_id (dataset=csv)."
         )
@@ -188,8 +187,9 @@ def _refuse_nested(root: Path, folders: Collection[Path]) -> None:
         if outer is not None:
             inner = folder.relative_to(root).as_posix()
             raise UserError(
-                f"dataset.root={root}: {outer.relative_to(root).as_posix()} holds images and, in "
-                f"{inner}, a folder of images; expected either, so that the class is plain."
+                f"dataset.root={root}: {outer.relative_to(root).as_posix()} contains images and "
+                f"also, in {inner}, a folder of images; expected one or the other, so that the "
+                "class is clear."
             )
 
 

@@ -115,7 +115,7 @@ def check_inside(path: Path, root: Path) -> None:
     if target := _target_outside(path, root):
         raise UserError(
             f"{path}: leads out of dataset.root, to {target}. Set dataset.outside_root=true if "
-            "that is meant to be."
+            "this is intended."
         )
 
 
@@ -152,12 +152,12 @@ def describe_ignored_files(root: Path) -> list[str]:
     sentences = []
     if kinds:
         sentences.append(
-            f"{kinds.total()} files were not looked at, because their names do not end as images' "
-            f"do: {_format_kinds(kinds)}."
+            f"{kinds.total()} files were ignored, because their names do not end like those of "
+            f"images: {_format_kinds(kinds)}."
         )
     if empty:
         names = format_list(empty, 10)
-        sentences.append(f"{len(empty)} folders hold no images and make no class: {names}.")
+        sentences.append(f"{len(empty)} folders contain no images and are ignored: {names}.")
     return sentences
 
 

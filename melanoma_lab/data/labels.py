@@ -93,7 +93,9 @@ def resolve_labels(
     if len(left_out):
         names = format_list([f"{name!r} ({n})" for name, n in left_out.items()], 5)
         total = format_count(int(left_out.sum()), "image")
-        notes.append(f"{total} left out, of classes that are none of dataset.classes: {names}.")
+        notes.append(
+            f"{total} left out, because their classes are not in dataset.classes: {names}."
+        )
     return ResolvedLabels(manifest.loc[kept].reset_index(drop=True), tuple(classes), tuple(notes))
 
 

@@ -95,7 +95,7 @@ def build_listing(
             grouped_by.append(name)
         if empty:
             unknown.append(
-                f"{name} is empty for {empty} of {len(images)} images: as to it, each of them is a "
-                "group of its own."
+                f"{name} is empty for {empty} of {len(images)} images: by this column, each of "
+                "them is its own group."
             )
     return Listing(images, unmatched, tuple(grouped_by), columns, (*notes, *unknown))

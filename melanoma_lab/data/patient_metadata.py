@@ -165,7 +165,9 @@ def fit_patient_encoder(train: pd.DataFrame, columns: Sequence[str]) -> PatientE
     for name in columns:
         missing = is_missing(train[name])
         if missing.all():
-            raise UserError(f"metadata.columns: no training image has its {name}; leave it out.")
+            raise UserError(
+                f"metadata.columns: no training image has a value for {name}; leave it out."
+            )
         known = train.loc[~missing, name]
         any_missing = bool(missing.any())
         if name == AGE_COLUMN:
@@ -216,11 +218,11 @@ def encode_patients(manifest: pd.DataFrame, metadata: Metadata) -> PatientData |
     known = [name for name in PATIENT_COLUMNS if not is_missing(manifest[name]).all()]
     for name in metadata.columns:
         if name not in known:
-            has = f"it knows {' and '.join(known)}" if known else "it knows nothing of them"
+            has = f"it has {' and '.join(known)}" if known else "it has no patient metadata"
             raise UserError(
-                f"metadata={metadata.name}: this dataset does not say what {name} the patients "
-                f"are of; {has}. Expected metadata.columns that it knows, or metadata=none. "
-                "dataset=ham10000 knows all, dataset=csv what dataset.columns names."
+                f"metadata={metadata.name}: this dataset has no {name} of its patients; {has}. "
+                "Expected metadata.columns that it has, or metadata=none. dataset=ham10000 has "
+                "all, dataset=csv those that dataset.columns names."
             )
     is_train = (manifest["split"] == TRAIN).to_numpy()
     encoding = fit_patient_encoder(manifest.loc[is_train], metadata.columns)
@@ -229,7 +231,7 @@ def encode_patients(manifest: pd.DataFrame, metadata: Metadata) -> PatientData |
         encoding=encoding,
         digest=_digest(manifest),
         notes=tuple(
-            describe_unseen_categories(manifest.loc[~is_train], encoding, "Of val and test ")
+            describe_unseen_categories(manifest.loc[~is_train], encoding, "In val and test ")
         ),
     )
 

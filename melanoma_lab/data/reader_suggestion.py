@@ -61,8 +61,8 @@ def describe_unread_tables(root: Path) -> tuple[str, ...]:
         groupings = [name for name in names if is_grouping_candidate(name)]
         if groupings:
             notes.append(
-                f"{path.name} names {format_list(groupings)} and is not read: with dataset=csv it "
-                "would say which images belong together."
+                f"{path.name} has {format_list(groupings)} but is not read; with dataset=csv it "
+                "would define which images belong together."
             )
     return tuple(notes)
 
@@ -84,7 +84,10 @@ def build_missing_table_error(root: Path, name: str, key: str) -> UserError:
         advice = f" Instead, `{line}` reads it."
     elif there:
         advice = f" {format_list(there)} {'is' if len(there) == 1 else 'are'} there: set {key}=..."
-    return UserError(f"dataset.root={root}: no {name} in it; it says what is what.{advice}")
+    return UserError(
+        f"dataset.root={root}: no {name} in it; expected this table, which holds "
+        f"the labels.{advice}"
+    )
 
 
 def _column_names(path: Path) -> tuple[str, ...]:

@@ -205,7 +205,7 @@ def _describe_repeated(image_ids: Sequence[str]) -> tuple[str, ...]:
     doubled = [same for same in of_name.values() if len(same) > 1]
     if not doubled:
         return ()
-    return (f"{len(doubled)} images are there more than once, such as {format_list(doubled[0])}.",)
+    return (f"{len(doubled)} images occur more than once, such as {format_list(doubled[0])}.",)
 
 
 def _find_missing(named: Iterable[str], found: Iterable[str]) -> tuple[str, ...]:
@@ -256,7 +256,7 @@ def _select(
         lesions = selected.loc[selected["image_id"] == image_id, "lesion"].unique()
         differs = f", with lesion {format_list(sorted(lesions))}" if len(lesions) > 1 else ""
         raise UserError(
-            f"{table.path}: {image_id} is there twice{differs}; expected a row an image."
+            f"{table.path}: {image_id} occurs twice{differs}; expected one row for each image."
         )
     return selected
 

@@ -91,8 +91,8 @@ def _explain_too_few(error: TooFewGroupsError, split: Split, labels: Sequence[st
     classes = format_override("dataset.classes", left)
     text = (
         f"split={split.name}: too few groups (of images that belong together; {error.parts} are "
-        f"needed, one for every part) in {len(error.groups)} of {len(set(labels))} classes: "
-        f"{small}. {remedy}"
+        f"needed, one for each part of the split) in {len(error.groups)} of {len(set(labels))} "
+        f"classes: {small}. {remedy}"
     )
     return f"{text}, or leave them out: {classes}" if len(left) > 1 else f"{text}."
 
@@ -227,8 +227,8 @@ def _predefined(manifest: pd.DataFrame, split: Predefined) -> tuple[pd.DataFrame
     published = manifest["published"]
     if not ((published == TRAIN).any() and (published == TEST).any()):
         raise UserError(
-            "split=predefined: this dataset was not published divided into Train and Test; "
-            "use split=holdout or split=kfold."
+            "split=predefined: this dataset was published without a division into Train and "
+            "Test; use split=holdout or split=kfold."
         )
     manifest = manifest.loc[published != ""].reset_index(drop=True)
     is_test = manifest["published"] == TEST
@@ -260,6 +260,7 @@ def _undivided(manifest: pd.DataFrame, split: Undivided) -> pd.DataFrame:
         manifest = manifest.loc[manifest["published"] == TEST].reset_index(drop=True)
         if manifest.empty:
             raise UserError(
-                "split=predefined: this dataset was not published with a Test; leave it out."
+                "split=predefined: this dataset was published without a test split; leave the "
+                "option out."
             )
     return manifest.assign(split=TEST)

@@ -39,8 +39,8 @@ def normalise_group_ids(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, .
     # lesions have several patients, lesion numbers restart for each patient.
     if len(patients) and (patients > 1).mean() > 0.5:
         notes.append(
-            f"Most lesions, such as {patients.idxmax()}, are there with several patients: they are "
-            "taken as numbered anew for each."
+            f"Most lesion ids, such as {patients.idxmax()}, occur with several patients: lesion "
+            "numbers are assumed to restart for each patient."
         )
         lesions = both["patient"] + "/" + both["lesion"]
         table = table.assign(lesion=table["lesion"].mask(table.index.isin(both.index), lesions))

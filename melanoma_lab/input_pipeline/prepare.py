@@ -291,9 +291,10 @@ def _describe_unmatched(unmatched: UnmatchedImages) -> Iterator[str]:
     """Describe images that only the table or only the folder has."""
     missing, unlisted = unmatched.missing, unmatched.unlisted
     if missing:
-        yield f"{unmatched.table} names images that are not there: {_format_example(missing)}."
+        yield f"{unmatched.table} names images that do not exist: {_format_example(missing)}."
     if unlisted:
-        yield f"{unmatched.table} does not name, and so are left out: {_format_example(unlisted)}."
+        example = _format_example(unlisted)
+        yield f"Left out, because {unmatched.table} does not name them: {example}."
 
 
 def _describe_links(dataset: Dataset) -> list[str]:

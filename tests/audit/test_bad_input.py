@@ -124,5 +124,5 @@ def test_one_image_with_two_lesions_is_refused(audit, tmp_path):
     (tmp_path / "root" / "HAM10000_metadata.csv").write_text(
         "lesion_id,image_id,dx\nL1,ISIC_1,mel\nL2,ISIC_1,mel\n"
     )
-    with pytest.raises(UserError, match="ISIC_1 is there twice, with lesion L1 and L2"):
+    with pytest.raises(UserError, match="ISIC_1 occurs twice, with lesion L1 and L2"):
         audit(name="ham10000")

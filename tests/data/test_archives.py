@@ -50,7 +50,7 @@ def write(path, *rows):
 )
 def test_parts_of_an_archive_are_no_classes(plant, folders):
     root = plant(*(f"{folder}/{i}.png" for folder in folders for i in range(2)))
-    with pytest.raises(UserError, match="of images of several classes, as archives have them"):
+    with pytest.raises(UserError, match="of images of several classes, a part of an archive"):
         read_class_folders(root)
 
 
@@ -120,7 +120,7 @@ def test_a_class_is_not_inside_and_outside_a_published_part(plant):
 
 def test_folders_of_patients_are_no_classes(plant):
     root = plant(*(f"mel/patient_{i:02}/{i}.png" for i in range(4)))
-    with pytest.raises(UserError, match=r"patient_00, patient_01, .* folders of a patient"):
+    with pytest.raises(UserError, match=r"patient_00, patient_01, .* folders of a single patient"):
         read_class_folders(root)
 
 
@@ -166,7 +166,7 @@ def test_images_that_are_there_twice_are_said(plant, composed):
         *[["1", "L1", "mel"], ["2", "L2", "nv"]],
     )
     listing = read_listing(composed("dataset=ham10000", f"dataset.root={root}").dataset, root)
-    assert "1 images are there more than once, such as Part_1/1.png and part_1/1.png." in (
+    assert "1 images occur more than once, such as Part_1/1.png and part_1/1.png." in (
         listing.notes
     )
 
@@ -220,7 +220,7 @@ def test_an_empty_cell_is_a_group_of_its_own(plant, composed, empty):
     write(root / "manifest.csv", ["image_id", "label", "lesion_id"], *rows)
     listing = read_listing(composed("dataset=csv", f"dataset.root={root}").dataset, root)
     assert listing.notes == (
-        "lesion_id is empty for 2 of 4 images: as to it, each of them is a group of its own.",
+        "lesion_id is empty for 2 of 4 images: by this column, each of them is its own group.",
     )
     assert list(listing.images["lesion"]) == ["L1", "", "L1", ""]
     assert listing.columns == "manifest.csv: groups by lesion_id."

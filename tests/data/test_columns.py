@@ -120,7 +120,7 @@ def refused(columns, **chosen):
 def test_a_column_that_looks_like_a_grouping_is_refused_with_the_line_to_type(name, what):
     columns = {name.replace(" ", "__"): SIX}
     text = refused(columns)
-    assert f"{name} looks as if it said which images belong together" in text
+    assert f"{name} looks like ids that group images of one lesion" in text
     for line, chosen in typed(text):
         assert found(columns, **chosen) == ({} if "none" in line else {what: name})
     assert found(columns, lesion="none") == {}
@@ -149,7 +149,7 @@ def test_all_that_could_be_meant_are_named_and_a_line_keeps_what_is_known():
     assert text.endswith("dataset.columns.lesion=none dataset.columns.patient=patient_id")
     text = refused({"patient_id": SIX, "mrn": SIX, "accession": SIX})
     assert "mrn and accession look" in text
-    assert text.endswith("To do without it: dataset.columns.patient=patient_id")
+    assert text.endswith("To ignore it: dataset.columns.patient=patient_id")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_fifth_of_the_cells_must_differ_in_a_column_of_ids():
         return Table(Path("labels.csv"), ("image_id", "code"), rows, list(range(2, 62)))
 
     assert find_columns(codes(11), ANYTHING, ["image_id"]) == {}
-    with pytest.raises(UserError, match="code looks as if it said which images belong together"):
+    with pytest.raises(UserError, match="code looks like ids that group images of one lesion"):
         find_columns(codes(12), ANYTHING, ["image_id"])
 
 

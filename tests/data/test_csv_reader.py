@@ -104,7 +104,7 @@ def test_an_encoding_that_is_none_is_refused(read, name):
 def test_one_image_spelt_in_many_ways_has_one_id(read, name):
     assert read(["image_id,label", f"{name},x"])["image_id"].tolist() == ["a/1.png"]
     text = refused(read, ["image_id,label", f"{name},x", "a/1.png,x"])
-    assert "a/1.png is there twice, in lines 2 and 3, with the same values" in text
+    assert "a/1.png occurs twice, in lines 2 and 3, with the same values" in text
 
 
 def test_an_image_that_has_two_lesions_or_labels_says_which(read):
@@ -125,7 +125,7 @@ def test_an_image_that_has_two_lesions_or_labels_says_which(read):
         (["image_id", "a/1.png"], "no column label"),
         (["image,label", "a/1.png,x"], r"no column image_id \(dataset\.columns\.image\)\. Did you"),
         (["image_id,label,label", "a/1.png,x,y"], "2 columns are called label"),
-        (["image_id,label"], "no images in it"),
+        (["image_id,label"], "the table lists no images"),
         ([""], "no column image_id"),
         (["image_id,label", "a/1.png,", "a/2.png, "], "no label in 2 lines: 2 and 3"),
         (["image_id,label", ",x"], "no image named in 1 line: 2"),

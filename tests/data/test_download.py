@@ -38,7 +38,7 @@ def test_a_broken_download_is_told_kept_and_gone_on_with(tmp_path, client):
     with pytest.raises(RunError) as caught:
         download_from_kaggle("isic9", root, lambda: client)
     assert "was not downloaded from Kaggle: no route to host\n" in str(caught.value)
-    assert "the same command goes on with it" in str(caught.value)
+    assert "the same command resumes the download" in str(caught.value)
     assert not root.exists()
     assert (tmp_path / ".isic9.download").is_dir()
     download_from_kaggle("isic9", root, lambda: client)
@@ -71,11 +71,11 @@ def test_nothing_is_written_over(tmp_path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
-    for name, message in (("file", "a file"), ("full", "holds something already")):
+    for name, message in (("file", "a file"), ("full", "is not empty")):
         with pytest.raises(UserError, match=message):
             download_from_kaggle("isic9", tmp_path / name, never)
     assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
-    with pytest.raises(UserError, match="dataset=folder: nothing downloads it; expected isic9"):
+    with pytest.raises(UserError, match="dataset=folder: it cannot be downloaded; expected isic9"):
         download_from_kaggle("folder", tmp_path / "new", never)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
 
@@ -85,7 +85,7 @@ def test_something_else_than_expected_is_no_dataset(tmp_path):
         (tmp_path / "else").mkdir()
         return str(tmp_path / "else")
 
-    with pytest.raises(RunError, match="no Train and Test in what was downloaded"):
+    with pytest.raises(RunError, match="no Train and Test in the download"):
         download_from_kaggle("isic9", tmp_path / "root", lambda: fetch)
     assert not (tmp_path / "root").exists()
 

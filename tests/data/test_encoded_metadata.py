@@ -54,7 +54,7 @@ def test_by_hand():
     np.testing.assert_allclose(found.numbers, expected)
     assert found.numbers.dtype == np.float32
     sex, site = found.notes
-    assert sex.startswith("Of val and test 1 image has a sex that no training image has (other)")
+    assert sex.startswith("In val and test 1 image has a sex that no training image has (other)")
     assert site.endswith("has a site that no training image has (moon): it counts as missing.")
 
 
@@ -74,7 +74,7 @@ def test_one_age_only_divides_by_nothing():
 
 def test_columns_without_a_training_value_are_refused():
     table = rows_of(("train", NAN, "m", "a"), ("test", 4.0, "m", "a"))
-    with pytest.raises(UserError, match="no training image has its age; leave it out"):
+    with pytest.raises(UserError, match="no training image has a value for age; leave it out"):
         encode_patients(table, PatientMetadata("patient"))
     assert encode_patients(table, PatientMetadata("patient", columns=["sex", "site"])) is not None
     assert encode_patients(table, NoMetadata("none")) is None

@@ -81,7 +81,7 @@ def test_patterns_fit_paths_files_and_folders_in_any_case(pattern):
 
 
 def test_a_pattern_that_fits_nothing_is_said():
-    assert kept([], "*.gif")[1] == ("dataset.exclude: no file is like *.gif.",)
+    assert kept([], "*.gif")[1] == ("dataset.exclude: no file matches *.gif.",)
 
 
 def test_nothing_left_is_refused():

@@ -39,7 +39,7 @@ def test_words_for_nothing_are_no_id(word):
 def test_lesions_that_are_numbered_within_patients_are_told_apart():
     found, (note,) = normalise_group_ids(table("1212x", ["P1", "P1", "P2", "P2", ""]))
     assert list(found["lesion"]) == ["P1/1", "P1/2", "P2/1", "P2/2", "x"]
-    assert "numbered anew for each" in note
+    assert "restart for each" in note
 
 
 def test_a_lesion_of_two_patients_joins_them():

@@ -57,9 +57,9 @@ def test_what_was_left_aside_is_said(plant):
         (root / name).mkdir(parents=True)
     (root / "b" / "1.HEIC").write_text("x")
     files, folders = describe_ignored_files(root)
-    assert "1 files were not looked at" in files
+    assert "1 files were ignored" in files
     assert "1 .heic" in files
-    assert folders == "3 folders hold no images and make no class: b, c and c/d."
+    assert folders == "3 folders contain no images and are ignored: b, c and c/d."
     assert describe_ignored_files(root / "a") == []
 
 
@@ -82,7 +82,11 @@ def test_companions_are_spelt_as_they_are_looked_up():
     ],
 )
 def test_a_class_in_a_class_is_refused(plant, names):
-    with pytest.raises(UserError, match=r"nevus holds images and, in .*, a folder of images"):
+    with pytest.raises(
+        UserError,
+        match=r"nevus contains images and also, in .*, a folder of "
+        "images",
+    ):
         read_class_folders(plant(*names))
 
 

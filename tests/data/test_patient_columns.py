@@ -113,7 +113,7 @@ def test_the_digest_of_the_images_does_not_know_of_patients(composed, session_ca
 
 def test_a_dataset_without_them_is_refused(composed, tree, session_cache):
     config = composed("dataset=folder", f"dataset.root={tree}", "metadata=patient")
-    with pytest.raises(UserError, match=r"does not say what age the patients are of; it knows not"):
+    with pytest.raises(UserError, match=r"has no age of its patients; it has no pati"):
         prepare_data(config, cache=session_cache, threads=1)
 
 

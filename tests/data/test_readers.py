@@ -89,7 +89,7 @@ def test_the_table_may_be_absent(isic):
 def test_an_image_id_that_is_there_twice_is_refused(isic):
     with (isic / "metadata.csv").open("a") as table:
         table.write("ISIC_1,L8,NV,,other\n")
-    with pytest.raises(UserError, match=r"ISIC_1 is there twice, with lesion .* and L8"):
+    with pytest.raises(UserError, match=r"ISIC_1 occurs twice, with lesion .* and L8"):
         read_listing(isic_config(isic), isic)
 
 

@@ -202,7 +202,7 @@ def test_predefined_drops_leaking_test_images_when_told():
 
 
 def test_predefined_needs_a_published_split():
-    with pytest.raises(UserError, match="not published divided into Train and Test"):
+    with pytest.raises(UserError, match="published without a division into Train and Test"):
         split_images(manifest_of({"a": [1] * 9, "b": [1] * 9}), Predefined("predefined"))
 
 
@@ -220,5 +220,5 @@ def test_an_undivided_dataset_is_for_testing_alone():
     assert set(manifest["split"]) == {"test"}
     tested, _ = split_images(table, Undivided(published=True))
     assert set(tested["published"]) == set(tested["split"]) == {"test"}
-    with pytest.raises(UserError, match="not published with a Test"):
+    with pytest.raises(UserError, match="published without a test split"):
         split_images(table.assign(published=""), Undivided(published=True))

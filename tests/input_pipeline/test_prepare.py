@@ -135,8 +135,8 @@ def test_a_table_that_names_other_images_than_the_folder_has_is_noted(prepare, t
         "dataset=ham10000", f"dataset.root={tmp_path}", "dataset.classes=[melanoma,nevus]"
     )
     assert data.notes[:2] == (
-        "HAM10000_metadata.csv names images that are not there: 2, such as 98.",
-        "HAM10000_metadata.csv does not name, and so are left out: images/23.png.",
+        "HAM10000_metadata.csv names images that do not exist: 2, such as 98.",
+        "Left out, because HAM10000_metadata.csv does not name them: images/23.png.",
     )
 
 

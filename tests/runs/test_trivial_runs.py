@@ -165,7 +165,7 @@ def test_metadata_only_tells_what_the_patients_do_and_keeps_how(fit, root, tmp_p
     assert run.data.metrics["parameters"] == 3 * (2 + 1)
     kept = Path(run.info.artifact_uri) / "metadata.json"
     assert json.loads(kept.read_text()) == {"sex": {"values": ["f", "m"], "missing": False}}
-    with pytest.raises(UserError, match="does not say what sex the patients are of"):
+    with pytest.raises(UserError, match="has no sex of its patients"):
         fit("metadata_only", "metadata.columns=[sex]")
 
 

@@ -103,7 +103,8 @@ def parse_operations(operations: object) -> tuple[OperationSpec, ...]:
     if not isinstance(operations, Sequence) or isinstance(operations, str) or not operations:
         raise UserError(
             f"{OPERATIONS_KEY}: expected a list of at least one operation, such as [{EXAMPLE}]; "
-            f"received {operations!r}. Copies without any would be repeats: balancing=oversample."
+            f"received {operations!r}. Copies without operations would be plain repeats, as of "
+            "balancing=oversample."
         )
     return tuple(
         _parse_operation(f"{OPERATIONS_KEY}[{position}]", entry)

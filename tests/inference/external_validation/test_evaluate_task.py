@@ -359,7 +359,7 @@ assert "tensorflow" not in sys.modules and "keras" not in sys.modules
         "a bare .keras file does not say what its classes are called",
         "split=kfold: evaluate does not split a dataset",
         "evaluation.tta: is fixed when a model is trained",
-        "split=predefined: this dataset was not published with a Test",
+        "split=predefined: this dataset was published without a test split",
         "no class called angioma, mel and scar. It has melanoma, nevus and vascular_lesion",
         "evaluation.classes: the dataset has no class mell. Did you mean mel?",
     )
