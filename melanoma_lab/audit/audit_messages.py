@@ -40,11 +40,12 @@ def show_findings(findings: Findings, problems: Sequence[Problem], folder: Path)
             console.print(f"   -> {line}{escape(remedy.effect)}")
         console.print()
     if not problems:
-        console.print("[green]Nothing wrong was found.[/]\n")
+        console.print("[green]No problem was found.[/]\n")
     for sentence in findings.unknown:
-        console.print(f"Not known. {sentence}", style="dim", markup=False)
+        console.print(f"Unknown: {sentence}", style="dim", markup=False)
     console.print(
-        f"Pictures of all this: [bold]{folder / 'audit.html'}[/]   lists: {folder / 'audit.json'}\n"
+        f"page with images: [bold]{folder / 'audit.html'}[/]   all findings: "
+        f"{folder / 'audit.json'}\n"
         "[dim]Research use only: not a medical device.[/]"
     )
 

@@ -187,17 +187,16 @@ def _describe_unknown(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> list
     sentences = []
     if not grouped_by:
         sentences.append(
-            "Which images show one lesion: nothing names lesions or patients, so only copies of "
-            "one photograph are known to belong together, not two photographs of one lesion."
+            "Which images show the same lesion: the dataset names no lesions or patients, so "
+            "only copies of one photograph are known to belong together, not two photographs of "
+            "one lesion."
         )
     if (manifest["diagnosis"] == "").all():
-        sentences.append(
-            "Whether the labels are right: nothing but the folders says what an image shows."
-        )
+        sentences.append("Whether the labels are right: the folders are the only source of labels.")
     if (manifest["source"] == "").all():
         sentences.append(
-            "Whether a class gives itself away by its camera: nothing says where the photographs "
-            "come from."
+            "Whether the source (clinic, camera) predicts the class: the dataset does not name "
+            "the sources of its images."
         )
     return sentences
 

@@ -165,7 +165,7 @@ def describe_unresolved(findings: Findings, dataset: Dataset, protocol: str) -> 
     trusts_folder = isinstance(dataset, Isic9Dataset) and dataset.labels is LabelSource.folder
     if findings.metadata_conflicts and trusts_folder:
         parts.append(
-            f"{len(findings.metadata_conflicts)} labels against the metadata's diagnosis "
+            f"{len(findings.metadata_conflicts)} labels contradict the metadata's diagnosis "
             "(dataset.labels=folder)"
         )
     if not parts:

@@ -95,12 +95,12 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             key="cross_split_groups",
             kind=ProblemKind.leakage,
             title=f"The published split leaks: {what}.",
-            effect="They show a lesion, or are a copy of a photograph, that the network has seen. "
-            "Its accuracy there measures memory, not skill, and looks better than it is. "
-            f"In all, {format_count(n_crossing, 'group')} of images that belong together "
-            "are on both sides.",
+            effect="They show a lesion of the training images, or are copies of one of them. "
+            "The accuracy on them measures what the network has memorised, and is too "
+            f"optimistic. In all, {format_count(n_crossing, 'group')} of images that belong "
+            "together are on both sides.",
             remedies=(
-                Remedy("split=holdout", "divides anew, whole groups at a time"),
+                Remedy("split=holdout", "makes a new split that keeps every group on one side"),
                 Remedy(
                     "split=predefined split.leaking_test=drop",
                     "keeps the published split and leaves the leaking test images out",
@@ -115,24 +115,27 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             title=f"A random split of files would leak: {share} would have a training image of "
             "the same lesion or photograph.",
             effect=f"{format_count(len(findings.groups), 'group holds', 'groups hold')} "
-            f"{sum(map(len, findings.groups))} of the {findings.n_images} images. Whoever draws "
-            "files instead of groups, for a test or a validation split, trains on a part of what "
-            "is measured afterwards.",
+            f"{sum(map(len, findings.groups))} of the {findings.n_images} images. A test or "
+            "validation split that is drawn by file, not by group, contains lesions that the "
+            "network was trained on.",
             remedies=(
-                Remedy("dataset.groups=all split=holdout", "never divides a group (the default)"),
+                Remedy(
+                    "dataset.groups=all split=holdout",
+                    "never separates the images of a group (the default)",
+                ),
             ),
             groups=[] if findings.judged_split == "published" else findings.cross_split_groups,
         )
     if findings.shared_images:
-        shared = {row["image_id"]: f"is {row['other']}" for row in findings.shared_images}
+        shared = {row["image_id"]: f"same as {row['other']}" for row in findings.shared_images}
         yield Problem(
             key="shared_images",
             kind=ProblemKind.leakage,
-            title=f"{format_count(len(shared), 'image')} of {findings.n_images} are in "
-            f"{findings.against} too.",
-            effect="A network trained on the one is no stranger to the other: a test on these "
-            "images says nothing about images from elsewhere.",
-            remedies=(Remedy("", "leave them out of whichever of the two is the test set"),),
+            title=f"{format_count(len(shared), 'image')} of {findings.n_images} are also in "
+            f"{findings.against}.",
+            effect="A network trained on one of the two datasets has seen images of the other: a "
+            "test on these images is no external validation.",
+            remedies=(Remedy("", "leave them out of the dataset that is used for testing"),),
             groups=[[image_id] for image_id in shared],
             notes=shared,
         )
@@ -143,8 +146,8 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             kind=ProblemKind.leakage,
             title=f"{format_count(identical[0], 'group')} of identical files"
             + (f", {identical[1]} more of identical pixels." if identical[1] else "."),
-            effect="A picture that is there twice counts twice, in training and in every figure; "
-            "on both sides of a split it leaks.",
+            effect="An image that occurs twice counts twice, in training and in every metric; on "
+            "both sides of a split it leaks.",
             remedies=(joined,),
             groups=sorted([*findings.exact_duplicate_groups, *findings.pixel_duplicate_groups]),
         )
@@ -153,9 +156,9 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             key="near_duplicate_groups",
             kind=ProblemKind.leakage,
             title=f"{format_count(len(findings.near_duplicate_groups), 'group')} of "
-            "near-duplicates: one photograph, or the next of the same lesion, cut, turned, "
-            "mirrored, brightened or encoded anew.",
-            effect="To a network these are the same picture: they leak as identical files do.",
+            "near-duplicates: the same photograph, or another of the same lesion, cropped, "
+            "rotated, mirrored, brightened or re-encoded.",
+            effect="To a network these are the same image: they leak as identical files do.",
             remedies=(joined,),
             groups=findings.near_duplicate_groups,
             notes={
@@ -169,8 +172,14 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
 def _labels(findings: Findings) -> Iterator[Problem]:
     ways = (
         Remedy("dataset.conflicts=drop", "leaves the whole group out"),
-        Remedy("dataset.conflicts=relabel", "takes the metadata's diagnosis; drops where none is"),
-        Remedy("dataset.conflicts=keep", "as published; only to reproduce somebody's result"),
+        Remedy(
+            "dataset.conflicts=relabel",
+            "uses the metadata's diagnosis; leaves out groups without one",
+        ),
+        Remedy(
+            "dataset.conflicts=keep",
+            "keeps the labels as published; only to reproduce a published result",
+        ),
     )
     if findings.label_conflicts:
         n = sum(map(len, findings.label_conflicts))
@@ -180,8 +189,8 @@ def _labels(findings: Findings) -> Iterator[Problem]:
             title=f"{format_count(len(findings.label_conflicts), 'group')} of identical images "
             f"under different labels ({n} images).",
             effect="At least one label of each group is wrong. No network can get all of them "
-            "right, training on them pulls two ways, and the measured accuracy depends on which "
-            "copy lies in the test split.",
+            "right, they give training contradictory targets, and the measured accuracy depends "
+            "on which copy is in the test split.",
             remedies=ways,
             groups=findings.label_conflicts,
         )
@@ -201,13 +210,17 @@ def _labels(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="metadata_conflicts",
             kind=ProblemKind.labels,
-            title=f"{format_count(len(findings.metadata_conflicts), 'label')} against the "
-            "diagnosis in the metadata.",
-            effect="The folder says one disease and the archive another. A network that is right "
-            "about such an image is counted as wrong.",
+            title=format_count(
+                len(findings.metadata_conflicts), "label contradicts", "labels contradict"
+            )
+            + " the diagnosis in the metadata.",
+            effect="The folder names one disease and the archive another. A network that "
+            "classifies such an image correctly is counted as wrong.",
             remedies=(
-                Remedy("dataset=isic9_verified", "trusts the archive's diagnosis (ISIC folder)"),
-                Remedy("dataset.labels=diagnosis", "the same for any folder with such a table"),
+                Remedy("dataset=isic9_verified", "uses the archive's diagnosis (ISIC folder)"),
+                Remedy(
+                    "dataset.labels=diagnosis", "does the same for any folder with such a table"
+                ),
             ),
             groups=[[row["image_id"]] for row in findings.metadata_conflicts],
             notes={
@@ -225,16 +238,16 @@ def _bias(findings: Findings) -> Iterator[Problem]:
         yield Problem(
             key="sources",
             kind=ProblemKind.bias,
-            title="The source gives the class away"
+            title="The source predicts the class"
             + (
                 f": {format_count(len(only), 'class', 'classes')} in one source only."
                 if only
                 else "."
             ),
-            effect="Knowing nothing but where a photograph comes from tells two classes apart in "
-            f"{format_percent(told_apart, 0)} of cases (guessing: 50 %; Cramér's V "
+            effect="The source of a photograph alone distinguishes two classes in "
+            f"{format_percent(told_apart, 0)} of cases (chance: 50 %; Cramér's V "
             f"{sources.cramers_v:.2f}). A network can learn the camera instead of the disease, "
-            "and a test split from the same sources cannot tell the difference.",
+            "and a test split from the same sources cannot reveal it.",
             remedies=(
                 Remedy(
                     "'dataset.classes=[...]'",
@@ -252,9 +265,9 @@ def _bias(findings: Findings) -> Iterator[Problem]:
             key="class_sizes",
             kind=ProblemKind.bias,
             title=f"{format_count(len(small), 'class', 'classes')} too small to measure.",
-            effect="So few test lesions make a sensitivity a matter of luck: its 95 % interval is "
-            "wider than 20 points both ways. A class with fewer than three groups cannot be "
-            "divided into train, val and test at all.",
+            effect="With so few test lesions a sensitivity is very uncertain: its 95 % interval "
+            "is more than 20 points wide on either side. A class with fewer than three groups "
+            "cannot be divided into train, val and test at all.",
             remedies=(
                 Remedy("split=kfold", "tests every image once, in one of the folds"),
                 *(
@@ -280,9 +293,8 @@ def _bias(findings: Findings) -> Iterator[Problem]:
             key="classes_left_out",
             kind=ProblemKind.bias,
             title="The folder's classes are not those of dataset.classes.",
-            effect="Training leaves images of other classes out, and refuses a class without "
-            "images.",
-            remedies=(Remedy("dataset.classes=null", "takes the folder's classes as they are"),),
+            effect="Training ignores images of other classes, and stops if a class has no images.",
+            remedies=(Remedy("dataset.classes=null", "uses all classes of the folder"),),
             notes=notes,
         )
 
@@ -293,8 +305,8 @@ def _files(findings: Findings) -> Iterator[Problem]:
             key="unreadable",
             kind=ProblemKind.files,
             title=f"{format_count(len(findings.unreadable), 'file')} cannot be read.",
-            effect="Training refuses to start, so that nothing is left out without your knowing.",
-            remedies=(Remedy("dataset.on_unreadable=skip", "leaves them out and says so"),),
+            effect="Training does not start, so that no image is left out unnoticed.",
+            remedies=(Remedy("dataset.on_unreadable=skip", "leaves them out and prints how many"),),
             notes={row["image_id"]: row["reason"] for row in findings.unreadable},
         )
     if findings.missing_images:
@@ -304,9 +316,9 @@ def _files(findings: Findings) -> Iterator[Problem]:
             kind=ProblemKind.files,
             title=f"The metadata table names {format_count(len(names), 'image')} not in the "
             "folder.",
-            effect="A download that broke off loses images, perhaps most of one class; a table of "
-            "a larger collection does no harm. Only images that are there take part.",
-            remedies=(Remedy("", "fetch them, if they were meant to be there"),),
+            effect="An interrupted download lacks images, perhaps most of one class; a table of "
+            "a larger collection is harmless. Only images in the folder are used.",
+            remedies=(Remedy("", "download them if they should be in the folder"),),
             notes=dict.fromkeys(names, "named in the table, no such file"),
         )
     if findings.unlisted_images:
@@ -316,8 +328,7 @@ def _files(findings: Findings) -> Iterator[Problem]:
             kind=ProblemKind.files,
             title=f"{format_count(len(names), 'image')} in the folder not named in the "
             "metadata table.",
-            effect="Nothing says what they show, so they are left out, of training and of all "
-            "counts here.",
+            effect="They have no label, so they are left out of training and of all counts here.",
             remedies=(Remedy("", "add rows for them, or remove them"),),
             notes=dict.fromkeys(names, "no row in the table"),
         )
@@ -330,9 +341,9 @@ def _files(findings: Findings) -> Iterator[Problem]:
             key="suspicious",
             kind=ProblemKind.files,
             title=f"{format_count(len(notes), 'file')} can be read but look wrong.",
-            effect="A picture of one colour or of a few pixels teaches nothing and is "
-            "classified by luck; a wrong extension often means a failed download or export.",
-            remedies=(Remedy("", "look at them, and mend or remove them"),),
+            effect="An image of one colour or of a few pixels shows no lesion; a wrong extension "
+            "often means a failed download or export.",
+            remedies=(Remedy("", "inspect them, then repair or remove them"),),
             groups=[[image_id] for image_id in notes],
             notes=notes,
         )

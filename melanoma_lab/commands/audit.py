@@ -51,12 +51,12 @@ def audit_dataset(config: Config) -> Findings:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(
-            f"{folder.absolute()}: cannot be made ({error.strerror}); run the command in a folder "
-            "that you may write to."
+            f"{folder.absolute()}: cannot be created ({error.strerror}); run the command in a "
+            "folder that you may write to."
         ) from error
     cache = get_cache_folder(config.cache)
     threads = config.training.threads or count_available_threads()
-    with show_progress("looking at the images") as report:
+    with show_progress("reading the images") as report:
         listing = read_listing(dataset, cache, report)
         manifest = listing.images
         manifest["digest"] = compute_file_digests(list(manifest["path"]), threads)
@@ -98,6 +98,10 @@ def audit_dataset(config: Config) -> Findings:
     if config.audit.strict and findings.leaks:
         raise RunError(
             "audit.strict=true: images that belong together are separated by "
-            + ("the published split." if findings.judged_split == "published" else "a random one.")
+            + (
+                "the published split."
+                if findings.judged_split == "published"
+                else "a random split."
+            )
         )
     return findings

@@ -43,7 +43,7 @@ def prepare_leaky_dataset(config: Config) -> Path:
     dataset = config.dataset
     folder = Path(config.output or f"leaky-{dataset.name}")
     if folder.exists():
-        raise UserError(f"output={folder}: is there already; choose another folder.")
+        raise UserError(f"output={folder}: this folder exists already; choose another one.")
     cache = get_cache_folder(config.cache)
     threads = config.training.threads or count_available_threads()
     with show_progress("copying images") as report:
@@ -51,8 +51,8 @@ def prepare_leaky_dataset(config: Config) -> Path:
         manifest = listing.images
         if not {TRAIN, TEST} <= set(manifest["published"]):
             raise UserError(
-                f"dataset={dataset.name}: not published divided into Train and Test; the seed "
-                "project's protocol makes copies of one and is judged on the other."
+                f"dataset={dataset.name}: published without a division into Train and Test; the "
+                "course project's protocol copies images of the one and tests on the other."
             )
         manifest["digest"] = compute_file_digests(list(manifest["path"]), threads)
         files = (list(manifest["path"]), list(manifest["digest"]))
@@ -85,8 +85,8 @@ def prepare_leaky_dataset(config: Config) -> Path:
         f"[bold]{folder}[/]: {counts[TRAIN]} train, {counts[VAL]} val, {counts.get(TEST, 0)} test "
         "images. Protocol: leaking, on purpose.\n"
         f"{format_percent(leaking, 0)} of the val images have a copy or another photograph of "
-        f"their lesion in train; no test image has ({left_out} published test images were left "
-        "out for that).\n"
+        f"their lesion in train; no test image has one ({left_out} published test images were "
+        "left out for this reason).\n"
         "Train on it: "
         f"{format_lab_command('+experiment=leaky_protocol', f'dataset.root={folder}{resize}')}"
     )

@@ -92,7 +92,7 @@ def test_links_that_loop_or_leave_the_root_do_not_count(audit, tmp_path):
 def test_no_place_to_write(audit, tmp_path):
     paint(tmp_path / "root" / "nevus" / "a.png", (9, 9, 9), seed=0)
     (tmp_path / "experiments").write_text("a file in the way; root may write anywhere else")
-    with pytest.raises(RunError, match=r"experiments/audit-folder: cannot be made \(.*\); run"):
+    with pytest.raises(RunError, match=r"experiments/audit-folder: cannot be created \(.*\); run"):
         audit()
 
 

@@ -132,6 +132,6 @@ def test_a_dataset_without_train_and_test_is_refused(composed, tree, tmp_path):
         *("task=leaky_protocol", "dataset=folder", f"dataset.root={tree}"),
         f"output={tmp_path / 'new'}",
     )
-    with pytest.raises(UserError, match="not published divided into Train and Test"):
+    with pytest.raises(UserError, match="published without a division into Train and Test"):
         prepare_leaky_dataset(config)
     assert not (tmp_path / "new").exists()
