@@ -122,7 +122,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(tmp_path, tree):
     said = end(process)
     end(undisturbed)
     assert process.returncode == undisturbed.returncode == 0, said
-    assert "Continuing run" in said
+    assert "Resuming run" in said
     assert "\nepoch  1/" not in said
 
     client, (run,) = place.runs()
@@ -168,8 +168,8 @@ def test_two_terminals_do_not_train_one_run(tmp_path, tree):
     both = [place.start("-m", "seed=0,1") for _ in range(2)]
     said = "".join(end(process) for process in both)
     assert [process.returncode for process in both] == [0, 0], said
-    assert said.count("Continuing run") == 1
-    assert said.count("Skipped: the study has this already") == 2
+    assert said.count("Resuming run") == 1
+    assert said.count("Skipped: run ") == 2
     _, runs = place.runs()
     assert sorted((run.info.status, run.data.tags["seed"]) for run in runs) == [
         ("FINISHED", "0"),
@@ -191,7 +191,7 @@ def test_a_killed_run_goes_on_after_its_folder_was_moved(tmp_path, tree):
     process = place.start()
     said = end(process)
     assert process.returncode == 0, said
-    assert "Continuing run" in said
+    assert "Resuming run" in said
     _, (run,) = place.runs()
     assert run.info.status == "FINISHED"
     assert run.info.artifact_uri.startswith(str(tmp_path / "after" / "mlruns"))

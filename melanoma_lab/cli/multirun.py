@@ -58,7 +58,7 @@ def record_job(composed: DictConfig, store: JobStatusStore) -> Iterator[None]:
     number = int(HydraConfig.get().job.num)
     with isolate_job(store, number) as stoppable:
         # The result of the job if its process dies.
-        died = JobResult(1, "its process ended before it did (killed? out of memory?)")
+        died = JobResult(1, "its process ended unexpectedly (killed? out of memory?)")
         store.begin(_build_status(composed, died), stoppable=stoppable)
         try:
             with catch_failures() as result:
@@ -215,8 +215,8 @@ def finish_multirun(jobs: Sequence[JobStatus], broken: str = "") -> list[Compare
         problems.insert(0, describe_failures(jobs))
     if broken:
         problems.append(
-            f"The launcher gave up ({broken}), and what it had not begun was not trained. The same "
-            "command goes on."
+            f"The launcher failed ({broken}). Runs that had not started were not trained; the "
+            "same command resumes them."
         )
     if problems:
         only_mistakes = all(job.failure == 2 for job in failed) and not broken

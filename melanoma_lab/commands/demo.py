@@ -49,8 +49,8 @@ def serve_demo(config: Config) -> None:
         console.print(f"\nOpen [bold]{format_address(bound)}[/] in a browser. Ctrl-C ends it.")
         if not is_loopback(config.demo.host):
             console.print(
-                f"demo.host={config.demo.host}: whoever reaches this machine can open the page; "
-                "there is no password and no encryption.",
+                f"demo.host={config.demo.host}: everybody who can reach this machine over the "
+                "network can open the page; there is no password and no encryption.",
                 style="bold yellow",
                 markup=False,
             )

@@ -80,7 +80,7 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
             f"Try again, or send them elsewhere: {format_lab_command('sync', 'tracking.uri=URI')}"
         )
     if not runs:
-        console.print(f"Nothing to send: no runs are kept in {unsent}.", markup=False)
+        console.print(f"Nothing to send: there are no unsent runs in {unsent}.", markup=False)
 
 
 def _tracking_of(uri: str, artifacts: str | None, chosen: Tracking) -> Tracking:

@@ -49,7 +49,7 @@ def record_begin(lock: RunLock, run_id: str, environment: Mapping[str, str]) -> 
     try:
         lock.record_run(run_id, environment)
     except OSError as error:
-        show_note(f"Were this run interrupted, it could not be continued: {error}.")
+        show_note(f"If this run is interrupted, it cannot be resumed: {error}.")
 
 
 def fit_with_checkpoints(

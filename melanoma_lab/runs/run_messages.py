@@ -30,14 +30,14 @@ if TYPE_CHECKING:  # these imports would load SciPy and delay the first step
     from melanoma_lab.evaluation.run_metrics import ChanceCheck
 
 SINGLE_SEED_ADVICE = (
-    "One seed is one throw of the dice: compare arms over several (seed=0,1,2,3,4)."
+    "One seed is a single sample: compare arms over several seeds (seed=0,1,2,3,4)."
 )
 #: The most classes whose sizes are printed; a dataset may have hundreds.
 MAX_CLASSES = 20
 #: Explains a dataset without names of lesions and patients.
 UNGROUPED_WARNING = (
-    "Nothing names lesions or patients: photographs of one lesion may be on both sides of the "
-    "split, and figures then look better than they are."
+    "The dataset names no lesions or patients: photographs of one lesion may be on both sides of "
+    "the split, so metrics may be too optimistic."
 )
 #: Metrics in the rows of the final table.
 METRIC_ROWS = (
@@ -78,14 +78,17 @@ def _show_protocol(data: PreparedData) -> None:
     """Print whether images that belong together are in the same split."""
     if data.protocol == "leaking":
         console.print(
-            "  Protocol: leaking. Val and test figures look better than they are.",
+            "  Protocol: leaking. Metrics of val and test are too optimistic.",
             style="bold red",
         )
     elif data.protocol == "ungrouped":
         console.print(f"  Protocol: ungrouped. {UNGROUPED_WARNING}", style="bold yellow")
     else:
         by = " and ".join(data.grouped_by)
-        console.print(f"Protocol: grouped by {by}; a group is never divided", markup=False)
+        console.print(
+            f"Protocol: grouped by {by}; a group is always in one split",
+            markup=False,
+        )
 
 
 def show_hardware(
@@ -102,7 +105,9 @@ def show_hardware(
 
 def show_skipped(run_id: str) -> None:
     """Print that a run with the same configuration and data has finished before."""
-    console.print(f"  Skipped: the study has this already, finished, as run {run_id}.")
+    console.print(
+        f"  Skipped: run {run_id} of this study has finished with the same configuration and data."
+    )
 
 
 def show_waiting(who: str) -> None:
@@ -112,14 +117,14 @@ def show_waiting(who: str) -> None:
 
 def show_resume(run_id: str, done: int) -> None:
     """Print that an interrupted run is resumed."""
-    console.print(f"Continuing run {run_id} from epoch {done + 1}.", style="bold")
+    console.print(f"Resuming run {run_id} from epoch {done + 1}.", style="bold")
 
 
 def show_restart(run_id: str, differences: Sequence[str]) -> None:
     """Print why an interrupted run is trained from the start instead of being resumed."""
     console.print(
-        f"Starting over: run {run_id} was interrupted, but its bits depend on what has changed "
-        f"since: {', '.join(differences)}.",
+        f"Starting over: run {run_id} was interrupted, and cannot be resumed with the same "
+        f"result, because these have changed: {', '.join(differences)}.",
         style="yellow",
         markup=False,
     )
@@ -145,8 +150,8 @@ def show_results(
         f"kept epoch {metrics['best_epoch']:.0f} of {epochs}   "
         f"{metrics['optimizer_steps']:.0f} steps in {metrics['fit_seconds']:.0f} s"
         if epochs
-        else f"no optimizer steps ({metrics['fit_seconds']:.1f} s): optimizer and training say "
-        "nothing here"
+        else f"no optimizer steps ({metrics['fit_seconds']:.1f} s): optimizer and training are "
+        "not used"
     )
     gap = format_difference("generalisation_gap", metrics["generalisation_gap"])
     console.print(
@@ -205,7 +210,7 @@ def show_clinical_evaluation(evaluation: ClinicalEvaluation) -> None:
     split = evaluation.split
     temperature = evaluation.temperature
     if temperature.why_not:
-        line = f"not calibrated: of val, {temperature.why_not}"
+        line = f"not calibrated: on val, {temperature.why_not}"
     else:
         before, after = evaluation.uncalibrated[split], evaluation.calibrated[split]
         line = f"temperature {temperature.value:.2f} (from val): {split} " + ", ".join(
@@ -221,8 +226,8 @@ def show_clinical_evaluation(evaluation: ClinicalEvaluation) -> None:
         return
     rates = point.rates[split]
     console.print(
-        f"operating point: {point.slug} from probability {point.threshold:.3g} on "
-        f"(finds {format_percent(point.target, 0)} in val); {split} "
+        f"operating point: {point.slug} if its probability is at least {point.threshold:.3g} "
+        f"(chosen on val for a sensitivity of {format_percent(point.target, 0)}); {split} "
         + ", ".join(
             f"{name} {format_percent(rate.value)} "
             f"({format_percent(rate.low)} to {format_percent(rate.high)})"
@@ -260,7 +265,7 @@ def show_run_location(
         opened_by += f" --backend-store-uri {uri}"
     location = f"run {run_id}   open it with: [bold]{opened_by}[/]"
     if kept is not None:
-        location = f"kept in {kept}   send it with: [bold]{format_lab_command('sync')}[/]"
+        location = f"saved in {kept}   send it with: [bold]{format_lab_command('sync')}[/]"
     console.print(f"\n{location}\n{advice}\n[dim]Research use only: not a medical device.[/]")
 
 

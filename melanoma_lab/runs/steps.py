@@ -217,10 +217,10 @@ def _show_finished(spec: RunSpec, finished: FinishedRun) -> None:
     run_messages.show_skipped(finished.run_id)
     name, reference = (finished.tags.get(key, "") for key in ("arm", "reference"))
     if name != spec.arm.name:
-        show_note(f"It is an arm of another name there, with the same values: {name}")
+        show_note(f"In the study this arm has another name, with the same values: {name}")
     wanted = spec.config.reference
     if wanted and wanted != reference:
         show_note(
-            f"Its reference stays {reference or 'none'}. For another: "
+            f"Its recorded reference stays {reference or 'none'}. To compare it with another one: "
             + format_lab_command("compare", f"study={spec.config.study}", f"reference={wanted}")
         )

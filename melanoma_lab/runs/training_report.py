@@ -55,8 +55,7 @@ def report_training(
         tracker.log_metrics(costs)
         tracker.set_tags({"outcome": "diverged"})
         raise RunError(
-            f"diverged: {trained.diverged}; nothing could be measured. "
-            f"{_lower_rate(spec.config, fit)}"
+            f"diverged: {trained.diverged}; there are no metrics. {_lower_rate(spec.config, fit)}"
         )
 
     lines = spec.options.prints_lines
@@ -77,7 +76,7 @@ def report_training(
         run_messages.show_clinical_evaluation(run.evaluation)
     if fit.diverged:  # after at least one good epoch, else there would be no probabilities
         raise RunError(
-            f"diverged: {fit.diverged}; the best epoch before that was kept and measured. "
+            f"diverged: {fit.diverged}; the best epoch before that was kept and evaluated. "
             f"{_lower_rate(spec.config, fit)}"
         )
     if trained.network is not None and lines:  # a trivial classifier may be at chance

@@ -236,14 +236,18 @@ def test_an_empty_cell_is_a_group_of_its_own(plant, composed, empty):
                 "24 images in 6 groups: ",
                 "2 classes: a 12 and b 12",
                 "manifest.csv: groups by lesion_id and case; sex from Gender.",
-                "Protocol: grouped by lesion_id and case; a group is never divided",
+                "Protocol: grouped by lesion_id and case; a group is always in one split",
             ],
         ),
-        ({}, [], ["  Protocol: ungrouped. Nothing names lesions or patients: photographs of one"]),
+        (
+            {},
+            [],
+            ["  Protocol: ungrouped. The dataset names no lesions or patients: photographs of one"],
+        ),
         (
             {"lesion_id": "L"},
             ["dataset.groups=none"],
-            ["  Protocol: leaking. Val and test figures"],
+            ["  Protocol: leaking. Metrics of val and test"],
         ),
     ],
 )

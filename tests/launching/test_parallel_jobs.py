@@ -108,7 +108,7 @@ def test_two_at_once_from_an_empty_folder_one_failing_then_skipped(tmp_path, lau
     process = launch("optimizer.learning_rate=1e-3", "training.epochs=1", "seed=0")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert "[0]   Skipped: the study has this already" in out
+    assert "[0]   Skipped: run " in out
     assert len(runs_below(tmp_path)) == 2
     assert not [path for path in (tmp_path / "experiments").iterdir() if path.name[0] == "."]
 

@@ -67,7 +67,7 @@ def test_a_failed_run_goes_on_where_it_failed(place, capsys):
     capsys.readouterr()
     run_id = place.train()
     said = capsys.readouterr().out
-    assert f"Continuing run {run_id} from epoch 3" in said
+    assert f"Resuming run {run_id} from epoch 3" in said
     assert "epoch 1/2" not in said
     assert place.runs() == {run_id: "FINISHED"}
     assert place.kept() == []
@@ -85,7 +85,7 @@ def test_a_run_starts_over_where_its_bits_would_differ(place, capsys, monkeypatc
     monkeypatch.setattr(steps, "describe_environment", lambda *_: {"threads": "77"})
     run_id = place.train("tracking.model=false")
     said = capsys.readouterr().out
-    assert f"Starting over: run {failed} was interrupted, but its bits depend on" in said
+    assert f"Starting over: run {failed} was interrupted, and cannot be resumed" in said
     assert "now 77" in said
     assert place.runs() == {failed: "FAILED", run_id: "FINISHED"}
 
@@ -126,7 +126,7 @@ def test_a_run_that_breaks_in_its_last_step_has_diverged_and_is_not_gone_on_with
         )
         with pytest.raises(
             RunError,
-            match=r"^diverged: the loss on val .*; nothing could be measured. Lower optimizer",
+            match=r"^diverged: the loss on val .*; there are no metrics. Lower optimizer",
         ):
             place.train("training.epochs=1", "tracking.model=false")
     assert place.kept() == []
@@ -144,5 +144,5 @@ def test_a_disk_that_takes_no_note_does_not_stop_a_run(place, capsys, monkeypatc
 
     monkeypatch.setattr(RunLock, "record_run", full)
     place.train("tracking.model=false")
-    assert "it could not be continued: [Errno 28] No space left" in capsys.readouterr().out
+    assert "it cannot be resumed: [Errno 28] No space left" in capsys.readouterr().out
     assert list(place.runs().values()) == ["FINISHED"]

@@ -125,8 +125,8 @@ def test_colours_tell_coloured_classes_apart(fit):
 def test_the_operating_point_is_where_it_was_asked_for(fit, capsys):
     few, _ = fit("colour_histogram", "evaluation.sensitivity=0.3")
     said = " ".join(capsys.readouterr().out.split())
-    assert "operating point: melanoma from probability" in said
-    assert "(finds 30 % in val); test sensitivity" in said
+    assert "operating point: melanoma if its probability is at least" in said
+    assert "(chosen on val for a sensitivity of 30 %); test sensitivity" in said
     most, _ = fit("colour_histogram")
     name = "operating_point_threshold"
     assert few.data.metrics[name] > most.data.metrics[name]
@@ -208,11 +208,12 @@ def test_a_finished_trivial_arm_is_skipped(fit, capsys):
     same, _ = fit("majority", "seed=2", name="majority,evaluation.sensitivity=0.9")
     assert same.info.run_id == first.info.run_id
     said = " ".join(capsys.readouterr().out.split())
-    assert "of another name there, with the same values: majority" in said
+    assert "has another name, with the same values: majority" in said
     assert "reference" not in said
     fit("majority", "seed=2", "reference=colour_histogram")
     said = " ".join(capsys.readouterr().out.split())
-    assert f"Its reference stays none. For another: {format_lab_command('compare')}" in said
+    note = "Its recorded reference stays none. To compare it with another one: "
+    assert note + format_lab_command("compare") in said
     assert said.endswith("reference=colour_histogram")
 
 

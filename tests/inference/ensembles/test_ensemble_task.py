@@ -130,7 +130,7 @@ def test_an_ensemble_has_what_a_run_has(tracked, study, made):
 
 def test_the_same_command_again_makes_nothing(tracked, study, made, capsys):
     assert ensemble(tracked, study, ARM, 3) == made
-    assert capsys.readouterr().out.count("Skipped: the study has this already") == 3
+    assert capsys.readouterr().out.count("Skipped: run ") == 3
 
 
 def test_a_comparison_pairs_it_with_its_members(tracked, study, made, tmp_path):
