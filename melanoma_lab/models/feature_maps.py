@@ -87,8 +87,8 @@ def trace_feature_maps(
         )
     if any(output.maps is None for output in trace.outputs):
         raise UserError(
-            f"No Grad-CAM of {network.name}: nothing that a convolution makes is laid "
-            "out as an image in it, and that is what Grad-CAM weights."
+            f"No Grad-CAM of {network.name}: it has no feature maps of a convolution with a "
+            "height and a width, which Grad-CAM needs."
         )
     return trace.outputs
 

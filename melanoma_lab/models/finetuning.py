@@ -38,8 +38,8 @@ def find_backbone(network: keras.Model, finetuning: Finetuning) -> keras.Model:
         before.append(layer)
     raise UserError(
         f"finetuning={finetuning.name}: architecture={network.name} has no backbone to freeze (a "
-        f"model within it that is called {BACKBONE!r}); expected finetuning=none, or an "
-        "architecture such as efficientnet_lite0."
+        f"nested model named {BACKBONE!r}); expected finetuning=none, or an architecture such as "
+        "efficientnet_lite0."
     )
 
 
@@ -55,8 +55,8 @@ def _refuse_layers_before(
     if names:
         raise UserError(
             f"finetuning={finetuning.name}: architecture={network.name} has layers before its "
-            f"backbone ({', '.join(names)}); expected a backbone that takes the pixels and holds "
-            "them too, or finetuning=none."
+            f"backbone ({', '.join(names)}); expected a backbone that takes the pixels and "
+            "contains these layers too, or finetuning=none."
         )
 
 
@@ -125,8 +125,8 @@ def check_block(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
     after = _layers_from(backbone, block, batch_norm=True)
     if not after:
         raise UserError(
-            f"finetuning.unfreeze_from={block}: no layer or block of the backbone is called so; "
-            f"expected {ALL_BLOCKS}, or the beginning of a layer's name, {span}. "
+            f"finetuning.unfreeze_from={block}: no layer or block of the backbone has this name; "
+            f"expected {ALL_BLOCKS}, or a layer's name or prefix, {span}. "
             f"{suggest_choice(block, [*_name_prefixes(names)])}"
         )
     if batch_norm and not any(_is_batch_norm(layer) for layer in after):
@@ -138,7 +138,7 @@ def check_block(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
         layer.trainable_variables for layer in _layers_from(backbone, block, batch_norm=batch_norm)
     ):
         raise UserError(
-            f"finetuning.unfreeze_from={block}: nothing of the backbone trains from there on"
+            f"finetuning.unfreeze_from={block}: the backbone has no trainable layer from there on"
             f"{'' if batch_norm else ' (finetuning.batch_norm=false)'}; expected {ALL_BLOCKS}, or "
             f"an earlier layer, {span}. To train the head alone, set finetuning=frozen."
         )

@@ -47,9 +47,9 @@ def add_metadata_branch(
     last = network.layers[-1]
     if not isinstance(last, layers.Dense) or last.output is not network.outputs[0]:
         raise UserError(
-            f"metadata=patient: architecture={network.name} has no place for them: they are joined "
-            f"to what its last layer takes, and that is a {type(last).__name__}; expected a Dense "
-            "layer, or metadata=none."
+            f"metadata=patient: architecture={network.name} cannot use patient metadata: its "
+            f"last layer, to whose input the metadata is joined, is a {type(last).__name__}; "
+            "expected a Dense layer, or metadata=none."
         )
     metadata = keras.Input((n_numbers,), name=METADATA)
     # Float32 even under mixed precision, like the last layer: it costs next to nothing.

@@ -19,9 +19,9 @@ DEPTH = 0xDE
 
 #: What a message says about an architecture that does not support a kind of regularisation.
 PLACES = {
-    "dropout": "has no blocks for dropout to follow",
-    "l2": "puts no penalty on any kernel",
-    "stochastic_depth": "has no residual blocks for stochastic depth to skip",
+    "dropout": "has no blocks after which dropout could be added",
+    "l2": "adds no penalty to its kernels",
+    "stochastic_depth": "has no residual blocks that stochastic depth could skip",
 }
 
 

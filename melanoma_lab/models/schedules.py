@@ -173,7 +173,7 @@ def plateau(schedule: schema.Plateau, context: ScheduleContext) -> ScheduledLear
     if schedule.minimum >= context.learning_rate:
         raise UserError(
             f"schedule.minimum={schedule.minimum:g}: expected less than {context.rate_key}="
-            f"{context.learning_rate:g}, or nothing is ever lowered."
+            f"{context.learning_rate:g}, otherwise the rate is never lowered."
         )
     return ScheduledLearningRate(context.learning_rate, PlateauCallback(schedule, context))
 

@@ -129,7 +129,7 @@ def source_only(options: SourceOnly, data: PreparedData) -> TrivialClassifier:
     sources = data.manifest["source"].to_numpy(str)
     if not sources.astype(bool).any():
         raise UserError(
-            "architecture=source_only: this dataset does not say where its images come from; "
+            "architecture=source_only: this dataset does not name the sources of its images; "
             "expected a column source in its table (metadata.csv of isic9, manifest.csv of csv)."
         )
     return TrivialClassifier(

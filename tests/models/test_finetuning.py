@@ -65,12 +65,12 @@ def test_what_is_frozen_is_no_variable_of_a_network_that_trains(nested):
 
 def test_a_check_changes_nothing(nested):
     check_block(nested, "top", batch_norm=False)
-    with pytest.raises(UserError, match="nothing of the backbone trains from there on"):
+    with pytest.raises(UserError, match="the backbone has no trainable layer from there on"):
         check_block(nested, "top_bn", batch_norm=False)
     assert names_of(nested.trainable_variables) == {"stem", "stem_bn", "top", "top_bn"}
 
 
 def test_a_backbone_without_weights_has_nothing_to_train():
     pooled = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten()])
-    with pytest.raises(UserError, match="=all: nothing of the backbone trains"):
+    with pytest.raises(UserError, match="=all: the backbone has no trainable layer"):
         check_block(pooled, ALL_BLOCKS, batch_norm=False)

@@ -290,7 +290,7 @@ def test_a_network_without_a_convolution_is_refused(images):
     pixels = keras.Input((SIDE, SIDE, 3))
     x = layers.Rescaling(1 / 255)(pixels)
     x = layers.Dense(CLASSES, activation="softmax")(layers.Flatten()(x))
-    with pytest.raises(UserError, match="No Grad-CAM of flat: nothing that a convol"):
+    with pytest.raises(UserError, match="No Grad-CAM of flat: it has no feature maps of a convol"):
         GradCam(keras.Model(pixels, x, name="flat"))(images, np.arange(3))
 
 

@@ -63,7 +63,9 @@ def test_the_penalty_is_on_its_kernels_too():
 def test_a_network_that_ends_otherwise_is_refused():
     pixels = keras.Input((SIDE, SIDE, 3))
     x = layers.Softmax()(layers.Dense(K)(layers.GlobalAveragePooling2D()(pixels)))
-    with pytest.raises(UserError, match=r"architecture=mine has no place .* that is a Softmax"):
+    with pytest.raises(
+        UserError, match=r"architecture=mine cannot use patient metadata.* is a Softmax"
+    ):
         add_metadata_branch(
             keras.Model(pixels, x, name="mine"),
             2,

@@ -116,8 +116,8 @@ def test_half_precision_skips_too():
             CombinedRegularisation("combined", stochastic_depth=0.1),
             "regularisation=combined: .* no residual",
         ),
-        (Dropout("dropout"), "has no blocks for dropout to follow"),
-        (L2("l2"), "puts no penalty on any kernel"),
+        (Dropout("dropout"), "has no blocks after which dropout could be added"),
+        (L2("l2"), "adds no penalty to its kernels"),
     ],
 )
 def test_a_network_without_a_place_for_it_is_refused(options, message):

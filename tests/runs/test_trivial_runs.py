@@ -145,7 +145,7 @@ def test_source_only_knows_no_more_than_the_source(fit):
 
 
 def test_source_only_refuses_a_dataset_without_sources(fit, tree, folder):
-    with pytest.raises(UserError, match="does not say where its images come from"):
+    with pytest.raises(UserError, match="does not name the sources of its images"):
         fit("source_only", "dataset=folder", f"dataset.root={tree}", "study=refused")
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("refused")

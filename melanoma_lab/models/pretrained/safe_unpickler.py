@@ -84,12 +84,12 @@ class _Machine:
 
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise UnsafePickleError("it takes from an empty stack")
+            raise UnsafePickleError("its pickle reads from an empty stack")
         return self.stack.pop()
 
     def pop_marked(self) -> list[Any]:
         if not self.marks:
-            raise UnsafePickleError("it takes from an empty stack")
+            raise UnsafePickleError("its pickle reads from an empty stack")
         mark = self.marks.pop()
         items = self.stack[mark:]
         del self.stack[mark:]
@@ -97,12 +97,12 @@ class _Machine:
 
     def recall(self, slot: int) -> Any:
         if slot not in self.memo:
-            raise UnsafePickleError("it recalls what it has not kept")
+            raise UnsafePickleError("its pickle reads a memo entry that it has not written")
         return self.memo[slot]
 
     def keep(self, slot: int) -> None:
         if not self.stack:
-            raise UnsafePickleError("it takes from an empty stack")
+            raise UnsafePickleError("its pickle reads from an empty stack")
         self.memo[slot] = self.stack[-1]
 
     def set_items(self, pairs: list[Any]) -> None:
@@ -114,26 +114,28 @@ class _Machine:
             or any(type(key) is not str for key in keys)
         ):
             raise UnsafePickleError(
-                "it fills something that is no dictionary with strings for keys"
+                "its pickle sets items of an object that is not a dictionary with strings as keys"
             )
         target.update(zip(keys, values, strict=True))
 
     def append(self, values: list[Any]) -> None:
         target = self.stack[-1] if self.stack else None
         if type(target) is not list:
-            raise UnsafePickleError("it appends to something that is no list")
+            raise UnsafePickleError("its pickle appends to an object that is not a list")
         target.extend(values)
 
     def build(self) -> None:
         # PyTorch sets an attribute of the dictionary to its modules' versions. They are not needed.
         self.pop()
         if not self.stack or type(self.stack[-1]) is not dict:
-            raise UnsafePickleError("it sets attributes of something that is no dictionary")
+            raise UnsafePickleError(
+                "its pickle sets attributes of an object that is not a dictionary"
+            )
 
     def reduce(self) -> None:
         arguments, name = self.pop(), self.pop()
         if type(name) is not PickleName or type(arguments) is not tuple:
-            raise UnsafePickleError("it calls something that is no name")
+            raise UnsafePickleError("its pickle calls an object that is not a function's name")
         self.stack.append(_make_record(name.name, arguments))
 
     def mark(self) -> None:
@@ -162,7 +164,7 @@ def _make_record(name: str, arguments: tuple[Any, ...]) -> Any:
             return TensorDescription(storage, offset, shape, strides)
         case (TensorDescription() as tensor, *_) if name == PARAMETER:
             return tensor
-    raise UnsafePickleError(f"it calls {name.replace(' ', '.')} as PyTorch never does")
+    raise UnsafePickleError(f"its pickle calls {name.replace(' ', '.')} as PyTorch never does")
 
 
 def _make_storage(identity: Any) -> TensorStorage:
@@ -170,7 +172,7 @@ def _make_storage(identity: Any) -> TensorStorage:
         case ("storage", PickleName(name), str() as key, str(), int() as length, *more):
             if name in STORAGES and more in ([], [None]):
                 return TensorStorage(key, STORAGES[name], length)
-    raise UnsafePickleError("it describes a storage as PyTorch never does")
+    raise UnsafePickleError("its pickle describes a storage as PyTorch never does")
 
 
 #: Functions that execute an instruction with its argument, by the instruction's name.
@@ -222,15 +224,17 @@ def execute_pickle(file: BinaryIO) -> Any:
     try:
         for number, (instruction, argument, _) in enumerate(pickletools.genops(file)):
             if number == MOST_INSTRUCTIONS:
-                raise UnsafePickleError(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
+                raise UnsafePickleError(
+                    f"its pickle has more than {MOST_INSTRUCTIONS:,} instructions"
+                )
             if instruction.name == "GLOBAL" and argument not in NAMES:
-                raise UnsafePickleError(f"it names {str(argument).replace(' ', '.')}")
+                raise UnsafePickleError(f"its pickle names {str(argument).replace(' ', '.')}")
             if instruction.name == "STOP":
                 return machine.pop()
             if instruction.name == "PROTO":  # instructions do not depend on the version
                 continue
             if instruction.name not in _INSTRUCTIONS:
-                raise UnsafePickleError(f"it uses the instruction {instruction.name}")
+                raise UnsafePickleError(f"its pickle uses the instruction {instruction.name}")
             _INSTRUCTIONS[instruction.name](machine, argument)
     except (ValueError, UnicodeError) as error:
         raise UnsafePickleError("it is cut short or damaged") from error

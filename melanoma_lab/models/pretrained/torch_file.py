@@ -56,8 +56,8 @@ def read_torch_file(path: Path) -> dict[str, NDArray[Any]]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except UnsafePickleError as error:
         raise UserError(
-            f"{path}: not a file of PyTorch weights that can be trusted: {truncate(error)}. "
-            "Nothing of it was run."
+            f"{path}: cannot be trusted as a file of PyTorch weights: {truncate(error)}. No code "
+            "of it was run."
         ) from error
 
 
@@ -84,13 +84,13 @@ def _read_plain(content: bytes) -> tuple[Any, _Reader]:
     """Read the old format: magic number, version, platform, description, storage keys, storages."""
     file = io.BytesIO(content)
     if execute_pickle(file) != MAGIC or execute_pickle(file) != PROTOCOL:
-        raise UnsafePickleError("it does not begin as PyTorch's files do")
+        raise UnsafePickleError("it does not begin like a file of PyTorch")
     platform = execute_pickle(file)
     if type(platform) is not dict or platform.get("little_endian") is not True:
         raise UnsafePickleError("its numbers are not little endian")
     found, keys = execute_pickle(file), execute_pickle(file)
     if type(keys) is not list or any(type(key) is not str for key in keys):
-        raise UnsafePickleError("its list of storages is none")
+        raise UnsafePickleError("its storage keys are not a list of strings")
     sizes = {it.storage.key: it.storage for it in _tensors(found)}
     places, position = {}, file.tell()
     for key in keys:
@@ -101,7 +101,7 @@ def _read_plain(content: bytes) -> tuple[Any, _Reader]:
         (length,) = struct.unpack_from("<q", content, position)
         storage, position = sizes[key], position + 8
         if length != storage.length:
-            raise UnsafePickleError("a storage has another size than its tensors say")
+            raise UnsafePickleError("the size of a storage differs from what its tensors declare")
         places[key] = position
         position += length * np.dtype(storage.dtype).itemsize
 
@@ -124,9 +124,9 @@ def _read_zip(content: bytes) -> tuple[Any, _Reader]:
             return archive.read(members[name])
 
     if sum(member.file_size for member in members.values()) > len(content):
-        raise UnsafePickleError("its members lie over each other")
+        raise UnsafePickleError("the members of its archive overlap")
     if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
-        raise UnsafePickleError("it is compressed, as PyTorch's never are")
+        raise UnsafePickleError("it is compressed, which PyTorch's files never are")
     descriptions = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(descriptions) != 1:
         raise UnsafePickleError("it holds no NAME/data.pkl")
@@ -190,7 +190,7 @@ def _view(tensor: TensorDescription, content: bytes, place: int) -> NDArray[Any]
         raise UnsafePickleError("a storage reaches beyond the file")
     shape, strides = tensor.shape, tensor.strides
     if len(shape) != len(strides) or min((tensor.offset, *shape, *strides), default=0) < 0:
-        raise UnsafePickleError("a tensor has a shape that there is not")
+        raise UnsafePickleError("a tensor has an invalid shape")
     n = math.prod(shape)
     last = tensor.offset + sum((a - 1) * b for a, b in zip(shape, strides, strict=True))
     # A tensor larger than its storage would repeat elements, without limit if a stride is 0.

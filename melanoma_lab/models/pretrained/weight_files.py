@@ -138,9 +138,9 @@ def _download(name: str) -> WeightsFile:
     except Exception as error:  # Keras raises a plain Exception if there is no network
         reason = get_first_line(error)
         raise RunError(
-            f"architecture={name}: its ImageNet weights were not downloaded: {reason}\nIs the "
-            f"network there? Else put {file} into Keras's folder of models (~/.keras/models), "
-            f"or: {ANOTHER_WAY}."
+            f"architecture={name}: its ImageNet weights were not downloaded: {reason}\nIs there "
+            f"a network connection? Otherwise put {file} into Keras's folder of models "
+            f"(~/.keras/models), or: {ANOTHER_WAY}."
         ) from error
     return WeightsFile(path, _sha256(path))
 

@@ -90,7 +90,7 @@ def test_nothing_is_run(tmp_path, read, where, archive):
         "value": made.ordered({"w": weights, "v": mkdir(sprung)}),
         "attribute": made.ordered({"w": weights}) + mkdir(sprung) + b"b",
     }[where]
-    with pytest.raises(UserError, match=r"names os\.mkdir.*Nothing of it was run"):
+    with pytest.raises(UserError, match=r"names os\.mkdir.*No code of it was run"):
         read((made.zipped if archive else made.plain)(found, {"a": FOUR}))
     assert not sprung.exists()
 
@@ -126,7 +126,7 @@ class Calls:
     ids=["system", "eval", "getattr"],
 )
 def test_what_pickle_writes_is_refused(refused, call, protocol):
-    refused(pickle.dumps({"state_dict": call}, protocol), "can be trusted")
+    refused(pickle.dumps({"state_dict": call}, protocol), "cannot be trusted")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_other_ways_to_make_an_object_are_refused(refused, found):
     "found", [b"}u", b"t", b"Q", b"R", b"b", b"h\x05", b"q\x05", b"(", b"", b"}0"]
 )
 def test_instructions_that_make_no_sense_are_refused(refused, found):
-    refused(made.plain(found, {}), "can be trusted")
+    refused(made.plain(found, {}), "cannot be trusted")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_instructions_that_make_no_sense_are_refused(refused, found):
 )
 def test_only_strings_are_keys(refused, key):
     """A tuple of the same two tuples, and so on, would take for ever to hash."""
-    refused(made.plain(b"}" + key + b"Ns", {}), "strings for keys")
+    refused(made.plain(b"}" + key + b"Ns", {}), "strings as keys")
 
 
 @pytest.mark.parametrize(
@@ -200,11 +200,11 @@ def test_only_strings_are_keys(refused, key):
         (made.tensor("a", 4, (2**40, 2**40), (0, 0)), "beyond its storage"),
         (made.tensor("a", 4, (0, 2**70), (1, 1)), "beyond its storage"),
         (made.tensor("a", 4, (1,) * 9, (1,) * 9), "beyond its storage"),
-        (made.tensor("a", 4, (2,), (-1,), offset=1), "shape that there is not"),
-        (made.tensor("a", 4, (2,), (1,), offset=-1), "shape that there is not"),
-        (made.tensor("a", 4, (-1,), (1,)), "shape that there is not"),
-        (made.tensor("a", 4, (2,), (1, 1)), "shape that there is not"),
-        (made.tensor("a", 10**15, (2,), (1,)), "another size than its tensors say"),
+        (made.tensor("a", 4, (2,), (-1,), offset=1), "an invalid shape"),
+        (made.tensor("a", 4, (2,), (1,), offset=-1), "an invalid shape"),
+        (made.tensor("a", 4, (-1,), (1,)), "an invalid shape"),
+        (made.tensor("a", 4, (2,), (1, 1)), "an invalid shape"),
+        (made.tensor("a", 10**15, (2,), (1,)), "differs from what its tensors declare"),
         (made.tensor("b", 4, (2,), (1,)), "not those of its tensors"),
     ],
 )
@@ -258,7 +258,7 @@ def test_whatever_is_cut_or_changed_is_read_or_refused(tmp_path_factory, archive
 def test_a_truncated_file_is_refused(refused, archive):
     content = made.saved(ARRAYS, archive=archive)
     for length in (0, 1, 20, len(content) // 2, len(content) - 1):
-        refused(content[:length], "can be trusted")
+        refused(content[:length], "cannot be trusted")
 
 
 def test_a_compressed_archive_is_refused(refused):
@@ -277,7 +277,7 @@ def test_a_compressed_archive_is_refused(refused):
     ],
 )
 def test_what_holds_no_weights_is_refused(refused, content):
-    refused(content, "does not begin as|no dictionary of tensors")
+    refused(content, "does not begin like|no dictionary of tensors")
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path):
@@ -294,4 +294,4 @@ def test_members_that_lie_over_each_other_are_refused(refused):
     grown = bytearray(content)
     for place in (start + 20, start + 24):
         grown[place : place + 4] = (20_000).to_bytes(4, "little")
-    refused(bytes(grown), "its members lie over each other")
+    refused(bytes(grown), "the members of its archive overlap")
