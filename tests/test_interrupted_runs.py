@@ -163,7 +163,7 @@ def test_two_terminals_do_not_train_one_run(tmp_path, tree):
     first.send_signal(signal.SIGCONT)
     said = end(first)
     assert first.returncode == 130
-    assert "Interrupted; the same command goes on from epoch" in said
+    assert "Interrupted; the same command resumes from epoch" in said
 
     both = [place.start("-m", "seed=0,1") for _ in range(2)]
     said = "".join(end(process) for process in both)

@@ -166,9 +166,9 @@ def fit_temperature(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> 
 
     coldest, hottest = -math.log(COLDEST), -math.log(HOTTEST)
     if slope(hottest) >= 0:
-        return Temperature(1.0, n, "taking every class for equally likely is no worse")
+        return Temperature(1.0, n, "equal probabilities for all classes are no worse")
     if slope(coldest) <= 0:
-        return Temperature(1.0, n, "there is no wrong decision that could cost certainty")
+        return Temperature(1.0, n, "there is no wrong decision that limits the confidence")
     return Temperature(math.exp(-brentq(slope, hottest, coldest, xtol=1e-10)), n)
 
 

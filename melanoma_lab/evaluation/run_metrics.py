@@ -168,14 +168,16 @@ def compare_with_chance(predictions: Predictions) -> ChanceCheck:
     n_present = np.count_nonzero(class_counts)
     if n_present == 1:
         only = slugs[int(class_counts.argmax())]
-        return ChanceCheck("at_chance", f"every training image is {only}: nothing to tell apart.")
+        return ChanceCheck(
+            "at_chance", f"every training image is {only}: there are no classes to distinguish."
+        )
 
     predicted_shares = np.bincount(training.predicted, minlength=len(slugs)) / len(y_true)
     k = int(predicted_shares.argmax())
     if predicted_shares[k] >= ONE_ANSWER_SHARE > class_shares[k]:
         return ChanceCheck(
             "at_chance",
-            f"{format_percent(predicted_shares[k])} of the training images are taken for "
+            f"{format_percent(predicted_shares[k])} of the training images are predicted as "
             f"{slugs[k]}; {format_percent(class_shares[k])} truly are.",
         )
 
@@ -196,8 +198,8 @@ def compare_with_chance(predictions: Predictions) -> ChanceCheck:
     if explained < MIN_EXPLAINED and skill < MIN_SKILL:
         return ChanceCheck(
             "at_chance",
-            f"{decisions} and log loss {losses.mean():.3f}, where answering with the class "
-            f"shares whatever the image scores {entropy:.3f}.",
+            f"{decisions} and log loss {losses.mean():.3f}; predicting the class frequencies for "
+            f"every image gives {entropy:.3f}.",
         )
     return ChanceCheck("learned", f"{decisions}.")
 

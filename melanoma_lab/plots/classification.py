@@ -63,7 +63,7 @@ def draw_confusion_matrix(
             color="white" if share > 0.55 else "black" if counts[row, column] else "#A0A0A0",
             fontweight="bold" if row == column else "normal",
         )
-    style.style_axes(ax, x="decided class", y="true class")
+    style.style_axes(ax, x="predicted class", y="true class")
     if k <= 3:
         ax.set_xticks(range(k), [style.format_class_name(slug, width=14) for slug in slugs])
     else:

@@ -99,7 +99,7 @@ def draw_operating_curve(
     )
     style.set_title(
         fig,
-        f"Finding {name}, {shown_as or split} ({rates.positive_lesions:,} lesions of it, "
+        f"Operating point for {name}, {shown_as or split} ({rates.positive_lesions:,} lesions, "
         f"{rates.n_lesions - rates.positive_lesions:,} others)",
         result,
     )
@@ -142,10 +142,10 @@ def draw_decision_curve(
             color=style.ORANGE,
             linewidth=1.8,
             linestyle=style.DASHES[1],
-            label="treat everybody",
+            label="treat all",
         )
         ax.axhline(
-            0, color=style.BLACK, linewidth=1.2, linestyle=style.DASHES[2], label="treat nobody"
+            0, color=style.BLACK, linewidth=1.2, linestyle=style.DASHES[2], label="treat none"
         )
         top = float(max(np.nanmax(curve.high), curve.network.max(), prevalence))
         ax.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=style.TICK_SIZE)
@@ -156,11 +156,11 @@ def draw_decision_curve(
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
     style.style_axes(
         ax,
-        x=f"probability of {name} from which on to treat",
-        y=f"net benefit ({name} found per image)",
+        x=f"threshold probability of {name} for treatment",
+        y="net benefit (true positives per image)",
     )
     positives = f"{format_percent(prevalence)} {name}"
-    share = "" if np.isnan(prevalence) else f", {positives}: not a clinic's share"
+    share = "" if np.isnan(prevalence) else f", {positives}: not a clinic's prevalence"
     style.set_title(fig, f"Decision curve, {split}", f"{len(positive):,} images{share}")
     style.add_footer(fig)
     return fig

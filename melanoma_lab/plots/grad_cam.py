@@ -19,12 +19,12 @@ NAME, DECIDED, NEXT = 0.24, 0.22, 0.16
 #: The most classes in one column of blocks; more classes are drawn in two columns.
 MOST_ROWS = 4
 CAPTION = (
-    "{} probabilities. The map (Grad-CAM of the predicted class, {} x {} places, smoothed; the "
-    "line: half of its highest)\n"
-    "shows where the network found what speaks for its answer: neither why, nor whether it is "
+    "{} probabilities. Coloured areas raised the score of the predicted class (Grad-CAM, {} x {} "
+    "cells, smoothed; the line:\n"
+    "half of the highest value). They do not say why the network decided so, nor whether it is "
     "right, nor that it would\n"
-    "answer otherwise without it. Plain grey: nothing in the last maps spoke for it. The surest "
-    "decisions are no typical ones."
+    "decide otherwise without them. Plain grey: no area raised the score. The most confident "
+    "decisions are not typical."
 )
 
 
@@ -86,7 +86,7 @@ def draw_surest_decisions(
         upper = height - top - row * block_height
         ax.text(left, upper - 0.17, style.format_class_name(block.slug), fontsize=style.LABEL_SIZE,
               fontweight="bold")  # fmt: skip
-        pairs = (("surest right", block.right), ("surest wrong", block.wrong))
+        pairs = (("most confident, right", block.right), ("most confident, wrong", block.wrong))
         for j, (heading, decided) in enumerate(pairs):
             x = left + j * (2 * CELL + GAP + BETWEEN)
             if row == 0:
@@ -100,11 +100,11 @@ def draw_surest_decisions(
             wrong = decided.predicted != block.slug
             text = style.format_class_name(decided.predicted)
             text = (
-                f"{'taken for ' if wrong else ''}{text}, {format_percent(decided.probability, 0)}"
+                f"{'predicted ' if wrong else ''}{text}, {format_percent(decided.probability, 0)}"
             )
             ax.text(x, y - 0.16, text, fontsize=style.NOTE_SIZE,
                   color=style.VERMILLION if wrong else style.BLACK)  # fmt: skip
-    ax.text(width / 2, height - 0.34, f"Where the network looked in its surest decisions, {split}",
+    ax.text(width / 2, height - 0.34, f"Grad-CAM of the most confident decisions, {split}",
           fontsize=style.TITLE_SIZE, ha="center")  # fmt: skip
     caption = CAPTION.format("Calibrated" if calibrated else "Uncalibrated", *places)
     ax.text(0.2, 0.3, caption, fontsize=style.NOTE_SIZE, color=style.GREY, va="bottom")

@@ -33,7 +33,7 @@ def draw_reliability_diagram(
     ax, count_ax = fig.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
     style.set_margins(fig, left=0.75, right=0.25, bottom=0.85, top=0.7, between=0.15)
     style.style_axes(ax, y="accuracy")
-    style.style_axes(count_ax, x="confidence (probability of the decided class)", y="images")
+    style.style_axes(count_ax, x="confidence (probability of the predicted class)", y="images")
     ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", label="calibrated")
     bins = calibration.reliability_bins(y_true, y_score)
     result = (

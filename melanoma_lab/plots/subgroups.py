@@ -52,7 +52,7 @@ def draw_subgroup_forest(
     axes[0].set_yticks(y, names)
     axes[0].set_ylim(y[-1] + 0.8, y[0] - 0.8)
     in_brackets = (
-        "lesions" if point is None else f"lesions, of {style.format_class_name(point.slug)}"
+        "lesions" if point is None else f"lesions, {style.format_class_name(point.slug)} lesions"
     )
     more = f"; {left_out} smaller: subgroups.csv" if left_out else ""
     style.set_title(

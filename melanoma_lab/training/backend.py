@@ -73,8 +73,8 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
             running = count_threads_in_use() or "a number of its own choice"
             raise UserError(
                 f"training.threads={threads}: TensorFlow already runs in this process with "
-                f"{running}; use one number for all jobs of a command and all calls of a session, "
-                "and call the lab before anything else that computes with TensorFlow."
+                f"{running}; use the same number for all jobs of a command and all calls of a "
+                "session, and call the lab before other code that uses TensorFlow."
             ) from error
         _provide_devices(tf, devices)
         tf.config.experimental.enable_op_determinism()
@@ -105,5 +105,5 @@ def _provide_devices(tf: Any, devices: int) -> None:
     except RuntimeError as error:
         raise UserError(
             f"training.devices={devices}: TensorFlow already runs in this process with {parts}; "
-            "use one number for all jobs of a command."
+            "use the same number for all jobs of a command."
         ) from error

@@ -117,7 +117,7 @@ class CheckpointManager:
         self._finish_writing()
         self._pool.shutdown()
         if kind is KeyboardInterrupt and self._saved_epoch:
-            self._say(f"Interrupted; the same command goes on from epoch {self._saved_epoch + 1}.")
+            self._say(f"Interrupted; the same command resumes from epoch {self._saved_epoch + 1}.")
 
     def load_newest(self) -> Checkpoint | None:
         """Load the newest intact checkpoint, or None; delete damaged ones."""
@@ -125,7 +125,7 @@ class CheckpointManager:
             try:
                 checkpoint = read_checkpoint(path)
             except DamagedFileError as error:
-                self._say(f"A checkpoint of this run is not used: {error}.")
+                self._say(f"A checkpoint of this run was ignored: {error}.")
                 path.unlink(missing_ok=True)
             else:
                 self._saved_epoch = checkpoint.epoch
@@ -162,8 +162,8 @@ class CheckpointManager:
         except OSError as error:
             if not self._failed:  # do not repeat the warning after every epoch
                 self._say(
-                    f"A checkpoint could not be written ({error}). Training goes on; were it "
-                    "killed, it would be continued from an earlier epoch."
+                    f"A checkpoint could not be written ({error}). Training continues; if it is "
+                    "killed, it will resume from an earlier epoch."
                 )
             self._failed = True
         else:

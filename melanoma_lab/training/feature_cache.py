@@ -68,7 +68,7 @@ def why_not_cacheable(config: Config, images: BalancedSet) -> str | None:
     if config.augmentation.name != "none":
         reason = f"augmentation={config.augmentation.name} changes images in every step"
     elif len(images.sources) > 1:
-        reason = f"balancing={config.balancing.name} makes images of its own"
+        reason = f"balancing={config.balancing.name} creates new images"
     elif require_device_count(config.training) > 1:
         reason = f"training.devices={config.training.devices} share every batch"
     if reason is None:
@@ -113,8 +113,8 @@ def load_or_compute_features(
     """
     if len(backbone.output_shape) != 2:
         raise UserError(
-            f"finetuning.cache_features=true: the backbone gives features of shape "
-            f"{tuple(backbone.output_shape[1:])}; expected a row of an image. End it with a "
+            "finetuning.cache_features=true: the backbone returns features of shape "
+            f"{tuple(backbone.output_shape[1:])}; expected one row for each image. End it with a "
             "GlobalAveragePooling2D or Flatten layer."
         )
     positions = data.select_splits(splits)

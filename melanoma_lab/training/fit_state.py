@@ -71,7 +71,7 @@ class FitState:
         for variable, value in zip(self._variables, values, strict=True):
             if value is None or value.shape != tuple(variable.shape):
                 raise RunError(
-                    f"The checkpoint of epoch {checkpoint.epoch} is of another network: "
+                    f"The checkpoint of epoch {checkpoint.epoch} is from another network: "
                     f"{variable.path} has shape {tuple(variable.shape)}, there "
                     f"{None if value is None else value.shape}. training.resume=false starts over."
                 )

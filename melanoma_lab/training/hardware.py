@@ -140,7 +140,7 @@ def resolve_hardware_options(
         require(
             devices <= (gpus or threads),
             "training.devices",
-            f"at most what there is, {there}",
+            f"at most what is available, {there}",
             devices,
         )
     return replace(training, precision=precision, devices=devices)

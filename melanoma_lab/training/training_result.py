@@ -90,8 +90,8 @@ class TrainingResult:
         if self.fit.diverged is not None or self.probabilities is not None:
             return self.fit.diverged
         if not self.fit.best_epoch:
-            return "the loss on val was no finite number after any epoch"
-        return "the network predicts what is no finite number"
+            return "the validation loss was not a finite number after any epoch"
+        return "the network predicts numbers that are not finite"
 
 
 def fit_trivial_classifier(

@@ -36,7 +36,8 @@ def test_the_reason_names_the_one_answer_and_its_share():
         Predictions(table_of(constant(np.array([0, 0, 0, 1]), [0.1, 0.9])))
     )
     assert (
-        result.reason == "100.0 % of the training images are taken for class_1; 25.0 % truly are."
+        result.reason
+        == "100.0 % of the training images are predicted as class_1; 25.0 % truly are."
     )
 
 
@@ -117,7 +118,7 @@ def test_one_training_class_leaves_nothing_to_learn():
         Predictions(table_of(constant(np.zeros(10, np.int64), [0.9, 0.1])))
     )
     assert result.verdict == "at_chance"
-    assert result.reason == "every training image is class_0: nothing to tell apart."
+    assert result.reason == "every training image is class_0: there are no classes to distinguish."
 
 
 def test_only_training_rows_are_judged():

@@ -74,8 +74,14 @@ def test_zeros_of_float32_cost_much_but_not_everything():
     [
         ((np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]])), "no wrong decision"),
         ((np.array([1, 1]), np.array([[0.6, 0.4], [0.3, 0.7]])), ""),  # one class, a mistake
-        ((np.array([1, 0]), np.array([[0.9, 0.1], [0.2, 0.8]])), "equally likely is no worse"),
-        ((np.array([1, 0]), np.full((2, 2), 0.5)), "equally likely is no worse"),
+        (
+            (np.array([1, 0]), np.array([[0.9, 0.1], [0.2, 0.8]])),
+            "equal probabilities for all classes are no worse",
+        ),
+        (
+            (np.array([1, 0]), np.full((2, 2), 0.5)),
+            "equal probabilities for all classes are no worse",
+        ),
     ],
 )
 def test_where_there_is_no_best_temperature_nothing_changes(case, why):

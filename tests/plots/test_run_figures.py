@@ -411,7 +411,7 @@ def test_the_decision_curve_names_the_share_and_says_where_there_is_nothing():
     groups = Predictions(table).split("test").groups
     fig = draw_decision_curve(y_true == 1, y_score[:, 1], groups, "test", "melanoma")
     assert f"150 images, {share((y_true == 1).mean())} melanoma" in words(fig)
-    assert {"treat everybody", "treat nobody"} <= set(words(fig).split("\n"))
+    assert {"treat all", "treat none"} <= set(words(fig).split("\n"))
     never = draw_decision_curve(y_true == 7, y_score[:, 1], groups, "test", "melanoma")
     assert "no image of melanoma in test" in words(never)
 

@@ -126,7 +126,7 @@ def test_a_run_that_breaks_in_its_last_step_has_diverged_and_is_not_gone_on_with
         )
         with pytest.raises(
             RunError,
-            match=r"^diverged: the loss on val .*; there are no metrics. Lower optimizer",
+            match=r"^diverged: the validation loss .*; there are no metrics. Lower optimizer",
         ):
             place.train("training.epochs=1", "tracking.model=false")
     assert place.kept() == []

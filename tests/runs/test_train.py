@@ -288,7 +288,7 @@ def test_images_of_the_dataset_may_be_kept_out_of_the_run(plain, on_tree, drawn)
         (["regularisation=dropout", "architecture.filters=[2]", *SYNTHETIC], "3 rates for a"),
         (
             ["training.devices=4096", "training.batch_size=4096", *SYNTHETIC],
-            r"expected at most what there is, (no GPU and \d+ processor threads|\d+ GPUs?); ",
+            r"expected at most what is available, (no GPU and \d+ processor threads|\d+ GPUs?); ",
         ),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_file_cut_short_gives_way_to_the_one_before(tmp_path, said, left):
     path = max(tmp_path.iterdir())
     path.write_bytes(path.read_bytes()[:left])
     assert newest(tmp_path, said).epoch == 1
-    assert said == [f"A checkpoint of this run is not used: {path.name} is damaged."]
+    assert said == [f"A checkpoint of this run was ignored: {path.name} is damaged."]
     assert not path.exists()
     write_checkpoint(state(1), tmp_path).write_bytes(b"")
     assert newest(tmp_path, said) is None
@@ -119,7 +119,7 @@ def test_a_disk_that_cannot_take_it_costs_a_warning_and_nothing_else(tmp_path, s
         checkpoints.save_if_affordable(lambda: state(5))
         assert len(said) == 1
         assert "No space left on device" in said[0]
-        assert "Training goes on" in said[0]
+        assert "Training continues" in said[0]
     assert newest(tmp_path, said).epoch == 5
     assert not list(tmp_path.glob("*.partial"))
 
@@ -186,4 +186,4 @@ def interrupted(folder, said):
 def test_an_interruption_says_how_to_go_on(tmp_path, said):
     with pytest.raises(KeyboardInterrupt):
         interrupted(tmp_path, said)
-    assert said == ["Interrupted; the same command goes on from epoch 5."]
+    assert said == ["Interrupted; the same command resumes from epoch 5."]

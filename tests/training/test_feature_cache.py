@@ -152,7 +152,10 @@ def test_a_damaged_file_is_made_again(train, assemble, whole_backbone, cache, da
     ("overrides", "reason"),
     [
         (("augmentation=flip_rotate_zoom",), "augmentation=flip_rotate_zoom changes images"),
-        slow(("balancing=augmentor", "balancing.per_class=14"), "balancing=augmentor makes images"),
+        slow(
+            ("balancing=augmentor", "balancing.per_class=14"),
+            "balancing=augmentor creates new images",
+        ),
         slow(("training.devices=2", "training.batch_size=8"), "training.devices=2 share"),
     ],
 )

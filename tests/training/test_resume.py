@@ -150,7 +150,7 @@ def test_a_diverged_epoch_is_not_kept(trained):
 @pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_refused(trained):
     _, kept, _ = trained("training.epochs=1")
-    with pytest.raises(RunError, match=r"of another network.*training\.resume=false starts over"):
+    with pytest.raises(RunError, match=r"from another network.*training\.resume=false starts over"):
         trained("training.epochs=2", "architecture.dense_units=9", start=kept[1])
-    with pytest.raises(RunError, match="of another network"):
+    with pytest.raises(RunError, match="from another network"):
         trained("training.epochs=2", *DROPOUT, start=kept[1])
