@@ -41,8 +41,8 @@ PAGES: Final = ("model_card.md", "model_card.html")
 
 INTENDED = [
     (
-        "To study what helps a classifier of skin lesions, and to be compared with others on the "
-        "same lesions, by researchers who know its limits below."
+        "Research on classifiers of skin lesions: to study what improves them, and to compare "
+        "models on the same lesions, with the limitations below in mind."
     ),
     (
         "Not for diagnosis, triage, screening, reassurance, or any decision about a person; not "
@@ -181,22 +181,28 @@ def _build_calibration_rows(
 def _describe_temperature(temperature: Temperature) -> str:
     if temperature.why_not:
         return f"No temperature was fitted: {temperature.why_not}."
-    sure = "too sure of itself" if temperature.value > 1 else "not sure enough"
+    sure = "overconfident" if temperature.value > 1 else "underconfident"
     return (
         f"Temperature {temperature.value:.2f}, fitted to {temperature.n:,} validation images: the "
-        f"network is {sure}. It changes no decision and is not in the model itself."
+        f"network is {sure}. It changes no decision and is not part of the model itself."
     )
 
 
 def _describe_point(point: OperatingPoint | None) -> str:
     if point is None:
-        return "The dataset names no melanoma class, so that none was chosen."
+        return (
+            "The dataset has no positive class (dataset.positive_class), so no operating "
+            "point was chosen."
+        )
     if np.isnan(point.threshold):
-        return "The validation split has no melanoma, so that none could be chosen."
+        return (
+            "The validation split has no image of the positive class, so no operating point "
+            "could be chosen."
+        )
     return (
-        f"{point.slug.replace('_', ' ').capitalize()} from a calibrated probability of "
-        f"{point.threshold:.3g} on: the largest threshold that finds {100 * point.target:g} % of "
-        "the melanomas of the validation split."
+        f"An image counts as {point.slug.replace('_', ' ')} if its calibrated probability is at "
+        f"least {point.threshold:.3g}: the largest threshold with a sensitivity of "
+        f"{100 * point.target:g} % on the validation split."
     )
 
 

@@ -19,12 +19,12 @@ _FINDINGS = {
     "n_near_duplicate_groups": "groups of near-duplicates",
     "n_label_conflicts": "groups of identical images under different labels",
     "n_near_label_conflicts": "groups of near-duplicates under different labels",
-    "n_metadata_conflicts": "labels against the archive's diagnosis",
+    "n_metadata_conflicts": "labels that contradict the archive's diagnosis",
 }
 #: Text of the number of groups that a split separates, by the audited split.
 _SEPARATED = {
-    "published": "groups (a lesion, or copies) on both sides of the published split",
-    "random": "groups (a lesion, or copies) that a random split of files would separate",
+    "published": "groups on both sides of the published split",
+    "random": "groups that a random split of files would separate",
 }
 
 
@@ -40,7 +40,7 @@ def build_dataset_rows(manifest: pd.DataFrame, tags: Mapping[str, str]) -> list[
     rows = [
         ["dataset", str(tags.get("dataset", "unknown"))],
         ["digest", str(tags.get("dataset_digest", ""))],
-        ["size", f"{size} (images of one lesion, and copies of one another)"],
+        ["size", f"{size} (a group: images of one lesion, and copies of them)"],
         ["digest of the split", str(tags.get("split_hash", ""))],
     ]
     return [row for row in rows if row[1]]
@@ -89,22 +89,22 @@ def describe_split_protocol(config: Mapping[str, Any], tags: Mapping[str, str]) 
         "kfold": f"into {split.get('k')} folds; fold {split.get('fold')} is the test split",
         "cross_val": f"into {split.get('k')} folds for validation, with one test split for all",
         "predefined": "as published",
-    }.get(split.get("name"), "in a way of the user's own")
+    }.get(split.get("name"), "by the user's own method")
     if tags.get("protocol") == "leaking":
         return (
-            f"Leaking: divided {how}, and images that belong together lie on both sides. Figures "
-            "on the test split are too good."
+            f"Leaking: divided {how}, and images that belong together are on both sides. Metrics "
+            "on the test split are too optimistic."
         )
     if tags.get("protocol") == "ungrouped":
         return (
-            f"Ungrouped: divided {how}; nothing names lesions or patients. Identical files and "
-            "near-duplicates are on one side of every split, other photographs of one lesion may "
-            "be on both."
+            f"Ungrouped: divided {how}; the dataset names no lesions or patients. Identical "
+            "files and near-duplicates are on one side of every split; other photographs of one "
+            "lesion may be on both."
         )
     by = tags.get("grouped_by")
     return (
-        f"Grouped{f' by {by}' if by else ''}: divided {how}; what belongs together, identical "
-        "files and near-duplicates are on one side of every split."
+        f"Grouped{f' by {by}' if by else ''}: divided {how}; images of one group, with identical "
+        "files and near-duplicates, are on one side of every split."
     )
 
 
@@ -123,15 +123,15 @@ def describe_audit(audit: Mapping[str, Any] | None, tags: Mapping[str, str]) -> 
         separated = _SEPARATED.get(audit.get("judged_split", ""), _SEPARATED["published"])
         texts = _FINDINGS | {"n_cross_split_groups": separated}
         found = [f"{text}: {audit[key]:,}" for key, text in texts.items() if audit.get(key)]
-        findings = "; ".join(found) or "nothing of what it looks for"
+        findings = "; ".join(found) or "no problem"
         paragraphs.append(f"Found in the dataset as published: {findings}.")
     if tags.get("notes"):
         paragraphs.append(tags["notes"])
     if tags.get("source_tells_class"):
         auroc = float(tags["source_tells_class"])
         paragraphs.append(
-            f"The source of a photograph tells its class apart from another's with {auroc:.2f} "
-            "(0.5: not at all; 1: fully)."
+            "The source of a photograph alone distinguishes two classes with an accuracy of "
+            f"{auroc:.2f} (0.5: chance; 1: perfectly)."
         )
     return paragraphs
 
@@ -144,11 +144,11 @@ def describe_factors(manifest: pd.DataFrame) -> str:
     names = {AGE_COLUMN: "age", "site": "body site"}
     factors = ", ".join(names.get(column, column) for column in known)
     measured = (
-        f"Measured by {factors}. " if factors else "Nothing is known that would divide them. "
+        f"Measured by {factors}. " if factors else "The dataset has no columns for subgroups. "
     )
     unknown = [names.get(c, c) for c in SUBGROUP_COLUMNS if c not in known]
     also = f" Not known here, or the same for all: {', '.join(unknown)}." if unknown else ""
     return (
-        f"{measured}Relevant and recorded by no dataset of the lab: skin tone, camera and "
-        f"dermatoscope, hair and artefacts, how a lesion came to be photographed.{also}"
+        f"{measured}Relevant, but recorded in none of the lab's datasets: skin tone, camera and "
+        f"dermatoscope, hair and artefacts, why a lesion was photographed.{also}"
     )

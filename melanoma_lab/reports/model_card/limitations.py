@@ -28,38 +28,45 @@ def describe_limitations(run: EvaluatedRun, tags: Mapping[str, str]) -> Iterator
     """
     split = run.predictions.evaluated
     if tags.get("outcome") == "at_chance":
-        yield "This run stayed at chance: the network tells nothing apart."
+        yield "This run stayed at chance: the network does not distinguish the classes."
     if tags.get("outcome") == "diverged":
-        yield "This run diverged; what was kept is from before."
+        yield "This run diverged; the weights kept are from before."
     if tags.get("protocol") == "leaking":
-        yield "Test lesions, or copies of them, are in the training split: figures are too good."
+        yield (
+            "Test lesions, or copies of their images, are in the training split: metrics are "
+            "too optimistic."
+        )
     if tags.get("protocol") == "ungrouped":
         yield (
-            "Nothing names the lesions or patients of its images: photographs of one lesion may be "
-            "in training and in test, and figures then look better than they are."
+            "The dataset names no lesions or patients: photographs of one lesion may be in "
+            "training and in test, so metrics may be too optimistic."
         )
     if split.name != "test":
-        yield "It never met its test split; the figures here are of the split it was chosen by."
+        yield (
+            "It was not applied to its test split; the metrics here are of the validation "
+            "split, by which its weights were chosen."
+        )
     yield (
         "Not validated externally: test images are from the same dataset as the training images. "
-        "Elsewhere expect less."
+        "Expect lower performance on images from elsewhere."
     )
     yield from _describe_images(run.manifest, tags)
     yield from _describe_prevalence(split, run.positive_class)
     yield (
-        "One network: another seed gives other figures. Intervals cover chance in lesions alone."
+        "One network: another seed gives other metrics. Intervals cover the sampling of lesions "
+        "only, not of seeds."
         if "members" not in tags
-        else "Its intervals cover chance in the lesions, not in the seeds of its members."
+        else "Its intervals cover the sampling of lesions, not the seeds of its members."
     )
     yield from _list_small_classes(split)
     if _is_balanced(run.config):
         yield (
-            "It was trained as if classes were more alike in number than they are, and takes rare "
-            "ones for more frequent, after calibration too: read its probabilities as a ranking."
+            "It was trained as if classes were more balanced than they are, and overestimates "
+            "rare ones, after calibration too: read its probabilities as a ranking."
         )
     yield (
-        "It answers to any picture, of whatever it is. The lab's predict warns of what looks "
-        "unlike the training images; an exported file does not."
+        "It returns a class for any image, whatever the image shows. The lab's predict warns of "
+        "images unlike the training images; an exported file does not."
     )
 
 
@@ -67,18 +74,18 @@ def _describe_images(manifest: pd.DataFrame, tags: Mapping[str, str]) -> Iterato
     name = tags.get("dataset", "")
     if name in DERMOSCOPIC:
         yield (
-            "Dermoscopic photographs alone: it knows nothing of pictures taken by a phone or a "
-            "camera without a dermatoscope."
+            "Dermoscopic photographs only: it was not trained on photographs taken with a phone "
+            "or a camera without a dermatoscope."
         )
     elif name == "synthetic":
-        yield "Trained on drawings of the lab's own: it knows nothing of skin."
+        yield "Trained on images that the lab generated: it has seen no real skin."
     else:
-        yield "It knows the kind of photographs that its dataset has, and no other."
+        yield "It was trained on the kind of photographs in its dataset, and on no other."
     if "source" in manifest and (manifest["source"] != "").any():
         n = manifest.loc[manifest["source"] != "", "source"].nunique()
         yield f"Its images come from {format_count(n, 'source')}; others may look different."
     else:
-        yield "The dataset does not say from which clinics or cameras its images come."
+        yield "The dataset does not name the clinics or cameras of its images."
 
 
 def _describe_prevalence(split: SplitPredictions, positive_class: str | None) -> Iterator[str]:
@@ -87,10 +94,10 @@ def _describe_prevalence(split: SplitPredictions, positive_class: str | None) ->
     positive, _ = split.one_vs_rest(positive_class)
     share = format_percent(float(np.mean(positive)))
     yield (
-        f"{share} of the {label_split(split.name)} images are melanomas. "
-        "Predictive values and calibrated probabilities are for that share, which is no clinic's; "
-        "and only lesions that somebody chose to photograph, and often to excise, are in such a "
-        "dataset."
+        f"{share} of the {label_split(split.name)} images are of the positive class "
+        f"({positive_class.replace('_', ' ')}). Predictive values and calibrated probabilities "
+        "hold for this prevalence, which is not that of a clinic; and such a dataset contains "
+        "only lesions that somebody chose to photograph, and often to excise."
     )
 
 
@@ -101,7 +108,7 @@ def _list_small_classes(split: SplitPredictions) -> Iterator[str]:
     few = [f"{slug.replace('_', ' ')} ({n})" for slug, n in n_groups.items() if n < FEW_LESIONS]
     if few:
         name = label_split(split.name)
-        yield f"Classes with few {name} lesions, of which little is known: {', '.join(few)}."
+        yield f"Classes with few {name} lesions, whose metrics are uncertain: {', '.join(few)}."
 
 
 def _is_balanced(config: Mapping[str, Any]) -> bool:

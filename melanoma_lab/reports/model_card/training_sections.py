@@ -13,9 +13,9 @@ from melanoma_lab.tracking.run_reader import RunIdentity
 _IRRELEVANT_FIELDS = frozenset({"name", "cache_features"})
 #: How images of each option of ``resize`` are made square.
 SQUARED: Final = {
-    Resize.squash: "changing their proportions",
-    Resize.crop: "keeping the middle of the longer side",
-    Resize.pad: "laying black on both sides of the shorter one",
+    Resize.squash: "stretching, which changes their proportions",
+    Resize.crop: "cropping to the middle of the longer side",
+    Resize.pad: "padding the shorter side with black",
 }
 
 
@@ -33,10 +33,10 @@ def build_model_rows(run: EvaluatedRun, identity: RunIdentity) -> list[list[str]
     )
     rows = [
         ["network", f"{mean_of}{network}{count}"],
-        ["takes", f"raw pixels, uint8, {size} x {size}, RGB; scaling is inside"],
+        ["input", f"raw pixels, uint8, {size} x {size}, RGB; scaling is inside"],
         ["photographs become square by", SQUARED[Resize(resize)]],
-        ["gives", f"probabilities of {len(run.predictions.slugs)} classes"],
-        ["run", f"{identity.run_id}, begun {identity.day}, study {tags.get('study', 'unknown')}"],
+        ["output", f"probabilities of {len(run.predictions.slugs)} classes"],
+        ["run", f"{identity.run_id}, started {identity.day}, study {tags.get('study', 'unknown')}"],
         ["arm", f"{tags.get('arm', 'unknown')}, seed {tags.get('seed', '?')}"],
         ["outcome", tags.get("outcome", "unknown").replace("_", " ")],
         ["code", _describe_code(tags)],
@@ -56,17 +56,17 @@ def build_training_rows(run: EvaluatedRun, tags: Mapping[str, str]) -> list[list
     rate = _get(config, "optimizer", "learning_rate")
     optimizer = _get(config, "optimizer", "name")
     rows = [
-        ["starts from", _describe_weights(config, tags)],
-        ["what trains", _describe_option(config, "finetuning")],
+        ["initial weights", _describe_weights(config, tags)],
+        ["fine-tuning", _describe_option(config, "finetuning")],
         ["loss", _get(config, "loss", "name")],
         ["optimizer", f"{optimizer}, learning rate {rate:g}" if rate else optimizer],
         ["schedule", _get(config, "schedule", "name")],
         ["regularisation", _describe_option(config, "regularisation")],
         ["augmentation", _describe_option(config, "augmentation")],
         ["balancing", _describe_option(config, "balancing")],
-        ["mean of weights", _get(config, "optimizer", "ema")],
+        ["averaged weights (EMA)", _get(config, "optimizer", "ema")],
         ["metadata", _list_metadata(config)],
-        ["views of an image", _drop_none(_get(config, "evaluation", "tta"))],
+        ["test-time augmentation", _drop_none(_get(config, "evaluation", "tta"))],
         ["trained for", duration],
         ["batch", _get(config, "training", "batch_size")],
         ["precision", tags.get("precision") or _get(config, "training", "precision")],
@@ -103,9 +103,9 @@ def _describe_option(config: Mapping[str, Any], group: str) -> Any:
 def _describe_weights(config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
     weights = _get(config, "architecture", "weights")
     if not weights or weights == "none":
-        return "fresh weights"
+        return "random"
     sha = tags.get("weights_sha256", "")
-    return f"{weights} weights" + (f" (SHA-256 {sha[:16]}...)" if sha else "")
+    return str(weights) + (f" (SHA-256 {sha[:16]}...)" if sha else "")
 
 
 def _list_metadata(config: Mapping[str, Any]) -> str:

@@ -362,7 +362,7 @@ def test_the_model_answers_with_the_mean(tree, tmp_path, session_cache, capsys):
     client = mlflow.MlflowClient(tracking.uri)
     card = Path(client.download_artifacts(made, "model_card.md")).read_text(encoding="utf-8")
     assert "the mean of 2 networks (seeds 0,1)" in card
-    assert "What the audit says" in card
+    assert "Findings of the audit" in card
     table = Predictions.read(Path(client.download_artifacts(made, "predictions.csv"))).table
     model = mlflow.pyfunc.load_model(f"runs:/{made}/model")
     signature = model.metadata.signature.inputs.inputs[0]

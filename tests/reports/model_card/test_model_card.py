@@ -116,20 +116,23 @@ def test_its_figures_are_those_of_the_test_split(pages):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"tags": {"protocol": "leaking"}}, "in the training split: figures are too good"),
+        ({"tags": {"protocol": "leaking"}}, "in the training split: metrics are too optimistic"),
         ({"tags": {"protocol": "ungrouped"}}, "photographs of one lesion may be in training and"),
         (
             {"tags": {"protocol": "ungrouped"}},
-            "Ungrouped: divided at random; nothing names lesions",
+            "Ungrouped: divided at random; the dataset names no lesions",
         ),
         ({"tags": {"grouped_by": "lesion_id"}}, "Grouped by lesion_id: divided at random"),
         ({"tags": {"outcome": "at_chance"}}, "stayed at chance"),
-        ({"tags": {"dataset": "synthetic"}}, "it knows nothing of skin"),
-        ({"tags": {"dataset": "ham10000"}}, "Dermoscopic photographs alone"),
+        ({"tags": {"dataset": "synthetic"}}, "it has seen no real skin"),
+        ({"tags": {"dataset": "ham10000"}}, "Dermoscopic photographs only"),
         ({"config": {"loss": {"name": "logit_adjusted"}}}, "read its probabilities as a ranking"),
-        ({"splits": ("train", "val")}, "It never met its test split"),
+        ({"splits": ("train", "val")}, "It was not applied to its test split"),
         ({"tags": {"members": "0,1,2"}}, "the mean of 3 networks (seeds 0,1,2)"),
-        ({"audit": None, "config": {}, "tags": {"source_tells_class": "0.9"}}, "with 0.90"),
+        (
+            {"audit": None, "config": {}, "tags": {"source_tells_class": "0.9"}},
+            "with an accuracy of 0.90",
+        ),
     ],
 )
 def test_its_limits_are_those_of_the_run(pages, changes, told):
@@ -139,9 +142,9 @@ def test_its_limits_are_those_of_the_run(pages, changes, told):
 
 def test_a_dataset_without_melanoma_has_no_operating_point(pages):
     markdown, html = pages(described(positive_class=None))
-    assert "names no melanoma class" in markdown
+    assert "has no positive class" in markdown
     assert "melanoma AUROC" not in markdown
-    assert "melanoma lesions" not in html
+    assert "positive lesions" not in html
 
 
 def test_intervals_contain_their_figures_and_narrow_with_lesions():
