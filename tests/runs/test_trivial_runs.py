@@ -100,7 +100,7 @@ def test_a_trivial_arm_is_tracked_like_any(fit, preset):
         "plots/reliability_diagram.png",
     }
     page = (artifacts / "mistakes.html").read_text(encoding="utf-8")
-    assert "No map says where it looked: it is no network." in page
+    assert "No Grad-CAM map: the model is not a network." in page
     n_mistakes = page.count("<article")
     assert page.count("<img") == n_mistakes
     assert (n_mistakes == 0) == (run.data.metrics["test/accuracy"] == 1)

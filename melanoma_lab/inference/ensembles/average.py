@@ -60,17 +60,18 @@ def assign_splits(splits: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
         n_all, n_any = int(tested.all(axis=0).sum()), int(tested.any(axis=0).sum())
         raise UserError(
             f"These runs were not tested on the same images: of {n_any} that one or another was "
-            f"tested on, {n_all} are test images of all, and the rest have trained or chosen some "
-            "member. So it is with the folds of split=kfold: no image is left that no member has "
-            "seen. Train members with other seeds on one split (the same split.seed and "
-            "split.fold), or on folds of split=cross_val, which have one test split."
+            f"tested on, {n_all} are test images of all, and the others were used to train or "
+            "choose a member. This is the case with the folds of split=kfold: every image has "
+            "been seen by some member. Train members with other seeds on one split (the same "
+            "split.seed and split.fold), or on folds of split=cross_val, which have one test split."
         )
     assigned = np.where((stacked == TRAIN).any(axis=0), TRAIN, VAL)
     assigned = np.where(tested[0], TEST, assigned)
     if (assigned == TRAIN).all():
         raise UserError(
-            "Every image has trained one or another of these runs, so that none is left to judge "
-            "them together by: so it is with folds of split=cross_val and evaluation.test=false. "
-            "Train members with evaluation.test=true, or with other seeds on one fold."
+            "Every image was used to train one of these runs, so no image is left to evaluate "
+            "them together. This is the case with folds of split=cross_val and "
+            "evaluation.test=false. Train members with evaluation.test=true, or with other seeds "
+            "on one fold."
         )
     return assigned

@@ -106,7 +106,7 @@ def make_ensembles(
             )
     left = found[sum(map(len, ensembles)) :]
     if left:
-        show_note(f"Left over, in no ensemble: {_format(left)}.")
+        show_note(f"Not used, too few for another ensemble: {_format(left)}.")
     console.print(f"\ncompare them: [bold]{format_lab_command('compare', f'study={study}')}[/]")
     return run_ids
 
@@ -146,7 +146,7 @@ def _record_run(
     run_messages.show_clinical_evaluation(run.evaluation)
     run_messages.show_registered_model(tracker.registered)
     kept = f"kept in {tracker.kept}" if tracker.kept else f"run {run_id}"
-    console.print(f"\n{len(members)} networks' cost, to train and to apply   {kept}")
+    console.print(f"\ncosts {len(members)} times one network, to train and to apply   {kept}")
     return run_id
 
 
@@ -163,14 +163,14 @@ def _build_explainer(
     dataset = config.get("dataset", {})
     size, resize = dataset.get("image_size"), Resize(dataset.get("resize", Resize.squash))
     if size is None or "path" not in manifest:
-        return None, "Where its images lie is not known."
+        return None, "The folder of its images is not known."
     if model is None:
         return build_file_explainer(manifest, size, None, resize), (
-            "No map says where it looked: not all its networks are at hand."
+            "No Grad-CAM map: not all of its networks are available."
         )
     if model.info.encoding is not None:
         return build_file_explainer(manifest, size, None, resize), (
-            "No map says where it looked: its networks also take what is known of the patient."
+            "No Grad-CAM map: its networks also take patient metadata."
         )
     return build_file_explainer(manifest, size, model.network, resize), ""
 
@@ -182,8 +182,8 @@ def _build_model(
     without = [member for member in members if not find_ready_models(client, member.run)]
     if without:
         show_note(
-            f"No model: {_format(without)} kept none (a trivial classifier, or "
-            "tracking.model=false). The predictions are averaged all the same."
+            f"No model: {_format(without)} saved none (a trivial classifier, or "
+            "tracking.model=false). The predictions are averaged nevertheless."
         )
         return None
     from melanoma_lab.training.backend import choose_threads, start_backend
@@ -202,8 +202,8 @@ def _build_model(
                 networks.append(load_safely(path))
             except (OSError, UserError) as error:
                 raise UserError(
-                    f"The model of {member} cannot be read: {error} Train it again, or leave "
-                    "models out with tracking.model=false."
+                    f"The model of {member} cannot be read: {error} Train it again, or set "
+                    "tracking.model=false to build the ensemble without a model."
                 ) from error
             cards.append(card or ModelInfo(slugs))
             tell(i + 1, len(members))
@@ -214,13 +214,13 @@ def _build_model(
     if len({(card.image_size, card.resize) for card in cards}) > 1:
         show_note(
             "No model: the members see images of another size or other proportions "
-            "(dataset.image_size, dataset.resize). The predictions are averaged all the same."
+            "(dataset.image_size, dataset.resize). The predictions are averaged nevertheless."
         )
         return None
     if any(card.encoding != cards[0].encoding for card in cards):
         show_note(
-            "No model: the members encode what is known of patients in different ways, each by its "
-            "own training images. The predictions are averaged all the same."
+            "No model: the members encode patient metadata differently, each by its own training "
+            "images. The predictions are averaged nevertheless."
         )
         return None
     files = {} if detector is None else {out_of_distribution.FILE: detector.text()}

@@ -31,7 +31,7 @@ _EQUAL_COLUMNS = ["image_id", "group", "y_true"]
 #: Tags that must be equal for all members, and what a difference means.
 _EQUAL_TAGS = {
     "dataset_digest": "saw different images or labels",
-    "metadata_digest": "were told different things of the same patients",
+    "metadata_digest": "got different metadata of the same patients",
 }
 #: Tags that an ensemble inherits if they are equal for all members.
 INHERITED = (
@@ -107,7 +107,8 @@ def find_members(client: Any, study: str, arm: str | None) -> list[EnsembleMembe
     ensembles = {read_run_key(run).arm for run in tracked if SEEDS_TAG in run.data.tags}
     if not arms:
         raise UserError(
-            f"study={study}: no arm has been trained in it; evaluations and sweeps take no part."
+            f"study={study}: no arm has been trained in it; evaluations and searches are not "
+            "members."
         )
     if arm is not None:
         name = find_arm(arm, arms, key="arm")
@@ -121,7 +122,7 @@ def find_members(client: Any, study: str, arm: str | None) -> list[EnsembleMembe
         )
     if name in ensembles:
         raise UserError(
-            f"arm={arm}: it is an ensemble itself; name the arm that it is made of, and say "
+            f"arm={arm}: it is an ensemble itself; name the arm of its members, and set "
             "members=... for another number of members."
         )
     found: dict[tuple[int, int], EnsembleMember] = {}
@@ -170,7 +171,7 @@ def divide_into_ensembles(
         raise UserError(
             "An ensemble takes 2 runs or more: "
             + (
-                f"members={size} is one; ask for members=2 or more."
+                f"members={size} is a single one; set members=2 or more."
                 if len(seeds) > 1
                 else "the arm has one that has finished; train other seeds."
             )
@@ -197,8 +198,8 @@ def load_member_predictions(client: Any, members: Sequence[EnsembleMember]) -> l
         if len(digests) > 1:
             one, other = list(digests.values())[:2]
             raise UserError(
-                f"{one} and {other} {what} ({tag}): they cannot answer together. Train all members "
-                "on the same dataset."
+                f"{one} and {other} {what} ({tag}): they cannot form an ensemble. Train all "
+                "members on the same dataset."
             )
     loaded: list[Predictions] = []
     for member in members:

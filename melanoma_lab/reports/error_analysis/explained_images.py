@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # this import would load TensorFlow
 
 #: Longest side of a picture in pixels; the page shows it at about half of this size.
 LONGEST = 300
-NO_NETWORK = "No map says where it looked: it is no network."
+NO_NETWORK = "No Grad-CAM map: the model is not a network."
 
 Pixels = NDArray[np.uint8]
 Heat = NDArray[np.float32]

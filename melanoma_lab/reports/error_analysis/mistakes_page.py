@@ -70,11 +70,11 @@ def collect_audit_remarks(
         text = f"labelled {found['label']}, but the metadata's diagnosis is {found['diagnosis']}"
         remarks[found["image_id"]].append(AuditRemark(text, of_label=True))
     add_remarks(
-        audit.get("label_conflicts", ()), "an identical image is labelled otherwise:", of_label=True
+        audit.get("label_conflicts", ()), "an identical image has another label:", of_label=True
     )
     add_remarks(
         audit.get("near_label_conflicts", ()),
-        "a copy of this photograph is labelled otherwise; copies:",
+        "a copy of this photograph has another label; copies:",
         of_label=True,
     )
     add_remarks(audit.get("exact_duplicate_groups", ()), "the same file:", of_label=False)
@@ -243,7 +243,7 @@ class _CardBuilder:
 def _format_pair(row: pd.Series) -> list[str]:
     """Format a row of ``Mistakes.pairs`` for the page's table."""
     return [
-        f"{_readable(row['y_true'])} taken for {_readable(row['predicted'])}",
+        f"{_readable(row['y_true'])} predicted as {_readable(row['predicted'])}",
         f"{row['images']:,}",
         f"{row['groups']:,}",
         format_percent(row["share"], 0),

@@ -124,7 +124,7 @@ def test_an_ensemble_has_what_a_run_has(tracked, study, made):
     plots = {path.stem for path in artifact(tracked, made[1], "plots").iterdir()}
     assert plots >= {"confusion_matrix", "roc_curves", "reliability_diagram"}
     page = artifact(tracked, made[1], "mistakes.html").read_text()
-    assert "Where its images lie is not known." in page  # of a run of long ago
+    assert "The folder of its images is not known." in page  # of a run of long ago
     assert page.count("<article") == 40
 
 
@@ -275,7 +275,7 @@ def test_runs_that_do_not_belong_together_are_refused(tracked):
         ("dropuot", None, "arm=dropuot: the study has no such arm. Did you mean dropout?"),
         (None, None, "arm is not set, .* has several: .* Valid: baseline dropout."),
         ("dropout", 10, "members=10: the arm has finished runs of 9 seeds only"),
-        ("dropout", 1, "members=1 is one; ask for members=2 or more"),
+        ("dropout", 1, "members=1 is a single one; set members=2 or more"),
         ("dropout,ensemble=3", None, "it is an ensemble itself"),
     ],
 )
@@ -309,8 +309,8 @@ def test_the_command_makes_them_without_tensorflow_and_tells_mistakes_with_statu
     done = lab("ensemble", "arm='dropout,e=1'", "members=3")
     assert done.returncode == 0, done.stderr
     assert "loaded: []" in done.stdout
-    assert "No model: seeds 0, 1, 2 kept none" in done.stdout
-    assert "Left over, in no ensemble: seeds 3." in done.stdout
+    assert "No model: seeds 0, 1, 2 saved none" in done.stdout
+    assert "Not used, too few for another ensemble: seeds 3." in done.stdout
     assert compare_study(tracked.load(name)).arms["dropout,e=1,ensemble=3"].seeds == (0, 1, 2)
     wrong = lab("ensemble", "arm=dropotu")
     assert wrong.returncode == 2

@@ -16,11 +16,11 @@ def test_what_puts_a_label_in_doubt_comes_first():
     said = collect_audit_remarks(audit, LABELS)
     assert [(remark.text, remark.of_label) for remark in said["a"]] == [
         ("labelled nevus, but the metadata's diagnosis is melanoma", True),
-        ("an identical image is labelled otherwise: b (melanoma)", True),
+        ("an identical image has another label: b (melanoma)", True),
         ("copies of this photograph: c (nevus), d (nevus), e (nevus), and 1 more", False),
     ]
     assert [remark.text for remark in said["b"]] == [
-        "an identical image is labelled otherwise: a (nevus)",
+        "an identical image has another label: a (nevus)",
         "all of one colour",
     ]
     assert "g" not in said

@@ -74,7 +74,7 @@ def test_it_has_every_mistake_with_all_that_is_known(page_file, chosen):
     assert len(cards) == len(chosen.shown)
     for card, (_, row) in zip(cards, chosen.shown.iterrows(), strict=True):
         assert f"<dd>{row['image_id']}</dd>" in card
-        assert f"<b>{row['y_true'].replace('_', ' ')}</b> taken for" in card
+        assert f"<b>{row['y_true'].replace('_', ' ')}</b> predicted as" in card
         assert f"{row['predicted'].replace('_', ' ')} {100 * row['probability']:.0f}\xa0%" in card
         assert card.count("<img") == 2
     assert text.index("Missed: melanoma") < text.index("Other mistakes")
@@ -90,8 +90,8 @@ def test_it_has_every_mistake_with_all_that_is_known(page_file, chosen):
 
 def test_doubtful_labels_are_told_first(page_file):
     text = page_file.read_text(encoding="utf-8")
-    assert "2 of those shown have a label that the audit puts in doubt" in text
-    assert "labelled otherwise: nevus/&lt;b&gt;test&lt;/b&gt;.jpg (left out)" in text
+    assert "2 of those shown have a label that the audit doubts" in text
+    assert "another label: nevus/&lt;b&gt;test&lt;/b&gt;.jpg (left out)" in text
     assert "the metadata&#39;s diagnosis is nevus" in text
     assert text.count("Is the label right?") == 2
 
@@ -101,7 +101,7 @@ def test_missed_melanomas_that_the_operating_point_finds_are_said(page_file, tab
     flagged = (chosen.missed["melanoma"] >= threshold).sum()
     assert flagged > 0
     text = page_file.read_text(encoding="utf-8")
-    assert text.count("Reaches the operating point") == flagged
+    assert text.count("Reaches the threshold of the operating point") == flagged
 
 
 def test_the_map_is_of_what_was_predicted(table, manifest, chosen, tmp_path):
