@@ -19,7 +19,7 @@ SPACE = "\N{NO-BREAK SPACE}"
 #: Split -> its name before the word "images".
 SPLIT_NAMES = {TRAIN: "training", VAL: "validation", TEST: "test"}
 #: The part of an image that is shown if the network crops it.
-PART = "its middle; the network sees no more of it"
+PART = "its middle part; the network does not see the rest"
 
 
 def format_percent(share: float) -> str:
@@ -56,7 +56,8 @@ def describe_operating_point(name: str, advice: DecisionRule) -> str:
     )
     if not advice.measured_on or math.isnan(advice.sensitivity.value + advice.specificity.value):
         return chosen
-    flattered = " It was chosen by these images, so expect less." * (advice.measured_on == VAL)
+    flattered = " The threshold was chosen on these images, so expect lower values on "
+    "others." * (advice.measured_on == VAL)
     return (
         f"{chosen} Of the {SPLIT_NAMES.get(advice.measured_on, advice.measured_on)} images of "
         f"{name}, {_format_rate(advice.sensitivity)} reach it (sensitivity); of all others, "
@@ -71,9 +72,9 @@ def describe_unlike_image(unlike: float) -> str:
         unlike: its distance from ``OutOfDistributionDetector.relative_distance``, above 1.
     """
     return (
-        f"This picture looks unlike the training images ({unlike:.1f} times as far from them as "
-        f"99{SPACE}% of the validation images are). If it is no photograph of the same kind, the "
-        "answer means nothing."
+        f"This image looks unlike the training images ({unlike:.1f} times as far from them as "
+        f"99{SPACE}% of the validation images are). If it is not a photograph of the same kind, "
+        "the prediction is meaningless."
     )
 
 
@@ -84,11 +85,11 @@ def describe_known_file(split: str, label: str) -> str:
         split: the split of the image.
         label: the name of its class.
     """
-    role = f"This very file is one of the model's {SPLIT_NAMES[split]} images, labelled {label}."
+    role = f"This file is one of the model's {SPLIT_NAMES[split]} images, labelled {label}."
     if split == TRAIN:
-        return f"{role} The network has learned from it, so its answer proves nothing."
+        return f"{role} The network was trained on it, so its prediction proves nothing."
     if split == VAL:
-        return f"{role} The network was chosen by such images, so its answer proves little."
+        return f"{role} The network was selected on such images, so its prediction proves little."
     return role
 
 
@@ -100,9 +101,9 @@ def count_labels(labels: Iterable[str]) -> str:
 def explain_uncalibrated(advice: DecisionRule | None) -> str:
     """Return why the probabilities are not calibrated; empty if they are."""
     if advice is None:
-        return "as the network gives them: nothing says how to calibrate them"
+        return "are not calibrated: the model was saved without a temperature"
     if advice.temperature.why_not:
-        return f"as the network gives them, not calibrated: {advice.temperature.why_not}"
+        return f"are not calibrated: {advice.temperature.why_not}"
     return ""
 
 
@@ -121,12 +122,12 @@ def list_model_limits(source: ModelSource, card: ModelInfo) -> list[str]:
     """
     learned = f"It was trained on images of {card.dataset}. " if card.dataset else ""
     classes = ", ".join(card.names)
-    answers = "Whatever the picture shows, healthy skin or no skin at all, it names one of these"
+    answers = "Whatever the image shows, even healthy skin or no skin, it predicts one of these"
     return [
         f"{answers}: {classes}.",
-        learned + "How it does with other cameras, skin colours, ages or clinics is not known.",
-        "It looks at one picture. It knows no history, no other lesions, nothing that can be felt.",
-        "Coloured areas and similar images show what moved the network, not that it is right.",
+        learned + "Its performance with other cameras, skin colours, ages or clinics is not known.",
+        "It uses one image only: no history, no other lesions and no physical examination.",
+        "Coloured areas and similar images show what influenced the network, not that it is right.",
         *list_source_notes(source, card),
     ]
 

@@ -106,10 +106,10 @@ def _explain_bind_error(host: str, port: int, error: Exception) -> str:
     code = getattr(error, "errno", None)
     if code == errno.EADDRINUSE:
         return (
-            f"demo.port={port}: in use on {host}, perhaps by another demo; choose another, or "
-            "demo.port=0 for any that is free."
+            f"demo.port={port}: in use on {host}, perhaps by another demo; choose another port, "
+            "or demo.port=0 for any free one."
         )
     if code == errno.EACCES:
-        return f"demo.port={port}: not for you to take; choose one above 1023."
+        return f"demo.port={port}: you may not use this port; choose one above 1023."
     reason = getattr(error, "strerror", None) or str(error)
-    return f"demo.host={host}: no address of this machine ({reason}); the default is 127.0.0.1."
+    return f"demo.host={host}: not an address of this machine ({reason}); the default is 127.0.0.1."

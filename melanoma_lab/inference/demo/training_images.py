@@ -124,7 +124,7 @@ def load_reference_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFr
         UserError: the run is unknown, or its manifest is missing or lacks a column.
     """
     if source.run is None:
-        raise UserError("nothing says which run trained this model")
+        raise UserError("the run that trained this model is not known")
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         run = read_run(source.run, tracked, Path(scratch))
         try:
@@ -133,7 +133,7 @@ def load_reference_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFr
             raise UserError(f"run {source.run}: {error}.") from error
         table = load_run_manifest(run, tracked, Path(scratch))
     if table is None:
-        raise UserError(f"run {source.run}: a member's {MANIFEST} is not there.")
+        raise UserError(f"run {source.run}: the {MANIFEST} of a member is missing.")
     if missing := [name for name in _COLUMNS if name not in table]:
         raise UserError(f"run {source.run}: its {MANIFEST} has no column {', '.join(missing)}.")
     return table
@@ -155,7 +155,7 @@ def find_training_images(manifest: pd.DataFrame, root: str | None) -> TrainingIm
     train = manifest[manifest["split"] == TRAIN]
     missing = [path for path in train["path"] if not Path(path).is_file()]
     if missing or not len(train):
-        raise UserError(_explain_missing("are not there", missing, len(train)))
+        raise UserError(_explain_missing("are missing", missing, len(train)))
     others = manifest[manifest["split"] != TRAIN]
     return TrainingImages(
         paths=tuple(train["path"]),
@@ -169,8 +169,8 @@ def find_training_images(manifest: pd.DataFrame, root: str | None) -> TrainingIm
 def _explain_missing(what: str, paths: Sequence[str], n: int) -> str:
     example = f", such as {truncate(paths[0])}" if paths else ""
     return (
-        f"{len(paths):,} of the {n:,} training images {what}{example}; "
-        "dataset.root=DIR says where they lie"
+        f"{len(paths):,} of the {n:,} training images {what}{example}; name their folder with "
+        "dataset.root=DIR"
     )
 
 

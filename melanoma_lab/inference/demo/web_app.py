@@ -125,10 +125,10 @@ def _guard(app: Flask, open_to_others: bool) -> None:
     def refuse_others() -> None:
         name = urlsplit(f"//{request.host}").hostname or ""
         if not open_to_others and not is_loopback(name):
-            raise Forbidden("This page is for this machine alone.")
+            raise Forbidden("This page can be opened on this machine only.")
         site = request.headers.get("Sec-Fetch-Site", "same-origin")
         if request.method == "POST" and site != "same-origin":
-            raise Forbidden("Images are taken from this page alone.")
+            raise Forbidden("Images are accepted from this page only.")
 
     @app.after_request
     def add_headers(response: Response) -> Response:
@@ -145,12 +145,12 @@ def _explain_failures(app: Flask, about: ModelIntroduction) -> None:
     def show_refusal(error: HTTPException) -> Response:
         problem = error.description or error.name
         if isinstance(error, RequestEntityTooLarge):
-            problem = f"This file is too large; at most {about.max_megabytes} MB are taken."
+            problem = f"This file is too large; at most {about.max_megabytes} MB are accepted."
         return _render_page(about, problem=problem, status=error.code or 500)
 
     @app.errorhandler(Exception)
     def show_failure(error: Exception) -> Response:
-        app.logger.exception("melanoma_lab: an image was not answered.")
+        app.logger.exception("melanoma_lab: the prediction for an image failed.")
         name = type(error).__name__
-        problem = f"The model failed on this image ({name}); the terminal says more."
+        problem = f"The model failed on this image ({name}); see the terminal for details."
         return _render_page(about, problem=problem, status=500)

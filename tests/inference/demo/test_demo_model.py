@@ -104,7 +104,7 @@ def test_a_dataset_that_has_moved(trained, model, prepared, tree, tmp_path):
     assert "have changed since" in with_change.why_none
     Path(there.images.paths[1]).unlink()
     gone = prepared(root=str(moved), cache=tmp_path)
-    assert "are not there, such as" in gone.why_none
+    assert "are missing, such as" in gone.why_none
     assert "dataset.root=DIR" in gone.why_none
     shown = demo_of(model, gone).look_at(str(tree / "nevus" / "0.png"), "a.png")
     assert shown.neighbours == ()
@@ -113,7 +113,7 @@ def test_a_dataset_that_has_moved(trained, model, prepared, tree, tmp_path):
 
 def test_a_model_of_no_known_run_works_without(model, prepared, tree, tmp_path):
     unknown = replace(model, source=replace(model.source, run=None))
-    assert prepared(unknown).why_none == "nothing says which run trained this model"
+    assert prepared(unknown).why_none == "the run that trained this model is not known"
     elsewhere = prepared(uri=f"sqlite:///{tmp_path}/none.db")
     assert "nothing has been trained" in elsewhere.why_none
     shown = demo_of(unknown, elsewhere).look_at(str(tree / "nevus" / "0.png"), "a.png")

@@ -99,7 +99,7 @@ def test_an_image_is_given_and_the_answer_read(page, tree, predicted):
     word = "counts" if row["operating_point"] else "does not count"
     assert page.get_by_text(f"it {word} as melanoma").is_visible()
     assert page.locator(".near figure").count() == 6
-    assert page.get_by_text("What this model is not").is_visible()
+    assert page.get_by_text("Limitations of this model").is_visible()
     assert page.get_by_role("note").is_visible()
 
 
@@ -108,7 +108,7 @@ def test_the_class_that_is_explained_can_be_chosen_by_keyboard(page, tree):
     headline(page)
     shown = page.locator("[data-explains]:visible")
     first = shown.get_by_role("img").get_attribute("alt")
-    page.get_by_role("combobox", name="What spoke for").focus()
+    page.get_by_role("combobox", name="Grad-CAM of").focus()
     page.keyboard.press("ArrowDown")
     assert shown.count() == 1
     assert shown.get_by_role("img").get_attribute("alt") != first
@@ -126,7 +126,7 @@ def test_what_is_no_image_gets_a_message_and_the_next_one_an_answer(page, tree, 
     with (tmp_path / "huge.tif").open("wb") as file:
         file.truncate(50_000_001)
     field.set_input_files(tmp_path / "huge.tif")
-    page.get_by_text("This file is too large; at most 50 MB are taken.").first.wait_for()
+    page.get_by_text("This file is too large; at most 50 MB are accepted.").first.wait_for()
 
 
 def test_a_file_is_dropped(page, tree):
@@ -148,7 +148,7 @@ def test_it_works_without_scripts(browser, address, tree):
     with browser.new_context(java_script_enabled=False) as context, context.new_page() as page:
         page.goto(address)
         page.get_by_label("Image of a lesion").set_input_files(tree / "nevus" / "1.png")
-        page.get_by_role("button", name="Look at it").click()
+        page.get_by_role("button", name="Predict").click()
         assert headline(page)
 
 

@@ -68,7 +68,7 @@ def test_the_operating_point_decides_in_words():
 
 def test_rates_on_val_are_called_flattering_and_unknown_ones_are_not_told():
     by_val = messages.describe_operating_point("M", replace(ADVICE, measured_on="val"))
-    assert by_val.endswith("It was chosen by these images, so expect less.")
+    assert by_val.endswith("chosen on these images, so expect lower values on others.")
     bare = DecisionRule(Temperature(1.0, 9), "melanoma", 0.25, 0.9)  # as kept by earlier versions
     assert messages.describe_operating_point("M", bare).endswith("of M reach it.")
 
@@ -76,7 +76,7 @@ def test_rates_on_val_are_called_flattering_and_unknown_ones_are_not_told():
 def test_without_advice_probabilities_are_the_networks_own():
     said = build_answer_text(answers(calibrated=False, reached=None), CARD, None, None)
     assert plain(said.headline) == "Nevus, 70.0 %"
-    assert "nothing says how to calibrate" in said.scale
+    assert "the model was saved without a temperature" in said.scale
     assert (said.decision, said.rates) == ("", "")
     why_not = DecisionRule(Temperature(1.0, 3, "val has 3 images"))
     said = build_answer_text(answers(reached=None), CARD, why_not, None)
@@ -91,7 +91,7 @@ def test_an_image_of_the_models_own_dataset_is_told():
         assert said.note == ""
     said = build_answer_text(answers(), CARD, ADVICE, ("test", "Wart"))
     assert said.warnings == ()
-    assert said.note == "This very file is one of the model's test images, labelled Wart."
+    assert said.note == "This file is one of the model's test images, labelled Wart."
 
 
 def test_a_picture_unlike_the_training_images_gets_a_warning():
@@ -115,6 +115,6 @@ def test_labels_are_counted():
 
 def test_the_limits_name_the_classes_and_what_is_missing(tmp_path):
     said = messages.list_model_limits(ModelSource("x.keras", tmp_path, CARD), CARD)
-    assert "it names one of these: Melanoma, Nevus, Wart." in said[0]
+    assert "it predicts one of these: Melanoma, Nevus, Wart." in said[0]
     assert said[1].startswith("It was trained on images of mine.")
     assert any("Nothing says what its training images look like" in line for line in said)

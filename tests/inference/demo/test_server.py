@@ -18,7 +18,7 @@ def test_a_port_that_is_taken_is_named():
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no.such.name.invalid", "a" * 70])
 def test_what_is_no_address_here_is_named(host):
-    with pytest.raises(UserError, match=rf"demo.host={host}: no address of this machine"):
+    with pytest.raises(UserError, match=rf"demo.host={host}: not an address of this machine"):
         server.bind_socket(host, 0)
 
 

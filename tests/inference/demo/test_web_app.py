@@ -69,7 +69,7 @@ def test_an_answer_is_shown_and_names_are_no_markup(client_of):
     assert "<b>.png" not in text
     assert "<b>Wart</b> 0.93" in text
     assert "its file has changed since" in text
-    assert "network sees no more" not in text
+    assert "network does not see the rest" not in text
     cut = send(client_of(lambda path, name: shown(part=PART))).text
     assert f"&lt;b&gt;.png: {PART}</figcaption>" in cut
 
@@ -86,7 +86,7 @@ def test_what_is_missing_is_said(client_of):
         explanations=(), no_explanations="no convolution.", neighbours=(), no_neighbours="gone"
     )
     text = send(client_of(lambda path, name: less)).text
-    assert "No map of what moved the network: no convolution." in text
+    assert "No Grad-CAM map: no convolution." in text
     assert "Not shown: gone." in text
 
 
@@ -123,7 +123,7 @@ def test_no_file_and_a_large_one_are_refused_on_the_page(client_of):
     form = "multipart/form-data; boundary=here"
     response = client.post("/", data=b"x" * 2_000_000, content_type=form)
     assert response.status_code == 413
-    assert "This file is too large; at most 1 MB are taken." in response.text
+    assert "This file is too large; at most 1 MB are accepted." in response.text
     assert send(client).status_code == 200
     assert client.get("/elsewhere").status_code == 404
 

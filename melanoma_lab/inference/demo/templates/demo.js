@@ -22,10 +22,10 @@
   const ask = async file => {
     const mine = ++latest;
     if (file.size > largest) {
-      problem(`This file is too large; at most ${form.dataset.megabytes} MB are taken.`);
+      problem(`This file is too large; at most ${form.dataset.megabytes} MB are accepted.`);
       return;
     }
-    status.textContent = `Looking at ${file.name} …`;
+    status.textContent = `Predicting ${file.name} …`;
     status.classList.remove("heard"); // what the answer says is there to be seen below
     answer.setAttribute("aria-busy", "true");
     const data = new FormData();
@@ -40,7 +40,7 @@
       status.textContent = page.getElementById("status").textContent;
       status.classList.add("heard");
     } catch {
-      if (mine === latest) problem("The program does not answer. Does it still run in its terminal?");
+      if (mine === latest) problem("The program does not respond. Is it still running in its terminal?");
     } finally {
       if (mine === latest) answer.removeAttribute("aria-busy");
     }
@@ -71,7 +71,7 @@
   document.addEventListener("drop", event => {
     event.preventDefault();
     form.classList.remove("over");
-    if (!given(event.dataTransfer)) problem("That was no file. Drop an image file.");
+    if (!given(event.dataTransfer)) problem("This is not a file. Drop an image file.");
   });
   document.addEventListener("paste", event => { if (given(event.clipboardData)) event.preventDefault(); });
 
