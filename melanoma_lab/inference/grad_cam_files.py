@@ -41,25 +41,25 @@ def check_map_folder(typed: str, images: str, found: Iterable[tuple[str, str]]) 
     typed_folder = f"grad_cam={truncate(typed)}"
     if folder.exists() and not folder.is_dir():
         raise UserError(
-            f"{typed_folder}: this is a file; name a folder, which is made where it is not."
+            f"{typed_folder}: this is a file; name a folder, which is created if it does not exist."
         )
     inside = _resolve_prefix(folder)
     images_path = Path(images).expanduser()
     if images_path.is_dir() and inside.startswith(_resolve_prefix(images_path)):
         raise UserError(
-            f"{typed_folder}: lies in images={truncate(images)}, where the maps would be taken for "
+            f"{typed_folder}: lies in images={truncate(images)}, where the maps would be read as "
             "images the next time; name a folder outside it."
         )
     for image_id, path in found:
         if _resolve_prefix(Path(path)).startswith(inside):
             raise UserError(
-                f"{typed_folder}: has images in it that are asked for; name another folder."
+                f"{typed_folder}: contains images that are to be predicted; name another folder."
             )
         map_path = build_map_path(folder, image_id)
         if map_path.exists() and not _is_map(map_path):
             raise UserError(
-                f"{typed_folder}: {truncate(map_path)} is there already and is no map of predict; "
-                "choose another folder."
+                f"{typed_folder}: {truncate(map_path)} exists already and is not a map written "
+                "by predict; choose another folder."
             )
     return folder
 

@@ -179,8 +179,8 @@ def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> pd.
     unchanged = (table["digest"] == found) & (table["digest"] != "")
     if root is not None and not unchanged.any():
         raise UserError(
-            f"{TRAINED_ON_KEY}={folder}: has none of the {len(table):,} images that the model's "
-            f"run knows, such as {table['image_id'].iloc[0]}, with the content that they had then."
+            f"{TRAINED_ON_KEY}={folder}: has none of the {len(table):,} images of the model's "
+            f"run, such as {table['image_id'].iloc[0]}, with unchanged content."
         )
     return table.assign(path=table["path"].where(unchanged, ""))
 

@@ -121,10 +121,10 @@ def _find_data_folder(flavors: Any, mlmodel: Path) -> str:
     loader = served.get("loader_module") if isinstance(served, dict) else None
     if loader != "mlflow.tensorflow" or keras.get("code") or served.get("code"):
         raise UserError(
-            f"{mlmodel}: brings code or a loader of its own ({truncate(loader)}); code from a "
-            "model is not run."
+            f"{mlmodel}: contains code or its own loader ({truncate(loader)}); code from a model "
+            "is not run."
         )
     data = keras.get("data")
     if not isinstance(data, str):
-        raise UserError(f"{mlmodel}: does not say where its network lies (data).")
+        raise UserError(f"{mlmodel}: does not name the path of its network (data).")
     return data

@@ -226,14 +226,17 @@ def _suggest_run(run_id: str, existing: Sequence[ListedRun]) -> str:
 def _explain_no_model(run: Any) -> str:
     tags = run.data.tags
     if EVALUATED_TAG in tags:
-        return f"this run evaluated a model and trained none; its model: {tags[EVALUATED_TAG]}"
+        return (
+            "this run evaluated a model and trained none; the evaluated model: "
+            f"{tags[EVALUATED_TAG]}"
+        )
     if tags.get("trivial") == "true":
         return (
-            f"a trivial classifier ({tags.get('arm')}) keeps no model; what it predicts is in its "
+            f"a trivial classifier ({tags.get('arm')}) has no model; its predictions are in its "
             "run's predictions.csv."
         )
     if run.data.params.get("tracking.model", "").lower() == "false":
-        return "this run was trained with tracking.model=false and kept no model; train it again."
+        return "this run was trained with tracking.model=false and saved no model; train it again."
     if run.info.status != "FINISHED":
         why = f" ({tags['reason']})" if tags.get("reason") else ""
         return f"this run is {run.info.status}{why} and has no model."

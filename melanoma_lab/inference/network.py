@@ -35,8 +35,9 @@ def load_network(path: Path, columns: Collection[str] = ()) -> keras.Model:
     _, others = _split_inputs(network)
     if others and not columns:
         raise UserError(
-            f"{path}: this model also needs {', '.join(others)}, which files of images do not say; "
-            "expected one from pixels alone. evaluate takes them from a dataset that knows them."
+            f"{path}: this model also needs {', '.join(others)}, which image files do not "
+            "contain; expected a model that takes pixels alone. evaluate takes them from a "
+            "dataset that has them."
         )
     if set(others) != set(columns) or (columns and get_named_inputs(network) is None):
         raise UserError(
@@ -97,8 +98,8 @@ def build_predict_function(network: keras.Model) -> Callable[[Any], NDArray[np.f
         sums = probabilities.sum(axis=1, dtype=np.float64)
         if not in_range.all() or not np.allclose(sums, 1, rtol=0, atol=SUM_TOLERANCE):
             raise UserError(
-                "model: its answers are no probabilities of classes (finite, from 0 to 1, with a "
-                f"sum of 1). Received {probabilities[0].tolist()}."
+                "model: the network's outputs are not class probabilities (finite, from 0 to 1, "
+                f"with a sum of 1). Received {probabilities[0].tolist()}."
             )
         return probabilities
 

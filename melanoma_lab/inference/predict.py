@@ -122,7 +122,7 @@ def predict_to_file(config: Config) -> Path:
     prediction_messages.show_seen_images(seen)
     console.print(f"written to {output}", markup=False)
     if config.grad_cam is not None:
-        console.print(f"where the network looked: {config.grad_cam}", markup=False)
+        console.print(f"Grad-CAM maps: {config.grad_cam}", markup=False)
     prediction_messages.show_notice()
     return output
 

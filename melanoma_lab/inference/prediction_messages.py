@@ -25,7 +25,7 @@ def show_source(source: ModelSource, card: ModelInfo) -> None:
     """Print the network's name, input and classes, and remarks about it."""
     trained = f", trained on {card.dataset}" if card.dataset else ""
     size = card.image_size
-    sees = f", sees {size}x{size} pixels ({card.resize})" if size else ""
+    sees = f", input {size}x{size} pixels ({card.resize})" if size else ""
     console.print(f"{name_source(source)}: {len(card.slugs)} classes{trained}{sees}", markup=False)
     for note in list_source_notes(source, card):
         console.print(f"  {note}", style="yellow", markup=False)
@@ -42,18 +42,18 @@ def list_source_notes(source: ModelSource, card: ModelInfo) -> list[str]:
     notes = [source.note] if source.note else []
     if source.card is None:
         notes.append(
-            "Nothing says what its classes are called: they are numbered. A model's folder, or a "
-            "run's id, says it."
+            "The names of its classes are unknown, so they are numbered. Name a model's folder "
+            "or a run's id to get the names."
         )
     if source.appearance is None:
         notes.append(
-            "Nothing says what its training images look like, so pictures of another kind are not "
-            "told apart."
+            "The model was saved without statistics of its training images, so images of another "
+            "kind are not detected."
         )
     if card.decoding != DECODING_VERSION:
         notes.append(
-            f"It was trained on files as version {card.decoding} of the lab's decoder read them; "
-            f"this is version {DECODING_VERSION}, and some files differ."
+            f"It was trained on images decoded by version {card.decoding} of the lab's decoder; "
+            f"this is version {DECODING_VERSION}, which decodes some files differently."
         )
     return notes
 
@@ -63,7 +63,8 @@ def warn_unlike(n_unlike: int, n_images: int) -> None:
     if n_unlike:
         console.print(
             f"{n_unlike:,} of {n_images:,} images look unlike the training images (column "
-            "warning): are they photographs of the same kind? Answers to others mean nothing.",
+            "warning): are they photographs of the same kind? Predictions for other images are "
+            "meaningless.",
             style="bold yellow",
             markup=False,
         )
@@ -79,17 +80,17 @@ def show_seen_images(counts: Mapping[str, int]) -> None:
     known = {split: counts.get(split, 0) for split in (TRAIN, VAL, TEST)}
     if counts.get(NOT_KNOWN):
         console.print(
-            "Whether the network was trained on these images is not known (column seen): its run, "
-            "or the run's manifest.csv, is not there.",
+            "Whether the network was trained on these images is not known (column seen): its "
+            "run, or the run's manifest.csv, was not found.",
             style="yellow",
             markup=False,
         )
         return
     if known[TRAIN] or known[VAL]:
         console.print(
-            f"{known[TRAIN]:,} of {total:,} images are ones that the network was trained on, "
-            f"{known[VAL]:,} ones that it was chosen by (column seen): its answers to them are "
-            "better than to new images. Leave them out of any score.",
+            f"{known[TRAIN]:,} of {total:,} images were used to train the network, "
+            f"{known[VAL]:,} to select it (column seen): its predictions for them are better "
+            "than for new images. Leave them out of any metric.",
             style="bold yellow",
             markup=False,
         )
@@ -99,9 +100,9 @@ def show_seen_images(counts: Mapping[str, int]) -> None:
         )
     if counts.get(UNSEEN):
         console.print(
-            f"{counts[UNSEEN]:,} of {total:,} images are none of its run's by their bytes and ISIC "
-            "names. Photographs that were renamed and also resized or saved anew are not "
-            "recognised: evaluate compares what they show.",
+            f"{counts[UNSEEN]:,} of {total:,} images are not of its run, judged by file content "
+            "and ISIC ids. Photographs that were renamed and also resized or re-encoded are not "
+            "recognised: evaluate compares the image content.",
             style="dim",
             markup=False,
         )

@@ -53,7 +53,7 @@ def check_output_file(typed: str | None) -> Path:
             existing = file.read(len(beginning))
         if existing and existing != beginning:
             raise UserError(
-                f"{typed_output}: is there already and is no result of predict; choose another "
+                f"{typed_output}: exists already and is not a result of predict; choose another "
                 "name."
             )
     return path

@@ -82,7 +82,7 @@ def test_columns_without_a_training_value_are_refused():
 
 def test_what_the_dataset_knows_is_said():
     table = BY_HAND.assign(site="")
-    with pytest.raises(UserError, match=r"does not say what site .*; it knows age and sex"):
+    with pytest.raises(UserError, match=r"has no site of its patients; it has age and sex"):
         encode_patients(table, PatientMetadata("patient"))
 
 

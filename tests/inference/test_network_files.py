@@ -61,18 +61,18 @@ def test_a_folder_says_what_its_network_is(saved):
         (lambda m: m.update(flavors=[]), "no flavors"),
         (
             lambda m: m["flavors"]["python_function"].update(loader_module="trap"),
-            r"a loader of its own \(trap\); code from a model is not run",
+            r"its own loader \(trap\); code from a model is not run",
         ),
         (
             lambda m: m["flavors"].update(python_function={"loader_module": "mlflow.sklearn"}),
-            "a loader of its own",
+            "its own loader",
         ),
-        (lambda m: m["flavors"]["tensorflow"].update(code="code"), "brings code"),
-        (lambda m: m["flavors"]["python_function"].update(code="code"), "brings code"),
+        (lambda m: m["flavors"]["tensorflow"].update(code="code"), "contains code"),
+        (lambda m: m["flavors"]["python_function"].update(code="code"), "contains code"),
         (lambda m: m["flavors"]["tensorflow"].update(model_type="tf2-module"), "a network of Kera"),
         (lambda m: m["flavors"]["tensorflow"].update(data="../../elsewhere"), "outside of its"),
         (lambda m: m["flavors"]["tensorflow"].update(data="nothing"), "no such file"),
-        (lambda m: m["flavors"]["tensorflow"].update(data=None), "where its network lies"),
+        (lambda m: m["flavors"]["tensorflow"].update(data=None), "the path of its network"),
         (lambda m: m.update(metadata={"melanoma_lab": {"slugs": ["a", "a"]}}), "different names"),
         (lambda m: m.update(metadata={"melanoma_lab": 3}), "different names"),
     ],
@@ -167,7 +167,7 @@ def two_inputs():
 @pytest.mark.parametrize(
     ("network", "told"),
     [
-        (two_inputs, "this model also needs age, which files of images do not say"),
+        (two_inputs, "this model also needs age, which image files do not contain"),
         (lambda: build(channels=1), r"Received \(None, 4, 4, 1\) to \(None, 2\)"),
         (lambda: build(units=1, last="sigmoid"), r"to \(None, 1\)"),
         (
@@ -184,5 +184,5 @@ def test_a_network_that_takes_something_else_is_refused(tmp_path, network, told)
 
 def test_answers_that_are_no_probabilities_are_refused():
     answer = build_predict_function(build(last=None))
-    with pytest.raises(UserError, match="its answers are no probabilities"):
+    with pytest.raises(UserError, match="outputs are not class probabilities"):
         answer(np.full((1, 4, 4, 3), 200, np.uint8))

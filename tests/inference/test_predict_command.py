@@ -54,7 +54,7 @@ def test_the_same_numbers_as_in_the_runs_own_table(work, tree, predict, capsys):
     output = predict(model=run.run_id, images=tree)
     assert output == Path("predictions.csv")
     told = capsys.readouterr().out
-    assert f"run {run.run_id}: 3 classes, trained on folder, sees 16x16 pixels (squash)" in told
+    assert f"run {run.run_id}: 3 classes, trained on folder, input 16x16 pixels (squash)" in told
     assert "27 images: " in told
     assert "Research use only: not a medical device; no diagnosis." in told
     table = pd.read_csv(output, dtype={"image_id": str}, keep_default_na=False)
@@ -246,7 +246,7 @@ def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
     keys = {"model": run.run_id, "images": tree, "grad_cam": "maps"}
     table = pd.read_csv(predict(**keys), keep_default_na=False)
     pd.testing.assert_frame_equal(table, plain)
-    assert "where the network looked: maps" in capsys.readouterr().out
+    assert "Grad-CAM maps: maps" in capsys.readouterr().out
     made = {path.relative_to("maps").as_posix() for path in Path("maps").rglob("*.*")}
     assert made == {f"{image_id}.png" for image_id in table["image_id"]}
     network = keras.saving.load_model(next(model_folder(run).rglob("model.keras")))
@@ -265,7 +265,11 @@ def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
     predict(**keys)
     assert Path("maps", "melanoma", "0.png.png").read_bytes() == before
     Path("maps", "melanoma", "0.png.png").write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"0.png.png is there already and is no map of predict"):
+    with pytest.raises(
+        UserError,
+        match=r"0.png.png exists already and is not a map written by "
+        "predict",
+    ):
         predict(**keys)
     assert Path("maps", "melanoma", "0.png.png").read_bytes() == b"mine"
 
@@ -274,7 +278,7 @@ def test_maps_do_not_end_up_among_the_images(work, tree, predict):
     _, run = work
     with pytest.raises(UserError, match="lies in images="):
         predict(model=run.run_id, images=tree, grad_cam=tree / "maps")
-    with pytest.raises(UserError, match="has images in it that are asked for"):
+    with pytest.raises(UserError, match="contains images that are to be predicted"):
         predict(model=run.run_id, images=tree / "melanoma" / "0.png", grad_cam=tree)
     Path("a file").write_text("mine")
     with pytest.raises(UserError, match="this is a file"):
@@ -382,7 +386,7 @@ main()
 def test_nothing_of_somebody_elses_is_replaced(work, tree, predict):
     _, run = work
     Path("labels.csv").write_text("image_id,label\n")
-    with pytest.raises(lab.UserError, match=r"labels\.csv: is there already and is no result"):
+    with pytest.raises(lab.UserError, match=r"labels\.csv: exists already and is not a result"):
         predict(model=run.run_id, images=tree, output="labels.csv")
     assert Path("labels.csv").read_text() == "image_id,label\n"
 
@@ -401,7 +405,7 @@ def test_runs_without_a_model_say_why(work, tree, predict):
         predict(model=failed, images=tree)
     bare = client.create_run(experiment).info.run_id
     client.log_param(bare, "tracking.model", "False")
-    with pytest.raises(lab.UserError, match=r"tracking\.model=false and kept no model"):
+    with pytest.raises(lab.UserError, match=r"tracking\.model=false and saved no model"):
         predict(model=bare, images=tree)
     for run_id in (failed, bare):
         client.delete_run(run_id)

@@ -83,7 +83,7 @@ def test_so_does_evaluate_whatever_is_asked_for(work, wide, capsys):
         *("dataset=folder", f"dataset.root={wide}", "evaluation.overlap=keep"),
         "dataset.resize=pad",
     )
-    assert "sees 16x16 pixels (crop)" in " ".join(capsys.readouterr().out.split())
+    assert "input 16x16 pixels (crop)" in " ".join(capsys.readouterr().out.split())
     own = probabilities(run.predictions)
     np.testing.assert_allclose(probabilities(again.predictions), own, rtol=0, atol=1e-5)
 

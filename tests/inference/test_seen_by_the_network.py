@@ -52,9 +52,9 @@ def test_images_of_the_run_have_their_split(work, tree, predict, manifest):
     n = manifest["split"].value_counts()
     assert min(n["train"], n["val"], n["test"]) > 0
     assert (
-        f"{n['train']} of 27 images are ones that the network was trained on, {n['val']} ones that "
-        "it was chosen by (column seen): its answers to them are better than to new images. Leave "
-        f"them out of any score. {n['test']} of 27 images are of its run's own test split."
+        f"{n['train']} of 27 images were used to train the network, {n['val']} to select it "
+        "(column seen): its predictions for them are better than for new images. Leave them out "
+        f"of any metric. {n['test']} of 27 images are of its run's own test split."
     ) in told
     assert "not known" not in told
 
@@ -67,9 +67,9 @@ def test_names_do_not_matter_and_new_images_are_none_of_the_runs(
     Image.new("RGB", (40, 40), (9, 99, 199)).save(tmp_path / trained.replace("/", " "))
     seen, told = predict(model=work[1].run_id, images=tmp_path)
     assert seen == {"renamed.png": "train", trained.replace("/", " "): "no"}
-    assert "1 of 2 images are ones that the network was trained on, 0 ones" in told
-    assert "1 of 2 images are none of its run's by their bytes and ISIC names." in told
-    assert "resized or saved anew are not recognised: evaluate compares what they show." in told
+    assert "1 of 2 images were used to train the network, 0 to select it" in told
+    assert "1 of 2 images are not of its run, judged by file content and ISIC ids." in told
+    assert "resized or re-encoded are not recognised: evaluate compares the image content." in told
 
 
 def test_python_says_the_same(work, tree, predict, manifest):
@@ -91,7 +91,7 @@ def test_it_is_not_known_where_the_run_is_not_there(work, tree, predict, manifes
         seen, told = predict(images=tree, **keys)
         assert set(seen.values()) == {"not known"}
         assert "Whether the network was trained on these images is not known (column seen)" in told
-        assert "images are none of its run's" not in told
+        assert "images are not of its run" not in told
     assert not Path(f"{tmp_path}/none.db").exists()
     seen, _ = predict(images=tree, model=folder)  # its folder names the run, which is here
     assert seen == dict(manifest["split"])

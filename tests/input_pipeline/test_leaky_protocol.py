@@ -123,7 +123,7 @@ def test_a_folder_that_is_there_is_not_written_over(composed, published, tmp_pat
     config = composed(
         "task=leaky_protocol", "dataset=folder", f"dataset.root={published}", f"output={tmp_path}"
     )
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         prepare_leaky_dataset(config)
 
 

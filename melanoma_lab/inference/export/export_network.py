@@ -115,7 +115,7 @@ def check_output_folder(typed: str | None) -> Path:
     if others or (any(path.iterdir()) and not _is_export_description(description)):
         holds = f" ({truncate(others[0])})" if others else ""
         raise UserError(
-            f"{typed_output}: holds other files{holds}; name a folder that is not there yet."
+            f"{typed_output}: contains other files{holds}; name a folder that does not exist yet."
         )
     return path
 
@@ -162,7 +162,7 @@ def _write(
             style="yellow",
             markup=False,
         )
-    console.print(f"checked on {sample.told}", markup=False)
+    console.print(f"verified on {sample.told}", markup=False)
     parities = {}
     for kind in kinds:
         path = formats.write_format(kind, served, folder)
@@ -201,14 +201,14 @@ def _verify(kind: Format, path: Path, inputs: Any, expected: Any) -> OutputDiffe
         raise
     except Exception as error:  # runtimes raise exceptions of any type
         raise RunError(
-            f"formats={kind}: what was written cannot be used ({type(error).__name__}: "
+            f"formats={kind}: the written file cannot be used ({type(error).__name__}: "
             f"{truncate(str(error).strip(), 300)}). Nothing was exported."
         ) from error
     difference = f"{kind}: greatest difference of a probability {parity.greatest:.1e}"
     if parity.greatest > LIMIT:
         raise RunError(
             f"{difference}, more than {LIMIT:g}, and another class for {parity.other_class} of "
-            f"{len(expected)} images: the file does not say what the network says. Nothing was "
+            f"{len(expected)} images: the exported file disagrees with the network. Nothing was "
             "exported."
         )
     size = _measure_bytes(path)

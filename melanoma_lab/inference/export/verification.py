@@ -139,7 +139,7 @@ def compare_outputs(
     found = np.concatenate([predict(part) for part in split_batches(inputs)])
     if found.shape != expected.shape or not np.isfinite(found).all():
         raise RunError(
-            f"expected finite answers of shape {expected.shape}. Received shape {found.shape}."
+            f"expected finite outputs of shape {expected.shape}. Received shape {found.shape}."
         )
     return OutputDifference(
         greatest=float(np.abs(found - expected).max()),

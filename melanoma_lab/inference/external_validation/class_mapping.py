@@ -67,9 +67,9 @@ def _explain_missing(missing: Sequence[str], slugs: Sequence[str], shipped: Path
     option = _find_mapping(missing, slugs, shipped)
     return (
         f"The model has no class called {format_list(missing)}. It has {format_list(slugs, 10)}. "
-        + (f"mapping={option} says what is what. Or say it yourself: " if option else "Say it: ")
-        + f"'{CLASSES_KEY}={{{line}}}' leaves out; instead of null, one of the model's classes "
-        "maps to it."
+        + (f"mapping={option} maps them. Or map them yourself: " if option else "Map them: ")
+        + f"'{CLASSES_KEY}={{{line}}}' leaves them out; write one of the model's classes instead "
+        "of null to map to it."
     )
 
 

@@ -89,7 +89,7 @@ def evaluate_model(config: Config) -> str:
     with tracker.run(name_evaluation(tags), tags, params) as run_id:
         report_evaluation(evaluated, answers, tracker, model.network)
     run_messages.show_run_location(
-        config, run_id, kept=tracker.kept, advice="It is an evaluation: compare does not see it."
+        config, run_id, kept=tracker.kept, advice="This run is an evaluation; compare ignores it."
     )
     return run_id
 
@@ -101,9 +101,9 @@ def _prepare(
     card = source.card
     if card is None:
         raise UserError(
-            f"model={source.typed}: a bare .keras file does not say what its classes are called, "
-            "and so cannot be held against labels; expected a run's id, a folder with MLflow's "
-            "MLmodel, or models:/NAME/VERSION."
+            f"model={source.typed}: a bare .keras file does not contain the names of its "
+            "classes, so its predictions cannot be compared with labels; expected a run's id, a "
+            "folder with MLflow's MLmodel, or models:/NAME/VERSION."
         )
     show_source(source, card)
     run = find_training_run(source, config.tracking, scratch)
@@ -134,9 +134,9 @@ def _prepare(
     splits = [TEST] * len(chosen) if roles is None or kept else list(roles.splits)
     if TEST not in splits:
         raise UserError(
-            f"The model has seen all {len(chosen):,} images: none is left to judge it by. "
-            "evaluation.overlap=keep judges it all the same; evaluation.lesions=false, where "
-            "lesions of two datasets are only called alike."
+            f"The model has seen all {len(chosen):,} images: none is left for the evaluation. "
+            "evaluation.overlap=keep evaluates it on them nevertheless; set "
+            "evaluation.lesions=false if different lesions of the two datasets have the same ids."
         )
     data = replace(
         data,
@@ -173,8 +173,8 @@ def _prepare_dataset(
         if is_missing(data.manifest[name]).all():
             raise UserError(
                 f"model={source.typed}: takes {', '.join(columns)} beside the image, and "
-                f"dataset={config.dataset.name} does not say the {name} of any patient. "
-                "dataset=ham10000 knows all, dataset=csv what dataset.columns names."
+                f"dataset={config.dataset.name} has no {name} of its patients. dataset=ham10000 "
+                "has all, dataset=csv those that dataset.columns names."
             )
     return data, encoding
 
@@ -185,7 +185,7 @@ def _find_roles(
     """Find the role of each image of the dataset in the model's training."""
     there = known[known["path"] != ""]
     pairs: list[list[object]] = []
-    with show_progress("looking for images that the model knows") as tell:
+    with show_progress("searching for images that the model has seen") as tell:
         if len(there):
             pairs = find_shared_photographs(
                 (list(data.manifest["path"]), list(data.manifest["digest"])),

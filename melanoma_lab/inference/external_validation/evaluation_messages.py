@@ -35,9 +35,9 @@ def show_dataset(data: PreparedData, name: str, matched: Mapping[str, str | None
     for class_name, to in matched.items():
         images = f"{class_name!r} ({sizes.get(class_name, 0):,} images)"
         if to is None:
-            notes.append(f"{images} is left out: the model does not have it.")
+            notes.append(f"{images} are left out: the model does not have this class.")
         elif to != slugify(class_name):
-            notes.append(f"{images} counts as the model's {to}.")
+            notes.append(f"{images} are mapped to the model's {to}.")
     for note in notes:
         console.print(f"  {note}", style=NOTE, markup=False)
 
@@ -54,8 +54,9 @@ def show_training_overlap(
     """
     if roles is None or known is None:
         console.print(
-            "  Overlap was not looked for: nothing says which images this model was trained on. "
-            f"Figures may be of images that it knows. Name their folder: {TRAINED_ON_KEY}=DIR.",
+            "  Overlap with the training images was not checked: the model's training images "
+            "are unknown. Metrics may include images that the model has seen. Name their "
+            f"folder: {TRAINED_ON_KEY}=DIR.",
             style=LOUD,
             markup=False,
         )
@@ -65,10 +66,10 @@ def show_training_overlap(
     if n:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in roles.counts().items())
         console.print(
-            f"  {n:,} of {len(roles.seen):,} images show what the model was trained on or chosen "
-            f"by ({splits}): {kinds}. "
+            f"  {n:,} of {len(roles.seen):,} images overlap with the model's training or "
+            f"validation images ({splits}): {kinds}. "
             + (
-                "They are kept (evaluation.overlap=keep): figures look better than they are."
+                "They are kept (evaluation.overlap=keep): metrics are too optimistic."
                 if kept
                 else "They are left out."
             ),
@@ -76,21 +77,23 @@ def show_training_overlap(
             markup=False,
         )
     else:
-        console.print("  None of these images show what the model was trained on or chosen by.")
+        console.print(
+            "  None of these images overlaps with the model's training or validation images."
+        )
     n_own = int((roles.role == TEST).sum())
     if n_own:
         console.print(
-            f"  {n_own:,} more are of lesions in its own test split: never seen, but from the same "
-            "source.",
+            "  Of lesions in its own test split, never seen but from the same source: "
+            f"{n_own:,} images.",
             style=NOTE,
         )
     missing = int((known["path"] == "").sum())
     if missing:
         console.print(
-            f"  Near-identical images were not looked for among {missing:,} of the "
-            f"{len(known):,} images that the model knows: they are not where its run found "
-            f"them, or have changed. Identical files, archive ids and lesions were compared. Say "
-            f"where the images are: {TRAINED_ON_KEY}=DIR.",
+            f"  Near-identical images were not searched among {missing:,} of the "
+            f"{len(known):,} images of the model's run: they have been moved or changed. "
+            "Identical files, archive ids and lesions were compared. Name the folder of the "
+            f"images: {TRAINED_ON_KEY}=DIR.",
             style=LOUD,
             markup=False,
         )
@@ -119,7 +122,8 @@ def _select_test_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 def show_unlike_share(n_unlike: int, n_images: int) -> None:
     """Print how many images do not resemble those that the model was trained on."""
     console.print(
-        f"{n_unlike:,} of {n_images:,} images ({format_percent(n_unlike / n_images)}) look unlike "
-        f"the training images; of images like those, {format_percent(1 - WITHIN, 0)} would.",
+        f"{n_unlike:,} of {n_images:,} images ({format_percent(n_unlike / n_images)}) look "
+        f"unlike the training images; {format_percent(1 - WITHIN, 0)} are expected of images "
+        "like those.",
         style=NOTE if n_unlike > 2 * (1 - WITHIN) * n_images else "",
     )

@@ -117,4 +117,4 @@ def test_the_limits_name_the_classes_and_what_is_missing(tmp_path):
     said = messages.list_model_limits(ModelSource("x.keras", tmp_path, CARD), CARD)
     assert "it predicts one of these: Melanoma, Nevus, Wart." in said[0]
     assert said[1].startswith("It was trained on images of mine.")
-    assert any("Nothing says what its training images look like" in line for line in said)
+    assert any("saved without statistics of its training images" in line for line in said)

@@ -104,14 +104,14 @@ def test_an_earlier_export_is_replaced_and_nothing_else(work, export, tree, caps
     assert "saved_model: greatest difference of a probability" in capsys.readouterr().out
     export(f"model={run.run_id}", "output=again", f"images='{tree}'")
     told = capsys.readouterr().out
-    assert "checked on 27 of 27 images that were given" in told
+    assert "verified on 27 of 27 images that were given" in told
     assert NOTICE in told
     Path("again/mine.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"output=again: holds other files \(mine.txt\)"):
+    with pytest.raises(UserError, match=r"output=again: contains other files \(mine.txt\)"):
         check_output_folder("again")
     Path("other").mkdir(exist_ok=True)
     Path("other", "saved_model").mkdir(exist_ok=True)
-    with pytest.raises(UserError, match="output=other: holds other files"):
+    with pytest.raises(UserError, match="output=other: contains other files"):
         check_output_folder("other")
     with pytest.raises(UserError, match="is a file"):
         check_output_folder("lesion.jpg")

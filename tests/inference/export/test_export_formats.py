@@ -106,7 +106,7 @@ def test_answers_are_the_networks(built, build, kind, tmp_path):
     parity = compare_outputs(formats.open_runtime(kind, path), inputs, expected)
     assert parity.greatest < 1e-5
     assert parity.other_class == 0
-    with pytest.raises(RunError, match=r"expected finite answers of shape \(32, 2\)"):
+    with pytest.raises(RunError, match=r"expected finite outputs of shape \(32, 2\)"):
         compare_outputs(formats.open_runtime(kind, path), inputs, expected[:, :2])
 
 

@@ -79,7 +79,7 @@ def test_the_shipped_mappings_are_named_and_are_enough(composed, dataset):
     for source, target in ((dataset, "ham10000"), ("ham10000", dataset)):
         option = f"{source.removesuffix('_verified')}_to_{target.removesuffix('_verified')}"
         classes = composed(f"dataset={source}").dataset.classes
-        with pytest.raises(UserError, match=f"mapping={option} says what is what"):
+        with pytest.raises(UserError, match=f"mapping={option} maps them"):
             match_classes(classes, slugs[target], {}, shipped=CONF_DIR / "mapping")
         said = composed("task=evaluate", f"mapping={option}").evaluation.classes
         others = ["seborrheic keratosis"] if source == "isic9_verified" else []

@@ -187,7 +187,7 @@ def test_it_is_tracked_as_what_it_is(work, elsewhere, evaluated, trained_on):
     assert evaluated.artifact("audit.json").is_file()
     assert find_arm_runs(client, "elsewhere") == []
     with pytest.raises(
-        UserError, match=f"evaluated a model and trained none; its model: {run.run_id}"
+        UserError, match=f"evaluated a model and trained none; the evaluated model: {run.run_id}"
     ):
         lab.predict(evaluated, trained_on, verbose=False)
 
@@ -201,7 +201,7 @@ def evaluate(run, root, *overrides, mapping=MAPPING):
 def test_kept_on_demand_and_marked(work, elsewhere, evaluated, capsys):
     again = evaluate(work[1], elsewhere, "evaluation.overlap=keep")
     told = " ".join(capsys.readouterr().out.split())
-    assert "figures look better than they are" in told
+    assert "metrics are too optimistic" in told
     assert told.index("look better") < told.index("balanced accuracy")
     assert again.tags["protocol"] == "leaking"
     assert again.tags["overlap"] == "4 of 21 images kept"
@@ -215,15 +215,15 @@ def test_the_overlap_is_told_before_any_figure(work, elsewhere, capsys):
     evaluate(work[1], elsewhere)
     told = " ".join(capsys.readouterr().out.split())
     assert (
-        "4 of 21 images show what the model was trained on or chosen by (3 train, 1 val): "
+        "4 of 21 images overlap with the model's training or validation images (3 train, 1 val): "
         "1 identical file, 1 near-identical image, 1 same lesion, 1 same group as one of these. "
         "They are left out." in told
     )
-    assert "1 more are of lesions in its own test split" in told
+    assert "lesions in its own test split, never seen but from the same source: 1 images" in told
     assert told.index("left out.") < told.index("balanced accuracy")
     assert "its own test split" in told
-    assert "'angioma' (8 images) counts as the model's vascular_lesion." in told
-    assert "'scar' (8 images) is left out" in told
+    assert "'angioma' (8 images) are mapped to the model's vascular_lesion." in told
+    assert "'scar' (8 images) are left out" in told
     assert "test has no nevus: macro means there are over 2 of 3 classes." in told
     assert "of 17 images" in told
     assert "look unlike the training images" in told
@@ -280,7 +280,9 @@ def test_a_model_that_is_alone_says_that_overlap_was_not_looked_for(
     ]
     shutil.copytree(model.artifact_location.removeprefix("file://"), elsewhere_to_work / "model")
     alone = evaluate("model", elsewhere)
-    assert "Overlap was not looked for" in " ".join(capsys.readouterr().out.split())
+    assert "Overlap with the training images was not checked" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert (alone.tags["protocol"], alone.tags["overlap"]) == ("unknown", "not looked for")
     assert alone.metrics["images"] == 21
     told_where = evaluate("model", elsewhere, f"evaluation.trained_on={trained_on}")
@@ -301,7 +303,7 @@ def test_training_images_that_have_moved_are_missed_aloud(
     try:
         found = evaluate(run, elsewhere)
         told = " ".join(capsys.readouterr().out.split())
-        assert "Near-identical images were not looked for among 36 of the 36 images" in told
+        assert "Near-identical images were not searched among 36 of the 36 images" in told
         assert "evaluation.trained_on=DIR" in told
         kinds = set(found.manifest["known_by"]) - {""}
         assert kinds == {"identical file", "same lesion", "same group as one of these"}
@@ -356,7 +358,7 @@ assert "tensorflow" not in sys.modules and "keras" not in sys.modules
         "model is not set; add model=",
         "neither a file or folder here nor a run",
         "evaluation.trained_on=nowhere: no such folder",
-        "a bare .keras file does not say what its classes are called",
+        "a bare .keras file does not contain the names of its classes",
         "split=kfold: evaluate does not split a dataset",
         "evaluation.tta: is fixed when a model is trained",
         "split=predefined: this dataset was published without a test split",
