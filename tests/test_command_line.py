@@ -267,7 +267,7 @@ def test_output_goes_where_it_belongs(finished):
         (["tune", "tuner.objective=val/acuracy"], "Did you mean val/accuracy?"),
         (["tune", "tuner.space={}"], "at least one key to search"),
         (["tune", "tuner.space={optimizer.learning_rat:[1,2]}"], "optimizer.learning_rate?"),
-        (["tune", "tuner.space={optimizer:[sgd]}"], "a single point, optimizer=sgd"),
+        (["tune", "tuner.space={optimizer:[sgd]}"], "only one combination, optimizer=sgd"),
         (["download", "dataset=folder", "dataset.root=new"], "it cannot be downloaded"),
         (["~architecture", "~optimizer"], "optimizer is not set"),
         (["download", "dataset=folder"], "add dataset.root=DIR, the folder to download to"),

@@ -41,7 +41,7 @@ def test_a_search_that_was_stopped_twice_ends_as_one_that_was_not(tmp_path, tree
         process.send_signal(how)
         rest, _ = process.communicate()
         assert process.returncode == (130 if how == signal.SIGTERM else -how), rest
-        assert ("the same command goes on" in rest) is (how == signal.SIGTERM)
+        assert ("the same command resumes" in rest) is (how == signal.SIGTERM)
     said, _ = start_search(stopped, tree, *SEARCH).communicate()
     assert "preset: experiments/ablation/conf" in said, said
     assert "trial 7/7" in said

@@ -44,7 +44,8 @@ def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
         checkpoint = CheckpointManager(lock.folder, show_note).load_newest()
         if checkpoint is None and not spec.is_trivial:
             show_note(
-                f"Trial {proposal.trial} has no plots and no model: its state is not in the cache."
+                f"Trial {proposal.trial} has no plots and no model: its checkpoint is not in the "
+                "cache."
             )
             continue
         images = steps.balance_images(spec)

@@ -185,7 +185,7 @@ def draw_importance(result: Importance) -> Figure:
     ax.set_xlim(0, 1.08 * max(chance, *(100 * effect.share for effect in effects)))
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    style.style_axes(ax, "", "% of the differences between trials")
+    style.style_axes(ax, "", "% of the variance between trials")
     _draw_legend(fig, ax)
     return fig
 

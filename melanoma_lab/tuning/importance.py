@@ -98,9 +98,9 @@ def rank_hyperparameters(sweep: Sweep) -> Importance:
     explained, shares, chance = _cross_validate(columns, ranks)
     if explained <= 0:
         reason = (
-            f"From the hyperparameters of the {len(trials)} trials nothing can be said about the "
-            "score of a trial that was held out: a forest does no better than their mean. Either "
-            "none of them matters within its range, or the trials are too few to show it."
+            f"The hyperparameters of the {len(trials)} trials do not predict the score of a "
+            "held-out trial: a random forest does no better than the mean score. Either none of "
+            "them matters within its range, or there are too few trials to show it."
         )
     effects = sorted(
         (Effect(k, float(x), bool(x > chance)) for k, x in zip(varying, shares, strict=True)),
@@ -162,8 +162,8 @@ def _explain_no_ranking(trials: pd.DataFrame, rung: int, varying: Sequence[str])
         trial = "trial with a score is" if len(trials) == 1 else "trials with a score are"
         where = " of one budget" if rung >= 0 else ""
         return (
-            f"{len(trials)} {trial} too few to say which hyperparameters mattered: it takes "
-            f"{MIN_TRIALS}{where}."
+            f"{len(trials)} {trial} too few to determine which hyperparameters mattered: at "
+            f"least {MIN_TRIALS}{where} are needed."
         )
     if not varying:
         return "No hyperparameter varied among the trials."

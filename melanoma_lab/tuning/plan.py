@@ -77,28 +77,31 @@ def plan_search(config: Config, arm: Arm, command: TuneCommand) -> SearchPlan:
     metric = tuner.objective.removeprefix("val/")
     if metric in POSITIVE_CLASS_METRIC_NAMES and config.dataset.positive_class is None:
         raise UserError(
-            f"tuner.objective={tuner.objective}: dataset={config.dataset.name} names no melanoma "
+            f"tuner.objective={tuner.objective}: dataset={config.dataset.name} has no positive "
             "class; add dataset.positive_class=NAME."
         )
     _check_folds(config)
     if config.tracking.offline:
         raise UserError(
-            "tracking.offline=true: a search puts its trials under a run of its own; record them "
-            "in a file: tracking.uri=sqlite:///mlflow.db"
+            "tracking.offline=true: a search records its trials below a parent run, which needs "
+            "a database or server; record them in a file: tracking.uri=sqlite:///mlflow.db"
         )
     if not config.training.resume:
-        raise UserError("training.resume=false: a search goes on from what its trials keep.")
+        raise UserError(
+            "training.resume=false: a search resumes from the checkpoints of its trials."
+        )
     if tuner.space is None and isinstance(config.architecture, TrivialArchitecture):
         raise UserError(
-            f"tune: architecture={config.architecture.name} is not trained: the usual space says "
-            "nothing to it. Name what does: tuner.space={balancing:[none,class_weight]}"
+            f"tune: architecture={config.architecture.name} is not trained by epochs, so the "
+            "default search space does not apply to it. Name keys that do: "
+            "tuner.space={balancing:[none,class_weight]}"
         )
     space = build_default_space(config) if tuner.space is None else tuner.space
     base = command
     if isinstance(tuner, Hyperband):
         if "training.epochs" in space:
             raise UserError(
-                "tuner.space: training.epochs: tuner=hyperband decides it, up to tuner.max_epochs."
+                "tuner.space: training.epochs: tuner=hyperband chooses it, up to tuner.max_epochs."
             )
         budget = f"training.epochs={tuner.max_epochs}"
         base = TuneCommand((*command.overrides, budget), command.config_dir)

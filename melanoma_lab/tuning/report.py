@@ -71,7 +71,7 @@ def draw_search_figures(sweep: Sweep, importance: Importance) -> list[ReportFigu
     from melanoma_lab.tuning import figures
 
     score = sweep_text.label_score(sweep)
-    alt = f"{score} of every trial in the order in which they began, and the best so far"
+    alt = f"{score} of every trial in the order in which they started, and the best so far"
     drawn = [
         ReportFigure("best_so_far", "history", alt, encode_png(figures.draw_score_history(sweep)))
     ]
@@ -79,7 +79,10 @@ def draw_search_figures(sweep: Sweep, importance: Importance) -> list[ReportFigu
     order += [entry.key for entry in sweep.searched if entry.key not in order]
     varied = [key for key in order if key not in importance.constant]
     if varied:
-        alt = f"Parallel coordinates: what every trial used of {', '.join(varied)}, and its {score}"
+        alt = (
+            f"Parallel coordinates: the values of {', '.join(varied)} in every trial, and its "
+            f"{score}"
+        )
         png = encode_png(figures.draw_parallel_coordinates(sweep, varied))
         drawn.append(ReportFigure("parallel_coordinates", "parallel", alt, png))
     if importance.effects:

@@ -124,8 +124,8 @@ def resume_search(oracle: Any, folder: Path) -> str | None:
         )
         path.rename(aside)
         return (
-            f"The search's state is damaged ({error}). It is kept as {aside}; the search begins "
-            "anew with the same proposals, and what is recorded as finished is not trained again."
+            f"The search's state is damaged ({error}). It is kept as {aside}; the search starts "
+            "over with the same proposals, and finished runs are not trained again."
         )
     if iterations is not None:  # of Hyperband; this command may have a larger budget
         oracle.hyperband_iterations = iterations

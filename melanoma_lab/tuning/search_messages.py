@@ -62,7 +62,7 @@ def show_chief(workers: int, folder: Path, address: str | None) -> None:
         address: the address to which workers on other machines connect; None if there are none.
     """
     if workers:
-        console.print(f"  {workers} workers; what they print: {folder}/*.log", markup=False)
+        console.print(f"  {workers} workers; their output: {folder}/*.log", markup=False)
     if address is not None:
         console.print(
             f"  workers elsewhere ask at {address}; it is neither encrypted nor protected",
@@ -78,12 +78,12 @@ def _describe_hyperparameter(entry: HyperParameter) -> str:
         values = f"{entry.format(entry.low)} to {entry.format(entry.high)}"
         values += ", log" * entry.log + (f", step {entry.step:g}" if entry.step else "")
     when = " and ".join(f"{key}={' or '.join(choices)}" for key, choices in entry.when.items())
-    return f"{entry.key}: {values}" + (f"  (where {when})" if when else "")
+    return f"{entry.key}: {values}" + (f"  (if {when})" if when else "")
 
 
 def show_interrupted(done: int) -> None:
     """Print how to resume an interrupted search."""
-    console.print(f"Interrupted after {done} trials; the same command goes on.", style="yellow")
+    console.print(f"Interrupted after {done} trials; the same command resumes.", style="yellow")
 
 
 def _format_short_values(values: Values) -> str:
@@ -223,7 +223,7 @@ def show_tuning_result(
     console.print(
         f"\npreset: {tuned.preset}   (+experiment={tuned.preset.stem})\n"
         f"report: {tuned.report}\n"
-        "next, retrain it over seeds and compare it with the arm it came from on the test split:",
+        "next, retrain it over seeds and compare it with the untuned arm on the test split:",
         markup=False,
     )
     for command in tuned.commands:

@@ -200,7 +200,7 @@ def _parse_entry(key: str, declaration: Any) -> HyperParameter:
     if "choices" in declaration:
         for name in ("min", "max", "step", "log"):
             absent = name not in declaration
-            require(absent, f"{where}.{name}", "nothing beside choices", declaration.get(name))
+            require(absent, f"{where}.{name}", "no other key beside choices", declaration.get(name))
         return replace(_parse_choices(where, key, declaration["choices"]), when=when)
     if is_group(key):
         raise UserError(f"{where}: a group; expected a list of its options, such as [a, b].")
@@ -215,8 +215,8 @@ def _refuse_key(key: str) -> None:
     for shared in UNSEARCHABLE_KEYS:
         if key not in SEARCHABLE_DATASET_KEYS and (key == shared or key.startswith(f"{shared}.")):
             raise UserError(
-                f"tuner.space: {key}: trials share it, or their scores would not be of the same "
-                "images, seeds and place; it cannot be searched."
+                f"tuner.space: {key}: it cannot be searched: all trials share it, so that their "
+                "scores are of the same images and seeds, in one study."
             )
 
 
@@ -285,7 +285,7 @@ def _check_condition(
 ) -> None:
     where = f"tuner.space: {key}.when: {other}"
     if other not in by_key:
-        raise UserError(f"{where}: not searched itself. {suggest_choice(other, by_key)}")
+        raise UserError(f"{where}: this key is not searched. {suggest_choice(other, by_key)}")
     known = by_key[other].choices
     require(known, where, "a key that has choices, not a range", "a range")
     require(other != key, where, "another key", "the same")
@@ -306,7 +306,8 @@ def sort_parents_first(entries: Sequence[HyperParameter]) -> list[HyperParameter
     def add(key: str, path: tuple[str, ...]) -> None:
         if key in path:
             raise UserError(
-                f"tuner.space: {' when '.join((*path[path.index(key) :], key))}: a circle."
+                f"tuner.space: {' when '.join((*path[path.index(key) :], key))}: circular "
+                "conditions."
             )
         for parent in by_key[key].when:
             add(parent, (*path, key))

@@ -185,8 +185,8 @@ def validate_space(entries: Sequence[HyperParameter], command: TuneCommand) -> l
     if all(entry.count_values() == 1 for entry in complete):
         values = " ".join(f"{entry.key}={entry.corners()[0]}" for entry in complete)
         raise UserError(
-            f"tuner.space: a single point, {values}; there is nothing to search. Train it, or "
-            "declare another choice."
+            f"tuner.space: only one combination, {values}; there is nothing to search. Train it, "
+            "or declare another choice."
         )
     return complete
 

@@ -192,7 +192,7 @@ def _describe_budget(tuner: Tuner, epochs: int) -> str:
     """Describe the budget of a search in a few words."""
     if isinstance(tuner, Hyperband):
         times = f", {tuner.iterations} times" if tuner.iterations > 1 else ""
-        return f"up to {tuner.max_epochs} epochs a trial, one in {tuner.factor} goes on{times}"
+        return f"up to {tuner.max_epochs} epochs a trial, one in {tuner.factor} continues{times}"
     most = getattr(tuner, "max_trials", None)
     return f"{most or 'all'} trials of up to {epochs} epochs"
 

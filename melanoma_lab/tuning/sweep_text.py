@@ -54,18 +54,18 @@ def format_used_values(sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame
 
 
 def describe_searched_values(entry: HyperParameter) -> str:
-    """Describe a searched key's values: ``1e-5 to 0.1, by its logarithm``; ``adam, sgd``."""
+    """Describe a searched key's values: ``1e-5 to 0.1, log scale``; ``adam, sgd``."""
     if entry.is_range:
         text = f"{format_number(entry.low)} to {format_number(entry.high)}"
         text = format_number(entry.low) if entry.low == entry.high else text
         text += ", whole numbers" if entry.kind == "int" else ""
-        text += ", by its logarithm" if entry.log else ""
+        text += ", log scale" if entry.log else ""
     else:
         text = ", ".join(entry.labels)
     conditions = " and ".join(
         f"{key} is {' or '.join(map(label_choice, choices))}" for key, choices in entry.when.items()
     )
-    return f"{text}; where {conditions}" if conditions else text
+    return f"{text}; if {conditions}" if conditions else text
 
 
 def format_repetition_scores(sweep: Sweep, trial: pd.Series[Any]) -> str:
@@ -85,7 +85,7 @@ def summarize_search(sweep: Sweep) -> str:
     """Return a sentence about the best trial and its score."""
     best, n = sweep.best, len(sweep.scored)
     if best is None:
-        return f"No trial came to a score, of {len(sweep.trials)}."
+        return f"None of {len(sweep.trials)} trials has a score."
     seeds = format_repetition_scores(sweep, best)
     runs = f", the mean of {len(best['scores'])} runs ({seeds})" if seeds else ", a single run"
     rank = f"the best of {n} trials with a score" if n > 1 else "the only trial with a score"
@@ -108,13 +108,13 @@ def _warn_of_optimism(sweep: Sweep, best: pd.Series[Any], n: int) -> str:
     if n == 1:
         return (
             "The validation split also chose the epoch that was kept, so its score is optimistic. "
-            "The test split was not looked at: the next command measures on it."
+            "The test split was not used: the next command evaluates on it."
         )
     return (
         f"The validation split was searched over {n} trials and chose the best of them. Its "
         f"{format_score(sweep, best['score'])} is therefore optimistic, the more so the more "
-        "trials; it is no estimate of what the configuration gives on other images. The test split "
-        "was not looked at: the next command measures on it."
+        "trials; it does not estimate the performance on other images. The test split was not "
+        "used: the next command evaluates on it."
     )
 
 
@@ -126,15 +126,15 @@ def _warn_of_spread(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
     if ties > 1:
         found.append(f"{ties} trials share the best score; the earliest of them is shown.")
     if len(scores) < 2:
-        text = "Every trial is a single run: seeds alone may order the best trials otherwise."
+        text = "Every trial is a single run: with other seeds the best trials may rank differently."
         return [*found, text] if len(scored) > 1 else found
     reached = scored["score"] >= min(scores)
     reached = reached if sweep.higher_is_better else scored["score"] <= max(scores)
     others = int(reached.sum()) - 1
     if others > 0:
         found.append(
-            f"{format_count(others, 'other trial')} scored at least what the worst run of the "
-            "best trial did: by chance in the seeds any of them might be as good."
+            f"{format_count(others, 'other trial')} scored no worse than the worst run of the "
+            "best trial: given the variation between seeds, any of them might be as good."
         )
     return found
 
@@ -155,7 +155,7 @@ def _warn_of_range_ends(sweep: Sweep, best: pd.Series[Any]) -> list[str]:
             ends.append(f"{entry.key} ({format_trial_value(entry, content)}, {end} end)")
     if not ends:
         return []
-    text = f"The best value lies at the end of what was searched: {', '.join(ends)}."
+    text = f"The best value lies at the end of the searched range: {', '.join(ends)}."
     return [f"{text} A wider range may hold a better one."]
 
 
@@ -163,8 +163,9 @@ def _warn_of_budgets(sweep: Sweep, best: pd.Series[Any] | None) -> list[str]:
     if len(sweep.rungs) < 2:
         return []
     found = (
-        "Trials had unequal budgets: most were stopped early. Scores of different budgets do not "
-        "compare; figures tell the budgets apart, and importance is that of a single one."
+        "Trials had unequal budgets: most were stopped early. Scores of different budgets are "
+        "not comparable; figures show the budgets separately, and importance is computed for a "
+        "single one."
     )
     if best is not None and best["rung"] < sweep.rungs[-1]:
         found += f" The best trial itself trained {best['epochs']} epochs, not the full budget."

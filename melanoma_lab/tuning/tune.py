@@ -193,7 +193,7 @@ def _conclude(plan: SearchPlan, trial_log: TrialLog) -> TuningResult:
         raise RunError("No trial of the search completed.")
     proposal = trial_log.read_proposal(best)
     values = dict(proposal.values)
-    with show_progress("drawing the best trial"):
+    with show_progress("drawing the figures of the best trial"):
         report_best_trial(trials, proposal)
     commands = build_next_commands(command, values, config.study)
     notes = _list_notes(plan, trials, proposal, best.score)
@@ -218,7 +218,8 @@ def _conclude(plan: SearchPlan, trial_log: TrialLog) -> TuningResult:
     search_messages.show_tuning_result(tuned, sweep.untuned, notes)
     if trial_log.unsent:
         raise RunError(
-            f"The runs of {trial_log.unsent} trials wait to be sent: {format_lab_command('sync')}"
+            f"The runs of {trial_log.unsent} trials have not been sent to MLflow yet: "
+            f"{format_lab_command('sync')}"
         )
     return tuned
 
@@ -232,15 +233,16 @@ def _list_notes(
     found = [
         f"Trial {proposal.trial} of tuner={tuner.name}: {tuner.objective} {score:.4f}"
         + (f", the mean of {seeds}" if seeds > 1 else "")
-        + ". The best of many looks at val, so it is optimistic; test has not been looked at."
+        + ". The best of many validation scores is optimistic; the test split was not used."
     ]
     if proposal.epochs and proposal.epochs[1] != plan.config.training.epochs:
         found.append(
             f"It trained {proposal.epochs[1]} epochs; retraining takes training.epochs="
-            f"{plan.config.training.epochs}, as the arm it is compared with."
+            f"{plan.config.training.epochs}, like the arm it is compared with."
         )
     if isinstance(plan.config.split, KFold):
         found.append(
-            "Images of val here are test images of other folds: compare on another split.seed."
+            "Validation images of this search are test images of other folds: compare on another "
+            "split.seed."
         )
     return found

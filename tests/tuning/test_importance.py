@@ -58,7 +58,7 @@ def test_a_monotone_change_of_the_score_changes_nothing(planted, found):
 def test_of_noise_nothing_is_said_to_matter():
     result = rank_hyperparameters(uniform(30, 0, lambda x, rng: rng.normal(size=30)))
     assert result.effects == ()
-    assert "no better than their mean" in result.reason
+    assert "no better than the mean score" in result.reason
     assert result.explained <= 0
 
 

@@ -83,7 +83,7 @@ def test_what_decides_comes_before_what_it_decides_about():
         ({RATE: {"min": "a", "max": 1}}, "min: expected a number; received 'a'"),
         ({RATE: {"min": float("nan"), "max": 1}}, "expected a number"),
         ({RATE: {"min": 0, "max": 1, "log": "yes"}}, "log: expected true or false"),
-        ({RATE: {"choices": [1], "min": 0}}, "min: expected nothing beside choices"),
+        ({RATE: {"choices": [1], "min": 0}}, "min: expected no other key beside choices"),
         ({RATE: [1, 1]}, "expected different choices"),
         ({RATE: [1, 1.0]}, "expected different choices, also without quotes"),
         ({RATE: ["1", 1]}, "expected different choices"),
@@ -96,7 +96,7 @@ def test_what_decides_comes_before_what_it_decides_about():
         ({"dataset.conflicts": ["keep", "drop"]}, "trials share it"),
         (
             {RATE: {"choices": [1, 2], "when": {"optimiser": "sgd"}}},
-            "optimiser: not searched itself",
+            "optimiser: this key is not searched",
         ),
         (
             {"optimizer": ["adam", "sgd"], RATE: {"choices": [1, 2], "when": {"optimizer": "sdg"}}},
@@ -104,7 +104,7 @@ def test_what_decides_comes_before_what_it_decides_about():
         ),
         (
             {"a": {"choices": [1, 2], "when": {"b": 1}}, "b": {"choices": [1], "when": {"a": 1}}},
-            "a circle",
+            "circular conditions",
         ),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_range_of_a_key_that_takes_fractions_is_one_of_fractions():
             {"optimizer": ["adam", "adamw"], "regularisation": ["none", "weight_decay"]},
             "both decay the weights",
         ),
-        ({"optimizer": ["adam"], "balancing": ["none"]}, "a single point, optimizer=adam"),
+        ({"optimizer": ["adam"], "balancing": ["none"]}, "only one combination, optimizer=adam"),
         ({"optimizer.learning_rate": ["fast", "slow"]}, "fast"),
     ],
 )  # fmt: skip

@@ -32,11 +32,11 @@ def test_numbers_read_and_can_be_typed(value, text):
 @pytest.mark.parametrize(
     ("entry", "text"),
     [
-        (RATE, "1e-5 to 0.1, by its logarithm"),
+        (RATE, "1e-5 to 0.1, log scale"),
         (HyperParameter("a", "int", 3, 3), "3, whole numbers"),
         (HyperParameter("a", "choice", choices=("null", "[1,2]")), "null, [1, 2]"),
         (HyperParameter("a", "bool", choices=("false", "true")), "false, true"),
-        (DEPTH, "0 to 10, whole numbers; where optimizer.learning_rate is 0.001 or 0.01"),
+        (DEPTH, "0 to 10, whole numbers; if optimizer.learning_rate is 0.001 or 0.01"),
     ],
 )
 def test_what_was_searched(entry, text):
@@ -62,7 +62,7 @@ def test_the_answer_names_the_trial_and_each_of_its_runs():
     assert "(48.0 %, 52.0 %)" in sweep_text.summarize_search(sweep_of([], trials))
     assert "a single run" in sweep_text.summarize_search(sweep_of([], trials_of([0.4, 0.5], {})))
     nothing = sweep_of([], trials_of([math.nan], {}, status=["failed"]))
-    assert sweep_text.summarize_search(nothing) == "No trial came to a score, of 1."
+    assert sweep_text.summarize_search(nothing) == "None of 1 trials has a score."
 
 
 def said(sweep):
@@ -73,7 +73,7 @@ def test_that_validation_was_searched_is_said_first():
     first = sweep_text.list_cautions(realistic())[0]
     assert "searched over 55 trials" in first
     assert "optimistic" in first
-    assert "The test split was not looked at" in first
+    assert "The test split was not used" in first
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,9 @@ def test_folds_are_averaged_each_is_kept_and_the_user_is_warned(tune, capsys):
     scores = [float(run.data.tags["score"]) for run in own]
     assert done.score == pytest.approx(np.mean(scores))
     assert done.sweep.repetitions == ("seed 0 fold 0", "seed 0 fold 2")
-    assert "Images of val here are test images of other folds" in capsys.readouterr().out
+    assert (
+        "Validation images of this search are test images of other folds" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.slow
@@ -311,12 +313,12 @@ def test_one_process_tunes_a_study(tune, folder):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["tuner.objective=val/melanoma_auroc"], "names no melanoma class"),
+        (["tuner.objective=val/melanoma_auroc"], "has no positive class"),
         (["tuner.folds=[0,1]"], "split=holdout has none"),
         (["split=kfold", "tuner.folds=[7]"], "no fold 7; expected 0 to 4"),
         (["tracking.offline=true"], "record them in a file"),
-        (["training.resume=false"], "a search goes on from what its trials keep"),
-        (["tuner=hyperband", "tuner.space={training.epochs:[2,3]}"], "tuner=hyperband decides it"),
+        (["training.resume=false"], "a search resumes from the checkpoints of its trials"),
+        (["tuner=hyperband", "tuner.space={training.epochs:[2,3]}"], "tuner=hyperband chooses it"),
         (["tuner.space={}"], "at least one key"),
         (["tuner.space=fast"], "expected a mapping"),
         (["tuner.objective=test/accuracy"], "not used while tuning"),
