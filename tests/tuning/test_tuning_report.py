@@ -242,7 +242,7 @@ def test_a_sweep_of_one_trial_has_a_report(tmp_path):
     page = Page(write_search_report(realistic(1), tmp_path).read_text())
     assert "the only trial with a score" in page.text
     assert "1 trial with a score is too few" in page.text
-    assert "Method<" not in page.text
+    assert "A random forest" not in page.text
 
 
 def test_a_sweep_of_nothing_but_ties_has_a_report(tmp_path):
