@@ -23,8 +23,10 @@ from melanoma_lab.comparison.study import Study, StudyRun
 from melanoma_lab.config.arm import find_references, shorten_arm_names
 from melanoma_lab.core.errors import UserError, suggest_choice
 
-PRIMARY_METRIC = "balanced_accuracy"
-"""The default of the metric that decides about an arm's verdict."""
+PRIMARY_METRIC = (
+    "balanced_accuracy"
+    """The default of the metric that decides about an arm's verdict."""
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class ArmSummary:
     @property
     def label(self) -> str:
         """Its name in a table of all arms, with notes."""
-        notes = [f"{self.members} runs' cost"] if self.is_ensemble else []
+        notes = [f"ensemble of {self.members}"] if self.is_ensemble else []
         notes += ["trivial classifier"] if self.is_trivial else []
         return f"{self.short} ({', '.join(notes)})" if notes else self.short
 
@@ -174,9 +176,7 @@ def compare_study(
         runs[run.key.arm].append(run)
     names = list(study.runs[0].estimates)
     if metric not in names:
-        raise UserError(
-            f"metric={metric}: not one of the compared metrics. {suggest_choice(metric, names)}"
-        )
+        raise UserError(f"metric={metric}: not a compared metric. {suggest_choice(metric, names)}")
     named = {arm: arm_runs[0].tags.get("reference", "") for arm, arm_runs in runs.items()}
     references = find_references(named, reference)
     short = shorten_arm_names({*runs, *(key.arm for key in study.unfinished)})

@@ -202,7 +202,7 @@ def draw_mean_confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figur
     ax.set_xticks(range(len(slugs)), short, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(slugs)), [style.format_class_name(slug, width=18) for slug in slugs])
     runs = format_count(len(arm.runs), "run")
-    style.style_axes(ax, f"{name}\n{runs}", "decided class", "true class")
+    style.style_axes(ax, f"{name}\n{runs}", "predicted class", "true class")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     style.add_footer(fig)

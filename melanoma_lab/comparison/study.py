@@ -133,7 +133,8 @@ def load_study(client: Any, name: str, progress: Callable[[int, int], None] | No
             unfinished.setdefault(key, f"{run.info.status}{f': {reason}' if reason else ''}")
     if not tracked:
         raise UserError(
-            f"study={name}: no arm has been trained in it; evaluations and sweeps are not compared."
+            f"study={name}: no arm has been trained in it; evaluations and searches are not "
+            "compared."
         )
     if not finished:
         raise UserError(f"study={name}: no run of it has finished yet.")
@@ -184,8 +185,8 @@ def _describe_older_runs(key: RunKey, runs: Sequence[Any]) -> str:
     newest = runs[0].data.tags.get("fingerprint")
     others = [run for run in runs if run.data.tags.get("fingerprint") != newest]
     return (
-        f"{key}: {format_count(len(others), 'older run')} of this name computed something "
-        f"else (another fingerprint); the newest is used."
+        f"{key}: {format_count(len(others), 'older run')} of this name had another configuration "
+        "(fingerprint); the newest is used."
     )
 
 
@@ -196,7 +197,7 @@ def _check_data(runs: Mapping[RunKey, Any]) -> None:
     )
     metadata = _group_by_tag(runs, "metadata_digest")
     metadata.pop("", None)  # arms that use no patient metadata
-    _refuse_several(metadata, "were told other things of the same patients (metadata_digest)")
+    _refuse_several(metadata, "used different metadata of the same patients (metadata_digest)")
 
 
 def _group_by_tag(runs: Mapping[RunKey, Any], tag: str) -> dict[str, list[str]]:
@@ -213,7 +214,7 @@ def _refuse_several(found: Mapping[str, list[str]], what: str) -> None:
         raise UserError(
             f"These runs {what} and cannot be compared: "
             + "; ".join(f"{digest}: {format_list(names, 4)}" for digest, names in found.items())
-            + ". Give each dataset a study of its own."
+            + ". Give each dataset its own study."
         )
 
 
@@ -231,7 +232,7 @@ def _check_splits(runs: Mapping[RunKey, Any]) -> None:
                 f"Runs of seed {seed}, fold {fold} have different splits (split_hash) and cannot "
                 "be compared: "
                 + "; ".join(f"{split}: {format_list(names, 4)}" for split, names in splits.items())
-                + ". Give each split a study of its own."
+                + ". Give each split its own study."
             )
 
 
@@ -243,10 +244,10 @@ def _check_images(runs: Iterable[StudyRun]) -> None:
         by_split[run.judged].append(f"{run}")
     if len(by_split) > 1:
         raise UserError(
-            f"Some of these runs have not met the test split (evaluation.test=false), such as "
-            f"{format_list(by_split['val'], 1)}, others have, such as "
-            f"{format_list(by_split['test'], 1)}: they are not judged by the same images. Give "
-            "each kind a study of its own."
+            "Some of these runs did not use the test split (evaluation.test=false), such as "
+            f"{format_list(by_split['val'], 1)}, others did, such as "
+            f"{format_list(by_split['test'], 1)}: they are not evaluated on the same images. "
+            "Give each kind its own study."
         )
     seen: dict[tuple[int, int], StudyRun] = {}
     for run in runs:

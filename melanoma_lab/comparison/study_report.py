@@ -87,7 +87,6 @@ def _record(
         record_study(client, study.name, members, folder, note)
     except Exception as error:  # noqa: BLE001 - database drivers and HTTP clients raise any type
         message = (
-            f"The report was not recorded in MLflow ({summarize_error(error)}); it lies in "
-            f"{folder}."
+            f"The report was not recorded in MLflow ({summarize_error(error)}); it is in {folder}."
         )
         console.print(message, style="yellow", markup=False)

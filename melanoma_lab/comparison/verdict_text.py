@@ -38,16 +38,16 @@ def format_verdict_answer(verdict: Verdict) -> str:
 def describe_seeds_needed(entry: Difference) -> str:
     """Return a sentence about the number of seeds that the observed difference would need."""
     if entry.n_seeds < 2 or not math.isfinite(entry.summary.ci_low):
-        return f"How many cannot be said from {format_count(entry.n_seeds, entry.unit)}."
+        return (
+            "How many are needed cannot be estimated from "
+            f"{format_count(entry.n_seeds, entry.unit)}."
+        )
     if entry.seeds_needed is None:
         return (
-            "A difference of the size seen is too small for these lesions, whatever the "
+            "The observed difference is too small to show with these lesions, whatever the "
             f"number of {entry.unit}s."
         )
-    return (
-        f"A difference of the size seen would take about {entry.seeds_needed} {entry.unit}s to "
-        "show."
-    )
+    return f"To show a difference of this size would take about {entry.seeds_needed} {entry.unit}s."
 
 
 def _format_difference(entry: Difference) -> str:

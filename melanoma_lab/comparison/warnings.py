@@ -66,8 +66,8 @@ def _warn_of_leaks(study: Study) -> list[str]:
     if not leaking:
         return []
     which = _share(len(leaking), len(study.runs), "run")
-    text = "images that belong together lie on both sides of the split, so that all figures look"
-    return [f"Leaking protocol in {which}: {text} better than they are."]
+    text = "images that belong together are on both sides of the split, so all metrics are"
+    return [f"Leaking protocol in {which}: {text} too optimistic."]
 
 
 def _warn_of_missing_groups(study: Study) -> list[str]:
@@ -76,19 +76,18 @@ def _warn_of_missing_groups(study: Study) -> list[str]:
         return []
     which = _share(len(ungrouped), len(study.runs), "run")
     sides = "photographs of one lesion may be on both sides of the split"
-    effect = "figures may look better than they are, and intervals narrower"
-    return [
-        f"Ungrouped protocol in {which}: nothing names lesions or patients, so {sides}; {effect}."
-    ]
+    why = f"the dataset names no lesions or patients, so {sides}"
+    effect = "metrics may be too optimistic, and intervals too narrow"
+    return [f"Ungrouped protocol in {which}: {why}; {effect}."]
 
 
 def _warn_of_unused_test(study: Study) -> list[str]:
     if study.judged == "test":
         return []
     how = (
-        "Judged by validation lesions, because these runs have not met the test split "
-        "(evaluation.test=false): for choosing. Epochs were chosen by the same lesions, so that "
-        "levels are optimistic; how good the choice is, another study says on test lesions."
+        "Evaluated on validation lesions, because these runs did not use the test split "
+        "(evaluation.test=false): use this comparison to choose an arm. Epochs were chosen on "
+        "the same lesions, so levels are optimistic; measure the chosen arm on test lesions."
     )
     return [how]
 
@@ -99,15 +98,15 @@ def _warn_of_confounding(study: Study) -> list[str]:
     if highest < CONFOUNDING_THRESHOLD:
         return []
     share = format_percent(highest, 0)
-    text = f"knowing only where a photograph comes from tells two classes apart in {share}"
-    why = "an arm may look better for telling cameras apart, not diseases"
-    return [f"Source confounding: {text} of cases (guessing: 50 %), so {why}."]
+    text = f"the source of a photograph alone distinguishes two classes in {share}"
+    why = "an arm may look better because it distinguishes cameras, not diseases"
+    return [f"Source confounding: {text} of cases (chance: 50 %), so {why}."]
 
 
 def _warn_of_chance_level(arms: Sequence[ArmSummary]) -> list[str]:
     return [
         f"{arm.short}: {_share(len(at_chance), len(arm.runs), 'run')} stayed at chance (seed "
-        f"{format_list((run.key.seed for run in at_chance), LISTED)}); counted like any other."
+        f"{format_list((run.key.seed for run in at_chance), LISTED)}); counted like other runs."
         for arm in arms
         if not arm.is_trivial
         and (at_chance := [run for run in arm.runs if run.tags.get("outcome") == "at_chance"])
@@ -127,9 +126,9 @@ def _list_unfinished(study: Study, comparison: Comparison) -> list[str]:
 
 def _describe_ensembles(comparison: Comparison) -> list[str]:
     return [
-        f"{arm.short} is an ensemble: each of its {format_count(len(arm.runs), 'run')} is the mean "
-        f"of what {arm.members} networks answer and takes {arm.members} times as long to train and "
-        "to apply; it is compared with the mean of single runs of the same seeds."
+        f"{arm.short} is an ensemble: each of its {format_count(len(arm.runs), 'run')} is the "
+        f"mean prediction of {arm.members} networks and takes {arm.members} times as long to "
+        "train and to apply; it is compared with the mean of single runs of the same seeds."
         for arm in comparison.arms.values()
         if arm.is_ensemble
     ]
@@ -148,7 +147,7 @@ def _list_without_reference(arms: Sequence[ArmSummary]) -> list[str]:
                 if named
                 else "it names no reference"
             )
-            found.append(f"{arm.short} is compared with nothing: {why}; say reference=ARM.")
+            found.append(f"{arm.short} is compared with nothing: {why}; set reference=ARM.")
     return found
 
 
@@ -172,8 +171,8 @@ def _compare_with_trivial(comparison: Comparison) -> list[str]:
         if as_good:
             found.append(
                 f"{arm.short} ({format_metric(metric, mean)}) is on average no better in "
-                f"{label_metric(metric)} than {format_list(as_good, LISTED)}, which never sees a "
-                "lesion's shape."
+                f"{label_metric(metric)} than {format_list(as_good, LISTED)}, which does not use "
+                "a lesion's shape."
             )
     return found
 
@@ -200,8 +199,8 @@ def _warn_of_folds_as_seeds(study: Study) -> list[str]:
         return []
     text = (
         "Seeds have different folds, and count as repetitions although folds share most of their "
-        "training images: intervals may be narrower and p values smaller than is right. Give every "
-        "seed all folds, or all seeds one split."
+        "training images: intervals and p values may be too small. Give every seed all folds, or "
+        "all seeds one split."
     )
     return [text]
 
@@ -223,7 +222,7 @@ def _list_unpaired(comparison: Comparison) -> list[str]:
                 for who, lacking in ((arm, theirs - mine), (other, mine - theirs))
                 if lacking
             ]
-            found.append(f"{'; '.join(missing)}: only what both have is compared.")
+            found.append(f"{'; '.join(missing)}: only the runs that both have are compared.")
     return found
 
 
@@ -239,7 +238,7 @@ def _compare_steps(comparison: Comparison) -> list[str]:
         if mine and theirs and mine != theirs:
             found.append(
                 f"{arm.short} took {_span(mine)} optimizer steps, {other.short} {_span(theirs)}: "
-                "the one that trained longer has an advantage that is not what it is named for."
+                "the arm that trained longer has an advantage that its name does not mention."
             )
     return found
 
@@ -258,8 +257,8 @@ def _compare_precisions(comparison: Comparison) -> list[str]:
                 f"{name} ({_format_repetitions(pairs)})" for name, pairs in mine.items()
             )
             found.append(
-                f"{arm.short} was computed in several precisions: {which}. What machines differ in "
-                "looks like chance here; name one, training.precision=float32."
+                f"{arm.short} was computed in several precisions: {which}. Differences between "
+                "machines look like random variation; choose one, as training.precision=float32."
             )
         if arm.reference is None:
             continue
@@ -269,7 +268,7 @@ def _compare_precisions(comparison: Comparison) -> list[str]:
         if len(mine) == len(theirs) == 1 and set(mine) != set(theirs) and same_name:
             found.append(
                 f"{arm.short} was computed in {next(iter(mine))}, {other.short} in "
-                f"{next(iter(theirs))}: a difference that the arms are not named for."
+                f"{next(iter(theirs))}: a difference that the arms' names do not mention."
             )
     return found
 
@@ -296,8 +295,9 @@ def _list_undefined(study: Study, comparison: Comparison) -> list[str]:
     found = []
     if undefined:
         found.append(
-            f"Undefined in some runs, and null here: {format_list(undefined, LISTED)}. Macro means "
-            f"are over the classes that the {study.judged} split has."
+            "Undefined in some runs, and null in comparison.json: "
+            f"{format_list(undefined, LISTED)}. Macro means are over the classes that the "
+            f"{study.judged} split has."
         )
     tested = study.runs[0].confusion.sum(axis=1)
     absent = [slug for slug, n in zip(comparison.slugs, tested, strict=True) if not n]
@@ -306,8 +306,8 @@ def _list_undefined(study: Study, comparison: Comparison) -> list[str]:
     lone = sorted(set().union(*(run.lone_classes for run in study.runs)))
     if lone:
         found.append(
-            f"One {study.judged} lesion only of {format_list(lone, LISTED)}: what chance "
-            "does there cannot be estimated, and intervals of macro means leave it out."
+            f"One {study.judged} lesion only of {format_list(lone, LISTED)}: its sampling "
+            "variation cannot be estimated, and intervals of macro means do not include it."
         )
     per_seed = {run.key.fold: set[str]() for run in study.runs}
     for run in study.runs:
@@ -315,7 +315,7 @@ def _list_undefined(study: Study, comparison: Comparison) -> list[str]:
     if any(len(hashes) > 1 for hashes in per_seed.values()):
         found.append(
             "The split differs from seed to seed: training images overlap between seeds, which "
-            "intervals do not know of; they are somewhat too narrow. Keep split.seed fixed."
+            "the intervals ignore; they are somewhat too narrow. Keep split.seed fixed."
         )
     return found
 
@@ -333,7 +333,7 @@ def _list_versions(study: Study) -> list[str]:
 
 def _list_notes(study: Study) -> list[str]:
     notes = {run.tags.get("notes", "").strip() for run in study.runs} - {""}
-    return [f"Of the data: {note}" for note in sorted(notes)]
+    return [f"Notes on the data: {note}" for note in sorted(notes)]
 
 
 def _span(values: Iterable[int]) -> str:

@@ -219,7 +219,9 @@ def test_only_shared_seeds_are_compared_and_the_rest_is_said(tracked):
     assert difference(comparison, "dropout").n_pairs == 3
     assert comparison.arms["dropout"].seeds == (1, 2, 3, 7)
     (text,) = [text for text in find_warnings(study, comparison) if "lacks" in text]
-    assert text == ("dropout lacks seed 0; baseline lacks seed 7: only what both have is compared.")
+    assert text == (
+        "dropout lacks seed 0; baseline lacks seed 7: only the runs that both have are compared."
+    )
 
 
 def test_arms_that_share_nothing_are_not_compared(tracked):
@@ -247,7 +249,10 @@ def test_a_class_without_test_images_is_null_and_said(tracked, make_table):
     assert np.isfinite(difference(comparison, "dropout").summary.ci_low)
     texts = find_warnings(study, comparison)
     assert "No test image is of keratosis." in texts
-    assert any(text.startswith("Undefined in some runs, and null here: sens") for text in texts)
+    assert any(
+        text.startswith("Undefined in some runs, and null in comparison.json: sens")
+        for text in texts
+    )
 
 
 def test_what_a_reader_must_know_first(tracked):
@@ -266,7 +271,7 @@ def test_what_a_reader_must_know_first(tracked):
         "augmented is compared with nothing: its reference, sharpened, has no finished run",
         "dropout took 900 optimizer steps, baseline 300",
         "Runs were made by different versions of the lab: 000000000 and 111111111.",
-        "Of the data: 310 kept.",
+        "Notes on the data: 310 kept.",
     ):
         assert any(text.startswith(start) for text in texts), start
 
@@ -275,7 +280,9 @@ def test_runs_that_nothing_groups_are_told(tracked):
     name = tracked.fill({"baseline": (1.0, "")}, protocol="ungrouped")
     study = tracked.load(name)
     (text,) = [t for t in find_warnings(study, compare_study(study)) if t.startswith("Ungrouped")]
-    assert text.startswith("Ungrouped protocol in all 3 runs: nothing names lesions or patients")
+    assert text.startswith(
+        "Ungrouped protocol in all 3 runs: the dataset names no lesions or patients"
+    )
 
 
 @pytest.mark.parametrize(("told", "warned"), [("0.8712", True), ("0.5300", False), ("", False)])
@@ -284,7 +291,7 @@ def test_sources_that_give_the_class_away_are_said(tracked, told, warned):
     study = tracked.load(name)
     texts = [t for t in find_warnings(study, compare_study(study)) if t.startswith("Source")]
     assert len(texts) == warned
-    assert all("apart in 87 % of cases" in text for text in texts)
+    assert all("distinguishes two classes in 87 % of cases" in text for text in texts)
 
 
 def test_a_sound_study_comes_without_warnings(study, comparison):

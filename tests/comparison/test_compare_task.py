@@ -83,7 +83,10 @@ def test_a_mistake_is_told_before_what_takes_seconds_is_loaded(folder):
             {"tracked": Tracking(uri="http://127.0.0.1:9")},
             r"127.0.0.1:9: cannot be used .Connection refused\W+ Start it, or name another\.$",
         ),
-        ({"study": "empty"}, "study=empty: no arm has been trained in it; evaluations and sweeps"),
+        (
+            {"study": "empty"},
+            "study=empty: no arm has been trained in it; evaluations and searches",
+        ),
     ],
 )
 def test_mistakes_point_to_what_would_be_right(folder, tmp_path, wrong, message):

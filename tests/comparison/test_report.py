@@ -166,7 +166,7 @@ def test_a_report_on_val_says_so(tracked, make_table, tmp_path):
             tracked.add(study, arm, seed, table=table, reference="baseline")
     report, _ = report_of(tracked, study, tmp_path)
     text = report.with_suffix(".md").read_text()
-    assert "have not met the test split" in text
+    assert "did not use the test split" in text
     assert "160 validation images of 80 lesions" in text
     assert "Validation lesions; mean over seeds" in text
     assert "test lesions;" not in text

@@ -47,7 +47,7 @@ def test_the_newest_run_counts_and_one_that_differs_is_remarked(tracked):
     assert [run.key.seed for run in loaded.runs] == [0, 1]
     assert loaded.runs[1].run_id == newest
     (remark,) = loaded.remarks
-    assert remark.startswith("baseline seed 1: 1 older run of this name computed something else")
+    assert remark.startswith("baseline seed 1: 1 older run of this name had another configuration")
 
 
 def test_runs_that_did_not_finish_are_named_with_their_reason(tracked):
@@ -104,7 +104,7 @@ def test_runs_with_and_without_test_are_not_compared(tracked, make_table):
     table = make_table(1.0, seed=2)
     table = table[table["split"] != "test"].reset_index(drop=True)
     blind = tracked.add(study, "baseline", 2, table=table)
-    with pytest.raises(UserError, match=rf"evaluation.test=false.*{blind}.*a study of its own"):
+    with pytest.raises(UserError, match=rf"evaluation.test=false.*{blind}.*its own study"):
         tracked.load(study)
 
 

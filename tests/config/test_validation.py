@@ -41,7 +41,7 @@ from melanoma_lab.registry import OPTIONS
         ("seed=-1", "seed: expected 0 to"),
         (
             "metric=acuracy",
-            "metric=acuracy: not one of the compared metrics. Did you mean accuracy?",
+            "metric=acuracy: not a compared metric. Did you mean accuracy?",
         ),
         ("split.seed=-1", "split.seed: expected 0 or more"),
         ("dataset.classes=[a]", "dataset.classes: expected at least two classes"),

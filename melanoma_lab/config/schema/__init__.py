@@ -166,7 +166,7 @@ class Config:
             check_tracking_uri(self.tracking.uri)
         if self.metric not in COMPARED_METRICS and not self.metric.startswith("sensitivity/"):
             raise UserError(
-                f"metric={self.metric}: not one of the compared metrics. "
+                f"metric={self.metric}: not a compared metric. "
                 f"{suggest_choice(self.metric, [*COMPARED_METRICS, 'sensitivity/CLASS'])}"
             )
         require(self.formats, "formats", "one of saved_model, onnx, litert at least", [])

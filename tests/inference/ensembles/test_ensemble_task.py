@@ -138,7 +138,7 @@ def test_a_comparison_pairs_it_with_its_members(tracked, study, made, tmp_path):
     comparison = compare_study(loaded)
     arm = comparison.arms["dropout,e=1,ensemble=3"]
     assert (arm.short, arm.reference) == ("dropout,ensemble=3", ARM)
-    assert arm.label == "dropout,ensemble=3 (3 runs' cost)"
+    assert arm.label == "dropout,ensemble=3 (ensemble of 3)"
     (entry,) = [e for e in comparison.of_metric("log_loss") if e.arm == arm.name]
     assert (entry.n_pairs, entry.n_seeds, entry.verdict) == (3, 3, "helps")
     value = {(r.key.arm, r.key.seed): r.estimates["log_loss"].value for r in loaded.runs}
@@ -163,7 +163,7 @@ def test_a_comparison_pairs_it_with_its_members(tracked, study, made, tmp_path):
     report = (tmp_path / "report.md").read_text()
     assert f"melanoma_lab ensemble study={study} arm=dropout members=3" in report
     assert "ensemble=3" not in report[report.index("## Again") :]
-    assert "| dropout,ensemble=3 (3 runs' cost) | 3 |" in report
+    assert "| dropout,ensemble=3 (ensemble of 3) | 3 |" in report
     assert "An ensemble is paired with the mean of the single runs" in report
 
 
