@@ -63,7 +63,7 @@ def test_a_moved_folder_finds_its_artifacts_and_new_runs_write_into_it(project, 
     assert path == after / "mlruns" / "study" / run_id / "artifacts" / "predictions.csv"
     assert path.read_text() == "of project"
     said = " ".join(capsys.readouterr().out.split())
-    assert f"{after}/mlflow.db was moved or copied: the artifacts of its 1 run are found" in said
+    assert f"{after}/mlflow.db was moved or copied: the artifacts of its 1 run are now read" in said
     new = record(after)
     assert (after / "mlruns" / "study" / new / "artifacts" / "predictions.csv").is_file()
     assert not before.exists()
@@ -80,7 +80,7 @@ def test_a_moved_database_that_may_only_be_read_says_what_to_do(project, tmp_pat
     )
     assert relocate_artifacts(uri_of(before)) == 0  # nothing to write
     after = before.rename(tmp_path / "after")
-    with pytest.raises(UserError, match=r"may not be written\. Copy its folder to one of yours"):
+    with pytest.raises(UserError, match=r"you may not write to it\. Copy its folder to a place"):
         relocate_artifacts(uri_of(after))
 
 
@@ -162,7 +162,9 @@ def test_where_artifacts_are_gone_the_message_says_where_they_were_expected(
     with pytest.raises(OSError, match="is not in") as raised:
         read_run(run_id, where, tmp_path).require_artifact("predictions.csv")
     message = str(raised.value)
-    assert message.startswith(f"predictions.csv is not in {expected}, a folder that is gone: put ")
+    assert message.startswith(
+        f"predictions.csv is not in {expected}, a folder that no longer exists: restore "
+    )
     assert f"mlflow runs delete --run-id {run_id}) and train it again" in message
     client = connect_for_reading(where)
     experiment = client.get_run(run_id).info.experiment_id
@@ -174,7 +176,9 @@ def test_where_artifacts_are_gone_the_message_says_where_they_were_expected(
     client.create_model_version("net", f"models:/{model.model_id}", run_id, model_id=model.model_id)
     client.set_registered_model_alias("net", "best", "1")
     for typed in ("models:/net/1", "models:/net@best", f"models:/{model.model_id}"):
-        with pytest.raises(UserError, match=f"^model={typed}: its network is not in /.*: put it b"):
+        with pytest.raises(
+            UserError, match=f"^model={typed}: its network is not in /.*: restore it"
+        ):
             find_model(typed, where, tmp_path)
     assert "was moved or copied" not in capsys.readouterr().out
 

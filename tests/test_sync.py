@@ -210,7 +210,7 @@ def test_a_finished_training_survives_an_interrupted_upload(here, monkeypatch, c
         patched.setattr(mlflow.MlflowClient, "log_artifacts", interrupted)
         with pytest.raises(KeyboardInterrupt):
             record_all(tracker, here)
-    assert "(interrupted). It is kept in" in capsys.readouterr().out
+    assert "(interrupted). The run is saved in" in capsys.readouterr().out
     assert mlflow.MlflowClient(uri).get_run(tracker.run_id).info.status == "FAILED"
     sync_runs(Tracking(uri=uri), elsewhere=False)
     assert_complete(uri, tracker.run_id)
@@ -272,7 +272,7 @@ def test_a_full_disk_sends_the_run_to_another(here, monkeypatch):
     assert kept.parent.parent == here / "tmp"
     shutil.rmtree(here / "tmp")
     (here / "tmp").write_text("no folder either")
-    with pytest.raises(RunError, match="could be kept nowhere"):
+    with pytest.raises(RunError, match="could not be saved anywhere"):
         save_offline_run(record, here / "files", blocked)
 
 

@@ -182,7 +182,7 @@ def test_an_empty_file_and_the_rest_of_another_database_are_no_hindrance(path):
     path.parent.mkdir()
     path.touch()
     Path(f"{path}-journal").write_bytes(b"of a database that is no more")
-    with pytest.raises(UserError, match=r"nothing is in this file; nothing has been trained"):
+    with pytest.raises(UserError, match=r"this file is empty; nothing has been trained"):
         connect_for_reading(Tracking(uri=f"sqlite:///{path}"))
     assert_works(path)
 
@@ -213,8 +213,10 @@ def test_a_half_made_database_is_told_and_moved_aside(path, tmp_path):
     half_made(path)
     told = refused(path)
     assert told.startswith(f"tracking.uri=sqlite:///{path}: MLflow's tables in this database are ")
-    assert "not whole, and no run is recorded in it: the process that made them was killed" in told
-    assert told.endswith(f"Move it aside, and a new one is made: mv {path} {path}.aside")
+    assert (
+        "incomplete, and no run is recorded in it: the process that created them was killed" in told
+    )
+    assert told.endswith(f"Move it aside, and a new one will be created: mv {path} {path}.aside")
     follow(told, tmp_path)
     assert_works(path)
 
@@ -243,7 +245,7 @@ def test_what_sqlite_keeps_beside_a_database_is_moved_with_it(path, tmp_path):
 def test_what_is_no_database_is_told(path):
     path.parent.mkdir()
     path.write_text("model,accuracy\n" * 100)
-    assert "this file is no SQLite database. Move it aside" in refused(path)
+    assert "this file is not a SQLite database. Move it aside" in refused(path)
 
 
 def test_a_truncated_database_is_told(path):
@@ -287,14 +289,14 @@ def test_another_programs_database_is_told(path):
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE bookmarks (url TEXT)")
-    assert "another program's, none of MLflow's. Move it aside" in refused(path)
+    assert "by another program, not by MLflow. Move it aside" in refused(path)
 
 
 def test_a_newer_mlflows_database_is_told(path):
     assert_works(path)
     set_revision(path, "ffffffffffff")
     told = refused(path)
-    assert "a newer MLflow than the one here (MLflow 3." in told
+    assert "by a newer MLflow than the installed one (MLflow 3." in told
     assert "mv " not in told  # its runs are wanted
 
 
@@ -309,7 +311,7 @@ def test_an_older_mlflows_database_is_copied_and_upgraded(path, tmp_path):
         old.commit()
     before = path.read_bytes()
     told = refused(path)
-    assert "an older MLflow than the one here (MLflow 3." in told
+    assert "by an older MLflow than the installed one (MLflow 3." in told
     assert re.search(rf"upgrade it: cp {path} {path}\.before && \S*mlflow db upgrade \S+$", told)
     command = told.rpartition("upgrade it: ")[2]
     subprocess.run(["bash", "-ec", command], check=True, capture_output=True)

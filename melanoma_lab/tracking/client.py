@@ -92,7 +92,7 @@ def refuse_empty(uri: str) -> None:
     """
     database = sqlite_path(uri)
     if database is not None and is_empty(database):
-        what = "nothing is in this file" if database.exists() else "no such file"
+        what = "this file is empty" if database.exists() else "no such file"
         raise UserError(
             f"{describe_tracking_uri(uri)}: {what}; nothing has been trained from this folder yet."
         )
@@ -226,7 +226,7 @@ def mlflow_client(uri: str) -> Any:
     if n_runs := relocate_artifacts(uri):
         console.print(
             f"{sqlite_path(uri)} was moved or copied: the artifacts of its "
-            f"{format_count(n_runs, 'run')} are found beside it now.",
+            f"{format_count(n_runs, 'run')} are now read from its new folder.",
             style="yellow",
             markup=False,
         )

@@ -33,7 +33,7 @@ from melanoma_lab.tracking.uris import build_artifact_location, build_mlflow_uri
 
 #: Seconds to wait while another process writes, as in MLflow.
 _LOCK_TIMEOUT = 20.0
-_FOREIGN = "this database is another program's, none of MLflow's."
+_FOREIGN = "this database was created by another program, not by MLflow."
 _LIST_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 
@@ -105,7 +105,7 @@ def explain_damage(path: Path, error: BaseException) -> str | None:
     """
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_NOTADB":
-        return f"this file is no SQLite database. {_advise_moving(path)}"
+        return f"this file is not a SQLite database. {_advise_moving(path)}"
     if name.startswith("SQLITE_CORRUPT"):
         return (
             f"this database is damaged ({error}). {_advise_moving(path)} What the runs wrote into "
@@ -222,23 +222,24 @@ def _explain_wrong_tables(path: Path, found: str | None, *, used: bool) -> str:
     here = f"MLflow {version('mlflow')}"
     if found is not None and found not in _known_revisions():
         return (
-            f"a newer MLflow than the one here ({here}) made or upgraded this database. Use it "
-            "with that, or name another database."
+            "this database was created or upgraded by a newer MLflow than the installed one "
+            f"({here}). Use the newer version, or name another database."
         )
     if found is not None and used:
         file = shlex.quote(str(path))
         before = shlex.quote(str(_make_unused_path(path, "before")))
         uri = shlex.quote(sqlite_uri(path))
         return (
-            f"an older MLflow than the one here ({here}) made this database. Copy it, then upgrade "
-            f"it: cp {file} {before} && {format_program('mlflow')} db upgrade {uri}"
+            f"this database was created by an older MLflow than the installed one ({here}). Copy "
+            f"it, then upgrade it: cp {file} {before} && {format_program('mlflow')} db upgrade "
+            f"{uri}"
         )
     if used:
         return f"{_FOREIGN} {_advise_moving(path)}"
     return (
-        "MLflow's tables in this database are not whole, and no run is recorded in it: the process "
-        "that made them was killed. (If another program is making them right now, wait for it.) "
-        f"{_advise_moving(path)}"
+        "MLflow's tables in this database are incomplete, and no run is recorded in it: the "
+        "process that created them was killed. (If another program is creating them right now, "
+        f"wait for it.) {_advise_moving(path)}"
     )
 
 
@@ -255,7 +256,7 @@ def _advise_moving(path: Path) -> str:
     aside = _make_unused_path(path, "aside")
     suffixes = [suffix for suffix in ("", "-journal", "-wal") if Path(f"{path}{suffix}").exists()]
     moves = [shlex.join(["mv", f"{path}{suffix}", f"{aside}{suffix}"]) for suffix in suffixes]
-    return f"Move it aside, and a new one is made: {' && '.join(moves)}"
+    return f"Move it aside, and a new one will be created: {' && '.join(moves)}"
 
 
 def _make_unused_path(path: Path, word: str) -> Path:

@@ -140,7 +140,7 @@ def save_offline_run(record: RunRecord, files: Path, unsent: Path) -> Path:
             reasons.append(f"{parent}: {summarize_error(error)}")
         else:
             return whole
-    raise RunError(f"The run could be kept nowhere ({'; '.join(reasons)}).")
+    raise RunError(f"The run could not be saved anywhere ({'; '.join(reasons)}).")
 
 
 def load_offline_runs(unsent: Path) -> Iterator[tuple[Path, RunRecord]]:

@@ -115,8 +115,9 @@ def relocate_artifacts(uri: str) -> int:
             if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
                 raise
             raise UserError(
-                f"{database} was moved or copied: it has to learn where the artifacts beside it "
-                "lie now, and may not be written. Copy its folder to one of yours, and begin there."
+                f"{database} was moved or copied: the paths of its artifacts must be updated, "
+                "but you may not write to it. Copy its folder to a place where you may write, "
+                "and use the copy."
             ) from None
 
 

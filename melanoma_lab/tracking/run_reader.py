@@ -64,8 +64,8 @@ def explain_missing_folder(folder: Path, run_id: str | None) -> str:
         return ""
     delete = f" ({format_program('mlflow')} runs delete --run-id {run_id})" if run_id else ""
     return (
-        ", a folder that is gone: put it back there (mlruns belongs beside mlflow.db, and moves "
-        f"with it), or delete the run{delete} and train it again"
+        ", a folder that no longer exists: restore it (mlruns belongs beside mlflow.db, and "
+        f"must be moved with it), or delete the run{delete} and train it again"
     )
 
 

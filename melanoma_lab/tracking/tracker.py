@@ -279,7 +279,11 @@ class Tracker:
         if self._client is None or self._problem is not None:
             self.kept = save_offline_run(record, self._files, Path(self._tracking.unsent))
             if self._client is not None:
-                _close(record.run_id, "FAILED", f"not all of it was sent; it is in {self.kept}")
+                _close(
+                    record.run_id,
+                    "FAILED",
+                    f"only a part was sent; the whole run is in {self.kept}",
+                )
         if isinstance(self._problem, KeyboardInterrupt):
             console.print(self._explain(), style="yellow", markup=False)
             raise self._problem
@@ -305,14 +309,14 @@ class Tracker:
     def _explain(self) -> str:
         """Describe why a run was not sent, where it is, and the command that sends it."""
         problem = self._problem or self._outage
-        where = "" if self.kept is None else f" It is kept in {self.kept}"
+        where = "" if self.kept is None else f" The run is saved in {self.kept}"
         command = format_lab_command("sync")
         if self.kept is not None and self.kept.parent != Path(self._tracking.unsent):
             command += f" tracking.unsent={self.kept.parent}"
         return (
-            f"{describe_tracking_uri(self._tracking.uri)} did not take the whole run "
+            f"{describe_tracking_uri(self._tracking.uri)} did not receive the whole run "
             f"({summarize_error(problem) if problem else 'no answer'}).{where}; nothing is lost. "
-            f"When it works again, send it: {command}"
+            f"Send it when the server works again: {command}"
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -431,8 +435,8 @@ def _staging() -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{tempfile.gettempdir()}: cannot be written ({summarize_error(error)}). Make room "
-            "there, or name another folder in the environment variable TMPDIR."
+            f"{tempfile.gettempdir()}: cannot be written ({summarize_error(error)}). Free some "
+            "space there, or name another folder in the environment variable TMPDIR."
         ) from error
 
 

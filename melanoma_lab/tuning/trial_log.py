@@ -107,8 +107,8 @@ class TrialLog:
         if failed >= self._tuner.max_failures:
             raise TooManyFailuresError(
                 f"{failed} trials in a row have failed "
-                f"(tuner.max_failures={self._tuner.max_failures}), the last one: {finished.reason} The "
-                "same command resumes with the next trial."
+                f"(tuner.max_failures={self._tuner.max_failures}), the last one: "
+                f"{finished.reason} The same command resumes with the next trial."
             )
 
     def _delete_checkpoints(self) -> None:

@@ -170,5 +170,5 @@ def test_reading_creates_nothing(tmp_path):
 
 def test_a_spoilt_database_is_the_users_to_mend(tmp_path):
     (tmp_path / "mlflow.db").write_text(json.dumps("not a database" * 100))
-    with pytest.raises(UserError, match="this file is no SQLite database"):
+    with pytest.raises(UserError, match="this file is not a SQLite database"):
         connect_for_reading(Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}"))
