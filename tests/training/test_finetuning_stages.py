@@ -236,7 +236,7 @@ def test_a_block_that_is_not_there_is_refused(train_backbone):
             "block2_bn",
             r"=block2_bn: the backbone has no trainable layer .*\(finetuning\.batch_norm=false",
         ),
-        ("pool", r"=pool: nothing of .* an earlier layer, from block1_conv to block2_bn"),
+        ("pool", r"=pool: the backbone has no .* an earlier layer, from block1_conv to block2_bn"),
         ("pool finetuning.batch_norm=true", "has no batch normalisation from pool on; leave it"),
     ],
 )
