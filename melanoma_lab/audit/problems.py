@@ -266,8 +266,8 @@ def _bias(findings: Findings) -> Iterator[Problem]:
             kind=ProblemKind.bias,
             title=f"{format_count(len(small), 'class', 'classes')} too small to measure.",
             effect="With so few test lesions a sensitivity is very uncertain: its 95 % interval "
-            "is more than 20 points wide on either side. A class with fewer than three groups "
-            "cannot be divided into train, val and test at all.",
+            "is more than 20 points wide on either side. A class with fewer than three lesions "
+            "cannot be divided into train, val and test.",
             remedies=(
                 Remedy("split=kfold", "tests every image once, in one of the folds"),
                 *(

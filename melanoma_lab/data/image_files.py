@@ -200,7 +200,7 @@ def suggest_file(folder: Path, name: str) -> str:
     except (OSError, ValueError):  # no such folder, or an invalid name
         return ""
     same = sorted(other for other in others if Path(other).stem.lower() == path.stem.lower())
-    return f" {format_list(same)} {'is' if len(same) == 1 else 'are'} there." if same else ""
+    return f" The folder has {format_list(same)}." if same else ""
 
 
 def _leads_outside(path: Path, root: Path) -> bool:

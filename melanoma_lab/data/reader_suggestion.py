@@ -79,11 +79,11 @@ def build_missing_table_error(root: Path, name: str, key: str) -> UserError:
     same = [other for other in there if Path(other).stem.lower() == Path(name).stem.lower()]
     advice = ""
     if same:
-        advice = f" {same[0]} is there: {format_override(key, same[0])}"
+        advice = f" The folder has {same[0]}: {format_override(key, same[0])}"
     elif line := suggest_reader(root):
         advice = f" Instead, `{line}` reads it."
     elif there:
-        advice = f" {format_list(there)} {'is' if len(there) == 1 else 'are'} there: set {key}=..."
+        advice = f" The folder has {format_list(there)}: set {key}=..."
     return UserError(
         f"dataset.root={root}: no {name} in it; expected this table, which holds "
         f"the labels.{advice}"

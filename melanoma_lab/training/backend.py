@@ -70,7 +70,7 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         except RuntimeError as error:
-            running = count_threads_in_use() or "a number of its own choice"
+            running = count_threads_in_use() or "its default number of threads"
             raise UserError(
                 f"training.threads={threads}: TensorFlow already runs in this process with "
                 f"{running}; use the same number for all jobs of a command and all calls of a "

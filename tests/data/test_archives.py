@@ -98,7 +98,9 @@ def test_a_table_of_any_columns_is_named_with_the_words_that_read_it(plant, comp
 def test_a_table_with_another_ending_is_named(plant, composed):
     root = plant("images/1.png")
     write(root / "HAM10000_metadata", ["a"], ["b"])
-    with pytest.raises(UserError, match=r"is there: dataset\.metadata=HAM10000_metadata$"):
+    with pytest.raises(
+        UserError, match=r"has HAM10000_metadata: dataset\.metadata=HAM10000_metadata$"
+    ):
         read_listing(composed("dataset=ham10000", f"dataset.root={root}").dataset, root)
 
 

@@ -147,7 +147,7 @@ def test_a_near_miss_is_named_and_few_of_many(read):
     text = refused(read, ["image_id,label", "a/1.jpg,x", *(f"a/{i}.bmp,x" for i in range(7, 99))])
     assert "a/1.jpg (line 2), a/7.bmp (line 3)" in text
     assert "and 88 more: no file below" in text
-    assert "1.png is there." in text
+    assert "The folder has 1.png." in text
 
 
 def test_a_column_that_was_named_must_be_there(read):

@@ -58,7 +58,9 @@ def test_mistakes(folder, typed, told):
 
 def test_a_near_miss_is_named(tmp_path):
     (tmp_path / "X.JPG").touch()
-    with pytest.raises(UserError, match=r"x\.jpg: no such file or folder\. X\.JPG is there\."):
+    with pytest.raises(
+        UserError, match=r"x\.jpg: no such file or folder\. The folder has X\.JPG\."
+    ):
         find_image_files(str(tmp_path / "x.jpg"))
 
 

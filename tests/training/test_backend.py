@@ -84,4 +84,4 @@ try:
 except UserError as error:
     print(error)
 """
-    assert "with a number of its own choice; " in run_python("-c", script).stdout
+    assert "with its default number of threads; " in run_python("-c", script).stdout

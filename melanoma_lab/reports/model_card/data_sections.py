@@ -23,8 +23,8 @@ _FINDINGS = {
 }
 #: Text of the number of groups that a split separates, by the audited split.
 _SEPARATED = {
-    "published": "groups on both sides of the published split",
-    "random": "groups that a random split of files would separate",
+    "published": "lesions on both sides of the published split",
+    "random": "lesions that a random split of files would separate",
 }
 
 
@@ -36,11 +36,11 @@ def list_splits(manifest: pd.DataFrame) -> list[str]:
 
 def build_dataset_rows(manifest: pd.DataFrame, tags: Mapping[str, str]) -> list[list[str]]:
     """Describe the dataset in a few rows."""
-    size = f"{len(manifest):,} images in {manifest['group'].nunique():,} groups"
+    size = f"{len(manifest):,} images of {manifest['group'].nunique():,} lesions"
     rows = [
         ["dataset", str(tags.get("dataset", "unknown"))],
         ["digest", str(tags.get("dataset_digest", ""))],
-        ["size", f"{size} (a group: images of one lesion, and copies of them)"],
+        ["size", size],
         ["digest of the split", str(tags.get("split_hash", ""))],
     ]
     return [row for row in rows if row[1]]
@@ -103,8 +103,8 @@ def describe_split_protocol(config: Mapping[str, Any], tags: Mapping[str, str]) 
         )
     by = tags.get("grouped_by")
     return (
-        f"Grouped{f' by {by}' if by else ''}: divided {how}; images of one group, with identical "
-        "files and near-duplicates, are on one side of every split."
+        f"Grouped{f' by {by}' if by else ''}: divided {how}; images of one lesion, with "
+        "identical files and near-duplicates, are on one side of every split."
     )
 
 
