@@ -56,8 +56,8 @@ def describe_operating_point(name: str, advice: DecisionRule) -> str:
     )
     if not advice.measured_on or math.isnan(advice.sensitivity.value + advice.specificity.value):
         return chosen
-    flattered = " The threshold was chosen on these images, so expect lower values on "
-    "others." * (advice.measured_on == VAL)
+    optimistic = " The threshold was chosen on these images, so expect lower values on others."
+    flattered = optimistic if advice.measured_on == VAL else ""
     return (
         f"{chosen} Of the {SPLIT_NAMES.get(advice.measured_on, advice.measured_on)} images of "
         f"{name}, {_format_rate(advice.sensitivity)} reach it (sensitivity); of all others, "
