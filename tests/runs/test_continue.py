@@ -95,7 +95,7 @@ def test_nothing_is_kept_where_nobody_wants_it(place, capsys):
     place.fail("tracking.model=false", "training.resume=false")
     assert place.kept() == []
     place.train("tracking.model=false", "training.resume=false")
-    assert "Continuing" not in capsys.readouterr().out
+    assert "Resuming" not in capsys.readouterr().out
     assert sorted(place.runs().values()) == ["FAILED", "FINISHED"]
 
 

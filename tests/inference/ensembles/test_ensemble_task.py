@@ -162,7 +162,7 @@ def test_a_comparison_pairs_it_with_its_members(tracked, study, made, tmp_path):
     )
     report = (tmp_path / "report.md").read_text()
     assert f"melanoma_lab ensemble study={study} arm=dropout members=3" in report
-    assert "ensemble=3" not in report[report.index("## Again") :]
+    assert "ensemble=3" not in report[report.index("## Reproduce") :]
     assert "| dropout,ensemble=3 (ensemble of 3) | 3 |" in report
     assert "An ensemble is paired with the mean of the single runs" in report
 
