@@ -155,7 +155,7 @@ def fit_temperature(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> 
     check_arrays(y_true, y_score)
     n = len(y_true)
     if n < FEWEST:
-        return Temperature(1.0, n, f"there are {n} images to fit it to; {FEWEST} are needed")
+        return Temperature(1.0, n, f"there are {n} validation images; {FEWEST} are needed")
     logits = _logits(y_score)
     true = logits[np.arange(n), y_true]
 
@@ -166,9 +166,13 @@ def fit_temperature(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> 
 
     coldest, hottest = -math.log(COLDEST), -math.log(HOTTEST)
     if slope(hottest) >= 0:
-        return Temperature(1.0, n, "equal probabilities for all classes are no worse")
+        return Temperature(
+            1.0, n, "equal probabilities for all classes are no worse on the validation images"
+        )
     if slope(coldest) <= 0:
-        return Temperature(1.0, n, "there is no wrong decision that limits the confidence")
+        return Temperature(
+            1.0, n, "there is no wrong decision on the validation images that limits the confidence"
+        )
     return Temperature(math.exp(-brentq(slope, hottest, coldest, xtol=1e-10)), n)
 
 

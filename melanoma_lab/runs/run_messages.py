@@ -165,7 +165,7 @@ def show_absent_classes(absent: Mapping[str, Sequence[str]], n_classes: int) -> 
     """Print which classes have no images in a split, and over how many classes means are."""
     for split, names in absent.items():
         console.print(
-            f"{split} has no {format_list(names, 10)}: macro means there are over "
+            f"{split} has no {format_list(names, 10)}: its macro means are over "
             f"{n_classes - len(names)} of {n_classes} classes.",
             style="yellow",
         )
@@ -210,7 +210,7 @@ def show_clinical_evaluation(evaluation: ClinicalEvaluation) -> None:
     split = evaluation.split
     temperature = evaluation.temperature
     if temperature.why_not:
-        line = f"not calibrated: on val, {temperature.why_not}"
+        line = f"not calibrated: {temperature.why_not}"
     else:
         before, after = evaluation.uncalibrated[split], evaluation.calibrated[split]
         line = f"temperature {temperature.value:.2f} (from val): {split} " + ", ".join(

@@ -99,7 +99,7 @@ def test_a_handful_of_images_fits_none(n, enough):
     fitted = fit_temperature(y_true, y_score)
     assert (fitted.value != 1) == enough
     assert fitted.n == n
-    assert fitted.why_not == ("" if enough else f"there are {n} images to fit it to; 30 are needed")
+    assert fitted.why_not == ("" if enough else f"there are {n} validation images; 30 are needed")
 
 
 def test_refuses_arrays_that_do_not_fit():

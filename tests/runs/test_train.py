@@ -262,7 +262,7 @@ def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, 
     assert run.data.tags["absent/test"] == "vascular_lesion, melanoma"
     assert np.isnan(run.data.metrics["test/sensitivity/melanoma"])
     assert run.data.metrics["test/balanced_accuracy"] == run.data.metrics["test/sensitivity/nevus"]
-    assert "macro means there are over 1 of 3 classes" in capsys.readouterr().out
+    assert "its macro means are over 1 of 3 classes" in capsys.readouterr().out
 
 
 def test_images_of_the_dataset_may_be_kept_out_of_the_run(plain, on_tree, drawn):

@@ -101,7 +101,7 @@ def count_labels(labels: Iterable[str]) -> str:
 def explain_uncalibrated(advice: DecisionRule | None) -> str:
     """Return why the probabilities are not calibrated; empty if they are."""
     if advice is None:
-        return "are not calibrated: the model was saved without a temperature"
+        return "are not calibrated: no temperature was saved with the model"
     if advice.temperature.why_not:
         return f"are not calibrated: {advice.temperature.why_not}"
     return ""

@@ -49,7 +49,7 @@ MODEL_TAGS = {
     "dataset_digest": "evaluated_dataset_digest",
 }
 #: Decision rule for a model that was saved without one.
-NO_ADVICE = DecisionRule(Temperature(1.0, 0, "the model does not say what was fitted to it"))
+NO_ADVICE = DecisionRule(Temperature(1.0, 0, "no temperature was saved with the model"))
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ def build_model_rows(run: EvaluatedRun, identity: RunIdentity) -> list[list[str]
     )
     rows = [
         ["network", f"{mean_of}{network}{count}"],
-        ["input", f"raw pixels, uint8, {size} x {size}, RGB; scaling is inside"],
-        ["photographs become square by", SQUARED[Resize(resize)]],
+        ["input", f"raw pixels, uint8, {size} x {size}, RGB; scaling is part of the model"],
+        ["images made square by", SQUARED[Resize(resize)]],
         ["output", f"probabilities of {len(run.predictions.slugs)} classes"],
         ["run", f"{identity.run_id}, started {identity.day}, study {tags.get('study', 'unknown')}"],
         ["arm", f"{tags.get('arm', 'unknown')}, seed {tags.get('seed', '?')}"],

@@ -76,7 +76,7 @@ def test_rates_on_val_are_called_flattering_and_unknown_ones_are_not_told():
 def test_without_advice_probabilities_are_the_networks_own():
     said = build_answer_text(answers(calibrated=False, reached=None), CARD, None, None)
     assert plain(said.headline) == "Nevus, 70.0 %"
-    assert "the model was saved without a temperature" in said.scale
+    assert "no temperature was saved with the model" in said.scale
     assert (said.decision, said.rates) == ("", "")
     why_not = DecisionRule(Temperature(1.0, 3, "val has 3 images"))
     said = build_answer_text(answers(reached=None), CARD, why_not, None)

@@ -224,7 +224,7 @@ def test_the_overlap_is_told_before_any_figure(work, elsewhere, capsys):
     assert "its own test split" in told
     assert "'angioma' (8 images) are mapped to the model's vascular_lesion." in told
     assert "'scar' (8 images) are left out" in told
-    assert "test has no nevus: macro means there are over 2 of 3 classes." in told
+    assert "test has no nevus: its macro means are over 2 of 3 classes." in told
     assert "of 17 images" in told
     assert "look unlike the training images" in told
     assert "Research use only: not a medical device." in told
