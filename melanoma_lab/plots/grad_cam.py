@@ -20,11 +20,11 @@ NAME, DECIDED, NEXT = 0.24, 0.22, 0.16
 MOST_ROWS = 4
 CAPTION = (
     "{} probabilities. Coloured areas raised the score of the predicted class (Grad-CAM, {} x {} "
-    "cells, smoothed; the line:\n"
-    "half of the highest value). They do not say why the network decided so, nor whether it is "
-    "right, nor that it would\n"
-    "decide otherwise without them. Plain grey: no area raised the score. The most confident "
-    "decisions are not typical."
+    "cells, smoothed;\n"
+    "the line: half of the highest value). They do not say why, nor whether the decision is right, "
+    "nor that it would be\n"
+    "another one without them. Plain grey: no area raised the score. The most confident decisions "
+    "are not typical."
 )
 
 
