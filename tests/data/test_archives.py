@@ -157,7 +157,7 @@ def test_a_table_that_names_lesions_and_is_not_read_is_said(plant, composed):
     write(root / "meta.csv", ["image", "lesion_id"], ["1", "L1"])
     listing = read_listing(composed("dataset=folder", f"dataset.root={root}").dataset, root)
     (note,) = listing.notes
-    assert note.startswith("meta.csv names lesion_id and is not read")
+    assert note.startswith("meta.csv has lesion_id but is not read")
 
 
 def test_images_that_are_there_twice_are_said(plant, composed):
