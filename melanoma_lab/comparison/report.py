@@ -20,7 +20,7 @@ from melanoma_lab.comparison.course_project_claims import CourseProjectClaim, ch
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
-from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.files import replace_file
 from melanoma_lab.core.formatting import (
     describe_direction,
     format_count,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import UserError, get_first_line
+from melanoma_lab.core.files import hash_text
 from melanoma_lab.core.formatting import format_count, format_list
 from melanoma_lab.data.labels import slugify
 from melanoma_lab.evaluation import metrics

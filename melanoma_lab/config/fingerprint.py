@@ -12,7 +12,7 @@ from typing import Any
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS
 from melanoma_lab.config.schema.tracking import mask_password
-from melanoma_lab.core.checksums import hash_text
+from melanoma_lab.core.files import hash_text
 
 #: Keys that do not affect what is computed: study, paths, recording, threads, resuming.
 IGNORED_KEYS = (

@@ -21,14 +21,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.core.atomic_files import write_atomically
-from melanoma_lab.core.checksums import (
+from melanoma_lab.core.errors import RunError
+from melanoma_lab.core.files import (
     DamagedFileError,
     compute_crc32,
     read_checksummed_text,
+    write_atomically,
     write_checksummed_text,
 )
-from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.locks import hold_lock
 
 _MAGIC = b"melanoma_lab seal 1\n"

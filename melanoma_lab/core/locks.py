@@ -11,8 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from melanoma_lab.core.atomic_files import replace_file
-from melanoma_lab.core.checksums import hash_text
+from melanoma_lab.core.files import hash_text, replace_file
 
 #: Largest number of characters that are read of a holder's name.
 _LONGEST_NAME = 200

@@ -14,7 +14,7 @@ from melanoma_lab.core.checksummed_files import (
     read_checksummed_json,
     write_checksummed_json,
 )
-from melanoma_lab.core.checksums import hash_text
+from melanoma_lab.core.files import hash_text
 
 
 def get_cache_folder(chosen: str | None) -> Path:

@@ -27,8 +27,8 @@ from melanoma_lab.core.checksummed_files import (
     write_array,
     write_checksummed_json,
 )
-from melanoma_lab.core.checksums import hash_file, hash_text
 from melanoma_lab.core.console import ProgressCallback
+from melanoma_lab.core.files import hash_file, hash_text
 from melanoma_lab.data.decoding import DECODING_VERSION, decode_image
 
 #: Why a file without a digest is unreadable. Not cached, because it is no property of the content.

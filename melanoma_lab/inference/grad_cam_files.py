@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.files import replace_file
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
 from melanoma_lab.tracking.model_info import NOTICE

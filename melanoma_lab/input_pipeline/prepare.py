@@ -26,9 +26,9 @@ from melanoma_lab.config.schema.dataset import (
 )
 from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, PatientMetadata
 from melanoma_lab.config.schema.split import Split
-from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.files import hash_text
 from melanoma_lab.data.exclusion import drop_unreadable
 from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.image_files import describe_outside_links

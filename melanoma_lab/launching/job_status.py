@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.files import replace_file
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from melanoma_lab.audit.findings import Findings, Group
 from melanoma_lab.audit.problems import Problem, ProblemKind
-from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.files import replace_file
 from melanoma_lab.data.decoding import read_picture
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.reports.rendering import encode_jpeg_uri, render_template

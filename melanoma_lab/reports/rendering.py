@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import markupsafe
 
-from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.files import replace_file
 from melanoma_lab.core.formatting import format_percent
 
 if TYPE_CHECKING:

@@ -14,9 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from melanoma_lab.core.atomic_files import replace_file
-from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.files import hash_text, replace_file
 from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.core.untrusted_files import read_json
 

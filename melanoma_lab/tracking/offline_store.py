@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from melanoma_lab.core.atomic_files import write_folder_atomically
 from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.files import write_folder_atomically
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.untrusted_files import read_json
 from melanoma_lab.tracking.client import summarize_error

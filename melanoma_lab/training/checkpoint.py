@@ -18,8 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.core.atomic_files import write_atomically
-from melanoma_lab.core.checksums import DamagedFileError, compute_crc32
+from melanoma_lab.core.files import DamagedFileError, compute_crc32, write_atomically
 
 #: How long training may wait for checkpoints in total: so many seconds, plus this share of its
 #: time. If epochs are very short or the disk is very slow, some epochs get no checkpoint instead.

@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 #: may be repaired between a failure and the attempt that resumes the training.
 TRAINING_CODE = (
     "core/checksummed_files.py",
-    "core/checksums.py",
+    "core/files.py",
     "core/heavy_imports.py",
     "data/**/*.py",
     "input_pipeline/**/*.py",

@@ -24,7 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from melanoma_lab.config.schema.tuner import BayesianOptimization, GridSearch, Hyperband, Tuner
-from melanoma_lab.core.checksums import (
+from melanoma_lab.core.files import (
     DamagedFileError,
     read_checksummed_text,
     write_checksummed_text,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from melanoma_lab.core.atomic_files import replace_file
+from melanoma_lab.core.files import replace_file
 from melanoma_lab.core.formatting import format_count, format_list, format_percent
 from melanoma_lab.core.version import __version__
 from melanoma_lab.reports.rendering import (

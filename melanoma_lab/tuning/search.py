@@ -12,8 +12,8 @@ from keras_tuner import errors as keras_tuner_errors
 from keras_tuner.src.engine.base_tuner import BaseTuner
 from keras_tuner.src.engine.trial import TrialStatus
 
-from melanoma_lab.core.checksums import DamagedFileError
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
+from melanoma_lab.core.files import DamagedFileError
 from melanoma_lab.tuning import oracles
 from melanoma_lab.tuning.trial import TrialScore
 from melanoma_lab.tuning.trial_log import TrialLog

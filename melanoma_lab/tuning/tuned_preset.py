@@ -14,8 +14,8 @@ from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.overrides import parse_override_key
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.search_path import STUDY_PRESETS
-from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.errors import RunError
+from melanoma_lab.core.files import replace_file
 from melanoma_lab.core.shell_commands import format_portable_command
 from melanoma_lab.registry import OPTIONS
 from melanoma_lab.tuning.search_space import SEARCHABLE_DATASET_KEYS, Values

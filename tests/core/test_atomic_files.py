@@ -1,6 +1,6 @@
 import pytest
 
-from melanoma_lab.core.atomic_files import replace_file, write_atomically, write_folder_atomically
+from melanoma_lab.core.files import replace_file, write_atomically, write_folder_atomically
 
 
 def names(folder):

@@ -4,7 +4,7 @@ import zlib
 
 import pytest
 
-from melanoma_lab.core.checksums import (
+from melanoma_lab.core.files import (
     DamagedFileError,
     compute_crc32,
     hash_file,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.core.checksums import DamagedFileError
+from melanoma_lab.core.files import DamagedFileError
 from melanoma_lab.training import checkpoint as module
 from melanoma_lab.training.checkpoint import (
     Checkpoint,

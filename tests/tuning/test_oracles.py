@@ -12,7 +12,7 @@ from melanoma_lab.config.schema.tuner import (
     Hyperband,
     RandomSearch,
 )
-from melanoma_lab.core.checksums import DamagedFileError
+from melanoma_lab.core.files import DamagedFileError
 from melanoma_lab.tuning import oracles
 from melanoma_lab.tuning.oracles import (
     build_oracle,

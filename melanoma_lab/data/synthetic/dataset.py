@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from melanoma_lab.core.atomic_files import write_folder_atomically
 from melanoma_lab.core.checksummed_files import (
     is_folder_intact,
     report_cache_errors,
     write_folder_checksums,
 )
-from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.files import hash_text, write_folder_atomically
 from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.data.synthetic.appearance import (
     LesionClass,

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
-from melanoma_lab.core.checksums import hash_file, hash_text
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.files import hash_file, hash_text
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.inference.demo.training_images import (
     Embedder,

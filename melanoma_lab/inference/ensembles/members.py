@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from melanoma_lab.config.arm import find_arm, shorten_arm_names
-from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.errors import UserError, get_first_line
+from melanoma_lab.core.files import hash_text
 from melanoma_lab.core.formatting import format_count, format_list
 from melanoma_lab.core.version import __version__
 from melanoma_lab.evaluation.predictions import Predictions

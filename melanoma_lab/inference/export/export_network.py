@@ -13,9 +13,9 @@ import numpy as np
 
 from melanoma_lab.config.schema import Config, Format
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.core.atomic_files import write_folder_atomically
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.files import write_folder_atomically
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.untrusted_files import read_text
 from melanoma_lab.inference import prediction_messages

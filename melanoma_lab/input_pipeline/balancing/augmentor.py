@@ -14,8 +14,8 @@ import PIL
 from numpy.typing import NDArray
 
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
-from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import ProgressCallback
+from melanoma_lab.core.files import hash_text
 from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
     OperationSpec,
     augment_image,

@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from melanoma_lab.config.schema.evaluation import Evaluation
-from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.files import replace_file
 from melanoma_lab.core.formatting import format_metric, label_metric, label_split
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.core.version import __version__
