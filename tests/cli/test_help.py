@@ -2,7 +2,7 @@ import pytest
 from hydra.errors import HydraException
 
 from melanoma_lab.__main__ import CONF_DIR
-from melanoma_lab.cli.help import format_help
+from melanoma_lab.cli.arguments import format_help
 from melanoma_lab.core.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from melanoma_lab.cli.help import format_help
+from melanoma_lab.cli.arguments import format_help
 from melanoma_lab.config.fingerprint import compute_fingerprint, config_to_dict
 from melanoma_lab.config.schema.tracking import (
     DEFAULT_TRACKING_URI,
