@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from melanoma_lab import registry
 from melanoma_lab.cli import multirun
 from melanoma_lab.cli.arguments import format_help, normalise_arguments
-from melanoma_lab.cli.job_validation import validate_seeds_once
+from melanoma_lab.cli.multirun import validate_seeds_once
 from melanoma_lab.config.arm import parse_arm
 from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.config.required_keys import check_dataset_root, check_required_keys

@@ -6,6 +6,7 @@ callbacks at the end of a multirun. Therefore jobs raise nothing here, and their
 
 from __future__ import annotations
 
+import re
 import shutil
 import traceback
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from melanoma_lab.config.arm import Arm, parse_arm, shorten_arm_names
+from melanoma_lab.config.arm import Arm, check_jobs_distinct, parse_arm, shorten_arm_names
 from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.config.schema.tracking import Tracking, get_default_uri
 from melanoma_lab.config.validation import check_interpolations
@@ -30,6 +32,46 @@ from melanoma_lab.launching.parallel_jobs import isolate_job
 
 if TYPE_CHECKING:  # its module loads pandas
     from melanoma_lab.comparison.result import ComparedStudy
+
+
+#: An override that cannot make the composition of a job fail.
+_SEED = re.compile(r"seed=\d{1,9}")
+
+
+@contextmanager
+def validate_seeds_once() -> Iterator[None]:
+    """Make Hydra's basic sweeper validate one job of those that differ only in their seeds.
+
+    In this context the sweeper also refuses jobs that a study could not distinguish.
+
+    The sweeper composes all jobs before the first begins, to find mistakes early, and each job
+    again when it begins. For a study that has finished, this would take half of the time. A sweeper
+    of our own would avoid it, but Hydra finds sweepers only in a package ``hydra_plugins``.
+    """
+    original = BasicSweeper.validate_batch_is_legal
+
+    def validate(self: BasicSweeper, batch: Sequence[Sequence[str]]) -> None:
+        check_jobs_distinct(batch)
+        original(self, drop_seed_repeats(batch))
+
+    BasicSweeper.validate_batch_is_legal = validate  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        BasicSweeper.validate_batch_is_legal = original  # type: ignore[method-assign]
+
+
+def drop_seed_repeats(batch: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Keep the last of several jobs that differ only in their seeds.
+
+    Args:
+        batch: overrides of each job.
+
+    Returns:
+        Overrides of the jobs to validate.
+    """
+    by_rest = {tuple(w for w in job if not _SEED.fullmatch(w)): job for job in batch}
+    return list(by_rest.values())
 
 
 def in_multirun() -> bool:

@@ -1,4 +1,4 @@
-from melanoma_lab.cli.job_validation import drop_seed_repeats
+from melanoma_lab.cli.multirun import drop_seed_repeats
 
 
 def test_jobs_that_differ_in_their_seeds_are_one():
