@@ -44,8 +44,8 @@ PARTS = {
         "melanoma_lab.runs.steps.fit_trivial_classifier",
     ],
     "metrics": [
-        "melanoma_lab.runs.training_report.compare_with_chance",
-        "melanoma_lab.runs.training_report.evaluate_training",
+        "melanoma_lab.runs.run_report.compare_with_chance",
+        "melanoma_lab.runs.run_report.evaluate_training",
     ],
     "figures": [
         "melanoma_lab.runs.run_report.save_run_figures",
@@ -55,7 +55,7 @@ PARTS = {
     "Grad-CAM": ["melanoma_lab.reports.error_analysis.analysis.explain_images"],
     "mistakes page": ["melanoma_lab.runs.run_report.write_error_analysis"],
     "model card": ["melanoma_lab.runs.run_report.write_model_card"],
-    "what images look like": ["melanoma_lab.runs.training_report._build_model_files"],
+    "what images look like": ["melanoma_lab.runs.run_report._build_model_files"],
     "saving the network": ["melanoma_lab.tracking.tracker.Tracker.log_network"],
     "sending": ["melanoma_lab.tracking.tracker.Tracker._end"],
 }
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     spent: dict[str, float] = defaultdict(float)
-    importlib.import_module("melanoma_lab.runs.training_report")
+    importlib.import_module("melanoma_lab.runs.run_report")
     for part, functions in PARTS.items():
         for name in functions:
             watch(name, part, spent)

@@ -207,7 +207,7 @@ def report(active: ActiveRun, images: BalancedSet, result: TrainingResult) -> Ma
     spec = active.spec
     # Imported late, because the modules of plots and statistics would delay the first step.
     with show_progress("loading statistics and drawing", line=spec.options.prints_lines):
-        from melanoma_lab.runs.training_report import report_training
+        from melanoma_lab.runs.run_report import report_training
 
     return report_training(spec, images, result, active.tracker)
 

@@ -12,9 +12,13 @@ from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.models.trivial_classifiers import TrivialClassifier
 from melanoma_lab.reports.model_card.content import write_model_card
 from melanoma_lab.runs import steps
-from melanoma_lab.runs.run_report import RunReport, write_figures
+from melanoma_lab.runs.run_report import (
+    RunReport,
+    add_figures_and_model,
+    evaluate_training,
+    write_figures,
+)
 from melanoma_lab.runs.run_spec import RunSpec
-from melanoma_lab.runs.training_report import add_figures_and_model, evaluate_training
 from melanoma_lab.tracking.logged_model import save_network
 from melanoma_lab.tracking.offline_store import ARTIFACTS_FOLDER, MODEL_FOLDER
 from melanoma_lab.tracking.run_reader import RunIdentity
