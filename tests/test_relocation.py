@@ -12,13 +12,19 @@ from sqlalchemy import make_url
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.model_source import find_model
-from melanoma_lab.tracking import relocation
+from melanoma_lab.tracking import locations
 from melanoma_lab.tracking.client import connect_for_reading
+from melanoma_lab.tracking.locations import (
+    identify_study,
+    local_folder,
+    make_absolute_uri,
+    relocate_artifacts,
+    sqlite_path,
+    sqlite_uri,
+)
 from melanoma_lab.tracking.offline_store import load_offline_runs, save_offline_run
-from melanoma_lab.tracking.relocation import identify_study, relocate_artifacts
 from melanoma_lab.tracking.run_reader import fetch_artifact, read_run
 from melanoma_lab.tracking.tracker import connect
-from melanoma_lab.tracking.uris import local_folder, make_absolute_uri, sqlite_path, sqlite_uri
 
 
 def uri_of(folder):
@@ -74,7 +80,7 @@ def test_a_moved_folder_finds_its_artifacts_and_new_runs_write_into_it(project, 
 def test_a_moved_database_that_may_only_be_read_says_what_to_do(project, tmp_path, monkeypatch):
     before, _ = project
     monkeypatch.setattr(
-        relocation,
+        locations,
         "_open_database",
         lambda path: sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None),
     )

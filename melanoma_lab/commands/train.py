@@ -43,7 +43,7 @@ def train_arm(
         from melanoma_lab.runs import run_messages, steps
         from melanoma_lab.runs.run_lock import acquire_run_lock
         from melanoma_lab.runs.run_spec import RunSpec, choose_options
-        from melanoma_lab.tracking.relocation import identify_study
+        from melanoma_lab.tracking.locations import identify_study
         from melanoma_lab.tracking.tracker import connect
         from melanoma_lab.training.backend import choose_threads
 

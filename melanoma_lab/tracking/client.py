@@ -31,11 +31,12 @@ from melanoma_lab.tracking.database import (
     is_empty,
     silence_mlflow_logs,
 )
-from melanoma_lab.tracking.relocation import build_location_tags, relocate_artifacts
-from melanoma_lab.tracking.uris import (
+from melanoma_lab.tracking.locations import (
     build_artifact_location,
+    build_location_tags,
     build_mlflow_uri,
     make_absolute_uri,
+    relocate_artifacts,
     sqlite_path,
 )
 

@@ -29,7 +29,7 @@ from melanoma_lab.core.checksummed_files import (
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.shell_commands import format_program
 from melanoma_lab.data.cache import get_cache_folder
-from melanoma_lab.tracking.uris import build_artifact_location, build_mlflow_uri, sqlite_uri
+from melanoma_lab.tracking.locations import build_artifact_location, build_mlflow_uri, sqlite_uri
 
 #: Seconds to wait while another process writes, as in MLflow.
 _LOCK_TIMEOUT = 20.0

@@ -16,7 +16,7 @@ from melanoma_lab.core.files import write_folder_atomically
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.untrusted_files import read_json
 from melanoma_lab.tracking.client import summarize_error
-from melanoma_lab.tracking.uris import sqlite_path, sqlite_uri
+from melanoma_lab.tracking.locations import sqlite_path, sqlite_uri
 
 #: The file that holds a run's record; a folder that has it is complete.
 RECORD_FILE = "run.json"

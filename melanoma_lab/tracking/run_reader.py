@@ -16,9 +16,9 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.shell_commands import format_program
 from melanoma_lab.tracking.client import connect_for_reading, find_run, locked_access
+from melanoma_lab.tracking.locations import local_folder
 from melanoma_lab.tracking.offline_store import ARTIFACTS_FOLDER, RECORD_FILE, RunRecord
 from melanoma_lab.tracking.sqlite_reader import list_runs_if_missing
-from melanoma_lab.tracking.uris import local_folder
 
 
 def fetch_artifact(client: Any, run: Any, name: str, scratch: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.tracking.client import refuse_empty, translate_errors
-from melanoma_lab.tracking.uris import sqlite_path
+from melanoma_lab.tracking.locations import sqlite_path
 
 #: How many runs are searched for an id or a name that resembles a mistyped one.
 MAX_LISTED_RUNS = 1000

@@ -34,6 +34,7 @@ from melanoma_lab.tracking.client import (
     summarize_error,
 )
 from melanoma_lab.tracking.database import TrackingError
+from melanoma_lab.tracking.locations import make_absolute_uri, relocate_artifacts
 from melanoma_lab.tracking.logged_model import save_network
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.offline_store import (
@@ -46,7 +47,6 @@ from melanoma_lab.tracking.offline_store import (
     load_offline_runs,
     save_offline_run,
 )
-from melanoma_lab.tracking.relocation import relocate_artifacts
 from melanoma_lab.tracking.upload import (
     LONGEST_REASON,
     PROCESS_TAG,
@@ -58,7 +58,6 @@ from melanoma_lab.tracking.upload import (
     log_params_and_tags,
     register_if_requested,
 )
-from melanoma_lab.tracking.uris import make_absolute_uri
 
 #: URIs where a run of this process was started. If one of them fails later, it is an outage and no
 #: mistyped address, so the multirun's other jobs are still trained.

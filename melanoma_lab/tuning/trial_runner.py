@@ -21,8 +21,8 @@ from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.runs import run_messages, steps
 from melanoma_lab.runs.run_lock import RunLock, acquire_run_lock
 from melanoma_lab.runs.run_spec import RunOptions, RunSpec, fingerprint_run
+from melanoma_lab.tracking.locations import identify_study
 from melanoma_lab.tracking.provenance import flatten_params
-from melanoma_lab.tracking.relocation import identify_study
 from melanoma_lab.tracking.study_run import PARENT_TAG
 from melanoma_lab.tracking.sweep_run import (
     REPETITION_TAG,

@@ -21,7 +21,7 @@ from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.runs.run_lock import RunLock
-from melanoma_lab.tracking.relocation import identify_study
+from melanoma_lab.tracking.locations import identify_study
 
 PRESETS = ("majority", "colour_histogram", "source_only")
 
