@@ -22,7 +22,7 @@ from melanoma_lab.tracking import database
 from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking.client import connect_for_reading, locked_access
 from melanoma_lab.tracking.locations import make_absolute_uri
-from melanoma_lab.tracking.sqlite_reader import refuse_unknown_study
+from melanoma_lab.tracking.run_reader import refuse_unknown_study
 
 #: What a process runs to be killed when SQLite begins its statement of a number.
 DYING = """

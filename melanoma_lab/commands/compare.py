@@ -7,7 +7,7 @@ from pathlib import Path
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import show_loading
-from melanoma_lab.tracking.sqlite_reader import refuse_unknown_study
+from melanoma_lab.tracking.run_reader import refuse_unknown_study
 
 
 def run(config: Config, _arm: Arm) -> None:

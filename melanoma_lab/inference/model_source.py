@@ -27,8 +27,12 @@ from melanoma_lab.tracking.locations import local_folder
 from melanoma_lab.tracking.logged_model import download_model, find_ready_models
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.offline_store import MODEL_FOLDER
-from melanoma_lab.tracking.run_reader import explain_missing_folder
-from melanoma_lab.tracking.sqlite_reader import MAX_LISTED_RUNS, ListedRun, list_runs_if_missing
+from melanoma_lab.tracking.run_reader import (
+    MAX_LISTED_RUNS,
+    ListedRun,
+    explain_missing_folder,
+    list_runs_if_missing,
+)
 
 #: The number of newest runs that an error names if none resembles a mistyped id.
 NEWEST = 3

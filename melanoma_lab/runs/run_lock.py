@@ -72,7 +72,7 @@ def acquire_run_lock(
     Args:
         cache: the lab's cache folder.
         study: the run's study.
-        tracked: id of the tracking database, of ``relocation.identify_study``.
+        tracked: id of the tracking database, of ``locations.identify_study``.
         fingerprint: the run's fingerprint.
         wait: function that is called with the name of the process that holds the lock, before
             waiting for its end; None: do not wait.

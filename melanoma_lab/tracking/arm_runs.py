@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.tracking.run_reader import fetch_artifact
-from melanoma_lab.tracking.sqlite_reader import build_unknown_study_error
+from melanoma_lab.tracking.run_reader import build_unknown_study_error, fetch_artifact
 from melanoma_lab.tracking.sweep_run import SWEEP_TAG
 
 PAGE = 1000
