@@ -7,7 +7,7 @@ import pytest
 from fake_studies import Tracked
 
 from melanoma_lab.comparison.study_report import report_study
-from melanoma_lab.tracking.study_run import COLOUR_TAG, NOTE_TAG, PARENT_TAG, STUDY_TAG
+from melanoma_lab.tracking.parent_runs import COLOUR_TAG, NOTE_TAG, PARENT_TAG, STUDY_TAG
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.plots.style import CYCLE
 from melanoma_lab.tracking.client import connect_for_reading, summarize_error, translate_errors
-from melanoma_lab.tracking.study_run import StudyMember, record_study
+from melanoma_lab.tracking.parent_runs import StudyMember, record_study
 
 
 def report_study(

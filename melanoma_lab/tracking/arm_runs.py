@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.evaluation.predictions import Predictions
+from melanoma_lab.tracking.parent_runs import SWEEP_TAG
 from melanoma_lab.tracking.run_reader import build_unknown_study_error, fetch_artifact
-from melanoma_lab.tracking.sweep_run import SWEEP_TAG
 
 PAGE = 1000
 #: Tags of an ensemble: the seeds and the folds of its members.

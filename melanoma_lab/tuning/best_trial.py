@@ -21,8 +21,8 @@ from melanoma_lab.runs.run_report import (
 from melanoma_lab.runs.run_spec import RunSpec
 from melanoma_lab.tracking.logged_model import save_network
 from melanoma_lab.tracking.offline_store import ARTIFACTS_FOLDER, MODEL_FOLDER
+from melanoma_lab.tracking.parent_runs import SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tracking.run_reader import RunIdentity
-from melanoma_lab.tracking.sweep_run import SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tracking.upload import log_artifacts_and_model
 from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
 from melanoma_lab.training.training_result import TrainingResult, fit_trivial_classifier

@@ -22,9 +22,8 @@ from melanoma_lab.runs import run_messages, steps
 from melanoma_lab.runs.run_lock import RunLock, acquire_run_lock
 from melanoma_lab.runs.run_spec import RunOptions, RunSpec, fingerprint_run
 from melanoma_lab.tracking.locations import identify_study
-from melanoma_lab.tracking.provenance import flatten_params
-from melanoma_lab.tracking.study_run import PARENT_TAG
-from melanoma_lab.tracking.sweep_run import (
+from melanoma_lab.tracking.parent_runs import (
+    PARENT_TAG,
     REPETITION_TAG,
     SCORE_TAG,
     SWEEP_TAG,
@@ -32,6 +31,7 @@ from melanoma_lab.tracking.sweep_run import (
     close_parent_run,
     open_parent_run,
 )
+from melanoma_lab.tracking.provenance import flatten_params
 from melanoma_lab.training.backend import choose_threads
 from melanoma_lab.tuning.plan import SearchPlan
 from melanoma_lab.tuning.space_validation import TuneCommand
