@@ -34,7 +34,7 @@ from melanoma_lab.evaluation.out_of_distribution import (
     fit_detector,
 )
 from melanoma_lab.inference.predict import predict_to_file
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import ModelInfo
 from melanoma_lab.training.backend import count_available_threads, start_backend
 
 SIZE, BATCH = 180, 32

@@ -8,8 +8,7 @@ from melanoma_lab.commands.sync import sync_runs
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.model_source import find_model
-from melanoma_lab.tracking.logged_model import register_model
-from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
+from melanoma_lab.tracking.logged_model import NOTICE, ModelInfo, register_model
 from melanoma_lab.tracking.offline_store import load_offline_runs
 from melanoma_lab.tracking.tracker import connect
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from serving_server import Serving
 
-from melanoma_lab.tracking.logged_model import save_network
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import ModelInfo, save_network
 
 pytestmark = pytest.mark.slow
 

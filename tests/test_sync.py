@@ -18,7 +18,7 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking import upload
 from melanoma_lab.tracking.client import DEFAULT_TIMEOUTS
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import ModelInfo
 from melanoma_lab.tracking.offline_store import (
     RECORD_FILE,
     MetricPoint,

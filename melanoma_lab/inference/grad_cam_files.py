@@ -17,7 +17,7 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.files import replace_file
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
-from melanoma_lab.tracking.model_info import NOTICE
+from melanoma_lab.tracking.logged_model import NOTICE
 
 #: The text in the metadata of every map; other pictures lack it and are never overwritten.
 MARK: Final = "melanoma_lab grad_cam"

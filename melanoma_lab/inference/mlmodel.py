@@ -19,7 +19,7 @@ from melanoma_lab.evaluation import decision_rule, out_of_distribution
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.out_of_distribution import OutOfDistributionDetector
 from melanoma_lab.models.safe_loading import check_keras_file
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import ModelInfo
 
 _Read = TypeVar("_Read")
 MLMODEL_FILE: Final = "MLmodel"

@@ -24,8 +24,7 @@ from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
 from melanoma_lab.tracking.client import connect_for_reading, find_run, locked_access
 from melanoma_lab.tracking.locations import local_folder
-from melanoma_lab.tracking.logged_model import download_model, find_ready_models
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import ModelInfo, download_model, find_ready_models
 from melanoma_lab.tracking.offline_store import MODEL_FOLDER
 from melanoma_lab.tracking.run_reader import (
     MAX_LISTED_RUNS,

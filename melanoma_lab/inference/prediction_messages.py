@@ -10,7 +10,7 @@ from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.inference.prediction_writer import build_unreadable_path
-from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
+from melanoma_lab.tracking.logged_model import NOTICE, ModelInfo
 
 #: The number of unreadable files named in the terminal; a file next to the output lists all.
 N_SHOWN = 5

@@ -16,7 +16,7 @@ import numpy as np
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import truncate
-from melanoma_lab.tracking.model_info import NOTICE
+from melanoma_lab.tracking.logged_model import NOTICE
 
 #: Column -> a value for each image: float32, integers, booleans or texts.
 Columns = Mapping[str, Sequence[Any] | np.ndarray[Any, Any]]

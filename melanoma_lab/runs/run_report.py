@@ -37,7 +37,7 @@ from melanoma_lab.reports.error_analysis.explained_images import (
 from melanoma_lab.reports.model_card.content import write_model_card
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_spec import RunSpec
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import ModelInfo
 from melanoma_lab.tracking.run_reader import RunIdentity
 from melanoma_lab.tracking.tracker import Tracker
 from melanoma_lab.training.training_result import FitResult, TrainingResult

@@ -35,8 +35,7 @@ from melanoma_lab.tracking.client import (
 )
 from melanoma_lab.tracking.database import TrackingError
 from melanoma_lab.tracking.locations import make_absolute_uri, relocate_artifacts
-from melanoma_lab.tracking.logged_model import save_network
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import ModelInfo, save_network
 from melanoma_lab.tracking.offline_store import (
     ARTIFACTS_FOLDER,
     MODEL_FOLDER,

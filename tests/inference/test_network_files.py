@@ -13,8 +13,7 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.mlmodel import read_model_folder
 from melanoma_lab.inference.network import build_predict_function, load_network
 from melanoma_lab.models.safe_loading import check_keras_file
-from melanoma_lab.tracking.logged_model import save_network
-from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
+from melanoma_lab.tracking.logged_model import NOTICE, ModelInfo, save_network
 
 CARD = ModelInfo(
     ("mel", "nv"), ("Melanoma", "Nevus"), positive_class="mel", dataset="d", image_size=4

@@ -13,7 +13,7 @@ from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics, compute_split_metrics
 from melanoma_lab.reports.model_card.content import PAGES
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import ModelInfo
 
 SLUGS = ("melanoma", "nevus", "scar")
 TABLES = {"config.yaml", "predictions.csv", "calibration.json", "operating_points.json"}

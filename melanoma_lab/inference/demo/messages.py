@@ -12,7 +12,7 @@ from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.inference.prediction_messages import list_source_notes, name_source
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import ModelInfo
 
 #: The space between a number and its unit.
 SPACE = "\N{NO-BREAK SPACE}"

@@ -25,7 +25,7 @@ from melanoma_lab.data.decoding import FORMATS
 from melanoma_lab.inference.demo.image_answer import ImageAnswer
 from melanoma_lab.inference.demo.server import is_loopback
 from melanoma_lab.reports.rendering import render_template
-from melanoma_lab.tracking.model_info import NOTICE
+from melanoma_lab.tracking.logged_model import NOTICE
 
 #: The header with which the page's script requests the answer without the rest of the page.
 PART = "X-Answer-Only"

@@ -49,8 +49,12 @@ from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import open_artifact
 from melanoma_lab.tracking.client import connect_for_reading, translate_errors
-from melanoma_lab.tracking.logged_model import MODEL_NAME, download_model, find_ready_models
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import (
+    MODEL_NAME,
+    ModelInfo,
+    download_model,
+    find_ready_models,
+)
 from melanoma_lab.tracking.provenance import flatten_params
 from melanoma_lab.tracking.tracker import Tracker, connect
 

@@ -33,7 +33,7 @@ from melanoma_lab.reports.error_analysis.explained_images import build_run_expla
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import ModelInfo
 from melanoma_lab.tracking.provenance import git_commit
 from melanoma_lab.tracking.tracker import Tracker
 

@@ -1,1 +1,1 @@
-"""The model card of a run, for people; ``tracking.model_info`` is the one for programs."""
+"""The model card of a run, for people; ``tracking.logged_model`` is the one for programs."""

@@ -12,7 +12,7 @@ from melanoma_lab.inference.demo import messages
 from melanoma_lab.inference.demo.image_answer import build_answer_text
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.inference.predictor import PredictionBatch
-from melanoma_lab.tracking.model_info import ModelInfo
+from melanoma_lab.tracking.logged_model import ModelInfo
 
 CARD = ModelInfo(("melanoma", "nevus", "wart"), ("Melanoma", "Nevus", "Wart"), dataset="mine")
 ADVICE = DecisionRule(

@@ -18,7 +18,7 @@ from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.inference.export import formats
 from melanoma_lab.inference.export.export_network import check_output_folder, export_network
 from melanoma_lab.inference.export.model_description import DESCRIPTION_FILE
-from melanoma_lab.tracking.model_info import NOTICE
+from melanoma_lab.tracking.logged_model import NOTICE
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 
