@@ -11,8 +11,9 @@ import pytest
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_program
-from melanoma_lab.tracking.provenance import flatten_params, git_commit
+from melanoma_lab.core.version import git_commit
 from melanoma_lab.tracking.tracker import connect
+from melanoma_lab.tracking.upload import flatten_params
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from melanoma_lab.config.compose import load_preset_reference
 from melanoma_lab.config.overrides import format_override_value
 from melanoma_lab.config.schema.tracking import DEFAULT_TRACKING_URI, mask_password
 from melanoma_lab.core.shell_commands import format_portable_command
-from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
+from melanoma_lab.core.version import UNKNOWN_COMMIT, shorten_commit
 
 
 def build_compare_command(study: str, *, reference: str | None, metric: str, uri: str) -> str:

@@ -22,7 +22,7 @@ from melanoma_lab.core.formatting import (
     label_metric,
 )
 from melanoma_lab.core.metric_names import LOWER_IS_BETTER
-from melanoma_lab.tracking.provenance import UNKNOWN_COMMIT, shorten_commit
+from melanoma_lab.core.version import UNKNOWN_COMMIT, shorten_commit
 
 #: Arms, seeds or classes that a warning names at most.
 LISTED = 8

@@ -6,8 +6,9 @@ the server does not have.
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +74,28 @@ def log_metric_points(client: Any, run_id: str, points: list[MetricPoint]) -> No
     from mlflow.entities import Metric
 
     client.log_batch(run_id, metrics=[Metric(*point) for point in points])
+
+
+def flatten_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Flatten a nested configuration to dotted keys.
+
+    Args:
+        config: plain containers, as OmegaConf.to_container returns them.
+        prefix: text to put before every key.
+
+    Returns:
+        The values as text by dotted key; numbers, None and lists are in JSON.
+    """
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten_params(value, f"{name}."))
+        elif isinstance(value, str):
+            flat[name] = value
+        else:
+            flat[name] = json.dumps(value)
+    return flat
 
 
 def log_params_and_tags(client: Any, run_id: str, record: RunRecord) -> None:

@@ -31,7 +31,7 @@ from melanoma_lab.tracking.parent_runs import (
     close_parent_run,
     open_parent_run,
 )
-from melanoma_lab.tracking.provenance import flatten_params
+from melanoma_lab.tracking.upload import flatten_params
 from melanoma_lab.training.backend import choose_threads
 from melanoma_lab.tuning.plan import SearchPlan
 from melanoma_lab.tuning.space_validation import TuneCommand

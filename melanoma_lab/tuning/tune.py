@@ -16,6 +16,7 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.heavy_imports import load_tensorflow
 from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.core.shell_commands import format_lab_command
+from melanoma_lab.core.version import git_commit
 from melanoma_lab.models.pretrained.weight_files import find_weights
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.parent_runs import (
@@ -24,8 +25,8 @@ from melanoma_lab.tracking.parent_runs import (
     log_search_results,
     open_parent_run,
 )
-from melanoma_lab.tracking.provenance import flatten_params, git_commit
 from melanoma_lab.tracking.tracker import connect
+from melanoma_lab.tracking.upload import flatten_params
 from melanoma_lab.tuning import search_messages
 from melanoma_lab.tuning.distributed.transport import LOOPBACK, open_server
 from melanoma_lab.tuning.distributed.worker_pool import (

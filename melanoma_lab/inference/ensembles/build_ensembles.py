@@ -55,8 +55,8 @@ from melanoma_lab.tracking.logged_model import (
     download_model,
     find_ready_models,
 )
-from melanoma_lab.tracking.provenance import flatten_params
 from melanoma_lab.tracking.tracker import Tracker, connect
+from melanoma_lab.tracking.upload import flatten_params
 
 
 def make_ensembles(

@@ -13,7 +13,7 @@ from melanoma_lab.config.arm import find_arm, shorten_arm_names
 from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.files import hash_text
 from melanoma_lab.core.formatting import format_count, format_list
-from melanoma_lab.core.version import __version__
+from melanoma_lab.core.version import __version__, git_commit
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.input_pipeline.prepare import compute_split_hash
 from melanoma_lab.tracking.arm_runs import (
@@ -24,7 +24,6 @@ from melanoma_lab.tracking.arm_runs import (
     load_predictions,
     read_run_key,
 )
-from melanoma_lab.tracking.provenance import git_commit
 
 #: Columns of the predictions table that must be equal for all members.
 _EQUAL_COLUMNS = ["image_id", "group", "y_true"]

@@ -52,8 +52,8 @@ from melanoma_lab.inference.predictor import (
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_images
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.logged_model import ModelInfo
-from melanoma_lab.tracking.provenance import flatten_params
 from melanoma_lab.tracking.tracker import connect
+from melanoma_lab.tracking.upload import flatten_params
 from melanoma_lab.training.backend import choose_threads
 
 

@@ -13,7 +13,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
 from melanoma_lab.config.schema.split import Predefined
 from melanoma_lab.core.files import hash_file, hash_text
-from melanoma_lab.core.version import __version__
+from melanoma_lab.core.version import __version__, git_commit
 from melanoma_lab.data.labels import slugify
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.data.split import TEST
@@ -34,7 +34,6 @@ from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
 from melanoma_lab.tracking.logged_model import ModelInfo
-from melanoma_lab.tracking.provenance import git_commit
 from melanoma_lab.tracking.tracker import Tracker
 
 #: Tag of the run of an evaluation: the kind of evaluation.
