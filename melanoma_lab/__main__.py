@@ -26,8 +26,7 @@ from melanoma_lab.config.required_keys import check_dataset_root, check_required
 from melanoma_lab.config.schema import Task
 from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
-from melanoma_lab.launching.job_status import JobStatusStore, collect_jobs
-from melanoma_lab.launching.parallel_jobs import InterruptHandler
+from melanoma_lab.launching import InterruptHandler, JobStatusStore, collect_jobs
 
 
 def hydra_command(notes: JobStatusStore) -> Callable[[], None]:

@@ -27,8 +27,7 @@ from melanoma_lab.config.schema.tracking import Tracking, get_default_uri
 from melanoma_lab.config.validation import check_interpolations
 from melanoma_lab.core.console import console, show_loading
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
-from melanoma_lab.launching.job_status import JobStatus, JobStatusStore
-from melanoma_lab.launching.parallel_jobs import isolate_job
+from melanoma_lab.launching import JobStatus, JobStatusStore, isolate_job
 
 if TYPE_CHECKING:  # its module loads pandas
     from melanoma_lab.comparison.result import ComparedStudy

@@ -11,7 +11,7 @@ from melanoma_lab.runs.run_headline import show_headline
 def run(config: Config, arm: Arm) -> None:
     """Train, evaluate and record one arm; in a multirun, skip it if it has finished before."""
     from melanoma_lab.cli.multirun import in_multirun
-    from melanoma_lab.launching.parallel_jobs import count_parallel_jobs
+    from melanoma_lab.launching import count_parallel_jobs
 
     train_arm(config, arm, skip_finished=in_multirun(), parallel_jobs=count_parallel_jobs())
 

@@ -11,7 +11,7 @@ from processes import LAB, run_command, run_python
 from melanoma_lab.cli import multirun
 from melanoma_lab.cli.multirun import describe_failures, finish_multirun, record_job
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.launching.job_status import JobStatus, collect_jobs
+from melanoma_lab.launching import JobStatus, collect_jobs
 
 
 def job(number, arm="baseline", *, failure=0, reason="", study="ablation", task="train"):

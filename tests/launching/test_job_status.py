@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from melanoma_lab.launching.job_status import JobStatus, collect_jobs
+from melanoma_lab.launching import JobStatus, collect_jobs
 
 
 def job(number, **more):

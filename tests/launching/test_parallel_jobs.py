@@ -17,12 +17,12 @@ import pytest
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
+from melanoma_lab import launching
 from melanoma_lab.config.validation import explain_hydra_error
 from melanoma_lab.core.shell_commands import format_pip_install
-from melanoma_lab.launching import parallel_jobs
-from melanoma_lab.launching.job_status import JobStatusStore
-from melanoma_lab.launching.parallel_jobs import (
+from melanoma_lab.launching import (
     InterruptHandler,
+    JobStatusStore,
     PrefixedLines,
     count_parallel_jobs,
 )
@@ -149,10 +149,10 @@ def test_no_job_outlives_its_command(tmp_path, launch, how):
     ],
 )
 def test_how_many_jobs_share_the_machine(monkeypatch, launcher, expected):
-    monkeypatch.setattr(parallel_jobs, "count_available_threads", lambda: 8)
-    monkeypatch.setattr(parallel_jobs.HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(launching, "count_available_threads", lambda: 8)
+    monkeypatch.setattr(launching.HydraConfig, "initialized", lambda: True)
     config = OmegaConf.create({"launcher": launcher})
-    monkeypatch.setattr(parallel_jobs.HydraConfig, "get", lambda: config)
+    monkeypatch.setattr(launching.HydraConfig, "get", lambda: config)
     assert count_parallel_jobs() == expected
 
 

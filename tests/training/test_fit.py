@@ -11,8 +11,7 @@ from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
-from melanoma_lab.launching.job_status import JobStatusStore
-from melanoma_lab.launching.parallel_jobs import InterruptHandler
+from melanoma_lab.launching import InterruptHandler, JobStatusStore
 from melanoma_lab.models.losses import FocalLoss, LogitAdjustedLoss
 from melanoma_lab.models.schedules import ScheduleContext, build_schedule
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network

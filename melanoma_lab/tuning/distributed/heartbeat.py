@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Self
 
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.launching.parallel_jobs import GRACE
+from melanoma_lab.launching import GRACE
 from melanoma_lab.tuning.distributed.process_role import CHIEF_PROCESS
 from melanoma_lab.tuning.distributed.worker_pool import ASKED
 

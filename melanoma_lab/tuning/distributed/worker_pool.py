@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from melanoma_lab import registry
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.launching.parallel_jobs import GRACE
+from melanoma_lab.launching import GRACE
 from melanoma_lab.tuning.distributed.process_role import (
     CHIEF_PROCESS,
     ORACLE_IP,

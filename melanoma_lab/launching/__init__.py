@@ -1,1 +1,0 @@
-"""Jobs on Hydra's launchers: parallel jobs on this machine, and the status of all jobs."""
