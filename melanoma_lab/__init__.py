@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         train,
         tune,
     )
-    from melanoma_lab.comparison.result import ComparedStudy
+    from melanoma_lab.comparison.study_report import ComparedStudy
     from melanoma_lab.core.errors import RunError, UserError
     from melanoma_lab.inference.export.export_network import ExportResult
     from melanoma_lab.tuning.sweep import TuningResult
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ComparedStudy": "comparison.result",
+    "ComparedStudy": "comparison.study_report",
     "ExportResult": "inference.export.export_network",
     "RunError": "core.errors",
     "TuningResult": "tuning.sweep",

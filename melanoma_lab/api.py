@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # these modules load slowly
     import pandas as pd
 
     from melanoma_lab.audit.findings import Findings
-    from melanoma_lab.comparison.result import ComparedStudy
+    from melanoma_lab.comparison.study_report import ComparedStudy
     from melanoma_lab.inference.export.export_network import ExportResult
     from melanoma_lab.tuning.sweep import TuningResult
 

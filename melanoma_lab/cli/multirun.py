@@ -30,7 +30,7 @@ from melanoma_lab.core.errors import RunError, UserError, explain_os_error
 from melanoma_lab.launching import JobStatus, JobStatusStore, isolate_job
 
 if TYPE_CHECKING:  # its module loads pandas
-    from melanoma_lab.comparison.result import ComparedStudy
+    from melanoma_lab.comparison.study_report import ComparedStudy
 
 
 #: An override that cannot make the composition of a job fail.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from melanoma_lab.comparison import terminal
+from melanoma_lab.comparison import study_report
 from melanoma_lab.comparison.compare import compare_study
 
 LONG = "best,augmentation=none,dataset.image_size=128,regularisation.rates=[0.1,0.2]"
@@ -20,8 +20,8 @@ def comparison(tracked):
 def table_of(comparison, width, monkeypatch):
     """The printed table: its heading, and the lines of the arms."""
     console = Console(width=width, record=True, highlight=False, soft_wrap=True)
-    monkeypatch.setattr(terminal, "console", console)
-    terminal.show_comparison(comparison, [], Path("report.html"))
+    monkeypatch.setattr(study_report, "console", console)
+    study_report.show_comparison(comparison, [], Path("report.html"))
     table = console.export_text().strip().split("\n\n")[1].splitlines()
     rule = next(i for i, line in enumerate(table) if line.startswith("━"))
     return " ".join(table[:rule]), table[rule + 1 :]

@@ -8,7 +8,7 @@ import pytest
 
 from melanoma_lab.comparison.compare import compare_study, format_comparison_json
 from melanoma_lab.comparison.report import write_comparison_report
-from melanoma_lab.comparison.terminal import show_comparison
+from melanoma_lab.comparison.study_report import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.core.console import console
 
