@@ -9,17 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from melanoma_lab.comparison import figures, rerun_commands, verdict_text
+from melanoma_lab.comparison import figures
 from melanoma_lab.comparison.compare import (
     ArmSummary,
     Comparison,
     Difference,
     format_comparison_json,
 )
-from melanoma_lab.comparison.course_project_claims import CourseProjectClaim, check_claims
 from melanoma_lab.comparison.pairing import list_covered_repetitions
+from melanoma_lab.comparison.rerun_commands import build_training_commands, describe_lab_versions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
+from melanoma_lab.comparison.verdicts import (
+    CourseProjectClaim,
+    check_claims,
+    format_verdict,
+    format_verdict_answer,
+)
 from melanoma_lab.core.files import replace_file
 from melanoma_lab.core.formatting import (
     describe_direction,
@@ -116,7 +122,7 @@ def _build_content(
         "version": __version__,
         "facts": _list_facts(study),
         "verdicts": [
-            (entry.verdict, verdict_text.format_verdict(comparison, entry))
+            (entry.verdict, format_verdict(comparison, entry))
             for entry in comparison.of_metric(comparison.metric)
         ],
         "claim_rows": [_build_claim_row(claim, entry) for claim, entry in check_claims(comparison)],
@@ -153,8 +159,8 @@ def _build_content(
         "ensembles": any(arm.is_ensemble for arm in arms),
         "folds": max(Counter(seed for seed, _ in list_covered_repetitions(study.runs)).values()),
         "again": again,
-        "trained_by": rerun_commands.describe_lab_versions(comparison),
-        "training": rerun_commands.build_training_commands(comparison, study.root),
+        "trained_by": describe_lab_versions(comparison),
+        "training": build_training_commands(comparison, study.root),
     }
 
 
@@ -182,7 +188,7 @@ def _build_claim_row(claim: CourseProjectClaim, entry: Difference) -> list[str]:
         claim.question,
         claim.course_project_says,
         f"{difference} in {label_metric(claim.metric)}",
-        verdict_text.format_verdict_answer(entry.verdict),
+        format_verdict_answer(entry.verdict),
     ]
 
 

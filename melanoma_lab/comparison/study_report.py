@@ -12,10 +12,11 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from melanoma_lab.comparison import rerun_commands, verdict_text
 from melanoma_lab.comparison.compare import Comparison, compare_study
 from melanoma_lab.comparison.report import write_comparison_report
+from melanoma_lab.comparison.rerun_commands import build_compare_command
 from melanoma_lab.comparison.study import Study, load_study
+from melanoma_lab.comparison.verdicts import format_verdict
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.arm import format_run_name
 from melanoma_lab.config.schema.tracking import Tracking
@@ -128,7 +129,7 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
     console.print(arms)
     console.print()
     for entry in comparison.of_metric(comparison.metric):
-        sentence = verdict_text.format_verdict(comparison, entry)
+        sentence = format_verdict(comparison, entry)
         console.print(sentence, style=STYLES[entry.verdict], markup=False)
     console.print(f"\nreport: [bold]{report}[/]   [dim]Research use only: not a medical device.[/]")
 
@@ -164,9 +165,7 @@ def report_study(
     with show_progress("comparing"):
         comparison = compare_study(runs, reference, metric)
         warnings = find_warnings(runs, comparison)
-    again = rerun_commands.build_compare_command(
-        study, reference=reference, metric=metric, uri=tracked.uri
-    )
+    again = build_compare_command(study, reference=reference, metric=metric, uri=tracked.uri)
     with show_progress("drawing figures"):
         report = write_comparison_report(folder / study, runs, comparison, warnings, again=again)
     show_comparison(comparison, warnings, report)
@@ -180,8 +179,7 @@ def _record(
 ) -> None:
     """Record the report in MLflow; if that fails, print a note and continue."""
     verdicts = [
-        verdict_text.format_verdict(comparison, entry)
-        for entry in comparison.of_metric(comparison.metric)
+        format_verdict(comparison, entry) for entry in comparison.of_metric(comparison.metric)
     ]
     note = "\n".join(f"- {sentence}" for sentence in [*verdicts, *warnings])
     colours = dict(zip(comparison.arms, cycle(CYCLE), strict=False))

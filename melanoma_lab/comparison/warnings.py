@@ -13,7 +13,7 @@ from melanoma_lab.comparison.compare import ArmSummary, Comparison
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
-from melanoma_lab.comparison.verdict_text import describe_seeds_needed
+from melanoma_lab.comparison.verdicts import describe_seeds_needed
 from melanoma_lab.core.formatting import (
     format_count,
     format_list,

@@ -1,7 +1,7 @@
 import pytest
 
 from melanoma_lab.comparison.compare import compare_study
-from melanoma_lab.comparison.course_project_claims import (
+from melanoma_lab.comparison.verdicts import (
     COURSE_PROJECT_CLAIMS,
     check_claims,
     reverse_difference,

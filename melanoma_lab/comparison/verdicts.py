@@ -1,12 +1,80 @@
-"""Check the conclusions of the course project against the runs of a study."""
+"""The verdicts of a comparison in words, and the course project's conclusions checked by them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
 from melanoma_lab.comparison.compare import Comparison, Difference, MetricSummary
 from melanoma_lab.comparison.statistics import Verdict
+from melanoma_lab.core.formatting import (
+    format_count,
+    format_difference,
+    format_p_value,
+    get_difference_unit,
+    label_metric,
+)
+
+
+def format_verdict(comparison: Comparison, entry: Difference) -> str:
+    """Phrase the verdict on an arm, with its difference, seeds and p value."""
+    arm, reference = (comparison.arms[name].short for name in (entry.arm, entry.reference))
+    name = label_metric(entry.metric)
+    start = {
+        "helps": f"{arm} helps, compared with {reference}",
+        "hurts": f"{arm} hurts, compared with {reference}",
+        "no evidence": f"No evidence that {arm} differs from {reference}",
+        "too few runs": f"Too few runs to compare {arm} with {reference}",
+    }[entry.verdict]
+    seeds = format_count(entry.n_seeds, entry.unit)
+    difference, p, needed = _format_difference(entry), _format_p(entry), _format_seeds_needed(entry)
+    return f"{start}: {difference} in {name}, {seeds}{p}.{needed}"
+
+
+def format_verdict_answer(verdict: Verdict) -> str:
+    """Phrase a verdict as the answer to the question whether an arm is better."""
+    return {"helps": "yes", "hurts": "no, worse"}.get(verdict, verdict)
+
+
+def describe_seeds_needed(entry: Difference) -> str:
+    """Return a sentence about the number of seeds that the observed difference would need."""
+    if entry.n_seeds < 2 or not math.isfinite(entry.summary.ci_low):
+        return (
+            "How many are needed cannot be estimated from "
+            f"{format_count(entry.n_seeds, entry.unit)}."
+        )
+    if entry.seeds_needed is None:
+        return (
+            "The observed difference is too small to show with these lesions, whatever the "
+            f"number of {entry.unit}s."
+        )
+    return f"To show a difference of this size would take about {entry.seeds_needed} {entry.unit}s."
+
+
+def _format_difference(entry: Difference) -> str:
+    points = f" {get_difference_unit(entry.metric)}" if get_difference_unit(entry.metric) else ""
+    text = f"{format_difference(entry.metric, entry.summary.mean)}{points}"
+    if not math.isfinite(entry.summary.ci_low):
+        return text
+    low, high = (
+        format_difference(entry.metric, end)
+        for end in (entry.summary.ci_low, entry.summary.ci_high)
+    )
+    return f"{text} (95 % interval {low} to {high})"
+
+
+def _format_p(entry: Difference) -> str:
+    if not math.isfinite(entry.p_holm):
+        return ""
+    p = format_p_value(entry.p_holm)
+    return f", p {p if p.startswith('<') else f'= {p}'}"
+
+
+def _format_seeds_needed(entry: Difference) -> str:
+    if entry.verdict != "no evidence" or entry.summary.mean == 0:
+        return ""  # with too few runs, a warning says it
+    return f" {describe_seeds_needed(entry)}"
 
 
 @dataclass(frozen=True)
