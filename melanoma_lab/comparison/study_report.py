@@ -13,8 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from melanoma_lab.comparison.compare import Comparison, compare_study
-from melanoma_lab.comparison.report import write_comparison_report
-from melanoma_lab.comparison.rerun_commands import build_compare_command
+from melanoma_lab.comparison.report import build_compare_command, write_comparison_report
 from melanoma_lab.comparison.study import Study, load_study
 from melanoma_lab.comparison.verdicts import format_verdict
 from melanoma_lab.comparison.warnings import find_warnings

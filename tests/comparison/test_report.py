@@ -8,7 +8,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from melanoma_lab.comparison import figures, rerun_commands
+from melanoma_lab.comparison import figures, report
 from melanoma_lab.comparison.compare import compare_study
 from melanoma_lab.comparison.report import draw_comparison_figures, write_comparison_report
 from melanoma_lab.comparison.warnings import find_warnings
@@ -215,7 +215,7 @@ def test_commands_make_a_study_again(tracked):
     for arm in ("baseline,e=1", "dropout,e=1", "dropout,e=1,x=[1,2]"):
         for seed in (0, 1):
             tracked.add(name, arm, seed, reference="baseline" if "dropout" in arm else "")
-    made = rerun_commands.build_training_commands(compare_study(tracked.load(name)), "my images")
+    made = report.build_training_commands(compare_study(tracked.load(name)), "my images")
     end = f"e=1 study={name} 'dataset.root=my images'"
     assert made == [
         f"python -m melanoma_lab -m +experiment=baseline,dropout seed=0,1 {end}",
@@ -231,9 +231,7 @@ def test_commands_name_references_that_presets_do_not(tracked):
     tracked.add(name, "augmented", 0, reference="best,x=1")
     tracked.add(name, "of_my_own", 0, reference="dropout")
     lab = "python -m melanoma_lab +experiment"
-    assert sorted(
-        rerun_commands.build_training_commands(compare_study(tracked.load(name)), None)
-    ) == [
+    assert sorted(report.build_training_commands(compare_study(tracked.load(name)), None)) == [
         f"{lab}=augmented seed=0 'reference=\"best,x=1\"' study={name}",
         f"{lab}=baseline seed=0 study={name}",
         f"{lab}=best seed=0 reference=baseline study={name}",
@@ -247,15 +245,15 @@ def test_what_trained_a_study_is_told_from_its_runs(tracked):
     commit = {"melanoma_lab": "0.1.0", "git_commit": "0123456789"}
     tracked.add(name, "baseline", 0, **commit)
     tracked.add(name, "baseline", 1, **commit, fingerprint="f")
-    told = rerun_commands.describe_lab_versions(compare_study(tracked.load(name)))
+    told = report.describe_lab_versions(compare_study(tracked.load(name)))
     assert told == "melanoma_lab 0.1.0 at commit 0123456"
     other = {"melanoma_lab": "0.2.0", "git_commit": "abcdefabcdef+changes"}
     tracked.add(name, "dropout", 0, **other)
-    told = rerun_commands.describe_lab_versions(compare_study(tracked.load(name)))
+    told = report.describe_lab_versions(compare_study(tracked.load(name)))
     assert told == "melanoma_lab 0.1.0 and 0.2.0 at commit 0123456 and abcdefa+changes"
     name = tracked.study()
     tracked.add(name, "baseline", 0, git_commit="unknown")
-    assert rerun_commands.describe_lab_versions(compare_study(tracked.load(name))) == "melanoma_lab"
+    assert report.describe_lab_versions(compare_study(tracked.load(name))) == "melanoma_lab"
 
 
 def test_commands_make_folds_that_go_with_seeds_again(tracked):
@@ -263,14 +261,14 @@ def test_commands_make_folds_that_go_with_seeds_again(tracked):
     for seed, fold in ((0, 0), (1, 1), (2, 1)):
         tracked.add(name, "baseline", seed, fold=fold)
     end = f"study={name}"
-    assert rerun_commands.build_training_commands(compare_study(tracked.load(name)), None) == [
+    assert report.build_training_commands(compare_study(tracked.load(name)), None) == [
         f"python -m melanoma_lab +experiment=baseline seed=0 {end}",
         f"python -m melanoma_lab -m +experiment=baseline seed=1,2 split.fold=1 {end}",
     ]
 
 
 def test_the_comparing_command_has_what_is_not_default():
-    found = rerun_commands.build_compare_command(
+    found = report.build_compare_command(
         "s", reference="a,b=1", metric="accuracy", uri="http://localhost:5000"
     )
     assert found == (
