@@ -35,7 +35,6 @@ from melanoma_lab.tuning.distributed.worker_pool import (
     build_worker_command,
 )
 from melanoma_lab.tuning.plan import SearchPlan
-from melanoma_lab.tuning.tuned_preset import build_next_commands, write_preset
 
 if TYPE_CHECKING:  # they load TensorFlow or pandas
     from melanoma_lab.tuning.distributed.chief import Chief
@@ -181,7 +180,7 @@ def _conclude(plan: SearchPlan, trial_log: TrialLog) -> TuningResult:
     Raises:
         RunError: no trial completed, or some runs are not sent yet.
     """
-    from melanoma_lab.tuning.best_trial import report_best_trial
+    from melanoma_lab.tuning.best_trial import build_next_commands, report_best_trial, write_preset
     from melanoma_lab.tuning.report import write_search_report
     from melanoma_lab.tuning.sweep import TuningResult
     from melanoma_lab.tuning.sweep_builder import build_sweep
