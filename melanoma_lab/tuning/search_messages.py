@@ -22,8 +22,8 @@ from melanoma_lab.runs.run_headline import show_tracking_uri
 from melanoma_lab.tuning.search_space import HyperParameter, Values
 
 if TYPE_CHECKING:  # they load pandas and TensorFlow
+    from melanoma_lab.tuning.search import FinishedTrial
     from melanoma_lab.tuning.sweep import TuningResult
-    from melanoma_lab.tuning.trial_log import FinishedTrial
 
 #: The number of a grid's combinations at which counting stops.
 COUNTED = 100_000

@@ -24,7 +24,7 @@ from melanoma_lab.tuning.sweep import COLUMNS, Sweep
 from melanoma_lab.tuning.trial import Proposal, Repetition
 
 if TYPE_CHECKING:  # they load TensorFlow
-    from melanoma_lab.tuning.trial_log import TrialLog
+    from melanoma_lab.tuning.search import TrialLog
     from melanoma_lab.tuning.trial_runner import TrialRunner
 
 #: Keras Tuner's status of a trial -> the report's.

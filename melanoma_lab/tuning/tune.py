@@ -38,9 +38,9 @@ from melanoma_lab.tuning.plan import SearchPlan
 
 if TYPE_CHECKING:  # they load TensorFlow or pandas
     from melanoma_lab.tuning.distributed.chief import Chief
+    from melanoma_lab.tuning.search import TrialLog
     from melanoma_lab.tuning.sweep import TuningResult
     from melanoma_lab.tuning.trial import Proposal
-    from melanoma_lab.tuning.trial_log import TrialLog
     from melanoma_lab.tuning.trial_runner import TrialRunner
 
 
@@ -77,8 +77,13 @@ def tune_arm(plan: SearchPlan) -> TuningResult:
         connecting = connect(config.tracking, config.study)
         load_tensorflow()
         from melanoma_lab.tuning.oracles import build_oracle
-        from melanoma_lab.tuning.search import Search, resume_search
-        from melanoma_lab.tuning.trial_log import TooManyFailuresError, TrialLog, find_best_trial
+        from melanoma_lab.tuning.search import (
+            Search,
+            TooManyFailuresError,
+            TrialLog,
+            find_best_trial,
+            resume_search,
+        )
         from melanoma_lab.tuning.trial_runner import prepare_trials
 
         with show_progress("connecting to MLflow"):
@@ -182,9 +187,9 @@ def _conclude(plan: SearchPlan, trial_log: TrialLog) -> TuningResult:
     """
     from melanoma_lab.tuning.best_trial import build_next_commands, report_best_trial, write_preset
     from melanoma_lab.tuning.report import write_search_report
+    from melanoma_lab.tuning.search import find_best_trial
     from melanoma_lab.tuning.sweep import TuningResult
     from melanoma_lab.tuning.sweep_builder import build_sweep
-    from melanoma_lab.tuning.trial_log import find_best_trial
 
     trials = trial_log.trials
     config, command, client = plan.config, plan.command, trials.tracker.client

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 from melanoma_lab.tuning.distributed.oracle_service import OracleService, SearchInfo
 from melanoma_lab.tuning.distributed.transport import pack_metadata, unpack_metadata
 from melanoma_lab.tuning.oracles import build_oracle
+from melanoma_lab.tuning.search import TrialLog
 from melanoma_lab.tuning.search_space import parse_space
-from melanoma_lab.tuning.trial_log import TrialLog
 
 SPACE = {
     "optimizer": ["adam", "sgd"],

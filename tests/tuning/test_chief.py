@@ -29,8 +29,8 @@ from melanoma_lab.tuning.distributed.worker_pool import (
     assign_gpus,
     build_worker_command,
 )
+from melanoma_lab.tuning.search import TooManyFailuresError
 from melanoma_lab.tuning.space_validation import TuneCommand
-from melanoma_lab.tuning.trial_log import TooManyFailuresError
 
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
 

@@ -17,7 +17,7 @@ from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.tuning.distributed.oracle_service import OracleService, SearchInfo
 from melanoma_lab.tuning.distributed.worker_pool import DeadWorker, WorkerPool
-from melanoma_lab.tuning.trial_log import TrialLog
+from melanoma_lab.tuning.search import TrialLog
 
 #: Seconds between two looks at the workers.
 PAUSE = 0.5

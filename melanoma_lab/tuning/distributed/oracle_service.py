@@ -20,7 +20,7 @@ from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from melanoma_lab.tuning.distributed.transport import import_grpc, pack_metadata, unpack_metadata
-from melanoma_lab.tuning.trial_log import TrialLog
+from melanoma_lab.tuning.search import TrialLog
 
 #: Workers that a trial may take with it before it counts as failed.
 MOST_DEATHS = 3
