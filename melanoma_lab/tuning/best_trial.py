@@ -42,9 +42,9 @@ from melanoma_lab.tracking.run_reader import RunIdentity
 from melanoma_lab.tracking.upload import log_artifacts_and_model
 from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
 from melanoma_lab.training.training_result import TrainingResult, fit_trivial_classifier
+from melanoma_lab.tuning.plan import Proposal
 from melanoma_lab.tuning.search_space import SEARCHABLE_DATASET_KEYS, Values
 from melanoma_lab.tuning.space_validation import TuneCommand
-from melanoma_lab.tuning.trial import Proposal
 from melanoma_lab.tuning.trial_runner import TrialRunner
 
 

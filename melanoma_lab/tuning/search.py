@@ -21,8 +21,8 @@ from melanoma_lab.config.schema.tuner import Hyperband, Tuner
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error
 from melanoma_lab.core.files import DamagedFileError
 from melanoma_lab.tuning import oracles
+from melanoma_lab.tuning.plan import Proposal, TrialScore
 from melanoma_lab.tuning.search_space import HyperParameter
-from melanoma_lab.tuning.trial import Proposal, TrialScore
 from melanoma_lab.tuning.trial_runner import TrialRunner
 
 

@@ -17,11 +17,10 @@ from melanoma_lab.config.schema.tuner import Hyperband, Tuner
 from melanoma_lab.core.metric_names import higher_is_better
 from melanoma_lab.core.shell_commands import format_portable_command
 from melanoma_lab.tracking.parent_runs import REPETITION_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
-from melanoma_lab.tuning.plan import SearchPlan
+from melanoma_lab.tuning.plan import Proposal, Repetition, SearchPlan
 from melanoma_lab.tuning.search_space import HyperParameter
 from melanoma_lab.tuning.space_validation import ConfigChecker, TuneCommand
 from melanoma_lab.tuning.sweep import COLUMNS, Sweep
-from melanoma_lab.tuning.trial import Proposal, Repetition
 
 if TYPE_CHECKING:  # they load TensorFlow
     from melanoma_lab.tuning.search import TrialLog

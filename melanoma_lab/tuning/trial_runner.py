@@ -33,9 +33,8 @@ from melanoma_lab.tracking.parent_runs import (
 )
 from melanoma_lab.tracking.upload import flatten_params
 from melanoma_lab.training.backend import choose_threads
-from melanoma_lab.tuning.plan import SearchPlan
+from melanoma_lab.tuning.plan import Proposal, Repetition, SearchPlan, TrialScore, list_repetitions
 from melanoma_lab.tuning.space_validation import TuneCommand
-from melanoma_lab.tuning.trial import Proposal, Repetition, TrialScore, list_repetitions
 
 if TYPE_CHECKING:
     from melanoma_lab.input_pipeline.prepare import PreparedData

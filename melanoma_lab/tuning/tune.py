@@ -38,9 +38,9 @@ from melanoma_lab.tuning.plan import SearchPlan
 
 if TYPE_CHECKING:  # they load TensorFlow or pandas
     from melanoma_lab.tuning.distributed.chief import Chief
+    from melanoma_lab.tuning.plan import Proposal
     from melanoma_lab.tuning.search import TrialLog
     from melanoma_lab.tuning.sweep import TuningResult
-    from melanoma_lab.tuning.trial import Proposal
     from melanoma_lab.tuning.trial_runner import TrialRunner
 
 

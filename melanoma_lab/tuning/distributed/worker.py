@@ -18,9 +18,9 @@ from melanoma_lab.core.locks import get_process_id
 from melanoma_lab.tuning.distributed.chief import find_cache_mark
 from melanoma_lab.tuning.distributed.heartbeat import PAUSE, Heartbeat
 from melanoma_lab.tuning.distributed.transport import import_grpc, pack_metadata, unpack_metadata
+from melanoma_lab.tuning.plan import Proposal
 from melanoma_lab.tuning.search import LabTuner, read_proposal
 from melanoma_lab.tuning.search_space import HyperParameter
-from melanoma_lab.tuning.trial import Proposal
 from melanoma_lab.tuning.trial_runner import TrialRunner
 
 #: Seconds that a call may take until it is repeated.
