@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from melanoma_lab.comparison.compare import ArmSummary, Comparison, Difference, MetricSummary
 from melanoma_lab.core.formatting import (
+    LOWER_IS_BETTER,
     format_count,
     get_difference_unit,
     is_share,
     label_metric,
     label_split,
 )
-from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 from melanoma_lab.plots import style
 from melanoma_lab.reports.rendering import wrap_arm_name
 

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from melanoma_lab.core.metric_names import higher_is_better
+from melanoma_lab.core.formatting import higher_is_better
 
 Floats = NDArray[np.float64]
 Verdict = Literal["helps", "hurts", "no evidence", "too few runs"]

@@ -15,13 +15,13 @@ from melanoma_lab.comparison.statistics import MIN_SEEDS
 from melanoma_lab.comparison.study import Study
 from melanoma_lab.comparison.verdicts import describe_seeds_needed
 from melanoma_lab.core.formatting import (
+    LOWER_IS_BETTER,
     format_count,
     format_list,
     format_metric,
     format_percent,
     label_metric,
 )
-from melanoma_lab.core.metric_names import LOWER_IS_BETTER
 from melanoma_lab.core.version import UNKNOWN_COMMIT, shorten_commit
 
 #: Arms, seeds or classes that a warning names at most.

@@ -1,4 +1,8 @@
-"""Format metrics, numbers and lists, in the same way on the terminal, in pages and in reports."""
+"""The names of metrics, and how metrics, numbers and lists are written everywhere in the same way.
+
+The names are separate from the functions that compute the metrics, so that a name can be checked
+without loading pandas, SciPy and scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,30 @@ import math
 import re
 from collections.abc import Iterable
 
-from melanoma_lab.core.metric_names import LOWER_IS_BETTER
+#: Metrics of every split, tracked as ``<split>/<name>``.
+SPLIT_METRIC_NAMES = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_auroc",
+    "macro_f1",
+    "log_loss",
+    "brier",
+    "ece",
+)
+#: Metrics of val and test, if ``dataset.positive_class`` is set.
+POSITIVE_CLASS_METRIC_NAMES = ("melanoma_sensitivity", "melanoma_specificity", "melanoma_auroc")
+#: Metrics of which lower values are better; of all others, higher values are.
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "generalisation_gap"})
+
+
+def higher_is_better(metric: str) -> bool:
+    """Return whether higher values of a metric are better.
+
+    Args:
+        metric: name of the metric, with or without a split: ``"log_loss"``, ``"val/log_loss"``.
+    """
+    return metric.rpartition("/")[2] not in LOWER_IS_BETTER
+
 
 UNDEFINED = "undefined"
 MINUS = "\N{MINUS SIGN}"

@@ -29,7 +29,7 @@ from melanoma_lab.core.files import (
     read_checksummed_text,
     write_checksummed_text,
 )
-from melanoma_lab.core.metric_names import higher_is_better
+from melanoma_lab.core.formatting import higher_is_better
 from melanoma_lab.tuning.search_space import HyperParameter
 
 #: Names of the values that Keras Tuner's Hyperband adds to those of a trial.

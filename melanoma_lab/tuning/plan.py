@@ -17,7 +17,7 @@ from melanoma_lab.config.schema.split import FoldSplit
 from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.config.schema.tuner import Hyperband
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES
+from melanoma_lab.core.formatting import POSITIVE_CLASS_METRIC_NAMES
 from melanoma_lab.tuning.distributed.process_role import ProcessRole, read_role
 from melanoma_lab.tuning.search_space import HyperParameter, Values, parse_space
 from melanoma_lab.tuning.space_validation import TuneCommand, validate_space

@@ -16,8 +16,7 @@ from melanoma_lab.config.overrides import format_override_value
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.core.console import console
-from melanoma_lab.core.formatting import format_duration
-from melanoma_lab.core.metric_names import higher_is_better
+from melanoma_lab.core.formatting import format_duration, higher_is_better
 from melanoma_lab.runs.run_headline import show_tracking_uri
 from melanoma_lab.tuning.search_space import HyperParameter, Values
 

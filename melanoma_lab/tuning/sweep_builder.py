@@ -14,7 +14,7 @@ from melanoma_lab.config.arm import CUSTOM_PRESET
 from melanoma_lab.config.overrides import format_override_value, parse_override_value
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import Hyperband, Tuner
-from melanoma_lab.core.metric_names import higher_is_better
+from melanoma_lab.core.formatting import higher_is_better
 from melanoma_lab.core.shell_commands import format_portable_command
 from melanoma_lab.tracking.parent_runs import REPETITION_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tuning.plan import Proposal, Repetition, SearchPlan

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from evaluation_cases import random_case, split_arrays, table_of
 
-from melanoma_lab.core.metric_names import (
+from melanoma_lab.core.formatting import (
     POSITIVE_CLASS_METRIC_NAMES,
     SPLIT_METRIC_NAMES,
     higher_is_better,

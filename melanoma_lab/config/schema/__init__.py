@@ -35,7 +35,7 @@ from melanoma_lab.config.schema.trivial_classifiers import (
 )
 from melanoma_lab.config.schema.tuner import Tuner
 from melanoma_lab.core.errors import UserError, require, suggest_choice
-from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
+from melanoma_lab.core.formatting import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
 
 
 @dataclass

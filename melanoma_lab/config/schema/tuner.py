@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from melanoma_lab.core.errors import UserError, require, suggest_choice
-from melanoma_lab.core.metric_names import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
+from melanoma_lab.core.formatting import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
 from melanoma_lab.registry import option
 
 #: Metrics that a search can optimise; it is known of each whether higher is better.
