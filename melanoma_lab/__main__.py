@@ -30,11 +30,7 @@ from melanoma_lab.launching import InterruptHandler, JobStatusStore, collect_job
 
 
 def hydra_command(notes: JobStatusStore) -> Callable[[], None]:
-    """Build the function with which Hydra composes the jobs of the command line and runs each.
-
-    Args:
-        notes: store of the jobs' results; a launcher sends it to its processes with the function.
-    """
+    """Build the function with which Hydra composes the jobs of the command line and runs each."""
     user_options = registry.get_user_options()
 
     @hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")
@@ -87,10 +83,7 @@ def main() -> None:
 
 
 def _launch() -> JobStatusStore:
-    """Let Hydra run the jobs of the command line.
-
-    Returns:
-        The store of the jobs' results.
+    """Let Hydra run the jobs of the command line; return the store of their results.
 
     Raises:
         HydraException, OmegaConfBaseException, UserError: the jobs cannot be composed.

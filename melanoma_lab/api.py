@@ -45,7 +45,6 @@ class Run:
     Attributes:
         run_id: id of the run in MLflow.
         arm: name of the run's arm; for an evaluation, that of its model.
-        study: name of the run's study.
         seed: seed of the run; for an evaluation, that of its model.
         metrics: metrics by name, such as ``test/balanced_accuracy``; NaN if undefined.
         params: resolved configuration by dotted keys.
@@ -99,9 +98,6 @@ def train(*overrides: str, config_dir: str | Path | None = None, verbose: bool =
         *overrides: overrides as on the command line: ``"+experiment=dropout", "seed=1"``.
         config_dir: folder of your own presets and options.
         verbose: whether to print the same output as the command.
-
-    Returns:
-        The finished run.
 
     Raises:
         UserError: an override or the data cannot be used; no run was recorded.

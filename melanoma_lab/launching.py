@@ -40,11 +40,7 @@ class JobStatus:
     """The status of one job: what it is, and whether it failed.
 
     Attributes:
-        number: number of the job in the multirun.
-        arm: name of its arm.
         repetition: text with its seed and, if any, its fold.
-        task: command that it runs.
-        study: name of its study.
         metric: metric of the study's verdicts.
         uri: tracking URI of its run; empty if the run is stored offline, to be sent later.
         failure: exit status that the job would have had as a single run; 0 if it succeeded.
@@ -68,7 +64,6 @@ class JobStatusStore:
 
     Attributes:
         folder: folder of the files, created with the first one.
-        process: process id of the command.
         error: exception of a single run, which the command raises.
         jobs: jobs of a multirun in order, filled in after all have ended.
         broken: why jobs are missing if the launcher failed; otherwise empty.
@@ -84,7 +79,6 @@ class JobStatusStore:
         """Store the status that a job has if its process dies before the job ends.
 
         Args:
-            job: status to store.
             stoppable: id of the job's process on this machine if SIGTERM stops the job; otherwise
                 0.
         """
@@ -159,12 +153,7 @@ def count_parallel_jobs() -> int:
 
 
 class PrefixedLines(io.TextIOBase):
-    """A stream that writes complete lines with a prefix; lines of one call stay together.
-
-    Args:
-        stream: stream to write to.
-        prefix: text before each line.
-    """
+    """A stream that writes complete lines with a prefix; lines of one call stay together."""
 
     def __init__(self, stream: TextIO, prefix: str) -> None:
         self._stream, self._prefix, self._incomplete = stream, prefix, ""
@@ -189,10 +178,6 @@ class PrefixedLines(io.TextIOBase):
 @contextmanager
 def isolate_job(store: JobStatusStore, number: int) -> Iterator[int]:
     """Prepare a parallel job's process for output and interrupts; do nothing for other jobs.
-
-    Args:
-        store: status of the command's jobs.
-        number: number of the job in the multirun.
 
     Yields:
         The id of the process that the command can stop with SIGTERM; 0 if the job runs in the
@@ -263,9 +248,6 @@ class InterruptHandler:
     """The command's handler of Ctrl-C and SIGTERM, which first stops jobs in other processes.
 
     A second signal interrupts the command at once.
-
-    Args:
-        store: status of the command's jobs.
     """
 
     def __init__(self, store: JobStatusStore) -> None:

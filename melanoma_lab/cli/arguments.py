@@ -31,12 +31,6 @@ def normalise_arguments(arguments: Sequence[str]) -> list[str]:
     Hydra's parser refuses ``a=1 -m b=1,2``; users should not need to know that. For tasks in
     ``FOLDERLESS_TASKS``, overrides are added so that Hydra creates no folder.
 
-    Args:
-        arguments: words after ``python -m melanoma_lab``.
-
-    Returns:
-        The words in Hydra's form.
-
     Raises:
         UserError: the first word is not a task, an override or a flag.
     """

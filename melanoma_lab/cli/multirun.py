@@ -61,14 +61,7 @@ def validate_seeds_once() -> Iterator[None]:
 
 
 def drop_seed_repeats(batch: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Keep the last of several jobs that differ only in their seeds.
-
-    Args:
-        batch: overrides of each job.
-
-    Returns:
-        Overrides of the jobs to validate.
-    """
+    """Keep the last of several jobs that differ only in their seeds."""
     by_rest = {tuple(w for w in job if not _SEED.fullmatch(w)): job for job in batch}
     return list(by_rest.values())
 
@@ -86,7 +79,6 @@ def record_job(composed: DictConfig, store: JobStatusStore) -> Iterator[None]:
 
     Args:
         composed: composed configuration of the job, not validated yet.
-        store: status of the command's jobs.
     """
     if not in_multirun():
         try:
@@ -139,11 +131,7 @@ class JobResult:
 
 @contextmanager
 def catch_failures() -> Iterator[JobResult]:
-    """Suppress all exceptions in this context except interrupts, and record them as a result.
-
-    Yields:
-        The result, which is filled in at the end of the context.
-    """
+    """Suppress all exceptions but interrupts; record them as a result, filled in at the end."""
     result = JobResult()
     try:
         yield result
@@ -184,14 +172,7 @@ def _build_status(composed: DictConfig, result: JobResult) -> JobStatus:
 
 
 def build_job_status(config: Config, arm: Arm, number: int, result: JobResult) -> JobStatus:
-    """Build the status of a job from its validated configuration.
-
-    Args:
-        config: configuration of the job.
-        arm: arm of the job.
-        number: number of the job in the multirun.
-        result: whether the job failed, and why.
-    """
+    """Build the status of a job from its validated configuration."""
     return JobStatus(
         number=number,
         arm=arm.name,
@@ -219,14 +200,11 @@ def _select(composed: DictConfig, key: str) -> Any:
 
 
 def finish_multirun(jobs: Sequence[JobStatus], broken: str = "") -> list[ComparedStudy]:
-    """Compare the studies that a multirun trained, then report its failed jobs.
+    """Compare and return the studies that a multirun trained, then report its failed jobs.
 
     Args:
         jobs: status of all jobs; empty after a single run, for which nothing is done.
         broken: why jobs are missing if the launcher failed; otherwise empty.
-
-    Returns:
-        The compared studies.
 
     Raises:
         UserError: all failed jobs failed because of mistakes of the user, or the runs cannot be

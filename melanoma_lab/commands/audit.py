@@ -35,12 +35,6 @@ def audit_dataset(config: Config) -> Findings:
     The function writes ``experiments/audit-<dataset>/audit.json`` and ``audit.html`` below the
     current folder.
 
-    Args:
-        config: the validated configuration.
-
-    Returns:
-        The findings of the audit.
-
     Raises:
         UserError: the dataset's folder or a table in it cannot be used.
         RunError: the report cannot be written, or there are leaks and ``audit.strict`` is true.

@@ -22,14 +22,11 @@ def run(config: Config, _arm: Arm) -> None:
 
 
 def write_run_card(config: Config) -> Path:
-    """Write ``model_card.md`` and ``model_card.html`` of a run; does not load TensorFlow.
+    """Write ``model_card.md`` and ``.html`` of a run without TensorFlow; return their folder.
 
     Args:
         config: the validated configuration; its keys ``model`` (a run's id) and ``output`` (a
             folder) say what to do.
-
-    Returns:
-        The path of the folder.
 
     Raises:
         UserError: there is no such run, it lacks the data of a card, or the folder cannot be used.

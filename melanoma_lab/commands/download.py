@@ -23,9 +23,6 @@ def run(config: Config, _arm: Arm) -> None:
 def download_dataset(config: Config) -> None:
     """Download a published dataset into the folder ``dataset.root``.
 
-    Args:
-        config: the validated configuration.
-
     Raises:
         UserError: ``dataset.root`` is missing or not free, this dataset cannot be downloaded, or
             the client is not installed.

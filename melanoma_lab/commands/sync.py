@@ -40,7 +40,6 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
     """Send every run in the folder ``tracking.unsent``.
 
     Args:
-        tracking: the folder of unsent runs, and the settings of the tracking server.
         elsewhere: whether to send all runs to ``tracking.uri``, rather than each to the server for
             which it was recorded.
 

@@ -19,17 +19,12 @@ def run(config: Config, arm: Arm) -> None:
 def train_arm(
     config: Config, arm: Arm, *, skip_finished: bool = False, parallel_jobs: int = 1
 ) -> str:
-    """Train, evaluate and record one arm.
+    """Train, evaluate and record one arm; return the id of its MLflow run.
 
     Args:
-        config: the checked configuration.
-        arm: the run's arm in its study.
         skip_finished: train nothing if the study has a finished run of the same fingerprint.
         parallel_jobs: runs that are trained at once on this machine and share its threads, unless
             ``training.threads`` says how many this one takes.
-
-    Returns:
-        The id of its MLflow run.
 
     Raises:
         UserError: The configuration or the data cannot be used; no run is recorded.

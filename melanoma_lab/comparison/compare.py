@@ -54,7 +54,6 @@ class ArmSummary:
         name: the full name.
         short: the name without the overrides that all arms of the study share.
         reference: the arm that it is compared with; None if there is none.
-        runs: its finished runs.
         metrics: metric -> its mean over seeds, with uncertainty.
     """
 
@@ -135,7 +134,6 @@ class Comparison:
     """The comparison of all arms of a study.
 
     Attributes:
-        study: the name of the study.
         metric: the metric that decides about the verdicts.
         arms: full name -> arm; a reference comes before the arms that are compared with it.
         differences: the differences of all arms that have a reference, ordered by metric.
@@ -163,10 +161,8 @@ def compare_study(
     """Summarise the arms of a study and compare each with its reference.
 
     Args:
-        study: the study from ``load_study``.
         reference: the arm that all others are compared with; None to compare each with the
             reference that it names.
-        metric: the metric that decides about the verdicts.
 
     Raises:
         UserError: the study has no such arm or metric.
@@ -299,12 +295,7 @@ def _summarize(result: MeanOverSeeds, low: float, high: float) -> MetricSummary:
 
 
 def format_comparison_json(comparison: Comparison, warnings: Sequence[str]) -> str:
-    """Format a comparison as strict JSON; undefined numbers become null.
-
-    Args:
-        comparison: the comparison of a study.
-        warnings: sentences that warn the reader.
-    """
+    """Format a comparison as strict JSON; undefined numbers become null."""
     content = {
         "study": comparison.study,
         "arms": {

@@ -50,7 +50,6 @@ def draw_difference_forest(comparison: Comparison, metric: str) -> Figure:
     """Draw every arm's difference from its reference in a metric, with its interval.
 
     Args:
-        comparison: the comparison of a study.
         metric: one of ``select_forest_metrics``.
     """
     entries = comparison.of_metric(metric)

@@ -25,13 +25,6 @@ def pair_runs(
     """Select the runs of two arms whose seeds and folds occur in both.
 
     An ensemble is selected if the other arm has the seeds and folds of all its members.
-
-    Args:
-        arm: runs of one arm.
-        other: runs of the other arm.
-
-    Returns:
-        The selected runs of both arms.
     """
     mine, theirs = list(arm), list(other)
     while True:
@@ -69,8 +62,6 @@ def aggregate_by_unit(
     """Average a metric in each unit, or compute the difference if there are runs to subtract.
 
     Args:
-        runs: one or more runs of an arm.
-        metric: the name of the metric.
         minus: runs of another arm from ``pair_runs``; the runs of a unit are averaged separately
             for each arm.
 

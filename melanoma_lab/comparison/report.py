@@ -60,17 +60,10 @@ LEVELS = ("accuracy", "macro_auroc", "melanoma_sensitivity", "generalisation_gap
 def write_comparison_report(
     folder: Path, study: Study, comparison: Comparison, warnings: Sequence[str], *, again: str
 ) -> Path:
-    """Write the report of a comparison into the study's folder.
+    """Write the report of a comparison into the study's folder; return the path of its page.
 
     Args:
-        folder: the study's folder; created if it does not exist.
-        study: the runs of the study.
-        comparison: their comparison.
-        warnings: sentences that warn the reader.
         again: the command that repeats the comparison.
-
-    Returns:
-        The path of the page, ``report.html``.
     """
     pictures = draw_comparison_figures(comparison)
     content = _build_content(study, comparison, warnings, again)
@@ -267,10 +260,7 @@ def build_compare_command(study: str, *, reference: str | None, metric: str, uri
     """Build the command that compares a study's tracked runs.
 
     Args:
-        study: the name of the study.
         reference: the arm that all others are compared with; None if each names its own.
-        metric: the metric that decides about the verdicts.
-        uri: MLflow's tracking URI.
     """
     words = [f"study={study}"]
     words += [f"reference={format_override_value(reference)}"] if reference else []
@@ -285,7 +275,6 @@ def build_training_commands(comparison: Comparison, root: str | None) -> list[st
     Arms with the same overrides, seeds and folds share a command.
 
     Args:
-        comparison: the comparison of the study.
         root: ``dataset.root`` of its runs; None if the dataset needs none.
     """
     shared = [f"study={comparison.study}"] if comparison.study != "ablation" else []

@@ -175,7 +175,6 @@ def seeds_needed(difference: float, seed_variance: float, lesion_variance: float
     """Compute the number of seeds that find a difference of this size with power ``POWER``.
 
     Args:
-        difference: the true mean difference.
         seed_variance: v, the variance between seeds.
         lesion_variance: c, the variance due to the test lesions, for any number of seeds.
 
@@ -219,11 +218,8 @@ def decide_verdict(metric: str, difference: float, p_holm: float, n_seeds: int) 
     """Decide the verdict on a difference, arm minus reference.
 
     Args:
-        metric: the name of the metric, which decides whether higher is better.
-        difference: the mean difference over the seeds.
         p_holm: the adjusted p value; NaN (nothing varied, or the metric is undefined) counts as no
             evidence.
-        n_seeds: the number of seeds (units) that both arms have.
     """
     if n_seeds < MIN_SEEDS:
         return "too few runs"

@@ -38,9 +38,6 @@ class StudyRun:
     """A finished run of a study.
 
     Attributes:
-        run_id: the MLflow id of the run.
-        key: its arm, seed and fold.
-        tags: its MLflow tags.
         costs: those of ``COSTS`` that it recorded, and ``images_per_second`` of its last epoch.
         estimates: metric -> value, with the influence of each test lesion for its uncertainty.
         slugs: the K class slugs, in class order.
@@ -83,7 +80,6 @@ class Study:
     """The runs of a study.
 
     Attributes:
-        name: the name of the study.
         runs: the newest finished run of each arm, seed and fold, sorted in that order.
         unfinished: arm, seed and fold without a finished run -> status of the newest run.
         remarks: sentences for the reader about runs that were left out.
@@ -113,8 +109,6 @@ def load_study(client: Any, name: str, progress: Callable[[int, int], None] | No
     """Read the finished runs of a study and their predictions.
 
     Args:
-        client: an MlflowClient.
-        name: the name of the study.
         progress: called with (done, total) runs.
 
     Raises:
@@ -281,10 +275,6 @@ def _read_run(
     """Read a run with its predictions and learning curves.
 
     Args:
-        client: an MlflowClient.
-        key: the arm, seed and fold of the run.
-        run: MLflow's run.
-        positive_class: the slug of the positive class; None if there is none.
         shared: the names of groups of the runs read before; equal arrays are held only once, which
             saves memory with many runs.
 

@@ -32,12 +32,9 @@ class ComparedStudy:
     """The result of comparing the arms of a study.
 
     Attributes:
-        study: the name of the study.
-        metric: the metric that decides about the verdicts.
         warnings: sentences that warn the reader, the most serious first.
         report: the path of the report's page; ``report.md`` and ``comparison.json`` are in the same
             folder.
-        comparison: the complete comparison.
     """
 
     study: str
@@ -88,13 +85,7 @@ OTHERS = 64
 
 
 def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Path) -> None:
-    """Print a comparison.
-
-    Args:
-        comparison: the comparison of a study.
-        warnings: sentences that warn the reader.
-        report: the path of the full report.
-    """
+    """Print a comparison."""
     console.print(f"\n[bold]Study {comparison.study}[/]")
     for warning in warnings:
         console.print(f"  {warning}", style="yellow", markup=False)
@@ -144,16 +135,10 @@ def report_study(
     """Compare the arms of a study, print the result, write a report, and record it in MLflow.
 
     Args:
-        study: the name of the study.
         reference: the arm that all others are compared with; None to compare each with the
             reference that it names.
-        metric: the metric that decides about the verdicts.
-        tracked: the settings of the tracking server.
         folder: the folder of all studies; ``<study>/comparison.json`` and the reports are written
             there.
-
-    Returns:
-        The comparison and the path of its report.
 
     Raises:
         UserError: there is no such study, arm or metric, or its runs cannot be compared.

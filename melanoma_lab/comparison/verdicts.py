@@ -86,7 +86,6 @@ class CourseProjectClaim:
         course_project_says: the course project's answer, with its figures.
         arm: the preset that is claimed to be better.
         reference: the preset that is claimed to be worse.
-        metric: the metric of the claim.
     """
 
     question: str
@@ -125,9 +124,6 @@ _REVERSED: Final[dict[Verdict, Verdict]] = {"helps": "hurts", "hurts": "helps"}
 
 def check_claims(comparison: Comparison) -> list[tuple[CourseProjectClaim, Difference]]:
     """Find the course project's claims that a study can answer.
-
-    Args:
-        comparison: the comparison of a study.
 
     Returns:
         Each claim whose two presets the study compares (in arms without overrides that other arms

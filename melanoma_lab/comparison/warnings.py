@@ -29,15 +29,7 @@ LISTED = 8
 
 
 def find_warnings(study: Study, comparison: Comparison) -> list[str]:
-    """Find all reasons to doubt a comparison.
-
-    Args:
-        study: the runs of the study.
-        comparison: their comparison.
-
-    Returns:
-        A sentence for each reason, the most serious first.
-    """
+    """Return a sentence for each reason to doubt a comparison, the most serious first."""
     arms = list(comparison.arms.values())
     return [
         *_warn_of_leaks(study),

@@ -49,7 +49,6 @@ class ArrayFile:
     memory map would kill the process with a bus error.
 
     Args:
-        path: the file to make.
         shape: shape of the array: (images, height, width, 3).
     """
 
@@ -76,11 +75,7 @@ def write_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
     Two processes may make the same file at the same time: each writes its own and renames it.
 
     Args:
-        path: the file, which ``open_array`` then finds.
         shape: shape of the array: (images, height, width, 3).
-
-    Yields:
-        The file, to be filled in the block.
 
     Raises:
         RunError: the disk is full or cannot be written.
@@ -98,7 +93,6 @@ def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """Memory-map an array file if it is intact.
 
     Args:
-        path: a file that ``write_array`` may have made.
         shape: expected shape of the array.
 
     Returns:
@@ -158,7 +152,6 @@ def write_checksummed_json(path: Path, content: Any) -> None:
 
     Args:
         path: the file; its folder is made if it is missing.
-        content: content that JSON can represent.
 
     Raises:
         RunError: the disk is full or cannot be written.
@@ -220,12 +213,7 @@ def load_or_compute(path: Path, load: Callable[[], Any], make: Callable[[], None
     If several processes need the same file, one makes it and the others wait.
 
     Args:
-        path: the cache file.
         load: returns the content of the file, or None if it is missing or damaged.
-        make: makes the file.
-
-    Returns:
-        The result of ``load``.
 
     Raises:
         RunError: the cache cannot be written, or a file just written cannot be read because the

@@ -73,7 +73,6 @@ class FitProgress:
     """Progress of a fit: a bar over all steps, and a line for every epoch.
 
     Args:
-        epochs: largest number of epochs.
         steps_per_epoch: number of optimizer steps in an epoch.
         done: number of epochs that an earlier process completed.
         said: prefix of the bar's text, which replaces the lines; None: no prefix, and a line for
@@ -114,7 +113,6 @@ class FitProgress:
         """Show the progress of the current epoch.
 
         Args:
-            step: number of finished steps of the epoch.
             figures: name -> value; ``train_loss`` is shown if it is there.
         """
         loss = figures.get("train_loss", float("nan"))
@@ -129,7 +127,6 @@ class FitProgress:
 
         Args:
             number: number of the finished epoch, counted from 1.
-            figures: name -> value of the losses and metrics of the epoch.
         """
         self._line.close()
         self._epoch = number + 1

@@ -43,15 +43,7 @@ def get_first_line(error: BaseException) -> str:
 
 
 def suggest_choice(word: str, valid: Iterable[str]) -> str:
-    """Suggest the valid word closest to a misspelt one, or list the valid words.
-
-    Args:
-        word: the word that was typed.
-        valid: the valid words.
-
-    Returns:
-        ``"Did you mean X?"`` if a word is close, else ``"Valid: A, B, C."``.
-    """
+    """Return ``"Did you mean X?"`` if a valid word is close to the given one, else list them."""
     choices = sorted(set(valid))
     listed = f"Valid: {format_list(choices, MAX_CHOICES)}." if choices else ""
     return suggest_similar(word, choices) or listed
@@ -70,7 +62,6 @@ def require(condition: object, key: str, expected: str, received: object) -> Non
         condition: whether the value is valid; any object, of which the truth counts.
         key: the key, as typed in an override.
         expected: description of valid values.
-        received: the value.
 
     Raises:
         UserError: the condition does not hold.

@@ -88,7 +88,6 @@ def replace_file(path: Path, content: bytes | str, *, durable: bool = False) -> 
     Args:
         path: the file; its folder must exist.
         content: bytes, or text, which is written in UTF-8 with unchanged line ends.
-        durable: as in ``write_atomically``.
 
     Raises:
         OSError: the file cannot be written; the error names ``path``.
@@ -127,9 +126,6 @@ def compute_crc32(source: bytes | memoryview | BinaryIO) -> int:
     Args:
         source: the content, or a file that is open for reading; it is read from its current
             position on.
-
-    Returns:
-        The checksum, a number of 32 bits.
     """
     if isinstance(source, bytes | memoryview):
         return zlib.crc32(source)
@@ -144,7 +140,6 @@ def write_checksummed_text(path: Path, text: str, *, durable: bool = False) -> N
 
     Args:
         path: the file; its folder must exist.
-        text: text to write in UTF-8.
         durable: force the content to the disk before the file gets its name.
 
     Raises:
@@ -154,13 +149,7 @@ def write_checksummed_text(path: Path, text: str, *, durable: bool = False) -> N
 
 
 def read_checksummed_text(path: Path) -> str | None:
-    """Read a file of ``write_checksummed_text``.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The text; None if there is no such file.
+    """Read a file of ``write_checksummed_text``; return None if there is no such file.
 
     Raises:
         DamagedFileError: the content is not what was written.
@@ -177,13 +166,7 @@ def read_checksummed_text(path: Path) -> str | None:
 
 
 def hash_file(path: Path | str) -> str:
-    """Compute the SHA-256 of a file.
-
-    Args:
-        path: a file of any length.
-
-    Returns:
-        64 hexadecimal digits.
+    """Compute the SHA-256 of a file: 64 hexadecimal digits.
 
     Raises:
         OSError: the file cannot be read.
@@ -193,13 +176,9 @@ def hash_file(path: Path | str) -> str:
 
 
 def hash_text(text: str, length: int = 64) -> str:
-    """Compute the SHA-256 of a text in UTF-8.
+    """Compute the SHA-256 of a text in UTF-8, as hexadecimal digits.
 
     Args:
-        text: a text of any length.
         length: how many of the 64 hexadecimal digits to return, from the first on.
-
-    Returns:
-        The first ``length`` digits.
     """
     return hashlib.sha256(text.encode()).hexdigest()[:length]

@@ -109,9 +109,7 @@ def format_metric_interval(metric: str, value: float, low: float, high: float) -
 
     Args:
         metric: name of the metric, without a split.
-        value: value of the metric.
         low: lower end of the interval; not finite if there is no interval.
-        high: upper end of the interval.
     """
     text = format_metric(metric, value)
     if not math.isfinite(low):
@@ -125,9 +123,7 @@ def format_difference_interval(metric: str, value: float, low: float, high: floa
 
     Args:
         metric: name of the metric, without a split.
-        value: difference in the metric.
         low: lower end of the interval; not finite if there is no interval.
-        high: upper end of the interval.
     """
     text = format_difference(metric, value)
     if not math.isfinite(low):
@@ -140,7 +136,6 @@ def format_percent(share: float, decimals: int = 1, *, strict: bool = False) -> 
 
     Args:
         share: a number from 0 to 1.
-        decimals: digits after the decimal point.
         strict: do not round other shares to 0 or 100 %: ``<0.1 %``, ``>99.9 %``.
     """
     least = 10.0**-decimals
@@ -155,7 +150,6 @@ def format_number(value: float, digits: int = 4) -> str:
     """Format a number as in a configuration: ``3e-5``, ``0.0312``, ``128``.
 
     Args:
-        value: a finite number.
         digits: number of significant digits, unless the number is an integer below 1e6.
     """
     if float(value).is_integer() and abs(value) < 1e6:
@@ -174,8 +168,6 @@ def format_count(n: int, noun: str, plural: str = "") -> str:
     """Format a number of things: ``1 image``, ``2 images``.
 
     Args:
-        n: the number.
-        noun: noun for one of the things.
         plural: plural of the noun; empty: the noun with an ``s``.
     """
     return f"{n} {noun if n == 1 else plural or f'{noun}s'}"

@@ -37,11 +37,7 @@ def import_heavy(name: str) -> None:
 
 
 def load_tensorflow() -> Any:
-    """Import TensorFlow and Keras without their start-up messages.
-
-    Returns:
-        The module ``tensorflow``.
-    """
+    """Return the module ``tensorflow``, imported with Keras and without start-up messages."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if "tensorflow" not in sys.modules:

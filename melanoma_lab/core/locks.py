@@ -63,13 +63,10 @@ def hold_lock(
 
 
 def get_lock_path(name: str) -> Path:
-    """Return a lock's file in the temporary folder, for a place where no file may be added.
+    """Return a user's own lock file in the temporary folder, for where no file may be added.
 
     Args:
         name: name of the locked object, such as a path; the file's name contains only its hash.
-
-    Returns:
-        The path of the file, which depends on the user.
     """
     return Path(tempfile.gettempdir()) / f"melanoma_lab-{os.getuid()}-{hash_text(name, 16)}.lock"
 

@@ -45,7 +45,6 @@ def read_text(path: Path, limit: int) -> str:
     """Read a text file of limited size.
 
     Args:
-        path: the file, in UTF-8.
         limit: largest size in bytes.
 
     Raises:
@@ -68,9 +67,6 @@ def read_text(path: Path, limit: int) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
-
-    Args:
-        path: the file.
 
     Raises:
         UserError: the file cannot be read, is too large or too deep, or holds something else.
@@ -122,9 +118,6 @@ def check_json(text: str) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a file that holds one YAML mapping of plain values only.
 
-    Args:
-        path: the file.
-
     Raises:
         UserError: the file cannot be read, is too large or too deep, or holds something else.
     """
@@ -133,9 +126,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def check_yaml_file(path: Path) -> None:
     """Refuse a YAML file that would take too much memory in the library that will read it.
-
-    Args:
-        path: the file.
 
     Raises:
         UserError: the file is too large or too deep, or its aliases or references expand too much.
@@ -217,9 +207,6 @@ def check_interpolation_growth(text: str) -> None:
     """Refuse a configuration whose references, such as ``${seed}``, could expand to gigabytes.
 
     With n references that use each other, a text becomes at most 3^(n/3) times as long.
-
-    Args:
-        text: text of a configuration, with unresolved references.
 
     Raises:
         ValueError: the text could become that long.

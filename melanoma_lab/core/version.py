@@ -20,12 +20,7 @@ DIRTY_SUFFIX: Final = "+changes"
 
 
 def shorten_commit(commit: str, digits: int) -> str:
-    """Shorten the hash in a result of ``git_commit``.
-
-    Args:
-        commit: as ``git_commit`` returns it.
-        digits: how many characters of the hash to keep.
-    """
+    """Shorten the hash in a result of ``git_commit``."""
     return commit[:digits] + DIRTY_SUFFIX * commit.endswith(DIRTY_SUFFIX)
 
 

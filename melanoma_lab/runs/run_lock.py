@@ -70,15 +70,9 @@ def acquire_run_lock(
     """Hold the lock of a run while the block lasts.
 
     Args:
-        cache: the lab's cache folder.
-        study: the run's study.
         tracked: id of the tracking database, of ``locations.identify_study``.
-        fingerprint: the run's fingerprint.
         wait: function that is called with the name of the process that holds the lock, before
             waiting for its end; None: do not wait.
-
-    Yields:
-        The lock.
 
     Raises:
         RunError: Another process holds the lock, and ``wait`` is None.

@@ -140,8 +140,6 @@ def show_results(
     """Print the table of metrics for the three splits, and the costs of the training.
 
     Args:
-        metrics: metrics of the run by name.
-        data: the dataset.
         epochs: number of epochs; 0 for a trivial classifier.
         absent: slugs of classes without images, by split.
     """
@@ -252,8 +250,6 @@ def show_run_location(
     """Print where the run is stored and how to open or send it.
 
     Args:
-        config: the whole configuration.
-        run_id: the run's id.
         kept: the run's folder if it was not sent to MLflow; None: it was sent.
         advice: a sentence on how to use the result.
     """

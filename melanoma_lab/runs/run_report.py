@@ -68,7 +68,6 @@ class ReportedModel:
     """A network that is saved with its run.
 
     Attributes:
-        network: a Keras model.
         info: meaning of its inputs and outputs.
         files: texts of further files in the model's folder, by file name.
     """
@@ -103,8 +102,6 @@ def log_report(report: RunReport, tracker: Tracker, *, lines: bool = True) -> No
     """Write a report and log it to the current run.
 
     Args:
-        report: the report.
-        tracker: the tracker that records the run.
         lines: whether to print a line for each slow step.
     """
     tracker.log_metrics(report.run.metrics)
@@ -141,14 +138,7 @@ def write_tables(report: RunReport, folder: Path) -> None:
 
 
 def write_figures(run: EvaluatedRun, figures: ReportFigures, folder: Path, name: str) -> None:
-    """Write ``plots`` and ``mistakes.html``.
-
-    Args:
-        run: the evaluated run.
-        figures: further data and settings of the figures.
-        folder: the folder to write to.
-        name: the run's name.
-    """
+    """Write ``plots`` and ``mistakes.html``."""
     save_run_figures(
         folder / "plots",
         run,
@@ -168,16 +158,7 @@ def write_figures(run: EvaluatedRun, figures: ReportFigures, folder: Path, name:
 def report_training(
     spec: RunSpec, images: BalancedSet, trained: TrainingResult, tracker: Tracker
 ) -> Mapping[str, float]:
-    """Evaluate a training result, log it to MLflow and print it.
-
-    Args:
-        spec: what was trained.
-        images: the training split after balancing.
-        trained: the result of the training.
-        tracker: MLflow's side, with the run under way.
-
-    Returns:
-        The metrics by name.
+    """Evaluate a training result, log it to MLflow and print it; return the metrics by name.
 
     Raises:
         RunError: the training diverged; metrics that could be computed have been recorded.
@@ -238,7 +219,6 @@ def evaluate_training(
 
     Args:
         spec: what was trained; its options name the splits that the network was applied to.
-        trained: the result of the training, with probabilities.
         costs: metrics that ``count_costs`` returned; empty if they are known already.
     """
     config, data, splits = spec.config, spec.data, spec.options.splits
@@ -260,7 +240,6 @@ def build_run_predictions(
     """Return the predictions of a training.
 
     Args:
-        data: the split dataset.
         trained: the result of the training, with probabilities.
         splits: the splits that were predicted; None: all.
 

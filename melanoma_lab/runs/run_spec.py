@@ -57,10 +57,7 @@ class RunSpec:
 
     Attributes:
         config: the checked configuration, after ``resolve_auto``.
-        arm: the run's arm in its study.
-        data: the prepared dataset.
         threads: number of TensorFlow's threads.
-        options: the splits to evaluate and the files to save.
     """
 
     config: Config
@@ -142,8 +139,6 @@ def fingerprint_run(config: Config, data: PreparedData, splits: Sequence[str] | 
     """Return the fingerprint of a run; runs with equal fingerprints have equal results.
 
     Args:
-        config: the checked configuration.
-        data: the prepared dataset.
         splits: the splits that the run is evaluated on; None: all.
 
     Raises:

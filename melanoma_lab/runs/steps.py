@@ -40,8 +40,6 @@ class ActiveRun:
     """A run that is being recorded.
 
     Attributes:
-        spec: description of the run.
-        tracker: the tracker that records the run.
         lock: the lock of the run, with its checkpoints.
         resumed: id of the interrupted MLflow run that is continued; None: the run is new.
         continue_from: the lock of a run whose last checkpoint this one starts from, if any.
@@ -141,11 +139,6 @@ def build_setup(spec: RunSpec, images: BalancedSet) -> TrainingSetup | TrivialCl
 def start_run(spec: RunSpec, lock: RunLock, connecting: Future[Tracker]) -> Iterator[ActiveRun]:
     """Record a run in the block: a new one, or the interrupted one that is resumed.
 
-    Args:
-        spec: description of the run.
-        lock: the lock of the run, which this process holds.
-        connecting: future of the tracker.
-
     Raises:
         UserError: the tracking server cannot be used; nothing is recorded.
         RunError: the run was not sent; it is stored on disk.
@@ -229,16 +222,9 @@ def _show_finished(spec: RunSpec, finished: FinishedRun) -> None:
 def find_interrupted_run(
     lock: RunLock, tracker: Tracker, environment: Mapping[str, str]
 ) -> str | None:
-    """Return the id of the MLflow run to resume.
+    """Return the id of the MLflow run to resume; None if there is none.
 
-    Args:
-        lock: the lock of the run, which this process holds.
-        tracker: the connected tracker.
-        environment: this process's environment, as ``describe_environment`` returns it.
-
-    Returns:
-        The run's id; None if there is no such run, or if the environment has changed, so that its
-        results could differ in their bits.
+    A run of another environment is not resumed: its results could differ in their bits.
     """
     interrupted = lock.read_interrupted_run()
     if interrupted is None or not tracker.can_resume(interrupted[0]):
@@ -271,10 +257,6 @@ def fit_with_checkpoints(
     """Fit a network, log every epoch to MLflow and the terminal, and write checkpoints.
 
     Args:
-        spec: description of the run.
-        setup: network, augmentation and optimizer.
-        images: the training split after balancing.
-        tracker: the tracker that records the run.
         lock: the lock of the run; its folder takes the checkpoints.
         resumed: id of the interrupted MLflow run that is continued; None: the run is new.
         continue_from: the lock of a run whose last checkpoint this one starts from, if any.

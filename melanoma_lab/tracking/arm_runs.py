@@ -37,10 +37,6 @@ class RunKey:
 def find_arm_runs(client: Any, name: str) -> list[Any]:
     """Return all runs of a study's arms, newest first.
 
-    Args:
-        client: an MlflowClient.
-        name: the study's name.
-
     Raises:
         UserError: there is no such study.
     """
@@ -84,14 +80,7 @@ def read_run_key(run: Any) -> RunKey:
 
 
 def read_covered_repetitions(tags: Mapping[str, str]) -> frozenset[tuple[int, int]]:
-    """Return the seeds and folds that a run was trained with: its own, or those of its members.
-
-    Args:
-        tags: the run's tags.
-
-    Returns:
-        Pairs of seed and fold.
-    """
+    """Return the pairs of seed and fold with which a run, or its members, were trained."""
     seeds = tags.get(SEEDS_TAG, tags["seed"]).split(",")
     folds = tags.get(FOLDS_TAG, tags["fold"]).split(",")
     return frozenset(product(map(int, seeds), map(int, folds)))
@@ -100,11 +89,6 @@ def read_covered_repetitions(tags: Mapping[str, str]) -> frozenset[tuple[int, in
 @contextmanager
 def open_artifact(client: Any, run: Any, name: str) -> Iterator[Path]:
     """Yield the path of a run's artifact; if it is not on this disk, download it for the block.
-
-    Args:
-        client: an MlflowClient.
-        run: MLflow's run.
-        name: the file's name.
 
     Raises:
         OSError: the artifact is missing, as for ``fetch_artifact``.

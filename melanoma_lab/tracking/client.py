@@ -62,13 +62,7 @@ CLEANUP_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX
 
 
 def connect_for_reading(tracking: Tracking) -> Any:
-    """Connect to tracked runs, in this thread, without creating anything.
-
-    Args:
-        tracking: the settings of tracking.
-
-    Returns:
-        An MlflowClient.
+    """Return an MlflowClient for tracked runs, connected in this thread; nothing is created.
 
     Raises:
         UserError: nothing has been recorded there, or the server or database cannot be used.
@@ -83,9 +77,6 @@ def connect_for_reading(tracking: Tracking) -> Any:
 
 def refuse_empty(uri: str) -> None:
     """Refuse an SQLite database that is missing or empty.
-
-    Args:
-        uri: the tracking URI.
 
     Raises:
         UserError: the database is missing or empty.
@@ -103,7 +94,6 @@ def find_run(client: Any, run_id: str) -> Any:
     """Return MLflow's run with an id, or None if there is none.
 
     Args:
-        client: an MlflowClient, as ``connect_for_reading`` returns it.
         run_id: the id as the user typed it; it may be no valid id.
     """
     from mlflow.exceptions import MlflowException
@@ -120,10 +110,6 @@ def find_run(client: Any, run_id: str) -> Any:
 def locked_access(uri: str, *, training: bool = False) -> Iterator[None]:
     """Lock a database, but not a server, for its first use in the block; translate its errors.
 
-    Args:
-        uri: the tracking URI of a server or a database.
-        training: as for ``translate_errors``.
-
     Raises:
         TrackingError: the server or its database raised an error in the block.
     """
@@ -136,7 +122,6 @@ def translate_errors(uri: str, *, training: bool = False) -> Iterator[None]:
     """Translate errors of a tracking server or its database into errors that help the user.
 
     Args:
-        uri: the tracking URI of a server or a database.
         training: whether a run will be recorded there; then the message also proposes
             ``tracking.offline=true``.
 
@@ -239,9 +224,6 @@ def set_tracking_uri(uri: str | None) -> None:
 
     MLflow also writes it to an environment variable. There, later commands of this process and
     child processes would take it for a setting of the user.
-
-    Args:
-        uri: the tracking URI; None: MLflow's default.
     """
     import mlflow
 

@@ -97,7 +97,6 @@ def explain_damage(path: Path, error: BaseException) -> str | None:
     """Describe how a database's file is damaged and what to do.
 
     Args:
-        path: the path of the file.
         error: the root cause of the error that reading or writing raised.
 
     Returns:
@@ -183,11 +182,6 @@ def _insert_default(database: sqlite3.Connection, row: dict[str, Any], folder: P
 
     MLflow adds it at the first use, but inserts the path into the SQL text without escaping, so
     that quotes or a colon in the path change the statement.
-
-    Args:
-        database: a connection to a database with MLflow's tables.
-        row: the experiment's row, as ``_tables`` returns it.
-        folder: the folder of the database.
     """
     now = int(time.time() * 1000)
     location = build_artifact_location(folder / "mlruns" / str(row["experiment_id"]))
@@ -215,7 +209,6 @@ def _explain_wrong_tables(path: Path, found: str | None, *, used: bool) -> str:
     """Explain why MLflow's tables are not the expected ones, and what to do.
 
     Args:
-        path: the path of the database.
         found: the revision of its tables; None if they have none.
         used: whether all tables have been created, so that runs may be recorded in them.
     """

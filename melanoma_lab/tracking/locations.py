@@ -91,11 +91,7 @@ def build_location_tags(uri: str, root: str | None) -> dict[str, str]:
     """Return tags of a new study with the places of its artifacts and its database.
 
     Args:
-        uri: the tracking URI.
         root: location of the study's artifacts; None if a server chooses it.
-
-    Returns:
-        The tags; none if the artifacts are not in the database's folder or below it.
     """
     database = sqlite_path(uri)
     folder = None if root is None else local_folder(root)
@@ -106,10 +102,6 @@ def build_location_tags(uri: str, root: str | None) -> dict[str, str]:
 
 def identify_study(uri: str, study: str) -> str:
     """Return an id of a study's database that survives moving or renaming its folder.
-
-    Args:
-        uri: the tracking URI.
-        study: the study's name.
 
     Returns:
         The URI with an absolute path; for a study that was moved, the URI with which it was
@@ -144,9 +136,6 @@ def relocate_artifacts(uri: str) -> int:
 
     Artifacts that exist only at the old place keep their path. New runs of every study write
     their artifacts to the new place.
-
-    Args:
-        uri: the tracking URI.
 
     Returns:
         The number of runs whose artifacts were found at a new place; 0 if nothing was moved, or if

@@ -33,7 +33,6 @@ class ModelInfo:
         slugs: K class slugs in the order of the outputs.
         classes: the class names in the dataset.
         positive_class: slug of the positive class; None if the dataset names none.
-        dataset: name of the dataset that the network was trained on.
         image_size: side of the input images in pixels.
         resize: how images that are not square are made square.
         decoding: version of the conversion of files to pixels.
@@ -65,13 +64,7 @@ class ModelInfo:
 
     @classmethod
     def read(cls, metadata: object) -> Self | None:
-        """Read metadata of an ``MLmodel`` file, which may hold anything.
-
-        Args:
-            metadata: the metadata, as ``ModelInfo.metadata`` returns it.
-
-        Returns:
-            The description; None if the metadata has none.
+        """Read any metadata of an ``MLmodel`` file; None if it has no description by the lab.
 
         Raises:
             ValueError: the lab did not write this metadata.
@@ -145,9 +138,7 @@ def save_network(
     what the codes mean.
 
     Args:
-        network: the model to save.
         card: meaning of the inputs and outputs; it is saved with the model.
-        folder: the folder to create.
         beside: texts of further files to write into the folder, by file name.
     """
     import mlflow.tensorflow
@@ -191,8 +182,6 @@ def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
     """Log a saved model to a run, unless the run has a complete model.
 
     Args:
-        client: an MlflowClient.
-        run_id: the run's id.
         folder: a folder that ``save_network`` wrote.
     """
     from mlflow.entities import LoggedModelStatus
@@ -216,12 +205,7 @@ def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
 
 
 def find_ready_models(client: Any, run: Any) -> list[Any]:
-    """Return the models that a run has logged completely.
-
-    Args:
-        client: an MlflowClient.
-        run: MLflow's run.
-    """
+    """Return the models that a run has logged completely."""
     from mlflow.entities import LoggedModelStatus
 
     found = find_logged_models(client, run)
@@ -233,7 +217,6 @@ def download_model(uri: str, folder: Path) -> Path:
 
     Args:
         uri: a URI of MLflow, such as ``runs:/<run id>/model`` or ``models:/<name>/<version>``.
-        folder: the folder to download into.
     """
     from mlflow.artifacts import download_artifacts
 
@@ -241,12 +224,7 @@ def download_model(uri: str, folder: Path) -> Path:
 
 
 def find_logged_models(client: Any, run: Any) -> list[Any]:
-    """Return the models that a run has logged, completely or not.
-
-    Args:
-        client: an MlflowClient.
-        run: MLflow's run.
-    """
+    """Return the models that a run has logged, completely or not."""
     found, token = [], None
     while True:
         page = client.search_logged_models(
@@ -276,17 +254,13 @@ class _SavedModelFlavor:
 
 
 def register_model(client: Any, run_id: str, name: str) -> str:
-    """Register the model of a run as a new version of a registered model.
+    """Register a run's model as a new version of a registered model; return the version's number.
 
     If a version of this run exists already, nothing is registered.
 
     Args:
-        client: an MlflowClient.
         run_id: id of a run that has a completely logged model.
         name: name of the registered model; created if it does not exist.
-
-    Returns:
-        The version, as in ``models:/NAME/VERSION``.
     """
     from mlflow.exceptions import MlflowException
 

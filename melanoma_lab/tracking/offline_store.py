@@ -46,9 +46,7 @@ class RunRecord:
         start_time: in milliseconds since 1970.
         end_time: in milliseconds since 1970; None while the run is running.
         status: MLflow's name of the status.
-        tags: the run's tags.
         params: the resolved configuration, flattened.
-        metrics: every value that was logged.
         register: name under which the model will be registered; None: it will not.
         kept_in: the folder of unsent runs that it was stored in, absolute; empty before that.
     """
@@ -114,15 +112,11 @@ def _as_json(value: float) -> float | str:
 
 
 def save_offline_run(record: RunRecord, files: Path, unsent: Path) -> Path:
-    """Store a run on disk; if that fails, store it in the system's temporary folder.
+    """Store a run on disk, or else in the system's temporary folder; return the run's folder.
 
     Args:
-        record: the run's record.
         files: a folder with the sub-folders ``artifacts`` and ``model``; both may be missing.
         unsent: the folder of runs that could not be sent; created if it is missing.
-
-    Returns:
-        The run's folder.
 
     Raises:
         RunError: neither folder can be written to.
@@ -144,16 +138,10 @@ def save_offline_run(record: RunRecord, files: Path, unsent: Path) -> Path:
 
 
 def load_offline_runs(unsent: Path) -> Iterator[tuple[Path, RunRecord]]:
-    """Yield the stored runs of a folder, oldest first.
+    """Yield the folder and the record of a folder's stored runs, the oldest run first.
 
     If the folder was moved or copied together with its surroundings, the paths of the database and
     the artifacts are updated: they stay the same relative to the folder.
-
-    Args:
-        unsent: the folder of runs that could not be sent.
-
-    Yields:
-        The folder and the record of each run.
     """
     found = [
         (path.parent, _update_paths(RunRecord.read(path), unsent.resolve()))
@@ -186,9 +174,6 @@ def can_resume_run(client: Any, experiment_id: str, run_id: str, unsent: Path) -
 
     Args:
         client: an MlflowClient; None if runs are stored on disk.
-        experiment_id: id of the study's MLflow experiment.
-        run_id: the run's id.
-        unsent: the folder of runs that could not be sent.
     """
     kept = {record.run_id: record.status for _, record in load_offline_runs(unsent)}
     if kept.get(run_id) == "FINISHED":

@@ -29,8 +29,6 @@ class StudyMember:
     """A compared run.
 
     Attributes:
-        run_id: MLflow's id.
-        tags: the run's tags in MLflow.
         name: short name for the list of the study's runs.
         colour: colour of the run's arm, as ``#rrggbb``.
     """
@@ -44,21 +42,14 @@ class StudyMember:
 def record_study(
     client: Any, study: str, members: Sequence[StudyMember], folder: Path, note: str
 ) -> str:
-    """Make a study's runs children of one run and log the report to it.
+    """Make a study's runs children of one run, log the report to it, and return its id.
 
     The runs also get short names, their arm's colour and their dataset, which MLflow's tables and
     charts show by default. A name, colour or description that a user gave is kept. Recording can
     be repeated.
 
     Args:
-        client: an MlflowClient.
-        study: the name of the MLflow experiment.
-        members: the compared runs of the study.
-        folder: the study's folder, with the report.
         note: the description on the run's page, in Markdown.
-
-    Returns:
-        The id of the study's run.
     """
     from mlflow.entities import RunTag
 
@@ -135,17 +126,11 @@ def open_parent_run(
     tags: Mapping[str, str],
     params: Mapping[str, str],
 ) -> str:
-    """Create a run that will be the parent of others, or reopen the one with the same tags.
+    """Create a run that will be the parent of others, or reopen it; return its id.
 
     Args:
-        client: an MlflowClient.
-        experiment_id: id of the study's MLflow experiment.
-        name: the run's name in the list of runs.
         tags: the run's tags; ``SWEEP_TAG``, ``TRIAL_TAG`` and ``PARENT_TAG`` identify the run.
         params: parameters of a new run; an existing run keeps its own.
-
-    Returns:
-        The run's id.
     """
     from mlflow.entities import Param, RunTag
 
@@ -179,9 +164,6 @@ def close_parent_run(
     """End a run that ``open_parent_run`` opened.
 
     Args:
-        client: an MlflowClient.
-        run_id: the run's id.
-        status: MLflow's name of the status.
         why: the reason if the run did not finish, else empty.
         tags: tags that are known only at the end.
         metrics: metrics that are known only at the end.
@@ -200,8 +182,6 @@ def log_search_results(client: Any, run_id: str, files: Sequence[Path], note: st
     """Log files and a description to the run of a search.
 
     Args:
-        client: an MlflowClient.
-        run_id: the run's id.
         files: files and folders to log as artifacts.
         note: the description on the run's page, in Markdown.
     """

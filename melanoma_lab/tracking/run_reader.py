@@ -39,8 +39,6 @@ class ListedRun:
     """A run's id and name, for suggestions in errors.
 
     Attributes:
-        run_id: MLflow's id.
-        name: the run's name in the list of runs.
         of_arm: whether the run belongs to an arm of a study.
     """
 
@@ -53,7 +51,6 @@ def refuse_unknown_study(study: str, uri: str) -> None:
     """Refuse a study that is not in an SQLite database of runs.
 
     Args:
-        study: the study's name.
         uri: the tracking URI; other kinds of URIs are not checked.
 
     Raises:
@@ -70,7 +67,6 @@ def build_unknown_study_error(study: str, there: Sequence[str]) -> UserError:
     """Return the error for a study that does not exist, with a suggestion.
 
     Args:
-        study: the study's name.
         there: names of MLflow's experiments, including its own ``Default``.
     """
     studies = [name for name in there if name != "Default"]
@@ -80,10 +76,6 @@ def build_unknown_study_error(study: str, there: Sequence[str]) -> UserError:
 
 def list_runs_if_missing(run_id: str, uri: str) -> list[ListedRun] | None:
     """Return the newest runs of an SQLite database if it does not have a given run.
-
-    Args:
-        run_id: the id as the user typed it.
-        uri: the tracking URI.
 
     Returns:
         The runs, newest first; None if the run exists, or if the database cannot be read.
@@ -120,9 +112,6 @@ def fetch_artifact(client: Any, run: Any, name: str, scratch: Path) -> Path:
     """Return the path of a run's artifact; if it is not on this disk, download it.
 
     Args:
-        client: an MlflowClient.
-        run: MLflow's run.
-        name: the file's name.
         scratch: a folder for downloads.
 
     Raises:
@@ -149,7 +138,6 @@ def explain_missing_folder(folder: Path, run_id: str | None) -> str:
     """Describe what to do if a run's folder is missing.
 
     Args:
-        folder: the folder of the run's files.
         run_id: MLflow's id of the run; None if it is not known.
 
     Returns:
@@ -169,9 +157,7 @@ class RunIdentity:
     """Identity of a tracked run.
 
     Attributes:
-        run_id: MLflow's id.
         start_time: in milliseconds since 1970.
-        tags: the run's tags.
     """
 
     run_id: str
@@ -201,9 +187,6 @@ class TrackedRun(RunIdentity):
         """Return the path of a file of the run, or None if the run does not have it.
 
         A file that is not on this disk is downloaded.
-
-        Args:
-            name: the file's name, such as ``predictions.csv``.
         """
         try:
             return self.require_artifact(name)
@@ -212,9 +195,6 @@ class TrackedRun(RunIdentity):
 
     def require_artifact(self, name: str) -> Path:
         """Return the path of a file of the run, or raise an error if the run does not have it.
-
-        Args:
-            name: the file's name.
 
         Raises:
             OSError: the file is missing; the text says where it was expected.
@@ -231,8 +211,6 @@ def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
     """Find a run among the unsent ones on disk, or in MLflow.
 
     Args:
-        run_id: MLflow's id of the run.
-        tracked: the settings of tracking.
         scratch: a folder for downloads.
 
     Raises:

@@ -68,10 +68,6 @@ _LAST_WAIT = 5.0
 def connect(tracking: Tracking, study: str) -> Future[Tracker]:
     """Start connecting to the tracking server in the background.
 
-    Args:
-        tracking: the settings of tracking.
-        study: the name of the MLflow experiment; created if it does not exist.
-
     Returns:
         A future; its result raises UserError if ``tracking.uri`` cannot be used.
     """
@@ -104,7 +100,6 @@ class FinishedRun:
 
     Attributes:
         run_id: MLflow's id, or that of a run that is stored on disk.
-        tags: the run's tags.
         metrics: the last value of each metric, by name.
     """
 
@@ -119,8 +114,6 @@ class Tracker:
     Args:
         client: an MlflowClient; None: runs are stored on disk.
         experiment_id: id of the study's MLflow experiment; empty without a client.
-        tracking: the settings of tracking.
-        study: the study's name.
         outage: the error because of which there is no client; None if the user set
             ``tracking.offline``.
     """
@@ -161,20 +154,15 @@ class Tracker:
         continuing: str | None = None,
         line: bool = True,
     ) -> Iterator[str]:
-        """Record everything that is logged in the block as one run.
+        """Record everything that is logged in the block as one run; yield its id.
 
         The run's status becomes FINISHED; KILLED if the block was interrupted; FAILED if it raised
         an error. The tag ``reason`` says why a run did not finish.
 
         Args:
-            name: the run's name in the list of runs.
-            tags: the run's tags, by which it can be searched.
             params: the resolved configuration, flattened.
             continuing: id of the run to resume, which keeps its data; None: a new run.
             line: as for ``show_progress``, while the run is sent at its end.
-
-        Yields:
-            The run's id.
 
         Raises:
             UserError: the run could not be started in MLflow.
@@ -323,7 +311,6 @@ class Tracker:
         A resumed run that has a metric's value for this step keeps that value.
 
         Args:
-            metrics: values by name.
             step: the epoch of the values, or 0 if they belong to the whole run.
         """
         now = _now()
@@ -351,8 +338,6 @@ class Tracker:
         """Log a Keras model, ready for ``mlflow models serve``; it is sent when the run ends.
 
         Args:
-            network: the model, as for ``save_network``.
-            card: meaning of its inputs and outputs.
             beside: texts of further files to write into the model's folder, by file name.
         """
         with _staging():
@@ -360,9 +345,6 @@ class Tracker:
 
     def find_finished(self, tags: Mapping[str, str]) -> FinishedRun | None:
         """Find a finished run of the study that has these tags.
-
-        Args:
-            tags: the tags and their values; the run may have others.
 
         Returns:
             The oldest such run that is stored on disk, else the newest in MLflow; None if there is

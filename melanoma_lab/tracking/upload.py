@@ -43,7 +43,6 @@ class RecordedState:
 
     Attributes:
         tags: new values of the tags that count resumptions.
-        params: the logged parameters.
         points: name and step of each logged value of a metric.
     """
 
@@ -81,7 +80,6 @@ def flatten_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str
 
     Args:
         config: plain containers, as OmegaConf.to_container returns them.
-        prefix: text to put before every key.
 
     Returns:
         The values as text by dotted key; numbers, None and lists are in JSON.
@@ -119,16 +117,11 @@ def log_artifacts_and_model(client: Any, run_id: str, folder: Path) -> None:
 
 
 def register_if_requested(client: Any, run_id: str, record: RunRecord, folder: Path) -> str | None:
-    """Register a run's model if the configuration says so.
+    """Register a run's model if configured; return ``NAME/VERSION``, or None if it is not.
 
     Args:
-        client: an MlflowClient.
         run_id: the run's id on the server.
-        record: the run's record.
         folder: the run's folder; without a model nothing is registered.
-
-    Returns:
-        ``NAME/VERSION``, or None if nothing was registered.
     """
     if record.register is None or not (folder / MODEL_FOLDER).is_dir():
         return None
@@ -136,19 +129,10 @@ def register_if_requested(client: Any, run_id: str, record: RunRecord, folder: P
 
 
 def send_offline_run(client: Any, record: RunRecord, folder: Path, tracking: Tracking) -> str:
-    """Send a stored run to its MLflow run; create one if the server does not have it.
+    """Send a stored run to its MLflow run, created if the server does not have it; return its id.
 
     Sending can be interrupted anywhere and repeated: values, files and the model are not
     duplicated, and an MLflow run that was created before is found again.
-
-    Args:
-        client: an MlflowClient.
-        record: the run's record.
-        folder: the run's folder.
-        tracking: the settings of tracking, of the server to send to.
-
-    Returns:
-        The id of the MLflow run.
     """
     run_id = _find_or_create_run(client, record, tracking)
     log_params_and_tags(client, run_id, record)

@@ -49,12 +49,7 @@ from melanoma_lab.tuning.trial_runner import TrialRunner
 
 
 def report_best_trial(trials: TrialRunner, proposal: Proposal) -> None:
-    """Log plots and the model to those runs of a trial that have none yet; the plots show val.
-
-    Args:
-        trials: the runner of the search's trials.
-        proposal: the best trial.
-    """
+    """Log plots and the model to those runs of a trial that have none yet; the plots show val."""
     client = trials.tracker.client
     for repetition in trials.repetitions:
         spec = trials.specify_repetition(proposal, repetition)
@@ -128,17 +123,11 @@ def name_preset(study: str) -> str:
 
 
 def write_preset(command: TuneCommand, values: Values, *, study: str, notes: Sequence[str]) -> Path:
-    """Write the best trial of a search as a preset.
+    """Write the best trial of a search as a preset, and return the path of its file.
 
     Args:
-        command: the overrides that all trials share.
-        values: the best trial's values.
         study: the name of the study; it has one tuned preset.
         notes: lines about the result, for the preset's comment.
-
-    Returns:
-        The path of the file; ``+experiment=<study>_tuned`` finds it from the folder in which the
-        search was started.
 
     Raises:
         RunError: the file cannot be written.
@@ -163,11 +152,6 @@ def format_preset(config: Config, *, reference: str, comment: Sequence[str]) -> 
     """Format a configuration as a preset: the values that differ from the defaults.
 
     Of the dataset, a preset has only the searchable keys; of the split, nothing.
-
-    Args:
-        config: the validated configuration.
-        reference: the name of the arm that it is compared with.
-        comment: the lines of the comment at the top.
     """
     plain, default = config_to_dict(config), config_to_dict(compose_config([])[0])
     options, values = [], {}
@@ -226,13 +210,7 @@ def find_tuned_reference(command: TuneCommand, values: Values) -> str:
 
 
 def build_next_commands(command: TuneCommand, values: Values, study: str) -> list[str]:
-    """Build the commands that train the best configuration and its arm over seeds and compare them.
-
-    Args:
-        command: the overrides that all trials share.
-        values: the best trial's values.
-        study: the name of the study.
-    """
+    """Build the commands that compare the best configuration with its arm over seeds."""
     arm: Arm = parse_arm(command.overrides)
     typed = [o for o in command.overrides if parse_override_key(o) not in {"experiment", "seed"}]
     shared = [o for o in typed if parse_override_key(o) not in values]

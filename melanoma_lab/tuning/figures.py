@@ -31,9 +31,6 @@ RUNGS = (
 def draw_score_history(sweep: Sweep) -> Figure:
     """Draw every trial's score in the order in which trials began, and the best score so far.
 
-    Args:
-        sweep: the sweep; at least one of its trials has a score.
-
     Raises:
         ValueError: no trial has a score.
     """
@@ -73,10 +70,6 @@ def draw_score_history(sweep: Sweep) -> Figure:
 def draw_scores_by_value(sweep: Sweep, entry: HyperParameter) -> Figure:
     """Draw the trials' scores over their values of one searched key.
 
-    Args:
-        sweep: the sweep; at least one of its trials has a score.
-        entry: one of its searched keys.
-
     Raises:
         ValueError: no trial has a score.
     """
@@ -115,7 +108,6 @@ def draw_parallel_coordinates(sweep: Sweep, order: Sequence[str]) -> Figure:
     ``select_best_trials`` are blue, the best one is vermillion.
 
     Args:
-        sweep: the sweep; at least one of its trials has a score.
         order: the searched keys to draw, from the top.
 
     Raises:
@@ -161,11 +153,7 @@ def draw_parallel_coordinates(sweep: Sweep, order: Sequence[str]) -> Figure:
 
 
 def draw_importance(result: Importance) -> Figure:
-    """Draw the share that each hyperparameter accounts for, and the share that chance alone gives.
-
-    Args:
-        result: the importance of hyperparameters; it has a ranking.
-    """
+    """Draw the share that each hyperparameter accounts for, and that chance alone gives."""
     effects = result.effects
     fig = style.new_figure(WIDTH, 1.2 + 0.36 * len(effects))
     ax = fig.add_subplot()
@@ -291,9 +279,6 @@ def _draw_coordinate(
     """Draw one coordinate: a line from 0 to 1 with its name above and its labels below.
 
     Args:
-        ax: the axes to draw on.
-        y: the height of the line, in data units.
-        name: the name of the coordinate.
         ticks: places on the line from 0 to 1, and their labels.
         aside: whether to label the place left of the line for trials without a value.
     """

@@ -37,7 +37,6 @@ class Effect:
     """The effect of one hyperparameter on the score.
 
     Attributes:
-        key: the searched key.
         share: the share of the variance of held-out trials' scores that it accounts for, alone and
             together with others: half the rise of the forest's squared error when its values are
             shuffled, divided by the variance (Gregorutti, Michel and Saint-Pierre 2017,
@@ -62,7 +61,6 @@ class Importance:
             (cross-validated R squared of the ranks); NaN if no forest was fitted. 0 or less means
             that it explains nothing.
         chance: the greatest share of any shuffled copy; NaN if no forest was fitted.
-        trials: the number of trials used.
         rung: the Hyperband rung of these trials; -1 if the sweep has no rungs.
         constant: the searched keys that did not vary among these trials.
     """
@@ -82,9 +80,6 @@ def rank_hyperparameters(sweep: Sweep) -> Importance:
     Only trials of one budget are compared: those of the Hyperband rung with the most scored trials
     (the highest of such rungs). Scores are replaced by their ranks, so that a few very bad trials
     do not dominate. A conditional hyperparameter is shuffled only among the trials that use it.
-
-    Args:
-        sweep: the sweep, with any number of trials.
     """
     trials, rung = select_comparable_trials(sweep)
     encoded = {e.key: encode_values(sweep, e, trials) for e in sweep.searched}
@@ -124,17 +119,9 @@ def select_comparable_trials(sweep: Sweep) -> tuple[pd.DataFrame, int]:
 
 
 def encode_values(sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame) -> NDArray[np.float64]:
-    """Return a hyperparameter's values as numbers, to compute with and to draw.
+    """Return a hyperparameter's values as float64, shape (trials,); NaN if a trial does not use it.
 
     Values on a logarithmic scale become their decimal logarithms; choices become their index.
-
-    Args:
-        sweep: the sweep.
-        entry: one of its searched keys.
-        trials: rows of its table.
-
-    Returns:
-        float64, shape (trials,); NaN if a trial does not use the key.
     """
     used = sweep.find_active(entry, trials)
     values = trials[f"value/{entry.key}"].where(used)
@@ -180,7 +167,6 @@ def _cross_validate(
     Args:
         columns: values of the hyperparameters; float64, shape (trials, hyperparameters), NaN if a
             trial does not use one.
-        ranks: ranks of the scores; float64, shape (trials,).
 
     Returns:
         The share of the ranks' variance that the forest explains; the share that each
@@ -242,12 +228,9 @@ def _measure_error_rises(
     """Measure how much a forest's sum of squared errors rises when each column is shuffled.
 
     Args:
-        forest: a forest fitted to other trials.
         columns: values without NaN; float64, shape (trials, columns).
         used: whether a trial uses a column's key; bool, shape (trials, columns). A column is
             shuffled only among the trials that use it.
-        ranks: ranks of the scores; float64, shape (trials,).
-        seed: the seed of the shuffling.
 
     Returns:
         The rise for each column; float64, shape (columns,).

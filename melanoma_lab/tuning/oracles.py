@@ -248,12 +248,7 @@ class HyperbandOracle(_SingleFileOracle, keras_tuner.oracles.HyperbandOracle):
 
 
 def build_oracle(tuner: Tuner, searched: Sequence[HyperParameter]) -> Any:
-    """Build the oracle of a configured search.
-
-    Args:
-        tuner: the chosen option of the group ``tuner``.
-        searched: the validated search space.
-    """
+    """Build the oracle of a configured search."""
     direction = "max" if higher_is_better(tuner.objective) else "min"
     shared: dict[str, Any] = {
         "objective": keras_tuner.Objective(tuner.objective, direction),

@@ -28,7 +28,6 @@ class Proposal:
     """The values and epochs that the oracle proposes for a trial.
 
     Attributes:
-        trial: the trial's id.
         values: the values of the searched keys, as in Hydra overrides.
         epochs: (epochs of the full budget, epochs after which this trial ends) if the algorithm
             decides about them, else None.
@@ -72,7 +71,6 @@ class TrialScore:
     """The result of a trial.
 
     Attributes:
-        score: the mean of the scores.
         metrics: the metrics that all repetitions have; means over the repetitions.
         unsent: whether some runs are saved on disk and not yet sent to the tracking server.
     """
@@ -113,9 +111,7 @@ class SearchPlan:
 
     Attributes:
         config: the configuration that the search starts from.
-        arm: the arm's name in its study.
         command: the overrides that all trials share.
-        searched: the validated search space.
         role: the role of this process in a search over several machines; None if it searches alone.
     """
 
@@ -135,11 +131,6 @@ def parse_command() -> TuneCommand:
 
 def plan_search(config: Config, arm: Arm, command: TuneCommand) -> SearchPlan:
     """Validate a search before TensorFlow or any data are loaded.
-
-    Args:
-        config: the validated configuration.
-        arm: the arm's name in its study.
-        command: the overrides that all trials share.
 
     Raises:
         UserError: the space, the objective or the budget is invalid, or the environment variables
@@ -197,9 +188,6 @@ def build_default_space(config: Config) -> dict[str, Any]:
     """Build the space to search around a configuration, in the form of ``tuner.space``.
 
     It has the learning rate, and the strength of the regularisation.
-
-    Args:
-        config: the validated configuration, which declares no space itself.
     """
     rate = config.optimizer.learning_rate
     space: dict[str, Any] = {

@@ -37,15 +37,7 @@ N_NAMED: Final = 6
 
 
 def write_search_report(sweep: Sweep, folder: Path) -> Path:
-    """Write a sweep's report into a folder; the same sweep gives the same files.
-
-    Args:
-        sweep: the sweep, with any number of trials in any status.
-        folder: the folder to write to; created if it does not exist.
-
-    Returns:
-        The path of the page, ``report.html``.
-    """
+    """Write a sweep's report, always the same for a sweep; return the path of its page."""
     importance = rank_hyperparameters(sweep)
     pictures = draw_search_figures(sweep, importance)
     write_report_figures(folder, pictures)
@@ -57,15 +49,7 @@ def write_search_report(sweep: Sweep, folder: Path) -> Path:
 
 
 def draw_search_figures(sweep: Sweep, importance: Importance) -> list[ReportFigure]:
-    """Draw all figures for which the sweep has data.
-
-    Args:
-        sweep: the sweep; any number of its trials may have a score.
-        importance: the importance of its hyperparameters.
-
-    Returns:
-        The figures as PNG with their alternative texts; none if no trial has a score.
-    """
+    """Draw all figures for which the sweep has data; none if no trial has a score."""
     if sweep.scored.empty:
         return []
     from melanoma_lab.tuning import figures

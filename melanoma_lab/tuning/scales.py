@@ -46,7 +46,6 @@ def jitter(numbers: NDArray[np.float64], width: float) -> NDArray[np.float64]:
     """Return evenly spread offsets that are the same each time.
 
     Args:
-        numbers: the trials' numbers; float64, shape (trials,).
         width: the width of the spread, in data units.
 
     Returns:
@@ -101,16 +100,9 @@ def log_ticks(low: float, high: float) -> list[float]:
 def compute_parallel_positions(
     sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame
 ) -> NDArray[np.float64]:
-    """Return where trials cross a searched key's parallel coordinate.
+    """Return where trials cross a searched key's parallel coordinate; float64, shape (trials,).
 
-    Args:
-        sweep: the sweep.
-        entry: one of its searched keys.
-        trials: rows of its table.
-
-    Returns:
-        Places from 0 to 1, or ``ASIDE`` for trials that do not use the key; float64, shape
-        (trials,).
+    Places are from 0 to 1, or ``ASIDE`` for trials that do not use the key.
     """
     places = encode_values(sweep, entry, trials)
     if not entry.is_range:
@@ -150,12 +142,7 @@ def _scale_to_unit(places: NDArray[np.float64], entry: HyperParameter) -> NDArra
 
 
 def clean_figure_text(text: str, width: int) -> str:
-    """Shorten a text and replace the characters that the font lacks, for use in a figure.
-
-    Args:
-        text: the text.
-        width: the maximum number of characters.
-    """
+    """Shorten a text and replace the characters that the font lacks, for use in a figure."""
     short = text if len(text) <= width else f"{text[: width - 1]}…"
     known = "".join(sign if ord(sign) in _glyphs() else "\N{WHITE SQUARE}" for sign in short)
     return known.replace("$", r"\$")  # a dollar sign would start a formula

@@ -31,11 +31,9 @@ class FinishedTrial:
     """A trial that has ended, for messages about the search's progress.
 
     Attributes:
-        proposal: the trial's id, values and epochs.
         number: the number of trials that have ended, including this one.
         score: its score; None if it failed.
         reason: why it failed, else empty.
-        seconds: the seconds that it took.
         parallel_trials: the number of trials that ran when it ended, including this one.
     """
 
@@ -55,10 +53,6 @@ class TrialLog:
     """Handles the end of every trial of a search, whichever process trained it.
 
     Args:
-        oracle: an oracle from ``oracles.build_oracle``.
-        searched: the validated search space.
-        tuner: the chosen option of the group ``tuner``.
-        trials: the runner of the search's trials.
         on_end: called with every trial that has ended.
     """
 
@@ -93,7 +87,6 @@ class TrialLog:
 
         Args:
             trial_id: the trial's id; the oracle knows already that it has ended.
-            seconds: the seconds that it took.
             unsent: whether some of its runs are saved on disk and not yet sent.
 
         Raises:
@@ -142,14 +135,7 @@ class TrialLog:
 def read_proposal(
     trial: Any, tuner: Tuner, searched: Sequence[HyperParameter], get_trial: Callable[[str], Any]
 ) -> Proposal:
-    """Convert an oracle's trial to a proposal.
-
-    Args:
-        trial: Keras Tuner's trial, from the oracle or its chief.
-        tuner: the chosen option of the group ``tuner``.
-        searched: the validated search space.
-        get_trial: a function from a trial's id to Keras Tuner's trial.
-    """
+    """Convert an oracle's trial to a proposal."""
     values = trial.hyperparameters.values
     promoted_from = values.get(oracles.PROMOTED_FROM)
     epochs = None
@@ -187,7 +173,6 @@ class LabTuner(BaseTuner):
 
     Args:
         oracle: an oracle from ``oracles.build_oracle``, or a worker's client of one.
-        folder: the folder of the search, or the worker's own.
     """
 
     def __init__(self, oracle: Any, *, folder: Path) -> None:
@@ -232,8 +217,6 @@ class Search(LabTuner):
     """A search that trains its trials in this process, one after the other.
 
     Args:
-        trial_log: the search's trial log.
-        objective: the name of the metric that is the score.
         folder: the folder of the oracle's state; each search has its own.
     """
 
@@ -261,17 +244,10 @@ class Search(LabTuner):
 
 
 def resume_search(oracle: Any, folder: Path) -> str | None:
-    """Resume from the state that an earlier process saved, if there is any.
+    """Resume from the state that an earlier process saved; return a message if it was damaged.
 
     A damaged state file is renamed. The search then starts again and proposes the same trials;
     those that are recorded as finished are not trained again.
-
-    Args:
-        oracle: a newly built oracle.
-        folder: the folder of the search; created if it does not exist.
-
-    Returns:
-        A message for the user if the file was damaged, else None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     oracle.set_folder(folder)

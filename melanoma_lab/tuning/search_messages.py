@@ -34,9 +34,6 @@ def show_search(
     """Print what is about to be searched.
 
     Args:
-        config: the validated configuration.
-        arm: the name of the arm that is tuned.
-        searched: the validated search space.
         total: the maximum number of trials.
         done: the number of trials that have ended already.
     """
@@ -56,7 +53,6 @@ def show_chief(workers: int, folder: Path, address: str | None) -> None:
     """Print which worker processes train the trials.
 
     Args:
-        workers: the number of workers on this machine.
         folder: the folder with the log files of their output.
         address: the address to which workers on other machines connect; None if there are none.
     """
@@ -98,13 +94,7 @@ def _shorten(text: str) -> str:
 
 
 class SearchProgress:
-    """Prints a line for every trial that has ended, and estimates the time left.
-
-    Args:
-        tuner: the chosen option of the group ``tuner``.
-        searched: the validated search space.
-        oracle: the oracle, which knows the trials that ended before.
-    """
+    """Prints a line for every trial that has ended, and estimates the time left."""
 
     def __init__(self, tuner: Tuner, searched: Sequence[HyperParameter], oracle: Any) -> None:
         self.total, self._cost = _plan_costs(tuner, searched)
@@ -146,8 +136,6 @@ def estimate_time_left(
 
     Args:
         costs: the costs of the timed trials: epochs, or anything else that time grows with.
-        seconds: the seconds that each of them took.
-        rest: the costs of the remaining trials.
 
     Returns:
         Seconds; 0 if no trial was timed or none remains.
@@ -199,13 +187,7 @@ def list_hyperband_epochs(tuner: Hyperband) -> list[float]:
 def show_tuning_result(
     tuned: TuningResult, untuned: Mapping[str, object], notes: Sequence[str]
 ) -> None:
-    """Print the best configuration, the files written and the next commands.
-
-    Args:
-        tuned: the result of the search.
-        untuned: the untuned arm's values of the searched keys.
-        notes: sentences about the best trial.
-    """
+    """Print the best configuration, the files written and the next commands."""
     table = Table(title=None, show_edge=False, pad_edge=False, header_style="bold")
     for column in ("", "best", "untuned"):
         table.add_column(column, justify="left" if not column else "right")

@@ -45,7 +45,6 @@ class HyperParameter:
 
     Attributes:
         key: a dotted key, or the name of a group.
-        kind: the type of its values.
         low: the smallest value of a range; NaN for choices.
         high: the largest value of a range; NaN for choices.
         step: the difference of neighbouring values, or their ratio if ``log``; None if any value of
@@ -162,9 +161,6 @@ def label_choice(text: str) -> str:
 
 def parse_space(space: Mapping[str, Any]) -> list[HyperParameter]:
     """Parse a declared space, without checking that the configuration has its keys.
-
-    Args:
-        space: the value of ``tuner.space``.
 
     Returns:
         The searched keys, each after the keys that its condition names.

@@ -32,7 +32,6 @@ class TuneCommand:
 
     Attributes:
         overrides: the overrides that all trials share: all but those of ``task`` and ``tuner``.
-        config_dir: a folder with the user's own presets and options, or None.
         tuner_overrides: the overrides of ``tuner``, which do not affect a trial.
     """
 
@@ -60,9 +59,6 @@ class TuneCommand:
     def configure(self, values: Values) -> Config:
         """Compose and validate a trial's configuration, as that of any command.
 
-        Args:
-            values: the trial's overrides, key -> value.
-
         Raises:
             UserError: a value is invalid, or some do not fit together.
         """
@@ -74,11 +70,7 @@ def _is_tuner_key(key: str) -> bool:
 
 
 class ConfigChecker:
-    """Validates trial values against the configuration; composes it once per choice of groups.
-
-    Args:
-        command: the overrides that all trials share.
-    """
+    """Validates trial values against the configuration; composes it once per choice of groups."""
 
     def __init__(self, command: TuneCommand) -> None:
         self._command = command
@@ -86,9 +78,6 @@ class ConfigChecker:
 
     def compose(self, groups: Values) -> DictConfig:
         """Compose the configuration for a choice of groups, without validating it.
-
-        Args:
-            groups: group -> option.
 
         Raises:
             UserError: Hydra cannot compose it.
@@ -104,9 +93,6 @@ class ConfigChecker:
 
     def check(self, values: Values) -> None:
         """Refuse invalid values.
-
-        Args:
-            values: the values of one trial.
 
         Raises:
             UserError: a key is unknown, or a value is invalid. The message names the key, and the
@@ -157,10 +143,6 @@ def _has_key(composed: Any, key: str) -> bool:
 
 def validate_space(entries: Sequence[HyperParameter], command: TuneCommand) -> list[HyperParameter]:
     """Validate a space against the configuration, and complete it.
-
-    Args:
-        entries: the searched keys from ``parse_space``.
-        command: the overrides that all trials share.
 
     Returns:
         The same keys, with a condition if only some options of a searched group have the key, and

@@ -57,7 +57,6 @@ class Sweep:
               if all trials of the sweep have the same budget;
             * ``value/<key>``: one column for each searched key; the trial's value as a Python
               object, None or NaN if the key's condition is false.
-        seed: the seed of the search.
         budget: the sweep's budget in a few words, such as ``40 trials of up to 15 epochs``.
         data: names and texts that describe the data, such as ``dataset`` and ``protocol``; shown
             unchanged.
@@ -115,15 +114,7 @@ class Sweep:
         _expect(bool(lists), "a list of scores of every trial", list(trials["scores"]))
 
     def find_active(self, entry: HyperParameter, trials: pd.DataFrame) -> NDArray[np.bool_]:
-        """Return which trials use a searched key, because its condition holds.
-
-        Args:
-            entry: one of the searched keys.
-            trials: rows of the table.
-
-        Returns:
-            bool, shape (trials,).
-        """
+        """Return which trials use a searched key: its condition holds; bool, shape (trials,)."""
         used = np.ones(len(trials), bool)
         by_key = {known.key: known for known in self.searched}
         for key, choices in entry.when.items():
@@ -166,9 +157,6 @@ class Sweep:
 def track_best(sweep: Sweep) -> pd.DataFrame:
     """Return the best score after each trial, in the order in which trials began.
 
-    Args:
-        sweep: the sweep, with any number of trials.
-
     Returns:
         A row for each trial, whatever its status, with the columns number, score (float; NaN if it
         has none) and best (float; the best score of this and all earlier trials, NaN before the
@@ -182,15 +170,7 @@ def track_best(sweep: Sweep) -> pd.DataFrame:
 
 
 def select_best_trials(sweep: Sweep, trials: pd.DataFrame) -> pd.DataFrame:
-    """Select the best tenth of some trials: at least three if there are, at most ``N_BLUE``.
-
-    Args:
-        sweep: the sweep.
-        trials: rows of its table, all with a score.
-
-    Returns:
-        The rows of the best trials, the best first; ties in the order in which trials began.
-    """
+    """Select the best tenth of some trials: at least three if there are, at most ``N_BLUE``."""
     ranked = trials.sort_values(
         ["score", "number"], ascending=[not sweep.higher_is_better, True], kind="stable"
     )
@@ -202,8 +182,6 @@ class TuningResult:
     """The result of a search.
 
     Attributes:
-        study: the name of the study.
-        score: the best trial's score.
         values: the best trial's values of the searched keys, as in Hydra overrides.
         preset: the path of the preset with the best configuration.
         report: the path of the report's page.

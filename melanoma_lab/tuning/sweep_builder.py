@@ -31,13 +31,7 @@ STATUS = {"COMPLETED": "completed", "FAILED": "failed", "INVALID": "failed", "RU
 
 
 def build_sweep(plan: SearchPlan, trial_log: TrialLog, next_commands: Sequence[str]) -> Sweep:
-    """Collect the data of a search's report from its oracle and its MLflow runs.
-
-    Args:
-        plan: the plan of the search.
-        trial_log: the log of its trials, of which there is at least one.
-        next_commands: the commands that compare the best configuration with the untuned arm.
-    """
+    """Collect the data of a search's report from its oracle and its MLflow runs."""
     config, tuner, trials = plan.config, plan.config.tuner, trial_log.trials
     proposals = {t.trial_id: trial_log.read_proposal(t) for t in trial_log.oracle.trials.values()}
     first = trials.specify_repetition(next(iter(proposals.values())), trials.repetitions[0])
@@ -85,14 +79,7 @@ def _build_trials_table(
     searched: Sequence[HyperParameter],
     proposals: Mapping[str, Proposal],
 ) -> pd.DataFrame:
-    """Build the table of trials, with the columns of ``Sweep.trials``.
-
-    Args:
-        trials: the runner of the search's trials.
-        oracle: the oracle, which knows every trial and its score.
-        searched: the validated search space.
-        proposals: the proposal of each trial, by its id.
-    """
+    """Build the table of trials, with the columns of ``Sweep.trials``."""
     client = trials.tracker.client  # None if there is no server to read runs from
     runs = _find_runs(client, trials.tracker.experiment_id, trials.sweep)
     lengths = sorted({p.epochs[1] for p in proposals.values() if p.epochs})
@@ -197,12 +184,7 @@ def _describe_budget(tuner: Tuner, epochs: int) -> str:
 
 
 def _find_untuned_values(composed: Any, searched: Sequence[HyperParameter]) -> dict[str, Any]:
-    """Return an arm's values of those searched keys that it has.
-
-    Args:
-        composed: the arm's configuration as Hydra composes it.
-        searched: the validated search space.
-    """
+    """Return an arm's values of those searched keys that it has."""
     found = {}
     for entry in searched:
         key = entry.key.replace("/", ".")

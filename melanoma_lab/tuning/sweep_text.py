@@ -39,13 +39,7 @@ def format_trial_value(entry: HyperParameter, content: object) -> str:
 
 
 def format_used_values(sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame) -> list[str]:
-    """Format trials' values of a searched key; ``not used`` if its condition is false.
-
-    Args:
-        sweep: the sweep.
-        entry: one of its searched keys.
-        trials: rows of its table.
-    """
+    """Format trials' values of a searched key; ``not used`` if its condition is false."""
     used = sweep.find_active(entry, trials)
     return [
         format_trial_value(entry, content) if counts else NOT_USED
@@ -191,13 +185,7 @@ def describe_rung(sweep: Sweep, rung: int) -> str:
 
 
 def describe_best_values(sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame) -> str:
-    """Describe the best trials' values of a key: ``0.001 to 0.003``, or counts of choices.
-
-    Args:
-        sweep: the sweep.
-        entry: one of its searched keys.
-        trials: rows of its table, all with a score.
-    """
+    """Describe the best trials' values of a key: ``0.001 to 0.003``, or counts of choices."""
     good = select_best_trials(sweep, trials)
     values = format_used_values(sweep, entry, good)
     if not entry.is_range:

@@ -57,15 +57,9 @@ class TrialRunner:
     """Trains the trials of one search.
 
     Attributes:
-        command: the overrides that all trials share.
-        arm: the arm that is tuned.
         repetitions: the repetitions of each trial: its seeds and folds.
-        objective: the name of the metric to optimise.
         sweep: the search's fingerprint.
         parent: the MLflow id of the search's own run.
-        tracker: the tracker that records the trials.
-        cache: the cache folder.
-        threads: the number of threads that TensorFlow uses.
         datasets: datasets that were prepared already, by their configuration as JSON.
         run_locks: run locks of the repetitions that this process knows, by trial id and repetition.
     """
@@ -84,10 +78,6 @@ class TrialRunner:
 
     def run(self, proposal: Proposal, progress_prefix: str) -> TrialScore:
         """Train, evaluate and record a trial; finished runs are not repeated.
-
-        Args:
-            proposal: the trial's values and epochs.
-            progress_prefix: the text before the progress bar.
 
         Raises:
             UserError: a value is invalid.
@@ -161,10 +151,6 @@ class TrialRunner:
         """Return the run lock of one run of a trial, without acquiring it.
 
         The lock gives the folder of the run's checkpoints. The caller must hold the search's lock.
-
-        Args:
-            proposal: the trial.
-            repetition: the seed and fold of the run.
         """
         if (proposal.trial, repetition) not in self.run_locks:
             spec = self.specify_repetition(proposal, repetition)
@@ -190,11 +176,7 @@ class TrialRunner:
     def _train(
         self, proposal: Proposal, repetition: Repetition, parent: str, progress_prefix: str
     ) -> tuple[Mapping[str, float], bool]:
-        """Train one run of a trial.
-
-        Returns:
-            The run's metrics, and whether it is saved on disk and not yet sent.
-        """
+        """Train one run of a trial; return its metrics, and whether it is on disk, not sent."""
         several = len(self.repetitions) > 1
         tags = {SWEEP_TAG: self.sweep, TRIAL_TAG: proposal.trial}
         options = replace(
@@ -253,10 +235,6 @@ class TrialRunner:
 
 def prepare_trials(plan: SearchPlan, tracker: Tracker) -> TrialRunner:
     """Prepare the images and build the runner of a search's trials.
-
-    Args:
-        plan: the plan of the search.
-        tracker: the tracker that records the trials.
 
     Returns:
         The runner; its ``parent``, the search's own run, is still empty.

@@ -47,12 +47,6 @@ if TYPE_CHECKING:  # they load TensorFlow or pandas
 def tune_arm(plan: SearchPlan) -> TuningResult:
     """Search for better values of an arm's configuration.
 
-    Args:
-        plan: the plan from ``plan_search``.
-
-    Returns:
-        The result of the search.
-
     Raises:
         UserError: the data or the tracking server cannot be used.
         RunError: too many trials failed in a row, no trial completed, some were not sent, or
