@@ -17,16 +17,7 @@ from melanoma_lab.tracking.run_reader import read_run
 
 
 def run(config: Config, _arm: Arm) -> None:
-    """Write the model card of a run."""
-    write_run_card(config)
-
-
-def write_run_card(config: Config) -> Path:
-    """Write ``model_card.md`` and ``.html`` of a run without TensorFlow; return their folder.
-
-    Args:
-        config: the validated configuration; its keys ``model`` (a run's id) and ``output`` (a
-            folder) say what to do.
+    """Write ``model_card.md`` and ``model_card.html`` of a run; does not load TensorFlow.
 
     Raises:
         UserError: there is no such run, it lacks the data of a card, or the folder cannot be used.
@@ -43,4 +34,3 @@ def write_run_card(config: Config) -> Path:
         write_tracked_run_card(read_run(run_id, config.tracking, Path(scratch)), folder)
     console.print(f"written to {folder}: {', '.join(PAGES)}", markup=False)
     prediction_messages.show_notice()
-    return folder

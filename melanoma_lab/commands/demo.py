@@ -24,16 +24,7 @@ from melanoma_lab.training.backend import choose_threads
 
 
 def run(config: Config, _arm: Arm) -> None:
-    """Serve a page on which a trained network can be tried."""
-    serve_demo(config)
-
-
-def serve_demo(config: Config) -> None:
-    """Serve the page until interrupted.
-
-    Args:
-        config: the validated configuration; its keys ``model``, ``demo``, ``cache``,
-            ``training.threads`` and, if the dataset has moved, ``dataset.root`` say what to do.
+    """Serve a page on which a trained network can be tried, until interrupted.
 
     Raises:
         UserError: the extra is not installed, the address is in use, or the model cannot be used.
