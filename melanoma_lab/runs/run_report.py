@@ -38,7 +38,6 @@ from melanoma_lab.reports.model_card.content import write_model_card
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_spec import RunSpec
 from melanoma_lab.tracking.logged_model import ModelInfo
-from melanoma_lab.tracking.run_reader import RunIdentity
 from melanoma_lab.tracking.tracker import Tracker
 from melanoma_lab.training.training_result import FitResult, TrainingResult
 
@@ -113,8 +112,7 @@ def log_report(report: RunReport, tracker: Tracker, *, lines: bool = True) -> No
         folder = Path(scratch)
         write_tables(report, folder)
         if report.model is not None:
-            identity = RunIdentity(tracker.run_id, tracker.started, tracker.tags)
-            write_model_card(report.run, identity, folder)
+            write_model_card(report.run, tracker.identity, folder)
         if report.figures is not None:
             with show_progress("drawing figures", line=lines):
                 write_figures(report.run, report.figures, folder, tracker.run_name)

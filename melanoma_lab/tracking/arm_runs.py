@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.evaluation.predictions import Predictions
+from melanoma_lab.tracking.client import iterate_pages
 from melanoma_lab.tracking.parent_runs import SWEEP_TAG
 from melanoma_lab.tracking.run_reader import build_unknown_study_error, fetch_artifact
 
@@ -43,19 +44,13 @@ def find_arm_runs(client: Any, name: str) -> list[Any]:
     experiment = client.get_experiment_by_name(name)
     if experiment is None or experiment.lifecycle_stage != "active":
         raise build_unknown_study_error(name, [entry.name for entry in client.search_experiments()])
-    runs: list[Any] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment.experiment_id],
-            max_results=PAGE,
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
-        runs += [run for run in page if _has_arm(run)]
-        token = page.token
-        if not token:
-            return runs
+    runs = iterate_pages(
+        client.search_runs,
+        [experiment.experiment_id],
+        max_results=PAGE,
+        order_by=["attributes.start_time DESC"],
+    )
+    return [run for run in runs if _has_arm(run)]
 
 
 def _has_arm(run: Any) -> bool:

@@ -19,6 +19,7 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
+from melanoma_lab.tracking.client import iterate_pages
 
 #: Key of the description in the metadata of ``MLmodel``.
 METADATA_KEY: Final = "melanoma_lab"
@@ -225,15 +226,12 @@ def download_model(uri: str, folder: Path) -> Path:
 
 def find_logged_models(client: Any, run: Any) -> list[Any]:
     """Return the models that a run has logged, completely or not."""
-    found, token = [], None
-    while True:
-        page = client.search_logged_models(
-            [run.info.experiment_id], filter_string=f"name = '{MODEL_NAME}'", page_token=token
-        )
-        found += [model for model in page if model.source_run_id == run.info.run_id]
-        token = page.token
-        if not token:
-            return found
+    models = iterate_pages(
+        client.search_logged_models,
+        [run.info.experiment_id],
+        filter_string=f"name = '{MODEL_NAME}'",
+    )
+    return [model for model in models if model.source_run_id == run.info.run_id]
 
 
 class _SavedModelFlavor:

@@ -46,6 +46,7 @@ from melanoma_lab.tracking.offline_store import (
     load_offline_runs,
     save_offline_run,
 )
+from melanoma_lab.tracking.run_reader import RunIdentity
 from melanoma_lab.tracking.upload import (
     LONGEST_REASON,
     PROCESS_TAG,
@@ -233,11 +234,10 @@ class Tracker:
         import mlflow
 
         if continuing:
-            so_far = fetch_recorded_state(self._client, continuing)
-            self._points = so_far.points
-            record.tags |= so_far.tags
+            tags, params, self._points = fetch_recorded_state(self._client, continuing)
+            record.tags |= tags
             # Parameters of a run cannot be changed, for example a cache folder that was moved.
-            record.params |= so_far.params
+            record.params |= params
         run = mlflow.start_run(
             continuing,
             experiment_id=self.experiment_id,
@@ -377,14 +377,9 @@ class Tracker:
         return self._record.name
 
     @property
-    def tags(self) -> dict[str, str]:
-        """Tags that the current run has so far."""
-        return dict(self._record.tags)
-
-    @property
-    def started(self) -> int:
-        """Start time of the current run, in milliseconds since 1970."""
-        return self._record.start_time
+    def identity(self) -> RunIdentity:
+        """Identity of the current run, with the tags that it has so far."""
+        return RunIdentity(self.run_id, self._record.start_time, dict(self._record.tags))
 
     @property
     def client(self) -> Any:
@@ -442,5 +437,5 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
     return True

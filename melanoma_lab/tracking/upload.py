@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,35 +36,28 @@ LONGEST_PARAM = 6000
 LONGEST_REASON = 500
 
 
-@dataclass(frozen=True)
-class RecordedState:
-    """What the server has of a run that is resumed.
+def fetch_recorded_state(
+    client: Any, run_id: str
+) -> tuple[dict[str, str], dict[str, str], frozenset[tuple[str, int]]]:
+    """Read what the server has of a run that is resumed, and remove why it ended from its tags.
 
-    Attributes:
-        tags: new values of the tags that count resumptions.
-        points: name and step of each logged value of a metric.
+    Returns:
+        New values of the tags that count resumptions; the logged params; name and step of each
+        logged value of a metric.
     """
-
-    tags: dict[str, str]
-    params: dict[str, str]
-    points: frozenset[tuple[str, int]]
-
-
-def fetch_recorded_state(client: Any, run_id: str) -> RecordedState:
-    """Read what the server has of a run that is resumed, and remove why it ended from its tags."""
     data = client.get_run(run_id).data
-    points = {
+    points = frozenset(
         (key, point.step)
         for key in data.metrics
         for point in client.get_metric_history(run_id, key)
-    }
+    )
     if REASON_TAG in data.tags:
         client.delete_tag(run_id, REASON_TAG)
     tags = {
         RESUMED_TAG: str(int(data.tags.get(RESUMED_TAG, "0")) + 1),
         f"{RESUMED_TAG}_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return RecordedState(tags, dict(data.params), frozenset(points))
+    return tags, dict(data.params), points
 
 
 def log_metric_points(client: Any, run_id: str, points: list[MetricPoint]) -> None:

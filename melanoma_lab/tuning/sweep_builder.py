@@ -16,6 +16,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tuner import Hyperband, Tuner
 from melanoma_lab.core.formatting import higher_is_better
 from melanoma_lab.core.shell_commands import format_portable_command
+from melanoma_lab.tracking.client import iterate_pages
 from melanoma_lab.tracking.parent_runs import REPETITION_TAG, SCORE_TAG, SWEEP_TAG, TRIAL_TAG
 from melanoma_lab.tuning.plan import Proposal, Repetition, SearchPlan
 from melanoma_lab.tuning.search_space import HyperParameter
@@ -120,21 +121,17 @@ def _build_trials_table(
 def _find_runs(client: Any, experiment_id: str, sweep: str) -> dict[str, list[Any]]:
     """Return the runs of each trial, the newest last."""
     found: dict[str, list[Any]] = {}
-    token = None
-    while client is not None:
-        page = client.search_runs(
-            [experiment_id],
-            f"tags.`{SWEEP_TAG}` = '{sweep}'",
-            max_results=1000,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-        for run in page:
-            if TRIAL_TAG in run.data.tags:
-                found.setdefault(run.data.tags[TRIAL_TAG], []).append(run)
-        token = page.token
-        if not token:
-            break
+    if client is None:
+        return found
+    for run in iterate_pages(
+        client.search_runs,
+        [experiment_id],
+        f"tags.`{SWEEP_TAG}` = '{sweep}'",
+        max_results=1000,
+        order_by=["attributes.start_time ASC"],
+    ):
+        if TRIAL_TAG in run.data.tags:
+            found.setdefault(run.data.tags[TRIAL_TAG], []).append(run)
     return found
 
 

@@ -14,6 +14,7 @@ from melanoma_lab.evaluation.run_metrics import compute_run_metrics, compute_spl
 from melanoma_lab.reports.model_card.content import PAGES
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.logged_model import ModelInfo
+from melanoma_lab.tracking.run_reader import RunIdentity
 
 SLUGS = ("melanoma", "nevus", "scar")
 TABLES = {"config.yaml", "predictions.csv", "calibration.json", "operating_points.json"}
@@ -22,10 +23,14 @@ TABLES = {"config.yaml", "predictions.csv", "calibration.json", "operating_point
 class FakeTracker:
     """Notes what it is told."""
 
-    run_id, run_name, started = "abc", "an arm seed=0", 0
+    run_name = "an arm seed=0"
 
     def __init__(self):
         self.tags, self.calls, self.files, self.metrics, self.model = {}, [], {}, {}, ()
+
+    @property
+    def identity(self):
+        return RunIdentity("abc", 0, self.tags)
 
     def log_metrics(self, metrics):
         self.calls.append("metrics")
