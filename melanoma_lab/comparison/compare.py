@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,21 @@ class Difference:
     p_holm: float
     verdict: Verdict
     seeds_needed: int | None
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the difference as a row of a table."""
+        return {
+            "arm": self.arm,
+            "reference": self.reference,
+            "metric": self.metric,
+            "n_pairs": self.n_pairs,
+            "difference": self.summary.mean,
+            "ci_low": self.summary.ci_low,
+            "ci_high": self.summary.ci_high,
+            "p": self.p,
+            "p_holm": self.p_holm,
+            "verdict": self.verdict,
+        }
 
 
 @dataclass(frozen=True)
@@ -304,37 +319,21 @@ def format_comparison_json(comparison: Comparison, warnings: Sequence[str]) -> s
                 "seeds": arm.seeds,
                 **({"members": arm.members} if arm.is_ensemble else {}),
                 "metrics": {
-                    metric: {
-                        "mean": _finite_or_none(entry.mean),
-                        "sd": _finite_or_none(entry.sd),
-                        "ci_low": _finite_or_none(entry.ci_low),
-                        "ci_high": _finite_or_none(entry.ci_high),
-                    }
+                    metric: _replace_undefined(asdict(entry))
                     for metric, entry in arm.metrics.items()
                 },
             }
             for name, arm in comparison.arms.items()
         },
-        "comparisons": [_difference_to_dict(entry) for entry in comparison.differences],
+        "comparisons": [_replace_undefined(entry.as_row()) for entry in comparison.differences],
         "warnings": list(warnings),
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def _difference_to_dict(entry: Difference) -> dict[str, Any]:
+def _replace_undefined(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace numbers that are not finite by None."""
     return {
-        "arm": entry.arm,
-        "reference": entry.reference,
-        "metric": entry.metric,
-        "n_pairs": entry.n_pairs,
-        "difference": _finite_or_none(entry.summary.mean),
-        "ci_low": _finite_or_none(entry.summary.ci_low),
-        "ci_high": _finite_or_none(entry.summary.ci_high),
-        "p": _finite_or_none(entry.p),
-        "p_holm": _finite_or_none(entry.p_holm),
-        "verdict": entry.verdict,
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
     }
-
-
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from melanoma_lab.comparison import figures
 from melanoma_lab.comparison.compare import (
@@ -78,36 +79,29 @@ def write_comparison_report(
 def draw_comparison_figures(comparison: Comparison) -> list[ReportFigure]:
     """Draw all figures for which the comparison has data."""
     drawn = []
+
+    def add(name: str, section: str, alt: str, figure: Figure) -> None:
+        drawn.append(ReportFigure(name, section, alt, encode_png(figure)))
+
     for metric in figures.select_forest_metrics(comparison):
-        name = label_metric(metric)
-        alt = f"Difference of every arm from its reference in {name} with its 95 % interval"
-        png = encode_png(figures.draw_difference_forest(comparison, metric))
-        drawn.append(ReportFigure(f"difference_{metric.replace('/', '_')}", "verdicts", alt, png))
+        alt = (
+            f"Difference of every arm from its reference in {label_metric(metric)} with its 95 % "
+            "interval"
+        )
+        forest = figures.draw_difference_forest(comparison, metric)
+        add(f"difference_{metric.replace('/', '_')}", "verdicts", alt, forest)
     alt = "Sensitivity to every class in every arm with its 95 % interval"
-    drawn.append(
-        ReportFigure(
-            "sensitivity", "classes", alt, encode_png(figures.draw_arm_sensitivities(comparison))
-        )
-    )
+    add("sensitivity", "classes", alt, figures.draw_arm_sensitivities(comparison))
     alt = "Generalisation gap of every arm with its 95 % interval, and of every run"
-    drawn.append(
-        ReportFigure(
-            "generalisation_gap",
-            "gap",
-            alt,
-            encode_png(figures.draw_generalisation_gaps(comparison)),
-        )
-    )
-    if any(
-        curve for arm in comparison.arms.values() for r in arm.runs for curve in r.curves.values()
-    ):
+    add("generalisation_gap", "gap", alt, figures.draw_generalisation_gaps(comparison))
+    runs = [run for arm in comparison.arms.values() for run in arm.runs]
+    if any(curve for run in runs for curve in run.curves.values()):
         alt = "Accuracy by epoch, mean and range over the runs of every arm"
-        curves = figures.draw_mean_learning_curves(comparison)
-        drawn.append(ReportFigure("learning_curves", "curves", alt, encode_png(curves)))
+        add("learning_curves", "curves", alt, figures.draw_mean_learning_curves(comparison))
     for i, arm in enumerate(comparison.arms.values(), start=1):
         alt = f"Confusion matrix of {arm.short}, in per cent of each true class"
-        matrix = encode_png(figures.draw_mean_confusion_matrix(comparison, arm))
-        drawn.append(ReportFigure(f"confusion_{i}", "confusion", alt, matrix))
+        matrix = figures.draw_mean_confusion_matrix(comparison, arm)
+        add(f"confusion_{i}", "confusion", alt, matrix)
     return drawn
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -132,14 +132,10 @@ def load_study(client: Any, name: str, progress: Callable[[int, int], None] | No
         )
     if not finished:
         raise UserError(f"study={name}: no run of it has finished yet.")
-    newest = {key: finished[key][0] for key in sorted(finished, key=_sort_key)}
+    newest = {key: finished[key][0] for key in sorted(finished)}
     _check_data(newest)
     _check_splits(newest)
-    remarks = [
-        _describe_older_runs(key, runs)
-        for key, runs in finished.items()
-        if _have_different_fingerprints(runs)
-    ]
+    remarks = list(_describe_older_runs(finished))
     positive_class = _find_melanoma_slug(newest.values())
     runs = []
     shared: dict[bytes, NDArray[np.str_]] = {}
@@ -157,41 +153,33 @@ def load_study(client: Any, name: str, progress: Callable[[int, int], None] | No
     return Study(
         name=name,
         runs=tuple(runs),
-        unfinished={
-            k: unfinished[k] for k in sorted(unfinished, key=_sort_key) if k not in finished
-        },
+        unfinished={k: unfinished[k] for k in sorted(unfinished) if k not in finished},
         remarks=tuple(remarks),
         positive_class=positive_class,
         root=_find_root(next(iter(newest.values()))),
     )
 
 
-def _sort_key(key: RunKey) -> tuple[str, int, int]:
-    return key.arm, key.seed, key.fold
-
-
-def _have_different_fingerprints(runs: Sequence[Any]) -> bool:
-    return len({run.data.tags.get("fingerprint") for run in runs}) > 1
-
-
-def _describe_older_runs(key: RunKey, runs: Sequence[Any]) -> str:
-    """Return a remark on older runs of the same name that have another fingerprint."""
-    newest = runs[0].data.tags.get("fingerprint")
-    others = [run for run in runs if run.data.tags.get("fingerprint") != newest]
-    return (
-        f"{key}: {format_count(len(others), 'older run')} of this name had another configuration "
-        "(fingerprint); the newest is used."
-    )
+def _describe_older_runs(finished: Mapping[RunKey, Sequence[Any]]) -> Iterator[str]:
+    """Yield a remark on each run's older runs that have another fingerprint."""
+    for key, runs in finished.items():
+        newest, *older = (run.data.tags.get("fingerprint") for run in runs)
+        if n_others := sum(fingerprint != newest for fingerprint in older):
+            yield (
+                f"{key}: {format_count(n_others, 'older run')} of this name had another "
+                "configuration (fingerprint); the newest is used."
+            )
 
 
 def _check_data(runs: Mapping[RunKey, Any]) -> None:
     """Refuse to compare runs on different data."""
-    _refuse_several(
-        _group_by_tag(runs, "dataset_digest"), "saw different images or labels (dataset_digest)"
-    )
+    images = _group_by_tag(runs, "dataset_digest")
+    what = "These runs saw different images or labels (dataset_digest)"
+    _refuse_several(images, what, "dataset")
     metadata = _group_by_tag(runs, "metadata_digest")
     metadata.pop("", None)  # arms that use no patient metadata
-    _refuse_several(metadata, "used different metadata of the same patients (metadata_digest)")
+    what = "These runs used different metadata of the same patients (metadata_digest)"
+    _refuse_several(metadata, what, "dataset")
 
 
 def _group_by_tag(runs: Mapping[RunKey, Any], tag: str) -> dict[str, list[str]]:
@@ -202,13 +190,13 @@ def _group_by_tag(runs: Mapping[RunKey, Any], tag: str) -> dict[str, list[str]]:
     return found
 
 
-def _refuse_several(found: Mapping[str, list[str]], what: str) -> None:
+def _refuse_several(found: Mapping[str, list[str]], what: str, shared: str) -> None:
     """Refuse runs that differ in a property that all must share."""
     if len(found) > 1:
         raise UserError(
-            f"These runs {what} and cannot be compared: "
+            f"{what} and cannot be compared: "
             + "; ".join(f"{digest}: {format_list(names, 4)}" for digest, names in found.items())
-            + ". Give each dataset its own study."
+            + f". Give each {shared} its own study."
         )
 
 
@@ -221,13 +209,8 @@ def _check_splits(runs: Mapping[RunKey, Any]) -> None:
         split = run.data.tags.get("split_hash", "")
         by_pair[key.seed, key.fold][split].append(f"{key} ({run.info.run_id})")
     for (seed, fold), splits in by_pair.items():
-        if len(splits) > 1:
-            raise UserError(
-                f"Runs of seed {seed}, fold {fold} have different splits (split_hash) and cannot "
-                "be compared: "
-                + "; ".join(f"{split}: {format_list(names, 4)}" for split, names in splits.items())
-                + ". Give each split its own study."
-            )
+        what = f"Runs of seed {seed}, fold {fold} have different splits (split_hash)"
+        _refuse_several(splits, what, "split")
 
 
 def _check_images(runs: Iterable[StudyRun]) -> None:

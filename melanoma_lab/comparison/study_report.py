@@ -55,12 +55,7 @@ class ComparedStudy:
         Columns: arm, reference, metric, n_pairs, difference, ci_low, ci_high, p, p_holm, verdict.
         """
         columns = "arm reference metric n_pairs difference ci_low ci_high p p_holm verdict"
-        rows = [
-            asdict(entry)
-            | {"difference": entry.summary.mean}
-            | {"ci_low": entry.summary.ci_low, "ci_high": entry.summary.ci_high}
-            for entry in self.comparison.differences
-        ]
+        rows = [entry.as_row() for entry in self.comparison.differences]
         return pd.DataFrame(rows, columns=columns.split())
 
     @property

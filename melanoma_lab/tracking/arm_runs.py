@@ -23,9 +23,9 @@ SEEDS_TAG, FOLDS_TAG = "members", "member_folds"
 EVALUATED_TAG = "evaluated_run"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class RunKey:
-    """Identity of a run within a study: arm, seed and fold."""
+    """Identity of a run within a study, sorted by arm, seed and fold."""
 
     arm: str
     seed: int
