@@ -50,10 +50,20 @@ def show_progress(
         if line and at_once:
             _print_step(what)
         with _line_if_slow(what if line and not at_once else None):
-            yield _ignore_progress
+            yield lambda _done, _total: None
         return
-    spinner, bar = _spinner(), _bar()
+    spinner = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        # Modules imported in the block keep a reference to these streams.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
     spinner.add_task(what)
+    bar = _bar()
     task = bar.add_task(what, total=None)
 
     def report(done: int, total: int) -> None:
@@ -151,10 +161,6 @@ class FitProgress:
         self._begin("evaluating")
 
 
-def _ignore_progress(_done: int, _total: int) -> None:
-    """Ignore the progress of a step that no terminal shows."""
-
-
 def _print_step(what: str) -> None:
     console.print(f"{what} ...", style="dim", markup=False)
 
@@ -185,19 +191,6 @@ def _on_terminal() -> bool:
     They cannot if the output is redirected, even if colours are forced.
     """
     return console.is_terminal and console.file.isatty() and not console.quiet
-
-
-def _spinner() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        # Modules imported in the block keep a reference to these streams.
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
 
 
 def _bar() -> Progress:

@@ -247,14 +247,11 @@ def _style_score_axis(ax: Axes, sweep: Sweep) -> None:
     room = 0.06 * (high - low) or 0.01 * max(abs(high), 1)
     ax.set_ylim(low - room, high + room)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    share = is_share(sweep_text.get_objective_metric(sweep))
     ax.yaxis.set_major_formatter(
-        FuncFormatter(lambda y, _: f"{100 * y:g} %" if _is_share(sweep) else f"{y:g}")
+        FuncFormatter(lambda y, _: f"{100 * y:g} %" if share else f"{y:g}")
     )
     ax.grid(axis="y", color=style.LIGHT_GREY, linewidth=0.6)
-
-
-def _is_share(sweep: Sweep) -> bool:
-    return is_share(sweep_text.get_objective_metric(sweep))
 
 
 def _style_value_axis(ax: Axes, entry: HyperParameter) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
@@ -29,6 +29,9 @@ from melanoma_lab.tuning.importance import (
     select_comparable_trials,
 )
 from melanoma_lab.tuning.sweep import N_BLUE, Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: The number of trials that the Markdown report lists; the page and ``trials.csv`` have all.
 LISTED: Final = 20
@@ -54,11 +57,14 @@ def draw_search_figures(sweep: Sweep, importance: Importance) -> list[ReportFigu
         return []
     from melanoma_lab.tuning import figures
 
+    drawn = []
+
+    def add(name: str, section: str, alt: str, figure: Figure) -> None:
+        drawn.append(ReportFigure(name, section, alt, encode_png(figure)))
+
     score = sweep_text.label_score(sweep)
     alt = f"{score} of every trial in the order in which they started, and the best so far"
-    drawn = [
-        ReportFigure("best_so_far", "history", alt, encode_png(figures.draw_score_history(sweep)))
-    ]
+    add("best_so_far", "history", alt, figures.draw_score_history(sweep))
     order = [effect.key for effect in importance.effects]
     order += [entry.key for entry in sweep.searched if entry.key not in order]
     varied = [key for key in order if key not in importance.constant]
@@ -67,21 +73,15 @@ def draw_search_figures(sweep: Sweep, importance: Importance) -> list[ReportFigu
             f"Parallel coordinates: the values of {', '.join(varied)} in every trial, and its "
             f"{score}"
         )
-        png = encode_png(figures.draw_parallel_coordinates(sweep, varied))
-        drawn.append(ReportFigure("parallel_coordinates", "parallel", alt, png))
+        lines = figures.draw_parallel_coordinates(sweep, varied)
+        add("parallel_coordinates", "parallel", alt, lines)
     if importance.effects:
         alt = "Share of the differences between trials that each hyperparameter accounts for"
-        drawn.append(
-            ReportFigure(
-                "importance", "importance", alt, encode_png(figures.draw_importance(importance))
-            )
-        )
+        add("importance", "importance", alt, figures.draw_importance(importance))
     by_key = {entry.key: entry for entry in sweep.searched}
     for i, key in enumerate(order, start=1):
-        png = encode_png(figures.draw_scores_by_value(sweep, by_key[key]))
-        drawn.append(
-            ReportFigure(f"hyperparameter_{i}", "values", f"{score} of the trials by {key}", png)
-        )
+        scores = figures.draw_scores_by_value(sweep, by_key[key])
+        add(f"hyperparameter_{i}", "values", f"{score} of the trials by {key}", scores)
     return drawn
 
 

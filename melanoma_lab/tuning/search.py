@@ -5,6 +5,7 @@ The log reports progress, counts failures, and deletes the checkpoints that are 
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import traceback
@@ -160,12 +161,8 @@ def find_best_trial(oracle: Any) -> Any:
 
 def count_failures_in_a_row(oracle: Any) -> int:
     """Count the failed trials since the last one that did not fail."""
-    failures = 0
-    for trial_id in reversed(oracle.end_order):
-        if oracle.trials[trial_id].status != TrialStatus.FAILED:
-            break
-        failures += 1
-    return failures
+    ended = (oracle.trials[trial_id].status for trial_id in reversed(oracle.end_order))
+    return sum(1 for _ in itertools.takewhile(lambda status: status == TrialStatus.FAILED, ended))
 
 
 class LabTuner(BaseTuner):

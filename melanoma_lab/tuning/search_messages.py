@@ -99,8 +99,9 @@ class SearchProgress:
     def __init__(self, tuner: Tuner, searched: Sequence[HyperParameter], oracle: Any) -> None:
         self.total, self._cost = _plan_costs(tuner, searched)
         self._sign = 1 if higher_is_better(tuner.objective) else -1
-        completed = [t for t in oracle.trials.values() if t.status == "COMPLETED"]
-        best = max(completed, key=lambda trial: self._sign * trial.score, default=None)
+        from melanoma_lab.tuning.search import find_best_trial
+
+        best = find_best_trial(oracle)
         self._best = None if best is None else (best.score, best.trial_id)
         self._seconds: list[float] = []
         self._done: list[float] = []

@@ -108,7 +108,11 @@ class HyperParameter:
                 return [float(n) for n in range(int(self.low), int(self.high) + 1)]
             found = [self._interpolate(i / (CUTS - 1)) for i in range(CUTS)]
             return list(dict.fromkeys(float(round(v)) if self.kind == "int" else v for v in found))
-        n = math.log(self.high / self.low, self.step) if self.log else self._count_linear_steps()
+        n = (
+            math.log(self.high / self.low, self.step)
+            if self.log
+            else (self.high - self.low) / self.step
+        )
         factors = range(math.floor(n + 1e-8) + 1)
         return [self.low * self.step**i if self.log else self.low + self.step * i for i in factors]
 
@@ -121,9 +125,6 @@ class HyperParameter:
     def format(self, value: float) -> str:
         """Format a value of a range as in a Hydra override."""
         return str(round(value)) if self.kind == "int" else repr(float(value))
-
-    def _count_linear_steps(self) -> float:
-        return (self.high - self.low) / (self.step or 1)
 
     def _interpolate(self, share: float) -> float:
         if self.log:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,10 @@ def tune_arm(plan: SearchPlan) -> TuningResult:
             "choose another study=NAME."
         )
 
-    with hold_lock(folder / "lock", on_busy=refuse), _open_server(plan) as server:
+    # The server gives trials to workers; without any, this process trains them itself.
+    alone = role is None and config.tuner.workers == 1
+    serving = nullcontext() if alone else open_server(role)
+    with hold_lock(folder / "lock", on_busy=refuse), serving as server:
         connecting = connect(config.tracking, config.study)
         load_tensorflow()
         from melanoma_lab.tuning.oracles import build_oracle
@@ -104,16 +107,6 @@ def tune_arm(plan: SearchPlan) -> TuningResult:
                     _conclude(plan, trial_log)
                 raise
             return _conclude(plan, trial_log)
-
-
-@contextmanager
-def _open_server(plan: SearchPlan) -> Iterator[tuple[Any, int] | None]:
-    """Open the server that gives trials to workers, with its port; None if there are no workers."""
-    if plan.role is None and plan.config.tuner.workers == 1:
-        yield None
-        return
-    with open_server(plan.role) as server:
-        yield server
 
 
 def _build_chief(
