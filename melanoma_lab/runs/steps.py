@@ -93,6 +93,20 @@ def find_finished_run(
     return finished
 
 
+def _show_finished(spec: RunSpec, finished: FinishedRun) -> None:
+    """Print that the run has finished before, and if its arm or reference differs."""
+    run_messages.show_skipped(finished.run_id)
+    name, reference = (finished.tags.get(key, "") for key in ("arm", "reference"))
+    if name != spec.arm.name:
+        show_note(f"In the study this arm has another name, with the same values: {name}")
+    wanted = spec.config.reference
+    if wanted and wanted != reference:
+        show_note(
+            f"Its recorded reference stays {reference or 'none'}. To compare it with another one: "
+            + format_lab_command("compare", f"study={spec.config.study}", f"reference={wanted}")
+        )
+
+
 def balance_images(spec: RunSpec) -> BalancedSet:
     """Balance the classes of the training split as configured."""
     with show_progress("balancing", line=spec.options.prints_lines) as tell:
@@ -169,56 +183,6 @@ def start_run(spec: RunSpec, lock: RunLock, connecting: Future[Tracker]) -> Iter
         lock.delete_checkpoints()
 
 
-def fit(
-    active: ActiveRun, setup: TrainingSetup | TrivialClassifier, images: BalancedSet
-) -> TrainingResult:
-    """Fit the network or the trivial classifier, and predict the images of the run's splits."""
-    spec = active.spec
-    if isinstance(setup, TrivialClassifier):
-        with show_progress("fitting and evaluating", line=spec.options.prints_lines):
-            return fit_trivial_classifier(setup, spec.data, images, splits=spec.options.splits)
-    result = fit_with_checkpoints(
-        spec,
-        setup,
-        images,
-        tracker=active.tracker,
-        lock=active.lock,
-        resumed=active.resumed,
-        continue_from=active.continue_from,
-    )
-    if result.diverged:
-        active.lock.delete_checkpoints()  # resumed, it would diverge again
-    return result
-
-
-def report(active: ActiveRun, images: BalancedSet, result: TrainingResult) -> Mapping[str, float]:
-    """Evaluate a training result, log its report and return the metrics.
-
-    Raises:
-        RunError: the training diverged; metrics that could be computed are recorded.
-    """
-    spec = active.spec
-    # Imported late, because the modules of plots and statistics would delay the first step.
-    with show_progress("loading statistics and drawing", line=spec.options.prints_lines):
-        from melanoma_lab.runs.run_report import report_training
-
-    return report_training(spec, images, result, active.tracker)
-
-
-def _show_finished(spec: RunSpec, finished: FinishedRun) -> None:
-    """Print that the run has finished before, and if its arm or reference differs."""
-    run_messages.show_skipped(finished.run_id)
-    name, reference = (finished.tags.get(key, "") for key in ("arm", "reference"))
-    if name != spec.arm.name:
-        show_note(f"In the study this arm has another name, with the same values: {name}")
-    wanted = spec.config.reference
-    if wanted and wanted != reference:
-        show_note(
-            f"Its recorded reference stays {reference or 'none'}. To compare it with another one: "
-            + format_lab_command("compare", f"study={spec.config.study}", f"reference={wanted}")
-        )
-
-
 def find_interrupted_run(
     lock: RunLock, tracker: Tracker, environment: Mapping[str, str]
 ) -> str | None:
@@ -244,38 +208,40 @@ def record_begin(lock: RunLock, run_id: str, environment: Mapping[str, str]) -> 
         show_note(f"If this run is interrupted, it cannot be resumed: {error}.")
 
 
-def fit_with_checkpoints(
-    spec: RunSpec,
-    setup: TrainingSetup,
-    images: BalancedSet,
-    *,
-    tracker: Tracker,
-    lock: RunLock,
-    resumed: str | None,
-    continue_from: RunLock | None,
+def fit(
+    active: ActiveRun, setup: TrainingSetup | TrivialClassifier, images: BalancedSet
 ) -> TrainingResult:
-    """Fit a network, log every epoch to MLflow and the terminal, and write checkpoints.
+    """Fit the network or the trivial classifier, and predict the images of the run's splits."""
+    spec = active.spec
+    if isinstance(setup, TrivialClassifier):
+        with show_progress("fitting and evaluating", line=spec.options.prints_lines):
+            return fit_trivial_classifier(setup, spec.data, images, splits=spec.options.splits)
+    result = fit_with_checkpoints(active, setup, images)
+    if result.diverged:
+        active.lock.delete_checkpoints()  # resumed, it would diverge again
+    return result
 
-    Args:
-        lock: the lock of the run; its folder takes the checkpoints.
-        resumed: id of the interrupted MLflow run that is continued; None: the run is new.
-        continue_from: the lock of a run whose last checkpoint this one starts from, if any.
-    """
+
+def fit_with_checkpoints(
+    active: ActiveRun, setup: TrainingSetup, images: BalancedSet
+) -> TrainingResult:
+    """Fit a network, log every epoch to MLflow and the terminal, and write checkpoints."""
     from melanoma_lab.training.fit import read_history
     from melanoma_lab.training.trainer import count_epoch_steps, train_network
 
     def record(epoch: int, figures: Mapping[str, float]) -> None:
-        tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
+        active.tracker.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, step=epoch)
 
+    spec = active.spec
     training, options = spec.config.training, spec.options
-    manager = CheckpointManager(lock.folder, show_note, final=options.keep_checkpoints)
+    manager = CheckpointManager(active.lock.folder, show_note, final=options.keep_checkpoints)
     with manager if training.resume else nullcontext() as checkpoints:
-        start = checkpoints.load_newest() if checkpoints and resumed else None
-        if start is None and continue_from is not None:
-            start = CheckpointManager(continue_from.folder, show_note).load_newest()
+        start = checkpoints.load_newest() if checkpoints and active.resumed else None
+        if start is None and active.continue_from is not None:
+            start = CheckpointManager(active.continue_from.folder, show_note).load_newest()
         before = read_history(start) if start else []
-        if resumed:
-            run_messages.show_resume(resumed, len(before))
+        if active.resumed:
+            run_messages.show_resume(active.resumed, len(before))
         for epoch, figures in enumerate(before, 1):
             record(epoch, figures)  # the interrupted process may not have sent them
         steps = count_epoch_steps(spec.config, spec.data, images)
@@ -298,3 +264,17 @@ def fit_with_checkpoints(
                 checkpoints=checkpoints,
                 splits=options.splits,
             )
+
+
+def report(active: ActiveRun, images: BalancedSet, result: TrainingResult) -> Mapping[str, float]:
+    """Evaluate a training result, log its report and return the metrics.
+
+    Raises:
+        RunError: the training diverged; metrics that could be computed are recorded.
+    """
+    spec = active.spec
+    # Imported late, because the modules of plots and statistics would delay the first step.
+    with show_progress("loading statistics and drawing", line=spec.options.prints_lines):
+        from melanoma_lab.runs.run_report import report_training
+
+    return report_training(spec, images, result, active.tracker)
