@@ -19,10 +19,9 @@ from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.evaluation import decision_rule, out_of_distribution
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_run
-from melanoma_lab.evaluation.predictions import Predictions, build_predictions
+from melanoma_lab.evaluation.predictions import build_predictions
 from melanoma_lab.evaluation.run_metrics import compare_with_chance
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
@@ -137,20 +136,10 @@ def write_tables(report: RunReport, folder: Path) -> None:
 
 def write_figures(run: EvaluatedRun, figures: ReportFigures, folder: Path, name: str) -> None:
     """Write ``plots`` and ``mistakes.html``."""
-    save_run_figures(
-        folder / "plots",
-        run,
-        training=figures.training,
-        title=figures.title,
-        in_use=figures.in_use,
-    )
-    write_error_analysis(
-        folder,
-        run,
-        name=name,
-        explainer=figures.explainer,
-        why_no_maps=figures.why_no_maps,
-    )
+    plots, training = folder / "plots", figures.training
+    save_run_figures(plots, run, training=training, title=figures.title, in_use=figures.in_use)
+    explainer, why_no_maps = figures.explainer, figures.why_no_maps
+    write_error_analysis(folder, run, name=name, explainer=explainer, why_no_maps=why_no_maps)
 
 
 def report_training(
@@ -218,43 +207,32 @@ def evaluate_training(
     Args:
         spec: what was trained; its options name the splits that the network was applied to.
         costs: metrics that ``count_costs`` returned; empty if they are known already.
+
+    Raises:
+        ValueError: the training diverged and has no probabilities.
     """
     config, data, splits = spec.config, spec.data, spec.options.splits
+    if trained.probabilities is None:
+        raise ValueError("Expected finite probabilities. Received those of a diverged training.")
+    selected = data.select_splits(splits)
+    predicted = data.manifest.iloc[selected]
+    predictions = build_predictions(
+        image_ids=list(predicted["image_id"]),
+        groups=list(predicted["group"]),
+        splits=list(predicted["split"]),
+        labels=data.labels[selected],
+        probabilities=trained.probabilities,
+        slugs=data.slugs,
+    )
     return evaluate_run(
         config_to_dict(config),
-        build_run_predictions(data, trained, splits),
+        predictions,
         data.manifest,
         audit=data.findings.as_json(),
         positive_class=data.positive_class,
         sensitivity=config.evaluation.sensitivity,
         splits=splits,
         costs=costs,
-    )
-
-
-def build_run_predictions(
-    data: PreparedData, trained: TrainingResult, splits: Sequence[str] | None
-) -> Predictions:
-    """Return the predictions of a training.
-
-    Args:
-        trained: the result of the training, with probabilities.
-        splits: the splits that were predicted; None: all.
-
-    Raises:
-        ValueError: the training diverged and has no probabilities.
-    """
-    if trained.probabilities is None:
-        raise ValueError("Expected finite probabilities. Received those of a diverged training.")
-    selected = data.select_splits(splits)
-    manifest = data.manifest.iloc[selected]
-    return build_predictions(
-        image_ids=list(manifest["image_id"]),
-        groups=list(manifest["group"]),
-        splits=list(manifest["split"]),
-        labels=data.labels[selected],
-        probabilities=trained.probabilities,
-        slugs=data.slugs,
     )
 
 
@@ -269,7 +247,15 @@ def add_figures_and_model(
     config, data = spec.config, spec.data
     network, model = trained.network, None
     if config.tracking.model and network is not None:
-        info = _build_model_info(config, data, trained.encoding)
+        info = ModelInfo(
+            slugs=data.slugs,
+            classes=data.classes,
+            positive_class=data.positive_class,
+            dataset=config.dataset.name,
+            image_size=config.dataset.image_size,
+            resize=config.dataset.resize,
+            encoding=None if trained.encoding is None else trained.encoding.to_dict(),
+        )
         model = ReportedModel(network, info, _build_model_files(data, report.run))
     explainer = build_run_explainer(data, network, trained.encoding)
     figures = ReportFigures(
@@ -279,21 +265,6 @@ def add_figures_and_model(
         in_use=network is not None,
     )
     return replace(report, figures=figures, model=model)
-
-
-def _build_model_info(
-    config: Config, data: PreparedData, encoding: PatientEncoder | None
-) -> ModelInfo:
-    """Describe a network's inputs and outputs."""
-    return ModelInfo(
-        slugs=data.slugs,
-        classes=data.classes,
-        positive_class=data.positive_class,
-        dataset=config.dataset.name,
-        image_size=config.dataset.image_size,
-        resize=config.dataset.resize,
-        encoding=None if encoding is None else encoding.to_dict(),
-    )
 
 
 def _build_model_files(data: PreparedData, run: EvaluatedRun) -> dict[str, str]:
@@ -315,25 +286,19 @@ def _collect_training_figures(
         for name, value in epoch.items():
             history[name].append(value)
     n_samples = None if config.tracking.images else 0
+
+    def count(split: str) -> NDArray[np.int64]:
+        return np.bincount(data.labels[data.select_split(split)], minlength=len(data.classes))
+
+    balanced = images.class_counts()
     return TrainingFigures(
-        counts=_count_classes(data, images),
+        counts=ClassCounts(count("train"), balanced, count("val"), count("test")),
         history=history,
         kept_epoch=trained.fit.best_epoch or None,
         sample_images=trained.sample_images[:n_samples],
         sample_names=[
             format_mixed_label(shares, data.slugs) for shares in trained.sample_labels[:n_samples]
         ],
-    )
-
-
-def _count_classes(data: PreparedData, images: BalancedSet) -> ClassCounts:
-    """Count images of each class, in each split and in the balanced training split."""
-
-    def count(split: str) -> NDArray[np.int64]:
-        return np.bincount(data.labels[data.select_split(split)], minlength=len(data.classes))
-
-    return ClassCounts(
-        train=count("train"), balanced=images.class_counts(), val=count("val"), test=count("test")
     )
 
 
