@@ -51,7 +51,10 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
         failures: dict[str, str] = {}
         runs = list(load_offline_runs(unsent))
         for folder, record in runs:
-            to = tracking if elsewhere else _tracking_of(record.uri, record.artifacts, tracking)
+            to = tracking
+            if not elsewhere:
+                artifacts = record.artifacts or tracking.artifacts
+                to = dataclasses.replace(tracking, uri=record.uri, artifacts=artifacts)
             if to.uri in failures:  # it has failed for another run already
                 continue
             try:
@@ -80,7 +83,3 @@ def sync_runs(tracking: Tracking, *, elsewhere: bool) -> None:
         )
     if not runs:
         console.print(f"Nothing to send: there are no unsent runs in {unsent}.", markup=False)
-
-
-def _tracking_of(uri: str, artifacts: str | None, chosen: Tracking) -> Tracking:
-    return dataclasses.replace(chosen, uri=uri, artifacts=artifacts or chosen.artifacts)

@@ -55,7 +55,11 @@ def draw_difference_forest(comparison: Comparison, metric: str) -> Figure:
     entries = comparison.of_metric(metric)
     references = dict.fromkeys(entry.reference for entry in entries)
     shared = comparison.arms[next(iter(references))].short if len(references) == 1 else ""
-    labels = [_label_pair(comparison, entry, name_reference=not shared) for entry in entries]
+    labels = [
+        wrap_arm_name(comparison.arms[entry.arm].short)
+        + ("" if shared else f"\nvs {wrap_arm_name(comparison.arms[entry.reference].short)}")
+        for entry in entries
+    ]
     rows = _place_rows(labels)
     fig = style.new_figure(WIDTH, (1.55 if shared else 1.35) + rows[-1] + 0.2)
     ax = fig.add_subplot()
@@ -107,7 +111,8 @@ def draw_arm_sensitivities(comparison: Comparison) -> Figure:
         WIDTH, 0.9 + len(slugs) * (0.25 + 0.13 * len(arms)) + _compute_legend_height(comparison)
     )
     ax = fig.add_subplot()
-    offsets = _compute_offsets(len(arms))
+    # Within a class's row of height one.
+    offsets = np.linspace(-0.32, 0.32, len(arms)) if len(arms) > 1 else np.zeros(1)
     for i, (arm, offset) in enumerate(zip(arms, offsets, strict=True)):
         entries = [arm.metrics[f"sensitivity/{slug}"] for slug in slugs]
         _draw_intervals(ax, entries, np.arange(len(slugs)) + offset, i, wrap_arm_name(arm.short))
@@ -254,11 +259,6 @@ def _draw_band(ax: Axes, curves: Sequence[Sequence[float]], i: int, label: str) 
     ax.plot(epochs, finite.mean(axis=0), color=colour, linestyle=dashes, linewidth=1.8, label=label)
 
 
-def _compute_offsets(n: int) -> NDArray[np.float64]:
-    """Compute the offsets of n arms within a class's row of height one."""
-    return np.linspace(-0.32, 0.32, n) if n > 1 else np.zeros(1)
-
-
 def _draw_legend(fig: Figure, ax: Axes) -> None:
     """Put the legend above the figure, so that no name hides a curve."""
     handles, labels = ax.get_legend_handles_labels()
@@ -282,12 +282,3 @@ def _compute_legend_height(comparison: Comparison) -> float:
     labels = [wrap_arm_name(arm.short) for arm in comparison.arms.values()]
     lines = sum(label.count("\n") + 1 for label in labels)
     return 0.2 + 0.17 * math.ceil(lines / _count_legend_columns(labels))
-
-
-def _label_pair(comparison: Comparison, entry: Difference, *, name_reference: bool) -> str:
-    arm, reference = (comparison.arms[name].short for name in (entry.arm, entry.reference))
-    return (
-        f"{wrap_arm_name(arm)}\nvs {wrap_arm_name(reference)}"
-        if name_reference
-        else wrap_arm_name(arm)
-    )

@@ -150,13 +150,14 @@ def load_study(client: Any, name: str, progress: Callable[[int, int], None] | No
     if not runs:
         raise UserError(f"study={name}: no run of it has predictions to compare.\n{remarks[0]}")
     _check_images(runs)
+    root = next(iter(newest.values())).data.params.get("dataset.root", "null")
     return Study(
         name=name,
         runs=tuple(runs),
         unfinished={k: unfinished[k] for k in sorted(unfinished) if k not in finished},
         remarks=tuple(remarks),
         positive_class=positive_class,
-        root=_find_root(next(iter(newest.values()))),
+        root=None if root == "null" else str(root),
     )
 
 
@@ -240,12 +241,6 @@ def _find_melanoma_slug(runs: Iterable[Any]) -> str | None:
     """Return the slug of the positive class that the runs' configuration names, or None."""
     names = {run.data.params.get("dataset.positive_class", "null") for run in runs} - {"null"}
     return slugify(names.pop()) if len(names) == 1 else None
-
-
-def _find_root(run: Any) -> str | None:
-    """Return the value of ``dataset.root`` in a run, or None."""
-    root = run.data.params.get("dataset.root", "null")
-    return None if root == "null" else str(root)
 
 
 def _read_run(

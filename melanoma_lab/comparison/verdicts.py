@@ -28,8 +28,13 @@ def format_verdict(comparison: Comparison, entry: Difference) -> str:
         "too few runs": f"Too few runs to compare {arm} with {reference}",
     }[entry.verdict]
     seeds = format_count(entry.n_seeds, entry.unit)
-    difference, p, needed = _format_difference(entry), _format_p(entry), _format_seeds_needed(entry)
-    return f"{start}: {difference} in {name}, {seeds}{p}.{needed}"
+    text = f"{start}: {_format_difference(entry)} in {name}, {seeds}"
+    if math.isfinite(entry.p_holm):
+        p = format_p_value(entry.p_holm)
+        text += f", p {p if p.startswith('<') else f'= {p}'}"
+    if entry.verdict == "no evidence" and entry.summary.mean != 0:
+        return f"{text}. {describe_seeds_needed(entry)}"
+    return f"{text}."  # with too few runs, a warning says how many are needed
 
 
 def format_verdict_answer(verdict: Verdict) -> str:
@@ -62,19 +67,6 @@ def _format_difference(entry: Difference) -> str:
         for end in (entry.summary.ci_low, entry.summary.ci_high)
     )
     return f"{text} (95 % interval {low} to {high})"
-
-
-def _format_p(entry: Difference) -> str:
-    if not math.isfinite(entry.p_holm):
-        return ""
-    p = format_p_value(entry.p_holm)
-    return f", p {p if p.startswith('<') else f'= {p}'}"
-
-
-def _format_seeds_needed(entry: Difference) -> str:
-    if entry.verdict != "no evidence" or entry.summary.mean == 0:
-        return ""  # with too few runs, a warning says it
-    return f" {describe_seeds_needed(entry)}"
 
 
 @dataclass(frozen=True)

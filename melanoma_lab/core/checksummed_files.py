@@ -85,7 +85,10 @@ def write_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
         write_atomically(path, durable=True) as partial,
     ):
         yield ArrayFile(partial, shape)
-        _append_checksums(partial)
+        n_bytes = partial.stat().st_size
+        tail = _checksums(partial, n_bytes) + _MAGIC + n_bytes.to_bytes(8, "little")
+        with partial.open("ab") as file:
+            file.write(tail)
     _warned.discard(path)
 
 
@@ -120,13 +123,6 @@ def _checksums(path: Path, n_bytes: int) -> bytes:
     with ThreadPoolExecutor(2) as pool:
         sums = list(pool.map(lambda i: compute_crc32(content[i : i + _BLOCK].data), blocks))
     return np.array(sums, "<u4").tobytes()
-
-
-def _append_checksums(path: Path) -> None:
-    n_bytes = path.stat().st_size
-    tail = _checksums(path, n_bytes) + _MAGIC + n_bytes.to_bytes(8, "little")
-    with path.open("ab") as file:
-        file.write(tail)
 
 
 def _is_intact(path: Path) -> bool:

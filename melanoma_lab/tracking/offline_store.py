@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +70,8 @@ class RunRecord:
         """Write the record as JSON; infinity and NaN, which JSON lacks, become strings."""
         content = asdict(self)
         content["metrics"] = [
-            {**point._asdict(), "value": _as_json(point.value)} for point in self.metrics
+            {**point._asdict(), "value": point.value if isfinite(point.value) else str(point.value)}
+            for point in self.metrics
         ]
         path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
 
@@ -105,10 +107,6 @@ class RunRecord:
                 "texts. Move its folder elsewhere to go on without it."
             )
         return record
-
-
-def _as_json(value: float) -> float | str:
-    return value if abs(value) < float("inf") else str(value)
 
 
 def save_offline_run(record: RunRecord, files: Path, unsent: Path) -> Path:

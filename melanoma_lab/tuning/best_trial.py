@@ -132,10 +132,12 @@ def write_preset(command: TuneCommand, values: Values, *, study: str, notes: Seq
     Raises:
         RunError: the file cannot be written.
     """
-    config = command.configure(values)
+    config, arm = command.configure(values), parse_arm(command.overrides)
+    # If the search replaced a typed value, only the untuned arm, named with its overrides, has it.
+    reference = arm.name if _replaces_typed_value(command, values) else arm.preset
     folder = Path("experiments") / study / STUDY_PRESETS / "experiment"
     path = folder / f"{name_preset(study)}.yaml"
-    text = format_preset(config, reference=find_tuned_reference(command, values), comment=[
+    text = format_preset(config, reference=reference, comment=[
         "Does tuning help?",
         *(f"  {line}" for line in build_next_commands(command, values, study)),
         *notes,
@@ -197,16 +199,6 @@ def _select_changed(values: Mapping[str, Any], default: Mapping[str, Any]) -> di
         elif value != default.get(key):
             found[key] = value
     return found
-
-
-def find_tuned_reference(command: TuneCommand, values: Values) -> str:
-    """Return the name of the arm that a tuned preset is compared with.
-
-    It is the preset's name; but the arm's full name, with its overrides, if the search replaced a
-    typed value, because then only the untuned arm has that value.
-    """
-    arm = parse_arm(command.overrides)
-    return arm.name if _replaces_typed_value(command, values) else arm.preset
 
 
 def build_next_commands(command: TuneCommand, values: Values, study: str) -> list[str]:

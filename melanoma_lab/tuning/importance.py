@@ -83,7 +83,8 @@ def rank_hyperparameters(sweep: Sweep) -> Importance:
     """
     trials, rung = select_comparable_trials(sweep)
     encoded = {e.key: encode_values(sweep, e, trials) for e in sweep.searched}
-    varying = {key: column for key, column in encoded.items() if _varies(column)}
+    known = {key: column[~np.isnan(column)] for key, column in encoded.items()}
+    varying = {k: encoded[k] for k, values in known.items() if values.size and np.ptp(values) > 0}
     constant = tuple(key for key in encoded if key not in varying)
     ranks = np.asarray(trials["score"].rank(), np.float64)
     reason = _explain_no_ranking(trials, rung, list(varying))
@@ -136,11 +137,6 @@ def encode_values(sweep: Sweep, entry: HyperParameter, trials: pd.DataFrame) -> 
         ],
         np.float64,
     )
-
-
-def _varies(column: NDArray[np.float64]) -> bool:
-    known = column[~np.isnan(column)]
-    return known.size > 0 and bool(np.ptp(known) > 0)
 
 
 def _explain_no_ranking(trials: pd.DataFrame, rung: int, varying: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from melanoma_lab.config.schema.tuner import GridSearch, Hyperband, Tuner
 from melanoma_lab.core.console import console
 from melanoma_lab.core.formatting import format_duration, higher_is_better
 from melanoma_lab.runs.run_headline import show_tracking_uri
-from melanoma_lab.tuning.search_space import HyperParameter, Values
+from melanoma_lab.tuning.search_space import HyperParameter
 
 if TYPE_CHECKING:  # they load pandas and TensorFlow
     from melanoma_lab.tuning.search import FinishedTrial
@@ -81,12 +81,8 @@ def show_interrupted(done: int) -> None:
     console.print(f"Interrupted after {done} trials; the same command resumes.", style="yellow")
 
 
-def _format_short_values(values: Values) -> str:
-    """Format a trial's values in one line, numbers to three digits."""
-    return "  ".join(f"{key}={_shorten(text)}" for key, text in values.items())
-
-
 def _shorten(text: str) -> str:
+    """Shorten a number to three digits; return other texts unchanged."""
     try:
         return f"{float(text):.3g}"
     except ValueError:
@@ -118,16 +114,13 @@ class SearchProgress:
             self._best = trial.score, trial.proposal.trial
         line = (
             f"{place}  {trial.score:.4f}  best {self._best[0]:.4f} (trial {self._best[1]})  "
-            f"{_format_short_values(trial.proposal.overrides())}"
+            + "  ".join(f"{k}={_shorten(text)}" for k, text in trial.proposal.overrides().items())
         )
-        console.print(line + self._format_time_left(trial), markup=False)
-
-    def _format_time_left(self, trial: FinishedTrial) -> str:
         rest = self._cost[trial.number :]
         seconds = estimate_time_left(self._done, self._seconds, rest) / trial.parallel_trials
-        if not seconds:
-            return ""
-        return f"  | about {format_duration(seconds)} left"
+        if seconds:
+            line += f"  | about {format_duration(seconds)} left"
+        console.print(line, markup=False)
 
 
 def estimate_time_left(

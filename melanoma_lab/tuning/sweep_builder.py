@@ -89,7 +89,13 @@ def _build_trials_table(
         trial, proposal = oracle.trials[trial_id], proposals[trial_id]
         own = runs.get(trial_id, [])
         scored = [run for run in own if "arm" in run.data.tags]
-        by_repetition = {_read_repetition(run): run for run in scored}
+        by_repetition = {
+            Repetition(
+                int(run.data.tags["seed"]),
+                int(run.data.tags["fold"]) if "split.fold" in run.data.params else None,
+            ): run
+            for run in scored
+        }
         ordered = [by_repetition[each] for each in trials.repetitions if each in by_repetition]
         metrics = [run.data.metrics for run in ordered]
         row: dict[str, Any] = {
@@ -133,12 +139,6 @@ def _find_runs(client: Any, experiment_id: str, sweep: str) -> dict[str, list[An
         if TRIAL_TAG in run.data.tags:
             found.setdefault(run.data.tags[TRIAL_TAG], []).append(run)
     return found
-
-
-def _read_repetition(run: Any) -> Repetition:
-    tags = run.data.tags
-    fold = int(tags["fold"]) if "split.fold" in run.data.params else None
-    return Repetition(int(tags["seed"]), fold)
 
 
 def _find_trial_run(runs: Sequence[Any]) -> str:
