@@ -40,8 +40,6 @@ class JobStatus:
     """The status of one job: what it is, and whether it failed.
 
     Attributes:
-        repetition: text with its seed and, if any, its fold.
-        metric: metric of the study's verdicts.
         uri: tracking URI of its run; empty if the run is stored offline, to be sent later.
         failure: exit status that the job would have had as a single run; 0 if it succeeded.
         reason: reason of the failure; empty if it succeeded.
@@ -64,7 +62,6 @@ class JobStatusStore:
 
     Attributes:
         folder: folder of the files, created with the first one.
-        error: exception of a single run, which the command raises.
         jobs: jobs of a multirun in order, filled in after all have ended.
         broken: why jobs are missing if the launcher failed; otherwise empty.
     """

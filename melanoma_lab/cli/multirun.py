@@ -76,9 +76,6 @@ def record_job(composed: DictConfig, store: JobStatusStore) -> Iterator[None]:
     """Store the status of the job in this context; suppress its exceptions, except interrupts.
 
     For a single run, store its exception instead, which the command raises.
-
-    Args:
-        composed: composed configuration of the job, not validated yet.
     """
     if not in_multirun():
         try:

@@ -31,9 +31,6 @@ def run(config: Config, _arm: Arm) -> None:
 def prepare_leaky_dataset(config: Config) -> Path:
     """Write a dataset as the course project did, copies first, split afterwards; return its folder.
 
-    Args:
-        config: the validated configuration; ``output`` is the folder to write.
-
     Raises:
         UserError: the folder exists, or the dataset is not published with Train and Test splits.
     """

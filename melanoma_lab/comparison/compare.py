@@ -35,7 +35,6 @@ class MetricSummary:
 
     Attributes:
         mean: the mean over seeds, after averaging the folds of each seed.
-        sd: the standard deviation between seeds.
         ci_low: the lower end of the interval, which covers chance in seeds and in test lesions.
         ci_high: the upper end of the interval.
     """
@@ -51,10 +50,8 @@ class ArmSummary:
     """The results of an arm.
 
     Attributes:
-        name: the full name.
         short: the name without the overrides that all arms of the study share.
         reference: the arm that it is compared with; None if there is none.
-        metrics: metric -> its mean over seeds, with uncertainty.
     """
 
     name: str
@@ -101,8 +98,6 @@ class Difference:
     """The difference in one metric, arm minus reference.
 
     Attributes:
-        arm: the full name of the arm.
-        reference: the full name of the arm that it is compared with.
         metric: the metric; it is measured on the test lesions, except the generalisation gap.
         n_pairs: the number of pairs of runs with the same seed and fold, or of an ensemble and the
             mean of its members.
@@ -152,7 +147,6 @@ class Comparison:
         metric: the metric that decides about the verdicts.
         arms: full name -> arm; a reference comes before the arms that are compared with it.
         differences: the differences of all arms that have a reference, ordered by metric.
-        slugs: the class slugs, in class order.
         positive_class: the slug of the positive class; None if the dataset names none.
         short: full name -> short name of every arm, including arms without a finished run.
     """

@@ -61,11 +61,7 @@ LEVELS = ("accuracy", "macro_auroc", "melanoma_sensitivity", "generalisation_gap
 def write_comparison_report(
     folder: Path, study: Study, comparison: Comparison, warnings: Sequence[str], *, again: str
 ) -> Path:
-    """Write the report of a comparison into the study's folder; return the path of its page.
-
-    Args:
-        again: the command that repeats the comparison.
-    """
+    """Write the report of a comparison into the study's folder; return the path of its page."""
     pictures = draw_comparison_figures(comparison)
     content = _build_content(study, comparison, warnings, again)
     write_report_figures(folder, pictures)

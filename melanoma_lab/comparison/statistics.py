@@ -62,7 +62,6 @@ class MeanOverSeeds:
     All attributes are float64 arrays, shaped as the values without their last axis (the seeds).
 
     Attributes:
-        mean: the mean over the seeds.
         sd: the standard deviation between the seeds; NaN for one seed.
         seed_variance: v, the variance between seeds; more seeds reduce its part of the error.
         lesion_variance: c, the part of the error's variance that only more test lesions reduce.

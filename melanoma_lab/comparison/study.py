@@ -40,7 +40,6 @@ class StudyRun:
     Attributes:
         costs: those of ``COSTS`` that it recorded, and ``images_per_second`` of its last epoch.
         estimates: metric -> value, with the influence of each test lesion for its uncertainty.
-        slugs: the K class slugs, in class order.
         judged: the split on which it is evaluated: ``test``, or ``val`` if test was not predicted.
         confusion: counts of evaluated images by true class (row) and predicted class; int64, shape
             (K, K).
@@ -107,9 +106,6 @@ class Study:
 
 def load_study(client: Any, name: str, progress: Callable[[int, int], None] | None = None) -> Study:
     """Read the finished runs of a study and their predictions.
-
-    Args:
-        progress: called with (done, total) runs.
 
     Raises:
         UserError: there is no such study, it has no finished run, no run has a predictions table,

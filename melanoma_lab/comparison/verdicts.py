@@ -74,7 +74,6 @@ class CourseProjectClaim:
     """A conclusion of the course project, which measured on copies of training images.
 
     Attributes:
-        question: the conclusion as a question.
         course_project_says: the course project's answer, with its figures.
         arm: the preset that is claimed to be better.
         reference: the preset that is claimed to be worse.

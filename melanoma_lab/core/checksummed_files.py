@@ -95,9 +95,6 @@ def write_array(path: Path, shape: tuple[int, ...]) -> Iterator[ArrayFile]:
 def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """Memory-map an array file if it is intact.
 
-    Args:
-        shape: expected shape of the array.
-
     Returns:
         uint8 array of that shape, read-only; None if the file is missing or damaged. A warning is
         logged for a damaged file.

@@ -83,7 +83,6 @@ class FitProgress:
     """Progress of a fit: a bar over all steps, and a line for every epoch.
 
     Args:
-        steps_per_epoch: number of optimizer steps in an epoch.
         done: number of epochs that an earlier process completed.
         said: prefix of the bar's text, which replaces the lines; None: no prefix, and a line for
             every epoch.
@@ -167,11 +166,7 @@ def _print_step(what: str) -> None:
 
 @contextmanager
 def _line_if_slow(what: str | None) -> Iterator[None]:
-    """Print a line if the block takes more than ``SLOW_SECONDS`` seconds.
-
-    Args:
-        what: name of the step; None: print nothing.
-    """
+    """Print a line if the block takes more than ``SLOW_SECONDS`` seconds; None: no line."""
     if what is None:
         yield
         return

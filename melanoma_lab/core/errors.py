@@ -60,8 +60,6 @@ def require(condition: object, key: str, expected: str, received: object) -> Non
 
     Args:
         condition: whether the value is valid; any object, of which the truth counts.
-        key: the key, as typed in an override.
-        expected: description of valid values.
 
     Raises:
         UserError: the condition does not hold.

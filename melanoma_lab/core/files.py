@@ -140,7 +140,6 @@ def write_checksummed_text(path: Path, text: str, *, durable: bool = False) -> N
 
     Args:
         path: the file; its folder must exist.
-        durable: force the content to the disk before the file gets its name.
 
     Raises:
         OSError: the file cannot be written.

@@ -108,7 +108,6 @@ def format_metric_interval(metric: str, value: float, low: float, high: float) -
     """Format a metric's value with its interval: ``41.3 % [38.0, 44.6]``.
 
     Args:
-        metric: name of the metric, without a split.
         low: lower end of the interval; not finite if there is no interval.
     """
     text = format_metric(metric, value)
@@ -122,7 +121,6 @@ def format_difference_interval(metric: str, value: float, low: float, high: floa
     """Format a difference with its interval: ``+2.1 [-0.3, +4.5]``.
 
     Args:
-        metric: name of the metric, without a split.
         low: lower end of the interval; not finite if there is no interval.
     """
     text = format_difference(metric, value)
@@ -135,7 +133,6 @@ def format_percent(share: float, decimals: int = 1, *, strict: bool = False) -> 
     """Format a share: ``41.3 %``.
 
     Args:
-        share: a number from 0 to 1.
         strict: do not round other shares to 0 or 100 %: ``<0.1 %``, ``>99.9 %``.
     """
     least = 10.0**-decimals
@@ -175,10 +172,6 @@ def format_count(n: int, noun: str, plural: str = "") -> str:
 
 def format_list(names: Iterable[object], limit: int = 3) -> str:
     """List the first few names for a message, and say how many more there are.
-
-    Args:
-        names: all names; a very long one is shortened.
-        limit: largest number of names that are listed.
 
     Returns:
         A text such as ``a, b and c`` or ``a, b, c and 81 more``.

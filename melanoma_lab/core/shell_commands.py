@@ -49,11 +49,7 @@ def format_portable_command(*words: str) -> str:
 
 
 def format_pip_install(*words: str) -> str:
-    """Return the shell command that installs packages into this process's environment.
-
-    Args:
-        words: requirements and options of ``pip install``.
-    """
+    """Return the shell command that installs packages into this process's environment."""
     if importlib.util.find_spec("pip") is None:
         pip = f"uv pip install --python {format_program('python')}"
     else:

@@ -42,10 +42,7 @@ _JSON_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def read_text(path: Path, limit: int) -> str:
-    """Read a text file of limited size.
-
-    Args:
-        limit: largest size in bytes.
+    """Read a text file in UTF-8 of at most ``limit`` bytes.
 
     Raises:
         UserError: there is no such file, it is too large, or it is not text in UTF-8.

@@ -251,7 +251,6 @@ def show_run_location(
 
     Args:
         kept: the run's folder if it was not sent to MLflow; None: it was sent.
-        advice: a sentence on how to use the result.
     """
     uri = mask_password(config.tracking.uri)
     opened_by = f"{format_program('mlflow')} ui"

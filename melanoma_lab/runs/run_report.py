@@ -66,7 +66,6 @@ class ReportedModel:
     """A network that is saved with its run.
 
     Attributes:
-        info: meaning of its inputs and outputs.
         files: texts of further files in the model's folder, by file name.
     """
 
@@ -85,7 +84,6 @@ class RunReport:
         figures: data of the figures; None: neither figures nor the table of images are saved.
         model: the network, which also gets a model card; None: no model is saved.
         manifest_columns: further columns of ``manifest.csv`` by name, one value for each image.
-        files: texts of further files by file name.
     """
 
     run: EvaluatedRun
@@ -97,11 +95,7 @@ class RunReport:
 
 
 def log_report(report: RunReport, tracker: Tracker, *, lines: bool = True) -> None:
-    """Write a report and log it to the current run.
-
-    Args:
-        lines: whether to print a line for each slow step.
-    """
+    """Write a report and log it to the current run."""
     tracker.log_metrics(report.run.metrics)
     absent = report.run.absent_classes
     tracker.set_tags(

@@ -32,7 +32,6 @@ class RunOptions:
         splits: the splits that the trained network is applied to, and so those of the predictions
             table and the metrics; None: all. The network never sees the images of another split.
         save_figures: record figures, the page of mistakes, the model and its card.
-        tags: tags of the run in addition to those that every run has.
         continue_from: the lock of a run that trained the first epochs of this one, if there is one.
         keep_checkpoints: leave the last checkpoint on the disk, for another run to continue from.
         progress_prefix: prefix of the progress bar; None: every epoch and the results are printed.
@@ -57,7 +56,6 @@ class RunSpec:
 
     Attributes:
         config: the checked configuration, after ``resolve_auto``.
-        threads: number of TensorFlow's threads.
     """
 
     config: Config

@@ -40,7 +40,6 @@ class ActiveRun:
     """A run that is being recorded.
 
     Attributes:
-        lock: the lock of the run, with its checkpoints.
         resumed: id of the interrupted MLflow run that is continued; None: the run is new.
         continue_from: the lock of a run whose last checkpoint this one starts from, if any.
     """

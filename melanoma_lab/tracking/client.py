@@ -91,11 +91,7 @@ def refuse_empty(uri: str) -> None:
 
 
 def find_run(client: Any, run_id: str) -> Any:
-    """Return MLflow's run with an id, or None if there is none.
-
-    Args:
-        run_id: the id as the user typed it; it may be no valid id.
-    """
+    """Return MLflow's run with an id, or None if there is none."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -44,9 +44,6 @@ class TrackingError(UserError):
 def is_empty(path: Path) -> bool:
     """Return whether a database has no tables: the file is missing, has no bytes or no tables.
 
-    Args:
-        path: the absolute path of the file.
-
     Raises:
         sqlite3.Error: the file cannot be read, or is no SQLite database.
     """
@@ -95,9 +92,6 @@ def create_or_check_tables(path: Path) -> None:
 
 def explain_damage(path: Path, error: BaseException) -> str | None:
     """Describe how a database's file is damaged and what to do.
-
-    Args:
-        error: the root cause of the error that reading or writing raised.
 
     Returns:
         One or more sentences; None if the error has another reason.

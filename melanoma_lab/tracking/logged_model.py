@@ -35,11 +35,9 @@ class ModelInfo:
         classes: the class names in the dataset.
         positive_class: slug of the positive class; None if the dataset names none.
         image_size: side of the input images in pixels.
-        resize: how images that are not square are made square.
         decoding: version of the conversion of files to pixels.
         encoding: the columns of patient metadata among the inputs, as described in
             ``melanoma_lab.data.patient_metadata``; None if pixels are the only input.
-        version: version of the lab that saved the network.
         notice: what the network must not be used for.
     """
 
@@ -139,7 +137,6 @@ def save_network(
     what the codes mean.
 
     Args:
-        card: meaning of the inputs and outputs; it is saved with the model.
         beside: texts of further files to write into the folder, by file name.
     """
     import mlflow.tensorflow
@@ -180,11 +177,7 @@ def _make_example(tensor: Any) -> Any:
 
 
 def log_saved_model(client: Any, run_id: str, folder: Path) -> None:
-    """Log a saved model to a run, unless the run has a complete model.
-
-    Args:
-        folder: a folder that ``save_network`` wrote.
-    """
+    """Log a saved model to a run, unless the run has a complete model."""
     from mlflow.entities import LoggedModelStatus
     from mlflow.models import Model
 
@@ -255,10 +248,6 @@ def register_model(client: Any, run_id: str, name: str) -> str:
     """Register a run's model as a new version of a registered model; return the version's number.
 
     If a version of this run exists already, nothing is registered.
-
-    Args:
-        run_id: id of a run that has a completely logged model.
-        name: name of the registered model; created if it does not exist.
     """
     from mlflow.exceptions import MlflowException
 

@@ -40,14 +40,10 @@ class RunRecord:
 
     Attributes:
         run_id: the id on the server, or one made by the lab if the server does not have the run.
-        name: the run's name in the list of runs.
-        study: the name of the MLflow experiment.
         uri: the tracking URI; the path of an SQLite database is absolute.
         artifacts: the setting ``tracking.artifacts``; the path of a folder is absolute.
         start_time: in milliseconds since 1970.
         end_time: in milliseconds since 1970; None while the run is running.
-        status: MLflow's name of the status.
-        params: the resolved configuration, flattened.
         register: name under which the model will be registered; None: it will not.
         kept_in: the folder of unsent runs that it was stored in, absolute; empty before that.
     """

@@ -29,7 +29,6 @@ class StudyMember:
     """A compared run.
 
     Attributes:
-        name: short name for the list of the study's runs.
         colour: colour of the run's arm, as ``#rrggbb``.
     """
 
@@ -161,13 +160,7 @@ def close_parent_run(
     tags: Mapping[str, str] | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> None:
-    """End a run that ``open_parent_run`` opened.
-
-    Args:
-        why: the reason if the run did not finish, else empty.
-        tags: tags that are known only at the end.
-        metrics: metrics that are known only at the end.
-    """
+    """End a run that ``open_parent_run`` opened."""
     for key, value in {
         **(tags or {}),
         **({REASON_TAG: why[:LONGEST_REASON]} if why else {}),
@@ -182,7 +175,6 @@ def log_search_results(client: Any, run_id: str, files: Sequence[Path], note: st
     """Log files and a description to the run of a search.
 
     Args:
-        files: files and folders to log as artifacts.
         note: the description on the run's page, in Markdown.
     """
     client.set_tag(run_id, NOTE_TAG, note)

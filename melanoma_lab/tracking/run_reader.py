@@ -36,11 +36,7 @@ MAX_LISTED_RUNS = 1000
 
 @dataclass(frozen=True)
 class ListedRun:
-    """A run's id and name, for suggestions in errors.
-
-    Attributes:
-        of_arm: whether the run belongs to an arm of a study.
-    """
+    """A run's id and name, for suggestions in errors."""
 
     run_id: str
     name: str
@@ -111,9 +107,6 @@ def _query(uri: str, query: str, *values: object) -> list[tuple[Any, ...]] | Non
 def fetch_artifact(client: Any, run: Any, name: str, scratch: Path) -> Path:
     """Return the path of a run's artifact; if it is not on this disk, download it.
 
-    Args:
-        scratch: a folder for downloads.
-
     Raises:
         OSError: the artifact is missing; the text says where it was expected, and what to do if
             all files of the run are gone.
@@ -136,9 +129,6 @@ def fetch_artifact(client: Any, run: Any, name: str, scratch: Path) -> Path:
 
 def explain_missing_folder(folder: Path, run_id: str | None) -> str:
     """Describe what to do if a run's folder is missing.
-
-    Args:
-        run_id: MLflow's id of the run; None if it is not known.
 
     Returns:
         The end of a sentence; empty if the folder exists.
@@ -209,9 +199,6 @@ class TrackedRun(RunIdentity):
 
 def read_run(run_id: str, tracked: Tracking, scratch: Path) -> TrackedRun:
     """Find a run among the unsent ones on disk, or in MLflow.
-
-    Args:
-        scratch: a folder for downloads.
 
     Raises:
         UserError: there is no such run.

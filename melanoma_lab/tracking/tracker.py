@@ -101,7 +101,6 @@ class FinishedRun:
 
     Attributes:
         run_id: MLflow's id, or that of a run that is stored on disk.
-        metrics: the last value of each metric, by name.
     """
 
     run_id: str
@@ -161,7 +160,6 @@ class Tracker:
         an error. The tag ``reason`` says why a run did not finish.
 
         Args:
-            params: the resolved configuration, flattened.
             continuing: id of the run to resume, which keeps its data; None: a new run.
             line: as for ``show_progress``, while the run is sent at its end.
 
@@ -308,10 +306,8 @@ class Tracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Record metrics of the run and send them in the background; NaN stays NaN.
 
-        A resumed run that has a metric's value for this step keeps that value.
-
-        Args:
-            step: the epoch of the values, or 0 if they belong to the whole run.
+        The step is an epoch, or 0 if the values belong to the whole run. A resumed run that has a
+        metric's value for this step keeps that value.
         """
         now = _now()
         points = [

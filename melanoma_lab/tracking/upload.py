@@ -70,9 +70,6 @@ def log_metric_points(client: Any, run_id: str, points: list[MetricPoint]) -> No
 def flatten_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Flatten a nested configuration to dotted keys.
 
-    Args:
-        config: plain containers, as OmegaConf.to_container returns them.
-
     Returns:
         The values as text by dotted key; numbers, None and lists are in JSON.
     """
@@ -109,12 +106,7 @@ def log_artifacts_and_model(client: Any, run_id: str, folder: Path) -> None:
 
 
 def register_if_requested(client: Any, run_id: str, record: RunRecord, folder: Path) -> str | None:
-    """Register a run's model if configured; return ``NAME/VERSION``, or None if it is not.
-
-    Args:
-        run_id: the run's id on the server.
-        folder: the run's folder; without a model nothing is registered.
-    """
+    """Register a run's model if configured; return ``NAME/VERSION``, or None if it is not."""
     if record.register is None or not (folder / MODEL_FOLDER).is_dir():
         return None
     return f"{record.register}/{register_model(client, run_id, record.register)}"

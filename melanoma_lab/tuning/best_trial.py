@@ -125,10 +125,6 @@ def name_preset(study: str) -> str:
 def write_preset(command: TuneCommand, values: Values, *, study: str, notes: Sequence[str]) -> Path:
     """Write the best trial of a search as a preset, and return the path of its file.
 
-    Args:
-        study: the name of the study; it has one tuned preset.
-        notes: lines about the result, for the preset's comment.
-
     Raises:
         RunError: the file cannot be written.
     """

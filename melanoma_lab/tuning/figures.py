@@ -107,9 +107,6 @@ def draw_parallel_coordinates(sweep: Sweep, order: Sequence[str]) -> Figure:
     The coordinates are stacked vertically, so that any number of them fits a phone. Trials of
     ``select_best_trials`` are blue, the best one is vermillion.
 
-    Args:
-        order: the searched keys to draw, from the top.
-
     Raises:
         ValueError: no trial has a score.
     """

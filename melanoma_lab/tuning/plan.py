@@ -28,7 +28,6 @@ class Proposal:
     """The values and epochs that the oracle proposes for a trial.
 
     Attributes:
-        values: the values of the searched keys, as in Hydra overrides.
         epochs: (epochs of the full budget, epochs after which this trial ends) if the algorithm
             decides about them, else None.
         continues: the proposal of the trial that this one continues, if it was promoted, else None.
@@ -110,8 +109,6 @@ class SearchPlan:
     """The plan of a search.
 
     Attributes:
-        config: the configuration that the search starts from.
-        command: the overrides that all trials share.
         role: the role of this process in a search over several machines; None if it searches alone.
     """
 

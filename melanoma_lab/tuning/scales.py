@@ -45,9 +45,6 @@ def score_limits(sweep: Sweep) -> tuple[float, float]:
 def jitter(numbers: NDArray[np.float64], width: float) -> NDArray[np.float64]:
     """Return evenly spread offsets that are the same each time.
 
-    Args:
-        width: the width of the spread, in data units.
-
     Returns:
         Offsets from -width / 2 to width / 2; float64, shape (trials,).
     """

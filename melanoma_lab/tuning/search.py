@@ -33,8 +33,6 @@ class FinishedTrial:
 
     Attributes:
         number: the number of trials that have ended, including this one.
-        score: its score; None if it failed.
-        reason: why it failed, else empty.
         parallel_trials: the number of trials that ran when it ended, including this one.
     """
 
@@ -51,11 +49,7 @@ class TooManyFailuresError(RunError):
 
 
 class TrialLog:
-    """Handles the end of every trial of a search, whichever process trained it.
-
-    Args:
-        on_end: called with every trial that has ended.
-    """
+    """Handles the end of every trial of a search, whichever process trained it."""
 
     def __init__(
         self,
@@ -85,10 +79,6 @@ class TrialLog:
 
     def record_end(self, trial_id: str, *, seconds: float, unsent: bool = False) -> None:
         """Report a trial's end, delete checkpoints that are no longer needed, count failures.
-
-        Args:
-            trial_id: the trial's id; the oracle knows already that it has ended.
-            unsent: whether some of its runs are saved on disk and not yet sent.
 
         Raises:
             TooManyFailuresError: too many trials in a row have failed.
@@ -166,11 +156,7 @@ def count_failures_in_a_row(oracle: Any) -> int:
 
 
 class LabTuner(BaseTuner):
-    """Base class of tuners whose trials are runs of this package.
-
-    Args:
-        oracle: an oracle from ``oracles.build_oracle``, or a worker's client of one.
-    """
+    """Base class of tuners whose trials are runs of this package."""
 
     def __init__(self, oracle: Any, *, folder: Path) -> None:
         self.trial_score: TrialScore | None = None
@@ -211,11 +197,7 @@ class LabTuner(BaseTuner):
 
 
 class Search(LabTuner):
-    """A search that trains its trials in this process, one after the other.
-
-    Args:
-        folder: the folder of the oracle's state; each search has its own.
-    """
+    """A search that trains its trials in this process, one after the other."""
 
     def __init__(self, trial_log: TrialLog, objective: str, *, folder: Path) -> None:
         self._trial_log, self._objective = trial_log, objective

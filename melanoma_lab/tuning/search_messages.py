@@ -31,12 +31,7 @@ COUNTED = 100_000
 def show_search(
     config: Config, arm: Arm, searched: Sequence[HyperParameter], total: int, *, done: int
 ) -> None:
-    """Print what is about to be searched.
-
-    Args:
-        total: the maximum number of trials.
-        done: the number of trials that have ended already.
-    """
+    """Print what is about to be searched."""
     tuner = config.tuner
     better = "higher" if higher_is_better(tuner.objective) else "lower"
     console.print(
@@ -50,12 +45,7 @@ def show_search(
 
 
 def show_chief(workers: int, folder: Path, address: str | None) -> None:
-    """Print which worker processes train the trials.
-
-    Args:
-        folder: the folder with the log files of their output.
-        address: the address to which workers on other machines connect; None if there are none.
-    """
+    """Print which worker processes train the trials."""
     if workers:
         console.print(f"  {workers} workers; their output: {folder}/*.log", markup=False)
     if address is not None:
@@ -127,9 +117,6 @@ def estimate_time_left(
     costs: Sequence[float], seconds: Sequence[float], rest: Sequence[float]
 ) -> float:
     """Estimate the time of the remaining trials by linear regression of time on cost.
-
-    Args:
-        costs: the costs of the timed trials: epochs, or anything else that time grows with.
 
     Returns:
         Seconds; 0 if no trial was timed or none remains.

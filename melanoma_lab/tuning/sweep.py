@@ -187,7 +187,6 @@ class TuningResult:
         report: the path of the report's page.
         commands: the commands that retrain and compare the best configuration.
         run_id: the MLflow id of the search's own run.
-        sweep: the search space and all trials.
     """
 
     study: str

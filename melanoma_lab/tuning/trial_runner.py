@@ -57,9 +57,6 @@ class TrialRunner:
     """Trains the trials of one search.
 
     Attributes:
-        repetitions: the repetitions of each trial: its seeds and folds.
-        sweep: the search's fingerprint.
-        parent: the MLflow id of the search's own run.
         datasets: datasets that were prepared already, by their configuration as JSON.
         run_locks: run locks of the repetitions that this process knows, by trial id and repetition.
     """
