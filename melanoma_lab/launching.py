@@ -144,9 +144,8 @@ def count_parallel_jobs() -> int:
     n_jobs = int(launcher.n_jobs)
     if n_jobs > 0:
         return n_jobs
-    return max(
-        1, count_available_threads() + 1 + n_jobs
-    )  # -1: one for every processor, -2: one fewer
+    # -1: one for every processor, -2: one fewer
+    return max(1, count_available_threads() + 1 + n_jobs)
 
 
 class PrefixedLines(io.TextIOBase):

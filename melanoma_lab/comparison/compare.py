@@ -185,6 +185,9 @@ def compare_study(
     named = {arm: arm_runs[0].tags.get("reference", "") for arm, arm_runs in runs.items()}
     references = find_references(named, reference)
     short = shorten_arm_names({*runs, *(key.arm for key in study.unfinished)})
+    # References before their arms, trivial classifiers last.
+    last = {arm for arm in runs if _is_trivial(runs[arm])} - {*references.values()}
+    ordered = sorted(_references_first(references), key=lambda arm: arm in last)
     arms = {
         arm: ArmSummary(
             name=arm,
@@ -196,7 +199,7 @@ def compare_study(
                 for name in names
             },
         )
-        for arm in _order_arms(references, [arm for arm in runs if _is_trivial(runs[arm])])
+        for arm in ordered
     }
     differences = [
         entry for name in names for entry in _compare_arms(arms, runs, name) if entry.n_pairs
@@ -214,12 +217,6 @@ def compare_study(
 
 def _is_trivial(runs: Sequence[StudyRun]) -> bool:
     return runs[0].tags.get("trivial") == "true"
-
-
-def _order_arms(references: Mapping[str, str | None], trivial: Sequence[str]) -> list[str]:
-    """Order arms for reading: references before their arms, trivial classifiers last."""
-    last = set(trivial) - set(references.values())
-    return sorted(_references_first(references), key=lambda arm: arm in last)
 
 
 def _references_first(references: Mapping[str, str | None]) -> list[str]:

@@ -24,23 +24,11 @@ SPLIT_METRIC_NAMES = (
 POSITIVE_CLASS_METRIC_NAMES = ("melanoma_sensitivity", "melanoma_specificity", "melanoma_auroc")
 #: Metrics of which lower values are better; of all others, higher values are.
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "generalisation_gap"})
-
-
-def higher_is_better(metric: str) -> bool:
-    """Return whether higher values of a metric are better.
-
-    Args:
-        metric: name of the metric, with or without a split: ``"log_loss"``, ``"val/log_loss"``.
-    """
-    return metric.rpartition("/")[2] not in LOWER_IS_BETTER
-
-
 UNDEFINED = "undefined"
 MINUS = "\N{MINUS SIGN}"
 
 _NAMES = {
     "balanced_accuracy": "balanced accuracy",
-    "accuracy": "accuracy",
     "macro_auroc": "macro AUROC",
     "macro_f1": "macro F1",
     "log_loss": "log loss",
@@ -62,6 +50,15 @@ _SHARES = frozenset(
         "generalisation_gap",
     }
 )
+
+
+def higher_is_better(metric: str) -> bool:
+    """Return whether higher values of a metric are better.
+
+    Args:
+        metric: name of the metric, with or without a split: ``"log_loss"``, ``"val/log_loss"``.
+    """
+    return metric.rpartition("/")[2] not in LOWER_IS_BETTER
 
 
 def label_metric(metric: str) -> str:

@@ -38,13 +38,9 @@ def hold_lock(
     # Threads of one process share the lock of a file that is deleted.
     lock = FileLock(path, is_singleton=remove)
     holder = path.with_suffix(".holder")
-    try:
+    with suppress(Timeout):
         lock.acquire(timeout=-1 if on_busy is None else 0)
-    except Timeout:
-        busy = True
-    else:
-        busy = False
-    if busy and on_busy is not None:
+    if on_busy is not None and not lock.is_locked:
         on_busy(_read_name(holder))
         lock.acquire()
     try:

@@ -33,9 +33,8 @@ from melanoma_lab.core.formatting import higher_is_better
 from melanoma_lab.tuning.search_space import HyperParameter
 
 #: Names of the values that Keras Tuner's Hyperband adds to those of a trial.
-EPOCHS, PROMOTED_FROM, ROUND, BRACKET = (
-    *("tuner/epochs", "tuner/trial_id", "tuner/round", "tuner/bracket"),
-)
+EPOCHS, PROMOTED_FROM = "tuner/epochs", "tuner/trial_id"
+ROUND, BRACKET = "tuner/round", "tuner/bracket"
 #: The name of the file that holds an oracle's state.
 STATE_FILE = "oracle.json"
 #: The statuses of trials that have ended, with or without success.

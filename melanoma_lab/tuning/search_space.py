@@ -106,7 +106,10 @@ class HyperParameter:
         if self.step is None:
             if self.kind == "int" and not self.log:
                 return [float(n) for n in range(int(self.low), int(self.high) + 1)]
-            found = [self._interpolate(i / (CUTS - 1)) for i in range(CUTS)]
+            shares = [i / (CUTS - 1) for i in range(CUTS)]
+            found = [self.low + share * (self.high - self.low) for share in shares]
+            if self.log:
+                found = [self.low * (self.high / self.low) ** share for share in shares]
             return list(dict.fromkeys(float(round(v)) if self.kind == "int" else v for v in found))
         n = (
             math.log(self.high / self.low, self.step)
@@ -125,11 +128,6 @@ class HyperParameter:
     def format(self, value: float) -> str:
         """Format a value of a range as in a Hydra override."""
         return str(round(value)) if self.kind == "int" else repr(float(value))
-
-    def _interpolate(self, share: float) -> float:
-        if self.log:
-            return float(self.low * (self.high / self.low) ** share)
-        return self.low + share * (self.high - self.low)
 
 
 def is_group(key: str) -> bool:

@@ -89,13 +89,12 @@ def summarize_search(sweep: Sweep) -> str:
 
 def list_cautions(sweep: Sweep) -> list[str]:
     """Return sentences that warn the reader, the most serious first."""
-    best, scored = sweep.best, sweep.scored
+    best, n = sweep.best, len(sweep.scored)
     found: list[str] = []
     if best is not None:
-        found += [_warn_of_optimism(sweep, best, len(scored)), *_warn_of_spread(sweep, best)]
-        found += _warn_of_range_ends(sweep, best) if len(scored) > 1 else []
-    found += _warn_of_budgets(sweep, best)
-    return found + _count_unfinished(sweep)
+        found += [_warn_of_optimism(sweep, best, n), *_warn_of_spread(sweep, best)]
+        found += _warn_of_range_ends(sweep, best) if n > 1 else []
+    return [*found, *_warn_of_budgets(sweep, best), *_count_unfinished(sweep)]
 
 
 def _warn_of_optimism(sweep: Sweep, best: pd.Series[Any], n: int) -> str:
