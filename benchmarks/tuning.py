@@ -48,14 +48,14 @@ def search(tuner: str, trials: int) -> None:
     """
     spent: defaultdict[str, float] = defaultdict(float)
     seen: list[tuple[float, float]] = []
-    said = search_messages.SearchProgress.ended
+    said = search_messages.SearchProgress.show_end
 
     def ended(self: search_messages.SearchProgress, trial: object) -> None:
         said(self, trial)  # type: ignore[arg-type]
         gc.collect()
         seen.append((processor_seconds() - sum(spent.values()), resident()))
 
-    search_messages.SearchProgress.ended = ended  # type: ignore[method-assign]
+    search_messages.SearchProgress.show_end = ended  # type: ignore[method-assign]
     for part in GROWS:
         for name in PARTS[part]:
             watch(name, part, spent)
