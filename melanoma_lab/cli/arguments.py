@@ -17,12 +17,7 @@ from melanoma_lab.core.formatting import truncate
 FILE_TASKS = frozenset({Task.card, Task.demo, Task.evaluate, Task.export, Task.predict})
 FILE_KEYS = frozenset({"images", "model", "output"})
 #: Tasks that write to given folders, so that Hydra must not create a working folder.
-FOLDERLESS_TASKS = frozenset(
-    {
-        *(Task.audit, Task.card, Task.compare, Task.demo, Task.download, Task.ensemble),
-        *(Task.evaluate, Task.export, Task.predict, Task.leaky_protocol, Task.sync, Task.tune),
-    }
-)
+FOLDERLESS_TASKS = frozenset(Task) - {Task.train}
 
 
 def normalise_arguments(arguments: Sequence[str]) -> list[str]:

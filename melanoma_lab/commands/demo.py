@@ -8,7 +8,7 @@ from typing import Any
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
-from melanoma_lab.core.console import console, show_progress
+from melanoma_lab.core.console import console, show_note, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.inference import prediction_messages
@@ -72,7 +72,7 @@ def _build_app(config: Config, source: Any) -> Any:
             progress=report,
         )
     if reference.why_none:
-        console.print(f"  No similar images: {reference.why_none}.", style="yellow", markup=False)
+        show_note(f"  No similar images: {reference.why_none}.")
     try:
         explain: Any = GradCam(model.network)
     except UserError as error:

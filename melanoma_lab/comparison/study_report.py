@@ -19,7 +19,7 @@ from melanoma_lab.comparison.verdicts import format_verdict
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.arm import format_run_name
 from melanoma_lab.config.schema.tracking import Tracking
-from melanoma_lab.core.console import console, show_progress
+from melanoma_lab.core.console import console, show_note, show_progress
 from melanoma_lab.core.formatting import format_metric, format_metric_interval, label_metric
 from melanoma_lab.plots.style import CYCLE
 from melanoma_lab.reports.rendering import break_arm_name
@@ -174,7 +174,6 @@ def _record(
     try:
         record_study(client, study.name, members, folder, note)
     except Exception as error:  # noqa: BLE001 - database drivers and HTTP clients raise any type
-        message = (
+        show_note(
             f"The report was not recorded in MLflow ({summarize_error(error)}); it is in {folder}."
         )
-        console.print(message, style="yellow", markup=False)

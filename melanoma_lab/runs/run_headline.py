@@ -10,7 +10,7 @@ from melanoma_lab.config.schema.tracking import (
     Tracking,
     describe_tracking_uri,
 )
-from melanoma_lab.core.console import console
+from melanoma_lab.core.console import console, show_note
 
 
 def show_headline(config: Config, arm: Arm) -> None:
@@ -21,7 +21,7 @@ def show_headline(config: Config, arm: Arm) -> None:
     )
     show_tracking_uri(config.tracking)
     for doubt in find_doubtful_choices(config):
-        console.print(f"  {doubt}", style="yellow", markup=False)
+        show_note(f"  {doubt}")
 
 
 def show_tracking_uri(tracking: Tracking) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tracking import DEFAULT_TRACKING_URI, mask_password
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.core.console import console
+from melanoma_lab.core.console import console, show_note
 from melanoma_lab.core.formatting import (
     format_difference,
     format_list,
@@ -68,10 +68,10 @@ def show_data(data: PreparedData) -> None:
     if data.columns:
         console.print(data.columns, markup=False)
     for note in data.notes:
-        console.print(f"  {note}", style="yellow", markup=False)
+        show_note(f"  {note}")
     _show_protocol(data)
     if data.unresolved:
-        console.print(f"  {data.unresolved}", style="yellow", markup=False)
+        show_note(f"  {data.unresolved}")
 
 
 def _show_protocol(data: PreparedData) -> None:
@@ -122,11 +122,9 @@ def show_resume(run_id: str, done: int) -> None:
 
 def show_restart(run_id: str, differences: Sequence[str]) -> None:
     """Print why an interrupted run is trained from the start instead of being resumed."""
-    console.print(
+    show_note(
         f"Starting over: run {run_id} was interrupted, and cannot be resumed with the same "
-        f"result, because these have changed: {', '.join(differences)}.",
-        style="yellow",
-        markup=False,
+        f"result, because these have changed: {', '.join(differences)}."
     )
 
 

@@ -18,7 +18,7 @@ from melanoma_lab.config.schema.tracking import (
     describe_tracking_uri,
     mask_password,
 )
-from melanoma_lab.core.console import console, show_progress
+from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.formatting import format_count
 from melanoma_lab.core.heavy_imports import import_heavy
@@ -217,11 +217,9 @@ def mlflow_client(uri: str) -> Any:
     silence_mlflow_logs()
     set_tracking_uri(build_mlflow_uri(uri))
     if n_runs := relocate_artifacts(uri):
-        console.print(
+        show_note(
             f"{sqlite_path(uri)} was moved or copied: the artifacts of its "
-            f"{format_count(n_runs, 'run')} are now read from its new folder.",
-            style="yellow",
-            markup=False,
+            f"{format_count(n_runs, 'run')} are now read from its new folder."
         )
     return mlflow.MlflowClient()
 

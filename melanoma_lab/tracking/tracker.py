@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
-from melanoma_lab.core.console import console, show_progress
+from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.locks import get_process_id
 from melanoma_lab.core.shell_commands import format_lab_command
@@ -190,7 +190,7 @@ class Tracker:
                 raise RunError(self._explain())
             if failure is not None:
                 if self._problem is not None:
-                    console.print(self._explain(), style="yellow", markup=False)
+                    show_note(self._explain())
                 raise failure
 
     def _begin(
@@ -269,7 +269,7 @@ class Tracker:
                     f"only a part was sent; the whole run is in {self.kept}",
                 )
         if isinstance(self._problem, KeyboardInterrupt):
-            console.print(self._explain(), style="yellow", markup=False)
+            show_note(self._explain())
             raise self._problem
 
     def _send(self, wait: float | None) -> BaseException | None:
