@@ -140,17 +140,11 @@ def format_percent(share: float, decimals: int = 1, *, strict: bool = False) -> 
     return f"{100 * share:.{decimals}f} %"
 
 
-def format_number(value: float, digits: int = 4) -> str:
-    """Format a number as in a configuration: ``3e-5``, ``0.0312``, ``128``.
-
-    Args:
-        digits: number of significant digits, unless the number is an integer below 1e6.
-    """
+def format_number(value: float) -> str:
+    """Format a number as in a configuration, to four digits: ``3e-5``, ``0.0312``, ``128``."""
     if float(value).is_integer() and abs(value) < 1e6:
         return f"{value:.0f}"
-    return re.sub(
-        r"e([+-])0*", lambda found: f"e{found[1]}".replace("+", ""), f"{value:.{digits}g}"
-    )
+    return re.sub(r"e([+-])0*", lambda found: f"e{found[1]}".replace("+", ""), f"{value:.4g}")
 
 
 def format_duration(seconds: float) -> str:
