@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import truncate
-from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
+from melanoma_lab.plots.grad_cam import overlay_heat_map
 from melanoma_lab.tracking.model_info import NOTICE
 
 #: The text in the metadata of every map; other pictures lack it and are never overwritten.

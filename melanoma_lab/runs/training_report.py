@@ -23,7 +23,7 @@ from melanoma_lab.evaluation.run_metrics import compare_with_chance
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.plots.training_figures import ClassCounts, TrainingFigures, format_mixed_label
-from melanoma_lab.reports.error_analysis.explained_images import NO_NETWORK, build_run_explainer
+from melanoma_lab.reports.explained_images import NO_NETWORK, build_run_explainer
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.runs.run_spec import RunSpec

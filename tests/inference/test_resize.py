@@ -21,7 +21,7 @@ from melanoma_lab.data.decoding import decode_image, read_for_display
 from melanoma_lab.inference.demo import image_answer
 from melanoma_lab.inference.export.model_description import RESIZING
 from melanoma_lab.inference.predict import predict_to_file
-from melanoma_lab.reports.error_analysis.explained_images import ExplainedImage
+from melanoma_lab.reports.explained_images import ExplainedImage
 from melanoma_lab.tracking.model_info import ModelInfo
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -26,7 +26,7 @@ from melanoma_lab.inference.demo.training_images import (
 )
 from melanoma_lab.inference.image_files import decode_or_explain
 from melanoma_lab.inference.predictor import PredictionBatch, Predictor
-from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
+from melanoma_lab.plots.grad_cam import overlay_on_picture
 from melanoma_lab.reports.rendering import encode_jpeg_uri
 from melanoma_lab.tracking.model_info import ModelInfo
 

@@ -41,7 +41,7 @@ from melanoma_lab.inference.ensembles.members import (
     name_ensemble,
     sum_costs,
 )
-from melanoma_lab.reports.error_analysis.explained_images import (
+from melanoma_lab.reports.explained_images import (
     ImageExplainer,
     build_file_explainer,
 )

@@ -29,7 +29,7 @@ from melanoma_lab.inference.known_images import TrainingRun
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.inference.predictor import PredictionBatch
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.reports.error_analysis.explained_images import build_run_explainer
+from melanoma_lab.reports.explained_images import build_run_explainer
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
