@@ -16,7 +16,7 @@ from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.plots.training_figures import TrainingFigures
 from melanoma_lab.reports.error_analysis import write_error_analysis
 from melanoma_lab.reports.explained_images import ImageExplainer
-from melanoma_lab.reports.model_card.content import write_model_card
+from melanoma_lab.reports.model_card import write_model_card
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.run_reader import RunIdentity
 from melanoma_lab.tracking.tracker import Tracker

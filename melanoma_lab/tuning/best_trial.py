@@ -10,7 +10,7 @@ from typing import Any
 from melanoma_lab.core.console import show_note
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.models.trivial_classifiers import TrivialClassifier
-from melanoma_lab.reports.model_card.content import write_model_card
+from melanoma_lab.reports.model_card import write_model_card
 from melanoma_lab.runs import steps
 from melanoma_lab.runs.run_report import RunReport, write_figures
 from melanoma_lab.runs.run_spec import RunSpec
