@@ -19,7 +19,6 @@ from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.inference import prediction_messages
-from melanoma_lab.inference.grad_cam_files import build_map_path, check_map_folder, write_map
 from melanoma_lab.inference.image_files import (
     ImageBatch,
     ImageFiles,
@@ -28,7 +27,14 @@ from melanoma_lab.inference.image_files import (
 )
 from melanoma_lab.inference.known_images import NEW, KnownFiles, find_training_run
 from melanoma_lab.inference.model_source import find_model
-from melanoma_lab.inference.prediction_writer import Columns, check_output_file, open_writer
+from melanoma_lab.inference.prediction_files import (
+    Columns,
+    build_map_path,
+    check_map_folder,
+    check_output_file,
+    open_writer,
+    write_map,
+)
 from melanoma_lab.inference.predictor import Predictor, load_predictor
 from melanoma_lab.training.backend import choose_threads
 

@@ -9,7 +9,7 @@ from melanoma_lab.core.console import console
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.inference.model_source import ModelSource
-from melanoma_lab.inference.prediction_writer import build_unreadable_path
+from melanoma_lab.inference.prediction_files import build_unreadable_path
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
 #: The number of unreadable files named in the terminal; a file next to the output lists all.

@@ -14,8 +14,8 @@ from processes import run_python
 
 import melanoma_lab as lab
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.inference.grad_cam_files import build_map_path
 from melanoma_lab.inference.predict import predict_to_file
+from melanoma_lab.inference.prediction_files import build_map_path
 
 LOOKS = ("unlike_training", "warning")
 

@@ -26,7 +26,7 @@ from melanoma_lab.evaluation import decision_rule, out_of_distribution
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_run
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compare_with_chance
-from melanoma_lab.inference import mlmodel
+from melanoma_lab.inference import model_source
 from melanoma_lab.inference.ensembles.average import average_predictions
 from melanoma_lab.inference.ensembles.members import (
     EnsembleMember,
@@ -189,7 +189,7 @@ def _build_model(
     from melanoma_lab.training.backend import choose_threads, start_backend
 
     start_backend(threads=choose_threads(None), seed=0, precision=Precision.float32)
-    from melanoma_lab.inference.ensembles.mean_network import build_mean_network
+    from melanoma_lab.inference.ensembles.average import build_mean_network
     from melanoma_lab.models.safe_loading import load_safely
 
     networks, cards = [], []
@@ -198,7 +198,7 @@ def _build_model(
             try:
                 uri = f"runs:/{member.run_id}/{MODEL_NAME}"
                 folder = download_model(uri, Path(scratch) / str(i))
-                path, card = mlmodel.read_model_folder(folder)
+                path, card = model_source.read_model_folder(folder)
                 networks.append(load_safely(path))
             except (OSError, UserError) as error:
                 raise UserError(
@@ -210,7 +210,7 @@ def _build_model(
         # Members of one split have the same training images. Of several folds, no member has seen
         # all training images of the ensemble, so there is no detector.
         one_split = len({member.tags.get("split_hash") for member in members}) == 1
-        detector = mlmodel.read_appearance(folder) if one_split else None
+        detector = model_source.read_appearance(folder) if one_split else None
     if len({(card.image_size, card.resize) for card in cards}) > 1:
         show_note(
             "No model: the members see images of another size or other proportions "
