@@ -52,9 +52,6 @@ def find_image_files(typed: str | None) -> ImageFiles:
     If no file or folder has this name, it is a pattern as in a shell: ``*``, ``?``, ``[abc]``, and
     ``**`` for folders at any depth. Symbolic links are followed.
 
-    Args:
-        typed: the value of ``images``.
-
     Raises:
         UserError: there is no such file or folder, or it contains no images.
     """
@@ -105,7 +102,7 @@ def _walk_matches(pattern: str) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """A batch of images, and the unreadable files between them.
+    """A batch of n images, and the unreadable files between them.
 
     Attributes:
         image_ids: the n ids.
@@ -129,18 +126,13 @@ def decode_batches(
     threads: int,
     with_digests: bool = False,
 ) -> Iterator[ImageBatch]:
-    """Decode files in their order.
+    """Decode files, given as (image_id, path), in their order.
 
-    Args:
-        images: (image_id, path) of the files; the iterable is consumed as needed.
-        size: the height and width of the network's input, in pixels.
-        resize: how an image is fitted into the square.
-        batch_size: the number of images in a batch; the last one may be smaller.
-        threads: the number of threads for decoding.
-        with_digests: whether to compute the digests of the files.
+    The iterable is consumed as needed. ``size`` is the height and width in pixels.
 
     Yields:
-        Batches; every file is in one of them, as pixels or as unreadable with a reason.
+        Batches; every file is in one of them, as pixels or as unreadable with a reason. The last
+        may have fewer images than ``batch_size``.
     """
     # Enough images ahead that the threads stay busy while the caller processes a batch.
     ahead = 2 * batch_size + threads
@@ -190,12 +182,7 @@ def decode_batches(
 
 
 def decode_or_explain(path: str, size: int, resize: Resize) -> NDArray[np.uint8] | str:
-    """Decode a file, or return why it cannot be decoded.
-
-    Args:
-        path: the path of the file, which need not exist or be an image.
-        size: the height and width of the network's input, in pixels.
-        resize: how an image is fitted into the square.
+    """Decode a file, which need not exist or be an image, or return why it cannot be decoded.
 
     Returns:
         The image, uint8, shape (size, size, 3), RGB; or a short reason.

@@ -34,11 +34,7 @@ COLUMNS: Final = ("image_id", "split", "digest", "lesion", "patient", "path")
 class TrainingRun:
     """The run that trained a model; all fields are empty if it was not found.
 
-    Attributes:
-        run_id: the MLflow id of the run.
-        tags: the run's MLflow tags.
-        metrics: the run's MLflow metrics.
-        manifest: the table of its images; None if unknown.
+    ``manifest`` is the table of its images; None if unknown.
     """
 
     run_id: str = ""
@@ -50,10 +46,7 @@ class TrainingRun:
 def find_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> TrainingRun:
     """Find the run that trained a model; return an empty one if it is not found.
 
-    Args:
-        source: the saved model and its origin.
-        tracked: the settings of the tracking server.
-        scratch: a temporary folder for downloads.
+    Downloads go to the temporary folder ``scratch``.
     """
     run = read_training_run(source, tracked, scratch)
     if run is None:
@@ -62,10 +55,7 @@ def find_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> 
 
 
 def read_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> TrackedRun | None:
-    """Read the run that trained a model; None if it is unknown, deleted or tracked elsewhere.
-
-    The arguments are those of ``find_training_run``.
-    """
+    """Read the run that trained a model; None if it is unknown, deleted or tracked elsewhere."""
     try:
         return read_run(source.run, tracked, scratch) if source.run else None
     except UserError:
@@ -76,15 +66,8 @@ def load_run_manifest(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.D
     """Load the manifest of a run: the table of its images.
 
     In the table of an ensemble, the split of an image is the first of ``ROLES`` among its splits in
-    the ensemble and in the members: ``train`` if any member was trained on it.
-
-    Args:
-        run: a run that trained a network, or that combined networks to an ensemble.
-        tracked: the settings of the tracking server.
-        scratch: a temporary folder for downloads.
-
-    Returns:
-        The table; None if the run or a member of the ensemble has none.
+    the ensemble and in the members: ``train`` if any member was trained on it. The result is None
+    if the run or a member of the ensemble has no table.
     """
     path = run.artifact(MANIFEST)
     if path is None:
@@ -124,11 +107,7 @@ class KnownFiles:
 
     @classmethod
     def of(cls, manifest: pd.DataFrame | None) -> KnownFiles | None:
-        """Read the roles from a run's manifest; return None if it is missing or lacks a column.
-
-        Args:
-            manifest: the table from ``load_run_manifest``.
-        """
+        """Read the roles from a run's manifest; return None if it is missing or lacks a column."""
         if manifest is None or not {"image_id", "split", "digest", "label"} <= set(manifest):
             return None
         table = manifest[manifest["split"].isin(ROLES)]
@@ -143,9 +122,7 @@ class KnownFiles:
     def role_of(self, image_id: str, digest: str) -> str:
         """Return the role of a file for the network, one of ``ROLES``.
 
-        Args:
-            image_id: the file's name or path.
-            digest: the digest of the file.
+        ``image_id`` is the file's name or path.
         """
         by_bytes, _ = self.digests.get(digest, (NEW, ""))
         by_id = self.archive_ids.get(parse_archive_id(image_id), NEW)
@@ -155,10 +132,7 @@ class KnownFiles:
 def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> pd.DataFrame | None:
     """Find the images of a model's dataset, and their files.
 
-    Args:
-        run: the run that trained the model.
-        folder: the typed folder of these images; None for the paths used in training.
-        threads: the number of threads for reading files.
+    ``folder`` is the typed folder of these images; None for the paths used in training.
 
     Returns:
         A row for each image with the columns ``COLUMNS``, the path empty if the file is missing or

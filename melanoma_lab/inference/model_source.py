@@ -38,6 +38,15 @@ from melanoma_lab.tracking.uris import local_folder
 
 #: The number of newest runs that an error names if none resembles a mistyped id.
 NEWEST = 3
+MLMODEL_FILE: Final = "MLmodel"
+#: MLflow's name of a Keras network, in the folder that the flavor's ``data`` names.
+NETWORK_FILE: Final = "model.keras"
+#: The format of MLflow's run ids.
+RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
+#: The maximum size in bytes of a file that describes a network; ours have a few thousand.
+MAX_DESCRIPTION_BYTES: Final = 2**20
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,7 @@ class ModelSource:
 
 
 def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> ModelSource:
-    """Find the network that ``model=`` names.
-
-    Args:
-        typed: the value of ``model``.
-        tracked: the settings of the tracking server.
-        scratch: a temporary folder for downloads.
+    """Find the network that ``model=`` names; downloads go to the temporary folder ``scratch``.
 
     Raises:
         UserError: there is no such model, or it cannot be loaded without running code from it.
@@ -94,10 +98,6 @@ def find_model(typed: str | None, tracked: Tracking, scratch: Path) -> ModelSour
 def resolve_model_info(source: ModelSource, n_outputs: int) -> ModelInfo:
     """Return the description of a network; number its classes if it has no description.
 
-    Args:
-        source: the saved network.
-        n_outputs: the number of the network's outputs.
-
     Raises:
         UserError: the description has another number of classes.
     """
@@ -114,13 +114,11 @@ def resolve_model_info(source: ModelSource, n_outputs: int) -> ModelInfo:
 def _find_by_path(typed: str, path: Path) -> ModelSource:
     # If the network is inside a model's folder, that folder has the description.
     folder = path.parent.parent if path.name == NETWORK_FILE else path
-    if path.is_file() and not (folder / MLMODEL_FILE).is_file():
+    if (folder / MLMODEL_FILE).is_file():
+        return _read_folder(typed, folder)
+    if path.is_file():
         return ModelSource(typed, check_keras_file(path), None)
-    if not (folder / MLMODEL_FILE).is_file():
-        raise UserError(
-            f"model={truncate(typed)}: no MLmodel in this folder; expected {MODEL_FORMS}."
-        )
-    return _read_folder(typed, folder)
+    raise UserError(f"model={truncate(typed)}: no MLmodel in this folder; expected {MODEL_FORMS}.")
 
 
 def _read_folder(
@@ -180,24 +178,20 @@ def _find_by_run(typed: str, run_id: str, tracked: Tracking, scratch: Path) -> M
         raise _build_unknown_error(typed, run_id, tracked, existing)  # before MLflow is loaded
     client = connect_for_reading(tracked)
     with locked_access(tracked.uri):
-        run = _require_active_run(client, typed, run_id, tracked)
+        run = find_run(client, run_id)
+        if run is None:
+            raise _build_unknown_error(typed, run_id, tracked, _list_newest_runs(client))
+        if run.info.lifecycle_stage != "active":
+            raise UserError(
+                f"model={truncate(typed)}: this run was deleted; "
+                f"mlflow runs restore --run-id {run_id}"
+            )
         ready = find_ready_models(client, run)
         if not ready:
             raise UserError(f"model={truncate(typed)}: {_explain_no_model(run)}")
         _refuse_missing(typed, ready[-1].artifact_location, run_id)
         folder = download_model(ready[-1].model_uri, scratch / "model")
         return _read_folder(typed, folder, run=run_id, note=_describe_unfinished(run))
-
-
-def _require_active_run(client: Any, typed: str, run_id: str, tracked: Tracking) -> Any:
-    run = find_run(client, run_id)
-    if run is None:
-        raise _build_unknown_error(typed, run_id, tracked, _list_newest_runs(client))
-    if run.info.lifecycle_stage != "active":
-        raise UserError(
-            f"model={truncate(typed)}: this run was deleted; mlflow runs restore --run-id {run_id}"
-        )
-    return run
 
 
 def _list_newest_runs(client: Any) -> list[ListedRun]:
@@ -211,22 +205,20 @@ def _build_unknown_error(
     typed: str, run_id: str, tracked: Tracking, existing: Sequence[ListedRun]
 ) -> UserError:
     """Build the error about a run that does not exist; it suggests one that does."""
-    return UserError(
-        f"model={truncate(typed)}: neither a file or folder here nor a run in "
-        f"{describe_tracking_uri(tracked.uri)}. {_suggest_run(run_id, existing)}"
-    )
-
-
-def _suggest_run(run_id: str, existing: Sequence[ListedRun]) -> str:
     ids = [run.run_id for run in existing]
     starting = [found for found in ids if len(run_id) >= 4 and found.startswith(run_id)]
     close = starting[:1] or difflib.get_close_matches(run_id, ids, n=1, cutoff=0.7)
-    if close:
-        return f"Did you mean {close[0]}?"
     newest = [f"{run.run_id} ({run.name})" for run in existing if run.of_arm]
-    if not newest:
-        return "No run is recorded there."
-    return f"The newest: {', '.join(newest[:NEWEST])}."
+    if close:
+        suggestion = f"Did you mean {close[0]}?"
+    elif newest:
+        suggestion = f"The newest: {', '.join(newest[:NEWEST])}."
+    else:
+        suggestion = "No run is recorded there."
+    return UserError(
+        f"model={truncate(typed)}: neither a file or folder here nor a run in "
+        f"{describe_tracking_uri(tracked.uri)}. {suggestion}"
+    )
 
 
 def _explain_no_model(run: Any) -> str:
@@ -267,21 +259,8 @@ def _refuse_missing(typed: str, location: str, run_id: str | None) -> None:
         )
 
 
-_Read = TypeVar("_Read")
-MLMODEL_FILE: Final = "MLmodel"
-#: MLflow's name of a Keras network, in the folder that the flavor's ``data`` names.
-NETWORK_FILE: Final = "model.keras"
-#: The format of MLflow's run ids.
-RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
-#: The maximum size in bytes of a file that describes a network; ours have a few thousand.
-MAX_DESCRIPTION_BYTES: Final = 2**20
-
-
 def read_model_folder(folder: Path) -> tuple[Path, ModelInfo | None]:
-    """Read the path and the description of a model's network.
-
-    Args:
-        folder: the folder with the file ``MLmodel``.
+    """Read the path and the description of the network in a folder with the file ``MLmodel``.
 
     Returns:
         The ``.keras`` file, which is inside the folder, and the description, None if there is none.
@@ -305,9 +284,6 @@ def read_model_folder(folder: Path) -> tuple[Path, ModelInfo | None]:
 def read_run_id(folder: Path) -> str | None:
     """Read the MLflow id of the run that logged a model; return None if its folder has none.
 
-    Args:
-        folder: the model's folder.
-
     Raises:
         UserError: the folder's description cannot be read.
     """
@@ -318,9 +294,6 @@ def read_run_id(folder: Path) -> str | None:
 def read_appearance(folder: Path) -> OutOfDistributionDetector | None:
     """Read the out-of-distribution detector of a model; return None if its folder has none.
 
-    Args:
-        folder: the model's folder.
-
     Raises:
         UserError: the file is damaged.
     """
@@ -329,9 +302,6 @@ def read_appearance(folder: Path) -> OutOfDistributionDetector | None:
 
 def read_advice(folder: Path) -> DecisionRule | None:
     """Read the decision rule of a model; return None if its folder has none.
-
-    Args:
-        folder: the model's folder.
 
     Raises:
         UserError: the file is damaged.

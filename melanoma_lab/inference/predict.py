@@ -66,13 +66,7 @@ class PredictedRows:
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """A loaded network, its images, and an iterator over the predictions.
-
-    Attributes:
-        model: the loaded network.
-        images: the image files.
-        batches: the predictions, computed as the iterator advances.
-    """
+    """A loaded network, its images, and their predictions, computed as the iterator advances."""
 
     model: Predictor
     images: ImageFiles
@@ -80,14 +74,10 @@ class PredictionJob:
 
 
 def predict_to_file(config: Config) -> Path:
-    """Predict images with a saved network, and write the predictions to a file.
+    """Predict images with a saved network, write the predictions to a file and return its path.
 
-    Args:
-        config: the validated configuration; its keys ``model``, ``images``, ``output``,
-            ``grad_cam`` and ``training.batch_size`` say what to do.
-
-    Returns:
-        The path of the file.
+    The keys ``model``, ``images``, ``output``, ``grad_cam`` and ``training.batch_size`` say what to
+    do.
 
     Raises:
         UserError: the model, the images or the output cannot be used.
@@ -134,11 +124,9 @@ def predict_to_file(config: Config) -> Path:
 
 
 def predict_table(config: Config) -> pd.DataFrame:
-    """Predict images with a saved network, and return the predictions as a table.
+    """Predict images as ``predict_to_file`` does, and return the predictions as a table.
 
-    Args:
-        config: the validated configuration, as for ``predict_to_file``; no file is written except
-            the maps of ``grad_cam``.
+    No file is written except the maps of ``grad_cam``.
 
     Returns:
         A row for every image that can be read; ``attrs["unreadable"]`` says why the others cannot.
@@ -182,12 +170,11 @@ def _open_job(config: Config) -> Iterator[PredictionJob]:
         if config.grad_cam is not None:
             maps = check_map_folder(config.grad_cam, str(config.images), images.walk())
         source = find_model(config.model, config.tracking, Path(scratch))
-        manifest = find_training_run(source, config.tracking, Path(scratch)).manifest
-        known = KnownFiles.of(manifest)
+        known = KnownFiles.of(find_training_run(source, config.tracking, Path(scratch)).manifest)
         threads = choose_threads(config.training.threads)
         model = load_predictor(source, threads=threads, seed=config.seed)
         prediction_messages.show_source(source, model.card)
-        on_decided = _ignore if maps is None else _build_map_writer(model.network, maps)
+        on_decided = None if maps is None else _build_map_writer(model.network, maps)
         batches = decode_batches(
             images.walk(),
             size=model.size,
@@ -200,16 +187,8 @@ def _open_job(config: Config) -> Iterator[PredictionJob]:
         yield PredictionJob(model, images, predicted)
 
 
-def _ignore(_batch: ImageBatch, _decided: NDArray[np.intp]) -> None:
-    """Do nothing: no maps are requested."""
-
-
 def _build_map_writer(network: Any, folder: Path) -> DecidedListener:
-    """Build a function that writes a heat map of the most probable class over each image.
-
-    Raises:
-        UserError: the network has no convolution, or no softmax at its end.
-    """
+    """Build a function that writes a heat map of the most probable class over each image."""
     from melanoma_lab.models.grad_cam import GradCam
 
     explain = GradCam(network)
@@ -223,14 +202,18 @@ def _build_map_writer(network: Any, folder: Path) -> DecidedListener:
 
 
 def _predict_batch(
-    batch: ImageBatch, model: Predictor, known: KnownFiles | None, on_decided: DecidedListener
+    batch: ImageBatch,
+    model: Predictor,
+    known: KnownFiles | None,
+    on_decided: DecidedListener | None,
 ) -> PredictedRows:
     """Predict a batch; the columns include warnings about unlike and already seen images."""
     if not batch.image_ids:
         return PredictedRows({}, batch.unreadable)
     answers, slugs = model.look_at(batch.pixels), model.card.slugs
     probabilities, decided = answers.probabilities, answers.decided
-    on_decided(batch, decided)
+    if on_decided is not None:
+        on_decided(batch, decided)
     columns: dict[str, Any] = {
         "image_id": batch.image_ids,
         "predicted": [slugs[k] for k in decided],
@@ -247,14 +230,10 @@ def _predict_batch(
     if answers.unlike is not None:
         columns["unlike_training"] = answers.unlike
         columns["warning"] = [UNLIKE if distance > 1 else "" for distance in answers.unlike]
-    columns["seen"] = _list_roles(batch, known)
-    return PredictedRows(columns, batch.unreadable)
-
-
-def _list_roles(batch: ImageBatch, known: KnownFiles | None) -> list[str]:
-    """Return the role of each file of a batch for the network, as values of the column ``seen``."""
     if known is None:
-        return [prediction_messages.NOT_KNOWN] * len(batch.image_ids)
-    files = zip(batch.image_ids, batch.digests, strict=True)
-    roles = [known.role_of(image_id, digest) for image_id, digest in files]
-    return [prediction_messages.UNSEEN if role == NEW else role for role in roles]
+        columns["seen"] = [prediction_messages.NOT_KNOWN] * len(decided)
+    else:
+        files = zip(batch.image_ids, batch.digests, strict=True)
+        roles = [known.role_of(image_id, digest) for image_id, digest in files]
+        columns["seen"] = [prediction_messages.UNSEEN if r == NEW else r for r in roles]
+    return PredictedRows(columns, batch.unreadable)

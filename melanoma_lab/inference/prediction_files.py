@@ -38,10 +38,7 @@ _BEGINNINGS: Final = {
 
 
 def check_output_file(typed: str | None) -> Path:
-    """Return the path of the file to write; an earlier result of ``predict`` will be replaced.
-
-    Args:
-        typed: the value of ``output``; None for the default file.
+    """Return the file that ``output`` names, or the default; an earlier result will be replaced.
 
     Raises:
         UserError: the suffix is unknown, the folder does not exist, or another file exists.
@@ -75,11 +72,8 @@ def build_unreadable_path(output: Path) -> Path:
 def open_writer(output: Path, facts: Mapping[str, Any]) -> Iterator[PredictionWriter]:
     """Yield a writer of predictions; at the end of the block the complete file gets its name.
 
-    If the block fails or is interrupted, the rows so far stay in ``<output>.part``.
-
-    Args:
-        output: the path from ``check_output_file``.
-        facts: key -> value of the head of a JSON file, before the rows.
+    If the block fails or is interrupted, the rows so far stay in ``<output>.part``. ``facts`` are
+    the head of a JSON file, before the rows.
     """
     partial = output.with_name(f"{output.name}.part")
     listed = build_unreadable_path(output)
@@ -191,10 +185,8 @@ _BEGINNING: Final = 512
 def check_map_folder(typed: str, images: str, found: Iterable[tuple[str, str]]) -> Path:
     """Return the folder for the maps, if writing there replaces nothing but earlier maps.
 
-    Args:
-        typed: the value of ``grad_cam``.
-        images: the value of ``images``.
-        found: (image_id, path) of all images.
+    ``typed`` and ``images`` are the values of the keys ``grad_cam`` and ``images``; ``found`` has
+    (image_id, path) of all images.
 
     Raises:
         UserError: the path is a file, the maps would be among the images, or a file exists that is
@@ -234,13 +226,7 @@ def build_map_path(folder: Path, image_id: str) -> Path:
 
 
 def write_map(path: Path, pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> None:
-    """Write the heat map over an image atomically.
-
-    Args:
-        path: the path from ``build_map_path``.
-        pixels: the image; uint8, shape (s, s, 3).
-        heat: the heat map; float32, shape (s, s), 0 to 1.
-    """
+    """Write the heat map, float32 (s, s), 0 to 1, over an image, uint8 (s, s, 3), atomically."""
     metadata = PngInfo()
     metadata.add_text("Software", MARK)
     metadata.add_text("Comment", NOTICE)

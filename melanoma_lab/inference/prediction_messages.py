@@ -73,8 +73,7 @@ def warn_unlike(n_unlike: int, n_images: int) -> None:
 def show_seen_images(counts: Mapping[str, int]) -> None:
     """Warn of images from the network's own dataset, and print how they were recognised.
 
-    Args:
-        counts: value of the column ``seen`` -> number of images.
+    ``counts`` has the number of images for each value of the column ``seen``.
     """
     total = sum(counts.values())
     known = {split: counts.get(split, 0) for split in (TRAIN, VAL, TEST)}
@@ -111,14 +110,10 @@ def show_seen_images(counts: Mapping[str, int]) -> None:
 def show_unreadable(
     shown: Sequence[tuple[str, str]], n_unreadable: int, n_files: int, output: Path | None
 ) -> None:
-    """Print the number of unreadable files and the first few of them.
+    """Print the number of unreadable files and (image_id, reason) of the first few.
 
-    Args:
-        shown: (image_id, reason) of the files to name.
-        n_unreadable: the number of unreadable files.
-        n_files: the number of all files.
-        output: the path of the predictions, next to which the full list is written; None if no file
-            is written.
+    ``output`` is the path of the predictions, next to which the full list is written; None if no
+    file is written.
     """
     if not n_unreadable:
         return

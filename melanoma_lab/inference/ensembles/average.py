@@ -31,19 +31,13 @@ def average_predictions(members: Sequence[Predictions]) -> Predictions:
 
 
 def assign_splits(splits: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
-    """Assign each image its split for the ensemble.
+    """Assign each image its split for the ensemble: ``train``, ``val`` or ``test``.
 
     A training image of any member is a training image of the ensemble. The ensemble is tested only
     on images that no member has used in any way. The images of a group are in one split of every
     member, and so they are here.
 
-    Args:
-        splits: one array for each member, str, shape (n,): the split of each image. All have the
-            images in the same order.
-
-    Returns:
-        str, shape (n,): ``train`` if the image is in it for any member, ``test`` if it is for all,
-        else ``val``.
+    ``splits`` has an array for each member, str, shape (n,), with the images in the same order.
 
     Raises:
         UserError: members were tested on different images, so that few or no images would be left

@@ -61,14 +61,8 @@ def make_ensembles(
     """Build ensembles of the finished runs of an arm, as runs of the study; skip finished ones.
 
     The predictions tables are averaged without TensorFlow. It is loaded only to build the model, if
-    all members saved theirs and ``tracking.model`` is true.
-
-    Args:
-        study: the study's name.
-        arm: the arm's full name, or the short one that a comparison shows; None: the study's only
-            arm.
-        size: number of seeds of each ensemble; None: one ensemble of all.
-        tracked: the settings of tracking.
+    all members saved theirs and ``tracking.model`` is true. ``arm`` and ``size`` are as for
+    ``find_members`` and ``divide_into_ensembles``.
 
     Returns:
         The ids of the ensembles' MLflow runs, in order of their seeds.

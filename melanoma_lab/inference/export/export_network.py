@@ -68,9 +68,7 @@ class ExportResult:
 def export_network(config: Config) -> ExportResult:
     """Write a saved network in other formats, verify each against the network, describe them.
 
-    Args:
-        config: the validated configuration; its keys ``model``, ``formats``, ``output`` and
-            ``images`` say what to export.
+    The keys ``model``, ``formats``, ``output`` and ``images`` say what to export.
 
     Raises:
         UserError: the model, the images or the output cannot be used, or a package is missing.
@@ -98,10 +96,7 @@ def export_network(config: Config) -> ExportResult:
 
 
 def check_output_folder(typed: str | None) -> Path:
-    """Return the folder to write; an earlier export in it will be replaced.
-
-    Args:
-        typed: the value of ``output``; None for the default folder.
+    """Return the folder that ``output`` names, or the default; an earlier export will be replaced.
 
     Raises:
         UserError: the parent folder does not exist, or the path exists and is no earlier export.
@@ -186,20 +181,13 @@ def _write(
 
 
 def _predict(predict: Any, inputs: Mapping[str, Any], network: Any) -> Any:
-    """Return a Keras network's probabilities; float32, shape (n, n_classes).
-
-    The network gets a dictionary if it has named inputs, else the pixels alone.
-    """
+    """Return a Keras network's probabilities; float32, shape (n, n_classes)."""
     several = get_named_inputs(network) is not None
     return np.concatenate([predict(p if several else p[PIXELS]) for p in split_batches(inputs)])
 
 
 def _verify(kind: Format, path: Path, inputs: Any, expected: Any) -> OutputDifference:
-    """Compare a written file's outputs with the network's, and print the difference.
-
-    Raises:
-        RunError: they differ too much, or the format's runtime cannot use the file.
-    """
+    """Compare a written file's outputs with the network's, and print the difference."""
     try:
         parity = compare_outputs(formats.open_runtime(kind, path), inputs, expected)
     except (MemoryError, OSError):

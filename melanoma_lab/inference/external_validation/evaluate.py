@@ -64,13 +64,7 @@ from melanoma_lab.training.backend import choose_threads
 def evaluate_model(config: Config) -> str:
     """Evaluate a model on the images of a dataset that it has not seen, and track the evaluation.
 
-    Args:
-        config: the checked configuration, of which ``model``, ``dataset``, ``split``,
-            ``evaluation``, ``study``, ``tracking``, ``cache``, ``seed``, ``training.batch_size``
-            and ``training.threads`` are used. Image size and proportions are those of the model.
-
-    Returns:
-        The id of the evaluation's MLflow run.
+    Image size and proportions are those of the model. The id of the MLflow run is returned.
 
     Raises:
         UserError: the model or the dataset cannot be used, their classes do not match, or the model
@@ -228,7 +222,7 @@ def match_classes(
     others: Sequence[str] = (),
     shipped: Path | None = None,
 ) -> dict[str, str | None]:
-    """Find each class of a dataset among a model's classes.
+    """Find each class of a dataset among a model's classes: by the user's setting, else by name.
 
     Args:
         classes: names of the dataset's classes.

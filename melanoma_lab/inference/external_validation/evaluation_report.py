@@ -170,11 +170,7 @@ def report_evaluation(
 ) -> None:
     """Evaluate a model's predictions, track them and print the results; choose nothing by them.
 
-    Args:
-        evaluated: the model and the images.
-        answers: the predictions of all images.
-        tracker: the tracker, whose run has begun.
-        network: the Keras model, for its heat maps.
+    The tracker's run has begun; the network is needed for its heat maps.
     """
     config, card, roles = evaluated.config, evaluated.card, evaluated.shown
     run, interval = _evaluate(evaluated, answers)
@@ -263,10 +259,8 @@ def show_training_overlap(
 ) -> None:
     """Print which images the model has seen in its training.
 
-    Args:
-        roles: the role of each image in the model's training; None if that is unknown.
-        known: the images of the model's training, from ``find_known_images``; None if unknown.
-        kept: whether seen images are evaluated all the same.
+    ``known`` are the images from ``find_known_images``; ``kept`` says whether seen images are
+    evaluated all the same. What is unknown is None.
     """
     if roles is None or known is None:
         console.print(

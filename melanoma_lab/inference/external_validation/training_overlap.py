@@ -58,11 +58,7 @@ class ImageRoles:
         return np.where(self.role == NEW, TEST, self.role)
 
     def of(self, positions: np.ndarray[Any, np.dtype[np.int64]]) -> ImageRoles:
-        """Return the roles of some of the images.
-
-        Args:
-            positions: int64; indices of the images.
-        """
+        """Return the roles of the images with these indices, int64."""
         return ImageRoles(self.role[positions], self.kind[positions], self.links)
 
     def counts(self) -> dict[str, int]:
