@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,119 +14,17 @@ from melanoma_lab.data.labels import slugify
 from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
-from melanoma_lab.evaluation.predictions import SplitPredictions
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS, SUBGROUP_COLUMNS, split_into_subgroups
 from melanoma_lab.tracking.run_reader import RunIdentity
 
 #: Fields of an option that do not affect the model.
 _IRRELEVANT_FIELDS = frozenset({"name", "cache_features"})
 #: How images of each option of ``resize`` are made square.
-SQUARED: Final = {
+_SQUARED = {
     Resize.squash: "stretching, which changes their proportions",
     Resize.crop: "cropping to the middle of the longer side",
     Resize.pad: "padding the shorter side with black",
 }
-
-
-def describe_model(run: EvaluatedRun, identity: RunIdentity) -> list[list[str]]:
-    """Describe the model and where it comes from."""
-    config, tags = run.config, identity.tags
-    size = _get(config, "dataset", "image_size")
-    resize = _get(config, "dataset", "resize") or Resize.squash
-    parameters = run.metrics.get("parameters")
-    count = "" if parameters is None else f", {parameters:,.0f} parameters"
-    network = _get(config, "architecture", "name") or "unknown"
-    members = tags.get("members")
-    mean_of = (
-        f"the mean of {len(members.split(','))} networks (seeds {members}), " if members else ""
-    )
-    rows = [
-        ["network", f"{mean_of}{network}{count}"],
-        ["input", f"raw pixels, uint8, {size} x {size}, RGB; scaling is part of the model"],
-        ["images made square by", SQUARED[Resize(resize)]],
-        ["output", f"probabilities of {len(run.predictions.slugs)} classes"],
-        ["run", f"{identity.run_id}, started {identity.day}, study {tags.get('study', 'unknown')}"],
-        ["arm", f"{tags.get('arm', 'unknown')}, seed {tags.get('seed', '?')}"],
-        ["outcome", tags.get("outcome", "unknown").replace("_", " ")],
-        ["code", _describe_code(tags)],
-        ["machine", tags.get("device", "")],
-    ]
-    return [row for row in rows if row[1]]
-
-
-def describe_training(run: EvaluatedRun, tags: Mapping[str, str]) -> list[list[str]]:
-    """Describe the settings of a training; leave out those that are not used."""
-    config = run.config
-    best_epoch = run.metrics.get("best_epoch")
-    epochs = _get(config, "training", "epochs")
-    duration = f"{epochs} epochs" + (
-        f", weights of epoch {best_epoch:.0f} kept" if best_epoch else ""
-    )
-    rate = _get(config, "optimizer", "learning_rate")
-    optimizer = _get(config, "optimizer", "name")
-    rows = [
-        ["initial weights", _describe_weights(config, tags)],
-        ["fine-tuning", _describe_option(config, "finetuning")],
-        ["loss", _get(config, "loss", "name")],
-        ["optimizer", f"{optimizer}, learning rate {rate:g}" if rate else optimizer],
-        ["schedule", _get(config, "schedule", "name")],
-        ["regularisation", _describe_option(config, "regularisation")],
-        ["augmentation", _describe_option(config, "augmentation")],
-        ["balancing", _describe_option(config, "balancing")],
-        ["averaged weights (EMA)", _get(config, "optimizer", "ema")],
-        ["metadata", _list_metadata(config)],
-        ["test-time augmentation", _drop_none(_get(config, "evaluation", "tta"))],
-        ["trained for", duration],
-        ["batch", _get(config, "training", "batch_size")],
-        ["precision", tags.get("precision") or _get(config, "training", "precision")],
-    ]
-    return [[name, str(value)] for name, value in rows if value]
-
-
-def _get(config: Mapping[str, Any], *keys: str) -> Any:
-    """Return a value of the configuration; an empty text if it is missing."""
-    node: Any = config
-    for key in keys:
-        node = node.get(key) if isinstance(node, dict) else None
-    return "" if node is None else node
-
-
-def _drop_none(value: Any) -> Any:
-    """Return a value, or an empty text for ``none``."""
-    return "" if value == "none" else value
-
-
-def _describe_option(config: Mapping[str, Any], group: str) -> Any:
-    """Describe the option of a group with its values; return an empty text for ``none``."""
-    options = config.get(group)
-    if not isinstance(options, dict) or options.get("name") in (None, "none"):
-        return ""
-    values = [
-        f"{key} {value}"
-        for key, value in options.items()
-        if key not in _IRRELEVANT_FIELDS and not isinstance(value, dict) and value is not None
-    ]
-    return f"{options['name']} ({', '.join(values)})" if values else str(options["name"])
-
-
-def _describe_weights(config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    weights = _get(config, "architecture", "weights")
-    if not weights or weights == "none":
-        return "random"
-    sha = tags.get("weights_sha256", "")
-    return str(weights) + (f" (SHA-256 {sha[:16]}...)" if sha else "")
-
-
-def _list_metadata(config: Mapping[str, Any]) -> str:
-    columns = _get(config, "metadata", "columns")
-    return ", ".join(columns) if _drop_none(_get(config, "metadata", "name")) and columns else ""
-
-
-def _describe_code(tags: Mapping[str, str]) -> str:
-    commit, version = tags.get("git_commit", ""), tags.get("melanoma_lab", "")
-    return f"melanoma_lab {version}" + (f", commit {commit}" if commit else "")
-
-
 #: Text of a finding by its key in the audit; the number follows the text.
 _FINDINGS = {
     "n_unreadable": "files that cannot be read",
@@ -141,6 +39,103 @@ _SEPARATED = {
     "published": "lesions on both sides of the published split",
     "random": "lesions that a random split of files would separate",
 }
+#: Datasets of photographs through a dermatoscope.
+_DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "leaky_protocol"})
+#: Losses that make rare classes look more frequent than they are.
+_BALANCED_LOSSES = frozenset({"logit_adjusted"})
+#: Sentences on the limitations of runs that have a tag of this name and value.
+_TAGGED_LIMITATIONS = {
+    ("outcome", "at_chance"): (
+        "This run stayed at chance: the network does not distinguish the classes."
+    ),
+    ("outcome", "diverged"): "This run diverged; the weights kept are from before.",
+    ("protocol", "leaking"): (
+        "Test lesions, or copies of their images, are in the training split: metrics are too "
+        "optimistic."
+    ),
+    ("protocol", "ungrouped"): (
+        "The dataset names no lesions or patients: photographs of one lesion may be in training "
+        "and in test, so metrics may be too optimistic."
+    ),
+}
+
+
+def describe_model(run: EvaluatedRun, identity: RunIdentity) -> list[list[str]]:
+    """Describe the model and where it comes from."""
+    config, tags = run.config, identity.tags
+    size = _get(config, "dataset", "image_size")
+    resize = _get(config, "dataset", "resize") or Resize.squash
+    parameters = run.metrics.get("parameters")
+    count = "" if parameters is None else f", {parameters:,.0f} parameters"
+    network = _get(config, "architecture", "name") or "unknown"
+    code = f"melanoma_lab {tags.get('melanoma_lab', '')}"
+    members = tags.get("members")
+    mean_of = (
+        f"the mean of {len(members.split(','))} networks (seeds {members}), " if members else ""
+    )
+    rows = [
+        ["network", f"{mean_of}{network}{count}"],
+        ["input", f"raw pixels, uint8, {size} x {size}, RGB; scaling is part of the model"],
+        ["images made square by", _SQUARED[Resize(resize)]],
+        ["output", f"probabilities of {len(run.predictions.slugs)} classes"],
+        ["run", f"{identity.run_id}, started {identity.day}, study {tags.get('study', 'unknown')}"],
+        ["arm", f"{tags.get('arm', 'unknown')}, seed {tags.get('seed', '?')}"],
+        ["outcome", tags.get("outcome", "unknown").replace("_", " ")],
+        ["code", code + (f", commit {tags['git_commit']}" if tags.get("git_commit") else "")],
+        ["machine", tags.get("device", "")],
+    ]
+    return [row for row in rows if row[1]]
+
+
+def describe_training(run: EvaluatedRun, tags: Mapping[str, str]) -> list[list[str]]:
+    """Describe the settings of a training; leave out those that are not used."""
+    config = run.config
+    best_epoch = run.metrics.get("best_epoch")
+    kept = f", weights of epoch {best_epoch:.0f} kept" if best_epoch else ""
+    weights, sha = _get(config, "architecture", "weights"), tags.get("weights_sha256", "")
+    rate = _get(config, "optimizer", "learning_rate")
+    optimizer = _get(config, "optimizer", "name")
+    columns = _get(config, "metadata", "columns") if _get(config, "metadata", "name") else ""
+    rows = [
+        [
+            "initial weights",
+            f"{weights}{f' (SHA-256 {sha[:16]}...)' if sha else ''}" if weights else "random",
+        ],
+        ["fine-tuning", _describe_option(config, "finetuning")],
+        ["loss", _get(config, "loss", "name")],
+        ["optimizer", f"{optimizer}, learning rate {rate:g}" if rate else optimizer],
+        ["schedule", _get(config, "schedule", "name")],
+        ["regularisation", _describe_option(config, "regularisation")],
+        ["augmentation", _describe_option(config, "augmentation")],
+        ["balancing", _describe_option(config, "balancing")],
+        ["averaged weights (EMA)", _get(config, "optimizer", "ema")],
+        ["metadata", ", ".join(columns)],
+        ["test-time augmentation", _get(config, "evaluation", "tta")],
+        ["trained for", f"{_get(config, 'training', 'epochs')} epochs{kept}"],
+        ["batch", _get(config, "training", "batch_size")],
+        ["precision", tags.get("precision") or _get(config, "training", "precision")],
+    ]
+    return [[name, str(value)] for name, value in rows if value]
+
+
+def _get(config: Mapping[str, Any], group: str, key: str) -> Any:
+    """Return a value of the configuration; an empty text if it is missing, None or ``none``."""
+    options = config.get(group)
+    value = options.get(key) if isinstance(options, dict) else None
+    return "" if value in (None, "none") else value
+
+
+def _describe_option(config: Mapping[str, Any], group: str) -> str:
+    """Describe the option of a group with its values; return an empty text for ``none``."""
+    name = _get(config, group, "name")
+    if not name:
+        return ""
+    values = [
+        f"{key} {value}"
+        for key, value in config[group].items()
+        if key not in _IRRELEVANT_FIELDS and not isinstance(value, dict) and value is not None
+    ]
+    return f"{name} ({', '.join(values)})" if values else str(name)
 
 
 def list_splits(manifest: pd.DataFrame) -> list[str]:
@@ -153,10 +148,10 @@ def describe_dataset(manifest: pd.DataFrame, tags: Mapping[str, str]) -> list[li
     """Describe the dataset in a few rows."""
     size = f"{len(manifest):,} images of {manifest['group'].nunique():,} lesions"
     rows = [
-        ["dataset", str(tags.get("dataset", "unknown"))],
-        ["digest", str(tags.get("dataset_digest", ""))],
+        ["dataset", tags.get("dataset", "unknown")],
+        ["digest", tags.get("dataset_digest", "")],
         ["size", size],
-        ["digest of the split", str(tags.get("split_hash", ""))],
+        ["digest of the split", tags.get("split_hash", "")],
     ]
     return [row for row in rows if row[1]]
 
@@ -184,14 +179,9 @@ def count_sources(manifest: pd.DataFrame) -> list[list[str]]:
     if "source" not in manifest or not (manifest["source"] != "").any():
         return []
     sources = manifest["source"].where(manifest["source"] != "", "not known")
+    counts = pd.crosstab(sources, manifest["split"])
     return [
-        [
-            name,
-            *(
-                f"{((sources == name) & (manifest['split'] == s)).sum():,}"
-                for s in list_splits(manifest)
-            ),
-        ]
+        [name, *(f"{counts.loc[name, split]:,}" for split in list_splits(manifest))]
         for name in sources.value_counts().index
     ]
 
@@ -226,12 +216,7 @@ def describe_split_protocol(config: Mapping[str, Any], tags: Mapping[str, str]) 
 def describe_audit(audit: Mapping[str, Any] | None, tags: Mapping[str, str]) -> list[str]:
     """Describe the findings of the audit in the dataset as published, and what was done about them.
 
-    Args:
-        audit: the result of the audit, as in ``audit.json``; None if it was not saved.
-        tags: the run's tags.
-
-    Returns:
-        A list of paragraphs.
+    ``audit`` is its result, as in ``audit.json``; None if it was not saved.
     """
     paragraphs = []
     if audit is not None:
@@ -269,34 +254,12 @@ def describe_factors(manifest: pd.DataFrame) -> str:
     )
 
 
-#: Datasets of photographs through a dermatoscope.
-DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "leaky_protocol"})
-#: Losses that make rare classes look more frequent than they are.
-_BALANCED_LOSSES = frozenset({"logit_adjusted"})
-
-
 def describe_limitations(run: EvaluatedRun, tags: Mapping[str, str]) -> Iterator[str]:
-    """Yield sentences on the limitations of a run's metrics, most serious first.
-
-    Args:
-        run: the run that the card describes.
-        tags: the run's tags.
-    """
+    """Yield sentences on the limitations of a run's metrics, most serious first."""
     split = run.predictions.evaluated
-    if tags.get("outcome") == "at_chance":
-        yield "This run stayed at chance: the network does not distinguish the classes."
-    if tags.get("outcome") == "diverged":
-        yield "This run diverged; the weights kept are from before."
-    if tags.get("protocol") == "leaking":
-        yield (
-            "Test lesions, or copies of their images, are in the training split: metrics are "
-            "too optimistic."
-        )
-    if tags.get("protocol") == "ungrouped":
-        yield (
-            "The dataset names no lesions or patients: photographs of one lesion may be in "
-            "training and in test, so metrics may be too optimistic."
-        )
+    for (tag, value), sentence in _TAGGED_LIMITATIONS.items():
+        if tags.get(tag) == value:
+            yield sentence
     if split.name != "test":
         yield (
             "It was not applied to its test split; the metrics here are of the validation "
@@ -306,16 +269,37 @@ def describe_limitations(run: EvaluatedRun, tags: Mapping[str, str]) -> Iterator
         "Not validated externally: test images are from the same dataset as the training images. "
         "Expect lower performance on images from elsewhere."
     )
-    yield from _describe_images(run.manifest, tags)
-    yield from _describe_prevalence(split, run.positive_class)
+    yield from _describe_images(run.manifest, tags.get("dataset", ""))
+    if run.positive_class is not None:
+        positive, _ = split.one_vs_rest(run.positive_class)
+        yield (
+            f"{format_percent(float(np.mean(positive)))} of the {label_split(split.name)} images "
+            f"are of the positive class ({run.positive_class.replace('_', ' ')}). Predictive "
+            "values and calibrated probabilities hold for this prevalence, which is not that of a "
+            "clinic; and such a dataset contains only lesions that somebody chose to photograph, "
+            "and often to excise."
+        )
     yield (
         "One network: another seed gives other metrics. Intervals cover the sampling of lesions "
         "only, not of seeds."
         if "members" not in tags
         else "Its intervals cover the sampling of lesions, not the seeds of its members."
     )
-    yield from _list_small_classes(split)
-    if _is_balanced(run.config):
+    few = [
+        f"{slug.replace('_', ' ')} ({n})"
+        for slug in split.slugs
+        if (n := len(np.unique(split.groups[split.one_vs_rest(slug)[0]]))) < FEW_LESIONS
+    ]
+    if few:
+        yield (
+            f"Classes with few {label_split(split.name)} lesions, whose metrics are uncertain: "
+            f"{', '.join(few)}."
+        )
+    # Balancing and these losses make rare classes look more frequent than they are.
+    if (
+        _get(run.config, "balancing", "name")
+        or _get(run.config, "loss", "name") in _BALANCED_LOSSES
+    ):
         yield (
             "It was trained as if classes were more balanced than they are, and overestimates "
             "rare ones, after calibration too: read its probabilities as a ranking."
@@ -326,9 +310,8 @@ def describe_limitations(run: EvaluatedRun, tags: Mapping[str, str]) -> Iterator
     )
 
 
-def _describe_images(manifest: pd.DataFrame, tags: Mapping[str, str]) -> Iterator[str]:
-    name = tags.get("dataset", "")
-    if name in DERMOSCOPIC:
+def _describe_images(manifest: pd.DataFrame, name: str) -> Iterator[str]:
+    if name in _DERMOSCOPIC:
         yield (
             "Dermoscopic photographs only: it was not trained on photographs taken with a phone "
             "or a camera without a dermatoscope."
@@ -342,32 +325,3 @@ def _describe_images(manifest: pd.DataFrame, tags: Mapping[str, str]) -> Iterato
         yield f"Its images come from {format_count(n, 'source')}; others may look different."
     else:
         yield "The dataset does not name the clinics or cameras of its images."
-
-
-def _describe_prevalence(split: SplitPredictions, positive_class: str | None) -> Iterator[str]:
-    if positive_class is None:
-        return
-    positive, _ = split.one_vs_rest(positive_class)
-    share = format_percent(float(np.mean(positive)))
-    yield (
-        f"{share} of the {label_split(split.name)} images are of the positive class "
-        f"({positive_class.replace('_', ' ')}). Predictive values and calibrated probabilities "
-        "hold for this prevalence, which is not that of a clinic; and such a dataset contains "
-        "only lesions that somebody chose to photograph, and often to excise."
-    )
-
-
-def _list_small_classes(split: SplitPredictions) -> Iterator[str]:
-    n_groups = {
-        slug: len(np.unique(split.groups[split.one_vs_rest(slug)[0]])) for slug in split.slugs
-    }
-    few = [f"{slug.replace('_', ' ')} ({n})" for slug, n in n_groups.items() if n < FEW_LESIONS]
-    if few:
-        name = label_split(split.name)
-        yield f"Classes with few {name} lesions, whose metrics are uncertain: {', '.join(few)}."
-
-
-def _is_balanced(config: Mapping[str, Any]) -> bool:
-    """Return whether balancing or the loss makes rare classes look more frequent."""
-    balancing = config.get("balancing", {}).get("name", "none")
-    return balancing != "none" or config.get("loss", {}).get("name") in _BALANCED_LOSSES
