@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -23,7 +22,7 @@ from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.data.labels import get_positive_class
 from melanoma_lab.data.tables import read_manifest
 from melanoma_lab.evaluation import decision_rule, out_of_distribution
-from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_run
+from melanoma_lab.evaluation.evaluated_run import evaluate_run
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compare_with_chance
 from melanoma_lab.inference import model_source
@@ -53,6 +52,8 @@ from melanoma_lab.tracking.logged_model import MODEL_NAME, download_model, find_
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.provenance import flatten_params
 from melanoma_lab.tracking.tracker import Tracker, connect
+
+_Content = TypeVar("_Content")
 
 
 def make_ensembles(
@@ -115,17 +116,28 @@ def _record_run(
     images: bool,
 ) -> str:
     """Evaluate an ensemble, track it as a run and print its metrics; return the run's id."""
-    config = build_ensemble_config(members, [_load_config(client, member) for member in members])
+    configs = [_read_artifact(client, member, "config.yaml", read_yaml) for member in members]
+    config = build_ensemble_config(members, configs)
+    manifest = _read_artifact(client, members[0], "manifest.csv", read_manifest)
+    # Images without predictions (evaluation.test=false) keep their split: no member has seen them.
+    split = manifest["image_id"].map(predictions.table.set_index("image_id")["split"])
+    try:
+        audit = _read_artifact(client, members[0], "audit.json", read_json)
+    except UserError:
+        audit = None
     tags = build_ensemble_tags(members, predictions.table)
     run = evaluate_run(
         config,
         predictions,
-        _load_manifest(client, members[0], predictions),
-        audit=_load_audit(client, members[0]),
+        manifest.assign(split=split.fillna(manifest["split"])),
+        audit=audit,
         positive_class=get_positive_class(config),
         sensitivity=config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity),
         costs=sum_costs(members),
     )
+    if model is not None:
+        rule = run.evaluation.advice().text()
+        model = replace(model, files={**model.files, decision_rule.FILE: rule})
     name = format_run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
     with tracker.run(name, tags, flatten_params(config)) as run_id:
         explainer, why_no_maps = _build_explainer(run.manifest, config, model)
@@ -133,7 +145,7 @@ def _record_run(
             run,
             tags={"outcome": compare_with_chance(predictions).verdict},
             figures=ReportFigures(explainer=explainer if images else None, why_no_maps=why_no_maps),
-            model=model and _add_decision_rule(model, run),
+            model=model,
         )
         log_report(report, tracker)
     run_messages.show_metrics(run.metrics)
@@ -142,12 +154,6 @@ def _record_run(
     kept = f"kept in {tracker.kept}" if tracker.kept else f"run {run_id}"
     console.print(f"\ncosts {len(members)} times one network, to train and to apply   {kept}")
     return run_id
-
-
-def _add_decision_rule(model: ReportedModel, run: EvaluatedRun) -> ReportedModel:
-    """Return an ensemble's model with the decision rule among its files."""
-    rule = run.evaluation.advice().text()
-    return replace(model, files={**model.files, decision_rule.FILE: rule})
 
 
 def _build_explainer(
@@ -221,36 +227,13 @@ def _build_model(
     return ReportedModel(build_mean_network(networks), cards[0], files)
 
 
-def _load_config(client: Any, member: EnsembleMember) -> dict[str, Any]:
-    """Load the resolved configuration of a member."""
-    with _open_artifact(client, member, "config.yaml") as path:
-        return read_yaml(path)
-
-
-def _load_manifest(client: Any, member: EnsembleMember, predictions: Predictions) -> pd.DataFrame:
-    """Load a member's table of images, with the splits of the ensemble."""
-    with _open_artifact(client, member, "manifest.csv") as path:
-        manifest = read_manifest(path)
-    split = predictions.table.set_index("image_id")["split"]
-    # Images without predictions (evaluation.test=false) keep their split: no member has seen them.
-    return manifest.assign(split=manifest["image_id"].map(split).fillna(manifest["split"]))
-
-
-def _load_audit(client: Any, member: EnsembleMember) -> dict[str, Any] | None:
-    """Load the audit of a member's dataset; None if it was not saved."""
-    try:
-        with _open_artifact(client, member, "audit.json") as path:
-            return read_json(path)
-    except UserError:
-        return None
-
-
-@contextmanager
-def _open_artifact(client: Any, member: EnsembleMember, name: str) -> Iterator[Path]:
-    """Yield the path of a member's artifact, or raise a UserError if it is missing."""
+def _read_artifact(
+    client: Any, member: EnsembleMember, name: str, read: Callable[[Path], _Content]
+) -> _Content:
+    """Read an artifact of a member, or raise a UserError if it is missing."""
     try:
         with open_artifact(client, member.run, name) as path:
-            yield path
+            return read(path)
     except OSError as error:
         raise UserError(f"{member} cannot be a member: {error}.") from error
 

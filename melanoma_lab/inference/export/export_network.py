@@ -23,7 +23,6 @@ from melanoma_lab.core.version import __version__
 from melanoma_lab.evaluation.decision_rule import DecisionRule, dump_strict_json
 from melanoma_lab.inference import prediction_messages
 from melanoma_lab.inference.export import formats
-from melanoma_lab.inference.export.formats import EXPORT_BACKENDS, PROBABILITIES
 from melanoma_lab.inference.export.verification import (
     LIMIT,
     OutputDifference,
@@ -47,6 +46,26 @@ from melanoma_lab.tracking.run_reader import TrackedRun
 from melanoma_lab.training.backend import choose_threads, start_backend
 
 DEFAULT_FOLDER: Final = "exported"
+DESCRIPTION_FILE: Final = "model.json"
+DECODING: Final = (
+    "RGB; the camera's orientation (EXIF) applied; the first frame; 16 bits scaled to 8; "
+    "transparency laid on white; colour profiles not applied"
+)
+#: How each option treats an image's proportions, in words and as a call of Pillow.
+RESIZING: Final = {
+    Resize.squash: (
+        "not keeping proportions",
+        "image.resize((width, height), Image.Resampling.BILINEAR)",
+    ),
+    Resize.crop: (
+        "keeping proportions, the middle of the longer side",
+        "ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)",
+    ),
+    Resize.pad: (
+        "keeping proportions, with black on both sides of the shorter one",
+        "ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR, color=0)",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +103,10 @@ def export_network(config: Config) -> ExportResult:
         with write_folder_atomically(output, replace=True) as partial:
             parities = _write(config, kinds, source, run, partial)
             if run is not None:
-                _add_card(run, partial)
+                try:
+                    write_tracked_run_card(run, partial)
+                except UserError as error:  # the run's data do not suffice
+                    console.print(f"  No model card: {error}", style="yellow", markup=False)
     files = ", ".join(sorted(entry.name for entry in output.iterdir()))
     console.print(f"written to {output}: {files}", markup=False)
     prediction_messages.show_notice()
@@ -123,9 +145,10 @@ def check_output_folder(typed: str | None) -> Path:
 def _is_export_description(path: Path) -> bool:
     """Return whether a file exists and describes an export, whose folder may be replaced."""
     try:
-        return path.is_file() and is_description(read_text(path, MAX_DESCRIPTION_BYTES))
-    except UserError:
+        content = parse_json(read_text(path, MAX_DESCRIPTION_BYTES)) if path.is_file() else None
+    except (UserError, ValueError):
         return False
+    return isinstance(content, dict) and {"notice", "files", "parity"} <= set(content)
 
 
 def _write(
@@ -167,14 +190,13 @@ def _write(
     for kind in kinds:
         path = formats.write_format(kind, served, folder)
         parities[kind] = _verify(kind, path, inputs, expected)
-    text = format_description(
+    text = _format_description(
         card,
         size=size,
         run_id=source.run or (run.run_id if run else None),
         advice=source.advice,
         sample=sample,
         parities=parities,
-        versions={name: version(name) for name in ("tensorflow", "keras")},
     )
     (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
     return parities
@@ -204,47 +226,13 @@ def _verify(kind: Format, path: Path, inputs: Any, expected: Any) -> OutputDiffe
             f"{len(expected)} images: the exported file disagrees with the network. Nothing was "
             "exported."
         )
-    size = _measure_bytes(path)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
     console.print(f"  {difference}  ({size / 2**20:.1f} MiB)", markup=False)
     return parity
 
 
-def _measure_bytes(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
-
-
-def _add_card(run: TrackedRun, folder: Path) -> None:
-    """Write the run's model card into the export, or say why the run's data do not suffice."""
-    try:
-        write_tracked_run_card(run, folder)
-    except UserError as error:
-        console.print(f"  No model card: {error}", style="yellow", markup=False)
-
-
-DESCRIPTION_FILE: Final = "model.json"
-DECODING: Final = (
-    "RGB; the camera's orientation (EXIF) applied; the first frame; 16 bits scaled to 8; "
-    "transparency laid on white; colour profiles not applied"
-)
-#: How each option treats an image's proportions, in words and as a call of Pillow.
-RESIZING: Final = {
-    Resize.squash: (
-        "not keeping proportions",
-        "image.resize((width, height), Image.Resampling.BILINEAR)",
-    ),
-    Resize.crop: (
-        "keeping proportions, the middle of the longer side",
-        "ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)",
-    ),
-    Resize.pad: (
-        "keeping proportions, with black on both sides of the shorter one",
-        "ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR, color=0)",
-    ),
-}
-
-
-def format_description(
+def _format_description(
     card: ModelInfo,
     *,
     size: int,
@@ -252,34 +240,43 @@ def format_description(
     advice: DecisionRule | None,
     sample: VerificationSample,
     parities: Mapping[Format, OutputDifference],
-    versions: Mapping[str, str],
 ) -> str:
-    """Format the text of ``model.json``.
-
-    Args:
-        card: the description of the network's inputs and outputs.
-        size: the height and width of the input images, in pixels.
-        run_id: the MLflow id of the run that trained the network; None if unknown.
-        advice: the decision rule chosen on val; None if there is none.
-        sample: the images with which the files were verified.
-        parities: format -> difference of its outputs from the network's.
-        versions: distribution -> version, of the packages that wrote the files.
-    """
+    """Format the text of ``model.json``; the input images have ``size`` pixels on each side."""
+    calibration = point = None
+    if advice is not None:
+        calibration = {
+            "temperature": advice.temperature.value,
+            "apply": "softmax(log(max(probabilities, 1.2e-38)) / temperature)",
+            "fitted_to_validation_images": advice.temperature.n,
+            "why_not": advice.temperature.why_not or None,
+        }
+    if advice is not None and advice.slug:
+        point = {
+            "class": advice.slug,
+            "threshold": advice.threshold,
+            "of": "the calibrated probability",
+            "target_sensitivity_on_validation": advice.target,
+        }
+    proportions, call = RESIZING[card.resize]
     content = {
         "notice": NOTICE,
-        "files": {kind.value: EXPORT_BACKENDS[kind].file for kind in parities},
+        "files": {kind.value: formats.EXPORT_BACKENDS[kind].file for kind in parities},
         "inputs": {
             PIXELS: {
                 "dtype": "uint8",
                 "shape": [None, size, size, 3],
                 "values": "0 to 255; scaling is inside the model",
                 "decoding": DECODING,
-                "resizing": _describe_resizing(card.resize),
+                "resizing": (
+                    f"to the input's height and width, {proportions}; bilinear with the support "
+                    f"widened when shrinking (Pillow: {call}); of a JPEG, draft('RGB', (2 * width, "
+                    "2 * height)) came before"
+                ),
             }
         }
         | {name: _describe_column(column) for name, column in (card.encoding or {}).items()},
         "outputs": {
-            PROBABILITIES: {
+            formats.PROBABILITIES: {
                 "dtype": "float32",
                 "shape": [None, len(card.slugs)],
                 "classes": list(card.classes or card.slugs),
@@ -287,8 +284,8 @@ def format_description(
             }
         },
         "positive_class": card.positive_class,
-        "calibration": _describe_calibration(advice),
-        "operating_point": _describe_operating_point(advice),
+        "calibration": calibration,
+        "operating_point": point,
         "parity": {
             "with": "the network in Keras, in float32",
             "images": sample.told,
@@ -302,27 +299,12 @@ def format_description(
             "dataset": card.dataset or None,
             "melanoma_lab": card.version,
         },
-        "exported": {"melanoma_lab": __version__, **versions},
+        "exported": {
+            "melanoma_lab": __version__,
+            **{name: version(name) for name in ("tensorflow", "keras")},
+        },
     }
     return dump_strict_json(content)
-
-
-def is_description(text: str) -> bool:
-    """Return whether a text was written by ``format_description``."""
-    try:
-        content = parse_json(text)
-    except ValueError:
-        return False
-    return isinstance(content, dict) and {"notice", "files", "parity"} <= set(content)
-
-
-def _describe_resizing(resize: Resize) -> str:
-    """Describe how a decoded photograph is resized to the network's input."""
-    proportions, call = RESIZING[resize]
-    return (
-        f"to the input's height and width, {proportions}; bilinear with the support widened when "
-        f"shrinking (Pillow: {call}); of a JPEG, draft('RGB', (2 * width, 2 * height)) came before"
-    )
 
 
 def _describe_column(column: Any) -> dict[str, Any]:
@@ -331,26 +313,3 @@ def _describe_column(column: Any) -> dict[str, Any]:
         meaning = "a place in values, counted from 0; -1: not known"
         return {"dtype": "int32", "shape": [None, 1], "means": meaning, "values": column["values"]}
     return {"dtype": "float32", "shape": [None, 1], "means": "years; below 0: not known"}
-
-
-def _describe_calibration(advice: DecisionRule | None) -> dict[str, Any] | None:
-    if advice is None:
-        return None
-    fitted = advice.temperature
-    return {
-        "temperature": fitted.value,
-        "apply": "softmax(log(max(probabilities, 1.2e-38)) / temperature)",
-        "fitted_to_validation_images": fitted.n,
-        "why_not": fitted.why_not or None,
-    }
-
-
-def _describe_operating_point(advice: DecisionRule | None) -> dict[str, Any] | None:
-    if advice is None or not advice.slug:
-        return None
-    return {
-        "class": advice.slug,
-        "threshold": advice.threshold,
-        "of": "the calibrated probability",
-        "target_sensitivity_on_validation": advice.target,
-    }

@@ -60,6 +60,8 @@ from melanoma_lab.tracking.provenance import flatten_params
 from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.training.backend import choose_threads
 
+CLASSES_KEY = "evaluation.classes"
+
 
 def evaluate_model(config: Config) -> str:
     """Evaluate a model on the images of a dataset that it has not seen, and track the evaluation.
@@ -209,9 +211,6 @@ def _predict(evaluated: ExternalEvaluation, model: Predictor) -> PredictionBatch
             batches.append(model.look_at(pixels, known))
             tell(min(start + batch_size, n), n)
     return PredictionBatch.concatenate(batches)
-
-
-CLASSES_KEY = "evaluation.classes"
 
 
 def match_classes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,6 +53,8 @@ MODEL_TAGS = {
     "fingerprint": "evaluated_fingerprint",
     "dataset_digest": "evaluated_dataset_digest",
 }
+#: Styles of messages.
+LOUD, NOTE = "bold red", "yellow"
 #: Decision rule for a model that was saved without one.
 NO_ADVICE = DecisionRule(Temperature(1.0, 0, "no temperature was saved with the model"))
 
@@ -93,8 +95,18 @@ class ExternalEvaluation:
 def build_evaluation_tags(evaluated: ExternalEvaluation) -> dict[str, str]:
     """Return the tags by which an evaluation is searched and grouped; it has no arm."""
     config, source, data = evaluated.config, evaluated.source, evaluated.data
-    tags = evaluated.run.tags
+    tags, roles = evaluated.run.tags, evaluated.shown
     kept = config.evaluation.overlap is OnOverlap.keep
+    settings = config_to_dict(config)["evaluation"]
+    identity = [
+        *("evaluation", hash_file(source.network), data.digest, config.split.name),
+        {key: settings[key] for key in ("classes", "overlap", "lesions")},
+    ]
+    protocol, overlap = "unknown", "not looked for"
+    if roles is not None:
+        protocol = "leaking" if kept and roles.seen.any() else data.protocol
+        done = "kept" if kept else "left out"
+        overlap = f"{roles.seen.sum()} of {len(roles.seen)} images {done}"
     return {
         "study": config.study,
         EVALUATION_TAG: "external",
@@ -104,32 +116,14 @@ def build_evaluation_tags(evaluated: ExternalEvaluation) -> dict[str, str]:
         "dataset": config.dataset.name,
         "dataset_digest": data.digest,
         "audit_digest": data.findings.digest,
-        "fingerprint": _fingerprint(config, source, data),
-        "protocol": _decide_protocol(evaluated.shown, data, kept=kept),
+        "fingerprint": hash_text(json.dumps(identity), 16),
+        "protocol": protocol,
         "grouped_by": ", ".join(data.grouped_by),
-        "overlap": _describe_overlap(evaluated.shown, kept=kept),
+        "overlap": overlap,
         "notes": " ".join(data.notes),
         "git_commit": git_commit(),
         "melanoma_lab": __version__,
     }
-
-
-def _decide_protocol(roles: ImageRoles | None, data: PreparedData, *, kept: bool) -> str:
-    """Return the protocol of an evaluation.
-
-    It is ``leaking`` if seen images are evaluated, ``unknown`` if it is unknown which images were
-    seen, and else that of the dataset.
-    """
-    if roles is None:
-        return "unknown"
-    return "leaking" if kept and roles.seen.any() else data.protocol
-
-
-def _describe_overlap(roles: ImageRoles | None, *, kept: bool) -> str:
-    """Describe in one line how many images were seen, and whether they are kept."""
-    if roles is None:
-        return "not looked for"
-    return f"{roles.seen.sum()} of {len(roles.seen)} images {'kept' if kept else 'left out'}"
 
 
 def build_evaluation_params(evaluated: ExternalEvaluation) -> dict[str, Any]:
@@ -155,16 +149,6 @@ def name_evaluation(tags: Mapping[str, str]) -> str:
     return f"on {tags['dataset']}: {model}"
 
 
-def _fingerprint(config: Config, source: ModelSource, data: PreparedData) -> str:
-    """Return a hash of the model, the images and the settings of the evaluation."""
-    network = hash_file(source.network)
-    settings = {
-        key: config_to_dict(config)["evaluation"][key] for key in ("classes", "overlap", "lesions")
-    }
-    text = json.dumps(["evaluation", network, data.digest, config.split.name, settings])
-    return hash_text(text, 16)
-
-
 def report_evaluation(
     evaluated: ExternalEvaluation, answers: PredictionBatch, tracker: Tracker, network: Any
 ) -> None:
@@ -186,11 +170,16 @@ def report_evaluation(
         explainer=explainer if config.tracking.images else None, title=config.dataset.name
     )
     log_report(RunReport(run, figures=figures, manifest_columns=columns, files=files), tracker)
-    show_evaluation_metrics(run.metrics, evaluated.run, config.dataset.name, interval)
+    _show_metrics(run.metrics, evaluated.run, config.dataset.name, interval)
     run_messages.show_absent_classes(run.absent_classes, len(card.slugs))
     run_messages.show_clinical_evaluation(run.evaluation)
     if answers.unlike is not None:
-        show_unlike_share(int(run.metrics["images_unlike_training"]), int(run.metrics["images"]))
+        n, n_unlike = int(run.metrics["images"]), int(run.metrics["images_unlike_training"])
+        console.print(
+            f"{n_unlike:,} of {n:,} images ({format_percent(n_unlike / n)}) look unlike the "
+            f"training images; {format_percent(1 - WITHIN, 0)} are expected of images like those.",
+            style=NOTE if n_unlike > 2 * (1 - WITHIN) * n else "",
+        )
 
 
 def _evaluate(
@@ -229,10 +218,6 @@ def _evaluate(
         counts=counts,
     )
     return run, interval
-
-
-LOUD: Final = "bold red"
-NOTE: Final = "yellow"
 
 
 def show_dataset(data: PreparedData, name: str, matched: Mapping[str, str | None]) -> None:
@@ -309,31 +294,17 @@ def show_training_overlap(
         )
 
 
-def show_evaluation_metrics(
+def _show_metrics(
     metrics: Mapping[str, float], run: TrainingRun, name: str, interval: IntervalEstimate
 ) -> None:
     """Print the metrics, next to those of the model's own test split if they are known."""
-    columns = {name: _select_test_metrics(metrics)}
-    if own := _select_test_metrics(run.metrics):
-        columns["its own test split"] = own
-    run_messages.show_metric_table(columns)
+    columns = {
+        title: {key.removeprefix("test/"): value for key, value in each.items() if "test/" in key}
+        for title, each in ((name, metrics), ("its own test split", run.metrics))
+    }
+    run_messages.show_metric_table({title: each for title, each in columns.items() if each})
     if not np.isnan(interval.value):
         console.print(
             f"\nbalanced accuracy {format_percent(interval.value)}, 95 % interval over lesions "
             f"{format_percent(interval.low)} to {format_percent(interval.high)}"
         )
-
-
-def _select_test_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics of the test split by name without ``test/``."""
-    return {key.removeprefix("test/"): value for key, value in metrics.items() if "test/" in key}
-
-
-def show_unlike_share(n_unlike: int, n_images: int) -> None:
-    """Print how many images do not resemble those that the model was trained on."""
-    console.print(
-        f"{n_unlike:,} of {n_images:,} images ({format_percent(n_unlike / n_images)}) look "
-        f"unlike the training images; {format_percent(1 - WITHIN, 0)} are expected of images "
-        "like those.",
-        style=NOTE if n_unlike > 2 * (1 - WITHIN) * n_images else "",
-    )
