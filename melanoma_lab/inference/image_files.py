@@ -145,11 +145,7 @@ def decode_batches(
     pixels = np.empty((batch_size, size, size, 3), np.uint8)
 
     def take_batch() -> ImageBatch:
-        batch = ImageBatch(tuple(ids), pixels[: len(ids)], tuple(unreadable), tuple(digests))
-        ids.clear()
-        digests.clear()
-        unreadable.clear()
-        return batch
+        return ImageBatch(tuple(ids), pixels[: len(ids)], tuple(unreadable), tuple(digests))
 
     def read(path: str) -> tuple[NDArray[np.uint8] | str, str]:
         found = decode_or_explain(path, size, resize)
@@ -166,7 +162,9 @@ def decode_batches(
             image_id, future = waiting.popleft()
             found, digest = future.result()
             if isinstance(found, str):
-                unreadable.append((_escape(image_id), found))
+                # Bytes of a name that are not UTF-8 are escaped, so that it can be written.
+                shown_id = image_id.encode(errors="backslashreplace").decode()
+                unreadable.append((shown_id, found))
                 continue
             pixels[len(ids)] = found
             ids.append(image_id)
@@ -174,6 +172,7 @@ def decode_batches(
                 digests.append(digest)
             if len(ids) == batch_size:
                 yield take_batch()
+                ids, digests, unreadable = [], [], []
                 pixels = np.empty_like(pixels)  # the caller may keep the last batch
         if ids or unreadable:
             yield take_batch()
@@ -197,8 +196,3 @@ def decode_or_explain(path: str, size: int, resize: Resize) -> NDArray[np.uint8]
         return str(error)
     except OSError as error:
         return NOT_OPENED if error.errno is None else explain_os_error(error)
-
-
-def _escape(image_id: str) -> str:
-    """Escape the bytes of a file's name that are not UTF-8, so that it can be written."""
-    return image_id.encode(errors="backslashreplace").decode()

@@ -6,7 +6,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,32 +44,11 @@ if TYPE_CHECKING:  # slow to load, and needed by predict_table only
 CALIBRATED_PREFIX = "calibrated/"
 #: The value of the column ``warning`` for an image of another kind, such as one without skin.
 UNLIKE = "unlike the training images"
-
-
 #: Called with a batch of images and their most probable classes; int, shape (n,).
 DecidedListener = Callable[[ImageBatch, NDArray[np.intp]], None]
-
-
-@dataclass(frozen=True)
-class PredictedRows:
-    """The predictions of a batch of images.
-
-    Attributes:
-        columns: column -> a value for each readable image; empty if there is none.
-        unreadable: (image_id, reason) of the unreadable files.
-    """
-
-    columns: Columns
-    unreadable: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class PredictionJob:
-    """A loaded network, its images, and their predictions, computed as the iterator advances."""
-
-    model: Predictor
-    images: ImageFiles
-    batches: Iterator[PredictedRows]
+#: Column -> a value for each readable image, empty if there is none; then (image_id, reason) of the
+#: unreadable files.
+PredictedBatch = tuple[Columns, Sequence[tuple[str, str]]]
 
 
 def predict_to_file(config: Config) -> Path:
@@ -88,8 +66,8 @@ def predict_to_file(config: Config) -> Path:
     seen: Counter[str] = Counter()
     unlike = 0
     shown: list[tuple[str, str]] = []
-    with _open_job(config) as job, show_progress("predicting") as report:
-        source, card = job.model.source, job.model.card
+    with _open_job(config) as (model, images, batches), show_progress("predicting") as report:
+        source, card = model.source, model.card
         metadata = {
             "model": source.typed,
             "run_id": source.run,
@@ -99,16 +77,16 @@ def predict_to_file(config: Config) -> Path:
             "advice": None if source.advice is None else source.advice.plain(),
         }
         with open_writer(output, metadata) as writer:
-            for part in job.batches:
-                if part.columns:
-                    writer.write(part.columns)
-                    counts.update(part.columns["predicted"])
-                    seen.update(part.columns["seen"])
-                    unlike += sum(map(bool, part.columns.get("warning", ())))
-                writer.list_unreadable(part.unreadable)
-                shown += part.unreadable[: prediction_messages.N_SHOWN - len(shown)]
+            for columns, unreadable in batches:
+                if columns:
+                    writer.write(columns)
+                    counts.update(columns["predicted"])
+                    seen.update(columns["seen"])
+                    unlike += sum(map(bool, columns.get("warning", ())))
+                writer.list_unreadable(unreadable)
+                shown += unreadable[: prediction_messages.N_SHOWN - len(shown)]
                 done = writer.n_rows + writer.n_unreadable
-                report(done, max(done, job.images.count))  # files may be added meanwhile
+                report(done, max(done, images.count))  # files may be added meanwhile
     prediction_messages.show_unreadable(shown, writer.n_unreadable, done, output)
     if writer.n_rows == 0:
         raise RunError(f"none of {done} images can be read; nothing was predicted.")
@@ -140,13 +118,13 @@ def predict_table(config: Config) -> pd.DataFrame:
     parts: list[pd.DataFrame] = []
     unreadable: dict[str, str] = {}
     done = 0
-    with _open_job(config) as job, show_progress("predicting") as report:
-        for part in job.batches:
-            if part.columns:
-                parts.append(pd.DataFrame(dict(part.columns)))
-            unreadable |= dict(part.unreadable)
-            done += (len(parts[-1]) if part.columns else 0) + len(part.unreadable)
-            report(done, max(done, job.images.count))
+    with _open_job(config) as (_, images, batches), show_progress("predicting") as report:
+        for columns, failed in batches:
+            if columns:
+                parts.append(pd.DataFrame(dict(columns)))
+            unreadable |= dict(failed)
+            done += (len(parts[-1]) if columns else 0) + len(failed)
+            report(done, max(done, images.count))
     prediction_messages.show_unreadable(
         list(islice(unreadable.items(), prediction_messages.N_SHOWN)), len(unreadable), done, None
     )
@@ -162,8 +140,13 @@ def predict_table(config: Config) -> pd.DataFrame:
 
 
 @contextmanager
-def _open_job(config: Config) -> Iterator[PredictionJob]:
-    """Find the images and the model, then load it; mistakes show before TensorFlow is loaded."""
+def _open_job(
+    config: Config,
+) -> Iterator[tuple[Predictor, ImageFiles, Iterator[PredictedBatch]]]:
+    """Yield the model, the images, and an iterator that predicts them as it advances.
+
+    The images and the model are found first: mistakes show before TensorFlow is loaded.
+    """
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         images = find_image_files(config.images)
         maps = None
@@ -183,8 +166,7 @@ def _open_job(config: Config) -> Iterator[PredictionJob]:
             threads=threads,
             with_digests=known is not None,
         )
-        predicted = (_predict_batch(batch, model, known, on_decided) for batch in batches)
-        yield PredictionJob(model, images, predicted)
+        yield model, images, (_predict_batch(each, model, known, on_decided) for each in batches)
 
 
 def _build_map_writer(network: Any, folder: Path) -> DecidedListener:
@@ -206,10 +188,10 @@ def _predict_batch(
     model: Predictor,
     known: KnownFiles | None,
     on_decided: DecidedListener | None,
-) -> PredictedRows:
+) -> PredictedBatch:
     """Predict a batch; the columns include warnings about unlike and already seen images."""
     if not batch.image_ids:
-        return PredictedRows({}, batch.unreadable)
+        return {}, batch.unreadable
     answers, slugs = model.look_at(batch.pixels), model.card.slugs
     probabilities, decided = answers.probabilities, answers.decided
     if on_decided is not None:
@@ -236,4 +218,4 @@ def _predict_batch(
         files = zip(batch.image_ids, batch.digests, strict=True)
         roles = [known.role_of(image_id, digest) for image_id, digest in files]
         columns["seen"] = [prediction_messages.UNSEEN if r == NEW else r for r in roles]
-    return PredictedRows(columns, batch.unreadable)
+    return columns, batch.unreadable

@@ -35,6 +35,10 @@ _BEGINNINGS: Final = {
     ".json": b'{\n"notice": ',
     ".jsonl": b'{"image_id": ',
 }
+#: The text in the metadata of every map; other pictures lack it and are never overwritten.
+MARK: Final = "melanoma_lab grad_cam"
+#: The mark is within this many first bytes of a map's file.
+_MARK_WITHIN: Final = 512
 
 
 def check_output_file(typed: str | None) -> Path:
@@ -130,19 +134,12 @@ class PredictionWriter:
                 table.writerow(columns)
             table.writerows(rows)
         else:
+            first, next_one = ("\n", ",\n") if self._kind == ".json" else ("", "\n")
             for number, row in enumerate(rows, start=self.n_rows):
-                pairs = (
-                    f"{_format_json(k)}: {_format_json(v)}"
-                    for k, v in zip(columns, row, strict=True)
-                )
-                self._file.write(self._get_separator(number) + "{" + ", ".join(pairs) + "}")
+                values = zip(columns, row, strict=True)
+                pairs = ", ".join(f"{_format_json(k)}: {_format_json(v)}" for k, v in values)
+                self._file.write((next_one if number else first) + "{" + pairs + "}")
         self.n_rows += len(rows)
-
-    def _get_separator(self, number: int) -> str:
-        """Return the separator before a row, counted from 0."""
-        if self._kind == ".json":
-            return ",\n" if number else "\n"
-        return "\n" if number else ""
 
     def list_unreadable(self, files: Sequence[tuple[str, str]]) -> None:
         """List files that cannot be read, as (image_id, reason)."""
@@ -174,12 +171,6 @@ def _format_json(value: Any) -> str:
     if isinstance(value, np.floating):
         return str(value) if np.isfinite(value) else "null"
     return json.dumps(value.item() if isinstance(value, np.generic) else value, ensure_ascii=False)
-
-
-#: The text in the metadata of every map; other pictures lack it and are never overwritten.
-MARK: Final = "melanoma_lab grad_cam"
-#: The mark is within this many first bytes of a map's file.
-_BEGINNING: Final = 512
 
 
 def check_map_folder(typed: str, images: str, found: Iterable[tuple[str, str]]) -> Path:
@@ -240,7 +231,7 @@ def _is_map(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return MARK.encode() in file.read(_BEGINNING)
+        return MARK.encode() in file.read(_MARK_WITHIN)
 
 
 def _resolve_prefix(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from melanoma_lab.core.console import console
+from melanoma_lab.core.console import console, show_note
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.inference.model_source import ModelSource
@@ -28,7 +28,7 @@ def show_source(source: ModelSource, card: ModelInfo) -> None:
     sees = f", input {size}x{size} pixels ({card.resize})" if size else ""
     console.print(f"{name_source(source)}: {len(card.slugs)} classes{trained}{sees}", markup=False)
     for note in list_source_notes(source, card):
-        console.print(f"  {note}", style="yellow", markup=False)
+        show_note(f"  {note}")
 
 
 def name_source(source: ModelSource) -> str:
@@ -78,11 +78,9 @@ def show_seen_images(counts: Mapping[str, int]) -> None:
     total = sum(counts.values())
     known = {split: counts.get(split, 0) for split in (TRAIN, VAL, TEST)}
     if counts.get(NOT_KNOWN):
-        console.print(
+        show_note(
             "Whether the network was trained on these images is not known (column seen): its "
-            "run, or the run's manifest.csv, was not found.",
-            style="yellow",
-            markup=False,
+            "run, or the run's manifest.csv, was not found."
         )
         return
     if known[TRAIN] or known[VAL]:
@@ -123,7 +121,7 @@ def show_unreadable(
         lines.append(f"  and {n_unreadable - len(shown):,} more")
     if output is not None:
         lines.append(f"All are listed in {build_unreadable_path(output)}")
-    console.print("\n".join(lines), style="yellow", markup=False)
+    show_note("\n".join(lines))
 
 
 def show_notice() -> None:

@@ -15,7 +15,7 @@ from melanoma_lab.config.schema import Config, Format
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.atomic_files import write_folder_atomically
-from melanoma_lab.core.console import console
+from melanoma_lab.core.console import console, show_note
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.untrusted_files import parse_json, read_text
@@ -106,7 +106,7 @@ def export_network(config: Config) -> ExportResult:
                 try:
                     write_tracked_run_card(run, partial)
                 except UserError as error:  # the run's data do not suffice
-                    console.print(f"  No model card: {error}", style="yellow", markup=False)
+                    show_note(f"  No model card: {error}")
     files = ", ".join(sorted(entry.name for entry in output.iterdir()))
     console.print(f"written to {output}: {files}", markup=False)
     prediction_messages.show_notice()
@@ -179,11 +179,9 @@ def _write(
     expected = _predict(build_predict_function(network), inputs, network)
     if network is not loaded:
         mixed = np.abs(_predict(build_predict_function(loaded), inputs, loaded) - expected).max()
-        console.print(
-            f"  It was trained in mixed precision and is exported in float32, which changes its "
-            f"probabilities by {mixed:.1e} at most.",
-            style="yellow",
-            markup=False,
+        show_note(
+            "  It was trained in mixed precision and is exported in float32, which changes its "
+            f"probabilities by {mixed:.1e} at most."
         )
     console.print(f"verified on {sample.told}", markup=False)
     parities = {}

@@ -16,7 +16,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
 from melanoma_lab.config.schema.split import Predefined
 from melanoma_lab.core.checksums import hash_file, hash_text
-from melanoma_lab.core.console import console
+from melanoma_lab.core.console import console, show_note
 from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.labels import slugify
@@ -236,7 +236,7 @@ def show_dataset(data: PreparedData, name: str, matched: Mapping[str, str | None
         elif to != slugify(class_name):
             notes.append(f"{images} are mapped to the model's {to}.")
     for note in notes:
-        console.print(f"  {note}", style=NOTE, markup=False)
+        show_note(f"  {note}")
 
 
 def show_training_overlap(
