@@ -49,9 +49,8 @@ def draw_confusion_matrix(
     left = 0.45 + style.estimate_text_width(rows, style.TICK_SIZE)
     slanted = 0.7 * style.estimate_text_width(names, style.TICK_SIZE)
     bottom, top, right = 0.6 + (0.4 if k <= 3 else slanted), 0.75, 1.1
-    fig = style.new_figure(left + side + right, bottom + side + top, by_hand=True)
-    style.set_margins(fig, left=left, right=right, bottom=bottom, top=top)
-    ax = fig.add_subplot()
+    width, height = left + side + right, bottom + side + top
+    fig, ax = style.new_axes(width, height, left=left, right=right, bottom=bottom, top=top)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 11 if k <= 12 else 9
     for row, column in np.ndindex(k, k):
@@ -78,7 +77,6 @@ def draw_confusion_matrix(
     between = np.arange(k + 1) - 0.5
     ax.hlines(between, -0.5, k - 0.5, color=style.LIGHT_GREY, linewidth=0.8)
     ax.vlines(between, -0.5, k - 0.5, color=style.LIGHT_GREY, linewidth=0.8)
-    width, height = fig.get_size_inches()
     cax = fig.add_axes(((left + side + 0.12) / width, bottom / height, 0.22 / width, side / height))
     bar = fig.colorbar(image, cax=cax, format=PercentFormatter(1.0))
     bar.set_label(
@@ -190,13 +188,10 @@ def _draw_one_vs_rest(
     """
     longest = max(map(len, slugs))
     width, height = 7.0 + 0.08 * longest, max(5.2, 1.2 + 0.205 * len(slugs))
-    fig = style.new_figure(width, height, by_hand=True)
     left, side = 0.75, 3.75  # inches
-    spare = height - side - 1.5
-    style.set_margins(
-        fig, left=left, right=width - left - side, bottom=0.85 + spare / 2, top=0.65 + spare / 2
-    )
-    ax = fig.add_subplot()
+    right, spare = width - left - side, height - side - 1.5
+    bottom, top = 0.85 + spare / 2, 0.65 + spare / 2
+    fig, ax = style.new_axes(width, height, left=left, right=right, bottom=bottom, top=top)
     ordinary = 0
     for k, slug in enumerate(slugs):
         positive = y_true == k

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from melanoma_lab.core.formatting import format_percent
-from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.decision_rule import OperatingPoint, decision_curve
 from melanoma_lab.evaluation.subgroups import ALL, FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.plots import style
@@ -36,9 +35,7 @@ def draw_operating_curve(
     calibrated probability. ``point`` must have rates of the split; ``shown_as`` replaces the name
     of the split in the title.
     """
-    fig = style.new_figure(7.2, 5.0, by_hand=True)
-    style.set_margins(fig, left=0.8, right=0.3, bottom=0.85, top=0.95)
-    ax = fig.add_subplot()
+    fig, ax = style.new_axes(7.2, 5.0, left=0.8, right=0.3, bottom=0.85, top=0.95)
     name = style.format_class_name(point.slug)
     rates = point.rates[split]
     chosen = float(_log_odds(np.array(point.threshold)))
@@ -55,16 +52,25 @@ def draw_operating_curve(
         if not among.any():
             continue
         below = np.searchsorted(np.sort(log_odds[among]), grid) / among.sum()
-        ax.plot(
-            grid,
-            1 - below if reached else below,
-            color=colour,
-            linestyle=dashes,
-            linewidth=2,
-            label=f"{what}: {_format_rate(rate)}" if not np.isnan(rate.value) else what,
-        )
-        # Next to each other, so that neither interval hides the other.
-        _draw_rate(ax, chosen + (-0.06 if reached else 0.06), rate, colour)
+        share = 1 - below if reached else below
+        label = what
+        if not np.isnan(rate.value):
+            value, low_end, high_end = map(format_percent, (rate.value, rate.low, rate.high))
+            label = f"{what}: {value} ({low_end} to {high_end})"
+        ax.plot(grid, share, color=colour, linestyle=dashes, linewidth=2, label=label)
+        if not np.isnan(rate.value):
+            ax.errorbar(
+                # Next to each other, so that neither interval hides the other.
+                chosen + (-0.06 if reached else 0.06),
+                rate.value,
+                yerr=[[rate.value - rate.low], [rate.high - rate.value]],
+                fmt="o",
+                color=colour,
+                capsize=4,
+                elinewidth=1.6,
+                markersize=6,
+                zorder=5,
+            )
     if np.isnan(chosen):
         style.annotate_empty(ax, f"no threshold: val has no image of {name}")
     else:
@@ -110,9 +116,7 @@ def draw_decision_curve(
     ``positive`` and ``score`` are as for ``draw_operating_curve``; ``groups``, int64 (n,), not
     negative, is the group of each image.
     """
-    fig = style.new_figure(7.2, 5.0, by_hand=True)
-    style.set_margins(fig, left=0.85, right=0.3, bottom=0.85, top=0.7)
-    ax = fig.add_subplot()
+    fig, ax = style.new_axes(7.2, 5.0, left=0.85, right=0.3, bottom=0.85, top=0.7)
     name = style.format_class_name(slug)
     prevalence = float(positive.mean()) if len(positive) else float("nan")
     top = 0.1
@@ -120,20 +124,11 @@ def draw_decision_curve(
         curve = decision_curve(positive, score, groups)
         x = curve.thresholds
         ax.fill_between(x, curve.low, curve.high, color=style.SKY, alpha=0.3, linewidth=0)
+        label = "treat by this network, 95 % interval"
+        ax.plot(x, curve.network, color=style.BLUE, linewidth=2, label=label)
+        dashes, label = style.DASHES[1], "treat all"
         ax.plot(
-            x,
-            curve.network,
-            color=style.BLUE,
-            linewidth=2,
-            label="treat by this network, 95 % interval",
-        )
-        ax.plot(
-            x,
-            curve.everybody,
-            color=style.ORANGE,
-            linewidth=1.8,
-            linestyle=style.DASHES[1],
-            label="treat all",
+            x, curve.everybody, color=style.ORANGE, linewidth=1.8, linestyle=dashes, label=label
         )
         ax.axhline(
             0, color=style.BLACK, linewidth=1.2, linestyle=style.DASHES[2], label="treat none"
@@ -155,28 +150,6 @@ def draw_decision_curve(
     style.set_title(fig, f"Decision curve, {split}", f"{len(positive):,} images{share}")
     style.add_footer(fig)
     return fig
-
-
-def _draw_rate(ax: Axes, x: float, rate: IntervalEstimate, colour: str) -> None:
-    """Draw a rate as a point with its interval, if it is defined."""
-    if not np.isnan(rate.value):
-        ax.errorbar(
-            x,
-            rate.value,
-            yerr=[[rate.value - rate.low], [rate.high - rate.value]],
-            fmt="o",
-            color=colour,
-            capsize=4,
-            elinewidth=1.6,
-            markersize=6,
-            zorder=5,
-        )
-
-
-def _format_rate(rate: IntervalEstimate) -> str:
-    return (
-        f"{format_percent(rate.value)} ({format_percent(rate.low)} to {format_percent(rate.high)})"
-    )
 
 
 def _log_odds(probability: Floats) -> Floats:

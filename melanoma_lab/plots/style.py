@@ -61,6 +61,15 @@ def new_figure(width: float, height: float, *, by_hand: bool = False) -> Figure:
     return fig
 
 
+def new_axes(
+    width: float, height: float, *, left: float, right: float, bottom: float, top: float
+) -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes; its size and the margins are in inches."""
+    fig = new_figure(width, height, by_hand=True)
+    set_margins(fig, left=left, right=right, bottom=bottom, top=top)
+    return fig, fig.add_subplot()
+
+
 def set_margins(
     fig: Figure, *, left: float, right: float, bottom: float, top: float, between: float = 0.0
 ) -> None:

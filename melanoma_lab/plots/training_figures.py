@@ -69,9 +69,7 @@ def draw_class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure
     left = 0.2 + style.estimate_text_width(labels, style.TICK_SIZE)
     # Space for the numbers of the other splits, in proportion to the width of the axes.
     right = 0.1 + (8.3 - left) * (1 - 1 / 1.19)
-    fig = style.new_figure(8.4, 1.9 + 0.46 * k, by_hand=True)
-    style.set_margins(fig, left=left, right=right, bottom=0.9, top=0.75)
-    ax = fig.add_subplot()
+    fig, ax = style.new_axes(8.4, 1.9 + 0.46 * k, left=left, right=right, bottom=0.9, top=0.75)
     y = np.arange(k)
     for values, offset, colour, label in (
         (counts.train, -0.2, style.SKY, f"original images ({counts.train.sum():,})"),
