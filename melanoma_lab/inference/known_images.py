@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,47 +30,28 @@ TRAINED_ON_KEY: Final = "evaluation.trained_on"
 COLUMNS: Final = ("image_id", "split", "digest", "lesion", "patient", "path")
 
 
-@dataclass(frozen=True)
-class TrainingRun:
-    """The run that trained a model; all fields are empty if it was not found.
-
-    ``manifest`` is the table of its images; None if unknown.
-    """
-
-    run_id: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    manifest: pd.DataFrame | None = None
-
-
-def find_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> TrainingRun:
-    """Find the run that trained a model; return an empty one if it is not found.
+def read_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> TrackedRun | None:
+    """Read the run that trained a model; None if it is unknown, deleted or tracked elsewhere.
 
     Downloads go to the temporary folder ``scratch``.
     """
-    run = read_training_run(source, tracked, scratch)
-    if run is None:
-        return TrainingRun()
-    return TrainingRun(run.run_id, run.tags, run.metrics, load_run_manifest(run, tracked, scratch))
-
-
-def read_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> TrackedRun | None:
-    """Read the run that trained a model; None if it is unknown, deleted or tracked elsewhere."""
     try:
         return read_run(source.run, tracked, scratch) if source.run else None
     except UserError:
         return None
 
 
-def load_run_manifest(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.DataFrame | None:
+def load_run_manifest(
+    run: TrackedRun | None, tracked: Tracking, scratch: Path
+) -> pd.DataFrame | None:
     """Load the manifest of a run: the table of its images.
 
     In the table of an ensemble, the split of an image is the first of ``ROLES`` among its splits in
     the ensemble and in the members: ``train`` if any member was trained on it. The result is None
     if the run or a member of the ensemble has no table.
     """
-    path = run.artifact(MANIFEST)
-    if path is None:
+    path = None if run is None else run.artifact(MANIFEST)
+    if run is None or path is None:
         return None
     manifest = read_manifest(path)
     if SEEDS_TAG not in run.tags:
@@ -129,7 +110,9 @@ class KnownFiles:
         return min(by_bytes, by_id, key=ROLES.index)
 
 
-def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> pd.DataFrame | None:
+def find_known_images(
+    manifest: pd.DataFrame | None, folder: str | None, threads: int
+) -> pd.DataFrame | None:
     """Find the images of a model's dataset, and their files.
 
     ``folder`` is the typed folder of these images; None for the paths used in training.
@@ -144,9 +127,9 @@ def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> pd.
     root = None if folder is None else Path(folder).expanduser()
     if root is not None and not root.is_dir():
         raise UserError(f"{TRAINED_ON_KEY}={folder}: no such folder.")
-    if run.manifest is None:
+    if manifest is None:
         return None if root is None else _list_as_trained(root, threads)
-    table = run.manifest.reindex(columns=list(COLUMNS), fill_value="")
+    table = manifest.reindex(columns=list(COLUMNS), fill_value="")
     if root is not None:
         table["path"] = [str(root / image_id) for image_id in table["image_id"]]
     found = compute_file_digests(list(table["path"]), threads)

@@ -24,7 +24,12 @@ from melanoma_lab.inference.image_files import (
     decode_batches,
     find_image_files,
 )
-from melanoma_lab.inference.known_images import NEW, KnownFiles, find_training_run
+from melanoma_lab.inference.known_images import (
+    NEW,
+    KnownFiles,
+    load_run_manifest,
+    read_training_run,
+)
 from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.inference.prediction_files import (
     Columns,
@@ -153,7 +158,8 @@ def _open_job(
         if config.grad_cam is not None:
             maps = check_map_folder(config.grad_cam, str(config.images), images.walk())
         source = find_model(config.model, config.tracking, Path(scratch))
-        known = KnownFiles.of(find_training_run(source, config.tracking, Path(scratch)).manifest)
+        run = read_training_run(source, config.tracking, Path(scratch))
+        known = KnownFiles.of(load_run_manifest(run, config.tracking, Path(scratch)))
         threads = choose_threads(config.training.threads)
         model = load_predictor(source, threads=threads, seed=config.seed)
         prediction_messages.show_source(source, model.card)

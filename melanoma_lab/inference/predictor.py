@@ -26,8 +26,6 @@ PredictFunction = Callable[[Any], NDArray[np.float32]]
 #: The threshold is the probability of an image of val, and the last bits of a network's output
 #: depend on the other images in the batch.
 THRESHOLD_TOLERANCE = 1e-6
-#: The value of a parameter if there are no patient metadata.
-NO_PATIENT_COLUMNS: Mapping[str, NDArray[Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Predictor:
     answer: PredictFunction
 
     def look_at(
-        self, pixels: NDArray[np.uint8], known: Mapping[str, NDArray[Any]] = NO_PATIENT_COLUMNS
+        self, pixels: NDArray[np.uint8], known: Mapping[str, NDArray[Any]] | None = None
     ) -> PredictionBatch:
         """Predict images, and apply the decision rule chosen on val.
 

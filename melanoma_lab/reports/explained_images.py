@@ -133,19 +133,14 @@ def build_run_explainer(
     def pixels(image_ids: Sequence[str]) -> Pixels:
         return np.asarray(data.pixels[data.rows[index.get_indexer(list(image_ids))]])
 
-    def heat(image_ids: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
-        known: list[NDArray[np.generic]] = []
-        if encoding is not None:
-            rows = data.manifest.iloc[index.get_indexer(list(image_ids))]
-            columns = encoding.to_model_inputs(rows)
-            names = [tensor.name for tensor in network.inputs]
-            known = [columns[name] for name in names if name in columns]
-        return get_grad_cam()(pixels, classes, known)
+    def encode(image_ids: Sequence[str]) -> list[NDArray[np.generic]]:
+        if encoding is None:
+            return []
+        rows = data.manifest.iloc[index.get_indexer(list(image_ids))]
+        columns = encoding.to_model_inputs(rows)
+        return [columns[tensor.name] for tensor in network.inputs if tensor.name in columns]
 
-    get_grad_cam = _build_on_first_use(network)
-    if network is None:
-        return ImageExplainer(pixels, resize=data.resize)
-    return ImageExplainer(pixels, heat, lambda: get_grad_cam().places, data.resize)
+    return _build_explainer(pixels, data.resize, network, encode)
 
 
 def build_file_explainer(
@@ -171,17 +166,21 @@ def build_file_explainer(
         except (OSError, ValueError) as error:
             raise MissingImagesError(f"An image cannot be read again: {error}.") from error
 
-    def heat(_: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
-        return get_grad_cam()(pixels, classes)
+    return _build_explainer(pixels, resize, network, lambda _: [])
 
-    get_grad_cam = _build_on_first_use(network)
+
+def _build_explainer(
+    pixels: Callable[[Sequence[str]], Pixels],
+    resize: Resize,
+    network: Any,
+    encode: Callable[[Sequence[str]], list[NDArray[np.generic]]],
+) -> ImageExplainer:
+    """Build an explainer of a network whose Grad-CAM is built when it is first needed.
+
+    ``encode`` returns the network's inputs besides pixels.
+    """
     if network is None:
         return ImageExplainer(pixels, resize=resize)
-    return ImageExplainer(pixels, heat, lambda: get_grad_cam().places, resize)
-
-
-def _build_on_first_use(network: Any) -> Callable[[], GradCam]:
-    """Return a function that builds Grad-CAM of a network at its first call and keeps it."""
 
     @functools.cache
     def get_grad_cam() -> GradCam:
@@ -189,4 +188,7 @@ def _build_on_first_use(network: Any) -> Callable[[], GradCam]:
 
         return GradCam(network)
 
-    return get_grad_cam
+    def heat(image_ids: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
+        return get_grad_cam()(pixels, classes, encode(image_ids))
+
+    return ImageExplainer(pixels, heat, lambda: get_grad_cam().places, resize)

@@ -43,16 +43,12 @@ from melanoma_lab.inference.external_validation.training_overlap import (
 )
 from melanoma_lab.inference.known_images import (
     find_known_images,
-    find_training_run,
+    load_run_manifest,
+    read_training_run,
 )
 from melanoma_lab.inference.model_source import ModelSource, find_model
 from melanoma_lab.inference.prediction_messages import show_source
-from melanoma_lab.inference.predictor import (
-    NO_PATIENT_COLUMNS,
-    PredictionBatch,
-    Predictor,
-    load_predictor,
-)
+from melanoma_lab.inference.predictor import PredictionBatch, Predictor, load_predictor
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_images
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.model_info import ModelInfo
@@ -106,8 +102,9 @@ def _prepare(
             "folder with MLflow's MLmodel, or models:/NAME/VERSION."
         )
     show_source(source, card)
-    run = find_training_run(source, config.tracking, scratch)
-    known = find_known_images(run, config.evaluation.trained_on, threads)
+    run = read_training_run(source, config.tracking, scratch)
+    manifest = load_run_manifest(run, config.tracking, scratch)
+    known = find_known_images(manifest, config.evaluation.trained_on, threads)
     size = card.image_size
     if size is None:  # an old model's card has none, so the network itself is loaded
         size = load_predictor(source, threads=threads, seed=config.seed, patients=True).size
@@ -207,7 +204,7 @@ def _predict(evaluated: ExternalEvaluation, model: Predictor) -> PredictionBatch
             chosen = slice(start, start + batch_size)
             pixels = np.asarray(data.pixels[data.rows[chosen]])
             rows = data.manifest.iloc[chosen]
-            known = encoding.to_model_inputs(rows) if encoding else NO_PATIENT_COLUMNS
+            known = encoding.to_model_inputs(rows) if encoding else None
             batches.append(model.look_at(pixels, known))
             tell(min(start + batch_size, n), n)
     return PredictionBatch.concatenate(batches)

@@ -30,7 +30,7 @@ from melanoma_lab.evaluation.metric_intervals import INTERVALS
 from melanoma_lab.evaluation.out_of_distribution import WITHIN
 from melanoma_lab.evaluation.predictions import build_predictions
 from melanoma_lab.inference.external_validation.training_overlap import ImageRoles
-from melanoma_lab.inference.known_images import TRAINED_ON_KEY, TrainingRun
+from melanoma_lab.inference.known_images import TRAINED_ON_KEY
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.inference.predictor import PredictionBatch
 from melanoma_lab.input_pipeline.prepare import PreparedData
@@ -40,6 +40,7 @@ from melanoma_lab.runs.run_report import ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.provenance import git_commit
+from melanoma_lab.tracking.run_reader import TrackedRun
 from melanoma_lab.tracking.tracker import Tracker
 
 #: Tag of the run of an evaluation: the kind of evaluation.
@@ -67,7 +68,7 @@ class ExternalEvaluation:
         config: the checked configuration, with the model's image size.
         source: where the model comes from.
         card: the description that the model was saved with.
-        run: the run that trained the model, as far as it was found.
+        run: the run that trained the model; None if it was not found.
         data: the images whose class the model has; their split is ``test`` if the model is
             evaluated on them, else the one that they had in its training.
         encoding: encoder of the model's patient metadata; None if it takes only images.
@@ -78,7 +79,7 @@ class ExternalEvaluation:
     config: Config
     source: ModelSource
     card: ModelInfo
-    run: TrainingRun
+    run: TrackedRun | None
     data: PreparedData
     encoding: PatientEncoder | None
     matched: Mapping[str, str | None]
@@ -95,7 +96,8 @@ class ExternalEvaluation:
 def build_evaluation_tags(evaluated: ExternalEvaluation) -> dict[str, str]:
     """Return the tags by which an evaluation is searched and grouped; it has no arm."""
     config, source, data = evaluated.config, evaluated.source, evaluated.data
-    tags, roles = evaluated.run.tags, evaluated.shown
+    run, roles = evaluated.run, evaluated.shown
+    tags = {} if run is None else run.tags
     kept = config.evaluation.overlap is OnOverlap.keep
     settings = config_to_dict(config)["evaluation"]
     identity = [
@@ -110,7 +112,7 @@ def build_evaluation_tags(evaluated: ExternalEvaluation) -> dict[str, str]:
     return {
         "study": config.study,
         EVALUATION_TAG: "external",
-        EVALUATED_TAG: evaluated.run.run_id or source.typed,
+        EVALUATED_TAG: source.typed if run is None else run.run_id,
         **{new: tags[old] for old, new in MODEL_TAGS.items() if old in tags},
         "evaluated_dataset": evaluated.card.dataset,
         "dataset": config.dataset.name,
@@ -170,7 +172,8 @@ def report_evaluation(
         explainer=explainer if config.tracking.images else None, title=config.dataset.name
     )
     log_report(RunReport(run, figures=figures, manifest_columns=columns, files=files), tracker)
-    _show_metrics(run.metrics, evaluated.run, config.dataset.name, interval)
+    own = {} if evaluated.run is None else evaluated.run.metrics
+    _show_metrics({config.dataset.name: run.metrics, "its own test split": own}, interval)
     run_messages.show_absent_classes(run.absent_classes, len(card.slugs))
     run_messages.show_clinical_evaluation(run.evaluation)
     if answers.unlike is not None:
@@ -294,13 +297,11 @@ def show_training_overlap(
         )
 
 
-def _show_metrics(
-    metrics: Mapping[str, float], run: TrainingRun, name: str, interval: IntervalEstimate
-) -> None:
-    """Print the metrics, next to those of the model's own test split if they are known."""
+def _show_metrics(metrics: Mapping[str, Mapping[str, float]], interval: IntervalEstimate) -> None:
+    """Print the metrics of test by the title of their column; leave out those not known."""
     columns = {
         title: {key.removeprefix("test/"): value for key, value in each.items() if "test/" in key}
-        for title, each in ((name, metrics), ("its own test split", run.metrics))
+        for title, each in metrics.items()
     }
     run_messages.show_metric_table({title: each for title, each in columns.items() if each})
     if not np.isnan(interval.value):
