@@ -80,26 +80,27 @@ class TrainingImages:
         Raises:
             UserError: a file has changed since training, or cannot be read.
         """
-        paths, digests = [*self.paths, *self.others], [*self.digests, *self.others.values()]
-        found = compute_file_digests(paths, threads)
-        unchanged = [now == then for now, then in zip(found, digests, strict=True)]
-        if not all(unchanged[: len(self.paths)]):
-            changed = [path for path, same in zip(self.paths, unchanged, strict=False) if not same]
-            raise UserError(_explain_missing("have changed since", changed, len(self.paths)))
+        n = len(self.paths)
+        paths = np.array([*self.paths, *self.others])
+        digests = np.array([*self.digests, *self.others.values()])
+        unchanged = np.array(compute_file_digests(paths.tolist(), threads)) == digests
+        if not unchanged[:n].all():
+            changed = paths[:n][~unchanged[:n]].tolist()
+            raise UserError(_explain_missing("have changed since", changed, n))
         decoded = load_pixels(
-            [path for path, same in zip(paths, unchanged, strict=True) if same],
-            [digest for digest, same in zip(digests, unchanged, strict=True) if same],
+            paths[unchanged].tolist(),
+            digests[unchanged].tolist(),
             size=size,
             resize=resize,
             cache=cache,
             threads=threads,
             progress=progress,
         )
-        unreadable = [p for p, d in zip(self.paths, self.digests, strict=True)
-                      if d not in decoded.row]  # fmt: skip
-        if unreadable:
-            raise UserError(_explain_missing("cannot be read", unreadable, len(self.paths)))
-        return decoded.images, np.array([decoded.row[d] for d in self.digests], np.int64)
+        rows = [decoded.row.get(digest, -1) for digest in self.digests]
+        if -1 in rows:
+            unreadable = [path for path, row in zip(self.paths, rows, strict=True) if row == -1]
+            raise UserError(_explain_missing("cannot be read", unreadable, n))
+        return decoded.images, np.array(rows, np.int64)
 
 
 @dataclass(frozen=True)
