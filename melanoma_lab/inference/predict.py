@@ -145,9 +145,7 @@ def predict_table(config: Config) -> pd.DataFrame:
 
 
 @contextmanager
-def _open_job(
-    config: Config,
-) -> Iterator[tuple[Predictor, ImageFiles, Iterator[PredictedBatch]]]:
+def _open_job(config: Config) -> Iterator[tuple[Predictor, ImageFiles, Iterator[PredictedBatch]]]:
     """Yield the model, the images, and an iterator that predicts them as it advances.
 
     The images and the model are found first: mistakes show before TensorFlow is loaded.

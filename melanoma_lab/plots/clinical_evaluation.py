@@ -23,11 +23,7 @@ TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
 
 
 def draw_operating_curve(
-    positive: Bools,
-    score: Floats,
-    split: str,
-    point: OperatingPoint,
-    shown_as: str | None = None,
+    positive: Bools, score: Floats, split: str, point: OperatingPoint, shown_as: str | None = None
 ) -> Figure:
     """Draw sensitivity and specificity by threshold, and the operating point.
 

@@ -122,10 +122,7 @@ def draw_picture(
     x, y = corner
     limits = ax.get_xlim(), ax.get_ylim()
     ax.imshow(
-        pixels,
-        extent=(x, x + size[0], y, y + size[1]),
-        aspect="auto",
-        interpolation="bilinear",
+        pixels, extent=(x, x + size[0], y, y + size[1]), aspect="auto", interpolation="bilinear"
     )
     ax.set(xlim=limits[0], ylim=limits[1])
 

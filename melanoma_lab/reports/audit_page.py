@@ -70,12 +70,7 @@ class ClassBar:
 
 
 def write_audit_page(
-    path: Path,
-    findings: Findings,
-    problems: Sequence[Problem],
-    images: pd.DataFrame,
-    *,
-    root: str,
+    path: Path, findings: Findings, problems: Sequence[Problem], images: pd.DataFrame, *, root: str
 ) -> None:
     """Write the page.
 

@@ -19,10 +19,7 @@ from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.split import TEST
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.inference.demo import messages
-from melanoma_lab.inference.demo.training_images import (
-    ReferenceSet,
-    find_nearest,
-)
+from melanoma_lab.inference.demo.training_images import ReferenceSet, find_nearest
 from melanoma_lab.inference.image_files import decode_or_explain
 from melanoma_lab.inference.predictor import PredictionBatch, Predictor
 from melanoma_lab.plots.grad_cam import overlay_on_picture

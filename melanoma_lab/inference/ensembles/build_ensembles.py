@@ -40,10 +40,7 @@ from melanoma_lab.inference.ensembles.members import (
     name_ensemble,
     sum_costs,
 )
-from melanoma_lab.reports.explained_images import (
-    ImageExplainer,
-    build_file_explainer,
-)
+from melanoma_lab.reports.explained_images import ImageExplainer, build_file_explainer
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import open_artifact

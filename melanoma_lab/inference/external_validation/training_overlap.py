@@ -96,11 +96,7 @@ def assign_image_roles(
 
 
 def _find_links(
-    manifest: pd.DataFrame,
-    known: pd.DataFrame,
-    pairs: Sequence[Sequence[Any]],
-    *,
-    lesions: bool,
+    manifest: pd.DataFrame, known: pd.DataFrame, pairs: Sequence[Sequence[Any]], *, lesions: bool
 ) -> pd.DataFrame:
     """Return one match for each image and kind; of several, the first one in order of ``ROLES``."""
     tables = [
