@@ -49,10 +49,10 @@ PARTS = {
     ],
     "figures": [
         "melanoma_lab.runs.run_report.save_run_figures",
-        "melanoma_lab.reports.error_analysis.analysis.draw_surest_decisions",
-        "melanoma_lab.reports.error_analysis.analysis.save_png",
+        "melanoma_lab.reports.error_analysis.draw_surest_decisions",
+        "melanoma_lab.reports.error_analysis.save_png",
     ],
-    "Grad-CAM": ["melanoma_lab.reports.error_analysis.analysis.explain_images"],
+    "Grad-CAM": ["melanoma_lab.reports.error_analysis.explain_images"],
     "mistakes page": ["melanoma_lab.runs.run_report.write_error_analysis"],
     "model card": ["melanoma_lab.runs.run_report.write_model_card"],
     "what images look like": ["melanoma_lab.runs.run_report._build_model_files"],

@@ -24,7 +24,7 @@ from melanoma_lab.data import tables
 from melanoma_lab.data.decoding import MAX_BYTES, decode_image, describe_picture
 from melanoma_lab.data.tables import check_table, read_manifest, read_table
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.inference.mlmodel import (
+from melanoma_lab.inference.model_source import (
     read_advice,
     read_appearance,
     read_model_folder,

@@ -12,7 +12,7 @@ from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.inference import prediction_messages
-from melanoma_lab.reports.model_card.content import PAGES, write_tracked_run_card
+from melanoma_lab.reports.model_card import PAGES, write_tracked_run_card
 from melanoma_lab.tracking.run_reader import read_run
 
 

@@ -57,8 +57,8 @@ def _build_app(config: Config, source: Any) -> Any:
     model = load_predictor(source, threads=threads, seed=config.seed)
     prediction_messages.show_source(source, model.card)
     from melanoma_lab.inference.demo import messages, web_app
-    from melanoma_lab.inference.demo.embeddings import load_reference_set
     from melanoma_lab.inference.demo.image_answer import DemoService
+    from melanoma_lab.inference.demo.training_images import load_reference_set
     from melanoma_lab.models.grad_cam import GradCam
 
     with show_progress("training images") as report:

@@ -52,9 +52,6 @@ def find_image_files(typed: str | None) -> ImageFiles:
     If no file or folder has this name, it is a pattern as in a shell: ``*``, ``?``, ``[abc]``, and
     ``**`` for folders at any depth. Symbolic links are followed.
 
-    Args:
-        typed: the value of ``images``.
-
     Raises:
         UserError: there is no such file or folder, or it contains no images.
     """
@@ -105,7 +102,7 @@ def _walk_matches(pattern: str) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """A batch of images, and the unreadable files between them.
+    """A batch of n images, and the unreadable files between them.
 
     Attributes:
         image_ids: the n ids.
@@ -129,18 +126,13 @@ def decode_batches(
     threads: int,
     with_digests: bool = False,
 ) -> Iterator[ImageBatch]:
-    """Decode files in their order.
+    """Decode files, given as (image_id, path), in their order.
 
-    Args:
-        images: (image_id, path) of the files; the iterable is consumed as needed.
-        size: the height and width of the network's input, in pixels.
-        resize: how an image is fitted into the square.
-        batch_size: the number of images in a batch; the last one may be smaller.
-        threads: the number of threads for decoding.
-        with_digests: whether to compute the digests of the files.
+    The iterable is consumed as needed. ``size`` is the height and width in pixels.
 
     Yields:
-        Batches; every file is in one of them, as pixels or as unreadable with a reason.
+        Batches; every file is in one of them, as pixels or as unreadable with a reason. The last
+        may have fewer images than ``batch_size``.
     """
     # Enough images ahead that the threads stay busy while the caller processes a batch.
     ahead = 2 * batch_size + threads
@@ -153,11 +145,7 @@ def decode_batches(
     pixels = np.empty((batch_size, size, size, 3), np.uint8)
 
     def take_batch() -> ImageBatch:
-        batch = ImageBatch(tuple(ids), pixels[: len(ids)], tuple(unreadable), tuple(digests))
-        ids.clear()
-        digests.clear()
-        unreadable.clear()
-        return batch
+        return ImageBatch(tuple(ids), pixels[: len(ids)], tuple(unreadable), tuple(digests))
 
     def read(path: str) -> tuple[NDArray[np.uint8] | str, str]:
         found = decode_or_explain(path, size, resize)
@@ -174,7 +162,9 @@ def decode_batches(
             image_id, future = waiting.popleft()
             found, digest = future.result()
             if isinstance(found, str):
-                unreadable.append((_escape(image_id), found))
+                # Bytes of a name that are not UTF-8 are escaped, so that it can be written.
+                shown_id = image_id.encode(errors="backslashreplace").decode()
+                unreadable.append((shown_id, found))
                 continue
             pixels[len(ids)] = found
             ids.append(image_id)
@@ -182,6 +172,7 @@ def decode_batches(
                 digests.append(digest)
             if len(ids) == batch_size:
                 yield take_batch()
+                ids, digests, unreadable = [], [], []
                 pixels = np.empty_like(pixels)  # the caller may keep the last batch
         if ids or unreadable:
             yield take_batch()
@@ -190,12 +181,7 @@ def decode_batches(
 
 
 def decode_or_explain(path: str, size: int, resize: Resize) -> NDArray[np.uint8] | str:
-    """Decode a file, or return why it cannot be decoded.
-
-    Args:
-        path: the path of the file, which need not exist or be an image.
-        size: the height and width of the network's input, in pixels.
-        resize: how an image is fitted into the square.
+    """Decode a file, which need not exist or be an image, or return why it cannot be decoded.
 
     Returns:
         The image, uint8, shape (size, size, 3), RGB; or a short reason.
@@ -210,8 +196,3 @@ def decode_or_explain(path: str, size: int, resize: Resize) -> NDArray[np.uint8]
         return str(error)
     except OSError as error:
         return NOT_OPENED if error.errno is None else explain_os_error(error)
-
-
-def _escape(image_id: str) -> str:
-    """Escape the bytes of a file's name that are not UTF-8, so that it can be written."""
-    return image_id.encode(errors="backslashreplace").decode()

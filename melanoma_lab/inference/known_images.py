@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,41 +30,10 @@ TRAINED_ON_KEY: Final = "evaluation.trained_on"
 COLUMNS: Final = ("image_id", "split", "digest", "lesion", "patient", "path")
 
 
-@dataclass(frozen=True)
-class TrainingRun:
-    """The run that trained a model; all fields are empty if it was not found.
-
-    Attributes:
-        run_id: the MLflow id of the run.
-        tags: the run's MLflow tags.
-        metrics: the run's MLflow metrics.
-        manifest: the table of its images; None if unknown.
-    """
-
-    run_id: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    manifest: pd.DataFrame | None = None
-
-
-def find_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> TrainingRun:
-    """Find the run that trained a model; return an empty one if it is not found.
-
-    Args:
-        source: the saved model and its origin.
-        tracked: the settings of the tracking server.
-        scratch: a temporary folder for downloads.
-    """
-    run = read_training_run(source, tracked, scratch)
-    if run is None:
-        return TrainingRun()
-    return TrainingRun(run.run_id, run.tags, run.metrics, load_run_manifest(run, tracked, scratch))
-
-
 def read_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> TrackedRun | None:
     """Read the run that trained a model; None if it is unknown, deleted or tracked elsewhere.
 
-    The arguments are those of ``find_training_run``.
+    Downloads go to the temporary folder ``scratch``.
     """
     try:
         return read_run(source.run, tracked, scratch) if source.run else None
@@ -72,22 +41,17 @@ def read_training_run(source: ModelSource, tracked: Tracking, scratch: Path) -> 
         return None
 
 
-def load_run_manifest(run: TrackedRun, tracked: Tracking, scratch: Path) -> pd.DataFrame | None:
+def load_run_manifest(
+    run: TrackedRun | None, tracked: Tracking, scratch: Path
+) -> pd.DataFrame | None:
     """Load the manifest of a run: the table of its images.
 
     In the table of an ensemble, the split of an image is the first of ``ROLES`` among its splits in
-    the ensemble and in the members: ``train`` if any member was trained on it.
-
-    Args:
-        run: a run that trained a network, or that combined networks to an ensemble.
-        tracked: the settings of the tracking server.
-        scratch: a temporary folder for downloads.
-
-    Returns:
-        The table; None if the run or a member of the ensemble has none.
+    the ensemble and in the members: ``train`` if any member was trained on it. The result is None
+    if the run or a member of the ensemble has no table.
     """
-    path = run.artifact(MANIFEST)
-    if path is None:
+    path = None if run is None else run.artifact(MANIFEST)
+    if run is None or path is None:
         return None
     manifest = read_manifest(path)
     if SEEDS_TAG not in run.tags:
@@ -124,11 +88,7 @@ class KnownFiles:
 
     @classmethod
     def of(cls, manifest: pd.DataFrame | None) -> KnownFiles | None:
-        """Read the roles from a run's manifest; return None if it is missing or lacks a column.
-
-        Args:
-            manifest: the table from ``load_run_manifest``.
-        """
+        """Read the roles from a run's manifest; return None if it is missing or lacks a column."""
         if manifest is None or not {"image_id", "split", "digest", "label"} <= set(manifest):
             return None
         table = manifest[manifest["split"].isin(ROLES)]
@@ -143,22 +103,19 @@ class KnownFiles:
     def role_of(self, image_id: str, digest: str) -> str:
         """Return the role of a file for the network, one of ``ROLES``.
 
-        Args:
-            image_id: the file's name or path.
-            digest: the digest of the file.
+        ``image_id`` is the file's name or path.
         """
         by_bytes, _ = self.digests.get(digest, (NEW, ""))
         by_id = self.archive_ids.get(parse_archive_id(image_id), NEW)
         return min(by_bytes, by_id, key=ROLES.index)
 
 
-def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> pd.DataFrame | None:
+def find_known_images(
+    manifest: pd.DataFrame | None, folder: str | None, threads: int
+) -> pd.DataFrame | None:
     """Find the images of a model's dataset, and their files.
 
-    Args:
-        run: the run that trained the model.
-        folder: the typed folder of these images; None for the paths used in training.
-        threads: the number of threads for reading files.
+    ``folder`` is the typed folder of these images; None for the paths used in training.
 
     Returns:
         A row for each image with the columns ``COLUMNS``, the path empty if the file is missing or
@@ -170,9 +127,9 @@ def find_known_images(run: TrainingRun, folder: str | None, threads: int) -> pd.
     root = None if folder is None else Path(folder).expanduser()
     if root is not None and not root.is_dir():
         raise UserError(f"{TRAINED_ON_KEY}={folder}: no such folder.")
-    if run.manifest is None:
+    if manifest is None:
         return None if root is None else _list_as_trained(root, threads)
-    table = run.manifest.reindex(columns=list(COLUMNS), fill_value="")
+    table = manifest.reindex(columns=list(COLUMNS), fill_value="")
     if root is not None:
         table["path"] = [str(root / image_id) for image_id in table["image_id"]]
     found = compute_file_digests(list(table["path"]), threads)

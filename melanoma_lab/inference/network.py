@@ -17,11 +17,7 @@ from melanoma_lab.models.safe_loading import load_safely
 
 
 def load_network(path: Path, columns: Collection[str] = ()) -> keras.Model:
-    """Load a classifier whose inputs are pixels and exactly the given columns.
-
-    Args:
-        path: a ``.keras`` file from ``check_keras_file``.
-        columns: the names of the inputs besides pixels whose values are known.
+    """Load a classifier from a ``.keras`` file that takes pixels and exactly the given columns.
 
     Returns:
         A network from pixels, 0 to 255, shape (n, s, s, 3), to outputs of shape (n, K) for K >= 2
@@ -48,10 +44,7 @@ def load_network(path: Path, columns: Collection[str] = ()) -> keras.Model:
 
 
 def load_classifier(path: Path) -> keras.Model:
-    """Load a classifier of images, which may also use patient metadata.
-
-    Args:
-        path: a ``.keras`` file from ``check_keras_file``.
+    """Load a classifier of images from a ``.keras`` file; it may also use patient metadata.
 
     Returns:
         A network from pixels, 0 to 255, shape (n, s, s, 3), or a dictionary of pixels and columns,

@@ -6,7 +6,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,27 @@ from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX
 from melanoma_lab.inference import prediction_messages
-from melanoma_lab.inference.grad_cam_files import build_map_path, check_map_folder, write_map
 from melanoma_lab.inference.image_files import (
     ImageBatch,
     ImageFiles,
     decode_batches,
     find_image_files,
 )
-from melanoma_lab.inference.known_images import NEW, KnownFiles, find_training_run
+from melanoma_lab.inference.known_images import (
+    NEW,
+    KnownFiles,
+    load_run_manifest,
+    read_training_run,
+)
 from melanoma_lab.inference.model_source import find_model
-from melanoma_lab.inference.prediction_writer import Columns, check_output_file, open_writer
+from melanoma_lab.inference.prediction_files import (
+    Columns,
+    build_map_path,
+    check_map_folder,
+    check_output_file,
+    open_writer,
+    write_map,
+)
 from melanoma_lab.inference.predictor import Predictor, load_predictor
 from melanoma_lab.training.backend import choose_threads
 
@@ -39,49 +49,18 @@ if TYPE_CHECKING:  # slow to load, and needed by predict_table only
 CALIBRATED_PREFIX = "calibrated/"
 #: The value of the column ``warning`` for an image of another kind, such as one without skin.
 UNLIKE = "unlike the training images"
-
-
 #: Called with a batch of images and their most probable classes; int, shape (n,).
 DecidedListener = Callable[[ImageBatch, NDArray[np.intp]], None]
-
-
-@dataclass(frozen=True)
-class PredictedRows:
-    """The predictions of a batch of images.
-
-    Attributes:
-        columns: column -> a value for each readable image; empty if there is none.
-        unreadable: (image_id, reason) of the unreadable files.
-    """
-
-    columns: Columns
-    unreadable: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class PredictionJob:
-    """A loaded network, its images, and an iterator over the predictions.
-
-    Attributes:
-        model: the loaded network.
-        images: the image files.
-        batches: the predictions, computed as the iterator advances.
-    """
-
-    model: Predictor
-    images: ImageFiles
-    batches: Iterator[PredictedRows]
+#: Column -> a value for each readable image, empty if there is none; then (image_id, reason) of the
+#: unreadable files.
+PredictedBatch = tuple[Columns, Sequence[tuple[str, str]]]
 
 
 def predict_to_file(config: Config) -> Path:
-    """Predict images with a saved network, and write the predictions to a file.
+    """Predict images with a saved network, write the predictions to a file and return its path.
 
-    Args:
-        config: the validated configuration; its keys ``model``, ``images``, ``output``,
-            ``grad_cam`` and ``training.batch_size`` say what to do.
-
-    Returns:
-        The path of the file.
+    The keys ``model``, ``images``, ``output``, ``grad_cam`` and ``training.batch_size`` say what to
+    do.
 
     Raises:
         UserError: the model, the images or the output cannot be used.
@@ -92,8 +71,8 @@ def predict_to_file(config: Config) -> Path:
     seen: Counter[str] = Counter()
     unlike = 0
     shown: list[tuple[str, str]] = []
-    with _open_job(config) as job, show_progress("predicting") as report:
-        source, card = job.model.source, job.model.card
+    with _open_job(config) as (model, images, batches), show_progress("predicting") as report:
+        source, card = model.source, model.card
         metadata = {
             "model": source.typed,
             "run_id": source.run,
@@ -103,16 +82,16 @@ def predict_to_file(config: Config) -> Path:
             "advice": None if source.advice is None else source.advice.plain(),
         }
         with open_writer(output, metadata) as writer:
-            for part in job.batches:
-                if part.columns:
-                    writer.write(part.columns)
-                    counts.update(part.columns["predicted"])
-                    seen.update(part.columns["seen"])
-                    unlike += sum(map(bool, part.columns.get("warning", ())))
-                writer.list_unreadable(part.unreadable)
-                shown += part.unreadable[: prediction_messages.N_SHOWN - len(shown)]
+            for columns, unreadable in batches:
+                if columns:
+                    writer.write(columns)
+                    counts.update(columns["predicted"])
+                    seen.update(columns["seen"])
+                    unlike += sum(map(bool, columns.get("warning", ())))
+                writer.list_unreadable(unreadable)
+                shown += unreadable[: prediction_messages.N_SHOWN - len(shown)]
                 done = writer.n_rows + writer.n_unreadable
-                report(done, max(done, job.images.count))  # files may be added meanwhile
+                report(done, max(done, images.count))  # files may be added meanwhile
     prediction_messages.show_unreadable(shown, writer.n_unreadable, done, output)
     if writer.n_rows == 0:
         raise RunError(f"none of {done} images can be read; nothing was predicted.")
@@ -128,11 +107,9 @@ def predict_to_file(config: Config) -> Path:
 
 
 def predict_table(config: Config) -> pd.DataFrame:
-    """Predict images with a saved network, and return the predictions as a table.
+    """Predict images as ``predict_to_file`` does, and return the predictions as a table.
 
-    Args:
-        config: the validated configuration, as for ``predict_to_file``; no file is written except
-            the maps of ``grad_cam``.
+    No file is written except the maps of ``grad_cam``.
 
     Returns:
         A row for every image that can be read; ``attrs["unreadable"]`` says why the others cannot.
@@ -146,13 +123,13 @@ def predict_table(config: Config) -> pd.DataFrame:
     parts: list[pd.DataFrame] = []
     unreadable: dict[str, str] = {}
     done = 0
-    with _open_job(config) as job, show_progress("predicting") as report:
-        for part in job.batches:
-            if part.columns:
-                parts.append(pd.DataFrame(dict(part.columns)))
-            unreadable |= dict(part.unreadable)
-            done += (len(parts[-1]) if part.columns else 0) + len(part.unreadable)
-            report(done, max(done, job.images.count))
+    with _open_job(config) as (_, images, batches), show_progress("predicting") as report:
+        for columns, failed in batches:
+            if columns:
+                parts.append(pd.DataFrame(dict(columns)))
+            unreadable |= dict(failed)
+            done += (len(parts[-1]) if columns else 0) + len(failed)
+            report(done, max(done, images.count))
     prediction_messages.show_unreadable(
         list(islice(unreadable.items(), prediction_messages.N_SHOWN)), len(unreadable), done, None
     )
@@ -168,20 +145,23 @@ def predict_table(config: Config) -> pd.DataFrame:
 
 
 @contextmanager
-def _open_job(config: Config) -> Iterator[PredictionJob]:
-    """Find the images and the model, then load it; mistakes show before TensorFlow is loaded."""
+def _open_job(config: Config) -> Iterator[tuple[Predictor, ImageFiles, Iterator[PredictedBatch]]]:
+    """Yield the model, the images, and an iterator that predicts them as it advances.
+
+    The images and the model are found first: mistakes show before TensorFlow is loaded.
+    """
     with tempfile.TemporaryDirectory(prefix="melanoma_lab-") as scratch:
         images = find_image_files(config.images)
         maps = None
         if config.grad_cam is not None:
             maps = check_map_folder(config.grad_cam, str(config.images), images.walk())
         source = find_model(config.model, config.tracking, Path(scratch))
-        manifest = find_training_run(source, config.tracking, Path(scratch)).manifest
-        known = KnownFiles.of(manifest)
+        run = read_training_run(source, config.tracking, Path(scratch))
+        known = KnownFiles.of(load_run_manifest(run, config.tracking, Path(scratch)))
         threads = choose_threads(config.training.threads)
         model = load_predictor(source, threads=threads, seed=config.seed)
         prediction_messages.show_source(source, model.card)
-        on_decided = _ignore if maps is None else _build_map_writer(model.network, maps)
+        on_decided = None if maps is None else _build_map_writer(model.network, maps)
         batches = decode_batches(
             images.walk(),
             size=model.size,
@@ -190,20 +170,11 @@ def _open_job(config: Config) -> Iterator[PredictionJob]:
             threads=threads,
             with_digests=known is not None,
         )
-        predicted = (_predict_batch(batch, model, known, on_decided) for batch in batches)
-        yield PredictionJob(model, images, predicted)
-
-
-def _ignore(_batch: ImageBatch, _decided: NDArray[np.intp]) -> None:
-    """Do nothing: no maps are requested."""
+        yield model, images, (_predict_batch(each, model, known, on_decided) for each in batches)
 
 
 def _build_map_writer(network: Any, folder: Path) -> DecidedListener:
-    """Build a function that writes a heat map of the most probable class over each image.
-
-    Raises:
-        UserError: the network has no convolution, or no softmax at its end.
-    """
+    """Build a function that writes a heat map of the most probable class over each image."""
     from melanoma_lab.models.grad_cam import GradCam
 
     explain = GradCam(network)
@@ -217,14 +188,18 @@ def _build_map_writer(network: Any, folder: Path) -> DecidedListener:
 
 
 def _predict_batch(
-    batch: ImageBatch, model: Predictor, known: KnownFiles | None, on_decided: DecidedListener
-) -> PredictedRows:
+    batch: ImageBatch,
+    model: Predictor,
+    known: KnownFiles | None,
+    on_decided: DecidedListener | None,
+) -> PredictedBatch:
     """Predict a batch; the columns include warnings about unlike and already seen images."""
     if not batch.image_ids:
-        return PredictedRows({}, batch.unreadable)
+        return {}, batch.unreadable
     answers, slugs = model.look_at(batch.pixels), model.card.slugs
     probabilities, decided = answers.probabilities, answers.decided
-    on_decided(batch, decided)
+    if on_decided is not None:
+        on_decided(batch, decided)
     columns: dict[str, Any] = {
         "image_id": batch.image_ids,
         "predicted": [slugs[k] for k in decided],
@@ -241,14 +216,10 @@ def _predict_batch(
     if answers.unlike is not None:
         columns["unlike_training"] = answers.unlike
         columns["warning"] = [UNLIKE if distance > 1 else "" for distance in answers.unlike]
-    columns["seen"] = _list_roles(batch, known)
-    return PredictedRows(columns, batch.unreadable)
-
-
-def _list_roles(batch: ImageBatch, known: KnownFiles | None) -> list[str]:
-    """Return the role of each file of a batch for the network, as values of the column ``seen``."""
     if known is None:
-        return [prediction_messages.NOT_KNOWN] * len(batch.image_ids)
-    files = zip(batch.image_ids, batch.digests, strict=True)
-    roles = [known.role_of(image_id, digest) for image_id, digest in files]
-    return [prediction_messages.UNSEEN if role == NEW else role for role in roles]
+        columns["seen"] = [prediction_messages.NOT_KNOWN] * len(decided)
+    else:
+        files = zip(batch.image_ids, batch.digests, strict=True)
+        roles = [known.role_of(image_id, digest) for image_id, digest in files]
+        columns["seen"] = [prediction_messages.UNSEEN if r == NEW else r for r in roles]
+    return columns, batch.unreadable

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from melanoma_lab.core.console import console
+from melanoma_lab.core.console import console, show_note
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.inference.model_source import ModelSource
-from melanoma_lab.inference.prediction_writer import build_unreadable_path
+from melanoma_lab.inference.prediction_files import build_unreadable_path
 from melanoma_lab.tracking.logged_model import NOTICE, ModelInfo
 
 #: The number of unreadable files named in the terminal; a file next to the output lists all.
@@ -28,7 +28,7 @@ def show_source(source: ModelSource, card: ModelInfo) -> None:
     sees = f", input {size}x{size} pixels ({card.resize})" if size else ""
     console.print(f"{name_source(source)}: {len(card.slugs)} classes{trained}{sees}", markup=False)
     for note in list_source_notes(source, card):
-        console.print(f"  {note}", style="yellow", markup=False)
+        show_note(f"  {note}")
 
 
 def name_source(source: ModelSource) -> str:
@@ -73,17 +73,14 @@ def warn_unlike(n_unlike: int, n_images: int) -> None:
 def show_seen_images(counts: Mapping[str, int]) -> None:
     """Warn of images from the network's own dataset, and print how they were recognised.
 
-    Args:
-        counts: value of the column ``seen`` -> number of images.
+    ``counts`` has the number of images for each value of the column ``seen``.
     """
     total = sum(counts.values())
     known = {split: counts.get(split, 0) for split in (TRAIN, VAL, TEST)}
     if counts.get(NOT_KNOWN):
-        console.print(
+        show_note(
             "Whether the network was trained on these images is not known (column seen): its "
-            "run, or the run's manifest.csv, was not found.",
-            style="yellow",
-            markup=False,
+            "run, or the run's manifest.csv, was not found."
         )
         return
     if known[TRAIN] or known[VAL]:
@@ -111,14 +108,10 @@ def show_seen_images(counts: Mapping[str, int]) -> None:
 def show_unreadable(
     shown: Sequence[tuple[str, str]], n_unreadable: int, n_files: int, output: Path | None
 ) -> None:
-    """Print the number of unreadable files and the first few of them.
+    """Print the number of unreadable files and (image_id, reason) of the first few.
 
-    Args:
-        shown: (image_id, reason) of the files to name.
-        n_unreadable: the number of unreadable files.
-        n_files: the number of all files.
-        output: the path of the predictions, next to which the full list is written; None if no file
-            is written.
+    ``output`` is the path of the predictions, next to which the full list is written; None if no
+    file is written.
     """
     if not n_unreadable:
         return
@@ -128,7 +121,7 @@ def show_unreadable(
         lines.append(f"  and {n_unreadable - len(shown):,} more")
     if output is not None:
         lines.append(f"All are listed in {build_unreadable_path(output)}")
-    console.print("\n".join(lines), style="yellow", markup=False)
+    show_note("\n".join(lines))
 
 
 def show_notice() -> None:

@@ -26,8 +26,6 @@ PredictFunction = Callable[[Any], NDArray[np.float32]]
 #: The threshold is the probability of an image of val, and the last bits of a network's output
 #: depend on the other images in the batch.
 THRESHOLD_TOLERANCE = 1e-6
-#: The value of a parameter if there are no patient metadata.
-NO_PATIENT_COLUMNS: Mapping[str, NDArray[Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -83,13 +81,12 @@ class Predictor:
     answer: PredictFunction
 
     def look_at(
-        self, pixels: NDArray[np.uint8], known: Mapping[str, NDArray[Any]] = NO_PATIENT_COLUMNS
+        self, pixels: NDArray[np.uint8], known: Mapping[str, NDArray[Any]] | None = None
     ) -> PredictionBatch:
         """Predict images, and apply the decision rule chosen on val.
 
-        Args:
-            pixels: the images; uint8, shape (n, size, size, 3), RGB, n at least 1.
-            known: the network's other inputs by name, each of shape (n, 1).
+        ``pixels`` are uint8, shape (n, size, size, 3), RGB, n at least 1; ``known`` are the
+        network's other inputs by name, each of shape (n, 1).
 
         Raises:
             UserError: the network's outputs are not probabilities.
@@ -110,11 +107,7 @@ def load_predictor(
 ) -> Predictor:
     """Start TensorFlow and load a network.
 
-    Args:
-        source: the saved network from ``find_model``.
-        threads: the number of threads of TensorFlow.
-        seed: the seed of the global random generators.
-        patients: whether the patient metadata that the network's description names are known.
+    ``patients`` says whether the patient metadata that the network's description names are known.
 
     Raises:
         UserError: it cannot be loaded safely, needs unknown inputs, or has another number of

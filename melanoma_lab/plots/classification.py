@@ -1,7 +1,8 @@
-"""Figures of the predictions of one split: confusion matrix, ROC and precision-recall curves.
+"""Figures of the predictions of one split: confusion matrix, curves and reliability diagram.
 
-Every function takes ``y_true``, int64 (n,), and ``y_score``, float64 (n, K), as the metrics do,
-the slugs of the classes in class order, and the split's name for the title.
+Every function takes ``y_true``, int64 (n,), and ``y_score``, float64 (n, K), as the metrics do, and
+the slugs of the classes in class order where it names them. ``split`` is its name for the title,
+and the class ``positive_class`` is emphasised, if there is one.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from melanoma_lab.core.formatting import format_percent
-from melanoma_lab.evaluation import metrics
+from melanoma_lab.evaluation import calibration, metrics
+from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.plots import style
 
 Labels = NDArray[np.int64]
@@ -46,9 +49,8 @@ def draw_confusion_matrix(
     left = 0.45 + style.estimate_text_width(rows, style.TICK_SIZE)
     slanted = 0.7 * style.estimate_text_width(names, style.TICK_SIZE)
     bottom, top, right = 0.6 + (0.4 if k <= 3 else slanted), 0.75, 1.1
-    fig = style.new_figure(left + side + right, bottom + side + top, by_hand=True)
-    style.set_margins(fig, left=left, right=right, bottom=bottom, top=top)
-    ax = fig.add_subplot()
+    width, height = left + side + right, bottom + side + top
+    fig, ax = style.new_axes(width, height, left=left, right=right, bottom=bottom, top=top)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 11 if k <= 12 else 9
     for row, column in np.ndindex(k, k):
@@ -75,7 +77,6 @@ def draw_confusion_matrix(
     between = np.arange(k + 1) - 0.5
     ax.hlines(between, -0.5, k - 0.5, color=style.LIGHT_GREY, linewidth=0.8)
     ax.vlines(between, -0.5, k - 0.5, color=style.LIGHT_GREY, linewidth=0.8)
-    width, height = fig.get_size_inches()
     cax = fig.add_axes(((left + side + 0.12) / width, bottom / height, 0.22 / width, side / height))
     bar = fig.colorbar(image, cax=cax, format=PercentFormatter(1.0))
     bar.set_label(
@@ -101,15 +102,7 @@ def draw_roc_curves(
     split: str,
     positive_class: str | None = None,
 ) -> Figure:
-    """Draw a one-vs-rest ROC curve for every class that has positives and negatives.
-
-    Args:
-        y_true: int64, shape (n,); index of the true class.
-        y_score: float64, shape (n, K); probabilities.
-        slugs: K class slugs.
-        split: name of the split.
-        positive_class: slug of the class to emphasise; None: no class.
-    """
+    """Draw a one-vs-rest ROC curve for every class that has positives and negatives."""
     areas = metrics.auroc(y_true, y_score)
 
     def curve(positive: NDArray[np.bool_], score: Scores) -> tuple[Scores, Scores]:
@@ -143,13 +136,6 @@ def draw_precision_recall_curves(
 
     Average precision is the step-wise sum that scikit-learn computes. For a classifier at chance it
     equals the class's prevalence, which the legend shows.
-
-    Args:
-        y_true: int64, shape (n,); index of the true class.
-        y_score: float64, shape (n, K); probabilities.
-        slugs: K class slugs.
-        split: name of the split.
-        positive_class: slug of the class to emphasise; None: no class.
     """
     n_positive = np.bincount(y_true, minlength=len(slugs))
     areas = np.full(len(slugs), np.nan)
@@ -197,25 +183,15 @@ def _draw_one_vs_rest(
 ) -> tuple[Figure, Axes]:
     """Draw one curve for each class, and a legend with areas and prevalences.
 
-    Args:
-        y_true: int64, shape (n,); index of the true class.
-        y_score: float64, shape (n, K); probabilities.
-        slugs: K class slugs.
-        positive_class: slug of the class to emphasise; None: no class.
-        areas: float64, shape (K,); area under each curve; NaN: no curve is drawn.
-        area_name: name of the area in the legend.
-        curve: returns x and y of a class's curve from labels, bool (n,), and scores, float64 (n,).
-        steps: Matplotlib's style of drawing the curve.
+    ``areas``, float64 (K,), are those under the curves; a class whose area is NaN gets no curve.
+    ``curve`` returns x and y of one class from labels, bool (n,), and scores, float64 (n,).
     """
     longest = max(map(len, slugs))
     width, height = 7.0 + 0.08 * longest, max(5.2, 1.2 + 0.205 * len(slugs))
-    fig = style.new_figure(width, height, by_hand=True)
     left, side = 0.75, 3.75  # inches
-    spare = height - side - 1.5
-    style.set_margins(
-        fig, left=left, right=width - left - side, bottom=0.85 + spare / 2, top=0.65 + spare / 2
-    )
-    ax = fig.add_subplot()
+    right, spare = width - left - side, height - side - 1.5
+    bottom, top = 0.85 + spare / 2, 0.65 + spare / 2
+    fig, ax = style.new_axes(width, height, left=left, right=right, bottom=bottom, top=top)
     ordinary = 0
     for k, slug in enumerate(slugs):
         positive = y_true == k
@@ -264,3 +240,96 @@ def _draw_one_vs_rest(
             text.set_fontweight("bold")
     style.add_footer(fig)
     return fig, ax
+
+
+def draw_reliability_diagram(
+    y_true: NDArray[np.int64],
+    y_score: NDArray[np.float64],
+    split: str,
+    temperature: Temperature | None = None,
+) -> Figure:
+    """Draw accuracy against confidence in 15 bins, with 95 % Wilson intervals, and the counts.
+
+    A temperature that was fitted adds a second curve: the probabilities after calibration.
+    """
+    fig = style.new_figure(5.6, 6.4, by_hand=True)
+    ax, count_ax = fig.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
+    style.set_margins(fig, left=0.75, right=0.25, bottom=0.85, top=0.7, between=0.15)
+    style.style_axes(ax, y="accuracy")
+    style.style_axes(count_ax, x="confidence (probability of the predicted class)", y="images")
+    ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", label="calibrated")
+    bins = calibration.reliability_bins(y_true, y_score)
+    result = (
+        f"ECE {style.format_metric_value(calibration.ece(y_true, y_score))} ({len(y_true):,} "
+        "images)"
+    )
+    if y_true.size:
+        _draw_points(
+            ax,
+            bins,
+            "this network, with 95 % intervals",
+            marker="o",
+            colour=style.BLUE,
+            bars=style.SKY,
+        )
+    else:
+        style.annotate_empty(ax, f"no images in {split}")
+    count_ax.bar(
+        bins.edges[:-1],
+        bins.counts,
+        width=np.diff(bins.edges),
+        align="edge",
+        color=style.SKY,
+        edgecolor="white",
+    )
+    if y_true.size and temperature is not None and not temperature.why_not:
+        calibrated = temperature.apply(y_score)
+        after = calibration.reliability_bins(y_true, calibrated)
+        name = f"after temperature {temperature.value:.2f}, from val"
+        _draw_points(ax, after, name, marker="D", colour=style.VERMILLION, bars=style.ORANGE)
+        count_ax.stairs(after.counts, after.edges, color=style.VERMILLION, linewidth=1.4)
+        result += (
+            f"; after calibration {style.format_metric_value(calibration.ece(y_true, calibrated))}"
+        )
+    ax.set(xlim=(0, 1), ylim=(0, 1.02))
+    ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
+    # The legend is placed on the side of the diagonal without points.
+    underconfident = (
+        y_true.size and (y_score.argmax(axis=1) == y_true).mean() > y_score.max(axis=1).mean()
+    )
+    ax.legend(
+        loc="lower right" if underconfident else "upper left",
+        framealpha=0.9,
+        edgecolor="none",
+        fontsize=style.TICK_SIZE,
+    )
+    count_ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    style.set_title(fig, f"Reliability, {split}", result)
+    style.add_footer(fig)
+    return fig
+
+
+def _draw_points(
+    ax: Axes, bins: calibration.ReliabilityBins, name: str, *, marker: str, colour: str, bars: str
+) -> None:
+    """Draw the bins that have images as points with Wilson intervals."""
+    filled = np.flatnonzero(bins.counts)
+    intervals = [
+        binomtest(int(bins.correct[i]), int(bins.counts[i])).proportion_ci(method="wilson")
+        for i in filled
+    ]
+    middle = bins.accuracy[filled]
+    # By a rounding error, the interval may not contain the estimate; errorbar refuses that.
+    below = np.maximum(middle - [interval.low for interval in intervals], 0)
+    above = np.maximum([interval.high for interval in intervals] - middle, 0)
+    ax.errorbar(
+        bins.confidence[filled],
+        middle,
+        yerr=(below, above),
+        fmt=marker,
+        color=colour,
+        ecolor=bars,
+        elinewidth=1.6,
+        markersize=5,
+        label=name,
+    )

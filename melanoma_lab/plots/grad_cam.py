@@ -1,13 +1,16 @@
-"""The figure of a network's most confident decisions: images with their Grad-CAM heat maps."""
+"""Figures with Grad-CAM: heat maps laid over images, and the most confident decisions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.plots import style
@@ -30,13 +33,11 @@ CAPTION = (
 
 @dataclass(frozen=True)
 class DecidedImage:
-    """One image with its predicted class.
+    """One image with its predicted class and that class's probability.
 
     Attributes:
         pixels: uint8, shape (s, s, 3).
         laid_over: uint8, shape (s, s, 3); the image with its heat map.
-        predicted: slug of the predicted class.
-        probability: probability of the predicted class.
     """
 
     pixels: NDArray[np.uint8]
@@ -50,7 +51,6 @@ class ClassExamples:
     """The most confident right and wrong decision on images of one class.
 
     Attributes:
-        slug: slug of the class.
         right: the right decision; None if there is none.
         wrong: the wrong decision; None if there is none.
     """
@@ -65,11 +65,7 @@ def draw_surest_decisions(
 ) -> Figure:
     """Draw images and their heat maps, class by class.
 
-    Args:
-        blocks: the decisions of one or more classes.
-        split: name of the images' split.
-        places: rows and columns of the heat maps before they were smoothed.
-        calibrated: whether the probabilities are calibrated.
+    ``places`` are rows and columns of the heat maps before they were smoothed.
     """
     # Positions are computed here, because equal cells need no layout engine. Sizes are in inches.
     columns = 1 if len(blocks) <= MOST_ROWS else 2
@@ -110,3 +106,57 @@ def draw_surest_decisions(
     ax.text(0.2, 0.3, caption, fontsize=style.NOTE_SIZE, color=style.GREY, va="bottom")
     ax.text(width - 0.1, 0.08, style.FOOTER, fontsize=style.NOTE_SIZE, color=style.GREY, ha="right")
     return fig
+
+
+#: Colour map whose lightness rises evenly, so that it is readable in grey and with any colour
+#: blindness; its greens do not occur in skin.
+COLOUR_MAP: Final = "viridis"
+#: Opacity of the map at its maximum.
+MAX_OPACITY: Final = 0.6
+#: The contour is drawn around the area with at least this share of the maximum.
+CONTOUR_SHARE: Final = 0.5
+
+
+def overlay_heat_map(pixels: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Lay a heat map over its image.
+
+    The image is shown in grey. The opacity of the map rises with its value, from 0 at 0, so an
+    image with an empty map is plain grey. A white contour surrounds the area with at least half of
+    the maximum.
+
+    Args:
+        pixels: uint8, shape (h, w, 3), RGB.
+        heat: float, shape (h, w), 0 to 1; 1 is the maximum.
+
+    Returns:
+        uint8, shape (h, w, 3), RGB.
+
+    Raises:
+        ValueError: the shapes do not match.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or heat.shape != pixels.shape[:2]:
+        raise ValueError(
+            f"Expected pixels (h, w, 3) and heat (h, w). Received {pixels.shape} and {heat.shape}."
+        )
+    grey = pixels @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
+    heat = np.clip(heat, 0.0, 1.0)
+    share = (MAX_OPACITY * heat)[..., None]
+    colours = 255 * colormaps[COLOUR_MAP](heat)[..., :3]
+    blended = (1 - share) * grey[..., None] + share * colours
+    blended[_find_edge(heat >= CONTOUR_SHARE)] = 255
+    overlay: NDArray[np.uint8] = np.rint(blended).astype(np.uint8)
+    return overlay
+
+
+def overlay_on_picture(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
+    """Lay a heat map, float32 (s, s), 0 to 1, over an RGB picture; it is stretched to its size."""
+    stretched = Image.fromarray(heat).resize(picture.size, Image.Resampling.BILINEAR)
+    return Image.fromarray(overlay_heat_map(np.asarray(picture), np.asarray(stretched)))
+
+
+def _find_edge(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the pixels of an area with a neighbour (up, down, left or right) outside it."""
+    around = np.pad(inside, 1, mode="edge")
+    within = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    edge: NDArray[np.bool_] = inside & ~within
+    return edge

@@ -9,14 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
-from melanoma_lab.plots import (
-    classification,
-    clinical_evaluation,
-    reliability,
-    style,
-    subgroups,
-    training_figures,
-)
+from melanoma_lab.plots import classification, clinical_evaluation, style, training_figures
 from melanoma_lab.plots.training_figures import TrainingFigures
 
 
@@ -28,10 +21,10 @@ def save_run_figures(
     title: str | None = None,
     in_use: bool = True,
 ) -> list[Path]:
-    """Draw and write every figure of a run; predictions are those of the evaluated split.
+    """Draw and write every figure of a run into a folder, which is created if it is missing.
 
     Args:
-        folder: the folder to write to; created if it is missing.
+        folder: the folder to write to.
         run: the evaluated run; its test split is drawn, or val if no test image was predicted.
         training: data of the training's figures; None: nothing was trained here.
         title: name of the images in titles; None: the name of their split.
@@ -50,7 +43,7 @@ def save_run_figures(
         "precision_recall_curves": classification.draw_precision_recall_curves(
             *arguments, run.positive_class
         ),
-        "reliability_diagram": reliability.draw_reliability_diagram(
+        "reliability_diagram": classification.draw_reliability_diagram(
             split.y_true, split.y_score, title, evaluation.temperature
         ),
     }
@@ -69,7 +62,7 @@ def save_run_figures(
             *labels_and_scores, split.groups, title, evaluation.point.slug
         )
     if in_use and len(evaluation.subgroups):
-        figures["subgroups"] = subgroups.draw_subgroup_forest(
+        figures["subgroups"] = clinical_evaluation.draw_subgroup_forest(
             evaluation.subgroups, evaluation.point, title
         )
     if training is not None and len(training.sample_images):

@@ -50,13 +50,10 @@ FOOTER = "Research use only - not a medical device"
 
 
 def new_figure(width: float, height: float, *, by_hand: bool = False) -> Figure:
-    """Return an empty figure.
+    """Return an empty figure; width and height are in inches.
 
-    Args:
-        width: width in inches.
-        height: height in inches.
-        by_hand: whether the caller places the axes by ``set_margins``, which takes half the
-            processor time; otherwise Matplotlib's constrained layout avoids overlaps.
+    With ``by_hand`` the caller places the axes by ``set_margins``, which takes half the processor
+    time; otherwise Matplotlib's constrained layout avoids overlaps.
     """
     layout = None if by_hand else ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     fig = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
@@ -64,19 +61,22 @@ def new_figure(width: float, height: float, *, by_hand: bool = False) -> Figure:
     return fig
 
 
+def new_axes(
+    width: float, height: float, *, left: float, right: float, bottom: float, top: float
+) -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes; its size and the margins are in inches."""
+    fig = new_figure(width, height, by_hand=True)
+    set_margins(fig, left=left, right=right, bottom=bottom, top=top)
+    return fig, fig.add_subplot()
+
+
 def set_margins(
     fig: Figure, *, left: float, right: float, bottom: float, top: float, between: float = 0.0
 ) -> None:
-    """Set the margins of a figure's axes, in inches.
+    """Set the margins of a figure's axes, and the gap between columns and rows of axes, in inches.
 
-    Args:
-        fig: a figure of ``new_figure`` with ``by_hand=True``; axes that are added later get the
-            margins too.
-        left: left margin.
-        right: right margin.
-        bottom: bottom margin.
-        top: top margin.
-        between: gap between columns of axes, and between rows.
+    The figure is one of ``new_figure`` with ``by_hand=True``; axes that are added later get the
+    margins too.
     """
     width, height = fig.get_size_inches()
     grid = fig.axes[0].get_gridspec() if fig.axes else None
@@ -94,9 +94,7 @@ def set_margins(
 def estimate_text_width(texts: Iterable[str], size: float) -> float:
     """Estimate the width of the widest of several texts in inches, rather too large than too small.
 
-    Args:
-        texts: texts of one or more lines.
-        size: font size in points.
+    The font size is in points; a text may have several lines.
     """
     longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
     return 0.6 * size / 72 * longest  # an average letter of DejaVu Sans is 0.58 of its size
@@ -107,10 +105,6 @@ def new_sheet(width: float, height: float) -> tuple[Figure, Axes]:
 
     The origin is the lower left corner. Drawing several pictures in these axes takes a third of the
     time of drawing each in its own axes.
-
-    Args:
-        width: width in inches.
-        height: height in inches.
     """
     fig = new_figure(width, height, by_hand=True)
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
@@ -121,36 +115,25 @@ def new_sheet(width: float, height: float) -> tuple[Figure, Axes]:
 def draw_picture(
     ax: Axes, pixels: NDArray[np.uint8], corner: tuple[float, float], size: tuple[float, float]
 ) -> None:
-    """Draw a picture on the axes of ``new_sheet``.
+    """Draw a picture, uint8 (h, w, 3), RGB, on the axes of ``new_sheet``.
 
-    Args:
-        ax: the axes of ``new_sheet``.
-        pixels: uint8, shape (h, w, 3), RGB.
-        corner: x and y of the picture's lower left corner, in inches.
-        size: width and height of the picture, in inches.
+    Its lower left corner, its width and its height are in inches.
     """
     x, y = corner
     limits = ax.get_xlim(), ax.get_ylim()
     ax.imshow(
-        pixels,
-        extent=(x, x + size[0], y, y + size[1]),
-        aspect="auto",
-        interpolation="bilinear",
+        pixels, extent=(x, x + size[0], y, y + size[1]), aspect="auto", interpolation="bilinear"
     )
     ax.set(xlim=limits[0], ylim=limits[1])
 
 
 def save_png(fig: Figure, path: Path, *, photographs: bool = False) -> None:
-    """Lay out a figure of ``new_figure`` and write it as a PNG file.
+    """Lay out a figure of ``new_figure``, which must not change afterwards, and write a PNG file.
 
     ``Figure.savefig`` does the same in three times the processor time: it visits all artists a
-    third time for the layout, and compressing takes longer than drawing.
-
-    Args:
-        fig: the figure; it must not be changed afterwards.
-        path: the file to write.
-        photographs: whether the figure consists mainly of photographs, not of areas of one colour;
-            chooses the compression.
+    third time for the layout, and compressing takes longer than drawing. ``photographs`` says
+    whether the figure consists mainly of photographs, not of areas of one colour; it chooses the
+    compression.
     """
     canvas = FigureCanvasAgg(fig)
     if (engine := fig.get_layout_engine()) is not None:

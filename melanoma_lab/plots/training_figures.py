@@ -58,10 +58,6 @@ class TrainingFigures:
 def draw_class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure:
     """Draw the numbers of training images before and after balancing, and list the other splits.
 
-    Args:
-        counts: numbers of images of each class.
-        slugs: K class slugs, in class order.
-
     Raises:
         ValueError: the counts are not of shape (K,).
     """
@@ -73,9 +69,7 @@ def draw_class_distribution(counts: ClassCounts, slugs: Sequence[str]) -> Figure
     left = 0.2 + style.estimate_text_width(labels, style.TICK_SIZE)
     # Space for the numbers of the other splits, in proportion to the width of the axes.
     right = 0.1 + (8.3 - left) * (1 - 1 / 1.19)
-    fig = style.new_figure(8.4, 1.9 + 0.46 * k, by_hand=True)
-    style.set_margins(fig, left=left, right=right, bottom=0.9, top=0.75)
-    ax = fig.add_subplot()
+    fig, ax = style.new_axes(8.4, 1.9 + 0.46 * k, left=left, right=right, bottom=0.9, top=0.75)
     y = np.arange(k)
     for values, offset, colour, label in (
         (counts.train, -0.2, style.SKY, f"original images ({counts.train.sum():,})"),
@@ -149,13 +143,8 @@ def draw_samples(images: NDArray[np.generic], names: Sequence[str]) -> Figure:
 def format_mixed_label(shares: NDArray[np.floating], slugs: Sequence[str]) -> str:
     """Format the label of a training image, which may be a mixture of several classes.
 
-    Args:
-        shares: float, shape (K,), sum 1; share of each class.
-        slugs: K class slugs.
-
-    Returns:
-        The slug alone if the other shares are below half a per cent; otherwise slugs and
-        percentages, the largest first.
+    ``shares``, float (K,) with the sum 1, are those of each class. The result is the slug alone if
+    the other shares are below half a per cent; otherwise slugs and percentages, the largest first.
     """
     order = [k for k in np.argsort(-shares, kind="stable") if shares[k] >= 0.005]
     if len(order) == 1:

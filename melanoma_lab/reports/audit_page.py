@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -27,16 +27,10 @@ MAX_SIDE: Final = 208
 
 @dataclass(frozen=True)
 class GalleryImage:
-    """One image of a gallery.
+    """One image of a gallery, with the name of its file without folder and extension.
 
-    Attributes:
-        image_id: the image's id.
-        name: the file's name, without folder and extension.
-        label: the image's class.
-        hue: hue of the class in degrees; each class has its own colour.
-        split: the image's part in the audited split; empty if it has none.
-        note: a remark on the image; may be empty.
-        uri: the picture as a data URI.
+    Each class has a hue of its own, in degrees. ``split`` is the image's part in the audited split;
+    it and the note may be empty. ``uri`` is the picture as a data URI.
     """
 
     image_id: str
@@ -52,12 +46,8 @@ class GalleryImage:
 class ProblemSection:
     """A section of the page with one problem.
 
-    Attributes:
-        problem: the problem.
-        groups: groups of pictures to show next to each other.
-        n_more_groups: number of groups that are not shown.
-        notes: lines of a list, name and note; empty if the notes are shown with pictures.
-        n_more_notes: number of lines that are not shown.
+    ``groups`` are shown as pictures next to each other. ``notes`` are lines of name and note;
+    they are empty if notes are shown with pictures.
     """
 
     problem: Problem
@@ -71,10 +61,7 @@ class ProblemSection:
 class ClassBar:
     """A row of the chart of class sizes; the width of a bar is relative to the largest class.
 
-    Attributes:
-        name: name of the class.
-        total: number of images.
-        parts: split, number of images and width in per cent, for each split.
+    ``parts`` are split, number of images and width in per cent, for each split.
     """
 
     name: str
@@ -83,12 +70,7 @@ class ClassBar:
 
 
 def write_audit_page(
-    path: Path,
-    findings: Findings,
-    problems: Sequence[Problem],
-    images: pd.DataFrame,
-    *,
-    root: str,
+    path: Path, findings: Findings, problems: Sequence[Problem], images: pd.DataFrame, *, root: str
 ) -> None:
     """Write the page.
 
@@ -100,40 +82,40 @@ def write_audit_page(
             (the part in the audited split).
         root: ``dataset.root`` as the user typed it.
     """
-    known = images.set_index("image_id")[["path", "label", "judged"]]
+    known = images.set_index("image_id")[["path", "label", "judged"]].to_dict("index")
     classes = sorted({name for counts in findings.class_counts.values() for name in counts})
     hues = {name: round(360 * i / len(classes)) for i, name in enumerate(classes)}
     sources = sorted({name for row in findings.source_by_class.values() for name in row})
+    parts = [part for part in (*SPLITS, "none", "all") if part in findings.class_counts]
     content = {
         "findings": findings,
         "root": root,
         "kinds": ProblemKind,
         "sections": [_build_section(problem, known, hues) for problem in problems],
-        "bars": _build_bars(findings, classes),
-        "splits": [part for part in (*SPLITS, "none", "all") if part in findings.class_counts],
+        "bars": _build_bars(findings, classes, parts),
+        "splits": parts,
         "sources": [] if sources == ["unknown"] else sources,
         "n_classes": len(classes),
     }
     replace_file(path, render_template("melanoma_lab.reports", PAGE, content))
 
 
-def _build_section(problem: Problem, known: pd.DataFrame, hues: dict[str, int]) -> ProblemSection:
+def _build_section(
+    problem: Problem, known: Mapping[Any, Any], hues: Mapping[str, int]
+) -> ProblemSection:
     single = all(len(group) == 1 for group in problem.groups)
     shown = _select_evenly(problem.groups, N_SINGLE if single else N_GROUPS)
-    rows = known.to_dict("index")
-    uri = cache(make_thumbnail)
+    uri = cache(_make_thumbnail)
 
     def picture(image_id: str) -> GalleryImage:
-        row = rows[image_id]
-        note = problem.notes.get(image_id, "")
-        label = row["label"]
-        name = PurePosixPath(image_id).stem
+        row, note = known[image_id], problem.notes.get(image_id, "")
+        label, name = row["label"], PurePosixPath(image_id).stem
         return GalleryImage(
             image_id, name, label, hues[label], row["judged"], note, uri(row["path"])
         )
 
     groups = [
-        [picture(image_id) for image_id in group[:N_OF_GROUP] if image_id in rows]
+        [picture(image_id) for image_id in group[:N_OF_GROUP] if image_id in known]
         for group in shown
     ]
     notes = [] if problem.groups else list(problem.notes.items())
@@ -153,36 +135,23 @@ def _select_evenly(groups: list[Group], n: int) -> list[Group]:
     return [groups[i] for i in np.linspace(0, len(groups) - 1, n).round().astype(int)]
 
 
-def _build_bars(findings: Findings, classes: Sequence[str]) -> list[ClassBar]:
+def _build_bars(
+    findings: Findings, classes: Sequence[str], splits: Sequence[str]
+) -> list[ClassBar]:
     """Return the rows of the chart of class sizes, largest class first."""
     counts = findings.class_counts
     totals = {name: sum(part.get(name, 0) for part in counts.values()) for name in classes}
     largest = max(totals.values())
-    order = [part for part in (*SPLITS, "none", "all") if part in counts]
-    return [
-        ClassBar(
-            name,
-            totals[name],
-            [
-                (part, n, round(100 * n / largest, 2))
-                for part in order
-                if (n := counts[part].get(name, 0))
-            ],
-        )
-        for name in sorted(classes, key=lambda name: -totals[name])
-    ]
+    bars = []
+    for name in sorted(classes, key=lambda name: -totals[name]):
+        sizes = [(split, counts[split].get(name, 0)) for split in splits]
+        parts = [(split, n, round(100 * n / largest, 2)) for split, n in sizes if n]
+        bars.append(ClassBar(name, totals[name], parts))
+    return bars
 
 
-def make_thumbnail(path: str) -> str:
-    """Return a small JPEG of an image file as a data URI, upright, in its own proportions.
-
-    Args:
-        path: a readable image file.
-
-    Raises:
-        ValueError: the content cannot be decoded; the message says why.
-        OSError: the file cannot be opened or read.
-    """
+def _make_thumbnail(path: str) -> str:
+    """Return a small JPEG of a readable image as a data URI, upright, in its own proportions."""
     picture = read_picture(path, at_least=MAX_SIDE)
     picture.thumbnail((MAX_SIDE, MAX_SIDE))
     return encode_jpeg_uri(picture)

@@ -27,13 +27,9 @@ from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.plots.training_figures import ClassCounts, TrainingFigures, format_mixed_label
-from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
-from melanoma_lab.reports.error_analysis.explained_images import (
-    NO_NETWORK,
-    ImageExplainer,
-    build_run_explainer,
-)
-from melanoma_lab.reports.model_card.content import write_model_card
+from melanoma_lab.reports.error_analysis import write_error_analysis
+from melanoma_lab.reports.explained_images import NO_NETWORK, ImageExplainer, build_run_explainer
+from melanoma_lab.reports.model_card import write_model_card
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_spec import RunSpec
 from melanoma_lab.tracking.logged_model import ModelInfo

@@ -26,7 +26,7 @@ from melanoma_lab.core.shell_commands import format_portable_command
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.models.trivial_classifiers import TrivialClassifier
 from melanoma_lab.registry import OPTIONS
-from melanoma_lab.reports.model_card.content import write_model_card
+from melanoma_lab.reports.model_card import write_model_card
 from melanoma_lab.runs import steps
 from melanoma_lab.runs.run_report import (
     RunReport,

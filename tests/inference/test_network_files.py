@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.inference.mlmodel import read_model_folder
+from melanoma_lab.inference.model_source import read_model_folder
 from melanoma_lab.inference.network import build_predict_function, load_network
 from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.tracking.logged_model import NOTICE, ModelInfo, save_network

@@ -14,8 +14,8 @@ from processes import run_python
 
 import melanoma_lab as lab
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.inference.grad_cam_files import build_map_path
 from melanoma_lab.inference.predict import predict_to_file
+from melanoma_lab.inference.prediction_files import build_map_path
 
 LOOKS = ("unlike_training", "warning")
 
@@ -238,7 +238,7 @@ def test_maps_of_where_the_network_looked(work, tree, predict, capsys):
 
     from melanoma_lab.data.decoding import decode_image
     from melanoma_lab.models.grad_cam import GradCam
-    from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
+    from melanoma_lab.plots.grad_cam import overlay_heat_map
 
     _, run = work
     plain = pd.read_csv(predict(model=run.run_id, images=tree), keep_default_na=False)

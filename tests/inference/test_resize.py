@@ -19,9 +19,9 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.decoding import decode_image, read_for_display
 from melanoma_lab.inference.demo import image_answer
-from melanoma_lab.inference.export.model_description import RESIZING
+from melanoma_lab.inference.export.export_network import RESIZING
 from melanoma_lab.inference.predict import predict_to_file
-from melanoma_lab.reports.error_analysis.explained_images import ExplainedImage
+from melanoma_lab.reports.explained_images import ExplainedImage
 from melanoma_lab.tracking.logged_model import ModelInfo
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -142,9 +142,9 @@ def test_networks_that_see_differently_are_not_put_together(
         train_tiny(tmp_path, f"dataset.root={wide}", f"seed={seed}", "study=mixed")
     cards = iter([ModelInfo(("melanoma", "nevus"), resize=resize) for resize in Resize])
     module = importlib.import_module("melanoma_lab.inference.ensembles.build_ensembles")
-    read = module.mlmodel.read_model_folder
+    read = module.model_source.read_model_folder
     monkeypatch.setattr(
-        module.mlmodel, "read_model_folder", lambda folder: (read(folder)[0], next(cards))
+        module.model_source, "read_model_folder", lambda folder: (read(folder)[0], next(cards))
     )
     monkeypatch.chdir(tmp_path)
     (together,) = lab.ensemble("mixed")

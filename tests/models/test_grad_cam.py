@@ -10,7 +10,7 @@ from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import Regularisation
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.patient_metadata import AgeScaler, PatientEncoder
-from melanoma_lab.inference.ensembles.mean_network import build_mean_network
+from melanoma_lab.inference.ensembles.average import build_mean_network
 from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.feature_maps import trace_feature_maps
 from melanoma_lab.models.grad_cam import GradCam

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from melanoma_lab.plots.heat_map_overlay import overlay_heat_map
+from melanoma_lab.plots.grad_cam import overlay_heat_map
 
 SIDE = 24
 

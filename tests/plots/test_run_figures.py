@@ -23,12 +23,16 @@ from melanoma_lab.plots import style
 from melanoma_lab.plots.classification import (
     draw_confusion_matrix,
     draw_precision_recall_curves,
+    draw_reliability_diagram,
     draw_roc_curves,
 )
-from melanoma_lab.plots.clinical_evaluation import draw_decision_curve, draw_operating_curve
-from melanoma_lab.plots.reliability import draw_reliability_diagram
+from melanoma_lab.plots.clinical_evaluation import (
+    MOST_ROWS,
+    draw_decision_curve,
+    draw_operating_curve,
+    draw_subgroup_forest,
+)
 from melanoma_lab.plots.run_figures import save_run_figures
-from melanoma_lab.plots.subgroups import MOST_ROWS, draw_subgroup_forest
 from melanoma_lab.plots.training_figures import (
     ClassCounts,
     TrainingFigures,

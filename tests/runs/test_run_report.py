@@ -11,7 +11,7 @@ from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.evaluated_run import evaluate_external_run, evaluate_run
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics, compute_split_metrics
-from melanoma_lab.reports.model_card.content import PAGES
+from melanoma_lab.reports.model_card import PAGES
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.logged_model import ModelInfo
 from melanoma_lab.tracking.run_reader import RunIdentity

@@ -19,14 +19,10 @@ from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.split import TEST
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.inference.demo import messages
-from melanoma_lab.inference.demo.training_images import (
-    ReferenceSet,
-    TrainingImages,
-    find_nearest,
-)
+from melanoma_lab.inference.demo.training_images import ReferenceSet, find_nearest
 from melanoma_lab.inference.image_files import decode_or_explain
 from melanoma_lab.inference.predictor import PredictionBatch, Predictor
-from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
+from melanoma_lab.plots.grad_cam import overlay_on_picture
 from melanoma_lab.reports.rendering import encode_jpeg_uri
 from melanoma_lab.tracking.logged_model import ModelInfo
 
@@ -41,12 +37,9 @@ HeatMapFunction = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.fl
 
 @dataclass(frozen=True)
 class ClassProbability:
-    """A class and its probability.
+    """A class and its probability, calibrated if the model can be.
 
-    Attributes:
-        name: the name of the class.
-        share: its probability, calibrated if the model can be.
-        threshold: the operating point's threshold if it is one of this class, else None.
+    ``threshold`` is the operating point's if it is one of this class, else None.
     """
 
     name: str
@@ -89,12 +82,7 @@ class AnswerText:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The heat map of one class, laid over the picture.
-
-    Attributes:
-        name: the name of the class.
-        uri: the picture as a data URI.
-    """
+    """The heat map of one class, laid over the picture, as a data URI."""
 
     name: str
     uri: str
@@ -117,12 +105,12 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class ImageAnswer:
-    """All that the page shows of an image.
+    """All that the page shows of an image; pictures are data URIs.
 
     Attributes:
         name: the name of the uploaded file.
         said: the numbers and sentences.
-        picture: the picture itself as a data URI.
+        picture: the picture itself.
         explanations: heat maps of the most probable classes, the most probable first.
         no_explanations: why there are no heat maps; empty if there are.
         neighbours: the most similar training images.
@@ -151,13 +139,9 @@ def build_answer_text(
     advice: DecisionRule | None,
     known: tuple[str, str] | None,
 ) -> AnswerText:
-    """Phrase the answer to one image.
+    """Phrase the answer to one image, from the predictions of a batch of this image alone.
 
-    Args:
-        answers: the predictions of a batch of this image alone.
-        card: the description of the network's inputs and outputs.
-        advice: the decision rule chosen on val; None if there is none.
-        known: split and label if the file is one of the model's dataset, else None.
+    ``known`` is split and label if the file is one of the model's dataset, else None.
     """
     (shares,) = answers.probabilities if answers.calibrated is None else answers.calibrated
     decided = int(answers.decided[0])
@@ -200,10 +184,7 @@ def build_answer_text(
 class DemoService:
     """A model that answers one image at a time.
 
-    Args:
-        model: the loaded network.
-        reference: the training images to compare with.
-        explain: the function that computes heat maps, or a text that says why there is none.
+    ``explain`` computes heat maps, or is a text that says why there are none.
     """
 
     def __init__(
@@ -214,14 +195,9 @@ class DemoService:
         self._one_at_a_time = threading.Lock()  # the page is served by several threads
 
     def look_at(self, path: str, name: str) -> ImageAnswer | str:
-        """Answer an image file.
+        """Answer an image file; return a short reason instead if it cannot be read.
 
-        Args:
-            path: the path of the file.
-            name: the file's name as the user knows it.
-
-        Returns:
-            The answer, or a short reason why the file cannot be read.
+        ``name`` is the file's name as the user knows it.
         """
         pixels = decode_or_explain(path, self.model.size, self.model.card.resize)
         if isinstance(pixels, str):
@@ -233,12 +209,8 @@ class DemoService:
         (digest,) = compute_file_digests([path], threads=1)
         with self._one_at_a_time:
             answers = self.model.look_at(pixels[np.newaxis])
-            text = build_answer_text(
-                answers,
-                self.model.card,
-                self.model.source.advice,
-                self.reference.known.get(digest),
-            )
+            known = self.reference.known.get(digest)
+            text = build_answer_text(answers, self.model.card, self.model.source.advice, known)
             explained, why_not = self._explain_classes(pixels, answers)
             nearest = self._find_nearest(pixels)
         return ImageAnswer(
@@ -246,11 +218,8 @@ class DemoService:
             said=text,
             picture=encode_picture(picture),
             explanations=tuple(
-                Explanation(
-                    self.model.card.names[k],
-                    encode_picture(draw_heat_map(picture, h)),
-                )
-                for k, h in explained
+                Explanation(self.model.card.names[k], encode_picture(draw_heat_map(picture, heat)))
+                for k, heat in explained
             ),
             no_explanations=why_not,
             neighbours=self._show_neighbours(nearest),
@@ -280,31 +249,20 @@ class DemoService:
         images = self.reference.images
         if images is None:
             return ()
-        resize = self.model.card.resize
-        return tuple(
-            Neighbour(
-                images.labels[row], f"{cosine:.2f}", _encode_if_unchanged(images, row, resize)
-            )
-            for row, cosine in nearest
-        )
-
-
-def _encode_if_unchanged(images: TrainingImages, row: int, resize: Resize) -> str:
-    """Return a training image as a data URI; empty if its file has changed since training."""
-    path = images.paths[row]
-    if compute_file_digests([path], threads=1) != [images.digests[row]]:
-        return ""
-    return encode_picture(read_for_display(path, SMALL, resize))
+        neighbours = []
+        for row, cosine in nearest:
+            path, uri = images.paths[row], ""
+            if compute_file_digests([path], threads=1) == [images.digests[row]]:
+                uri = encode_picture(read_for_display(path, SMALL, self.model.card.resize))
+            neighbours.append(Neighbour(images.labels[row], f"{cosine:.2f}", uri))
+        return tuple(neighbours)
 
 
 def draw_heat_map(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
-    """Draw a heat map over a picture; the result's longer side has ``LARGE`` pixels.
+    """Draw a heat map, float32 (s, s), 0 to 1, over a picture.
 
-    The square map is stretched to the picture's proportions.
-
-    Args:
-        picture: a picture from ``read_for_display``.
-        heat: the heat map; float32, shape (s, s), 0 to 1.
+    The square map is stretched to the picture's proportions; the result's longer side has ``LARGE``
+    pixels.
     """
     square = picture.resize((LARGE, LARGE), Image.Resampling.BICUBIC)
     laid = overlay_on_picture(square, heat)

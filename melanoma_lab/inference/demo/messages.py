@@ -28,13 +28,10 @@ def format_percent(share: float) -> str:
 
 
 def describe_decision(probability: float, reached: bool, name: str, advice: DecisionRule) -> str:
-    """Describe the decision for an image at the operating point.
+    """Describe the decision for an image at the operating point of the class of this name.
 
-    Args:
-        probability: the calibrated probability of the operating point's class.
-        reached: whether the probability reaches the threshold.
-        name: the name of the class.
-        advice: the decision rule, with a threshold.
+    ``probability`` is the class's calibrated probability; ``reached`` says whether it reaches the
+    threshold.
     """
     counts, compared = ("counts", "reaches") if reached else ("does not count", "is below")
     return (
@@ -44,12 +41,7 @@ def describe_decision(probability: float, reached: bool, name: str, advice: Deci
 
 
 def describe_operating_point(name: str, advice: DecisionRule) -> str:
-    """Describe how the threshold was chosen and, if measured, its sensitivity and specificity.
-
-    Args:
-        name: the name of the operating point's class.
-        advice: the decision rule, with a threshold.
-    """
+    """Describe how the threshold of a class was chosen and, if measured, its two rates."""
     chosen = (
         f"The threshold was chosen so that {_format_whole_percent(advice.target)} of the "
         f"validation images of {name} reach it."
@@ -68,8 +60,7 @@ def describe_operating_point(name: str, advice: DecisionRule) -> str:
 def describe_unlike_image(unlike: float) -> str:
     """Warn about the answer to a picture that is unlike the training images.
 
-    Args:
-        unlike: its distance from ``OutOfDistributionDetector.relative_distance``, above 1.
+    ``unlike`` is its distance from ``OutOfDistributionDetector.relative_distance``, above 1.
     """
     return (
         f"This image looks unlike the training images ({unlike:.1f} times as far from them as "
@@ -79,12 +70,7 @@ def describe_unlike_image(unlike: float) -> str:
 
 
 def describe_known_file(split: str, label: str) -> str:
-    """Describe the role of a file in the model's own dataset, and what its answer then proves.
-
-    Args:
-        split: the split of the image.
-        label: the name of its class.
-    """
+    """Describe the role of a file in the model's own dataset, and what its answer then proves."""
     role = f"This file is one of the model's {SPLIT_NAMES[split]} images, labelled {label}."
     if split == TRAIN:
         return f"{role} The network was trained on it, so its prediction proves nothing."
@@ -114,12 +100,7 @@ def describe_model(source: ModelSource, card: ModelInfo, size: int) -> str:
 
 
 def list_model_limits(source: ModelSource, card: ModelInfo) -> list[str]:
-    """List the limits of a model, in one or two sentences each.
-
-    Args:
-        source: the saved model and its origin.
-        card: the description of the network's inputs and outputs.
-    """
+    """List the limits of a model, in one or two sentences each."""
     learned = f"It was trained on images of {card.dataset}. " if card.dataset else ""
     classes = ", ".join(card.names)
     answers = "Whatever the image shows, even healthy skin or no skin, it predicts one of these"

@@ -32,12 +32,7 @@ def check_demo_installed() -> None:
 def bind_socket(host: str, port: int) -> socket.socket:
     """Bind an address, so that no other process takes it while the model is loaded.
 
-    Args:
-        host: a host name or an IP address.
-        port: the port; 0 for any free one.
-
-    Returns:
-        A listening socket; connections wait until it is served.
+    ``port`` 0 means any free one. The socket listens; connections wait until it is served.
 
     Raises:
         UserError: the address is not one of this machine, or is in use.
@@ -74,12 +69,9 @@ def format_address(bound: socket.socket) -> str:
 
 
 def serve(app: Any, bound: socket.socket, *, max_megabytes: int) -> None:
-    """Serve an application until interrupted.
+    """Serve a WSGI application on a socket from ``bind_socket`` until interrupted.
 
-    Args:
-        app: a WSGI application.
-        bound: the socket from ``bind_socket``.
-        max_megabytes: the size of the largest accepted upload, in MB (10^6 bytes).
+    ``max_megabytes`` is the size of the largest accepted upload, in MB (10^6 bytes).
 
     Raises:
         KeyboardInterrupt: the server was interrupted.

@@ -1,11 +1,18 @@
-"""The images that a network was trained with, and those nearest to a new image."""
+"""The training images of a network, with embeddings, and those nearest to a new image.
+
+An embedding is the input of the network's last dense layer. If a network contains several
+classifiers (an ensemble, or test-time augmentation), it is the concatenation of theirs, each of
+unit length.
+"""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,17 +20,25 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.config.schema.tracking import Tracking
+from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.files import hash_file, hash_text
 from melanoma_lab.core.formatting import truncate
+from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
-from melanoma_lab.inference.known_images import MANIFEST, load_run_manifest
+from melanoma_lab.inference.known_images import MANIFEST, KnownFiles, load_run_manifest
 from melanoma_lab.inference.model_source import ModelSource
+from melanoma_lab.inference.predictor import Predictor
 from melanoma_lab.tracking.run_reader import read_run
 
 #: From uint8 pixels, shape (n, s, s, 3), to float32 features of unit length, shape (n, d).
 Embedder = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+#: The batch size.
+AT_ONCE = 64
+#: Part of every cache key; increase it if the code changes the embeddings of a network.
+VERSION = 1
 _COLUMNS = ("image_id", "path", "label", "group", "split", "digest")
 
 
@@ -56,12 +71,7 @@ class TrainingImages:
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Load their pixels, from the decode cache if training has filled it.
 
-        Args:
-            size: the height and width of the network's input, in pixels.
-            resize: how an image is fitted into the square.
-            cache: the cache folder.
-            threads: the number of threads for reading and decoding.
-            progress: called with (done, total) while images are decoded.
+        ``progress`` is called with (done, total) while images are decoded.
 
         Returns:
             Pixels, uint8, shape (m, size, size, 3), and the row of each image in them, int64, shape
@@ -70,26 +80,27 @@ class TrainingImages:
         Raises:
             UserError: a file has changed since training, or cannot be read.
         """
-        paths, digests = [*self.paths, *self.others], [*self.digests, *self.others.values()]
-        found = compute_file_digests(paths, threads)
-        unchanged = [now == then for now, then in zip(found, digests, strict=True)]
-        if not all(unchanged[: len(self.paths)]):
-            changed = [path for path, same in zip(self.paths, unchanged, strict=False) if not same]
-            raise UserError(_explain_missing("have changed since", changed, len(self.paths)))
+        n = len(self.paths)
+        paths = np.array([*self.paths, *self.others])
+        digests = np.array([*self.digests, *self.others.values()])
+        unchanged = np.array(compute_file_digests(paths.tolist(), threads)) == digests
+        if not unchanged[:n].all():
+            changed = paths[:n][~unchanged[:n]].tolist()
+            raise UserError(_explain_missing("have changed since", changed, n))
         decoded = load_pixels(
-            [path for path, same in zip(paths, unchanged, strict=True) if same],
-            [digest for digest, same in zip(digests, unchanged, strict=True) if same],
+            paths[unchanged].tolist(),
+            digests[unchanged].tolist(),
             size=size,
             resize=resize,
             cache=cache,
             threads=threads,
             progress=progress,
         )
-        unreadable = [p for p, d in zip(self.paths, self.digests, strict=True)
-                      if d not in decoded.row]  # fmt: skip
-        if unreadable:
-            raise UserError(_explain_missing("cannot be read", unreadable, len(self.paths)))
-        return decoded.images, np.array([decoded.row[d] for d in self.digests], np.int64)
+        rows = [decoded.row.get(digest, -1) for digest in self.digests]
+        if -1 in rows:
+            unreadable = [path for path, row in zip(self.paths, rows, strict=True) if row == -1]
+            raise UserError(_explain_missing("cannot be read", unreadable, n))
+        return decoded.images, np.array(rows, np.int64)
 
 
 @dataclass(frozen=True)
@@ -116,10 +127,6 @@ class ReferenceSet:
 def load_reference_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFrame:
     """Load the manifest of the run that trained a network.
 
-    Args:
-        source: the saved model and its origin.
-        tracked: the settings of the tracking server.
-
     Raises:
         UserError: the run is unknown, or its manifest is missing or lacks a column.
     """
@@ -140,11 +147,9 @@ def load_reference_manifest(source: ModelSource, tracked: Tracking) -> pd.DataFr
 
 
 def find_training_images(manifest: pd.DataFrame, root: str | None) -> TrainingImages:
-    """Find the files of a network's training images.
+    """Find the files of the training images in a manifest from ``load_reference_manifest``.
 
-    Args:
-        manifest: the table from ``load_reference_manifest``.
-        root: the folder of the dataset; None for the paths used in training.
+    They are in the folder ``root`` of the dataset, or where training read them if it is None.
 
     Raises:
         UserError: a file is missing, or the manifest has no training images.
@@ -175,13 +180,9 @@ def _explain_missing(what: str, paths: Sequence[str], n: int) -> str:
 
 
 def normalise_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale features to unit length, so that the product of two is their cosine.
+    """Scale features, float32 (n, d), to unit length, so that the product of two is their cosine.
 
-    Args:
-        features: the features of n images; float32, shape (n, d).
-
-    Returns:
-        float32, shape (n, d); zeros for an image whose features are all 0.
+    An image whose features are all 0 keeps them.
     """
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     unit = np.zeros_like(features)
@@ -194,11 +195,7 @@ def find_nearest(
 ) -> list[tuple[int, float]]:
     """Find the nearest images, one of each group, because a group's images show the same lesion.
 
-    Args:
-        features: embeddings of m images, of unit length; float32, shape (m, d).
-        query: the embedding of the image, of unit length; float32, shape (d,).
-        groups: the groups of the m images.
-        n: the maximum number of images to find.
+    ``features``, float32 (m, d), and ``query``, float32 (d,), are embeddings of unit length.
 
     Returns:
         At most n pairs of (row, cosine), the nearest first; ties in the order of rows.
@@ -213,3 +210,130 @@ def find_nearest(
             seen.add(groups[row])
             found.append((int(row), float(np.clip(cosines[row], -1, 1))))
     return found
+
+
+def load_reference_set(
+    model: Predictor,
+    *,
+    tracked: Tracking,
+    root: str | None,
+    count: int,
+    cache: Path,
+    threads: int,
+    progress: ProgressCallback | None = None,
+) -> ReferenceSet:
+    """Load the images of a model's dataset, and the embeddings of its training images.
+
+    Missing images are no error: the result lacks them, and its ``why_none`` says why.
+
+    Args:
+        model: the loaded network.
+        tracked: the settings of the tracking server.
+        root: the folder of the dataset; None for the folder used in training.
+        count: the number of training images to show for an image; 0 for none.
+        cache: the cache folder.
+        threads: the number of threads for reading and decoding.
+        progress: called with (done, total) while images are decoded and embedded.
+
+    Raises:
+        RunError: the cache cannot be written.
+    """
+    try:
+        manifest = load_reference_manifest(model.source, tracked)
+    except UserError as error:
+        return ReferenceSet({}, why_none=str(error).rstrip(".") if count else "")
+    files = KnownFiles.of(manifest)
+    known = files.digests if files else {}
+    if not count:
+        return ReferenceSet(known)
+    try:
+        images = find_training_images(manifest, root)
+        embedder = build_embedder(model.network)
+        features = _load_or_compute(
+            embedder, images, model, cache=cache, threads=threads, progress=progress
+        )
+    except UserError as error:
+        return ReferenceSet(known, why_none=str(error).rstrip("."))
+    return ReferenceSet(known, images, features, embedder, count=count)
+
+
+def build_embedder(network: Any) -> Embedder:
+    """Build a function from pixels to embeddings, of a classifier of pixels, shape (n, s, s, 3).
+
+    Raises:
+        UserError: the network does not end in a dense layer with one row of features per image.
+    """
+    parts = _build_feature_networks(network)
+
+    def embed(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        features = [
+            normalise_length(np.asarray(part.predict_on_batch(pixels), np.float32))
+            for part in parts
+        ]
+        return normalise_length(np.concatenate(features, axis=1))
+
+    return embed
+
+
+def _load_or_compute(
+    embed: Embedder,
+    images: TrainingImages,
+    model: Predictor,
+    *,
+    cache: Path,
+    threads: int,
+    progress: ProgressCallback | None,
+) -> NDArray[np.float32]:
+    """Load the embeddings of n images from the cache, or compute them: float32, shape (n, d)."""
+    size, digests = model.size, images.digests
+    width = embed(np.zeros((1, size, size, 3), np.uint8)).shape[1]
+    shape = (len(digests), 4 * width)  # the cache stores bytes; a float32 has four
+    network = hash_file(model.source.network)
+    key = hash_text(json.dumps([VERSION, DECODING_VERSION, network, size, *digests]), 32)
+    path = cache / "embeddings" / f"{key}.npy"
+
+    def compute() -> None:
+        pixels, rows = images.pixels(
+            size=size, resize=model.card.resize, cache=cache, threads=threads, progress=progress
+        )
+        with write_array(path, shape) as file:
+            for first in range(0, len(rows), AT_ONCE):
+                batch = embed(pixels[rows[first : first + AT_ONCE]])
+                file.write(first, batch.astype("<f4").view(np.uint8))
+                if progress:
+                    progress(first + len(batch), len(rows))
+
+    found: NDArray[np.uint8] = load_or_compute(path, lambda: open_array(path, shape), compute)
+    return found.view("<f4")
+
+
+def _build_feature_networks(network: Any) -> list[Any]:
+    """Build networks up to the last dense layer, of this network or of the classifiers in it."""
+    import keras
+
+    dense = [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+    if dense and _has_feature_input(dense[-1]):
+        return [keras.Model(network.inputs, dense[-1].input)]
+    models = [layer for layer in network.layers if isinstance(layer, keras.Model)]
+    inner = [layer for layer in models if _is_like(layer, network)]
+    if dense or not inner:
+        raise UserError("the network does not end in a dense layer over features of the image")
+    return [part for layer in inner for part in _build_feature_networks(layer)]
+
+
+def _has_feature_input(layer: Any) -> bool:
+    """Return whether a layer is used once, on a row of features for each image."""
+    try:
+        return len(layer.input.shape) == 2
+    except (AttributeError, ValueError):  # it was called more than once, or has several inputs
+        return False
+
+
+def _is_like(layer: Any, network: Any) -> bool:
+    """Return whether a network takes the same pixels and returns the same classes as another."""
+    return (
+        len(layer.inputs) == 1
+        and layer.inputs[0].shape == network.inputs[0].shape
+        and len(layer.outputs) == 1
+        and layer.outputs[0].shape == network.outputs[0].shape
+    )

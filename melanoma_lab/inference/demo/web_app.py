@@ -40,10 +40,7 @@ AnswerFunction = Callable[[str, str], ImageAnswer | str]
 class ModelIntroduction:
     """The texts that the page shows about the model.
 
-    Attributes:
-        facts: a line that describes the model.
-        limits: sentences about its limits.
-        max_megabytes: the size of the largest accepted file, in MB (10^6 bytes).
+    ``max_megabytes`` is the size of the largest accepted file, in MB (10^6 bytes).
     """
 
     facts: str
@@ -56,10 +53,8 @@ def create_app(
 ) -> Flask:
     """Create the page as a WSGI application.
 
-    Args:
-        answer_image: answers an image, from the path and the name of its file.
-        about: the texts about the model.
-        open_to_others: whether other machines may reach the page, under any host name.
+    ``answer_image`` gets the path and the name of a file. ``open_to_others`` says whether other
+    machines may reach the page, under any host name.
     """
     app = Flask(__name__, static_folder=None)
     # The form itself adds some bytes to the image.

@@ -1,8 +1,9 @@
-"""The mean of several predictions tables, and the split of each image for an ensemble."""
+"""The mean of the members of an ensemble: of their predictions tables, and of their networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +14,9 @@ from melanoma_lab.evaluation.predictions import PROBABILITY_PREFIX, Predictions
 
 
 def average_predictions(members: Sequence[Predictions]) -> Predictions:
-    """Average the probabilities of the members of an ensemble.
+    """Average the probabilities of members whose images, groups, labels and classes are the same.
 
-    Args:
-        members: predictions with the same images, groups, labels and classes.
-
-    Returns:
-        The ensemble's predictions, in the order of the images' ids, with the splits that
-        ``assign_splits`` returns.
+    The result is in the order of the images' ids, with the splits of ``assign_splits``.
 
     Raises:
         UserError: as for ``assign_splits``.
@@ -35,19 +31,13 @@ def average_predictions(members: Sequence[Predictions]) -> Predictions:
 
 
 def assign_splits(splits: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
-    """Assign each image its split for the ensemble.
+    """Assign each image its split for the ensemble: ``train``, ``val`` or ``test``.
 
     A training image of any member is a training image of the ensemble. The ensemble is tested only
     on images that no member has used in any way. The images of a group are in one split of every
     member, and so they are here.
 
-    Args:
-        splits: one array for each member, str, shape (n,): the split of each image. All have the
-            images in the same order.
-
-    Returns:
-        str, shape (n,): ``train`` if the image is in it for any member, ``test`` if it is for all,
-        else ``val``.
+    ``splits`` has an array for each member, str, shape (n,), with the images in the same order.
 
     Raises:
         UserError: members were tested on different images, so that few or no images would be left
@@ -75,3 +65,29 @@ def assign_splits(splits: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
             "on one fold."
         )
     return assigned
+
+
+def build_mean_network(networks: Sequence[Any]) -> Any:
+    """Build a Keras network that returns the mean of the outputs of other networks.
+
+    The networks have the same inputs, such as pixels, shape (n, s, s, 3), and return probabilities,
+    shape (n, n_classes). The new network has these inputs and outputs, and shares their weights.
+    """
+    import keras
+
+    def copy_inputs(inputs: Any) -> Any:
+        if isinstance(inputs, dict):
+            return {
+                name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name)
+                for name, tensor in inputs.items()
+            }
+        return keras.Input(inputs.shape[1:], name="pixels")
+
+    inputs = copy_inputs(networks[0].input)
+    outputs = []
+    for i, network in enumerate(networks):
+        # Networks of one arm have equal names, but names of layers must differ.
+        own = copy_inputs(network.input)
+        outputs.append(keras.Model(own, network(own), name=f"member_{i}")(inputs))
+    mean = keras.layers.Average(name="ensemble", dtype="float32")(outputs)
+    return keras.Model(inputs, mean, name="ensemble")

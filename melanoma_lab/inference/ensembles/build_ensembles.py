@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -23,10 +22,10 @@ from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.data.labels import get_positive_class
 from melanoma_lab.data.tables import read_manifest
 from melanoma_lab.evaluation import decision_rule, out_of_distribution
-from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_run
+from melanoma_lab.evaluation.evaluated_run import evaluate_run
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compare_with_chance
-from melanoma_lab.inference import mlmodel
+from melanoma_lab.inference import model_source
 from melanoma_lab.inference.ensembles.average import average_predictions
 from melanoma_lab.inference.ensembles.members import (
     EnsembleMember,
@@ -41,10 +40,7 @@ from melanoma_lab.inference.ensembles.members import (
     name_ensemble,
     sum_costs,
 )
-from melanoma_lab.reports.error_analysis.explained_images import (
-    ImageExplainer,
-    build_file_explainer,
-)
+from melanoma_lab.reports.explained_images import ImageExplainer, build_file_explainer
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import open_artifact
@@ -58,6 +54,8 @@ from melanoma_lab.tracking.logged_model import (
 from melanoma_lab.tracking.tracker import Tracker, connect
 from melanoma_lab.tracking.upload import flatten_params
 
+_Content = TypeVar("_Content")
+
 
 def make_ensembles(
     study: str, *, arm: str | None, size: int | None, tracked: Tracking
@@ -65,14 +63,8 @@ def make_ensembles(
     """Build ensembles of the finished runs of an arm, as runs of the study; skip finished ones.
 
     The predictions tables are averaged without TensorFlow. It is loaded only to build the model, if
-    all members saved theirs and ``tracking.model`` is true.
-
-    Args:
-        study: the study's name.
-        arm: the arm's full name, or the short one that a comparison shows; None: the study's only
-            arm.
-        size: number of seeds of each ensemble; None: one ensemble of all.
-        tracked: the settings of tracking.
+    all members saved theirs and ``tracking.model`` is true. ``arm`` and ``size`` are as for
+    ``find_members`` and ``divide_into_ensembles``.
 
     Returns:
         The ids of the ensembles' MLflow runs, in order of their seeds.
@@ -125,17 +117,28 @@ def _record_run(
     images: bool,
 ) -> str:
     """Evaluate an ensemble, track it as a run and print its metrics; return the run's id."""
-    config = build_ensemble_config(members, [_load_config(client, member) for member in members])
+    configs = [_read_artifact(client, member, "config.yaml", read_yaml) for member in members]
+    config = build_ensemble_config(members, configs)
+    manifest = _read_artifact(client, members[0], "manifest.csv", read_manifest)
+    # Images without predictions (evaluation.test=false) keep their split: no member has seen them.
+    split = manifest["image_id"].map(predictions.table.set_index("image_id")["split"])
+    try:
+        audit = _read_artifact(client, members[0], "audit.json", read_json)
+    except UserError:
+        audit = None
     tags = build_ensemble_tags(members, predictions.table)
     run = evaluate_run(
         config,
         predictions,
-        _load_manifest(client, members[0], predictions),
-        audit=_load_audit(client, members[0]),
+        manifest.assign(split=split.fillna(manifest["split"])),
+        audit=audit,
         positive_class=get_positive_class(config),
         sensitivity=config.get("evaluation", {}).get("sensitivity", Evaluation.sensitivity),
         costs=sum_costs(members),
     )
+    if model is not None:
+        rule = run.evaluation.advice().text()
+        model = replace(model, files={**model.files, decision_rule.FILE: rule})
     name = format_run_name(tags["arm"], int(tags["seed"]), int(tags["fold"]))
     with tracker.run(name, tags, flatten_params(config)) as run_id:
         explainer, why_no_maps = _build_explainer(run.manifest, config, model)
@@ -143,7 +146,7 @@ def _record_run(
             run,
             tags={"outcome": compare_with_chance(predictions).verdict},
             figures=ReportFigures(explainer=explainer if images else None, why_no_maps=why_no_maps),
-            model=model and _add_decision_rule(model, run),
+            model=model,
         )
         log_report(report, tracker)
     run_messages.show_metrics(run.metrics)
@@ -152,12 +155,6 @@ def _record_run(
     kept = f"kept in {tracker.kept}" if tracker.kept else f"run {run_id}"
     console.print(f"\ncosts {len(members)} times one network, to train and to apply   {kept}")
     return run_id
-
-
-def _add_decision_rule(model: ReportedModel, run: EvaluatedRun) -> ReportedModel:
-    """Return an ensemble's model with the decision rule among its files."""
-    rule = run.evaluation.advice().text()
-    return replace(model, files={**model.files, decision_rule.FILE: rule})
 
 
 def _build_explainer(
@@ -193,7 +190,7 @@ def _build_model(
     from melanoma_lab.training.backend import choose_threads, start_backend
 
     start_backend(threads=choose_threads(None), seed=0, precision=Precision.float32)
-    from melanoma_lab.inference.ensembles.mean_network import build_mean_network
+    from melanoma_lab.inference.ensembles.average import build_mean_network
     from melanoma_lab.models.safe_loading import load_safely
 
     networks, cards = [], []
@@ -202,7 +199,7 @@ def _build_model(
             try:
                 uri = f"runs:/{member.run_id}/{MODEL_NAME}"
                 folder = download_model(uri, Path(scratch) / str(i))
-                path, card = mlmodel.read_model_folder(folder)
+                path, card = model_source.read_model_folder(folder)
                 networks.append(load_safely(path))
             except (OSError, UserError) as error:
                 raise UserError(
@@ -214,7 +211,7 @@ def _build_model(
         # Members of one split have the same training images. Of several folds, no member has seen
         # all training images of the ensemble, so there is no detector.
         one_split = len({member.tags.get("split_hash") for member in members}) == 1
-        detector = mlmodel.read_appearance(folder) if one_split else None
+        detector = model_source.read_appearance(folder) if one_split else None
     if len({(card.image_size, card.resize) for card in cards}) > 1:
         show_note(
             "No model: the members see images of another size or other proportions "
@@ -231,36 +228,13 @@ def _build_model(
     return ReportedModel(build_mean_network(networks), cards[0], files)
 
 
-def _load_config(client: Any, member: EnsembleMember) -> dict[str, Any]:
-    """Load the resolved configuration of a member."""
-    with _open_artifact(client, member, "config.yaml") as path:
-        return read_yaml(path)
-
-
-def _load_manifest(client: Any, member: EnsembleMember, predictions: Predictions) -> pd.DataFrame:
-    """Load a member's table of images, with the splits of the ensemble."""
-    with _open_artifact(client, member, "manifest.csv") as path:
-        manifest = read_manifest(path)
-    split = predictions.table.set_index("image_id")["split"]
-    # Images without predictions (evaluation.test=false) keep their split: no member has seen them.
-    return manifest.assign(split=manifest["image_id"].map(split).fillna(manifest["split"]))
-
-
-def _load_audit(client: Any, member: EnsembleMember) -> dict[str, Any] | None:
-    """Load the audit of a member's dataset; None if it was not saved."""
-    try:
-        with _open_artifact(client, member, "audit.json") as path:
-            return read_json(path)
-    except UserError:
-        return None
-
-
-@contextmanager
-def _open_artifact(client: Any, member: EnsembleMember, name: str) -> Iterator[Path]:
-    """Yield the path of a member's artifact, or raise a UserError if it is missing."""
+def _read_artifact(
+    client: Any, member: EnsembleMember, name: str, read: Callable[[Path], _Content]
+) -> _Content:
+    """Read an artifact of a member, or raise a UserError if it is missing."""
     try:
         with open_artifact(client, member.run, name) as path:
-            yield path
+            return read(path)
     except OSError as error:
         raise UserError(f"{member} cannot be a member: {error}.") from error
 

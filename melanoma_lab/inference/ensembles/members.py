@@ -57,12 +57,7 @@ COSTS = ("parameters", "trainable_parameters", "fit_seconds", "optimizer_steps")
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """A finished run of an arm.
-
-    Attributes:
-        key: the run's arm, seed and fold.
-        run: MLflow's run.
-    """
+    """A finished run of an arm: its arm, seed and fold, and MLflow's run."""
 
     key: RunKey
     run: Any
@@ -91,11 +86,7 @@ class EnsembleMember:
 def find_members(client: Any, study: str, arm: str | None) -> list[EnsembleMember]:
     """Return the newest finished run of each seed and fold of an arm, in that order.
 
-    Args:
-        client: an MlflowClient.
-        study: the study's name.
-        arm: the arm's full name, or the short one that a comparison shows; None: the study's only
-            arm.
+    ``arm`` is the full name, or the short one that a comparison shows; None: the study's only arm.
 
     Raises:
         UserError: the study has no such arm, has several if ``arm`` is None, or has no finished run
@@ -137,15 +128,11 @@ def find_members(client: Any, study: str, arm: str | None) -> list[EnsembleMembe
 def divide_into_ensembles(
     members: Sequence[EnsembleMember], size: int | None
 ) -> list[list[EnsembleMember]]:
-    """Divide the runs of an arm into ensembles that have no seed in common.
+    """Divide runs, in order of seed and fold, into ensembles that have no seed in common.
 
-    Args:
-        members: runs in order of seed and fold.
-        size: number of seeds of each ensemble. The lowest seeds come first; remaining seeds that do
-            not fill an ensemble are left out. None: one ensemble of all.
-
-    Returns:
-        The members of each ensemble: all folds of each of its seeds.
+    ``size`` is the number of seeds of each; None: one ensemble of all. An ensemble has all folds of
+    its seeds. The lowest seeds come first; remaining seeds that do not fill an ensemble are left
+    out.
 
     Raises:
         UserError: there are too few runs, or a seed lacks a fold that another has.
@@ -183,11 +170,7 @@ def divide_into_ensembles(
 
 
 def load_member_predictions(client: Any, members: Sequence[EnsembleMember]) -> list[Predictions]:
-    """Load the predictions of every member, which must be of the same images.
-
-    Args:
-        client: an MlflowClient.
-        members: the members of one ensemble.
+    """Load the predictions of every member of an ensemble, which must be of the same images.
 
     Raises:
         UserError: a table is missing, or the tables differ in images, groups, labels or classes.
@@ -248,9 +231,7 @@ def name_ensemble(members: Sequence[EnsembleMember]) -> str:
 def build_ensemble_tags(members: Sequence[EnsembleMember], table: pd.DataFrame) -> dict[str, str]:
     """Return the tags by which an ensemble is searched, grouped and compared.
 
-    Args:
-        members: the ensemble's members.
-        table: the table of the ensemble's predictions.
+    ``table`` is that of the ensemble's predictions.
     """
     seeds, folds = list_seeds(members), list_folds(members)
     hashes = {member.tags.get("split_hash", "") for member in members}
@@ -279,12 +260,7 @@ def build_ensemble_tags(members: Sequence[EnsembleMember], table: pd.DataFrame) 
 def build_ensemble_config(
     members: Sequence[EnsembleMember], configs: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the configuration of an ensemble: the members' common values, and the members.
-
-    Args:
-        members: the ensemble's members.
-        configs: the resolved configuration of each member.
-    """
+    """Return the configuration of an ensemble: the members' common values, and the members."""
     return {
         **intersect_configs(configs),
         "ensemble": {

@@ -56,9 +56,6 @@ class ExportBackend:
 def refuse_missing_packages(formats: Sequence[Format]) -> None:
     """Refuse formats whose packages are not installed, before anything is loaded.
 
-    Args:
-        formats: the formats to export.
-
     Raises:
         UserError: a package is missing; the message has the command that installs it.
     """
@@ -73,15 +70,9 @@ def refuse_missing_packages(formats: Sequence[Format]) -> None:
 
 
 def write_format(kind: Format, network: Any, folder: Path) -> Path:
-    """Write a network into a folder, without the converter's messages.
+    """Write a network from ``build_serving_network`` into a folder; return the new path in it.
 
-    Args:
-        kind: the format.
-        network: a network from ``build_serving_network``.
-        folder: an existing folder.
-
-    Returns:
-        The path of the file or folder that was written.
+    The converter's messages are not shown.
 
     Raises:
         RunError: the converter does not support something in the network.

@@ -22,13 +22,7 @@ def convert_to_float32(network: keras.Model) -> keras.Model:
     """Return the same network computing in float32, whatever precision it was trained in.
 
     Other runtimes compute half precision differently, or not at all; the weights are float32 in any
-    case.
-
-    Args:
-        network: a network of layers that Keras can serialise.
-
-    Returns:
-        A copy; the network itself if it already computes in float32.
+    case. It is a copy, or the network itself if it already computes in float32.
     """
     if all(_computes_in_float32(layer) for layer in iterate_layers(network)):
         return network
@@ -39,11 +33,9 @@ def convert_to_float32(network: keras.Model) -> keras.Model:
 
 
 def build_serving_network(network: keras.Model, path: Path) -> keras.Model:
-    """Build the network that is exported in every format.
+    """Build the network that is exported in every format, from one that computes in float32.
 
-    Args:
-        network: a network from ``load_classifier`` that computes in float32.
-        path: the path of its file, for messages.
+    ``path`` is the path of its file, for messages.
 
     Returns:
         A network from ``pixels``, uint8, shape (n, s, s, 3), to a dictionary with

@@ -58,13 +58,8 @@ def choose_sample(
 ) -> VerificationSample:
     """Choose the images with which the network and its exported files are compared.
 
-    Args:
-        images: the value of ``images``; None for the run's test images if their files still exist,
-            else random images.
-        run: the run that trained the network; None if unknown.
-        size: the height and width of the network's input, in pixels.
-        resize: how an image is fitted into the square.
-        threads: the number of threads for decoding.
+    They are those that ``images`` names; if it is None, the run's test images if their files still
+    exist, else random images.
 
     Raises:
         UserError: ``images`` names no image.
@@ -97,11 +92,7 @@ def build_verification_inputs(
 ) -> dict[str, NDArray[Any]]:
     """Build a network's inputs: the pixels, and random metadata that includes missing values.
 
-    Args:
-        pixels: the images; uint8, shape (n, s, s, 3).
-        encoding: the encoding of the metadata columns in the model's description; None if there are
-            none.
-        network: the network.
+    ``encoding`` is that of the metadata columns in the model's description; None if there are none.
 
     Returns:
         Arrays by name of input; columns have shape (n, 1) and the network's own types.
@@ -126,12 +117,7 @@ def build_verification_inputs(
 def compare_outputs(
     predict: RuntimePredict, inputs: Inputs, expected: NDArray[np.float32]
 ) -> OutputDifference:
-    """Compare an exported file's outputs with the network's.
-
-    Args:
-        predict: the function of the format's runtime.
-        inputs: the inputs by name.
-        expected: the network's probabilities; float32, shape (n, n_classes).
+    """Compare an exported file's outputs with the network's, float32 (n, n_classes).
 
     Raises:
         RunError: the outputs have another shape, or are not finite.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 
 from melanoma_lab.audit.shared_images import find_shared_photographs
 from melanoma_lab.config.compose import CONF_DIR
@@ -16,22 +18,24 @@ from melanoma_lab.config.schema.evaluation import OnOverlap
 from melanoma_lab.config.schema.split import Predefined, Undivided
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import show_note, show_progress
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.cache import get_cache_folder
+from melanoma_lab.data.labels import slugify
 from melanoma_lab.data.patient_metadata import (
     PatientEncoder,
     describe_unseen_categories,
     is_missing,
 )
 from melanoma_lab.data.split import TEST
-from melanoma_lab.inference.external_validation import evaluation_messages
-from melanoma_lab.inference.external_validation.class_mapping import match_classes
 from melanoma_lab.inference.external_validation.evaluation_report import (
     ExternalEvaluation,
     build_evaluation_params,
     build_evaluation_tags,
     name_evaluation,
     report_evaluation,
+    show_dataset,
+    show_training_overlap,
 )
 from melanoma_lab.inference.external_validation.training_overlap import (
     ImageRoles,
@@ -39,16 +43,12 @@ from melanoma_lab.inference.external_validation.training_overlap import (
 )
 from melanoma_lab.inference.known_images import (
     find_known_images,
-    find_training_run,
+    load_run_manifest,
+    read_training_run,
 )
 from melanoma_lab.inference.model_source import ModelSource, find_model
 from melanoma_lab.inference.prediction_messages import show_source
-from melanoma_lab.inference.predictor import (
-    NO_PATIENT_COLUMNS,
-    PredictionBatch,
-    Predictor,
-    load_predictor,
-)
+from melanoma_lab.inference.predictor import PredictionBatch, Predictor, load_predictor
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_images
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.logged_model import ModelInfo
@@ -56,17 +56,13 @@ from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.tracking.upload import flatten_params
 from melanoma_lab.training.backend import choose_threads
 
+CLASSES_KEY = "evaluation.classes"
+
 
 def evaluate_model(config: Config) -> str:
     """Evaluate a model on the images of a dataset that it has not seen, and track the evaluation.
 
-    Args:
-        config: the checked configuration, of which ``model``, ``dataset``, ``split``,
-            ``evaluation``, ``study``, ``tracking``, ``cache``, ``seed``, ``training.batch_size``
-            and ``training.threads`` are used. Image size and proportions are those of the model.
-
-    Returns:
-        The id of the evaluation's MLflow run.
+    Image size and proportions are those of the model. The id of the MLflow run is returned.
 
     Raises:
         UserError: the model or the dataset cannot be used, their classes do not match, or the model
@@ -106,8 +102,9 @@ def _prepare(
             "folder with MLflow's MLmodel, or models:/NAME/VERSION."
         )
     show_source(source, card)
-    run = find_training_run(source, config.tracking, scratch)
-    known = find_known_images(run, config.evaluation.trained_on, threads)
+    run = read_training_run(source, config.tracking, scratch)
+    manifest = load_run_manifest(run, config.tracking, scratch)
+    known = find_known_images(manifest, config.evaluation.trained_on, threads)
     size = card.image_size
     if size is None:  # an old model's card has none, so the network itself is loaded
         size = load_predictor(source, threads=threads, seed=config.seed, patients=True).size
@@ -121,7 +118,7 @@ def _prepare(
         others=data.findings.classes_left_out,
         shipped=CONF_DIR / "mapping",
     )
-    evaluation_messages.show_dataset(data, config.dataset.name, matched)
+    show_dataset(data, config.dataset.name, matched)
     for note in describe_unseen_categories(data.manifest, encoding) if encoding else ():
         show_note(f"  {note}")
     roles = None if known is None else _find_roles(config, data, known, threads)
@@ -130,7 +127,7 @@ def _prepare(
     chosen = np.flatnonzero([name is not None for name in model_classes])
     kept = config.evaluation.overlap is OnOverlap.keep
     roles = None if roles is None else roles.of(chosen)
-    evaluation_messages.show_training_overlap(roles, known, kept=kept)
+    show_training_overlap(roles, known, kept=kept)
     splits = [TEST] * len(chosen) if roles is None or kept else list(roles.splits)
     if TEST not in splits:
         raise UserError(
@@ -207,7 +204,76 @@ def _predict(evaluated: ExternalEvaluation, model: Predictor) -> PredictionBatch
             chosen = slice(start, start + batch_size)
             pixels = np.asarray(data.pixels[data.rows[chosen]])
             rows = data.manifest.iloc[chosen]
-            known = encoding.to_model_inputs(rows) if encoding else NO_PATIENT_COLUMNS
+            known = encoding.to_model_inputs(rows) if encoding else None
             batches.append(model.look_at(pixels, known))
             tell(min(start + batch_size, n), n)
     return PredictionBatch.concatenate(batches)
+
+
+def match_classes(
+    classes: Sequence[str],
+    slugs: Sequence[str],
+    mapping: Mapping[str, str | None],
+    *,
+    others: Sequence[str] = (),
+    shipped: Path | None = None,
+) -> dict[str, str | None]:
+    """Find each class of a dataset among a model's classes: by the user's setting, else by name.
+
+    Args:
+        classes: names of the dataset's classes.
+        slugs: slugs of the model's classes.
+        mapping: the user's setting, class of the model by class of the dataset, or None to leave it
+            out; as names or slugs. It overrides equal names.
+        others: names of classes without images in the dataset, which ``mapping`` may contain too.
+        shipped: folder of mapping files that come with the lab; the error suggests one that fits.
+
+    Returns:
+        Slug of the model's class by name of the dataset's class; None if it is left out. Several
+        may be mapped to one.
+
+    Raises:
+        UserError: a class has neither an equal name nor a mapping, ``mapping`` has an unknown name,
+            or all classes are left out.
+    """
+    by_slug = {slugify(name): None if to is None else slugify(to) for name, to in mapping.items()}
+    known = [slugify(name) for name in (*classes, *others)]
+    for name, to in by_slug.items():
+        if name not in known:
+            raise UserError(
+                f"{CLASSES_KEY}: the dataset has no class {name}. {suggest_choice(name, known)}"
+            )
+        if to is not None and to not in slugs:
+            raise UserError(
+                f"{CLASSES_KEY}.{name}: the model has no class {to}. {suggest_choice(to, slugs)}"
+            )
+    own = {name: slugify(name) for name in classes}
+    missing = [name for name in own.values() if name not in by_slug and name not in slugs]
+    if missing:
+        raise UserError(_explain_missing(missing, slugs, shipped))
+    matched = {name: by_slug.get(own[name], own[name]) for name in classes}
+    if not any(matched.values()):
+        raise UserError(f"{CLASSES_KEY}: leaves out all of the dataset's classes.")
+    return matched
+
+
+def _explain_missing(missing: Sequence[str], slugs: Sequence[str], shipped: Path | None) -> str:
+    """Describe which classes have no match, and what to type to map them."""
+    line = ", ".join(f"{name}: null" for name in missing)
+    option = _find_mapping(missing, slugs, shipped)
+    return (
+        f"The model has no class called {format_list(missing)}. It has {format_list(slugs, 10)}. "
+        + (f"mapping={option} maps them. Or map them yourself: " if option else "Map them: ")
+        + f"'{CLASSES_KEY}={{{line}}}' leaves them out; write one of the model's classes instead "
+        "of null to map to it."
+    )
+
+
+def _find_mapping(missing: Sequence[str], slugs: Sequence[str], shipped: Path | None) -> str | None:
+    """Return the option of the group ``mapping`` that maps all missing classes, or None."""
+    for path in sorted(shipped.glob("*.yaml")) if shipped else ():
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        classes = content.get("classes", {}) if isinstance(content, dict) else {}
+        if set(missing) <= set(classes) and all(to in {None, *slugs} for to in classes.values()):
+            return path.stem
+    return None

@@ -1,4 +1,4 @@
-"""The report of a model on another dataset: a run with tags, metrics, tables and figures."""
+"""What an external validation reports: a run with tags, metrics, tables and figures; messages."""
 
 from __future__ import annotations
 
@@ -7,33 +7,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from melanoma_lab.config.arm import format_run_name
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
 from melanoma_lab.config.schema.split import Predefined
+from melanoma_lab.core.console import console, show_note
 from melanoma_lab.core.files import hash_file, hash_text
+from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.core.version import __version__, git_commit
 from melanoma_lab.data.labels import slugify
 from melanoma_lab.data.patient_metadata import PatientEncoder
-from melanoma_lab.data.split import TEST
+from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_external_run
 from melanoma_lab.evaluation.metric_intervals import INTERVALS
+from melanoma_lab.evaluation.out_of_distribution import WITHIN
 from melanoma_lab.evaluation.predictions import build_predictions
-from melanoma_lab.inference.external_validation import evaluation_messages
 from melanoma_lab.inference.external_validation.training_overlap import ImageRoles
-from melanoma_lab.inference.known_images import TrainingRun
+from melanoma_lab.inference.known_images import TRAINED_ON_KEY
 from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.inference.predictor import PredictionBatch
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.reports.error_analysis.explained_images import build_run_explainer
+from melanoma_lab.reports.explained_images import build_run_explainer
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_report import ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.arm_runs import EVALUATED_TAG
 from melanoma_lab.tracking.logged_model import ModelInfo
+from melanoma_lab.tracking.run_reader import TrackedRun
 from melanoma_lab.tracking.tracker import Tracker
 
 #: Tag of the run of an evaluation: the kind of evaluation.
@@ -47,6 +53,8 @@ MODEL_TAGS = {
     "fingerprint": "evaluated_fingerprint",
     "dataset_digest": "evaluated_dataset_digest",
 }
+#: Styles of messages.
+LOUD, NOTE = "bold red", "yellow"
 #: Decision rule for a model that was saved without one.
 NO_ADVICE = DecisionRule(Temperature(1.0, 0, "no temperature was saved with the model"))
 
@@ -59,7 +67,7 @@ class ExternalEvaluation:
         config: the checked configuration, with the model's image size.
         source: where the model comes from.
         card: the description that the model was saved with.
-        run: the run that trained the model, as far as it was found.
+        run: the run that trained the model; None if it was not found.
         data: the images whose class the model has; their split is ``test`` if the model is
             evaluated on them, else the one that they had in its training.
         encoding: encoder of the model's patient metadata; None if it takes only images.
@@ -70,7 +78,7 @@ class ExternalEvaluation:
     config: Config
     source: ModelSource
     card: ModelInfo
-    run: TrainingRun
+    run: TrackedRun | None
     data: PreparedData
     encoding: PatientEncoder | None
     matched: Mapping[str, str | None]
@@ -87,43 +95,36 @@ class ExternalEvaluation:
 def build_evaluation_tags(evaluated: ExternalEvaluation) -> dict[str, str]:
     """Return the tags by which an evaluation is searched and grouped; it has no arm."""
     config, source, data = evaluated.config, evaluated.source, evaluated.data
-    tags = evaluated.run.tags
+    run, roles = evaluated.run, evaluated.shown
+    tags = {} if run is None else run.tags
     kept = config.evaluation.overlap is OnOverlap.keep
+    settings = config_to_dict(config)["evaluation"]
+    identity = [
+        *("evaluation", hash_file(source.network), data.digest, config.split.name),
+        {key: settings[key] for key in ("classes", "overlap", "lesions")},
+    ]
+    protocol, overlap = "unknown", "not looked for"
+    if roles is not None:
+        protocol = "leaking" if kept and roles.seen.any() else data.protocol
+        done = "kept" if kept else "left out"
+        overlap = f"{roles.seen.sum()} of {len(roles.seen)} images {done}"
     return {
         "study": config.study,
         EVALUATION_TAG: "external",
-        EVALUATED_TAG: evaluated.run.run_id or source.typed,
+        EVALUATED_TAG: source.typed if run is None else run.run_id,
         **{new: tags[old] for old, new in MODEL_TAGS.items() if old in tags},
         "evaluated_dataset": evaluated.card.dataset,
         "dataset": config.dataset.name,
         "dataset_digest": data.digest,
         "audit_digest": data.findings.digest,
-        "fingerprint": _fingerprint(config, source, data),
-        "protocol": _decide_protocol(evaluated.shown, data, kept=kept),
+        "fingerprint": hash_text(json.dumps(identity), 16),
+        "protocol": protocol,
         "grouped_by": ", ".join(data.grouped_by),
-        "overlap": _describe_overlap(evaluated.shown, kept=kept),
+        "overlap": overlap,
         "notes": " ".join(data.notes),
         "git_commit": git_commit(),
         "melanoma_lab": __version__,
     }
-
-
-def _decide_protocol(roles: ImageRoles | None, data: PreparedData, *, kept: bool) -> str:
-    """Return the protocol of an evaluation.
-
-    It is ``leaking`` if seen images are evaluated, ``unknown`` if it is unknown which images were
-    seen, and else that of the dataset.
-    """
-    if roles is None:
-        return "unknown"
-    return "leaking" if kept and roles.seen.any() else data.protocol
-
-
-def _describe_overlap(roles: ImageRoles | None, *, kept: bool) -> str:
-    """Describe in one line how many images were seen, and whether they are kept."""
-    if roles is None:
-        return "not looked for"
-    return f"{roles.seen.sum()} of {len(roles.seen)} images {'kept' if kept else 'left out'}"
 
 
 def build_evaluation_params(evaluated: ExternalEvaluation) -> dict[str, Any]:
@@ -149,26 +150,12 @@ def name_evaluation(tags: Mapping[str, str]) -> str:
     return f"on {tags['dataset']}: {model}"
 
 
-def _fingerprint(config: Config, source: ModelSource, data: PreparedData) -> str:
-    """Return a hash of the model, the images and the settings of the evaluation."""
-    network = hash_file(source.network)
-    settings = {
-        key: config_to_dict(config)["evaluation"][key] for key in ("classes", "overlap", "lesions")
-    }
-    text = json.dumps(["evaluation", network, data.digest, config.split.name, settings])
-    return hash_text(text, 16)
-
-
 def report_evaluation(
     evaluated: ExternalEvaluation, answers: PredictionBatch, tracker: Tracker, network: Any
 ) -> None:
     """Evaluate a model's predictions, track them and print the results; choose nothing by them.
 
-    Args:
-        evaluated: the model and the images.
-        answers: the predictions of all images.
-        tracker: the tracker, whose run has begun.
-        network: the Keras model, for its heat maps.
+    The tracker's run has begun; the network is needed for its heat maps.
     """
     config, card, roles = evaluated.config, evaluated.card, evaluated.shown
     run, interval = _evaluate(evaluated, answers)
@@ -184,14 +171,16 @@ def report_evaluation(
         explainer=explainer if config.tracking.images else None, title=config.dataset.name
     )
     log_report(RunReport(run, figures=figures, manifest_columns=columns, files=files), tracker)
-    evaluation_messages.show_evaluation_metrics(
-        run.metrics, evaluated.run, config.dataset.name, interval
-    )
+    own = {} if evaluated.run is None else evaluated.run.metrics
+    _show_metrics({config.dataset.name: run.metrics, "its own test split": own}, interval)
     run_messages.show_absent_classes(run.absent_classes, len(card.slugs))
     run_messages.show_clinical_evaluation(run.evaluation)
     if answers.unlike is not None:
-        evaluation_messages.show_unlike_share(
-            int(run.metrics["images_unlike_training"]), int(run.metrics["images"])
+        n, n_unlike = int(run.metrics["images"]), int(run.metrics["images_unlike_training"])
+        console.print(
+            f"{n_unlike:,} of {n:,} images ({format_percent(n_unlike / n)}) look unlike the "
+            f"training images; {format_percent(1 - WITHIN, 0)} are expected of images like those.",
+            style=NOTE if n_unlike > 2 * (1 - WITHIN) * n else "",
         )
 
 
@@ -231,3 +220,91 @@ def _evaluate(
         counts=counts,
     )
     return run, interval
+
+
+def show_dataset(data: PreparedData, name: str, matched: Mapping[str, str | None]) -> None:
+    """Print the dataset's size, its notes, and its classes that are mapped or left out."""
+    groups = data.manifest["group"].nunique()
+    console.print(
+        f"{name}: {len(data.manifest):,} images in {groups:,} groups, {len(data.classes)} classes",
+        markup=False,
+    )
+    notes = [*data.notes, *([data.unresolved] if data.unresolved else [])]
+    sizes = data.manifest["label"].value_counts()
+    for class_name, to in matched.items():
+        images = f"{class_name!r} ({sizes.get(class_name, 0):,} images)"
+        if to is None:
+            notes.append(f"{images} are left out: the model does not have this class.")
+        elif to != slugify(class_name):
+            notes.append(f"{images} are mapped to the model's {to}.")
+    for note in notes:
+        show_note(f"  {note}")
+
+
+def show_training_overlap(
+    roles: ImageRoles | None, known: pd.DataFrame | None, *, kept: bool
+) -> None:
+    """Print which images the model has seen in its training.
+
+    ``known`` are the images from ``find_known_images``; ``kept`` says whether seen images are
+    evaluated all the same. What is unknown is None.
+    """
+    if roles is None or known is None:
+        console.print(
+            "  Overlap with the training images was not checked: the model's training images "
+            "are unknown. Metrics may include images that the model has seen. Name their "
+            f"folder: {TRAINED_ON_KEY}=DIR.",
+            style=LOUD,
+            markup=False,
+        )
+        return
+    n = int(roles.seen.sum())
+    splits = ", ".join(f"{(roles.role == role).sum():,} {role}" for role in (TRAIN, VAL))
+    if n:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in roles.counts().items())
+        console.print(
+            f"  {n:,} of {len(roles.seen):,} images overlap with the model's training or "
+            f"validation images ({splits}): {kinds}. "
+            + (
+                "They are kept (evaluation.overlap=keep): metrics are too optimistic."
+                if kept
+                else "They are left out."
+            ),
+            style=LOUD if kept else NOTE,
+            markup=False,
+        )
+    else:
+        console.print(
+            "  None of these images overlaps with the model's training or validation images."
+        )
+    n_own = int((roles.role == TEST).sum())
+    if n_own:
+        console.print(
+            "  Of lesions in its own test split, never seen but from the same source: "
+            f"{n_own:,} images.",
+            style=NOTE,
+        )
+    missing = int((known["path"] == "").sum())
+    if missing:
+        console.print(
+            f"  Near-identical images were not searched among {missing:,} of the "
+            f"{len(known):,} images of the model's run: they have been moved or changed. "
+            "Identical files, archive ids and lesions were compared. Name the folder of the "
+            f"images: {TRAINED_ON_KEY}=DIR.",
+            style=LOUD,
+            markup=False,
+        )
+
+
+def _show_metrics(metrics: Mapping[str, Mapping[str, float]], interval: IntervalEstimate) -> None:
+    """Print the metrics of test by the title of their column; leave out those not known."""
+    columns = {
+        title: {key.removeprefix("test/"): value for key, value in each.items() if "test/" in key}
+        for title, each in metrics.items()
+    }
+    run_messages.show_metric_table({title: each for title, each in columns.items() if each})
+    if not np.isnan(interval.value):
+        console.print(
+            f"\nbalanced accuracy {format_percent(interval.value)}, 95 % interval over lesions "
+            f"{format_percent(interval.low)} to {format_percent(interval.high)}"
+        )

@@ -58,11 +58,7 @@ class ImageRoles:
         return np.where(self.role == NEW, TEST, self.role)
 
     def of(self, positions: np.ndarray[Any, np.dtype[np.int64]]) -> ImageRoles:
-        """Return the roles of some of the images.
-
-        Args:
-            positions: int64; indices of the images.
-        """
+        """Return the roles of the images with these indices, int64."""
         return ImageRoles(self.role[positions], self.kind[positions], self.links)
 
     def counts(self) -> dict[str, int]:
@@ -100,11 +96,7 @@ def assign_image_roles(
 
 
 def _find_links(
-    manifest: pd.DataFrame,
-    known: pd.DataFrame,
-    pairs: Sequence[Sequence[Any]],
-    *,
-    lesions: bool,
+    manifest: pd.DataFrame, known: pd.DataFrame, pairs: Sequence[Sequence[Any]], *, lesions: bool
 ) -> pd.DataFrame:
     """Return one match for each image and kind; of several, the first one in order of ``ROLES``."""
     tables = [

@@ -12,9 +12,9 @@ from pictures import paint
 
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.inference.demo.embeddings import build_embedder, load_reference_set
 from melanoma_lab.inference.demo.image_answer import DemoService
-from melanoma_lab.inference.ensembles.mean_network import build_mean_network
+from melanoma_lab.inference.demo.training_images import build_embedder, load_reference_set
+from melanoma_lab.inference.ensembles.average import build_mean_network
 from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.inference.predict import predict_table
 from melanoma_lab.inference.predictor import load_predictor

@@ -22,7 +22,7 @@ from melanoma_lab.data.pixel_cache import decode_image
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.inference.ensembles.build_ensembles import make_ensembles
-from melanoma_lab.inference.mlmodel import read_appearance, read_model_folder
+from melanoma_lab.inference.model_source import read_appearance, read_model_folder
 from melanoma_lab.models.safe_loading import load_safely
 from melanoma_lab.tracking.logged_model import download_model
 from melanoma_lab.tracking.tracker import connect

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from melanoma_lab.inference.ensembles.mean_network import build_mean_network
+from melanoma_lab.inference.ensembles.average import build_mean_network
 from melanoma_lab.models.safe_loading import load_safely
 
 

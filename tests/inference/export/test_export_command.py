@@ -16,8 +16,11 @@ from melanoma_lab.config.schema import Format
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.inference.export import formats
-from melanoma_lab.inference.export.export_network import check_output_folder, export_network
-from melanoma_lab.inference.export.model_description import DESCRIPTION_FILE
+from melanoma_lab.inference.export.export_network import (
+    DESCRIPTION_FILE,
+    check_output_folder,
+    export_network,
+)
 from melanoma_lab.tracking.logged_model import NOTICE
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent

@@ -14,7 +14,7 @@ from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.data.patient_metadata import AgeScaler, CategoryEncoder, PatientEncoder
-from melanoma_lab.inference.ensembles.mean_network import build_mean_network
+from melanoma_lab.inference.ensembles.average import build_mean_network
 from melanoma_lab.inference.export import formats
 from melanoma_lab.inference.export.serving_signature import (
     build_serving_network,

@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.inference.external_validation.class_mapping import match_classes
+from melanoma_lab.inference.external_validation.evaluate import match_classes
 
 MODEL = ("basal_cell_carcinoma", "melanoma", "nevus")
 

@@ -14,7 +14,7 @@ from melanoma_lab.evaluation.evaluated_run import evaluate_run
 from melanoma_lab.evaluation.metric_intervals import estimate_calibration, estimate_metrics
 from melanoma_lab.evaluation.metrics import auroc, brier, log_loss, macro_auroc
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.reports.model_card.content import PAGES, write_model_card
+from melanoma_lab.reports.model_card import PAGES, write_model_card
 from melanoma_lab.tracking.run_reader import RunIdentity
 
 SLUGS = ("melanoma", "nevus", "<b>odd</b>")

@@ -1,6 +1,6 @@
 """What the audit says of single images."""
 
-from melanoma_lab.reports.error_analysis.mistakes_page import collect_audit_remarks
+from melanoma_lab.reports.error_analysis import collect_audit_remarks
 
 LABELS = {"a": "nevus", "b": "melanoma", "c": "nevus", "d": "nevus", "e": "nevus", "f": "nevus"}
 

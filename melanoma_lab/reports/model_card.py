@@ -1,12 +1,12 @@
 """Write the model card of a run as ``model_card.md`` and ``model_card.html``.
 
-The sections are those of Mitchell et al., Model Cards for Model Reporting (FAT* 2019).
+The sections are those of Mitchell et al., Model Cards for Model Reporting (FAT* 2019). This is the
+card for people; ``tracking.logged_model`` is the one for programs.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,11 @@ import numpy as np
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.files import replace_file
-from melanoma_lab.core.formatting import format_metric, label_metric, label_split
+from melanoma_lab.core.formatting import (
+    format_metric_interval,
+    label_metric,
+    label_split,
+)
 from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.labels import get_positive_class
@@ -33,36 +37,54 @@ from melanoma_lab.evaluation.metric_intervals import (
 )
 from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 from melanoma_lab.evaluation.subgroups import FEW_LESIONS, FEW_POSITIVE
-from melanoma_lab.reports.model_card import data_sections, limitations, training_sections
+from melanoma_lab.reports import model_facts
 from melanoma_lab.reports.rendering import render_template
 from melanoma_lab.tracking.run_reader import RunIdentity, TrackedRun
 
 PAGES: Final = ("model_card.md", "model_card.html")
 
-INTENDED = [
-    (
-        "Research on classifiers of skin lesions: to study what improves them, and to compare "
-        "models on the same lesions, with the limitations below in mind."
-    ),
-    (
-        "Not for diagnosis, triage, screening, reassurance, or any decision about a person; not "
-        "for patients; not as a second opinion."
-    ),
-]
+#: Rows of a table, each a list of cells.
+Rows = list[list[str]]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What the card of a run says: texts, and rows of tables, in the order of its sections."""
+
+    title: str
+    run_id: str
+    model_rows: Rows
+    training_rows: Rows
+    factors: str
+    dataset_rows: Rows
+    protocol: str
+    splits: list[str]
+    class_counts: Rows
+    source_counts: Rows
+    audit: list[str]
+    evaluated_on: str
+    metric_rows: Rows
+    class_rows: Rows
+    ece: str
+    temperature: str
+    calibration_rows: Rows
+    operating_point: str
+    point_rows: Rows
+    has_positive_class: bool
+    subgroup_rows: Rows
+    limitations: list[str]
+    few_lesions: int = FEW_LESIONS
+    few_positive: int = FEW_POSITIVE
+    version: str = __version__
 
 
 def write_model_card(run: EvaluatedRun, identity: RunIdentity, folder: Path) -> None:
-    """Write both pages of a run that is at hand into a folder.
-
-    Args:
-        run: the run that the card describes.
-        identity: the run's identity.
-        folder: the folder to write to, which must exist.
-    """
-    content = build_card_content(run, identity)
+    """Write both pages of a run that is at hand into an existing folder."""
+    card = asdict(build_model_card(run, identity))
     for name in PAGES:
-        text = render_template("melanoma_lab.reports.model_card", name, content)
-        replace_file(folder / name, text.encode())
+        kind = Path(name).suffix
+        content = {**card, "parts": f"model_card_parts{kind}.j2"}
+        replace_file(folder / name, render_template("melanoma_lab.reports", "model_card", content))
 
 
 def write_tracked_run_card(tracked: TrackedRun, folder: Path) -> None:
@@ -108,52 +130,46 @@ def load_evaluated_run(run: TrackedRun) -> EvaluatedRun:
     )
 
 
-def build_card_content(run: EvaluatedRun, identity: RunIdentity) -> dict[str, Any]:
-    """Return the content of both pages, as texts and rows for their templates."""
+def build_model_card(run: EvaluatedRun, identity: RunIdentity) -> ModelCard:
+    """Build the content of both pages."""
     manifest, tags, evaluation = run.manifest, identity.tags, run.evaluation
     split, point = run.predictions.evaluated, evaluation.point
     before, after = (
         estimate_calibration(each) for each in (split, split.calibrate(evaluation.temperature))
     )
-    return {
-        "title": f"{tags.get('arm', 'a model')}, seed {tags.get('seed', '?')}",
-        "version": __version__,
-        "run_id": identity.run_id,
-        "judged": label_split(split.name),
-        "detail_rows": training_sections.build_model_rows(run, identity),
-        "setting_rows": training_sections.build_training_rows(run, tags),
-        "intended": INTENDED,
-        "factors": data_sections.describe_factors(manifest),
-        "data_rows": data_sections.build_dataset_rows(manifest, tags),
-        "splits": [label_split(split) for split in data_sections.list_splits(manifest)],
-        "count_rows": data_sections.build_class_count_rows(manifest, split.slugs),
-        "source_rows": data_sections.build_source_rows(manifest),
-        "protocol": data_sections.describe_split_protocol(run.config, tags),
-        "audit": data_sections.describe_audit(run.audit, tags),
-        "metric_rows": _build_metric_rows(split, run.positive_class),
-        "class_rows": _build_class_rows(split),
-        "calibration_rows": _build_calibration_rows(before, after),
-        "temperature": _describe_temperature(evaluation.temperature),
-        "ece": _format_estimate("ece", after["ece"]),
-        "point": _describe_point(point),
-        "point_rows": _build_point_rows(point),
-        "subgroup_rows": _build_subgroup_rows(evaluation),
-        "few_lesions": FEW_LESIONS,
-        "few_positive": FEW_POSITIVE,
-        "has_melanoma": point is not None,
-        "limits": list(limitations.describe_limitations(run, tags)),
-    }
+    return ModelCard(
+        title=f"{tags.get('arm', 'a model')}, seed {tags.get('seed', '?')}",
+        run_id=identity.run_id,
+        model_rows=model_facts.describe_model(run, identity),
+        training_rows=model_facts.describe_training(run, tags),
+        factors=model_facts.describe_factors(manifest),
+        dataset_rows=model_facts.describe_dataset(manifest, tags),
+        protocol=model_facts.describe_split_protocol(run.config, tags),
+        splits=[label_split(each) for each in model_facts.list_splits(manifest)],
+        class_counts=model_facts.count_classes(manifest, split.slugs),
+        source_counts=model_facts.count_sources(manifest),
+        audit=model_facts.describe_audit(run.audit, tags),
+        evaluated_on=label_split(split.name),
+        metric_rows=[
+            [label_metric(name), _format_estimate(name, estimate)]
+            for name, estimate in estimate_metrics(split, run.positive_class).items()
+        ],
+        class_rows=_build_class_rows(split),
+        ece=_format_estimate("ece", after["ece"]),
+        temperature=_describe_temperature(evaluation.temperature),
+        calibration_rows=[
+            [label_metric(name), *(_format_estimate(name, each[name]) for each in (before, after))]
+            for name in before
+        ],
+        operating_point=_describe_point(point),
+        point_rows=_build_point_rows(point),
+        has_positive_class=point is not None,
+        subgroup_rows=_build_subgroup_rows(evaluation),
+        limitations=list(model_facts.describe_limitations(run, tags)),
+    )
 
 
-def _build_metric_rows(split: SplitPredictions, positive_class: str | None) -> list[list[str]]:
-    """Return each metric of the evaluated split with its interval."""
-    return [
-        [label_metric(name), _format_estimate(name, estimate)]
-        for name, estimate in estimate_metrics(split, positive_class).items()
-    ]
-
-
-def _build_class_rows(split: SplitPredictions) -> list[list[str]]:
+def _build_class_rows(split: SplitPredictions) -> Rows:
     """Return each class with its size in the evaluated split, sensitivity and specificity."""
     rows = []
     for slug in split.slugs:
@@ -167,15 +183,6 @@ def _build_class_rows(split: SplitPredictions) -> list[list[str]]:
             ]
         )
     return rows
-
-
-def _build_calibration_rows(
-    before: Mapping[str, IntervalEstimate], after: Mapping[str, IntervalEstimate]
-) -> list[list[str]]:
-    return [
-        [label_metric(name), *(_format_estimate(name, each[name]) for each in (before, after))]
-        for name in before
-    ]
 
 
 def _describe_temperature(temperature: Temperature) -> str:
@@ -206,7 +213,7 @@ def _describe_point(point: OperatingPoint | None) -> str:
     )
 
 
-def _build_point_rows(point: OperatingPoint | None) -> list[list[str]]:
+def _build_point_rows(point: OperatingPoint | None) -> Rows:
     if point is None or np.isnan(point.threshold):
         return []
     return [
@@ -222,7 +229,7 @@ def _build_point_rows(point: OperatingPoint | None) -> list[list[str]]:
     ]
 
 
-def _build_subgroup_rows(evaluation: ClinicalEvaluation) -> list[list[str]]:
+def _build_subgroup_rows(evaluation: ClinicalEvaluation) -> Rows:
     """Return a row for each measured subgroup; subgroups of few lesions are marked."""
     table = evaluation.subgroups
     rows = []
@@ -244,16 +251,9 @@ def _format_cell(row: dict[Any, Any], name: str) -> str:
 
 
 def _format_estimate(metric: str, estimate: IntervalEstimate) -> str:
-    """Format a metric with its interval: ``41.3 % [38.0, 44.6]`` or ``0.033 [0.010, 0.046]``."""
-    value = format_metric(metric, estimate.value)
-    if not math.isfinite(estimate.low):
-        return value
-    low, high = (
-        format_metric(metric, end).removesuffix(" %") for end in (estimate.low, estimate.high)
-    )
-    return f"{value} [{low}, {high}]"
+    return format_metric_interval(metric, estimate.value, estimate.low, estimate.high)
 
 
 def _format_share(estimate: IntervalEstimate) -> str:
     """Format a share in per cent with its interval; return an empty text if it is undefined."""
-    return "" if math.isnan(estimate.value) else _format_estimate("accuracy", estimate)
+    return "" if np.isnan(estimate.value) else _format_estimate("accuracy", estimate)

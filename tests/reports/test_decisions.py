@@ -7,7 +7,7 @@ from example_cases import SLUGS, table_of
 
 from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.reports.error_analysis.decisions import (
+from melanoma_lab.reports.decisions import (
     N_CLASSES,
     N_MISSED,
     N_MISTAKES,

@@ -12,8 +12,8 @@ from PIL import Image
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.evaluated_run import evaluate_run
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.reports.error_analysis.analysis import write_error_analysis
-from melanoma_lab.reports.error_analysis.explained_images import ImageExplainer
+from melanoma_lab.reports.error_analysis import write_error_analysis
+from melanoma_lab.reports.explained_images import ImageExplainer
 
 SLUGS = ("melanoma", "nevus", "vascular_lesion")
 SIDE = 24

@@ -10,8 +10,8 @@ from PIL import Image
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.reports.error_analysis.decisions import choose_mistakes, tabulate_decisions
-from melanoma_lab.reports.error_analysis.explained_images import (
+from melanoma_lab.reports.decisions import choose_mistakes, tabulate_decisions
+from melanoma_lab.reports.explained_images import (
     ImageExplainer,
     build_file_explainer,
 )

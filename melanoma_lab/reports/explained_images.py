@@ -16,11 +16,12 @@ from melanoma_lab.config.schema.dataset import Resize
 from melanoma_lab.data.decoding import decode_image, read_for_display
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.plots.heat_map_overlay import overlay_on_picture
+from melanoma_lab.plots.grad_cam import overlay_on_picture
 from melanoma_lab.reports.rendering import encode_jpeg_uri
 
 if TYPE_CHECKING:  # this import would load TensorFlow
     from melanoma_lab.models.grad_cam import GradCam
+
 
 #: Longest side of a picture in pixels; the page shows it at about half of this size.
 LONGEST = 300
@@ -70,12 +71,9 @@ class ExplainedImage:
     resize: Resize
 
     def pair(self, side: int) -> tuple[Pixels, Pixels]:
-        """Return the image, and the image with the heat map, as enlarged squares.
+        """Return the image, and the image with the heat map, as squares of ``side`` pixels or more.
 
         The map's contour is drawn after enlarging, so that it is thin on a small image too.
-
-        Args:
-            side: the least side of the squares in pixels.
 
         Raises:
             ValueError: there is no heat map.
@@ -90,13 +88,8 @@ class ExplainedImage:
         """Return the image, and the image with the heat map, as data URIs.
 
         They show the part of the file that the network saw, in its original proportions. If the
-        file can no longer be read, they show the network's input.
-
-        Args:
-            path: the image file.
-
-        Returns:
-            Two data URIs; the second is empty if there is no heat map.
+        file can no longer be read, they show the network's input. The second is empty if there is
+        no heat map.
         """
         try:
             picture = read_for_display(path, LONGEST, self.resize)
@@ -110,24 +103,17 @@ class ExplainedImage:
 def explain_images(
     explainer: ImageExplainer, image_ids: Sequence[str], classes: NDArray[np.intp]
 ) -> dict[str, ExplainedImage]:
-    """Load images and compute their heat maps.
+    """Load images and compute their heat maps; return them by id.
 
-    Args:
-        explainer: loads the images and computes their heat maps.
-        image_ids: n different ids.
-        classes: intp, shape (n,); predicted class of each image.
-
-    Returns:
-        The explained images by id.
+    ``image_ids`` are n different ids, and ``classes``, intp (n,), the predicted class of each
+    image.
     """
     if not image_ids:
         return {}
     pixels = explainer.pixels(image_ids)
-    heat = (
-        [None] * len(image_ids)
-        if explainer.heat is None
-        else explainer.heat(image_ids, pixels, classes)
-    )
+    heat: Sequence[Heat | None] | Heat = [None] * len(image_ids)
+    if explainer.heat is not None:
+        heat = explainer.heat(image_ids, pixels, classes)
     return {
         one: ExplainedImage(image, heat_map, explainer.resize)
         for one, image, heat_map in zip(image_ids, pixels, heat, strict=True)
@@ -139,29 +125,22 @@ def build_run_explainer(
 ) -> ImageExplainer:
     """Build an explainer for the images of a prepared dataset, which are decoded already.
 
-    Args:
-        data: the dataset.
-        network: a Keras model; None: no heat maps are computed.
-        encoding: encoder of the network's patient metadata; None if it takes only images.
+    It computes no heat maps if the network is None. ``encoding`` encodes the network's patient
+    metadata; it is None if the network takes only images.
     """
     index = pd.Index(data.manifest["image_id"])
 
     def pixels(image_ids: Sequence[str]) -> Pixels:
         return np.asarray(data.pixels[data.rows[index.get_indexer(list(image_ids))]])
 
-    def heat(image_ids: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
-        known: list[NDArray[np.generic]] = []
-        if encoding is not None:
-            rows = data.manifest.iloc[index.get_indexer(list(image_ids))]
-            columns = encoding.to_model_inputs(rows)
-            names = [tensor.name for tensor in network.inputs]
-            known = [columns[name] for name in names if name in columns]
-        return get_grad_cam()(pixels, classes, known)
+    def encode(image_ids: Sequence[str]) -> list[NDArray[np.generic]]:
+        if encoding is None:
+            return []
+        rows = data.manifest.iloc[index.get_indexer(list(image_ids))]
+        columns = encoding.to_model_inputs(rows)
+        return [columns[tensor.name] for tensor in network.inputs if tensor.name in columns]
 
-    get_grad_cam = _build_on_first_use(network)
-    if network is None:
-        return ImageExplainer(pixels, resize=data.resize)
-    return ImageExplainer(pixels, heat, lambda: get_grad_cam().places, data.resize)
+    return _build_explainer(pixels, data.resize, network, encode)
 
 
 def build_file_explainer(
@@ -169,10 +148,12 @@ def build_file_explainer(
 ) -> ImageExplainer:
     """Build an explainer for image files, which are read again.
 
+    It computes no heat maps if the network, which takes only images, is None.
+
     Args:
         manifest: table with the columns image_id and path.
         size: side in pixels of the network's images.
-        network: a Keras model that takes only images; None: no heat maps are computed.
+        network: a Keras model, or None.
         resize: how images that are not square are made square.
     """
     path = manifest.set_index("image_id")["path"]
@@ -185,17 +166,21 @@ def build_file_explainer(
         except (OSError, ValueError) as error:
             raise MissingImagesError(f"An image cannot be read again: {error}.") from error
 
-    def heat(_: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
-        return get_grad_cam()(pixels, classes)
+    return _build_explainer(pixels, resize, network, lambda _: [])
 
-    get_grad_cam = _build_on_first_use(network)
+
+def _build_explainer(
+    pixels: Callable[[Sequence[str]], Pixels],
+    resize: Resize,
+    network: Any,
+    encode: Callable[[Sequence[str]], list[NDArray[np.generic]]],
+) -> ImageExplainer:
+    """Build an explainer of a network whose Grad-CAM is built when it is first needed.
+
+    ``encode`` returns the network's inputs besides pixels.
+    """
     if network is None:
         return ImageExplainer(pixels, resize=resize)
-    return ImageExplainer(pixels, heat, lambda: get_grad_cam().places, resize)
-
-
-def _build_on_first_use(network: Any) -> Callable[[], GradCam]:
-    """Return a function that builds Grad-CAM of a network at its first call and keeps it."""
 
     @functools.cache
     def get_grad_cam() -> GradCam:
@@ -203,4 +188,7 @@ def _build_on_first_use(network: Any) -> Callable[[], GradCam]:
 
         return GradCam(network)
 
-    return get_grad_cam
+    def heat(image_ids: Sequence[str], pixels: Pixels, classes: NDArray[np.intp]) -> Heat:
+        return get_grad_cam()(pixels, classes, encode(image_ids))
+
+    return ImageExplainer(pixels, heat, lambda: get_grad_cam().places, resize)

@@ -1,7 +1,4 @@
-"""Choice of a run's most confident decisions and mistakes.
-
-It uses only the predictions; neither TensorFlow nor pixels are needed.
-"""
+"""The choice of a run's most confident decisions and mistakes, from its predictions alone."""
 
 from __future__ import annotations
 
@@ -22,10 +19,6 @@ N_CLASSES, N_PAIRS = 12, 20
 
 def tabulate_decisions(split: SplitPredictions, temperature: Temperature) -> pd.DataFrame:
     """Tabulate the predicted classes of the images of a split, the most confident first.
-
-    Args:
-        split: the predictions by which a run is evaluated.
-        temperature: the temperature, fitted on val.
 
     Returns:
         A table with a row for each image: image_id, group, y_true and predicted (slugs),
@@ -58,10 +51,7 @@ def tabulate_decisions(split: SplitPredictions, temperature: Temperature) -> pd.
 class ClassDecisions:
     """The most confident right and wrong decision on images of one class.
 
-    Attributes:
-        slug: slug of the class.
-        right: a row of ``tabulate_decisions``; None if no decision was right.
-        wrong: a row of ``tabulate_decisions``; None if no decision was wrong.
+    Each is a row of ``tabulate_decisions``, or None if there is no such decision.
     """
 
     slug: str
@@ -72,10 +62,8 @@ class ClassDecisions:
 def choose_surest_decisions(found: pd.DataFrame, slugs: Sequence[str]) -> list[ClassDecisions]:
     """Choose the most confident right and wrong decision for each class that has images.
 
-    Args:
-        found: the table that ``tabulate_decisions`` returned.
-        slugs: slugs of the classes, in class order; of more than ``N_CLASSES`` classes, those with
-            the most images are taken.
+    Of more than ``N_CLASSES`` classes, those with the most images are taken. ``found`` is the table
+    of ``tabulate_decisions``; the slugs are in class order.
     """
     counts = found["y_true"].value_counts()
     largest = sorted((slug for slug in slugs if slug in counts), key=lambda slug: -counts[slug])
@@ -84,14 +72,10 @@ def choose_surest_decisions(found: pd.DataFrame, slugs: Sequence[str]) -> list[C
     for slug in slugs:
         if slug in shown:
             own = found[found["y_true"] == slug]
-            chosen.append(
-                ClassDecisions(slug, _get_first(own[own["right"]]), _get_first(own[~own["right"]]))
-            )
+            right, wrong = own[own["right"]], own[~own["right"]]
+            first = [rows.iloc[0] if len(rows) else None for rows in (right, wrong)]
+            chosen.append(ClassDecisions(slug, *first))
     return chosen
-
-
-def _get_first(rows: pd.DataFrame) -> pd.Series | None:
-    return rows.iloc[0] if len(rows) else None
 
 
 @dataclass(frozen=True)
@@ -121,12 +105,7 @@ class Mistakes:
 
 
 def choose_mistakes(found: pd.DataFrame, positive_class: str | None) -> Mistakes:
-    """Choose the most confident mistakes.
-
-    Args:
-        found: the table that ``tabulate_decisions`` returned.
-        positive_class: slug of the positive class; None if the dataset names none.
-    """
+    """Choose the most confident mistakes from the table of ``tabulate_decisions``."""
     wrong = found[~found["right"]]
     is_missed = wrong["y_true"] == positive_class
     missed, others = wrong[is_missed], wrong[~is_missed]
