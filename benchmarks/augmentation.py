@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from melanoma_lab.config.schema import augmentation as schema
+from melanoma_lab.config.schema import training_images as schema
 from melanoma_lab.config.schema.architecture import Vgg5
 from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.config.schema.training import Precision

@@ -23,8 +23,8 @@ from bare_fit import vgg5
 from hydra import compose, initialize_config_dir
 
 from melanoma_lab.__main__ import CONF_DIR
-from melanoma_lab.config.schema.augmentation import Augmentation, FlipRotateZoom, NoAugmentation
 from melanoma_lab.config.schema.training import Precision, Training
+from melanoma_lab.config.schema.training_images import Augmentation, FlipRotateZoom, NoAugmentation
 from melanoma_lab.config.validation import validate_config
 from melanoma_lab.input_pipeline.balancing.strategies import balance
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches

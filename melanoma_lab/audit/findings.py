@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.audit.class_checks import ClassSize, SourceFindings
-from melanoma_lab.config.schema.dataset import Dataset, Isic9Dataset, LabelSource, OnConflict
+from melanoma_lab.config.schema.data import Dataset, Isic9Dataset, LabelSource, OnConflict
 from melanoma_lab.core.atomic_files import replace_file
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.formatting import format_count

@@ -13,7 +13,7 @@ from melanoma_lab.audit.problems import find_problems
 from melanoma_lab.audit.shared_images import find_shared_images
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.dataset import CsvDataset
+from melanoma_lab.config.schema.data import CsvDataset
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.cache import get_cache_folder

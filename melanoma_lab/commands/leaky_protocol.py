@@ -10,7 +10,7 @@ from melanoma_lab.audit.dataset_audit import audit_images
 from melanoma_lab.audit.inspection import inspect_files
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_percent

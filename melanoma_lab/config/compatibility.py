@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 
 from melanoma_lab.config.schema import Config, Task
-from melanoma_lab.config.schema.backbone import RANDOM_WEIGHTS
-from melanoma_lab.config.schema.finetuning import Frozen, FrozenStart, Staged
-from melanoma_lab.config.schema.loss import LogitAdjusted
-from melanoma_lab.config.schema.schedule import Plateau
-from melanoma_lab.config.schema.split import FoldSplit
-from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
+from melanoma_lab.config.schema.architecture import RANDOM_WEIGHTS, TrivialArchitecture
+from melanoma_lab.config.schema.data import FoldSplit
+from melanoma_lab.config.schema.training import Frozen, FrozenStart, LogitAdjusted, Plateau, Staged
 from melanoma_lab.core.errors import UserError
 
 #: Key or section that only some tasks use -> those tasks.

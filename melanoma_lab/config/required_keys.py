@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from melanoma_lab.config.schema import Config, Task
-from melanoma_lab.config.schema.dataset import Dataset, SyntheticDataset
+from melanoma_lab.config.schema.data import Dataset, SyntheticDataset
 from melanoma_lab.core.errors import UserError, suggest_similar
 
 #: The ways to name a network, for messages.

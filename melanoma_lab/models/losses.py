@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.loss import CrossEntropy, Focal, LogitAdjusted, Loss
+from melanoma_lab.config.schema.training import CrossEntropy, Focal, LogitAdjusted, Loss
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from melanoma_lab.config.schema.optimizer import Adam, AdamW, Optimizer, RmsProp, Sgd
+from melanoma_lab.config.schema.training import Adam, AdamW, Optimizer, RmsProp, Sgd
 from melanoma_lab.registry import builder, find_builder
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from melanoma_lab.config.schema import schedule as schema
+from melanoma_lab.config.schema import training as schema
 from melanoma_lab.config.schema.training import MONITORS
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import builder, find_builder

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.trivial_classifiers import (
+from melanoma_lab.config.schema.architecture import (
     ColourHistogram,
     Majority,
     MetadataOnly,

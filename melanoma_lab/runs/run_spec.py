@@ -9,8 +9,8 @@ from functools import cached_property
 from melanoma_lab.config.arm import Arm, format_run_name
 from melanoma_lab.config.fingerprint import compute_fingerprint, config_to_dict
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.split import FoldSplit
-from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
+from melanoma_lab.config.schema.architecture import TrivialArchitecture
+from melanoma_lab.config.schema.data import FoldSplit
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.input_pipeline.prepare import PreparedData

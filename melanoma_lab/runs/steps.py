@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
+from melanoma_lab.config.schema.architecture import TrivialArchitecture
 from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.cache import get_cache_folder

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.finetuning import FrozenStart
+from melanoma_lab.config.schema.training import FrozenStart
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError

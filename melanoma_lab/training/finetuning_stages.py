@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.finetuning import Finetuning, Frozen, FrozenStart, Staged
+from melanoma_lab.config.schema.training import Finetuning, Frozen, FrozenStart, Staged
 from melanoma_lab.models.finetuning import (
     check_block,
     extract_head,

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.data import PatientMetadata
 from melanoma_lab.config.schema.evaluation import Tta
-from melanoma_lab.config.schema.metadata import PatientMetadata
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.split import SPLITS, VAL

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.split import FoldSplit
+from melanoma_lab.config.schema.data import FoldSplit
 from melanoma_lab.tuning.search_space import Values
 
 

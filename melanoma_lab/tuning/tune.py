@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melanoma_lab.config.fingerprint import tuner_to_dict
-from melanoma_lab.config.schema.split import KFold
+from melanoma_lab.config.schema.data import KFold
 from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.heavy_imports import load_tensorflow

@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from melanoma_lab.config.schema.finetuning import ALL_BLOCKS
+from melanoma_lab.config.schema.training import ALL_BLOCKS
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.finetuning import check_block, freeze, unfreeze
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema.schedule import Constant, Cosine, Plateau
+from melanoma_lab.config.schema.training import Constant, Cosine, Plateau
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.schedules import ScheduleContext, build_schedule
 from melanoma_lab.registry import BUILDERS, OPTIONS

@@ -9,8 +9,8 @@ import pytest
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.schema.architecture import TrivialArchitecture
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.input_pipeline.balancing.strategies import balance
 from melanoma_lab.input_pipeline.batches import make_training_batches
 from melanoma_lab.input_pipeline.prepare import prepare_data

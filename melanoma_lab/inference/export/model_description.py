@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from melanoma_lab.config.schema import Format
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.untrusted_files import parse_json
 from melanoma_lab.core.version import __version__
 from melanoma_lab.evaluation.decision_rule import DecisionRule, dump_strict_json

@@ -12,8 +12,8 @@ import pandas as pd
 from melanoma_lab.audit.shared_images import find_shared_photographs
 from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.data import Predefined, Undivided
 from melanoma_lab.config.schema.evaluation import OnOverlap
-from melanoma_lab.config.schema.split import Predefined, Undivided
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import UserError

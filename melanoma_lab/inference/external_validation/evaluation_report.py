@@ -10,8 +10,8 @@ from typing import Any
 from melanoma_lab.config.arm import format_run_name
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.data import Predefined
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
-from melanoma_lab.config.schema.split import Predefined
 from melanoma_lab.core.checksums import hash_file, hash_text
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.labels import slugify

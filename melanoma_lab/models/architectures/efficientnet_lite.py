@@ -18,7 +18,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.backbone import EfficientNetLite
+from melanoma_lab.config.schema.architecture import EfficientNetLite
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.architectures.head import add_classification_head
 from melanoma_lab.models.pretrained.loading import BACKBONE, load_weights

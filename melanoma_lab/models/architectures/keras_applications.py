@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from melanoma_lab.config.schema.backbone import KerasApplication
+from melanoma_lab.config.schema.architecture import KerasApplication
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.architectures.head import add_classification_head
 from melanoma_lab.models.pretrained.loading import BACKBONE, load_weights

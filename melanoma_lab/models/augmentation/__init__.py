@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from melanoma_lab.config.schema import augmentation as schema
+from melanoma_lab.config.schema import training_images as schema
 from melanoma_lab.input_pipeline.model_inputs import join_inputs, split_inputs
 from melanoma_lab.models.augmentation.affine import RandomAffine
 from melanoma_lab.models.augmentation.colour import RandomColour

@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from melanoma_lab.config.schema.architecture import Architecture
-from melanoma_lab.config.schema.backbone import EfficientNetLite
+from melanoma_lab.config.schema.architecture import Architecture, EfficientNetLite
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.models.pretrained.weight_files import find_weights

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from melanoma_lab.config.schema.architecture import Architecture
-from melanoma_lab.config.schema.backbone import IMAGENET_WEIGHTS, RANDOM_WEIGHTS, Backbone
+from melanoma_lab.config.schema.architecture import (
+    IMAGENET_WEIGHTS,
+    RANDOM_WEIGHTS,
+    Architecture,
+    Backbone,
+)
 from melanoma_lab.core.checksums import hash_file
 from melanoma_lab.core.errors import RunError, UserError, get_first_line
 from melanoma_lab.core.shell_commands import format_extra_install, format_pip_install

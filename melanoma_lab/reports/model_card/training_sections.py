@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.tracking.run_reader import RunIdentity
 

@@ -9,7 +9,7 @@ from marks import slow
 from small_backbone import on_a_backbone
 
 from melanoma_lab.config.schema import Format
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.core.errors import RunError, UserError

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from melanoma_lab.config.schema.augmentation import (
+from melanoma_lab.config.schema.training_images import (
     CutMix,
     Dermoscopy,
     FlipRotateZoom,

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from melanoma_lab.config.schema.augmentation import RAND_AUGMENT_OPERATIONS
+from melanoma_lab.config.schema.training_images import RAND_AUGMENT_OPERATIONS
 from melanoma_lab.models.augmentation.rand_augment import OPERATIONS, RandAugmentLayer
 
 RNG = np.random.default_rng(0)

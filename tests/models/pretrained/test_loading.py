@@ -8,7 +8,7 @@ import pytest
 from keras.src.legacy.saving import legacy_h5_format
 from marks import slow
 
-from melanoma_lab.config.schema.backbone import EfficientNetLite, KerasApplication
+from melanoma_lab.config.schema.architecture import EfficientNetLite, KerasApplication
 from melanoma_lab.config.schema.regularisation import L2, NoRegularisation
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.architectures import build_network

@@ -9,7 +9,7 @@ import sklearn.datasets
 import torch_files
 from PIL import Image
 
-from melanoma_lab.config.schema.backbone import EfficientNetLite
+from melanoma_lab.config.schema.architecture import EfficientNetLite
 from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation, StochasticDepth
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.architectures import build_network

@@ -5,12 +5,12 @@ from pathlib import Path
 import keras
 import pytest
 
-from melanoma_lab.config.schema.architecture import Vgg5
-from melanoma_lab.config.schema.backbone import (
+from melanoma_lab.config.schema.architecture import (
     Backbone,
     EfficientNetLite,
     EfficientNetLite0,
     MobileNetV3Small,
+    Vgg5,
 )
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.models.pretrained import weight_files
