@@ -16,8 +16,8 @@ import keras
 from melanoma_lab.config.schema.training import ALL_BLOCKS, Finetuning
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.input_pipeline.model_inputs import METADATA
+from melanoma_lab.models.backbones import BACKBONE
 from melanoma_lab.models.metadata_branch import BRANCH, JOINED, has_metadata_branch
-from melanoma_lab.models.pretrained.loading import BACKBONE
 
 
 def find_backbone(network: keras.Model, finetuning: Finetuning) -> keras.Model:

@@ -14,7 +14,7 @@ from melanoma_lab.config.schema.data import FoldSplit
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.models.pretrained.weight_files import find_weights
+from melanoma_lab.models.weight_files import find_weights
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.tracking.provenance import flatten_params, git_commit
 from melanoma_lab.training.hardware import (

@@ -16,7 +16,7 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.heavy_imports import load_tensorflow
 from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.models.pretrained.weight_files import find_weights
+from melanoma_lab.models.weight_files import find_weights
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.provenance import flatten_params, git_commit
 from melanoma_lab.tracking.sweep_run import (

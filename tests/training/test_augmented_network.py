@@ -13,7 +13,7 @@ from melanoma_lab.config.schema.training_images import (
     RandAugment,
 )
 from melanoma_lab.models.augmentation import build_augmentation_layers
-from melanoma_lab.models.augmentation.mixing import MixingLayer
+from melanoma_lab.models.augmentation_layers import MixingLayer
 from melanoma_lab.training.fit import BalancedAccuracy
 from melanoma_lab.training.train_steps import AugmentedNetwork
 

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from melanoma_lab.models.augmentation.affine import (
+from melanoma_lab.models.augmentation_layers import (
     RandomAffine,
     apply_affine,
     build_affine_transform,

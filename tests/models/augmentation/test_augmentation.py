@@ -13,7 +13,7 @@ from melanoma_lab.config.schema.training_images import (
     RandAugment,
 )
 from melanoma_lab.models.augmentation import augment, build_augmentation_layers
-from melanoma_lab.models.augmentation.mixing import MixingLayer
+from melanoma_lab.models.augmentation_layers import MixingLayer
 from melanoma_lab.registry import BUILDERS, OPTIONS
 
 RNG = np.random.default_rng(0)

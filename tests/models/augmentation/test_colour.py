@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from melanoma_lab.models.augmentation.colour import LUMINANCE, RandomColour, recolour
+from melanoma_lab.models.augmentation_layers import LUMINANCE, RandomColour, recolour
 
 PIXELS = np.random.default_rng(0).integers(40, 200, (4, 12, 12, 3)).astype("float32")
 NEUTRAL = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "turn": 0.0}

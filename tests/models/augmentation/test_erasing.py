@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from melanoma_lab.models.augmentation.erasing import RandomErasing
+from melanoma_lab.models.augmentation_layers import RandomErasing
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3)).astype("float32")
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from melanoma_lab.models.augmentation.mixing import CutMixLayer, MixUpLayer, mix_labels
+from melanoma_lab.models.augmentation_layers import CutMixLayer, MixUpLayer, mix_labels
 
 RNG = np.random.default_rng(0)
 B, K = 16, 4

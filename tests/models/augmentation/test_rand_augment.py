@@ -4,7 +4,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from melanoma_lab.config.schema.training_images import RAND_AUGMENT_OPERATIONS
-from melanoma_lab.models.augmentation.rand_augment import OPERATIONS, RandAugmentLayer
+from melanoma_lab.models.rand_augment import OPERATIONS, RandAugmentLayer
 
 RNG = np.random.default_rng(0)
 # Smooth, with a channel that is nearly flat, as skin is.

@@ -11,12 +11,14 @@ from marks import slow
 from melanoma_lab.config.schema.architecture import EfficientNetLite, KerasApplication
 from melanoma_lab.config.schema.regularisation import L2, NoRegularisation
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.models import backbones
 from melanoma_lab.models.architectures import build_network
-from melanoma_lab.models.architectures.keras_applications import BUILDERS
 from melanoma_lab.models.regularisation import Regulariser
 
 #: The smallest is built by the fast tests, the others by the slow ones.
-APPLICATIONS = [name if name == "mobilenetv3_small" else slow(name) for name in BUILDERS]
+APPLICATIONS = [
+    name if name == "mobilenetv3_small" else slow(name) for name in backbones.APPLICATIONS
+]
 
 
 def build(name="mobilenetv3_small", weights="none", classes=3, regularisation=None, size=32):
@@ -89,7 +91,8 @@ def test_weights_of_a_saved_network_are_taken(tmp_path, name, kind):
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_what_keras_downloads_gives_keras_features(tmp_path, monkeypatch, name):
     """A file as Keras publishes them, of a network as Keras builds it."""
-    theirs = BUILDERS[name](include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    build = backbones.APPLICATIONS[name]
+    theirs = build(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     rng = np.random.default_rng(0)
     theirs.set_weights([rng.uniform(0.5, 1, w.shape) * 0.1 for w in theirs.get_weights()])
     with h5py.File(tmp_path / "published.h5", "w") as file:

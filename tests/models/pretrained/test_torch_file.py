@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.models.pretrained.torch_file import read_torch_file
+from melanoma_lab.models.torch_file import read_torch_file
 
 ARRAYS = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),

@@ -13,15 +13,15 @@ from melanoma_lab.config.schema.architecture import EfficientNetLite
 from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation, StochasticDepth
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.architectures import build_network
-from melanoma_lab.models.architectures.efficientnet_lite import (
+from melanoma_lab.models.efficientnet_lite import (
     SCALES,
     _match_layers,
     build_lite_backbone,
     set_torch_weights,
 )
-from melanoma_lab.models.pretrained.torch_file import read_torch_file
-from melanoma_lab.models.pretrained.weight_files import PACKAGES, find_weights
 from melanoma_lab.models.regularisation import Regulariser
+from melanoma_lab.models.torch_file import read_torch_file
+from melanoma_lab.models.weight_files import PACKAGES, find_weights
 
 PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"
 PALACE, DAISY = 698, 985

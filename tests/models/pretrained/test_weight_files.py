@@ -13,8 +13,8 @@ from melanoma_lab.config.schema.architecture import (
     Vgg5,
 )
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.models.pretrained import weight_files
-from melanoma_lab.models.pretrained.weight_files import PACKAGES, find_weights
+from melanoma_lab.models import weight_files
+from melanoma_lab.models.weight_files import PACKAGES, find_weights
 
 LITE = EfficientNetLite0("efficientnet_lite0")
 PACKAGE = PACKAGES[LITE.name][0]

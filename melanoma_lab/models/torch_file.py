@@ -1,7 +1,7 @@
 """Read PyTorch's weights files with NumPy, without PyTorch and without running code from them.
 
 There are two formats: pickles followed by raw numbers (PyTorch before 1.6), and an uncompressed zip
-archive (since then). ``melanoma_lab.models.pretrained.safe_unpickler`` executes the pickle that
+archive (since then). ``melanoma_lab.models.safe_unpickler`` executes the pickle that
 describes the tensors and explains why that is safe. Every number of a description is checked
 against the available bytes before it is used.
 """
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import truncate
-from melanoma_lab.models.pretrained.safe_unpickler import (
+from melanoma_lab.models.safe_unpickler import (
     TensorDescription,
     TensorStorage,
     UnsafePickleError,

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from melanoma_lab.models.augmentation.affine import apply_affine, build_affine_transform
-from melanoma_lab.models.augmentation.colour import recolour
-from melanoma_lab.models.augmentation.random_layer import RandomLayer
+from melanoma_lab.models.augmentation_layers import (
+    RandomLayer,
+    apply_affine,
+    build_affine_transform,
+    recolour,
+)
 
 
 class RandAugmentLayer(RandomLayer):

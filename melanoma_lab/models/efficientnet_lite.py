@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.architecture import EfficientNetLite
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.models.architectures.head import add_classification_head
-from melanoma_lab.models.pretrained.loading import BACKBONE, load_weights
-from melanoma_lab.models.pretrained.torch_file import read_torch_file
-from melanoma_lab.models.pretrained.weight_files import find_weights
+from melanoma_lab.models.backbones import BACKBONE, add_classification_head, load_weights
 from melanoma_lab.models.regularisation import Regulariser
+from melanoma_lab.models.torch_file import read_torch_file
+from melanoma_lab.models.weight_files import find_weights
 from melanoma_lab.registry import builder
 
 #: Smallest side of the image in pixels: it is halved five times.

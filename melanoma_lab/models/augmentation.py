@@ -21,11 +21,15 @@ from keras import layers
 
 from melanoma_lab.config.schema import training_images as schema
 from melanoma_lab.input_pipeline.model_inputs import join_inputs, split_inputs
-from melanoma_lab.models.augmentation.affine import RandomAffine
-from melanoma_lab.models.augmentation.colour import RandomColour
-from melanoma_lab.models.augmentation.erasing import RandomErasing
-from melanoma_lab.models.augmentation.mixing import CutMixLayer, MixingLayer, MixUpLayer
-from melanoma_lab.models.augmentation.rand_augment import RandAugmentLayer
+from melanoma_lab.models.augmentation_layers import (
+    CutMixLayer,
+    MixingLayer,
+    MixUpLayer,
+    RandomAffine,
+    RandomColour,
+    RandomErasing,
+)
+from melanoma_lab.models.rand_augment import RandAugmentLayer
 from melanoma_lab.registry import builder, find_builder
 
 #: Part of the seeds of augmentation, so that they differ from other seeds of a run.
