@@ -22,8 +22,8 @@ from melanoma_lab.cli.arguments import normalise_arguments
 from melanoma_lab.cli.help import format_help
 from melanoma_lab.cli.job_validation import validate_seeds_once
 from melanoma_lab.config.arm import parse_arm
+from melanoma_lab.config.compatibility import check_dataset_root, check_required_keys
 from melanoma_lab.config.compose import CONF_DIR
-from melanoma_lab.config.required_keys import check_dataset_root, check_required_keys
 from melanoma_lab.config.schema import Task
 from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error

@@ -21,7 +21,7 @@ from melanoma_lab.data.image_files import describe_ignored_files, describe_outsi
 from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.reports.audit_page import write_audit_page
-from melanoma_lab.training.backend import count_available_threads
+from melanoma_lab.training.hardware import count_available_threads
 
 
 def run(config: Config, _arm: Arm) -> None:

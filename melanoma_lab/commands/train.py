@@ -45,7 +45,7 @@ def train_arm(
         from melanoma_lab.runs.run_spec import RunSpec, choose_options
         from melanoma_lab.tracking.relocation import identify_study
         from melanoma_lab.tracking.tracker import connect
-        from melanoma_lab.training.backend import choose_threads
+        from melanoma_lab.training.hardware import choose_threads
 
     threads = choose_threads(config.training.threads, parallel_jobs)
     find_weights(config.architecture)  # a missing file shows before images are prepared

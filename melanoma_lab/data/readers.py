@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from melanoma_lab.config.required_keys import check_dataset_root
+from melanoma_lab.config.compatibility import check_dataset_root
 from melanoma_lab.config.schema.data import (
     PATIENT_COLUMNS,
     CsvDataset,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.config.required_keys import NO_IMAGES
+from melanoma_lab.config.compatibility import NO_IMAGES
 from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.errors import UserError, explain_os_error
 from melanoma_lab.core.formatting import truncate

@@ -30,7 +30,7 @@ from melanoma_lab.inference.known_images import NEW, KnownFiles, find_training_r
 from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.inference.prediction_writer import Columns, check_output_file, open_writer
 from melanoma_lab.inference.predictor import Predictor, load_predictor
-from melanoma_lab.training.backend import choose_threads
+from melanoma_lab.training.hardware import choose_threads
 
 if TYPE_CHECKING:  # slow to load, and needed by predict_table only
     import pandas as pd

@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from melanoma_lab.core.console import console
 from melanoma_lab.launching.job_status import JobStatusStore
-from melanoma_lab.training.backend import count_available_threads
+from melanoma_lab.training.hardware import count_available_threads
 
 #: Seconds that a job has to mark its run as KILLED before its process exits.
 GRACE = 20.0

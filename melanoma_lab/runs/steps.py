@@ -22,12 +22,12 @@ from melanoma_lab.runs.resume import find_interrupted_run, fit_with_checkpoints,
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.runs.run_spec import RunSpec
 from melanoma_lab.tracking.tracker import FinishedRun, Tracker
-from melanoma_lab.training.backend import start_backend
 from melanoma_lab.training.environment import describe_changes, describe_environment
 from melanoma_lab.training.hardware import (
     detect_hardware,
     require_device_count,
     resolve_hardware_options,
+    start_backend,
 )
 from melanoma_lab.training.training_result import TrainingResult, fit_trivial_classifier
 

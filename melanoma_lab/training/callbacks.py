@@ -1,10 +1,10 @@
-"""Keras callbacks of a fit: history, best weights, checkpoints, logging and interrupts."""
+"""Keras callbacks of a fit: history, best and averaged weights, checkpoints, log, interrupts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,66 @@ from melanoma_lab.config.schema.training import MONITORS
 from melanoma_lab.core.interrupts import check_interrupt
 from melanoma_lab.models.regularisation import compute_frozen_penalty
 from melanoma_lab.training.checkpoint import CheckpointManager
-from melanoma_lab.training.ema import use_averaged_weights
 from melanoma_lab.training.fit_state import FitState
+
+
+def assign_averaged_weights(model: keras.Model) -> None:
+    """Replace the weights by their moving average, if there is one, as Keras does after a fit.
+
+    Args:
+        model: compiled model.
+    """
+    if _has_average(model):
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+
+
+@contextmanager
+def protect_untrained_weights(model: keras.Model) -> Iterator[None]:
+    """Keep the weights unchanged if a fit in this context ends before its first step.
+
+    At the end of a fit Keras replaces the weights by their average, even if that is still zero.
+
+    Args:
+        model: compiled model.
+    """
+    variables = model.trainable_variables if _averaging_optimizer(model).use_ema else []
+    weights = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    yield
+    if not _has_average(model):
+        for variable, weight in zip(variables, weights, strict=True):
+            variable.assign(weight)
+
+
+def _has_average(model: keras.Model) -> bool:
+    """Return whether there is an average: not before a step, nor if loss scaling skipped all."""
+    optimizer = _averaging_optimizer(model)
+    return optimizer.use_ema and bool(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
+def _averaging_optimizer(model: keras.Model) -> keras.Optimizer:
+    """Return the optimizer that averages weights: with loss scaling, the inner one."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+@contextmanager
+def use_averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Use the averaged weights in this context, if the optimizer averages them.
+
+    Args:
+        model: compiled model.
+    """
+    if not _has_average(model):
+        yield
+        return
+    variables = model.trainable_variables
+    weights = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    assign_averaged_weights(model)
+    try:
+        yield
+    finally:
+        for variable, weight in zip(variables, weights, strict=True):
+            variable.assign(weight)
+
 
 #: Called after every epoch with its number, from 1, and its metrics by name.
 EpochListener = Callable[[int, Mapping[str, float]], None]

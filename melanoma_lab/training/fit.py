@@ -21,9 +21,10 @@ from melanoma_lab.training.callbacks import (
     InterruptCallback,
     StepListener,
     ValidateAveragedWeights,
+    assign_averaged_weights,
+    protect_untrained_weights,
 )
 from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
-from melanoma_lab.training.ema import assign_averaged_weights, protect_untrained_weights
 from melanoma_lab.training.fit_state import FitState, Stateful
 from melanoma_lab.training.hardware import require_device_count
 from melanoma_lab.training.train_steps import Stage

@@ -17,7 +17,7 @@ from tensorflow.python.framework import ops
 
 from melanoma_lab.input_pipeline.model_inputs import build_inputs, join_inputs, split_inputs
 from melanoma_lab.models.augmentation import augment
-from melanoma_lab.models.schedules import ScheduledLearningRate
+from melanoma_lab.models.optimizers import ScheduledLearningRate
 
 
 @dataclass(frozen=True)

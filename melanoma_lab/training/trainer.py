@@ -28,15 +28,20 @@ from melanoma_lab.input_pipeline.batches import (
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.augmentation import augment, build_augmentation_layers
-from melanoma_lab.models.finetuning import extract_head, find_backbone
+from melanoma_lab.models.extended_networks import (
+    add_metadata_branch,
+    add_metadata_encoding,
+    add_test_time_augmentation,
+)
 from melanoma_lab.models.losses import build_loss
-from melanoma_lab.models.metadata_branch import add_metadata_branch, add_metadata_encoding
-from melanoma_lab.models.optimizers import build_optimizer
+from melanoma_lab.models.optimizers import (
+    ScheduleContext,
+    ScheduledLearningRate,
+    build_optimizer,
+    build_schedule,
+)
 from melanoma_lab.models.regularisation import Regulariser
-from melanoma_lab.models.schedules import ScheduleContext, ScheduledLearningRate, build_schedule
-from melanoma_lab.models.test_time_augmentation import add_test_time_augmentation
 from melanoma_lab.training import distribution
-from melanoma_lab.training.backend import count_threads_in_use
 from melanoma_lab.training.callbacks import EpochListener, StepListener
 from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
 from melanoma_lab.training.environment import describe_environment
@@ -45,13 +50,16 @@ from melanoma_lab.training.feature_cache import (
     is_cacheable,
     load_or_compute_features,
 )
-from melanoma_lab.training.finetuning_stages import (
+from melanoma_lab.training.finetuning import (
     StagePlan,
     check_finetuning,
+    extract_head,
+    find_backbone,
     make_model_factory,
     plan_stages,
 )
 from melanoma_lab.training.fit import fit_network
+from melanoma_lab.training.hardware import count_threads_in_use
 from melanoma_lab.training.train_steps import Stage, free_registered_gradients
 from melanoma_lab.training.training_result import MAX_SAMPLES, TrainingResult
 

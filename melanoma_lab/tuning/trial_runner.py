@@ -32,7 +32,7 @@ from melanoma_lab.tracking.sweep_run import (
     close_parent_run,
     open_parent_run,
 )
-from melanoma_lab.training.backend import choose_threads
+from melanoma_lab.training.hardware import choose_threads
 from melanoma_lab.tuning.plan import SearchPlan
 from melanoma_lab.tuning.space_validation import TuneCommand
 from melanoma_lab.tuning.trial import Proposal, Repetition, TrialScore, list_repetitions

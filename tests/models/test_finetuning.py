@@ -6,7 +6,7 @@ from keras import layers
 
 from melanoma_lab.config.schema.training import ALL_BLOCKS
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.models.finetuning import check_block, freeze, unfreeze
+from melanoma_lab.training.finetuning import check_block, freeze, unfreeze
 
 
 @pytest.fixture

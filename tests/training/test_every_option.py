@@ -16,7 +16,7 @@ from melanoma_lab.input_pipeline.balancing.strategies import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.registry import OPTIONS as DECLARED
 from melanoma_lab.registry import builder
-from melanoma_lab.training.backend import count_available_threads, start_backend
+from melanoma_lab.training.hardware import count_available_threads, start_backend
 from melanoma_lab.training.trainer import build_training_setup, train_network
 
 #: Groups whose options say what is read, or which values are tried, not how it is trained.

@@ -13,7 +13,7 @@ from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_tr
 from melanoma_lab.launching.job_status import JobStatusStore
 from melanoma_lab.launching.parallel_jobs import InterruptHandler
 from melanoma_lab.models.losses import FocalLoss, LogitAdjustedLoss
-from melanoma_lab.models.schedules import ScheduleContext, build_schedule
+from melanoma_lab.models.optimizers import ScheduleContext, build_schedule
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network
 from melanoma_lab.training.train_steps import AugmentedNetwork, Stage
 

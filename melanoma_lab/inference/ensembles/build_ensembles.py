@@ -186,7 +186,7 @@ def _build_model(
             "tracking.model=false). The predictions are averaged nevertheless."
         )
         return None
-    from melanoma_lab.training.backend import choose_threads, start_backend
+    from melanoma_lab.training.hardware import choose_threads, start_backend
 
     start_backend(threads=choose_threads(None), seed=0, precision=Precision.float32)
     from melanoma_lab.inference.ensembles.mean_network import build_mean_network

@@ -39,7 +39,7 @@ from melanoma_lab.inference.model_source import ModelSource, find_model, resolve
 from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
 from melanoma_lab.reports.model_card.content import PAGES, write_tracked_run_card
 from melanoma_lab.tracking.run_reader import TrackedRun
-from melanoma_lab.training.backend import choose_threads, start_backend
+from melanoma_lab.training.hardware import choose_threads, start_backend
 
 DEFAULT_FOLDER: Final = "exported"
 

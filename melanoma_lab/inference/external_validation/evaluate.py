@@ -54,7 +54,7 @@ from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.model_info import ModelInfo
 from melanoma_lab.tracking.provenance import flatten_params
 from melanoma_lab.tracking.tracker import connect
-from melanoma_lab.training.backend import choose_threads
+from melanoma_lab.training.hardware import choose_threads
 
 
 def evaluate_model(config: Config) -> str:

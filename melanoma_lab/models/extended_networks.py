@@ -1,4 +1,4 @@
-"""Patient metadata in a network: joined before its last layer, and encoded in the saved model.
+"""Networks extended by patient metadata or by test-time augmentation.
 
 During training a network takes metadata that ``melanoma_lab.data.patient_metadata`` has encoded.
 The saved model takes an age in years and integer codes. Its encoding consists of Keras's own
@@ -13,9 +13,16 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.patient_metadata import AgeScaler, PatientEncoder
-from melanoma_lab.input_pipeline.model_inputs import METADATA, PIXELS
+from melanoma_lab.input_pipeline.model_inputs import (
+    METADATA,
+    PIXELS,
+    build_inputs,
+    join_inputs,
+    split_inputs,
+)
 from melanoma_lab.models.regularisation import Regulariser
 
 #: Names of the metadata's dense layer and of the layer that joins its output to the features.
@@ -105,3 +112,40 @@ def _encode_age(age: Any, scale: AgeScaler) -> list[Any]:
     missing = ops.logical_or(ops.isnan(age), age < 0.0)
     scaled = ops.where(missing, 0.0, (age - scale.mean) / scale.sd)
     return [scaled, ops.cast(missing, "float32")][: scale.width]
+
+
+HEIGHT, WIDTH = 1, 2
+
+
+def add_test_time_augmentation(network: keras.Model, tta: Tta) -> keras.Model:
+    """Return a model that averages a network's probabilities over views of an image.
+
+    A photograph of a lesion has no natural orientation, so that every view is equally valid. The
+    views are part of the model, and therefore of the saved model.
+
+    Args:
+        network: model from pixels, shape (n, s, s, 3), perhaps with metadata, to probabilities,
+            shape (n, n_classes). Metadata are the same for all views.
+        tta: the views to average over.
+
+    Returns:
+        Model with the same inputs and outputs, which shares the network's weights; for
+        ``Tta.none`` the network itself.
+    """
+    if tta is Tta.none:
+        return network
+    inputs = build_inputs(network)
+    pixels, metadata = split_inputs(inputs)
+    outputs = [network(join_inputs(view, metadata)) for view in _make_views(pixels, tta)]
+    # Float32 even under mixed precision: half precision would round the probabilities.
+    mean = keras.layers.Average(dtype="float32", name="views")
+    return keras.Model(inputs, mean(outputs), name=network.name)
+
+
+def _make_views(pixels: Any, tta: Tta) -> list[Any]:
+    """Return the image itself, then its other symmetries: of a rectangle, or of a square."""
+    orientations = [pixels]
+    if tta is Tta.dihedral:
+        orientations.append(keras.ops.transpose(pixels, (0, WIDTH, HEIGHT, 3)))
+    axes = [(), (HEIGHT,), (WIDTH,), (HEIGHT, WIDTH)]
+    return [keras.ops.flip(x, axis) if axis else x for x in orientations for axis in axes]

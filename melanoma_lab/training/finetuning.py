@@ -1,4 +1,4 @@
-"""Freeze and unfreeze a network: train everything, the head only, or all layers from a block on.
+"""Fine-tuning: its stages, and freezing and unfreezing the backbone of a network in them.
 
 A backbone is a nested model of the network, named ``backbone``, that takes its pixels. Frozen batch
 normalisation stays in inference mode: if ``trainable`` is false, Keras uses the learned statistics
@@ -8,16 +8,20 @@ and does not update them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import dropwhile
 
 import keras
 
-from melanoma_lab.config.schema.training import ALL_BLOCKS, Finetuning
+from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.training import ALL_BLOCKS, Finetuning, Frozen, FrozenStart, Staged
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.input_pipeline.model_inputs import METADATA
 from melanoma_lab.models.backbones import BACKBONE
-from melanoma_lab.models.metadata_branch import BRANCH, JOINED, has_metadata_branch
+from melanoma_lab.models.extended_networks import BRANCH, JOINED, has_metadata_branch
+from melanoma_lab.models.optimizers import RATE_KEY
+from melanoma_lab.training.train_steps import AugmentedNetwork, FrozenBackbone
 
 
 def find_backbone(network: keras.Model, finetuning: Finetuning) -> keras.Model:
@@ -173,3 +177,89 @@ def _layers_from(backbone: keras.Model, block: str, *, batch_norm: bool) -> list
 def _name_prefixes(names: list[str]) -> set[str]:
     """Return all beginnings of names that end with a whole word."""
     return {name[: word.end()] for name in names for word in re.finditer(r"[A-Za-z0-9]+", name)}
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Consecutive epochs in which the same part of a network trains.
+
+    Attributes:
+        epochs: numbers of the epochs, from 0.
+        learning_rate: highest learning rate of the stage, the same for all weights that train.
+        head_only: whether the backbone is frozen.
+        rate_key: configuration key of the learning rate.
+    """
+
+    epochs: range
+    learning_rate: float
+    head_only: bool
+    rate_key: str = RATE_KEY
+
+
+def plan_stages(config: Config) -> list[StagePlan]:
+    """Return the stages of a configured training, in order."""
+    finetuning, epochs = config.finetuning, config.training.epochs
+    rate = config.optimizer.learning_rate
+    if isinstance(finetuning, Staged):
+        first = finetuning.head_epochs
+        return [
+            StagePlan(range(first), rate, head_only=True),
+            StagePlan(
+                range(first, epochs),
+                finetuning.learning_rate,
+                head_only=False,
+                rate_key="finetuning.learning_rate",
+            ),
+        ]
+    return [StagePlan(range(epochs), rate, head_only=isinstance(finetuning, Frozen))]
+
+
+def check_finetuning(network: keras.Model, finetuning: Finetuning) -> None:
+    """Refuse a fine-tuning that a network does not support.
+
+    Args:
+        network: model from pixels, perhaps with metadata, to probabilities.
+        finetuning: configured fine-tuning.
+
+    Raises:
+        UserError: the network has no backbone, or the block to unfreeze from has nothing to train.
+    """
+    if isinstance(finetuning, FrozenStart):
+        backbone = find_backbone(network, finetuning)
+        if isinstance(finetuning, Staged):
+            check_block(backbone, finetuning.unfreeze_from, batch_norm=finetuning.batch_norm)
+
+
+def make_model_factory(
+    plan: StagePlan,
+    network: keras.Model,
+    augmentation: list[keras.Layer],
+    finetuning: Finetuning,
+    *,
+    precomputed: bool,
+) -> Callable[[], keras.Model]:
+    """Return a function that builds the model of one stage and freezes the rest.
+
+    Args:
+        plan: one of the stages from ``plan_stages``.
+        network: model from pixels, perhaps with metadata, to probabilities.
+        augmentation: layers that augment a batch in each training step.
+        finetuning: configured fine-tuning.
+        precomputed: whether the batches of a stage with a frozen backbone hold features instead of
+            pixels.
+    """
+
+    def build_network() -> keras.Model:
+        if isinstance(finetuning, Staged):
+            backbone = find_backbone(network, finetuning)
+            unfreeze(backbone, finetuning.unfreeze_from, batch_norm=finetuning.batch_norm)
+        return AugmentedNetwork(network, augmentation)
+
+    def build_head() -> keras.Model:
+        backbone = find_backbone(network, finetuning)
+        freeze(backbone)
+        return FrozenBackbone(
+            extract_head(network), backbone, augmentation, precomputed=precomputed
+        )
+
+    return build_head if plan.head_only else build_network
