@@ -28,12 +28,8 @@ def option(group: str, name: str) -> Callable[[Node], Node]:
     """Return a decorator that declares a dataclass as the keys of ``group=name``.
 
     Args:
-        group: configuration group, such as ``"architecture"``.
         name: name of the option. To select it, a YAML file ``<group>/<name>.yaml`` is needed that
             begins with ``defaults: [/schema/<group>/<name>@_here_]``.
-
-    Returns:
-        Decorator that returns the class unchanged.
     """
 
     def declare(node: Node) -> Node:
@@ -52,10 +48,6 @@ def builder(group: str, name: str) -> Callable[[Build], Build]:
     Args:
         group: ``"architecture"``, ``"augmentation"``, ``"loss"``, ``"optimizer"`` or
             ``"schedule"``.
-        name: name of the option.
-
-    Returns:
-        Decorator that returns the function unchanged.
     """
 
     def declare(build: Build) -> Build:

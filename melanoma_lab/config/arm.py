@@ -73,9 +73,6 @@ def check_jobs_distinct(jobs: Sequence[Sequence[str]]) -> None:
     Such jobs differ in a key that is no part of an arm's name, such as ``dataset.root=A,B``. Jobs
     that are identical are allowed.
 
-    Args:
-        jobs: the overrides of each job of a multirun.
-
     Raises:
         UserError: two jobs cannot be told apart; the message names the keys that differ.
     """
@@ -161,7 +158,6 @@ def format_run_name(arm: str, seed: int, fold: int) -> str:
 
     Args:
         arm: full or short name of the run's arm.
-        seed: the run's seed.
         fold: the run's fold, which is left out if it is 0; 0 if the split has no folds.
     """
     preset, overrides = split_arm_name(arm)
@@ -223,8 +219,6 @@ def find_arm(name: str, arms: Collection[str], *, key: str) -> str:
     """Return the full name of an arm, given its full or short name.
 
     Args:
-        name: full or short name, as typed.
-        arms: full names of the study's arms.
         key: configuration key whose value the name is, for the error message.
 
     Raises:

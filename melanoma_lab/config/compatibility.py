@@ -33,9 +33,6 @@ REQUIRED_KEYS = {
 def check_required_keys(config: Config) -> None:
     """Refuse a configuration that lacks keys which its command needs.
 
-    Args:
-        config: the checked configuration.
-
     Raises:
         UserError: keys are missing; the message has a sentence for each.
     """
@@ -52,9 +49,6 @@ def check_dataset_root(dataset: Dataset) -> None:
     """Refuse a root that is not set, does not exist or is not a folder.
 
     The synthetic dataset needs no root.
-
-    Args:
-        dataset: the dataset's configuration.
 
     Raises:
         UserError: the root cannot be used; the message says what to set.

@@ -78,7 +78,6 @@ def compose_config(
     """Compose and check the configuration that overrides describe.
 
     Args:
-        overrides: Hydra overrides, as on the command line.
         config_dir: folder of the user's own presets and options, like ``--config-dir`` of the
             command line; None: there is none.
 
@@ -103,11 +102,6 @@ def compose_unchecked(
 ) -> DictConfig:
     """Compose the configuration that overrides describe, without checking it.
 
-    Args:
-        overrides: Hydra overrides, as on the command line.
-        config_dir: folder of the user's own presets and options; None: there is none.
-        with_hydra: include Hydra's own configuration.
-
     Raises:
         HydraException: the overrides cannot be composed.
         UserError: there is no such folder, or the name of an option is not a text.
@@ -124,9 +118,6 @@ def compose_unchecked(
 
 def load_preset_reference(preset: str) -> str | None:
     """Return the reference that one of the lab's presets names.
-
-    Args:
-        preset: name of the preset.
 
     Returns:
         The reference; None if the preset names none or the lab has no such preset.

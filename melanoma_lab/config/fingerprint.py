@@ -93,8 +93,6 @@ def compute_fingerprint(
 
     Args:
         config: the whole configuration; ``IGNORED_KEYS``, ``tuner`` and ``demo`` do not count.
-        dataset_digest: digest of the images and their labels.
-        split_hash: hash of the assignment of images to splits.
         splits: splits that the run is evaluated on; None: all.
         weights: SHA-256 of the file of weights that training starts from, which replaces its
             path; None if there is no such file.

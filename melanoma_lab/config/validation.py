@@ -40,9 +40,6 @@ CONFIG_KEYS = tuple(entry.name for entry in dataclasses.fields(Config))
 def validate_config(composed: DictConfig) -> Config:
     """Check every key and value of a composed configuration.
 
-    Args:
-        composed: configuration that Hydra composed from ``conf/``, a preset and overrides.
-
     Returns:
         The typed configuration; each group holds the dataclass of its chosen option.
 
@@ -72,9 +69,6 @@ def _format_unset(key: str) -> str:
 
 def check_interpolations(composed: DictConfig) -> None:
     """Refuse references such as ``${seed}`` that could expand to gigabytes of text.
-
-    Args:
-        composed: configuration that Hydra composed.
 
     Raises:
         UserError: the expanded references could be that long.
@@ -190,14 +184,7 @@ def _explain_unreadable_word(word: str) -> str:
 
 
 def explain_hydra_error(error: Exception) -> str:
-    """Explain in the user's terms why Hydra could not compose a command.
-
-    Args:
-        error: exception that Hydra or OmegaConf raised.
-
-    Returns:
-        The explanation, with the nearest valid name if there is one.
-    """
+    """Explain in the user's terms why Hydra could not compose a command."""
     if isinstance(error, OverrideParseException):
         return _explain_unreadable_word(str(error.override))
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""

@@ -24,12 +24,6 @@ def build_network(
 ) -> keras.Model:
     """Build a network with random weights from Keras's global seed or pretrained ones.
 
-    Args:
-        architecture: the chosen option with its parameters.
-        image_size: side of the square input in pixels.
-        n_classes: number of outputs.
-        regulariser: adds dropout, weight penalties and stochastic depth.
-
     Returns:
         Model from float pixels, values 0 to 255, shape (n, image_size, image_size, 3), to float32
         probabilities, shape (n, n_classes).

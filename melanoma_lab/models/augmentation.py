@@ -42,15 +42,7 @@ Batch = tuple[Any, Any, Any]
 
 
 def build_augmentation_layers(augmentation: schema.Augmentation, *, seed: int) -> list[keras.Layer]:
-    """Build the layers that augment a training batch of float pixels, values 0 to 255.
-
-    Args:
-        augmentation: the chosen option with its parameters.
-        seed: seed from which the seeds of the layers are made.
-
-    Returns:
-        Layers in order, which change a batch in training only.
-    """
+    """Build the layers that augment a training batch of float pixels, values 0 to 255."""
     return list(find_builder("augmentation", augmentation.name)(augmentation, seed))
 
 
@@ -58,7 +50,6 @@ def augment(augmentation: Sequence[keras.Layer], batch: Batch) -> Batch:
     """Augment a training batch.
 
     Args:
-        augmentation: layers from ``build_augmentation_layers``.
         batch: pixels of any dtype, perhaps with metadata; labels and weights.
 
     Returns:

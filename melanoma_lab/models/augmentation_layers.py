@@ -20,9 +20,6 @@ class RandomLayer(keras.layers.Layer):
     round the pixels.
 
     A subclass implements ``change`` and has a ``NAME``, the name of the layer.
-
-    Args:
-        seed: seed of the layer's random numbers.
     """
 
     NAME: str
@@ -59,8 +56,6 @@ def build_box_mask(
         middle_y: centres of the boxes, in pixels from the upper edge, shape (b,).
         box_height: heights of the boxes in pixels, shape (b,).
         box_width: widths of the boxes in pixels, shape (b,).
-        height: height of the images in pixels.
-        width: width of the images in pixels.
 
     Returns:
         bool, shape (b, height, width, 1): True for pixels whose centre lies in the box.
@@ -84,7 +79,6 @@ class RandomAffine(RandomLayer):
         rotation: largest angle in degrees, in both directions; 180 allows every angle.
         crop: smallest share of an image's area that is kept, 0 < crop <= 1. The share and the
             position are uniform, and the kept part is enlarged to the size of the image.
-        seed: seed of the layer's random numbers.
     """
 
     NAME = "affine"
@@ -139,8 +133,6 @@ def build_affine_transform(*, linear: Any, shifts: Any, height: Any, width: Any)
             by row, shape (4, b).
         shifts: shifts of the centre to the right and down, shape (2, b). The unit is half the
             distance from the first pixel to the last.
-        height: height of the images in pixels.
-        width: width of the images in pixels.
 
     Returns:
         float32, shape (b, 8): a0 a1 a2 b0 b1 b2 0 0, as ``keras.ops.image.affine_transform`` takes
@@ -180,7 +172,6 @@ class RandomColour(RandomLayer):
         contrast: the same for the distance from the image's mean luminance.
         saturation: the same for the distance from each pixel's own luminance.
         hue: largest rotation in both directions, as a share of a full turn; 0 to 0.5.
-        seed: seed of the layer's random numbers.
     """
 
     NAME = "colour"
@@ -239,7 +230,6 @@ class RandomErasing(RandomLayer):
     Args:
         share: share of images that lose a rectangle, 0 to 1.
         area: smallest and largest share of the image's area; uniform between them.
-        seed: seed of the layer's random numbers.
     """
 
     NAME = "erase"
@@ -283,7 +273,6 @@ class MixingLayer(RandomLayer):
 
     Args:
         alpha: parameter of the distribution Beta(alpha, alpha) of lambda, alpha > 0.
-        seed: seed of the layer's random numbers.
     """
 
     def __init__(self, *, alpha: float, seed: int) -> None:

@@ -34,8 +34,6 @@ def add_softmax_output(features: Any, n_classes: int, regulariser: Regulariser) 
 
     Args:
         features: Keras tensor, shape (b, d).
-        n_classes: number of outputs.
-        regulariser: adds its weight penalty to the layer's kernel.
 
     Returns:
         Probabilities, a Keras tensor, float32, shape (b, n_classes).
@@ -58,9 +56,6 @@ def add_classification_head(
     Args:
         backbone: model from float pixels, shape (n, H, W, 3), to features, shape (n, d). It must be
             named ``backbone``: fine-tuning finds it by this name.
-        n_classes: number of outputs.
-        regulariser: adds dropout, and its weight penalty to the dense layer's kernel.
-        name: name of the network.
     """
     pixels = keras.Input(backbone.input_shape[1:], name="pixels")
     x = regulariser.after_block(backbone(pixels), 0, 1)
@@ -73,10 +68,6 @@ def load_weights(backbone: keras.Model, architecture: Architecture) -> None:
     The file may be a ``.keras`` file of the backbone, or of a network of this package with the same
     backbone, which Keras loads in safe mode; ``.weights.h5``; or ``.h5`` as of Keras Applications.
     An architecture with PyTorch weights reads those itself.
-
-    Args:
-        backbone: model whose random weights are replaced.
-        architecture: the chosen option with its parameters.
 
     Raises:
         UserError: the file is of another kind, or of another network.

@@ -99,10 +99,8 @@ def build_lite_backbone(
     """Build the backbone, from raw pixels to 1,280 features.
 
     Args:
-        image_size: side of the square input in pixels.
         width: factor on the number of channels, which is rounded to a multiple of 8.
         depth: factor on the number of blocks of a stage.
-        regulariser: adds stochastic depth to residual branches, and weight penalties to kernels.
     """
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     x = layers.Rescaling(1 / 128, offset=-127 / 128, dtype="float32", name="scale")(pixels)
@@ -189,9 +187,7 @@ def set_torch_weights(
     """Set the weights of a backbone's layers from PyTorch's tensors.
 
     Args:
-        backbone: the model of one of these architectures.
         tensors: tensors by PyTorch's names; those of the classifier are ignored.
-        path: path of the file, for messages.
 
     Raises:
         UserError: a tensor is missing, is not used, or has another shape.

@@ -41,8 +41,6 @@ def add_metadata_branch(
     Args:
         network: model from pixels to probabilities, with its initial weights.
         n_numbers: number of values that encode the metadata of an image.
-        width: number of units of the metadata's dense layer.
-        regulariser: adds its weight penalty to that layer's kernel.
 
     Returns:
         Model from (pixels, metadata), float32, shapes (n, s, s, 3) and (n, n_numbers), to
@@ -82,7 +80,6 @@ def add_metadata_encoding(network: keras.Model, encoding: PatientEncoder) -> ker
 
     Args:
         network: model from (pixels, encoded metadata) to probabilities.
-        encoding: encoder of the metadata.
 
     Returns:
         Model that shares the network's weights. It takes a dictionary of pixels, shape
@@ -126,7 +123,6 @@ def add_test_time_augmentation(network: keras.Model, tta: Tta) -> keras.Model:
     Args:
         network: model from pixels, shape (n, s, s, 3), perhaps with metadata, to probabilities,
             shape (n, n_classes). Metadata are the same for all views.
-        tta: the views to average over.
 
     Returns:
         Model with the same inputs and outputs, which shares the network's weights; for

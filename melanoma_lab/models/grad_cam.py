@@ -119,12 +119,6 @@ def _weight_maps(
     """Compute equations 1 and 2 of Selvaraju et al. for each output; float32, shape (n, h, w).
 
     The gradient tape records nothing before the last feature maps, which saves memory.
-
-    Args:
-        network: model from pixels to probabilities.
-        inputs: a tensor for each input of the network.
-        classes: class index of each image, shape (n,).
-        map_numbers: numbers of the feature maps to weight.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
 
@@ -206,8 +200,6 @@ def trace_feature_maps(
     Args:
         network: functional or sequential model from pixels, shape (n, s, s, 3), and perhaps other
             inputs, to the probabilities of a softmax, or to the mean of several softmax outputs.
-        inputs: a tensor for each of the network's ``inputs``.
-        on_maps: called with all feature maps in the order in which they are computed.
 
     Returns:
         The outputs whose mean is the network's prediction. With test-time augmentation, only the

@@ -32,7 +32,6 @@ def build_loss(loss: Loss, split: TrainingSplit, *, label_smoothing: float) -> k
     """Build the configured loss.
 
     Args:
-        loss: the chosen option with its parameters.
         split: training images before balancing, from which class frequencies are computed.
         label_smoothing: share of every label that is spread evenly over all classes.
 

@@ -45,9 +45,6 @@ def build_optimizer(
     weights with fewer than two dimensions: biases, and scales and offsets of normalisation.
 
     Args:
-        optimizer: the chosen option with its parameters.
-        network: network that the optimizer will train.
-        learning_rate: constant learning rate, or a schedule of it by step.
         weight_decay: factor that, times the learning rate, is the share by which a step reduces a
             kernel (Loshchilov and Hutter, 2019); 0 keeps the value from the optimizer's options.
     """
@@ -134,10 +131,6 @@ class PlateauCallback(keras.callbacks.ReduceLROnPlateau):
 
     An epoch that ends during the warm-up does not count. Every improvement counts, however small,
     as for the best epoch and for ``training.patience``.
-
-    Args:
-        options: warm-up, factor, patience and minimum.
-        context: the part of a training that the schedule covers.
     """
 
     def __init__(self, options: Plateau, context: ScheduleContext) -> None:
@@ -216,10 +209,6 @@ class ScheduledLearningRate:
 
 def build_schedule(schedule: Schedule, context: ScheduleContext) -> ScheduledLearningRate:
     """Build the configured learning-rate schedule.
-
-    Args:
-        schedule: the chosen option with its parameters.
-        context: the part of a training that the schedule covers.
 
     Raises:
         UserError: the schedule does not fit the configured learning rate.

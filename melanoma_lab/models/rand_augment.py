@@ -30,7 +30,6 @@ class RandAugmentLayer(RandomLayer):
             may be drawn twice.
         magnitude: strength of the operations, 0 to 30.
         operations: names of the operations to draw from, keys of ``OPERATIONS``.
-        seed: seed of the layer's random numbers.
     """
 
     NAME = "rand_augment"

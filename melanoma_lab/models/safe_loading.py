@@ -40,9 +40,6 @@ LARGEST_OUTPUT: Final = 2**27
 def check_keras_file(path: Path) -> Path:
     """Refuse a file that is not an uncompressed ``.keras`` archive with the allowed members.
 
-    Args:
-        path: path of the file.
-
     Returns:
         The same path.
 
@@ -135,9 +132,6 @@ def _check_sizes(path: Path) -> None:
 def _count_weight_bytes(content: Any) -> int:
     """Count the bytes of a network's weights in float32, without creating them.
 
-    Args:
-        content: parsed configuration of the network.
-
     Raises:
         ValueError: a layer's output for one image would be too large.
     """
@@ -166,10 +160,6 @@ def _layers(network: Any) -> Iterator[Any]:
 
 def check_weights_file(file: Path | BinaryIO, n_bytes: int) -> None:
     """Refuse an HDF5 file of weights whose arrays would be far larger than the file.
-
-    Args:
-        file: path or content of the file.
-        n_bytes: size of the file in bytes.
 
     Raises:
         ValueError: the arrays would be far larger, are not numbers, or are stored outside the file.
@@ -206,13 +196,7 @@ def _is_elsewhere(array: Any) -> bool:
 
 
 class _Window(io.RawIOBase):
-    """A part of a file as a file, such as an uncompressed member of an archive.
-
-    Args:
-        file: the whole file.
-        start: position of the part's first byte.
-        length: length of the part in bytes.
-    """
+    """A part of a file as a file, such as an uncompressed member of an archive."""
 
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:
         super().__init__()

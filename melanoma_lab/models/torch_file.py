@@ -40,9 +40,6 @@ MOST_DIMENSIONS = 8
 def read_torch_file(path: Path) -> dict[str, NDArray[Any]]:
     """Read a file written by ``torch.save(network.state_dict(), path)``.
 
-    Args:
-        path: file in one of PyTorch's two formats.
-
     Returns:
         The tensors by name, in the file's order, as read-only arrays.
 
@@ -175,11 +172,6 @@ def _tensors(found: Any) -> list[TensorDescription]:
 
 def _view(tensor: TensorDescription, content: bytes, place: int) -> NDArray[Any]:
     """Return a tensor as a view of its storage, without copying.
-
-    Args:
-        tensor: description of the tensor, which is checked here.
-        content: bytes that contain the storage.
-        place: position of the storage's first byte.
 
     Raises:
         UnsafePickleError: the description does not fit the storage, or the storage the bytes.

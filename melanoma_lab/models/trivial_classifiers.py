@@ -54,10 +54,6 @@ def build_trivial_classifier(
 ) -> TrivialClassifier:
     """Build a trivial classifier for a dataset.
 
-    Args:
-        architecture: the chosen option with its parameters.
-        data: the split dataset.
-
     Raises:
         UserError: the dataset lacks the data that the classifier uses.
     """

@@ -76,9 +76,6 @@ DOWNLOADS = {
 def find_weights(architecture: Architecture) -> WeightsFile | None:
     """Find the file of the weights that an architecture starts from; download it if necessary.
 
-    Args:
-        architecture: the chosen option with its parameters.
-
     Returns:
         The file; None if the architecture starts from random weights.
 

@@ -20,11 +20,7 @@ from melanoma_lab.training.fit_state import FitState
 
 
 def assign_averaged_weights(model: keras.Model) -> None:
-    """Replace the weights by their moving average, if there is one, as Keras does after a fit.
-
-    Args:
-        model: compiled model.
-    """
+    """Replace the weights by their moving average, if there is one, as Keras does after a fit."""
     if _has_average(model):
         model.optimizer.finalize_variable_values(model.trainable_variables)
 
@@ -34,9 +30,6 @@ def protect_untrained_weights(model: keras.Model) -> Iterator[None]:
     """Keep the weights unchanged if a fit in this context ends before its first step.
 
     At the end of a fit Keras replaces the weights by their average, even if that is still zero.
-
-    Args:
-        model: compiled model.
     """
     variables = model.trainable_variables if _averaging_optimizer(model).use_ema else []
     weights = [keras.ops.convert_to_numpy(variable) for variable in variables]
@@ -59,11 +52,7 @@ def _averaging_optimizer(model: keras.Model) -> keras.Optimizer:
 
 @contextmanager
 def use_averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Use the averaged weights in this context, if the optimizer averages them.
-
-    Args:
-        model: compiled model.
-    """
+    """Use the averaged weights in this context, if the optimizer averages them."""
     if not _has_average(model):
         yield
         return
@@ -94,12 +83,7 @@ class _Clock:
 
 
 class HistoryCallback(keras.callbacks.Callback):
-    """Keras callback that records metrics, reports steps and stops if the loss is not finite.
-
-    Args:
-        batch_size: number of images in a step.
-        on_step: called a few times a second, with the step and its running metrics.
-    """
+    """Keras callback that records metrics, reports steps and stops if the loss is not finite."""
 
     def __init__(self, batch_size: int, on_step: StepListener) -> None:
         super().__init__()
@@ -265,8 +249,6 @@ class CheckpointCallback(keras.callbacks.Callback):
     """Keras callback that offers the fit's state to the checkpoint manager after every epoch.
 
     Args:
-        checkpoints: manager that decides whether to save it.
-        state: state of the fit.
         recorder: history of the fit; after it has diverged, no checkpoint is saved.
         last_epoch: the epoch, from 1, after which the fit ends, over all stages.
     """
@@ -290,12 +272,7 @@ class CheckpointCallback(keras.callbacks.Callback):
 
 
 class EpochLogger(keras.callbacks.Callback):
-    """Keras callback that reports every epoch's metrics after the other callbacks have run.
-
-    Args:
-        recorder: history of the fit, with the epoch's metrics.
-        on_epoch: called with the epoch's number, from 1, and its metrics.
-    """
+    """Keras callback that reports every epoch's metrics after the other callbacks have run."""
 
     def __init__(self, recorder: HistoryCallback, on_epoch: EpochListener) -> None:
         super().__init__()

@@ -48,10 +48,6 @@ def describe_environment(threads: int, devices: int) -> dict[str, str]:
 
     Call ``start_backend`` first.
 
-    Args:
-        threads: number of threads of TensorFlow's kernels.
-        devices: number of devices that share a batch.
-
     Returns:
         Texts by name: threads, device, versions of libraries, environment variables and a digest of
         the source code.

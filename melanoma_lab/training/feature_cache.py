@@ -56,12 +56,7 @@ class CachedFeatures:
 
 
 def why_not_cacheable(config: Config, images: BalancedSet) -> str | None:
-    """Explain why a frozen backbone's features cannot be cached; None if they can or need not be.
-
-    Args:
-        config: the whole configuration.
-        images: the balanced training split.
-    """
+    """Explain why a frozen backbone's features cannot be cached; None if they can or need not."""
     if not isinstance(config.finetuning, FrozenStart) or not config.finetuning.cache_features:
         return None
     reason = None
@@ -101,11 +96,8 @@ def load_or_compute_features(
 
     Args:
         backbone: Keras model from pixels to features, shape (n, d).
-        data: the split dataset.
         splits: splits whose images are needed; None: all. No other image is given to the backbone.
-        cache: cache folder of this package.
         environment: result of ``melanoma_lab.training.environment.describe_environment``.
-        progress: called with (done, total) while features are computed.
 
     Raises:
         UserError: the backbone's output for an image is not one row of features.

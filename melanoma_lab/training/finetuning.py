@@ -28,7 +28,6 @@ def find_backbone(network: keras.Model, finetuning: Finetuning) -> keras.Model:
     """Return the backbone of a network.
 
     Args:
-        network: model from pixels, perhaps with metadata, to probabilities.
         finetuning: configured fine-tuning, for the message of an error.
 
     Raises:
@@ -101,7 +100,6 @@ def unfreeze(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
     """Unfreeze a backbone from a block on, and freeze the layers before it.
 
     Args:
-        backbone: backbone in any state.
         block: name that ``check_block`` accepts.
         batch_norm: whether batch normalisation in that part trains too. Otherwise it stays in
             inference mode, and its scales, offsets and statistics do not change.
@@ -118,7 +116,6 @@ def check_block(backbone: keras.Model, block: str, *, batch_norm: bool) -> None:
     Args:
         backbone: backbone that was just built.
         block: name of the block's first layer, or the beginning of its name up to a separator.
-        batch_norm: whether batch normalisation in that part shall train too.
 
     Raises:
         UserError: no layer's name is or begins with ``block``; no layer from there on has trainable
@@ -162,13 +159,7 @@ def _is_batch_norm(layer: keras.Layer) -> bool:
 
 
 def _layers_from(backbone: keras.Model, block: str, *, batch_norm: bool) -> list[keras.Layer]:
-    """Return the layers from a block on; empty if there is no such block.
-
-    Args:
-        backbone: backbone to search.
-        block: beginning of the name of the block's first layer.
-        batch_norm: whether to include batch normalisation.
-    """
+    """Return the layers from a block on; empty if there is no such block."""
     pattern = re.compile("" if block == ALL_BLOCKS else rf"{re.escape(block)}(?![A-Za-z0-9])")
     after = dropwhile(lambda layer: not pattern.match(layer.name), iterate_layers(backbone))
     return [layer for layer in after if batch_norm or not _is_batch_norm(layer)]
@@ -217,10 +208,6 @@ def plan_stages(config: Config) -> list[StagePlan]:
 def check_finetuning(network: keras.Model, finetuning: Finetuning) -> None:
     """Refuse a fine-tuning that a network does not support.
 
-    Args:
-        network: model from pixels, perhaps with metadata, to probabilities.
-        finetuning: configured fine-tuning.
-
     Raises:
         UserError: the network has no backbone, or the block to unfreeze from has nothing to train.
     """
@@ -241,10 +228,6 @@ def make_model_factory(
     """Return a function that builds the model of one stage and freezes the rest.
 
     Args:
-        plan: one of the stages from ``plan_stages``.
-        network: model from pixels, perhaps with metadata, to probabilities.
-        augmentation: layers that augment a batch in each training step.
-        finetuning: configured fine-tuning.
         precomputed: whether the batches of a stage with a frozen backbone hold features instead of
             pixels.
     """

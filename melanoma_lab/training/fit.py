@@ -38,10 +38,6 @@ class BalancedAccuracy(keras.metrics.Metric):
     """Keras metric: mean sensitivity of the classes that occur in the labels.
 
     It equals scikit-learn's ``balanced_accuracy_score``.
-
-    Args:
-        n_classes: number of classes.
-        name: name of the metric.
     """
 
     def __init__(self, n_classes: int, name: str = "balanced_accuracy") -> None:
@@ -55,8 +51,6 @@ class BalancedAccuracy(keras.metrics.Metric):
         Args:
             y_true: labels, shape (b, n_classes). A mixed image counts for the class with the
                 largest share, as in Keras's categorical accuracy.
-            y_pred: probabilities, shape (b, n_classes).
-            sample_weight: weights in the loss, which are ignored.
         """
         del sample_weight
         dominant = keras.ops.argmax(y_true, -1)
@@ -97,19 +91,14 @@ def fit_network(
             training is configured to stop earlier.
         options: training options, such as epochs, patience and monitor. Patience counts in the last
             stage only; every earlier stage runs all its epochs.
-        steps_per_epoch: number of optimizer steps in an epoch.
         loss: loss that is minimised. ``val_loss`` is the same loss, with label smoothing and weight
             penalties, but every image has weight 1, so that the best epoch is the best at the
             objective that was trained. Keras leaves frozen kernels out of the loss; their penalty
             is added to ``val_loss`` when epochs are compared, but not to the reported value. Use
             ``val_loss`` to compare epochs, and ``val/log_loss`` to compare arms with different
             losses.
-        on_step: called after a step, a few times a second, with the step's number within the epoch,
-            from 1, and the epoch's running metrics.
-        on_epoch: called after every epoch with its number, from 1, and its metrics.
         start: checkpoint to resume from, with exactly the result of an uninterrupted fit; None to
             start from the beginning.
-        checkpoints: manager that saves the state after every epoch; None to save nothing.
 
     Returns:
         The history of the fit. The network has the weights of its best epoch, or those of its last

@@ -29,10 +29,6 @@ class FitState:
     generators), the optimizer's variables (moments, step, learning rate, loss scale), and the state
     of callbacks. The images of a step depend on the seed and the step only, so that they need no
     state.
-
-    Args:
-        model: compiled model.
-        stateful: objects with state of their own, by name.
     """
 
     def __init__(self, model: keras.Model, stateful: Mapping[str, Stateful]) -> None:
@@ -42,11 +38,7 @@ class FitState:
         self._stateful = stateful
 
     def take(self, epoch: int) -> Checkpoint:
-        """Copy the state into a checkpoint.
-
-        Args:
-            epoch: number of epochs done.
-        """
+        """Copy the state into a checkpoint."""
         arrays = {
             f"variable/{i}": keras.ops.convert_to_numpy(variable)
             for i, variable in enumerate(self._variables)

@@ -69,11 +69,7 @@ class Hardware:
         return Precision.mixed_float16 if weakest >= (7, 0) else Precision.float32
 
     def describe(self, devices: int) -> str:
-        """Name the devices that a training uses, such as ``"2 GPUs: Tesla T4, Tesla T4"``.
-
-        Args:
-            devices: number of devices that share a batch.
-        """
+        """Name the devices that a training uses, such as ``"2 GPUs: Tesla T4, Tesla T4"``."""
         if self.gpus:
             names = ", ".join(gpu.name for gpu in self.gpus[:devices])
             return names if devices == 1 else f"{devices} GPUs: {names}"
@@ -123,9 +119,7 @@ def resolve_hardware_options(
     TensorFlow is loaded only if the result depends on the machine.
 
     Args:
-        training: the configured options.
         threads: number of processor threads, the largest number of devices without a GPU.
-        depthwise: whether the network has depthwise convolutions.
 
     Returns:
         The same options with a Keras dtype policy and a number of devices.
@@ -192,7 +186,6 @@ def choose_threads(configured: int | None, shared_by: int = 1) -> int:
         configured: the value of ``training.threads``. None stands for the number that TensorFlow
             already uses in this process, which cannot change any more, or, if TensorFlow has not
             started, for as many as the process may use.
-        shared_by: number of processes that share the processors equally.
     """
     if configured is not None:
         return configured
@@ -209,7 +202,6 @@ def start_backend(*, threads: int, seed: int, precision: Precision, devices: int
     Args:
         threads: number of threads of TensorFlow's kernels; results depend on it.
         seed: seed of the global random generators of Python, NumPy and Keras.
-        precision: Keras dtype policy.
         devices: number of devices that share a batch, as ``resolve_hardware_options`` returns it:
             GPUs, or parts of the processor if there is no GPU.
 

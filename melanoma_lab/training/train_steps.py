@@ -55,7 +55,6 @@ class FrozenBackbone(keras.Model):
     Args:
         head: model from features, perhaps with metadata, to probabilities; it is trained.
         backbone: model from pixels, shape (b, H, W, 3), to the head's features; frozen.
-        augmentation: layers that augment a training batch of pixels.
         precomputed: whether batches hold features instead of pixels.
     """
 
@@ -91,10 +90,6 @@ class AugmentedNetwork(keras.Model):
 
     The state of the augmentation's random numbers is among this model's ``variables``. Neither that
     nor an optimizer, loss or metric becomes part of the network.
-
-    Args:
-        network: model from pixels, or pixels and metadata, to probabilities.
-        augmentation: layers from ``melanoma_lab.models.augmentation``.
     """
 
     def __init__(self, network: keras.Model, augmentation: Sequence[keras.Layer]) -> None:
@@ -104,9 +99,6 @@ class AugmentedNetwork(keras.Model):
 
     def train_step(self, data: tuple[Any, Any, Any]) -> dict[str, Any]:
         """Take one optimizer step on an augmented batch.
-
-        Args:
-            data: inputs, labels and weights, as ``make_training_batches`` yields them.
 
         Returns:
             The epoch's running loss and metrics.

@@ -101,12 +101,8 @@ def build_training_setup(
     Call ``start_backend`` first.
 
     Args:
-        config: the whole configuration.
-        data: the split dataset.
-        images: the balanced training split.
         splits: splits that the trained network will be applied to, which include train and val;
             None: all.
-        progress: called with (done, total) while a frozen backbone's features are computed.
 
     Raises:
         UserError: the configuration cannot be built.
@@ -196,15 +192,8 @@ def train_network(
     """Fit a network and compute its probabilities for the images of the splits.
 
     Args:
-        config: the whole configuration.
-        data: the split dataset.
-        images: the balanced training split.
         setup: result of ``build_training_setup`` for the same configuration and images.
-        on_step: called a few times a second with the step and running metrics.
-        on_epoch: called with every epoch's number and metrics.
         on_fitted: called after the fit, before the network is applied.
-        start: checkpoint to resume from; None to start from the beginning.
-        checkpoints: manager that saves the state after every epoch; None to save nothing.
         splits: splits that the trained network is applied to; None: all.
 
     Raises:

@@ -61,9 +61,6 @@ class Evaluation:
     def check_keys_of_task(self, *, evaluating: bool) -> None:
         """Refuse keys that the command would ignore.
 
-        Args:
-            evaluating: whether the command is ``evaluate``.
-
         Raises:
             UserError: such a key is set; the message names it.
         """
