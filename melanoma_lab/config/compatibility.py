@@ -8,6 +8,7 @@ from pathlib import Path
 from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.config.schema.architecture import RANDOM_WEIGHTS, TrivialArchitecture
 from melanoma_lab.config.schema.data import Dataset, FoldSplit, SyntheticDataset
+from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, TRAINING_RUN_KEYS, Evaluation
 from melanoma_lab.config.schema.training import Frozen, FrozenStart, LogitAdjusted, Plateau, Staged
 from melanoma_lab.core.errors import UserError, suggest_similar
 
@@ -97,14 +98,8 @@ def check_compatibility(config: Config) -> None:
     """
     _check_keys_of_task(config)
     _check_registering(config)
+    _check_evaluation(config)
     training, schedule = config.training, config.schedule
-    evaluating = config.task is Task.evaluate
-    config.evaluation.check_keys_of_task(evaluating=evaluating)
-    if evaluating and isinstance(config.split, FoldSplit):
-        raise UserError(
-            f"split={config.split.name}: evaluate does not split a dataset; leave the option out "
-            "(all images), or set split=predefined (only the published test images)."
-        )
     if (
         getattr(config.optimizer, "weight_decay", 0)
         and config.regularisation.strengths().weight_decay
@@ -140,6 +135,25 @@ def _check_keys_of_task(config: Config) -> None:
                 f"{entry.name}: {config.task} ignores it; it applies to "
                 f"{' and '.join(tasks) if len(tasks) < 3 else ', '.join(tasks)}."
             )
+
+
+def _check_evaluation(config: Config) -> None:
+    """Refuse keys of ``evaluation``, and splits, that the task would ignore."""
+    evaluating = config.task is Task.evaluate
+    default = Evaluation()
+    for key in TRAINING_RUN_KEYS if evaluating else EVALUATE_KEYS:
+        if getattr(config.evaluation, key) != getattr(default, key):
+            fault = (
+                "is fixed when a model is trained, and saved with it; leave it out here."
+                if evaluating
+                else "a key of python -m melanoma_lab evaluate; other commands ignore it."
+            )
+            raise UserError(f"evaluation.{key}: {fault}")
+    if evaluating and isinstance(config.split, FoldSplit):
+        raise UserError(
+            f"split={config.split.name}: evaluate does not split a dataset; leave the option out "
+            "(all images), or set split=predefined (only the published test images)."
+        )
 
 
 def _check_registering(config: Config) -> None:

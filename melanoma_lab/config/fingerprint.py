@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+from melanoma_lab.config.compatibility import TASKS_OF_KEY
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS
 from melanoma_lab.config.schema.tracking import mask_password
@@ -21,21 +22,13 @@ IGNORED_KEYS = (
     "reference",
     "metric",
     "cache",
-    "output",
-    "against",
-    "arm",
-    "members",
-    "model",
-    "images",
-    "grad_cam",
-    "formats",
     "tracking",
-    "audit",
     "dataset.root",
     "dataset.outside_root",
     "training.threads",
     "training.resume",
     *(f"evaluation.{key}" for key in EVALUATE_KEYS),
+    *(key for key in TASKS_OF_KEY if key != "demo"),
 )
 #: Keys and groups that were added later -> the value that earlier versions had implicitly. With
 #: that value they are left out, so that equal runs of old and new versions share a fingerprint.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -15,10 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from melanoma_lab.config.compatibility import check_compatibility
 from melanoma_lab.config.overrides import format_override
-from melanoma_lab.config.schema import Audit, Config, Demo, Task
-from melanoma_lab.config.schema.evaluation import Evaluation
-from melanoma_lab.config.schema.tracking import Tracking
-from melanoma_lab.config.schema.training import Training
+from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.shell_commands import format_lab_command, format_pip_install
@@ -147,16 +144,10 @@ def _nearest_key(full: str) -> str:
     """Suggest a valid key for an unknown dotted one, or name the option that has it."""
     section = full.partition(".")[0]
     path, _, key = full.rpartition(".")
-    sections = {
-        "audit": Audit,
-        "demo": Demo,
-        "evaluation": Evaluation,
-        "training": Training,
-        "tracking": Tracking,
-    }
     owners = {option: node for (group, option), node in OPTIONS.items() if group == section}
-    if section in sections:
-        owners = {"": sections[section]}
+    node = get_type_hints(Config).get(section)
+    if not owners and dataclasses.is_dataclass(node):
+        owners = {"": cast("type", node)}
     if not path or not owners:
         return suggest_choice(section, [*CONFIG_KEYS, "experiment"])
     names = {
