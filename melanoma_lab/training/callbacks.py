@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -15,8 +14,7 @@ from numpy.typing import NDArray
 from melanoma_lab.config.schema.training import MONITORS
 from melanoma_lab.core.interrupts import check_interrupt
 from melanoma_lab.models.regularisation import compute_frozen_penalty
-from melanoma_lab.training.checkpoint import CheckpointManager
-from melanoma_lab.training.fit_state import FitState
+from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
 
 
 def assign_averaged_weights(model: keras.Model) -> None:
@@ -72,16 +70,6 @@ EpochListener = Callable[[int, Mapping[str, float]], None]
 StepListener = Callable[[int, Mapping[str, float]], None]
 
 
-@dataclass
-class _Clock:
-    """Times in seconds: starts of the fit and the epoch, training in the epoch, last report."""
-
-    fit: float = 0.0
-    epoch: float = 0.0
-    training: float = 0.0
-    shown: float = 0.0
-
-
 class HistoryCallback(keras.callbacks.Callback):
     """Keras callback that records metrics, reports steps and stops if the loss is not finite."""
 
@@ -92,7 +80,8 @@ class HistoryCallback(keras.callbacks.Callback):
         self.diverged: str | None = None
         self._batch_size = batch_size
         self._on_step = on_step
-        self._clock = _Clock()
+        # Times in seconds: starts of the fit and the epoch, training in the epoch, last report.
+        self._fit_start = self._epoch_start = self._epoch_training = self._reported = 0.0
         self._epoch_steps = 0
         self._seconds_before = 0.0
 
@@ -100,7 +89,7 @@ class HistoryCallback(keras.callbacks.Callback):
     def seconds(self) -> float:
         """Seconds spent training, without work that was lost when a process was killed."""
         now = time.perf_counter()
-        return self._seconds_before + (now - self._clock.fit if self._clock.fit else 0.0)
+        return self._seconds_before + (now - self._fit_start if self._fit_start else 0.0)
 
     def state(self) -> dict[str, Any]:
         """Return the metrics, steps and seconds so far."""
@@ -113,20 +102,20 @@ class HistoryCallback(keras.callbacks.Callback):
         self._seconds_before = state["seconds"]
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        self._clock.fit = self._clock.fit or time.perf_counter()  # a later stage does not reset it
+        self._fit_start = self._fit_start or time.perf_counter()  # a later stage does not reset it
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._clock.epoch = time.perf_counter()
+        self._epoch_start = time.perf_counter()
         self._epoch_steps = 0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         self.steps += batch + 1 - self._epoch_steps  # Keras may run several steps in one call
         self._epoch_steps = batch + 1
         now = time.perf_counter()
-        self._clock.training = now - self._clock.epoch
+        self._epoch_training = now - self._epoch_start
         # Reading a metric waits for the device, so it is not done after every step.
-        if now - self._clock.shown > 0.25:
-            self._clock.shown = now
+        if now - self._reported > 0.25:
+            self._reported = now
             metrics = {f"train_{name}": float(value) for name, value in (logs or {}).items()}
             self._check_loss(metrics, len(self.history) + 1)
             self._on_step(self._epoch_steps, metrics)
@@ -138,9 +127,9 @@ class HistoryCallback(keras.callbacks.Callback):
         }
         rate = self.model.optimizer.learning_rate
         metrics["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
-        metrics["seconds"] = time.perf_counter() - self._clock.epoch
+        metrics["seconds"] = time.perf_counter() - self._epoch_start
         metrics["images_per_second"] = (
-            self._epoch_steps * self._batch_size / max(self._clock.training, 1e-9)
+            self._epoch_steps * self._batch_size / max(self._epoch_training, 1e-9)
         )
         self._check_loss(metrics, epoch + 1)
         self.history.append(metrics)
@@ -249,6 +238,7 @@ class CheckpointCallback(keras.callbacks.Callback):
     """Keras callback that offers the fit's state to the checkpoint manager after every epoch.
 
     Args:
+        take: function that copies the state after a number of epochs.
         recorder: history of the fit; after it has diverged, no checkpoint is saved.
         last_epoch: the epoch, from 1, after which the fit ends, over all stages.
     """
@@ -256,19 +246,19 @@ class CheckpointCallback(keras.callbacks.Callback):
     def __init__(
         self,
         checkpoints: CheckpointManager,
-        state: FitState,
+        take: Callable[[int], Checkpoint],
         recorder: HistoryCallback,
         *,
         last_epoch: int,
     ) -> None:
         super().__init__()
-        self._checkpoints, self._state, self._recorder = checkpoints, state, recorder
+        self._checkpoints, self._take, self._recorder = checkpoints, take, recorder
         self._last_epoch = last_epoch
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         if not self._recorder.diverged:
             last = self.model.stop_training or epoch + 1 == self._last_epoch
-            self._checkpoints.save_if_affordable(lambda: self._state.take(epoch + 1), last=last)
+            self._checkpoints.save_if_affordable(lambda: self._take(epoch + 1), last=last)
 
 
 class EpochLogger(keras.callbacks.Callback):
