@@ -150,7 +150,11 @@ def shorten_arm_names(arms: Collection[str]) -> dict[str, str]:
     its preset.
     """
     common = _common_overrides(arms)
-    return {arm: _drop_overrides(arm, common) for arm in arms}
+    parts = {arm: split_arm_name(arm) for arm in arms}
+    return {
+        arm: ",".join([preset, *(override for override in overrides if override not in common)])
+        for arm, (preset, overrides) in parts.items()
+    }
 
 
 def format_run_name(arm: str, seed: int, fold: int) -> str:
@@ -211,7 +215,7 @@ def _find_reference(arm: str, name: str, arms: Collection[str]) -> str | None:
         return max(nearest_arms, key=lambda other: len(split_arm_name(other)[1]))
     common = _common_overrides(arms)
     none = [o if o in common else f"{o.partition('=')[0]}=none" for o in overrides]
-    plain = _join_name(preset, none)
+    plain = ",".join([preset, *none])
     return plain if plain in arms and plain != arm else None
 
 
@@ -235,12 +239,3 @@ def find_arm(name: str, arms: Collection[str], *, key: str) -> str:
 def _common_overrides(arms: Collection[str]) -> set[str]:
     """Return the overrides that all arms have."""
     return set.intersection(*(set(split_arm_name(arm)[1]) for arm in arms))
-
-
-def _drop_overrides(arm: str, dropped: Collection[str]) -> str:
-    preset, overrides = split_arm_name(arm)
-    return _join_name(preset, [override for override in overrides if override not in dropped])
-
-
-def _join_name(preset: str, overrides: Sequence[str]) -> str:
-    return ",".join([preset, *overrides])

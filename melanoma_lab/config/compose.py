@@ -106,7 +106,12 @@ def compose_unchecked(
         HydraException: the overrides cannot be composed.
         UserError: there is no such folder, or the name of an option is not a text.
     """
-    words = [*overrides, *_search_path(config_dir)]
+    words = list(overrides)
+    if config_dir is not None:
+        folder = Path(config_dir).expanduser().resolve()
+        if not folder.is_dir():
+            raise UserError(f"config_dir={config_dir}: no such folder.")
+        words.append(f"hydra.searchpath=[{quote_override_text(f'file://{folder}')}]")
     with _use_hydra():
         try:
             return compose("config", words, return_hydra_config=with_hydra)
@@ -169,13 +174,3 @@ def _use_hydra() -> Iterator[None]:
     finally:
         instance.hydra, version.version_base = hydra, base
         GlobalHydra.set_instance(instance)
-
-
-def _search_path(config_dir: str | Path | None) -> list[str]:
-    """Return the override that adds a folder to Hydra's search path; an empty list without one."""
-    if config_dir is None:
-        return []
-    folder = Path(config_dir).expanduser().resolve()
-    if not folder.is_dir():
-        raise UserError(f"config_dir={config_dir}: no such folder.")
-    return [f"hydra.searchpath=[{quote_override_text(f'file://{folder}')}]"]

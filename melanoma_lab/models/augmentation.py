@@ -131,20 +131,12 @@ def randaugment(augmentation: schema.RandAugment, seed: int) -> list[keras.Layer
 
 
 @builder("augmentation", "mixup")
-def mixup(augmentation: schema.MixUp, seed: int) -> list[keras.Layer]:
-    """Build the configured layers before mixup, and mixup."""
-    before, mixing = _seeds(seed, 2)
-    return [
-        *build_augmentation_layers(augmentation.before, seed=before),
-        MixUpLayer(alpha=augmentation.alpha, seed=mixing),
-    ]
-
-
 @builder("augmentation", "cutmix")
-def cutmix(augmentation: schema.CutMix, seed: int) -> list[keras.Layer]:
-    """Build the configured layers before CutMix, and CutMix."""
+def mixing(augmentation: schema.Mixing, seed: int) -> list[keras.Layer]:
+    """Build the configured layers before mixing, and mixup or CutMix."""
     before, mixing = _seeds(seed, 2)
+    layer = MixUpLayer if isinstance(augmentation, schema.MixUp) else CutMixLayer
     return [
         *build_augmentation_layers(augmentation.before, seed=before),
-        CutMixLayer(alpha=augmentation.alpha, seed=mixing),
+        layer(alpha=augmentation.alpha, seed=mixing),
     ]

@@ -109,7 +109,8 @@ def build_lite_backbone(
         "stem",
     )
     stages = [
-        (stage, _repeats(stage, depth, fixed=i in {0, len(STAGES) - 1}))
+        # The first and the last stage are not scaled.
+        (stage, stage.repeats if i in {0, len(STAGES) - 1} else math.ceil(stage.repeats * depth))
         for i, stage in enumerate(STAGES)
     ]
     n_blocks, block = sum(repeats for _, repeats in stages), 0
@@ -175,10 +176,6 @@ def _filters(filters: int, width: float) -> int:
     scaled = filters * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
-
-
-def _repeats(stage: _Stage, depth: float, *, fixed: bool) -> int:
-    return stage.repeats if fixed else math.ceil(stage.repeats * depth)
 
 
 def set_torch_weights(

@@ -64,7 +64,8 @@ class GradCam:
     def __init__(self, network: keras.Model) -> None:
         self._network = network
         self._images = [len(tensor.shape) == IMAGE for tensor in network.inputs]
-        outputs = trace_feature_maps(network, _make_zero_inputs(network))
+        black = [tf.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in network.inputs]
+        outputs = trace_feature_maps(network, black)
         maps = [output.maps for output in outputs if output.maps]
         self._map_numbers = {feature_maps.number for feature_maps in maps}
         shapes = [feature_maps.values.shape[1:3] for feature_maps in maps]
@@ -106,11 +107,6 @@ class GradCam:
                 fine = tf.image.resize(coarse[..., None], heat_maps.shape[1:], "bilinear")
                 heat_maps[part] += _scale_to_one(fine[..., 0].numpy())
         return _scale_to_one(heat_maps)
-
-
-def _make_zero_inputs(network: keras.Model) -> list[Any]:
-    """Return one black image, and zeros for the network's other inputs."""
-    return [tf.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in network.inputs]
 
 
 def _weight_maps(

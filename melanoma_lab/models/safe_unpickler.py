@@ -51,13 +51,7 @@ class PickleName:
 
 @dataclass(frozen=True)
 class TensorStorage:
-    """A block of numbers in the file, which several tensors may share.
-
-    Attributes:
-        key: name of the storage in the file.
-        dtype: NumPy dtype of its elements.
-        length: number of elements that the file states.
-    """
+    """A block of numbers in the file, which several tensors may share; not checked yet."""
 
     key: str
     dtype: str
@@ -138,12 +132,6 @@ class _Machine:
             raise UnsafePickleError("its pickle calls an object that is not a function's name")
         self.stack.append(_make_record(name.name, arguments))
 
-    def mark(self) -> None:
-        self.marks.append(len(self.stack))
-
-    def persistent(self) -> None:
-        self.stack.append(_make_storage(self.pop()))
-
     def make_tuple(self, n: int) -> None:
         items = [self.pop() for _ in range(n)]
         self.stack.append(tuple(reversed(items)))
@@ -177,7 +165,7 @@ def _make_storage(identity: Any) -> TensorStorage:
 
 #: Functions that execute an instruction with its argument, by the instruction's name.
 _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "MARK": lambda machine, _: machine.mark(),
+    "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
     "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
     "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
     "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
@@ -201,7 +189,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
         ("BINGET", "LONG_BINGET"), lambda machine, slot: machine.stack.append(machine.recall(slot))
     ),
     "GLOBAL": lambda machine, name: machine.stack.append(PickleName(name)),
-    "BINPERSID": lambda machine, _: machine.persistent(),
+    "BINPERSID": lambda machine, _: machine.stack.append(_make_storage(machine.pop())),
     "REDUCE": lambda machine, _: machine.reduce(),
     "BUILD": lambda machine, _: machine.build(),
 }

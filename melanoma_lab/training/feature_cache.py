@@ -59,14 +59,13 @@ def why_not_cacheable(config: Config, images: BalancedSet) -> str | None:
     """Explain why a frozen backbone's features cannot be cached; None if they can or need not."""
     if not isinstance(config.finetuning, FrozenStart) or not config.finetuning.cache_features:
         return None
-    reason = None
     if config.augmentation.name != "none":
         reason = f"augmentation={config.augmentation.name} changes images in every step"
     elif len(images.sources) > 1:
         reason = f"balancing={config.balancing.name} creates new images"
     elif require_device_count(config.training) > 1:
         reason = f"training.devices={config.training.devices} share every batch"
-    if reason is None:
+    else:
         return None
     return f"The features of the frozen backbone are computed in every epoch: {reason}."
 

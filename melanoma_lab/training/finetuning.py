@@ -28,39 +28,36 @@ def find_backbone(network: keras.Model, finetuning: Finetuning) -> keras.Model:
     """Return the backbone of a network.
 
     Args:
+        network: model from pixels, perhaps with metadata, to probabilities.
         finetuning: configured fine-tuning, for the message of an error.
 
     Raises:
-        UserError: the network has no backbone, or other layers process the pixels before it.
+        UserError: the network has no backbone, or other layers process the pixels before it. A
+            head on the backbone's features would ignore these layers.
     """
-    before: list[keras.Layer] = []
-    for layer in network.layers:
-        if layer.name == BACKBONE and isinstance(layer, keras.Model):
-            _refuse_layers_before(before, network, finetuning)
-            return layer
-        before.append(layer)
-    raise UserError(
-        f"finetuning={finetuning.name}: architecture={network.name} has no backbone to freeze (a "
-        f"nested model named {BACKBONE!r}); expected finetuning=none, or an architecture such as "
-        "efficientnet_lite0."
-    )
-
-
-def _refuse_layers_before(
-    before: list[keras.Layer], network: keras.Model, finetuning: Finetuning
-) -> None:
-    """Refuse layers before the backbone: a head on the backbone's features would ignore them."""
-    names = [
+    backbones = [
+        layer
+        for layer in network.layers
+        if layer.name == BACKBONE and isinstance(layer, keras.Model)
+    ]
+    if not backbones:
+        raise UserError(
+            f"finetuning={finetuning.name}: architecture={network.name} has no backbone to freeze "
+            f"(a nested model named {BACKBONE!r}); expected finetuning=none, or an architecture "
+            "such as efficientnet_lite0."
+        )
+    before = [
         layer.name
-        for layer in before
+        for layer in network.layers[: network.layers.index(backbones[0])]
         if not isinstance(layer, keras.layers.InputLayer) and layer.name not in {METADATA, BRANCH}
     ]
-    if names:
+    if before:
         raise UserError(
             f"finetuning={finetuning.name}: architecture={network.name} has layers before its "
-            f"backbone ({', '.join(names)}); expected a backbone that takes the pixels and "
+            f"backbone ({', '.join(before)}); expected a backbone that takes the pixels and "
             "contains these layers too, or finetuning=none."
         )
+    return backbones[0]
 
 
 def extract_head(network: keras.Model) -> keras.Model:
