@@ -9,9 +9,11 @@ called.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
 
 from melanoma_lab.core.errors import UserError
 
@@ -22,6 +24,13 @@ Build = TypeVar("Build", bound=Callable[..., Any])
 OPTIONS: dict[tuple[str, str], type] = {}
 #: Functions that build the options, by (group, option).
 BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {}
+
+
+@dataclass
+class Option:
+    """Base class of the options of all groups."""
+
+    name: str = MISSING
 
 
 def option(group: str, name: str) -> Callable[[Node], Node]:

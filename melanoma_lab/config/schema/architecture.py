@@ -5,23 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from omegaconf import MISSING
-
 from melanoma_lab.core.errors import UserError, require
-from melanoma_lab.registry import option
+from melanoma_lab.registry import Option, option
 
 if TYPE_CHECKING:
     from melanoma_lab.config.schema import Config
 
 
 @dataclass
-class Architecture:
+class Architecture(Option):
     """Base class of all architectures."""
 
     #: Whether the network has depthwise convolutions.
     depthwise: ClassVar[bool] = False
-
-    name: str = MISSING
 
 
 @option("architecture", "vgg5")

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Final
 
-from omegaconf import MISSING
-
 from melanoma_lab.core.errors import UserError, require, require_share
 from melanoma_lab.core.formatting import format_list
-from melanoma_lab.registry import option
+from melanoma_lab.registry import Option, option
 
 #: Largest side in pixels; a batch of 32 such images takes 6 GB before the network starts.
 MAX_IMAGE_SIZE = 4096
@@ -69,10 +67,9 @@ class Resize(StrEnum):
 
 
 @dataclass
-class Dataset:
+class Dataset(Option):
     """Base class of all datasets."""
 
-    name: str = MISSING
     #: Folder of the images, relative to the current folder.
     root: str | None = None
     #: Images are resized to image_size x image_size pixels.
@@ -229,10 +226,9 @@ class OnLeakingTest(StrEnum):
 
 
 @dataclass
-class Split:
+class Split(Option):
     """Base class of all splits."""
 
-    name: str = MISSING
     #: Seed of the division; independent of the ``seed`` of training.
     seed: int = 0
 
@@ -328,10 +324,8 @@ PATIENT_COLUMNS: Final = ("age", "sex", "site")
 
 
 @dataclass
-class Metadata:
+class Metadata(Option):
     """Base class of all options."""
-
-    name: str = MISSING
 
 
 @option("metadata", "none")

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from omegaconf import MISSING
-
 from melanoma_lab.core.errors import require
-from melanoma_lab.registry import option
+from melanoma_lab.registry import Option, option
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,11 @@ class RegularisationStrengths:
 
 
 @dataclass
-class Regularisation:
+class Regularisation(Option):
     """Base class of all kinds of regularisation."""
 
     #: Kind of regularisation, as in ``RegularisationStrengths`` -> the key with its strength.
     strength_keys: ClassVar[dict[str, str]] = {}
-
-    name: str = MISSING
 
     def strengths(self) -> RegularisationStrengths:
         """Return the strengths for the network, the loss and the optimizer."""

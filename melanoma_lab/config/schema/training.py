@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from omegaconf import MISSING
-
 from melanoma_lab.core.errors import require
-from melanoma_lab.registry import option
+from melanoma_lab.registry import Option, option
 
 
 @dataclass
-class Loss:
+class Loss(Option):
     """Base class of all losses."""
-
-    name: str = MISSING
 
 
 @option("loss", "cross_entropy")
@@ -53,10 +49,9 @@ class LogitAdjusted(Loss):
 
 
 @dataclass
-class Optimizer:
+class Optimizer(Option):
     """Base class of all optimizers."""
 
-    name: str = MISSING
     learning_rate: float = 1e-3
     #: Share of an exponential moving average of the weights that every step keeps. The averaged
     #: weights are validated and saved, and do not affect the gradients; null: no average.
@@ -127,10 +122,9 @@ class Sgd(Optimizer):
 
 
 @dataclass
-class Schedule:
+class Schedule(Option):
     """Base class of all schedules."""
 
-    name: str = MISSING
     #: Number of epochs, or a fraction of one, over which the learning rate rises linearly to
     #: ``optimizer.learning_rate``; 0: no warm-up.
     warmup_epochs: float = 0.0
@@ -182,10 +176,8 @@ ALL_BLOCKS = "all"
 
 
 @dataclass
-class Finetuning:
+class Finetuning(Option):
     """Base class of all options."""
-
-    name: str = MISSING
 
 
 @option("finetuning", "none")

@@ -8,14 +8,12 @@ from typing import Any
 from omegaconf import MISSING
 
 from melanoma_lab.core.errors import UserError, require, suggest_choice
-from melanoma_lab.registry import option
+from melanoma_lab.registry import Option, option
 
 
 @dataclass
-class Balancing:
+class Balancing(Option):
     """Base class of all balancing strategies."""
-
-    name: str = MISSING
 
 
 @option("balancing", "none")
@@ -102,10 +100,8 @@ RAND_AUGMENT_OPERATIONS = (
 
 
 @dataclass
-class Augmentation:
+class Augmentation(Option):
     """Base class of all augmentations."""
-
-    name: str = MISSING
 
 
 @option("augmentation", "none")
