@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from melanoma_lab.config.overrides import parse_overrides
@@ -92,20 +92,16 @@ def check_jobs_distinct(jobs: Sequence[Sequence[str]]) -> None:
         )
         other = seen.setdefault(run, values)
         if keys := [key for key in values if values[key] != other.get(key)]:
-            listed = [
-                f"{key}={_format_values(dict.fromkeys(each.get(key, '') for each in parsed))}"
-                for key in keys
-            ]
+            listed = []
+            for key in keys:  # values as they were typed, without Hydra's backslashes
+                typed = dict.fromkeys(each.get(key, "") for each in parsed)
+                shown = ",".join(mask_password(value.replace("\\", "")) for value in typed)
+                listed.append(f"{key}={truncate(shown)}")
             raise UserError(
                 f"{' '.join(listed)}: a study distinguishes runs by arm, seed and fold only, not "
                 f"by {' or '.join(keys)}: of several values it would show one. Give one value, "
                 "or run one command for each value, with its own study=."
             )
-
-
-def _format_values(values: Iterable[str]) -> str:
-    """Join values as they were typed, without Hydra's backslashes and without passwords."""
-    return truncate(",".join(mask_password(value.replace("\\", "")) for value in values))
 
 
 def _parse_values(overrides: Sequence[str]) -> dict[str, str]:

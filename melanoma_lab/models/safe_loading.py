@@ -104,11 +104,7 @@ def load_safely(path: Path) -> keras.Model:
 
 
 def _check_sizes(path: Path) -> None:
-    """Refuse an archive whose network or weights would be far larger than the file.
-
-    Raises:
-        ValueError: the network or the weights would be far larger.
-    """
+    """Raise ValueError if the network or its weights would be far larger than the file."""
     with zipfile.ZipFile(path) as archive:
         text = archive.read(CONFIG).decode()
         member = archive.getinfo(WEIGHTS)
@@ -130,11 +126,7 @@ def _check_sizes(path: Path) -> None:
 
 
 def _count_weight_bytes(content: Any) -> int:
-    """Count the bytes of a network's weights in float32, without creating them.
-
-    Raises:
-        ValueError: a layer's output for one image would be too large.
-    """
+    """Count the bytes of a network's weights in float32, without creating them."""
     import keras
 
     with keras.StatelessScope(initialize_variables=False):
@@ -181,18 +173,19 @@ def check_weights_file(file: Path | BinaryIO, n_bytes: int) -> None:
                 if isinstance(node, h5py.Group):
                     remaining.append((node, depth + 1))
                     continue
-                if not isinstance(node, h5py.Dataset) or _is_elsewhere(node):
+                # Values may be stored in other files, arrays or heaps.
+                if (
+                    not isinstance(node, h5py.Dataset)
+                    or node.external
+                    or node.is_virtual
+                    or node.dtype.hasobject
+                ):
                     raise ValueError(f"{truncate(name, 50)} holds no numbers of this file.")
                 total += 0 if node.shape is None else math.prod(node.shape) * node.dtype.itemsize
                 if total > EXPANSION * n_bytes + SLACK:
                     raise ValueError(
                         f"its arrays come to {total:,} bytes and more, and it has {n_bytes:,}."
                     )
-
-
-def _is_elsewhere(array: Any) -> bool:
-    """Return whether values of an HDF5 array are stored in other files, arrays or heaps."""
-    return bool(array.external or array.is_virtual or array.dtype.hasobject)
 
 
 class _Window(io.RawIOBase):

@@ -171,11 +171,7 @@ def _tensors(found: Any) -> list[TensorDescription]:
 
 
 def _view(tensor: TensorDescription, content: bytes, place: int) -> NDArray[Any]:
-    """Return a tensor as a view of its storage, without copying.
-
-    Raises:
-        UnsafePickleError: the description does not fit the storage, or the storage the bytes.
-    """
+    """Return a tensor as a view of its storage, which begins at a place of the content."""
     storage: TensorStorage = tensor.storage
     dtype = np.dtype(storage.dtype)
     if not 0 <= storage.length <= (len(content) - place) // dtype.itemsize:
