@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from melanoma_lab.core.errors import UserError
 
@@ -43,7 +43,10 @@ def option(group: str, name: str) -> Callable[[Node], Node]:
 
     def declare(node: Node) -> Node:
         OPTIONS[group, name] = node
-        ConfigStore.instance().store(group=f"schema/{group}", name=name, node=node)
+        schema = OmegaConf.structured(node)
+        if issubclass(node, Option):
+            schema.name = name
+        ConfigStore.instance().store(group=f"schema/{group}", name=name, node=schema)
         return node
 
     return declare
