@@ -83,6 +83,7 @@ class Backbone(Architecture):
         require(self.weights.strip(), "architecture.weights", "imagenet, none or a file", "nothing")
 
 
+# The lowest decorator declares first, and messages list options in this order.
 @option("architecture", "efficientnet_lite2")
 @option("architecture", "efficientnet_lite1")
 @option("architecture", "efficientnet_lite0")
