@@ -157,7 +157,6 @@ def format_run_name(arm: str, seed: int, fold: int) -> str:
     """Format the name of a run; seed and fold come early, for narrow columns.
 
     Args:
-        arm: full or short name of the run's arm.
         fold: the run's fold, which is left out if it is 0; 0 if the split has no folds.
     """
     preset, overrides = split_arm_name(arm)

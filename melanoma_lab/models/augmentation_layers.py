@@ -285,9 +285,6 @@ class MixingLayer(RandomLayer):
         Args:
             batch: pixels (b, height, width, 3), labels (b, K), weights (b,) and perhaps metadata
                 (b, d), float32.
-
-        Returns:
-            The mixed batch with the same shapes.
         """
         pixels, labels, weights, *metadata = batch
         b = ops.shape(pixels)[0]

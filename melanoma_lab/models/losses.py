@@ -82,7 +82,6 @@ class FocalLoss(keras.losses.Loss):
 
     Args:
         gamma: exponent that reduces the weight of confident predictions, at least 0.
-        label_smoothing: share of every label that is spread evenly over all classes.
     """
 
     def __init__(self, gamma: float, label_smoothing: float = 0.0) -> None:
@@ -109,7 +108,6 @@ class LogitAdjustedLoss(keras.losses.Loss):
     Args:
         prior: float, shape (K,): share of each class, above 0.
         tau: strength of the adjustment; 0 is cross-entropy.
-        label_smoothing: share of every label that is spread evenly over all classes.
     """
 
     def __init__(

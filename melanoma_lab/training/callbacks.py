@@ -238,7 +238,6 @@ class CheckpointCallback(keras.callbacks.Callback):
     """Keras callback that offers the fit's state to the checkpoint manager after every epoch.
 
     Args:
-        take: function that copies the state after a number of epochs.
         recorder: history of the fit; after it has diverged, no checkpoint is saved.
         last_epoch: the epoch, from 1, after which the fit ends, over all stages.
     """

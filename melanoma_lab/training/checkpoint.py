@@ -93,7 +93,6 @@ class CheckpointManager:
     user is warned and training continues.
 
     Args:
-        say: function that shows the user a sentence.
         final: whether the last epoch's checkpoint is always saved, even if training has to wait.
     """
 

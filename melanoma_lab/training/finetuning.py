@@ -28,7 +28,6 @@ def find_backbone(network: keras.Model, finetuning: Finetuning) -> keras.Model:
     """Return the backbone of a network.
 
     Args:
-        network: model from pixels, perhaps with metadata, to probabilities.
         finetuning: configured fine-tuning, for the message of an error.
 
     Raises:

@@ -154,7 +154,6 @@ def fit_network(
     """Train a network in place and leave it with the weights of its best epoch.
 
     Args:
-        network: model from pixels, perhaps with metadata, to probabilities.
         stages: stages in order. Their epochs are those of ``options`` without a gap, even if
             training is configured to stop earlier.
         options: training options, such as epochs, patience and monitor. Patience counts in the last

@@ -168,9 +168,6 @@ def count_available_threads(shared_by: int = 1) -> int:
 
     Args:
         shared_by: number of processes that share the processors equally.
-
-    Returns:
-        This process's share, at least 1.
     """
     if hasattr(os, "sched_getaffinity"):
         available = len(os.sched_getaffinity(0))

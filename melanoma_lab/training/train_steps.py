@@ -98,11 +98,7 @@ class AugmentedNetwork(keras.Model):
         self.augmentation = list(augmentation)
 
     def train_step(self, data: tuple[Any, Any, Any]) -> dict[str, Any]:
-        """Take one optimizer step on an augmented batch.
-
-        Returns:
-            The epoch's running loss and metrics.
-        """
+        """Take one optimizer step on an augmented batch."""
         figures: dict[str, Any] = super().train_step(augment(self.augmentation, data))
         return figures
 

@@ -105,7 +105,6 @@ def fit_trivial_classifier(
 
     Args:
         images: the balanced training split. Only its class weights are used.
-        splits: splits that the classifier is applied to; None: all.
     """
     train = data.select_split(TRAIN)
     labels = data.labels[train]
