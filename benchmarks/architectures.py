@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.validation import validate_config
-from melanoma_lab.training.backend import count_available_threads, start_backend
+from melanoma_lab.training.hardware import count_available_threads, start_backend
 
 BATCH, STEPS, CLASSES = 32, 8, 9
 ARCHITECTURES = ("vgg5", "compact_cnn")

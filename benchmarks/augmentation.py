@@ -21,14 +21,14 @@ import keras
 import numpy as np
 from keras import layers
 
-from melanoma_lab.config.schema import augmentation as schema
+from melanoma_lab.config.schema import training_images as schema
 from melanoma_lab.config.schema.architecture import Vgg5
 from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.augmentation import build_augmentation_layers
 from melanoma_lab.models.regularisation import Regulariser
-from melanoma_lab.training.backend import count_available_threads, start_backend
+from melanoma_lab.training.hardware import count_available_threads, start_backend
 from melanoma_lab.training.train_steps import AugmentedNetwork
 
 BATCH, SIZE, CLASSES = 32, 180, 9

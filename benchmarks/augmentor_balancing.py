@@ -24,7 +24,7 @@ import Augmentor
 import numpy as np
 from PIL import Image
 
-from melanoma_lab.config.schema.balancing import AugmentorBalancing
+from melanoma_lab.config.schema.training_images import AugmentorBalancing
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet, TrainingSplit
 from melanoma_lab.input_pipeline.balancing.strategies import balance
 

@@ -23,15 +23,15 @@ from bare_fit import vgg5
 from hydra import compose, initialize_config_dir
 
 from melanoma_lab.__main__ import CONF_DIR
-from melanoma_lab.config.schema.augmentation import Augmentation, FlipRotateZoom, NoAugmentation
 from melanoma_lab.config.schema.training import Precision, Training
+from melanoma_lab.config.schema.training_images import Augmentation, FlipRotateZoom, NoAugmentation
 from melanoma_lab.config.validation import validate_config
 from melanoma_lab.input_pipeline.balancing.strategies import balance
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.models.augmentation import build_augmentation_layers
-from melanoma_lab.training.backend import count_available_threads, start_backend
 from melanoma_lab.training.fit import fit_network
+from melanoma_lab.training.hardware import count_available_threads, start_backend
 from melanoma_lab.training.train_steps import AugmentedNetwork, Stage
 
 BATCH, STEPS, EPOCHS = 32, 10, 4

@@ -27,7 +27,7 @@ from hydra import compose, initialize_config_dir
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.validation import validate_config
 from melanoma_lab.input_pipeline.prepare import prepare_data
-from melanoma_lab.training.backend import count_available_threads
+from melanoma_lab.training.hardware import count_available_threads
 
 HERE = Path(__file__).resolve().parent
 

@@ -23,8 +23,12 @@ from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.config.schema.training import Precision, Training
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
-from melanoma_lab.training.backend import count_available_threads, start_backend
-from melanoma_lab.training.hardware import detect_hardware, resolve_hardware_options
+from melanoma_lab.training.hardware import (
+    count_available_threads,
+    detect_hardware,
+    resolve_hardware_options,
+    start_backend,
+)
 
 N_CLASSES, STEPS, EPOCHS = 9, 5, 3
 

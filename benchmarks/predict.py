@@ -35,7 +35,7 @@ from melanoma_lab.evaluation.out_of_distribution import (
 )
 from melanoma_lab.inference.predict import predict_to_file
 from melanoma_lab.tracking.logged_model import ModelInfo
-from melanoma_lab.training.backend import count_available_threads, start_backend
+from melanoma_lab.training.hardware import count_available_threads, start_backend
 
 SIZE, BATCH = 180, 32
 

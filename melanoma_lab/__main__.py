@@ -21,8 +21,8 @@ from melanoma_lab.cli import multirun
 from melanoma_lab.cli.arguments import format_help, normalise_arguments
 from melanoma_lab.cli.multirun import validate_seeds_once
 from melanoma_lab.config.arm import parse_arm
+from melanoma_lab.config.compatibility import check_dataset_root, check_required_keys
 from melanoma_lab.config.compose import CONF_DIR
-from melanoma_lab.config.required_keys import check_dataset_root, check_required_keys
 from melanoma_lab.config.schema import Task
 from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import RunError, UserError, explain_os_error

@@ -32,7 +32,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from melanoma_lab.core.console import console
 from melanoma_lab.core.files import replace_file
-from melanoma_lab.training.backend import count_available_threads
+from melanoma_lab.training.hardware import count_available_threads
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ called.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
 
 from melanoma_lab.core.errors import UserError
 
@@ -24,21 +26,27 @@ OPTIONS: dict[tuple[str, str], type] = {}
 BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
+@dataclass
+class Option:
+    """Base class of the options of all groups."""
+
+    name: str = MISSING
+
+
 def option(group: str, name: str) -> Callable[[Node], Node]:
     """Return a decorator that declares a dataclass as the keys of ``group=name``.
 
     Args:
-        group: configuration group, such as ``"architecture"``.
         name: name of the option. To select it, a YAML file ``<group>/<name>.yaml`` is needed that
             begins with ``defaults: [/schema/<group>/<name>@_here_]``.
-
-    Returns:
-        Decorator that returns the class unchanged.
     """
 
     def declare(node: Node) -> Node:
         OPTIONS[group, name] = node
-        ConfigStore.instance().store(group=f"schema/{group}", name=name, node=node)
+        schema = OmegaConf.structured(node)
+        if issubclass(node, Option):
+            schema.name = name
+        ConfigStore.instance().store(group=f"schema/{group}", name=name, node=schema)
         return node
 
     return declare
@@ -52,10 +60,6 @@ def builder(group: str, name: str) -> Callable[[Build], Build]:
     Args:
         group: ``"architecture"``, ``"augmentation"``, ``"loss"``, ``"optimizer"`` or
             ``"schedule"``.
-        name: name of the option.
-
-    Returns:
-        Decorator that returns the function unchanged.
     """
 
     def declare(build: Build) -> Build:

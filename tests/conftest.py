@@ -29,7 +29,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.tracking import TRACKING_URI_VARIABLE
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.validation import validate_config
-from melanoma_lab.training.backend import count_available_threads, start_backend
+from melanoma_lab.training.hardware import count_available_threads, start_backend
 
 # Set before TensorFlow and MLflow are imported anywhere.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from melanoma_lab.models.architectures.head import add_classification_head
+from melanoma_lab.models.backbones import add_classification_head
 from melanoma_lab.registry import builder
 
 #: What its last layer is called.

@@ -1,7 +1,7 @@
 """Files from elsewhere that come to far more than they are, or are damaged, are refused.
 
 Each with little memory. Networks: tests/models/test_safe_loading.py; weights of PyTorch:
-tests/models/pretrained/test_torch_file.py.
+tests/models/test_torch_file.py.
 """
 
 import io

@@ -1,7 +1,7 @@
 """Nothing that lies in a cache, a dataset or a file of weights is run: files are data.
 
 PyTorch's files of weights are pickles. They are not unpickled but carried out by a machine that
-can call nothing: tests/models/pretrained/test_torch_file.py.
+can call nothing: tests/models/test_torch_file.py.
 """
 
 import os

@@ -13,7 +13,7 @@ import pandas as pd
 from melanoma_lab.audit.class_checks import measure_class_sizes, measure_source_confounding
 from melanoma_lab.audit.findings import Findings, Group, RandomSplitLeakage
 from melanoma_lab.audit.inspection import Inspection
-from melanoma_lab.config.schema.dataset import GroupingRule
+from melanoma_lab.config.schema.data import GroupingRule
 from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.image_files import IMAGE_FORMATS
 from melanoma_lab.data.listing import Listing

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.audit.class_checks import ClassSize, SourceFindings
-from melanoma_lab.config.schema.dataset import Dataset, Isic9Dataset, LabelSource, OnConflict
+from melanoma_lab.config.schema.data import Dataset, Isic9Dataset, LabelSource, OnConflict
 from melanoma_lab.core.files import hash_text, replace_file
 from melanoma_lab.core.formatting import format_count
 from melanoma_lab.core.shell_commands import format_lab_command

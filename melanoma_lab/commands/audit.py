@@ -13,7 +13,7 @@ from melanoma_lab.audit.problems import find_problems
 from melanoma_lab.audit.shared_images import find_shared_images
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.dataset import CsvDataset
+from melanoma_lab.config.schema.data import CsvDataset
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.cache import get_cache_folder
@@ -21,7 +21,7 @@ from melanoma_lab.data.image_files import describe_ignored_files, describe_outsi
 from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.reports.audit_page import write_audit_page
-from melanoma_lab.training.backend import count_available_threads
+from melanoma_lab.training.hardware import count_available_threads
 
 
 def run(config: Config, _arm: Arm) -> None:

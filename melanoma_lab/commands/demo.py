@@ -20,7 +20,7 @@ from melanoma_lab.inference.demo.server import (
     serve,
 )
 from melanoma_lab.inference.model_source import find_model
-from melanoma_lab.training.backend import choose_threads
+from melanoma_lab.training.hardware import choose_threads
 
 
 def run(config: Config, _arm: Arm) -> None:

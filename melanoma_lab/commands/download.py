@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.required_keys import NO_TARGET
+from melanoma_lab.config.compatibility import NO_TARGET
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError

@@ -10,7 +10,7 @@ from melanoma_lab.audit.dataset_audit import audit_images
 from melanoma_lab.audit.inspection import inspect_files
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_percent
@@ -20,7 +20,7 @@ from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.input_pipeline.leaky_protocol import write_leaky_protocol
-from melanoma_lab.training.backend import count_available_threads
+from melanoma_lab.training.hardware import count_available_threads
 
 
 def run(config: Config, _arm: Arm) -> None:

@@ -34,13 +34,13 @@ def train_arm(
     show_headline(config, arm)
     with show_loading():
         from melanoma_lab.data.cache import get_cache_folder
-        from melanoma_lab.models.pretrained.weight_files import find_weights
+        from melanoma_lab.models.weight_files import find_weights
         from melanoma_lab.runs import run_messages, steps
         from melanoma_lab.runs.run_lock import acquire_run_lock
         from melanoma_lab.runs.run_spec import RunSpec, choose_options
         from melanoma_lab.tracking.locations import identify_study
         from melanoma_lab.tracking.tracker import connect
-        from melanoma_lab.training.backend import choose_threads
+        from melanoma_lab.training.hardware import choose_threads
 
     threads = choose_threads(config.training.threads, parallel_jobs)
     find_weights(config.architecture)  # a missing file shows before images are prepared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from melanoma_lab.config.overrides import parse_overrides
@@ -73,9 +73,6 @@ def check_jobs_distinct(jobs: Sequence[Sequence[str]]) -> None:
     Such jobs differ in a key that is no part of an arm's name, such as ``dataset.root=A,B``. Jobs
     that are identical are allowed.
 
-    Args:
-        jobs: the overrides of each job of a multirun.
-
     Raises:
         UserError: two jobs cannot be told apart; the message names the keys that differ.
     """
@@ -95,20 +92,16 @@ def check_jobs_distinct(jobs: Sequence[Sequence[str]]) -> None:
         )
         other = seen.setdefault(run, values)
         if keys := [key for key in values if values[key] != other.get(key)]:
-            listed = [
-                f"{key}={_format_values(dict.fromkeys(each.get(key, '') for each in parsed))}"
-                for key in keys
-            ]
+            listed = []
+            for key in keys:  # values as they were typed, without Hydra's backslashes
+                typed = dict.fromkeys(each.get(key, "") for each in parsed)
+                shown = ",".join(mask_password(value.replace("\\", "")) for value in typed)
+                listed.append(f"{key}={truncate(shown)}")
             raise UserError(
                 f"{' '.join(listed)}: a study distinguishes runs by arm, seed and fold only, not "
                 f"by {' or '.join(keys)}: of several values it would show one. Give one value, "
                 "or run one command for each value, with its own study=."
             )
-
-
-def _format_values(values: Iterable[str]) -> str:
-    """Join values as they were typed, without Hydra's backslashes and without passwords."""
-    return truncate(",".join(mask_password(value.replace("\\", "")) for value in values))
 
 
 def _parse_values(overrides: Sequence[str]) -> dict[str, str]:
@@ -153,15 +146,17 @@ def shorten_arm_names(arms: Collection[str]) -> dict[str, str]:
     its preset.
     """
     common = _common_overrides(arms)
-    return {arm: _drop_overrides(arm, common) for arm in arms}
+    parts = {arm: split_arm_name(arm) for arm in arms}
+    return {
+        arm: ",".join([preset, *(override for override in overrides if override not in common)])
+        for arm, (preset, overrides) in parts.items()
+    }
 
 
 def format_run_name(arm: str, seed: int, fold: int) -> str:
     """Format the name of a run; seed and fold come early, for narrow columns.
 
     Args:
-        arm: full or short name of the run's arm.
-        seed: the run's seed.
         fold: the run's fold, which is left out if it is 0; 0 if the split has no folds.
     """
     preset, overrides = split_arm_name(arm)
@@ -215,7 +210,7 @@ def _find_reference(arm: str, name: str, arms: Collection[str]) -> str | None:
         return max(nearest_arms, key=lambda other: len(split_arm_name(other)[1]))
     common = _common_overrides(arms)
     none = [o if o in common else f"{o.partition('=')[0]}=none" for o in overrides]
-    plain = _join_name(preset, none)
+    plain = ",".join([preset, *none])
     return plain if plain in arms and plain != arm else None
 
 
@@ -223,8 +218,6 @@ def find_arm(name: str, arms: Collection[str], *, key: str) -> str:
     """Return the full name of an arm, given its full or short name.
 
     Args:
-        name: full or short name, as typed.
-        arms: full names of the study's arms.
         key: configuration key whose value the name is, for the error message.
 
     Raises:
@@ -241,12 +234,3 @@ def find_arm(name: str, arms: Collection[str], *, key: str) -> str:
 def _common_overrides(arms: Collection[str]) -> set[str]:
     """Return the overrides that all arms have."""
     return set.intersection(*(set(split_arm_name(arm)[1]) for arm in arms))
-
-
-def _drop_overrides(arm: str, dropped: Collection[str]) -> str:
-    preset, overrides = split_arm_name(arm)
-    return _join_name(preset, [override for override in overrides if override not in dropped])
-
-
-def _join_name(preset: str, overrides: Sequence[str]) -> str:
-    return ",".join([preset, *overrides])

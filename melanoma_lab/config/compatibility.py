@@ -1,17 +1,79 @@
-"""Checks that the chosen options of different groups fit together."""
+"""Checks that options fit together, and that a command has the keys that it needs."""
 
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from pathlib import Path
 
 from melanoma_lab.config.schema import Config, Task
-from melanoma_lab.config.schema.backbone import RANDOM_WEIGHTS
-from melanoma_lab.config.schema.finetuning import Frozen, FrozenStart, Staged
-from melanoma_lab.config.schema.loss import LogitAdjusted
-from melanoma_lab.config.schema.schedule import Plateau
-from melanoma_lab.config.schema.split import FoldSplit
-from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
-from melanoma_lab.core.errors import UserError
+from melanoma_lab.config.schema.architecture import RANDOM_WEIGHTS, TrivialArchitecture
+from melanoma_lab.config.schema.data import Dataset, FoldSplit, SyntheticDataset
+from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, TRAINING_RUN_KEYS, Evaluation
+from melanoma_lab.config.schema.training import Frozen, FrozenStart, LogitAdjusted, Plateau, Staged
+from melanoma_lab.core.errors import UserError, suggest_similar
+
+#: The ways to name a network, for messages.
+MODEL_FORMS = "a run's id, a folder with MLflow's MLmodel, a .keras file, or models:/NAME/VERSION"
+NO_MODEL = f"model is not set; add model=... to the command: {MODEL_FORMS}."
+NO_RUN = "model is not set; add model=RUN_ID to the command."
+NO_IMAGES = "images is not set; add images=DIR, images=FILE or images='DIR/*.jpg' to the command."
+NO_ROOT = "dataset.root is not set: add dataset.root=DIR, the folder that holds the images."
+NO_TARGET = "dataset.root is not set: add dataset.root=DIR, the folder to download to."
+
+#: Task -> required key -> message if the key is not set.
+REQUIRED_KEYS = {
+    Task.card: {"model": NO_RUN},
+    Task.demo: {"model": NO_MODEL},
+    Task.download: {"dataset.root": NO_TARGET},
+    Task.evaluate: {"model": NO_MODEL},
+    Task.export: {"model": NO_MODEL},
+    Task.predict: {"model": NO_MODEL, "images": NO_IMAGES},
+}
+
+
+def check_required_keys(config: Config) -> None:
+    """Refuse a configuration that lacks keys which its command needs.
+
+    Raises:
+        UserError: keys are missing; the message has a sentence for each.
+    """
+    needed = dict(REQUIRED_KEYS.get(config.task, {}))
+    if not isinstance(config.dataset, SyntheticDataset):
+        needed.setdefault("dataset.root", NO_ROOT)
+    values = {"model": config.model, "images": config.images, "dataset.root": config.dataset.root}
+    unset = [message for key, message in needed.items() if not values[key]]
+    if unset:
+        raise UserError("\n".join(unset))
+
+
+def check_dataset_root(dataset: Dataset) -> None:
+    """Refuse a root that is not set, does not exist or is not a folder.
+
+    The synthetic dataset needs no root.
+
+    Raises:
+        UserError: the root cannot be used; the message says what to set.
+    """
+    if isinstance(dataset, SyntheticDataset):
+        return
+    if not dataset.root:
+        raise UserError(NO_ROOT)
+    root = Path(dataset.root).expanduser()
+    if not root.exists():
+        raise UserError(f"dataset.root={dataset.root}: no such folder.{_suggest_sibling(root)}")
+    if not root.is_dir():
+        raise UserError(f"dataset.root={dataset.root}: a file; expected the folder of the images.")
+
+
+def _suggest_sibling(root: Path) -> str:
+    """Return a sentence that suggests a similarly named folder in the same place, or ""."""
+    try:
+        names = [path.name for path in root.absolute().parent.iterdir() if path.is_dir()]
+    except OSError:
+        return ""
+    close = suggest_similar(root.name, names)
+    return f" {close}" if close else ""
+
 
 #: Key or section that only some tasks use -> those tasks.
 TASKS_OF_KEY: dict[str, tuple[Task, ...]] = {
@@ -36,14 +98,8 @@ def check_compatibility(config: Config) -> None:
     """
     _check_keys_of_task(config)
     _check_registering(config)
+    _check_evaluation(config)
     training, schedule = config.training, config.schedule
-    evaluating = config.task is Task.evaluate
-    config.evaluation.check_keys_of_task(evaluating=evaluating)
-    if evaluating and isinstance(config.split, FoldSplit):
-        raise UserError(
-            f"split={config.split.name}: evaluate does not split a dataset; leave the option out "
-            "(all images), or set split=predefined (only the published test images)."
-        )
     if (
         getattr(config.optimizer, "weight_decay", 0)
         and config.regularisation.strengths().weight_decay
@@ -79,6 +135,25 @@ def _check_keys_of_task(config: Config) -> None:
                 f"{entry.name}: {config.task} ignores it; it applies to "
                 f"{' and '.join(tasks) if len(tasks) < 3 else ', '.join(tasks)}."
             )
+
+
+def _check_evaluation(config: Config) -> None:
+    """Refuse keys of ``evaluation``, and splits, that the task would ignore."""
+    evaluating = config.task is Task.evaluate
+    default = Evaluation()
+    for key in TRAINING_RUN_KEYS if evaluating else EVALUATE_KEYS:
+        if getattr(config.evaluation, key) != getattr(default, key):
+            fault = (
+                "is fixed when a model is trained, and saved with it; leave it out here."
+                if evaluating
+                else "a key of python -m melanoma_lab evaluate; other commands ignore it."
+            )
+            raise UserError(f"evaluation.{key}: {fault}")
+    if evaluating and isinstance(config.split, FoldSplit):
+        raise UserError(
+            f"split={config.split.name}: evaluate does not split a dataset; leave the option out "
+            "(all images), or set split=predefined (only the published test images)."
+        )
 
 
 def _check_registering(config: Config) -> None:

@@ -5,28 +5,71 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from melanoma_lab.config import search_path
 from melanoma_lab.config.arm import Arm, parse_arm
+from melanoma_lab.config.compatibility import check_dataset_root
 from melanoma_lab.config.overrides import parse_overrides, quote_override_text
-from melanoma_lab.config.required_keys import check_dataset_root
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.validation import explain_hydra_error, validate_config
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.untrusted_files import check_yaml_file
+
+#: Subfolder of a study that contains its presets.
+STUDY_PRESETS = "conf"
+
+
+class StudyPresets(SearchPathPlugin):
+    """Plugin that adds the presets that hyperparameter searches write to Hydra's search path.
+
+    ``+experiment=<study>_tuned`` is found in ``experiments/<study>/conf`` below the current folder,
+    in the same way as a preset of ``conf/``.
+    """
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the folders that exist."""
+        for folder in sorted(Path("experiments").glob(f"*/{STUDY_PRESETS}")):
+            search_path.append("study", f"file://{folder.resolve()}")
+
+
+def _check_config_files() -> None:
+    """Make Hydra refuse YAML files whose aliases would expand to gigabytes.
+
+    Hydra's source of files cannot be replaced by another, so its method is wrapped.
+    """
+    sources = [s for s in Plugins.instance().discover(ConfigSource) if issubclass(s, ConfigSource)]
+    source = next(s for s in sources if s.scheme() == "file")
+    original = source.load_config
+
+    @wraps(original)
+    def load_config(self: ConfigSource, config_path: str) -> ConfigResult:
+        name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
+        path = Path(self.path, name)
+        if path.is_file():  # if it is missing, Hydra's own message is better
+            check_yaml_file(path)
+        return original(self, config_path)
+
+    source.load_config = load_config  # type: ignore[method-assign]
+
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: The folder ``conf/``: inside the package in a wheel, next to the package in a clone.
 CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
-search_path.register()
+Plugins.instance().register(StudyPresets)
+_check_config_files()
 
 
 def compose_config(
@@ -35,7 +78,6 @@ def compose_config(
     """Compose and check the configuration that overrides describe.
 
     Args:
-        overrides: Hydra overrides, as on the command line.
         config_dir: folder of the user's own presets and options, like ``--config-dir`` of the
             command line; None: there is none.
 
@@ -60,16 +102,16 @@ def compose_unchecked(
 ) -> DictConfig:
     """Compose the configuration that overrides describe, without checking it.
 
-    Args:
-        overrides: Hydra overrides, as on the command line.
-        config_dir: folder of the user's own presets and options; None: there is none.
-        with_hydra: include Hydra's own configuration.
-
     Raises:
         HydraException: the overrides cannot be composed.
         UserError: there is no such folder, or the name of an option is not a text.
     """
-    words = [*overrides, *_search_path(config_dir)]
+    words = list(overrides)
+    if config_dir is not None:
+        folder = Path(config_dir).expanduser().resolve()
+        if not folder.is_dir():
+            raise UserError(f"config_dir={config_dir}: no such folder.")
+        words.append(f"hydra.searchpath=[{quote_override_text(f'file://{folder}')}]")
     with _use_hydra():
         try:
             return compose("config", words, return_hydra_config=with_hydra)
@@ -81,9 +123,6 @@ def compose_unchecked(
 
 def load_preset_reference(preset: str) -> str | None:
     """Return the reference that one of the lab's presets names.
-
-    Args:
-        preset: name of the preset.
 
     Returns:
         The reference; None if the preset names none or the lab has no such preset.
@@ -135,13 +174,3 @@ def _use_hydra() -> Iterator[None]:
     finally:
         instance.hydra, version.version_base = hydra, base
         GlobalHydra.set_instance(instance)
-
-
-def _search_path(config_dir: str | Path | None) -> list[str]:
-    """Return the override that adds a folder to Hydra's search path; an empty list without one."""
-    if config_dir is None:
-        return []
-    folder = Path(config_dir).expanduser().resolve()
-    if not folder.is_dir():
-        raise UserError(f"config_dir={config_dir}: no such folder.")
-    return [f"hydra.searchpath=[{quote_override_text(f'file://{folder}')}]"]

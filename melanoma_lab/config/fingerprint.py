@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+from melanoma_lab.config.compatibility import TASKS_OF_KEY
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS
 from melanoma_lab.config.schema.tracking import mask_password
@@ -21,21 +22,13 @@ IGNORED_KEYS = (
     "reference",
     "metric",
     "cache",
-    "output",
-    "against",
-    "arm",
-    "members",
-    "model",
-    "images",
-    "grad_cam",
-    "formats",
     "tracking",
-    "audit",
     "dataset.root",
     "dataset.outside_root",
     "training.threads",
     "training.resume",
     *(f"evaluation.{key}" for key in EVALUATE_KEYS),
+    *(key for key in TASKS_OF_KEY if key != "demo"),
 )
 #: Keys and groups that were added later -> the value that earlier versions had implicitly. With
 #: that value they are left out, so that equal runs of old and new versions share a fingerprint.
@@ -93,8 +86,6 @@ def compute_fingerprint(
 
     Args:
         config: the whole configuration; ``IGNORED_KEYS``, ``tuner`` and ``demo`` do not count.
-        dataset_digest: digest of the images and their labels.
-        split_hash: hash of the assignment of images to splits.
         splits: splits that the run is evaluated on; None: all.
         weights: SHA-256 of the file of weights that training starts from, which replaces its
             path; None if there is no such file.

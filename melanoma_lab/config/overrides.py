@@ -19,7 +19,6 @@ def parse_overrides(words: Sequence[str], loader: ConfigLoader | None = None) ->
     """Parse overrides.
 
     Args:
-        words: overrides such as ``["+experiment=dropout", "seed=1,2"]``.
         loader: finds the options that ``group=glob(*)`` matches; None: it matches none.
 
     Returns:
@@ -55,9 +54,6 @@ def parse_override_value(text: str) -> Any:
 def format_override_value(value: object) -> str:
     """Format a value for an override; ``parse_override_value`` is the inverse.
 
-    Args:
-        value: a text, number, boolean, None, or a sequence or mapping of them.
-
     Returns:
         A text such as ``adam``, ``0.1``, ``null``, ``[1,2]``, ``{min:0,max:1}``, ``"a,b"``.
     """
@@ -84,10 +80,5 @@ def quote_override_text(text: str) -> str:
 
 
 def format_override(key: str, value: object) -> str:
-    """Format an override for a shell, quoted if needed.
-
-    Args:
-        key: a key or group, such as ``dataset.classes``.
-        value: any value that ``format_override_value`` accepts.
-    """
+    """Format an override for a shell, quoted if needed."""
     return shlex.quote(f"{key}={format_override_value(value)}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -15,10 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from melanoma_lab.config.compatibility import check_compatibility
 from melanoma_lab.config.overrides import format_override
-from melanoma_lab.config.schema import Audit, Config, Demo, Task
-from melanoma_lab.config.schema.evaluation import Evaluation
-from melanoma_lab.config.schema.tracking import Tracking
-from melanoma_lab.config.schema.training import Training
+from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.shell_commands import format_lab_command, format_pip_install
@@ -39,9 +36,6 @@ CONFIG_KEYS = tuple(entry.name for entry in dataclasses.fields(Config))
 
 def validate_config(composed: DictConfig) -> Config:
     """Check every key and value of a composed configuration.
-
-    Args:
-        composed: configuration that Hydra composed from ``conf/``, a preset and overrides.
 
     Returns:
         The typed configuration; each group holds the dataclass of its chosen option.
@@ -72,9 +66,6 @@ def _format_unset(key: str) -> str:
 
 def check_interpolations(composed: DictConfig) -> None:
     """Refuse references such as ``${seed}`` that could expand to gigabytes of text.
-
-    Args:
-        composed: configuration that Hydra composed.
 
     Raises:
         UserError: the expanded references could be that long.
@@ -153,16 +144,10 @@ def _nearest_key(full: str) -> str:
     """Suggest a valid key for an unknown dotted one, or name the option that has it."""
     section = full.partition(".")[0]
     path, _, key = full.rpartition(".")
-    sections = {
-        "audit": Audit,
-        "demo": Demo,
-        "evaluation": Evaluation,
-        "training": Training,
-        "tracking": Tracking,
-    }
     owners = {option: node for (group, option), node in OPTIONS.items() if group == section}
-    if section in sections:
-        owners = {"": sections[section]}
+    node = get_type_hints(Config).get(section)
+    if not owners and dataclasses.is_dataclass(node):
+        owners = {"": cast("type", node)}
     if not path or not owners:
         return suggest_choice(section, [*CONFIG_KEYS, "experiment"])
     names = {
@@ -190,14 +175,7 @@ def _explain_unreadable_word(word: str) -> str:
 
 
 def explain_hydra_error(error: Exception) -> str:
-    """Explain in the user's terms why Hydra could not compose a command.
-
-    Args:
-        error: exception that Hydra or OmegaConf raised.
-
-    Returns:
-        The explanation, with the nearest valid name if there is one.
-    """
+    """Explain in the user's terms why Hydra could not compose a command."""
     if isinstance(error, OverrideParseException):
         return _explain_unreadable_word(str(error.override))
     cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""

@@ -9,8 +9,7 @@ from typing import Final
 
 import pandas as pd
 
-from melanoma_lab.config.schema.dataset import CsvDataset
-from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
+from melanoma_lab.config.schema.data import PATIENT_COLUMNS, CsvDataset
 from melanoma_lab.core.errors import UserError, suggest_similar
 from melanoma_lab.core.formatting import format_count, format_list
 from melanoma_lab.data.columns import (

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.data.image_files import IMAGE_FORMATS
 
 #: Part of the cache key of decoded pixels: increase it if the same file would get other pixels.

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.config.overrides import format_override
-from melanoma_lab.config.schema.dataset import Dataset, OnUnreadable
+from melanoma_lab.config.schema.data import Dataset, OnUnreadable
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.core.shell_commands import format_lab_command

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from melanoma_lab.config.schema.dataset import GroupingRule
+from melanoma_lab.config.schema.data import GroupingRule
 
 #: Value of ``dataset.groups`` -> columns of the manifest whose equal values join images. Identical
 #: files, files with identical pixels and near-duplicates have the same ``photograph``.

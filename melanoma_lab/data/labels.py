@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma_lab.config.schema.dataset import LabelSource, OnConflict
+from melanoma_lab.config.schema.data import LabelSource, OnConflict
 from melanoma_lab.core.errors import UserError, suggest_choice
 from melanoma_lab.core.formatting import format_count, format_list
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, Metadata, PatientMetadata
+from melanoma_lab.config.schema.data import PATIENT_COLUMNS, Metadata, PatientMetadata
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.files import hash_text
 from melanoma_lab.core.formatting import format_list

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.checksummed_files import (
     ArrayFile,
     load_or_compute,

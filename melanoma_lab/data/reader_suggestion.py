@@ -7,7 +7,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Final
 
 from melanoma_lab.config.overrides import format_override
-from melanoma_lab.config.schema.dataset import CsvColumns, CsvDataset, Ham10000Dataset
+from melanoma_lab.config.schema.data import CsvColumns, CsvDataset, Ham10000Dataset
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.columns import is_grouping_candidate, split_words

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from melanoma_lab.config.required_keys import check_dataset_root
-from melanoma_lab.config.schema.dataset import (
+from melanoma_lab.config.compatibility import check_dataset_root
+from melanoma_lab.config.schema.data import (
+    PATIENT_COLUMNS,
     CsvDataset,
     Dataset,
     FolderDataset,
@@ -18,7 +19,6 @@ from melanoma_lab.config.schema.dataset import (
     Isic9Dataset,
     SyntheticDataset,
 )
-from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lab.config.overrides import format_override
-from melanoma_lab.config.schema.split import (
+from melanoma_lab.config.schema.data import (
     CrossVal,
     FoldSplit,
     Holdout,

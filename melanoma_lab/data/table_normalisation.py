@@ -10,7 +10,7 @@ from typing import Final
 
 import pandas as pd
 
-from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS
+from melanoma_lab.config.schema.data import PATIENT_COLUMNS
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.columns import GROUPINGS, is_known

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.config.required_keys import NO_IMAGES
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.compatibility import NO_IMAGES
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.errors import UserError, explain_os_error
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.data.decoding import decode_image

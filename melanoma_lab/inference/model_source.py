@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from melanoma_lab.config.required_keys import MODEL_FORMS, NO_MODEL
+from melanoma_lab.config.compatibility import MODEL_FORMS, NO_MODEL
 from melanoma_lab.config.schema.tracking import Tracking, describe_tracking_uri
 from melanoma_lab.core import untrusted_files
 from melanoma_lab.core.errors import UserError, get_first_line

@@ -40,7 +40,7 @@ from melanoma_lab.inference.prediction_files import (
     write_map,
 )
 from melanoma_lab.inference.predictor import Predictor, load_predictor
-from melanoma_lab.training.backend import choose_threads
+from melanoma_lab.training.hardware import choose_threads
 
 if TYPE_CHECKING:  # slow to load, and needed by predict_table only
     import pandas as pd

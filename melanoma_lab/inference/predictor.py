@@ -18,7 +18,7 @@ from melanoma_lab.core.console import show_progress
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.inference.model_source import ModelSource, resolve_model_info
 from melanoma_lab.tracking.logged_model import ModelInfo
-from melanoma_lab.training.backend import start_backend
+from melanoma_lab.training.hardware import start_backend
 
 #: From uint8 pixels, shape (n, s, s, 3), or a dictionary of pixels and patient metadata, to
 #: probabilities, float32, shape (n, K).

@@ -17,15 +17,16 @@ from melanoma_lab.audit.findings import Findings, describe_unresolved
 from melanoma_lab.audit.inspection import inspect_files
 from melanoma_lab.audit.near_duplicates import IDENTICAL
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.dataset import (
+from melanoma_lab.config.schema.data import (
+    PATIENT_COLUMNS,
     Dataset,
     GroupingRule,
     Isic9Dataset,
     LabelSource,
+    PatientMetadata,
     Resize,
+    Split,
 )
-from melanoma_lab.config.schema.metadata import PATIENT_COLUMNS, PatientMetadata
-from melanoma_lab.config.schema.split import Split
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.files import hash_text

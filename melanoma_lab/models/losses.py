@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.loss import CrossEntropy, Focal, LogitAdjusted, Loss
+from melanoma_lab.config.schema.training import CrossEntropy, Focal, LogitAdjusted, Loss
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
@@ -32,7 +32,6 @@ def build_loss(loss: Loss, split: TrainingSplit, *, label_smoothing: float) -> k
     """Build the configured loss.
 
     Args:
-        loss: the chosen option with its parameters.
         split: training images before balancing, from which class frequencies are computed.
         label_smoothing: share of every label that is spread evenly over all classes.
 
@@ -83,7 +82,6 @@ class FocalLoss(keras.losses.Loss):
 
     Args:
         gamma: exponent that reduces the weight of confident predictions, at least 0.
-        label_smoothing: share of every label that is spread evenly over all classes.
     """
 
     def __init__(self, gamma: float, label_smoothing: float = 0.0) -> None:
@@ -110,7 +108,6 @@ class LogitAdjustedLoss(keras.losses.Loss):
     Args:
         prior: float, shape (K,): share of each class, above 0.
         tau: strength of the adjustment; 0 is cross-entropy.
-        label_smoothing: share of every label that is spread evenly over all classes.
     """
 
     def __init__(

@@ -41,7 +41,6 @@ class Regulariser:
     """Adds the configured regularisation while an architecture is being built.
 
     Args:
-        options: the chosen regularisation with its parameters.
         seed: seed of the run, from which the seeds of dropout masks are made.
     """
 
@@ -55,12 +54,9 @@ class Regulariser:
         """Add dropout after a block, if a rate is configured for it.
 
         Args:
-            x: output of the block, a Keras tensor.
             block: index of the block, from 0.
             blocks: number of blocks of the network. The configured rates are for the last ones.
 
-        Returns:
-            The input of the next layer, a Keras tensor.
 
         Raises:
             UserError: there are more rates than blocks.
@@ -90,10 +86,6 @@ class Regulariser:
             branch: output of the branch, before it is added to the block's input; a Keras tensor,
                 shape (b, ...).
             block: index of the residual block, from 0.
-            blocks: number of residual blocks of the network.
-
-        Returns:
-            The Keras tensor to add to the block's input.
         """
         self._used.add("stochastic_depth")
         rate = self._strengths.stochastic_depth * (block + 1) / blocks
@@ -116,9 +108,6 @@ class Regulariser:
         """Raise an error if the network has not used a configured regularisation.
 
         Call it after the network is built.
-
-        Args:
-            architecture: name of the architecture.
 
         Raises:
             UserError: a configured regularisation was not used by the network.

@@ -40,9 +40,6 @@ LARGEST_OUTPUT: Final = 2**27
 def check_keras_file(path: Path) -> Path:
     """Refuse a file that is not an uncompressed ``.keras`` archive with the allowed members.
 
-    Args:
-        path: path of the file.
-
     Returns:
         The same path.
 
@@ -107,11 +104,7 @@ def load_safely(path: Path) -> keras.Model:
 
 
 def _check_sizes(path: Path) -> None:
-    """Refuse an archive whose network or weights would be far larger than the file.
-
-    Raises:
-        ValueError: the network or the weights would be far larger.
-    """
+    """Raise ValueError if the network or its weights would be far larger than the file."""
     with zipfile.ZipFile(path) as archive:
         text = archive.read(CONFIG).decode()
         member = archive.getinfo(WEIGHTS)
@@ -133,14 +126,7 @@ def _check_sizes(path: Path) -> None:
 
 
 def _count_weight_bytes(content: Any) -> int:
-    """Count the bytes of a network's weights in float32, without creating them.
-
-    Args:
-        content: parsed configuration of the network.
-
-    Raises:
-        ValueError: a layer's output for one image would be too large.
-    """
+    """Count the bytes of a network's weights in float32, without creating them."""
     import keras
 
     with keras.StatelessScope(initialize_variables=False):
@@ -167,10 +153,6 @@ def _layers(network: Any) -> Iterator[Any]:
 def check_weights_file(file: Path | BinaryIO, n_bytes: int) -> None:
     """Refuse an HDF5 file of weights whose arrays would be far larger than the file.
 
-    Args:
-        file: path or content of the file.
-        n_bytes: size of the file in bytes.
-
     Raises:
         ValueError: the arrays would be far larger, are not numbers, or are stored outside the file.
         OSError: the file is not HDF5, or is damaged.
@@ -191,7 +173,13 @@ def check_weights_file(file: Path | BinaryIO, n_bytes: int) -> None:
                 if isinstance(node, h5py.Group):
                     remaining.append((node, depth + 1))
                     continue
-                if not isinstance(node, h5py.Dataset) or _is_elsewhere(node):
+                # Values may be stored in other files, arrays or heaps.
+                if (
+                    not isinstance(node, h5py.Dataset)
+                    or node.external
+                    or node.is_virtual
+                    or node.dtype.hasobject
+                ):
                     raise ValueError(f"{truncate(name, 50)} holds no numbers of this file.")
                 total += 0 if node.shape is None else math.prod(node.shape) * node.dtype.itemsize
                 if total > EXPANSION * n_bytes + SLACK:
@@ -200,19 +188,8 @@ def check_weights_file(file: Path | BinaryIO, n_bytes: int) -> None:
                     )
 
 
-def _is_elsewhere(array: Any) -> bool:
-    """Return whether values of an HDF5 array are stored in other files, arrays or heaps."""
-    return bool(array.external or array.is_virtual or array.dtype.hasobject)
-
-
 class _Window(io.RawIOBase):
-    """A part of a file as a file, such as an uncompressed member of an archive.
-
-    Args:
-        file: the whole file.
-        start: position of the part's first byte.
-        length: length of the part in bytes.
-    """
+    """A part of a file as a file, such as an uncompressed member of an archive."""
 
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:
         super().__init__()

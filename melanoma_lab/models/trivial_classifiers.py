@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.trivial_classifiers import (
+from melanoma_lab.config.schema.architecture import (
     ColourHistogram,
     Majority,
     MetadataOnly,
@@ -53,10 +53,6 @@ def build_trivial_classifier(
     architecture: TrivialArchitecture, data: PreparedData
 ) -> TrivialClassifier:
     """Build a trivial classifier for a dataset.
-
-    Args:
-        architecture: the chosen option with its parameters.
-        data: the split dataset.
 
     Raises:
         UserError: the dataset lacks the data that the classifier uses.

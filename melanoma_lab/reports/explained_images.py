@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.data.decoding import decode_image, read_for_display
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.input_pipeline.prepare import PreparedData

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.formatting import format_count, format_percent, label_split
 from melanoma_lab.data.labels import slugify
 from melanoma_lab.data.patient_metadata import AGE_COLUMN

@@ -294,7 +294,7 @@ def _collect_training_figures(
 
 def _lower_rate(config: Config, fit: FitResult) -> str:
     """Advise to lower the learning rate of the first epoch whose loss is not finite."""
-    from melanoma_lab.training.finetuning_stages import plan_stages
+    from melanoma_lab.training.finetuning import plan_stages
 
     losses = [epoch["train_loss"] + epoch.get("val_loss", 0.0) for epoch in fit.history]
     broken = [epoch for epoch, loss in enumerate(losses) if not math.isfinite(loss)]

@@ -9,12 +9,12 @@ from functools import cached_property
 from melanoma_lab.config.arm import Arm, format_run_name
 from melanoma_lab.config.fingerprint import compute_fingerprint, config_to_dict
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.split import FoldSplit
-from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
+from melanoma_lab.config.schema.architecture import TrivialArchitecture
+from melanoma_lab.config.schema.data import FoldSplit
 from melanoma_lab.core.version import __version__, git_commit
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.input_pipeline.prepare import PreparedData
-from melanoma_lab.models.pretrained.weight_files import find_weights
+from melanoma_lab.models.weight_files import find_weights
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.tracking.upload import flatten_params
 from melanoma_lab.training.hardware import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
+from melanoma_lab.config.schema.architecture import TrivialArchitecture
 from melanoma_lab.core.console import FitProgress, show_note, show_progress
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.cache import get_cache_folder
@@ -21,13 +21,13 @@ from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.runs.run_spec import RunSpec
 from melanoma_lab.tracking.tracker import FinishedRun, Tracker
-from melanoma_lab.training.backend import start_backend
 from melanoma_lab.training.checkpoint import CheckpointManager
 from melanoma_lab.training.environment import describe_changes, describe_environment
 from melanoma_lab.training.hardware import (
     detect_hardware,
     require_device_count,
     resolve_hardware_options,
+    start_backend,
 )
 from melanoma_lab.training.training_result import TrainingResult, fit_trivial_classifier
 

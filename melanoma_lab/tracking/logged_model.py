@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Self
 
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.decoding import DECODING_VERSION
 from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs

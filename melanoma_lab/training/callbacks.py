@@ -1,11 +1,10 @@
-"""Keras callbacks of a fit: history, best weights, checkpoints, logging and interrupts."""
+"""Keras callbacks of a fit: history, best and averaged weights, checkpoints, log, interrupts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -15,9 +14,55 @@ from numpy.typing import NDArray
 from melanoma_lab.config.schema.training import MONITORS
 from melanoma_lab.core.interrupts import check_interrupt
 from melanoma_lab.models.regularisation import compute_frozen_penalty
-from melanoma_lab.training.checkpoint import CheckpointManager
-from melanoma_lab.training.ema import use_averaged_weights
-from melanoma_lab.training.fit_state import FitState
+from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
+
+
+def assign_averaged_weights(model: keras.Model) -> None:
+    """Replace the weights by their moving average, if there is one, as Keras does after a fit."""
+    if _has_average(model):
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+
+
+@contextmanager
+def protect_untrained_weights(model: keras.Model) -> Iterator[None]:
+    """Keep the weights unchanged if a fit in this context ends before its first step.
+
+    At the end of a fit Keras replaces the weights by their average, even if that is still zero.
+    """
+    variables = model.trainable_variables if _averaging_optimizer(model).use_ema else []
+    weights = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    yield
+    if not _has_average(model):
+        for variable, weight in zip(variables, weights, strict=True):
+            variable.assign(weight)
+
+
+def _has_average(model: keras.Model) -> bool:
+    """Return whether there is an average: not before a step, nor if loss scaling skipped all."""
+    optimizer = _averaging_optimizer(model)
+    return optimizer.use_ema and bool(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
+def _averaging_optimizer(model: keras.Model) -> keras.Optimizer:
+    """Return the optimizer that averages weights: with loss scaling, the inner one."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+@contextmanager
+def use_averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Use the averaged weights in this context, if the optimizer averages them."""
+    if not _has_average(model):
+        yield
+        return
+    variables = model.trainable_variables
+    weights = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    assign_averaged_weights(model)
+    try:
+        yield
+    finally:
+        for variable, weight in zip(variables, weights, strict=True):
+            variable.assign(weight)
+
 
 #: Called after every epoch with its number, from 1, and its metrics by name.
 EpochListener = Callable[[int, Mapping[str, float]], None]
@@ -25,23 +70,8 @@ EpochListener = Callable[[int, Mapping[str, float]], None]
 StepListener = Callable[[int, Mapping[str, float]], None]
 
 
-@dataclass
-class _Clock:
-    """Times in seconds: starts of the fit and the epoch, training in the epoch, last report."""
-
-    fit: float = 0.0
-    epoch: float = 0.0
-    training: float = 0.0
-    shown: float = 0.0
-
-
 class HistoryCallback(keras.callbacks.Callback):
-    """Keras callback that records metrics, reports steps and stops if the loss is not finite.
-
-    Args:
-        batch_size: number of images in a step.
-        on_step: called a few times a second, with the step and its running metrics.
-    """
+    """Keras callback that records metrics, reports steps and stops if the loss is not finite."""
 
     def __init__(self, batch_size: int, on_step: StepListener) -> None:
         super().__init__()
@@ -50,7 +80,8 @@ class HistoryCallback(keras.callbacks.Callback):
         self.diverged: str | None = None
         self._batch_size = batch_size
         self._on_step = on_step
-        self._clock = _Clock()
+        # Times in seconds: starts of the fit and the epoch, training in the epoch, last report.
+        self._fit_start = self._epoch_start = self._epoch_training = self._reported = 0.0
         self._epoch_steps = 0
         self._seconds_before = 0.0
 
@@ -58,7 +89,7 @@ class HistoryCallback(keras.callbacks.Callback):
     def seconds(self) -> float:
         """Seconds spent training, without work that was lost when a process was killed."""
         now = time.perf_counter()
-        return self._seconds_before + (now - self._clock.fit if self._clock.fit else 0.0)
+        return self._seconds_before + (now - self._fit_start if self._fit_start else 0.0)
 
     def state(self) -> dict[str, Any]:
         """Return the metrics, steps and seconds so far."""
@@ -71,20 +102,20 @@ class HistoryCallback(keras.callbacks.Callback):
         self._seconds_before = state["seconds"]
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        self._clock.fit = self._clock.fit or time.perf_counter()  # a later stage does not reset it
+        self._fit_start = self._fit_start or time.perf_counter()  # a later stage does not reset it
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._clock.epoch = time.perf_counter()
+        self._epoch_start = time.perf_counter()
         self._epoch_steps = 0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         self.steps += batch + 1 - self._epoch_steps  # Keras may run several steps in one call
         self._epoch_steps = batch + 1
         now = time.perf_counter()
-        self._clock.training = now - self._clock.epoch
+        self._epoch_training = now - self._epoch_start
         # Reading a metric waits for the device, so it is not done after every step.
-        if now - self._clock.shown > 0.25:
-            self._clock.shown = now
+        if now - self._reported > 0.25:
+            self._reported = now
             metrics = {f"train_{name}": float(value) for name, value in (logs or {}).items()}
             self._check_loss(metrics, len(self.history) + 1)
             self._on_step(self._epoch_steps, metrics)
@@ -96,9 +127,9 @@ class HistoryCallback(keras.callbacks.Callback):
         }
         rate = self.model.optimizer.learning_rate
         metrics["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
-        metrics["seconds"] = time.perf_counter() - self._clock.epoch
+        metrics["seconds"] = time.perf_counter() - self._epoch_start
         metrics["images_per_second"] = (
-            self._epoch_steps * self._batch_size / max(self._clock.training, 1e-9)
+            self._epoch_steps * self._batch_size / max(self._epoch_training, 1e-9)
         )
         self._check_loss(metrics, epoch + 1)
         self.history.append(metrics)
@@ -207,8 +238,6 @@ class CheckpointCallback(keras.callbacks.Callback):
     """Keras callback that offers the fit's state to the checkpoint manager after every epoch.
 
     Args:
-        checkpoints: manager that decides whether to save it.
-        state: state of the fit.
         recorder: history of the fit; after it has diverged, no checkpoint is saved.
         last_epoch: the epoch, from 1, after which the fit ends, over all stages.
     """
@@ -216,28 +245,23 @@ class CheckpointCallback(keras.callbacks.Callback):
     def __init__(
         self,
         checkpoints: CheckpointManager,
-        state: FitState,
+        take: Callable[[int], Checkpoint],
         recorder: HistoryCallback,
         *,
         last_epoch: int,
     ) -> None:
         super().__init__()
-        self._checkpoints, self._state, self._recorder = checkpoints, state, recorder
+        self._checkpoints, self._take, self._recorder = checkpoints, take, recorder
         self._last_epoch = last_epoch
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         if not self._recorder.diverged:
             last = self.model.stop_training or epoch + 1 == self._last_epoch
-            self._checkpoints.save_if_affordable(lambda: self._state.take(epoch + 1), last=last)
+            self._checkpoints.save_if_affordable(lambda: self._take(epoch + 1), last=last)
 
 
 class EpochLogger(keras.callbacks.Callback):
-    """Keras callback that reports every epoch's metrics after the other callbacks have run.
-
-    Args:
-        recorder: history of the fit, with the epoch's metrics.
-        on_epoch: called with the epoch's number, from 1, and its metrics.
-    """
+    """Keras callback that reports every epoch's metrics after the other callbacks have run."""
 
     def __init__(self, recorder: HistoryCallback, on_epoch: EpochListener) -> None:
         super().__init__()

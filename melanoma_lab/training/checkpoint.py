@@ -46,11 +46,8 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
     """Write a checkpoint into a folder atomically.
 
     Args:
-        checkpoint: checkpoint to write.
         folder: folder, which is created if it does not exist.
 
-    Returns:
-        The path of the file.
 
     Raises:
         OSError: the file cannot be written; no part of it is left behind.
@@ -95,8 +92,6 @@ class CheckpointManager:
     user is warned and training continues.
 
     Args:
-        folder: the run's folder for checkpoints.
-        say: function that shows the user a sentence.
         final: whether the last epoch's checkpoint is always saved, even if training has to wait.
     """
 
@@ -136,7 +131,6 @@ class CheckpointManager:
 
         Args:
             take: function that copies the state; the copy must not change while training continues.
-            last: whether this is the state after the last epoch.
         """
         now = time.perf_counter()
         required = last and self._final

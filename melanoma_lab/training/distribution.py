@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.training.ema import use_averaged_weights
+from melanoma_lab.training.callbacks import use_averaged_weights
 from melanoma_lab.training.hardware import require_device_count
 
 #: Added to a random generator's seed for each device after the first. Configured seeds are smaller.

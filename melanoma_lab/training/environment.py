@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from melanoma_lab.registry import BUILDERS
+from melanoma_lab.registry import get_user_options
 from melanoma_lab.training.hardware import detect_hardware
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -48,10 +48,6 @@ def describe_environment(threads: int, devices: int) -> dict[str, str]:
 
     Call ``start_backend`` first.
 
-    Args:
-        threads: number of threads of TensorFlow's kernels.
-        devices: number of devices that share a batch.
-
     Returns:
         Texts by name: threads, device, versions of libraries, environment variables and a digest of
         the source code.
@@ -77,11 +73,7 @@ def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[
 def compute_code_digest() -> str:
     """Return a digest of the source code that trains: this package's and a user's builders'."""
     own = [path for pattern in TRAINING_CODE for path in PACKAGE.glob(pattern)]
-    users = {
-        _source(build)
-        for build in BUILDERS.values()
-        if not str(build.__module__).startswith("melanoma_lab.")
-    }
+    users = {_source(build) for build in get_user_options()[1].values()}
     digest = hashlib.sha256()
     for path in sorted(own):
         digest.update(path.name.encode() + path.read_bytes())

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.finetuning import FrozenStart
+from melanoma_lab.config.schema.training import FrozenStart
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
@@ -56,22 +56,16 @@ class CachedFeatures:
 
 
 def why_not_cacheable(config: Config, images: BalancedSet) -> str | None:
-    """Explain why a frozen backbone's features cannot be cached; None if they can or need not be.
-
-    Args:
-        config: the whole configuration.
-        images: the balanced training split.
-    """
+    """Explain why a frozen backbone's features cannot be cached; None if they can or need not."""
     if not isinstance(config.finetuning, FrozenStart) or not config.finetuning.cache_features:
         return None
-    reason = None
     if config.augmentation.name != "none":
         reason = f"augmentation={config.augmentation.name} changes images in every step"
     elif len(images.sources) > 1:
         reason = f"balancing={config.balancing.name} creates new images"
     elif require_device_count(config.training) > 1:
         reason = f"training.devices={config.training.devices} share every batch"
-    if reason is None:
+    else:
         return None
     return f"The features of the frozen backbone are computed in every epoch: {reason}."
 
@@ -101,11 +95,8 @@ def load_or_compute_features(
 
     Args:
         backbone: Keras model from pixels to features, shape (n, d).
-        data: the split dataset.
         splits: splits whose images are needed; None: all. No other image is given to the backbone.
-        cache: cache folder of this package.
         environment: result of ``melanoma_lab.training.environment.describe_environment``.
-        progress: called with (done, total) while features are computed.
 
     Raises:
         UserError: the backbone's output for an image is not one row of features.

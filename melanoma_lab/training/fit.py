@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from melanoma_lab.config.schema.training import Training
@@ -21,13 +22,81 @@ from melanoma_lab.training.callbacks import (
     InterruptCallback,
     StepListener,
     ValidateAveragedWeights,
+    assign_averaged_weights,
+    protect_untrained_weights,
 )
 from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
-from melanoma_lab.training.ema import assign_averaged_weights, protect_untrained_weights
-from melanoma_lab.training.fit_state import FitState, Stateful
 from melanoma_lab.training.hardware import require_device_count
 from melanoma_lab.training.train_steps import Stage
 from melanoma_lab.training.training_result import FitResult
+
+
+class Stateful(Protocol):
+    """An object that keeps state from epoch to epoch, such as a callback."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the state: arrays that are not modified later, and values that JSON can hold."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that ``state`` returned, in this process or another."""
+
+
+class FitState:
+    """The state that changes while a model is fitted.
+
+    It consists of the model's variables (weights, moving averages, the states of its layers' random
+    generators), the optimizer's variables (moments, step, learning rate, loss scale), and the state
+    of callbacks. The images of a step depend on the seed and the step only, so that they need no
+    state.
+    """
+
+    def __init__(self, model: keras.Model, stateful: Mapping[str, Stateful]) -> None:
+        # Without this, the optimizer's variables exist only after its first step.
+        model.optimizer.build(model.trainable_variables)
+        self._variables = [*model.variables, *model.optimizer.variables]
+        self._stateful = stateful
+
+    def take(self, epoch: int) -> Checkpoint:
+        """Copy the state into a checkpoint."""
+        arrays = {
+            f"variable/{i}": keras.ops.convert_to_numpy(variable)
+            for i, variable in enumerate(self._variables)
+        }
+        facts: dict[str, dict[str, Any]] = {}
+        for name, part in self._stateful.items():
+            facts[name] = {}
+            for key, value in part.state().items():
+                if isinstance(value, np.ndarray):
+                    arrays[f"{name}/{key}"] = value
+                else:
+                    facts[name][key] = value
+        return Checkpoint(epoch, arrays, facts)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Restore the state from a checkpoint.
+
+        Raises:
+            RunError: the checkpoint was taken from another model.
+        """
+        values = [checkpoint.arrays.get(f"variable/{i}") for i in range(len(self._variables))]
+        for variable, value in zip(self._variables, values, strict=True):
+            if value is None or value.shape != tuple(variable.shape):
+                raise RunError(
+                    f"The checkpoint of epoch {checkpoint.epoch} is from another network: "
+                    f"{variable.path} has shape {tuple(variable.shape)}, there "
+                    f"{None if value is None else value.shape}. training.resume=false starts over."
+                )
+        for variable, value in zip(self._variables, values, strict=True):
+            variable.assign(value)
+        for name, part in self._stateful.items():
+            prefix = f"{name}/"
+            arrays = {
+                key.removeprefix(prefix): value
+                for key, value in checkpoint.arrays.items()
+                if key.startswith(prefix)
+            }
+            part.restore({**checkpoint.facts[name], **arrays})
+
 
 #: Names in a checkpoint of the objects whose state must survive an interruption.
 RECORDER, BEST, SCHEDULE = "recorder", "best", "schedule"
@@ -37,10 +106,6 @@ class BalancedAccuracy(keras.metrics.Metric):
     """Keras metric: mean sensitivity of the classes that occur in the labels.
 
     It equals scikit-learn's ``balanced_accuracy_score``.
-
-    Args:
-        n_classes: number of classes.
-        name: name of the metric.
     """
 
     def __init__(self, n_classes: int, name: str = "balanced_accuracy") -> None:
@@ -54,8 +119,6 @@ class BalancedAccuracy(keras.metrics.Metric):
         Args:
             y_true: labels, shape (b, n_classes). A mixed image counts for the class with the
                 largest share, as in Keras's categorical accuracy.
-            y_pred: probabilities, shape (b, n_classes).
-            sample_weight: weights in the loss, which are ignored.
         """
         del sample_weight
         dominant = keras.ops.argmax(y_true, -1)
@@ -91,24 +154,18 @@ def fit_network(
     """Train a network in place and leave it with the weights of its best epoch.
 
     Args:
-        network: model from pixels, perhaps with metadata, to probabilities.
         stages: stages in order. Their epochs are those of ``options`` without a gap, even if
             training is configured to stop earlier.
         options: training options, such as epochs, patience and monitor. Patience counts in the last
             stage only; every earlier stage runs all its epochs.
-        steps_per_epoch: number of optimizer steps in an epoch.
         loss: loss that is minimised. ``val_loss`` is the same loss, with label smoothing and weight
             penalties, but every image has weight 1, so that the best epoch is the best at the
             objective that was trained. Keras leaves frozen kernels out of the loss; their penalty
             is added to ``val_loss`` when epochs are compared, but not to the reported value. Use
             ``val_loss`` to compare epochs, and ``val/log_loss`` to compare arms with different
             losses.
-        on_step: called after a step, a few times a second, with the step's number within the epoch,
-            from 1, and the epoch's running metrics.
-        on_epoch: called after every epoch with its number, from 1, and its metrics.
         start: checkpoint to resume from, with exactly the result of an uninterrupted fit; None to
             start from the beginning.
-        checkpoints: manager that saves the state after every epoch; None to save nothing.
 
     Returns:
         The history of the fit. The network has the weights of its best epoch, or those of its last
@@ -140,12 +197,13 @@ def fit_network(
         )
         return model
 
-    for stage in _started_stages(stages, options):
+    for stage in (each for each in stages if each.epochs.start < options.last_epoch):
         with distribution.scope(options):
             trained = compiled(
                 stage.model(), distribution.with_loss_scaling(stage.optimizer), stage.at_once
             )
-        trainable = max(trainable, _count_values(trained.trainable_variables))
+        values = sum(math.prod(variable.shape) for variable in trained.trainable_variables)
+        trainable = max(trainable, values)
         if done > stage.epochs.stop:
             continue  # the checkpoint is of a later stage and contains the result of this one
         stateful: dict[str, Stateful] = {RECORDER: recorder, BEST: best}
@@ -161,7 +219,7 @@ def fit_network(
         callbacks.append(best)
         if checkpoints is not None:
             callbacks.append(
-                CheckpointCallback(checkpoints, state, recorder, last_epoch=options.last_epoch)
+                CheckpointCallback(checkpoints, state.take, recorder, last_epoch=options.last_epoch)
             )
         callbacks += [EpochLogger(recorder, on_epoch), InterruptCallback()]
         val = stage.val
@@ -205,13 +263,3 @@ def fit_network(
         diverged=recorder.diverged,
         trainable=trainable,
     )
-
-
-def _started_stages(stages: Sequence[Stage], options: Training) -> list[Stage]:
-    """Return the stages that start before training ends."""
-    return [stage for stage in stages if stage.epochs.start < options.last_epoch]
-
-
-def _count_values(variables: Sequence[keras.Variable]) -> int:
-    """Count the numbers that variables hold."""
-    return sum(math.prod(variable.shape) for variable in variables)

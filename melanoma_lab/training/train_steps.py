@@ -17,7 +17,7 @@ from tensorflow.python.framework import ops
 
 from melanoma_lab.input_pipeline.model_inputs import build_inputs, join_inputs, split_inputs
 from melanoma_lab.models.augmentation import augment
-from melanoma_lab.models.schedules import ScheduledLearningRate
+from melanoma_lab.models.optimizers import ScheduledLearningRate
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ class FrozenBackbone(keras.Model):
     Args:
         head: model from features, perhaps with metadata, to probabilities; it is trained.
         backbone: model from pixels, shape (b, H, W, 3), to the head's features; frozen.
-        augmentation: layers that augment a training batch of pixels.
         precomputed: whether batches hold features instead of pixels.
     """
 
@@ -91,10 +90,6 @@ class AugmentedNetwork(keras.Model):
 
     The state of the augmentation's random numbers is among this model's ``variables``. Neither that
     nor an optimizer, loss or metric becomes part of the network.
-
-    Args:
-        network: model from pixels, or pixels and metadata, to probabilities.
-        augmentation: layers from ``melanoma_lab.models.augmentation``.
     """
 
     def __init__(self, network: keras.Model, augmentation: Sequence[keras.Layer]) -> None:
@@ -103,14 +98,7 @@ class AugmentedNetwork(keras.Model):
         self.augmentation = list(augmentation)
 
     def train_step(self, data: tuple[Any, Any, Any]) -> dict[str, Any]:
-        """Take one optimizer step on an augmented batch.
-
-        Args:
-            data: inputs, labels and weights, as ``make_training_batches`` yields them.
-
-        Returns:
-            The epoch's running loss and metrics.
-        """
+        """Take one optimizer step on an augmented batch."""
         figures: dict[str, Any] = super().train_step(augment(self.augmentation, data))
         return figures
 

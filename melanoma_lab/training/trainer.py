@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.data import PatientMetadata
 from melanoma_lab.config.schema.evaluation import Tta
-from melanoma_lab.config.schema.metadata import PatientMetadata
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.split import SPLITS, VAL
@@ -28,15 +28,20 @@ from melanoma_lab.input_pipeline.batches import (
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.augmentation import augment, build_augmentation_layers
-from melanoma_lab.models.finetuning import extract_head, find_backbone
+from melanoma_lab.models.extended_networks import (
+    add_metadata_branch,
+    add_metadata_encoding,
+    add_test_time_augmentation,
+)
 from melanoma_lab.models.losses import build_loss
-from melanoma_lab.models.metadata_branch import add_metadata_branch, add_metadata_encoding
-from melanoma_lab.models.optimizers import build_optimizer
+from melanoma_lab.models.optimizers import (
+    ScheduleContext,
+    ScheduledLearningRate,
+    build_optimizer,
+    build_schedule,
+)
 from melanoma_lab.models.regularisation import Regulariser
-from melanoma_lab.models.schedules import ScheduleContext, ScheduledLearningRate, build_schedule
-from melanoma_lab.models.test_time_augmentation import add_test_time_augmentation
 from melanoma_lab.training import distribution
-from melanoma_lab.training.backend import count_threads_in_use
 from melanoma_lab.training.callbacks import EpochListener, StepListener
 from melanoma_lab.training.checkpoint import Checkpoint, CheckpointManager
 from melanoma_lab.training.environment import describe_environment
@@ -45,13 +50,16 @@ from melanoma_lab.training.feature_cache import (
     is_cacheable,
     load_or_compute_features,
 )
-from melanoma_lab.training.finetuning_stages import (
+from melanoma_lab.training.finetuning import (
     StagePlan,
     check_finetuning,
+    extract_head,
+    find_backbone,
     make_model_factory,
     plan_stages,
 )
 from melanoma_lab.training.fit import fit_network
+from melanoma_lab.training.hardware import count_threads_in_use
 from melanoma_lab.training.train_steps import Stage, free_registered_gradients
 from melanoma_lab.training.training_result import MAX_SAMPLES, TrainingResult
 
@@ -93,12 +101,8 @@ def build_training_setup(
     Call ``start_backend`` first.
 
     Args:
-        config: the whole configuration.
-        data: the split dataset.
-        images: the balanced training split.
         splits: splits that the trained network will be applied to, which include train and val;
             None: all.
-        progress: called with (done, total) while a frozen backbone's features are computed.
 
     Raises:
         UserError: the configuration cannot be built.
@@ -188,15 +192,8 @@ def train_network(
     """Fit a network and compute its probabilities for the images of the splits.
 
     Args:
-        config: the whole configuration.
-        data: the split dataset.
-        images: the balanced training split.
         setup: result of ``build_training_setup`` for the same configuration and images.
-        on_step: called a few times a second with the step and running metrics.
-        on_epoch: called with every epoch's number and metrics.
         on_fitted: called after the fit, before the network is applied.
-        start: checkpoint to resume from; None to start from the beginning.
-        checkpoints: manager that saves the state after every epoch; None to save nothing.
         splits: splits that the trained network is applied to; None: all.
 
     Raises:

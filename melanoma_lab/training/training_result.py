@@ -104,10 +104,7 @@ def fit_trivial_classifier(
     """Fit a trivial classifier with scikit-learn to the training split; apply it to the splits.
 
     Args:
-        model: classifier that is not fitted yet.
-        data: the split dataset.
         images: the balanced training split. Only its class weights are used.
-        splits: splits that the classifier is applied to; None: all.
     """
     train = data.select_split(TRAIN)
     labels = data.labels[train]

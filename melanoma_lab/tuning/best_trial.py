@@ -14,11 +14,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from melanoma_lab.config.arm import CUSTOM_PRESET, Arm, parse_arm
-from melanoma_lab.config.compose import compose_config
+from melanoma_lab.config.compose import STUDY_PRESETS, compose_config
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.overrides import parse_override_key
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.search_path import STUDY_PRESETS
 from melanoma_lab.core.console import show_note
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.files import replace_file

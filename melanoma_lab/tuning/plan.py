@@ -12,9 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.architecture import TrivialArchitecture
+from melanoma_lab.config.schema.data import FoldSplit
 from melanoma_lab.config.schema.regularisation import CombinedRegularisation, Dropout
-from melanoma_lab.config.schema.split import FoldSplit
-from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.config.schema.tuner import Hyperband
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import POSITIVE_CLASS_METRIC_NAMES

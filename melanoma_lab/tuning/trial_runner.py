@@ -32,7 +32,7 @@ from melanoma_lab.tracking.parent_runs import (
     open_parent_run,
 )
 from melanoma_lab.tracking.upload import flatten_params
-from melanoma_lab.training.backend import choose_threads
+from melanoma_lab.training.hardware import choose_threads
 from melanoma_lab.tuning.plan import Proposal, Repetition, SearchPlan, TrialScore, list_repetitions
 from melanoma_lab.tuning.space_validation import TuneCommand
 

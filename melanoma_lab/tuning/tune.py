@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melanoma_lab.config.fingerprint import tuner_to_dict
-from melanoma_lab.config.schema.split import KFold
+from melanoma_lab.config.schema.data import KFold
 from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.heavy_imports import load_tensorflow
 from melanoma_lab.core.locks import hold_lock
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.core.version import git_commit
-from melanoma_lab.models.pretrained.weight_files import find_weights
+from melanoma_lab.models.weight_files import find_weights
 from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.parent_runs import (
     SWEEP_TAG,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from melanoma_lab.config.schema.trivial_classifiers import ALLOWED_OPTIONS
+from melanoma_lab.config.schema.architecture import ALLOWED_OPTIONS
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import OPTIONS
 

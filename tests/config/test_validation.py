@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.fingerprint import compute_fingerprint
 from melanoma_lab.config.schema import Config
-from melanoma_lab.config.schema.augmentation import CutMix, Dermoscopy, MixUp, NoAugmentation
+from melanoma_lab.config.schema.training_images import CutMix, Dermoscopy, MixUp, NoAugmentation
 from melanoma_lab.config.validation import explain_hydra_error
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import OPTIONS

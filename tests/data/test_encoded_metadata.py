@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema.metadata import NoMetadata, PatientMetadata
+from melanoma_lab.config.schema.data import NoMetadata, PatientMetadata
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.patient_metadata import (
     AgeScaler,

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema.dataset import GroupingRule
-from melanoma_lab.config.schema.split import Holdout, KFold
+from melanoma_lab.config.schema.data import GroupingRule, Holdout, KFold
 from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.split import split_images
 

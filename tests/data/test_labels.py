@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from melanoma_lab.config.schema.dataset import LabelSource, OnConflict
+from melanoma_lab.config.schema.data import LabelSource, OnConflict
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.labels import resolve_labels
 

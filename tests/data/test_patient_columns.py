@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from pictures import paint
 
-from melanoma_lab.config.schema.dataset import Ham10000Dataset
+from melanoma_lab.config.schema.data import Ham10000Dataset
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.synthetic.patients import sample_patients

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from pictures import paint
 
-from melanoma_lab.config.schema.dataset import Ham10000Dataset, Isic9Dataset
+from melanoma_lab.config.schema.data import Ham10000Dataset, Isic9Dataset
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.folder_reader import read_class_folders
 from melanoma_lab.data.image_files import describe_outside_links, find_outside_links

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema.split import (
+from melanoma_lab.config.schema.data import (
     CrossVal,
     Holdout,
     KFold,

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from melanoma_lab.config.schema.dataset import FolderDataset, OnUnreadable
+from melanoma_lab.config.schema.data import FolderDataset, OnUnreadable
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.exclusion import N_SHOWN, drop_unreadable

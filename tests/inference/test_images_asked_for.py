@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pictures import paint
 
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.image_files import decode_batches, find_image_files
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 import melanoma_lab as lab
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.decoding import decode_image, read_for_display
 from melanoma_lab.inference.demo import image_answer

@@ -27,7 +27,7 @@ from melanoma_lab.launching import (
     count_parallel_jobs,
 )
 from melanoma_lab.tracking.upload import PROCESS_TAG
-from melanoma_lab.training.backend import count_available_threads
+from melanoma_lab.training.hardware import count_available_threads
 
 pytestmark = pytest.mark.slow
 

@@ -12,11 +12,13 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.patient_metadata import AgeScaler, PatientEncoder
 from melanoma_lab.inference.ensembles.average import build_mean_network
 from melanoma_lab.models.architectures import build_network
-from melanoma_lab.models.feature_maps import trace_feature_maps
-from melanoma_lab.models.grad_cam import GradCam
-from melanoma_lab.models.metadata_branch import add_metadata_branch, add_metadata_encoding
+from melanoma_lab.models.extended_networks import (
+    add_metadata_branch,
+    add_metadata_encoding,
+    add_test_time_augmentation,
+)
+from melanoma_lab.models.grad_cam import GradCam, trace_feature_maps
 from melanoma_lab.models.regularisation import Regulariser
-from melanoma_lab.models.test_time_augmentation import add_test_time_augmentation
 
 SIDE, CLASSES = 32, 4
 QUADRANTS = [(slice(0, 16), slice(0, 16)), (slice(0, 16), slice(16, 32)),

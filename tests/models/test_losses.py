@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from melanoma_lab.config.schema.loss import CrossEntropy, Focal, LogitAdjusted
+from melanoma_lab.config.schema.training import CrossEntropy, Focal, LogitAdjusted
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
 from melanoma_lab.models.losses import (

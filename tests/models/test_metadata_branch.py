@@ -17,11 +17,15 @@ from melanoma_lab.data.patient_metadata import (
     fit_patient_encoder,
 )
 from melanoma_lab.models.augmentation import augment
-from melanoma_lab.models.augmentation.mixing import CutMixLayer, MixUpLayer
-from melanoma_lab.models.finetuning import extract_head
-from melanoma_lab.models.metadata_branch import BRANCH, add_metadata_branch, add_metadata_encoding
+from melanoma_lab.models.augmentation_layers import CutMixLayer, MixUpLayer
+from melanoma_lab.models.extended_networks import (
+    BRANCH,
+    add_metadata_branch,
+    add_metadata_encoding,
+    add_test_time_augmentation,
+)
 from melanoma_lab.models.regularisation import Regulariser
-from melanoma_lab.models.test_time_augmentation import add_test_time_augmentation
+from melanoma_lab.training.finetuning import extract_head
 
 SIDE, K = 16, 3
 WORDS = ["", "f", "m"]

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from melanoma_lab.config.schema.optimizer import Adam, AdamW, RmsProp, Sgd
+from melanoma_lab.config.schema.training import Adam, AdamW, RmsProp, Sgd
 from melanoma_lab.models.optimizers import build_optimizer
 from melanoma_lab.registry import BUILDERS, OPTIONS
 

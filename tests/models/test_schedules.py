@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema.schedule import Constant, Cosine, Plateau
+from melanoma_lab.config.schema.training import Constant, Cosine, Plateau
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.models.schedules import ScheduleContext, build_schedule
+from melanoma_lab.models.optimizers import ScheduleContext, build_schedule
 from melanoma_lab.registry import BUILDERS, OPTIONS
 
 COURSE = ScheduleContext(learning_rate=0.8, steps_per_epoch=10, epochs=4, monitor="val_loss")

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from melanoma_lab.config.schema.evaluation import Tta
-from melanoma_lab.models.test_time_augmentation import add_test_time_augmentation
+from melanoma_lab.models.extended_networks import add_test_time_augmentation
 
 SIDE = 6
 

@@ -9,7 +9,7 @@ import pytest
 from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.models.schedules import ScheduledLearningRate
+from melanoma_lab.models.optimizers import ScheduledLearningRate
 from melanoma_lab.runs import run_messages, steps
 from melanoma_lab.runs.run_lock import RunLock
 

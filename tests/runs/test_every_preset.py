@@ -9,15 +9,15 @@ import pytest
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
+from melanoma_lab.config.schema.architecture import TrivialArchitecture
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.config.schema.trivial_classifiers import TrivialArchitecture
 from melanoma_lab.input_pipeline.balancing.strategies import balance
 from melanoma_lab.input_pipeline.batches import make_training_batches
 from melanoma_lab.input_pipeline.prepare import prepare_data
-from melanoma_lab.models.pretrained.weight_files import PACKAGES
 from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
-from melanoma_lab.training.backend import count_available_threads, start_backend
-from melanoma_lab.training.finetuning_stages import make_model_factory
+from melanoma_lab.models.weight_files import PACKAGES
+from melanoma_lab.training.finetuning import make_model_factory
+from melanoma_lab.training.hardware import count_available_threads, start_backend
 from melanoma_lab.training.trainer import build_training_setup
 from melanoma_lab.training.training_result import fit_trivial_classifier
 

@@ -10,7 +10,7 @@ import small_backbone  # noqa: F401 (declares what builds architecture=on_a_back
 
 from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.schema.backbone import Backbone
+from melanoma_lab.config.schema.architecture import Backbone
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.runs import steps
 

@@ -20,8 +20,7 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.tracking.database import is_empty
-from melanoma_lab.training.backend import count_available_threads
-from melanoma_lab.training.hardware import Hardware
+from melanoma_lab.training.hardware import Hardware, count_available_threads
 
 SMALL = ("architecture.filters=[4,8,8]", "architecture.dense_units=8", "training.epochs=1")
 pytestmark = pytest.mark.usefixtures("undrawn")

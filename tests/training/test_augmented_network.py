@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from marks import slow
 
-from melanoma_lab.config.schema.augmentation import (
+from melanoma_lab.config.schema.training_images import (
     CutMix,
     Dermoscopy,
     FlipRotateZoom,
@@ -13,7 +13,7 @@ from melanoma_lab.config.schema.augmentation import (
     RandAugment,
 )
 from melanoma_lab.models.augmentation import build_augmentation_layers
-from melanoma_lab.models.augmentation.mixing import MixingLayer
+from melanoma_lab.models.augmentation_layers import MixingLayer
 from melanoma_lab.training.fit import BalancedAccuracy
 from melanoma_lab.training.train_steps import AugmentedNetwork
 

@@ -7,7 +7,7 @@ from processes import run_python
 
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.training.backend import count_available_threads, start_backend
+from melanoma_lab.training.hardware import count_available_threads, start_backend
 
 THREADS = count_available_threads()
 
@@ -53,7 +53,7 @@ def test_a_task_takes_the_threads_that_one_before_it_took():
     script = """
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.training.backend import count_available_threads, start_backend, choose_threads
+from melanoma_lab.training.hardware import count_available_threads, start_backend, choose_threads
 assert choose_threads(None) == count_available_threads()
 for asked in (1, None, 2):
     try:
@@ -77,7 +77,7 @@ def test_who_has_computed_before_the_lab_is_told_so():
 import tensorflow as tf
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.training.backend import start_backend
+from melanoma_lab.training.hardware import start_backend
 tf.ones(1) + 1
 try:
     start_backend(threads=1, seed=0, precision=Precision.float32)

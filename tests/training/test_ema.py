@@ -6,7 +6,7 @@ import pytest
 from marks import slow
 from small_backbone import LAST, weights_of
 
-from melanoma_lab.training.ema import use_averaged_weights
+from melanoma_lab.training.callbacks import use_averaged_weights
 
 #: How a figure of an epoch is called that does not say how long it took.
 FIGURES = ("train_loss", "train_accuracy", "val_loss", "val_balanced_accuracy")

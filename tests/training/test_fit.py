@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from melanoma_lab.config.schema.schedule import Plateau
-from melanoma_lab.config.schema.training import Training
+from melanoma_lab.config.schema.training import Plateau, Training
 from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
 from melanoma_lab.launching import InterruptHandler, JobStatusStore
 from melanoma_lab.models.losses import FocalLoss, LogitAdjustedLoss
-from melanoma_lab.models.schedules import ScheduleContext, build_schedule
+from melanoma_lab.models.optimizers import ScheduleContext, build_schedule
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network
 from melanoma_lab.training.train_steps import AugmentedNetwork, Stage
 

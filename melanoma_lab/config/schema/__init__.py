@@ -1,7 +1,7 @@
 """The schema of the configuration: every key with its type and its default.
 
 Defaults stand only here; the YAML files in ``conf/`` contain what differs from them. Each group
-has a module here, and each option of a group has its own class. A key that another option would
+is in a module here, and each option of a group has its own class. A key that another option would
 ignore (``balancing=none balancing.per_class=200``) is therefore refused.
 """
 
@@ -14,25 +14,17 @@ from enum import StrEnum
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from melanoma_lab.config.schema import backbone  # noqa: F401 (registers its options)
-from melanoma_lab.config.schema.architecture import Architecture
-from melanoma_lab.config.schema.augmentation import Augmentation
-from melanoma_lab.config.schema.balancing import Balancing
-from melanoma_lab.config.schema.dataset import Dataset
-from melanoma_lab.config.schema.evaluation import Evaluation
-from melanoma_lab.config.schema.finetuning import Finetuning
-from melanoma_lab.config.schema.loss import Loss
-from melanoma_lab.config.schema.metadata import Metadata
-from melanoma_lab.config.schema.optimizer import Optimizer
-from melanoma_lab.config.schema.regularisation import Regularisation
-from melanoma_lab.config.schema.schedule import Schedule
-from melanoma_lab.config.schema.split import Split
-from melanoma_lab.config.schema.tracking import URI_INTERPOLATION, Tracking, check_tracking_uri
-from melanoma_lab.config.schema.training import Training
-from melanoma_lab.config.schema.trivial_classifiers import (
+from melanoma_lab.config.schema.architecture import (
+    Architecture,
     TrivialArchitecture,
     check_network_options,
 )
+from melanoma_lab.config.schema.data import Dataset, Metadata, Split
+from melanoma_lab.config.schema.evaluation import Evaluation
+from melanoma_lab.config.schema.regularisation import Regularisation
+from melanoma_lab.config.schema.tracking import URI_INTERPOLATION, Tracking, check_tracking_uri
+from melanoma_lab.config.schema.training import Finetuning, Loss, Optimizer, Schedule, Training
+from melanoma_lab.config.schema.training_images import Augmentation, Balancing
 from melanoma_lab.config.schema.tuner import Tuner
 from melanoma_lab.core.errors import UserError, require, suggest_choice
 from melanoma_lab.core.formatting import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES

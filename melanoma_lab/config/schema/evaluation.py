@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from melanoma_lab.core.errors import UserError, require, require_share
+from melanoma_lab.core.errors import require, require_share
 
 
 class Tta(StrEnum):
@@ -57,24 +57,3 @@ class Evaluation:
     def __post_init__(self) -> None:
         require_share("evaluation.sensitivity", self.sensitivity)
         require(self.trained_on != "", "evaluation.trained_on", "a folder", "nothing")
-
-    def check_keys_of_task(self, *, evaluating: bool) -> None:
-        """Refuse keys that the command would ignore.
-
-        Args:
-            evaluating: whether the command is ``evaluate``.
-
-        Raises:
-            UserError: such a key is set; the message names it.
-        """
-        default = Evaluation()
-        for key in TRAINING_RUN_KEYS if evaluating else EVALUATE_KEYS:
-            if getattr(self, key) != getattr(default, key):
-                raise UserError(
-                    f"evaluation.{key}: "
-                    + (
-                        "is fixed when a model is trained, and saved with it; leave it out here."
-                        if evaluating
-                        else "a key of python -m melanoma_lab evaluate; other commands ignore it."
-                    )
-                )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from omegaconf import MISSING
+from typing import ClassVar
 
 from melanoma_lab.core.errors import require
-from melanoma_lab.registry import option
+from melanoma_lab.registry import Option, option
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,18 @@ class RegularisationStrengths:
 
 
 @dataclass
-class Regularisation:
+class Regularisation(Option):
     """Base class of all kinds of regularisation."""
 
-    name: str = MISSING
+    #: Kind of regularisation, as in ``RegularisationStrengths`` -> the key with its strength.
+    strength_keys: ClassVar[dict[str, str]] = {}
 
     def strengths(self) -> RegularisationStrengths:
         """Return the strengths for the network, the loss and the optimizer."""
-        return RegularisationStrengths()
+        strengths = {kind: getattr(self, key) for kind, key in self.strength_keys.items()}
+        if "dropout" in strengths:
+            strengths["dropout"] = tuple(strengths["dropout"])
+        return RegularisationStrengths(**strengths)
 
 
 @option("regularisation", "none")
@@ -52,14 +55,12 @@ class NoRegularisation(Regularisation):
 class Dropout(Regularisation):
     """Dropout after the last ``len(rates)`` blocks of the network."""
 
+    strength_keys: ClassVar = {"dropout": "rates"}
+
     rates: list[float] = field(default_factory=lambda: [0.15, 0.25, 0.30])
 
     def __post_init__(self) -> None:
         _require_rates(self.rates)
-
-    def strengths(self) -> RegularisationStrengths:
-        """Return the rates of dropout; all else is 0."""
-        return RegularisationStrengths(dropout=tuple(self.rates))
 
 
 @option("regularisation", "l2")
@@ -67,14 +68,12 @@ class Dropout(Regularisation):
 class L2(Regularisation):
     """A penalty in the loss: ``factor`` times the sum of squared kernel weights."""
 
+    strength_keys: ClassVar = {"l2": "factor"}
+
     factor: float = 1e-4
 
     def __post_init__(self) -> None:
         require(self.factor >= 0, "regularisation.factor", "0 or more", self.factor)
-
-    def strengths(self) -> RegularisationStrengths:
-        """Return the factor of the L2 penalty; all else is 0."""
-        return RegularisationStrengths(l2=self.factor)
 
 
 @option("regularisation", "label_smoothing")
@@ -82,21 +81,21 @@ class L2(Regularisation):
 class LabelSmoothing(Regularisation):
     """A share ``factor`` of every training label is spread evenly over all classes."""
 
+    strength_keys: ClassVar = {"label_smoothing": "factor"}
+
     #: The default is that of Szegedy et al. (2016).
     factor: float = 0.1
 
     def __post_init__(self) -> None:
         _require_below_one("regularisation.factor", self.factor)
 
-    def strengths(self) -> RegularisationStrengths:
-        """Return the share of label smoothing; all else is 0."""
-        return RegularisationStrengths(label_smoothing=self.factor)
-
 
 @option("regularisation", "weight_decay")
 @dataclass
 class WeightDecay(Regularisation):
     """Every step reduces the kernels by ``factor`` times the learning rate, whatever the loss."""
+
+    strength_keys: ClassVar = {"weight_decay": "factor"}
 
     #: A usual value for image networks; Keras's default of 0.004 reduces a weight by only 0.2 % in
     #: 600 steps at a learning rate of 0.001.
@@ -105,15 +104,13 @@ class WeightDecay(Regularisation):
     def __post_init__(self) -> None:
         require(self.factor >= 0, "regularisation.factor", "0 or more", self.factor)
 
-    def strengths(self) -> RegularisationStrengths:
-        """Return the factor of weight decay; all else is 0."""
-        return RegularisationStrengths(weight_decay=self.factor)
-
 
 @option("regularisation", "stochastic_depth")
 @dataclass
 class StochasticDepth(Regularisation):
     """In training, an image skips residual blocks at random, later blocks more often."""
+
+    strength_keys: ClassVar = {"stochastic_depth": "rate"}
 
     #: Probability of skipping the last block; it increases linearly from the first block on.
     rate: float = 0.2
@@ -121,15 +118,19 @@ class StochasticDepth(Regularisation):
     def __post_init__(self) -> None:
         _require_below_one("regularisation.rate", self.rate)
 
-    def strengths(self) -> RegularisationStrengths:
-        """Return the rate of stochastic depth; all else is 0."""
-        return RegularisationStrengths(stochastic_depth=self.rate)
-
 
 @option("regularisation", "combined")
 @dataclass
 class CombinedRegularisation(Regularisation):
     """Several kinds at once; each key means the same as in the option of that kind alone."""
+
+    strength_keys: ClassVar = {
+        "dropout": "rates",
+        "l2": "l2",
+        "label_smoothing": "label_smoothing",
+        "weight_decay": "weight_decay",
+        "stochastic_depth": "stochastic_depth",
+    }
 
     #: Rates of dropout.
     rates: list[float] = field(default_factory=list)
@@ -146,22 +147,18 @@ class CombinedRegularisation(Regularisation):
         for key in ("label_smoothing", "stochastic_depth"):
             _require_below_one(f"regularisation.{key}", getattr(self, key))
         require(
-            any((*self.rates, self.l2, self.label_smoothing))
-            or self.weight_decay
-            or self.stochastic_depth,
+            any(
+                (
+                    *self.rates,
+                    self.l2,
+                    self.label_smoothing,
+                    self.weight_decay,
+                    self.stochastic_depth,
+                )
+            ),
             "regularisation=combined",
             "some of regularisation.rates, l2, label_smoothing, weight_decay, stochastic_depth",
             "none",
-        )
-
-    def strengths(self) -> RegularisationStrengths:
-        """Return the strengths of all kinds."""
-        return RegularisationStrengths(
-            dropout=tuple(self.rates),
-            l2=self.l2,
-            label_smoothing=self.label_smoothing,
-            weight_decay=self.weight_decay,
-            stochastic_depth=self.stochastic_depth,
         )
 
 

@@ -1,4 +1,4 @@
-"""Length and hardware of training, and the choice of the best epoch."""
+"""The groups ``loss``, ``optimizer``, ``schedule``, ``finetuning``; the section ``training``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,222 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from melanoma_lab.core.errors import require
+from melanoma_lab.registry import Option, option
+
+
+@dataclass
+class Loss(Option):
+    """Base class of all losses."""
+
+
+@option("loss", "cross_entropy")
+@dataclass
+class CrossEntropy(Loss):
+    """The negative logarithm of the probability of the true class."""
+
+
+@option("loss", "focal")
+@dataclass
+class Focal(Loss):
+    """Cross-entropy that gives less weight to images that the network classifies well."""
+
+    #: 0 is cross-entropy; Lin et al. (2017) recommend 2.
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        require(self.gamma >= 0, "loss.gamma", "0 or more", self.gamma)
+
+
+@option("loss", "logit_adjusted")
+@dataclass
+class LogitAdjusted(Loss):
+    """Cross-entropy of logits to which the log frequency of their class in training is added.
+
+    The network need not learn these frequencies, so that its predictions are not biased towards
+    frequent classes.
+    """
+
+    #: 0 is cross-entropy; 1 aims at the balanced error (Menon et al., 2021).
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.tau >= 0, "loss.tau", "0 or more", self.tau)
+
+
+@dataclass
+class Optimizer(Option):
+    """Base class of all optimizers."""
+
+    learning_rate: float = 1e-3
+    #: Share of an exponential moving average of the weights that every step keeps. The averaged
+    #: weights are validated and saved, and do not affect the gradients; null: no average.
+    ema: float | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.learning_rate > 0, "optimizer.learning_rate", "more than 0", self.learning_rate
+        )
+        require(
+            self.ema is None or 0 < self.ema < 1,
+            "optimizer.ema",
+            "between 0 and 1, or null",
+            self.ema,
+        )
+
+
+@option("optimizer", "adam")
+@dataclass
+class Adam(Optimizer):
+    """Kingma and Ba (2015), with Keras's defaults."""
+
+
+@option("optimizer", "adamw")
+@dataclass
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay, Loshchilov and Hutter (2019).
+
+    The same as ``optimizer=adam regularisation=weight_decay``.
+    """
+
+    #: Every step reduces the kernels by this share, times the learning rate; the default is that
+    #: of ``regularisation=weight_decay``.
+    weight_decay: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.weight_decay >= 0, "optimizer.weight_decay", "0 or more", self.weight_decay)
+
+
+@option("optimizer", "rmsprop")
+@dataclass
+class RmsProp(Optimizer):
+    """Gradients divided by a running mean of their magnitude (Tieleman and Hinton, 2012)."""
+
+    #: Share of the running mean that every step keeps.
+    rho: float = 0.9
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.rho < 1, "optimizer.rho", "0 to below 1", self.rho)
+        require(0 <= self.momentum < 1, "optimizer.momentum", "0 to below 1", self.momentum)
+
+
+@option("optimizer", "sgd")
+@dataclass
+class Sgd(Optimizer):
+    """Stochastic gradient descent."""
+
+    learning_rate: float = 1e-2
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.momentum < 1, "optimizer.momentum", "0 to below 1", self.momentum)
+
+
+@dataclass
+class Schedule(Option):
+    """Base class of all schedules."""
+
+    #: Number of epochs, or a fraction of one, over which the learning rate rises linearly to
+    #: ``optimizer.learning_rate``; 0: no warm-up.
+    warmup_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.warmup_epochs >= 0, "schedule.warmup_epochs", "0 or more", self.warmup_epochs)
+
+
+@option("schedule", "constant")
+@dataclass
+class Constant(Schedule):
+    """The same learning rate from the end of the warm-up to the last step."""
+
+
+@option("schedule", "cosine")
+@dataclass
+class Cosine(Schedule):
+    """Half a cosine from the end of the warm-up down to a share of the learning rate."""
+
+    #: Share of ``optimizer.learning_rate`` that is left after the last step.
+    final_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.final_share < 1, "schedule.final_share", "0 to below 1", self.final_share)
+
+
+@option("schedule", "plateau")
+@dataclass
+class Plateau(Schedule):
+    """The learning rate is lowered each time that ``training.monitor`` stops improving."""
+
+    #: The learning rate is multiplied by this factor.
+    factor: float = 0.5
+    #: Number of epochs without improvement before it is lowered.
+    patience: int = 5
+    #: Lowest learning rate.
+    minimum: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.factor < 1, "schedule.factor", "between 0 and 1", self.factor)
+        require(self.patience >= 1, "schedule.patience", "at least 1", self.patience)
+        require(self.minimum >= 0, "schedule.minimum", "0 or more", self.minimum)
+
+
+#: The value of ``unfreeze_from`` that unfreezes everything.
+ALL_BLOCKS = "all"
+
+
+@dataclass
+class Finetuning(Option):
+    """Base class of all options."""
+
+
+@option("finetuning", "none")
+@dataclass
+class NoFinetuning(Finetuning):
+    """Everything trains from the first step, including batch normalisation."""
+
+
+@dataclass
+class FrozenStart(Finetuning):
+    """Base class of options that start with a frozen backbone, which runs in inference mode."""
+
+    #: Compute the features of every image only once, if no augmentation changes the images.
+    cache_features: bool = True
+
+
+@option("finetuning", "frozen")
+@dataclass
+class Frozen(FrozenStart):
+    """Only the head trains."""
+
+
+@option("finetuning", "staged")
+@dataclass
+class Staged(FrozenStart):
+    """The head trains first, then also the last blocks of the backbone, at another rate."""
+
+    #: Number of epochs, of the ``training.epochs``, in which only the head trains.
+    head_epochs: int = 5
+    #: Name of the first block of the backbone that trains afterwards; all: the whole backbone.
+    unfreeze_from: str = ALL_BLOCKS
+    #: Highest learning rate afterwards, of head and backbone; ``optimizer.learning_rate`` is the
+    #: one before. The default is that of Keras's guide to transfer learning.
+    learning_rate: float = 1e-5
+    #: Whether the backbone's batch normalisation trains afterwards and uses the statistics of
+    #: batches; false: it never changes.
+    batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.head_epochs >= 1, "finetuning.head_epochs", "at least 1", self.head_epochs)
+        require(
+            self.learning_rate > 0, "finetuning.learning_rate", "more than 0", self.learning_rate
+        )
+
 
 #: Metric that ``training.monitor`` may name -> whether to minimise or maximise it.
 MONITORS = {"val_loss": "min", "val_accuracy": "max", "val_balanced_accuracy": "max"}

@@ -5,21 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
 from melanoma_lab.core.errors import UserError, require, suggest_choice
 from melanoma_lab.core.formatting import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
-from melanoma_lab.registry import option
+from melanoma_lab.registry import Option, option
 
 #: Metrics that a search can optimise; it is known of each whether higher is better.
 OBJECTIVES = tuple(f"val/{name}" for name in (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES))
 
 
 @dataclass
-class Tuner:
+class Tuner(Option):
     """Base class of all search algorithms."""
 
-    name: str = MISSING
     #: Metric of the validation split that is optimised; the test split is not used.
     objective: str = "val/balanced_accuracy"
     #: Dotted key or group -> a list of choices, or ``{min, max, step, log}``; each may have

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.data.decoding import read_for_display
 from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.split import TEST

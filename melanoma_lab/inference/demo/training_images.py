@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
 from melanoma_lab.core.console import ProgressCallback

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from melanoma_lab.config.arm import format_run_name
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.config.schema.evaluation import Evaluation
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.config.schema.training import Precision
@@ -187,7 +187,7 @@ def _build_model(
             "tracking.model=false). The predictions are averaged nevertheless."
         )
         return None
-    from melanoma_lab.training.backend import choose_threads, start_backend
+    from melanoma_lab.training.hardware import choose_threads, start_backend
 
     start_backend(threads=choose_threads(None), seed=0, precision=Precision.float32)
     from melanoma_lab.inference.ensembles.average import build_mean_network

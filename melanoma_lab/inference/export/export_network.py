@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from melanoma_lab.config.schema import Config, Format
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import console, show_note
 from melanoma_lab.core.errors import RunError, UserError
@@ -43,7 +43,7 @@ from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
 from melanoma_lab.reports.model_card import PAGES, write_tracked_run_card
 from melanoma_lab.tracking.logged_model import NOTICE, ModelInfo
 from melanoma_lab.tracking.run_reader import TrackedRun
-from melanoma_lab.training.backend import choose_threads, start_backend
+from melanoma_lab.training.hardware import choose_threads, start_backend
 
 DEFAULT_FOLDER: Final = "exported"
 DESCRIPTION_FILE: Final = "model.json"

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.tables import read_manifest

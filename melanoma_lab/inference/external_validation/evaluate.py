@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from melanoma_lab.audit.shared_images import find_shared_photographs
 from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.data import Predefined, Undivided
 from melanoma_lab.config.schema.evaluation import OnOverlap
-from melanoma_lab.config.schema.split import Predefined, Undivided
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import UserError, suggest_choice
@@ -54,7 +54,7 @@ from melanoma_lab.runs import run_messages
 from melanoma_lab.tracking.logged_model import ModelInfo
 from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.tracking.upload import flatten_params
-from melanoma_lab.training.backend import choose_threads
+from melanoma_lab.training.hardware import choose_threads
 
 CLASSES_KEY = "evaluation.classes"
 

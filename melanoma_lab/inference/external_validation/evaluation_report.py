@@ -13,8 +13,8 @@ import pandas as pd
 from melanoma_lab.config.arm import format_run_name
 from melanoma_lab.config.fingerprint import config_to_dict
 from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema.data import Predefined
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
-from melanoma_lab.config.schema.split import Predefined
 from melanoma_lab.core.console import console, show_note
 from melanoma_lab.core.files import hash_file, hash_text
 from melanoma_lab.core.formatting import format_percent

@@ -21,7 +21,7 @@ from melanoma_lab.input_pipeline.balancing.balanced_set import (
 )
 
 if TYPE_CHECKING:
-    from melanoma_lab.config.schema.balancing import (
+    from melanoma_lab.config.schema.training_images import (
         AugmentorBalancing,
         Balancing,
         ClassWeight,

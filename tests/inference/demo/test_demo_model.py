@@ -19,7 +19,7 @@ from melanoma_lab.inference.model_source import find_model
 from melanoma_lab.inference.predict import predict_table
 from melanoma_lab.inference.predictor import load_predictor
 from melanoma_lab.models.grad_cam import GradCam
-from melanoma_lab.training.backend import count_available_threads
+from melanoma_lab.training.hardware import count_available_threads
 
 
 @pytest.fixture

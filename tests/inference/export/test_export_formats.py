@@ -9,7 +9,7 @@ from marks import slow
 from small_backbone import on_a_backbone
 
 from melanoma_lab.config.schema import Format
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.core.errors import RunError, UserError
@@ -26,9 +26,12 @@ from melanoma_lab.inference.export.verification import (
     choose_sample,
     compare_outputs,
 )
-from melanoma_lab.models.metadata_branch import add_metadata_branch, add_metadata_encoding
+from melanoma_lab.models.extended_networks import (
+    add_metadata_branch,
+    add_metadata_encoding,
+    add_test_time_augmentation,
+)
 from melanoma_lab.models.regularisation import Regulariser
-from melanoma_lab.models.test_time_augmentation import add_test_time_augmentation
 
 ENCODING = PatientEncoder(
     {

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melanoma_lab.config.schema.balancing import AugmentorBalancing
+from melanoma_lab.config.schema.training_images import AugmentorBalancing
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.input_pipeline.balancing import augmentor
 from melanoma_lab.input_pipeline.balancing.augmentor import plan_copies
@@ -217,7 +217,7 @@ import hashlib, sys
 from pathlib import Path
 import numpy as np
 from melanoma_lab.input_pipeline.balancing.strategies import balance
-from melanoma_lab.config.schema.balancing import AugmentorBalancing
+from melanoma_lab.config.schema.training_images import AugmentorBalancing
 from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
 stored = np.load({str(tmp_path / "split.npz")!r})
 digests = tuple(stored["digests"].tolist())

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from melanoma_lab.config.schema.balancing import (
+from melanoma_lab.config.schema.training_images import (
     ClassWeight,
     EffectiveNumber,
     NoBalancing,

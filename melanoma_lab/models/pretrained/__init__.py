@@ -1,1 +1,0 @@
-"""Pretrained weights: find their files, read them without running code, and load them."""
