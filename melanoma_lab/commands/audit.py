@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from melanoma_lab.audit.audit_messages import show_findings
 from melanoma_lab.audit.dataset_audit import audit_images
 from melanoma_lab.audit.findings import Findings
-from melanoma_lab.audit.inspection import inspect_files
-from melanoma_lab.audit.problems import find_problems
-from melanoma_lab.audit.shared_images import find_shared_images
+from melanoma_lab.audit.inspection import find_shared_images, inspect_files
+from melanoma_lab.audit.problems import find_problems, show_findings
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.dataset import CsvDataset
