@@ -9,8 +9,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from melanoma_lab.audit.class_checks import CONFOUNDING_THRESHOLD
-from melanoma_lab.audit.findings import Findings, Group
+from melanoma_lab.audit.findings import CONFOUNDING_THRESHOLD, Findings, Group
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.console import console
 from melanoma_lab.core.formatting import format_count, format_percent

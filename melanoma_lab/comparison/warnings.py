@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from melanoma_lab.audit.class_checks import CONFOUNDING_THRESHOLD
+from melanoma_lab.audit.findings import CONFOUNDING_THRESHOLD
 from melanoma_lab.comparison.compare import ArmSummary, Comparison
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS
