@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from melanoma_lab.evaluation import calibration, metrics
-from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
-from melanoma_lab.evaluation.run_metrics import (
+from melanoma_lab.evaluation import metrics
+from melanoma_lab.evaluation.metrics import (
     compute_class_metrics,
     compute_overall_metrics,
     compute_positive_class_metrics,
 )
+from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -61,7 +61,7 @@ def ece_influence(y_true: Labels, y_score: Floats) -> Floats:
 
     The sign of each bin's gap is taken as constant, which is right unless the gap is near zero.
     """
-    bins = calibration.reliability_bins(y_true, y_score)
+    bins = metrics.reliability_bins(y_true, y_score)
     gap = y_score.max(axis=1) - (y_score.argmax(axis=1) == y_true)
     sign = np.sign(np.bincount(bins.index, weights=gap, minlength=len(bins.counts)))
     return _compute_mean_influence(sign[bins.index] * gap)

@@ -23,7 +23,7 @@ from melanoma_lab.data.split import SPLITS, TEST, VAL
 from melanoma_lab.data.tables import MAX_MANIFEST_BYTES, check_table
 
 if TYPE_CHECKING:  # this import would load SciPy, which reading a table does not need
-    from melanoma_lab.evaluation.calibration import Temperature
+    from melanoma_lab.evaluation.decision_rule import Temperature
 
 PROBABILITY_PREFIX = "prob/"
 """Prefix of the names of probability columns; the class's slug follows."""

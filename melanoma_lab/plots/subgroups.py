@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from melanoma_lab.evaluation.clinical_evaluation import ALL, FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.evaluation.decision_rule import OperatingPoint
-from melanoma_lab.evaluation.subgroups import ALL, FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.plots import style
 
 MOST_ROWS = 12

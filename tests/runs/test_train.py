@@ -17,8 +17,8 @@ from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.evaluation.metrics import compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.tracking.database import is_empty
 from melanoma_lab.training.backend import count_available_threads
 from melanoma_lab.training.hardware import Hardware

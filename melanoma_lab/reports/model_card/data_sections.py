@@ -10,7 +10,7 @@ import pandas as pd
 from melanoma_lab.data.labels import slugify
 from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.split import SPLITS
-from melanoma_lab.evaluation.subgroups import SUBGROUP_COLUMNS, split_into_subgroups
+from melanoma_lab.evaluation.clinical_evaluation import SUBGROUP_COLUMNS, split_into_subgroups
 
 #: Text of a finding by its key in the audit; the number follows the text.
 _FINDINGS = {

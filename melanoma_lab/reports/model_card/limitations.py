@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab.core.formatting import format_count, format_percent, label_split
+from melanoma_lab.evaluation.clinical_evaluation import FEW_LESIONS
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.evaluation.predictions import SplitPredictions
-from melanoma_lab.evaluation.subgroups import FEW_LESIONS
 
 #: Datasets of photographs through a dermatoscope.
 DERMOSCOPIC = frozenset({"isic9", "isic9_verified", "ham10000", "leaky_protocol"})
