@@ -22,10 +22,9 @@ from melanoma_lab.audit.findings import (
 )
 from melanoma_lab.audit.inspection import Inspection
 from melanoma_lab.config.schema.dataset import GroupingRule
-from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.image_files import IMAGE_FORMATS
 from melanoma_lab.data.listing import Listing
-from melanoma_lab.data.split import SPLITS, TEST, TRAIN, VAL
+from melanoma_lab.data.split import SPLITS, TEST, TRAIN, VAL, assign_photographs, group_images
 
 #: Share of test images in random splits of single files, as the course project made them. They
 #: replace the published split if there is none.

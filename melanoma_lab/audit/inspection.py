@@ -28,15 +28,15 @@ from melanoma_lab.audit.near_duplicates import (
 )
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.cache import load_or_compute_json
-from melanoma_lab.data.decoding import DECODING_VERSION, describe_picture, read_picture
-from melanoma_lab.data.image_files import find_images
-from melanoma_lab.data.pixel_cache import (
+from melanoma_lab.data.cache import (
     NOT_OPENED,
     DecodedImages,
     compute_file_digests,
+    load_or_compute_json,
     load_pixels,
 )
+from melanoma_lab.data.decoding import DECODING_VERSION, describe_picture, read_picture
+from melanoma_lab.data.image_files import find_images
 
 #: Part of the cache's key: increase it if the same files would get another result.
 INSPECTION_VERSION: Final = 2

@@ -11,11 +11,10 @@ from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.columns import detect_grouping, split_words
-from melanoma_lab.data.csv_reader import PUBLISHED_SPLITS
 from melanoma_lab.data.exclusion import exclude_files
 from melanoma_lab.data.image_files import find_images
 from melanoma_lab.data.listing import Listing, build_listing
-from melanoma_lab.data.reader_suggestion import suggest_reader
+from melanoma_lab.data.table_reader import PUBLISHED_SPLITS, suggest_reader
 
 #: Largest number of classes or images that an override in a message lists.
 MAX_LISTED: Final = 20

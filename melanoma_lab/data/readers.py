@@ -23,15 +23,23 @@ from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.columns import GROUPINGS, describe_columns, find_columns
-from melanoma_lab.data.csv_reader import read_csv_dataset
 from melanoma_lab.data.exclusion import exclude_files
 from melanoma_lab.data.folder_reader import read_class_folders
 from melanoma_lab.data.image_files import find_images
-from melanoma_lab.data.listing import Listing, UnmatchedImages, build_listing
-from melanoma_lab.data.reader_suggestion import build_missing_table_error, describe_unread_tables
-from melanoma_lab.data.synthetic.dataset import ensure_dataset
-from melanoma_lab.data.synthetic.patients import sample_patients
-from melanoma_lab.data.table_normalisation import normalise_group_ids, normalise_patient_columns
+from melanoma_lab.data.listing import (
+    Listing,
+    UnmatchedImages,
+    build_listing,
+    normalise_group_ids,
+    normalise_patient_columns,
+)
+from melanoma_lab.data.synthetic_classes import sample_patients
+from melanoma_lab.data.synthetic_dataset import ensure_dataset
+from melanoma_lab.data.table_reader import (
+    build_missing_table_error,
+    describe_unread_tables,
+    read_csv_dataset,
+)
 from melanoma_lab.data.tables import LINE_COLUMN, ColumnSpec, Table, read_table
 
 #: Pattern of image names in the ISIC archive.

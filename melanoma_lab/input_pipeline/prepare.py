@@ -29,15 +29,14 @@ from melanoma_lab.config.schema.split import Split
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.data.cache import compute_file_digests, load_pixels
 from melanoma_lab.data.exclusion import drop_unreadable
-from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.image_files import describe_outside_links
 from melanoma_lab.data.labels import check_class_names, resolve_labels, slugify
 from melanoma_lab.data.listing import Listing, UnmatchedImages
 from melanoma_lab.data.patient_metadata import PatientData, encode_patients
-from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.readers import read_listing
-from melanoma_lab.data.split import TRAIN, split_images
+from melanoma_lab.data.split import TRAIN, assign_photographs, group_images, split_images
 from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
 
 MANIFEST_COLUMNS = (

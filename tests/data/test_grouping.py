@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.dataset import GroupingRule
 from melanoma_lab.config.schema.split import Holdout, KFold
-from melanoma_lab.data.grouping import assign_photographs, group_images
-from melanoma_lab.data.split import split_images
+from melanoma_lab.data.split import assign_photographs, group_images, split_images
 
 
 def manifest(*rows):

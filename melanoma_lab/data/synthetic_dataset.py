@@ -1,4 +1,10 @@
-"""The folder of the synthetic dataset, drawn once and stored in the cache."""
+"""The synthetic dataset: dermoscopy-like lesions drawn by the program, reproducible from a seed.
+
+It lets every command run without a download. The pictures imitate the difficulties of real
+dermoscopy (few images, unbalanced and overlapping classes, several photographs of one lesion,
+hairs, cameras) and not dermatology: results on them say nothing about skin. They are drawn once and
+stored in the cache.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +28,13 @@ from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.locks import hold_lock
-from melanoma_lab.data.synthetic.appearance import (
+from melanoma_lab.data.synthetic_classes import (
     LesionClass,
     choose_lesion_classes,
     normalise_class_name,
     sample_lesion,
 )
-from melanoma_lab.data.synthetic.lesion import paint_patch
-from melanoma_lab.data.synthetic.photograph import CAMERAS, take_photograph
+from melanoma_lab.data.synthetic_pictures import CAMERAS, paint_patch, take_photograph
 
 # Part of the cache's key: increase it with every change of a pixel or a name.
 DRAWING_VERSION = 1
