@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 import platformdirs
 from numpy.typing import NDArray
 
-from melanoma_lab.config.schema.dataset import Resize
+from melanoma_lab.config.schema.dataset import Dataset, OnUnreadable, Resize
 from melanoma_lab.core.checksummed_files import (
     ArrayFile,
     load_or_compute,
@@ -31,6 +33,8 @@ from melanoma_lab.core.checksummed_files import (
 )
 from melanoma_lab.core.checksums import hash_file, hash_text
 from melanoma_lab.core.console import ProgressCallback
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.decoding import DECODING_VERSION, decode_image
 
 #: Why a file without a digest is unreadable. Not cached, because it is no property of the content.
@@ -38,6 +42,8 @@ NOT_OPENED = "cannot be opened (is it there, is it a file, may you read it?)"
 #: Smallest age in seconds of a file's last change at which its digest is remembered: the clocks of
 #: file systems are coarse, so a second change soon after might not show in the file's times.
 SETTLED_SECONDS = 2.0
+#: Largest number of unreadable files that a message names; the audit lists all of them.
+N_SHOWN: Final = 10
 #: Path of a file that this process has read -> the file's state then, and its digest.
 _digests: dict[str, tuple[tuple[int, ...], str]] = {}
 
@@ -225,3 +231,44 @@ def _decode_all(
             )  # further writes to a full disk would fail too
             raise
     return {digest: reason for digest, reason in reasons.items() if reason}
+
+
+def drop_unreadable(
+    manifest: pd.DataFrame, unreadable: Mapping[str, str], dataset: Dataset
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Refuse or leave out images that could not be decoded.
+
+    Args:
+        manifest: table with the columns path and digest.
+        unreadable: digest -> why its files cannot be decoded.
+        dataset: the dataset's configuration; ``on_unreadable`` chooses the treatment.
+
+    Returns:
+        The rows that can be read, and a note on those that were left out, if any.
+
+    Raises:
+        UserError: images cannot be read and must not be skipped, or none can be read. The message
+            names the first ``N_SHOWN`` files, and the command that lists all.
+    """
+    reason = manifest["digest"].map(unreadable)
+    bad = manifest.loc[reason.notna(), "path"]
+    if bad.empty:
+        return manifest, ()
+    what = f"{len(bad)} of {len(manifest)} images cannot be read"
+    shown = [f"  {path}: {why}" for path, why in zip(bad, reason.loc[bad.index], strict=True)][
+        :N_SHOWN
+    ]
+    if len(bad) > N_SHOWN:
+        root = f" dataset.root={shlex.quote(dataset.root)}" if dataset.root else ""
+        shown.append(
+            f"  and {len(bad) - N_SHOWN} more, all listed by: "
+            + format_lab_command("audit", f"dataset={dataset.name}{root}")
+        )
+    listed = "\n".join(shown)
+    if dataset.on_unreadable is OnUnreadable.error:
+        raise UserError(
+            f"{what}:\n{listed}\nRepair or remove them, or set dataset.on_unreadable=skip."
+        )
+    if len(bad) == len(manifest):
+        raise UserError(f"dataset: none of {len(manifest)} images can be read:\n{listed}")
+    return manifest.loc[reason.isna()].reset_index(drop=True), (f"{what}; skipped:\n{listed}",)

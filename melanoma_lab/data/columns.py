@@ -7,14 +7,13 @@ unexpected name. Columns are recognised by their names, in any case and spelling
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
+from melanoma_lab.data.image_files import split_words
 from melanoma_lab.data.tables import Table
 
 #: Ids that make images belong together.
@@ -79,21 +78,6 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "diagnosis": ("diagnosis",),
     "split": ("split",),
 }
-
-
-def split_words(name: str) -> list[str]:
-    """Return the words of a column's, folder's or file's name, in lower case without accents.
-
-    Args:
-        name: a name such as ``PatientID_2``, ``IDPatient``, ``imgs_part1``, ``Läsion-Nr.``.
-
-    Returns:
-        Words and numbers, for these: patient, id, 2; id, patient; imgs, part, 1; lasion, nr.
-    """
-    plain = unicodedata.normalize("NFKD", name)
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
-    return re.findall(r"[^\W\d_]+|\d+", spaced.lower())
 
 
 def detect_grouping(name: str) -> str | None:

@@ -10,9 +10,8 @@ from typing import Any, Final
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
-from melanoma_lab.data.columns import detect_grouping, split_words
-from melanoma_lab.data.exclusion import exclude_files
-from melanoma_lab.data.image_files import find_images
+from melanoma_lab.data.columns import detect_grouping
+from melanoma_lab.data.image_files import exclude_files, find_images, split_words
 from melanoma_lab.data.listing import Listing, build_listing
 from melanoma_lab.data.table_reader import PUBLISHED_SPLITS, suggest_reader
 

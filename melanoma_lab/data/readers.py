@@ -23,9 +23,8 @@ from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.columns import GROUPINGS, describe_columns, find_columns
-from melanoma_lab.data.exclusion import exclude_files
 from melanoma_lab.data.folder_reader import read_class_folders
-from melanoma_lab.data.image_files import find_images
+from melanoma_lab.data.image_files import exclude_files, find_images
 from melanoma_lab.data.listing import (
     Listing,
     UnmatchedImages,

@@ -23,10 +23,15 @@ from melanoma_lab.data.columns import (
     describe_columns,
     find_columns,
     is_grouping_candidate,
-    split_words,
 )
-from melanoma_lab.data.exclusion import exclude_files
-from melanoma_lab.data.image_files import check_inside, find_table_file, suggest_file, walk_images
+from melanoma_lab.data.image_files import (
+    check_inside,
+    exclude_files,
+    find_table_file,
+    split_words,
+    suggest_file,
+    walk_images,
+)
 from melanoma_lab.data.listing import (
     Listing,
     build_listing,

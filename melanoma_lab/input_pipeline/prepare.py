@@ -29,8 +29,7 @@ from melanoma_lab.config.schema.split import Split
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.cache import compute_file_digests, load_pixels
-from melanoma_lab.data.exclusion import drop_unreadable
+from melanoma_lab.data.cache import compute_file_digests, drop_unreadable, load_pixels
 from melanoma_lab.data.image_files import describe_outside_links
 from melanoma_lab.data.labels import check_class_names, resolve_labels, slugify
 from melanoma_lab.data.listing import Listing, UnmatchedImages
