@@ -1,25 +1,66 @@
-"""Batches of images as tf.data datasets; a training batch depends on the seed and the step only.
+"""Batches of images as tf.data datasets, and the inputs of the networks that take them.
 
-Training goes through the images in passes, each with its own order, and batches are cut from the
-endless sequence of passes. Therefore an epoch may be shorter or longer than a pass, and a training
-may start at any step.
+The inputs of a network, and of a batch, are ``(pixels, metadata)`` if the network uses metadata,
+and pixels alone otherwise. Instead of pixels they may contain features of a backbone. A saved
+network with metadata takes a dictionary of pixels and columns instead.
+
+A training batch depends on the seed and the step only. Training goes through the images in passes,
+each with its own order, and batches are cut from the endless sequence of passes. Therefore an epoch
+may be shorter or longer than a pass, and a training may start at any step.
+
+Keras and TensorFlow are imported when something is built with them.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import EpochLength
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
-from melanoma_lab.input_pipeline.model_inputs import join_inputs
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 
+if TYPE_CHECKING:
+    import keras
+
+
+PIXELS, METADATA = "pixels", "metadata"
 #: Part of the seeds of the order, so that they differ from other seeds of a run.
 ORDER_STREAM = 0x0D
+
+
+def split_inputs(inputs: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the pixels, and a tuple of the metadata, which is empty without metadata."""
+    if isinstance(inputs, tuple | list):
+        pixels, *others = inputs
+        return pixels, tuple(others)
+    return inputs, ()
+
+
+def join_inputs(pixels: Any, others: tuple[Any, ...]) -> Any:
+    """Join what ``split_inputs`` has returned."""
+    return (pixels, *others) if others else pixels
+
+
+def build_inputs(network: keras.Model) -> Any:
+    """Build float32 Keras inputs with the shapes of a network's inputs."""
+    import keras
+
+    names = (PIXELS, METADATA)[: len(network.inputs)]
+    pixels, *others = [
+        keras.Input(tensor.shape[1:], dtype="float32", name=name)
+        for tensor, name in zip(network.inputs, names, strict=True)
+    ]
+    return join_inputs(pixels, tuple(others))
+
+
+def get_named_inputs(network: keras.Model) -> dict[str, Any] | None:
+    """Return a network's inputs by name if it takes a dictionary; otherwise None."""
+    inputs = getattr(network, "input", None)  # a Sequential that was never called has no input
+    return inputs if isinstance(inputs, dict) else None
 
 
 def count_steps_per_epoch(

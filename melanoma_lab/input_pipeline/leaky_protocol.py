@@ -21,8 +21,8 @@ from PIL import Image
 from melanoma_lab.core.atomic_files import write_folder_atomically
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.input_pipeline.balancing.augmentor import balance_with_augmentor, plan_copies
-from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
+from melanoma_lab.input_pipeline.augmentor import balance_with_augmentor, plan_copies
+from melanoma_lab.input_pipeline.balanced_set import TrainingSplit
 
 PER_CLASS: Final = 500
 OPERATIONS: Final = (

@@ -36,7 +36,7 @@ from melanoma_lab.data.listing import Listing, UnmatchedImages
 from melanoma_lab.data.patient_metadata import PatientData, encode_patients
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TRAIN, assign_photographs, group_images, split_images
-from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
+from melanoma_lab.input_pipeline.balanced_set import TrainingSplit
 
 MANIFEST_COLUMNS = (
     "image_id",

@@ -15,7 +15,7 @@ import keras
 
 from melanoma_lab.config.schema.finetuning import ALL_BLOCKS, Finetuning
 from melanoma_lab.core.errors import UserError, suggest_choice
-from melanoma_lab.input_pipeline.model_inputs import METADATA
+from melanoma_lab.input_pipeline.batches import METADATA
 from melanoma_lab.models.metadata_branch import BRANCH, JOINED, has_metadata_branch
 from melanoma_lab.models.pretrained.loading import BACKBONE
 

@@ -15,7 +15,7 @@ from keras import layers, ops
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.patient_metadata import AgeScaler, PatientEncoder
-from melanoma_lab.input_pipeline.model_inputs import METADATA, PIXELS
+from melanoma_lab.input_pipeline.batches import METADATA, PIXELS
 from melanoma_lab.models.regularisation import Regulariser
 
 #: Names of the metadata's dense layer and of the layer that joins its output to the features.

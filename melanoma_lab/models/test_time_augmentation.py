@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from melanoma_lab.config.schema.evaluation import Tta
-from melanoma_lab.input_pipeline.model_inputs import build_inputs, join_inputs, split_inputs
+from melanoma_lab.input_pipeline.batches import build_inputs, join_inputs, split_inputs
 
 HEIGHT, WIDTH = 1, 2
 

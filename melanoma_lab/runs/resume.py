@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from melanoma_lab.core.console import FitProgress, show_note
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.runs import run_messages
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.runs.run_spec import RunSpec

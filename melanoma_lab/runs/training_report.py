@@ -19,7 +19,7 @@ from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.evaluation import decision_rule, out_of_distribution
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, compare_with_chance, evaluate_run
 from melanoma_lab.evaluation.predictions import Predictions, build_predictions
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.plots.training_figures import ClassCounts, TrainingFigures, format_mixed_label
 from melanoma_lab.reports.error_analysis.explained_images import NO_NETWORK, build_run_explainer

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
+from melanoma_lab.input_pipeline.batches import PIXELS, get_named_inputs
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
 #: Distributions that are needed to serve the saved network.

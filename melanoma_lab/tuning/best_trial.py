@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lab.core.console import show_note
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.models.trivial_classifiers import TrivialClassifier
 from melanoma_lab.reports.model_card.content import write_model_card
 from melanoma_lab.runs import steps

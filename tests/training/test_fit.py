@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from melanoma_lab.config.schema.schedule import Plateau
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
 from melanoma_lab.launching.job_status import JobStatusStore
 from melanoma_lab.launching.parallel_jobs import InterruptHandler

@@ -12,7 +12,7 @@ from melanoma_lab.core.version import __version__
 from melanoma_lab.evaluation.decision_rule import DecisionRule, dump_strict_json
 from melanoma_lab.inference.export.formats import EXPORT_BACKENDS, PROBABILITIES
 from melanoma_lab.inference.export.verification import LIMIT, OutputDifference, VerificationSample
-from melanoma_lab.input_pipeline.model_inputs import PIXELS
+from melanoma_lab.input_pipeline.batches import PIXELS
 from melanoma_lab.tracking.model_info import NOTICE, ModelInfo
 
 DESCRIPTION_FILE: Final = "model.json"

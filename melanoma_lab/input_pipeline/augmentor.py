@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
 from melanoma_lab.core.checksums import hash_text
 from melanoma_lab.core.console import ProgressCallback
-from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
+from melanoma_lab.input_pipeline.augmentor_operations import (
     OperationSpec,
     augment_image,
     build_operations,
@@ -25,7 +25,7 @@ from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
     parse_operations,
     silence_augmentor,
 )
-from melanoma_lab.input_pipeline.balancing.balanced_set import (
+from melanoma_lab.input_pipeline.balanced_set import (
     BalancedSet,
     TrainingSplit,
     make_generator,

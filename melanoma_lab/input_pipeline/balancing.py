@@ -1,4 +1,7 @@
-"""The balancing strategies by name, and their code, except for copies made by Augmentor."""
+"""Balance the classes of a training split by a strategy that the configuration names.
+
+Original images are never changed; copies, which only Augmentor makes, are in the cache folder.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from numpy.typing import NDArray
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
-from melanoma_lab.input_pipeline.balancing.augmentor import balance_with_augmentor
-from melanoma_lab.input_pipeline.balancing.balanced_set import (
+from melanoma_lab.input_pipeline.augmentor import balance_with_augmentor
+from melanoma_lab.input_pipeline.balanced_set import (
     BalancedSet,
     TrainingSplit,
     make_generator,
