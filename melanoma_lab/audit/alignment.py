@@ -63,7 +63,6 @@ def propose_turns(first: NDArray[np.complex64], second: NDArray[np.complex64]) -
 
     Args:
         first: (p, c, orders, rings) complex64, harmonics of the first images, orders from 1 on.
-        second: The same of the second images.
 
     Returns:
         (p, 2, 3) transforms with the highest correlation.
@@ -96,7 +95,6 @@ def propose_shifts(first: _Floats, second: _Floats, scales: Sequence[float] = (1
 
     Args:
         first: (p, g, g) float32, the first images.
-        second: The same of the second images.
         scales: Scales to try; below 1 if the first image is a crop of the second.
 
     Returns:
@@ -186,9 +184,7 @@ def refine(
 
     Args:
         first: (p, s, s) float32, the first images.
-        second: (p, s, s) float32, the second images.
         transform: (p, 2, 3) initial transforms from first to second.
-        n_iterations: Number of steps.
 
     Returns:
         The best transforms among all steps, from first to second; and their normalised
@@ -269,7 +265,6 @@ def score_detail_agreement(
 
     Args:
         first: (p, s, s) float32, grey levels of the first images from 0 to 255.
-        second: The same of the second images.
         transform: (p, 2, 3) transforms that align the images.
         sigma: Standard deviation in pixels of the Gaussian blur that removes the details.
 

@@ -157,9 +157,7 @@ def find_nearest_pairs(
     Args:
         queries: (n, d) float32, rows of length 1.
         base: (m, d) float32, rows of length 1; None: search among the queries themselves.
-        n_neighbours: Largest number of neighbours of each query.
         min_similarity: Cosine below which a neighbour is dropped.
-        progress: Called with (done, total) queries.
 
     Returns:
         (p, 2) integers, sorted and unique: indices into queries and base; without base, two

@@ -50,7 +50,6 @@ def audit_images(
     Args:
         listing: listing of the dataset, with the column digest in its images; labels are those of
             the folders.
-        inspection: inspection of these files.
         name: name of the option of the group ``dataset``.
         classes: value of ``dataset.classes``; None: all classes that are found.
 
@@ -255,9 +254,6 @@ def measure_class_sizes(readable: pd.DataFrame, *, published: bool) -> dict[str,
     Args:
         readable: table of readable images with the columns label, group and judged.
         published: whether ``judged`` is a published split.
-
-    Returns:
-        Class -> its size.
     """
     sizes = {}
     for label, rows in readable.groupby("label"):

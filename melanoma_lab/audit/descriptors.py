@@ -77,7 +77,6 @@ def compute_fingerprints(
     Args:
         images: (n, s, s, 3) uint8, s at least 32; a memory map is read block by block.
         executor: Executor whose threads share the blocks; None: one thread.
-        progress: Called with (done, total) images.
 
     Raises:
         ValueError: If the array has another shape or type.
@@ -261,16 +260,12 @@ class DistinctImages:
 
     Args:
         images: (n, s, s, 3) uint8.
-        pool: Executor whose threads share the work.
-        progress: Called with (done, total) images while fingerprints are computed.
 
     Attributes:
-        images: The images.
         members: Digest of the pixels -> indices of the images with this digest.
         digests: All digests, sorted.
         distinct: (d,) index of one image of each digest, in the order of the digests, so that
             results do not depend on the order of the images.
-        fingerprints: Fingerprints of all n images.
     """
 
     def __init__(

@@ -80,11 +80,8 @@ class RandomSplitLeakage:
 
     Attributes:
         test_share: share of test images in a split.
-        n_seeds: number of splits.
         leaking_share_mean: share of test images whose group has a training image, the mean over
             the splits.
-        leaking_share_min: the smallest such share.
-        leaking_share_max: the largest such share.
     """
 
     test_share: float
@@ -199,8 +196,6 @@ def describe_unresolved(findings: Findings, dataset: Dataset, protocol: str) -> 
     """Describe the problems found by the audit that a run does not resolve.
 
     Args:
-        findings: findings about the dataset as it was published.
-        dataset: the run's configuration of the dataset.
         protocol: ``grouped``, ``ungrouped`` or ``leaking``.
 
     Returns:

@@ -100,12 +100,7 @@ def inspect_files(
     """Inspect every distinct file, and find copies of one photograph among them.
 
     Args:
-        paths: n image files.
         digests: n digests of the files, from ``compute_file_digests``.
-        cache: the lab's cache folder.
-        threads: number of threads for decoding and comparing.
-        progress: called with (done, total) of each step in turn (decoding, computing fingerprints,
-            searching neighbours, comparing); not called if the result is cached.
     """
     path_of = dict(sorted(zip(digests, paths, strict=True)))
     not_opened = path_of.pop("", None)
@@ -216,10 +211,7 @@ def find_shared_images(
     Args:
         manifest: table with the columns image_id, path and digest.
         against: the other folder; all images below it are compared, without regard to metadata.
-        cache: the lab's cache folder.
-        threads: number of threads for decoding and comparing.
         outside_root: follow links that lead out of the other folder.
-        progress: called with (done, total) while decoding and comparing.
 
     Returns:
         image_id, other (path relative to the other folder), score (0 to 1) and kind (the changes)
@@ -255,10 +247,6 @@ def find_shared_photographs(
 
     Args:
         own: n paths and the digests of their files, from ``compute_file_digests``.
-        other: paths and digests of the other set.
-        cache: the lab's cache folder.
-        threads: number of threads for decoding and comparing.
-        progress: called with (done, total) while decoding and comparing.
 
     Returns:
         Digest of the own file, digest of the other, score (0 to 1) and kind (the changes) of each

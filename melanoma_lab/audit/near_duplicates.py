@@ -82,7 +82,6 @@ def find_near_duplicates(
         against: (m, t, t, 3) uint8, a second set; if given, only pairs between the two sets are
             searched.
         min_score: Smallest score of a pair, from 0 (unrelated) to 1 (identical).
-        n_neighbours: Largest number of candidates for each image.
         n_threads: Number of threads; None: as many as there are CPUs.
         progress: Called with (done, total) of each step in turn: fingerprints of images, searched
             neighbours of images, compared candidate pairs.
@@ -194,12 +193,8 @@ def verify_pairs(
     """Yield the candidate pairs whose details agree.
 
     Args:
-        source: The first set of images.
         other: The second set of images; may be the same set.
         pairs: (p, 2) indices into `distinct` of the first and of the second set.
-        min_score: Smallest score of a pair.
-        pool: Executor whose threads share the work.
-        progress: Called with (done, total) pairs.
 
     Yields:
         The two indices, the score from 0 to 1, and the changes in words.
@@ -331,9 +326,6 @@ def _load_greys(images: NDArray[np.uint8], indices: NDArray[np.intp]) -> NDArray
 
 def _describe_change(transform: NDArray[np.float32]) -> str:
     """Describe the changes between two images in words, given their alignment.
-
-    Args:
-        transform: (2, 3) transform from the first image to the second.
 
     Returns:
         The changes, joined by commas; "re-encoded or brightness" if the transform is the identity.

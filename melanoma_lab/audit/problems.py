@@ -43,10 +43,8 @@ class Problem:
 
     Attributes:
         key: name of the attribute of ``Findings`` that the problem is about.
-        kind: kind of the problem.
         title: what was found, with its number.
         effect: the effect of the problem on results.
-        remedies: ways to resolve the problem.
         groups: groups of images to show side by side.
         notes: image_id or class -> note about it.
     """
@@ -61,11 +59,7 @@ class Problem:
 
 
 def find_problems(findings: Findings) -> list[Problem]:
-    """List all problems of a dataset, the most serious first.
-
-    Args:
-        findings: findings of an audit.
-    """
+    """List all problems of a dataset, the most serious first."""
     return [*_leakage(findings), *_labels(findings), *_bias(findings), *_files(findings)]
 
 
@@ -356,8 +350,6 @@ def show_findings(findings: Findings, problems: Sequence[Problem], folder: Path)
     """Print the summary of an audit.
 
     Args:
-        findings: findings of the audit.
-        problems: problems that follow from the findings.
         folder: folder of ``audit.json`` and ``audit.html``.
     """
     counts = findings.class_counts

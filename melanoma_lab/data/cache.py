@@ -64,12 +64,7 @@ def load_or_compute_json(folder: Path, question: object, find: Callable[[], Any]
     one computes it and the others wait.
 
     Args:
-        folder: folder of the results; it is made if it is missing.
         question: everything that the result depends on, as JSON can represent it.
-        find: computes the result, as JSON can represent it.
-
-    Returns:
-        The result.
     """
     key = hash_text(json.dumps(question), 32)
     path = folder / f"{key}.json"
@@ -161,13 +156,8 @@ def load_pixels(
     If several processes need the same images, one decodes them and the others wait.
 
     Args:
-        paths: n image files.
         digests: n digests of the files, from ``compute_file_digests``.
         size: side of the decoded images in pixels.
-        resize: how an image that is not square becomes square.
-        cache: the lab's cache folder.
-        threads: number of decoding threads.
-        progress: called with (done, total) while decoding.
 
     Raises:
         RunError: the cache cannot be written.
@@ -241,7 +231,6 @@ def drop_unreadable(
     Args:
         manifest: table with the columns path and digest.
         unreadable: digest -> why its files cannot be decoded.
-        dataset: the dataset's configuration; ``on_unreadable`` chooses the treatment.
 
     Returns:
         The rows that can be read, and a note on those that were left out, if any.

@@ -115,7 +115,6 @@ def find_columns(
     """Find the columns of lesions, patients and other facts about the images.
 
     Args:
-        table: the table.
         chosen: fact (lesion, patient, age, sex, site, source, diagnosis, split) -> the column that
             ``dataset.columns`` names; ``none``: use no column; None: recognise it by its name.
             Facts that are not in ``chosen`` are not searched for.
@@ -159,7 +158,6 @@ def describe_columns(table: Table, found: Mapping[str, str]) -> str:
     """Describe in one line the columns that are used, and those of possible ids that are not.
 
     Args:
-        table: the table.
         found: result of ``find_columns``.
     """
     by = [found[what] for what in GROUPINGS if what in found]
@@ -184,9 +182,7 @@ def check_grouping_ids(table: Table, found: Mapping[str, str], labels: Sequence[
     """Refuse a recognised column of lesions or patients whose values are categories, not ids.
 
     Args:
-        table: the table.
         found: result of ``find_columns``, without the columns that the user named.
-        labels: the class of each row.
 
     Raises:
         UserError: a column has too few different values for the number of images.

@@ -74,9 +74,7 @@ def decode_image(path: str, size: int, resize: Resize = Resize.squash) -> NDArra
     Resizing is bilinear; when shrinking, the filter is widened to avoid aliasing.
 
     Args:
-        path: an image file.
         size: side of the square in pixels.
-        resize: how an image that is not square becomes square.
 
     Returns:
         uint8, shape (size, size, 3), RGB.
@@ -101,8 +99,6 @@ def make_square(
     Args:
         picture: a picture in mode RGB.
         size: side of the square in pixels.
-        resize: how a picture that is not square becomes square.
-        resampling: filter for resizing.
     """
     match resize:
         case Resize.squash:
@@ -117,9 +113,7 @@ def read_for_display(path: str, longest: int, resize: Resize) -> Image.Image:
     """Decode the part of a picture that a network sees, upright, with its original proportions.
 
     Args:
-        path: an image file.
         longest: longest side of the result in pixels.
-        resize: how the network's input becomes square.
 
     Returns:
         The whole picture, the square in its middle, or a square with black on two sides.
@@ -145,7 +139,6 @@ def read_picture(path: str, at_least: int | None = None) -> Image.Image:
     """Decode the picture in a file, upright and in mode RGB.
 
     Args:
-        path: an image file.
         at_least: a JPEG may be decoded at a reduced size, but with at least this many pixels on
             each side; None: full size.
 
@@ -164,9 +157,6 @@ def read_picture(path: str, at_least: int | None = None) -> Image.Image:
 
 def describe_picture(path: str) -> tuple[str, int, int, str]:
     """Return the format, width, height and a note on the colours of an image file.
-
-    Args:
-        path: an image file that can be decoded.
 
     Returns:
         Pillow's name of the format; the stored width and height in pixels; and a note if the

@@ -45,9 +45,7 @@ def read_class_folders(
     """List the images of a tree of class folders: ``<class>/<image>``, ``Train/<class>/<image>``.
 
     Args:
-        root: the dataset's folder.
         outside_root: follow links that lead out of the folder.
-        exclude: value of ``dataset.exclude``.
         classes: value of ``dataset.classes``: folders that are classes, whatever their names and
             places.
 
@@ -130,13 +128,7 @@ def _is_holder(folder: str) -> bool:
 
 
 def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]) -> None:
-    """Refuse class folders named like a part of an archive or like a folder of any images.
-
-    Args:
-        root: root of the dataset.
-        folders: names of all class folders.
-        classes: names of folders that are classes, whatever they look like.
-    """
+    """Refuse class folders named like a part of an archive or like a folder of any images."""
     parts = sorted(name for name in folders if name not in classes and _is_part(name))
     if not parts:
         return
@@ -199,9 +191,7 @@ def _refuse_scattered(
     Train and Test count as one place.
 
     Args:
-        root: root of the dataset.
         places: name of a class folder -> its place -> one of its images.
-        classes: names that are one class, wherever their folders are.
     """
     for name, where in places.items():
         if len(where) > 1 and name not in classes:

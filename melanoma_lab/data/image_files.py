@@ -80,7 +80,6 @@ def find_images(
     Links to folders that are searched anyway are not followed.
 
     Args:
-        root: the folder to search.
         outside_root: follow links that lead out of the boundary; else they are skipped, and
             ``find_outside_links`` lists them.
         boundary: the dataset's root; None: ``root``.
@@ -150,7 +149,6 @@ def check_inside(path: Path, root: Path) -> None:
     """Refuse a path or link that leads out of the dataset's root.
 
     Args:
-        path: a file or folder.
         root: the dataset's root, resolved.
 
     Raises:
@@ -230,10 +228,6 @@ def _is_file(path: Path) -> bool:
 
 def suggest_file(folder: Path, name: str) -> str:
     """Suggest files whose names differ from a missing one only in ending or capitals.
-
-    Args:
-        folder: the folder that the name is relative to.
-        name: the path of a missing file.
 
     Returns:
         A sentence that begins with a space; empty if there is no such file.

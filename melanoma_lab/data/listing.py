@@ -94,10 +94,7 @@ def build_listing(
 
     Args:
         rows: some of ``LISTING_COLUMNS`` for each image; missing columns become empty.
-        unmatched: images that only the metadata table or only the folder has.
-        columns: one line about the columns of the table that are used.
         groupings: ``lesion`` or ``patient`` -> the column of the table with their ids.
-        notes: what was left out, a sentence each.
     """
     found = pd.DataFrame(rows)
     ages = found["age"].to_numpy(float) if "age" in found.columns else np.nan
@@ -164,7 +161,6 @@ def normalise_patient_columns(path: Path, table: pd.DataFrame, *, needed: bool) 
     """Normalise the patient metadata of a table to the form of the manifest.
 
     Args:
-        path: path of the table, for messages.
         table: table with the str columns age, sex and site, and with ``line``.
         needed: whether the metadata are used; if not, an invalid age counts as missing.
 

@@ -155,7 +155,6 @@ def fit_patient_encoder(train: pd.DataFrame, columns: Sequence[str]) -> PatientE
     """Fit an encoder to the training images, with equal weight for each.
 
     Args:
-        train: rows of the manifest in the training split.
         columns: columns to encode, some of age, sex and site.
 
     Raises:
@@ -205,7 +204,6 @@ def encode_patients(manifest: pd.DataFrame, metadata: Metadata) -> PatientData |
 
     Args:
         manifest: table with the columns split, age, sex and site.
-        metadata: the configuration of the group ``metadata``.
 
     Returns:
         The encoded metadata; None if the configuration uses none.
@@ -243,7 +241,6 @@ def describe_unseen_categories(
 
     Args:
         others: rows of a manifest that the encoder was not fitted to.
-        encoding: the encoder, fitted to training images.
         of: text that every sentence begins with.
     """
     notes = []

@@ -59,9 +59,6 @@ def read_listing(
     A table of ``dataset=csv`` defines the dataset: a row without an image is refused.
 
     Args:
-        dataset: the dataset's configuration.
-        cache: the cache folder, in which a synthetic dataset is drawn.
-        progress: called with (done, total) while a synthetic dataset is drawn.
         patients: whether patient metadata are used, and therefore must be valid.
 
     Raises:

@@ -74,7 +74,6 @@ def group_images(manifest: pd.DataFrame, groups: GroupingRule) -> NDArray[np.obj
 
     Args:
         manifest: table with the columns image_id, lesion, patient and photograph.
-        groups: the rule that says which of these columns join images.
 
     Returns:
         str, shape (n,); a group is named after the first of its image_ids in alphabetical order,
@@ -132,7 +131,6 @@ def split_images(manifest: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, tu
 
     Args:
         manifest: table with the columns image_id, label, group and published.
-        split: the split's configuration.
 
     Returns:
         The manifest with a column split (``train``, ``val``, ``test``), and notes on images that
@@ -239,11 +237,7 @@ def _allocate_class(
 
     Args:
         sizes: number of images in each group of the class.
-        fractions: share of each part.
         lacking_in_all: number of images of all classes that each part still lacks.
-
-    Returns:
-        Index of the part of each group.
     """
     n_parts = len(fractions)
     for reserve in (False, True):

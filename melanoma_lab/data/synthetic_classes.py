@@ -177,9 +177,6 @@ def choose_lesion_classes(names: Sequence[str]) -> list[LesionClass]:
     A class in the table gets its own row; any other class gets the next row that is not taken.
     When all rows are taken, they are used again, with all colours rotated by one radian.
 
-    Args:
-        names: names of the classes, all different.
-
     Returns:
         One row of the table (possibly recoloured) for each name, in the order of ``names``.
     """
@@ -261,7 +258,6 @@ def sample_patients(lesions: Sequence[str], labels: Sequence[str], seed: int) ->
     Args:
         lesions: lesion of each of n photographs.
         labels: class of each photograph.
-        seed: seed of the dataset.
 
     Returns:
         n rows with age (float64 years in steps of five, NaN if unknown), sex and site (str, empty

@@ -62,12 +62,9 @@ def draw_dataset(
     on its number, its class and the seed: more lesions add pictures and change none.
 
     Args:
-        folder: the folder to write to; it is made if it is missing.
         classes: names of at least two classes; ISIC's classes are drawn as described in the table.
         lesions: number of lesions of all classes together, at least one of each class.
         image_size: width and height of the pictures in pixels, at least 16.
-        seed: seed of all random numbers, not negative.
-        progress: called after each lesion with the number drawn and the total.
 
     Raises:
         UserError: an argument is out of its range.
@@ -105,14 +102,6 @@ def ensure_dataset(
 
     The folder appears complete, so that an incomplete one of a killed process is never used. If
     several processes need the dataset, one draws it and the others wait.
-
-    Args:
-        cache: the lab's cache folder; it is made if it is missing.
-        classes: names of the classes, as in ``draw_dataset``.
-        lesions: number of lesions.
-        image_size: width and height of the pictures in pixels.
-        seed: seed of all random numbers.
-        progress: called after each lesion that is drawn; not called if nothing is drawn.
 
     Returns:
         ``cache/synthetic/<key>``; the key is a digest of all arguments and ``DRAWING_VERSION``.
@@ -155,7 +144,6 @@ def apportion_lesions(shares: Sequence[float], lesions: int) -> Iterator[int]:
 
     Args:
         shares: relative frequencies of the classes, positive.
-        lesions: number of lesions.
 
     Yields:
         Indices into ``shares``.
@@ -174,12 +162,6 @@ def draw_lesion(
     row: LesionClass, index: int, image_size: int, seed: int
 ) -> tuple[str, list[NDArray[np.uint8]]]:
     """Draw all photographs of one lesion.
-
-    Args:
-        row: the table's row for the lesion's class.
-        index: number of the lesion.
-        image_size: width and height of the pictures in pixels.
-        seed: seed of the dataset.
 
     Returns:
         The source of the lesion, and one to four pictures: uint8, shape

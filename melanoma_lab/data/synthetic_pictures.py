@@ -72,7 +72,6 @@ def draw_strokes(size: int, lines: Sequence[Field], width: float) -> Field:
     Args:
         size: width of the field in pixels.
         lines: points of each line, shape (points, 2): x and y, from -0.5 to 0.5 inside the field.
-        width: width of the pen.
     """
     large = size * _SUPERSAMPLING
     picture = Image.new("L", (large, large))
@@ -90,10 +89,8 @@ def draw_curve(
     """Draw the points of a randomly bent line, shape (12, 2).
 
     Args:
-        rng: source of random numbers.
         start: first point of the line, shape (2,).
         angle: first direction of the line, in radians.
-        length: length of the line.
         bend: standard deviation of the change of direction over the whole line, in radians.
     """
     angles = angle + np.cumsum(rng.normal(0, bend / np.sqrt(11), 11))
@@ -116,8 +113,6 @@ def paint_patch(rng: np.random.Generator, lesion: LesionAppearance, image_size: 
     """Paint one lesion in the middle of a patch of skin.
 
     Args:
-        rng: source of random numbers.
-        lesion: appearance of the lesion.
         image_size: width in pixels of the photographs of it.
 
     Returns:
@@ -258,10 +253,7 @@ def take_photograph(
     """Photograph a patch from a random direction and distance, in random light.
 
     Args:
-        rng: source of random numbers.
         patch: RGB from 0 to 1, shape (size, size, 3), size greater than ``image_size``.
-        camera: the camera.
-        image_size: width and height of the picture in pixels.
 
     Returns:
         uint8, shape (image_size, image_size, 3).

@@ -77,11 +77,6 @@ MAX_TABLE_BYTES: Final = 10_000_000
 def read_csv_dataset(dataset: CsvDataset, root: Path, *, patients: bool = False) -> Listing:
     """List the images of a dataset by its table.
 
-    Args:
-        dataset: the dataset's configuration.
-        root: the folder of the table and the images.
-        patients: whether patient metadata are used, and therefore must be valid.
-
     Raises:
         UserError: the table is invalid; the message names lines and columns.
     """
@@ -228,11 +223,7 @@ def suggest_reader(root: Path) -> str:
 
 
 def describe_unread_tables(root: Path) -> tuple[str, ...]:
-    """Describe the tables in a folder that name lesions or patients but are not read.
-
-    Args:
-        root: root of a dataset whose reader uses no table.
-    """
+    """Describe the tables in a folder that name lesions or patients but are not read."""
     notes = []
     for path in _table_files(root):
         names = _column_names(path)
@@ -249,7 +240,6 @@ def build_missing_table_error(root: Path, name: str, key: str) -> UserError:
     """Build the error about a missing table, with a suggestion.
 
     Args:
-        root: root of the dataset.
         name: file name of the expected table.
         key: key of the configuration that names the table.
     """

@@ -118,11 +118,7 @@ def read_table(path: Path, encoding: str = "utf-8") -> Table:
 
 @contextmanager
 def _open_table(path: Path, encoding: str) -> Iterator[TextIO]:
-    """Open a table as text; turn errors of reading it in the block into a UserError.
-
-    Raises:
-        UserError: the file is missing, or not text in this encoding.
-    """
+    """Open a table as text; turn errors of reading it in the block into a UserError."""
     try:
         with path.open("rb") as file:
             start = file.read(len(codecs.BOM_UTF8))
@@ -142,11 +138,7 @@ def _open_table(path: Path, encoding: str) -> Iterator[TextIO]:
 
 
 def _rows(path: Path, encoding: str) -> list[tuple[int, list[str]]]:
-    """Read the rows of a table that are not empty, with their line numbers.
-
-    Raises:
-        UserError: a row is not as long as the first, or the text is not a table.
-    """
+    """Read the rows of a table that are not empty, with their line numbers."""
     rows: list[tuple[int, list[str]]] = []
     with _open_table(path, encoding) as text:
         first = text.readline()
@@ -191,7 +183,6 @@ def check_table(path: Path, limit: int = MAX_TABLE_BYTES) -> None:
     """Refuse a table of text that would take gigabytes of memory, before it is read.
 
     Args:
-        path: the file; its cells are separated by commas, semicolons or tabs.
         limit: largest size in bytes.
 
     Raises:
@@ -231,9 +222,6 @@ def _check_cells(chunks: Iterable[bytes]) -> None:
 
 def read_manifest(path: Path) -> pd.DataFrame:
     """Read a run's table of images; cells are texts, but ages are numbers, NaN if missing.
-
-    Args:
-        path: a ``manifest.csv``.
 
     Raises:
         UserError: the file cannot be read, is too large, or is not a table.

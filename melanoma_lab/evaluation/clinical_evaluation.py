@@ -169,7 +169,6 @@ def apply_decision_rule(
     """Measure a given temperature and threshold on predictions; nothing is chosen here.
 
     Args:
-        predictions: predictions of the splits to measure.
         rule: temperature and threshold; if it names no class, there is no operating point.
         splits: the splits to measure; subgroups are measured on the last one.
         manifest: the table of images, as in ``manifest.csv``; None: no subgroups.
@@ -236,12 +235,10 @@ def measure_subgroups(
     """Measure one split's images by subgroup.
 
     Args:
-        split: the predictions to measure.
         manifest: the table of all images of the split, with ``image_id`` and any of
             ``SUBGROUP_COLUMNS``.
         score: float64, shape (n,); the score of each image, in the split's order, that the
             operating point's threshold is compared with; None without an operating point.
-        point: the operating point; None if the dataset names no positive class.
 
     Returns:
         A row for all images and one for each value of each column with two or more values:
@@ -294,9 +291,6 @@ def split_into_subgroups(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bo
     """Yield the values of a column, and which images have each; nothing if all have the same.
 
     Ages are divided into bands; words are in alphabetical order; missing values come last.
-
-    Args:
-        column: one of ``SUBGROUP_COLUMNS`` with n values.
 
     Yields:
         Each value as text, and bool, shape (n,).

@@ -73,12 +73,8 @@ def compute_wilson_interval(share: float, n: float, quantile: float) -> tuple[fl
     """Return Wilson's score interval (Journal of the American Statistical Association 22, 1927).
 
     Args:
-        share: the proportion, hits / n.
         n: the number of observations, not necessarily an integer.
         quantile: the two-sided quantile of the error divided by its standard error.
-
-    Returns:
-        Lower and upper bound.
     """
     square = quantile**2
     middle = (share + square / (2 * n)) / (1 + square / n)

@@ -143,7 +143,6 @@ class ThresholdRates:
     """Rates of a threshold on one split, with intervals clustered by group.
 
     Attributes:
-        n_images: number of images.
         n_lesions: number of groups.
         positive_images: number of images that are of the class.
         positive_lesions: number of groups with such an image.
@@ -170,7 +169,6 @@ class OperatingPoint:
     """A threshold for one class, and its rates.
 
     Attributes:
-        slug: slug of the class.
         target: the required sensitivity on val.
         threshold: threshold of the class's calibrated probability; an image that reaches it is
             predicted positive. NaN if val has no image of the class.
@@ -282,7 +280,6 @@ class DecisionRule:
     """Temperature and threshold, chosen on val, that are applied to predictions of new images.
 
     Attributes:
-        temperature: temperature that calibrates the network's probabilities.
         slug: slug of the class that has a threshold; empty without a threshold.
         threshold: threshold of the class's calibrated probability; NaN if there is none.
         target: the sensitivity for which the threshold was chosen; NaN if there is none.

@@ -84,11 +84,6 @@ def evaluate_run(
     """Evaluate a trained run; its temperature and threshold are chosen on val.
 
     Args:
-        config: the resolved configuration.
-        predictions: predictions of the run's splits.
-        manifest: the table of images.
-        audit: the result of the audit.
-        positive_class: slug of the class that is reported separately; None if there is none.
         sensitivity: the operating point's target on val, above 0 and below 1.
         splits: the splits that the network was applied to; None: all.
         costs: metrics of the training, which come before all others.
@@ -127,9 +122,6 @@ def evaluate_external_run(
     Args:
         config: the part of the configuration that the evaluation depends on.
         predictions: predictions of all images; those of other splits are saved but not measured.
-        manifest: the table of images.
-        audit: the result of the audit.
-        positive_class: the model's class that is reported separately; None if there is none.
         rule: temperature and threshold that were chosen when the model was trained.
         counts: metrics of the evaluation itself, which come after all others.
 
@@ -181,9 +173,6 @@ def compare_with_chance(predictions: Predictions) -> ChanceCheck:
       may do worse than their prior although it distinguishes them well.
     * Predicted classes: (B - 1/K) / (1 - 1/K) is below ``MIN_SKILL``, for a balanced accuracy B
       over K present classes. An overconfident network may fail the first and pass the second.
-
-    Args:
-        predictions: predictions of training images; those of other splits are ignored.
 
     Raises:
         ValueError: there are no training images.

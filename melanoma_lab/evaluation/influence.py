@@ -137,10 +137,6 @@ INFLUENCES: Mapping[str, Callable[[Labels, Floats], Floats]] = MappingProxyType(
 def estimate_run(predictions: Predictions, positive_class: str | None) -> dict[str, Estimate]:
     """Estimate all metrics of one run that a study compares.
 
-    Args:
-        predictions: the run's predictions.
-        positive_class: slug of the positive class; None if the dataset names none.
-
     Returns:
         Estimates by metric: those of ``INFLUENCES``, ``melanoma_{sensitivity,specificity,auroc}``
         if there is a positive class, and ``sensitivity/<slug>``, all of the evaluated split; and

@@ -48,7 +48,6 @@ def estimate_metrics(
 
     Args:
         split: the predictions, with the probabilities that the network returned.
-        positive_class: slug of the positive class; None if the dataset names none.
 
     Returns:
         Estimates by the metric's name, in the order of the metrics of a run; NaN if undefined.
@@ -154,7 +153,6 @@ def _from_influence(
     Statistical Evaluation of Medical Tests, 2003, 5.2).
 
     Args:
-        value: the metric.
         influences: returns the influence of each image, float64, shape (n,); called only if the
             interval is defined.
         groups: int64, shape (n,); the group of each image.
@@ -178,7 +176,6 @@ class _BinnedImages:
         hit: float64, shape (n,); 1 for each correctly classified image, else 0.
         bins: intp, shape (n,); bin of each image.
         groups: intp, shape (n,); group of each image, numbered from 0.
-        n_bins: number of bins.
         gaps: float64, shape (n_bins,); sum of hit minus confidence in each bin, divided by n.
     """
 
@@ -304,7 +301,6 @@ def _estimate_correlation(observed: _BinnedImages, count: NDArray[np.intp]) -> f
     """Estimate the correlation, 0 to 1, of being correct between images of one group.
 
     Args:
-        observed: the images.
         count: intp, shape (n_bins,); number of images in each bin.
     """
     sizes = np.bincount(observed.groups)

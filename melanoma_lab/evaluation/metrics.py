@@ -193,12 +193,7 @@ def reliability_bins(
     """Bin images by the probability of their predicted class.
 
     Args:
-        y_true: int64, shape (n,); index of the true class.
-        y_score: float64, shape (n, K); probabilities.
         n_bins: number of bins of equal width.
-
-    Raises:
-        ValueError: the shapes do not match, or a label is out of range.
     """
     check_arrays(y_true, y_score)
     edges = np.linspace(0.0, 1.0, n_bins + 1)
@@ -279,12 +274,7 @@ def compute_run_metrics(
 
 
 def compute_split_metrics(split: SplitPredictions, positive_class: str | None) -> dict[str, float]:
-    """Compute the metrics of one split, with the names of ``compute_run_metrics``.
-
-    Args:
-        split: the predictions of the split, which may be empty.
-        positive_class: slug of the positive class; None if the dataset names none.
-    """
+    """Compute the metrics of one split, with the names of ``compute_run_metrics``."""
     measured = compute_overall_metrics(split)
     if split.name != "train":
         measured |= compute_positive_class_metrics(split, positive_class)

@@ -93,9 +93,6 @@ class OutOfDistributionDetector:
     def read(cls, text: str) -> Self | None:
         """Read a detector from JSON that ``OutOfDistributionDetector.text`` wrote.
 
-        Args:
-            text: the content of a file, which may be anything.
-
         Returns:
             The detector; None if the file has another version.
 
@@ -125,9 +122,6 @@ class OutOfDistributionDetector:
 
 def fit_detector_to_dataset(data: PreparedData) -> OutOfDistributionDetector | None:
     """Fit a detector to a dataset's training and validation images.
-
-    Args:
-        data: the split dataset; its test images are not used.
 
     Returns:
         The detector; None if there are fewer than two training images or no validation images.

@@ -86,9 +86,6 @@ class SplitPredictions:
     def one_vs_rest(self, slug: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return one class as a binary problem.
 
-        Args:
-            slug: slug of one of the classes.
-
         Returns:
             Whether each image is of the class, bool, shape (n,), and the probability of the
             class, float64, shape (n,).

@@ -63,7 +63,6 @@ def plan_copies(split: TrainingSplit, per_class: int, seed: int) -> CopyPlan:
     Args:
         split: training images, with at least one of every class.
         per_class: wanted number of images of each class, at least 1.
-        seed: seed of the run.
 
     Returns:
         The plan. The choice for a class does not depend on the order of other classes' images.
@@ -116,13 +115,8 @@ def balance_with_augmentor(
     damaged. The key covers everything that their pixels depend on.
 
     Args:
-        split: training images, with at least one of every class.
-        per_class: wanted number of images of each class, at least 1.
         operations: the configured list of operations; see ``check_operations``.
-        seed: seed of the run.
-        cache_dir: cache folder of this package.
         workers: number of threads, at least 1; the result does not depend on it.
-        progress: called with (done, total) while copies are made.
 
     Returns:
         The kept originals, in the split's order, followed by the copies, class by class.
@@ -206,13 +200,9 @@ def make_copies(
     but starting them took longer than they saved.
 
     Args:
-        path: path of the ``.npy`` file to write.
         originals: uint8, shape (images, height, width, 3).
         rows: int64, shape (m,), m at least 1: row in ``originals`` of each copy's original.
         seeds: m seeds, one for each copy.
-        operations: checked operations.
-        workers: number of threads, at least 1.
-        progress: called with (done, total) after every few copies.
 
     Raises:
         RunError: the file cannot be written.

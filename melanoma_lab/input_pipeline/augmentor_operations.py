@@ -93,9 +93,6 @@ def parse_operations(operations: object) -> tuple[OperationSpec, ...]:
     Args:
         operations: list of mappings, each from the name of one method to its arguments.
 
-    Returns:
-        A specification of each operation, in order.
-
     Raises:
         UserError: the list is empty or malformed; Augmentor has no such operation or argument; a
             probability is not in (0, 1].
@@ -208,9 +205,6 @@ def get_augmentor_version() -> str:
 def build_operations(specs: Sequence[OperationSpec]) -> list[Operation]:
     """Build Augmentor's operation objects, which use the calling thread's random numbers.
 
-    Args:
-        specs: checked specifications.
-
     Returns:
         An operation for each specification, in order; threads may share them.
     """
@@ -305,7 +299,6 @@ def augment_image(
 
     Args:
         pixels: uint8, shape (height, width, 3); it is not changed.
-        operations: operations from ``build_operations``.
         seed: seed of all random numbers, 0 <= seed < 2**128.
 
     Returns:

@@ -137,12 +137,7 @@ def make_generator(seed: int, purpose: str, class_index: int) -> np.random.Gener
     The numbers for a class therefore do not depend on the number of images of other classes.
 
     Args:
-        seed: seed of the run, at least 0.
         purpose: name of the purpose, such as ``"oversample"``.
-        class_index: index of the class.
-
-    Returns:
-        A new generator.
     """
     tag = int.from_bytes(purpose.encode(), "big")
     return np.random.default_rng(np.random.SeedSequence([seed, tag, class_index]))

@@ -37,14 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BalancingContext:
-    """Settings that every balancing strategy gets, besides its options and the split.
-
-    Attributes:
-        seed: seed of the run, at least 0.
-        cache_dir: cache folder of this package, for copies.
-        workers: largest number of threads, at least 1; it must not change the result.
-        progress: called with (done, total) while copies are made.
-    """
+    """Settings that every balancing strategy gets, besides its options and the split."""
 
     seed: int
     cache_dir: Path
@@ -67,12 +60,6 @@ def balance(
         options: the chosen option of the group ``balancing``; its ``name`` selects the strategy.
         split: training images; no other images can be balanced.
         seed: seed of the run, at least 0. The result depends on options, split and seed only.
-        cache_dir: cache folder of this package; nothing is written elsewhere.
-        workers: largest number of threads, at least 1.
-        progress: called with (done, total) while copies are made.
-
-    Returns:
-        The balanced training split.
 
     Raises:
         TypeError: ``split`` is not a ``TrainingSplit``.

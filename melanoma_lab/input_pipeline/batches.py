@@ -69,10 +69,8 @@ def count_steps_per_epoch(
     """Return the number of optimizer steps in an epoch.
 
     Args:
-        epoch: whether an epoch is a pass over the training split or over the balanced split.
         n_split: number of images in the training split.
         n_balanced: number of images in the balanced split.
-        batch_size: number of images in a step.
     """
     n = n_balanced if epoch is EpochLength.balanced else n_split
     return -(-n // batch_size)
@@ -84,8 +82,6 @@ def select_batch(step: int, *, n: int, batch_size: int, seed: int) -> NDArray[np
     Args:
         step: number of the optimizer step, from 0.
         n: number of images in a pass.
-        batch_size: number of images in a step.
-        seed: seed of the run.
 
     Returns:
         int64, shape (batch_size,): positions 0 <= p < n. Counted from the first step, every block
@@ -114,9 +110,6 @@ def make_training_batches(
     """Make a tf.data dataset with one training batch for each step.
 
     Args:
-        images: balanced training split.
-        batch_size: number of images in a step.
-        seed: seed of the order of the images.
         first_step: first step, from 0.
         last_step: the step after the last one.
 
@@ -153,7 +146,6 @@ def make_evaluation_batches(
         pixels: uint8, shape (m, H, W, 3), the cached pixels; or features, float32, shape (m, d).
         rows: int64, shape (n,): rows of ``pixels`` to use.
         labels: int64, shape (n,): class indices.
-        n_classes: number of classes.
         batch_size: number of images in a batch; the last batch may be smaller.
         metadata: float32, shape (n, d): encoded patient metadata; None if they are not used.
 
@@ -187,10 +179,8 @@ def _numpy_dataset(
 
     Args:
         make: function from a number to the arrays of one batch: inputs, labels and weights.
-        first: first number.
         last: the number after the last one.
         examples: an array for each input, with its dtype and the shape of one image's row.
-        n_classes: number of classes.
     """
     import tensorflow as tf
 

@@ -58,9 +58,6 @@ def write_leaky_protocol(
         rows: int64, shape (n,): row of each image in ``pixels``.
         seed: seed that decides which originals are copied, how they are augmented, and which files
             are drawn for validation.
-        cache: cache folder of this package.
-        threads: number of threads that make copies.
-        progress: called with (done, total) while copies are made.
 
     Returns:
         The manifest with the columns ``PROTOCOL_COLUMNS``.

@@ -141,12 +141,6 @@ def prepare_data(
     Later runs in the same process reuse the result if their configuration of the dataset and the
     split is the same, and the folder still contains the same files with the same content.
 
-    Args:
-        config: the whole configuration.
-        cache: cache folder of this package.
-        threads: number of threads for reading and decoding.
-        progress: called with (done, total) while images are drawn or decoded.
-
     Raises:
         UserError: the dataset, its labels, its patient metadata or the split cannot be used as
             configured.
@@ -179,12 +173,7 @@ def prepare_images(
     The manifest contains patient metadata as words and ages in years.
 
     Args:
-        dataset: the dataset's configuration.
-        split: the split's configuration.
-        cache: cache folder of this package.
-        threads: number of threads for reading and decoding.
         patients: whether patient metadata are used, so that the table's columns must be valid.
-        progress: called with (done, total) while images are drawn or decoded.
 
     Raises:
         UserError: the dataset, its labels or the split cannot be used as configured.
