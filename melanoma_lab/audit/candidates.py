@@ -36,19 +36,16 @@ _ROWS_AT_ONCE = 8192
 
 
 def learn_projection(
-    original: NDArray[np.float32],
-    versions: NDArray[np.float32],
-    n_dimensions: int = N_DIMENSIONS,
+    original: NDArray[np.float32], versions: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Learn a projection of features that distinguishes images and ignores harmless changes.
 
     Args:
         original: (n, d) features of the sample, n at least 1.
         versions: (v, n, d) features of v changed versions of the same images.
-        n_dimensions: Number of columns, at most d.
 
     Returns:
-        (d, n_dimensions) float64, the matrix to multiply features by.
+        (d, N_DIMENSIONS) float64, the matrix to multiply features by.
     """
     every = np.concatenate([original[None], versions]).astype(np.float64)
     deviations = (every - every.mean(axis=0)).reshape(-1, original.shape[1])
@@ -57,7 +54,7 @@ def learn_projection(
     total = centred.T @ centred / len(centred)
     n_features = original.shape[1]
     ridge = _RIDGE * np.trace(within) / n_features + 1e-9
-    first = n_features - min(n_dimensions, n_features)
+    first = n_features - min(N_DIMENSIONS, n_features)
     _, directions = eigh(
         total, within + ridge * np.eye(n_features), subset_by_index=[first, n_features - 1]
     )
@@ -66,10 +63,10 @@ def learn_projection(
 
 
 def compute_distorted_features(
-    images: NDArray[np.uint8], executor: Executor | None = None
+    images: NDArray[np.uint8], executor: Executor
 ) -> NDArray[np.float32]:
     """Compute the features, shape (v, n, d), of v distorted versions of n images."""
-    described = (executor.map if executor else map)(compute_fingerprints, distort(images))
+    described = executor.map(compute_fingerprints, distort(images))
     return np.stack([fingerprints.features for fingerprints in described])
 
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from melanoma_lab.audit.findings import (
     MAX_MARGIN,
@@ -73,7 +72,12 @@ def audit_images(
         dataset=name,
         n_images=len(manifest),
         judged_split="published" if published else "random",
-        class_counts=_class_counts(manifest, published=published),
+        class_counts=_counts(
+            manifest["published"].replace("", "none")
+            if published
+            else pd.Series("all", manifest.index),
+            manifest["label"],
+        ),
         source_by_class=_counts(manifest["label"], manifest["source"].replace("", "unknown")),
         class_sizes=measure_class_sizes(readable, published=published),
         sources=measure_source_confounding(readable["label"], readable["source"]),
@@ -97,7 +101,13 @@ def audit_images(
             _has_several(readable, "photograph", "digest")
             & _has_several(readable, "photograph", "label"),
         ),
-        metadata_conflicts=_metadata_conflicts(manifest),
+        metadata_conflicts=[
+            {"image_id": image_id, "label": label, "diagnosis": diagnosis}
+            for image_id, label, diagnosis in manifest[
+                ["image_id", "label", "diagnosis"]
+            ].itertuples(index=False, name=None)
+            if diagnosis not in ("", label)
+        ],
         groups=_groups(readable, "group"),
         cross_split_groups=_groups(
             readable,
@@ -155,12 +165,6 @@ def _draw_random_splits(group: pd.Series) -> tuple[RandomSplitLeakage, list[str]
     return RandomSplitLeakage(TEST_SHARE, N_RANDOM_SPLITS, *(round(f, 4) for f in figures)), example
 
 
-def _class_counts(manifest: pd.DataFrame, *, published: bool) -> dict[str, dict[str, int]]:
-    if not published:
-        return _counts(pd.Series("all", manifest.index), manifest["label"])
-    return _counts(manifest["published"].replace("", "none"), manifest["label"])
-
-
 def _counts(outer: pd.Series, inner: pd.Series) -> dict[str, dict[str, int]]:
     """Count how often each pair of values occurs, as sorted nested dictionaries."""
     nested: dict[str, dict[str, int]] = {}
@@ -178,15 +182,6 @@ def _named_pairs(table: pd.DataFrame, pairs: pd.DataFrame) -> list[dict[str, Any
     ]
     return [
         dict(zip(("first", "second", "score", "kind"), row, strict=True)) for row in sorted(rows)
-    ]
-
-
-def _metadata_conflicts(manifest: pd.DataFrame) -> list[dict[str, str]]:
-    differs = (manifest["diagnosis"] != "") & (manifest["diagnosis"] != manifest["label"])
-    columns = ["image_id", "label", "diagnosis"]
-    return [
-        dict(zip(columns, row, strict=True))
-        for row in manifest.loc[differs, columns].itertuples(index=False, name=None)
     ]
 
 
@@ -299,6 +294,11 @@ def measure_source_confounding(labels: pd.Series, sources: pd.Series) -> SourceF
     distance = np.abs(rows[:, None] - rows[None]).sum(axis=2) / 2
     told_apart = (1 + distance.sum(axis=1) / (len(rows) - 1)) / 2
     only = table[(table > 0).sum(axis=1) == 1]
+    # Cramér's V, Cramér (1946), section 21.9; importing SciPy's takes a second.
+    counts = table.to_numpy()
+    n = counts.sum()
+    expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / n
+    chi_squared = ((counts - expected) ** 2 / expected).sum()
     return SourceFindings(
         n_known=int(known.sum()),
         n_sources=table.shape[1],
@@ -307,21 +307,10 @@ def measure_source_confounding(labels: pd.Series, sources: pd.Series) -> SourceF
         balanced_accuracy=round(float(share.max(axis=0).sum() / len(share)), 4),
         chance=round(1 / len(share), 4),
         pairwise_accuracy=round(float(told_apart.mean()), 4),
-        cramers_v=round(_cramers_v(table.to_numpy()), 4),
+        cramers_v=round(float(np.sqrt(chi_squared / n / (min(table.shape) - 1))), 4),
         told_apart={
             str(label): round(float(value), 4)
             for label, value in zip(share.index, told_apart, strict=True)
         },
         single_source_classes={str(label): str(row.idxmax()) for label, row in only.iterrows()},
     )
-
-
-def _cramers_v(table: NDArray[np.int64]) -> float:
-    """Compute Cramér's V, Cramér (1946), section 21.9.
-
-    SciPy has it, but importing scipy.stats takes a second.
-    """
-    n = table.sum()
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / n
-    chi_squared = ((table - expected) ** 2 / expected).sum()
-    return float(np.sqrt(chi_squared / n / (min(table.shape) - 1)))

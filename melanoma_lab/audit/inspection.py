@@ -232,7 +232,18 @@ def find_shared_images(
         threads=threads,
         progress=progress,
     )
-    return _format_pairs(manifest, pairs, _names(paths, digests, root))
+    # Of identical files in the other folder, the first is named.
+    names = {
+        digest: Path(path).relative_to(root).as_posix()
+        for path, digest in zip(reversed(paths), reversed(digests), strict=True)
+    }
+    ids = manifest.groupby("digest")["image_id"].agg(list)
+    rows = [
+        {"image_id": image_id, "other": names[b], "score": round(score, 3), "kind": kind}
+        for a, b, score, kind in pairs
+        for image_id in ids[a]
+    ]
+    return sorted(rows, key=lambda row: (row["image_id"], row["other"]))
 
 
 def find_shared_photographs(
@@ -274,25 +285,3 @@ def find_shared_photographs(
         cache / "overlaps", [CACHE_VERSION, *distinct], find
     )
     return pairs
-
-
-def _names(paths: Sequence[str], digests: Sequence[str], root: Path) -> dict[str, str]:
-    """Map each digest to the relative path of the first file with it."""
-    names: dict[str, str] = {}
-    for path, digest in zip(paths, digests, strict=True):
-        names.setdefault(digest, Path(path).relative_to(root).as_posix())
-    return names
-
-
-def _format_pairs(
-    manifest: pd.DataFrame, pairs: list[list[Any]], names: dict[str, str]
-) -> list[dict[str, Any]]:
-    ids: dict[str, list[str]] = {}
-    for image_id, digest in zip(manifest["image_id"], manifest["digest"], strict=True):
-        ids.setdefault(digest, []).append(image_id)
-    rows = [
-        {"image_id": image_id, "other": names[b], "score": round(score, 3), "kind": kind}
-        for a, b, score, kind in pairs
-        for image_id in ids[a]
-    ]
-    return sorted(rows, key=lambda row: (row["image_id"], row["other"]))

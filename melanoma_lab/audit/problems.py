@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
@@ -64,6 +65,7 @@ def find_problems(findings: Findings) -> list[Problem]:
 
 
 def _leakage(findings: Findings) -> Iterator[Problem]:
+    problem = partial(Problem, kind=ProblemKind.leakage)
     splits = findings.random_splits
     share = (
         f"{format_percent(splits.leaking_share_mean)} of the test images "
@@ -88,9 +90,8 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             what = (
                 f"{format_count(n_crossing, 'group')} lie in both the validation and the test split"
             )
-        yield Problem(
+        yield problem(
             key="cross_split_groups",
-            kind=ProblemKind.leakage,
             title=f"The published split leaks: {what}.",
             effect="They show a lesion of the training images, or are copies of one of them. "
             "The accuracy on them measures what the network has memorised, and is too "
@@ -106,9 +107,8 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             groups=findings.cross_split_groups,
         )
     if findings.groups:
-        yield Problem(
+        yield problem(
             key="groups",
-            kind=ProblemKind.leakage,
             title=f"A random split of files would leak: {share} would have a training image of "
             "the same lesion or photograph.",
             effect=f"{format_count(len(findings.groups), 'group holds', 'groups hold')} "
@@ -125,9 +125,8 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
         )
     if findings.shared_images:
         shared = {row["image_id"]: f"same as {row['other']}" for row in findings.shared_images}
-        yield Problem(
+        yield problem(
             key="shared_images",
-            kind=ProblemKind.leakage,
             title=f"{format_count(len(shared), 'image')} of {findings.n_images} are also in "
             f"{findings.against}.",
             effect="A network trained on one of the two datasets has seen images of the other: a "
@@ -138,9 +137,8 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
         )
     identical = len(findings.exact_duplicate_groups), len(findings.pixel_duplicate_groups)
     if any(identical):
-        yield Problem(
+        yield problem(
             key="exact_duplicate_groups",
-            kind=ProblemKind.leakage,
             title=f"{format_count(identical[0], 'group')} of identical files"
             + (f", {identical[1]} more of identical pixels." if identical[1] else "."),
             effect="An image that occurs twice counts twice, in training and in every metric; on "
@@ -149,9 +147,8 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             groups=sorted([*findings.exact_duplicate_groups, *findings.pixel_duplicate_groups]),
         )
     if findings.near_duplicate_groups:
-        yield Problem(
+        yield problem(
             key="near_duplicate_groups",
-            kind=ProblemKind.leakage,
             title=f"{format_count(len(findings.near_duplicate_groups), 'group')} of "
             "near-duplicates: the same photograph, or another of the same lesion, cropped, "
             "rotated, mirrored, brightened or re-encoded.",
@@ -159,14 +156,14 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             remedies=(joined,),
             groups=findings.near_duplicate_groups,
             notes={
-                image_id: f"{pair['kind']} ({pair['score']:.2f})"
+                pair["second"]: f"{pair['kind']} ({pair['score']:.2f})"
                 for pair in findings.near_duplicate_pairs
-                for image_id in [pair["second"]]
             },
         )
 
 
 def _labels(findings: Findings) -> Iterator[Problem]:
+    problem = partial(Problem, kind=ProblemKind.labels)
     ways = (
         Remedy("dataset.conflicts=drop", "leaves the whole group out"),
         Remedy(
@@ -180,9 +177,8 @@ def _labels(findings: Findings) -> Iterator[Problem]:
     )
     if findings.label_conflicts:
         n = sum(map(len, findings.label_conflicts))
-        yield Problem(
+        yield problem(
             key="label_conflicts",
-            kind=ProblemKind.labels,
             title=f"{format_count(len(findings.label_conflicts), 'group')} of identical images "
             f"under different labels ({n} images).",
             effect="At least one label of each group is wrong. No network can get all of them "
@@ -193,9 +189,8 @@ def _labels(findings: Findings) -> Iterator[Problem]:
         )
     if findings.near_label_conflicts:
         n = sum(map(len, findings.near_label_conflicts))
-        yield Problem(
+        yield problem(
             key="near_label_conflicts",
-            kind=ProblemKind.labels,
             title=f"{format_count(len(findings.near_label_conflicts), 'group')} of near-duplicates "
             f"under different labels ({n} images).",
             effect="One photograph, or one lesion, cannot have two diagnoses: at least one label "
@@ -204,9 +199,8 @@ def _labels(findings: Findings) -> Iterator[Problem]:
             groups=findings.near_label_conflicts,
         )
     if findings.metadata_conflicts:
-        yield Problem(
+        yield problem(
             key="metadata_conflicts",
-            kind=ProblemKind.labels,
             title=format_count(
                 len(findings.metadata_conflicts), "label contradicts", "labels contradict"
             )
@@ -228,13 +222,13 @@ def _labels(findings: Findings) -> Iterator[Problem]:
 
 
 def _bias(findings: Findings) -> Iterator[Problem]:
+    problem = partial(Problem, kind=ProblemKind.bias)
     sources = findings.sources
     told_apart = sources.pairwise_accuracy or 0.0
     only = sources.single_source_classes
     if only or told_apart >= CONFOUNDING_THRESHOLD:
-        yield Problem(
+        yield problem(
             key="sources",
-            kind=ProblemKind.bias,
             title="The source predicts the class"
             + (
                 f": {format_count(len(only), 'class', 'classes')} in one source only."
@@ -258,9 +252,8 @@ def _bias(findings: Findings) -> Iterator[Problem]:
     small = {name: size for name, size in sizes.items() if not size.measurable}
     if small:
         kept = [name for name in sizes if name not in small]
-        yield Problem(
+        yield problem(
             key="class_sizes",
-            kind=ProblemKind.bias,
             title=f"{format_count(len(small), 'class', 'classes')} too small to measure.",
             effect="With so few test lesions a sensitivity is very uncertain: its 95 % interval "
             "is more than 20 points wide on either side. A class with fewer than three lesions "
@@ -286,9 +279,8 @@ def _bias(findings: Findings) -> Iterator[Problem]:
     if findings.classes_left_out or findings.classes_without_images:
         notes = dict.fromkeys(findings.classes_left_out, "in the folder, not in dataset.classes")
         notes |= dict.fromkeys(findings.classes_without_images, "in dataset.classes, not found")
-        yield Problem(
+        yield problem(
             key="classes_left_out",
-            kind=ProblemKind.bias,
             title="The folder's classes are not those of dataset.classes.",
             effect="Training ignores images of other classes, and stops if a class has no images.",
             remedies=(Remedy("dataset.classes=null", "uses all classes of the folder"),),
@@ -297,10 +289,10 @@ def _bias(findings: Findings) -> Iterator[Problem]:
 
 
 def _files(findings: Findings) -> Iterator[Problem]:
+    problem = partial(Problem, kind=ProblemKind.files)
     if findings.unreadable:
-        yield Problem(
+        yield problem(
             key="unreadable",
-            kind=ProblemKind.files,
             title=f"{format_count(len(findings.unreadable), 'file')} cannot be read.",
             effect="Training does not start, so that no image is left out unnoticed.",
             remedies=(Remedy("dataset.on_unreadable=skip", "leaves them out and prints how many"),),
@@ -308,9 +300,8 @@ def _files(findings: Findings) -> Iterator[Problem]:
         )
     if findings.missing_images:
         names = findings.missing_images
-        yield Problem(
+        yield problem(
             key="missing_images",
-            kind=ProblemKind.files,
             title=f"The metadata table names {format_count(len(names), 'image')} not in the "
             "folder.",
             effect="An interrupted download lacks images, perhaps most of one class; a table of "
@@ -320,9 +311,8 @@ def _files(findings: Findings) -> Iterator[Problem]:
         )
     if findings.unlisted_images:
         names = findings.unlisted_images
-        yield Problem(
+        yield problem(
             key="unlisted_images",
-            kind=ProblemKind.files,
             title=f"{format_count(len(names), 'image')} in the folder not named in the "
             "metadata table.",
             effect="They have no label, so they are left out of training and of all counts here.",
@@ -334,9 +324,8 @@ def _files(findings: Findings) -> Iterator[Problem]:
         for row in findings.suspicious:
             earlier = notes.get(row["image_id"])
             notes[row["image_id"]] = f"{earlier}; {row['reason']}" if earlier else row["reason"]
-        yield Problem(
+        yield problem(
             key="suspicious",
-            kind=ProblemKind.files,
             title=f"{format_count(len(notes), 'file')} can be read but look wrong.",
             effect="An image of one colour or of a few pixels shows no lesion; a wrong extension "
             "often means a failed download or export.",
