@@ -84,11 +84,14 @@ def read_csv_dataset(dataset: CsvDataset, root: Path, *, patients: bool = False)
     if not table_path.is_file():
         raise build_missing_table_error(root, dataset.table, "dataset.table")
     table = read_table(table_path, dataset.encoding)
-    found = _find_columns(dataset, table)
-    recognised = {
-        what: name for what, name in found.items() if getattr(dataset.columns, what) is None
-    }
-    images = table.select(_columns(dataset, found))
+    configured = vars(dataset.columns)
+    chosen = {what: name for what, name in configured.items() if what not in REQUIRED}
+    found = find_columns(table, chosen, [configured[what] for what in REQUIRED])
+    recognised = {what: name for what, name in found.items() if configured[what] is None}
+    used = found | {what: configured[what] for what in REQUIRED}
+    images = table.select(
+        {what: ColumnSpec(used.get(what, ""), f"dataset.columns.{what}") for what in configured}
+    )
     if images.empty:
         raise UserError(f"{table_path}: the table lists no images.")
     _refuse(table_path, images[LINE_COLUMN][images["image"] == ""], "no image named")
@@ -110,23 +113,6 @@ def read_csv_dataset(dataset: CsvDataset, root: Path, *, patients: bool = False)
         groupings={what: found[what] for what in GROUPINGS if what in found},
         notes=(*notes, *changed),
     )
-
-
-def _find_columns(dataset: CsvDataset, table: Table) -> dict[str, str]:
-    """Map the facts about the images to the names of their columns, if there are any."""
-    columns = dataset.columns
-    chosen = {name: value for name, value in vars(columns).items() if name not in REQUIRED}
-    return find_columns(table, chosen, [columns.image, columns.label])
-
-
-def _columns(dataset: CsvDataset, found: Mapping[str, str]) -> dict[str, ColumnSpec]:
-    """Specify the columns to select from the table."""
-    return {
-        what: ColumnSpec(
-            name if what in REQUIRED else found.get(what, ""), f"dataset.columns.{what}"
-        )
-        for what, name in vars(dataset.columns).items()
-    }
 
 
 def _refuse(table_path: Path, lines: Iterable[int], what: str) -> None:
@@ -193,17 +179,14 @@ def _refuse_repeated(table_path: Path, table: pd.DataFrame) -> None:
         if len(rows[what].unique()) > 1
     ]
     lines = format_list([str(line) for line in rows[LINE_COLUMN]])
+    times = "twice" if len(rows) == 2 else f"{len(rows)} times"
     others = repeated["image_id"].nunique() - 1
     raise UserError(
-        f"{table_path}: {image_id} occurs {_times(len(rows))}, in lines {lines}, with "
+        f"{table_path}: {image_id} occurs {times}, in lines {lines}, with "
         + ("; ".join(differs) or "the same values")
         + "; expected one row for each image."
         + (f" The same is true of {others} other image{'s' * (others > 1)}." if others else "")
     )
-
-
-def _times(n: int) -> str:
-    return "twice" if n == 2 else f"{n} times"
 
 
 def suggest_reader(root: Path) -> str:
@@ -212,12 +195,8 @@ def suggest_reader(root: Path) -> str:
     for path in walk_images(root):
         folders.setdefault(path.stem.lower(), set()).add(path.parent.relative_to(root).as_posix())
     for path in _table_files(root):
-        try:
-            table = read_table(path) if path.stat().st_size <= MAX_TABLE_BYTES else None
-        except (UserError, OSError):  # no table, or unreadable: nothing to suggest
-            continue
-        words = [] if table is None else _as_ham10000(table) or _as_csv(root, table, folders)
-        if words:
+        table = _read_small_table(path)
+        if table and (words := _as_ham10000(table) or _as_csv(root, table, folders)):
             return " ".join(words)
     return ""
 
@@ -226,8 +205,8 @@ def describe_unread_tables(root: Path) -> tuple[str, ...]:
     """Describe the tables in a folder that name lesions or patients but are not read."""
     notes = []
     for path in _table_files(root):
-        names = _column_names(path)
-        groupings = [name for name in names if is_grouping_candidate(name)]
+        table = _read_small_table(path)
+        groupings = [name for name in table.names if is_grouping_candidate(name)] if table else []
         if groupings:
             notes.append(
                 f"{path.name} has {format_list(groupings)} but is not read; with dataset=csv it "
@@ -258,12 +237,12 @@ def build_missing_table_error(root: Path, name: str, key: str) -> UserError:
     )
 
 
-def _column_names(path: Path) -> tuple[str, ...]:
-    """Return the names of a table's columns; empty if the file is not a table."""
+def _read_small_table(path: Path) -> Table | None:
+    """Read a table for a message; return None if it is large, unreadable or no table."""
     try:
-        return read_table(path).names if path.stat().st_size <= MAX_TABLE_BYTES else ()
+        return read_table(path) if path.stat().st_size <= MAX_TABLE_BYTES else None
     except (UserError, OSError):
-        return ()
+        return None
 
 
 def _table_files(root: Path) -> list[Path]:
