@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.data.patient_metadata import AGE_COLUMN, is_missing
 from melanoma_lab.evaluation import metrics
-from melanoma_lab.evaluation.confidence_intervals import UNDEFINED, IntervalEstimate
+from melanoma_lab.evaluation.confidence_intervals import UNDEFINED
 from melanoma_lab.evaluation.decision_rule import (
     DecisionRule,
     OperatingPoint,
@@ -107,27 +107,32 @@ class ClinicalEvaluation:
 
     def write(self, folder: Path) -> None:
         """Write calibration, operating point and subgroups to a folder, if the run has them."""
-        _write(folder / "calibration.json", self._calibration())
-        if self.point is not None:
-            _write(folder / "operating_points.json", [_to_json(self.point)])
-        if len(self.subgroups):
-            path = folder / "subgroups.csv"
-            self.subgroups.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
-
-    def _calibration(self) -> dict[str, Any]:
-        return {
+        content: dict[str, Any] = {
             "temperature": self.temperature.value,
             "fitted_on": "val",
             "n": self.temperature.n,
             "why_not": self.temperature.why_not or None,
             "calibrated": "softmax(log(probabilities of the model) / temperature)",
-        } | {
-            split: {
+        }
+        for split, values in self.calibrated.items():
+            content[split] = {
                 name: {"before": self.uncalibrated[split][name], "after": value}
                 for name, value in values.items()
             }
-            for split, values in self.calibrated.items()
-        }
+        _write_json(folder / "calibration.json", content)
+        if self.point is not None:
+            point = {
+                "class": self.point.slug,
+                "target_sensitivity": self.point.target,
+                "chosen_on": "val",
+                "threshold": self.point.threshold,
+                "threshold_on": "calibrated probability",
+                "interval": "95 %, over draws of lesions",
+            } | {split: asdict(rates) for split, rates in self.point.rates.items()}
+            _write_json(folder / "operating_points.json", [point])
+        if len(self.subgroups):
+            path = folder / "subgroups.csv"
+            self.subgroups.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
 def evaluate_clinically(
@@ -210,19 +215,7 @@ def _measure_calibration(split: SplitPredictions) -> dict[str, float]:
     }
 
 
-def _to_json(point: OperatingPoint) -> dict[str, Any]:
-    """Return an operating point as plain containers for JSON."""
-    return {
-        "class": point.slug,
-        "target_sensitivity": point.target,
-        "chosen_on": "val",
-        "threshold": point.threshold,
-        "threshold_on": "calibrated probability",
-        "interval": "95 %, over draws of lesions",
-    } | {split: asdict(rates) for split, rates in point.rates.items()}
-
-
-def _write(path: Path, content: Any) -> None:
+def _write_json(path: Path, content: Any) -> None:
     path.write_text(dump_strict_json(content), encoding="utf-8")
 
 
@@ -274,7 +267,9 @@ def measure_subgroups(
             row["n_melanoma_lesions"] = rates.positive_lesions
             row["few"] |= rates.positive_lesions < FEW_POSITIVE
             estimates |= {"sensitivity": rates.sensitivity, "specificity": rates.specificity}
-        return row | _to_columns(estimates)
+        for name, share in estimates.items():
+            row |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
+        return row
 
     rows = [
         measure(column, value, chosen)
@@ -309,12 +304,3 @@ def split_into_subgroups(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bo
     yield from parts
     if missing.any():
         yield NOT_KNOWN, missing
-
-
-def _to_columns(estimates: dict[str, IntervalEstimate]) -> dict[str, float]:
-    """Return estimates and their bounds by the names of their columns."""
-    return {
-        f"{name}{ending}": value
-        for name, share in estimates.items()
-        for ending, value in (("", share.value), ("_low", share.low), ("_high", share.high))
-    }

@@ -183,7 +183,6 @@ class _BinnedImages:
     hit: Floats
     bins: NDArray[np.intp]
     groups: NDArray[np.intp]
-    n_bins: int
     gaps: Floats
 
 
@@ -246,11 +245,8 @@ def _bin_images(
     bins = metrics.reliability_bins(y_true, y_score)
     top = y_score.max(axis=1)
     hit = (y_score.argmax(axis=1) == y_true).astype(np.float64)
-    n_bins = len(bins.counts)
-    gaps = np.bincount(bins.index, weights=hit - top, minlength=n_bins) / len(top)
-    return _BinnedImages(
-        top, hit, bins.index, np.unique(groups, return_inverse=True)[1], n_bins, gaps
-    )
+    gaps = np.bincount(bins.index, weights=hit - top, minlength=len(bins.counts)) / len(top)
+    return _BinnedImages(top, hit, bins.index, np.unique(groups, return_inverse=True)[1], gaps)
 
 
 def _simulate_groups(
@@ -260,9 +256,9 @@ def _simulate_groups(
 
     Its argument is the scale of the true gaps.
     """
-    cell = observed.groups * observed.n_bins + observed.bins
+    cell = observed.groups * len(observed.gaps) + observed.bins
     gap = np.bincount(
-        cell, weights=observed.hit - observed.top, minlength=n_groups * observed.n_bins
+        cell, weights=observed.hit - observed.top, minlength=n_groups * len(observed.gaps)
     )
     drawn = draw.multinomial(n_groups, np.full(n_groups, 1 / n_groups), n_draws)
     images = drawn @ np.bincount(observed.groups, minlength=n_groups)
@@ -280,14 +276,14 @@ def _simulate_images(
     Its argument is the scale of the true gaps.
     """
     n = len(observed.top)
-    count = np.bincount(observed.bins, minlength=observed.n_bins)
+    count = np.bincount(observed.bins, minlength=len(observed.gaps))
     gap = (observed.gaps * n / np.maximum(count, 1))[observed.bins]
     own = draw.random((n_draws, n))
     shared = draw.random((n_draws, int(observed.groups.max()) + 1))[:, observed.groups]
     uniform = np.where(
         draw.random((n_draws, n)) < _estimate_correlation(observed, count), shared, own
     )
-    in_bin = np.eye(observed.n_bins)[observed.bins]
+    in_bin = np.eye(len(observed.gaps))[observed.bins]
 
     def simulate(scale: float) -> Floats:
         right = uniform < np.clip(observed.top + scale * gap, 0, 1)

@@ -145,7 +145,11 @@ class Predictions:
         path.stat()  # raises FileNotFoundError, which is not to become a ValueError below
         try:
             check_table(path, MAX_MANIFEST_BYTES)
-            return cls(_read_table(path))
+            # A class may be named "none" or "nan", so no word is read as a missing value.
+            table = pd.read_csv(
+                path, dtype=dict.fromkeys(_ID_COLUMNS, str), keep_default_na=False, encoding="utf-8"
+            )
+            return cls(table.astype(dict.fromkeys(_score_columns(table), np.float32)))
         except (UserError, ValueError) as error:
             raise ValueError(f"{path} is not a predictions table. {error}") from error
 
@@ -269,14 +273,6 @@ def build_predictions(
 def _score_columns(table: pd.DataFrame) -> list[str]:
     """Return the names of the columns that hold probabilities, in class order."""
     return [name for name in table.columns if name.startswith(PROBABILITY_PREFIX)]
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    # A class may be named "none" or "nan", so no word is read as a missing value.
-    table = pd.read_csv(
-        path, dtype=dict.fromkeys(_ID_COLUMNS, str), keep_default_na=False, encoding="utf-8"
-    )
-    return table.astype(dict.fromkeys(_score_columns(table), np.float32))
 
 
 def _check_table(table: pd.DataFrame, slugs: Sequence[str]) -> None:

@@ -47,12 +47,9 @@ class OperationSpec(NamedTuple):
 
 
 class Operation(Protocol):
-    """An operation object of Augmentor."""
+    """An operation object of Augmentor, which is performed with a probability in (0, 1]."""
 
-    @property
-    def probability(self) -> float:
-        """Probability that the operation is performed, in (0, 1]."""
-        ...
+    probability: float
 
     def perform_operation(self, images: list[Image.Image]) -> list[Image.Image]:
         """Return the changed images; use the calling thread's random numbers."""
@@ -75,10 +72,10 @@ def check_operations(operations: object, image_size: tuple[int, int] = (180, 180
         for position, (spec, operation) in enumerate(
             zip(specs, build_operations(specs), strict=True)
         ):
-            always = _Always(operation)
+            operation.probability = 1
             try:
                 for seed in range(TRIALS):
-                    augment_image(noise, [always], seed)
+                    augment_image(noise, [operation], seed)
             except Exception as error:  # Augmentor may raise anything; an argument is the cause
                 height, width = image_size
                 raise UserError(
@@ -266,16 +263,6 @@ class _NumpyWithThreadRandom:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
-
-
-class _Always(NamedTuple):
-    """An operation with probability 1."""
-
-    operation: Operation
-    probability: float = 1.0
-
-    def perform_operation(self, images: list[Image.Image]) -> list[Image.Image]:
-        return self.operation.perform_operation(images)
 
 
 @contextmanager
