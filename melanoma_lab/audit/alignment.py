@@ -45,10 +45,7 @@ def similarity_transform(
 ) -> _Floats:
     """Build transforms, shape (p, 2, 3), that mirror (y to -y), rotate and scale.
 
-    Args:
-        mirrored: (p,) bool, whether to mirror.
-        angle: (p,) rotation in radians.
-        scale: (p,) scale factor.
+    The three arguments have shape (p,); angles are in radians.
     """
     cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
     sign = np.where(mirrored, -1.0, 1.0)

@@ -146,11 +146,7 @@ def _find_leaking(table: pd.DataFrame, part: str) -> list[str]:
 
 
 def _draw_random_splits(group: pd.Series) -> tuple[RandomSplitLeakage, list[str]]:
-    """Draw random splits of single files.
-
-    Returns:
-        The share of leaking test images, and the part of each image in the first split.
-    """
+    """Draw random splits of single files; return their leakage, and the parts of the first one."""
     codes, names = pd.factorize(group)
     n_test = round(TEST_SHARE * len(codes))
     shares, example = [], [TRAIN] * len(codes)

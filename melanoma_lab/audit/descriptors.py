@@ -117,15 +117,7 @@ def check_images(images: NDArray[np.uint8]) -> None:
 
 
 def reduce_size(planes: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Reduce square planes to a smaller side by averaging areas.
-
-    Args:
-        planes: (n, s, s) float32.
-        size: New side in pixels, at most s.
-
-    Returns:
-        (n, size, size) float32.
-    """
+    """Reduce (n, s, s) square planes to a smaller side in pixels by averaging areas."""
     if planes.shape[-1] == size:
         return planes
     weights = _area_weights(planes.shape[-1], size)

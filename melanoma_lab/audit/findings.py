@@ -193,13 +193,9 @@ class Findings:
 
 
 def describe_unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
-    """Describe the problems found by the audit that a run does not resolve.
+    """Describe in one line the problems that a run does not resolve; empty if there are none.
 
-    Args:
-        protocol: ``grouped``, ``ungrouped`` or ``leaking``.
-
-    Returns:
-        One line; empty if nothing is unresolved.
+    The protocol is ``grouped``, ``ungrouped`` or ``leaking``.
     """
     parts = []
     if protocol == "leaking":

@@ -99,8 +99,7 @@ def inspect_files(
 ) -> Inspection:
     """Inspect every distinct file, and find copies of one photograph among them.
 
-    Args:
-        digests: n digests of the files, from ``compute_file_digests``.
+    The digests are those of ``compute_file_digests``.
     """
     path_of = dict(sorted(zip(digests, paths, strict=True)))
     not_opened = path_of.pop("", None)

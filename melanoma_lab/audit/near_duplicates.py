@@ -190,14 +190,11 @@ def verify_pairs(
     pool: Executor,
     progress: ProgressCallback | None = None,
 ) -> Iterator[_Row]:
-    """Yield the candidate pairs whose details agree.
+    """Yield the candidate pairs whose details agree, with score and changes in words.
 
     Args:
         other: The second set of images; may be the same set.
         pairs: (p, 2) indices into `distinct` of the first and of the second set.
-
-    Yields:
-        The two indices, the score from 0 to 1, and the changes in words.
     """
 
     def chunks(length: int, size: int) -> list[slice]:
@@ -290,10 +287,9 @@ def _compare_finely(
     pairs: NDArray[np.intp],
     transforms: NDArray[np.float32],
 ) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
-    """Align full images and score the agreement of details.
+    """Align full images; return the pairs, their transforms and the agreement of details.
 
-    Returns:
-        The pairs, their transforms, and their scores; 0 if the transform is implausible.
+    It is 0 if the transform is implausible.
     """
     first = _load_greys(source.images, source.distinct[pairs[:, 0]])
     second = _load_greys(other.images, other.distinct[pairs[:, 1]])
@@ -325,11 +321,7 @@ def _load_greys(images: NDArray[np.uint8], indices: NDArray[np.intp]) -> NDArray
 
 
 def _describe_change(transform: NDArray[np.float32]) -> str:
-    """Describe the changes between two images in words, given their alignment.
-
-    Returns:
-        The changes, joined by commas; "re-encoded or brightness" if the transform is the identity.
-    """
+    """Describe in words the changes between two images whose alignment is given."""
     linear, shift = transform[:, :2].astype(np.float64), transform[:, 2]
     mirrored = bool(np.linalg.det(linear) < 0)
     # A flip may mirror either axis: the rotation that remains after mirroring x instead of y

@@ -336,11 +336,7 @@ def _files(findings: Findings) -> Iterator[Problem]:
 
 
 def show_findings(findings: Findings, problems: Sequence[Problem], folder: Path) -> None:
-    """Print the summary of an audit.
-
-    Args:
-        folder: folder of ``audit.json`` and ``audit.html``.
-    """
+    """Print the summary of an audit, whose report is in ``folder``."""
     counts = findings.class_counts
     parts = ", ".join(f"{sum(classes.values())} {part}" for part, classes in counts.items())
     split = (

@@ -49,22 +49,15 @@ _digests: dict[str, tuple[tuple[int, ...], str]] = {}
 
 
 def get_cache_folder(chosen: str | None) -> Path:
-    """Return the cache folder.
-
-    Args:
-        chosen: value of the key ``cache``; None: the user's cache folder.
-    """
+    """Return the folder that the key ``cache`` names, or the user's cache folder."""
     return Path(chosen or platformdirs.user_cache_dir("melanoma_lab")).expanduser()
 
 
 def load_or_compute_json(folder: Path, question: object, find: Callable[[], Any]) -> Any:
-    """Load a result from the cache, or compute and store it.
+    """Load a result, values of JSON, from the cache; or compute and store it.
 
-    A result whose file is damaged is computed again. If several processes need the same result,
-    one computes it and the others wait.
-
-    Args:
-        question: everything that the result depends on, as JSON can represent it.
+    A result whose file is damaged is computed again. If several processes need the same result, one
+    computes it and the others wait. The question is everything that the result depends on.
     """
     key = hash_text(json.dumps(question), 32)
     path = folder / f"{key}.json"

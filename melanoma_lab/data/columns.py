@@ -81,14 +81,7 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def detect_grouping(name: str) -> str | None:
-    """Return whether a column's name is that of lesion or patient ids.
-
-    Args:
-        name: name of a column, such as ``lesion_id``, ``PatientID``, ``case-num``.
-
-    Returns:
-        ``lesion``, ``patient``, or None for any other name.
-    """
+    """Return ``lesion`` or ``patient`` if a column's name is that of such ids; else None."""
     words = _without_id_words(name)
     # patient_lesion_id identifies lesions; patient_case_id identifies patients.
     found = [
@@ -155,11 +148,7 @@ def find_columns(
 
 
 def describe_columns(table: Table, found: Mapping[str, str]) -> str:
-    """Describe in one line the columns that are used, and those of possible ids that are not.
-
-    Args:
-        found: result of ``find_columns``.
-    """
+    """Describe in one line the columns that were found, and unused ones of possible ids."""
     by = [found[what] for what in GROUPINGS if what in found]
     empty = [name for name in by if not any(map(is_known, table.values(name)))]
     by = [name for name in by if name not in empty]
@@ -204,12 +193,7 @@ def check_grouping_ids(table: Table, found: Mapping[str, str], labels: Sequence[
 
 
 def format_without_grouping(what: str, found: Mapping[str, str]) -> str:
-    """Format the overrides that ignore one grouping column and keep the other.
-
-    Args:
-        what: the grouping to ignore: ``lesion`` or ``patient``.
-        found: ``lesion`` or ``patient`` -> the column that is used.
-    """
+    """Format the overrides that ignore one of the two grouping columns and keep the other."""
     line = f"dataset.columns.{what}={NO_COLUMN}"
     if what == "lesion" and "patient" in found:  # without lesions, patients are not recognised
         line += " " + format_override("dataset.columns.patient", found["patient"])

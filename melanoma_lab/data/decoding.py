@@ -94,12 +94,7 @@ def make_square(
     resize: Resize,
     resampling: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Image.Image:
-    """Resize a picture to a square.
-
-    Args:
-        picture: a picture in mode RGB.
-        size: side of the square in pixels.
-    """
+    """Resize a picture in mode RGB to a square with sides of ``size`` pixels."""
     match resize:
         case Resize.squash:
             return picture.resize((size, size), resampling)
@@ -156,11 +151,9 @@ def read_picture(path: str, at_least: int | None = None) -> Image.Image:
 
 
 def describe_picture(path: str) -> tuple[str, int, int, str]:
-    """Return the format, width, height and a note on the colours of an image file.
+    """Return Pillow's name of an image's format, its stored width and height, and a note.
 
-    Returns:
-        Pillow's name of the format; the stored width and height in pixels; and a note if the
-        colours may differ from the photographed ones, else an empty text.
+    The note says why the colours may differ from the photographed ones; it is empty if they do not.
     """
     with _open_picture(path) as picture:
         return picture.format or "", picture.width, picture.height, _describe_colours(picture)

@@ -82,8 +82,7 @@ def read_class_folders(
 def parse_published_split(folder: str) -> str:
     """Return the part of a published split that a folder's name stands for; empty if none.
 
-    Args:
-        folder: name of the folder, such as ``Train``, ``val_set``, ``testing images``.
+    Such names are ``Train``, ``val_set``, ``testing images``.
     """
     words = split_words(folder)
     parts = [PUBLISHED_SPLITS[word] for word in words if word in PUBLISHED_SPLITS]
@@ -188,10 +187,8 @@ def _refuse_scattered(
 ) -> None:
     """Refuse folders of one name in several places, because they may be different classes.
 
-    Train and Test count as one place.
-
-    Args:
-        places: name of a class folder -> its place -> one of its images.
+    ``places`` maps the name of a class folder to its places, each with one of its images. Train and
+    Test count as one place.
     """
     for name, where in places.items():
         if len(where) > 1 and name not in classes:

@@ -60,11 +60,8 @@ SUFFIX_WORDS: Final = frozenset({"color", "colored", "coloured", "final", "jpg",
 def split_words(name: str) -> list[str]:
     """Return the words of a column's, folder's or file's name, in lower case without accents.
 
-    Args:
-        name: a name such as ``PatientID_2``, ``IDPatient``, ``imgs_part1``, ``Läsion-Nr.``.
-
-    Returns:
-        Words and numbers, for these: patient, id, 2; id, patient; imgs, part, 1; lasion, nr.
+    ``PatientID_2`` is patient, id, 2; ``IDPatient`` is id, patient; ``imgs_part1`` is imgs, part,
+    1; ``Läsion-Nr.`` is lasion, nr.
     """
     plain = unicodedata.normalize("NFKD", name)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
@@ -146,13 +143,10 @@ def describe_outside_links(root: Path) -> list[str]:
 
 
 def check_inside(path: Path, root: Path) -> None:
-    """Refuse a path or link that leads out of the dataset's root.
-
-    Args:
-        root: the dataset's root, resolved.
+    """Refuse a path or link that leads out of the dataset's resolved root.
 
     Raises:
-        UserError: the path leads out of the root; the message names the key that allows it.
+        UserError: it leads out; the message names the key that allows it.
     """
     if target := _target_outside(path, root):
         raise UserError(
@@ -164,8 +158,7 @@ def check_inside(path: Path, root: Path) -> None:
 def find_ignored_files(root: Path) -> tuple[Counter[str], list[str]]:
     """Find files and folders that are ignored but may have been meant as images or classes.
 
-    Args:
-        root: the folder to search; links are not followed.
+    Links are not followed.
 
     Returns:
         Ending -> number of files that are neither images nor ``COMPANIONS``; and the folders
@@ -206,9 +199,7 @@ def describe_ignored_files(root: Path) -> list[str]:
 def find_table_file(folder: Path, name: str) -> Path | None:
     """Return the file that a path in a table means; None if there is none.
 
-    Args:
-        folder: the folder that the table's paths are relative to.
-        name: a path, possibly with Windows's separators or without the ending of an image.
+    The path is relative to the folder; it may have Windows's separators, or lack an image's ending.
     """
     for spelt in dict.fromkeys((name, PureWindowsPath(name).as_posix())):
         path = folder / spelt
@@ -229,8 +220,7 @@ def _is_file(path: Path) -> bool:
 def suggest_file(folder: Path, name: str) -> str:
     """Suggest files whose names differ from a missing one only in ending or capitals.
 
-    Returns:
-        A sentence that begins with a space; empty if there is no such file.
+    The sentence begins with a space; it is empty if there is no such file.
     """
     path = folder / PureWindowsPath(name).as_posix()
     try:

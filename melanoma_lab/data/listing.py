@@ -92,9 +92,8 @@ def build_listing(
 ) -> Listing:
     """Build a listing from the rows that a reader found.
 
-    Args:
-        rows: some of ``LISTING_COLUMNS`` for each image; missing columns become empty.
-        groupings: ``lesion`` or ``patient`` -> the column of the table with their ids.
+    The rows have some of ``LISTING_COLUMNS``; the others become empty. ``groupings`` maps
+    ``lesion`` or ``patient`` to the column of the table with their ids.
     """
     found = pd.DataFrame(rows)
     ages = found["age"].to_numpy(float) if "age" in found.columns else np.nan

@@ -111,11 +111,9 @@ class PatientEncoder:
         return np.concatenate(parts, axis=1)
 
     def to_model_inputs(self, manifest: pd.DataFrame) -> dict[str, NDArray[Any]]:
-        """Convert n rows of a manifest to the inputs of a saved model.
+        """Convert n rows of a manifest to the inputs of a saved model, each of shape (n, 1).
 
-        Returns:
-            Column -> array, shape (n, 1): ages as float32 years, NaN if missing; words as int32
-            codes, -1 if missing.
+        Ages are float32 years, NaN if missing; words are int32 codes, -1 if missing.
         """
         return {
             name: manifest[[name]].to_numpy(np.float32)
@@ -153,9 +151,6 @@ class PatientEncoder:
 
 def fit_patient_encoder(train: pd.DataFrame, columns: Sequence[str]) -> PatientEncoder:
     """Fit an encoder to the training images, with equal weight for each.
-
-    Args:
-        columns: columns to encode, some of age, sex and site.
 
     Raises:
         UserError: no training image has a value in one of the columns.
@@ -239,9 +234,7 @@ def describe_unseen_categories(
 ) -> list[str]:
     """Describe values that do not occur in the training split, a sentence for each column.
 
-    Args:
-        others: rows of a manifest that the encoder was not fitted to.
-        of: text that every sentence begins with.
+    ``others`` are rows that the encoder was not fitted to; each sentence begins with ``of``.
     """
     notes = []
     for name, column in encoding.columns.items():

@@ -47,9 +47,6 @@ def assign_photographs(digests: Sequence[str], pairs: pd.DataFrame) -> NDArray[n
     Args:
         digests: n digests of the files' bytes; files with equal digests are copies.
         pairs: table with the columns first and second: digests of two copies of one photograph.
-
-    Returns:
-        str, shape (n,); the smallest digest of each connected component.
     """
     distinct = np.array(sorted(set(digests)), dtype=object)
     position = {digest: i for i, digest in enumerate(distinct)}
@@ -233,11 +230,9 @@ def allocate_groups(
 def _allocate_class(
     sizes: Sequence[int], fractions: Sequence[float], lacking_in_all: NDArray[np.float64]
 ) -> list[int]:
-    """Allocate the groups of one class to parts; update ``lacking_in_all`` in place.
+    """Allocate the groups of one class, of these sizes, to parts.
 
-    Args:
-        sizes: number of images in each group of the class.
-        lacking_in_all: number of images of all classes that each part still lacks.
+    ``lacking_in_all``, the number of images of all classes that each part still lacks, is updated.
     """
     n_parts = len(fractions)
     for reserve in (False, True):

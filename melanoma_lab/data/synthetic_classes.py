@@ -172,13 +172,10 @@ def normalise_class_name(name: str) -> str:
 
 
 def choose_lesion_classes(names: Sequence[str]) -> list[LesionClass]:
-    """Choose a row of the table for each class.
+    """Choose a row of the table for each class, in the order of ``names``.
 
-    A class in the table gets its own row; any other class gets the next row that is not taken.
-    When all rows are taken, they are used again, with all colours rotated by one radian.
-
-    Returns:
-        One row of the table (possibly recoloured) for each name, in the order of ``names``.
+    A class in the table gets its own row; any other class gets the next row that is not taken. When
+    all rows are taken, they are used again, with all colours rotated by one radian.
     """
     in_table = {normalise_class_name(name) for name in names} & CLASSES.keys()
     spare = [row for name, row in CLASSES.items() if name not in in_table]

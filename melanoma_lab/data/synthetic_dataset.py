@@ -163,9 +163,8 @@ def draw_lesion(
 ) -> tuple[str, list[NDArray[np.uint8]]]:
     """Draw all photographs of one lesion.
 
-    Returns:
-        The source of the lesion, and one to four pictures: uint8, shape
-        (image_size, image_size, 3).
+    The result is the source of the lesion, and one to four pictures: uint8, shape (image_size,
+    image_size, 3).
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, index)))
     camera = CAMERAS[rng.integers(len(CAMERAS))]

@@ -110,13 +110,9 @@ _WHITE = np.array([0.98, 0.93, 0.90])
 
 
 def paint_patch(rng: np.random.Generator, lesion: LesionAppearance, image_size: int) -> Field:
-    """Paint one lesion in the middle of a patch of skin.
+    """Paint one lesion in the middle of a patch of skin, for photographs of ``image_size`` pixels.
 
-    Args:
-        image_size: width in pixels of the photographs of it.
-
-    Returns:
-        RGB from 0 to 1, shape (size, size, 3); size is ``PATCH`` times ``image_size``.
+    The patch is RGB from 0 to 1, shape (size, size, 3); size is ``PATCH`` times ``image_size``.
     """
     size = round(PATCH * image_size)
     inside = outline(rng, lesion, size)
@@ -252,11 +248,8 @@ def take_photograph(
 ) -> NDArray[np.uint8]:
     """Photograph a patch from a random direction and distance, in random light.
 
-    Args:
-        patch: RGB from 0 to 1, shape (size, size, 3), size greater than ``image_size``.
-
-    Returns:
-        uint8, shape (image_size, image_size, 3).
+    The patch is RGB from 0 to 1, with a width above ``image_size``; the photograph is uint8, shape
+    (image_size, image_size, 3).
     """
     picture = view(rng, patch, image_size)
     picture = add_hairs(rng, picture)

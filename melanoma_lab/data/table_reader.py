@@ -216,12 +216,7 @@ def describe_unread_tables(root: Path) -> tuple[str, ...]:
 
 
 def build_missing_table_error(root: Path, name: str, key: str) -> UserError:
-    """Build the error about a missing table, with a suggestion.
-
-    Args:
-        name: file name of the expected table.
-        key: key of the configuration that names the table.
-    """
+    """Build the error about a missing table, which ``key`` names, with a suggestion."""
     there = [path.name for path in _table_files(root)]
     same = [other for other in there if Path(other).stem.lower() == Path(name).stem.lower()]
     advice = ""

@@ -68,11 +68,7 @@ class Table:
     lines: Sequence[int]
 
     def values(self, name: str) -> list[str]:
-        """Return the cells of a column; of the first one if several have this name.
-
-        Raises:
-            ValueError: no column has this name.
-        """
+        """Return the cells of a column; of the first one if several have this name."""
         place = self.names.index(name)
         return [row[place] for row in self.rows]
 
@@ -182,12 +178,9 @@ def _find(path: Path, column: ColumnSpec, names: list[str]) -> int | None:
 def check_table(path: Path, limit: int = MAX_TABLE_BYTES) -> None:
     """Refuse a table of text that would take gigabytes of memory, before it is read.
 
-    Args:
-        limit: largest size in bytes.
-
     Raises:
-        UserError: there is no such file, or the file, one of its lines, or the number of its cells
-            or columns is too large.
+        UserError: there is no such file, it has more than ``limit`` bytes, or one of its lines or
+            the number of its cells or columns is too large.
     """
     try:
         if not path.is_file():  # a pipe would never end

@@ -286,9 +286,6 @@ def split_into_subgroups(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bo
     """Yield the values of a column, and which images have each; nothing if all have the same.
 
     Ages are divided into bands; words are in alphabetical order; missing values come last.
-
-    Yields:
-        Each value as text, and bool, shape (n,).
     """
     missing = is_missing(column).to_numpy()
     if column.name == AGE_COLUMN:

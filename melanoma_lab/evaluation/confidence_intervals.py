@@ -88,10 +88,7 @@ def average_proportions(parts: Sequence[IntervalEstimate]) -> IntervalEstimate:
 
     The interval adds up the squares of the parts' one-sided widths (Zou and Donner, Statistics in
     Medicine 27, 2008). This keeps their asymmetry, and the width of the interval of a rare class
-    whose few images are all classified correctly.
-
-    Returns:
-        The mean; all NaN if no part is defined.
+    whose few images are all classified correctly. All is NaN if no part is defined.
     """
     table = np.array([[part.value, part.low, part.high] for part in parts]).reshape(-1, 3)
     table = table[~np.isnan(table[:, 0])]
@@ -107,7 +104,7 @@ def average_proportions(parts: Sequence[IntervalEstimate]) -> IntervalEstimate:
 def compute_mean_interval(
     values: NDArray[np.float64], groups: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the 95 % interval of the mean of each column, clustered by group.
+    """Return the bounds of the 95 % interval of the mean of each column, clustered by group.
 
     Args:
         values: float64, shape (n, m); a row for each image.

@@ -75,9 +75,6 @@ class Temperature:
 
         The order of an image's classes does not change. If no temperature could be fitted,
         ``y_score`` itself is returned.
-
-        Args:
-            y_score: float64, shape (n, K); probabilities p that the network returned.
         """
         if self.why_not:
             return y_score

@@ -238,12 +238,7 @@ def _compute_mean_influence(values: Floats) -> Floats:
 def _compute_share_influence(hit: NDArray[np.bool_], *, among: NDArray[np.bool_]) -> Floats:
     """Compute influences on the share of hits among the chosen images of each row.
 
-    Args:
-        hit: bool, shape (K, n).
-        among: bool, shape (K, n); the images over which each row's share is taken.
-
-    Returns:
-        float64, shape (K, n); NaN in a row without such images.
+    All arrays have the shape (K, n); a row without chosen images is NaN.
     """
     n = among.sum(axis=1, keepdims=True).astype(float)
     n[n == 0] = np.nan

@@ -44,13 +44,9 @@ LARGEST_SCALE = 50.0
 def estimate_metrics(
     split: SplitPredictions, positive_class: str | None
 ) -> dict[str, IntervalEstimate]:
-    """Estimate the metrics of one split that describe a model.
+    """Estimate the metrics of one split that describe a model; NaN if undefined.
 
-    Args:
-        split: the predictions, with the probabilities that the network returned.
-
-    Returns:
-        Estimates by the metric's name, in the order of the metrics of a run; NaN if undefined.
+    The probabilities are those that the network returned. The metrics are in the order of a run's.
     """
     names = ("balanced_accuracy", "accuracy", "macro_auroc")
     found = {name: INTERVALS[name](split) for name in names}
@@ -294,11 +290,7 @@ def _simulate_images(
 
 
 def _estimate_correlation(observed: _BinnedImages, count: NDArray[np.intp]) -> float:
-    """Estimate the correlation, 0 to 1, of being correct between images of one group.
-
-    Args:
-        count: intp, shape (n_bins,); number of images in each bin.
-    """
+    """Estimate the correlation, 0 to 1, of being correct between images of one group."""
     sizes = np.bincount(observed.groups)
     pairs = float((sizes * (sizes - 1)).sum())
     if not pairs:

@@ -39,12 +39,7 @@ N_BINS = 15
 
 
 def check_arrays(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> None:
-    """Refuse arrays that would silently give a wrong number by broadcasting or indexing.
-
-    Raises:
-        ValueError: y_score is not of shape (n, K) for y_true of shape (n,), or a label is not from
-            0 to K - 1.
-    """
+    """Refuse arrays that would silently give a wrong number by broadcasting or indexing."""
     if y_true.ndim != 1 or y_score.ndim != 2 or len(y_true) != len(y_score):
         raise ValueError(
             "Expected y_true of shape (n,) and y_score of shape (n, K). "
@@ -190,11 +185,7 @@ class ReliabilityBins:
 def reliability_bins(
     y_true: NDArray[np.int64], y_score: NDArray[np.float64], n_bins: int = N_BINS
 ) -> ReliabilityBins:
-    """Bin images by the probability of their predicted class.
-
-    Args:
-        n_bins: number of bins of equal width.
-    """
+    """Bin images by the probability of their predicted class, in bins of equal width."""
     check_arrays(y_true, y_score)
     edges = np.linspace(0.0, 1.0, n_bins + 1)
     top = y_score.max(axis=1)

@@ -86,19 +86,14 @@ class SplitPredictions:
     def one_vs_rest(self, slug: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return one class as a binary problem.
 
-        Returns:
-            Whether each image is of the class, bool, shape (n,), and the probability of the
-            class, float64, shape (n,).
+        The result is whether each image is of the class (bool, shape (n,)), and the probability of
+        the class (float64, shape (n,)).
         """
         k = self.slugs.index(slug)
         return self.y_true == k, self.y_score[:, k]
 
     def select(self, chosen: NDArray[np.bool_]) -> SplitPredictions:
-        """Return the predictions of some of the images, such as a subgroup.
-
-        Args:
-            chosen: bool, shape (n,); whether to select each image.
-        """
+        """Return the predictions of the images that are chosen (bool, shape (n,))."""
         return replace(
             self,
             image_ids=self.image_ids[chosen],
@@ -181,10 +176,7 @@ class Predictions:
         return self.split(self.evaluated_split)
 
     def split(self, name: str) -> SplitPredictions:
-        """Return the predictions of one split.
-
-        Args:
-            name: ``train``, ``val`` or ``test``; the split may be empty.
+        """Return the predictions of ``train``, ``val`` or ``test``, which may be empty.
 
         Raises:
             ValueError: there is no split of this name.
@@ -205,11 +197,7 @@ class Predictions:
         return self._splits[name]
 
     def require_class(self, slug: str | None) -> None:
-        """Check that a slug is None or one of the classes.
-
-        Raises:
-            ValueError: the slug is neither.
-        """
+        """Raise ValueError unless a slug is None or one of the classes."""
         if slug is not None and slug not in self.slugs:
             raise ValueError(
                 f"Expected melanoma to be None or one of {self.slugs}. Received {slug!r}."

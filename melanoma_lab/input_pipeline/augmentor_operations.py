@@ -202,8 +202,7 @@ def get_augmentor_version() -> str:
 def build_operations(specs: Sequence[OperationSpec]) -> list[Operation]:
     """Build Augmentor's operation objects, which use the calling thread's random numbers.
 
-    Returns:
-        An operation for each specification, in order; threads may share them.
+    Threads may share them.
     """
     pipeline = _build_empty_pipeline()
     for name, arguments in specs:

@@ -132,12 +132,9 @@ class BalancedSet:
 
 
 def make_generator(seed: int, purpose: str, class_index: int) -> np.random.Generator:
-    """Make an independent random generator for one purpose and one class.
+    """Make an independent random generator for one purpose, such as oversample, and one class.
 
     The numbers for a class therefore do not depend on the number of images of other classes.
-
-    Args:
-        purpose: name of the purpose, such as ``"oversample"``.
     """
     tag = int.from_bytes(purpose.encode(), "big")
     return np.random.default_rng(np.random.SeedSequence([seed, tag, class_index]))

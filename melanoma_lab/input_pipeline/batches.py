@@ -66,12 +66,7 @@ def get_named_inputs(network: keras.Model) -> dict[str, Any] | None:
 def count_steps_per_epoch(
     epoch: EpochLength, *, n_split: int, n_balanced: int, batch_size: int
 ) -> int:
-    """Return the number of optimizer steps in an epoch.
-
-    Args:
-        n_split: number of images in the training split.
-        n_balanced: number of images in the balanced split.
-    """
+    """Return the number of optimizer steps in an epoch, over the training or the balanced split."""
     n = n_balanced if epoch is EpochLength.balanced else n_split
     return -(-n // batch_size)
 
@@ -175,12 +170,10 @@ def _numpy_dataset(
     examples: Sequence[NDArray[Any]],
     n_classes: int,
 ) -> Any:
-    """Make a tf.data dataset of a NumPy function's results for a range of numbers.
+    """Make a tf.data dataset of a NumPy function's results for first <= number < last.
 
-    Args:
-        make: function from a number to the arrays of one batch: inputs, labels and weights.
-        last: the number after the last one.
-        examples: an array for each input, with its dtype and the shape of one image's row.
+    ``make`` returns the inputs, labels and weights of one batch. ``examples`` has an array for each
+    input, with its dtype and the shape of one image's row.
     """
     import tensorflow as tf
 

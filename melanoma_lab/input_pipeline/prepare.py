@@ -308,8 +308,7 @@ def _determine_protocol(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> st
 def compute_split_hash(table: pd.DataFrame) -> str:
     """Return a hash of the assignment of images to splits.
 
-    Args:
-        table: table with the columns image_id and split, sorted by image_id.
+    The table has the columns image_id and split and is sorted by image_id.
     """
     return _digest([*table[["image_id", "split"]].itertuples(index=False, name=None)])
 
