@@ -148,8 +148,8 @@ def find_nearest_pairs(
 ) -> NDArray[np.intp]:
     """Find the exact pairs of nearest neighbours by cosine similarity.
 
-    scikit-learn's brute-force search works block by block, so that memory grows with n and not
-    with n squared, and uses all cores.
+    scikit-learn's brute-force search works block by block, so that memory grows with n and not with
+    n squared, and uses all cores.
 
     Args:
         queries: (n, d) float32, rows of length 1.
@@ -157,8 +157,8 @@ def find_nearest_pairs(
         min_similarity: Cosine below which a neighbour is dropped.
 
     Returns:
-        (p, 2) integers, sorted and unique: indices into queries and base; without base, two
-        indices into queries, the smaller first.
+        (p, 2) integers, sorted and unique: indices into queries and base; without base, two indices
+        into queries, the smaller first.
     """
     from sklearn.neighbors import NearestNeighbors  # imported here because it is slow to import
 

@@ -255,9 +255,6 @@ def find_shared_photographs(
 ) -> list[list[Any]]:
     """Find pairs of files, one from each set, that are copies of one photograph; cache the result.
 
-    Args:
-        own: n paths and the digests of their files, from ``compute_file_digests``.
-
     Returns:
         Digest of the own file, digest of the other, score (0 to 1) and kind (the changes) of each
         pair. Files that cannot be read are in no pair.

@@ -144,13 +144,10 @@ def load_pixels(
     threads: int,
     progress: ProgressCallback | None = None,
 ) -> DecodedImages:
-    """Memory-map the decoded images; decode them first if the cache has no intact copy.
+    """Memory-map the decoded images of files with these digests, ``size`` pixels wide and high.
 
-    If several processes need the same images, one decodes them and the others wait.
-
-    Args:
-        digests: n digests of the files, from ``compute_file_digests``.
-        size: side of the decoded images in pixels.
+    If the cache has no intact copy, they are decoded first. If several processes need the same
+    images, one decodes them and the others wait.
 
     Raises:
         RunError: the cache cannot be written.
@@ -219,14 +216,9 @@ def _decode_all(
 def drop_unreadable(
     manifest: pd.DataFrame, unreadable: Mapping[str, str], dataset: Dataset
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Refuse or leave out images that could not be decoded.
+    """Refuse or leave out images that could not be decoded, with a note.
 
-    Args:
-        manifest: table with the columns path and digest.
-        unreadable: digest -> why its files cannot be decoded.
-
-    Returns:
-        The rows that can be read, and a note on those that were left out, if any.
+    The manifest has the columns path and digest; ``unreadable`` maps digests to reasons.
 
     Raises:
         UserError: images cannot be read and must not be skipped, or none can be read. The message

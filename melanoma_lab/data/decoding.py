@@ -69,19 +69,10 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def decode_image(path: str, size: int, resize: Resize = Resize.squash) -> NDArray[np.uint8]:
-    """Decode one image file and resize it to a square.
+    """Decode an image file and resize it to a square: uint8, shape (size, size, 3), RGB.
 
-    Resizing is bilinear; when shrinking, the filter is widened to avoid aliasing.
-
-    Args:
-        size: side of the square in pixels.
-
-    Returns:
-        uint8, shape (size, size, 3), RGB.
-
-    Raises:
-        ValueError: the content cannot be decoded; the message says why.
-        OSError: the file cannot be opened or read.
+    Resizing is bilinear; when shrinking, the filter is widened to avoid aliasing. The errors are
+    those of ``read_picture``.
     """
     # A JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8 of its size, which is faster.
     picture = read_picture(path, at_least=2 * size)
@@ -107,15 +98,8 @@ def make_square(
 def read_for_display(path: str, longest: int, resize: Resize) -> Image.Image:
     """Decode the part of a picture that a network sees, upright, with its original proportions.
 
-    Args:
-        longest: longest side of the result in pixels.
-
-    Returns:
-        The whole picture, the square in its middle, or a square with black on two sides.
-
-    Raises:
-        ValueError: the content cannot be decoded; the message says why.
-        OSError: the file cannot be opened or read.
+    The result is the whole picture, the square in its middle, or a square with black on two sides;
+    its longest side has at most ``longest`` pixels. The errors are those of ``read_picture``.
     """
     picture = read_picture(path, at_least=2 * longest)
     match resize:

@@ -141,9 +141,6 @@ def slugify(name: str) -> str:
 def check_class_names(classes: Sequence[str], positive_class: str | None) -> None:
     """Check that the slugs of class names are valid, and that the positive class is one of them.
 
-    Args:
-        positive_class: the configured name of the positive class; None if there is none.
-
     Raises:
         UserError: a slug is empty, too long or equal to another, or no class has the positive
             class's slug.

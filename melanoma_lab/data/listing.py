@@ -113,18 +113,11 @@ def build_listing(
 
 
 def normalise_group_ids(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Normalise the spelling of the ids of lesions and patients.
+    """Normalise the spelling of the ids in the columns lesion and patient; note other changes.
 
     Ids that differ only in capitals, spaces, leading zeros or Unicode form become equal: joining
-    too many images never leaks. If lesion numbers restart for each patient, the patient's id is
-    added to them.
-
-    Args:
-        table: table with the str columns lesion and patient.
-
-    Returns:
-        The table with normalised ids, empty for words such as ``unknown``; and notes on changes, a
-        sentence each.
+    too many images never leaks. Words such as ``unknown`` become empty. If lesion numbers restart
+    for each patient, the patient's id is added to them.
     """
     notes = []
     table = table.assign(**{name: _unify_spelling(table[name]) for name in GROUPINGS})

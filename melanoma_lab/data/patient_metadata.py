@@ -195,13 +195,9 @@ class PatientData:
 
 
 def encode_patients(manifest: pd.DataFrame, metadata: Metadata) -> PatientData | None:
-    """Encode the patient metadata of a dataset as configured.
+    """Encode the patient metadata of a dataset as configured; return None if it uses none.
 
-    Args:
-        manifest: table with the columns split, age, sex and site.
-
-    Returns:
-        The encoded metadata; None if the configuration uses none.
+    The manifest has the columns split, age, sex and site.
 
     Raises:
         UserError: the dataset or its training split has no values in a configured column.

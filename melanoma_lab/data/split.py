@@ -66,15 +66,9 @@ def assign_photographs(digests: Sequence[str], pairs: pd.DataFrame) -> NDArray[n
 def group_images(manifest: pd.DataFrame, groups: GroupingRule) -> NDArray[np.object_]:
     """Return the group of every image: images that share a lesion, patient or photograph.
 
-    Groups are connected components: images that share a value in a column are joined, transitively.
-    Empty values join nothing.
-
-    Args:
-        manifest: table with the columns image_id, lesion, patient and photograph.
-
-    Returns:
-        str, shape (n,); a group is named after the first of its image_ids in alphabetical order,
-        so that its name does not depend on the order of the rows.
+    Groups are connected components: images that share a value in one of these columns are joined,
+    transitively. Empty values join nothing. A group is named after the first of its image_ids in
+    alphabetical order, so that its name does not depend on the order of the rows.
     """
     image_ids = manifest["image_id"].to_numpy()
     n = len(image_ids)

@@ -252,13 +252,8 @@ PROFILES = {
 def sample_patients(lesions: Sequence[str], labels: Sequence[str], seed: int) -> pd.DataFrame:
     """Draw the patient of each photograph; all photographs of one lesion have the same patient.
 
-    Args:
-        lesions: lesion of each of n photographs.
-        labels: class of each photograph.
-
-    Returns:
-        n rows with age (float64 years in steps of five, NaN if unknown), sex and site (str, empty
-        if unknown).
+    The table has the columns age (float64 years in steps of five, NaN if unknown), sex and site
+    (str, empty if unknown).
     """
     known = {
         lesion: _patient(lesion, label, seed) for lesion, label in zip(lesions, labels, strict=True)

@@ -138,15 +138,9 @@ def ensure_dataset(
 def apportion_lesions(shares: Sequence[float], lesions: int) -> Iterator[int]:
     """Yield the class of each lesion, so that the first n lesions follow the shares for any n.
 
-    This is Huntington and Hill's method, which apportions the seats of the US House: first one
-    lesion for each class, then always one for the class with the greatest share / sqrt(n (n + 1)),
-    if it has n lesions so far.
-
-    Args:
-        shares: relative frequencies of the classes, positive.
-
-    Yields:
-        Indices into ``shares``.
+    Classes are indices into the shares, which are positive. This is Huntington and Hill's method,
+    which apportions the seats of the US House: first one lesion for each class, then always one for
+    the class with the greatest share / sqrt(n (n + 1)), if it has n lesions so far.
     """
     queue = [(-np.inf, label) for label in range(len(shares))]
     counts = [0] * len(shares)

@@ -72,9 +72,8 @@ def estimate_proportion(hit: NDArray[np.bool_], groups: NDArray[np.int64]) -> In
 def compute_wilson_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
     """Return Wilson's score interval (Journal of the American Statistical Association 22, 1927).
 
-    Args:
-        n: the number of observations, not necessarily an integer.
-        quantile: the two-sided quantile of the error divided by its standard error.
+    The number of observations need not be an integer; ``quantile`` is the two-sided quantile of the
+    error divided by its standard error.
     """
     square = quantile**2
     middle = (share + square / (2 * n)) / (1 + square / n)

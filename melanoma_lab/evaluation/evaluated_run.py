@@ -122,7 +122,6 @@ def evaluate_external_run(
     Args:
         config: the part of the configuration that the evaluation depends on.
         predictions: predictions of all images; those of other splits are saved but not measured.
-        rule: temperature and threshold that were chosen when the model was trained.
         counts: metrics of the evaluation itself, which come after all others.
 
     Raises:

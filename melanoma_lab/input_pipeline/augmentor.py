@@ -53,19 +53,13 @@ class CopyPlan:
 
 
 def plan_copies(split: TrainingSplit, per_class: int, seed: int) -> CopyPlan:
-    """Plan how every class gets exactly ``per_class`` images.
+    """Plan how every class gets exactly ``per_class`` images; every class must have at least one.
 
     A larger class keeps a random subset. A smaller class keeps all its images and is filled up with
     copies. Their originals are taken from the class in a random order, repeatedly, so that the most
     used original has at most one copy more than the least used. (``Pipeline.sample`` of Augmentor
-    draws with replacement: some originals many times, others never.)
-
-    Args:
-        split: training images, with at least one of every class.
-        per_class: wanted number of images of each class, at least 1.
-
-    Returns:
-        The plan. The choice for a class does not depend on the order of other classes' images.
+    draws with replacement: some originals many times, others never.) The choice for a class does
+    not depend on the order of other classes' images.
     """
     kept, copied = [], []
     for index in range(split.n_classes):

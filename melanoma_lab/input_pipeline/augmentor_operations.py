@@ -59,9 +59,7 @@ class Operation(Protocol):
 def check_operations(operations: object, image_size: tuple[int, int] = (180, 180)) -> None:
     """Refuse operations that Augmentor does not have or that fail, before any image is read.
 
-    Args:
-        operations: configured list, such as ``[{"rotate": {"probability": 0.7, ...}}]``.
-        image_size: height and width of the images in pixels, on which cropping depends.
+    Cropping depends on the images' height and width in pixels.
 
     Raises:
         UserError: a name or argument is unknown, missing or invalid.
@@ -85,10 +83,7 @@ def check_operations(operations: object, image_size: tuple[int, int] = (180, 180
 
 
 def parse_operations(operations: object) -> tuple[OperationSpec, ...]:
-    """Parse and check the configured list of operations.
-
-    Args:
-        operations: list of mappings, each from the name of one method to its arguments.
+    """Parse and check the configured list, such as ``[{"rotate": {"probability": 0.7, ...}}]``.
 
     Raises:
         UserError: the list is empty or malformed; Augmentor has no such operation or argument; a
@@ -275,20 +270,13 @@ def silence_augmentor() -> Iterator[None]:
 def augment_image(
     pixels: NDArray[np.uint8], operations: Sequence[Operation], seed: int
 ) -> NDArray[np.uint8]:
-    """Apply operations to one image, each with its exact probability.
+    """Apply operations to one image, uint8, shape (height, width, 3), each with its probability.
 
     ``Augmentor.Pipeline.sample`` rounds its draws to tenths, so that 0.7 becomes 0.75. This
     function follows ``Pipeline.torch_transform``, which does not round. If an operation changes the
-    colour mode or the size, the image is converted back to RGB, and to its size at the end.
-
-    Threads may call it at the same time.
-
-    Args:
-        pixels: uint8, shape (height, width, 3); it is not changed.
-        seed: seed of all random numbers, 0 <= seed < 2**128.
-
-    Returns:
-        The augmented image, uint8, shape (height, width, 3).
+    colour mode or the size, the image is converted back to RGB, and to its size at the end. All
+    random numbers depend on the seed, 0 <= seed < 2**128; threads may call the function at the same
+    time.
     """
     _streams.seed(seed)
     image = Image.fromarray(pixels)

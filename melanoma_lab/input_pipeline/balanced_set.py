@@ -111,14 +111,10 @@ class BalancedSet:
         return np.bincount(self.labels, minlength=self.n_classes)
 
     def gather(self, indices: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Copy the images of a batch into memory.
+        """Copy the images of a batch into memory; return them and their labels, int64, shape (b,).
 
-        Args:
-            indices: int64, shape (b,): 0 <= index < m, in any order; indices may repeat.
-
-        Returns:
-            The images, with the sources' dtype and shape: (b, height, width, 3) for pixels, (b, d)
-            for features; and their labels, int64, shape (b,).
+        The indices, int64, shape (b,), 0 <= index < m, are in any order and may repeat. Images have
+        the sources' dtype and the shape (b, height, width, 3) for pixels, (b, d) for features.
         """
         rows = self.rows[indices]
         images = np.empty((len(rows), *self.sources[0].shape[1:]), self.sources[0].dtype)

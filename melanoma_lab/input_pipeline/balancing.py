@@ -176,13 +176,8 @@ def compute_balanced_weights(class_counts: NDArray[np.int64]) -> NDArray[np.floa
 
     The weight of class c is ``n / (k * n_c)`` for n images, k classes with images and n_c images of
     class c: scikit-learn's ``class_weight="balanced"``, after King and Zeng (2001). The mean weight
-    of an image is 1.
-
-    Args:
-        class_counts: int64, shape (n_classes,): number of images of each class.
-
-    Returns:
-        float32, shape (n_classes,): the weights; 0 for a class without images.
+    of an image is 1. Counts and weights have the shape (n_classes,); the weight of a class without
+    images is 0.
     """
     present = class_counts > 0
     weights = np.zeros(len(class_counts))
@@ -195,16 +190,10 @@ def compute_effective_number_weights(
 ) -> NDArray[np.float32]:
     """Compute class weights by the inverse of the effective number of a class's images.
 
-    That number is ``(1 - beta**n) / (1 - beta)`` for n images: Cui et al. (2019), Proposition 1.
-    As for ``compute_balanced_weights``, the mean weight of an image is 1, so that beta does not
-    change the size of a step. The paper fixes the sum over classes instead.
-
-    Args:
-        class_counts: int64, shape (n_classes,): number of images of each class.
-        beta: 0 gives every image the same weight; towards 1 the weights become the balanced ones.
-
-    Returns:
-        float32, shape (n_classes,): the weights; 0 for a class without images.
+    That number is ``(1 - beta**n) / (1 - beta)`` for n images: Cui et al. (2019), Proposition 1. If
+    beta is 0, every image has the same weight; towards 1 the weights become the balanced ones. As
+    for ``compute_balanced_weights``, the mean weight of an image is 1, so that beta does not change
+    the size of a step. The paper fixes the sum over classes instead.
     """
     present = class_counts > 0
     counts = class_counts[present].astype(np.float64)

@@ -72,15 +72,9 @@ def count_steps_per_epoch(
 
 
 def select_batch(step: int, *, n: int, batch_size: int, seed: int) -> NDArray[np.int64]:
-    """Select the images of a step.
+    """Select the images of a step, numbered from 0: int64, shape (batch_size,), 0 <= p < n.
 
-    Args:
-        step: number of the optimizer step, from 0.
-        n: number of images in a pass.
-
-    Returns:
-        int64, shape (batch_size,): positions 0 <= p < n. Counted from the first step, every block
-        of n positions is a permutation.
+    Counted from the first step, every block of n positions is a permutation.
     """
     first = step * batch_size
     drawn: list[NDArray[np.int64]] = []

@@ -170,10 +170,8 @@ def prepare_images(
 ) -> PreparedData:
     """Prepare a configured dataset without encoding patient metadata.
 
-    The manifest contains patient metadata as words and ages in years.
-
-    Args:
-        patients: whether patient metadata are used, so that the table's columns must be valid.
+    The manifest contains patient metadata as words and ages in years; with ``patients``, the
+    table's columns must be valid.
 
     Raises:
         UserError: the dataset, its labels or the split cannot be used as configured.
