@@ -87,13 +87,11 @@ def compute_file_digests(paths: Sequence[str], threads: int) -> list[str]:
 
     A process reads a file again only if its inode, size or time of change is different.
     """
-    digests = [_look_up_digest(path) for path in paths]
-    unread = [position for position, digest in enumerate(digests) if digest is None]
+    known = {path: digest for path in paths if (digest := _look_up_digest(path))}
+    unread = [path for path in paths if path not in known]
     with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(_compute_and_store_digest, [paths[position] for position in unread])
-        for position, digest in zip(unread, found, strict=True):
-            digests[position] = digest
-    return [digest or "" for digest in digests]
+        known |= zip(unread, pool.map(_compute_and_store_digest, unread), strict=True)
+    return [known[path] for path in paths]
 
 
 def _look_up_digest(path: str) -> str | None:

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from melanoma_lab.config.schema.balancing import (
         AugmentorBalancing,
         Balancing,
-        ClassWeight,
-        EffectiveNumber,
-        NoBalancing,
         Oversample,
         Undersample,
     )
@@ -74,30 +71,6 @@ def balance(
         raise ValueError(f"Expected one of {sorted(STRATEGIES)}. Received {options.name!r}")
     context = BalancingContext(seed=seed, cache_dir=cache_dir, workers=workers, progress=progress)
     return STRATEGIES[options.name](options, split, context)
-
-
-def keep_as_is(
-    _options: NoBalancing, split: TrainingSplit, _context: BalancingContext
-) -> BalancedSet:
-    """Return the training images unchanged."""
-    return _select_originals(split, np.arange(len(split)))
-
-
-def weight_classes(
-    _options: ClassWeight, split: TrainingSplit, _context: BalancingContext
-) -> BalancedSet:
-    """Return the training images with balanced class weights in the loss."""
-    return _select_originals(
-        split, np.arange(len(split)), compute_balanced_weights(split.class_counts())
-    )
-
-
-def weight_by_effective_number(
-    options: EffectiveNumber, split: TrainingSplit, _context: BalancingContext
-) -> BalancedSet:
-    """Return the training images with class weights by the effective number of images."""
-    weights = compute_effective_number_weights(split.class_counts(), options.beta)
-    return _select_originals(split, np.arange(len(split)), weights)
 
 
 def oversample(
@@ -162,9 +135,15 @@ def fill_with_augmentor(
 
 #: Strategies by the name of their option in the group ``balancing``. Add new strategies here.
 STRATEGIES: dict[str, Callable[[Any, TrainingSplit, BalancingContext], BalancedSet]] = {
-    "none": keep_as_is,
-    "class_weight": weight_classes,
-    "effective_number": weight_by_effective_number,
+    "none": lambda _options, split, _context: _select_originals(split, np.arange(len(split))),
+    "class_weight": lambda _options, split, _context: _select_originals(
+        split, np.arange(len(split)), compute_balanced_weights(split.class_counts())
+    ),
+    "effective_number": lambda options, split, _context: _select_originals(
+        split,
+        np.arange(len(split)),
+        compute_effective_number_weights(split.class_counts(), options.beta),
+    ),
     "oversample": oversample,
     "undersample": undersample,
     "augmentor": fill_with_augmentor,

@@ -63,7 +63,10 @@ def write_leaky_protocol(
         The manifest with the columns ``PROTOCOL_COLUMNS``.
     """
     published = images["published"].to_numpy()
-    train, test = np.flatnonzero(published == TRAIN), _find_unleaked_test(images)
+    train = np.flatnonzero(published == TRAIN)
+    # The test images whose lesion is in no training image.
+    leaks = images["group"].isin(set(images["group"].iloc[train]))
+    test = np.flatnonzero((published == TEST) & ~leaks)
     classes = sorted(set(images["label"].iloc[train]))
     split = TrainingSplit(
         pixels=pixels,
@@ -99,13 +102,6 @@ def write_leaky_protocol(
             _save(partial, [image_id], pixels[row : row + 1])
         manifest.to_csv(partial / "manifest.csv", index=False)
     return manifest
-
-
-def _find_unleaked_test(images: pd.DataFrame) -> NDArray[np.int64]:
-    """Return positions of the published test images whose lesion is in no training image."""
-    training_groups = set(images.loc[images["published"] == TRAIN, "group"])
-    unleaked = (images["published"] == TEST) & ~images["group"].isin(training_groups)
-    return np.flatnonzero(unleaked)
 
 
 def _build_manifest(origins: pd.DataFrame, splits: Sequence[str]) -> pd.DataFrame:
