@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from melanoma_lab.audit.descriptors import SCALE_STEP
 
 N_ANGLES: Final = 72
+#: Number of blocks along each side of the image; details are compared within blocks.
 N_BLOCKS: Final = 8
-"""Number of blocks along each side of the image; details are compared within blocks."""
 
 _Floats: TypeAlias = NDArray[np.float32]
 _IDENTITY = np.eye(2, 3, dtype=np.float32)

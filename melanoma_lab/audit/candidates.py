@@ -25,10 +25,10 @@ from melanoma_lab.audit.alignment import similarity_transform, warp_planes
 from melanoma_lab.audit.descriptors import compute_fingerprints, reduce_size
 from melanoma_lab.core.console import ProgressCallback
 
+#: Number of dimensions of the projection; 32 to 64 found the same copies among 10,000 images.
 N_DIMENSIONS: Final = 48
-"""Number of dimensions of the projection; 32 to 64 found the same copies among 10,000 images."""
+#: Number of images that the projection is learnt from; with 512, 1 % of the crops were missed.
 N_SAMPLE: Final = 1024
-"""Number of images that the projection is learnt from; with 512, 1 % of the crops were missed."""
 
 _SIDE = 48
 _RIDGE = 1e-3

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from melanoma_lab.core.console import ProgressCallback
 
+#: Smallest side of images in pixels; features are computed from a reduction to this side.
 MIN_SIDE = 32
-"""Smallest side of images in pixels; features are computed from a reduction to this side."""
+#: Side of the grey thumbnail in pixels (the image's own side if that is smaller).
 THUMBNAIL = 64
-"""Side of the grey thumbnail in pixels (the image's own side if that is smaller)."""
+#: Factor between the radii of neighbouring rings.
 SCALE_STEP = 1.2
-"""Factor between the radii of neighbouring rings."""
 N_RINGS = 10
 MAX_ORDER = 8
 

@@ -30,14 +30,14 @@ from melanoma_lab.audit.candidates import (
 from melanoma_lab.audit.descriptors import MIN_SIDE, DistinctImages, check_images, reduce_size
 from melanoma_lab.core.console import ProgressCallback
 
+#: Smallest agreement of details at which two images are one photograph; see benchmarks/.
 MIN_SCORE: Final = 0.55
-"""Smallest agreement of details at which two images are one photograph; see benchmarks/."""
+#: Smallest cosine of two projected fingerprints at which a pair is a candidate.
 MIN_SIMILARITY: Final = 0.6
-"""Smallest cosine of two projected fingerprints at which a pair is a candidate."""
+#: Largest number of candidates for each image.
 N_NEIGHBOURS: Final = 16
-"""Largest number of candidates for each image."""
+#: The kind of pairs with equal pixels.
 IDENTICAL: Final = "identical pixels"
-"""The kind of pairs with equal pixels."""
 
 _FEW_PAIRS = 8192  # up to this number all pairs are aligned: 100 images are too few to learn from
 _DETAIL_SIDE = 128  # larger images add more noise and compression artefacts than detail

@@ -31,9 +31,8 @@ from melanoma_lab.evaluation.decision_rule import (
 from melanoma_lab.evaluation.metric_intervals import INTERVALS
 from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 
+#: Metrics that are measured before and after calibration.
 CALIBRATION_METRICS = {"log_loss": metrics.log_loss, "brier": metrics.brier, "ece": metrics.ece}
-"""Metrics that are measured before and after calibration."""
-
 #: Columns of the manifest whose values define subgroups.
 SUBGROUP_COLUMNS: Final = (AGE_COLUMN, "sex", "site", "source")
 #: Age in years at which each band begins. Melanoma is rare before 40 and most common from 60 on,
@@ -42,17 +41,13 @@ AGE_BANDS: Final = {"under 40": 0, "40 to 59": 40, "60 and over": 60}
 NOT_KNOWN: Final = "not known"
 #: The row of all images, to compare the others with.
 ALL: Final = "all"
-
+#: A subgroup with fewer lesions is marked.
 FEW_LESIONS: Final = 30
-"""A subgroup with fewer lesions is marked."""
-
+#: A subgroup with fewer melanomas is marked too: even if ten of ten are found, the sensitivity may
+#: be as low as 0.65.
 FEW_POSITIVE: Final = 10
-"""A subgroup with fewer melanomas is marked too: even if ten of ten are found, the sensitivity may
-be as low as 0.65.
-"""
-
+#: The metrics; each also has columns ``<metric>_low`` and ``<metric>_high``.
 SUBGROUP_METRICS: Final = ("balanced_accuracy", "accuracy", "sensitivity", "specificity")
-"""The metrics; each also has columns ``<metric>_low`` and ``<metric>_high``."""
 
 
 @dataclass(frozen=True)

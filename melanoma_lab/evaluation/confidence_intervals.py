@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+#: Confidence level of every interval here.
 LEVEL = 0.95
-"""Confidence level of every interval here."""
 
 
 @dataclass(frozen=True)

@@ -36,23 +36,18 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
+#: File name of the rule in the folder of a model.
 FILE: Final = "advice.json"
-"""File name of the rule in the folder of a model."""
-
+#: Sensible thresholds p: from 99 needless biopsies for one melanoma to 0.67.
+#:
+#: With a higher threshold, missing a melanoma would be better than removing a harmless lesion.
 THRESHOLDS: Floats = np.arange(1, 61) / 100
-"""Sensible thresholds p: from 99 needless biopsies for one melanoma to 0.67.
-
-With a higher threshold, missing a melanoma would be better than removing a harmless lesion.
-"""
-
+#: The lowest and the highest temperature that is searched.
 COLDEST, HOTTEST = 0.01, 100.0
-"""The lowest and the highest temperature that is searched."""
-
+#: The fewest images to fit to: with fewer, one more mistake changes the temperature much.
 FEWEST = 30
-"""The fewest images to fit to: with fewer, one more mistake changes the temperature much."""
-
+#: Replaces smaller probabilities: float32's smallest normal number, whose logarithm is -87.
 SMALLEST = float(np.finfo(np.float32).tiny)
-"""Replaces smaller probabilities: float32's smallest normal number, whose logarithm is -87."""
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,13 @@ from melanoma_lab.evaluation.metrics import (
 )
 from melanoma_lab.evaluation.predictions import Predictions
 
+#: Share of images predicted as one class from which on the network always predicts that class.
 ONE_ANSWER_SHARE = 0.99
-"""Share of images predicted as one class from which on the network always predicts that class."""
-
+#: The least explained share of the labels' entropy (McFadden's pseudo R squared) that shows
+#: learning.
 MIN_EXPLAINED = 0.01
-"""The least explained share of the labels' entropy (McFadden's pseudo R squared) that shows
-learning.
-"""
-
+#: The least chance-adjusted balanced accuracy that shows learning: 0 is chance, 1 is perfect.
 MIN_SKILL = 0.05
-"""The least chance-adjusted balanced accuracy that shows learning: 0 is chance, 1 is perfect."""
 
 
 @dataclass(frozen=True, eq=False)

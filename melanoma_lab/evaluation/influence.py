@@ -32,8 +32,8 @@ from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
+#: The largest share of its class that a group is treated as having.
 GREATEST_LEVERAGE = 0.5
-"""The largest share of its class that a group is treated as having."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def macro_auroc_influence(y_true: Labels, y_score: Floats) -> Floats:
     return _mean_of_defined(auroc_influence(y_true, y_score))
 
 
+#: The influence functions of the metrics of every split, in the order of reports.
 INFLUENCES: Mapping[str, Callable[[Labels, Floats], Floats]] = MappingProxyType(
     {
         "balanced_accuracy": lambda y_true, y_score: _mean_of_defined(
@@ -131,7 +132,6 @@ INFLUENCES: Mapping[str, Callable[[Labels, Floats], Floats]] = MappingProxyType(
         "ece": ece_influence,
     }
 )
-"""The influence functions of the metrics of every split, in the order of reports."""
 
 
 def estimate_run(predictions: Predictions, positive_class: str | None) -> dict[str, Estimate]:

@@ -28,17 +28,14 @@ from melanoma_lab.evaluation.predictions import SplitPredictions
 
 Floats = NDArray[np.float64]
 
+#: Limits of the number of simulated studies; it falls with the number of images.
 MOST_DRAWS, FEWEST_DRAWS = 1000, 200
-"""Limits of the number of simulated studies; it falls with the number of images."""
-
+#: The most random numbers to draw at a time: 16 MB.
 RANDOM_NUMBERS = 2_000_000
-"""The most random numbers to draw at a time: 16 MB."""
-
+#: Images without a gap that are added to a bin when its gap is used to estimate a variance.
 PRIOR_IMAGES = 2.0
-"""Images without a gap that are added to a bin when its gap is used to estimate a variance."""
-
+#: The largest scale that is searched: true gaps divided by the observed ones.
 LARGEST_SCALE = 50.0
-"""The largest scale that is searched: true gaps divided by the observed ones."""
 
 
 def estimate_metrics(
@@ -113,6 +110,7 @@ def _estimate_auroc(split: SplitPredictions, slug: str) -> IntervalEstimate:
     )
 
 
+#: The method for each metric of a split. A study of several runs has its own, ``statistics``.
 INTERVALS: Mapping[str, Callable[[SplitPredictions], IntervalEstimate]] = MappingProxyType(
     {
         "balanced_accuracy": lambda split: average_proportions(
@@ -125,8 +123,7 @@ INTERVALS: Mapping[str, Callable[[SplitPredictions], IntervalEstimate]] = Mappin
         "ece": lambda split: ece_interval(split.y_true, split.y_score, split.groups),
     }
 )
-"""The method for each metric of a split. A study of several runs has its own, ``statistics``."""
-
+#: The method for each metric of one class; its second argument is the class's slug.
 CLASS_INTERVALS: Mapping[str, Callable[[SplitPredictions, str], IntervalEstimate]] = (
     MappingProxyType(
         {
@@ -136,7 +133,6 @@ CLASS_INTERVALS: Mapping[str, Callable[[SplitPredictions, str], IntervalEstimate
         }
     )
 )
-"""The method for each metric of one class; its second argument is the class's slug."""
 
 
 def _from_influence(

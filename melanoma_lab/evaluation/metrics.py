@@ -28,14 +28,12 @@ from scipy.stats import rankdata
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 
+#: Lower limit of probabilities before the logarithm is taken, as in Keras's loss.
+#:
+#: One confident mistake then adds at most 16.1 nats instead of making the mean infinite.
 LOG_LOSS_EPSILON = 1e-7
-"""Lower limit of probabilities before the logarithm is taken, as in Keras's loss.
-
-One confident mistake then adds at most 16.1 nats instead of making the mean infinite.
-"""
-
+#: Bins of equal width over 0 to 1, as in Guo et al., ICML 2017.
 N_BINS = 15
-"""Bins of equal width over 0 to 1, as in Guo et al., ICML 2017."""
 
 
 def check_arrays(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> None:
@@ -217,9 +215,10 @@ def ece(y_true: NDArray[np.int64], y_score: NDArray[np.float64], n_bins: int = N
     return float(np.sum(bins.counts[filled] * gaps) / n)
 
 
+#: A function of y_true, int64 (n,), and y_score, float64 (n, K).
 Metric = Callable[[NDArray[np.int64], NDArray[np.float64]], float]
-"""A function of y_true, int64 (n,), and y_score, float64 (n, K)."""
 
+#: The metrics of every split, by their name after ``<split>/``.
 SPLIT_METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "accuracy": accuracy,
@@ -231,10 +230,8 @@ SPLIT_METRICS: Mapping[str, Metric] = MappingProxyType(
         "ece": ece,
     }
 )
-"""The metrics of every split, by their name after ``<split>/``."""
-
+#: The metrics of every class of the test split, named ``test/<name>/<slug>``.
 CLASS_METRICS = MappingProxyType({"sensitivity": sensitivity, "specificity": specificity})
-"""The metrics of every class of the test split, named ``test/<name>/<slug>``."""
 
 
 def compute_run_metrics(

@@ -25,11 +25,10 @@ from melanoma_lab.data.tables import MAX_MANIFEST_BYTES, check_table
 if TYPE_CHECKING:  # this import would load SciPy, which reading a table does not need
     from melanoma_lab.evaluation.decision_rule import Temperature
 
+#: Prefix of the names of probability columns; the class's slug follows.
 PROBABILITY_PREFIX = "prob/"
-"""Prefix of the names of probability columns; the class's slug follows."""
-
+#: The largest deviation of a row's sum of probabilities from one; allows for a bfloat16 softmax.
 SUM_TOLERANCE = 1e-3
-"""The largest deviation of a row's sum of probabilities from one; allows for a bfloat16 softmax."""
 
 _ID_COLUMNS = ("image_id", "group", "split", "y_true")
 
