@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -220,7 +219,7 @@ def _prepare(
     # Both, so that training never uses images that the audit reports, at any image size.
     unreadable = inspection.unreadable | pixels.unreadable
     manifest, notes = drop_unreadable(manifest, unreadable, dataset)
-    with _append_listing_notes(listing):
+    try:
         resolved = resolve_labels(
             manifest,
             labels=dataset.labels if isinstance(dataset, Isic9Dataset) else LabelSource.folder,
@@ -230,6 +229,10 @@ def _prepare(
         check_class_names(resolved.classes, dataset.positive_class)
         manifest = resolved.manifest.assign(group=group_images(resolved.manifest, dataset.groups))
         manifest, left_out = split_images(manifest, split)
+    except UserError as error:
+        # Notes about the listing may explain the cause.
+        before = " ".join(filter(None, [listing.columns, *listing.notes]))
+        raise UserError(f"{error} {before}".strip()) from error
     manifest = manifest.loc[:, list(MANIFEST_COLUMNS)]
     protocol = _determine_protocol(manifest, listing.grouped_by)
     index = {name: i for i, name in enumerate(resolved.classes)}
@@ -260,16 +263,6 @@ def _prepare(
         findings=findings,
         unresolved=describe_unresolved(findings, dataset, protocol),
     )
-
-
-@contextmanager
-def _append_listing_notes(listing: Listing) -> Iterator[None]:
-    """Add notes about the listing to errors in this context, because they may explain the cause."""
-    try:
-        yield
-    except UserError as error:
-        before = " ".join(filter(None, [listing.columns, *listing.notes]))
-        raise UserError(f"{error} {before}".strip()) from error
 
 
 def _describe_unmatched(unmatched: UnmatchedImages) -> Iterator[str]:
