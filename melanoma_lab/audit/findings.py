@@ -107,8 +107,6 @@ class Findings:
             published.
         source_by_class: class -> source -> number of images; ``unknown`` if the source is missing.
         class_sizes: class -> its size, and whether it can be measured.
-        sources: how well the source of a photograph predicts its class.
-        random_splits: leakage of random splits of single files.
         unreadable: image_id and reason.
         suspicious: image_id and reason, for files that can be read but look wrong.
         exact_duplicate_groups: files with identical bytes.

@@ -26,7 +26,6 @@ class ResolvedLabels:
     """A manifest after conflicting labels have been resolved.
 
     Attributes:
-        manifest: the remaining rows.
         classes: class names in the order of the network's outputs.
         notes: what was changed or left out, a sentence each.
     """

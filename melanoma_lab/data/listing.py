@@ -69,7 +69,6 @@ class Listing:
 
     Attributes:
         images: the table that this module's docstring describes.
-        unmatched: images that only the metadata table or only the folder has.
         grouped_by: names of the table's columns that group images; empty if there are none.
         columns: one line about the columns that are used; empty if there is no table.
         notes: what was left out or is not known, a sentence each.

@@ -183,7 +183,6 @@ class PatientData:
 
     Attributes:
         numbers: float32, shape (n, d), finite; one row for each row of the manifest.
-        encoding: the encoder that computed them.
         digest: digest of all patient metadata in the manifest, whether used or not.
         notes: values that occur outside the training split only, a sentence each.
     """

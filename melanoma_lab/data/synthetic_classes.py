@@ -78,7 +78,6 @@ class LesionClass:
 
     Attributes:
         share: relative frequency of the class, similar to the unbalanced classes of ISIC.
-        appearance: appearance of the average lesion of the class.
         look_alike: the class that it is most easily confused with.
     """
 

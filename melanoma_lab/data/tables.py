@@ -56,7 +56,6 @@ class Table:
     """The cells of a table as text, without surrounding spaces.
 
     Attributes:
-        path: path of the file.
         names: names of the columns in the first line; names may occur twice.
         rows: cells of every row that is not empty; each row is as long as ``names``.
         lines: the number of the last line of each row in the file.

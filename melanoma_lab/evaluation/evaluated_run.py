@@ -41,12 +41,10 @@ class EvaluatedRun:
 
     Attributes:
         config: the resolved configuration as plain containers, as in ``config.yaml``.
-        predictions: of all images that the network was applied to.
         manifest: the table of images, with image_id, group and split.
         audit: the result of the audit, as in ``audit.json``; None if it was not saved.
         positive_class: slug of the class that is reported separately; None if there is none. In an
             external evaluation it is the model's positive class.
-        evaluation: calibration, operating point and subgroups.
         metrics: values by name; of a run that was tracked before, the tracked values.
         splits: the splits whose metrics were computed.
     """

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from melanoma_lab.input_pipeline.augmentor_operations import (
     augment_image,
     build_operations,
     check_operations,
-    get_augmentor_version,
     parse_operations,
     silence_augmentor,
 )
@@ -168,7 +168,7 @@ def _cache_key(split: TrainingSplit, plan: CopyPlan, specs: tuple[OperationSpec,
         "image_shape": split.pixels.shape[1:],
         "seeds": plan.seeds,
         "operations": specs,
-        "augmentor": get_augmentor_version(),
+        "augmentor": version("augmentor"),
         "pillow": PIL.__version__,
     }
     return hash_text(json.dumps(content, sort_keys=True))

@@ -186,14 +186,6 @@ def _silence_compilation() -> Iterator[None]:
         yield
 
 
-def get_augmentor_version() -> str:
-    """Return the version of the installed Augmentor."""
-    _build_empty_pipeline()
-    import Augmentor
-
-    return str(Augmentor.__version__)
-
-
 def build_operations(specs: Sequence[OperationSpec]) -> list[Operation]:
     """Build Augmentor's operation objects, which use the calling thread's random numbers.
 
