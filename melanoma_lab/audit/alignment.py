@@ -212,8 +212,7 @@ def _energy(planes: _Floats) -> _Floats:
 
 def invert(transform: _Floats) -> _Floats:
     """Invert (p, 2, 3) affine transforms."""
-    inverse: _Floats = np.linalg.inv(_with_last_row(transform))[:, :2]
-    return inverse
+    return np.linalg.inv(_with_last_row(transform))[:, :2]
 
 
 def _descend(
@@ -315,8 +314,7 @@ def _blocks(flat: _Floats, size: int) -> _Floats:
     n = len(flat)
     planes = flat.reshape(n, size, size)[:, :used, :used]
     blocks = planes.reshape(n, N_BLOCKS, side, N_BLOCKS, side).transpose(0, 1, 3, 2, 4)
-    flattened: _Floats = blocks.reshape(n, N_BLOCKS**2, side**2)
-    return flattened
+    return blocks.reshape(n, N_BLOCKS**2, side**2)
 
 
 def _standardised(values: _Floats, weight: _Floats) -> _Floats:

@@ -214,5 +214,4 @@ def project(
 
 def _images(planes: NDArray[np.float32], n: int, side: int) -> NDArray[np.uint8]:
     stacked = planes.reshape(n, 3, side, side).transpose(0, 2, 3, 1)
-    rounded: NDArray[np.uint8] = np.clip(np.rint(stacked), 0, 255).astype(np.uint8)
-    return rounded
+    return np.clip(np.rint(stacked), 0, 255).astype(np.uint8)

@@ -180,8 +180,7 @@ def _is_constant(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     for start in range(0, len(images), _IMAGES_AT_ONCE):
         block = np.asarray(images[start : start + _IMAGES_AT_ONCE])
         parts.append((block.max(axis=(1, 2)) - block.min(axis=(1, 2))).max(axis=1))
-    constant: NDArray[np.bool_] = np.concatenate(parts) <= CONSTANT_RANGE
-    return constant
+    return np.concatenate(parts) <= CONSTANT_RANGE
 
 
 def _pixel_digest(path: str) -> str:

@@ -305,12 +305,11 @@ def _compare_finely(
 def _is_plausible(transforms: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which transforms can map a photograph to a copy without strong distortion."""
     sizes = np.linalg.svd(transforms[:, :, :2], compute_uv=False)
-    plausible: NDArray[np.bool_] = (
+    return (
         (sizes[:, 0] < _MAX_SCALE)
         & (sizes[:, 1] > 1 / _MAX_SCALE)
         & (sizes[:, 0] < _MAX_STRETCH * sizes[:, 1])
     )
-    return plausible
 
 
 def _load_greys(images: NDArray[np.uint8], indices: NDArray[np.intp]) -> NDArray[np.float32]:

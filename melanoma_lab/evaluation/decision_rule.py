@@ -126,8 +126,7 @@ def fit_temperature(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> 
 
 def _logits(y_score: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return natural logarithms of probabilities; that of zero is finite."""
-    logits: NDArray[np.float64] = np.log(np.maximum(y_score, SMALLEST))
-    return logits
+    return np.log(np.maximum(y_score, SMALLEST))
 
 
 @dataclass(frozen=True)

@@ -135,8 +135,7 @@ def image_log_loss(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> N
     check_arrays(y_true, y_score)
     p_true = y_score[np.arange(len(y_true)), y_true]
     # The upper limit avoids a negative loss if a float32 probability was rounded to above one.
-    losses: NDArray[np.float64] = -np.log(np.clip(p_true, LOG_LOSS_EPSILON, 1.0))
-    return losses
+    return -np.log(np.clip(p_true, LOG_LOSS_EPSILON, 1.0))
 
 
 def brier(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> float:
